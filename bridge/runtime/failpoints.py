@@ -31,6 +31,8 @@ BETWEEN_CLAIM_AND_SEEK = "between_claim_and_seek"
 # Of the consumer `archive`.
 BEFORE_STAGE = "before_stage"
 AFTER_STAGE = "after_stage"
+AFTER_MERGE = "after_merge"
+AFTER_EXCHANGE = "after_exchange"
 AFTER_PUBLISH = "after_publish"
 # Of the spool.
 BEFORE_FSYNC = "before_fsync"

@@ -42,6 +42,8 @@ def open_archive(setup: Setup) -> Consumer:
         Lake(_store(options), root=options.root),
         schema=schema_of(identifying=options.columns == "all"),
         raw=options.raw,
+        full=options.batch_records,
+        gather_s=options.gather_s,
         tables=options.tables_schema,
         metrics=ArchiveMetrics(setup.registry, service=options.group),
         digest=read_digest(options.hash_key_file),
@@ -51,7 +53,7 @@ def open_archive(setup: Setup) -> Consumer:
         options.all_topics,
         mode=Batches(
             records=options.batch_records,
-            wait_s=options.wait_s,
+            wait_s=options.batch_wait_s,
             window_records=2 * options.batch_records,
             window_bytes=WINDOW_BYTES,
         ),

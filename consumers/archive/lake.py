@@ -2,18 +2,27 @@
 
     <root>/owner                                                                   id of the archive that writes here
     <root>/staging/<uuid>.parquet                                                  nobody reads it
-    <root>/events/topic=…/received_date=YYYY-MM-DD/pPP-FIRST-LAST.parquet          never changed or removed
-    <root>/unrecognized/received_date=YYYY-MM-DD/pPP-FIRST-LAST.parquet            the same, of another schema
+    <root>/staging/<uuid>.day/                                                     a day with fewer files, as above
+    <root>/events/topic=…/received_date=YYYY-MM-DD/pPP-FIRST-LAST.parquet          one batch
+    <root>/events/topic=…/received_date=YYYY-MM-DD/merged-….parquet                several batches
+    <root>/unrecognized/received_date=YYYY-MM-DD/…                                 the same, of another schema
 
 A file is written whole, then the transaction that settles its events notes it, and only then it is moved to its name.
 What is staged and was never noted, by a process that died or had lost its partition, is removed after an hour. Readers
 so need no list of files: whatever has a name below `events/` counts, and each event is in one file.
+
+Batches that are not published yet can be merged into one file at any time: a transaction notes it in their place. For
+the published files of a day that has ended, a directory is staged that has one file in place of many, and hard links to
+the others. Once that is noted, it is exchanged with the directory of the day by one call of the operating system:
+whoever lists the day sees the files before or the one after, never both and never neither. The directory before is
+removed after an hour.
 """
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -21,14 +30,21 @@ import pyarrow as pa  # noqa: TID251 - this is a door
 from pyarrow import parquet  # noqa: TID251 - as above
 
 from bridge.errors import ConfigError, TransientError
+from bridge.runtime.failpoints import AFTER_EXCHANGE, hit
 from consumers.archive.stores import STAGING, Store
 
 EVENTS, UNRECOGNIZED = "events", "unrecognized"
 # Between the write of a file and the end of its transaction lie seconds.
 ORPHAN_S = 3600.0
 _OWNER = "owner"
+# Of a staged directory that takes the place of a day.
+DAY = ".day"
 # Of zstd; 5,000 events take 40 ms.
 _LEVEL = 3
+# Rows that are merged at a time: as many as the largest batch has.
+_GROUP_ROWS = 20_000
+# A table of one row takes 200 KB.
+_TABLES_MAX = 100
 
 
 class Staged(NamedTuple):
@@ -37,7 +53,14 @@ class Staged(NamedTuple):
     name: str
     rows: int
     bytes: int
-    sha256: str
+    columns: str
+
+
+class Merged(NamedTuple):
+    """Staged rows of several files, and the path that they are to have."""
+
+    staged: Staged
+    path: str
 
 
 class Lake:
@@ -93,7 +116,41 @@ class Lake:
         content = sink.getvalue().to_pybytes()
         name = f"{uuid4().hex}.parquet"
         self._store.write(f"{STAGING}/{name}", content)
-        return Staged(name, table.num_rows, len(content), hashlib.sha256(content).hexdigest())
+        return Staged(name, table.num_rows, len(content), _columns(table.schema))
+
+    def merge(self, names: Sequence[str], directory: str) -> Merged | None:
+        """Stage one file of several that are staged; None if one of these is missing.
+
+        Raises:
+            TransientError: As `stage`.
+        """
+        sources = [f"{STAGING}/{name}" for name in names]
+        if not all(map(self._store.exists, sources)):
+            self._demand_lake()
+            return None
+        name = f"{uuid4().hex}.parquet"
+        return Merged(self._merged(sources, name, f"{STAGING}/{name}"), f"{directory}/{_name(name)}")
+
+    def merge_day(self, names: Sequence[str], directory: str) -> Merged | None:
+        """Stage a day with one file in place of those; None if one of them is missing. Others stay as they are.
+
+        Raises:
+            TransientError: As `stage`.
+        """
+        self._demand_lake()
+        others = {each.name for each in self._store.entries(directory)}
+        if not others.issuperset(names):
+            return None
+        name = f"{uuid4().hex}{DAY}"
+        sources = [f"{directory}/{each}" for each in names]
+        staged = self._merged(sources, name, f"{STAGING}/{name}/{_name(name)}")
+        for each in others.difference(names):
+            self._store.link(f"{directory}/{each}", f"{STAGING}/{name}/{each}")
+        return Merged(staged, f"{directory}/{_name(name)}")
+
+    def merges_days(self) -> bool:
+        """Whether the store can exchange a day for what was staged."""
+        return self._store.exchanges()
 
     def publish(self, name: str, path: str) -> bool:
         """Give a committed file its name; False if it is neither staged nor published.
@@ -101,20 +158,36 @@ class Lake:
         Raises:
             TransientError: As `stage`.
         """
+        if name.endswith(DAY):
+            return self._publish_day(name, path)
         # The process that moved it may have died before it could say so.
         if self._store.move(f"{STAGING}/{name}", path) or self._store.exists(path):
             return True
         self._demand_lake()
         return False
 
+    def _publish_day(self, name: str, path: str) -> bool:
+        directory, _, file = path.rpartition("/")
+        staged, gone = f"{STAGING}/{name}", f"{STAGING}/{uuid4().hex}.gone"
+        if not self._store.exists(path):
+            if not self._store.exists(f"{staged}/{file}"):
+                self._demand_lake()
+                return False
+            self._store.exchange(staged, directory)
+            hit(AFTER_EXCHANGE)
+        # Not removed yet: who lists the day might have it open. Under another name, so that a process that was frozen
+        # until now does not exchange it back.
+        self._store.move(staged, gone)
+        return True
+
     def orphans(self) -> list[str]:
-        """Return the names of staged files that are older than any transaction.
+        """Return the names of staged files and directories that are older than any transaction.
 
         By the clock of the store, since ours may be ahead of it: what another process is about to commit is no orphan.
         """
         mark = f"{uuid4().hex}.mark"
         self._store.write(f"{STAGING}/{mark}", b"")
-        written_at = dict(self._store.files(STAGING))
+        written_at = dict(self._store.entries(STAGING))
         self.discard(mark)
         return [name for name, at in written_at.items() if at < written_at[mark] - ORPHAN_S]
 
@@ -133,7 +206,53 @@ class Lake:
         self._demand_lake()
         self._store.open()
 
+    def _merged(self, sources: Sequence[str], name: str, path: str) -> Staged:
+        """Write the rows of `sources`, which have equal columns, to `path`, some at a time."""
+        rows = 0
+        tables = _grouped(self._tables(sources))
+        first = next(tables)
+        with self._store.create(path) as file:
+            with parquet.ParquetWriter(file, first.schema, compression="zstd", compression_level=_LEVEL) as writer:
+                for table in chain([first], tables):
+                    writer.write_table(table)
+                    rows += table.num_rows
+            size = file.tell()
+        return Staged(name, rows, size, _columns(first.schema))
+
+    def _tables(self, sources: Sequence[str]) -> Iterator[pa.Table]:
+        for source in sources:
+            with self._store.input(source) as file:
+                read = parquet.ParquetFile(file)
+                for group in range(read.num_row_groups):
+                    yield read.read_row_group(group)
+
     def _demand_lake(self) -> None:
         """See that the lake that was claimed is still there: a volume that is unmounted leaves an empty directory."""
         if self._owner is not None and self._store.read(_OWNER) != self._owner:
             raise TransientError("lake_missing", systemic=True)
+
+
+def _grouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Yield the rows in tables of `_GROUP_ROWS` or a little more, and what is left."""
+    waiting: list[pa.Table] = []
+    rows = 0
+    for table in tables:
+        waiting.append(table)
+        rows += table.num_rows
+        if len(waiting) >= _TABLES_MAX or rows >= _GROUP_ROWS:
+            waiting = [pa.concat_tables(waiting).combine_chunks()]
+        if rows >= _GROUP_ROWS:
+            yield waiting.pop()
+            rows = 0
+    if waiting:
+        yield pa.concat_tables(waiting).combine_chunks()
+
+
+def _name(staged: str) -> str:
+    """Return what a merged file is called among others of its day."""
+    return f"merged-{staged[:12]}.parquet"
+
+
+def _columns(schema: pa.Schema) -> str:
+    """Return the same text for files of equal columns."""
+    return str(schema.metadata[b"drx.schema_fingerprint"].decode())

@@ -17,10 +17,11 @@ TOPICS = (PRESCRIPTIONS_TOPIC, ACCOUNTS_TOPIC)
 # A decoded event takes 14 KiB and three batches are in hand at a time.
 BATCH_RECORDS = 5_000
 _BATCH_MAX = 20_000
-# A file is at most one batch, and a batch at most this old.
 _WAIT_S = 120.0
-# Nothing settled for five minutes means that a partition is stuck.
-_WAIT_MAX_S = 240.0
+_WAIT_MAX_S = 86_400.0
+# A batch is settled after this at the latest: nothing settled for five minutes means that a partition is stuck. What
+# may wait longer waits in files that are committed.
+_BATCH_WAIT_MAX_S = 120.0
 # As of the read model: a schema is part of a group id and of statements.
 _SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 _LEDGER_SCHEMA = "drx_consumer"
@@ -62,7 +63,7 @@ class ArchiveOptions(Options):
         topics: Topics that it reads.
         raw: Deliveries that are no events become rows as well.
         batch_records: Most events in one file.
-        wait_s: How long events wait for a file to be full.
+        wait_s: How long events wait for others of their day, to be published in one file.
         columns: `no_d` leaves out PHI class D; `hashed` also has digests in place of ids.
         hash_key_file: Secret that the digests are made with.
     """
@@ -105,6 +106,16 @@ class ArchiveOptions(Options):
     def in_bucket(self) -> bool:
         """Whether the lake lies in a bucket, and not in a directory."""
         return self.root.startswith(S3)
+
+    @property
+    def batch_wait_s(self) -> float:
+        """How long a batch waits to be full."""
+        return min(self.wait_s, _BATCH_WAIT_MAX_S)
+
+    @property
+    def gather_s(self) -> float:
+        """How long the file of a batch that was not full waits for those of other batches; 0: not at all."""
+        return self.wait_s - self.batch_wait_s
 
     @property
     def all_topics(self) -> tuple[str, ...]:

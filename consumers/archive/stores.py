@@ -5,12 +5,14 @@ Both write a file whole or not at all, and what has returned outlasts a power cu
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 from uuid import uuid4
 
 from pyarrow import fs  # noqa: TID251 - this is a door
@@ -25,10 +27,12 @@ _UNUSABLE = frozenset({errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, e
 PROBE_BYTES = 1024 * 1024
 # As for other services on a network: an answer takes milliseconds, a file of a megabyte tenths of a second.
 _CONNECT_S, _REQUEST_S, _ATTEMPTS = 3.0, 20.0, 3
+# Of renameat2(2), Linux 3.15; Python has no name for it. Network file systems answer EINVAL.
+_EXCHANGE, _AT_FDCWD = 2, -100
 
 
 class Found(NamedTuple):
-    """A file of a directory: its name, and when it was written, Unix seconds."""
+    """An entry of a directory: its name, and when it was written, Unix seconds."""
 
     name: str
     written_at: float
@@ -47,23 +51,38 @@ class Store(Protocol):
             ConfigError: It cannot be used, now or later.
         """
 
+    def create(self, path: str) -> AbstractContextManager[IO[bytes]]:
+        """Open a file for writing; at the end of the block it is there, in place of the one before."""
+
     def write(self, path: str, content: bytes) -> None:
         """Write a file in place of the one that is there."""
 
     def read(self, path: str) -> bytes | None:
         """Return what a file holds; None if there is none."""
 
+    def input(self, path: str) -> AbstractContextManager[Any]:
+        """Open a file for reading at any place, as pyarrow does."""
+
     def move(self, path: str, target: str) -> bool:
         """Give a file another path; False if there is none."""
+
+    def exchanges(self) -> bool:
+        """Whether `link` and `exchange` work here."""
+
+    def link(self, path: str, target: str) -> None:
+        """Give a file a second path."""
+
+    def exchange(self, directory: str, other: str) -> None:
+        """Exchange two directories, both at once for all who look; `other`, wherever it is now, was written now."""
 
     def exists(self, path: str) -> bool:
         """Whether there is a file."""
 
     def remove(self, path: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, or a directory with all in it, if it is there."""
 
-    def files(self, directory: str) -> list[Found]:
-        """Return the files that lie in a directory itself."""
+    def entries(self, directory: str) -> list[Found]:
+        """Return what lies in a directory itself."""
 
     def any_below(self, directory: str) -> bool:
         """Whether a file lies anywhere below a directory."""
@@ -79,17 +98,30 @@ class Disk:
         """Make the directories and write to them."""
         try:
             (self._root / STAGING).mkdir(parents=True, exist_ok=True)
-            self._whole(f"{STAGING}/{uuid4().hex}.probe", os.urandom(PROBE_BYTES), keep=False)
+            with self._part() as file:
+                file.write(os.urandom(PROBE_BYTES))
+                _force_file(file)
         except OSError as exc:
             if exc.errno not in _UNUSABLE:
                 raise _translated(exc) from exc
             msg = f"archive.root: {self._root} cannot be used ({exc.strerror})"
             raise ConfigError(msg) from None
 
-    def write(self, path: str, content: bytes) -> None:
+    @contextmanager
+    def create(self, path: str) -> Iterator[IO[bytes]]:
         """Write beside it, force it to the disk, and give it its name."""
-        with _away():
-            self._whole(path, content)
+        there = self._root / path
+        with _away(), self._part() as file:
+            yield file
+            _force_file(file)
+            there.parent.mkdir(exist_ok=True)
+            Path(file.name).replace(there)
+            _force(there.parent)
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write it at once."""
+        with self.create(path) as file:
+            file.write(content)
 
     def read(self, path: str) -> bytes | None:
         """Read it."""
@@ -98,6 +130,12 @@ class Disk:
                 return (self._root / path).read_bytes()
             except FileNotFoundError:
                 return None
+
+    @contextmanager
+    def input(self, path: str) -> Iterator[IO[bytes]]:
+        """Open it."""
+        with _away(), (self._root / path).open("rb") as file:
+            yield file
 
     def move(self, path: str, target: str) -> bool:
         """Rename it, and force the directories to the disk."""
@@ -108,12 +146,38 @@ class Disk:
                 source.rename(there)
             except FileNotFoundError:
                 return False
-            directory = there.parent
-            while directory != self._root:
-                _force(directory)
-                directory = directory.parent
-            _force(self._root)
+            self._force_up(there.parent)
         return True
+
+    def exchanges(self) -> bool:
+        """Try it on two directories."""
+        one, other = (self._root / STAGING / f"{uuid4().hex}.probe" for _ in range(2))
+        with _away():
+            try:
+                one.mkdir()
+                other.mkdir()
+                return _exchange(one, other) == 0
+            finally:
+                for each in (one, other):
+                    with suppress(OSError):
+                        each.rmdir()
+
+    def link(self, path: str, target: str) -> None:
+        """Link it."""
+        with _away():
+            (self._root / target).hardlink_to(self._root / path)
+
+    def exchange(self, directory: str, other: str) -> None:
+        """Rename both in one call, and force what they lie in to the disk."""
+        one, there = self._root / directory, self._root / other
+        with _away():
+            os.utime(there)
+            _force(one)
+            code = _exchange(one, there)
+            if code:
+                raise OSError(code, os.strerror(code))
+            self._force_up(there)
+            self._force_up(one.parent)
 
     def exists(self, path: str) -> bool:
         """Ask."""
@@ -122,32 +186,40 @@ class Disk:
 
     def remove(self, path: str) -> None:
         """Unlink it."""
+        there = self._root / path
         with _away():
-            (self._root / path).unlink(missing_ok=True)
+            if there.is_dir():
+                shutil.rmtree(there)
+            else:
+                there.unlink(missing_ok=True)
 
-    def files(self, directory: str) -> list[Found]:
+    def entries(self, directory: str) -> list[Found]:
         """List it."""
         with _away(), os.scandir(self._root / directory) as entries:
-            return [Found(each.name, each.stat().st_mtime) for each in entries if each.is_file()]
+            return [Found(each.name, each.stat().st_mtime) for each in entries]
 
     def any_below(self, directory: str) -> bool:
         """Walk until there is one."""
         with _away():
             return any(names for _, _, names in os.walk(self._root / directory))
 
-    def _whole(self, path: str, content: bytes, *, keep: bool = True) -> None:
+    @contextmanager
+    def _part(self) -> Iterator[IO[bytes]]:
+        """Open a file that goes with the block, unless it was given another name."""
         part = self._root / STAGING / f"{uuid4().hex}.part"
         try:
             with part.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            if keep:
-                part.replace(self._root / path)
-                _force((self._root / path).parent)
+                yield file
         finally:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
+
+    def _force_up(self, directory: Path) -> None:
+        """Force a directory and all that it lies in, up to the root, to the disk."""
+        while directory != self._root:
+            _force(directory)
+            directory = directory.parent
+        _force(self._root)
 
 
 class Bucket:
@@ -181,9 +253,15 @@ class Bucket:
         self.write(path, os.urandom(PROBE_BYTES))
         self.remove(path)
 
-    def write(self, path: str, content: bytes) -> None:
+    @contextmanager
+    def create(self, path: str) -> Iterator[IO[bytes]]:
         """Put it; a server shows it once it has all."""
         with _away(), self._files.open_output_stream(f"{self._root}/{path}") as stream:
+            yield stream
+
+    def write(self, path: str, content: bytes) -> None:
+        """Put it at once."""
+        with self.create(path) as stream:
             stream.write(content)
 
     def read(self, path: str) -> bytes | None:
@@ -196,6 +274,12 @@ class Bucket:
                 return None
             return content
 
+    @contextmanager
+    def input(self, path: str) -> Iterator[Any]:
+        """Get what is read of it."""
+        with _away(), self._files.open_input_file(f"{self._root}/{path}") as file:
+            yield file
+
     def move(self, path: str, target: str) -> bool:
         """Copy it and remove it."""
         with _away():
@@ -204,6 +288,18 @@ class Bucket:
             self._files.copy_file(f"{self._root}/{path}", f"{self._root}/{target}")
             self._files.delete_file(f"{self._root}/{path}")
         return True
+
+    def exchanges(self) -> bool:
+        """No: a server changes one object at a time."""
+        return False
+
+    def link(self, path: str, target: str) -> None:
+        """Refuse."""
+        raise NotImplementedError
+
+    def exchange(self, directory: str, other: str) -> None:
+        """Refuse."""
+        raise NotImplementedError
 
     def exists(self, path: str) -> bool:
         """Ask for its size."""
@@ -215,7 +311,7 @@ class Bucket:
         with _away(), suppress(FileNotFoundError):
             self._files.delete_file(f"{self._root}/{path}")
 
-    def files(self, directory: str) -> list[Found]:
+    def entries(self, directory: str) -> list[Found]:
         """List the keys that begin with it."""
         return [Found(each.base_name, each.mtime.timestamp()) for each in self._below(directory, recursive=False)]
 
@@ -240,6 +336,20 @@ def _away() -> Iterator[None]:
 def _translated(exc: OSError) -> TransientError:
     # A constant of the platform, such as ENOSPC; the message has a path, or an answer of S3.
     return TransientError(f"lake_{errno.errorcode.get(exc.errno or 0, 'unavailable').lower()}", systemic=True)
+
+
+def _exchange(one: Path, other: Path) -> int:
+    """Exchange two directories; return 0, or the number of the error."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:  # no Linux, or another C library
+        return errno.ENOSYS
+    failed = rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _EXCHANGE)
+    return ctypes.get_errno() if failed else 0
+
+
+def _force_file(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _force(path: Path) -> None:

@@ -231,7 +231,9 @@ async def test_what_is_staged_and_never_committed_goes_after_an_hour(tmp_path: P
         (committed,) = (tmp_path / "staging").iterdir()
         for name in ("old.parquet", "old.part", "new.parquet"):
             (tmp_path / "staging" / name).write_bytes(b"")
-        for path in (committed, tmp_path / "staging/old.parquet", tmp_path / "staging/old.part"):
+        (tmp_path / "staging/old.day").mkdir()
+        (tmp_path / "staging/old.day/merged.parquet").touch()
+        for path in (committed, *(tmp_path / "staging").glob("old.*")):
             os.utime(path, (1, 1))
         (_, tidy) = archive._consumer.jobs
         async with archive._database.transaction() as connection:
@@ -270,7 +272,7 @@ async def test_the_role_of_consumers_may_do_what_the_archive_does(tmp_path: Path
             await connection.execute("set local role drx_consumer")
             may = "select privilege from unnest(array['insert', 'update', 'delete', 'truncate']) privilege"
             granted = await connection.fetch(f"{may} where has_table_privilege('archive.file', privilege)")
-        assert [privilege for (privilege,) in granted] == ["insert", "update"]
+        assert [privilege for (privilege,) in granted] == ["insert", "update", "delete"]
 
 
 async def test_a_lake_belongs_to_the_tables_that_it_was_begun_with(tmp_path: Path) -> None:
@@ -383,6 +385,7 @@ async def test_a_bucket_that_does_not_answer_is_waited_for(monkeypatch: pytest.M
         ("endpoint", "https://minio.test"),
         ("topics", "drx.unrecognized.v1"),
         ("batch_records", "20001"),
+        ("wait_s", "86401"),
         ("iceberg", "true"),
     ],
 )
