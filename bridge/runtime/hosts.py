@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from ipaddress import IPv6Address
+
+# What stands around the host in a URL; a resolver is asked for such a name again and again.
+_of_a_url = re.compile(r"[\s/\\@?#\[\]]").search
+
 
 def is_host(name: str) -> bool:
     """Say whether a name or an address can be looked up.
@@ -10,6 +16,8 @@ def is_host(name: str) -> bool:
     connect, which is no failure of the network.
     """
     try:
-        return bool(name.encode("idna"))
-    except UnicodeError:
+        if ":" in name:
+            return bool(IPv6Address(name))
+        return not _of_a_url(name) and bool(name.encode("idna"))
+    except ValueError:  # which a `UnicodeError` is, too
         return False
