@@ -68,7 +68,7 @@ class Sender:
             with noted as (
               insert into "{schema}".sent (key, control_id, source, event_id, kind)
               select $1, * from unnest($4::text[], $5::text[], $6::text[], $7::text[])
-              on conflict (source, event_id) do nothing
+              on conflict (control_id) do nothing
             )
             insert into "{schema}".prescription as p (key, document, ordered) values ($1, $2, $3)
             on conflict (key) do update set document = excluded.document, ordered = excluded.ordered,

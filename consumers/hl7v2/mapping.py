@@ -30,10 +30,10 @@ Said = Mapping[str, Any]
 """The member `data` of a native body: instants and days as text, decimals as text."""
 
 VERSION = "2.5.1"
-# MSH-10 has 20 characters, and ids of events are longer: 100 bits of a digest.
-_CONTROL_ID_LENGTH = 20
+# MSH-10 has 20 characters, and ids of events are longer: 60 bits of a digest of the id, 40 of one of the message.
+EVENT_PART, _TEXT_PART = 12, 8
 # A longer id, or one that would be escaped, does not come back in the acknowledgement as it was sent.
-_is_plain_id = re.compile(r"[!-%'-Z\]_`a-z{}][!-%'-Z\]_`a-z{}]{0,198}").fullmatch
+_is_plain_id = re.compile(r"[!-%'-Z\]_`a-z{}][!-%'-Z\]_`a-z{}]{0,189}").fullmatch
 _NPI = ("", "2.16.840.1.113883.4.6", "ISO")
 # A word outside the list is not one of table 0001 either.
 _SEXES = frozenset({"F", "M", "U"})
@@ -47,7 +47,7 @@ class Receiver:
         drafts: Drafts are sent.
         shipments: News of parcels is sent.
         old_orders: It takes ORM^O01 instead of OMP^O09.
-        full_control_id: MSH-10 is the event's id where it can be, whatever its length; for receivers of one source.
+        full_control_id: MSH-10 begins with the event's id where it can, however long; for receivers of one source.
         accept_ack: It answers with an accept acknowledgement (enhanced mode) instead of an application acknowledgement.
         assigner: Who gives medical record numbers, PID-3.4.
         zone: Of times; each has its offset.
@@ -151,10 +151,13 @@ class Told:
     scope: str | None
 
 
-def control_id(event: Event) -> str:
-    """Return MSH-10: the same at each attempt, and another for each event of each source."""
-    digest = hashlib.sha256(f"{event.source}\0{event.id}".encode()).digest()
-    return base64.b32encode(digest).decode()[:_CONTROL_ID_LENGTH]
+def event_part(event: Event) -> str:
+    """Return what MSH-10 begins with: another text for each event of each source."""
+    return _digest(f"{event.source}\0{event.id}")[:EVENT_PART]
+
+
+def _digest(text: str) -> str:
+    return base64.b32encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def note_hl7(document: Document, event: Event, stamp: Stamp) -> None:
@@ -192,11 +195,14 @@ def news(event: Event, document: Document, receiver: Receiver, *, ordered: bool)
 
 
 def message(event: Event, said: News, document: Document, receiver: Receiver) -> Message:
-    """Write what an event has to say."""
+    """Write what an event has to say.
+
+    MSH-10 is the same for the same bytes, and another where they differ: what was made of facts that a restore of the
+    database took away is corrected by a later message, which a receiver must not take for a repeat.
+    """
     kind = "RDS" if said.fill is not None else "ORM" if receiver.old_orders else "OMP"
-    given = event.id if receiver.full_control_id and _is_plain_id(event.id) else control_id(event)
     prescriber = shared(document, "prescriber")
-    segments = [_msh(kind, given, event, receiver), _pid(event, shared(document, "patient"), receiver)]
+    segments = [_pid(event, shared(document, "patient"), receiver)]
     for order in said.orders:
         segments.append(_orc(order, event, prescriber, receiver))
         if said.fill is None:
@@ -205,7 +211,12 @@ def message(event: Event, said: News, document: Document, receiver: Receiver) ->
             segments += [_rxd(said.fill), *_notes(order.notes)]
         if kind != "ORM":  # which has no place for it
             segments.append(_ROUTE)
-    return Message(kind, given, write(segments), dropped(segments))
+    body = write(segments)
+    differs = _digest(write([_msh(kind, "", event, receiver)]) + body)[:_TEXT_PART]
+    full = receiver.full_control_id and _is_plain_id(event.id)
+    given = f"{event.id}-{differs}" if full else event_part(event) + differs
+    head = [_msh(kind, given, event, receiver)]
+    return Message(kind, given, write(head) + body, dropped(head + segments))
 
 
 # What each type says.
@@ -525,8 +536,9 @@ def _rxd(fill: Fill) -> Segment:
         {
             1: str(fill.number + 1),  # ours begin with 0, RXD-1 with 1
             2: _code(fill.medication or {}),
-            3: fill.day.replace("-", "") or NULL,
-            4: fill.quantity or NULL,
+            # Null would tell the receiver to forget the day and the quantity that it has, and is no TS and no NM.
+            3: fill.day.replace("-", ""),
+            4: fill.quantity,
             5: ("", unit) if fill.quantity else "",
             7: _written(fill.rx_number) or NULL,
             9: fill.note,

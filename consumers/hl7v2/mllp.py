@@ -34,7 +34,7 @@ from consumers.hl7v2.metrics import Hl7Metrics
 from consumers.hl7v2.segments import END
 
 CONNECT_S = 5.0
-# Of an acknowledgement; an endless one costs no memory.
+# Kept of an acknowledgement, which may be followed by whole segments of the message; an endless one costs no memory.
 ACK_MAX_BYTES = 64 * 1024
 _START, _STOP = b"\x0b", b"\x1c\x0d"
 _TAKEN, _FAILED, _REJECTED = frozenset({"AA", "CA"}), frozenset({"AE", "CE"}), frozenset({"AR", "CR"})
@@ -60,11 +60,20 @@ class _Connection:
     async def exchange(self, message: bytes) -> str:
         self._writer.write(_START + message + _STOP)
         await self._writer.drain()
-        frame = await self._reader.readuntil(_STOP)
+        frame = await self._frame()
         if frame[:1] != _START:
             raise TransientError("out_of_step", systemic=True)
         # An acknowledgement in another encoding still has its codes in ASCII.
-        return frame[1 : -len(_STOP)].decode(errors="replace")
+        return frame[1:].removesuffix(_STOP).decode(errors="replace")
+
+    async def _frame(self) -> bytes:
+        """Read to the end of a frame, and keep the beginning of a long one: MSA is its second segment."""
+        frame = b""
+        while True:
+            try:
+                return (frame + await self._reader.readuntil(_STOP))[:ACK_MAX_BYTES]
+            except asyncio.LimitOverrunError as exc:
+                frame = (frame + await self._reader.readexactly(exc.consumed))[:ACK_MAX_BYTES]
 
     async def close(self) -> None:
         self._writer.close()
@@ -179,8 +188,6 @@ class Link:
                 return await connection.exchange(message)
         except TimeoutError as exc:
             raise TransientError("ack_timeout", systemic=True) from exc
-        except asyncio.LimitOverrunError as exc:
-            raise TransientError("out_of_step", systemic=True) from exc
         except (asyncio.IncompleteReadError, OSError) as exc:
             raise TransientError("cut_off", systemic=True) from exc
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from uuid import uuid4
 
-from consumers.hl7v2.mapping import control_id, news, note_hl7
+from consumers.hl7v2.mapping import EVENT_PART, event_part, news, note_hl7
 from consumers.hl7v2.options import Hl7Options
 from consumers.lifecycle.facts import Document, stamp_of
 from tests.faults.away import HOST, AwayServer
@@ -50,8 +50,8 @@ class Receiver(AwayServer):
         self._connections.add(connection)
 
     def ids(self) -> list[str]:
-        """Return the control ids of the messages, in the order of their first acknowledgement."""
-        return list(dict.fromkeys(map(_control_id, self.taken)))
+        """Return what the control ids say of the events, in the order of their first acknowledgement."""
+        return list(dict.fromkeys(_control_id(each)[:EVENT_PART] for each in self.taken))
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -116,14 +116,14 @@ def check(receiver: Receiver, scene: Scene) -> None:
 
 
 def _messages(lives: Lives, number: int) -> list[str]:
-    """Return the control ids that are due of one prescription; all of them once its patient is known."""
+    """Return what control ids say of the events that are due of one prescription; all once its patient is known."""
     document: Document = {}
     told = Hl7Options(host=HOST, port=1).receiver
     due = []
     for event in lives.events(number):
         note_hl7(document, event, stamp_of(event))
         if news(event, document, told, ordered=False) is not None:
-            due.append(control_id(event))
+            due.append(event_part(event))
     return due
 
 

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from consumers.api import Consumer, Context, Lanes, Setup
 from consumers.hl7v2.consumer import HELD_MANY, open_hl7v2
-from consumers.hl7v2.mapping import control_id
+from consumers.hl7v2.mapping import EVENT_PART, event_part
 from consumers.testing import an_event
 
 PATIENT = {"first_name": "Marisol", "last_name": "Quintero", "date_of_birth": date(1979, 2, 28), "sex": "F"}
@@ -104,7 +104,7 @@ async def test_what_waits_is_told_once_an_import_makes_its_patient_known() -> No
     rows.found = [(document, ordered, [(1, held)])]
     await handle(an_event("prescription.sent", key="rx_1", patient=PATIENT), a_context(rows, receiver))
 
-    assert receiver.taken == [control_id(waiting)]
+    assert [each[:EVENT_PART] for each in receiver.taken] == [event_part(waiting)]
 
 
 async def test_an_import_that_nobody_is_known_for_does_not_wait() -> None:

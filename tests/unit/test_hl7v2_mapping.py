@@ -17,7 +17,7 @@ import pytest
 from bridge.contract.events import EVENT_MODELS
 from bridge.event import Event
 from bridge.ingress.profiles.profile import Mapped
-from consumers.hl7v2.mapping import Message, Receiver, control_id, message, news, note_hl7
+from consumers.hl7v2.mapping import Message, Receiver, event_part, message, news, note_hl7
 from consumers.lifecycle.facts import Document, stamp_of
 from consumers.testing import an_event
 from tests.prescriptions import SCENARIOS, scenario
@@ -75,9 +75,9 @@ def sample(name: str) -> Event:
 
 
 def demand_valid(made: Message) -> None:
-    """Have it judged by hl7apy, which does not know that a required field may be null, nor ORM^O01 without an OBR."""
-    text = re.sub(r'(RXD\|[^|]*\|[^|]*)\|""', r"\1|20260101", made.text)
-    text = re.sub(r'(RXD\|[^|]*\|[^|]*\|[^|]*)\|""', r"\1|0", text)
+    """Have it judged by hl7apy, which demands a day and a quantity of a fill also where nothing has told them."""
+    text = re.sub(r"(RXD\|[^|]*\|[^|]*)\|\|", r"\1|20260101|", made.text)
+    text = re.sub(r"(RXD\|[^|]*\|[^|]*\|[^|]*)\|\|", r"\1|0|", text)
     parse_message(text, validation_level=VALIDATION_LEVEL.STRICT, find_groups=True).validate()
 
 
@@ -333,6 +333,13 @@ def test_old_receivers_get_the_same_segments_as_another_message_that_has_no_plac
     assert old == new
 
 
+def test_a_fill_deletes_no_day_and_no_quantity_that_a_receiver_has() -> None:
+    """Null means that; it is no value of their types either."""
+    filled = one(an_event("fill.status_changed", fill_status="not_dispensed", fill_number=0))["RXD"]
+
+    assert filled[3:5] == ["", ""]
+
+
 def test_only_production_is_sent_as_production() -> None:
     for environment, processing in (("production", "P"), ("sandbox", "T"), ("UNKNOWN", "T")):
         assert one(an_event("prescription.sent", environment=environment))["MSH"][11] == processing
@@ -342,10 +349,24 @@ def test_a_control_id_fits_its_field_and_tells_source_and_event() -> None:
     base = an_event("prescription.sent", id="evt_1")
     other = base._replace(source="another")
     again = an_event("prescription.sent", id="evt_2")
+    full = Receiver(full_control_id=True)
 
-    assert len({control_id(base), control_id(other), control_id(again)}) == 3
-    assert re.fullmatch("[A-Z2-7]{20}", control_id(base))
-    assert one(base, receiver=Receiver(full_control_id=True))["MSH"][10] == "evt_1"
-    for hostile in ("a|b", "a^b", "a b", "é", "x" * 200, "a\x00"):
+    assert len({event_part(each) for each in (base, other, again)}) == 3
+    assert re.fullmatch(f"{event_part(base)}[A-Z2-7]{{8}}", one(base)["MSH"][10])
+    assert re.fullmatch("evt_1-[A-Z2-7]{8}", one(base, receiver=full)["MSH"][10])
+    for hostile in ("a|b", "a^b", "a b", "é", "x" * 191, "a\x00"):
         event = an_event("prescription.sent", id=hostile)
-        assert one(event, receiver=Receiver(full_control_id=True))["MSH"][10] == control_id(event)
+        assert one(event, receiver=full)["MSH"][10].startswith(event_part(event))
+
+
+def test_a_control_id_is_another_one_when_the_message_is() -> None:
+    """A restore of the database takes facts away: what corrects a message made without them must not look repeated."""
+    event = an_event("prescription.processed", key="rx_1", id="evt_1")
+    before, after = (
+        an_event("prescription.sent", key="rx_1", medication={"description": words})
+        for words in ("lisinopril 10 mg", "lisinopril 40 mg")
+    )
+
+    ids = [one(known, event)["MSH"][10] for known in (before, after, before)]
+
+    assert ids[0] == ids[2] != ids[1]

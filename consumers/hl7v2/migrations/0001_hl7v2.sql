@@ -11,15 +11,13 @@ comment on column {schema}.prescription.document is 'JSON text: jsonb has no U+0
 comment on column {schema}.prescription.ordered is 'Whether the receiver has had a new order of it';
 
 create table {schema}.sent (
+  control_id text collate "C" primary key,
   source text collate "C" not null,
   event_id text collate "C" not null,
-  control_id text collate "C" not null,
   key text collate "C" not null,
   kind text not null,
-  sent_at timestamptz not null default clock_timestamp(),
-  primary key (source, event_id)
+  sent_at timestamptz not null default clock_timestamp()
 );
-create index sent_control_id on {schema}.sent (control_id);
 create index sent_key on {schema}.sent (key);
 comment on table {schema}.sent is 'Which event each acknowledged message was made of';
 

@@ -10,13 +10,14 @@ from typing import Any
 
 from hl7.mllp import start_hl7_server
 
+from consumers.hl7v2.mapping import EVENT_PART
 from tests.kafka import HANG_S
 
 Act = Callable[[Any, Any, Any], Awaitable[None]]
 """Answers a message: `(message, reader, writer)` of `hl7.mllp`."""
 
 
-def acknowledges(code: str = "AA", *, condition: str = "", of: str = "") -> Act:
+def acknowledges(code: str = "AA", *, condition: str = "", of: str = "", more: str = "") -> Act:
     """Answer as an application does, with an error of table 0357 if there is one; `of` is another's MSH-10."""
 
     async def act(message: Any, _reader: Any, writer: Any) -> None:
@@ -26,7 +27,7 @@ def acknowledges(code: str = "AA", *, condition: str = "", of: str = "") -> Act:
         ]
         if condition:
             lines.append(f"ERR||PID^1|{condition}^words|E")
-        writer.writeblock("\r".join([*lines, ""]).encode())
+        writer.writeblock("\r".join([*lines, more]).encode())
         await writer.drain()
 
     return act
@@ -97,8 +98,8 @@ class Receiver:
             writer.close()
 
     def ids(self) -> list[str]:
-        """Return MSH-10 of each message that was acknowledged."""
-        return [control_id(each) for each in self.taken]
+        """Return what MSH-10 says of the event, of each message that was acknowledged."""
+        return [control_id(each)[:EVENT_PART] for each in self.taken]
 
 
 @asynccontextmanager

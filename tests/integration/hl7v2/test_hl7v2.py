@@ -17,7 +17,7 @@ from bridge.dev.ports import free_port
 from bridge.errors import ConfigError
 from bridge.event import Event
 from consumers.hl7v2.consumer import open_hl7v2
-from consumers.hl7v2.mapping import control_id
+from consumers.hl7v2.mapping import EVENT_PART, event_part
 from consumers.runtime.circuit import OPEN_AFTER
 from consumers.testing import Parked, Running, an_event, running
 from tests.installed import ROOT
@@ -60,9 +60,11 @@ async def test_each_event_is_one_message_in_order_on_one_connection() -> None:
         rows = await consumer.fetch("select control_id, event_id, key from hl7v2.sent")
     assert receiver.connections == 1
     for key in {event.key for event in events}:
-        of_key = [control_id(event) for event in events if event.key == key]
+        of_key = [event_part(event) for event in events if event.key == key]
         assert [each for each in receiver.ids() if each in of_key] == of_key
-    assert {tuple(row) for row in rows} == {(control_id(event), event.id, event.key) for event in events}
+    assert {(row[0][:EVENT_PART], *row[1:]) for row in map(tuple, rows)} == {
+        (event_part(event), event.id, event.key) for event in events
+    }
     assert [str(each.segment("ORC")[1]) for each in receiver.taken].count("NW") == 5
 
 
@@ -127,6 +129,17 @@ async def test_what_may_work_later_is_sent_again_with_the_same_bytes(act: Act) -
     assert len(set(receiver.tried)) == 2
 
 
+async def test_an_acknowledgement_may_be_long() -> None:
+    """It may quote the message that it is of, and the next one comes on the same connection."""
+    acts = [acknowledges(more=f"NTE|1||{'x' * size}\r") for size in (65_430, 65_536, 200_000)]
+    async with a_receiver(*acts) as receiver, running(open_hl7v2, options=options(receiver.port)) as consumer:
+        await consumer.feed(*(sent(f"rx_{number}", id=f"evt_{number}") for number in range(4)))
+
+        assert await consumer.parked() == []
+        assert asked(consumer, "ok") == 4
+    assert (len(receiver.tried), receiver.connections) == (4, 1)
+
+
 @pytest.mark.parametrize(
     ("act", "code"),
     [
@@ -147,7 +160,7 @@ async def test_what_is_refused_for_good_is_parked_with_what_follows_of_its_key(a
         await consumer.release("rx_1")
 
         assert await consumer.parked() == []
-    assert receiver.ids() == [control_id(sent("", id=each)) for each in ("evt_3", "evt_1", "evt_2")]
+    assert receiver.ids() == [event_part(sent("", id=each)) for each in ("evt_3", "evt_1", "evt_2")]
 
 
 async def test_a_receiver_that_is_away_parks_nothing_and_gets_all_in_order() -> None:
@@ -162,7 +175,7 @@ async def test_a_receiver_that_is_away_parks_nothing_and_gets_all_in_order() -> 
 
             assert await consumer.parked() == []
     for key in {event.key for event in events}:
-        of_key = [control_id(event) for event in events if event.key == key]
+        of_key = [event_part(event) for event in events if event.key == key]
         assert [each for each in receiver.ids() if each in of_key] == of_key
 
 
@@ -190,7 +203,7 @@ async def test_what_waits_for_its_patient_is_sent_in_order_once_the_patient_is_k
         await consumer.feed(whole)
         assert await consumer.parked() == []
         assert await consumer.fetch("select from hl7v2.held") == []
-    assert receiver.ids() == [control_id(event) for event in (*thin, whole)]
+    assert receiver.ids() == [event_part(event) for event in (*thin, whole)]
     assert {str(each.segment("PID")[5]) for each in receiver.taken} == {"Quintero^Marisol^^^^^L"}
 
 
@@ -227,7 +240,7 @@ async def test_one_that_waited_and_is_refused_holds_nothing_back_and_is_kept() -
             consumer.registry.get_sample_value("drxbridge_hl7v2_held_total", {"service": "hl7v2", "outcome": "refused"})
             == 1
         )
-    assert receiver.ids() == [control_id(event) for event in (*thin[1:], whole, sent("", id="evt_10"))]
+    assert receiver.ids() == [event_part(event) for event in (*thin[1:], whole, sent("", id="evt_10"))]
 
 
 async def test_an_unknown_patient_may_be_parked_instead() -> None:
@@ -254,10 +267,10 @@ async def test_a_text_with_every_delimiter_comes_out_as_it_went_in() -> None:
 
 
 async def test_two_messages_that_are_never_acknowledged_are_parked_while_others_pass() -> None:
-    silent = {control_id(sent("", id=each)) for each in ("evt_a", "evt_b")}
+    silent = {event_part(sent("", id=each)) for each in ("evt_a", "evt_b")}
 
     async def desk(message: Any, reader: Any, writer: Any) -> None:
-        if str(message.segment("MSH")[10]) not in silent:
+        if str(message.segment("MSH")[10])[:EVENT_PART] not in silent:
             await acknowledges()(message, reader, writer)
 
     others = [sent(f"rx_{number}", id=f"evt_{number}") for number in range(300)]
@@ -327,7 +340,7 @@ async def test_another_implementation_takes_it_too(desk: Desk) -> None:
         await consumer.feed(*events)
 
         assert await consumer.parked() == []
-    assert [text.split("|")[9] for text in desk.taken] == [control_id(event) for event in events]
+    assert [text.split("|")[9][:EVENT_PART] for text in desk.taken] == [event_part(event) for event in events]
 
 
 async def test_the_receiver_of_the_page_prints_and_acknowledges_each_message() -> None:
@@ -345,7 +358,7 @@ async def test_the_receiver_of_the_page_prints_and_acknowledges_each_message() -
         receiver.terminate()
         said, _ = await receiver.communicate()
     heads = [line for line in said.decode().splitlines() if line.startswith("MSH")]
-    assert [line.split("|")[9] for line in heads] == [control_id(event) for event in events]
+    assert [line.split("|")[9][:EVENT_PART] for line in heads] == [event_part(event) for event in events]
 
 
 @pytest.mark.parametrize(
@@ -360,6 +373,9 @@ async def test_the_receiver_of_the_page_prints_and_acknowledges_each_message() -
         ({"hots": "x"}, "no setting 'hots'"),
         ({"host": ""}, "hl7v2.host"),
         ({"host": "engine..clinic.example"}, "hl7v2.host"),
+        ({"host": "mllp://engine.clinic.example"}, "hl7v2.host"),
+        ({"host": "engine.clinic.example:6661"}, "hl7v2.host"),
+        ({"host": "engine.clinic.example/in"}, "hl7v2.host"),
     ],
 )
 async def test_a_setting_that_cannot_be_used_is_named(given: dict[str, str], words: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from bridge.event import Event
 from consumers.hl7v2.consumer import open_hl7v2
-from consumers.hl7v2.mapping import control_id
+from consumers.hl7v2.mapping import EVENT_PART, event_part
 from consumers.testing import running
 from tests.hl7v2.hapi import Hl7Server
 from tests.integration.hl7v2.test_hl7v2 import OPEN, PATIENT, options, sent
@@ -61,7 +61,7 @@ async def test_what_it_has_no_application_for_waits_until_it_has_one(tmp_path: P
             await consumer.settled()
 
             assert await consumer.parked() == []
-    assert {each.sent.split("|")[9] for each in server.taken()} == {control_id(event) for event in events}
+    assert {each.sent.split("|")[9][:EVENT_PART] for each in server.taken()} == {event_part(event) for event in events}
 
 
 async def test_it_may_end_at_any_moment_and_gets_all_in_order(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ async def test_it_may_end_at_any_moment_and_gets_all_in_order(tmp_path: Path) ->
             await consumer.settled()
 
             assert await consumer.parked() == []
-    ids = list(dict.fromkeys(each.sent.split("|")[9] for each in server.taken()))
+    ids = list(dict.fromkeys(each.sent.split("|")[9][:EVENT_PART] for each in server.taken()))
     for key in {event.key for event in events}:
-        of_key = [control_id(event) for event in events if event.key == key]
+        of_key = [event_part(event) for event in events if event.key == key]
         assert [each for each in ids if each in of_key] == of_key
