@@ -101,7 +101,7 @@ class Mapper:
     def _parked(self, park: ParkReason, delivery: Delivery, document: object) -> dict[str, Any]:
         key = park.key or delivery.id
         detail = park.detail
-        if park.reason == "unknown_type" and isinstance(self.profile, MappingFile):
+        if park.reason == "unknown_type" and not park.field and isinstance(self.profile, MappingFile):
             detail = NOTHING_HOLDS
         elif park.reason == "environment_mismatch":
             detail = self._mismatch(document)

@@ -109,7 +109,7 @@ def test_a_file_is_named_as_it_is(file: Path, tmp_path: Path, capsys: pytest.Cap
 def test_a_file_that_cannot_be_used_is_a_mistake_of_configuration(file: Path) -> None:
     file.write_text(ACME.replace("queue_id", "queue_no"))
 
-    with pytest.raises(ConfigError, match=rf"^{file}:11: unknown field 'queue_no'"):
+    with pytest.raises(ConfigError, match=rf"^{file}: event.1.data.queue_no: unknown field"):
         run(str(file))
 
 

@@ -22,6 +22,7 @@ import pytest
 
 from bridge.avro.codec import Codec
 from bridge.dev.sources import SOURCES, DevSource
+from bridge.ingress.profiles import mapped
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 from bridge.kafka.transport import ConsumedRecord
 from bridge.registry.loader import bundled
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.kafka
 LOCK = bundled()
 CODEC = Codec(schemas=LOCK.schemas(), ids=LOCK.ids())
 NO_KAFKA = "127.0.0.1:9"
-MAPPINGS = Path(__file__).parents[1] / "data" / "mappings"
+MAPPINGS = Path(mapped.__file__).parent
 PROFILES = ("digitalrx_pharmacy", "dosespot_push", "photon_cloudevents")
 VENDORS = {source.profile: source for source in SOURCES.values()}
 # Both send ids of one system, so they share the prefix by name.

@@ -321,6 +321,79 @@ def test_what_is_dropped_is_kept_in_no_spelling(people: dict[str, Any], kept: di
     assert event.value["extensions"] == {"/kind": '"STATE"'} | kept
 
 
+def test_names_are_dropped_at_any_depth_and_in_any_spelling() -> None:
+    text = ACME.replace('drop = ["/patient/ssn"]', 'drop_names = ["ssn", "*birth*"]')
+    secret = {"SSN": "1", "Patient_ssn": {"a": 1}, "DateOfBirth": "2", "BusinessName": "kept"}
+
+    event = event_of(compiled(text), BODY | {"people": [secret, {"Ssn": "3"}]} | secret)
+
+    assert event.value["extensions"] == {
+        "/kind": '"STATE"',
+        "/BusinessName": '"kept"',
+        "/people": '[{"BusinessName":"kept"},null]',
+    }
+
+
+def test_a_table_may_park_with_its_reason_its_field_and_the_key_that_can_be_read() -> None:
+    park = 'key = "rx.id"\npark = {reason = "unknown_type", field = "/state"}'
+    mapping = compiled(f"{ACME}\n[[event]]\nwhen = \"state == 'OFF'\"\n{park}\n")
+
+    assert parked(mapping, BODY | {"state": "OFF"}) == ParkReason("unknown_type", field="/state", key="acme:7")
+    assert parked(mapping, {"kind": "X", "rx": {"id": " "}, "state": "OFF"}) == ParkReason(
+        "unknown_type", field="/state"
+    )
+    assert event_of(mapping, BODY).key == "acme:7"
+
+
+BEST = """\
+prefix = "acme:"
+array = "best"
+key = "no"
+best = ["state != 'DEAD'", "instant(at)", "to_number(n)"]
+claims = ["/no", "/state"]
+drop = ["/ssn"]
+[[event]]
+type = "fulfillment.status_changed"
+[event.data]
+queue_id = "no"
+fulfillment_status = "lower(state)"
+"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "chosen"),
+    [
+        ([{"state": "DEAD", "at": "2026-09-02"}, {"state": "PACKED"}], 1),
+        ([{"at": "9/2/2026"}, {"at": "2026-09-01"}, {"at": "soon"}], 0),
+        ([{"n": "9"}, {"n": 10.5}, {"n": True}], 1),
+        ([{"n": 1}, {"n": 1}], 0),
+    ],
+)
+def test_of_the_lines_of_one_prescription_the_best_is_the_body(lines: list[dict[str, Any]], chosen: int) -> None:
+    body = [{"no": "7", "state": "PACKED", "ssn": "1"} | line for line in lines]
+
+    outcome = outcome_of(compiled(BEST), body)
+
+    (event,) = outcome.events
+    extensions = event.value["extensions"]
+    assert (event.key, isinstance(extensions, dict)) == ("acme:7", True)
+    assert {f"/{at}" for at in range(len(lines)) if at != chosen} <= set(extensions)  # type: ignore[call-overload] # as above
+    assert "ssn" not in repr(extensions)
+    assert outcome.flags == ("array_chosen", "time_of_receipt")
+
+
+def test_lines_of_several_prescriptions_park_and_one_line_needs_no_choice() -> None:
+    mapping, line = compiled(BEST), {"no": "7", "state": "PACKED"}
+
+    assert outcome_of(mapping, [line]).flags == outcome_of(mapping, line).flags == ("time_of_receipt",)
+    assert parked(mapping, [line, line | {"no": "8"}]) == ParkReason("unusable", "wrong_type", "/*/no")
+    assert parked(mapping, []) == ParkReason("unusable", "no_key", "/*/no")
+
+
+def test_the_name_of_a_table_ends_the_ids_of_its_events() -> None:
+    assert event_of(with_lines('name = "state"'), BODY, id="dlv_1").id == "dlv_1/state"
+
+
 def test_a_body_may_be_an_array_where_the_file_says_so() -> None:
     text = BATCH.replace('each = "lines"', 'each = "@"').replace("/lines/*/no", "/*/no")
     text = text.replace('prefix = "acme:"', 'prefix = "acme:"\narrays = true\nbucket_s = 900')

@@ -57,7 +57,16 @@ PLAIN = compile_mapping(ACME.encode(), "acme.toml", ACCOUNT)
 FUNCTIONS = (
     *('words({0}, `{{"DONE":"x"}}`)', "day({0})", "day({0}, '%d.%m.%Y')", "instant({0})", "lower({0})", "trim({0})"),
     *("text({0})", "truth({0})", "first({0})", "to_string({0})", "to_number({0})", "contains({0}, {0})", "length({0})"),
-    *("join('', {0})", "sort({0})", "max({0})", "sum({0})", "merge({0}, {0})", "keys({0})", "reverse({0})", "abs({0})"),
+    *(
+        "join('', {0})",
+        "sort({0})",
+        "max({0})",
+        "sum({0})",
+        "prefixed({0}, {0})",
+        "keys({0})",
+        "reverse({0})",
+        "abs({0})",
+    ),
 )
 OPERANDS = (
     "@",
@@ -82,7 +91,7 @@ JOINED = (
     "{0} | {1}",
     "[?{0}]",
     "{0} > {1}",
-    "map(&{0}, lines)",
+    "lines[?{0}]",
 )
 
 

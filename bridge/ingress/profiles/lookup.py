@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from bridge.errors import ConfigError
-from bridge.ingress.profiles import digitalrx_pharmacy, dosespot_push, drx_standard, mapped, photon_cloudevents
+from bridge.ingress.profiles import drx_standard, mapped
 from bridge.ingress.profiles.profile import (
     DEDUPE_WINDOW_MAX_S,
     DEDUPE_WINDOW_MIN_S,
@@ -20,13 +20,11 @@ from bridge.ingress.profiles.profile import (
 # Fixed by the contract: packages of a site register theirs under it, `name = package.module`.
 GROUP = "drx_bridge.profiles"
 
-# A module is the profile, or has `configure`, which builds it.
-SHIPPED: Mapping[str, ModuleType] = MappingProxyType(
+# Each is the profile, or has `configure`, which builds it.
+SHIPPED: Mapping[str, object] = MappingProxyType(
     {
         "drx_standard": drx_standard,
-        "digitalrx_pharmacy": digitalrx_pharmacy,
-        "dosespot_push": dosespot_push,
-        "photon_cloudevents": photon_cloudevents,
+        **{name: mapped.Vendor(name) for name in ("digitalrx_pharmacy", "dosespot_push", "photon_cloudevents")},
         "mapped": mapped,
     }
 )

@@ -1,8 +1,9 @@
-"""The expressions of mapping files: JMESPath with functions for what vendors write, held to a budget.
+"""The expressions of mapping files: JMESPath with functions for what vendors write, and a bound on what they cost.
 
-JMESPath has no loops, but it can double a list or a text with each step of a pipe, and compare trees that share their
-branches. So every step, element and comparison is paid from a budget that one delivery has, and an expression that
-exhausts it ends there. Numbers that are no integers stay `Real`, as they were written: `text(x)` gives their digits.
+An expression has no loops and at most `LENGTH_MAX` characters, so what it costs depends on the lists that it goes
+through. What could double its own input (`&` expressions, `merge`, comparing trees, joining long texts) is left out;
+every step, element and call of the rest is paid from a budget of the delivery. Numbers that are no integers stay
+`Real`, as they were written: `text(x)` gives their digits.
 """
 
 from __future__ import annotations
@@ -19,29 +20,26 @@ from zoneinfo import ZoneInfo
 
 import jmespath
 from jmespath.exceptions import JMESPathError
-from jmespath.functions import Functions, signature
+from jmespath.functions import Functions
 from jmespath.visitor import TreeInterpreter
 
 from bridge.ingress.json_body import Real
 from bridge.ingress.profiles.plan import text_of_id
 from bridge.ingress.profiles.profile import Flag
-from bridge.ingress.profiles.words import day_of, folded, instant_of, is_given, truth_of
+from bridge.ingress.profiles.words import day_of, instant_of, is_given, is_plain_day, is_scalar_given, truth_of
 
 LENGTH_MAX = 500  # characters; what is longer is a program
-# Steps of all expressions of one delivery. A step takes from 0.1 to 0.5 microseconds, so this is 25 ms at most; forty
-# expressions take some 200 steps. A function reads the text that it is given in steps as well, so a field of a megabyte
-# may be passed on as it is, but not searched a hundred times.
+# Steps of all expressions of one delivery, of some 0.3 microseconds each; forty expressions take some 200.
 BUDGET = 50_000
-# Characters that one step may copy, search or compare.
-TEXT_STEP = 64
-# Characters of which one step may change the case or look for space: up to 48 nanoseconds each outside of ASCII.
-FOLD_STEP = 8
-# A format of days is compiled to a regular expression, and no vendor's is longer.
-FORMAT_MAX = 40
-# What looking for a zone that does not exist costs: it is searched for on the disk, in 30 microseconds.
-ZONE_STEPS = 100
+# A call takes 2 to 5 microseconds, and looking on the disk for a zone that does not exist 30.
+CALL_STEPS, ZONE_STEPS = 10, 100
+# Characters of which a function changes the case, or which it reads as a date: 48 nanoseconds each. Words and dates are
+# shorter. Also of what it joins, since each step of a pipe could double that.
+TEXT_MAX = 1_000
 
 Node = dict[str, Any]
+_LET: Node = {"type": "field", "children": [], "value": "let"}
+Words = Mapping[str, Mapping[str, str]]
 
 
 class ExpressionError(ValueError):
@@ -64,19 +62,25 @@ class Scope:
         read: Members that were read: identity of the object and name -> value.
         flags: Leniencies used.
         zone: Of times without one.
+        prefix: Of the source's keys.
         root: The whole body, which an expression on one element of a list can name.
         element: That element, or the body itself.
+        time: Of the event at work.
+        named: Identity of an element and name in `[let]` -> value, and what was read for it.
     """
 
-    __slots__ = ("_interpreter", "element", "flags", "left", "read", "root", "zone")
+    __slots__ = ("_interpreter", "element", "flags", "left", "named", "prefix", "read", "root", "time", "zone")
 
-    def __init__(self, root: object, zone: tzinfo | None) -> None:
+    def __init__(self, root: object, zone: tzinfo | None, *, prefix: str = "") -> None:
         self._interpreter = _Interpreter(self)
         self.left = BUDGET
         self.read: dict[tuple[int, str], object] = {}
         self.flags: set[Flag] = set()
         self.zone = zone
+        self.prefix = prefix
         self.root = self.element = root
+        self.time: datetime | None = None
+        self.named: dict[tuple[int, str], tuple[object, dict[tuple[int, str], object]]] = {}
 
     def evaluate(self, expression: Expression, value: object) -> object:
         """Search `value`; `read` then has what was read.
@@ -134,13 +138,15 @@ class Expression(NamedTuple):
 
     Attributes:
         node: Root of its tree.
-        path: The member it reads first, array indexes as `*`; empty if it reads none.
+        path: The member it reads first, as it is written in the file, array indexes as `*`; empty if it reads none.
+        paths: Last name of each member that it may read -> its path.
         names: Names of all members that it may read.
         steps: The members, if it is a chain of them and nothing else.
     """
 
     node: Node
     path: str
+    paths: Mapping[str, str]
     names: frozenset[str]
     steps: tuple[str, ...] = ()
 
@@ -151,14 +157,19 @@ class Expression(NamedTuple):
 
 
 def compile_expression(
-    text: str, *, any_case: bool = False, tables: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+    text: str,
+    *,
+    any_case: bool = False,
+    tables: Words = MappingProxyType({}),
+    lets: Mapping[str, Node] = MappingProxyType({}),
 ) -> Expression:
     """Compile an expression and check all that can be checked before there is a body.
 
     Args:
         text: JMESPath.
         any_case: Names of members are compared without their case.
-        tables: Of words, by the name with which function `words` calls them.
+        tables: Of words, by the name with which functions call them.
+        lets: Trees of expressions that `let.name` stands for.
 
     Raises:
         ExpressionError: It is too long, no JMESPath, or calls a function that is unknown or takes other arguments.
@@ -169,6 +180,7 @@ def compile_expression(
     try:
         # A copy, since the library gives the same tree for the same text, and tables of words are put into it.
         tree: Node = copy.deepcopy(jmespath.compile(text).parsed)
+        tree = _with_lets(tree, lets) if lets else tree
         nodes = list(_nodes(tree))
     except JMESPathError as exc:
         position = getattr(exc, "lex_position", None)
@@ -180,13 +192,39 @@ def compile_expression(
     for node in nodes:
         if node["type"] == "function_expression":
             _check_call(node, tables)
+        elif node["type"] == "expref":
+            msg = "no &expressions"
+            raise ExpressionError(msg)
         elif node["type"] in ("literal", "field"):
             _check_value(node["value"])
+    paths = [path for path in map(_path, nodes) if path]
     if any_case:
         tree = _casefolded(tree)
         nodes = list(_nodes(tree))
     names = frozenset(node["value"] for node in nodes if node["type"] == "field")
-    return Expression(tree, next(filter(None, map(_path, nodes)), ""), names, _chain(tree))
+    # The longest path to a name comes first, before the parts of it.
+    by_name = {(last.casefold() if any_case else last): path for path in reversed(paths) for last in [_last(path)]}
+    return Expression(tree, next(iter(paths), ""), by_name, names, _chain(tree))
+
+
+def _with_lets(node: Node, lets: Mapping[str, Node]) -> Node:
+    """Put the trees of `lets` where `let.name` stands."""
+    children = [_with_lets(child, lets) if isinstance(child, dict) else child for child in node["children"]]
+    if node["type"] == "subexpression" and children[0] == _LET:
+        name, *rest = children[1:]
+        if name.get("value") not in lets:
+            msg = f"there is no {str(name.get('value'))[:40]!r} in [let]"
+            raise ExpressionError(msg)
+        let = {"type": "let", "value": name["value"], "children": [lets[name["value"]]]}
+        return {**node, "children": [let, *rest]} if rest else let
+    if any(child == _LET for child in children):
+        msg = "let stands before a name of [let]; behind a `!` in parentheses, as in !(let.x)"
+        raise ExpressionError(msg)
+    return {**node, "children": children}
+
+
+def _last(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def _nodes(node: Node) -> Iterator[Node]:
@@ -216,11 +254,11 @@ def targets(node: Node) -> Iterator[object]:
             yield value
         case "or_expression", _:
             yield from (value for child in children for value in targets(child))
-        case (("pipe" | "and_expression"), _):
+        case (("pipe" | "and_expression" | "let"), _):
             yield from targets(children[-1])
         case "function_expression", "not_null":
             yield from (value for child in children for value in targets(child))
-        case "function_expression", "words" if children[1]["type"] == "literal":
+        case "function_expression", "words" | "lookup":
             yield from children[1]["value"].values()
 
 
@@ -238,27 +276,41 @@ def _path(node: Node) -> str:
             return ""
 
 
-def _check_call(node: Node, tables: Mapping[str, Mapping[str, str]]) -> None:
+def _check_call(node: Node, tables: Words) -> None:
     name, given = node["value"], node["children"]
-    spec = OwnFunctions.FUNCTION_TABLE.get(name)
-    if spec is None:
+    if name in _OWN:
+        least, most = _OWN[name][1:]
+    elif name in Functions.FUNCTION_TABLE and name not in _LEFT_OUT:
+        wanted = Functions.FUNCTION_TABLE[name]["signature"]
+        least = most = len(wanted)
+    else:
         msg = f"unknown function {name!r}"
         raise ExpressionError(msg)
-    wanted = spec["signature"]
-    fits = len(given) >= len(wanted) if wanted and wanted[-1].get("variadic") else len(given) == len(wanted)
-    if not fits or len(given) > spec["function"].__dict__.get("most", len(given)):
+    if not least <= len(given) <= most:
         msg = f"function {name!r} takes other arguments"
         raise ExpressionError(msg)
     if name == "instant" and len(given) > 1 and given[1]["type"] == "literal":
         _check_zone(given[1]["value"])
-    if name == "day" and len(given) > 1 and given[1]["type"] == "literal":
-        _check_format(given[1]["value"])
-    if name == "words" and given[1]["type"] == "literal" and not isinstance(given[1]["value"], dict):
-        named = given[1]["value"]
-        if not isinstance(named, str) or named not in tables:
-            msg = "the table of function 'words' is no JSON object and no name of one in [tables]"
-            raise ExpressionError(msg)
-        given[1] = {**given[1], "value": dict(tables[named])}
+    if name == "day" and len(given) > 1:
+        _check_format(given[1].get("value") if given[1]["type"] == "literal" else None)
+    if name in ("words", "lookup"):
+        given[1] = {**given[1], "value": _table(name, given[1], tables)}
+
+
+def _table(function: str, node: Node, tables: Words) -> dict[str, object]:
+    """Return the table of a call: the literal, or the one of the file that it names."""
+    named = node.get("value") if node["type"] == "literal" else None
+    if isinstance(named, str):
+        named = tables.get(named)
+    if not isinstance(named, Mapping):
+        msg = f"the table of function {function!r} is no JSON object and no name of one in [tables]"
+        raise ExpressionError(msg)
+    return {plain_word(word): meaning for word, meaning in reversed(list(named.items()))} | dict(named)
+
+
+def plain_word(word: str) -> str:
+    """Give a word without its case, spaces and underscores, which vary where people or several programs write it."""
+    return "".join(word.casefold().replace("_", " ").split())
 
 
 def _check_value(value: object) -> None:
@@ -274,16 +326,16 @@ def _check_value(value: object) -> None:
 
 
 def _check_zone(name: object) -> None:
-    try:
-        ZoneInfo(str(name))
-    except (LookupError, ValueError, OSError):
+    if _zone_of(str(name)) is None:
         msg = f"no time zone is named {str(name)[:40]!r}"
-        raise ExpressionError(msg) from None
+        raise ExpressionError(msg)
 
 
 def _check_format(text: object) -> None:
     try:
-        datetime.strptime(datetime(2001, 2, 3, tzinfo=UTC).strftime(str(text)), str(text))  # noqa: DTZ007 - tried only
+        # What is no literal is none that could be checked.
+        format_ = text if isinstance(text, str) else "%"
+        datetime.strptime(datetime(2001, 2, 3, tzinfo=UTC).strftime(format_), format_)  # noqa: DTZ007 - tried only
     except (ValueError, re.error):  # the latter for a directive that stands twice
         msg = f"{str(text)[:40]!r} is no format of a day, such as %d.%m.%Y"
         raise ExpressionError(msg) from None
@@ -298,157 +350,219 @@ def _exact(value: object) -> object:
     return [_exact(inner) for inner in value] if isinstance(value, list) else value
 
 
-class OwnFunctions(Functions):  # type: ignore[misc] # the library has no types
-    """The functions that a mapping may call; those of JMESPath that could write more than they read pay for it."""
+_JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
-    def __init__(self, scope: Scope) -> None:
-        self._scope = scope
 
-    def call_function(self, function_name: str, resolved_args: list[object]) -> object:
-        """Call a function, which pays for the text that it is given."""
-        step = FOLD_STEP if function_name in _FOLDING else TEXT_STEP
-        self._scope.spend(sum(_length(argument) // step for argument in resolved_args))
-        return super().call_function(function_name, resolved_args)
+def _words(_: Scope, word: object, table: Mapping[str, object]) -> object:
+    """Look a word up, as it is or as `plain_word` has it; one that is not there stays as it is."""
+    return None if word is None else _looked_up(word, table, _lexeme(word))
 
-    def _create_key_func(
-        self, expref: object, allowed_types: list[str], function_name: str
-    ) -> Callable[[object], object]:
-        """Give what sort_by, min_by and max_by compare elements by: their keys are texts that are read as well."""
-        key_of = super()._create_key_func(expref, allowed_types, function_name)
 
-        def paid(element: object) -> object:
-            key: object = key_of(element)
-            self._scope.spend(_length(key) // TEXT_STEP)
-            return key
+def _lookup(_: Scope, word: object, table: Mapping[str, object]) -> object:
+    """Look a word up as `words` does; one that is not there, or is no word, gives null."""
+    return None if text_of_id(word) is None else _looked_up(word, table, None)
 
-        return paid
 
-    @signature({"types": []}, {"types": ["object"]})  # type: ignore[untyped-decorator] # as above
-    def _func_words(self, word: object, table: Mapping[str, object]) -> object:
-        """Look a word up, as it is or without case and space around it; one that is not there stays as it is."""
-        if word is None:
-            return None
-        text = _lexeme(word)
-        if text in table:
-            return table[text]
-        plain = folded(text)
-        self._scope.spend(len(table))
-        self._scope.spend(_length(list(table)) // FOLD_STEP)
-        return next((value for name, value in table.items() if folded(name) == plain), text)
+def _looked_up(word: object, table: Mapping[str, object], missing: object) -> object:
+    text = _lexeme(word)
+    if text in table or len(text) > TEXT_MAX:
+        return table.get(text, missing)
+    return table.get(plain_word(text), missing)
 
-    @signature({"types": [], "variadic": True})  # type: ignore[untyped-decorator] # as above
-    def _func_day(self, *arguments: object) -> str | None:
-        """Read a day: ISO or American, or in a format of `strptime`."""
-        text, *formats = arguments
-        if not is_given(text):
-            return None
-        if formats:
-            if len(_text(formats[0])) > FORMAT_MAX:
-                raise UnfitError
-            return datetime.strptime(_text(text), _text(formats[0])).date().isoformat()  # noqa: DTZ007 - a day has none
-        return day_of(_text(text)).isoformat()
 
-    @signature({"types": [], "variadic": True})  # type: ignore[untyped-decorator] # as above
-    def _func_instant(self, *arguments: object) -> str | None:
-        """Read an instant, or a local time or day of the zone that is given, else of the file's."""
-        text, *zones = arguments
-        if not is_given(text):
-            return None
-        zone = self._zone(_text(zones[0])) if zones else self._scope.zone
-        return instant_of(_text(text), zone, self._scope.flags).isoformat()
+def _day(scope: Scope, text: object, *formats: object) -> str | None:
+    """Read a day: ISO or American, or in a format of `strptime`; a member that says more than it is kept as well."""
+    if not is_given(text):
+        return None
+    if formats:
+        return datetime.strptime(_short(text), _text(formats[0])).date().isoformat()  # noqa: DTZ007 - a day has none
+    if not is_plain_day(_short(text)):
+        scope.forget([text], None)
+    return day_of(_short(text)).isoformat()
 
-    def _zone(self, name: str) -> ZoneInfo:
-        try:
-            return _zone_of(name)
-        except Exception:
-            self._scope.spend(ZONE_STEPS)
-            raise
 
-    @signature({"types": []})  # type: ignore[untyped-decorator] # as above
-    def _func_lower(self, text: object) -> str | None:
-        return None if text is None else _text(text).lower()
-
-    @signature({"types": []})  # type: ignore[untyped-decorator] # as above
-    def _func_trim(self, text: object) -> str | None:
-        return None if text is None else _text(text).strip()
-
-    @signature({"types": []})  # type: ignore[untyped-decorator] # as above
-    def _func_text(self, number: object) -> str | None:
-        """Give a number as it was written."""
-        return None if number is None else _lexeme(number)
-
-    @signature({"types": []})  # type: ignore[untyped-decorator] # as above
-    def _func_truth(self, value: object) -> bool | None:
-        if not is_given(value):
-            return None
-        truth = truth_of(value)
-        if truth is None:
+def _instant(scope: Scope, text: object, *zones: object) -> str | None:
+    """Read an instant, or a local time or day of the zone that is given, else of the file's."""
+    if not is_given(text):
+        return None
+    zone = scope.zone
+    if zones:
+        zone = _zone_of(_short(zones[0]))
+        if zone is None:
+            scope.spend(ZONE_STEPS)
             raise UnfitError
-        return truth
-
-    @signature({"types": ["array", "null"]})  # type: ignore[untyped-decorator] # as above
-    def _func_first(self, items: list[object] | None) -> object:
-        """Give the first element that says something."""
-        return self._choose(items or [], is_given)
-
-    @signature({"types": [], "variadic": True})  # type: ignore[untyped-decorator] # as above
-    def _func_not_null(self, *arguments: object) -> object:
-        return self._choose(arguments, lambda argument: argument is not None)
-
-    def _choose(self, items: Iterable[object], wanted: Callable[[object], bool]) -> object:
-        items = list(items)
-        chosen = next((index for index, item in enumerate(items) if wanted(item)), None)
-        if chosen is None:
-            return None
-        self._scope.forget(items, items[chosen])
-        return items[chosen]
-
-    @signature({"types": []})  # type: ignore[untyped-decorator] # as above
-    def _func_to_string(self, value: object) -> str | None:
-        return None if value is None else _lexeme(value)
-
-    @signature({"types": ["array", "string"]}, {"types": []})  # type: ignore[untyped-decorator] # as above
-    def _func_contains(self, subject: list[object] | str, search: object) -> bool:
-        if isinstance(subject, str):
-            return isinstance(search, str) and search in subject
-        return any(are_equal(element, search, self._scope) for element in subject)
-
-    @signature({"types": ["string"]}, {"types": ["array-string"]})  # type: ignore[untyped-decorator] # as above
-    def _func_join(self, separator: str, array: list[str]) -> str:
-        self._scope.spend(len(array) + len(separator) * len(array) // TEXT_STEP)
-        return separator.join(array)
-
-    @signature({"types": ["object"], "variadic": True})  # type: ignore[untyped-decorator] # as above
-    def _func_merge(self, *arguments: dict[str, object]) -> dict[str, object]:
-        self._scope.spend(sum(map(len, arguments)))
-        return {name: value for argument in arguments for name, value in argument.items()}
+    return instant_of(_short(text), zone, scope.flags).isoformat()
 
 
-for _name in ("day", "instant"):
-    OwnFunctions.FUNCTION_TABLE[_name]["function"].most = 2
+def _time(scope: Scope) -> str | None:
+    """Give the time of the event, which is that of its receipt where the vendor gives none."""
+    return scope.time.isoformat() if scope.time else None
 
 
-# Those that change or read each character of a text; what the others do is as fast as copying it.
-_FOLDING = frozenset({"words", "lower", "truth", "to_number"})
+def _lower(_: Scope, text: object) -> str | None:
+    return None if text is None else _short(text).lower()
 
 
-def _length(value: object) -> int:
-    """Count the characters of a text, or of the texts of a list."""
-    if type(value) is str:
-        return len(value)
-    if type(value) is Real:
-        return len(value.lexeme)
-    return sum(map(_length_of_text, value)) if type(value) is list else 0
+def _trim(_: Scope, text: object) -> str | None:
+    return None if text is None else _text(text).strip()
 
 
-def _length_of_text(value: object) -> int:
-    return len(value) if type(value) is str else 0
+def _number_as_written(_: Scope, number: object) -> str | None:
+    return None if number is None else _lexeme(number)
+
+
+def _id(scope: Scope, text: object) -> str | None:
+    """Give an id, which is a text or an integer."""
+    if type(text) is int:
+        scope.flags.add("integer_as_string_id")
+    return None if text is None else _text(text)
+
+
+def _digits(_: Scope, text: object) -> str | None:
+    """Give a text of digits alone; null for another."""
+    found = "" if text is None else _text(text)
+    return found if found.isascii() and found.isdecimal() else None
+
+
+def _prefixed(scope: Scope, *parts: object) -> str | None:
+    """Give the prefix of the source and the parts as one text; null if one of them says nothing."""
+    return scope.prefix + _joined("", [_text(part) for part in parts]) if all(map(is_given, parts)) else None
+
+
+def _without(_: Scope, text: object, beginning: object) -> str | None:
+    """Give a text without that beginning."""
+    if not isinstance(text, str | None) or not isinstance(beginning, str):
+        raise UnfitError
+    return None if text is None else _text(text).removeprefix(beginning)
+
+
+def _truth(_: Scope, value: object) -> bool | None:
+    truth = truth_of(_short(value) if isinstance(value, str) else value)
+    if truth is None and is_given(value):
+        raise UnfitError
+    return truth
+
+
+def _given(scope: Scope, *values: object) -> bool:
+    """Say whether one of the values is a text or number that says something; what it says is not read."""
+    scope.forget(values, None)
+    return any(map(is_scalar_given, values))
+
+
+def _first(scope: Scope, items: object) -> object:
+    """Give the first element that says something."""
+    return _chosen(scope, items, is_given)
+
+
+def _first_text(scope: Scope, items: object) -> object:
+    """Give the first text that says something; what is neither a text nor null does not fit."""
+    if isinstance(items, list) and not all(isinstance(item, str | None) for item in items):
+        scope.flags.add("field_unfit")
+    return _chosen(scope, items, lambda item: type(item) is str and is_given(item))
+
+
+def _not_null(scope: Scope, *arguments: object) -> object:
+    return _chosen(scope, list(arguments), lambda argument: argument is not None)
+
+
+def _chosen(scope: Scope, items: object, wanted: Callable[[object], bool]) -> object:
+    if items is None:
+        return None
+    if not isinstance(items, list):
+        raise UnfitError
+    chosen: object = next((item for item in items if wanted(item)), None)
+    scope.forget(items, chosen)
+    return chosen
+
+
+def _to_number(_: Scope, value: object) -> object:
+    """Read a text that JSON would take for a number."""
+    if type(value) is not str:
+        return value if _is_number(value) or isinstance(value, Real) else None
+    found = _JSON_NUMBER.fullmatch(_short(value))
+    if found is None:
+        return None
+    return float(found[0]) if found[1] or found[2] else int(found[0])
+
+
+def _type(_: Scope, value: object) -> str:
+    kinds = {
+        str: "string",
+        bool: "boolean",
+        int: "number",
+        float: "number",
+        Real: "number",
+        list: "array",
+        dict: "object",
+    }
+    return kinds.get(type(value), "null")
+
+
+def _contains(_: Scope, subject: object, search: object) -> bool:
+    if isinstance(subject, str):
+        return isinstance(search, str) and search in subject
+    if not isinstance(subject, list):
+        raise UnfitError
+    return any(are_equal(element, search) for element in subject)
+
+
+def _join(_: Scope, separator: object, array: object) -> str:
+    if not isinstance(separator, str) or not isinstance(array, list):
+        raise UnfitError
+    return _joined(separator, array)
+
+
+def _joined(separator: str, parts: list[str]) -> str:
+    if sum(map(len, parts)) + len(separator) * len(parts) > TEXT_MAX:
+        raise UnfitError
+    return separator.join(parts)
+
+
+class _Own(NamedTuple):
+    """A function of ours: what it is called with beside the scope, and how many arguments at least and at most."""
+
+    call: Callable[..., object]
+    least: int = 1
+    most: int = 1
+
+
+_OWN: Mapping[str, _Own] = MappingProxyType(
+    {
+        "contains": _Own(_contains, 2, 2),
+        "day": _Own(_day, most=2),
+        "digits": _Own(_digits),
+        "first": _Own(_first),
+        "first_text": _Own(_first_text),
+        "given": _Own(_given, most=LENGTH_MAX),
+        "id": _Own(_id),
+        "instant": _Own(_instant, most=2),
+        "join": _Own(_join, 2, 2),
+        "lookup": _Own(_lookup, 2, 2),
+        "lower": _Own(_lower),
+        "not_null": _Own(_not_null, most=LENGTH_MAX),
+        "prefixed": _Own(_prefixed, most=LENGTH_MAX),
+        "text": _Own(_number_as_written),
+        "time": _Own(_time, 0, 0),
+        "to_number": _Own(_to_number),
+        "to_string": _Own(_number_as_written),
+        "trim": _Own(_trim),
+        "truth": _Own(_truth),
+        "type": _Own(_type),
+        "without": _Own(_without, 2, 2),
+        "words": _Own(_words, 2, 2),
+    }
+)
+# Functions of JMESPath that take an expression, or write more than they read.
+_LEFT_OUT = frozenset({"map", "max_by", "merge", "min_by", "sort_by"})
 
 
 # There are some 600 zones; the library keeps eight.
 @lru_cache(maxsize=1024)
-def _zone_of(name: str) -> ZoneInfo:
-    return ZoneInfo(name)
+def _zone_of(name: str) -> ZoneInfo | None:
+    try:
+        return ZoneInfo(name)
+    except (LookupError, ValueError, OSError):
+        return None
 
 
 def _text(value: object) -> str:
@@ -458,33 +572,23 @@ def _text(value: object) -> str:
     return text
 
 
+def _short(value: object) -> str:
+    """Give a text that is read character by character."""
+    text = _text(value)
+    if len(text) > TEXT_MAX:
+        raise UnfitError
+    return text
+
+
 def _lexeme(value: object) -> str:
     return value.lexeme if isinstance(value, Real) else _text(value)
 
 
-def are_equal(left: object, right: object, scope: Scope) -> bool:
-    """Compare two values as JMESPath does, paying for each pair."""
-    pairs = [(left, right)]
-    while pairs:
-        one, other = pairs.pop()
-        scope.spend(2)
-        if type(one) is not type(other) and not (_is_number(one) and _is_number(other)):
-            return False
-        if isinstance(one, list):
-            if len(one) != len(other):  # type: ignore[arg-type] # of the same type
-                return False
-            pairs.extend(zip(one, other, strict=True))  # type: ignore[call-overload] # as above
-            scope.spend(len(one))
-        elif isinstance(one, dict):
-            if one.keys() != other.keys():  # type: ignore[attr-defined] # as above
-                return False
-            pairs.extend((inner, other[name]) for name, inner in one.items())  # type: ignore[index] # as above
-            scope.spend(len(one) + sum(map(len, one)) // TEXT_STEP)
-        else:
-            scope.spend(_length(one) // TEXT_STEP)
-            if one != other:
-                return False
-    return True
+def are_equal(left: object, right: object) -> bool:
+    """Compare two values as JMESPath does; of lists and objects only those that are empty."""
+    if isinstance(left, list | dict) and isinstance(right, list | dict) and left and right:
+        raise UnfitError
+    return (type(left) is type(right) or (_is_number(left) and _is_number(right))) and left == right
 
 
 def _is_number(value: object) -> bool:
@@ -497,7 +601,6 @@ class _Interpreter(TreeInterpreter):  # type: ignore[misc] # the library has no 
     def __init__(self, scope: Scope) -> None:
         super().__init__()
         self._scope = scope
-        self._functions = OwnFunctions(scope)
 
     def visit(self, node: Node, value: object) -> object:
         scope = self._scope
@@ -520,13 +623,32 @@ class _Interpreter(TreeInterpreter):  # type: ignore[misc] # the library has no 
         scope.read[id(value), name] = found
         return found
 
+    def visit_function_expression(self, node: Node, value: object) -> object:
+        arguments = [self.visit(child, value) for child in node["children"]]
+        self._scope.spend(CALL_STEPS + sum(len(each) for each in arguments if type(each) is list))
+        own = _OWN.get(node["value"])
+        if own is not None:
+            return own.call(self._scope, *arguments)
+        return self._functions.call_function(node["value"], arguments)
+
+    def visit_let(self, node: Node, value: object) -> object:
+        scope, place = self._scope, (id(value), node["value"])
+        if value is not scope.element:  # its identity may be that of another one later
+            return self.visit(node["children"][0], value)
+        if place not in scope.named:
+            before, scope.read = scope.read, {}
+            scope.named[place] = self.visit(node["children"][0], value), scope.read
+            scope.read = before
+        result, read = scope.named[place]
+        scope.read.update(read)
+        return result
+
     def visit_comparator(self, node: Node, value: object) -> object:
         left, right = (self.visit(child, value) for child in node["children"])
         if node["value"] not in ("eq", "ne"):
-            self._scope.spend(min(_length(left), _length(right)) // TEXT_STEP)
             operands = [{"type": "literal", "value": operand, "children": []} for operand in (left, right)]
             return super().visit_comparator({**node, "children": operands}, value)
-        return are_equal(left, right, self._scope) == (node["value"] == "eq")
+        return are_equal(left, right) == (node["value"] == "eq")
 
     def _is_false(self, value: object) -> bool:
         return value is None or value is False or (type(value) in (str, list, dict) and not value)

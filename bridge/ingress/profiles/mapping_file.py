@@ -1,0 +1,413 @@
+r"""What a mapping file says: TOML whose expressions find events in a vendor's body.
+
+    prefix = "acme:"                 # of the keys
+    zone = "America/New_York"        # of times without one
+    claims = ["/rx/id", "/state"]    # members that need not be kept once an event has read them
+    drop = ["/patient/birth"]        # members that are kept nowhere
+    drop_names = ["*ssn*"]           # the same, by their names at any depth
+
+    [[event]]                        # every one whose `when` holds, in this order; none: parked as unknown_type
+    when = "kind == 'STATE'"
+    type = "fulfillment.status_changed"
+    key = "rx.id"
+    [event.data]
+    queue_id = "rx.id"
+    fulfillment_status = "words(state, `{\"IN_WORK\": \"in_progress\", \"DONE\": \"packed\"}`)"
+
+    [[event]]                        # instead of a type: park the delivery, with a reason
+    when = "kind == 'STATE' && !state"
+    park = {reason = "unknown_type", field = "/state"}
+
+All is checked when the file is read, so that a mistake ends the start and not a delivery; the message names the place.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import translate
+from typing import Annotated, Any, Literal, NoReturn, cast, get_args, get_origin
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from bridge.contract.events import EVENT_MODELS
+from bridge.contract.fields import UNKNOWN, Record, plain, raw_name, words_of
+from bridge.errors import ConfigError
+from bridge.ingress.profiles.assemble import PLANS
+from bridge.ingress.profiles.mapped_functions import Expression, ExpressionError, Node, compile_expression, targets
+from bridge.ingress.profiles.plan import Detail, Members, Pass, compile_members
+from bridge.ingress.profiles.words import PREFIX_RULE, is_prefix, prefix_of
+
+EXPRESSIONS_MAX = 100
+LEVELS_MAX = 8  # no record of the contract nests as deeply; what does is an unknown field
+FILE_MAX_BYTES = 256 * 1024  # of 100 expressions of 500 characters, five times
+# Set by the profile for every event.
+_RESERVED = ("prescription_id", "extensions")
+_DETAILS = frozenset({"", *(each.name.lower() for each in Detail)})
+_LEADING = ("key", "id", "time", "account", "correlation", "each")
+
+
+def _flat(data: object, prefix: str = "") -> object:
+    """Return nested tables of fields as one, with dotted names."""
+    if not isinstance(data, dict):
+        return data
+    flat: dict[str, object] = {}
+    for name, value in data.items():
+        nested = isinstance(value, dict) and prefix.count(".") < LEVELS_MAX
+        flat |= cast("dict[str, object]", _flat(value, f"{prefix}{name}.")) if nested else {f"{prefix}{name}": value}
+    return flat
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _known_detail(detail: str) -> str:
+    if detail not in _DETAILS:
+        msg = f"is none of {', '.join(sorted(_DETAILS - {''}))}"
+        raise ValueError(msg)
+    return detail
+
+
+Pointer = Annotated[str, Field(pattern=r"^(?:/(?:[^~/]|~[01])*)+$")]
+Pointers = Annotated[list[Pointer], Field(max_length=EXPRESSIONS_MAX)]
+Words = dict[str, dict[str, str]]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class _Common(_Part):
+    """What a file may also give once for all its events."""
+
+    key: Annotated[list[str] | None, BeforeValidator(_listed)] = Field(None, min_length=1)
+    id: str | None = None
+    time: str | None = None
+    account: str | None = None
+    correlation: str | None = None
+    each: str | None = None
+
+
+class Park(_Part):
+    """Why a delivery is parked instead of becoming an event."""
+
+    reason: Literal["unknown_type", "unusable"]
+    detail: Annotated[str, AfterValidator(_known_detail)] = ""
+    field: Pointer | Literal[""] = ""
+
+    @model_validator(mode="after")
+    def _has_detail(self) -> Park:
+        if (self.reason == "unusable") != bool(self.detail):
+            msg = "unusable has a detail, and unknown_type none"
+            raise ValueError(msg)
+        return self
+
+
+class EventTable(_Common):
+    """One `[[event]]`."""
+
+    name: str | None = Field(None, pattern=r"^[A-Za-z0-9_.-]{1,40}$")
+    when: str | None = None
+    type: str = ""
+    claims: Pointers = []
+    data: Annotated[dict[str, str], BeforeValidator(_flat)] = {}
+    park: Park | None = None
+
+
+class Document(_Common):
+    """A whole file."""
+
+    prefix: str = ""
+    native: bool = False
+    zone: str = ""
+    names: Literal["as_written", "any_case"] = "as_written"
+    arrays: bool = False
+    array: Literal["best"] | None = None
+    best: list[str] = Field([], max_length=10)
+    bucket_s: int = Field(0, ge=60, le=86_400, validate_default=False)
+    content_types: list[str] = []
+    claims: Pointers = []
+    drop: Pointers = []
+    drop_names: list[Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,40}$")]] = []
+    tables: Words = {}
+    let: dict[str, str] = {}
+    option_tables: list[str] = []
+    requires: list[Literal["account_id"]] = []
+    event: list[EventTable] = Field(min_length=1)
+
+
+class Event:
+    """One `[[event]]`, checked and compiled.
+
+    Attributes:
+        number: Its position, from 1.
+        when: Whether there is an event; None means always.
+        each: The list whose elements are events.
+        key: The parts of the key, from the general to the special.
+        leading: Of the other leading fields that have an expression: id, time, account, correlation.
+        data: Field of the record, dotted if nested -> its expression.
+        constants: Fields that are literals, as JSON.
+        finished: Constants that no reader gives: enums that are `UNKNOWN` on purpose.
+        required: Fields that the type requires.
+    """
+
+    def __init__(self, table: EventTable, number: int, expressions: Mapping[str, Expression]) -> None:
+        self.number = number
+        self.name = table.name or number
+        self.type = table.type
+        self.park = table.park
+        self.claims = table.claims
+        self.when, self.each = expressions.get("when"), expressions.get("each")
+        self.key = [each for name, each in expressions.items() if name.partition(".")[0] == "key"]
+        self.leading = {name: expressions[name] for name in _LEADING[1:-1] if name in expressions}
+        data = {name[5:]: each for name, each in expressions.items() if name.startswith("data.")}
+        literals = {name: each.constant for name, each in data.items() if each.node["type"] == "literal"}
+        blank = PLANS[table.type].blank if table.type else {}
+        self.finished = {
+            name: UNKNOWN for name, value in literals.items() if value == UNKNOWN and raw_name(name) in blank
+        }
+        self.constants = {name: value for name, value in literals.items() if name not in self.finished}
+        self.data = {name: each for name, each in data.items() if name not in literals}
+        self.required = frozenset(PLANS[table.type].members.required) if table.type else frozenset()
+
+
+class Compiler:
+    """Checks a file, and compiles its expressions.
+
+    Attributes:
+        document: The file.
+        prefix: Of the keys; empty for native ids.
+        names: Names of all members that an expression may read.
+    """
+
+    def __init__(self, content: bytes, name: str, options: Mapping[str, str]) -> None:
+        """Read a file that messages call `name`, for a source with these options.
+
+        Raises:
+            ConfigError: It cannot be used; the message begins with the name and the place.
+        """
+        self._name = name
+        self._options = options
+        self._count = 0
+        self.names: set[str] = set()
+        self.document = document = self._parse(content)
+        self._any_case = document.names == "any_case"
+        self._check_options()
+        self.prefix = self._prefix()
+        self._given = self._option_words()
+        self._tables = {name: words | self._given.get(name, {}) for name, words in document.tables.items()}
+        self._lets: dict[str, Node] = {}
+        for let, text in document.let.items():
+            self._lets[let] = self._expression(text, f"let.{let}").node
+        self._common = {each: text for each in _LEADING[1:] if (text := getattr(document, each)) is not None}
+        self.best = [self._expression(text, "best") for text in document.best]
+        self.key = self._key(document.key or [], "key")
+        if document.array and not (self.best and self.key):
+            self._fail("array", "needs best and key, which choose one of the lines")
+        self.events = [self._event(table, number) for number, table in enumerate(document.event, 1)]
+
+    def _parse(self, content: bytes) -> Document:
+        if len(content) > FILE_MAX_BYTES:
+            self._fail("", f"larger than {FILE_MAX_BYTES} bytes")
+        try:
+            return Document.model_validate(tomllib.loads(content.decode()))
+        except UnicodeDecodeError:
+            self._fail("", "not UTF-8")
+        except tomllib.TOMLDecodeError as exc:
+            # A mapping file holds nothing of a delivery and no secret, so what the reader says may be shown.
+            self._fail("", f"no TOML: {exc}")
+        except ValidationError as exc:
+            first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
+            event, *steps = (step + 1 if isinstance(step, int) else step for step in first["loc"])
+            self._fail(".".join(map(str, (event, *steps))), first["msg"])
+        except (RecursionError, ValueError):
+            self._fail("", "no TOML: nested too deeply, or a number that is none")
+
+    def _check_options(self) -> None:
+        for option in self.document.requires:
+            if not self._options.get(option):
+                msg = f"options.{option} is required"
+                raise ConfigError(msg)
+        for name in self.document.option_tables:
+            if name not in self.document.tables:
+                self._fail("option_tables", f"there is no [tables.{name}]")
+
+    def _prefix(self) -> str:
+        document = self.document
+        if document.native:
+            if document.prefix or "prefix" in self._options:
+                self._fail("prefix", "a source of native ids has no prefix")
+            return ""
+        if not document.prefix:
+            self._fail("prefix", "is missing: with what the keys begin, such as 'acme:'")
+        if not is_prefix(document.prefix):
+            self._fail("prefix", PREFIX_RULE.removeprefix("prefix "))
+        return prefix_of(self._options, document.prefix)
+
+    def _option_words(self) -> Words:
+        """Read the words that options add to tables, such as `READY=packed,SHIPPED=handed_to_carrier`."""
+        found: Words = {}
+        for name in self.document.option_tables:
+            for entry in filter(None, (entry.strip() for entry in self._options.get(name, "").split(","))):
+                word, equals, meaning = (part.strip() for part in entry.partition("="))
+                if not word or not equals:
+                    msg = f"options.{name}: {entry!r} is not WORD=MEANING"
+                    raise ConfigError(msg)
+                found.setdefault(name, {})[word] = meaning
+        return found
+
+    def _event(self, table: EventTable, number: int) -> Event:
+        place = f"event.{number}"
+        if bool(table.type) == bool(table.park):
+            self._fail(place, "needs a type, or park")
+        if table.type and table.type not in PLANS:
+            self._fail(f"{place}.type", f"unknown type {table.type[:60]!r}")
+        own = {each: getattr(table, each) for each in ("when", *_LEADING[1:])}
+        texts = self._common | {each: text for each, text in own.items() if text is not None}
+        expressions = {each: self._expression(text, f"{place}.{each}") for each, text in texts.items()}
+        key = self._key(table.key, f"{place}.key") if table.key else self.key
+        expressions |= {f"key.{part}": each for part, each in enumerate(key)}
+        if not table.park:
+            if not key:
+                self._fail(f"{place}.key", "is missing")
+            if "account" not in texts and not self._options.get("account_id"):
+                self._fail(f"{place}.account", "is missing, and the source has no option account_id")
+            self._check_fields(table, place)
+        for dotted, text in table.data.items():
+            expressions[f"data.{dotted}"] = self._expression(text, f"{place}.data.{dotted}")
+        event = Event(table, number, expressions)
+        self._check_constants(event, place)
+        self._check_words(event, place)
+        return event
+
+    def _key(self, parts: Iterable[str], place: str) -> list[Expression]:
+        return [self._expression(text, place) for text in parts]
+
+    def _expression(self, text: str, place: str) -> Expression:
+        self._count += 1
+        if self._count > EXPRESSIONS_MAX:
+            self._fail(place, f"more than {EXPRESSIONS_MAX} expressions")
+        try:
+            compiled = compile_expression(text, any_case=self._any_case, tables=self._tables, lets=self._lets)
+        except ExpressionError as exc:
+            self._fail(place, str(exc))
+        self.names |= compiled.names
+        return compiled
+
+    def _check_fields(self, table: EventTable, place: str) -> None:
+        for dotted in table.data:
+            steps = dotted.split(".")
+            members: Members | None = PLANS[table.type].members
+            model: type[Record] | None = EVENT_MODELS[table.type]
+            for step in steps:
+                if members is None or step not in members.puts or steps[0] in _RESERVED:
+                    self._fail(f"{place}.data.{dotted}", f"unknown field of {table.type}")
+                model = _record_of(model, step)
+                members = compile_members(model, "") if model else None
+        given = {each for dotted in table.data for each in _prefixes(dotted)}
+        for name in sorted(_wanted(table.type, table.data) - given):
+            self._fail(f"{place}.data", f"required field {name!r} of {table.type} has no expression")
+
+    def _check_constants(self, event: Event, place: str) -> None:
+        for dotted, value in event.constants.items():
+            model, name = _model_of(event.type, dotted)
+            attempt = Pass()
+            if value is not None:
+                members = PLANS[event.type].members if name == dotted else compile_members(model, "")
+                members.puts[name]({}, value, attempt)
+            if value is None or attempt.worst is not None or "enum_unknown" in attempt.flags:
+                self._fail(f"{place}.data.{dotted}", f"the constant does not fit {event.type}")
+
+    def _check_words(self, event: Event, place: str) -> None:
+        """Refuse what a table or literal would write into an enum that has no such word."""
+        given = {meaning: option for option, words in self._given.items() for meaning in words.values()}
+        for dotted, expression in event.data.items():
+            model, name = _model_of(event.type, dotted)
+            field = plain(model.model_fields[name])
+            words = () if get_origin(field) is list else words_of(field)
+            for word in targets(expression.node) if words else ():
+                if word is None or word in words:
+                    continue
+                why = f"{str(word)[:60]!r} is no word of {dotted!r} in {event.type}"
+                if word in given:
+                    msg = f"options.{given[word]}: {why}"
+                    raise ConfigError(msg)
+                self._fail(f"{place}.data.{dotted}", why)
+
+    def _fail(self, place: str, why: str) -> NoReturn:
+        shown = "".join(each if each.isprintable() else "?" for each in place)[:200]
+        msg = f"{self._name}: {shown}{': ' if shown else ''}{why}"
+        raise ConfigError(msg)
+
+
+class DroppedNames:
+    """Names of members that are kept nowhere, in any spelling.
+
+    A pattern is compared with a name without its case and all that is no letter or digit: `*` stands for anything, and
+    `[!aeiou]` for one that is none of these. One without such signs is also found as a word of its own, so `ssn` means
+    `SpouseSsnLast4` and `spouse_ssn_last4`, but not `BusinessName`.
+    """
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        patterns = [each.casefold() for each in patterns]
+        words = [re.escape(each) for each in patterns if each.isalnum()]
+        self._holds = re.compile("|".join(map(translate, patterns))).match
+        self._words = re.compile(
+            "|".join(
+                f"(?<![A-Z]){word.upper()}(?![a-z])|{word.title()}(?![a-z])|(?<![A-Za-z]){word}(?![A-Za-z])"
+                for word in words
+            )
+        )
+        self._hints = tuple(words)
+
+    def __call__(self, name: str) -> bool:
+        """Say whether members of this name are dropped."""
+        plain_name = name.casefold()
+        if not plain_name.isalnum():
+            plain_name = "".join(filter(str.isalnum, plain_name))
+        if self._holds(plain_name):
+            return True
+        return any(hint in plain_name for hint in self._hints) and bool(self._words.search(name))
+
+
+def _wanted(event_type: str, data: Iterable[str]) -> set[str]:
+    """Return the fields that a type requires, also of the nested records of which a file gives a part."""
+    wanted = set(PLANS[event_type].members.required)
+    for dotted in data:
+        model: type[Record] | None = EVENT_MODELS[event_type]
+        *way, _ = dotted.split(".")
+        for depth, step in enumerate(way, 1):
+            model = _record_of(model, step)
+            inner = model.model_fields if model else {}
+            wanted |= {".".join([*way[:depth], name]) for name, info in inner.items() if info.is_required()}
+    return wanted
+
+
+def _prefixes(dotted: str) -> Iterator[str]:
+    end = dotted.find(".")
+    while end >= 0:
+        yield dotted[:end]
+        end = dotted.find(".", end + 1)
+    yield dotted
+
+
+def _model_of(event_type: str, dotted: str) -> tuple[type[Record], str]:
+    """Return the record that a field stands in, and its name there."""
+    *way, name = dotted.split(".")
+    model = cast("type[Record]", EVENT_MODELS[event_type])
+    for step in way:
+        model = cast("type[Record]", _record_of(model, step))
+    return model, name
+
+
+def _record_of(model: type[Record] | None, name: str) -> type[Record] | None:
+    """Give the record that a field of `model` holds, if it holds one."""
+    if model is None or name not in model.model_fields:
+        return None
+    annotation: Any = model.model_fields[name].annotation
+    if get_origin(annotation) is list:
+        return None
+    candidates = (annotation, *get_args(annotation))
+    return next((each for each in candidates if isinstance(each, type) and issubclass(each, Record)), None)
