@@ -712,9 +712,11 @@ class PartitionWriter:
         self.mode, self.blocked = "direct", ""
 
     def drain_found(self) -> None:
-        """Drain records that the spool turned out to hold, after those that are in memory."""
+        """Drain records that the spool turned out to hold, after what is in flight; what waits is spooled behind it."""
         if self.mode == "direct":
             self.mode = "spooling"
+            if not self._spool.code and (waiting := self._take(len(self._waiting))):
+                self._append(waiting)
         self._caught_up = False
         self._start()
 
