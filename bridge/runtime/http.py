@@ -150,10 +150,10 @@ class Request:
         began: When its head had come, by `time.perf_counter`.
     """
 
-    __slots__ = ("_connection", "_message", "began", "body", "method", "note", "raw_headers", "target")
+    __slots__ = ("_message", "began", "body", "connection", "method", "note", "raw_headers", "target")
 
     def __init__(self, connection: Connection, message: Any) -> None:
-        self._connection = connection
+        self.connection = connection
         self._message = message
         self.method: str = message.method
         self.target: str = message.path
@@ -176,20 +176,20 @@ class Request:
     @property
     def peer(self) -> str:
         """Address at the other end of the connection; empty where that is gone."""
-        return self._connection.peer
+        return self.connection.peer
 
     def trust(self) -> None:
         """Note that it carried a verified delivery that is new."""
-        self._connection.trust()
+        self.connection.trust()
 
     def invite(self) -> None:
         """Have a client send the body that it has announced; one of HTTP/1.0 knows no such answer (RFC 9110 10.1.1)."""
         if self._message.version >= (1, 1):
-            self._connection.write(CONTINUE)
+            self.connection.write(CONTINUE)
 
     def answer(self, answer: Answer) -> None:
         """Answer it; nothing happens where the client has gone."""
-        self._connection.respond(self, self._message, answer)
+        self.connection.respond(self, self._message, answer)
 
     def fail(self, exc: BaseException) -> None:
         """Answer 500 for a bug; only the places are logged, since texts carry values."""
@@ -571,6 +571,7 @@ class Connection(asyncio.Protocol):
             self.close()
             return
         self.idle_until = self._loop.time() + self._server.keepalive_s
+        self._server.rest(self)
         if self._ahead:
             self._resume()
             data, self._ahead = self._ahead, b""
@@ -605,7 +606,8 @@ class HardenedServer:
     Attributes:
         draining: Set from the stop on: each connection ends with its next answer.
         held_bytes: Bytes of requests that are not whole, or not their turn.
-        strangers: Connections that are not proved, in the order of their last head or, before that, of arrival.
+        strangers: Connections that are not proved and have no whole request under way, those first that made room for
+            none for the longest.
     """
 
     def __init__(
@@ -651,7 +653,7 @@ class HardenedServer:
         self._connections[newcomer] = cast("asyncio.Transport", newcomer.transport)
         # Those that were ended in this turn of the loop are still counted, and so are the new ones they made room for.
         if len(self._connections) > self._connections_max:
-            self.end(next(iter(self.strangers or self._proved), newcomer), "too_many")
+            self.end(next(iter(self.strangers), newcomer), "too_many")
         self.strangers[newcomer] = None
 
     def lost(self, connection: Connection) -> None:
@@ -666,6 +668,7 @@ class HardenedServer:
             wait_s = GATHER_S if self._taken < BUSY_TURN else GATHER_BUSY_S
             recent = self._loop.time() - self._taken_at < wait_s
             self._taking = self._loop.call_later(wait_s, self._take) if recent else self._loop.call_soon(self._take)
+        self.strangers.pop(request.connection, None)
         self._arrived.append(request)
         if len(self._arrived) == len(self._connections):
             self._taking.cancel()
@@ -718,6 +721,11 @@ class HardenedServer:
             self._on_ended(reason)
             connection.transport.abort()
 
+    def rest(self, connection: Connection) -> None:
+        """Let a connection make room for another from now on, unless it is proved or has a request under way."""
+        if connection not in self._proved and not connection.is_busy:
+            self.strangers[connection] = None
+
     def refresh(self, connection: Connection) -> None:
         """Let a stranger that has sent a head have its answer before it has to make room for another."""
         if connection in self.strangers:
@@ -732,7 +740,7 @@ class HardenedServer:
         if len(self._proved) > self._connections_max // 2:
             oldest = next(iter(self._proved))
             del self._proved[oldest]
-            self.strangers[oldest] = None
+            self.rest(oldest)
 
     def forget(self, connection: Connection) -> None:
         """Count nothing of what a connection holds any more."""

@@ -176,6 +176,18 @@ async def test_a_connection_with_a_new_delivery_outlasts_those_with_captured_one
         await until(lambda: ingress.server.open_connections == 1)
 
 
+async def test_a_delivery_that_is_being_published_makes_room_for_nobody() -> None:
+    async with running(connections_max=2) as ingress:
+        ingress.publisher.gate.clear()
+        async with attacking(ingress, _genuine("evt_1")) as (honest,):
+            await ingress.publisher.waiting.wait()
+            async with attacking(ingress, b"POST", b"POST", b"POST"):
+                await until(lambda: ingress.ended("too_many") >= 2)
+                ingress.publisher.gate.set()
+
+                assert b'"accepted"' in await honest.readuntil(b"}")
+
+
 async def test_where_all_have_proved_themselves_the_longest_idle_makes_room() -> None:
     async with running(connections_max=2) as ingress:
         body = a_body()

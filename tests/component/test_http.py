@@ -8,6 +8,7 @@ import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -40,7 +41,7 @@ class Overtaken:
     def take(self, requests: Sequence[Request]) -> None:
         for request in requests:
             request.answer(Answer(200, b"{}"))
-            self.kept = request._connection.eof_received()
+            self.kept = request.connection.eof_received()
 
 
 async def test_a_connection_that_is_closed_right_after_its_answer_is_not_kept() -> None:
@@ -291,7 +292,7 @@ async def test_what_is_too_large_is_taken_before_it_is_whole_and_answered_once()
             request = await handler.first()
             writer.write(rest)
             writer.write_eof()
-            await until(partial(getattr, request._connection, "last"))
+            await until(partial(getattr, request.connection, "last"))
             assert len(request.body) > 1_000
             request.answer(Answer(413, b"{}"))
             received = await reader.read()
@@ -323,7 +324,7 @@ async def test_a_bug_of_the_handler_is_answered_500_where_nothing_was_answered()
 def test_requests_that_come_just_after_others_are_taken_together() -> None:
     """The stages cost less for several at once; one that comes alone waits for nothing."""
     handler, loop = Patient(), VirtualLoop()
-    came: list[Any] = [object() for _ in range(4)]
+    came: list[Any] = [SimpleNamespace(connection=None) for _ in range(4)]
 
     async def arrive() -> None:
         server = HardenedServer(handler, read_timeout_s=HANG_S, keepalive_s=HANG_S)
@@ -340,7 +341,7 @@ def test_requests_that_come_just_after_others_are_taken_together() -> None:
 def test_no_request_waits_for_others_that_cannot_come() -> None:
     """Once each connection has sent one, nothing is left to gather."""
     handler, loop = Patient(), VirtualLoop()
-    came: list[Any] = [object() for _ in range(3)]
+    came: list[Any] = [SimpleNamespace(connection=None) for _ in range(3)]
 
     async def arrive() -> None:
         server = HardenedServer(handler, read_timeout_s=HANG_S, keepalive_s=HANG_S)
@@ -361,7 +362,7 @@ def test_no_request_waits_for_others_that_cannot_come() -> None:
 def test_after_a_large_turn_requests_gather_for_longer() -> None:
     """So many in one turn are a load under which answers wait for the processor, and larger turns shorten that."""
     handler, loop = Patient(), VirtualLoop()
-    came: list[Any] = [object() for _ in range(BUSY_TURN + 2)]
+    came: list[Any] = [SimpleNamespace(connection=None) for _ in range(BUSY_TURN + 2)]
 
     async def arrive() -> None:
         server = HardenedServer(handler, read_timeout_s=HANG_S, keepalive_s=HANG_S)

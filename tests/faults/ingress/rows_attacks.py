@@ -100,7 +100,7 @@ async def captured(scene: Scene) -> AsyncIterator[None]:
     assert (await scene.load.attempt(delivery, "genuine", headers)).promised
     whole = request_bytes(delivery.body, headers.items())
     newcomer = Load(scene.subject, scene.ledger, scene.load.prescriptions, rng=scene.rng)
-    with attacking("hogging", _port(scene), 300, captured=whole):
+    with attacking("hogging", _port(scene), 520, captured=whole):
         yield
         for _ in range(scene.tier.times(CAPTURED)):
             async with newcomer.open():
@@ -210,7 +210,7 @@ ROWS = (
         "H12",
         "a captured delivery on each of more connections than there may be, then half a head",
         beside(captured, "too_many"),
-        settings={"HTTP__CONNECTIONS_MAX": "100"},
+        settings={"HTTP__CONNECTIONS_MAX": "500"},
     ),
     Row("A1", "unsigned requests without end", beside(by(flooding=16)), short=False),
     Row("A3", "captured deliveries sent again: altered, elsewhere, otherwise, late", beside(replaying)),
