@@ -33,9 +33,6 @@ _UTF8_TYPE = re.compile(rb'([^ \t;]+)[ \t]*(?:;[ \t]*charset=(?:utf-8|"utf-8")[ 
 # W3C Trace Context, version 00; all zeros is invalid there.
 _TRACEPARENT = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
-# More than any length needs; `int` refuses some thousands.
-LENGTH_DIGITS = 18
-
 
 class HeadRules(NamedTuple):
     """What is picked of a head.
@@ -96,8 +93,7 @@ def check_content(heads: Mapping[bytes, bytes], *, size_max: int, types: tuple[b
         match = _UTF8_TYPE.fullmatch(content_type.strip())
         if match is None or match[1].lower() not in (_JSON, *types):
             raise DeliveryRefusedError("content_type")
-    length = heads.get(b"content-length", b"0")
-    if len(length) > LENGTH_DIGITS or int(length or 0) > size_max:
+    if int(heads.get(b"content-length") or 0) > size_max:
         raise DeliveryRefusedError("body_too_large")
 
 

@@ -1,13 +1,12 @@
 """A hardened HTTP/1.1 server: constant error answers, bounds on what a client may hold, prepared answers, and a drain.
 
-Of aiohttp only its parser is used, by the names imported below and the fields of what it returns
+Of aiohttp only its parser is used, for heads, by the names imported below and the fields of what it returns
 (`tests/unit/test_http_parser.py` fails when one of them changes). The way of a request:
 
-1. `Connection.data_received` cuts the bytes into requests and has the parser check each.
+1. `Connection.data_received` cuts the bytes into requests and has the parser check each head.
 2. If its body has not come with its head, `Handler.check` may answer by the head alone.
-3. Requests whose bodies are whole are given to `Handler.take`, all that came in one turn of the event loop together,
-   or within some milliseconds when others were taken just before: taken stage by stage they cost a third less CPU than
-   one after the other, since the code and data of a stage stay in the CPU's caches.
+3. Requests whose bodies are whole are given to `Handler.take`, up to 16 of one turn of the event loop together: taken
+   stage by stage they cost less CPU than one after the other, as the code and data of a stage stay in the CPU's caches.
 4. `Request.answer` writes the answer, at once or later, and has the connection go on.
 
 A client costs what has arrived from it, and that is bounded in four ways, none of which an honest sender meets:
@@ -40,9 +39,10 @@ from http import HTTPStatus
 from typing import Any, Literal, Protocol, cast
 
 import structlog
-from aiohttp.http import HttpProcessingError, HttpRequestParser
+from aiohttp.http import HttpRequestParser
 
 from bridge.errors import ConfigError
+from bridge.runtime.chunked import Chunked
 from bridge.runtime.lifecycle import pause
 from bridge.runtime.logging import trail
 
@@ -55,51 +55,25 @@ TICK_S = 1.0
 LINGER_S = 2.0
 # A head of ours is below 1 KiB, and no field of it is above 8 KiB; as nginx, which takes four buffers of 8 KiB.
 HEAD_MAX_BYTES = 32_768
+# Of a Content-Length: more than any body needs, and `int` refuses some thousands.
+LENGTH_DIGITS = 18
 # Where the owner does not say: the management port.
 CONNECTIONS_MAX = 256
 READING_MAX_BYTES = 1_048_576
 # Connections the kernel may hold before `accept`; Linux caps it by net.core.somaxconn (4096 since 5.4).
 BACKLOG = 1024
-# What the kernel holds for one connection which counts as memory of the pod: some hundred answers, a quarter of
-# the largest usual body. By itself it would take up to 4 and 6 MiB (`tcp_wmem`, `tcp_rmem`), and one read 256 KiB: all
-# connections may be read in one turn of the loop, before any that was ended in it lets go of what it held.
+# Of each socket, some hundred answers and a quarter of the largest usual body. Linux would buffer up to 6 MiB, and
+# every connection may be read before the memory of a closed one is freed.
 KERNEL_MAX_BYTES = 65_536
-# Under load, requests gather for this long: less than a tenth of what a sender's network takes, and the resolution of
-# the loop's timers is 1 ms. With 64 connections it saves a tenth of the CPU for a delivery, at 2,000 a second a fifth,
-# as stages and batches are larger. A request more than GATHER_S after the last does not wait, nor do any once each
-# connection has sent one, since no more can come.
-GATHER_S = 0.002
-# After a turn of `BUSY_TURN` requests (with some 4,000 a second) they gather for this long: it saves another tenth of
-# the CPU, and answers come no later, since under such a load they wait for the processor. 8 ms would save a quarter
-# more at 2,000 a second, but half of the answers would take 7 ms then instead of 3.
-GATHER_BUSY_S = 0.004
-BUSY_TURN = 8
 # Requests that the handler takes before the loop reads from its connections again; the dearest, with two ed25519
-# signatures, take 0.3 ms each.
-TURN_MAX = 16
+# signatures, take 0.3 ms each. Where more wait, the oldest few go first, then those of proved connections.
+TURN_MAX, OLDEST = 16, 4
 # Files that the process needs for all else: brokers, spool, secrets, probes.
 FILES_SPARE = 256
-# Framing of a chunked body: this much, and an eighth of its content. A sender has the whole body before it can sign it,
-# and libraries send one in chunks of a kilobyte or more. Decoding costs 0.5 us a chunk.
-FRAMING_MAX_BYTES = 8_192
-FRAMING_SHARE = 8
-# Of a line before a chunk, and of the trailer.
-CHUNK_LINE_MAX_BYTES = 1_024
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-# Of aiohttp's body stream, which is not used: the parser is given heads only.
-STREAM_LIMIT_BYTES = 65_536
 HEAD_END = b"\r\n\r\n"
 # RFC 9112 3: one space on either side of the target. The parser would take more of them, and other versions or none.
 _request_line = re.compile(rb"(?!CONNECT )[!-~]+ [!-~]+ HTTP/1\.[01]\r\n").match
-# RFC 9112 7.1: the size of a chunk with extensions, and the end of a body with a trailer; each begins with the line end
-# before it. Quoted extensions are refused: nobody sends them, and servers do not agree on them.
-_TOKEN = rb"[!#-'*+.0-9A-Z^-z|~-]+"
-_EXTENSIONS = rb"(?:;%b(?:=%b)?)*" % (_TOKEN, _TOKEN)
-_chunk_size = re.compile(rb"\r\n([0-9A-Fa-f]{1,8})%b\r\n" % _EXTENSIONS).match
-_chunked_end = re.compile(rb"\r\n0+%b\r\n((?:%b:[\t -~\x80-\xff]*\r\n)*)\r\n" % (_EXTENSIONS, _TOKEN)).match
-
-# More than any length needs, and `int` refuses some thousands.
-LENGTH_DIGITS = 18
 
 # Why the server ends a connection. The last three mean that a bound was met, not just that a client was slow.
 Ended = Literal["silent", "slow_request", "unread_answer", "bodies_full", "too_many"]
@@ -114,7 +88,7 @@ def _head(status: int, content_type: str, headers: tuple[tuple[str, str], ...], 
 
 
 class Answer:
-    """A whole HTTP answer as prepared bytes, written in one piece; one object may serve many requests."""
+    """A whole HTTP answer as prepared bytes; one object may serve many requests. `close` ends the connection."""
 
     __slots__ = ("body", "close", "head", "status")
 
@@ -127,7 +101,6 @@ class Answer:
         headers: tuple[tuple[str, str], ...] = (),
         close: bool = False,
     ) -> None:
-        """Prepare the head; `close` ends the connection after this answer."""
         self.head = _head(status, content_type, headers, len(body))
         self.body = body
         self.status = status
@@ -150,11 +123,11 @@ class Request:
         began: When its head had come, by `time.perf_counter`.
     """
 
-    __slots__ = ("_message", "began", "body", "connection", "method", "note", "raw_headers", "target")
+    __slots__ = ("began", "body", "connection", "message", "method", "note", "raw_headers", "target")
 
     def __init__(self, connection: Connection, message: Any) -> None:
         self.connection = connection
-        self._message = message
+        self.message = message
         self.method: str = message.method
         self.target: str = message.path
         self.raw_headers: Sequence[tuple[bytes, bytes]] = message.raw_headers
@@ -166,30 +139,32 @@ class Request:
     def path(self) -> str:
         """Path of the target, as it was sent."""
         target = self.target
-        return target.partition("?")[0] if target.startswith("/") else cast("str", self._message.url.raw_path)
+        return target.partition("?")[0] if target.startswith("/") else cast("str", self.message.url.raw_path)
 
     @property
     def headers(self) -> Mapping[str, str]:
         """The headers by their names in any case."""
-        return cast("Mapping[str, str]", self._message.headers)
+        return cast("Mapping[str, str]", self.message.headers)
 
     @property
     def peer(self) -> str:
         """Address at the other end of the connection; empty where that is gone."""
-        return self.connection.peer
+        transport = self.connection.transport
+        address = transport and transport.get_extra_info("peername")
+        return address[0] if address else ""
 
     def trust(self) -> None:
         """Note that it carried a verified delivery that is new."""
-        self.connection.trust()
+        self.connection.server.trust(self.connection)
 
     def invite(self) -> None:
         """Have a client send the body that it has announced; one of HTTP/1.0 knows no such answer (RFC 9110 10.1.1)."""
-        if self._message.version >= (1, 1):
-            self.connection.write(CONTINUE)
+        if self.message.version >= (1, 1) and self.connection.transport is not None:
+            self.connection.transport.write(CONTINUE)
 
     def answer(self, answer: Answer) -> None:
         """Answer it; nothing happens where the client has gone."""
-        self.connection.respond(self, self._message, answer)
+        self.connection.respond(self, answer)
 
     def fail(self, exc: BaseException) -> None:
         """Answer 500 for a bug; only the places are logged, since texts carry values."""
@@ -204,57 +179,7 @@ class Handler(Protocol):
         """Answer a request by its head, before its body has come; None to have the body come."""
 
     def take(self, requests: Sequence[Request], /) -> None:
-        """Answer requests that have come at about the same time, in the order of arrival, now or later."""
-
-
-def _is_plainly_chunked(message: Any) -> bool:
-    """Say whether this is no coding but chunked, as RFC 9112 6.1 wants; the parser passes over an empty one."""
-    codings = ",".join(message.headers.getall("Transfer-Encoding")).lower()
-    return bool(message.chunked) and codings == "chunked" and message.version >= (1, 1)
-
-
-class Chunked:
-    """Decodes a chunked body as it comes.
-
-    Attributes:
-        is_whole: The end has come.
-        is_last: The end has a trailer, or something behind it; the connection takes no further request then.
-    """
-
-    __slots__ = ("_framing", "_left", "_line", "_size", "is_last", "is_whole")
-
-    def __init__(self) -> None:
-        self._line = b"\r\n"  # of a line that is not whole; at first the end of the head
-        self._left = 0  # of the content of a chunk
-        self._size = 0
-        self._framing = 0
-        self.is_whole = False
-        self.is_last = False
-
-    def feed(self, data: bytes) -> bytes | None:
-        """Return the content in `data`; None if it is malformed, or has more framing than any sender's."""
-        data, at, parts = self._line + data, 0, []
-        while True:
-            if self._left:
-                part = data[at : at + self._left]
-                parts.append(part)
-                at += len(part)
-                self._left -= len(part)
-            line = None if self._left else _chunk_size(data, at)
-            if line is None or not (size := int(line[1], 16)):
-                break
-            self._framing += line.end() - at
-            if self._framing > FRAMING_MAX_BYTES + self._size // FRAMING_SHARE:
-                return None
-            at = line.end()
-            self._left = size
-            self._size += size
-        if line is not None and (end := _chunked_end(data, at)):
-            self.is_whole, self.is_last = True, bool(end[1]) or end.end() < len(data)
-        elif data.find(b"\r\n\r\n" if line else b"\r\n", at + 1) >= 0 or len(data) - at > CHUNK_LINE_MAX_BYTES:
-            return None
-        self._line = data[at:]
-        return b"".join(parts)
+        """Answer requests of one turn of the loop, in the order of arrival, now or later."""
 
 
 class _Unpaused:
@@ -264,90 +189,65 @@ class _Unpaused:
 
 
 def _parser(loop: asyncio.AbstractEventLoop) -> Any:
-    """Make a parser of heads alone, one after the other."""
-    return HttpRequestParser(
-        cast("Any", _Unpaused()), loop, STREAM_LIMIT_BYTES, response_with_body=False, auto_decompress=False
-    )
+    """Make a parser of heads alone, one after the other; the limit is of a body's stream."""
+    unused: Any = _Unpaused()
+    return HttpRequestParser(unused, loop, 65_536, response_with_body=False, auto_decompress=False)
 
 
-def _parse(parser: Any, head: bytes) -> Sequence[tuple[Any, Any]]:
-    """Return the requests in a head, of which there should be one.
-
-    Raises:
-        HttpProcessingError: It is no HTTP, whatever the libraries raise for it: yarl has an IndexError for `http://[x]@`.
-    """
+def _parse(parser: Any, head: bytes) -> Any:
+    """Return the request that is `head`; None if it is none, or the parser sees its end elsewhere than we do."""
     try:
         messages, upgraded, _ = parser.feed_data(head)
-    except Exception:  # noqa: BLE001 - else one request of a stranger is a bug in the log, and has no answer
-        raise HttpProcessingError from None
+    except Exception:  # noqa: BLE001 - what is no HTTP has several: yarl has an IndexError for `http://[x]@`
+        return None
     if upgraded:  # never by us; without this the parser would pass over all that follows
         parser.set_upgraded(False)
-    return cast("Sequence[tuple[Any, Any]]", messages)
+    message = messages[0][0] if len(messages) == 1 else None
+    if message is not None and "Transfer-Encoding" in message.headers:
+        # No coding but chunked, as RFC 9112 6.1 wants; the parser passes over an empty one.
+        codings = ",".join(message.headers.getall("Transfer-Encoding")).lower()
+        return message if message.chunked and codings == "chunked" and message.version >= (1, 1) else None
+    return message
 
 
 class Connection(asyncio.Protocol):
     """One client connection; never puts a byte of a request into an answer or a log line.
 
     Attributes:
-        idle_until: When it will have been idle for too long.
+        due: When what it waits for must have come, in the loop's time.
+        held: Bytes that it counts for in `HardenedServer.held_bytes`.
         last: Nothing that comes after the request under way is answered: the client has finished sending, or what has
-            come is no HTTP, or the parser may have kept something of it.
-        linger_until: Until when the rest of a body is read that was answered without it.
-        reading_since: Since when the first byte, or the rest of a head or body, is awaited; in the loop's time.
-        writing_since: Since when the client has not taken an answer.
+            come is no HTTP.
+        overdue: Why it is reset when that has not come; None where it is closed: between two requests, or after an
+            answer whose request has not come whole.
     """
 
-    __slots__ = (
-        "_ahead",
-        "_answered",
-        "_chunked",
-        "_closing",
-        "_left",
-        "_loop",
-        "_parser",
-        "_parts",
-        "_received",
-        "_request",
-        "_server",
-        "_size",
-        "held",
-        "idle_until",
-        "last",
-        "linger_until",
-        "reading_since",
-        "silent",
-        "transport",
-        "writing_since",
-    )
-
     def __init__(self, server: HardenedServer, loop: asyncio.AbstractEventLoop) -> None:
-        self._server = server
+        self.server = server
         self._loop = loop
         self._parser = _parser(loop)
-        self._chunked: Chunked | None = None  # while a chunked body comes
         self.transport: asyncio.Transport | None = None
         self._ahead = b""  # an incomplete head, or what came behind the request under way
         self._request: Request | None = None  # under way: its head has come, and its answer has not left
         self._left: float = 0  # bytes that are still to come of a body; infinite in a chunked one
+        self._chunked: Chunked | None = None  # while a chunked body comes
         self._received = 0  # bytes of a request that is not whole
-        self._parts: list[bytes] | None = None  # what has come of it; None where nobody wants it any more
+        self._parts: list[bytes] | None = None  # what has come of a body; None where nobody wants it any more
         self._size = 0  # of those parts
         self._answered = False  # the request under way, though its body or the client may still be waited for
         self._closing = False
+        self._paused = False  # the kernel takes no more until the client reads
+        self.due = math.inf
+        self.overdue: Ended | None = None
         self.held = 0
         self.last = False
-        self.idle_until = math.inf
-        self.linger_until: float | None = None
-        self.reading_since: float | None = None
-        self.writing_since: float | None = None
-        self.silent = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Allow nothing but the answer that is being given in the buffer, and the first head its time."""
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=0)
-        self.reading_since = self._loop.time()
-        self._server.opened(self)
+        self._wait(self.server.read_timeout_s, "silent")
+        self.server.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give back what it held; a delivery that was taken is finished all the same."""
@@ -356,14 +256,11 @@ class Connection(asyncio.Protocol):
         self._ahead, self._parts = b"", None
         if self._left or self._answered:
             self._request = None
-        self._left, self._chunked = 0, None
-        self._server.lost(self)
+        self._left = 0
+        self.server.lost(self)
 
-    @property
-    def peer(self) -> str:
-        """Address at the other end; empty where that is gone."""
-        address = self.transport and self.transport.get_extra_info("peername")
-        return address[0] if address else ""
+    def _wait(self, seconds: float, overdue: Ended | None = None) -> None:
+        self.due, self.overdue = self._loop.time() + seconds, overdue
 
     @property
     def is_busy(self) -> bool:
@@ -371,39 +268,26 @@ class Connection(asyncio.Protocol):
         return self._request is not None and not self._left
 
     @property
-    def is_ending(self) -> bool:
-        """True when the next answer is the last of this connection."""
-        return self.last or self._server.draining
-
-    @property
     def idle(self) -> bool:
         """True where nothing of a request has come that was not answered."""
         return self._request is None and not self._ahead and not self._left
-
-    def trust(self) -> None:
-        """Note that it carried a new delivery; it may be lost by now."""
-        if self.transport is not None:
-            self._server.trust(self)
-
-    def write(self, data: bytes) -> None:
-        """Write what is no answer yet."""
-        if self.transport is not None:
-            self.transport.write(data)
 
     def data_received(self, data: bytes) -> None:
         """Take in one request; what comes behind it waits until that was answered."""
         if self._closing or self.last:
             return
-        self.silent = False
+        if self.overdue == "silent":
+            self.overdue = "slow_request"
         self._receive(data)
+        self._hold()
+
+    def _hold(self) -> None:
         held = len(self._ahead) + (self._received if self._left else 0)
         if held or self.held:
-            self._server.hold(self, held)
+            self.server.hold(self, held)
 
     def _receive(self, data: bytes) -> None:
-        seen = len(self._ahead)
-        if seen:
-            data, self._ahead = self._ahead + data, b""
+        data, self._ahead = self._ahead + data, b""
         while data and not self._closing:
             if self._left:
                 size = len(data) if len(data) <= self._left else int(self._left)
@@ -413,57 +297,44 @@ class Connection(asyncio.Protocol):
                 data = data[size:]
             elif self._request is not None:
                 self._ahead = data
-                self._pause()
-                break
+                if self.transport is not None:
+                    self.transport.pause_reading()
+                return
             else:
-                data = self._begin(data, seen)
+                data = self._begin(data)
                 if self._ahead:
-                    break
-            seen = 0
+                    return
 
-    def _begin(self, data: bytes, seen: int) -> bytes:
+    def _begin(self, data: bytes) -> bytes:
         """Take a head in, and as much of its body as is there; return what belongs to the next request."""
         if data.startswith(b"\r\n"):  # RFC 9112 2.2: an empty line before a request line is passed over
             data = data[2:]
-        end = data.find(HEAD_END, max(0, seen - len(HEAD_END) + 1)) + len(HEAD_END)
+        end = data.find(HEAD_END) + len(HEAD_END)
         whole = end >= len(HEAD_END)
         if not whole and len(data) <= HEAD_MAX_BYTES:
             self._ahead = data
-            self.reading_since = self.reading_since or self._loop.time()
+            if self.overdue != "slow_request":
+                self._wait(self.server.read_timeout_s, "slow_request")
             return b""
-        if not whole or end > HEAD_MAX_BYTES or not _request_line(data):
+        good = whole and end <= HEAD_MAX_BYTES and _request_line(data)
+        message = _parse(self._parser, data[:end]) if good else None
+        length = "" if message is None else message.headers.get("Content-Length") or "0"
+        if message is None or len(length) > LENGTH_DIGITS:
             self._malformed()
             return b""
-        try:
-            messages = _parse(self._parser, data[:end])
-        except HttpProcessingError:
-            messages = ()
-        if len(messages) != 1:  # no good, or the parser sees its end elsewhere than we do
-            self._malformed()
-            return b""
-        message = messages[0][0]
-        is_chunked = "Transfer-Encoding" in message.headers
-        if is_chunked and not _is_plainly_chunked(message):
-            self._malformed()
-            return b""
-        length = message.headers.get("Content-Length") or "0"
-        # One of more digits than any body has is refused by every handler: all that comes belongs to it.
-        total = end + int(length) if len(length) <= LENGTH_DIGITS else math.inf
-        if total == math.inf and not is_chunked:
-            self.last = True  # a proxy knows where it ends, and would send another's request on this connection
         request = self._request = Request(self, message)
-        self._server.refresh(self)
-        if not is_chunked and len(data) >= total:
-            self.reading_since = None
-            request.body = data[end : (total := int(total))]
-            self._server.put(request)
+        self.server.refresh(self)
+        total = end + int(length)
+        if not message.chunked and len(data) >= total:
+            self._wait(math.inf)
+            request.body = data[end:total]
+            self.server.put(request)
             return data[total:]
-        if is_chunked:
-            self._chunked = Chunked()
-        self._left = math.inf if is_chunked else total - end
+        self._chunked = Chunked() if message.chunked else None
+        self._left = math.inf if message.chunked else total - end
         self._received, self._parts, self._size = 0, [], 0
-        self.reading_since = self._loop.time()
-        self._server.check(request)
+        self._wait(self.server.read_timeout_s, "slow_request")
+        self.server.check(request)
         return data[end:]
 
     def _feed(self, data: bytes) -> None:
@@ -480,103 +351,96 @@ class Connection(asyncio.Protocol):
         if self._parts is not None:
             self._parts.append(part)
             self._size += len(part)
-        if not self._left:
-            self._chunked = None
-            self._end_body()
-        elif self._parts is not None and self._size > self._server.body_max_bytes:
-            self._put()
-
-    def _end_body(self) -> None:
-        """Take a request whose body is whole, or go on behind a body that was not waited for."""
-        self.reading_since = None
-        if self._parts is not None:
-            self._put()
-        elif self._answered and self.writing_since is None:
-            self._go_on()
-
-    def _put(self) -> None:
-        request, parts = self._request, self._parts
-        self._parts = None
-        if request is not None and parts is not None:
+        if self._parts is not None and (not self._left or self._size > self.server.body_max_bytes):
+            parts, self._parts = self._parts, None
+            request = cast("Request", self._request)
             request.body = b"".join(parts)
-            self._server.put(request)
+            self.server.put(request)
+            if not self._left and not self._paused:
+                self._wait(math.inf)
+        elif self._answered and not self._left and not self._paused:
+            self._go_on()
 
     def _cut_short(self) -> None:
         """End a body whose rest will not come, or is no HTTP; what was taken without it is answered by the handler."""
-        self._left, self._chunked = 0, None
-        self.last, self.reading_since = True, None
+        self._left = 0
+        self.last = True
+        if self.overdue == "slow_request":
+            self._wait(math.inf)
         if self._parts is not None or self._answered:
             self._malformed()
 
     def _malformed(self) -> None:
         """Answer what has come as no HTTP request, and read nothing of what follows as one."""
-        self.reading_since = None
         self.last = True
         if self._answered:
             self.close()
             return
-        self._server.malformed()
-        self._parts = None
         self._send(MALFORMED, body=True, keep=False)
+        self.server.on_malformed()
 
-    def respond(self, request: Request, message: Any, answer: Answer) -> None:
+    def respond(self, request: Request, answer: Answer) -> None:
         """Write the answer to the request under way."""
         if request is not self._request or self._answered:
             return
         if self.transport is None:
             self._request = None
-            self._server.lost(self)
+            self.server.lost(self)
             return
+        message = request.message
         # A client that waited for 100 Continue may now send its body or leave it out, so what comes next may be another
         # request, behind a proxy that of another sender (RFC 9110 10.1.1).
         may_skip_body = self._left and "Expect" in message.headers
-        keep = not (answer.close or message.should_close or self.is_ending or message.version < (1, 1) or may_skip_body)
-        self._parts = None
-        self.reading_since = None
-        self._send(answer, body=message.method != "HEAD", keep=keep)
+        is_last = self.last or self.server.draining or message.should_close or message.version < (1, 1)
+        self._send(answer, body=message.method != "HEAD", keep=not (answer.close or is_last or may_skip_body))
 
     def _send(self, answer: Answer, *, body: bool, keep: bool) -> None:
-        transport = self.transport
-        if transport is None:
-            return
+        self._parts = None
         self._answered, self._closing = True, not keep
-        transport.write(
-            answer.head + (b"\r\n\r\n" if keep else b"\r\nConnection: close\r\n\r\n") + (answer.body if body else b"")
-        )
-        if self.writing_since is None:
-            self._sent()
+        end = b"\r\n\r\n" if keep else b"\r\nConnection: close\r\n\r\n"
+        if self.transport is not None:
+            self.transport.write(answer.head + end + (answer.body if body else b""))
+            if self._paused:
+                self._wait(self.server.read_timeout_s, "unread_answer")
+            else:
+                self._sent()
 
     def pause_writing(self) -> None:
-        """Note since when the kernel has not taken an answer."""
-        self.writing_since = self._loop.time()
+        """Give the client its time to take what was written."""
+        self._paused = True
+        self._wait(self.server.read_timeout_s, "unread_answer")
 
     def resume_writing(self) -> None:
         """Go on behind an answer that the kernel has taken."""
-        self.writing_since = None
+        self._paused = False
         if self._answered:
             self._sent()
+        elif self._left:
+            self._wait(self.server.read_timeout_s, "slow_request")
+        else:
+            self._wait(math.inf)
 
     def _sent(self) -> None:
         """Go on when the rest of a body that was not waited for has come; the sender sees the answer, not a reset."""
         if self._left:
-            self.linger_until = self._loop.time() + LINGER_S
+            self._wait(LINGER_S)
         else:
             self._go_on()
 
     def _go_on(self) -> None:
         """Go on with what the client has sent meanwhile."""
-        self._request = self.linger_until = None
+        self._request = None
         self._answered = False
         if self._closing or self.last:
             self.close()
             return
-        self.idle_until = self._loop.time() + self._server.keepalive_s
-        self._server.rest(self)
+        self._wait(self.server.keepalive_s)
+        self.server.rest(self)
         if self._ahead:
-            self._resume()
-            data, self._ahead = self._ahead, b""
-            self._receive(data)
-            self._server.hold(self, len(self._ahead) + (self._received if self._left else 0))
+            if self.transport is not None:
+                self.transport.resume_reading()
+            self._receive(b"")
+            self._hold()
 
     def close(self) -> None:
         """Close it when the kernel has what was written."""
@@ -584,20 +448,12 @@ class Connection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.close()
 
-    def _pause(self) -> None:
-        if self.transport is not None:
-            self.transport.pause_reading()
-
-    def _resume(self) -> None:
-        if self.transport is not None:
-            self.transport.resume_reading()
-
     def eof_received(self) -> bool:
         """Keep a connection open for its answer when the client has only finished sending."""
         self.last = True
         if self._left:
             self._cut_short()
-        return self._request is not None and self.reading_since is None and not self._closing
+        return self._request is not None and self.overdue != "slow_request" and not self._closing
 
 
 class HardenedServer:
@@ -606,8 +462,7 @@ class HardenedServer:
     Attributes:
         draining: Set from the stop on: each connection ends with its next answer.
         held_bytes: Bytes of requests that are not whole, or not their turn.
-        strangers: Connections that are not proved and have no whole request under way, those first that made room for
-            none for the longest.
+        strangers: Connections that are not proved and have no whole request under way, the first to make room first.
     """
 
     def __init__(
@@ -622,27 +477,23 @@ class HardenedServer:
         on_malformed: Callable[[], None] = lambda: None,
         on_ended: Callable[[Ended], None] = lambda _: None,
     ) -> None:
-        """Serve every request with `handler`; say what was no request, and why a connection was ended."""
+        """Serve every request with `handler`; call the last two for what is no request, and for a connection ended."""
         self.draining = False
         self.held_bytes = 0
         self.strangers: dict[Connection, None] = {}
         self.body_max_bytes = body_max_bytes
         self.keepalive_s = keepalive_s
         self._handler = handler
-        self._on_malformed = on_malformed
+        self.on_malformed = on_malformed
         self._on_ended = on_ended
-        self._read_timeout_s = read_timeout_s
+        self.read_timeout_s = read_timeout_s
         self._connections_max = connections_max
         self._reading_max_bytes = reading_max_bytes
         self._loop = asyncio.get_running_loop()
-        # With those that were lost while a request of theirs is under way.
-        self._connections: dict[Connection, asyncio.Transport] = {}
+        self._connections: set[Connection] = set()  # with those lost while a request of theirs is under way
         self._proved: dict[Connection, None] = {}  # in the order of their last new delivery
         self._holders: dict[Connection, None] = {}  # in the order of arrival of what they hold
         self._arrived: list[Request] = []  # and not taken
-        self._taking: asyncio.Handle  # while some have arrived
-        self._taken = 0  # how many came before, together
-        self._taken_at = -math.inf  # when they were taken; in the loop's time
 
     def __call__(self) -> Connection:
         """Make the protocol of a new connection."""
@@ -650,7 +501,7 @@ class HardenedServer:
 
     def opened(self, newcomer: Connection) -> None:
         """Count a connection, and have another one make room where there are too many."""
-        self._connections[newcomer] = cast("asyncio.Transport", newcomer.transport)
+        self._connections.add(newcomer)
         # Those that were ended in this turn of the loop are still counted, and so are the new ones they made room for.
         if len(self._connections) > self._connections_max:
             self.end(next(iter(self.strangers), newcomer), "too_many")
@@ -660,29 +511,25 @@ class HardenedServer:
         """Count a connection no more, once nothing of it is under way."""
         self.forget(connection)
         if not connection.is_busy:
-            self._connections.pop(connection, None)
+            self._connections.discard(connection)
 
     def put(self, request: Request) -> None:
-        """Give a whole request to the handler, with all others of this turn of the loop; under load, of a few ms."""
-        if not self._arrived:
-            wait_s = GATHER_S if self._taken < BUSY_TURN else GATHER_BUSY_S
-            recent = self._loop.time() - self._taken_at < wait_s
-            self._taking = self._loop.call_later(wait_s, self._take) if recent else self._loop.call_soon(self._take)
+        """Give a whole request to the handler, with others of this turn of the loop."""
         self.strangers.pop(request.connection, None)
+        if not self._arrived:
+            self._loop.call_soon(self._take)
         self._arrived.append(request)
-        if len(self._arrived) == len(self._connections):
-            self._taking.cancel()
-            self._taking = self._loop.call_soon(self._take)
 
     def _take(self) -> None:
-        arrived, self._arrived = self._arrived[:TURN_MAX], self._arrived[TURN_MAX:]
-        if self._arrived:
-            self._taking = self._loop.call_soon(self._take)
-        self._taken, self._taken_at = len(arrived), self._loop.time()
+        waiting = self._arrived
+        if len(waiting) > TURN_MAX:
+            waiting[OLDEST:] = sorted(waiting[OLDEST:], key=lambda each: each.connection not in self._proved)
+            self._loop.call_soon(self._take)
+        taken, self._arrived = waiting[:TURN_MAX], waiting[TURN_MAX:]
         try:
-            self._handler.take(arrived)
+            self._handler.take(taken)
         except Exception as exc:  # noqa: BLE001 - a bug must leave no client waiting; what was answered stays so
-            for request in arrived:
+            for request in taken:
                 request.fail(exc)
 
     def check(self, request: Request) -> None:
@@ -694,13 +541,6 @@ class HardenedServer:
         else:
             if answer is not None:
                 request.answer(answer)
-
-    def malformed(self) -> None:
-        """Say that something was no request."""
-        try:
-            self._on_malformed()
-        except Exception as exc:  # noqa: BLE001 - it is answered all the same
-            log.error("worker.http_failed", code=type(exc).__name__, where=trail(exc))
 
     def hold(self, connection: Connection, size: int) -> None:
         """Note that a connection has sent `size` bytes of requests that are not whole, or not their turn."""
@@ -733,7 +573,9 @@ class HardenedServer:
             self.strangers[connection] = None
 
     def trust(self, connection: Connection) -> None:
-        """Note that a connection has carried a new delivery."""
+        """Note that a connection, which may be lost by now, has carried a new delivery."""
+        if connection.transport is None:
+            return
         self.strangers.pop(connection, None)
         self._proved.pop(connection, None)
         self._proved[connection] = None
@@ -763,20 +605,20 @@ class HardenedServer:
         section: str = "BRIDGE_HTTP",
         listening: asyncio.Event | None = None,
     ) -> None:
-        """Accept until `stop` is set, then answer what is in flight and close.
+        """Accept until `stop` is set, then answer what is in flight for at most `drain_s` and close.
 
         Args:
             host: Address or name.
             port: Of TCP.
             stop: See above.
-            drain_s: For what is in flight.
+            drain_s: See above.
             section: What the variables begin with that the address is from.
             listening: Set once connections are taken.
 
         Raises:
             ConfigError: The address cannot be listened on.
         """
-        self._connections_max = min(self._connections_max, _connections_possible(self._connections_max))
+        self._connections_max = _connections_possible(self._connections_max)
         try:
             listener = await self._loop.create_server(self, host, port, backlog=BACKLOG)
         except (OSError, UnicodeError) as exc:  # the latter for a name that cannot be looked up, such as `a..b`
@@ -806,13 +648,10 @@ class HardenedServer:
     def _end_slow(self) -> None:
         """End the connections that have been waited for too long."""
         now = self._loop.time()
-        limit = now - self._read_timeout_s
-        for connection in list(self._connections):
-            if connection.reading_since is not None and connection.reading_since < limit:
-                self.end(connection, "silent" if connection.silent else "slow_request")
-            elif connection.writing_since is not None and connection.writing_since < limit:
-                self.end(connection, "unread_answer")
-            elif (connection.linger_until or math.inf) < now or (connection.idle and connection.idle_until < now):
+        for connection in [each for each in self._connections if each.due < now]:
+            if connection.overdue is not None:
+                self.end(connection, connection.overdue)
+            else:
                 connection.close()
 
     async def _drain(self, drain_s: float) -> None:
@@ -831,17 +670,16 @@ class HardenedServer:
 
 
 def _connections_possible(wanted: int) -> int:
-    """Have as many files as that takes, where it is allowed, and return how many connections they suffice for.
+    """Allow as many files as that takes, if possible, and return how many connections they suffice for.
 
     Up to `BACKLOG` are accepted before any of those that make room for them is closed.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard == resource.RLIM_INFINITY:
-        hard = wanted + BACKLOG + FILES_SPARE
-    if soft != resource.RLIM_INFINITY and soft < (needed := min(hard, wanted + BACKLOG + FILES_SPARE)):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-        soft = needed
-    return wanted if soft == resource.RLIM_INFINITY else max(soft - BACKLOG - FILES_SPARE, soft // 2)
+    needed = wanted + BACKLOG + FILES_SPARE
+    limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and limit < needed:
+        limit = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return wanted if limit == resource.RLIM_INFINITY else min(wanted, max(limit - BACKLOG - FILES_SPARE, limit // 2))
 
 
 def _accept_all(listeners: Iterable[Any]) -> list[socket.socket]:

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from bridge.dev.ports import HOST
 from bridge.runtime.http import (
-    BUSY_TURN,
     CONTINUE,
-    GATHER_BUSY_S,
-    GATHER_S,
     TURN_MAX,
     Answer,
     Connection,
     HardenedServer,
     Request,
 )
-from tests.virtual_time import VirtualLoop
 
 HANG_S = 30.0
 
@@ -146,7 +141,7 @@ async def test_a_client_that_is_lost_before_it_has_taken_its_answer_leaves_nothi
         connection.connection_made(transport)
         connection.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
         (await handler.first()).answer(Answer(200, b"{}"))
-        assert connection.writing_since is not None
+        assert connection.overdue == "unread_answer"
         connection.connection_lost(None)
 
         assert (server.open_connections, len(server._connections)) == (0, 0)
@@ -281,6 +276,21 @@ async def test_only_a_client_that_knows_that_answer_is_asked_for_a_body(version:
     assert transport.received == invited
 
 
+async def test_a_body_keeps_its_time_whatever_becomes_of_its_invitation() -> None:
+    server = HardenedServer(Doorkeeper(None), read_timeout_s=HANG_S, keepalive_s=HANG_S)
+    connection, transport = server(), Quiet()
+    transport.taken, transport.protocol = False, connection
+    connection.connection_made(transport)
+    connection.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+    seen = [connection.overdue]
+    connection.resume_writing()
+    seen.append(connection.overdue)
+    connection.connection_lost(None)
+
+    assert seen == ["unread_answer", "slow_request"]
+    assert connection.due < math.inf
+
+
 async def test_what_is_too_large_is_taken_before_it_is_whole_and_answered_once() -> None:
     """The handler says so; the client has gone before, or sends no HTTP behind."""
     for rest in (b"", b"zz\r\n"):
@@ -319,61 +329,3 @@ async def test_a_bug_of_the_handler_is_answered_500_where_nothing_was_answered()
 
     assert [answer.count(b"HTTP/1.1") for answer in answers] == [1, 1]
     assert answers[0].startswith(b"HTTP/1.1 200 ")
-
-
-def test_requests_that_come_just_after_others_are_taken_together() -> None:
-    """The stages cost less for several at once; one that comes alone waits for nothing."""
-    handler, loop = Patient(), VirtualLoop()
-    came: list[Any] = [SimpleNamespace(connection=None) for _ in range(4)]
-
-    async def arrive() -> None:
-        server = HardenedServer(handler, read_timeout_s=HANG_S, keepalive_s=HANG_S)
-        for request, wait_s in zip(came, (GATHER_S / 2, GATHER_S / 2, 3 * GATHER_S, 0.0), strict=True):
-            server.put(request)
-            await asyncio.sleep(wait_s)
-
-    loop.run(arrive())
-    loop.close()
-
-    assert handler.taken == [came[:1], came[1:3], came[3:]]
-
-
-def test_no_request_waits_for_others_that_cannot_come() -> None:
-    """Once each connection has sent one, nothing is left to gather."""
-    handler, loop = Patient(), VirtualLoop()
-    came: list[Any] = [SimpleNamespace(connection=None) for _ in range(3)]
-
-    async def arrive() -> None:
-        server = HardenedServer(handler, read_timeout_s=HANG_S, keepalive_s=HANG_S)
-        server._connections.update(dict.fromkeys(came[:2]))
-        server.put(came[0])
-        await asyncio.sleep(GATHER_S / 2)
-        server.put(came[1])
-        await asyncio.sleep(GATHER_S / 4)
-        server.put(came[2])
-        await asyncio.sleep(GATHER_S / 4)
-
-    loop.run(arrive())
-    loop.close()
-
-    assert handler.taken == [came[:1], came[1:]]
-
-
-def test_after_a_large_turn_requests_gather_for_longer() -> None:
-    """So many in one turn are a load under which answers wait for the processor, and larger turns shorten that."""
-    handler, loop = Patient(), VirtualLoop()
-    came: list[Any] = [SimpleNamespace(connection=None) for _ in range(BUSY_TURN + 2)]
-
-    async def arrive() -> None:
-        server = HardenedServer(handler, read_timeout_s=HANG_S, keepalive_s=HANG_S)
-        for request in came[:BUSY_TURN]:
-            server.put(request)
-        for request in came[BUSY_TURN:]:
-            await asyncio.sleep(1.25 * GATHER_S)
-            server.put(request)
-        await asyncio.sleep(GATHER_BUSY_S)
-
-    loop.run(arrive())
-    loop.close()
-
-    assert handler.taken == [came[:BUSY_TURN], came[BUSY_TURN:]]
