@@ -31,7 +31,7 @@ PLACES = (
     "bridge.ingress.routes:safe_headers",
     "bridge.ingress.routes:Webhooks.take",
     "bridge.ingress.routes:Webhooks._route",
-    "bridge.ingress.routes:Webhooks._enter",
+    "bridge.ingress.routes:Webhooks._admit",
     "bridge.ingress.routes:Webhooks._prove",
     "bridge.ingress.routes:Webhooks._map",
     "bridge.ingress.routes:Webhooks._publish",
@@ -75,7 +75,7 @@ VENDOR_PLACES: Mapping[str, Sequence[str]] = {
     "digitalrx_pharmacy": (
         "bridge.ingress.schemes.shared:SecretHeader.prove",
         "bridge.ingress.profiles.mapped:Run.choose",
-        "bridge.ingress.profiles.mapped:Run._key",
+        "bridge.ingress.profiles.mapped:Run._places",
         "bridge.ingress.profiles.mapped:Run._read_data",
         "bridge.ingress.profiles.mapped:compose",
         "bridge.ingress.routes:id_of_body",
