@@ -19,6 +19,9 @@ from aiokafka.protocol.fetch import FetchRequest  # noqa: TID251 - as above
 
 from bridge.errors import BridgeError
 from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.kafka.unpack import bound_unpacking
+
+bound_unpacking()  # of all that read topics in this process
 
 # As many as the window of a partition: unpacking more at once would hold the loop for too long.
 POLL_RECORDS = 1024
@@ -44,7 +47,7 @@ _OF_THE_CLIENT = (
 
 
 class UnreadableBatchError(BridgeError):
-    """A batch is corrupt (its sum is wrong), or no codec unpacks it; it was fetched twice."""
+    """A batch is corrupt (its sum is wrong), too large, or no codec unpacks it; it was fetched twice."""
 
     code = "batch_unreadable"
 
