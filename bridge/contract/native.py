@@ -62,14 +62,16 @@ def native(record: Mapping[str, object], *, phi: bool = True) -> dict[str, Any]:
 
     Args:
         record: Of one of the twenty types.
-        phi: False leaves out every field of PHI class D or L but the one that the record's key is made of.
+        phi: False leaves out every field of PHI class D or L but the one that the record's key is made of, and
+            `correlation_id`, which may be the id of a request (L).
 
     Raises:
         UnknownRecordError: It is of no such type.
     """
     event_type = str(record["event_type"])
     shape = _shape_of(event_type)
-    body = {member: _plain(record[name]) for name, member in _ENVELOPE.items() if record[name] is not None}
+    said = [name for name in _ENVELOPE if record[name] is not None and (phi or name != "correlation_id")]
+    body = {_ENVELOPE[name]: _plain(record[name]) for name in said}
     content = body["data"] = _members(record, shape, phi=phi)
     if phi:
         _put_back(cast("Mapping[str, str]", record["extensions"]), body, shape)

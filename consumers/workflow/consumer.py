@@ -11,7 +11,7 @@ from consumers.options import read_options
 from consumers.workflow.metrics import WorkflowMetrics
 from consumers.workflow.options import NAME, WorkflowOptions
 from consumers.workflow.rules import payload, request_id
-from consumers.workflow.temporal import Temporal, open_temporal
+from consumers.workflow.temporal import Temporal, open_temporal, read_codec_keys
 from consumers.workflow.timers import Timers
 
 MIGRATIONS = files("consumers.workflow") / "migrations"
@@ -24,12 +24,17 @@ _TIMERS_S = 30.0
 
 
 def disclosed(options: WorkflowOptions) -> list[str]:
-    """Say what goes where."""
+    """Say what goes where.
+
+    Raises:
+        ConfigError: A key for payloads cannot be used.
+    """
     server = f"Temporal at {options.address}, namespace {options.namespace}"
     clear = ", in clear" if options.allow_plaintext else ""
     told = [f"ids of prescriptions, requests, messages and accounts{clear}: histories of {server}"]
-    if options.payload == "full":
-        told.append(f"whole events, sealed with the keys of {options.codec_key_dir}: histories of {server}")
+    if options.payload == "full" and options.codec_key_dir is not None:
+        (used, *_) = read_codec_keys(options.codec_key_dir)
+        told.append(f"whole events, sealed with the key {used} of {options.codec_key_dir}: histories of {server}")
     if options.timers == "on":
         told.append(f"ids of what waits too long: table {options.schema_name}.started of this database")
     return told

@@ -20,10 +20,9 @@ import asyncio
 import os
 import re
 from base64 import b64decode
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +97,9 @@ LATE = "late"
 class SealedPayloads(PayloadCodec):
     """Seals payloads by AES-256-GCM and opens them; also for workers, as `DataConverter(payload_codec=…)`."""
 
-    def __init__(self, keys: Sequence[bytes]) -> None:
-        """Seal with the first of `keys`, 32 bytes each, and open what any of them has sealed."""
-        self._keys = {key_id(key): AESGCM(key) for key in keys}
+    def __init__(self, keys: Mapping[str, bytes]) -> None:
+        """Seal with the first of `keys`, 32 bytes each by their ids, and open what any of them has sealed."""
+        self._keys = {name: AESGCM(key) for name, key in keys.items()}
 
     async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
         """Seal each."""
@@ -110,7 +109,7 @@ class SealedPayloads(PayloadCodec):
         """Open each that is sealed.
 
         Raises:
-            ValueError: With a key that is not here, or it was changed.
+            ValueError: None of the keys has sealed it, or it was changed since.
         """
         return [self._open(each) for each in payloads]
 
@@ -124,33 +123,27 @@ class SealedPayloads(PayloadCodec):
     def _open(self, payload: Payload) -> Payload:
         if payload.metadata.get(_ENCODING) != _SEALED:
             return payload
-        key = self._keys.get(payload.metadata.get(_KEY_ID, b"").decode("ascii", "replace"))
-        if key is None:
-            msg = "sealed with another key"
-            raise ValueError(msg)
-        try:
-            opened = key.decrypt(payload.data[:_NONCE_BYTES], payload.data[_NONCE_BYTES:], None)
-        except InvalidTag:
-            msg = "changed since it was sealed"
-            raise ValueError(msg) from None
-        return Payload.FromString(opened)
+        named = payload.metadata.get(_KEY_ID, b"").decode("ascii", "replace")
+        # A file may have another name by now.
+        for name in sorted(self._keys, key=lambda name: name != named):
+            with suppress(InvalidTag):
+                opened = self._keys[name].decrypt(payload.data[:_NONCE_BYTES], payload.data[_NONCE_BYTES:], None)
+                return Payload.FromString(opened)
+        msg = "sealed with another key, or changed since"
+        raise ValueError(msg)
 
 
-def key_id(key: bytes) -> str:
-    """Return what a payload says of the key that it is sealed with."""
-    return sha256(b"drx-bridge payload key" + key).hexdigest()[:16]
+def read_codec_keys(directory: Path) -> dict[str, bytes]:
+    """Read all keys of a directory by their ids, the names of their files; each has 32 bytes in base64.
 
-
-def read_codec_keys(directory: Path) -> list[bytes]:
-    """Read all keys of a directory, one file each with 32 bytes in base64; `current` is the first.
+    The first is the one in use: `current`, or the last by name if there is none of that name.
 
     Raises:
-        SecretsError: No `current` there, or a file that is no key.
+        SecretsError: No file there, or one that is no key.
     """
-    slots = load_slots(directory, _parse_key)
-    if slots[0].name != CURRENT:
-        raise SecretsError("secrets_empty", f"{directory}: no file `{CURRENT}`; its key is the one in use")
-    return [each.key for each in slots]
+    keys = {each.name: each.key for each in load_slots(directory, _parse_key)}
+    used = CURRENT if CURRENT in keys else max(keys)
+    return {used: keys[used]} | keys
 
 
 def _parse_key(where: Path, content: bytes) -> Slot[bytes]:
@@ -162,7 +155,10 @@ def _parse_key(where: Path, content: bytes) -> Slot[bytes]:
     if len(key) != _KEY_BYTES:
         raise SecretsError("secret_malformed", f"{where}: a key is the base64 of {_KEY_BYTES} bytes")
     if window:
-        raise SecretsError("secret_line", f"{where}: a key for payloads has no dates; `{CURRENT}` is the one in use")
+        raise SecretsError(
+            "secret_line",
+            f"{where}: a key for payloads has no dates; the last by name is in use",
+        )
     return Slot(where.name, key)
 
 

@@ -166,7 +166,7 @@ CANARY = "CANARY"
 
 @pytest.mark.parametrize("event_type", EVENT_MODELS)
 def test_without_health_information_only_the_key_is_left_of_it(event_type: str) -> None:
-    event = an_event(event_type, key="rx_1", extensions={"/x": f'"{CANARY}"'})
+    event = an_event(event_type, key="rx_1", correlation_id=f"rr_{CANARY}", extensions={"/x": f'"{CANARY}"'})
     body = orjson.loads(native_json(event.value, phi=False))
     whole = orjson.loads(native_json(event.value))
 

@@ -87,6 +87,7 @@ def test_a_rule_that_cannot_be_used_is_named_with_file_and_line(tmp_path: Path) 
 
 
 def test_doctor_is_told_where_health_information_goes(tmp_path: Path) -> None:
+    (tmp_path / "2026-09").write_text("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=")
     ids, table = opened().discloses or ()
     plain, whole = opened(
         allow_plaintext="true", payload="full", codec_key_dir=str(tmp_path), timers="off"
@@ -96,7 +97,7 @@ def test_doctor_is_told_where_health_information_goes(tmp_path: Path) -> None:
     assert ids == f"ids of prescriptions, requests, messages and accounts: {of}"
     assert table == "ids of what waits too long: table workflow.started of this database"
     assert plain == f"ids of prescriptions, requests, messages and accounts, in clear: {of}"
-    assert whole == f"whole events, sealed with the keys of {tmp_path}: {of}"
+    assert whole == f"whole events, sealed with the key 2026-09 of {tmp_path}: {of}"
 
 
 class Recorder:

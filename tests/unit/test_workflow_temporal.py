@@ -6,13 +6,14 @@ from base64 import b64encode
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from google.protobuf.any_pb2 import Any as Detail
 from temporalio.api.common.v1 import GrpcStatus, Payload  # noqa: TID251 - what the door takes and gives
 from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure  # noqa: TID251 - as above
 from temporalio.service import RPCError, RPCStatusCode  # noqa: TID251 - as above
 
-from bridge.errors import BridgeError, ConfigError, PermanentError, TransientError
-from consumers.workflow.temporal import LATE, SealedPayloads, _judged, key_id, read_api_key, read_codec_keys
+from bridge.errors import BridgeError, PermanentError, TransientError
+from consumers.workflow.temporal import LATE, SealedPayloads, _judged, read_api_key, read_codec_keys
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 SAID = "rx_1 of Berry"
@@ -67,32 +68,41 @@ def test_a_missing_namespace_is_not_taken_for_a_missing_workflow() -> None:
 
 async def test_what_is_sealed_opens_with_its_key_and_shows_nothing() -> None:
     plain = Payload(metadata={"encoding": b"json/plain"}, data=SAID.encode())
-    (sealed,) = await SealedPayloads([KEY]).encode([plain])
+    (sealed,) = await SealedPayloads({"2026": KEY}).encode([plain])
 
-    assert sealed.metadata["encoding"] == b"binary/encrypted"
-    assert sealed.metadata["encryption-key-id"] == key_id(KEY).encode()
     assert SAID.encode() not in sealed.SerializeToString()
-    assert await SealedPayloads([OTHER, KEY]).decode([sealed, plain]) == [plain, plain]
+    for keys in ({"2027": OTHER, "2026": KEY}, {"2026": OTHER, "2025": KEY}):  # the second of renamed files
+        assert await SealedPayloads(keys).decode([sealed, plain]) == [plain, plain]
+
+
+async def test_the_codec_of_temporals_samples_opens_what_is_sealed() -> None:
+    """`encryption/codec.py` of samples-python, which knows a key by its id; those of other languages do the same."""
+    plain = Payload(metadata={"encoding": b"json/plain"}, data=SAID.encode())
+    (sealed,) = await SealedPayloads({"2026": KEY}).encode([plain])
+    encoding = sealed.metadata.get("encoding", b"").decode()
+    key_id = sealed.metadata.get("encryption-key-id", b"").decode()
+    opened = Payload.FromString(AESGCM(KEY).decrypt(sealed.data[:12], sealed.data[12:], None))
+
+    assert (encoding, key_id) == ("binary/encrypted", "2026")
+    assert opened == plain
 
 
 async def test_what_was_changed_or_has_another_key_does_not_open() -> None:
-    (sealed,) = await SealedPayloads([KEY]).encode([Payload(data=SAID.encode())])
+    (sealed,) = await SealedPayloads({"a": KEY}).encode([Payload(data=SAID.encode())])
     changed = Payload(metadata=dict(sealed.metadata), data=sealed.data[:-1] + bytes([sealed.data[-1] ^ 1]))
 
-    with pytest.raises(ValueError, match=r"^changed since it was sealed$"):
-        await SealedPayloads([KEY]).decode([changed])
-    with pytest.raises(ValueError, match=r"^sealed with another key$"):
-        await SealedPayloads([OTHER]).decode([sealed])
+    for key, payload in ((KEY, changed), (OTHER, sealed)):
+        with pytest.raises(ValueError, match=r"^sealed with another key, or changed since$"):
+            await SealedPayloads({"a": key}).decode([payload])
 
 
 def test_keys_are_read_with_the_one_in_use_first(tmp_path: Path) -> None:
-    for name, key in (("2025", OTHER), ("current", KEY)):
+    for name, key in (("2025", OTHER), ("2026", KEY), ("current", OTHER)):
         (tmp_path / name).write_bytes(b64encode(key) + b"\n")
 
-    assert read_codec_keys(tmp_path) == [KEY, OTHER]
+    assert next(iter(read_codec_keys(tmp_path).items())) == ("current", OTHER)
     (tmp_path / "current").unlink()
-    with pytest.raises(ConfigError, match="no file `current`"):
-        read_codec_keys(tmp_path)
+    assert list(read_codec_keys(tmp_path).items()) == [("2026", KEY), ("2025", OTHER)]
 
 
 @pytest.mark.parametrize("text", ["", " \n", "two words", "nötig"])
