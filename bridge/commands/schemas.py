@@ -15,7 +15,7 @@ from bridge.runtime.process import LazyGroup
 # Verbs with a registry, imported only when they run: aiohttp alone takes 0.2 s.
 _IMPORTED_ON_USE = {
     "push": ("bridge.commands.schemas_push:push", "Register every locked schema under the topics of the routing."),
-    "serve": ("bridge.commands.schemas_serve:serve", "Serve the bundled schemas, and what others register."),
+    "serve": ("bridge.commands.schemas_serve:serve", "Serve the bundled schemas, read-only."),
 }
 
 

@@ -1,4 +1,4 @@
-"""`drx-bridge schemas serve`: the embedded registry as a process."""
+"""`drx-bridge schemas serve`: a read-only registry as a process."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from aiohttp import web
 
 from bridge.errors import ConfigError
 from bridge.registry.loader import bundled
+from bridge.registry.server import registry_app
 from bridge.runtime.lifecycle import stop_on_signals
 from bridge.runtime.process import INTERRUPTED
 
@@ -26,19 +27,9 @@ DRAIN_S = 2.0
     show_default=True,
     help="Port to listen on; 0 takes a free one.",
 )
-@click.option("--read-only", is_flag=True, help="Refuse registrations.")
-def serve(*, host: str, port: int, read_only: bool) -> int:
-    """Serve the bundled schemas as a Confluent-compatible registry until SIGTERM.
-
-    What others register is kept in memory.
-    """
-    try:
-        from bridge.registry.server import EmbeddedRegistry, registry_app  # noqa: PLC0415 - needs the extra `dev`
-    except ImportError:
-        msg = "the embedded registry is for development: install the package with its extra `dev`"
-        raise ConfigError(msg) from None
-    app = registry_app(EmbeddedRegistry(bundled(), read_only=read_only))
-    came = asyncio.run(_serve(app, host, port))
+def serve(*, host: str, port: int) -> int:
+    """Serve the bundled schemas as a Confluent-compatible registry that only reads, until SIGTERM."""
+    came = asyncio.run(_serve(registry_app(bundled()), host, port))
     return INTERRUPTED if signal.SIGINT in came[:1] else 0
 
 

@@ -84,7 +84,7 @@ class Service:
 
 
 def registry_service(directory: DataDirectory, *, port: int) -> Service:
-    """Describe the embedded registry."""
+    """Describe the registry."""
     arguments = ["bridge", "schemas", "serve", "--host", HOST, "--port", str(port)]
     child = _child("registry", arguments, directory=directory, settings={})
     return Service(child, port, "/subjects", _REGISTRY_GRACE_S)

@@ -1,4 +1,4 @@
-"""Client of a Confluent-compatible schema registry (Confluent, Karapace, Apicurio, or the one in `server`).
+"""Client of a Confluent-compatible schema registry (Confluent, Karapace, Apicurio, or the reader in `server`).
 
 `fetch` is for readers: the schema of an id or GUID, from memory, else from the disk cache, else from the registry. An
 id never changes its meaning within one registry, so what was fetched is kept for good; ids of another registry mean

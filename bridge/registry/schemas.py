@@ -2,12 +2,10 @@
 
 A schema is held as the JSON value of its text. It is *self-contained* when every type it names is defined inside it,
 *expanded* when no name stands in place of a definition. Two texts may say the same schema (attributes in another order,
-`{"type": "string"}` for `"string"`, a namespace apart or inside the name), so schemas are compared by their form:
-
-- `full_form`: everything that a schema says. Two texts with one full form are one schema.
-- `meaning`: what decides how bytes are read, so without documentation, aliases and our own attributes, which a registry
-  may drop or reorder when it spells a schema anew. Unlike Avro's parsing canonical form, on which `fingerprint` is
-  built, it keeps logical types, precision, scale and defaults.
+`{"type": "string"}` for `"string"`, a namespace apart or inside the name), so schemas are compared by their `meaning`:
+what decides how bytes are read, without documentation, aliases and our own attributes, which a registry may drop or
+reorder when it spells a schema anew. Unlike Avro's parsing canonical form, on which `fingerprint` is built, it keeps
+logical types, precision, scale and defaults.
 """
 
 from __future__ import annotations
@@ -107,25 +105,19 @@ def digest(schema: Schema) -> str:
     return hashlib.sha256(_text(schema).encode()).hexdigest()
 
 
-def full_form(schema: Any) -> str:
-    """Return the one text of all that say this schema."""
-    return _text(_Form(frozenset()).of(schema, ""))
-
-
 def meaning(schema: Any) -> str:
     """Return the one text of all schemas that read the same bytes the same way."""
-    return _text(_Form(_NOT_MEANING).of(schema, ""))
+    return _text(_Meaning().of(schema, ""))
 
 
 def _text(schema: Any) -> str:
     return json.dumps(schema, sort_keys=True, separators=(",", ":"))
 
 
-class _Form:
+class _Meaning:
     """One walk over a schema, which remembers the names defined so far."""
 
-    def __init__(self, left_out: frozenset[str]) -> None:
-        self._left_out = left_out
+    def __init__(self) -> None:
         self._defined: set[str] = set()
 
     def of(self, schema: Any, namespace: str) -> Any:
@@ -135,7 +127,7 @@ class _Form:
         if isinstance(schema, list):
             return [self.of(branch, namespace) for branch in schema]
         if isinstance(schema, Mapping):
-            return self._mapping(self._kept(schema), namespace)
+            return self._mapping(_kept(schema), namespace)
         return schema
 
     def _mapping(self, schema: dict[str, Any], namespace: str) -> Any:
@@ -159,10 +151,11 @@ class _Form:
     def _field(self, field: Any, namespace: str) -> Any:
         if not isinstance(field, Mapping) or "type" not in field:
             return field
-        return {**self._kept(field), "type": self.of(field["type"], namespace)}
+        return {**_kept(field), "type": self.of(field["type"], namespace)}
 
-    def _kept(self, schema: Schema) -> dict[str, Any]:
-        return {name: each for name, each in schema.items() if name not in self._left_out}
+
+def _kept(schema: Schema) -> dict[str, Any]:
+    return {name: each for name, each in schema.items() if name not in _NOT_MEANING}
 
 
 def _in_namespace(name: str, namespace: str) -> str:

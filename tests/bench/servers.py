@@ -167,7 +167,7 @@ def find_benthos(environment: Mapping[str, str] = os.environ) -> str | None:
 
 
 def benthos(program: str, directory: Path, bootstrap_servers: str) -> Server:
-    """Describe Benthos, with the embedded registry; `peers/benthos.yaml` says what work it does."""
+    """Describe Benthos, with a registry; `peers/benthos.yaml` says what work it does."""
     port, management, registry_port = free_port(), free_port(), free_port()
     registry = Child(
         "registry",

@@ -8,22 +8,15 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from bridge.registry.client import RegistryClient
 from bridge.registry.loader import bundled
-from bridge.registry.server import EmbeddedRegistry, registry_app
+from bridge.registry.server import registry_app
 from tests.component.registry.registry_calls import Client
 from tests.component.registry.registry_fakes import Clock, Connector, FakeRegistry
 
 
 @pytest.fixture
 async def registry() -> AsyncIterator[Client]:
-    """The embedded registry over a socket."""
-    async with TestClient(TestServer(registry_app(EmbeddedRegistry(bundled())))) as client:
-        yield client
-
-
-@pytest.fixture
-async def frozen() -> AsyncIterator[Client]:
-    """The same, read-only."""
-    async with TestClient(TestServer(registry_app(EmbeddedRegistry(bundled(), read_only=True)))) as client:
+    """The registry of the lock over a socket."""
+    async with TestClient(TestServer(registry_app(bundled()))) as client:
         yield client
 
 
@@ -53,4 +46,4 @@ async def connect(clock: Clock) -> AsyncIterator[Connector]:
 @pytest.fixture
 async def embedded(connect: Connector) -> RegistryClient:
     """Our client of our registry."""
-    return await connect(registry_app(EmbeddedRegistry(bundled())))
+    return await connect(registry_app(bundled()))

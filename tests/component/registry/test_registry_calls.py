@@ -15,6 +15,7 @@ from bridge.registry.client import (
 from bridge.registry.ids import newest, wanted
 from bridge.registry.loader import bundled
 from tests.component.registry.registry_fakes import ORDER, Answer, Connector, FakeRegistry, shown
+from tests.foreign_registry import ForeignRegistry
 
 LOCKED = bundled().entries[0]
 OURS = wanted(newest(bundled()), RoutingTable().topic)
@@ -71,20 +72,22 @@ async def test_another_logical_type_is_another_schema(connect: Connector, fake: 
     assert await client.look_up(LOCKED.subject, LOCKED.schema) is None
 
 
-async def test_registering_gives_an_id_that_has_been_read_back(embedded: RegistryClient) -> None:
-    first = await embedded.register("shop/orders", ORDER)
+async def test_registering_gives_an_id_that_has_been_read_back(connect: Connector) -> None:
+    client = await connect(ForeignRegistry().app())
+    first = await client.register("shop/orders", ORDER)
 
-    assert await embedded.register("shop/orders", ORDER) == first
-    assert await embedded.look_up("shop/orders", ORDER) == first
-    assert await embedded.holds(first, ORDER)
-    assert not await embedded.holds(first, REQUIRED)
-    assert not await embedded.holds(999, ORDER)
+    assert await client.register("shop/orders", ORDER) == first
+    assert await client.look_up("shop/orders", ORDER) == first
+    assert await client.holds(first, ORDER)
+    assert not await client.holds(first, REQUIRED)
+    assert not await client.holds(999, ORDER)
 
 
-async def test_an_incompatible_schema_is_refused_with_the_registrys_reason(embedded: RegistryClient) -> None:
-    await embedded.register("shop/orders", ORDER)
-    with pytest.raises(RegistryRefusedError, match="note") as refused:
-        await embedded.register("shop/orders", REQUIRED)
+async def test_an_incompatible_schema_is_refused_with_the_registrys_reason(connect: Connector) -> None:
+    client = await connect(ForeignRegistry().app())
+    await client.register("shop/orders", ORDER)
+    with pytest.raises(RegistryRefusedError, match="another schema") as refused:
+        await client.register("shop/orders", REQUIRED)
 
     assert (refused.value.status, refused.value.error_code) == (409, 40901)
 

@@ -11,7 +11,7 @@ from bridge.registry.client import (
     SchemaUnknownError,
 )
 from bridge.registry.loader import bundled
-from bridge.registry.server import EmbeddedRegistry, registry_app
+from bridge.registry.server import registry_app
 from tests.component.registry.registry_fakes import ORDER, Connector, FakeRegistry, shown
 
 LOCKED = bundled().entries[0]
@@ -70,7 +70,7 @@ async def test_the_cache_of_one_registry_is_none_for_another(
     """Ids mean something else elsewhere."""
     fake.answers["GET /schemas/ids/1"] = [shown(ORDER)]
     theirs = await connect(fake.app(), cache_dir=tmp_path)
-    ours = await connect(registry_app(EmbeddedRegistry(bundled())), cache_dir=tmp_path)
+    ours = await connect(registry_app(bundled()), cache_dir=tmp_path)
 
     assert (await theirs.fetch(1)).schema == ORDER
     assert (await ours.fetch(1)).schema == LOCKED.schema

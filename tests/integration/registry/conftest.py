@@ -1,4 +1,4 @@
-"""The embedded registry as a process of its own, our records as bytes, and Node."""
+"""The registry of `schemas serve` as a process, our records as bytes, and Node."""
 
 import signal
 import subprocess

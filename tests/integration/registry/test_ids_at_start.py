@@ -17,9 +17,8 @@ from bridge.kafka.routing import RoutingTable
 from bridge.registry.client import open_client
 from bridge.registry.ids import wanted
 from bridge.registry.loader import bundled
-from bridge.registry.lock import Lock
-from bridge.registry.server import EmbeddedRegistry, registry_app
 from bridge.settings import Registry
+from tests.foreign_registry import ForeignRegistry
 from tests.integration.registry.registry_parts import Sample
 
 LEARN_TIMEOUT_S = 20
@@ -28,7 +27,7 @@ LEARN_TIMEOUT_S = 20
 @pytest.fixture
 async def foreign() -> AsyncIterator[TestServer]:
     """A registry that has never heard of us, and whose ids are its own."""
-    server = TestServer(registry_app(EmbeddedRegistry(Lock())))
+    server = TestServer(ForeignRegistry().app())
     async with server:
         yield server
 
