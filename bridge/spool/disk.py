@@ -41,11 +41,14 @@ class Disk:
     """The local file system; everything may raise `OSError`."""
 
     def make_directory(self, directory: Path) -> None:
-        """Make a directory for its owner only, and those above it, unless it is there."""
+        """Make a directory for its owner only, and those above it, durably, unless it is there."""
+        missing = [each for each in (directory, *directory.parents) if not each.exists()]
         try:
             directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         except FileExistsError as exc:  # a file has the name
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from exc
+        for each in missing:
+            self.sync_directory(each.parent)
 
     def lock(self, directory: Path) -> int:
         """Return a handle that keeps every other process out until it is closed; fails at once when one has it.

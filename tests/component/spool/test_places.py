@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from bridge.spool.disk import Disk
 from tests.spooling import NAMESPACE, NOBODY, as_somebody, make_spool, open_spool, ordinals, segments
 
 HANG_S = 60.0
@@ -121,3 +122,18 @@ def test_on_a_real_read_only_disk_what_it_holds_is_delivered(tmp_path: Path) -> 
     seen = play("read_only", tmp_path)
 
     assert seen == {"code": "read_only", "found": [1, 2, 3], "head": [1, 2, 3], "code_afterwards": ""}
+
+
+def test_a_new_directory_is_durable_with_all_above_it(tmp_path: Path) -> None:
+    """After a power cut, what was answered 202 would be gone with the directory."""
+    synced: list[Path] = []
+
+    class Noting(Disk):
+        def sync_directory(self, directory: Path) -> None:
+            synced.append(directory)
+            super().sync_directory(directory)
+
+    for _ in range(2):
+        Noting().make_directory(tmp_path / "a" / "b")
+
+    assert synced == [tmp_path / "a", tmp_path]
