@@ -222,27 +222,36 @@ async def test_the_status_of_each_entry_is_judged(token_file: Path, status: str,
     assert caught.value.code == code
 
 
-async def test_what_others_say_stays_through_a_conflict_and_every_later_write(desk: Desk) -> None:
+@pytest.mark.parametrize("bundle", ["true", "false"])
+async def test_what_others_write_between_our_look_and_our_write_stays_as_does_all_that_is_theirs(
+    peer: Peer, token_file: Path, bundle: str
+) -> None:
     order = an_order("draft", note=[{"id": "drx", "text": "ours"}])
-    await desk.write(order)
-    found = await desk.get(order)
-    theirs = {
-        "identifier": [*found["identifier"], THEIRS],
-        "note": [{"text": "theirs"}, *found["note"]],
-        "reasonCode": [{"text": "hypertension"}],
-        "status": "completed",
-    }
-    await desk.peer.put({**found, **theirs})
+    async with a_late(peer.url) as late, a_writer(late.url, token_file, ids=peer.ids, bundle=bundle) as writer:
+        desk = Desk(peer, writer)
+        await desk.write(order)
+        found = await desk.get(order)
+        theirs = {
+            "identifier": [*found["identifier"], THEIRS],
+            "note": [{"text": "theirs"}, *found["note"]],
+            "reasonCode": [{"text": "hypertension"}],
+            "status": "completed",
+        }
+        late.hold()
+        ours = an_order("active", id=order.id, note=[{"id": "drx", "text": "new"}])
+        writing = asyncio.create_task(desk.write(ours))
+        await late.holding.wait()
+        await desk.peer.put({**found, **theirs})
+        await late.release()
+        await writing
+        await desk.write(an_order("on-hold", id=order.id))
 
-    await desk.write(an_order("active", id=order.id, note=[{"id": "drx", "text": "new"}]))
-    await desk.write(an_order("on-hold", id=order.id))
-
     found = await desk.get(order)
-    assert found["status"] == "on-hold"
+    assert (found["status"], version(found)) == ("on-hold", "4")
     assert found["reasonCode"] == [{"text": "hypertension"}]
     assert found["note"] == [{"text": "theirs"}]
     assert THEIRS in found["identifier"]
-    assert len(found["identifier"]) == 2 + (desk.peer.ids == "server")
+    assert len(found["identifier"]) == 2 + (peer.ids == "server")
 
 
 async def test_an_element_that_is_ours_goes_when_we_say_it_no_more(desk: Desk) -> None:

@@ -29,7 +29,6 @@ from tests.topic_filler import Lives
 
 NAME = "fhir"
 GROUPS = 3
-TIMEOUT_S = "5"
 
 
 class Peer(Protocol):
@@ -37,9 +36,11 @@ class Peer(Protocol):
 
     Attributes:
         chooses_ids: It takes none of a client.
+        timeout_s: How long its clients wait.
     """
 
     chooses_ids: bool
+    timeout_s: str
 
     @property
     def url(self) -> str:
@@ -59,16 +60,16 @@ class Peer(Protocol):
 
 
 class RealServer:
-    """HAPI FHIR, which validates what it is sent and chooses all ids."""
+    """HAPI FHIR, which chooses all ids."""
 
-    chooses_ids = True
+    chooses_ids, timeout_s = True, "15"
 
     def __init__(self, directory: Path) -> None:
-        self._hapi = HapiServer(directory, kept=True, does=("server-ids", "validate"))
+        self._hapi = HapiServer(directory, kept=True, does=("server-ids",))
         self.url = self._hapi.url
 
     def __enter__(self) -> Self:
-        """Be ready for requests that take no longer than they may."""
+        """Be there."""
         self.open()
         return self
 
@@ -79,7 +80,6 @@ class RealServer:
     def open(self) -> None:
         """Be there again."""
         self._hapi.start()
-        self._hapi.call("POST", "Task", {"resourceType": "Task", "status": "draft", "intent": "order"})
 
     def close(self) -> None:
         """Go away, amid whatever it does."""
@@ -101,7 +101,7 @@ class RealServer:
 class Server:
     """The fake FHIR server in a thread of its own, which may be away; what it keeps stays."""
 
-    chooses_ids = False
+    chooses_ids, timeout_s = False, "5"
 
     def __init__(self) -> None:
         self._port = free_port()
@@ -185,7 +185,7 @@ def writing(ground: Ground, lives: Lives, server: Peer, **more: str) -> Iterator
         "FHIR__ALLOW_HTTP": "true",
         "FHIR__IDENTIFIER_BASE": base,
         "FHIR__MRN_SYSTEM": f"{base}mrn",
-        "FHIR__TIMEOUT_S": TIMEOUT_S,
+        "FHIR__TIMEOUT_S": server.timeout_s,
         **more,
     }
     subject = Subject(NAME, f"{NAME}.{instance}", settings, {}, (), _check(server, base))

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.kafka
 
 # Of one group; each is a transaction of the server.
 RECORDS = 90
-# The client has given up after `TIMEOUT_S`, and written again within its first pauses.
+# The client has given up after 5 s, and written again within its first pauses.
 LATE_S = 9.0
 
 
