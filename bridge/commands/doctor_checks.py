@@ -13,8 +13,6 @@ from bridge.errors import BridgeError, ConfigError
 from bridge.ingress.proof import HmacKey, KeySlot, PublicKey, SharedSecret
 from bridge.ingress.secrets import load
 from bridge.kafka.routing import RoutingTable
-from bridge.registry.client import RegistryUnavailableError, open_client, read_credentials
-from bridge.registry.ids import IdsMissingError, newest, resolve_ids, wanted, wrong_ids
 from bridge.registry.loader import bundled
 from bridge.runtime.findings import Finding
 from bridge.settings import Registry, Settings
@@ -77,6 +75,10 @@ def _day(unix_s: float) -> str:
 
 async def check_registry(registry: Registry, *, routes: RoutingTable) -> AsyncIterator[Finding]:
     """Compare the registry's ids with our schemas; without a URL, see that the bundled lock can be read."""
+    # With aiohttp 0.1 s of every command that looks at a source.
+    from bridge.registry.client import RegistryUnavailableError, open_client, read_credentials  # noqa: PLC0415
+    from bridge.registry.ids import IdsMissingError, newest, resolve_ids, wanted, wrong_ids  # noqa: PLC0415
+
     try:
         lock = bundled()
     except ConfigError as exc:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import click
 
-from bridge.app import STOP_MARGIN_S, open_ingress
 from bridge.runtime.findings import refuse
 from bridge.runtime.log_ids import current_id_key
 from bridge.runtime.process import run_service
 from bridge.settings import load_settings
-from bridge.start_checks import check_start
 
 # A delivery leaves no cycles behind, yet at Python's 700 new objects its garbage was looked for every few deliveries:
 # 4 % of the CPU.
@@ -19,6 +17,9 @@ GC_THRESHOLD = 10_000
 @click.command()
 def serve() -> int:
     """Run the ingress until SIGTERM or SIGINT, configured by BRIDGE_… variables and BRIDGE_CONFIG."""
+    from bridge.app import STOP_MARGIN_S, open_ingress  # noqa: PLC0415 - half of the CPU of `--help`
+    from bridge.start_checks import check_start  # noqa: PLC0415 - as above
+
     settings = load_settings()
     refuse(check_start(settings))
     return run_service(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import orjson
@@ -14,7 +15,6 @@ from prometheus_client import CollectorRegistry
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from bridge.app import Durability, open_durability
 from bridge.commands.spool_options import path_options, paths_of
 from bridge.errors import ConfigError
 from bridge.ingress.profiles.lookup import find_profile
@@ -25,13 +25,15 @@ from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.findings import refuse
 from bridge.runtime.lifecycle import run_workers, stop_on_signals, unless
 from bridge.runtime.logging import log_errors_to_stderr
-from bridge.runtime.metrics import IngressMetrics
 from bridge.runtime.process import INTERRUPTED, FloatRange
 from bridge.settings import PREFIX, Settings, load_settings
 from bridge.spool.disk import Disk, is_locked
 from bridge.spool.recovery import segment_numbers
 from bridge.spool.set_aside import names_of
 from bridge.spool.store import Spool
+
+if TYPE_CHECKING:
+    from bridge.app import Durability
 
 LOOK_S = 0.1
 LOCKED = "locked"
@@ -142,6 +144,9 @@ def drain(
 
 
 async def _drain(settings: Settings, *, patience_s: float, show: Callable[[int, int], None]) -> tuple[Outcome, bool]:
+    from bridge.app import open_durability  # noqa: PLC0415 - half of the CPU of `--help`
+    from bridge.runtime.metrics import IngressMetrics  # noqa: PLC0415 - as above
+
     metrics = IngressMetrics(CollectorRegistry())
     # Nothing is mapped here, so no profile is built: the files that its options name need not be there.
     windows_s = {

@@ -24,11 +24,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 from uuid import UUID
 
-import aiohttp
 from yarl import URL
 
 from bridge.errors import BridgeError, ConfigError
@@ -36,6 +35,10 @@ from bridge.registry.documents import DamagedFileError, read_document, write_doc
 from bridge.registry.schemas import Schema, meaning
 from bridge.runtime.backoff import Spread, backoff_s
 from bridge.runtime.hosts import is_host
+
+# aiohttp takes 0.1 s to import, and most commands never ask a registry.
+if TYPE_CHECKING:
+    import aiohttp
 
 CONTENT_TYPE: Final = "application/vnd.schemaregistry.v1+json"
 # For one try. A registry answers from memory in milliseconds; longer means it is in trouble.
@@ -167,7 +170,7 @@ class RegistryClient:
         if pair:
             self._headers["Authorization"] = f"Basic {base64.b64encode(':'.join(pair).encode()).decode()}"
         self._cache = cache_dir and cache_dir / hashlib.sha256(self.url.encode()).hexdigest()[:16]
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._timeout_s = timeout_s
         self._sleep = sleep
         self._spread = spread
         self._known: dict[int | UUID, Fetched] = {}
@@ -287,15 +290,19 @@ class RegistryClient:
         raise RegistryUnavailableError(self.url, f"no answer in {TRIES} tries; is it up, and is the URL right?")
 
     async def _try(self, method: str, path: str, body: Mapping[str, Any] | None) -> _Reply | None:
+        import aiohttp  # noqa: PLC0415 - as above
+
         headers = self._headers if body is None else {**self._headers, "Content-Type": CONTENT_TYPE}
         try:
-            async with self._session.request(
-                method,
-                URL(f"{self.url}/{path}", encoded=True),
-                data=None if body is None else json.dumps(body),
-                headers=headers,
-                timeout=self._timeout,
-            ) as response:
+            async with (
+                asyncio.timeout(self._timeout_s),
+                self._session.request(
+                    method,
+                    URL(f"{self.url}/{path}", encoded=True),
+                    data=None if body is None else json.dumps(body),
+                    headers=headers,
+                ) as response,
+            ):
                 text = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError):
             return None
@@ -312,6 +319,8 @@ async def open_client(
     url: str, *, credentials: tuple[str, str] | None = None, cache_dir: Path | None = None
 ) -> AsyncIterator[RegistryClient]:
     """Open a client of the registry at `url`; `cache_dir` keeps fetched schemas over a restart."""
+    import aiohttp  # noqa: PLC0415 - as above
+
     async with aiohttp.ClientSession() as session:
         client = RegistryClient(session, url, credentials=credentials, cache_dir=cache_dir)
         try:

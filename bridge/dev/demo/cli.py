@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,7 +16,6 @@ import click
 
 from bridge.dev.cli import TEND_PERIOD_S, Signals, Stopped
 from bridge.dev.demo.screen import Screen
-from bridge.dev.demo.tour import SOURCE, tour
 from bridge.dev.stack import Options, Stack, open_stack
 from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import INTERRUPTED
@@ -35,6 +35,8 @@ def demo(*, data_dir: Path | None, keep: bool) -> int:
     refused and nothing lost. Each hop is read back and compared: exit 1 if anything is not as it should be. On a
     terminal, or with --keep, everything stays up until Ctrl-C.
     """
+    from bridge.dev.demo.tour import SOURCE, tour  # noqa: PLC0415 - with pyarrow and asyncpg half of the CPU of `--help`
+
     signals, screen, finished = Signals(), Screen(), False
     # One in the outage would be in the spool, too, and be counted with the events of the story.
     os.environ["BRIDGE_HEARTBEAT__ENABLED"] = "false"
@@ -60,7 +62,7 @@ def demo(*, data_dir: Path | None, keep: bool) -> int:
             screen.close()
             finished = True
             if keep or sys.stdin.isatty():
-                _invite(stack, screen, key=key, kept=data_dir)
+                _invite(stack, screen, stack.endpoints["sources"][SOURCE], key=key, kept=data_dir)
                 while signals.came is None:
                     stack.tend()
                     time.sleep(TEND_PERIOD_S)
@@ -73,11 +75,11 @@ def demo(*, data_dir: Path | None, keep: bool) -> int:
     return INTERRUPTED if signals.came is signal.SIGINT or not finished else 0
 
 
-def _invite(stack: Stack, screen: Screen, *, key: str, kept: Path | None) -> None:
+def _invite(stack: Stack, screen: Screen, source: Mapping[str, str], *, key: str, kept: Path | None) -> None:
     """Say where everything is, and what to try."""
     endpoints, programs = stack.endpoints, shlex.quote(os.path.relpath(Path(sys.executable).parent))
     bridge, consumer = f"{programs}/drx-bridge", f"{programs}/drx-consumer"
-    servers, source = endpoints["bootstrap_servers"], endpoints["sources"][SOURCE]
+    servers = endpoints["bootstrap_servers"]
     url = f"{endpoints['ingress']}{source['path']}"
     lake = f"{endpoints['lake']}/events/**/*.parquet"
     tail = f"{bridge} tail --bootstrap-servers {servers}"
