@@ -11,7 +11,7 @@ from bridge.runtime.process import LazyGroup, run_command_line
 COMMANDS = {
     "serve": ("bridge.commands.serve:serve", "Run the ingress."),
     "dev": ("bridge.dev.cli:dev", "Run the whole system on this machine."),
-    "demo": ("bridge.dev.demo.cli:demo", "Watch one prescription go all the way."),
+    "demo": ("bridge.dev.demo:demo", "Watch one prescription go all the way."),
     "simulate": ("bridge.dev.simulate:simulate", "Sign and push deliveries as DRx does."),
     "verify": ("bridge.commands.verify:verify", "Would this delivery be accepted, and if not why."),
     "sign": ("bridge.dev.sign:sign", "Print the headers that prove a body."),

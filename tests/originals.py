@@ -15,13 +15,13 @@ import orjson
 from bridge.avro.codec import Codec
 from bridge.avro.encoder import varint
 from bridge.avro.schema_ids import RECORDS
-from bridge.dev.story import EPOCH, PLOTS, Life, a_cast, account_news
 from bridge.event import Delivery, Event
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped
 from bridge.kafka.record import Record, _milliseconds, _rfc3339, event_record
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
 from bridge.registry.loader import bundled
+from tests.story import EPOCH, PLOTS, Life, a_cast, account_news
 
 SOURCE = "drx"
 # In equal parts of the seven plots about a prescription.

@@ -17,11 +17,11 @@ from typing import cast
 
 from confluent_kafka import Producer
 
-from bridge.dev.story import EPOCH
 from bridge.event import Event
 from bridge.kafka.record import Record
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, partition
 from tests.originals import ORIGINALS, Told, copy, decoded, originals
+from tests.story import EPOCH
 
 PARTITIONS = 12
 # Prescriptions told at one time: a batch of one partition (200 records) holds few events of the same one, as in a real

@@ -27,8 +27,7 @@ from bridge.dev.sign import id_of
 from bridge.dev.signing import Sign
 from bridge.dev.simulator import Answer, RetryPolicy, Sender, play, webhook_url
 from bridge.dev.sources import SOURCES
-from bridge.dev.story import Environment, Outgoing, deliveries
-from bridge.dev.vendor_stories import vendor_deliveries
+from bridge.dev.story import Environment, Outgoing, deliveries, new_id
 from bridge.errors import ConfigError
 from bridge.runtime.process import INTERRUPTED, FloatRange
 
@@ -147,7 +146,7 @@ def simulate(
     if types and source != "drx":
         msg = f"--type: {source} sends no such types"
         raise ConfigError(msg)
-    generated = deliveries(seed, environment=environment) if source == "drx" else vendor_deliveries(source, seed)
+    generated = deliveries(seed, source=source, environment=environment)
     if types:
         generated = (each for each in generated if orjson.loads(each.body)["type"] in types)
         count = count or len(types)
@@ -326,7 +325,7 @@ def _repeat(outgoings: Iterable[Outgoing], *, rng: random.Random, probability: f
 
 
 def _outgoing(body: bytes, *, rng: random.Random) -> Outgoing:
-    return Outgoing(id_of(body) or f"msg_{rng.getrandbits(128):032x}", body)
+    return Outgoing(id_of(body) or new_id(rng), body)
 
 
 def _read(path: Path) -> bytes:

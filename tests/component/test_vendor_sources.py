@@ -10,7 +10,7 @@ import pytest
 
 from bridge.dev.simulator import Answer, RetryPolicy, Sender, play
 from bridge.dev.sources import SOURCES
-from bridge.dev.vendor_stories import VENDORS, vendor_deliveries
+from bridge.dev.story import deliveries
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.proof import FixedSecrets, KeySlot
 from bridge.ingress.routes import Source
@@ -20,7 +20,7 @@ from tests.component.test_ingress import running
 COUNT = 40
 
 
-@pytest.mark.parametrize("name", VENDORS)
+@pytest.mark.parametrize("name", SOURCES)
 async def test_a_vendor_is_answered_and_its_events_are_published(name: str, tmp_path: Path) -> None:
     vendor, file = SOURCES[name], tmp_path / "current"
     file.write_text(vendor.new_secret())
@@ -40,7 +40,7 @@ async def test_a_vendor_is_answered_and_its_events_are_published(name: str, tmp_
             rng=random.Random(1),  # noqa: S311 - jitter
             content_type=vendor.content_type,
         )
-        stories = itertools.islice(vendor_deliveries(name, seed=7), COUNT)
+        stories = itertools.islice(deliveries(source=name, seed=7), COUNT)
         await play(sender, stories, rate=None, concurrency=1, on_answer=answers.append)
         published = list(ingress.publisher.published)
 

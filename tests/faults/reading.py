@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import uuid4
 
-from bridge.dev.oracle import COLUMNS, expected_state
 from tests.faults.pausing_read_model import NAME
 from tests.faults.scene import PARTITIONS, SESSION_S, Ground, Scene, Subject, scene_of
 from tests.installed import install
+from tests.oracle.states import COLUMNS, expected_state
 from tests.topic_filler import Lives
 
 # Small, so that there are many transactions to be killed in.

@@ -17,7 +17,6 @@ import aiohttp
 import orjson
 import pytest
 
-from bridge.dev.oracle import COLUMNS, expected_state
 from tests.builders import SAMPLES
 from tests.cluster import Cluster, Topics
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer
@@ -25,6 +24,7 @@ from tests.integration.ingress_process import IngressProcess, deliver
 from tests.integration.service_process import HANG_S, until
 from tests.oracle.histories import arrivals, history
 from tests.oracle.pen import Body
+from tests.oracle.states import COLUMNS, expected_state
 from tests.postgres import execute, fresh_database
 
 pytestmark = pytest.mark.kafka

@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from bridge.dev import oracle
+from tests.oracle import states as oracle
 from tests.oracle.pen import Body, Pen
 
 MESSAGES = (None, "", "m1", "m2", "4711", "M1")

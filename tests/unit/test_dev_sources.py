@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bridge.dev.sources import SOURCES
-from bridge.dev.vendor_stories import VENDORS, vendor_deliveries
+from bridge.dev.story import deliveries
 from bridge.errors import ConfigError, DeliveryRefusedError
 from bridge.event import ParkReason
 from bridge.ingress.profiles.lookup import SHIPPED, load_profile, open_profiles
@@ -91,11 +91,11 @@ def test_its_sources_start_together() -> None:
     assert open_profiles(SOURCES).keys() == SOURCES.keys()
 
 
-@pytest.mark.parametrize("name", VENDORS)
+@pytest.mark.parametrize("name", SOURCES)
 def test_a_vendor_s_story_becomes_events(name: str) -> None:
     source = SOURCES[name]
     profile = load_profile(source.profile, source.options)
-    sent = list(itertools.islice(vendor_deliveries(name, seed=7), 120))
+    sent = list(itertools.islice(deliveries(source=name, seed=7), 120))
 
     outcomes = [push(profile, outgoing.body) for outgoing in sent]
 
@@ -105,7 +105,7 @@ def test_a_vendor_s_story_becomes_events(name: str) -> None:
         assert_writable(event)
     assert len({event.type for event in events}) > 1
     assert len({event.key for event in events}) > 5
-    again = itertools.islice(vendor_deliveries(name, seed=7), 120)
+    again = itertools.islice(deliveries(source=name, seed=7), 120)
     assert [outgoing.body for outgoing in again] == [outgoing.body for outgoing in sent]
 
 

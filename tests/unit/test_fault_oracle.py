@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from bridge.dev.oracle import expected_state
 from tests.builders import a_body
 from tests.faults.ingress.ledger import Attempt, Delivery, Ledger
 from tests.faults.ingress.oracle import Effects, judge_effects, judge_log
 from tests.faults.ingress.subject import Logged
+from tests.oracle.states import expected_state
 
 PLACE, PARKED = ("events", 0), ("unrecognized", 0)
 

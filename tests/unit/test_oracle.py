@@ -14,11 +14,11 @@ import orjson
 import pytest
 from hypothesis import given
 
-from bridge.dev import oracle
-from bridge.dev.oracle import cancels, expected_state, facts_of, fills, lines, messages, parcels, requests
 from bridge.ingress.profiles.profile import Mapped
 from tests.builders import SAMPLES
+from tests.oracle import states as oracle
 from tests.oracle.histories import History, history, journeys
+from tests.oracle.states import cancels, expected_state, facts_of, fills, lines, messages, parcels, requests
 from tests.oracle.telling import STARTS_AT, bodies, failed, fill, processed, sent
 from tests.unit.profile_documents import RECEIVED_AT, map_body
 

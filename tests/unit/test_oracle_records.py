@@ -10,7 +10,6 @@ import pytest
 
 from bridge.avro.codec import Codec
 from bridge.contract.native import native_json
-from bridge.dev.oracle import body_differences, record_differences
 from bridge.dev.story import deliveries
 from bridge.event import Delivery
 from bridge.ingress.json_body import parse
@@ -18,6 +17,7 @@ from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped
 from bridge.registry.loader import bundled
 from tests.builders import a_delivery
+from tests.oracle.states import body_differences, record_differences
 
 Sent = dict[str, Any]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from bridge.dev import oracle
-from bridge.dev.oracle import expected_state
+from tests.oracle import states as oracle
+from tests.oracle.states import expected_state
 from tests.oracle.telling import (
     News,
     bodies,

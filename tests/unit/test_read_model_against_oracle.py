@@ -10,7 +10,6 @@ import orjson
 import pytest
 from hypothesis import given
 
-from bridge.dev.oracle import COLUMNS, expected_state
 from bridge.event import Event
 from bridge.ingress.profiles.profile import Mapped
 from consumers.lifecycle.facts import blank
@@ -19,6 +18,7 @@ from consumers.lifecycle.roll_up import roll_up
 from consumers.read_model.summary import note_summary
 from tests.oracle.histories import History, arrivals, history, journeys
 from tests.oracle.pen import Body
+from tests.oracle.states import COLUMNS, expected_state
 from tests.unit.profile_documents import map_body
 
 SEEDS_AT_ONCE = 100

@@ -19,11 +19,11 @@ from confluent_kafka import OFFSET_END, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from bridge.dev.files import write_text
-from bridge.dev.story import EPOCH, HOUR, Life, a_cast, cancelled
 from tests.faults.alerts.site import EVENTS, Site, an_event
 from tests.integration.consumer_process import drx_consumer
 from tests.integration.service_process import until
 from tests.kafka import limit_messages
+from tests.story import EPOCH, HOUR, Life, a_cast, cancelled
 
 # Brokers' default for the largest batch.
 BATCH_MAX_BYTES = 1_048_588

@@ -16,9 +16,9 @@ from typing import Any
 
 import orjson
 
-from bridge.dev.oracle import expected_state
 from tests.faults.ingress.ledger import HOSTILE, Attempt, Kind
 from tests.faults.ingress.subject import Logged
+from tests.oracle.states import expected_state
 
 # What a sender of genuine deliveries may be answered, and an intruder.
 _ANSWERS = {0, 200, 202, 503}

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from bridge.dev.oracle import COLUMNS
 from tests.faults.ingress.oracle import Effects
 from tests.faults.ingress.subject import Logged
 from tests.integration.consumer_process import ConsumerProcess
 from tests.integration.service_process import HANG_S
+from tests.oracle.states import COLUMNS
 from tests.postgres import execute, fresh_database
 
 NAME = "read_model"

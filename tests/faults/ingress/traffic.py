@@ -11,8 +11,8 @@ from typing import Any
 
 import orjson
 
-from bridge.dev.story import EPOCH, PLOTS, Body, Cast, Life, a_cast, account_news, token
 from tests.faults.ingress.ledger import Delivery
+from tests.story import EPOCH, PLOTS, Body, Cast, Life, a_cast, account_news, token
 
 _PLOTS = [plot for plot in PLOTS if plot is not account_news]
 # Fields of a patient whose text nobody parses.

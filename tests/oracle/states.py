@@ -1,14 +1,13 @@
 """What must come out of the events that were sent: the value of each record, and the state of each prescription.
 
 Slow, plain, and written from docs/contract.md alone. It shares no code with the profiles, the codec and the read model,
-which the demo and the fault tests judge by it, and keeps nothing between two calls: for a state, every fact is read,
+which the fault tests judge by it, and keeps nothing between two calls: for a state, every fact is read,
 put in order and looked at again. Each rule stands under the sentence of the contract (§6; of §3 what orders facts) that
 it obeys.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -375,29 +374,6 @@ def record_differences(sent: Mapping[str, Any], value: Mapping[str, Any]) -> lis
 def body_differences(sent: Mapping[str, Any], body: Mapping[str, Any]) -> list[str]:
     """Return the path of each member that a body of the contract says otherwise than the one that was sent."""
     return list(_fields(_plain(sent), _plain(body), path=""))
-
-
-def header_differences(event: Mapping[str, Any], body: bytes, headers: Mapping[str, str], *, source: str) -> list[str]:
-    """Name the headers that say something else than the contract does of an event about a prescription.
-
-    Args:
-        event: As it was sent.
-        body: Its bytes.
-        headers: Of the record, as text.
-        source: Name under which the ingress knows the sender.
-    """
-    expected = {
-        "ce_specversion": "1.0",
-        "ce_id": event["id"],
-        "ce_type": event["type"],
-        "ce_source": source,
-        "ce_subject": event["data"]["prescription_id"],
-        "drx_schema": "drx.v1." + "".join(map(str.capitalize, re.split("[._]", event["type"]))),
-        "drx_body_sha256": hashlib.sha256(body).hexdigest(),
-    }
-    found = [name for name, value in expected.items() if headers.get(name) != value]
-    same_time = _same(headers.get("ce_time", ""), _instant(event["timestamp"]))
-    return found if same_time else [*found, "ce_time"]
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,439 @@
+"""The tour of `drx-bridge demo`: follow one prescription through a real stack, hop by hop, and check each hop.
+
+Every hop is read back by something other than what wrote it. A difference makes the exit code 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+import asyncpg  # noqa: TID251 - read apart from the door that the consumers write through
+import orjson
+from aiokafka import AIOKafkaProducer  # noqa: TID251 - writes what our own producer never would
+from pyarrow import dataset  # noqa: TID251 - reads the lake as anybody would
+from rich.console import Console
+from rich.text import Text
+
+from bridge.avro.event_decoder import EventDecoder, open_decoder
+from bridge.commands.tail_format import printable
+from bridge.dev.services import PARTITIONS, run_program
+from bridge.dev.signing import standard_headers
+from bridge.dev.simulator import Answer, RetryPolicy, Sender
+from bridge.dev.sources import SOURCES
+from bridge.dev.stack import TOPICS, Stack
+from bridge.dev.story import Outgoing, tell
+from bridge.errors import DecodeError
+from bridge.kafka.connection import Connection
+from bridge.kafka.reader import open_reader
+from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, partition
+from bridge.settings import Registry
+
+# The first story of `stories/drx.ndjson`: what each event says to people, and the word that the read model then shows.
+STORY = (
+    ("A draft waits in the prescriber's queue.", "draft"),
+    ("Signed; the order has left for the pharmacy.", "sent"),
+    ("The pharmacy's system has confirmed it.", "processed"),
+    ("It stands in the mail-order pharmacy's queue.", "received"),
+    ("Counted, labelled, billed and packed.", "packed"),
+    ("The pharmacist gives it out.", "dispensed"),
+    ("The carrier knows of a parcel.", "dispensed"),
+    ("The parcel is on its way.", "dispensed"),
+    ("The parcel is at the patient's door.", "delivered"),
+)
+# What another team's program might write by mistake: JSON, where Avro belongs.
+POISON = b'{"type": "prescription.processed", "note": "where is the schema?"}'
+REASON = "JSON from another team"
+# Texts in JSON. Shorter ones, such as an initial, could stand in sealed bytes by chance.
+MARKERS = re.compile(rb':"([^"\\]{5,})"')
+CUT_BYTES = 40
+VALUE_MAX = 100
+# An event is in its row a tenth of a second after its answer, and the spool is empty within seconds of Kafka's return;
+# the last resort on a machine that is busy with other things.
+WAIT_S = 60.0
+POLL_S = 0.05
+
+ROW = "select events, display from read_model.prescription where prescription_id = $1"
+HISTORY = """
+select event_id, e.topic || '/' || e.partition || '@' || e."offset" as place
+from read_model.timeline t join read_model.event e using (source, event_id)
+where t.prescription_id = $1 order by t.counts_from, t.sequence, event_id, source
+"""
+# Rows of the history are written once: by number of the transaction, and in it by place, is the order of the writing.
+APPLIED = "select event_id from read_model.event where prescription_id = $1 order by xmin::text::bigint, ctid"
+# A record that is no event has an empty id.
+PARKED = """
+select e.event_id, e.class
+from drx_consumer.parked_key k left join drx_consumer.parked_event e using (grp, topic, part, key)
+where k.grp = 'read_model' and k.key = $1 order by e."offset"
+"""
+AUDIT = "select verb, reason from drx_consumer.audit where grp = 'read_model' and key = $1 order by number"
+
+Event = dict[str, Any]
+Rows = list[tuple[Any, ...]]
+
+
+class Screen:
+    """Prints the story and its checks, and collects the differences."""
+
+    def __init__(self) -> None:
+        self._console = Console(soft_wrap=True, highlight=False)
+        self.checked = 0
+        self.differences: list[str] = []
+
+    def chapter(self, title: str, text: str) -> None:
+        """Begin a part of the story."""
+        self._console.print(Text.assemble("\n", (title, "bold cyan"), "\n", text))
+
+    def line(self, text: str, style: str = "dim") -> None:
+        """Print a detail."""
+        self._console.print(Text(f"     {text}", style))
+
+    def hop(self, number: int, text: str) -> None:
+        """Announce the next station of a delivery."""
+        self._console.print(Text(f"  {number}  {text}", "bold"))
+
+    def pairs(self, values: Mapping[str, object]) -> None:
+        """Print names and values, cut to a line each."""
+        for name, value in values.items():
+            self.line(f"{name:<18} {printable(str(value))[:VALUE_MAX]}")
+
+    def check(self, text: str, found: object, expected: object) -> None:
+        """Mark that `found` is as `expected`, or print the difference."""
+        self.checked += 1
+        fine = found == expected
+        self._console.print(Text(f"     {'✓' if fine else '✗'} {text}", "green" if fine else "bold red"))
+        if not fine:
+            self.differences.append(f"{text}: found {found!r}, expected {expected!r}")
+            self.line(self.differences[-1], "red")
+
+    def close(self) -> None:
+        """Sum up the checks."""
+        number = len(self.differences)
+        self.chapter(f"{self.checked} checks, {f'{number} differences' if number else 'no difference'}", "")
+
+
+class Found(NamedTuple):
+    """A record; the name of its Avro record and its value are empty if it cannot be decoded."""
+
+    place: str
+    topic: str
+    key: str
+    headers: Mapping[str, str]
+    payload: bytes
+    record: str
+    value: Mapping[str, Any]
+
+
+async def tour(stack: Stack, screen: Screen, *, source: str) -> str:
+    """Play all chapters on a running stack; return the prescription that the first one is about."""
+    endpoint, rng = stack.endpoints["sources"][source], random.Random()  # noqa: S311 - a story, not keys
+    forged_key = secrets.token_bytes(32)
+    async with (
+        aiohttp.ClientSession() as session,
+        open_decoder(Registry()) as decoder,
+        asyncpg.create_pool(stack.endpoints["postgres"], min_size=1, max_size=1) as database,
+    ):
+        url = f"{stack.endpoints['ingress']}{endpoint['path']}"
+        signs = (
+            SOURCES[source].signer(Path(endpoint["secret_file"])),
+            lambda webhook_id, at, body: standard_headers(webhook_id, at, body, key=forged_key),
+        )
+        drx, forger = (Sender(session=session, url=url, sign=each, policy=RetryPolicy(), rng=rng) for each in signs)
+        return await Tour(stack, screen, decoder, database, session, drx, forger).play(rng)
+
+
+@dataclass
+class Tour:
+    """Plays the chapters, and reads what Kafka, PostgreSQL, spool, receiver and lake hold."""
+
+    stack: Stack
+    screen: Screen
+    decoder: EventDecoder
+    database: Any
+    session: aiohttp.ClientSession
+    drx: Sender
+    forger: Sender
+    wait_s: float = WAIT_S
+
+    async def play(self, rng: random.Random) -> str:
+        """Play all chapters in order; return the prescription that the first one is about."""
+        events = a_life(rng)
+        await self._life(events)
+        await self._strangers(events[0], rng)
+        await self._downstream(events)
+        sick = a_life(rng)
+        place = partition_of(sick)
+        await self._poison(sick, a_life(rng, lambda other: other == place))
+        one = a_life(rng)
+        place = partition_of(one)
+        await self._outage(one, a_life(rng, lambda other: other != place))
+        await self._repeats(one)
+        return key_of(events)
+
+    async def _life(self, events: Sequence[Event]) -> None:
+        screen, key = self.screen, key_of(events)
+        text = f"DRx pushes a signed delivery for each thing that happens to {key}. Here is the first one, hop by hop."
+        screen.chapter("1  The life of one prescription", text)
+        for number, (event, (caption, word)) in enumerate(zip(events, STORY, strict=True), start=1):
+            screen.hop(number, f"{event['type']}: {caption}")
+            answer = await self._accepted(event)
+            if number == 1:
+                screen.pairs(answer.headers)
+            records = await self._records(event["id"])
+            screen.check("it is in Kafka once", len(records), 1)
+            for found in records:
+                digest = hashlib.sha256(orjson.dumps(event)).hexdigest()
+                said = (found.headers.get("ce_type"), found.headers.get("drx_body_sha256"))
+                if number == 1:
+                    screen.pairs({"record": found.place, "Avro": f"{found.record}, {len(found.payload)} bytes"})
+                screen.check("under its prescription's key", (found.topic, found.key), (PRESCRIPTIONS_TOPIC, key))
+                screen.check("its headers name the event and the body's digest", said, (event["type"], digest))
+            await self._comes(f"PostgreSQL shows: {word}", ROW, key, [(number, word)])
+
+    async def _strangers(self, event: Event, rng: random.Random) -> None:
+        """Deliver what somebody else signed, then what was cut off on the way out."""
+        screen = self.screen
+        text = "Somebody who does not know the secret claims that the prescription was cancelled."
+        screen.chapter("2  A forged delivery", text)
+        new = orjson.loads(tell(rng)[0])["id"]
+        answer = await self.forger.deliver(Outgoing(new, orjson.dumps({**event, "id": new})))
+        screen.check("401, with a constant code", words(answer), "401 refused signature_mismatch")
+        screen.check("nothing of it is in any topic", await self._records(new), [])
+        text = "DRx signs a body that was cut off on the way out. It is genuine, so it is kept, byte for byte."
+        screen.chapter("3  A broken delivery", text)
+        body = orjson.dumps({**event, "id": new})[:-CUT_BYTES]
+        answer = await self.drx.deliver(Outgoing(new, body))
+        screen.check("202: DRx need not send it again", words(answer), "202 parked malformed_json")
+        kept = [(each.topic, each.value.get("body")) for each in await self._records(new)]
+        screen.check(f"it is in {UNRECOGNIZED_TOPIC}, byte for byte", kept, [(UNRECOGNIZED_TOPIC, body)])
+
+    async def _downstream(self, events: Sequence[Event]) -> None:
+        screen, key = self.screen, key_of(events)
+        screen.chapter("4  The same life in three systems", "Each consumer has a position of its own in the log.")
+        records = [each for each in await self._records() if (each.topic, each.key) == (PRESCRIPTIONS_TOPIC, key)]
+        wanted: Rows = [(event["id"], each.place) for event, each in zip(events, records, strict=False)]
+        screen.check("Kafka has every event once, in order", ce_ids(records), [event["id"] for event in events])
+        await self._comes("PostgreSQL has each, in order, and its place in the log", HISTORY, key, wanted)
+
+        async def forwarded() -> Rows:
+            async with self.session.get(f"{self.stack.endpoints['receiver']}/received") as answer:
+                received = [each for each in orjson.loads(await answer.read()) if key in each["body"]]
+            return [
+                (each["refused"], place_of(each["headers"], "drx-"), normal(orjson.loads(each["body"])))
+                for each in received
+            ]
+
+        bodies: Rows = [("", place, normal(event)) for event, (_, place) in zip(events, wanted, strict=False)]
+        await self._becomes("the receiver has verified each, and each body says what DRx sent", forwarded, bodies)
+
+        def lake() -> Rows:
+            files = Path(self.stack.endpoints["lake"]) / "events"
+            if not any(files.rglob("*.parquet")):
+                return []
+            found = dataset.dataset(files, format="parquet", partitioning=None)
+            rows = found.to_table(filter=dataset.field("_key") == key).sort_by("_offset").to_pylist()
+            return [(each["event_id"], place_of(each, "_")) for each in rows]
+
+        await self._becomes("the lake has each once, in Parquet", lambda: asyncio.to_thread(lake), wanted)
+
+    async def _poison(self, sick: Sequence[Event], well: Sequence[Event]) -> None:
+        screen, key, other = self.screen, key_of(sick), key_of(well)
+        screen.chapter(
+            "5  A poisoned record",
+            "A program of another team writes to the topic, past the bridge, what nobody can decode.\n"
+            f"It stands under the key of {key}, whose later events must wait for it, and nobody else's.",
+        )
+        for event in sick[:2]:
+            await self._accepted(event)
+        async with AIOKafkaProducer(bootstrap_servers=self.stack.endpoints["bootstrap_servers"]) as producer:
+            place = partition_of(sick)
+            written = await producer.send_and_wait(PRESCRIPTIONS_TOPIC, POISON, key=key.encode(), partition=place)
+        waiting: Rows = [("", "poison")]
+        await self._comes(f"{PRESCRIPTIONS_TOPIC}/{place}@{written.offset} parks its key", PARKED, key, waiting)
+        for number, event in enumerate(sick[2:5], start=1):
+            await self._accepted(event)
+            waiting = [*waiting, (event["id"], "behind")]
+            await self._comes("it waits behind the poison, in order", PARKED, key, waiting)
+            await self._accepted(well[number - 1])
+            word = STORY[number - 1][1]
+            await self._comes(f"{other}, in the same partition, does not wait: {word}", ROW, other, [(number, word)])
+        topic = ("--topic", PRESCRIPTIONS_TOPIC)
+        screen.chapter("6  An operator puts it right", "The poison is given up, and the events behind it are released.")
+        await self._operate("list")
+        await self._operate("skip", key, *topic, "--offset", str(written.offset), "--reason", REASON)
+        await self._operate("retry", key, *topic)
+        await self._comes("all that waited is applied", ROW, key, [(5, "packed")])
+        await self._comes("in the order in which it was sent", APPLIED, key, [(each["id"],) for each in sick[:5]])
+        await self._comes("nothing of it is parked any more", PARKED, key, [])
+        await self._comes("the audit has both decisions", AUDIT, key, [("skip", REASON), ("retry", "")])
+
+    async def _outage(self, *lives: Sequence[Event]) -> None:
+        """Deliver one event of each prescription before Kafka goes away, and four of each meanwhile."""
+        screen = self.screen
+        screen.chapter(
+            "7  Kafka is away",
+            "DRx does not know that, and may never send again what is refused. So nothing is refused:\n"
+            "what Kafka does not take is sealed on this disk, and answered as soon as the disk has confirmed it.",
+        )
+        for events in lives:
+            await self._accepted(events[0])
+        await asyncio.to_thread(self.stack.stop_brokers)
+        screen.hop(1, "Every broker is killed, as a power cut would; the first delivery gives Kafka two seconds")
+        spooled = [events[number] for number in range(1, 5) for events in lives]
+        for event in [*spooled, spooled[0]]:
+            answer = await self.drx.deliver(outgoing(event))
+            screen.check(f"{event['type']}, in {milliseconds(answer)}: spooled", words(answer), "202 spooled")
+        screen.check("the disk has each once, the repeat too", await self._spooled(), len(spooled))
+        files = [each for each in self.stack.directory.spool.rglob("*") if each.is_file()]
+        content = b"".join(each.read_bytes() for each in files)
+        markers = {each for event in spooled for each in MARKERS.findall(orjson.dumps(event["data"]))}
+        text = f"it is sealed: none of {len(markers)} names, numbers and ids in these events stands in any file"
+        screen.check(text, [each for each in markers if each in content], [])
+        await asyncio.to_thread(self.stack.start_brokers)
+        screen.hop(2, "The brokers are back")
+        await self._becomes("the spool is empty", self._spooled, 0)
+        records = await self._records()
+        for events in lives:
+            found = [each for each in records if (each.topic, each.key) == (PRESCRIPTIONS_TOPIC, key_of(events))]
+            text = f"all events of {key_of(events)} are in Kafka, each once, in the order in which they were sent"
+            screen.check(text, ce_ids(found), [each["id"] for each in events[:5]])
+            await self._comes("and in PostgreSQL", ROW, key_of(events), [(5, "packed")])
+
+    async def _repeats(self, events: Sequence[Event]) -> None:
+        """Send again what was taken, then something else under its id, and go on as if nothing had been."""
+        screen = self.screen
+        text = "A sender that has lost an answer sends again. What is durable already is known by its id and its body."
+        screen.chapter("8  The same once more", text)
+        for event, way in zip(events, ("went straight to Kafka", "waited on the disk"), strict=False):
+            answer = await self.drx.deliver(outgoing(event))
+            screen.check(f"{event['type']}, which {way}, is known", words(answer), "200 duplicate")
+        event = events[0]
+        changed = orjson.dumps({**event, "data": {**event["data"], "origin": "renewal"}})
+        answer = await self.drx.deliver(Outgoing(event["id"], changed))
+        screen.check("its id with another body is kept apart", words(answer), "202 parked id_conflict")
+        kept = [each.value.get("body") for each in await self._records(event["id"]) if each.topic == UNRECOGNIZED_TOPIC]
+        screen.check(f"in {UNRECOGNIZED_TOPIC}, byte for byte", kept, [changed])
+        await self._accepted(events[5])
+        await self._comes("PostgreSQL goes on as if nothing had been", ROW, key_of(events), [(6, "dispensed")])
+
+    async def _accepted(self, event: Event) -> Answer:
+        answer = await self.drx.deliver(outgoing(event))
+        text = f"{event['type']}, in {milliseconds(answer)}: accepted, after all in-sync replicas have it"
+        self.screen.check(text, words(answer), "200 accepted")
+        return answer
+
+    async def _comes(self, text: str, query: str, key: str, expected: Rows) -> None:
+        """Check that the rows about a key become these."""
+
+        async def ask() -> Rows:
+            return [tuple(each) for each in await self.database.fetch(query, key)]
+
+        await self._becomes(text, ask, expected)
+
+    async def _becomes(self, text: str, ask: Callable[[], Awaitable[object]], expected: object) -> None:
+        deadline = time.monotonic() + self.wait_s
+        while (found := await ask()) != expected and time.monotonic() < deadline:  # noqa: ASYNC110 - others write it
+            await asyncio.sleep(POLL_S)
+        if found != expected:
+            self.wait_s = 0.0  # after one wait in vain, the other differences are reported at once
+        self.screen.check(text, found, expected)
+
+    async def _records(self, event_id: str = "") -> list[Found]:
+        """Read all topics from their first record to the last; only the records of `event_id` if one is given."""
+        connection = Connection(self.stack.endpoints["bootstrap_servers"])
+        found = []
+        async with open_reader(connection, TOPICS, from_beginning=True) as reader:
+            async for record in reader.until_end():
+                headers = {name: content.decode("utf-8", "replace") for name, content in record.headers}
+                if event_id not in {"", headers.get("ce_id")}:
+                    continue
+                try:
+                    decoded = await self.decoder.inspect(record)
+                    name, value = decoded.record, decoded.value
+                except DecodeError:
+                    name, value = "", {}
+                place, key = f"{record.topic}/{record.partition}@{record.offset}", (record.key or b"").decode()
+                found.append(Found(place, record.topic, key, headers, record.value or b"", name, value))
+        return found
+
+    async def _spooled(self) -> int:
+        """Return how many events are on the disk and not yet in Kafka, as an operator counts them."""
+        return int(orjson.loads(await self._run("drx-bridge", "spool", "status", "--json"))["events"])
+
+    async def _operate(self, verb: str, *arguments: str) -> None:
+        """Run a verb of `drx-consumer parked`, and show it."""
+        text = await self._run("drx-consumer", "parked", verb, "read_model", *arguments)
+        for line in text.splitlines():
+            self.screen.line(line, "cyan")
+
+    async def _run(self, program: str, *arguments: str) -> str:
+        output = await asyncio.to_thread(run_program, program, *arguments, settings=self.stack.settings)
+        if output.code:
+            self.screen.check(output.command, output.text, "")
+        return output.text
+
+
+def a_life(rng: random.Random, fits: Callable[[int], bool] = lambda _partition: True) -> list[Event]:
+    """Return the events of a prescription whose partition fits."""
+    while True:
+        events = [orjson.loads(body) for body in tell(rng)]
+        if fits(partition_of(events)):
+            return events
+
+
+def partition_of(events: Sequence[Event]) -> int:
+    """Return where the events of a prescription belong."""
+    return partition(key_of(events).encode(), PARTITIONS)
+
+
+def key_of(events: Sequence[Event]) -> str:
+    """Return the prescription that events are about."""
+    return str(events[0]["data"]["prescription_id"])
+
+
+def ce_ids(records: Sequence[Found]) -> list[str | None]:
+    """Return the ids of the events in records."""
+    return [each.headers.get("ce_id") for each in records]
+
+
+def place_of(values: Mapping[str, Any], prefix: str) -> str:
+    """Return the place in the log that headers or a row name."""
+    return f"{values[f'{prefix}topic']}/{values[f'{prefix}partition']}@{values[f'{prefix}offset']}"
+
+
+def outgoing(event: Event) -> Outgoing:
+    """Return the delivery of an event."""
+    return Outgoing(event["id"], orjson.dumps(event))
+
+
+def words(answer: Answer) -> str:
+    """Return how a delivery was answered."""
+    reply = answer.reply
+    return " ".join(filter(None, (str(reply.status or "no answer"), reply.outcome, reply.reason)))
+
+
+def milliseconds(answer: Answer) -> str:
+    """Return how fast a delivery was answered."""
+    return f"{answer.reply.latency_s * 1000:.1f} ms"
+
+
+def normal(value: Any) -> Any:
+    """Return a body without what says nothing: members that are empty, and zeros at the end of fractions."""
+    if isinstance(value, dict):
+        return {name: normal(inner) for name, inner in value.items() if inner not in (None, {}, [])}
+    if isinstance(value, list):
+        return [normal(inner) for inner in value]
+    if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\dT.*Z", value):
+        return datetime.fromisoformat(value)
+    return re.sub(r"^(\d+)\.0+$|(\.\d*[1-9])0+$", r"\1\2", value) if isinstance(value, str) else value
