@@ -138,7 +138,7 @@ class Lake:
             TransientError: As `stage`.
         """
         self._demand_lake()
-        others = {each.name for each in self._store.entries(directory)}
+        others = {each.name for each in self._store.entries(directory)} if self._store.exists(directory) else set()
         if not others.issuperset(names):
             return None
         name = f"{uuid4().hex}{DAY}"

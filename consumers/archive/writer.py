@@ -127,6 +127,8 @@ class Writer:
         self._merged = _MERGED.format(schema=tables)
         # By the loop's clock; never where the store cannot exchange directories.
         self._look_at = 0.0
+        # Days that could not be merged: others come first, since a file that nobody can read stays so.
+        self._failed: set[str] = set()
         self._id = _LAKE.format(schema=tables)
 
     async def prepare(self, connection: Any) -> None:
@@ -210,8 +212,11 @@ class Writer:
             log.info("worker.days_not_merged", code="no_exchange")
             self._look_at = inf
             return
-        for directory, staged, names in await connection.fetch(self._ended, _DAY_FILES, _DAY_ROWS_MAX):
+        ended = await connection.fetch(self._ended, _DAY_FILES, _DAY_ROWS_MAX)
+        for directory, staged, names in sorted(ended, key=lambda each: each["directory"] in self._failed):
+            self._failed.add(directory)
             merged = await asyncio.to_thread(self._lake.merge_day, names, directory)
+            self._failed.remove(directory)
             if merged is not None:
                 await self._replace(connection, staged, merged)
                 self._look_at = 0.0
