@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
+from types import MappingProxyType
 from typing import TypeVar, get_args
 
 import structlog
@@ -18,8 +19,7 @@ from bridge.avro.schema_ids import RECORDS, SchemaIds
 from bridge.contract.events import EVENT_MODELS
 from bridge.engine.engine import Compiled, Engine
 from bridge.engine.plan import make_plan
-from bridge.ingress.deduplicator import Deduplicator, KnownIds
-from bridge.ingress.delivery_ids import NewestBodies
+from bridge.ingress.deduplicator import Deduplicator
 from bridge.ingress.heartbeat import Heartbeat
 from bridge.ingress.metrics import SERVICE, Observations
 from bridge.ingress.profiles import drx_standard
@@ -30,11 +30,12 @@ from bridge.ingress.proof import FixedSecrets
 from bridge.ingress.routes import Admission, Source, Webhooks
 from bridge.ingress.secrets import SecretDirectory
 from bridge.kafka.fetch_buffer import OwnBatches
-from bridge.kafka.follower import Follower, Seen
+from bridge.kafka.follower import Follower
 from bridge.kafka.partition_writer import NoSpool, PartitionWriters, Producer, WriterLimits
 from bridge.kafka.producer import KafkaProducer, Patience
 from bridge.kafka.publisher import Encode, Publisher, ordinals
 from bridge.kafka.routing import RoutingTable
+from bridge.known.known_ids import KnownIds
 from bridge.registry.loader import bundled
 from bridge.runtime.announce import Readiness
 from bridge.runtime.configuration import masked_url
@@ -109,7 +110,6 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
             port=settings.management.port,
         )
         managing = await stack.enter_async_context(background(management, drain_timeout_s=MANAGEMENT_CLOSE_S))
-        newest = NewestBodies({name: source.bucket_s for name, source in sources.items()}, now=time.time)
         durability = await stack.enter_async_context(
             open_durability(
                 settings,
@@ -117,10 +117,10 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
                 encode=ids.encode,
                 windows_s={name: _window_s(settings, source) for name, source in sources.items()},
                 metrics=metrics,
-                seen=newest.recalled,
+                buckets_s={name: source.bucket_s for name, source in sources.items()},
             )
         )
-        server = _server(settings, sources, durability, metrics, newest=newest)
+        server = _server(settings, sources, durability, metrics)
         checks.pop("starting")
         checks.update(_checks(server, durability, ids, configured))
         yield [
@@ -264,12 +264,7 @@ def _refused_prefixes(profile: Profile) -> tuple[str, ...] | None:
 
 
 def _server(
-    settings: Settings,
-    sources: Mapping[str, Source],
-    durability: Durability,
-    metrics: IngressMetrics,
-    *,
-    newest: NewestBodies,
+    settings: Settings, sources: Mapping[str, Source], durability: Durability, metrics: IngressMetrics
 ) -> HardenedServer:
     http = settings.http
     admission = Admission(count_max=http.inflight_max, bytes_max=http.inflight_max_bytes)
@@ -281,7 +276,7 @@ def _server(
         admission=admission,
         observations=Observations(metrics, sources=sources, event_types=EVENT_MODELS, deadline_s=http.deadline_s),
         body_max_bytes=http.body_max_bytes,
-        newest=newest,
+        newest=durability.known_ids.newest,
         address_limit=address_limit(http),
     )
     server = HardenedServer(
@@ -337,7 +332,7 @@ async def open_durability(
     encode: Encode,
     windows_s: Mapping[str, float],
     metrics: IngressMetrics,
-    seen: Seen = lambda *_: None,
+    buckets_s: Mapping[str, int] = MappingProxyType({}),
 ) -> AsyncIterator[Durability]:
     """Recover what the spool holds, connect in the background, and end in order: all that was taken is kept.
 
@@ -347,11 +342,14 @@ async def open_durability(
         encode: Record name and value to wire format.
         windows_s: By source, how long ids are remembered.
         metrics: Those of the process.
-        seen: Called for each record of another process, in a topic or in the spool.
+        buckets_s: By source, after how long equal bytes without an id are another delivery.
     """
     async with AsyncExitStack() as stack:
         known_ids = KnownIds(
-            windows_s=windows_s, capacity=settings.dedupe.capacity, evicted_early=metrics.dedupe_evicted_early.inc
+            windows_s=windows_s,
+            capacity=settings.dedupe.capacity,
+            buckets_s=buckets_s,
+            evicted_early=metrics.dedupe_evicted_early.inc,
         )
         metrics.dedupe_ids.set_function(lambda: len(known_ids))
         # A fault is said at the start; later the producer could only be not ready.
@@ -360,7 +358,7 @@ async def open_durability(
         producer = _producer(settings, routing, metrics, own)
         spool = _spool(settings, metrics)
         window_s = max(windows_s.values(), default=0.0)
-        follower = _follower(settings, routing, known_ids, spool, window_s=window_s, own=own, seen=seen)
+        follower = _follower(settings, routing, known_ids, spool, window_s=window_s, own=own)
         metrics.dedupe_ready.set_function(lambda: follower.ready)
         metrics.dedupe_follow_lag_seconds.set_function(lambda: follower.lag_s)
         writers = PartitionWriters(
@@ -370,7 +368,6 @@ async def open_durability(
             late_acks=metrics.late_acks,
             limits=WriterLimits(deadline_s=settings.http.deadline_s, spool_after_s=settings.spool_after_s),
             follower=follower,
-            seen=seen,
         )
         metrics.spooling_partitions.set_function(lambda: writers.spooling)
         metrics.spool_blocked_partitions.set_function(lambda: writers.blocked)
@@ -419,7 +416,6 @@ def _follower(
     *,
     window_s: float,
     own: OwnBatches | None,
-    seen: Seen,
 ) -> Follower:
     return Follower(
         connection=settings.kafka.connection,
@@ -430,7 +426,6 @@ def _follower(
         oldest_s=lambda: spool.oldest_ms() / 1000 or None,
         mode=settings.dedupe.follow,
         own=own,
-        seen=seen,
     )
 
 

@@ -8,13 +8,13 @@ from functools import partial
 
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import ConfigError
-from bridge.ingress.delivery_ids import BUCKETS_OF_REPEATS
 from bridge.ingress.profiles.lookup import open_profiles
 from bridge.ingress.profiles.profile import Profile, bucket_s, dedupe_window_s
 from bridge.ingress.proof import KeySlot, Scheme
 from bridge.ingress.schemes.lint import guessable, weaknesses
 from bridge.ingress.secrets import load
 from bridge.kafka.routing import RoutingTable
+from bridge.known.delivery_ids import BUCKETS_OF_REPEATS
 from bridge.process_checks import check_process
 from bridge.runtime.configuration import place_of
 from bridge.runtime.findings import Finding, Risk, failures

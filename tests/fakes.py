@@ -10,6 +10,7 @@ from typing import Literal
 from bridge.errors import NotDurableError, RecordRefusedError
 from bridge.event import Identity, Settled
 from bridge.kafka.record import Record
+from bridge.known.known_ids import KnownIds
 from bridge.spool.segment import Entry
 
 
@@ -183,7 +184,7 @@ class FakeSpool:
         future.set_result(None)
 
 
-class FakeKnownIds:
+class FakeKnownIds(KnownIds):
     """Remembers what it is told.
 
     Attributes:
@@ -195,6 +196,7 @@ class FakeKnownIds:
 
     def __init__(self) -> None:
         """Know nothing."""
+        super().__init__(windows_s={}, capacity=1)
         self.finished = True
         self.told: list[tuple[str, Settled]] = []
         self.forgotten = 0

@@ -20,12 +20,12 @@ from bridge.contract.events import EVENT_MODELS
 from bridge.contract.fields import Record, raw_name, words_of
 from bridge.contract.fields import plain as plain_type
 from bridge.event import Delivery, Event, ParkReason
-from bridge.ingress.delivery_ids import id_of_body
 from bridge.ingress.json_body import parse
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.mapped import MappingFile
 from bridge.ingress.profiles.profile import Profile
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable, partition
+from bridge.known.delivery_ids import id_of_body
 
 # As a source may send, so that what passes here passes there.
 BODY_MAX_BYTES = 16 * 1024 * 1024

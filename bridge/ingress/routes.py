@@ -25,7 +25,14 @@ import structlog
 from bridge.errors import DeliveryRefusedError, NotDurableError, TooLargeError
 from bridge.event import AnyEvent, Delivery, Durable, EncodedEvent, ParkReason
 from bridge.ingress.deduplicator import Deduplicator, Outcome
-from bridge.ingress.delivery_ids import (
+from bridge.ingress.headers import check_content, head_rules, read_heads, safe_headers, trace_of
+from bridge.ingress.json_body import parse
+from bridge.ingress.metrics import UNKNOWN, Deferral, Observations, Request
+from bridge.ingress.profiles.profile import Encoded, Mapped, Profile
+from bridge.ingress.proof import REASONS, Proof, Raw, Scheme, Secrets
+from bridge.ingress.rate_limit import AddressLimit, RateLimit
+from bridge.ingress.schemes.network import FORWARDED
+from bridge.known.delivery_ids import (
     BUCKETS_OF_REPEATS,
     NewestBodies,
     id_after,
@@ -35,13 +42,6 @@ from bridge.ingress.delivery_ids import (
     identities_as,
     keys_by_delivery,
 )
-from bridge.ingress.headers import check_content, head_rules, read_heads, safe_headers, trace_of
-from bridge.ingress.json_body import parse
-from bridge.ingress.metrics import UNKNOWN, Deferral, Observations, Request
-from bridge.ingress.profiles.profile import Encoded, Mapped, Profile
-from bridge.ingress.proof import REASONS, Proof, Raw, Scheme, Secrets
-from bridge.ingress.rate_limit import AddressLimit, RateLimit
-from bridge.ingress.schemes.network import FORWARDED
 from bridge.runtime import failpoints, http
 from bridge.runtime.http import Answer
 from bridge.runtime.logging import trail

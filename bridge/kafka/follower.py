@@ -13,24 +13,22 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from math import nan
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import structlog
 
 from bridge.errors import BridgeError
-from bridge.event import Identity
 from bridge.kafka.connection import Connection
 from bridge.kafka.fetch_buffer import OwnBatches
 from bridge.kafka.reader import SILENT_S, SLICE_RECORDS, ReadError, Tail, open_reader, open_tail
 from bridge.kafka.record import identity_of
 from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.known.known_ids import KnownIds
 from bridge.runtime.lifecycle import pause, unless
 from bridge.runtime.logging import trail
 
 log = structlog.get_logger()
 
-# What is in a record of ours: its identity, its key, and the receipt of its delivery in Unix seconds.
-Seen = Callable[[Identity, bytes, float], object]
 FollowMode = Literal["auto", "on", "off"]
 
 # After each slice of a tail, about as long as a slice takes: deliveries are already accepted and have the loop half of
@@ -50,19 +48,6 @@ FOLLOW_MAX_PER_S = 5_000
 FOLLOW_AGAIN_PER_S = 4_000
 # Further behind, the follower is not `ready`. A broken connection is noticed after 15 s, and replaced within seconds.
 LAG_MAX_S = 30.0
-
-
-class KnownIds(Protocol):
-    """Where the identity of each record is kept.
-
-    Attributes:
-        finished: Set when all tails have been read, or when nothing should wait for that any longer.
-    """
-
-    finished: bool
-
-    def recalled(self, identity: Identity, at_s: float) -> None:
-        """Note what is in a topic, of a delivery received at `at_s` (Unix seconds); may come twice for a record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +148,6 @@ class Follower:
         now: Callable[[], float] = time.time,
         patience: FollowPatience = FollowPatience(),
         own: OwnBatches | None = None,
-        seen: Seen = lambda *_: None,
     ) -> None:
         """Read `topics` into `known_ids`.
 
@@ -179,9 +163,7 @@ class Follower:
             now: Unix seconds.
             patience: How long to wait for what.
             own: What this process has written and knows to be in Kafka.
-            seen: Called for each record that another process has written.
         """
-        self._seen = seen
         self._own = own
         self._connection = connection
         self._known_ids = known_ids
@@ -357,9 +339,7 @@ class Follower:
         for record in records:
             identity = identity_of(record.headers)
             if identity is not None:
-                received_s = record.timestamp_ms / 1000
-                self._known_ids.recalled(identity, received_s)
-                self._seen(identity, record.key or b"", received_s)
+                self._known_ids.recalled(identity, record.timestamp_ms / 1000, record.key or b"")
 
     def _update_finished(self) -> None:
         """Set `finished` when all tails have been read, or one cannot be read for `give_up_s`."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple, Protocol
@@ -33,6 +33,7 @@ from prometheus_client import Counter
 from bridge.errors import NotDurableError, RecordRefusedError
 from bridge.event import Durable, Identity, Settled
 from bridge.kafka.record import Record, identity_of
+from bridge.known.known_ids import KnownIds
 from bridge.runtime import failpoints
 from bridge.runtime.backoff import backoff_s
 from bridge.runtime.lifecycle import pause
@@ -116,25 +117,6 @@ class Spool(Protocol):
 
     def acknowledge(self, partition: tuple[str, int], count: int, /) -> None:
         """Forget the first entries of a partition, which are in Kafka."""
-
-
-class KnownIds(Protocol):
-    """Knows which events are in their topics.
-
-    Attributes:
-        finished: The topics have been read, or nothing should wait for that; so a drain may begin.
-    """
-
-    finished: bool
-
-    def committed_before(self, identity: Identity) -> bool:
-        """Whether the same event is in its topic already."""
-
-    def settled(self, identity: Identity, state: Settled) -> None:
-        """Note what became of an event; `committed` may follow `spooled`."""
-
-    def forget_spooled(self) -> None:
-        """Take repeats of what is only spooled as new."""
 
 
 class Follower(Protocol):
@@ -302,7 +284,6 @@ class PartitionWriters:
         late_acks: Counter,
         limits: WriterLimits,
         follower: Follower | None = None,
-        seen: Callable[[Identity, bytes, float], object] = lambda *_: None,
     ) -> None:
         """Write by `producer`, and keep in `spool` what cannot be written in time.
 
@@ -313,8 +294,6 @@ class PartitionWriters:
             late_acks: Counts acknowledgements of Kafka that come after another answer.
             limits: How long and how much.
             follower: Reads what other replicas write; None if there are none.
-            seen: Called for each record that the spool holds from an earlier process, with its identity, its key, and
-                the receipt of its delivery in Unix seconds.
         """
         self.producer = producer
         self.spool = spool
@@ -322,7 +301,6 @@ class PartitionWriters:
         self.late_acks = late_acks
         self.limits = limits
         self.follower = follower
-        self._seen = seen
         self.records = 0
         self.drained = 0
         self._told_drained = 0
@@ -396,7 +374,7 @@ class PartitionWriters:
         """
         record, identity, _ = from_entry(entry)
         self.known_ids.settled(identity, "spooled")
-        self._seen(identity, record.key, record.timestamp_ms / 1000)
+        self.known_ids.newest.recalled(identity, record.key, record.timestamp_ms / 1000)
         self._writer(record.topic, record.partition).drain_found()
 
     def passed_over(self) -> None:

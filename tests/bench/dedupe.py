@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bridge.event import Identity
-from bridge.ingress.deduplicator import KnownIds
-from bridge.ingress.id_table import IdTable
+from bridge.known.id_table import IdTable
+from bridge.known.known_ids import KnownIds
 
 IDS = 1_000_000
 # Made outside of the clock, and few, so that they hardly count as memory.

@@ -24,8 +24,7 @@ from bridge.avro.codec import Codec
 from bridge.avro.schema_ids import RECORDS
 from bridge.contract.events import EVENT_MODELS
 from bridge.event import Delivery
-from bridge.ingress.deduplicator import Deduplicator, KnownIds
-from bridge.ingress.delivery_ids import NewestBodies
+from bridge.ingress.deduplicator import Deduplicator
 from bridge.ingress.headers import check_content, read_heads, trace_of
 from bridge.ingress.json_body import parse
 from bridge.ingress.metrics import Observations
@@ -38,6 +37,8 @@ from bridge.kafka.partition_writer import NoSpool, PartitionWriters, WriterLimit
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import MESSAGE_MAX_BYTES, Record
 from bridge.kafka.routing import RoutingTable
+from bridge.known.delivery_ids import NewestBodies
+from bridge.known.known_ids import KnownIds
 from bridge.registry.loader import bundled
 from bridge.runtime.http import Answer, Request
 from bridge.runtime.logging import configure_logging

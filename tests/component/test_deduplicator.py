@@ -9,7 +9,8 @@ import pytest
 
 from bridge.errors import NotDurableError
 from bridge.event import AnyEvent, Delivery, Durable, Identity, ParkReason
-from bridge.ingress.deduplicator import Deduplicator, KnownIds
+from bridge.ingress.deduplicator import Deduplicator
+from bridge.known.known_ids import KnownIds
 from tests.builders import a_delivery, an_event
 from tests.virtual_time import VirtualLoop
 

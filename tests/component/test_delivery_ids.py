@@ -16,12 +16,12 @@ import pytest
 
 from bridge.errors import NotDurableError
 from bridge.event import Delivery, Identity, ParkReason
-from bridge.ingress.delivery_ids import NewestBodies, id_in_bucket_before, id_of_body, identities_as
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.profiles.profile import Mapped
 from bridge.ingress.proof import FixedSecrets, HmacKey, KeySlot
 from bridge.ingress.routes import Source
 from bridge.ingress.schemes.presets import configure
+from bridge.known.delivery_ids import NewestBodies, id_in_bucket_before, id_of_body, identities_as
 from tests.builders import a_body, a_delivery, a_slot, an_event, signed_headers
 from tests.component.test_ingress import Ingress, StubTransport, request_bytes, running, until
 

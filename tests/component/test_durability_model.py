@@ -19,11 +19,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from prometheus_client import CollectorRegistry, Counter
 
 from bridge.errors import NotDurableError
-from bridge.ingress.deduplicator import Deduplicator, KnownIds
+from bridge.ingress.deduplicator import Deduplicator
 from bridge.kafka.partition_writer import PartitionWriters, WriterLimits, from_entry
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import MESSAGE_MAX_BYTES, Record
 from bridge.kafka.routing import RoutingTable
+from bridge.known.known_ids import KnownIds
 from bridge.spool.segment import Entry
 from tests.builders import a_delivery, an_event, identity_in
 from tests.fakes import FakeSpool

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from bridge.ingress.deduplicator import KnownIds
 from bridge.kafka.connection import Connection
 from bridge.kafka.follower import Follower, FollowPatience
+from bridge.known.known_ids import KnownIds
 from tests.garbage import garbage
 
 HANG_S = 30.0

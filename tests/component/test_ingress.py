@@ -22,14 +22,15 @@ from bridge.contract.events import EVENT_MODELS
 from bridge.dev.ports import free_port
 from bridge.errors import NotDurableError
 from bridge.event import AnyEvent, Delivery, Durable, EncodedEvent, Event, Identity, ParkReason
-from bridge.ingress.deduplicator import Deduplicator, KnownIds
-from bridge.ingress.delivery_ids import NewestBodies
+from bridge.ingress.deduplicator import Deduplicator
 from bridge.ingress.metrics import ROUTE, Observations
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.proof import FixedSecrets
 from bridge.ingress.rate_limit import AddressLimit
 from bridge.ingress.routes import REFUSAL_STATUS, Admission, Call, Engine, Source, Webhooks
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
+from bridge.known.delivery_ids import NewestBodies
+from bridge.known.known_ids import KnownIds
 from bridge.runtime.http import HardenedServer
 from bridge.runtime.metrics import IngressMetrics
 from tests.builders import KEY, a_body, a_slot, signed_headers

@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 
 from bridge.event import Identity, Reason, Settled
-from bridge.ingress.deduplicator import Known, KnownIds
+from bridge.known.known_ids import Known, KnownIds
 
 WINDOW_S = 3600
 START_S = 1_700_000_000.0

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.event import Identity, Settled
-from bridge.ingress.deduplicator import KnownIds
+from bridge.known.known_ids import KnownIds
 
 WINDOW_S = 100
 IDENTITIES = [

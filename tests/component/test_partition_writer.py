@@ -56,7 +56,7 @@ class Subject:
         self.caught_up: list[tuple[str, int]] = []
         self.producer = producer or FakeProducer({TOPIC: 12})
         self.spool = spool or FakeSpool()
-        self.known_ids = known_ids or FakeKnownIds()
+        self.known_ids = FakeKnownIds() if known_ids is None else known_ids
         self.late = Counter("late", "late", registry=CollectorRegistry())
         self.writers = PartitionWriters(
             producer=self.producer,

@@ -89,7 +89,7 @@ class Sender:
     def __init__(self, *, spool: CountingSpool | None = None, known_ids: CountingKnownIds | None = None) -> None:
         """Send nothing yet."""
         self.spool = spool or CountingSpool()
-        self.known_ids = known_ids or CountingKnownIds()
+        self.known_ids = CountingKnownIds() if known_ids is None else known_ids
         self.producer = CountingProducer({TOPIC: 12})
         self.subject = Subject(
             spool_after_s=0.05,

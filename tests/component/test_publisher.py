@@ -52,7 +52,7 @@ def a_publisher(
     writers = PartitionWriters(
         producer=producer,
         spool=spool or no_spool(),
-        known_ids=known_ids or FakeKnownIds(),
+        known_ids=FakeKnownIds() if known_ids is None else known_ids,
         late_acks=Counter("late", "late", registry=CollectorRegistry()),
         limits=WriterLimits(deadline_s=deadline_s, spool_after_s=spool_after_s, records_max=records_max),
     )

@@ -14,10 +14,10 @@ from typing import Any
 from bridge.cli import main as bridge_main
 from bridge.errors import NotDurableError
 from bridge.event import Durable, Identity, Settled
-from bridge.ingress.deduplicator import KnownIds
 from bridge.kafka.partition_writer import Accepted, PartitionWriter, PartitionWriters, Pending
 from bridge.kafka.producer import KafkaProducer, Patience
 from bridge.kafka.record import Record
+from bridge.known.known_ids import KnownIds
 from bridge.spool import segment as spool_segment
 from bridge.spool.segment import TAG_BYTES, Entry
 from bridge.spool.store import Spool
@@ -113,7 +113,7 @@ def dedupe_on_seen() -> None:
 def forget_the_log() -> None:
     """Take nothing of what the topics hold for known."""
 
-    def oblivious(self: KnownIds, identity: Identity, at_s: float) -> None:
+    def oblivious(self: KnownIds, identity: Identity, at_s: float, record_key: bytes = b"") -> None:
         """Remember nothing."""
 
     KnownIds.recalled = oblivious  # type: ignore[method-assign]

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from math import isnan
@@ -31,6 +31,7 @@ from bridge.kafka.follower import FOLLOW_MAX_PER_S, LAG_MAX_S, Follower, FollowM
 from bridge.kafka.producer import Generation
 from bridge.kafka.reader import SILENT_S, SLICE_RECORDS, Tail
 from bridge.kafka.record import Record, event_record, unrecognized_record
+from bridge.known.known_ids import KnownIds
 from tests.builders import a_delivery, an_event
 from tests.cluster import Cluster, EmbeddedCluster, Topics
 from tests.kafka import HANG_S, killed, until
@@ -45,15 +46,16 @@ HASTY = FollowPatience(retry_s=0.05, give_up_s=0.0, retry_late_s=0.05)
 PATIENT = FollowPatience(retry_s=0.05, give_up_s=10 * HANG_S)
 
 
-@dataclass
-class Memory:
+class Memory(KnownIds):
     """Keeps what the follower found."""
 
-    finished: bool = False
-    told: list[tuple[Identity, float]] = field(default_factory=list)
-    on_told: Callable[[int], None] = lambda _: None
+    def __init__(self, *, on_told: Callable[[int], None] = lambda _: None) -> None:
+        super().__init__(windows_s={}, capacity=1)
+        self.told: list[tuple[Identity, float]] = []
+        self.on_told = on_told
 
-    def recalled(self, identity: Identity, at_s: float) -> None:
+    def recalled(self, identity: Identity, at_s: float, record_key: bytes = b"") -> None:
+        del record_key
         self.told.append((identity, at_s))
         self.on_told(len(self.told))
 

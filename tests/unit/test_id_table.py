@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.ingress.id_table import NEVER, IdTable
+from bridge.known.id_table import NEVER, IdTable
 
 # Equal low bits chain; signs and the edges of 64 bits must not matter.
 KEYS = st.sampled_from([0, 1, -1, 8, 16, 24, -8, 1 << 62, (1 << 63) - 1, -(1 << 63), 7, 15])

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, Protocol, get_args
 
 from bridge.errors import ConfigError
 from bridge.event import Delivery, EncodedEvent, Event, ParkReason
+from bridge.known.delivery_ids import DEDUPE_WINDOW_S
 
 Flag = Literal[
     "array_chosen",
@@ -29,8 +30,6 @@ Flag = Literal[
     "timestamp_ahead",
 ]
 
-# A day outlasts the retries of every sender we know of that has ids of its own.
-DEDUPE_WINDOW_S = 86_400
 # A retry comes within a minute; what is a month old is no retry.
 DEDUPE_WINDOW_MIN_S = 60
 DEDUPE_WINDOW_MAX_S = 30 * 86_400

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from bridge.ingress.deduplicator import KnownIds
 from bridge.kafka.partition_writer import Accepted, PartitionWriters, WriterLimits
+from bridge.known.known_ids import KnownIds
 from tests.builders import identity_in
 from tests.component.test_partition_writer import HANG_S, until
 from tests.fakes import FakeProducer

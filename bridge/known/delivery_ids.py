@@ -38,6 +38,8 @@ from typing import NamedTuple
 
 from bridge.event import AnyEvent, Delivery, Identity, ParkReason
 
+# A day outlasts the retries of every sender we know of that has ids of its own.
+DEDUPE_WINDOW_S = 86_400
 PREFIX = "dlv_"
 # 128 bits of the hash are all that tells two deliveries of a source apart; 32 bits tell those with one id.
 HASH_CHARS, SUFFIX_CHARS = 32, 8

@@ -1,0 +1,245 @@
+"""What an ingress process knows of ids: pending, spooled, committed or nothing.
+
+Only what is committed or spooled is known; what is on its way is *pending*, and forgotten when it fails. A repeat is
+told from a conflict by the body's hash. The id itself is not kept: 64 bits of a keyed hash stand for it, so an event
+would be taken for another only if these and 64 bits of the body's SHA-256 were equal; if only these, it is parked.
+
+What was written before this process started, and by other replicas, `kafka/follower.py` reads from the topics.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from secrets import token_hex
+from types import MappingProxyType
+
+from bridge.event import Identity, Settled
+from bridge.known.delivery_ids import DEDUPE_WINDOW_S, NewestBodies
+from bridge.known.id_table import NEVER, IdTable
+
+# 128 bits before every id that is hashed: Python's hash of a text is keyed, but the environment may set its key.
+_SALT_BYTES = 16
+# States of an entry.
+_COMMITTED, _SPOOLED = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of the events of one delivery, or of one parked delivery.
+
+    Attributes:
+        fresh: Positions of identities that were not known; they are pending now.
+        pending: One for each that is pending with the same body: a retry attaches to it. Cancelling one harms nobody.
+        rival: Set when one is pending with another body: wait for it, then ask again; nothing was registered.
+        conflict: One is committed or spooled with another body; nothing was registered.
+        spooled: At least one of the known ones is only spooled.
+    """
+
+    fresh: tuple[int, ...] = ()
+    pending: tuple[asyncio.Future[Settled], ...] = ()
+    rival: asyncio.Future[Settled] | None = None
+    conflict: bool = False
+    spooled: bool = False
+
+
+_FRESH = Known(fresh=(0,))
+_CONFLICT = Known(conflict=True)
+
+
+class _Pending:
+    """Something on its way, and who waits for its end."""
+
+    __slots__ = ("body", "waiting")
+
+    def __init__(self, body: int) -> None:
+        self.body = body
+        self.waiting: Sequence[asyncio.Future[Settled]] = ()  # mostly nobody waits
+
+    def attach(self) -> asyncio.Future[Settled]:
+        """Return a future of the caller's own."""
+        future: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
+        self.waiting = [*(each for each in self.waiting if not each.done()), future]
+        return future
+
+
+class _Source:
+    """What is particular to one source."""
+
+    __slots__ = ("event_salt", "parked_salt", "window_s")
+
+    def __init__(self, window_s: float) -> None:
+        self.window_s = window_s
+        self.event_salt = token_hex(_SALT_BYTES)
+        self.parked_salt = token_hex(_SALT_BYTES)
+
+
+class KnownIds:
+    """The index of one ingress process.
+
+    Attributes:
+        newest: Which body is the newest of a key, of sources whose deliveries are identified by time.
+        finished: The tails of our own topics have been read, so that what earlier processes and other replicas wrote is
+            known; or they cannot be read, and nothing should wait for them any more.
+    """
+
+    def __init__(
+        self,
+        *,
+        windows_s: Mapping[str, float],
+        capacity: int,
+        buckets_s: Mapping[str, int] = MappingProxyType({}),
+        now: Callable[[], float] = time.time,
+        evicted_early: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Start empty.
+
+        Args:
+            windows_s: By source, how long an id is remembered after it was committed.
+            capacity: Ids held at most; a million take 36 MiB.
+            buckets_s: By source, after how long equal bytes without an id are another delivery; 0: never.
+            now: Unix seconds.
+            evicted_early: Called for each id that had to go before its window was over, for lack of capacity.
+        """
+        self._sources = {name: _Source(window_s) for name, window_s in windows_s.items()}
+        self._table = IdTable(capacity, evicted_early=evicted_early)
+        self._pending: dict[int, _Pending] = {}
+        self._now = now
+        self.newest = NewestBodies(buckets_s, now=now)
+        self.finished = False
+
+    def __len__(self) -> int:
+        """Ids held, those whose window has just ended included."""
+        return len(self._table)
+
+    def begin(self, identities: Sequence[Identity]) -> Known:
+        """Say what is known of the identities of one delivery; those that are not become pending."""
+        now, table, pendings = self._now(), self._table, self._pending
+        fresh: list[tuple[int, int, _Pending]] = []
+        attached: list[_Pending] = []
+        spooled = False
+        for position, identity in enumerate(identities):
+            key, body = self._hashes(identity)
+            pending = pendings.get(key)
+            if pending is not None and pending.body == body:
+                attached.append(pending)
+                continue
+            if pending is not None and not identity.reason:
+                return Known(rival=pending.attach())
+            entry = table.find(key)
+            held = entry and table.expiries[entry] > now
+            if held and table.bodies[entry] == body:
+                spooled |= table.states[entry] == _SPOOLED
+            elif held and not identity.reason:
+                return _CONFLICT
+            else:
+                fresh.append((position, key, _Pending(body)))
+        for _, key, pending in fresh:
+            pendings.setdefault(key, pending)
+        if len(fresh) == len(identities) == 1:
+            return _FRESH
+        return Known(
+            fresh=tuple(position for position, _, _ in fresh),
+            pending=tuple(pending.attach() for pending in attached),
+            spooled=spooled,
+        )
+
+    def knows(self, identity: Identity) -> bool:
+        """Say whether it is pending, spooled or committed, with the same body."""
+        key, body = self._hashes(identity)
+        pending = self._pending.get(key)
+        if pending is not None and pending.body == body:
+            return True
+        entry = self._table.find(key)
+        return bool(entry) and self._table.bodies[entry] == body and self._table.expiries[entry] > self._now()
+
+    def begin_new(self, identities: Sequence[Identity]) -> bool:
+        """Have the identities of one delivery pending if nothing is known of any; else do nothing and return False."""
+        table, pendings = self._table, self._pending
+        fresh: dict[int, _Pending] = {}
+        for identity in identities:
+            key, body = self._hashes(identity)
+            entry = table.find(key)
+            if key in pendings or key in fresh or (entry and table.expiries[entry] > self._now()):
+                return False
+            fresh[key] = _Pending(body)
+        pendings.update(fresh)
+        return True
+
+    def settled(self, identity: Identity, state: Settled) -> None:
+        """Note what became of an identity, in time or late; `committed` is final.
+
+        `failed` forgets what was pending. What is pending with the same body ends here, and its waiters hear of it.
+        """
+        key, body = self._hashes(identity)
+        pending = self._pending.get(key)
+        if pending is not None and pending.body == body:
+            del self._pending[key]
+            for future in pending.waiting:
+                if not future.done():
+                    future.set_result(state)
+        if state == "failed":
+            return
+        now = int(self._now())
+        if state == "spooled":
+            self._hold(key, body, _SPOOLED, NEVER, now)
+        else:
+            self._hold(key, body, _COMMITTED, self._expires(identity.source, now), now)
+
+    def forget_spooled(self) -> None:
+        """Forget what is only spooled, so that repeats of it are taken again."""
+        self._table.evict_kept()
+
+    def committed_before(self, identity: Identity) -> bool:
+        """True when the same id with the same body is already in its topic, however long ago."""
+        key, body = self._hashes(identity)
+        table = self._table
+        entry = table.find(key)
+        return bool(entry) and table.bodies[entry] == body and table.states[entry] == _COMMITTED
+
+    def recalled(self, identity: Identity, at_s: float, record_key: bytes = b"") -> None:
+        """Note what was found in a topic under `record_key`, of a delivery received at `at_s`; it may come twice.
+
+        What became of an id in this process stands, except that something spooled turns out to be committed.
+        """
+        self.newest.recalled(identity, record_key, at_s)
+        if identity.source not in self._sources:  # neither configured nor spooled
+            return
+        key, body = self._hashes(identity)
+        now = int(self._now())
+        entry = self._table.find(key)
+        if entry and self._table.states[entry] == _SPOOLED:
+            # From now, not from its receipt: the drain that is to come must still find it.
+            at_s = now
+        expires = self._expires(identity.source, min(at_s, now))
+        if expires > now:
+            self._hold(key, body, _COMMITTED, expires, now)
+
+    def _hold(self, key: int, body: int, state: int, expires: int, now: int) -> None:
+        """Hold what is committed or spooled; of two bodies the first one stands, and spooled never undoes committed."""
+        table = self._table
+        entry = table.find(key)
+        if not entry:
+            table.add(key, body, state, expires=expires, now=now)
+        elif table.expiries[entry] <= now:
+            table.change(entry, body, state, expires=expires)
+        elif table.bodies[entry] != body:
+            return
+        elif table.states[entry] == _SPOOLED or (state == _COMMITTED and expires > table.expiries[entry]):
+            table.change(entry, body, state, expires=expires)
+
+    def _hashes(self, identity: Identity) -> tuple[int, int]:
+        """Return what stands for the id in its namespace, and what for the body."""
+        name, event_id, body_sha256, reason = identity
+        source = self._sources.get(name)
+        if source is None:
+            # Something spooled of a source that is not configured any more.
+            source = self._sources[name] = _Source(DEDUPE_WINDOW_S)
+        # Of a parked delivery the body belongs to the identity, so that one with another body is another one.
+        key = f"{source.parked_salt}{event_id} {body_sha256}" if reason else source.event_salt + event_id
+        return hash(key), int(body_sha256[:16], 16)
+
+    def _expires(self, source: str, at_s: float) -> int:
+        return min(max(int(at_s + self._sources[source].window_s), 0), NEVER - 1)
