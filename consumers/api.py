@@ -224,8 +224,9 @@ class Consumer:
         publishes: Topics that its handlers publish to, which must be there; see `Context.publish`.
         discloses: Where health information goes besides the database that settles records, a line each, for
             `drx-consumer doctor`; None: it does not say.
-        ping: Asks the sink of the handlers, given what `around` yielded, whether it works, and raises when it does not:
-            while it raises, no record is tried or parked. The database that settles records is asked without this.
+        ping: Asks the sink of the handlers, given what `around` yielded, whether it works, and raises when it does not.
+            While the circuit is open, a record is tried only after one that passed. The database that settles records
+            is asked without this.
         lacks: Asks that sink what it lacks for this consumer, a line each, for `drx-consumer doctor`.
     """
 
@@ -301,6 +302,12 @@ class Consumer:
             return self
         count = max(1, min(self.mode.count, connections - 1 - len(self.jobs)))
         return replace(self, mode=replace(self.mode, count=count))
+
+    def one_at_a_time(self) -> Consumer:
+        """Return it with one record in hand of a partition, and with lanes of all of them."""
+        if isinstance(self.mode, Lanes):
+            return replace(self, mode=replace(self.mode, count=1))
+        return replace(self, mode=replace(self.mode, records=1))
 
     @property
     def transactional(self) -> bool:

@@ -204,6 +204,16 @@ class Bench:
         if self.task is not None and self.task.done():
             self.task.result()
 
+    async def others_pass(self, offset: int, *, parked: int = 1) -> int:
+        """Offer sound records one by one until so many keys are parked; return the next offset."""
+        async with asyncio.timeout(HANG_S):
+            while len(await self.rows("select 1 from drx_consumer.parked_key")) < parked:
+                if self.processor.room(PLACE) and not self.processor.halted(PLACE):
+                    self.processor.offer(PLACE, [a_record(offset, f"other_{offset}")])
+                    offset += 1
+                await asyncio.sleep(0.01)
+        return offset
+
     @property
     def failed(self) -> bool:
         """Whether the worker has ended."""

@@ -17,15 +17,18 @@ GC_THRESHOLD = 500_000
 
 @click.command()
 @click.argument("name")
-def run(name: str) -> int:
+@click.option("--one-at-a-time", is_flag=True, help="Have one record in hand, to find one that kills the process.")
+def run(name: str, *, one_at_a_time: bool) -> int:
     """Run the consumer NAME until SIGTERM or SIGINT, configured by CONSUMER_… variables and CONSUMER_CONFIG."""
     from consumers.app import LEAVE_S, drain_s, open_consumer  # noqa: PLC0415 - half of the CPU of `--help`
 
     chosen = choose(name)
-    settings = chosen.settings
+    settings, consumer = chosen.settings, chosen.consumer
+    if one_at_a_time:
+        consumer = consumer.one_at_a_time()
     refuse(check_settings(settings))
     return run_service(
-        open_consumer(settings, chosen.consumer, chosen.registry),
+        open_consumer(settings, consumer, chosen.registry),
         log_level=settings.log.level,
         log_format=settings.log.format,
         log_id_key=current_id_key(settings.log.id_key_dir),

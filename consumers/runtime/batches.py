@@ -18,11 +18,11 @@ from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.failpoints import BATCH_BEFORE_OFFSET, hit
 from consumers.api import Batches
 from consumers.runtime import parking
-from consumers.runtime.failure import ATTEMPTS_MAX, SYSTEMIC_MAX_S, TIMEOUT, Failure, delay_s
+from consumers.runtime.failure import ATTEMPTS_MAX, SYSTEMIC_MAX_S, Failure, delay_s
 from consumers.runtime.key_queues import KeyQueues
 from consumers.runtime.ledger import FencedError, Settlement
 from consumers.runtime.parking import key_text
-from consumers.runtime.partition import CAREFUL_FIRST, Partition
+from consumers.runtime.partition import Partition
 from consumers.runtime.settling import Settling
 from consumers.runtime.sorting import Skip, Sorted
 
@@ -90,7 +90,7 @@ class BatchDriver:
         attempt = 0
         while partition.may_start:
             self._key_queues.release_due(partition)
-            if not partition.backlog or not self._settling.circuit.closed:
+            if not (partition.backlog and self._settling.circuit.admits()):
                 await partition.woken()
                 continue
             await self._fill(partition)
@@ -108,7 +108,7 @@ class BatchDriver:
         until = loop.time() + self._mode.wait_s
         self._filling.add(partition)
         try:
-            while len(partition.backlog) < self._most(partition) and partition.may_start:
+            while len(partition.backlog) < self._mode.records and partition.may_start:
                 left = until - loop.time()
                 if left <= 0:
                     return
@@ -153,21 +153,14 @@ class BatchDriver:
             return True
         partition.begin()
         try:
-            settled = await self._settle(partition, batch, attempt)
+            return await self._settle(partition, batch, attempt)
         finally:
             partition.end()
-        if settled and partition.small_left:
-            partition.small_left = max(0, partition.small_left - len(batch))
-        return settled
-
-    def _most(self, partition: Partition) -> int:
-        """Return how many records a batch may hold."""
-        return min(self._mode.records, CAREFUL_FIRST) if partition.small_left else self._mode.records
 
     def _form(self, partition: Partition) -> Batch:
         """Take a batch out of the backlog; records of keys that are handled one by one go to their queues."""
         batch = Batch()
-        backlog, sort, most = partition.backlog, self._settling.sorter.sort, self._most(partition)
+        backlog, sort, most = partition.backlog, self._settling.sorter.sort, self._mode.records
         while backlog and len(batch) < most:
             record = backlog.popleft()
             if partition.queues or partition.parked:
@@ -265,7 +258,7 @@ class BatchDriver:
             if fresh:
                 await self._call(partition, settlement, fresh)
             hit(BATCH_BEFORE_OFFSET)
-        settling.circuit.passed(partition.name(event.record) for event in fresh)
+        settling.circuit.passed()
         settling.park_limit.counter.note(other=len(events))
         settling.tally.applied(fresh)
         if len(events) < len(batch.items):
@@ -290,6 +283,6 @@ class BatchDriver:
         try:
             await self._settling.call(partition, placed, settlement)
         except TransientError as exc:  # of the handler, not of the transaction
-            if exc.systemic and exc.code != TIMEOUT:
+            if exc.systemic:
                 raise  # its sink is away, for every batch
             raise _RefusedError from exc

@@ -18,23 +18,16 @@ from bridge.runtime.backoff import Spread, backoff_s
 
 FailureClass = Literal["systemic", "transient", "permanent", "poison", "bug"]
 
-# Record-transient failures are tried five times, with full jitter between 0.2 and 30 s.
+# What may be the record's fault or the sink's is tried five times while others pass, with full jitter from 0.2 to 30 s.
 ATTEMPTS_MAX = 5
 DELAY_FIRST_S = 0.2
 DELAY_MAX_S = 30.0
-# Between attempts while the sink is at fault and its circuit closed: its brown-out may be short.
+# Between attempts while the record is not at fault: a brown-out of the sink, or a lock of another, may be short.
 SYSTEMIC_MAX_S = 5.0
-# After a failure caused by another transaction, such as a lock that was not free in time.
-BLAMELESS_S = 0.5
-
-# Deaths of processes with one record alone in hand after which it is parked unseen. Two may be chance: a node that is
-# lost, and a pod that is evicted, while the same slow handler runs.
-DEATHS_MAX = 3
 
 TIMEOUT = "handler_timeout"
 UNEXPECTED = "unexpected"
 ID_CONFLICT = "id_conflict"
-PROCESS_DIED = "process_died"
 
 _OURS: tuple[tuple[type[BridgeError], FailureClass], ...] = ((PermanentError, "permanent"), (DecodeError, "poison"))
 # What a handler raises when its service is away and nothing translates it; the first that fits. `TimeoutError`,
@@ -65,15 +58,10 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Try the record again, alone, after a delay; what follows of its key waits.
-
-    Attributes:
-        counts: The attempt is one of the few that a record has.
-    """
+    """Try the record again, alone, after a delay; what follows of its key waits."""
 
     failure: Failure
     delay_s: float
-    counts: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +82,6 @@ Verdict = Retry | Park
 
 class HandlerExitError(Exception):
     """A handler raised what would end the process: `SystemExit`, or the panic of a library; it is the cause."""
-
-
-DIED = Failure("bug", PROCESS_DIED)
-"""Each process died that had this record in hand."""
 
 
 def classify(exc: BaseException) -> Failure:

@@ -23,8 +23,6 @@ from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.failpoints import AFTER_EFFECT, hit
 from consumers.api import Lanes, Outgoing
 from consumers.runtime.failure import (
-    DEATHS_MAX,
-    DIED,
     ID_CONFLICT,
     SYSTEMIC_MAX_S,
     Failure,
@@ -84,9 +82,6 @@ class KeyQueues:
         self._tasks = tasks
         self._ready: deque[KeyQueue] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
-        # One record of all partitions is in hand at a time where processes died: with two, the innocent one would be
-        # charged with each death too.
-        self._one_in_hand = asyncio.Lock()
         self._rounds = asyncio.Semaphore(ROUNDS_MAX)
         lanes = settling.consumer.mode.count if isinstance(settling.consumer.mode, Lanes) else 1
         self._handled_slots = asyncio.Semaphore(HANDLED_PER_LANE * lanes)
@@ -121,35 +116,6 @@ class KeyQueues:
             self.release(partition, key)
         partition.releases.clear()
 
-    async def drive_carefully(self, partition: Partition) -> None:
-        """Hand on the backlog one record at a time, so that one which kills the process is found out and parked.
-
-        Returns when the records in question are behind us, or no more may be handled.
-        """
-        while partition.careful_left and partition.may_start:
-            if not partition.queues:
-                self.release_due(partition)
-            if not partition.backlog or partition.queues:
-                await partition.woken()
-                continue
-            async with self._one_in_hand:
-                if partition.may_start and not partition.queues:
-                    await self._hand_on(partition)
-
-    async def _hand_on(self, partition: Partition) -> None:
-        """Hand on one record, and wait until it is settled or waits for another attempt."""
-        record = partition.backlog.popleft()
-        partition.careful_left -= 1
-        skip = self._settling.sorter.skips(record)
-        if skip is not None:
-            partition.settle((record.offset,))
-            self._settling.tally.passed_over(record.topic, (skip,))
-            return
-        partition.suspect = record.offset
-        self.put(partition, record)
-        while partition.may_start and any(queue.state != "waiting" for queue in partition.queues.values()):
-            await partition.woken()
-
     async def work(self) -> None:
         """Take steps until cancelled; raises what the process cannot outlive."""
         while True:
@@ -174,7 +140,7 @@ class KeyQueues:
         while True:
             while ready and not ready[0].partition.may_start:
                 ready.popleft()
-            if ready and self._circuit.closed:
+            if ready and self._circuit.admits():
                 queue = ready.popleft()
                 queue.state = "busy"
                 return queue
@@ -194,8 +160,7 @@ class KeyQueues:
             return
         if following is Next.SETTLED:
             queue.records.popleft()
-            queue.attempt = 0
-            queue.asking = None
+            queue.begin_record()
         elif not isinstance(following, Next) and following > 0:
             queue.state = "waiting"
             queue.timer = asyncio.get_running_loop().call_later(following, self._make_ready, queue)
@@ -237,8 +202,6 @@ class KeyQueues:
         partition, record = queue.partition, queue.records[0]
         if queue.key in partition.parked and await self._settling.append(partition, record):
             return Next.SETTLED
-        if partition.suspect == record.offset and not await self._mark_attempt(partition, record):
-            return Next.SETTLED
         ready = self._settling.sorter.sort(record)
         if isinstance(ready, Skip):
             partition.settle((record.offset,))  # nothing needs to be written for it at once
@@ -247,24 +210,6 @@ class KeyQueues:
         if isinstance(ready, Failure):
             return await self._unreadable(queue, record, ready)
         return await self._attempt(queue, ready)
-
-    async def _mark_attempt(self, partition: Partition, record: ConsumedRecord) -> bool:
-        """Mark a record that is about to be handled; False when it is not to be handled here.
-
-        It killed the process too often and was parked, or the partition was lost.
-        """
-        attempts = 0
-
-        async def mark() -> None:
-            nonlocal attempts
-            attempts = await self._settling.ledger.mark_attempt(partition.place, partition.epoch, record.offset)
-
-        if not await self._settling.persist(partition, mark):
-            return False  # nor is anything of the partition left to be settled here
-        partition.suspect, partition.attempted = None, record.offset  # once per claim, however often it is tried
-        if attempts > DEATHS_MAX:
-            await self._settling.park(partition, record, Park(DIED, DEATHS_MAX))
-        return attempts <= DEATHS_MAX
 
     async def _unreadable(self, queue: KeyQueue, record: ConsumedRecord, failure: Failure) -> Next | float:
         """Park a record that cannot be decoded, unless the registry may still know its schema."""
@@ -279,7 +224,7 @@ class KeyQueues:
 
     async def _attempt(self, queue: KeyQueue, event: Sorted) -> Next | float:
         queue.attempt += 1
-        queue.handled = False
+        queue.calling = False
         try:
             if self._transactional:
                 await self._apply_inside(queue, event)
@@ -304,9 +249,10 @@ class KeyQueues:
                 raise PermanentError(ID_CONFLICT)
             if state == "fresh":
                 placed = settling.placed(event, attempt=queue.attempt, connection=settlement.connection)
+                queue.calling = True
                 await settling.call(partition, (placed,), settlement)
-                queue.handled = True
-        settling.circuit.passed((queue.name,))
+                queue.calling = False
+        settling.circuit.passed()
         settling.park_limit.counter.note(other=1)
         if state == "fresh":
             settling.tally.applied((event,))
@@ -322,9 +268,11 @@ class KeyQueues:
         outgoing: Sequence[Outgoing] = ()
         if state == "fresh":
             placed = settling.placed(event, attempt=queue.attempt, connection=None)
+            queue.calling = True
             await settling.call(partition, (placed,), None)
+            queue.calling = False
             outgoing = placed.context.outgoing
-            settling.circuit.passed((queue.name,))
+            settling.circuit.passed()
             hit(AFTER_EFFECT)
         await self._handled_slots.acquire()
         partition.handled.append(Handled(queue, event, state == "fresh", outgoing))
@@ -405,7 +353,7 @@ class KeyQueues:
         if queue.partition.gone:
             return 0.0  # the present owner of the partition tries the record again
         attempt = queue.attempt
-        verdict = await self._settling.on_failure(queue, exc)
+        verdict = self._settling.on_failure(queue, exc)
         if isinstance(verdict, Retry):
             self._settling.tally.retried(event.record, verdict.failure, attempt=attempt)
             return verdict.delay_s

@@ -12,10 +12,6 @@ it has made of lost facts; `settle` rolls back the effects of a process that los
 `fence` first (also: is `next_offset` where we think?), which locks the row, so that a lost batch is not worked off in
 vain; lanes would only wait for each other at that lock. This needs READ COMMITTED, where a statement that waited for
 another transaction looks again.
-
-A claim that was not given back means that its owner crashed: `deaths` counts those since `next_offset` last moved. A
-process that finds some handles the next record on its own, after `mark_attempt`, which is committed first, so that a
-record that crashes its process is found. An orderly end takes its own mark back.
 """
 
 from __future__ import annotations
@@ -41,46 +37,15 @@ _Columns = tuple[list[str], list[str], list[bytes]]
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _CLAIM = """
-insert into drx_consumer.progress as p (grp, topic, part, cluster_id, held)
-values ($1, $2, $3, $4, true)
-on conflict (grp, topic, part) do update set
-  epoch = default, held = true,
-  deaths = p.deaths + (p.held and not $5)::int, updated_at = clock_timestamp()
-returning epoch, next_offset, last_event_id, cluster_id, deaths, attempt_offset, attempts, updated_at
+insert into drx_consumer.progress as p (grp, topic, part, cluster_id)
+values ($1, $2, $3, $4)
+on conflict (grp, topic, part) do update set epoch = default, updated_at = clock_timestamp()
+returning epoch, next_offset, last_event_id, cluster_id, updated_at
 """
 _STANDING = """
 select
   array(select "offset" from drx_consumer.settled where grp = $1 and topic = $2 and part = $3) as settled,
   array(select key from drx_consumer.parked_key where grp = $1 and topic = $2 and part = $3) as parked
-"""
-_GIVE_BACK = """
-update drx_consumer.progress as p set held = false,
-  attempts = p.attempts - (p.attempts > 0 and p.attempt_offset = ours.attempt_offset is true)::int
-from unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[]) as ours (topic, part, epoch, attempt_offset)
-where p.grp = $1 and (p.topic, p.part, p.epoch) = (ours.topic, ours.part, ours.epoch)
-"""
-_MARK_ATTEMPT = """
-update drx_consumer.progress
-set attempts = case when attempt_offset = $5 then attempts + 1 else 1 end, attempt_offset = $5
-where grp = $1 and topic = $2 and part = $3 and epoch = $4
-returning attempts
-"""
-_MARK_RELEASE = """
-update drx_consumer.parked_key as k set release_offset = first."offset",
-  release_attempts = case when k.release_offset = first."offset" then k.release_attempts + 1 else 1 end
-from (
-  select min("offset") as "offset" from drx_consumer.parked_event
-  where grp = $1 and topic = $2 and part = $3 and key = $4
-) as first
-where k.grp = $1 and k.topic = $2 and k.part = $3 and k.key = $4
-returning k.release_attempts, k.release_requested_at is not null as asked
-"""
-_UNMARK_RELEASES = """
-update drx_consumer.parked_key as k set release_attempts = k.release_attempts - 1
-from unnest($2::text[], $3::int[], $4::bigint[], $5::text[]) as begun (topic, part, epoch, key)
-join drx_consumer.progress as p using (topic, part, epoch)
-where p.grp = $1 and k.grp = $1 and (k.topic, k.part, k.key) = (begun.topic, begun.part, begun.key)
-  and k.release_attempts > 0
 """
 # Locks the row until the end of the transaction, so that a claim waits for it; writes nothing.
 _FENCE = """
@@ -117,9 +82,6 @@ with moved as (
   update drx_consumer.progress as p set
     next_offset = greatest($5, p.next_offset),
     last_event_id = case when $5 <= p.next_offset then p.last_event_id else $6 end,
-    deaths = case when $5 <= p.next_offset then p.deaths else 0 end,
-    attempts = case when $5 > p.attempt_offset then 0 else p.attempts end,
-    attempt_offset = case when $5 > p.attempt_offset then null else p.attempt_offset end,
     -- Later at each commit, also where the clock was set back: it tells whether one was lost. So under one epoch
     -- nothing else may set it.
     updated_at = greatest(clock_timestamp(), p.updated_at + interval '1 microsecond')
@@ -155,9 +117,6 @@ class Claim(NamedTuple):
         cluster_id: The Kafka cluster that the offsets belong to.
         settled: Offsets at or above `next_offset` that are settled.
         parked: Parked keys, in text form.
-        deaths: Owners since `next_offset` last moved that did not give the partition back: they crashed.
-        attempt_offset: Record that was marked by `mark_attempt`.
-        attempts: How often it was.
         updated_at: When the claim was written, by the clock of the database.
     """
 
@@ -167,24 +126,7 @@ class Claim(NamedTuple):
     cluster_id: str | None
     settled: frozenset[int]
     parked: frozenset[str]
-    deaths: int
-    attempt_offset: int | None
-    attempts: int
     updated_at: datetime
-
-
-class Ended(NamedTuple):
-    """A claim that ends in order.
-
-    Attributes:
-        attempt_offset: Record that this owner has marked and not settled, if any.
-        releases: Keys, in text form, whose release it has marked and not ended.
-    """
-
-    place: Place
-    epoch: int
-    attempt_offset: int | None
-    releases: Sequence[str]
 
 
 class Inbox(NamedTuple):
@@ -271,18 +213,6 @@ class Settlement:
             raise FencedError
         return updated_at
 
-    async def mark_release(self, key: str) -> int | None:
-        """Note that the release of a key, in text form, begins; to be committed before its effects.
-
-        Returns:
-            How often it began and neither ended nor was interrupted in order; 0 if the key is no longer parked, None if
-            its release is no longer requested.
-        """
-        row = await self.connection.fetchrow(_MARK_RELEASE, self.group, *self.place, key)
-        if row is None:
-            return 0
-        return row["release_attempts"] if row["asked"] else None
-
 
 class Ledger:
     """Claims the partitions of one group and opens the transactions that settle their records.
@@ -298,33 +228,17 @@ class Ledger:
         self._cluster_id = cluster_id
         self.published = asyncio.Event()
 
-    async def claim(self, place: Place, *, again: bool = False) -> Claim:
+    async def claim(self, place: Place) -> Claim:
         """Claim a partition: transactions of its former owner fail from now on.
-
-        A former owner that has not given it back has crashed, unless it is this process that claims it `again`.
 
         Raises:
             TransientError: The database is away, or a transaction of the former owner still holds the row.
         """
         async with self._database.transaction() as connection:
-            row = await connection.fetchrow(_CLAIM, self._group, *place, self._cluster_id, again)
+            row = await connection.fetchrow(_CLAIM, self._group, *place, self._cluster_id)
             # A statement of its own: it sees what the owner before us has committed while the claim waited.
             standing = await connection.fetchrow(_STANDING, self._group, *place)
         return Claim(settled=frozenset(standing["settled"]), parked=frozenset(standing["parked"]), **dict(row))
-
-    async def give_back(self, ended: Sequence[Ended]) -> None:
-        """End claims in order, so that they do not count as deaths; those of a former epoch are left alone.
-
-        Raises:
-            TransientError: The database is away.
-        """
-        places = [each.place for each in ended]
-        columns = [at.topic for at in places], [at.partition for at in places], [each.epoch for each in ended]
-        releases = [(*each.place, each.epoch, key) for each in ended for key in each.releases]
-        async with self._database.transaction() as connection:
-            await connection.execute(_GIVE_BACK, self._group, *columns, [each.attempt_offset for each in ended])
-            if releases:
-                await connection.execute(_UNMARK_RELEASES, self._group, *zip(*releases, strict=True))
 
     @asynccontextmanager
     async def begin(self, place: Place, epoch: int, known: datetime | None = None) -> AsyncIterator[Settlement]:
@@ -357,18 +271,6 @@ class Ledger:
             async with self._database.transaction() as connection:
                 await connection.execute(_PING, self._group)
                 raise _UndoneError
-
-    async def mark_attempt(self, place: Place, epoch: int, offset: int) -> int:
-        """Commit that this record is about to be handled on its own; return how often it was.
-
-        Raises:
-            FencedError: The partition is not ours.
-        """
-        async with self._database.transaction() as connection:
-            attempts: int | None = await connection.fetchval(_MARK_ATTEMPT, self._group, *place, epoch, offset)
-        if attempts is None:
-            raise FencedError
-        return attempts
 
 
 class _UndoneError(Exception):

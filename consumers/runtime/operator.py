@@ -78,10 +78,17 @@ where grp = $1 and topic = $2 and key = $3 and ($4::int is null or part = $4) an
 )
 """
 _PARK = """
-insert into drx_consumer.parked_key (grp, topic, key, part, class, code, attempts)
-values ($1, $2, $3, $4, 'operator', 'by_hand', 0) on conflict do nothing returning true
+insert into drx_consumer.parked_key as k (grp, topic, key, part, class, code, attempts)
+values ($1, $2, $3, $4, 'operator', 'by_hand', 0)
+on conflict (grp, topic, part, key) do update set release_requested_at = null, release_requested_by = null
+where k.release_requested_at is not null
+returning true
 """
-_IS_PARKED = "select exists (select from drx_consumer.parked_key where (grp, topic, key, part) = ($1, $2, $3, $4))"
+_IS_PARKED = """
+select exists (
+  select from drx_consumer.parked_key where (grp, topic, key, part) = ($1, $2, $3, $4) and release_requested_at is null
+)
+"""
 # A group has a row for each partition of a topic that it reads.
 _PARTITIONS = "select count(*), max(part) + 1 from drx_consumer.progress where grp = $1 and topic = $2"
 _LOCK_BREAKER = "select from drx_consumer.park_breaker where grp = $1 and opened_at is not null for update"
@@ -118,8 +125,7 @@ _SET_OFFSETS = """
 insert into drx_consumer.progress as p (grp, topic, part, next_offset, cluster_id)
 select $1, *, $5 from unnest($2::text[], $3::int[], $4::bigint[])
 on conflict (grp, topic, part) do update set next_offset = excluded.next_offset, last_event_id = null,
-  epoch = default, cluster_id = excluded.cluster_id, held = false, deaths = 0,
-  attempt_offset = null, attempts = 0, updated_at = clock_timestamp()
+  epoch = default, cluster_id = excluded.cluster_id, updated_at = clock_timestamp()
 where $6 or p.next_offset is null
 returning topic, part
 """
@@ -292,7 +298,7 @@ async def park(
     reason: str,
     dry_run: bool = False,
 ) -> Decision:
-    """Park a key by hand: its records wait in order, unhandled, until it is released.
+    """Park a key by hand: its records wait in order, unhandled, until it is released; withdraws a release.
 
     Without a `partition` it is the one that Kafka's default partitioner gives the key.
 

@@ -147,16 +147,9 @@ class ParkLimit:
             self._partitions.stop(partition, ParkLimitError())
         return self._exceeded
 
-    async def renew(self, partition: Partition) -> None:
-        """Have a stopped partition adopted again, if its reason is gone and nothing of it is in hand.
-
-        A release in hand that was given up here would count as begun and never ended, as if the process had died.
-
-        Raises:
-            TransientError: The database is away.
-        """
-        if not (self._exceeded or partition.active or partition.gone or partition.given_back):
-            await self._partitions.give_back((partition,))
+    def renew(self, partition: Partition) -> None:
+        """Have a stopped partition adopted again, if its reason is gone and nothing of it is in hand."""
+        if not (self._exceeded or partition.active or partition.gone):
             self._partitions.renew(partition)
 
     def standing(self) -> str:
@@ -201,8 +194,8 @@ class ParkLimit:
                     if not await parking.has_room(connection, self._group, partition.place, why):
                         stopped.remove(partition)
         for partition in stopped:
-            if not partition.draining:  # what is about to be given back is still ours
-                await self.renew(partition)
+            if not partition.draining:  # it is forgotten soon
+                self.renew(partition)
 
     def _stop_all(self) -> None:
         self._set(exceeded=True)

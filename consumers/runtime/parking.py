@@ -47,7 +47,8 @@ values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, n
 on conflict do nothing
 """
 _LOCK_KEY = """
-select from drx_consumer.parked_key where grp = $1 and topic = $2 and part = $3 and key = $4 for update
+select release_requested_at is not null as asked from drx_consumer.parked_key
+where grp = $1 and topic = $2 and part = $3 and key = $4 for update
 """
 _COUNT_KEYS = "select count(*) from drx_consumer.parked_key where grp = $1"
 _COUNT_EVENTS = """
@@ -67,7 +68,7 @@ delete from drx_consumer.parked_key as k where grp = $1 and topic = $2 and part 
 """
 _FAILED_KEY = """
 update drx_consumer.parked_key set class = $5, code = $6, attempts = attempts + $7,
-  release_requested_at = null, release_requested_by = null, release_offset = null, release_attempts = 0
+  release_requested_at = null, release_requested_by = null
 where grp = $1 and topic = $2 and part = $3 and key = $4
 """
 _FAILED_EVENT = """
@@ -231,6 +232,10 @@ class ParkingFullError(StoppedError):
         self.key = key
 
 
+class WithdrawnError(Exception):
+    """A key is parked, and its release is not requested any more."""
+
+
 def key_text(record: ConsumedRecord) -> str:
     """Return the key of a record as text: itself where it is text, else an escaped form.
 
@@ -270,19 +275,25 @@ async def append(settlement: Settlement, record: ConsumedRecord) -> bool:
         ParkingFullError: Nothing was written; the caller rolls back.
     """
     key = key_text(record)
-    if not await _locked(settlement, key):
+    if await _lock(settlement, key) is None:
         return False
     await _store(settlement, record, key, ("behind", "key_parked", 0, ""))
     return True
 
 
-async def head(settlement: Settlement, key: str) -> ParkedEvent | None:
+async def head(settlement: Settlement, key: str, *, asked: bool = False) -> ParkedEvent | None:
     """Lock a key, given in text form, and return its first record; None if the key is live.
 
     A key that was parked by hand, and of which no record has come since, becomes live by this.
+
+    Raises:
+        WithdrawnError: Its release must be `asked` for, and is not any more.
     """
-    if not await _locked(settlement, key):
+    locked = await _lock(settlement, key)
+    if locked is None:
         return None
+    if asked and not locked["asked"]:
+        raise WithdrawnError
     which = (settlement.group, *settlement.place, key)
     row = await settlement.connection.fetchrow(_HEAD, *which)
     if row is None:
@@ -365,9 +376,8 @@ async def _keys(database: Database, query: str, group: str, places: Collection[P
     return [(Place(row["topic"], row["part"]), row["key"]) for row in rows]
 
 
-async def _locked(settlement: Settlement, key: str) -> bool:
-    connection: Connection = settlement.connection
-    return await connection.fetchrow(_LOCK_KEY, settlement.group, *settlement.place, key) is not None
+async def _lock(settlement: Settlement, key: str) -> Any:
+    return await settlement.connection.fetchrow(_LOCK_KEY, settlement.group, *settlement.place, key)
 
 
 async def _store(settlement: Settlement, record: ConsumedRecord, key: str, why: tuple[str, str, int, str]) -> None:

@@ -8,7 +8,6 @@ claimed again is another `Partition`: what was in hand of the old one can change
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
@@ -16,8 +15,8 @@ from typing import Any, Literal, NamedTuple
 import structlog
 
 from bridge.kafka.transport import ConsumedRecord, Place
-from consumers.api import BATCH_RECORDS, WINDOW_RECORDS, Batches, Lanes, Outgoing
-from consumers.runtime.ledger import Claim, Ended, Ledger
+from consumers.api import WINDOW_RECORDS, Batches, Lanes, Outgoing
+from consumers.runtime.ledger import Claim, Ledger
 from consumers.runtime.metrics import Tally
 from consumers.runtime.parking import ParkingFullError, StoppedError, key_text
 from consumers.runtime.sorting import Asking, Sorted
@@ -27,12 +26,6 @@ log = structlog.get_logger()
 # What is settled above a record that is tried again is kept as an offset and an id, some 4 MB of a partition at most:
 # the other keys go on for this many windows of records.
 SETTLED_WINDOWS = 16
-# Records handled one at a time after a process died: as many as a batch holds. If the record that kills the process
-# lies behind them, deaths repeat; from `DEATHS_MANY` on, all that a window holds are handled so. Larger batches are cut
-# into batches of as many after the first death, which is seldom the fault of a record: one by one takes minutes.
-CAREFUL_FIRST = BATCH_RECORDS
-CAREFUL_RECORDS = WINDOW_RECORDS
-DEATHS_MANY = 3
 # Our own objects around key, value and headers, and the headers of a record of the contract, as `sys.getsizeof` counts
 # them.
 OVERHEAD_BYTES = 2_048
@@ -140,27 +133,46 @@ class KeyQueue:
 
     Attributes:
         key: In text form.
-        attempt: Attempts made at the first record.
+        attempt: Attempts made at the first record, but for those whose failure says nothing of it.
+        failures: Those that failed, whatever it says.
+        charged: Those that it is parked for, once they are too many.
+        passes: Calls that had passed when the last attempt failed of which that may be said; None before there was one.
+        calling: The handler was called in the last attempt and has not returned: what failed may be the record's fault.
         asking: What the registry says about its schema, if that is not known.
-        handled: The handler of the last attempt has returned, so what failed afterwards is not the record's fault.
         releasing: True while the parked records of the key go first.
-        marked: It is committed that the release began.
         state: `ready` to be taken by a worker, `busy` in its hands, `waiting` for another attempt, or `idle`.
     """
 
-    __slots__ = ("asking", "attempt", "handled", "key", "marked", "partition", "records", "releasing", "state", "timer")
+    __slots__ = (
+        "asking",
+        "attempt",
+        "calling",
+        "charged",
+        "failures",
+        "key",
+        "partition",
+        "passes",
+        "records",
+        "releasing",
+        "state",
+        "timer",
+    )
 
     def __init__(self, partition: Partition, key: str) -> None:
         self.partition = partition
         self.key = key
         self.records: deque[ConsumedRecord] = deque()
-        self.attempt = 0
-        self.asking: Asking | None = None
-        self.handled = False
         self.releasing = False
-        self.marked = False
         self.state: Literal["idle", "ready", "busy", "waiting"] = "idle"
         self.timer: asyncio.TimerHandle | None = None
+        self.begin_record()
+
+    def begin_record(self) -> None:
+        """Know nothing of the first record: another was settled."""
+        self.attempt = self.failures = self.charged = 0
+        self.passes: int | None = None
+        self.calling = False
+        self.asking: Asking | None = None
 
     @property
     def name(self) -> tuple[Place, str]:
@@ -187,23 +199,18 @@ class Partition:
         releases: Keys, in text form, whose release was requested.
         calls: Handlers that run.
         handled: Records whose handler has returned, for the next round of settling; `settling` while a round is on.
-        careful_left: Records still to be handled one at a time, because processes died.
-        small_left: Records still to be handled in small batches, because a process died.
-        suspect: Offset of the record that is marked before it is handled, in case it kills the process.
-        attempted: Offset of the one that was marked last.
         direct: Records go to their key queues as they come; the backlog is empty.
         written: `next_offset` as it is in the ledger; None while it has none.
         updated_at: `updated_at` of the ledger, as this claim has found or committed it last.
         active: Batches and records in hand; `idle` is set while there are none.
         activity: Counts whatever is tried, settled or released.
         moved_at: When a record was last settled or released, or the first taken into an empty window.
-        given_back: The claim was given back in the ledger, or is about to be.
         stopped: Why nothing of it is settled any more; empty while things go on.
         full: The limit that stopped it, if it was one of the parked.
         gone: Nothing of it counts any more.
     """
 
-    def __init__(self, place: Place, claim: Claim, *, batch_records: int = BATCH_RECORDS) -> None:
+    def __init__(self, place: Place, claim: Claim) -> None:
         self.place = place
         self.claim = claim
         self.epoch = claim.epoch
@@ -223,19 +230,9 @@ class Partition:
         self.active = 0
         self.activity = 0
         self.moved_at = 0.0
-        self.draining = self.given_back = self.gone = self.direct = False
+        self.draining = self.gone = self.direct = False
         self.stopped = ""
         self.full: ParkingFullError | None = None
-        died_on_one = claim.attempt_offset is not None and claim.attempt_offset >= (claim.next_offset or 0)
-        self.careful_left = self.small_left = 0
-        if claim.deaths >= DEATHS_MANY or (died_on_one and claim.attempts > 0):
-            self.careful_left = CAREFUL_RECORDS
-        elif claim.deaths == 1 and batch_records > CAREFUL_FIRST:
-            self.small_left = batch_records
-        elif claim.deaths:
-            self.careful_left = CAREFUL_FIRST
-        self.suspect: int | None = None
-        self.attempted: int | None = None
         self.written: int | None = None
         self.updated_at = claim.updated_at
 
@@ -308,11 +305,6 @@ class Partition:
         self.wake.clear()
         await self.wake.wait()
 
-    def ended(self) -> Ended:
-        """Return what to undo in the ledger when this claim ends in order."""
-        marked = [queue.key for queue in self.queues.values() if queue.marked]
-        return Ended(self.place, self.epoch, self.attempted, marked)
-
     def stop(self, why: StoppedError) -> None:
         """Settle nothing any more, and keep no record: all are read again once the partition is adopted anew."""
         self.stopped = why.code
@@ -336,7 +328,7 @@ class Partition:
 
 
 class Partitions:
-    """The partitions of this member: claimed, drained, given back, forgotten."""
+    """The partitions of this member: claimed, drained, forgotten."""
 
     def __init__(
         self,
@@ -348,7 +340,6 @@ class Partitions:
         mode: Lanes | Batches,
     ) -> None:
         """`consumer` is the name by which `drx-consumer` knows it, for hints; `mode` says how much is taken in."""
-        self._batch_records = mode.records if isinstance(mode, Batches) else 1
         self._window_records = mode.window_records if isinstance(mode, Batches) else WINDOW_RECORDS
         self._window_bytes = mode.window_bytes
         self._ledger = ledger
@@ -358,9 +349,6 @@ class Partitions:
         self._held: dict[Place, Partition] = {}
         # To be adopted again: claimed by another, or resumed by ourselves after a stop.
         self._fenced: set[Place] = set()
-        # Claims of this process that were not given back, by a number of each: claimed again, they are no deaths.
-        self._claims: dict[Place, int] = {}
-        self._numbers = itertools.count()
         self._none_left = asyncio.Event()
         self._none_left.set()
 
@@ -402,36 +390,11 @@ class Partitions:
         Raises:
             TransientError: The database is away, or the owner before us is in the middle of a transaction.
         """
-        again = place in self._claims
-        self._claims[place] = next(self._numbers)
-        claim = await self._ledger.claim(place, again=again)
+        claim = await self._ledger.claim(place)
         self.forget((place,))
-        partition = self._held[place] = Partition(place, claim, batch_records=self._batch_records)
+        partition = self._held[place] = Partition(place, claim)
         self._none_left.clear()
         return partition
-
-    async def give_back(self, partitions: Collection[Partition]) -> None:
-        """End the claims in order: a claim that was not given back means that its owner died.
-
-        Raises:
-            TransientError: The database is away.
-        """
-        # Marked attempts and releases are taken back once, even if two ask at the same time.
-        ending = [each for each in partitions if not each.given_back]
-        if not ending:
-            return
-        claims = {each.place: self._claims.get(each.place) for each in ending}
-        for each in ending:
-            each.given_back = True
-        try:
-            await self._ledger.give_back([each.ended() for each in ending])
-        except BaseException:
-            for each in ending:
-                each.given_back = False
-            raise
-        for place, number in claims.items():
-            if self._claims.get(place) == number:  # else it was claimed again
-                self._claims.pop(place, None)
 
     def forget(self, places: Collection[Place]) -> None:
         """Drop all that is known of these."""

@@ -50,8 +50,8 @@ log = structlog.get_logger()
 RELEASE_POLL_S = 1.0
 # Beside batches, this many keys are handled one by one at a time; with the batches in hand (3) they fit a pool of 8.
 RETRY_WORKERS = 4
-# For giving claims back, and for progress over what was skipped; a row is written in milliseconds.
-GIVE_BACK_S = 1.0
+# For progress over what was skipped; a row is written in milliseconds.
+LAST_PROGRESS_S = 1.0
 # For what is cancelled at the end to let go of its connections.
 END_S = 10.0
 OBSERVE_S = 1.0
@@ -92,7 +92,6 @@ class Processor:
         self._partitions = Partitions(ledger, group=group, consumer=consumer.name, tally=tally, mode=consumer.mode)
         self._circuit = Circuit(
             partial(_ping, consumer, ledger, resource),
-            pings_sink=consumer.ping is not None or consumer.transactional,
             metrics=metrics,
             group=group,
             spread=spread,
@@ -146,12 +145,10 @@ class Processor:
         partition.open(offset)
         if self._park_limit.stops(partition):
             return
-        if partition.careful_left or partition.small_left:
-            log.warning("worker.careful", topic=place.topic, partition=place.partition, group=self._consumer.group)
         self._key_queues.release_due(partition)
-        partition.direct = self._batches is None and not partition.careful_left
-        if not partition.direct:
-            partition.driver = self._tasks.start(self._drive(partition))
+        partition.direct = self._batches is None
+        if self._batches is not None:
+            partition.driver = self._tasks.start(self._drive(partition, self._batches))
 
     def offer(self, place: Place, records: Sequence[ConsumedRecord]) -> None:
         """Take records in; what was settled by an owner before, and what nobody wants, is settled at once."""
@@ -181,7 +178,7 @@ class Processor:
     def halted(self, place: Place) -> bool:
         """Whether nothing of a partition can be settled for long."""
         partition = self._partitions.find(place)
-        return partition is not None and bool(partition.stopped or not self._circuit.closed)
+        return partition is not None and bool(partition.stopped or self._circuit.halts)
 
     def standing(self) -> str:
         """Return `ok`, or why records of some partition wait until an operator acts."""
@@ -208,11 +205,9 @@ class Processor:
     async def drain(self, places: Collection[Place], *, timeout_s: float) -> None:
         """Start no new record of these; return when those in hand are settled, or given up at the end of the time."""
         drained = await self._partitions.drain(places, timeout_s=timeout_s)
-        # If this fails, the next owner skips some records again, and takes the end of this claim for a death.
-        with contextlib.suppress(TimeoutError, TransientError):
-            async with asyncio.timeout(GIVE_BACK_S):
+        with contextlib.suppress(TimeoutError):  # the next owner then skips some records again
+            async with asyncio.timeout(LAST_PROGRESS_S):
                 await self._key_queues.write_progress(drained)
-                await self._partitions.give_back(drained)
 
     def forget(self, places: Collection[Place]) -> None:
         """Drop all that is known of these."""
@@ -246,16 +241,9 @@ class Processor:
             await self._settling.learner.end()
             await self._tasks.end(END_S)
 
-    async def _drive(self, partition: Partition) -> None:
-        """Carry the records of a partition on: one at a time after deaths, then in batches or by their keys."""
+    async def _drive(self, partition: Partition, batches: BatchDriver) -> None:
         try:
-            await self._key_queues.drive_carefully(partition)
-            if self._batches is not None:
-                await self._batches.drive(partition)
-            else:
-                while partition.backlog:
-                    self._key_queues.put(partition, partition.backlog.popleft())
-                partition.direct = True
+            await batches.drive(partition)
         except STOPS as exc:
             self._settling.stop(partition, exc)
 
@@ -273,7 +261,7 @@ class Processor:
 
     async def _begin_release(self, partition: Partition, key: str) -> None:
         if partition.stopped:  # it may be this key that leaves no room
-            await self._park_limit.renew(partition)
+            self._park_limit.renew(partition)
         elif self._batches is None:
             self._key_queues.release(partition, key)
         else:

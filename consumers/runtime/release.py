@@ -2,7 +2,7 @@
 
 An operator's request is noted on the row of the key (`drx_consumer.parked_key`). The owner of the partition finds it,
 puts the key into a queue of its own and applies one parked record to a transaction, which locks the row of the key as
-parking and appending do. A release that begins is marked too, so that a record which kills the process is found out.
+parking and appending do.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from bridge.runtime.failpoints import WHILE_RELEASING, hit
 from consumers.api import Outgoing
 from consumers.postgres.pool import Database
 from consumers.runtime import parking
-from consumers.runtime.failure import DEATHS_MAX, DIED, ID_CONFLICT, Failure, Park, Retry
+from consumers.runtime.failure import ID_CONFLICT, Failure, Park, Retry
 from consumers.runtime.ledger import FencedError, Settlement
-from consumers.runtime.parking import ParkedEvent
+from consumers.runtime.parking import ParkedEvent, WithdrawnError
 from consumers.runtime.partition import KeyQueue, Partition
 from consumers.runtime.settling import Settling
 from consumers.runtime.sorting import Asking, Skip, Sorted
@@ -74,10 +74,8 @@ class Release:
         Raises:
             FencedError: The partition is not ours.
         """
-        if not queue.marked and not await self._mark_release(queue):
-            return 0.0
         queue.attempt += 1
-        queue.handled = False
+        queue.calling = False
         try:
             if self._settling.consumer.transactional:
                 live = await self._inside(queue)
@@ -88,43 +86,26 @@ class Release:
         except _NotLearnedYetError as exc:
             queue.attempt -= 1
             return exc.delay_s
+        except WithdrawnError:
+            queue.begin_record()
+            queue.releasing = False
+            return 0.0
         except Exception as exc:  # noqa: BLE001 - whatever a handler raises is judged
             return await self._failed(queue, exc)
-        queue.attempt = 0
-        queue.asking = None
+        queue.begin_record()
         queue.partition.moved()
         if live:
             queue.partition.parked.discard(queue.key)
-            queue.releasing = queue.marked = False
+            queue.releasing = False
             place = queue.partition.place
             group = self._settling.consumer.group
             log.info("worker.release_ended", group=group, topic=place.topic, partition=place.partition)
         return 0.0
 
-    async def _mark_release(self, queue: KeyQueue) -> bool:
-        """Mark a release that begins; False when processes died of it too often, or the request was withdrawn.
-
-        Once per claim: a record that kills is the first of its key after each death but the first.
-        """
-        began: int | None = None
-        partition = queue.partition
-
-        async def mark() -> None:
-            nonlocal began
-            async with self._settling.transaction(partition) as settlement:
-                began = await settlement.mark_release(queue.key)
-
-        if not await self._settling.persist(partition, mark):
-            return False
-        queue.marked = queue.releasing = began is not None
-        if began is not None and began > DEATHS_MAX:
-            await self._end(queue, Park(DIED, DEATHS_MAX))
-        return queue.releasing
-
     async def _inside(self, queue: KeyQueue) -> bool:
         """Release one record in one transaction with its effects; True when the key is live again."""
         async with self._settling.transaction(queue.partition) as settlement:
-            waiting = await parking.head(settlement, queue.key)
+            waiting = await parking.head(settlement, queue.key, asked=True)
             if waiting is None:
                 return True
             event = self._sorted(queue, waiting)
@@ -142,7 +123,7 @@ class Release:
     async def _outside(self, queue: KeyQueue) -> bool:
         """Call the handler between two transactions: its effects are idempotent, and its time is not theirs."""
         async with self._settling.transaction(queue.partition) as settlement:
-            waiting = await parking.head(settlement, queue.key)
+            waiting = await parking.head(settlement, queue.key, asked=True)
             if waiting is None:
                 return True
             event = self._sorted(queue, waiting)
@@ -153,7 +134,7 @@ class Release:
         if event is not None and state == "fresh":
             outgoing = await self._call(queue, event, None)
         async with self._settling.transaction(queue.partition) as settlement:
-            now = await parking.head(settlement, queue.key)
+            now = await parking.head(settlement, queue.key, asked=True)
             if now is None:
                 return True
             if now.record.offset != waiting.record.offset:
@@ -184,15 +165,16 @@ class Release:
         """Run the handler and return what it publishes, which goes along with the `settlement` if there is one."""
         connection = None if settlement is None else settlement.connection
         placed = self._settling.placed(event, attempt=queue.attempt, connection=connection)
+        queue.calling = True
         await self._settling.call(queue.partition, (placed,), settlement)
-        queue.handled = True
-        self._settling.circuit.passed((queue.name,))
+        queue.calling = False
+        self._settling.circuit.passed()
         return placed.context.outgoing
 
     async def _failed(self, queue: KeyQueue, exc: Exception) -> float:
         if queue.partition.gone:
             return 0.0  # the present owner of the partition goes on with the release
-        verdict = await self._settling.on_failure(queue, exc)
+        verdict = self._settling.on_failure(queue, exc)
         if isinstance(verdict, Retry):
             if verdict.failure.cls != "systemic":
                 self._settling.tally.count(queue.partition.place.topic, "retry")
@@ -221,9 +203,8 @@ class Release:
 
         if await self._settling.persist(queue.partition, refuse) and waiting is not None:
             self._settling.tally.parked(waiting.record, failure, attempts=verdict.attempts)
-        queue.attempt = 0
-        queue.asking = None
-        queue.releasing = queue.marked = False
+        queue.begin_record()
+        queue.releasing = False
 
 
 class _NotLearnedYetError(Exception):

@@ -23,12 +23,10 @@ from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.backoff import Spread
 from bridge.runtime.failpoints import AFTER_EFFECT, BEFORE_FENCE, WHILE_PARKING, hit
 from consumers.api import BatchHandler, Consumer, Context, EventHandler, Lanes, Placed
-from consumers.postgres.errors import NoConnectionError
 from consumers.runtime import parking
 from consumers.runtime.circuit import Circuit
 from consumers.runtime.failure import (
     ATTEMPTS_MAX,
-    BLAMELESS_S,
     SYSTEMIC_MAX_S,
     TIMEOUT,
     Failure,
@@ -61,7 +59,7 @@ class HandlerTimeoutError(TransientError):
     """The handler took too long."""
 
     def __init__(self) -> None:
-        super().__init__(TIMEOUT, systemic=True)
+        super().__init__(TIMEOUT)
 
 
 class GivenUpError(TransientError):
@@ -146,45 +144,37 @@ class Settling:
         if settlement is not None:
             settlement.outgoing += outgoing
 
-    async def on_failure(self, queue: KeyQueue, exc: Exception) -> Verdict:
+    def on_failure(self, queue: KeyQueue, exc: Exception) -> Verdict:
         """Decide what becomes of the first record of a queue, whose attempt failed with `exc`.
 
-        A failure after the handler has returned, such as a deadlock while the offset is written, is not the record's
-        fault. An attempt that says nothing of the record is not counted.
+        What our own statements meet before and after the handler says nothing of the record, nor does what every record
+        would meet: such an attempt is not counted. Of the rest, what may be the sink's fault as well is charged to the
+        record only if calls of other keys have passed since the attempt before.
         """
         failure = classify(exc)
-        if failure.cls == "systemic":
-            verdict = await self._on_systemic(queue, exc, failure)
-        else:
-            verdict = self._on_own(queue, exc, failure)
-        if isinstance(verdict, Retry) and not verdict.counts:
-            queue.attempt -= 1
-        return verdict
-
-    async def _on_systemic(self, queue: KeyQueue, exc: Exception, failure: Failure) -> Verdict:
-        """Park a record only if it fails where others pass, and the sink answers pings."""
-        name = None if queue.handled or isinstance(exc, NoConnectionError) else queue.name
-        times = self.circuit.failed(name, code=failure.code)
-        if self.circuit.at_fault(name) and await self.circuit.there():
-            self.circuit.failing.pop(name, None)
-            return Park(Failure("transient", failure.code), times, raised_at(exc, self.consumer.handle))
-        return Retry(failure, delay_s(times, spread=self.spread, max_s=SYSTEMIC_MAX_S), counts=False)
-
-    def _on_own(self, queue: KeyQueue, exc: Exception, failure: Failure) -> Verdict:
-        self.circuit.failing.pop(queue.name, None)
-        if failure.cls == "transient":
-            if queue.handled or failure.blameless:
-                return Retry(failure, delay_s(1, spread=self.spread, first_s=BLAMELESS_S), counts=False)
-            if queue.attempt < ATTEMPTS_MAX:
-                return Retry(failure, delay_s(queue.attempt, spread=self.spread))
-        elif failure.cls == "permanent":  # the sink has answered
-            self.circuit.passed((queue.name,))
+        if failure.cls in {"systemic", "transient"}:
+            return self._on_passing(queue, exc, failure)
+        if failure.cls == "permanent":  # the sink has answered
+            self.circuit.passed()
         elif failure.cls == "bug":
-            place = queue.partition.place
             # What is released is not in the queue; its place is in the line that says it is parked again.
             offset = queue.records[0].offset if queue.records and not queue.releasing else None
-            self.tally.bug(at_fault(exc), place, offset=offset)
+            self.tally.bug(at_fault(exc), queue.partition.place, offset=offset)
         return Park(failure, queue.attempt, raised_at(exc, self.consumer.handle))
+
+    def _on_passing(self, queue: KeyQueue, exc: Exception, failure: Failure) -> Verdict:
+        queue.failures += 1
+        own = queue.calling and not failure.blameless
+        if own or failure.cls == "systemic":
+            self.circuit.failed(queue.name if own else None, code=failure.code)
+        if not own or failure.cls == "systemic":
+            queue.attempt -= 1
+            return Retry(failure, delay_s(queue.failures, spread=self.spread, max_s=SYSTEMIC_MAX_S))
+        queue.charged += self.circuit.passes != queue.passes
+        queue.passes = self.circuit.passes
+        if queue.charged >= ATTEMPTS_MAX:
+            return Park(failure, queue.attempt, raised_at(exc, self.consumer.handle))
+        return Retry(failure, delay_s(queue.failures, spread=self.spread))
 
     async def persist(self, partition: Partition, write: Callable[[], Awaitable[None]]) -> bool:
         """Write what is decided, for as long as it takes; False when the partition was lost meanwhile.

@@ -20,7 +20,7 @@ RECORDS = 120
 # Before and after a file is staged; after it is noted, and after files are published, before that is committed.
 # Which visit is the last lets a process get on before it dies: each of the four partitions brings one.
 POINTS = (f"{BEFORE_STAGE}:kill@2", f"{AFTER_STAGE}:kill@3", f"{AFTER_EFFECT}:kill@3", f"{AFTER_PUBLISH}:kill@1")
-# Written for each kill: a process that follows two deaths handles what is left one by one.
+# Written for each kill.
 EACH = 40
 
 

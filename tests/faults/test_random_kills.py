@@ -41,7 +41,6 @@ def play(ground: Ground, case: Case, seed: int) -> None:
             for _ in range(case.kills):
                 _kill_at_random(scene, rng)
             unsettled = scene.written - scene.settled()
-            # After several deaths the records that are left are handled one by one; with pauses that takes long.
             scene.member(**scene.subject.unpaused)
             scene.finish()
         assert offsets.steps_back == []

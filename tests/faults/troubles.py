@@ -46,8 +46,6 @@ def kill(
 ) -> None:
     """Kill a process of each group so often.
 
-    A record at which three processes die is parked, as it should be: more than two in a row may not die at points.
-
     Args:
         scenes: One of each group.
         kills: How many processes of each.

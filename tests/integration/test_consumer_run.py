@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,7 @@ import pytest
 
 from bridge.dev.ports import free_port
 from consumers.postgres.migrate import LEDGER_MIGRATIONS, read_migrations
-from consumers.runtime.failure import DEATHS_MAX
 from tests.cluster import Cluster, Topics
-from tests.groups import forget_members
 from tests.integration.consumer_process import ConsumerProcess, drx_consumer, install_code
 from tests.integration.service_process import until
 from tests.postgres import execute
@@ -172,37 +169,6 @@ async def test_the_server_ends_nothing_before_the_handlers_own_bound(
         until(lambda: progress(postgres) == written, what="everything settled")
 
     assert rows(postgres, "select * from applied") == [("100s 100s",)]
-
-
-async def test_a_record_that_kills_is_parked_after_three_deaths_that_it_is_charged_with(
-    start: Start, cluster: Cluster, topic: str, postgres: str, told: Path
-) -> None:
-    """The first death tells that there is such a record; the record is alone in hand at each of the others."""
-    written = write(cluster, topic, 20)
-    victim = next(iter(LIVES.records(topic, partitions=2))).key.decode()
-    kill = f"""
-    if event.key == {victim!r}:
-        with open(os.environ["TOLD"], "a") as file:
-            print("died", file=file)
-        os._exit(9)
-"""
-    head = "async def handle(event, context):"
-    code = CODE.replace(head, head + kill)
-    with start(code=code) as desk:
-        for _ in range(9):
-            until(partial(_ended_or_settled, desk, postgres, written), what="a death, or everything settled")
-            if desk.alive:
-                break
-            forget_members(cluster.bootstrap_servers, desk.lines("worker.started")[0]["group"])
-            desk.start()
-
-    assert lines(told) == ["died"] * (1 + DEATHS_MAX)
-    parked = "select distinct key, class, code from drx_consumer.parked_event where class <> 'behind'"
-    assert rows(postgres, parked) == [(victim, "bug", "process_died")]
-
-
-def _ended_or_settled(desk: ConsumerProcess, dsn: str, written: int) -> bool:
-    return not desk.alive or _settled(dsn, written)
 
 
 def _settled(dsn: str, written: int) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from bridge.errors import PermanentError, TransientError
 from bridge.kafka.transport import Place
 from consumers.postgres.pool import Database, open_database
-from consumers.runtime.ledger import Claim, Ended, FencedError, Ledger
+from consumers.runtime.ledger import Claim, FencedError, Ledger
 from consumers.runtime.operator import forget_group
 from tests.ledger import GROUP, PLACE, an_entry, effects_table, rows, until_waiting
 from tests.postgres import fresh_database
@@ -30,7 +30,7 @@ async def settled(
 async def test_the_first_claim_finds_nothing(ledger: Ledger) -> None:
     claim = await ledger.claim(PLACE)
 
-    assert claim == Claim(claim.epoch, None, None, "cluster-a", frozenset(), frozenset(), 0, None, 0, claim.updated_at)
+    assert claim == Claim(claim.epoch, None, None, "cluster-a", frozenset(), frozenset(), claim.updated_at)
 
 
 async def test_a_claim_finds_what_was_settled(ledger: Ledger) -> None:
@@ -89,78 +89,6 @@ async def test_a_mark_that_moves_past_no_record_of_ours_forgets_the_last_event(l
     assert (await ledger.claim(PLACE)).last_event_id is None
 
 
-async def test_deaths_are_counted_until_the_mark_moves(ledger: Ledger) -> None:
-    counts = [(await ledger.claim(PLACE)).deaths for _ in range(3)]
-    claim = await ledger.claim(PLACE)
-    await settled(ledger, claim.epoch, next_offset=1, last="evt-0")
-    after = (await ledger.claim(PLACE)).deaths
-
-    assert (counts, after) == ([0, 1, 2], 1)
-
-
-async def test_an_owner_that_gives_its_partition_back_has_not_died(ledger: Ledger) -> None:
-    counts = []
-    for _ in range(3):
-        claim = await ledger.claim(PLACE)
-        counts.append(claim.deaths)
-        await ledger.give_back([Ended(PLACE, claim.epoch, None, [])])
-
-    assert counts == [0, 0, 0]
-
-
-async def test_what_another_has_claimed_is_not_given_back_for_it(ledger: Ledger) -> None:
-    before = await ledger.claim(PLACE)
-    await ledger.claim(PLACE)
-    await ledger.give_back([Ended(PLACE, before.epoch, None, [])])
-
-    assert (await ledger.claim(PLACE)).deaths == 2
-
-
-async def test_a_process_that_claims_again_has_not_died_meanwhile(ledger: Ledger) -> None:
-    await ledger.claim(PLACE)
-
-    assert (await ledger.claim(PLACE, again=True)).deaths == 0
-
-
-async def test_an_attempt_that_was_interrupted_in_order_does_not_count(ledger: Ledger) -> None:
-    claim = await ledger.claim(PLACE)
-    for _ in range(2):
-        await ledger.mark_attempt(PLACE, claim.epoch, 5)
-    await ledger.give_back([Ended(PLACE, claim.epoch, 5, [])])
-
-    assert (await ledger.claim(PLACE)).attempts == 1
-
-
-async def test_settling_above_the_mark_is_no_progress(ledger: Ledger) -> None:
-    """Otherwise a process that dies on one record, while the lanes settle others, would never be suspected."""
-    claim = await ledger.claim(PLACE)
-    await settled(ledger, claim.epoch, next_offset=5)
-    claim = await ledger.claim(PLACE)
-    await settled(ledger, claim.epoch, next_offset=5, above=(7,))
-
-    assert (await ledger.claim(PLACE)).deaths == 2
-
-
-async def test_attempts_outlive_the_process_until_the_record_is_settled(ledger: Ledger) -> None:
-    claim = await ledger.claim(PLACE)
-    attempts = [await ledger.mark_attempt(PLACE, claim.epoch, 5), await ledger.mark_attempt(PLACE, claim.epoch, 5)]
-    claim = await ledger.claim(PLACE)
-    seen = claim.attempt_offset, claim.attempts
-    await settled(ledger, claim.epoch, next_offset=6, last="evt-5")
-    after = await ledger.claim(PLACE)
-
-    assert attempts == [1, 2]
-    assert seen == (5, 2)
-    assert (after.attempt_offset, after.attempts) == (None, 0)
-
-
-async def test_an_attempt_at_another_record_counts_from_one(ledger: Ledger) -> None:
-    claim = await ledger.claim(PLACE)
-    await ledger.mark_attempt(PLACE, claim.epoch, 5)
-
-    assert await ledger.mark_attempt(PLACE, claim.epoch, 6) == 1
-
-
 async def test_the_fence_lets_the_owner_through(ledger: Ledger) -> None:
     claim = await ledger.claim(PLACE)
     await settled(ledger, claim.epoch, next_offset=10, last="evt-9")
@@ -172,14 +100,12 @@ async def test_the_fence_lets_the_owner_through(ledger: Ledger) -> None:
     assert (await ledger.claim(PLACE)).next_offset == 12
 
 
-@pytest.mark.parametrize("step", ["fence", "settle", "mark_attempt"])
+@pytest.mark.parametrize("step", ["fence", "settle"])
 async def test_a_zombie_fails_at_the_fence(ledger: Ledger, step: str) -> None:
     old = await ledger.claim(PLACE)
     await ledger.claim(PLACE)
 
     with pytest.raises(FencedError):  # noqa: PT012 - a context manager and its first statement
-        if step == "mark_attempt":
-            await ledger.mark_attempt(PLACE, old.epoch, 0)
         async with ledger.begin(PLACE, old.epoch) as settlement:
             if step == "fence":
                 await settlement.fence(0)
@@ -202,7 +128,6 @@ async def test_an_owner_whose_commit_was_lost_fails_at_its_end(ledger: Ledger, d
         known = await settlement.settle(next_offset=0, last_event_id=None, above=(2,))
     before = "update drx_consumer.progress set next_offset = null, updated_at = updated_at - interval '1 s' returning 1"
     await rows(database, before)
-    await ledger.mark_attempt(PLACE, claim.epoch, 2)  # says nothing of what was settled
 
     with pytest.raises(FencedError):
         async with ledger.begin(PLACE, claim.epoch, known) as settlement:

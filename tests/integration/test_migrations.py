@@ -85,7 +85,6 @@ async def test_an_upgrade_in_place_keeps_what_was_there(database: Database, tmp_
     claim = await Ledger(database, group=GROUP, cluster_id="cluster-a").claim(PLACE)
     assert applied == ALL[number:]
     assert (claim.next_offset, claim.settled, claim.parked) == (10, frozenset({12}), frozenset({"rx-1"}))
-    assert claim.deaths == 0
 
 
 async def test_two_processes_at_once_apply_each_migration_once(database: Database, tmp_path: Path) -> None:
@@ -255,7 +254,6 @@ async def test_a_consumer_and_an_operator_need_no_more_than_their_roles(postgres
             await set_offsets(connection, GROUP, {PLACE: 0}, cluster_id="cluster-a", move=True)
         ledger = Ledger(consumer, group=GROUP, cluster_id="cluster-a")
         epoch = (await ledger.claim(PLACE)).epoch
-        await ledger.mark_attempt(PLACE, epoch, 0)
         async with ledger.begin(PLACE, epoch) as settlement:
             await settlement.fence(0)
             await settlement.admit([an_entry()])

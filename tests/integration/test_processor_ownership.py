@@ -1,4 +1,4 @@
-"""Who owns a partition settles it: fences, drains, deaths, and what the next owner finds."""
+"""Who owns a partition settles it: fences, drains, and what the next owner finds."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import pytest
 
 from bridge.errors import TransientError
 from bridge.event import Event
-from bridge.kafka.transport import Place
 from consumers.api import WINDOW_RECORDS, Batches, Consumer, Lanes
 from consumers.postgres.pool import Database
-from consumers.runtime.failure import DEATHS_MAX
 from consumers.runtime.ledger import Ledger
 from tests.kafka import until
 from tests.settling import GROUP, PLACE, Effects, a_database, a_record, at_work
@@ -185,105 +183,6 @@ async def test_what_is_read_again_and_was_settled_above_the_mark_is_stale(
 
         assert (bench.outcome("stale"), bench.outcome("applied")) == (2, 2)
         assert sorted(effects.kept) == ["evt_0", "evt_3"]
-
-
-@MODES
-async def test_a_record_that_kills_the_process_is_parked_unseen(database: Database, mode: Lanes | Batches) -> None:
-    effects = Effects()
-    ledger = Ledger(database, group=GROUP, cluster_id="here")
-    claim = await ledger.claim(PLACE)
-    for _ in range(DEATHS_MAX):
-        await ledger.mark_attempt(PLACE, claim.epoch, 0)
-
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([a_record(0), a_record(1, "rx_2"), a_record(2)])
-        await bench.settled(3)
-
-        assert await bench.parked() == [("rx_1", 0, "process_died"), ("rx_1", 2, "key_parked")]
-        assert effects.attempts == ["evt_1"]
-
-
-@MODES
-async def test_after_a_death_records_are_handled_one_at_a_time(database: Database, mode: Lanes | Batches) -> None:
-    effects = Effects()
-    marks: list[tuple[str, int]] = []
-    await Ledger(database, group=GROUP, cluster_id="here").claim(PLACE)
-
-    async with at_work(a_consumer(effects, mode), database) as bench:
-
-        async def look(event: Event) -> None:
-            [(offset,)] = await bench.rows("select attempt_offset from drx_consumer.progress")
-            marks.append((event.id, offset))
-
-        effects.before = look
-        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(5)])
-        await bench.settled(5)
-
-        assert marks == [(f"evt_{offset}", offset) for offset in range(5)]
-
-
-@MODES
-async def test_ends_in_order_are_no_deaths_however_many_there_are(database: Database, mode: Lanes | Batches) -> None:
-    """One record at a time, with a mark for each, is for what kills processes, and not for a day of deployments."""
-    effects = Effects()
-    for _ in range(5):
-        async with at_work(a_consumer(effects, mode), database) as bench:
-            for _ in range(3):
-                await bench.feed([])
-
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([])
-
-        assert await bench.rows("select deaths from drx_consumer.progress") == [(0,)]
-        assert bench.processor._partitions[PLACE].careful_left == 0
-
-
-@MODES
-async def test_a_record_that_waits_for_a_retry_at_each_end_has_killed_nobody(
-    database: Database, mode: Lanes | Batches
-) -> None:
-    effects = Effects()
-    effects.fail = lambda *_: TransientError("conflict")
-    for _ in range(3):
-        await Ledger(database, group=GROUP, cluster_id="here").claim(PLACE)
-    for _ in range(7):
-        tried = len(effects.attempts)
-        async with at_work(a_consumer(effects, mode), database) as bench:
-            await bench.feed([a_record(0)])
-            await until(lambda tried=tried: len(effects.attempts) > tried)  # type: ignore[misc]  # a default binds it
-    effects.fail = lambda *_: None
-
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([a_record(0)])
-        await bench.settled(1)
-
-        assert (effects.kept, await bench.parked()) == (["evt_0"], [])
-
-
-@MODES
-async def test_only_a_record_whose_handler_runs_is_charged_with_a_death(
-    database: Database, mode: Lanes | Batches
-) -> None:
-    """One of another partition that merely waits its turn is innocent, and would be parked after three deaths."""
-    effects = Effects()
-    charged: list[int] = []
-    places = [Place(PLACE.topic, number) for number in range(3)]
-    for place in places * 3:
-        await Ledger(database, group=GROUP, cluster_id="here").claim(place)
-
-    async with at_work(a_consumer(effects, mode), database) as bench:
-
-        async def look(_event: Event) -> None:
-            rows = await bench.rows("select attempt_offset from drx_consumer.progress where attempt_offset is not null")
-            charged.append(len(rows))
-
-        effects.before = look
-        for place in places:
-            await bench.feed([a_record(0, f"rx_{place.partition}", id=f"evt_{place.partition}", place=place)], place)
-        for place in places:
-            await bench.settled(1, place)
-
-        assert charged == [1, 1, 1]
 
 
 async def test_deadlocks_and_the_like_are_retried(database: Database) -> None:

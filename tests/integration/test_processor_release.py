@@ -13,7 +13,6 @@ from bridge.event import Event
 from consumers.api import Batches, Consumer, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime import parking
-from consumers.runtime.failure import DEATHS_MAX
 from tests.kafka import until
 from tests.settling import GROUP, PLACE, Effects, a_database, a_record, at_work
 
@@ -218,65 +217,6 @@ async def test_a_full_lot_stops_the_partition_and_drops_nothing(
         assert f"drx-consumer parked retry {GROUP} KEY --topic {PLACE.topic}" in line["hint"]
         assert bench.processor.next_offset(PLACE) == 2
         assert effects.kept == []
-
-
-@MODES
-async def test_a_release_that_kills_the_process_ends_after_three_deaths(
-    database: Database, mode: Lanes | Batches
-) -> None:
-    effects = Effects()
-    effects.fail = lambda *_: PermanentError("refused")
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([a_record(0), a_record(1)])
-        await bench.settled(2)
-    await bench.request_release("rx_1")
-    deaths = 0
-
-    async def die(_event: Event) -> None:
-        nonlocal deaths
-        deaths += 1
-        bench.processor.forget([PLACE])  # nothing is given back
-        await asyncio.Event().wait()
-
-    effects.before = die
-    for life in range(1, 1 + DEATHS_MAX):
-        async with at_work(a_consumer(effects, mode), database) as bench:
-            await bench.feed([])
-            await until(lambda life=life: deaths == life)  # type: ignore[misc]  # a default binds it
-
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([])
-        await bench.until_rows(
-            "select code, class from drx_consumer.parked_key where release_requested_at is null",
-            [("process_died", "bug")],
-        )
-
-        assert deaths == DEATHS_MAX
-        assert await bench.parked() == [("rx_1", 0, "process_died"), ("rx_1", 1, "key_parked")]
-
-
-@MODES
-async def test_a_release_that_was_interrupted_in_order_is_no_death(database: Database, mode: Lanes | Batches) -> None:
-    effects = Effects()
-    parking_it = True
-    effects.fail = lambda *_: PermanentError("refused") if parking_it else TransientError("conflict")
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([a_record(0)])
-        await bench.settled(1)
-        parking_it = False
-    await bench.request_release("rx_1")
-    for _ in range(7):
-        tried = len(effects.attempts)
-        async with at_work(a_consumer(effects, mode), database) as bench:
-            await bench.feed([])
-            await until(lambda tried=tried: len(effects.attempts) > tried)  # type: ignore[misc]  # a default binds it
-    effects.fail = lambda *_: None
-
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([])
-        await bench.until_rows("select key from drx_consumer.parked_key", [])
-
-        assert effects.kept == ["evt_0"]
 
 
 async def test_the_next_owner_knows_what_is_parked(database: Database) -> None:

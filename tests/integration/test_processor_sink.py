@@ -1,4 +1,4 @@
-"""A sink that is away, or answers only some of the time, parks nothing; a record that fails alone is parked."""
+"""A sink that is away, or answers only some of the time, parks nothing."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ from bridge.event import Event
 from consumers.api import Batches, Consumer, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime import operator
-from consumers.runtime.circuit import OPEN_AFTER, OWN_FAILURES, OWN_FAILURES_ALONE
-from tests.kafka import HANG_S, until
+from consumers.runtime.circuit import OPEN_AFTER
+from consumers.runtime.failure import ATTEMPTS_MAX
+from consumers.runtime.partition import KeyQueue
+from tests.kafka import until
 from tests.settling import GROUP, PLACE, Bench, Effects, a_database, a_record, at_work
 
 MODES = pytest.mark.parametrize(
     "mode", [Batches(50, 0.005), Lanes(4, transactional=True), Lanes(4)], ids=["batches", "inside", "outside"]
 )
+# Failures of one record, more than any limit of attempts.
+MANY = 30
 FAILURES = [
     ConnectionRefusedError(),
     TimeoutError(),
@@ -48,15 +52,8 @@ def bad_keys_fail(event: Event, _: int) -> Exception | None:
     return ConnectionRefusedError() if event.key.startswith("bad") else None
 
 
-async def offer_more(bench: Bench, offset: int, *, parked: int) -> int:
-    """Offer sound records one by one until `parked` keys are parked; return the next offset."""
-    async with asyncio.timeout(HANG_S):
-        while len(await bench.parked()) < parked:
-            if bench.processor.room(PLACE) and not bench.processor.halted(PLACE):
-                bench.processor.offer(PLACE, [a_record(offset, f"rx_{offset}")])
-                offset += 1
-            await asyncio.sleep(0.01)
-    return offset
+def queues(bench: Bench) -> list[KeyQueue]:
+    return list(bench.processor._partitions[PLACE].queues.values())
 
 
 @MODES
@@ -127,82 +124,53 @@ async def test_a_brown_out_that_pings_do_not_see_parks_nothing_either(database: 
 
 
 @MODES
-@pytest.mark.parametrize("bad", [1, 3])
-async def test_records_that_fail_where_others_pass_are_parked(
-    database: Database, mode: Lanes | Batches, bad: int
+@pytest.mark.parametrize("others", [0, 30])
+async def test_what_every_record_would_meet_parks_none_however_often_and_however_alone(
+    database: Database, mode: Lanes | Batches, others: int
 ) -> None:
     effects = Effects()
     effects.fail = bad_keys_fail
 
     async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([a_record(number, f"bad_{number}") for number in range(bad)])
-        end = await offer_more(bench, bad, parked=bad)
-        await bench.settled(end)
+        await bench.feed([a_record(0, "bad"), *(a_record(number, f"rx_{number}") for number in range(1, 1 + others))])
+        await until(lambda: effects.attempts.count("evt_0") > MANY and bench.outcome("applied") == others)
+        parked = await bench.parked()
+        effects.fail = lambda *_: None
+        await bench.settled(1 + others)
 
-        assert await bench.parked() == [(f"bad_{number}", number, "connection_refused") for number in range(bad)]
-        assert bench.count("circuit_state", state="closed") == 1
-        assert all(effects.attempts.count(f"evt_{number}") >= OWN_FAILURES for number in range(bad))
+        assert (parked, await bench.parked()) == ([], [])
 
 
-@MODES
-async def test_records_that_fail_alone_are_parked_although_the_window_above_them_is_settled(
-    database: Database, mode: Lanes | Batches
-) -> None:
-    """More than a window of others may be settled above: it is they that tell whose fault it is."""
+async def test_what_may_be_anybodys_fault_counts_only_while_others_pass(database: Database) -> None:
     effects = Effects()
-    effects.fail = bad_keys_fail
-
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        bench.processor._partitions._window_records = 8
-        await bench.feed([a_record(number, f"bad_{number}") for number in range(3)])
-        end = await offer_more(bench, 3, parked=3)
-        await bench.settled(end)
-
-        assert end > 8
-
-
-@MODES
-async def test_a_record_that_fails_alone_on_a_quiet_topic_is_parked_while_the_sink_answers_pings(
-    database: Database, mode: Lanes | Batches
-) -> None:
-    effects = Effects()
-    effects.fail = bad_keys_fail
-
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([a_record(0, "bad")])
-        await bench.settled(1)
-
-        assert await bench.parked() == [("bad", 0, "connection_refused")]
-        assert len(effects.attempts) >= OWN_FAILURES_ALONE
-        assert effects.pings > 0
-
-
-async def test_a_record_that_fails_alone_waits_while_the_ping_fails(database: Database) -> None:
-    effects = Effects()
-    effects.fail = bad_keys_fail
-    effects.down = True
+    effects.fail = lambda event, _: TransientError("http_500") if event.key.startswith("bad") else None
 
     async with at_work(a_consumer(effects, Lanes(4)), database) as bench:
         await bench.feed([a_record(0, "bad")])
-        await until(lambda: bench.processor.halted(PLACE))
-        await until(lambda: effects.pings > OPEN_AFTER + OWN_FAILURES_ALONE)
-
-        assert (bench.processor.next_offset(PLACE), await bench.parked()) == (0, [])
-
-
-async def test_without_a_ping_a_record_that_fails_alone_waits_for_others_to_compare_with(database: Database) -> None:
-    """The database answers, and that says nothing of the service that the handler calls."""
-    effects = Effects()
-    effects.fail = bad_keys_fail
-
-    async with at_work(a_consumer(effects, Lanes(4), pings=False), database) as bench:
-        await bench.feed([a_record(0, "bad")])
-        await until(lambda: len(effects.attempts) > OWN_FAILURES_ALONE + OWN_FAILURES)
-        before = await bench.parked()
-        end = await offer_more(bench, 1, parked=1)
+        await until(lambda: len(effects.attempts) > 2 * ATTEMPTS_MAX)
+        alone = await bench.parked()
+        end = await bench.others_pass(1)
         await bench.settled(end)
 
-        assert (before, await bench.parked()) == ([], [("bad", 0, "connection_refused")])
+        assert (alone, await bench.parked()) == ([], [("bad", 0, "http_500")])
+
+
+async def test_a_sink_that_answers_nothing_but_pings_is_tried_by_one_record_at_a_time(database: Database) -> None:
+    effects = Effects()
+    effects.fail = lambda *_: TransientError("http_503", systemic=True)
+
+    async with at_work(a_consumer(effects, Lanes(4)), database) as bench:
+        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(30)])
+        await until(lambda: bench.count("circuit_state", state="open") == 1)
+        await until(lambda: not any(queue.state == "busy" for queue in queues(bench)))
+        tried, pings = len(effects.attempts), effects.pings
+        await until(lambda: effects.pings > pings + 3)
+
+        assert 0 < len(effects.attempts) - tried <= effects.pings - pings
+        assert bench.count("circuit_state", state="open") == 1
+        effects.fail = lambda *_: None
+        await bench.settled(30)
+        assert (bench.count("circuit_state", state="open"), await bench.parked()) == (0, [])
 
 
 async def test_a_quarter_of_the_keys_that_fail_wait_for_the_sink_or_an_operator(database: Database) -> None:
@@ -214,7 +182,7 @@ async def test_a_quarter_of_the_keys_that_fail_wait_for_the_sink_or_an_operator(
     async with at_work(a_consumer(effects, Lanes(4)), database) as bench:
         await bench.feed(log)
         await until(lambda: bench.outcome("applied") == 150)
-        await until(lambda: max(Counter(effects.attempts).values()) > OWN_FAILURES_ALONE)
+        await until(lambda: max(Counter(effects.attempts).values()) > MANY)
         parked = await bench.parked()
         effects.fail = lambda *_: None
         await bench.settled(200)

@@ -16,7 +16,6 @@ from consumers.api import Batches, Consumer, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime import operator, parking, partition
 from consumers.runtime.park_limit import ParkLimitError
-from consumers.runtime.parking import ParkingFullError
 from consumers.runtime.sorting import UNKNOWN_GRACE_S, Learner
 from tests.kafka import until
 from tests.settling import GROUP, PLACE, POISON, Bench, Effects, PlainDecoder, a_database, a_record, at_work
@@ -200,25 +199,6 @@ async def test_a_partition_that_is_stopped_while_a_key_is_released_lets_the_rele
 
         assert (given_up, effects.attempts.count("evt_0") - before, effects.kept) == (False, 1, ["evt_0"])
         assert await bench.parked() == [("rx_2", 1, "refused")]
-
-
-async def test_a_release_that_waits_in_a_partition_that_is_adopted_again_has_not_died(database: Database) -> None:
-    registry = Registry()
-    attempts = "select release_attempts from drx_consumer.parked_key"
-
-    async with parked_for_its_schema(Effects(), registry, database) as bench:
-        registry.decoder.answer = TransientError("registry_unreachable", systemic=True)
-        await bench.request_release("rx_1")
-        await bench.until_rows(attempts, [(1,)])
-        await bench.rows("update drx_consumer.parked_key set release_attempts = 2 returning key")
-        held = bench.processor._partitions[PLACE]
-        await held.idle.wait()
-        bench.processor._partitions.stop(held, ParkingFullError())
-        # Both what stopped it and the release that waits have it adopted again.
-        await asyncio.gather(*(bench.processor._park_limit.renew(held) for _ in range(2)))
-        await until(lambda: bench.processor.fenced(PLACE))
-
-        assert await bench.rows(attempts) == [(1,)]
 
 
 @MODES

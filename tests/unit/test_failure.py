@@ -26,7 +26,7 @@ REQUEST = aiohttp.RequestInfo(URL("http://there/"), "GET", CIMultiDictProxy(CIMu
         (TransientError("deadlock"), Failure("transient", "deadlock")),
         (NoLockError(), Failure("transient", "lock_timeout", blameless=True)),
         (TransientError("lock_timeout"), Failure("transient", "lock_timeout")),
-        (HandlerTimeoutError(), Failure("systemic", "handler_timeout")),
+        (HandlerTimeoutError(), Failure("transient", "handler_timeout")),
         (TimeoutError(), Failure("systemic", "timeout")),
         (ConnectionRefusedError(), Failure("systemic", "connection_refused")),
         (ConnectionResetError(), Failure("systemic", "connection_lost")),

@@ -9,9 +9,7 @@ from bridge.kafka.transport import ConsumedRecord, Place
 from consumers.runtime.ledger import Claim
 from consumers.runtime.partition import Advance, Partition, Window
 
-NOTHING = Claim(
-    1, 0, None, None, frozenset(), frozenset(), deaths=0, attempt_offset=None, attempts=0, updated_at=datetime.now(UTC)
-)
+NOTHING = Claim(1, 0, None, None, frozenset(), frozenset(), updated_at=datetime.now(UTC))
 MEGABYTE = 1_000_000
 
 

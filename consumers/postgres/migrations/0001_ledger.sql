@@ -10,10 +10,6 @@ create table {schema}.progress (
   -- At random: a sequence that a backup puts back would give an epoch again that a process still has.
   epoch bigint not null default hashtextextended(gen_random_uuid()::text, 0),
   cluster_id text,
-  attempt_offset bigint,
-  attempts int not null default 0,
-  held boolean not null default false,
-  deaths int not null default 0,
   updated_at timestamptz not null default clock_timestamp(),
   primary key (grp, topic, part)
 ) with (
@@ -26,10 +22,6 @@ comment on column {schema}.progress.next_offset is
 comment on column {schema}.progress.last_event_id is 'ce_id of the record at next_offset - 1, to know the topic again';
 comment on column {schema}.progress.epoch is 'A new one with each claim; the transactions of any other fail';
 comment on column {schema}.progress.cluster_id is 'Kafka cluster that the offsets belong to';
-comment on column {schema}.progress.attempt_offset is 'Record that was about to be handled on its own';
-comment on column {schema}.progress.attempts is 'How often attempt_offset was';
-comment on column {schema}.progress.held is 'Claimed, and not given back: its owner is at work, or died';
-comment on column {schema}.progress.deaths is 'Owners since next_offset last moved that did not give it back';
 
 create table {schema}.inbox (
   grp text collate "C" not null,
@@ -66,8 +58,6 @@ create table {schema}.parked_key (
   parked_at timestamptz not null default clock_timestamp(),
   release_requested_at timestamptz,
   release_requested_by text,
-  release_offset bigint,
-  release_attempts int not null default 0,
   primary key (grp, topic, part, key)
 );
 create index parked_key_by_name on {schema}.parked_key (grp, topic, key);
@@ -79,9 +69,6 @@ comment on column {schema}.parked_key.key is
   'The record key where it is text; else \x and hex, \null@ and the offset for none, \h and a SHA-256 for a very long one';
 comment on column {schema}.parked_key.class is 'Class of failure: transient, permanent, poison, bug; operator: set aside by hand';
 comment on column {schema}.parked_key.release_requested_at is 'From when on the owner may release it; null: not asked for';
-comment on column {schema}.parked_key.release_offset is 'First record of the key when its release last began';
-comment on column {schema}.parked_key.release_attempts is
-  'How often its release began there, and neither ended nor was interrupted in order';
 
 create table {schema}.parked_event (
   grp text collate "C" not null,

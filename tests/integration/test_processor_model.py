@@ -1,0 +1,251 @@
+"""Whatever happens to a consumer, each event is applied once and in order, and only events at fault are parked.
+
+A program is drawn: records come, handlers fail, what they write to is away, the database refuses, processes are killed,
+partitions move, the database is put back from a backup, keys are released. At its end all is healed and released, and
+the effects are compared with the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bridge.errors import PermanentError, TransientError
+from bridge.event import Event
+from bridge.kafka.transport import ConsumedRecord, Place
+from consumers.api import Batches, Consumer, Lanes
+from consumers.postgres.errors import NoConnectionError
+from consumers.postgres.pool import Database
+from consumers.runtime.ledger import Ledger, Settlement
+from tests.kafka import HANG_S
+from tests.settling import GROUP, PLACE, Bench, Effects, PlainDecoder, a_database, a_record
+
+KEYS = 4
+MODES: Mapping[str, Lanes | Batches] = {
+    "batches": Batches(5, 0.005),
+    "inside": Lanes(3, transactional=True),
+    "outside": Lanes(3),
+}
+# What a record may do: nothing, be refused for good, be a bug, or fail some times as what may be anybody's fault.
+FAILURES: Mapping[str, Callable[[int], Exception | None]] = {
+    "refused": lambda _: PermanentError("refused"),
+    "bug": lambda _: ValueError("Mary Smith"),
+    "slow": lambda tried: TransientError("http_500") if tried < 4 else None,
+    "away": lambda tried: TransientError("http_503", systemic=True) if tried < 30 else None,
+}
+GUILTY = {"refused", "bug"}
+RECORDS = st.lists(st.tuples(st.integers(1, KEYS), st.sampled_from(["", "", "", *FAILURES])), min_size=1, max_size=12)
+STEPS = st.lists(
+    st.one_of(
+        RECORDS,
+        st.sampled_from(["sink_down", "sink_up", "refuse", "kill", "restart", "claim", "backup", "restore", "release"]),
+        st.sampled_from(["settle"]),
+    ),
+    min_size=1,
+    max_size=12,
+)
+_TABLES = """
+select format('%I.%I', schemaname, tablename) from pg_tables
+where schemaname = 'drx_consumer' and tablename <> 'schema_migration' or tablename = 'effect'
+"""
+
+
+class RefusingLedger(Ledger):
+    """Refuses transactions, before and after what is done in them."""
+
+    refusals: list[tuple[str, TransientError]]
+
+    @asynccontextmanager
+    async def begin(self, place: Place, epoch: int, known: datetime | None = None) -> AsyncIterator[Settlement]:
+        """Open a transaction, or fail it."""
+        when, failure = self.refusals.pop() if self.refusals else ("", None)
+        if failure is not None and when == "before":
+            raise failure
+        async with super().begin(place, epoch, known) as settlement:
+            yield settlement
+            if failure is not None:
+                raise failure
+
+
+class World:
+    """One partition, its database and the process that owns it."""
+
+    def __init__(self, database: Database, mode: Lanes | Batches) -> None:
+        self.database = database
+        self.log: list[ConsumedRecord] = []
+        self.failing: dict[str, str] = {}
+        self.effects = Effects()
+        self.effects.fail = self._fail
+        self.consumer = Consumer(GROUP, [PLACE.topic], mode=mode, ping=self.effects.ping)
+        self.consumer.handler(self.effects.batch if isinstance(mode, Batches) else self.effects.one)
+        self.ledger = RefusingLedger(database, group=GROUP, cluster_id="here")
+        self.ledger.refusals = []
+        self.backup: dict[str, list[Any]] = {}
+        self.bench: Bench
+
+    def _fail(self, event: Event, tried: int) -> Exception | None:
+        return FAILURES[self.failing[event.id]](tried) if event.id in self.failing else None
+
+    async def start(self) -> None:
+        """Start a process that owns the partition."""
+        self.bench = Bench(self.consumer, self.database, PlainDecoder(), ledger=self.ledger)
+        self.bench.task = asyncio.create_task(self.bench.processor.run(self.bench.stop))
+        await self.feed()
+
+    async def feed(self) -> None:
+        """Have the partition claimed, and read from where it stands."""
+        while True:
+            with suppress(TransientError):
+                return await self.bench.feed(self.log)
+
+    async def read(self) -> None:
+        """Claim the partition again if it was lost."""
+        assert not self.bench.failed
+        if self.bench.processor.fenced(PLACE):
+            self.bench.processor.forget([PLACE])
+            await self.feed()
+
+    async def write(self, records: list[tuple[int, str]]) -> None:
+        """Append records and offer them."""
+        for key, failure in records:
+            self.log.append(a_record(len(self.log), f"rx_{key}"))
+            if failure:
+                self.failing[f"evt_{len(self.log) - 1}"] = failure
+        self.bench.processor.offer(PLACE, self.log[-len(records) :])
+
+    async def kill(self) -> None:
+        """End the process without an orderly end."""
+        assert self.bench.task is not None
+        self.bench.task.cancel()
+        await asyncio.wait([self.bench.task])
+        await self.start()
+
+    async def restart(self) -> None:
+        """End the process in order."""
+        await self.end()
+        await self.start()
+
+    async def end(self) -> None:
+        """Drain, and stop."""
+        assert self.bench.task is not None
+        await self.bench.processor.drain([PLACE], timeout_s=0.2)
+        self.bench.processor.forget([PLACE])
+        self.bench.stop.set()
+        await self.bench.task
+
+    async def claim(self) -> None:
+        """Have another process claim the partition, and lose it at once."""
+        await Ledger(self.database, group=GROUP, cluster_id="here").claim(PLACE)
+
+    async def sink_down(self) -> None:
+        """Take away what handlers write to."""
+        self.effects.down = True
+
+    async def sink_up(self) -> None:
+        """Have it back."""
+        self.effects.down = False
+
+    async def refuse(self) -> None:
+        """Let the database fail the next transactions, each way that is no fault of a record."""
+        failures = [TransientError("statement_timeout"), TransientError("deadlock"), NoConnectionError("no_connection")]
+        for when in ("before", "after"):
+            self.ledger.refusals += [(when, failure) for failure in failures * 3]
+
+    async def release(self) -> None:
+        """Ask for every parked key."""
+        await self.bench.rows("update drx_consumer.parked_key set release_requested_at = clock_timestamp() returning 1")
+
+    async def take_backup(self) -> None:
+        """Copy all tables."""
+        await self._sql("drop schema if exists backup cascade", "create schema backup")
+        for number, table in enumerate(await self.tables()):
+            await self._sql(f"create table backup.t{number} as table {table}")
+        self.backup = {"at": []}
+
+    async def restore(self) -> None:
+        """Put the copies back, and write a record, by which the process finds out."""
+        if self.backup:
+            tables = await self.tables()
+            await self._sql(
+                "set local session_replication_role = replica",
+                f"truncate {', '.join(tables)}",
+                *(
+                    f"insert into {table} overriding system value select * from backup.t{number}"  # noqa: S608 - ours
+                    for number, table in enumerate(tables)
+                ),
+            )
+        await self.write([(1, "")])
+
+    async def settle(self) -> None:
+        """Wait a little, as a process does most of its time."""
+        await asyncio.sleep(0.02)
+
+    async def tables(self) -> list[str]:
+        return sorted(name for (name,) in await self.bench.rows(_TABLES))
+
+    async def _sql(self, *statements: str) -> None:
+        async with self.database.transaction() as connection:
+            for statement in statements:
+                await connection.execute(statement)
+
+    async def innocents(self) -> list[str]:
+        """Keys parked of which no event before is at fault."""
+        rows = await self.bench.rows("select event_id from drx_consumer.parked_event where class <> 'behind'")
+        return [event_id for (event_id,) in rows if self.failing.get(event_id) not in GUILTY]
+
+    async def heal(self) -> None:
+        """Mend everything, release everything, and wait until all is settled."""
+        self.effects.down = False
+        self.ledger.refusals.clear()
+        await self.write([(key, "") for key in range(1, KEYS + 1)])
+        async with asyncio.timeout(HANG_S):
+            while self.bench.processor.next_offset(PLACE) != len(self.log):
+                await self.read()
+                await asyncio.sleep(0.01)
+        innocents = await self.innocents()
+        assert innocents == []
+        self.failing.clear()
+        await self.release()
+        await self.bench.until_rows("select key from drx_consumer.parked_key", [])
+
+    async def check(self) -> None:
+        """Compare the effects with the log."""
+        ids = [f"evt_{offset}" for offset in range(len(self.log))]
+        applied = await self.bench.effects() if self.consumer.transactional else self.first_applied()
+        for key in range(1, KEYS + 1):
+            of_key = [event_id for event_id, record in zip(ids, self.log, strict=True) if record.key == b"rx_%d" % key]
+            assert [event_id for event_id in applied if event_id in of_key] == of_key
+        assert sorted(applied) == sorted(ids)
+
+    def first_applied(self) -> list[str]:
+        """Ids in the order in which they were applied first; a kill may have an effect repeated."""
+        return list(dict.fromkeys(self.effects.applied))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(mode=st.sampled_from(sorted(MODES)), steps=STEPS)
+async def test_each_event_is_applied_once_and_in_order_whatever_happens(
+    postgres: str, mode: str, steps: list[Any]
+) -> None:
+    async with a_database(postgres) as database:
+        world = World(database, MODES[mode])
+        async with database.transaction() as connection:
+            await connection.execute("truncate effect, drx_consumer.progress, drx_consumer.inbox, drx_consumer.settled")
+            await connection.execute("truncate drx_consumer.parked_event, drx_consumer.parked_key")
+            await connection.execute("truncate drx_consumer.park_breaker, drx_consumer.outbox")
+        await world.start()
+        try:
+            for step in steps:
+                await world.read()
+                name = "take_backup" if step == "backup" else step
+                await (world.write(step) if isinstance(step, list) else getattr(world, name)())
+            await world.heal()
+            await world.check()
+        finally:
+            await world.end()
