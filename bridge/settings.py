@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
-from pydantic_settings import SettingsConfigDict
 
 from bridge.kafka.connection import Connection
 from bridge.kafka.record import (
@@ -17,7 +16,7 @@ from bridge.kafka.record import (
     MESSAGE_MAX_MOST_BYTES,
     RAW_HEAD_MAX_BYTES,
 )
-from bridge.runtime.configuration import FileSettings, Section, read_settings
+from bridge.runtime.configuration import FileSettings, FromJson, Section, read_settings
 
 PREFIX = "BRIDGE_"
 # What the end of a process may take beside its waits, where the grace period leaves as much.
@@ -51,6 +50,7 @@ def _comma_list(value: object) -> object:
     return value
 
 
+Texts = Annotated[dict[str, str], FromJson]
 # Names with commas between them; in a TOML file a list, too.
 CommaList = Annotated[str, BeforeValidator(_comma_list)]
 
@@ -179,7 +179,9 @@ class Kafka(Brokers):
         le=MESSAGE_MAX_MOST_BYTES,
         description="max.message.bytes of every topic; a larger event is parked as received",
     )
-    routes: dict[str, str] = Field({}, description="type pattern to topic, before the built-in table; first match wins")
+    routes: Annotated[dict[str, str], FromJson] = Field(
+        {}, description="type pattern to topic, before the built-in table; first match wins"
+    )
 
 
 class RegistryAddress(Section):
@@ -241,7 +243,9 @@ class Source(Section):
     tolerance_s: Annotated[Annotated[int, Field(ge=1, le=86_400)] | None, BeforeValidator(_tolerance)] = Field(
         300, description="seconds a delivery's timestamp may be off, or `off`"
     )
-    options: dict[str, str] = Field({}, description="what only its profile knows, such as account_id or zone")
+    options: Annotated[dict[str, str], FromJson] = Field(
+        {}, description="what only its profile knows, such as account_id or zone"
+    )
     answer_200: bool = Field(
         default=False, description="answer 200 for 202 too, to senders that take nothing else as an acknowledgement"
     )
@@ -319,7 +323,7 @@ class Log(Section):
 class Settings(FileSettings):
     """The whole configuration of the bridge, immutable."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX)
+    PREFIX = PREFIX
 
     instance: str = Field(
         default_factory=socket.gethostname,
