@@ -31,7 +31,7 @@ from bridge.ingress.routes import Admission, Source, Webhooks
 from bridge.ingress.secrets import SecretDirectory
 from bridge.kafka.fetch_buffer import OwnBatches
 from bridge.kafka.follower import Follower
-from bridge.kafka.partition_writer import NoSpool, PartitionWriters, Producer, WriterLimits
+from bridge.kafka.partition_writer import SET_ASIDE_AFTER_S, NoSpool, PartitionWriters, Producer, WriterLimits
 from bridge.kafka.producer import KafkaProducer, Patience
 from bridge.kafka.publisher import Encode, Publisher, ordinals
 from bridge.kafka.routing import RoutingTable
@@ -333,6 +333,7 @@ async def open_durability(
     windows_s: Mapping[str, float],
     metrics: IngressMetrics,
     buckets_s: Mapping[str, int] = MappingProxyType({}),
+    set_aside_after_s: float = SET_ASIDE_AFTER_S,
 ) -> AsyncIterator[Durability]:
     """Recover what the spool holds, connect in the background, and end in order: all that was taken is kept.
 
@@ -343,6 +344,7 @@ async def open_durability(
         windows_s: By source, how long ids are remembered.
         metrics: Those of the process.
         buckets_s: By source, after how long equal bytes without an id are another delivery.
+        set_aside_after_s: As in `WriterLimits`.
     """
     async with AsyncExitStack() as stack:
         known_ids = KnownIds(
@@ -366,7 +368,11 @@ async def open_durability(
             spool=spool,
             known_ids=known_ids,
             late_acks=metrics.late_acks,
-            limits=WriterLimits(deadline_s=settings.http.deadline_s, spool_after_s=settings.spool_after_s),
+            limits=WriterLimits(
+                deadline_s=settings.http.deadline_s,
+                spool_after_s=settings.spool_after_s,
+                set_aside_after_s=set_aside_after_s,
+            ),
             follower=follower,
         )
         metrics.spooling_partitions.set_function(lambda: writers.spooling)

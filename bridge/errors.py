@@ -47,6 +47,11 @@ class NotDurableError(BridgeError):
 class RecordRefusedError(NotDurableError):
     """Kafka refused a batch for what one of its records is; nothing of the batch was written."""
 
+    def __init__(self, code: str, *, for_good: bool = True) -> None:
+        """Keep the constant `code`, and whether time and clocks alone change nothing."""
+        super().__init__(code)
+        self.for_good = for_good
+
 
 class TooLargeError(BridgeError):
     """An event becomes a larger record than its topic takes; the delivery is parked as it came, which always fits."""

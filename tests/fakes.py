@@ -23,6 +23,7 @@ class FakeProducer:
         topics: Topic to partition count; a topic that is not here does not exist.
         batch_max: Records that one batch holds.
         too_large: Whether a record is more than the broker takes.
+        refusal: What is raised for one.
         failure: Code that every write fails with, or None.
         closed: True after `close`.
     """
@@ -34,6 +35,7 @@ class FakeProducer:
         self.log: defaultdict[tuple[str, int], list[Record]] = defaultdict(list)
         self.batches: list[int] = []
         self.too_large: Callable[[Record], bool] = lambda _: False
+        self.refusal = RecordRefusedError("record_too_large")
         self.failure: str | None = None
         self.connected = True
         self.closed = False
@@ -76,7 +78,7 @@ class FakeProducer:
         if self.failure is not None:
             raise NotDurableError(self.failure)
         if any(map(self.too_large, batch)):
-            raise RecordRefusedError("record_too_large")
+            raise self.refusal
         self.log[topic, partition].extend(batch)
         self.batches.append(len(batch))
         return len(batch)
@@ -109,8 +111,7 @@ class FakeSpool:
         failure: Code with which every call of `append` ends, or None.
         refused: How many calls have ended so.
         unreadable: True while nothing can be read back.
-        unwanted: Partitions whose head an operator wants set aside.
-        aside: What was.
+        aside: What was set aside.
     """
 
     def __init__(self, *, peek_max: int = 1000) -> None:
@@ -121,7 +122,6 @@ class FakeSpool:
         self.failure: str | None = None
         self.refused = 0
         self.unreadable = False
-        self.unwanted: set[tuple[str, int]] = set()
         self.aside: list[Entry] = []
         self._held: list[tuple[Sequence[Entry], asyncio.Future[None]]] | None = None
 
@@ -148,10 +148,9 @@ class FakeSpool:
         """Count."""
         return len(self.kept[partition])
 
-    async def set_aside(self, partition: tuple[str, int], /, *, refused: str) -> bool:
-        """Do as an operator wants who asks for what Kafka refuses, in `unwanted` partitions."""
-        if not refused or partition not in self.unwanted:
-            return False
+    async def set_aside(self, partition: tuple[str, int], /, *, code: str) -> bool:
+        """Keep the first one elsewhere."""
+        del code
         self.aside.append(self.kept[partition].pop(0))
         return True
 

@@ -1,9 +1,10 @@
-"""`drx-bridge spool`: show what a spool holds and check it; drain, set aside, put back."""
+"""`drx-bridge spool`: show what a spool holds and check it; drain it, and deliver what is set aside."""
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,20 +24,19 @@ from bridge.runtime.process import LazyGroup
 from bridge.spool.disk import Disk, is_locked
 from bridge.spool.inspect import SegmentState, damaged_count, gets_first_key, survey
 from bridge.spool.keys import NO_KEY, KeyRing
-from bridge.spool.segment import Partition
-from bridge.spool.set_aside import names_of, note_of
+from bridge.spool.segment import Entry, Key, Partition
+from bridge.spool.set_aside import names_of, read_aside
 
 # Verbs that change something, imported only when they run.
 _ELSEWHERE = {
     "drain": ("bridge.commands.spool_drain:drain", "Deliver what a spool holds that no process has any more."),
-    "set-aside": ("bridge.commands.spool_aside:set_aside", "Set a record aside that Kafka refuses for good."),
-    "put-back": ("bridge.commands.spool_aside:put_back", "Have records delivered that were set aside."),
+    "aside": ("bridge.commands.spool_aside:aside", "Show what Kafka refused for good, or deliver it."),
 }
 
 
 @click.group(cls=LazyGroup, modules=_ELSEWHERE)
 def spool() -> None:
-    """Inspect a spool, drain one that no process uses, or set aside what Kafka refuses."""
+    """Inspect a spool, drain one that no process uses, or deliver what is set aside."""
 
 
 @spool.command()
@@ -89,10 +89,8 @@ def _document(directory: Path, states: list[SegmentState], keys: KeyRing) -> dic
     for state in states:
         partitions += state.partitions
         sealed += state.keys
-    set_aside = [{"name": name, **note_of(disk, directory, name)} for name in names_of(disk, directory)]
-    for kept in set_aside:
-        with contextlib.suppress(KeyError, TypeError, ValueError):  # the note is gone, or damaged
-            sealed[bytes.fromhex(kept["key"])] += 1
+    set_aside = described(disk, directory, keys.opening)
+    sealed.update(bytes.fromhex(kept["key"]) for kept in set_aside if kept["key"])
     oldest = min((state.oldest_ms for state in states if state.oldest_ms), default=0)
     return {
         "directory": str(directory),
@@ -107,7 +105,7 @@ def _document(directory: Path, states: list[SegmentState], keys: KeyRing) -> dic
         "unread": sum(not state.is_read for state in states),
         "damaged": damaged_count(directory),
         "set_aside": set_aside,
-        "oldest": datetime.fromtimestamp(oldest / 1000, UTC).isoformat().replace("+00:00", "Z") if oldest else None,
+        "oldest": instant(oldest) if oldest else None,
         "lanes": [
             {"topic": topic, "partition": number, "events": events}
             for (topic, number), events in sorted(partitions.items())
@@ -122,6 +120,32 @@ def _document(directory: Path, states: list[SegmentState], keys: KeyRing) -> dic
             for key in sorted({*sealed, *keys.opening})
         ],
     }
+
+
+def described(disk: Disk, directory: Path, keys: Mapping[bytes, Key]) -> list[dict[str, Any]]:
+    """Return what is known of each record that is set aside: null is what its key, or an undamaged file, would tell."""
+    documents = []
+    for name in names_of(disk, directory):
+        with suppress(OSError):  # delivered meanwhile
+            kept = read_aside(disk, directory, name, keys)
+            entry = kept.entry if isinstance(kept.entry, Entry) else None
+            documents.append(
+                {
+                    "name": name,
+                    "code": kept.code,
+                    "key": kept.key_id.hex(),
+                    "topic": entry and entry.partition[0],
+                    "partition": entry and entry.partition[1],
+                    "accepted_at": entry and instant(entry.at_ms),
+                    "bytes": entry and len(entry.payload),
+                }
+            )
+    return documents
+
+
+def instant(at_ms: int) -> str:
+    """Return Unix milliseconds as the documents of the verbs have them."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat().replace("+00:00", "Z")
 
 
 def _finding(state: SegmentState) -> dict[str, Any]:
@@ -158,8 +182,7 @@ def _print(document: dict[str, Any]) -> None:
     rows += [("oldest", document["oldest"] or "none")]
     rows += [(f"{each['topic']}/{each['partition']}", f"{each['events']:,}") for each in document["lanes"]]
     for kept in document["set_aside"]:
-        told = f"{kept.get('topic')}/{kept.get('partition')}, {kept.get('code') or 'by force'}, {kept.get('actor')}"
-        rows.append((f"set aside {kept['name']}", told))
+        rows.append((f"set aside {kept['name']}", f"{kept['topic']}/{kept['partition']}"))
     for key in document["keys"]:
         name = "current" if key["is_current"] else key["file"] or "missing"
         rows.append((f"key {key['id']}", f"{counted(key['records'], 'record')}, {name}"))

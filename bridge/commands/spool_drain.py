@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from bridge.commands.spool_options import path_options, paths_of
 from bridge.errors import ConfigError
 from bridge.ingress.profiles.lookup import find_profile
 from bridge.ingress.profiles.profile import dedupe_window_s
+from bridge.kafka.partition_writer import SET_ASIDE_AFTER_S
 from bridge.kafka.routing import RoutingTable
 from bridge.process_checks import check_process
 from bridge.runtime.audit import audit_options, audited
@@ -50,7 +51,7 @@ class Outcome:
         blocked: Partitions in which Kafka refuses what is first.
         damaged: Records that were found damaged, and left out.
         unread: Segments of which the disk does not give everything back.
-        set_aside: Records that an operator has set aside; with the directory they would be lost.
+        set_aside: Records that Kafka refused for good; with the directory they would be lost.
     """
 
     drained: int = 0
@@ -115,12 +116,12 @@ def drain(
     """Write what a spool holds to Kafka, if no process has it open; exit 1 if anything is left, or set aside.
 
     Run it with the settings of the ingress: Kafka, partitions, and the sources, whose events are looked up in their
-    topics first, so that what had arrived is not written again.
+    topics first, so that what had arrived is not written again. What Kafka refuses alone for half of --patience is set
+    aside.
     """
     directory, key_dir = paths_of(directory, key_dir)
     log_errors_to_stderr()
-    settings = load_settings()
-    refuse(check_process(settings.kafka, settings.log, settings.accept, prefix=PREFIX))
+    settings = checked_settings()
     spool = settings.spool.model_copy(update={"enabled": True, "dir": directory, "key_dir": key_dir})
     if is_locked(directory):
         raise ConfigError(_refusal(directory, LOCKED))
@@ -143,7 +144,31 @@ def drain(
     return INTERRUPTED if interrupted else int(not outcome.is_complete)
 
 
+def checked_settings() -> Settings:
+    """Return the settings of the ingress, unless its profile refuses how Kafka is reached."""
+    settings = load_settings()
+    refuse(check_process(settings.kafka, settings.log, settings.accept, prefix=PREFIX))
+    return settings
+
+
 async def _drain(settings: Settings, *, patience_s: float, show: Callable[[int, int], None]) -> tuple[Outcome, bool]:
+    stop = asyncio.Event()
+    signals = stop_on_signals(stop)
+    async with opened(settings, stop, set_aside_after_s=patience_s / 2) as parts:
+        if parts is None:
+            return Outcome(), True
+        if not (isinstance(parts.spool, Spool) and parts.spool.is_open):
+            raise ConfigError(_refusal(settings.spool.dir, parts.spool.code))
+        watch = Watch(parts, parts.spool, patience_s=patience_s, show=show)
+        await run_workers([*parts.workers, watch], stop=stop, drain_timeout_s=settings.shutdown.flush_s)
+    return watch.outcome, bool(signals)
+
+
+@asynccontextmanager
+async def opened(
+    settings: Settings, stop: asyncio.Event, *, set_aside_after_s: float = SET_ASIDE_AFTER_S
+) -> AsyncIterator[Durability | None]:
+    """Open what writes to Kafka, and the spool if it is enabled; yield None when `stop` is set before that is done."""
     from bridge.app import open_durability  # noqa: PLC0415 - half of the CPU of `--help`
     from bridge.runtime.metrics import IngressMetrics  # noqa: PLC0415 - as above
 
@@ -153,25 +178,17 @@ async def _drain(settings: Settings, *, patience_s: float, show: Callable[[int, 
         name: source.dedupe_window_s or dedupe_window_s(find_profile(source.profile))
         for name, source in settings.sources.items()
     }
-    stop = asyncio.Event()
-    signals = stop_on_signals(stop)
     opening = open_durability(
         settings,
         routing=RoutingTable(settings.kafka.routes),
         encode=_nothing,
         windows_s=windows_s,
         metrics=metrics,
+        set_aside_after_s=set_aside_after_s,
     )
     async with AsyncExitStack() as stack:
         # A failing disk may take long to read, and must not keep an operator from giving up.
-        parts = await unless(stop, stack.enter_async_context(opening))
-        if parts is None:
-            return Outcome(), True
-        if not (isinstance(parts.spool, Spool) and parts.spool.is_open):
-            raise ConfigError(_refusal(settings.spool.dir, parts.spool.code))
-        watch = Watch(parts, parts.spool, patience_s=patience_s, show=show)
-        await run_workers([*parts.workers, watch], stop=stop, drain_timeout_s=settings.shutdown.flush_s)
-    return watch.outcome, bool(signals)
+        yield await unless(stop, stack.enter_async_context(opening))
 
 
 def _refusal(directory: Path, code: str) -> str:

@@ -55,6 +55,8 @@ APPEND_S = 0.01
 LOOK_S = 0.1
 RETRY_FIRST_S = 0.25
 RETRY_MAX_S = 5.0
+# Twice as long as the alert `SpoolStuck` waits, so that somebody may repair the topic first.
+SET_ASIDE_AFTER_S = 600.0
 # After a bug: long enough to flood no log, and short beside what senders wait before they come again.
 FAULT_PAUSE_S = 1.0
 # Deadlines are late by at most this, so that they cost one timer for all deliveries instead of one for each.
@@ -109,11 +111,8 @@ class Spool(Protocol):
     async def peek(self, partition: tuple[str, int], /, *, most: int, most_bytes: int) -> list[Entry]:
         """Return the first entries of a partition."""
 
-    async def set_aside(self, partition: tuple[str, int], /, *, refused: str) -> bool:
-        """Set the first entry of a partition aside if an operator has asked for that; return whether it was.
-
-        `refused` is the code by which Kafka has just refused that entry alone; empty when it has not.
-        """
+    async def set_aside(self, partition: tuple[str, int], /, *, code: str) -> bool:
+        """Keep the first entry of a partition elsewhere, which Kafka refuses by `code`; return whether that worked."""
 
     def acknowledge(self, partition: tuple[str, int], count: int, /) -> None:
         """Forget the first entries of a partition, which are in Kafka."""
@@ -155,9 +154,9 @@ class NoSpool:
         del most, most_bytes
         return []
 
-    async def set_aside(self, _partition: tuple[str, int], /, *, refused: str) -> bool:
+    async def set_aside(self, _partition: tuple[str, int], /, *, code: str) -> bool:
         """Nothing is held."""
-        del refused
+        del code
         return False
 
     def acknowledge(self, _partition: tuple[str, int], _count: int, /) -> None:
@@ -171,12 +170,14 @@ class WriterLimits:
     Attributes:
         deadline_s: From acceptance to the answer.
         spool_after_s: From acceptance until Kafka has had its chance.
+        set_aside_after_s: From the first refusal of a record alone until it is for good.
         records_max: Records in memory; one delivery alone may have more.
         bytes_max: Bytes of them.
     """
 
     deadline_s: float = 4.0
     spool_after_s: float = 2.0
+    set_aside_after_s: float = SET_ASIDE_AFTER_S
     records_max: int = 10_000
     bytes_max: int = 128 * 1024 * 1024
 
@@ -459,6 +460,7 @@ class PartitionWriter:
         self._rescue: Append | None = None  # the one that took over what was in flight
         self._singly = 0  # this many of the next records are written one by one, to find the one that Kafka refuses
         self._failures = 0  # of the drain, in a row
+        self._blocked_at = 0.0  # loop time at which `blocked` was set
         self._caught_up = False  # what others had written to the partition before this drain began is known
 
     def takes_direct(self, now: float) -> bool:
@@ -707,9 +709,6 @@ class PartitionWriter:
             else:
                 await pause(self._shared.stopping, APPEND_S)
             return
-        if await self._spool.set_aside(self._place, refused=""):
-            self._failures = 0
-            return
         if not (self._producer.ready and self._known_ids.finished):
             self._switch_to_spool()
             await pause(self._shared.stopping, LOOK_S)
@@ -757,15 +756,25 @@ class PartitionWriter:
             if count > 1:
                 self._singly, self._failures = count, 0
                 return
-            if await self._spool.set_aside(self._place, refused=refusal.code):
+            if await self._set_aside(refusal):
                 self.blocked, self._failures = "", 0
                 return
         code = refusal.code if refusal.code in _REFUSALS else ""
         if code and code != self.blocked:
             log.error("worker.drain_blocked", topic=self._topic, partition=self._partition, code=code)
+            self._blocked_at = asyncio.get_running_loop().time()
         self.blocked = code
         self._failures += 1
         await pause(self._shared.stopping, backoff_s(self._failures, first_s=RETRY_FIRST_S, max_s=RETRY_MAX_S))
+
+    async def _set_aside(self, refusal: RecordRefusedError) -> bool:
+        """Set the head of the spool aside if Kafka has refused it alone for long enough; return whether it was."""
+        if not (refusal.for_good and self.blocked == refusal.code):
+            return False
+        blocked_s = asyncio.get_running_loop().time() - self._blocked_at
+        return blocked_s >= self._shared.limits.set_aside_after_s and await self._spool.set_aside(
+            self._place, code=refusal.code
+        )
 
     def _commit(self, pending: Pending) -> None:
         """Note that all in-sync replicas have a record, perhaps after its delivery was answered otherwise."""

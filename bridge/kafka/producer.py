@@ -532,7 +532,10 @@ class Generation:
             return NotDurableError("outcome_unknown")
         # Sent once and refused: the numbers were not used. Without this the next batch would be out of order.
         self._client._txn_manager.increment_sequence_number(place, -batch.record_count)  # noqa: SLF001
-        return RecordRefusedError(fault) if type(exc) in _RECORD_FAULTS else NotDurableError(fault)
+        if type(exc) in _RECORD_FAULTS:
+            # A record's time is never later than our clock when it is written: it is the clock that is wrong.
+            return RecordRefusedError(fault, for_good=not isinstance(exc, kafka_errors.InvalidTimestampError))
+        return NotDurableError(fault)
 
 
 def _track_requests(sender: Any) -> set[asyncio.Task[Any]]:

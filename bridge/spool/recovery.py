@@ -61,7 +61,7 @@ class Drain(Protocol):
     """Sends on what the spool holds; `kafka.partition_writer` does."""
 
     def recovered(self, entry: Entry) -> None:
-        """Take over an entry of an earlier process, or one that was put back; from now on it waits in its queue.
+        """Take over an entry of an earlier process, or one that was unlocked; from now on it waits in its queue.
 
         Raises:
             UnreadableEntryError: This version cannot read it.

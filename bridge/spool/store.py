@@ -52,7 +52,7 @@ from bridge.spool.segment import (
     segment_bytes,
     segment_name,
 )
-from bridge.spool.set_aside import DONE, NOTHING_THERE, Request, SetAside
+from bridge.spool.set_aside import keep, names_of
 from bridge.spool.writer import STALLED_S, GroupCommit, Reserve, SegmentWriter
 
 log = structlog.get_logger()
@@ -260,9 +260,9 @@ class Spool:
             order_s=order_s,
         )
         self._reader = Reader(disk=disk, thread=reading, keys=keys, index=index, damage=damage, order_s=order_s)
-        self._set_aside = SetAside(directory, disk=disk, keys=keys, writer=writer)
+        self._disk = disk
+        self._path = directory
         self._set_aside_records = metrics.spool_set_aside_records
-        self._requests: dict[Partition, Request] = {}
         self._unwritten: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._drain: Drain
@@ -290,7 +290,7 @@ class Spool:
         return Held(index.events(), index.locked(), self._damage.records, index.unread())
 
     async def open(self, drain: Drain) -> None:
-        """Recover what is there; `drain` gets each entry that waits, in order, also what is put back later.
+        """Recover what is there; `drain` gets each entry that waits, in order, also what is unlocked later.
 
         Whatever the disk holds or refuses is no error: `code` says it. Takes `order_s` longer while the disk fails.
         """
@@ -302,7 +302,7 @@ class Spool:
         await repeat(self.tend, RETRY_S, stop)
 
     async def tend(self) -> None:
-        """Open, take entries again, serve operators and remove what is empty, if that is possible now."""
+        """Open, take entries again, read what is unlocked and remove what is empty, if that is possible now."""
         if not self._is_open:
             await self._try_to_open()
             return
@@ -317,7 +317,8 @@ class Spool:
             self._availability.refuse(code)
         await self._writing.run(self._writer.mark_ends)
         await self._damage.copy_again(self._index)
-        await self._serve_requests()
+        names = await self._writing.run(partial(names_of, self._disk, self._path))
+        self._set_aside_records.set(len(names))
         self._remove_empty()
 
     def depth(self, partition: Partition) -> int:
@@ -370,33 +371,23 @@ class Spool:
         if self._unwritten and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(POSITIONS_S, self._write_positions)
 
-    async def set_aside(self, partition: Partition, *, refused: str) -> bool:
-        """Set the first entry of a partition aside if an operator has asked for that; return whether it was.
+    async def set_aside(self, partition: Partition, *, code: str) -> bool:
+        """Copy the first entry of a partition, which Kafka refuses by `code`, and take it out; return whether it was.
 
-        To be called by what drains the partition, while nothing of it is on its way. Without force only when Kafka has
-        just `refused` that entry alone, by the code that it gave.
+        To be called by what drains the partition, while nothing of it is on its way.
         """
-        request = self._requests.get(partition)
-        if request is None or not (refused or request.forced):
+        (location,) = self._index.head(partition, most=1, most_bytes=1)
+        segment = self._index.segments[location.segment]
+        try:
+            name = await self._writing.run(partial(keep, self._disk, segment, location, code))
+        except OSError:
             return False
-        head = self._index.head(partition, most=1, most_bytes=1)
-        entries = await self.peek(partition, most=1, most_bytes=1)
-        if not entries or head != self._index.head(partition, most=1, most_bytes=1):
-            return False  # the disk does not give it back, or it was found damaged: another is first now
-        del self._requests[partition]
-        if not await self._writing.run(partial(self._set_aside.claim, request)):
-            return False
-        segment = self._index.segments[head[0].segment]
-        work = partial(self._set_aside.keep, request, entries[0], segment, head[0], refused)
-        outcome, name = await self._writing.run(work)
-        if outcome == DONE:
-            # Copied first: after a crash in between it is at the head again, and set aside once more.
-            self.acknowledge(partition, 1)
-            self._write_positions()
-            self._set_aside_records.inc()
-            log.warning("worker.spool_set_aside", topic=partition[0], partition=partition[1], name=name, code=refused)
-        await self._writing.run(partial(self._set_aside.answer, request, outcome, [name]))
-        return outcome == DONE
+        # Copied first: after a crash in between it is at the head again, and set aside once more.
+        self.acknowledge(partition, 1)
+        self._write_positions()
+        self._set_aside_records.inc()
+        log.error("worker.spool_set_aside", topic=partition[0], partition=partition[1], name=name, code=code)
+        return True
 
     async def close(self) -> None:
         """Finish what is on its way to the disk, within a bound, and let another process have the directory."""
@@ -420,40 +411,6 @@ class Spool:
         self._is_open = True
         self._remove_empty()
         self._availability.refuse(await self._writing.run(partial(self._directory.prepare, self._index.keys())))
-
-    async def _serve_requests(self) -> None:
-        """Put back what operators ask for, and note what they want set aside: `set_aside` serves that."""
-        requests = await self._writing.run(self._set_aside.requests)
-        self._requests = {}
-        for request in requests:
-            if request.verb == "put_back":
-                await self._put_back(request)
-            elif self._index.depth(request.partition):
-                self._requests[request.partition] = request
-            elif await self._writing.run(partial(self._set_aside.claim, request)):
-                await self._writing.run(partial(self._set_aside.answer, request, NOTHING_THERE))
-        self._set_aside_records.set(len(await self._writing.run(self._set_aside.names)))
-
-    async def _put_back(self, request: Request) -> None:
-        if not await self._writing.run(partial(self._set_aside.claim, request)):
-            return
-        kept = await self._writing.run(self._set_aside.names)
-        outcome, done = DONE if kept else NOTHING_THERE, []
-        for name in request.names or kept:
-            restored = (
-                await self._writing.run(partial(self._set_aside.restore, name)) if name in kept else NOTHING_THERE
-            )
-            if isinstance(restored, str):
-                outcome = restored
-                continue
-            entry, written = restored
-            (location,) = written.locations(self._index, [entry])
-            await self._recovery.enter(entry, location, self._drain)
-            # Entered first: after a crash in between it is in both places, and its id tells.
-            await self._writing.run(partial(self._set_aside.forget, name))
-            log.warning("worker.spool_put_back", name=name)
-            done.append(name)
-        await self._writing.run(partial(self._set_aside.answer, request, outcome, done))
 
     def _write_positions(self) -> None:
         if self._timer is not None:

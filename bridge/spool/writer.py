@@ -183,31 +183,6 @@ class SegmentWriter:
             raise NotDurableError(code_of(exc)) from None
         return written._replace(code=FULL) if code == FULL else written
 
-    def write_apart(self, entry: Entry) -> Written:
-        """Make an entry durable in a segment of its own, which gets no more.
-
-        Raises:
-            NotDurableError: No key seals.
-            OSError: The disk does not take it.
-        """
-        # Only the newest segment may end in an unfinished write, and this is the newest until the next one.
-        self.end_segment()
-        self._keys.load()
-        if self._keys.sealing is None:
-            raise NotDurableError(NO_KEY)
-        segment = self._begin(self._keys.sealing)
-        record = seal(entry, segment=segment.number, number=0, key=segment.key, nonce=os.urandom(NONCE_BYTES))
-        try:
-            self._disk.write(segment.handle, record + end_mark(segment.number, 1, segment.key))
-            self._disk.sync(segment.handle)
-        except OSError:
-            with contextlib.suppress(OSError):
-                self._disk.unlink(self._directory / segment_name(segment.number))
-            raise
-        finally:
-            self._disk.close(segment.handle)
-        return Written(segment.number, [0, len(record)], 0, segment.key.id, 0.0)
-
     def end_segment(self) -> None:
         """Write no more to the segment that is open; one without records goes, or a start would take it for cut off."""
         if self._open is not None:

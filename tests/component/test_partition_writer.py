@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 from structlog.testing import capture_logs
 
-from bridge.errors import NotDurableError
+from bridge.errors import NotDurableError, RecordRefusedError
 from bridge.event import Durable, Identity
 from bridge.kafka import partition_writer
 from bridge.kafka.partition_writer import (
@@ -47,6 +47,7 @@ class Subject:
         *,
         spool_after_s: float = LONG_S,
         deadline_s: float = LONG_S,
+        set_aside_after_s: float = LONG_S,
         producer: FakeProducer | None = None,
         spool: FakeSpool | None = None,
         known_ids: FakeKnownIds | None = None,
@@ -63,7 +64,9 @@ class Subject:
             spool=self.spool,
             known_ids=self.known_ids,
             late_acks=self.late,
-            limits=WriterLimits(deadline_s=deadline_s, spool_after_s=spool_after_s),
+            limits=WriterLimits(
+                deadline_s=deadline_s, spool_after_s=spool_after_s, set_aside_after_s=set_aside_after_s
+            ),
             follower=self,
         )
 
@@ -378,28 +381,37 @@ async def test_a_record_that_kafka_refuses_stays_on_disk_with_what_follows(subje
     assert not subject.writers.blocked
 
 
-async def test_a_refused_record_that_an_operator_sets_aside_lets_the_others_pass(subject: Subject) -> None:
+async def test_a_record_that_kafka_refuses_for_good_is_set_aside_and_the_others_pass() -> None:
+    subject = Subject(set_aside_after_s=0.4)
     subject.producer.too_large = lambda record: dict(record.headers)["ce_id"] == b"b"
     await asyncio.gather(*subject.send("a", "b", "c", "d"))
     await until(lambda: subject.writers.blocked)
+    assert subject.kept == ["b", "c", "d"]
 
-    subject.spool.unwanted.add(PLACE)
     await until(lambda: not subject.spool.entries)
 
     assert subject.written == ["a", "c", "d"]
     assert [from_entry(each).identity.id for each in subject.spool.aside] == ["b"]
     assert not subject.writers.blocked
+    await subject.writers.close(1)
 
 
-async def test_a_record_that_is_refused_for_its_topic_is_not_set_aside(subject: Subject) -> None:
-    subject.producer.topics.clear()
-    subject.spool.unwanted.add(PLACE)
+@pytest.mark.parametrize("fault", ["topic", "clock"])
+async def test_what_is_no_fault_of_the_record_never_sets_it_aside(fault: str) -> None:
+    subject = Subject(set_aside_after_s=0.0)
+    subject.producer.refusal = RecordRefusedError("record_refused", for_good=False)
+    subject.producer.too_large = lambda _: fault == "clock"
+    if fault == "topic":
+        subject.producer.topics.clear()
     await asyncio.gather(*subject.send("a"))
     await until(lambda: subject.writers.blocked)
+    await asyncio.sleep(0.4)  # more than one attempt
 
     subject.producer.topics[TOPIC] = 12
+    subject.producer.too_large = lambda _: False
     await until(lambda: not subject.spool.entries)
     assert (subject.written, subject.spool.aside) == (["a"], [])
+    await subject.writers.close(1)
 
 
 async def test_a_topic_that_is_missing_blocks_its_partitions_and_loses_nothing(subject: Subject) -> None:

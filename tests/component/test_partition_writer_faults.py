@@ -42,9 +42,9 @@ class CountingSpool(FakeSpool):
         self.asked += 1
         return super().depth(partition)
 
-    async def set_aside(self, partition: tuple[str, int], /, *, refused: str) -> bool:
+    async def set_aside(self, partition: tuple[str, int], /, *, code: str) -> bool:
         await asyncio.sleep(0)
-        return await super().set_aside(partition, refused=refused)
+        return await super().set_aside(partition, code=code)
 
     async def peek(self, partition: tuple[str, int], /, *, most: int, most_bytes: int) -> list[Entry]:
         self.read += 1

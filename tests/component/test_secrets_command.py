@@ -199,7 +199,7 @@ def test_a_directory_that_no_file_system_has_is_named(monkeypatch: pytest.Monkey
     [
         (secrets, "new", "drx", "--rotate-h", "nan"),
         (spool, "drain", "--patience", "inf"),
-        (spool, "put-back", "--reason", "a drill", "--patience", "nan"),
+        (spool, "aside", "--put-back", "--reason", "a drill", "--patience", "nan"),
     ],
 )
 def test_a_time_that_never_ends_is_refused(directory: Path, arguments: tuple[click.Group, *tuple[str, ...]]) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,7 +16,6 @@ from bridge.dev.ports import free_port
 from bridge.kafka.partition_writer import pack
 from bridge.kafka.record import Record, event_record
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, partition
-from bridge.spool.disk import is_locked
 from bridge.spool.segment import PREFIX, Entry
 from tests import forked
 from tests.audit_lines import audit_lines
@@ -69,11 +67,11 @@ async def spooled(directory: Path, them: list[Record]) -> None:
         )
 
 
-def drain(bootstrap_servers: str, directory: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
+def drain(bootstrap_servers: str, directory: Path, *arguments: str) -> tuple[int, Any, str]:
     return run(bootstrap_servers, "drain", "--dir", str(directory), *arguments)
 
 
-def run(bootstrap_servers: str, *arguments: str) -> tuple[int, dict[str, Any], str]:
+def run(bootstrap_servers: str, *arguments: str) -> tuple[int, Any, str]:
     """Run a verb; return its exit code, what it printed, and its complaint."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
     command = [sys.executable, "-m", "bridge", "spool", *arguments, "--json"]
@@ -217,7 +215,7 @@ async def test_the_file_of_a_mapped_source_need_not_be_there(tmp_path: Path, mon
     assert (code, document.get("left")) == (1, 3), said
 
 
-async def test_a_record_that_is_refused_for_good_is_set_aside_while_it_drains_and_put_back_later(
+async def test_a_record_that_is_refused_for_good_is_set_aside_by_the_drain_and_put_back_later(
     topics: Topics, tmp_path: Path
 ) -> None:
     topic = topics.fresh(partitions=1)
@@ -226,33 +224,27 @@ async def test_a_record_that_is_refused_for_good_is_set_aside_while_it_drains_an
     them[1] = them[1]._replace(value=b"x" * 20_000)
     limit_messages(topics.bootstrap_servers, topic, 10_000)
     await spooled(tmp_path, them)
-    place = ("--topic", topic, "--partition", "0", "--reason", "20,000 bytes")
 
-    with ThreadPoolExecutor() as pool:
-        draining = pool.submit(drain, topics.bootstrap_servers, tmp_path)
-        while not is_locked(tmp_path):
-            assert not draining.done()
-            await asyncio.sleep(0.05)
-        code, document, complaint = run(topics.bootstrap_servers, "set-aside", "--dir", str(tmp_path), *place)
-        assert (code, document["ok"]) == (0, True), complaint
-        code, document, _ = await asyncio.wrap_future(draining)
+    code, document, said = drain(topics.bootstrap_servers, tmp_path, "--patience", "6")
 
-    assert (code, document["drained"], document["left"], document["blocked"]) == (1, 4, 0, 0)
+    assert (code, document["drained"], document["left"], document["blocked"]) == (1, 4, 0, 0), said
     assert document["set_aside"] == 1
     ids = [dict(record.headers)["ce_id"] for record in them]
     assert await ids_in(topics.bootstrap_servers, topic) == [ids[0], *ids[2:]]
-    (kept,) = run(topics.bootstrap_servers, "status", "--dir", str(tmp_path))[1]["set_aside"]
-    assert (kept["code"], kept["reason"]) == ("record_too_large", "20,000 bytes")
+    code, (kept,), _ = run(topics.bootstrap_servers, "aside", "--dir", str(tmp_path))
+    assert (code, kept["code"], kept["topic"], kept["partition"]) == (0, "record_too_large", topic, 0)
 
-    assert drain(topics.bootstrap_servers, tmp_path)[0] == 1
+    words = ("aside", "--dir", str(tmp_path), "--put-back", "--reason", "the topic takes it now")
+    code, document, said = run(topics.bootstrap_servers, *words)
+    assert (code, document["left"]) == (1, {kept["name"]: "record_too_large"}), said
+    assert audit_lines(said)[-1]["outcome"] == "failed"
 
     limit_messages(topics.bootstrap_servers, topic, 1_000_000)
-    words = ("put-back", "--dir", str(tmp_path), "--reason", "the topic takes it now")
-    assert run(topics.bootstrap_servers, *words)[0] == 0
-    code, document, _ = drain(topics.bootstrap_servers, tmp_path)
-
-    assert (code, document["drained"]) == (0, 1)
+    async with open_spool(tmp_path):  # as a process would
+        code, document, said = await asyncio.to_thread(run, topics.bootstrap_servers, *words)
+    assert (code, document) == (0, {"ok": True, "delivered": 1, "left": {}}), said
     assert await ids_in(topics.bootstrap_servers, topic) == [ids[0], *ids[2:], ids[1]]
+    assert files(tmp_path, "set-aside/*") == []
 
 
 async def ids_in(bootstrap_servers: str, topic: str) -> list[bytes]:

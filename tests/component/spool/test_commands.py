@@ -119,18 +119,6 @@ def test_people_are_told_the_same_and_nothing_of_a_payload(directory: Path, caps
     assert MARKER.decode() not in told.out + told.err
 
 
-@pytest.mark.parametrize("note", ["", "[1]", "7", '{"key": "5e318f8cf9cbe24u"}', '{"key": 5}'])
-def test_a_damaged_note_hides_nothing_else(directory: Path, run: Run, note: str) -> None:
-    (directory / "set-aside").mkdir()
-    (directory / "set-aside" / "1-1.record").touch()
-    (directory / "set-aside" / "1-1.json").write_text(note)
-
-    code, document = run("status", "--dir", directory)
-
-    (told,) = document["set_aside"]
-    assert (code, told["name"], len(document["keys"])) == (0, "1-1", 1)
-
-
 def test_a_path_is_shown_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """To rich, brackets are markup: `[a]` would vanish, and `[/a]` end it."""
     directory = tmp_path / "[" / ("x]" + 100 * "x")
@@ -275,7 +263,7 @@ def test_without_a_directory_it_is_that_of_the_settings(
 def test_a_drain_fails_while_records_are_set_aside(tmp_path: Path, run: Run) -> None:
     """Whoever drains a volume removes it next, and with it events that were answered 202."""
     (tmp_path / "set-aside").mkdir()
-    (tmp_path / "set-aside" / "0000000000000001-00000000.record").write_bytes(b"sealed")
+    (tmp_path / "set-aside" / "0000000000000001-00000000.record_too_large").write_bytes(b"sealed")
 
     code, document = run("drain", "--dir", tmp_path)
 
