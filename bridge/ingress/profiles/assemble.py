@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, tzinfo
+from datetime import datetime
 from types import MappingProxyType
 from typing import NamedTuple, cast
 
@@ -19,7 +19,6 @@ from bridge.event import AHEAD_MAX, Delivery, Event, ParkReason
 from bridge.ingress.json_body import to_json_text
 from bridge.ingress.profiles.plan import Detail, Members, Pass, blank_record, compile_members
 from bridge.ingress.profiles.profile import Flag, Mapped
-from bridge.ingress.profiles.words import instant_of, is_given
 
 
 class Native(NamedTuple):
@@ -161,8 +160,6 @@ class Reading:
     Attributes:
         id: The event ids begin with it.
         time: When it happened, aware UTC.
-        account_id: Of all events.
-        correlation_id: Of all events, or None.
         claimed: Pointers of members that are wholly in an event, and of the envelope's own.
         dropped: Pointers of members that are kept nowhere.
         drops: Whether members of this name are kept nowhere, at any depth.
@@ -171,26 +168,10 @@ class Reading:
 
     id: str
     time: datetime
-    account_id: str = ""
-    correlation_id: str | None = None
     claimed: set[str] = field(default_factory=set)
     dropped: set[str] = field(default_factory=set)
     drops: Callable[[str], bool] = lambda _: False
     flags: set[Flag] = field(default_factory=set)
-
-    def read_time(self, item: object, pointer: str, zone: tzinfo | None) -> None:
-        """Take the time of the member at `pointer`; one that is missing or unreadable stays the time of receipt."""
-        if type(item) is str and is_given(item):
-            try:
-                self.time = instant_of(item, zone, self.flags)
-            except (ValueError, OverflowError):
-                pass
-            else:
-                self.claimed.add(pointer)
-                return
-        if is_given(item):
-            self.flags.add("field_unfit")
-        self.flags.add("time_of_receipt")
 
 
 def compose(
@@ -213,8 +194,6 @@ def compose(
     events = []
     for number, draft in enumerate(drafts):
         leading = {
-            "account_id": reading.account_id,
-            "correlation_id": reading.correlation_id,
             "prescription_id": draft.key if "prescription_id" in PLANS[draft.type].members.puts else None,
             **draft.finished,
         }

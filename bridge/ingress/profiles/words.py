@@ -45,7 +45,7 @@ def is_scalar_given(item: object) -> bool:
 
 
 def folded(word: str) -> str:
-    """Give a word without its case and the space around it, as tables of words have it."""
+    """Give a word without its case and the space around it."""
     return " ".join(word.casefold().split())
 
 
