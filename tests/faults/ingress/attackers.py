@@ -16,6 +16,7 @@ import time
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -23,24 +24,20 @@ from bridge.dev.ports import HOST
 
 Attack = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
+# Of the environment: the path of a source, since an unknown one is refused by its head, and a captured delivery in hex.
+PATH, CAPTURED = "DRX_PATH", "DRX_CAPTURED"
+POST = f"POST {os.environ.get(PATH, '/')} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 BODY_BYTES = 262_144
-HEAD = (
-    f"POST /webhooks/drx HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {BODY_BYTES}\r\n\r\n"
-).encode()
-UNSIGNED = b"POST /webhooks/drx HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+HEAD = f"{POST}Content-Length: {BODY_BYTES}\r\n\r\n".encode()
+UNSIGNED = f"{POST}Content-Length: 2\r\n\r\n{{}}".encode()
 # Far above any honest framing, in one-byte chunks.
-CRUMBS = (
-    b"POST /webhooks/drx HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-    + b"1\r\nx\r\n" * 21_845
-)
+CRUMBS = f"{POST}Transfer-Encoding: chunked\r\n\r\n".encode() + b"1\r\nx\r\n" * 21_845
 # Two signatures that could be of ed25519, as many as are checked.
 PUBLIC = f"v1a,{b64encode(bytes(64)).decode()}"
 DEAR = (
-    "POST /webhooks/drx HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-    f"webhook-id: x\r\nwebhook-timestamp: 1\r\nwebhook-signature: {PUBLIC} {PUBLIC}\r\nContent-Length: 2\r\n\r\n{{}}"
+    f"{POST}webhook-id: x\r\nwebhook-timestamp: 1\r\nwebhook-signature: {PUBLIC} {PUBLIC}\r\n"
+    "Content-Length: 2\r\n\r\n{}"
 ).encode()
-# Where a captured delivery is, in hex.
-CAPTURED = "DRX_CAPTURED"
 AGAIN_S = 0.05
 RECEIVED_BYTES = 2_048
 
@@ -96,7 +93,7 @@ async def _together(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, 
 async def _hogging(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.write(bytes.fromhex(os.environ[CAPTURED]))
     await reader.readuntil(b"}")
-    writer.write(b"POST /webhooks/drx HTTP/1.1\r\n")
+    writer.write(POST.encode())
     await reader.read()
 
 
@@ -148,10 +145,12 @@ async def _all(attack: Attack, port: int, count: int) -> None:
 
 
 @contextmanager
-def attacking(kind: str, port: int, count: int, *, captured: bytes = b"") -> Iterator[None]:
-    """Attack a port by `count` connections for the block."""
-    command = [sys.executable, "-m", "tests.faults.ingress.attackers", kind, str(port), str(count)]
-    process = subprocess.Popen(command, env=os.environ | {CAPTURED: captured.hex()})  # noqa: S603 - ours
+def attacking(kind: str, url: str, count: int, *, captured: bytes = b"") -> Iterator[None]:
+    """Attack the source at a URL by `count` connections for the block."""
+    split = urlsplit(url)
+    command = [sys.executable, "-m", "tests.faults.ingress.attackers", kind, str(split.port), str(count)]
+    environment = os.environ | {PATH: split.path, CAPTURED: captured.hex()}
+    process = subprocess.Popen(command, env=environment)  # noqa: S603 - ours
     try:
         yield
         assert process.poll() is None, "the attack has ended by itself"
