@@ -12,8 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from bridge.errors import ConfigError
 
-# What a name of an instance may be: part of a group id and of metric labels.
-_INSTANCE = r"^([a-z0-9]+([_-][a-z0-9]+)*)?$"
+# What a name of an instance may be: part of a group id, of metric labels, and, with `_` for `-`, of a schema's name.
+_INSTANCE = r"^([a-z0-9]+(-[a-z0-9]+)*)?$"
 # Hosts as they may stand in a URL, with their ports; PostgreSQL takes several.
 _HOST = r"([A-Za-z0-9._%-]+|\[[0-9A-Fa-f:.%]+\])(:[0-9]+)?"
 _are_hosts = re.compile(rf"({_HOST}(,{_HOST})*)?", re.ASCII).fullmatch

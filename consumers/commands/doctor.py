@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fnmatch
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -25,6 +26,7 @@ from consumers.postgres.pool import Database
 from consumers.postgres.tables import pending_tables
 from consumers.runtime.groups import open_group
 from consumers.runtime.operator import Progress, opened_at, standings
+from consumers.runtime.sorting import KNOWN_TYPES
 from consumers.runtime.start_checks import check_offsets, check_tables, prepare
 from consumers.settings import check_settings
 
@@ -70,10 +72,20 @@ def doctor(*, bootstrap_servers: str | None, name: str, schema: str | None, as_j
     for finding in check_settings(chosen.settings):
         report.tell(finding)
     if not report.failed:
-        for finding in phi_findings(chosen.consumer, chosen.settings.postgres.address()):
+        for finding in (
+            *type_findings(chosen.consumer),
+            *phi_findings(chosen.consumer, chosen.settings.postgres.address()),
+        ):
             report.tell(finding)
         asyncio.run(_examine(chosen, report.tell))
     return report.close(int(report.failed))
+
+
+def type_findings(consumer: Consumer) -> list[Finding]:
+    """Name patterns that match no type: a mistyped one is no error, since a newer release may know its type."""
+    vain = [each for each in consumer.types if not fnmatch.filter(KNOWN_TYPES, each)]
+    says = f"no event is of type {', '.join(vain)}"
+    return [Finding("types", "warning", says, "docs/events.md has all types")] if vain else []
 
 
 def phi_findings(consumer: Consumer, dsn: str) -> list[Finding]:

@@ -201,7 +201,7 @@ def export_all(*, name: str, schema: str | None, show_phi: bool, actor: str, rea
 @parked.command()
 @name_argument
 @click.argument("keys", nargs=-1, metavar="[KEY]...")
-@_topic_option
+@click.option("--topic", help="Only what is parked of this topic.")
 @click.option("--all", "everything", is_flag=True, help="All parked keys, or all that match --where.")
 @_where_option
 @click.option("--rate", type=FloatRange(RATE_MIN, RATE_MAX), help="Keys to release per second; default: all at once.")
@@ -223,13 +223,13 @@ def retry(
     filters = filters_of(where)
 
     async def act(database: Database, consumer: Consumer, trace: _Trace) -> list[Decision]:
-        wanted = [(topic_of(consumer, topic), key) for key in keys] if keys else None
+        topics = consumer.topics if topic is None else [topic_of(consumer, topic)]
+        wanted = [(each, key) for each in topics for key in keys] if keys else None
         decisions = await operator.request_release(
             database, consumer.group, wanted, filters=filters, per_second=rate, **trace
         )
-        named = set(wanted or ())
-        if missing := named - {(each.topic, each.key) for each in decisions}:
-            raise ConfigError(_not_parked(len(missing), len(named), dry_run=trace["dry_run"]))
+        if missing := set(keys) - {each.key for each in decisions}:
+            raise ConfigError(_not_parked(len(missing), len(set(keys)), dry_run=trace["dry_run"]))
         return decisions
 
     return _decide("retry", act, **asked)

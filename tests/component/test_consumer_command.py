@@ -21,7 +21,7 @@ from bridge.event import Event
 from bridge.kafka.transport import Place
 from consumers.api import Consumer, Context
 from consumers.cli import main
-from consumers.commands.doctor import Kept, _sink, phi_findings, state_findings
+from consumers.commands.doctor import Kept, _sink, phi_findings, state_findings, type_findings
 from consumers.commands.lag import Lag, Standing, summary
 from consumers.commands.parked import topic_of
 from consumers.runtime.groups import GroupState
@@ -508,3 +508,12 @@ def test_doctor_ends_with_2_if_a_setting_cannot_be_used(
 
     assert ended.value.code == 2
     assert "set CONSUMER_FORWARD__URL" in capsys.readouterr().out
+
+
+def test_a_pattern_that_matches_no_type_is_named() -> None:
+    types = ["renewal.*", "renewals.*", "prescription.sent", "prescription.send"]
+
+    (finding,) = type_findings(Consumer("desk", ["t"], types=types))
+
+    assert (finding.verdict, finding.says) == ("warning", "no event is of type renewals.*, prescription.send")
+    assert type_findings(Consumer("desk", ["t"])) == []

@@ -12,7 +12,7 @@ import pytest
 
 from tests.audit_lines import acts, audit_lines, spoken
 from tests.cluster import Cluster, Topics
-from tests.integration.consumer_process import ConsumerProcess, drx_consumer, install_code
+from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer, install_code
 from tests.integration.service_process import until
 from tests.postgres import execute
 from tests.topic_filler import Lives, fill
@@ -259,3 +259,20 @@ async def test_every_look_at_health_information_and_every_decision_has_an_audit_
         assert KEY not in err
     assert audit_lines(shown[2])[1]["records"] == len(IDS)
     assert audit_lines(skipped[2])[1]["places"] == [f"{lot.topic}/{first['partition']}@{first['offset']}"]
+
+
+async def test_a_key_is_released_without_the_name_of_its_topic(ledger_dsn: str) -> None:
+    """As its page shows it, also of a consumer that reads several."""
+    execute(
+        ledger_dsn,
+        """
+        insert into drx_consumer.parked_key (grp, topic, part, key, class, code, attempts)
+        values ('read_model', 'drx.prescriptions.v1', 0, 'rx_1', 'bug', 'unexpected', 1)
+        """,
+    )
+    env = consumer_environment(bootstrap_servers="127.0.0.1:1", dsn=ledger_dsn)
+
+    code, out, err = await drx_consumer(env, "parked", "retry", "read_model", "rx_1")
+
+    assert (code, out) == (0, "retry rx_1  drx.prescriptions.v1/0  unexpected\n"), err
+    assert (await drx_consumer(env, "parked", "retry", "read_model", "rx_2"))[0] == 2

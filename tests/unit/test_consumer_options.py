@@ -52,6 +52,7 @@ def test_each_instance_is_a_group_of_its_own(instance: str, group: str) -> None:
         ({"url": "u", "since": "secret"}, r"desk-2\.since: a time with its zone"),
         ({"url": "u", "since": "2026-09-14T15:00:00"}, r"desk-2\.since: a time with its zone"),
         ({"url": "u", "instance": "Secret.1"}, r"desk-2\.instance: "),
+        ({"url": "u", "instance": "ehr_2"}, r"desk-2\.instance: "),  # its schema would be that of ehr-2
         ({"url": "slow"}, r"^desk-2: a slow desk has lanes=1$"),
     ],
 )
