@@ -15,13 +15,13 @@ import orjson
 from bridge.avro.codec import Codec
 from bridge.avro.encoder import varint
 from bridge.avro.schema_ids import RECORDS
+from bridge.dev.story import stories, tell
 from bridge.event import Delivery, Event
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped
 from bridge.kafka.record import Record, _milliseconds, _rfc3339, event_record
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
 from bridge.registry.loader import bundled
-from tests.story import EPOCH, PLOTS, Life, a_cast, account_news
 
 SOURCE = "drx"
 # In equal parts of the seven plots about a prescription.
@@ -91,13 +91,9 @@ class Told:
 def originals(seed: int) -> list[Told]:
     """Whole lives, the plots taking turns."""
     rng = random.Random(seed)  # noqa: S311 - test traffic, not keys
-    plots = [plot for plot in PLOTS if plot is not account_news]
-    lives = []
-    for number in range(ORIGINALS):
-        life = Life(a_cast(rng), rng=rng, starts_at=EPOCH + timedelta(minutes=number))
-        plots[number % len(plots)](life)
-        lives.append(Told(life.prescription_id, life.events))
-    return lives
+    about_prescriptions = len(stories("drx")) - 1
+    lives = ([orjson.loads(body) for body in tell(rng, number % about_prescriptions)] for number in range(ORIGINALS))
+    return [Told(events[0]["data"]["prescription_id"], events) for events in lives]
 
 
 def _original(document: dict[str, object], prescription_id: str) -> Original:

@@ -11,7 +11,7 @@ import random
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from itertools import accumulate, count, islice
 from typing import cast
 
@@ -21,8 +21,9 @@ from bridge.event import Event
 from bridge.kafka.record import Record
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, partition
 from tests.originals import ORIGINALS, Told, copy, decoded, originals
-from tests.story import EPOCH
 
+# Of the first story.
+FIRST_DAY = date(2026, 1, 5)
 PARTITIONS = 12
 # Prescriptions told at one time: a batch of one partition (200 records) holds few events of the same one, as in a real
 # stream, where a life takes weeks.
@@ -115,7 +116,7 @@ class Lives:
         for life, told, shift in self._lives(prescription):
             for index, original in enumerate(told):
                 received_at = original.event.received_at + shift
-                days = (received_at.date() - EPOCH.date()).days if self.one_day else 0
+                days = (received_at.date() - FIRST_DAY).days if self.one_day else 0
                 at = shift - timedelta(days)
                 yield copy(original, _event_id(life, index).encode(), token, at)._replace(topic=topic, partition=place)
 

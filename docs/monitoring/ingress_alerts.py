@@ -27,7 +27,7 @@ def objective_alerts() -> list[Alert]:
     return [
         *burns("IngressErrorBudgetBurnFast", "availability", FAST, unavailable),
         *burns("IngressErrorBudgetBurnSlow", "availability", SLOW, unavailable),
-        *burns("IngressLatencyBurn", "latency_.*", (*FAST, *SLOW), late),
+        *burns("IngressLatencyBurn", "latency_.*", SLOW, late),
     ]
 
 

@@ -40,8 +40,6 @@ def budgets() -> list[Case]:
         quiet("IngressErrorBudgetBurnFast", "when it is over", {DOWN: f"{rising(9, 10)} {flat(81, HOUR - 10)}"}),
         firing("IngressErrorBudgetBurnSlow", {DOWN: rising(3.6, LONG)}, severity=TICKET, span=DAYS),
         quiet("IngressErrorBudgetBurnSlow", "within the budget", {DOWN: rising(0.6, LONG)}, span=DAYS),
-        firing("IngressLatencyBurn", {late_answers("0.25"): bend(60, 30)}),
-        firing("IngressLatencyBurn", {late_answers("2.0"): bend(60, 55)}),
         firing("IngressLatencyBurn", {late_answers("0.25"): rising(1728, LONG)}, severity=TICKET, span=DAYS),
         quiet("IngressLatencyBurn", "at one in twenty for a while", {late_answers("0.25"): bend(60, 57)}),
         quiet(

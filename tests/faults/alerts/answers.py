@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import shlex
 import sys
 import time
@@ -30,6 +31,9 @@ _LOOKING = (
     "drx-consumer parked list",
     "drx-consumer parked show",
 )
+# Consumers that the installation does not have; its `desk` publishes nothing.
+_ABSENT = "(archive|fhir|forward|hl7v2|outbox|workflow|NAME)"
+_UNASKED, _NOT_RUN = re.compile(f"drxbridge_{_ABSENT}_"), re.compile(rf"\b{_ABSENT}\b")
 _MODULES = {"drx-bridge": "bridge", "drx-consumer": "consumers"}
 
 
@@ -42,7 +46,7 @@ class Done(NamedTuple):
 
 def asked() -> dict[str, list[str]]:
     """Return the queries by the dashboard or the page that they are on."""
-    found = [each for each in queries() if ".md" in each.where or ".json" in each.where]
+    found = [each for each in queries() if re.search(r"\.(md|json)", each.where) and not _UNASKED.search(each.text)]
     return {place: [each.text for each in some] for place, some in groupby(found, key=_place)}
 
 
@@ -55,7 +59,7 @@ def unanswered(site: Site, texts: Iterable[str]) -> list[str]:
 def commands() -> list[str]:
     """Return every command of a page that only looks, once."""
     lines = [line for page in RUNBOOKS for block in blocks(page, "sh") for line in block.strip().split("\n")]
-    return sorted({line for line in lines if line.startswith(_LOOKING)})
+    return sorted({line for line in lines if line.startswith(_LOOKING) and not _NOT_RUN.search(line)})
 
 
 def run(site: Site, line: str, *, key: str, directory: Path) -> Done:

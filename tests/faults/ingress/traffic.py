@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 import orjson
 
+from bridge.dev.story import ALPHABET, stories, tell
 from tests.faults.ingress.ledger import Delivery
-from tests.story import EPOCH, PLOTS, Body, Cast, Life, a_cast, account_news, token
 
-_PLOTS = [plot for plot in PLOTS if plot is not account_news]
+# The last story is about an account.
+_STORIES = len(stories("drx")) - 1
 # Fields of a patient whose text nobody parses.
 _MARKED = ("last_name", "mrn", "email")
 
@@ -67,25 +66,22 @@ class Prescriptions:
         """Tell another life."""
         number, rng = self._told, self._rng
         self._told += 1
-        life = Life(self._cast(), rng=rng, starts_at=EPOCH + timedelta(minutes=number % 40_000))
-        life.prescription_id = f"{self.key_mark}{number:06d}"
-        _PLOTS[number % len(_PLOTS)](life)
-        told = deque(self.delivery(body) for body in life.events)
-        return Prescription(life.prescription_id, rng.random() < self._stubborn, told)
+        key = f"{self.key_mark}{number:06d}"
+        told = deque(self._delivery(key, orjson.loads(body)) for body in tell(rng, number % _STORIES))
+        return Prescription(key, rng.random() < self._stubborn, told)
 
-    def delivery(self, document: Body) -> Delivery:
+    def _delivery(self, key: str, document: dict[str, Any]) -> Delivery:
         """Write an event as it is sent."""
         # Unknown members are kept and are health information for all that anyone knows: a mark in every body.
-        marked = {**document, "data": {**document["data"], "x_remark": self.mark}}
-        return Delivery(document["id"], document["data"]["prescription_id"], orjson.dumps(marked))
+        fields = document["data"] | {"prescription_id": key, "x_remark": self.mark}
+        if patient := fields.get("patient"):
+            fields["patient"] = patient | {name: f"{name}.{self.mark}" for name in _MARKED}
+            fields["medication"] |= {"sig": f"{fields['medication']['sig']} {self.mark}"}
+        return Delivery(document["id"], key, orjson.dumps(document | {"data": fields}))
 
     def another(self, delivery: Delivery, **changes: Any) -> Delivery:
         """Say the same under an id of its own, or with other changes to the envelope."""
-        document: dict[str, Any] = orjson.loads(delivery.body) | {"id": f"evt_{token(self._rng, 26)}"} | changes
+        document: dict[str, Any] = (
+            orjson.loads(delivery.body) | {"id": f"evt_{''.join(self._rng.choices(ALPHABET, k=26))}"} | changes
+        )
         return Delivery(document["id"], delivery.key, orjson.dumps(document))
-
-    def _cast(self) -> Cast:
-        cast = a_cast(self._rng)
-        patient: Mapping[str, object] = {**cast.patient, **{name: f"{name}.{self.mark}" for name in _MARKED}}
-        medication = {**cast.medication, "sig": f"{cast.medication['sig']} {self.mark}"}
-        return Cast(cast.account_id, patient, cast.prescriber, cast.pharmacy, medication)
