@@ -15,7 +15,9 @@ import pytest
 from bridge.dev.ports import HOST
 from bridge.runtime.http import (
     CONTINUE,
+    OLDEST,
     TURN_MAX,
+    TURN_MAX_BYTES,
     Answer,
     Connection,
     HardenedServer,
@@ -115,6 +117,35 @@ async def test_a_large_turn_lets_the_loop_read_in_between() -> None:
             sizes.append(sum(map(len, handler.taken)))
 
         assert sizes[-3:] == [TURN_MAX, 2 * TURN_MAX, 2 * TURN_MAX + 1]
+
+
+async def test_of_many_the_oldest_go_first_and_then_those_of_proved_connections() -> None:
+    handler = Patient()
+    async with serving(handler) as (server, _):
+        connections = [server() for _ in range(2 * TURN_MAX)]
+        for number, connection in enumerate(connections):
+            connection.connection_made(Quiet())
+            connection.data_received(b"POST /%d HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n" % number)
+        for connection in connections[-2:]:
+            server.trust(connection)
+        await handler.first()
+
+        first = [int(request.target[1:]) for request in handler.taken[0]]
+        assert first == [*range(OLDEST), *range(2 * TURN_MAX)[-2:], *range(OLDEST, TURN_MAX - 2)]
+
+
+async def test_a_turn_takes_a_bounded_size_of_bodies() -> None:
+    handler = Patient()
+    async with serving(handler) as (server, _):
+        server.body_max_bytes = TURN_MAX_BYTES
+        body = b" " * (TURN_MAX_BYTES // 2)
+        for size in (TURN_MAX_BYTES, len(body), len(body), 1):
+            connection = server()
+            connection.connection_made(Quiet())
+            connection.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size + b" " * size)
+        await until(lambda: sum(map(len, handler.taken)) == 4)
+
+        assert [len(turn) for turn in handler.taken] == [1, 2, 1]
 
 
 class Quiet(asyncio.Transport):
