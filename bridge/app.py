@@ -39,6 +39,7 @@ from bridge.known.known_ids import KnownIds
 from bridge.registry.loader import bundled
 from bridge.runtime.announce import Readiness
 from bridge.runtime.configuration import masked_url
+from bridge.runtime.findings import refuse
 from bridge.runtime.health import MANAGEMENT_CLOSE_S, Check
 from bridge.runtime.health import Management as ManagementPort
 from bridge.runtime.http import HardenedServer
@@ -53,6 +54,7 @@ from bridge.runtime.slots import Outcome
 from bridge.settings import Http, Management, Settings
 from bridge.sources import address_limit, check_new_keys, rate_limit, scheme_of
 from bridge.spool.store import Spool
+from bridge.start_checks import check_start
 
 log = structlog.get_logger()
 
@@ -83,12 +85,10 @@ class PublicPort:
 async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
     """Build from leaf to root and yield what to run until the stop; then end publisher, producer, management port.
 
-    Args:
-        settings: As `check_start` lets them pass.
-
     Raises:
-        ConfigError: A profile, secret, route or address that cannot be used.
+        ConfigError: The start checks refuse the settings, or a profile, secret, route or address that cannot be used.
     """
+    await in_thread(lambda: refuse(check_start(settings)))
     async with AsyncExitStack() as stack:
         metrics = IngressMetrics(CollectorRegistry())
         secrets = await in_thread(partial(_open_secrets, settings, metrics))

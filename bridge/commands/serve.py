@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from bridge.runtime.findings import refuse
 from bridge.runtime.log_ids import current_id_key
 from bridge.runtime.process import run_service
 from bridge.settings import load_settings
@@ -18,10 +17,8 @@ GC_THRESHOLD = 10_000
 def serve() -> int:
     """Run the ingress until SIGTERM or SIGINT, configured by BRIDGE_… variables and BRIDGE_CONFIG."""
     from bridge.app import STOP_MARGIN_S, open_ingress  # noqa: PLC0415 - half of the CPU of `--help`
-    from bridge.start_checks import check_start  # noqa: PLC0415 - as above
 
     settings = load_settings()
-    refuse(check_start(settings))
     return run_service(
         open_ingress(settings),
         log_level=settings.log.level,

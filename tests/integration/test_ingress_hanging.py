@@ -14,8 +14,7 @@ import pytest
 
 from bridge.dev.ports import free_port
 from bridge.spool.segment import segment_name
-from tests.builders import a_body
-from tests.integration.ingress_process import IngressProcess, deliver
+from tests.integration.ingress_process import IngressProcess
 from tests.integration.service_process import HANG_S, until
 
 # The shortest stop, so that what ends it is not the patience of a test.
@@ -50,19 +49,6 @@ def hang_its_reader(pipe: Path) -> int:
     return until(opened, what="a reader")
 
 
-async def test_a_stop_is_obeyed_while_the_secrets_hang_at_the_start(tmp_path: Path) -> None:
-    with started(tmp_path) as ingress:
-        ingress.kill()
-        pipe = ingress.secrets_dir / "next"
-        os.mkfifo(pipe)
-        ingress.start()
-        writer = await asyncio.to_thread(hang_its_reader, pipe)
-
-        assert await ingress.end(signal.SIGTERM) == 0
-        assert not ingress.lines("worker.stop_overdue")
-        os.close(writer)
-
-
 async def test_a_stop_is_obeyed_while_the_password_of_kafka_hangs_at_the_start(tmp_path: Path) -> None:
     pipe, user = tmp_path / "password", tmp_path / "user"
     os.mkfifo(pipe)
@@ -88,17 +74,3 @@ async def test_a_stop_is_obeyed_while_the_spool_hangs_at_the_start(tmp_path: Pat
         until(lambda: ingress.checks() == {"starting": "starting"}, what="a start that hangs")
 
         assert await ingress.end(signal.SIGTERM) == 0
-
-
-async def test_a_secrets_directory_that_hangs_holds_up_no_stop(session: aiohttp.ClientSession, tmp_path: Path) -> None:
-    """It is read in a thread of its own, which nothing waits for."""
-    with started(tmp_path) as ingress:
-        await asyncio.to_thread(ingress.ready)
-        assert (await deliver(session, ingress, a_body(), webhook_id="evt_1")).status == 202
-        pipe = ingress.secrets_dir / "next"
-        os.mkfifo(pipe)
-        writer = await asyncio.to_thread(hang_its_reader, pipe)
-
-        assert await ingress.end(signal.SIGTERM) == 0
-        assert not ingress.lines("worker.stop_overdue")
-        os.close(writer)

@@ -17,6 +17,7 @@ from bridge.errors import ConfigError
 from bridge.ingress.proof import HmacKey, KeySlot, PublicKey
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from bridge.ingress.secrets import SecretDirectory, load, slot_word
+from bridge.runtime.lifecycle import run_workers
 from bridge.runtime.slots import FILE_MAX_BYTES, SecretsError
 from tests.kafka import HANG_S
 
@@ -342,6 +343,27 @@ async def test_the_worker_polls_while_a_name_server_has_every_thread_of_the_exec
         await resolving
 
     assert secret_of(directory.keys[0])[0] == 2
+
+
+async def test_a_reading_that_hangs_holds_up_no_stop(tmp_path: Path) -> None:
+    """It is done in a thread of its own, which nothing waits for."""
+    (tmp_path / "current").write_text(whsec(1))
+    stop, answered = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def hang(_slots: object) -> None:
+        loop.call_soon_threadsafe(stop.set)
+        answered.wait()
+
+    async def wait(_event: asyncio.Event, _seconds: float) -> None:
+        (tmp_path / "current").write_text(whsec(2))
+
+    directory = SecretDirectory(
+        path=tmp_path, scheme=SCHEME, source="drx", observe=lambda _: None, wait=wait, check=hang
+    )
+    async with asyncio.timeout(HANG_S):
+        await run_workers([directory], stop=stop, drain_timeout_s=0)
+    answered.set()
 
 
 async def test_the_worker_does_not_sit_a_period_out_when_it_is_stopped(tmp_path: Path) -> None:
