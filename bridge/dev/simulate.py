@@ -17,10 +17,8 @@ from pathlib import Path
 import aiohttp
 import click
 import orjson
-from rich.console import Console, Group, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
+from rich.progress import Progress
 
 from bridge.contract.events import EVENT_MODELS
 from bridge.dev.sign import id_of
@@ -81,9 +79,6 @@ class Run:
     help="Only generated deliveries of this type, such as prescription.sent; one unless --count says more.",
 )
 @click.option(
-    "--resend", metavar="ID", help="Only the delivery with this id, again; with the --seed of the run, or its file."
-)
-@click.option(
     "--print", "prints", is_flag=True, help="Send nothing: print the bodies, one per line (--json: with headers)."
 )
 @click.option("--seed", type=int, help="Repeat an earlier run: same deliveries, same ids, same order. Random if unset.")
@@ -122,7 +117,6 @@ def simulate(
     rate: float | None,
     count: int | None,
     types: tuple[str, ...],
-    resend: str | None,
     prints: bool,
     seed: int | None,
     duplicates: float,
@@ -139,9 +133,6 @@ def simulate(
     Without --rate each delivery waits for the answer to the one before. Exit 0 if every delivery was answered 2xx, 1 if
     one was not.
     """
-    if resend is not None and seed is None and sample is None and scenario is None:
-        msg = "--resend: without the --seed of that run its deliveries cannot be made again"
-        raise ConfigError(msg)
     seed = secrets.randbelow(1_000_000) if seed is None else seed
     if types and source != "drx":
         msg = f"--type: {source} sends no such types"
@@ -151,8 +142,6 @@ def simulate(
         generated = (each for each in generated if orjson.loads(each.body)["type"] in types)
         count = count or len(types)
     chosen, total = _choose(scenario, sample, count, seed=seed, generated=generated)
-    if resend is not None:
-        chosen, total = iter([_find(resend, chosen)]), 1
     sender = SOURCES[source]
     if prints:
         return _print(chosen, None if secret_file is None else sender.signer(secret_file), as_json=as_json)
@@ -189,15 +178,6 @@ def _choose(
     return itertools.islice(generated, total), total
 
 
-def _find(webhook_id: str, chosen: Iterator[Outgoing]) -> Outgoing:
-    """Return the delivery with an id."""
-    found = next((outgoing for outgoing in chosen if outgoing.id == webhook_id), None)
-    if found is None:
-        msg = "--resend: none of these deliveries has this id; --count says how many generated ones there were"
-        raise ConfigError(msg)
-    return found
-
-
 def _print(outgoings: Iterator[Outgoing], sign: Sign | None, *, as_json: bool) -> int:
     """Write deliveries to standard output: bodies as a scenario file has them, or one document each."""
     for outgoing in outgoings:
@@ -216,11 +196,10 @@ def _rng(seed: int) -> random.Random:
 
 
 def _report(run: Run, *, seed: int, as_json: bool) -> int:
-    people = Console(stderr=True)
-    tally = Tally()
-    behind_s, interrupted = 0.0, False
-    started = time.monotonic()
-    with _bar(people, run.total) as progress:
+    people, tally = Console(stderr=True, highlight=False, soft_wrap=True), Tally()
+    behind_s, interrupted, started = 0.0, False, time.monotonic()
+    is_short = run.total is not None and run.total < BAR_FROM
+    with Progress(console=people, transient=True, disable=is_short or not people.is_terminal) as progress:
         task = progress.add_task("Deliveries", total=run.total)
 
         def count(answer: Answer) -> None:
@@ -243,16 +222,11 @@ def _report(run: Run, *, seed: int, as_json: bool) -> int:
         }
         click.echo(orjson.dumps(figures | tally.document()))
     else:
-        people.print(tally.rendered())
-        noun = "delivery" if tally.total == 1 else "deliveries"
-        people.print(
-            f"{tally.total:,} {noun} in {duration_s:.1f} s ({tally.total / duration_s:,.1f}/s) to {run.url}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        people.print(f"The same again: --seed {seed}", highlight=False, style="dim")
+        people.print("\n".join(tally.lines()), markup=False)
+        people.print(f"{tally.total:,} in {duration_s:.1f} s ({tally.total / duration_s:,.1f}/s) to {run.url}")
+        people.print(f"The same again: --seed {seed}", style="dim")
         if behind_s > 1:
-            people.print(f"[yellow]Up to {behind_s:.1f} s behind the schedule: the rate was not reached.[/]")
+            people.print(f"Up to {behind_s:.1f} s behind the schedule: the rate was not reached.", style="yellow")
     return INTERRUPTED if interrupted else int(tally.failed > 0)
 
 
@@ -271,19 +245,6 @@ async def _drive(run: Run, *, on_answer: Callable[[Answer], None]) -> float:
             content_type=run.content_type,
         )
         return await play(sender, run.outgoings, rate=run.rate, concurrency=run.concurrency, on_answer=on_answer)
-
-
-def _bar(people: Console, total: int | None) -> Progress:
-    short = total is not None and total < BAR_FROM
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=people,
-        transient=True,
-        disable=short or not people.is_terminal,
-    )
 
 
 def read_sample(path: Path, *, rng: random.Random) -> Outgoing:
@@ -381,26 +342,16 @@ class Tally:
             "latency_ms": self.latency_ms(),
         }
 
-    def rendered(self) -> RenderableType:
-        """Everything counted, as tables."""
-        answers = Table(title="Answers", title_justify="left", title_style="bold")
-        answers.add_column("status", justify="right")
-        answers.add_column("outcome")
-        answers.add_column("reason")
-        answers.add_column("deliveries", justify="right")
-        for (status, outcome, reason), count in self._ordered():
-            style = "green" if 200 <= status < 300 else "red"  # noqa: PLR2004 - 2xx
-            answers.add_row(Text(str(status or "none"), style), Text(outcome), Text(reason), f"{count:,}")
-        times = Table(title="Latency, ms", title_justify="left", title_style="bold")
-        row = self.latency_ms()
-        for name in row:
-            times.add_column(name, justify="right")
-        times.add_row(*("-" if value is None else f"{value:,.1f}" for value in row.values()))
-        parts: list[RenderableType] = [answers, times]
-        if self.retries:
-            causes = ", ".join(f"{count:,} x {cause}" for cause, count in sorted(self.retries.items()))
-            parts.append(Text(f"Tried again {self.retries.total():,} times: {causes}", "yellow"))
-        return Group(*parts)
+    def lines(self) -> list[str]:
+        """Everything counted, for people."""
+        answers = [
+            f"{count:>9,}  {' '.join(filter(None, (str(status or 'no answer'), outcome, reason)))}"
+            for (status, outcome, reason), count in self._ordered()
+        ]
+        times = [f"{name} {value:,.1f}" for name, value in self.latency_ms().items() if value is not None]
+        causes = ", ".join(f"{count:,} x {cause}" for cause, count in sorted(self.retries.items()))
+        retried = [f"Tried again {self.retries.total():,} times: {causes}"] if causes else []
+        return [*answers, f"Latency, ms: {', '.join(times) or 'none'}", *retried]
 
     def _ordered(self) -> list[tuple[tuple[int, str, str], int]]:
         return sorted(self.answers.items())
