@@ -75,7 +75,6 @@ class Signals:
 @click.option(
     "--ingress-port", type=click.IntRange(1, 65535), help="Port of the ingress; default: a free one, which is kept."
 )
-@click.option("--console-port", type=click.IntRange(1, 65535), help="Port of the console (there is none yet).")
 @click.option("--no-consumers", is_flag=True, help="Start no consumers.")
 @click.option("--no-restart", is_flag=True, help="Do not restart processes that end.")
 @click.option("--fetch-only", is_flag=True, help="Only fetch the Kafka jars into the cache of this machine.")
@@ -84,7 +83,6 @@ def dev(
     data_dir: Path | None,
     brokers: str,
     ingress_port: int | None,
-    console_port: int | None,
     no_consumers: bool,
     no_restart: bool,
     fetch_only: bool,
@@ -93,7 +91,6 @@ def dev(
 
     Everything lives under the data directory and survives a restart; endpoints.json in it says where each part is.
     """
-    del console_port
     signals = Signals()
     if fetch_only:
         return _fetch(signals)
