@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
 
 from bridge.errors import BridgeError, ConfigError, TransientError
 from bridge.event import Event
@@ -25,9 +24,6 @@ from consumers.options import variable
 # Codes of `consumers.http` that say that the endpoint is away. A receiver of webhooks need not know GET, so any other
 # answer to the ping says that somebody is there.
 _AWAY = frozenset({"unreachable", "tls", "timeout", "cut_off", "http_429", "http_502", "http_503", "http_504"})
-# Answers that are rarely about one record, and that GET says nothing of: whether a signature or a token is taken is
-# only found out by a request that has them. 403 and 404 are not among them: receivers also mean a record by these.
-_REFUSED = re.compile(r"http_(401|407|3..)").fullmatch
 # What `headers_file` may not say: it is ours, or the connection's.
 _OURS = re.compile(
     r"webhook-.*|drx-.*|idempotency-key|traceparent|content-.*|host|connection|transfer-encoding|expect|upgrade"
@@ -35,15 +31,6 @@ _OURS = re.compile(
 _is_name = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch  # RFC 9110, section 5.6.2
 # The secrets are watched by a loop that ends at once.
 _CLOSE_S = 1.0
-
-
-class _Refused(NamedTuple):
-    """A request that was refused; `at` is the loop's time."""
-
-    at: float
-    event: Event
-    context: Context
-    body: bytes
 
 
 class Endpoint:
@@ -64,12 +51,6 @@ class Endpoint:
         self._path = path
         self._metrics = metrics
         self._now = now
-        # The last request that was refused, if none that was sent since has been taken.
-        self._refused: _Refused | None = None
-        # Whether it was repeated by a ping and refused again.
-        self._repeated = False
-        # Ids of events that were refused before another was sent and taken: they are at fault themselves.
-        self._at_fault: set[str] = set()
 
     async def send(self, event: Event, context: Context, body: bytes) -> None:
         """Post one event; every attempt has the same id and body, and a time and signatures of its own.
@@ -87,44 +68,25 @@ class Endpoint:
         began, code = loop.time(), "cancelled"
         try:
             await self._http.post(self._path, body, headers=headers)
-            code, refused = "ok", self._refused
-            if refused is not None and refused.at < began:
-                self._refused = None
-                self._at_fault.add(refused.event.id)
-            self._at_fault.discard(event.id)
+            code = "ok"
         except BridgeError as exc:
             code = exc.code
-            if _REFUSED(code) and event.id not in self._at_fault:
-                self._repeated = False
-                if self._refused is None or self._refused.event.id != event.id:
-                    self._refused = _Refused(loop.time(), event, context, body)
             raise
         finally:
             self._metrics.requests.observe(code, loop.time() - began)
 
     async def ping(self) -> None:
-        """Ask whether the endpoint takes events: by a GET, or by the last request if that was refused.
-
-        If it is refused again, the next ping is a GET, so that other events have their turn: it may be about this one.
+        """Ask by a GET whether somebody is there; whether it takes events, the next one finds out.
 
         Raises:
-            TransientError: It is away or still refuses, or no secret counts now.
+            TransientError: Nobody is, or no secret counts now.
         """
         self._signed("ping", self._now(), b"")
-        refused = None if self._repeated else self._refused
         try:
-            if refused is None:
-                await self._http.get(self._path)
-            else:
-                await self.send(refused.event, refused.context, refused.body)
+            await self._http.get(self._path)
         except BridgeError as exc:
-            if refused is not None and _REFUSED(exc.code):
-                self._repeated = True
-                raise
             if exc.code in _AWAY:
                 raise
-            if refused is not None:
-                self._refused = None
 
     def _signed(self, webhook_id: str, now: datetime, body: bytes) -> str:
         signed = signatures(self._slots.keys, webhook_id=webhook_id, now=now, body=body)
