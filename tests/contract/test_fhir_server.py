@@ -283,10 +283,12 @@ async def test_a_provenance_names_what_was_written_and_is_written_once(desk: Des
     await desk.write(an_order("active", id=order.id), a_task(order), origin=second)
     await desk.write(an_order("active", id=order.id), a_task(order), origin=second)
     await desk.write(an_order("active", id=order.id), a_task(order), origin=an_origin())
+    # As after a crash between two requests of one event.
+    await desk.write(an_order("active", id=order.id), a_task(order), origin=an_origin(order))
 
     targets = [each["target"] for each in await desk.peer.all("Provenance", desk.place(order))]
     both = [{"reference": desk.place(each)} for each in (order, a_task(order))]
-    assert sorted(targets, key=len) == [both[:1], both]
+    assert sorted(targets, key=len) == [both[:1], both[:1], both]
 
 
 async def test_what_somebody_deleted_is_written_again_with_what_refers_to_it(desk: Desk) -> None:
@@ -365,6 +367,23 @@ async def test_two_writers_of_one_order_leave_one_order(peer: Peer, token_file: 
         found = await asyncio.gather(*(each.write([order], {}, source=SOURCE) for each in (first, second)))
 
     assert found[0] == found[1]
+    assert await peer.count("MedicationRequest", f"urn:drx:prescription|{order.id}") == 1
+
+
+@pytest.mark.parametrize("bundle", ["true", "false"])
+async def test_what_another_of_ours_created_meanwhile_is_updated(peer: Peer, token_file: Path, bundle: str) -> None:
+    """A partition went to it between our look and our write; its facts are older."""
+    order = an_order("active")
+    async with a_late(peer.url) as late, a_writer(late.url, token_file, ids=peer.ids, bundle=bundle) as writer:
+        desk = Desk(peer, writer)
+        late.hold()
+        writing = asyncio.create_task(desk.write(order))
+        await late.holding.wait()
+        await desk.forgetful().write(an_order("draft", id=order.id))
+        await late.release()
+        await writing
+
+    assert (await desk.get(order))["status"] == "active"
     assert await peer.count("MedicationRequest", f"urn:drx:prescription|{order.id}") == 1
 
 
