@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic_settings import SettingsConfigDict
 
 from bridge.kafka.connection import Connection
 from bridge.kafka.record import (
@@ -16,7 +17,7 @@ from bridge.kafka.record import (
     MESSAGE_MAX_MOST_BYTES,
     RAW_HEAD_MAX_BYTES,
 )
-from bridge.runtime.configuration import FileSettings, FromJson, Section, read_settings
+from bridge.runtime.configuration import FileSettings, Section, read_settings
 
 PREFIX = "BRIDGE_"
 # What the end of a process may take beside its waits, where the grace period leaves as much.
@@ -50,7 +51,6 @@ def _comma_list(value: object) -> object:
     return value
 
 
-Texts = Annotated[dict[str, str], FromJson]
 # Names with commas between them; in a TOML file a list, too.
 CommaList = Annotated[str, BeforeValidator(_comma_list)]
 
@@ -179,9 +179,7 @@ class Kafka(Brokers):
         le=MESSAGE_MAX_MOST_BYTES,
         description="max.message.bytes of every topic; a larger event is parked as received",
     )
-    routes: Annotated[dict[str, str], FromJson] = Field(
-        {}, description="type pattern to topic, before the built-in table; first match wins"
-    )
+    routes: dict[str, str] = Field({}, description="type pattern to topic, before the built-in table; first match wins")
 
 
 class RegistryAddress(Section):
@@ -243,9 +241,7 @@ class Source(Section):
     tolerance_s: Annotated[Annotated[int, Field(ge=1, le=86_400)] | None, BeforeValidator(_tolerance)] = Field(
         300, description="seconds a delivery's timestamp may be off, or `off`"
     )
-    options: Annotated[dict[str, str], FromJson] = Field(
-        {}, description="what only its profile knows, such as account_id or zone"
-    )
+    options: dict[str, str] = Field({}, description="what only its profile knows, such as account_id or zone")
     answer_200: bool = Field(
         default=False, description="answer 200 for 202 too, to senders that take nothing else as an acknowledgement"
     )
@@ -323,7 +319,7 @@ class Log(Section):
 class Settings(FileSettings):
     """The whole configuration of the bridge, immutable."""
 
-    PREFIX = PREFIX
+    model_config = SettingsConfigDict(env_prefix=PREFIX)
 
     instance: str = Field(
         default_factory=socket.gethostname,

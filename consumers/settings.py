@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, create_model, model_validator
+from pydantic_settings import SettingsConfigDict
 
 from bridge.errors import ConfigError
 from bridge.process_checks import check_process
-from bridge.runtime.configuration import FileSettings, FromJson, Section, read_settings
+from bridge.runtime.configuration import FileSettings, Section, read_settings
 from bridge.runtime.findings import Finding, failures
 from bridge.settings import PROCESS_RISKS, Brokers, CommaList, Log, Management, RegistryAddress, Seconds, of
 
@@ -31,7 +32,7 @@ def _text(value: object) -> object:
     return str(value) if isinstance(value, int | float) else value
 
 
-Options = Annotated[dict[str, Annotated[str, BeforeValidator(_text)]], FromJson]
+Options = dict[str, Annotated[str, BeforeValidator(_text)]]
 
 
 class Kafka(Brokers):
@@ -104,7 +105,7 @@ class Shutdown(Section):
 class ConsumerSettings(FileSettings):
     """The whole configuration of a consumer process, immutable; each installed consumer has a section besides."""
 
-    PREFIX = PREFIX
+    model_config = SettingsConfigDict(env_prefix=PREFIX)
 
     accept: Annotated[CommaList, of(PROCESS_RISKS)] = Field(
         "", description=f"risks that are accepted, of {', '.join(PROCESS_RISKS)}"

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bridge.runtime.configuration import FileSettings, config_variable
+from bridge.runtime.configuration import FileSettings, config_variable, prefix_of
 from bridge.settings import PREFIX, Settings
 from consumers.settings import PREFIX as CONSUMER
 from consumers.settings import ConsumerSettings
@@ -106,7 +106,7 @@ def consumer_settings_page() -> str:
 
 def _tables(model: type[FileSettings]) -> str:
     """Return one table per section."""
-    schema, prefix = model.model_json_schema(), model.PREFIX
+    schema, prefix = model.model_json_schema(), prefix_of(model)
     tables: list[tuple[str, str, list[str]]] = [("Process", "This process among its replicas.", [])]
     for name, member in schema["properties"].items():
         target, path = _section(member, f"{prefix}{name.upper()}")

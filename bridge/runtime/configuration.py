@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from bridge.errors import ConfigError
 
@@ -31,50 +30,59 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-def _json(value: object) -> object:
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError, RecursionError):
-            return json.loads(value)
-    return value
-
-
-# In the environment a variable for each, or all of them as one JSON object.
-FromJson = BeforeValidator(_json)
-
-
-class FileSettings(Section):
+class FileSettings(BaseSettings):
     """A whole configuration, immutable: `<PREFIX><SECTION>__<NAME>`, and the file that `<PREFIX>CONFIG` names."""
 
-    PREFIX: ClassVar[str]
+    model_config = SettingsConfigDict(
+        env_nested_delimiter="__",
+        env_ignore_empty=True,  # a chart that leaves a value out still sets the variable
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        nested_model_default_partial_update=True,
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic-settings'
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic-settings'
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment wins over the TOML file."""
+        path = os.environ.get(config_variable(cls))
+        toml = (TomlConfigSettingsSource(settings_cls, Path(path)),) if path else ()
+        return (init_settings, env_settings, *toml)
+
+
+def prefix_of(model: type[FileSettings]) -> str:
+    """Return what the variables of a configuration begin with."""
+    return model.model_config["env_prefix"]
 
 
 def config_variable(model: type[FileSettings]) -> str:
     """Return the variable that names the TOML file."""
-    return f"{model.PREFIX}CONFIG"
+    return f"{prefix_of(model)}CONFIG"
 
 
 def read_settings(model: type[AnySettings]) -> AnySettings:
-    """Read a configuration once; the environment wins over the file.
+    """Read a configuration once.
 
     Raises:
         ConfigError: Unreadable file, unknown name or bad value; the message names the setting and never shows a value.
     """
-    given = _from_environment(model)
-    try:
-        return model.model_validate(_merged(_from_file(config_variable(model)), given, "the environment"))
-    except ValidationError as exc:
-        raise ConfigError("; ".join(_complaints(exc, model))) from None
-
-
-def _from_file(variable: str) -> dict[str, Any]:
+    prefix, variable = prefix_of(model), config_variable(model)
+    _refuse_unknown(os.environ, model, prefix)
     path = os.environ.get(variable)
-    if not path:
-        return {}
     try:
-        if not Path(path).is_file():
+        if path and not Path(path).is_file():
             msg = f"{variable}: no such file: {path}"
             raise ConfigError(msg)
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return model()
+    except ValidationError as exc:
+        raise ConfigError("; ".join(_complaints(exc, model))) from None
     except tomllib.TOMLDecodeError as exc:
         found = _TOML_PLACE.search(str(exc))  # of its text, only the place: the rest may hold what stands there
         where = f"{path}:{found[1]}:{found[2]}" if found else f"{path}, at its end"
@@ -83,50 +91,10 @@ def _from_file(variable: str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError):
         msg = f"{variable}: cannot read {path}"
         raise ConfigError(msg) from None
-
-
-def _from_environment(model: type[FileSettings]) -> dict[str, Any]:
-    """Return what the variables say, nested; one that is empty says nothing, as a chart may leave a value out.
-
-    Raises:
-        ConfigError: One is no setting. Kubernetes sets `BRIDGE_PORT` for a Service named `bridge`, and `drx-bridge dev`
-            has variables of its own; these are let be.
-    """
-    known = sorted(model.model_fields)
-    given: dict[str, Any] = {}
-    for name, value in sorted(os.environ.items()):
-        if not name.upper().startswith(model.PREFIX):
-            continue
-        section, *rest = name[len(model.PREFIX) :].lower().split("__")
-        if section in known:
-            given = _merged(given, _nested([section, *rest], value), name) if value else given
-        elif rest:
-            msg = f"{name}: unknown section {section!r}; the sections are: {', '.join(known)}"
-            raise ConfigError(msg)
-        elif section != "config" and not section.startswith(_DEV) and not _is_service_link(name.upper(), value):
-            msg = f"{name}: unknown setting; two underscores follow a section, as in {model.PREFIX}LOG__LEVEL"
-            raise ConfigError(msg)
-    return given
-
-
-def _nested(keys: Sequence[str], value: str) -> dict[str, Any]:
-    found: Any = value
-    for key in reversed(keys):
-        found = {key: found}
-    return cast("dict[str, Any]", found)
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any], above_name: str) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        under = merged.get(key)
-        if isinstance(value, dict) and isinstance(under, str):
-            msg = f"{above_name}: is part of {key!r}, which is set as a whole, too"
-            raise ConfigError(msg)
-        merged[key] = (
-            _merged(under, value, above_name) if isinstance(value, dict) and isinstance(under, dict) else value
-        )
-    return merged
+    except ValueError:
+        # pydantic-settings raises its own SettingsError when a whole section is given as text that is not JSON.
+        msg = f"a {prefix}<SECTION> variable is set as a whole and is not JSON; use {prefix}<SECTION>__<NAME>"
+        raise ConfigError(msg) from None
 
 
 def masked(settings: FileSettings) -> dict[str, Any]:
@@ -143,13 +111,32 @@ def masked_url(url: str) -> str:
     return f"{scheme}://***@{rest.rsplit('@', 1)[1]}" if "@" in rest else url
 
 
+def _refuse_unknown(environ: Mapping[str, str], model: type[FileSettings], prefix: str) -> None:
+    """Refuse what pydantic-settings ignores: `BRIDGE_KAFAK__X`, `BRIDGE_HTTP_PORT` and `BRIDGE_INSTANC`.
+
+    Kubernetes sets `BRIDGE_PORT` for a Service named `bridge`, and `drx-bridge dev` has variables of its own.
+    """
+    known = sorted(model.model_fields)
+    for name, value in environ.items():
+        own = name[len(prefix) :].lower()
+        section, doubled, _ = own.partition("__")
+        if not name.upper().startswith(prefix) or section in {"config", *known}:
+            continue
+        if doubled:
+            msg = f"{name}: unknown section {section!r}; the sections are: {', '.join(known)}"
+            raise ConfigError(msg)
+        if not own.startswith(_DEV) and not _is_service_link(name.upper(), value):
+            msg = f"{name}: unknown setting; section and name have two underscores between them: {prefix}LOG__LEVEL"
+            raise ConfigError(msg)
+
+
 def _is_service_link(variable: str, value: str) -> bool:
     return _SERVICE_LINK.search(variable) is not None or _SERVICE_ADDRESS.match(value) is not None
 
 
 def place_of(model: type[FileSettings], *keys: str) -> str:
     """Say where a setting stands: its variable, or the file and its name there."""
-    variable = model.PREFIX + "__".join(keys).upper()
+    variable = prefix_of(model) + "__".join(keys).upper()
     path = os.environ.get(config_variable(model))
     if not path or any(name.upper() == variable for name in os.environ):
         return variable
@@ -164,6 +151,4 @@ def _complaints(exc: ValidationError, model: type[FileSettings]) -> Iterator[str
         text, keys = error["msg"].removeprefix("Value error, "), [str(key) for key in error["loc"]]
         if error["type"] == "extra_forbidden":
             text = "unknown setting"
-        elif error["type"] in {"model_type", "dict_type"}:
-            text = f"is no section; set {model.PREFIX}{'__'.join(keys).upper()}__<NAME>"
         yield f"{place_of(model, *keys)}: {text}" if keys else text

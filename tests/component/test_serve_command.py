@@ -103,7 +103,7 @@ def good(tmp_path: Path, taken: int) -> dict[str, str]:
         ({f"{SOURCE}PROFLE": VALUE}, f"{SOURCE}PROFLE", "unknown setting"),
         ({"BRIDGE_HTTP__PORT": VALUE}, "BRIDGE_HTTP__PORT", "valid integer"),
         ({"BRIDGE_HTTP__PORT": "0"}, "BRIDGE_HTTP__PORT", "greater than or equal to 1"),
-        ({"BRIDGE_HTTP": VALUE}, "BRIDGE_HTTP__", "is part of 'http', which is set as a whole, too"),
+        ({"BRIDGE_HTTP": VALUE}, "BRIDGE_<SECTION>", "use BRIDGE_<SECTION>__<NAME>"),
         ({"BRIDGE_HTTP__DEADLINE_S": "20"}, "http.deadline_s", "less than shutdown.drain_s"),
         ({"BRIDGE_LOG__LEVEL": VALUE}, "BRIDGE_LOG__LEVEL", "'debug', 'info'"),
         ({"BRIDGE_ACCEPT": f"debug_log,{VALUE}"}, "BRIDGE_ACCEPT", "plaintext_kafka"),
