@@ -36,7 +36,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from http import HTTPStatus
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any, Literal, Protocol, cast
 
 import structlog
@@ -506,7 +506,8 @@ class HardenedServer:
         self._connections.add(newcomer)
         # Those that were ended in this turn of the loop are still counted, and so are the new ones they made room for.
         if len(self._connections) > self._connections_max:
-            self.end(next(iter(self.strangers), newcomer), "too_many")
+            idle = (each for each in self._proved if each.idle)
+            self.end(next(chain(self.strangers, idle), newcomer), "too_many")
         self.strangers[newcomer] = None
 
     def lost(self, connection: Connection) -> None:

@@ -152,7 +152,11 @@ class Quiet(asyncio.Transport):
     """A client that takes nothing, or all, as `taken` says."""
 
     taken = True
+    aborted = False
     protocol: Connection
+
+    def abort(self) -> None:
+        self.aborted = True
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         del high, low
@@ -161,6 +165,40 @@ class Quiet(asyncio.Transport):
         del data
         if not self.taken:
             self.protocol.pause_writing()
+
+
+async def test_a_request_under_way_makes_room_for_nobody_though_others_are_proved_since() -> None:
+    handler = Patient()
+    async with serving(handler) as (server, _):
+        server._connections_max = 2
+        transports = [Quiet() for _ in range(3)]
+        connections = [server() for _ in transports]
+        for connection, transport in zip(connections, transports, strict=True):
+            connection.connection_made(transport)
+            connection.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+            server.trust(connection)
+        for connection in connections:
+            connection.connection_lost(None)
+
+        assert [transport.aborted for transport in transports] == [False, False, True]
+
+
+async def test_where_all_others_are_busy_a_proved_connection_that_is_idle_makes_room() -> None:
+    handler = Patient()
+    async with serving(handler) as (server, _):
+        server._connections_max = 2
+        transports = [Quiet() for _ in range(3)]
+        connections = [server() for _ in transports]
+        for connection, transport in zip(connections, transports, strict=True):
+            connection.connection_made(transport)
+            if connection is connections[0]:
+                connection.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+            else:
+                server.trust(connection)
+        for connection in connections:
+            connection.connection_lost(None)
+
+        assert [transport.aborted for transport in transports] == [False, True, False]
 
 
 async def test_a_client_that_is_lost_before_it_has_taken_its_answer_leaves_nothing() -> None:
