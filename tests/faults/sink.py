@@ -21,6 +21,7 @@ class Sink(AwayServer):
         told: For each group and key the ids of its events, in the order of their first calls that passed.
         posted: For each group the id of each event that `forward` has posted to it, to the bodies that it had.
         failed: Calls that it failed on purpose.
+        takes: Whether it takes events; it answers pings all the same.
     """
 
     def __init__(self, seed: int) -> None:
@@ -32,6 +33,7 @@ class Sink(AwayServer):
         self.told: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
         self.posted: defaultdict[str, defaultdict[str, set[bytes]]] = defaultdict(lambda: defaultdict(set))
         self.failed = 0
+        self.takes = True
 
     @property
     def url(self) -> str:
@@ -57,6 +59,8 @@ class Sink(AwayServer):
     def answer(self, said: dict[str, str]) -> int:
         """Take what is said and return the status of the answer; 0 when there is none."""
         with self._lock:
+            if said and not self.takes:
+                return 503
             if self._rng.randrange(100) < self._percent:
                 self.failed += 1
                 return self._rng.choice((0, 503))

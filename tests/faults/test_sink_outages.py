@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple, get_args
 
 import pytest
@@ -22,16 +22,24 @@ RECORDS = 400
 
 
 class Case(NamedTuple):
-    """How long the service is away, or how many of a hundred calls it fails."""
+    """How long the service is away or answers pings alone, or how many of a hundred calls it fails.
+
+    Attributes:
+        kills: How many processes of each group die while it is away.
+    """
 
     away_s: float = 0.0
     percent: int = 0
+    pings_s: float = 0.0
+    kills: int = 0
 
 
 CASES = [
     Case(away_s=5.0),
     Case(percent=30),
+    Case(pings_s=5.0, kills=4),
     pytest.param(Case(away_s=300.0), marks=pytest.mark.faults),
+    pytest.param(Case(pings_s=300.0, kills=20), marks=pytest.mark.faults),
     *(pytest.param(Case(percent=each), marks=pytest.mark.faults) for each in (1, 10, 50, 70)),
 ]
 
@@ -50,14 +58,25 @@ def play(ground: Ground, case: Case, seed: int) -> None:
             scene.wait_settled(1)
         if case.away_s:
             be_away(scenes, closed([sink]), case.away_s)
+        if case.pings_s:
+            be_away(scenes, pings_alone(sink), case.pings_s, kills=case.kills)
         for scene in scenes:
             scene.finish()
             # But for the one prescription that the handler refuses.
-            assert all(each.metric("drxbridge_park_total", **{"class": "systemic"}) == 0 for each in scene.members)
-            assert all(each.metric("drxbridge_park_total", **{"class": "transient"}) == 0 for each in scene.members)
+            alive = [each for each in scene.members if each.alive]
+            assert all(each.metric("drxbridge_park_total", **{"class": "systemic"}) == 0 for each in alive)
+            assert all(each.metric("drxbridge_park_total", **{"class": "transient"}) == 0 for each in alive)
         assert bool(sink.failed) == bool(case.percent)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.away_s:g}-{case.percent}")
+@contextmanager
+def pings_alone(sink: Sink) -> Iterator[None]:
+    """Have it take no event meanwhile."""
+    sink.takes = False
+    yield
+    sink.takes = True
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(f"{each:g}" for each in case))
 def test_a_service_that_fails_costs_no_group_anything(played: Callable[[], None]) -> None:
     played()

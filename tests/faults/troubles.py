@@ -79,8 +79,11 @@ def closed(peers: Sequence[Peer]) -> Iterator[None]:
         peer.open()
 
 
-def be_away(scenes: Sequence[Scene], away: AbstractContextManager[None], away_s: float) -> None:
-    """Hold what consumers write to away until every circuit is open, and for that long besides."""
+def be_away(scenes: Sequence[Scene], away: AbstractContextManager[None], away_s: float, *, kills: int = 0) -> None:
+    """Hold what consumers write to away until every circuit is open, and for that long besides.
+
+    Meanwhile so many processes of each group are killed, as a liveness probe or a full node would.
+    """
     with away:
         for scene in scenes:
             scene.write()
@@ -88,7 +91,13 @@ def be_away(scenes: Sequence[Scene], away: AbstractContextManager[None], away_s:
             lambda: all(scene.members[-1].metric("drxbridge_circuit_state", state="open") for scene in scenes),
             what="open circuits",
         )
-        time.sleep(away_s)
+        for _ in range(kills):
+            for scene in scenes:
+                scene.members[-1].kill()
+                scene.forget_members()
+                scene.member()
+            time.sleep(away_s / kills)
+        time.sleep(0 if kills else away_s)
 
 
 def freeze(scenes: Sequence[Scene]) -> None:
