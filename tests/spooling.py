@@ -122,6 +122,11 @@ class Kept:
     async def put(self, *ordinals: int, partition: Partition = PARTITION) -> None:
         await self.spool.append(entries(ordinals, partition=partition))
 
+    @property
+    def partitions(self) -> list[Partition]:
+        """Those of which any wait."""
+        return [partition for partition, queue in self.spool._index._queues.items() if len(queue)]
+
     async def tend(self) -> None:
         await self.spool.tend()
 

@@ -190,10 +190,6 @@ class Index:
         """Return how many records of a partition wait."""
         return len(self._queues.get(partition, ()))
 
-    def partitions(self) -> list[Partition]:
-        """Return the partitions of which any wait."""
-        return [partition for partition, queue in self._queues.items() if len(queue)]
-
     def events(self) -> int:
         """Return how many records wait in all."""
         return sum(map(len, self._queues.values()))

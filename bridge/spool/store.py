@@ -325,10 +325,6 @@ class Spool:
         """Return how many durable entries of a partition are not dropped."""
         return self._index.depth(partition)
 
-    def partitions(self) -> list[Partition]:
-        """Return the partitions that have any."""
-        return self._index.partitions()
-
     def oldest_ms(self) -> int:
         """Return when the oldest entry was accepted, in Unix milliseconds; 0 without any."""
         return self._index.oldest_ms()

@@ -69,17 +69,6 @@ class Written(NamedTuple):
     sync_s: float
     code: str = ""
 
-    def locations(self, index: Index, entries: Sequence[Entry]) -> list[Location]:
-        """Note the segment in the index; return the location of each entry, which is not in its queue yet."""
-        segment = index.segment(self.segment)
-        segment.keys.add(self.key_id)
-        index.resize(segment, self.offsets[-1])
-        bounds = zip(self.offsets, self.offsets[1:], strict=False)
-        return [
-            Location(segment.index, start, end - start, number, entry.at_ms)
-            for number, (entry, (start, end)) in enumerate(zip(entries, bounds, strict=True), self.first)
-        ]
-
 
 @dataclass(slots=True)
 class _Open:
@@ -381,9 +370,13 @@ class GroupCommit:
 
     def _add(self, entries: Sequence[Entry], written: Written) -> None:
         self._sync_duration.observe(written.sync_s)
-        for entry, location in zip(entries, written.locations(self._index, entries), strict=True):
-            self._index.add(entry.partition, location)
-            self._index.active = location.segment
+        segment = self._index.segment(written.segment)
+        segment.keys.add(written.key_id)
+        self._index.resize(segment, written.offsets[-1])
+        self._index.active = segment.index
+        bounds = zip(written.offsets, written.offsets[1:], strict=False)
+        for number, (entry, (start, end)) in enumerate(zip(entries, bounds, strict=True), written.first):
+            self._index.add(entry.partition, Location(segment.index, start, end - start, number, entry.at_ms))
             self._index.last_ordinal = max(self._index.last_ordinal, entry.ordinal)
 
     def _give_up(self, group: list[_Call], code: str) -> None:

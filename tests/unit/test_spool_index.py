@@ -55,9 +55,9 @@ def test_what_is_dropped_is_acknowledged_in_its_segment(index: Index) -> None:
     assert index.acknowledge(PARTITION, 3) == {first.index, second.index}
     assert (first.acknowledged.tolist(), second.acknowledged.tolist()) == ([0, 1], [0])
     assert (first.is_needed, second.is_needed) == (False, True)
-    assert (index.depth(PARTITION), index.partitions(), index.oldest_ms()) == (1, [PARTITION], 2001)
+    assert (index.depth(PARTITION), index.events(), index.oldest_ms()) == (1, 1, 2001)
     assert index.acknowledge(PARTITION, 5) == {second.index}
-    assert (index.depth(PARTITION), index.partitions(), index.oldest_ms()) == (0, [], 0)
+    assert (index.depth(PARTITION), index.events(), index.oldest_ms()) == (0, 0, 0)
 
 
 def test_what_is_passed_over_is_not_acknowledged(index: Index) -> None:

@@ -210,7 +210,7 @@ async def test_what_was_only_damaged_does_not_keep_a_lane_busy(tmp_path: Path) -
         path.write_bytes(bytes(len(path.read_bytes())))
 
         assert await kept.head() == []
-        assert kept.spool.partitions() == []
+        assert kept.partitions == []
         assert kept.value("corrupt_records_total") == 2
 
 

@@ -185,7 +185,7 @@ async def test_a_disk_that_became_read_only_is_still_drained(tmp_path: Path, dis
             await again.put(4)
         assert await again.head() == [1, 2, 3]
         again.spool.acknowledge(PARTITION, 3)
-        assert again.spool.partitions() == []
+        assert again.partitions == []
 
         disk.read_only = False
         await again.tend()

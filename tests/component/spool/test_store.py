@@ -59,7 +59,7 @@ async def test_what_is_dropped_does_not_come_back(tmp_path: Path) -> None:
         kept.spool.acknowledge(PARTITION, 2)
         kept.spool.acknowledge(OTHER, 1)
         assert await kept.head() == [3]
-        assert sorted(kept.spool.partitions()) == [OTHER, PARTITION]
+        assert sorted(kept.partitions) == [OTHER, PARTITION]
 
     async with open_spool(tmp_path) as again:
         assert ordinals(again.found) == [3, 11]
@@ -69,7 +69,7 @@ async def test_a_file_goes_when_nothing_is_left_in_it(tmp_path: Path) -> None:
     async with open_spool(tmp_path) as kept:
         await kept.put(1, 2)
         kept.spool.acknowledge(PARTITION, 2)
-        assert kept.spool.partitions() == []
+        assert kept.partitions == []
         await kept.tend()
         await kept.put(3)
         assert len(segments(tmp_path)) == 1

@@ -40,7 +40,7 @@ async def append(directory: Path, first: int) -> None:
 async def drain(directory: Path) -> None:
     """Deliver all there is, in small batches, so that a death meets some."""
     async with open_spool(directory, capacity_bytes=CAPACITY_BYTES) as kept:
-        while partitions := kept.spool.partitions():
+        while partitions := kept.partitions:
             for partition in partitions:
                 for entry in await kept.spool.peek(partition, most=BATCH, most_bytes=CAPACITY_BYTES):
                     say(f"delivered {entry.ordinal}")
