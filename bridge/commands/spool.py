@@ -123,7 +123,7 @@ def _document(directory: Path, states: list[SegmentState], keys: KeyRing) -> dic
 
 
 def described(disk: Disk, directory: Path, keys: Mapping[bytes, Key]) -> list[dict[str, Any]]:
-    """Return what is known of each record that is set aside: null is what its key, or an undamaged file, would tell."""
+    """Return a document for each record that is set aside; null where its key is missing or its file damaged."""
     documents = []
     for name in names_of(disk, directory):
         with suppress(OSError):  # delivered meanwhile

@@ -1,4 +1,4 @@
-"""Takes what an aiokafka consumer has fetched, one partition at a time, and says which batch cannot be read.
+"""Takes what an aiokafka consumer has fetched, one partition at a time, and names the batch that cannot be read.
 
 aiokafka 0.14 unpacks batches inside `getmany`. One that is corrupt makes it raise without the name of the partition,
 after it has dropped the records before that batch, also those of other partitions, whose positions it has moved.

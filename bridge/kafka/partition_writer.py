@@ -55,7 +55,7 @@ APPEND_S = 0.01
 LOOK_S = 0.1
 RETRY_FIRST_S = 0.25
 RETRY_MAX_S = 5.0
-# Twice as long as the alert `SpoolStuck` waits, so that somebody may repair the topic first.
+# Twice as long as the alert `SpoolStuck` waits, so that the topic may be repaired first.
 SET_ASIDE_AFTER_S = 600.0
 # After a bug: long enough to flood no log, and short beside what senders wait before they come again.
 FAULT_PAUSE_S = 1.0
@@ -488,7 +488,7 @@ class PartitionWriter:
         return now - since > (limits.deadline_s if self._spool.code else limits.spool_after_s)
 
     def add(self, pending: Pending, *, direct: bool) -> None:
-        """Take a record, as `takes_direct` has said."""
+        """Take a record; `direct` is what `takes_direct` returned."""
         if direct:
             self._waiting.append(pending)
             self._start()
@@ -878,7 +878,7 @@ def from_entry(entry: Entry) -> Accepted:
     """Return the accepted record in an entry of the spool.
 
     Raises:
-        UnreadableEntryError: This version cannot read it, or it says no identity.
+        UnreadableEntryError: This version cannot read it, or it has no identity.
     """
     record = unpack(entry.payload, *entry.partition)
     identity = identity_of(record.headers)

@@ -83,7 +83,7 @@ class Publisher:
         self._message_max_bytes = message_max_bytes
 
     def publish(self, delivery: Delivery, outcome: tuple[AnyEvent, ...] | ParkReason) -> Awaitable[Durable]:
-        """Accept a delivery; the awaitable ends when every record of it is durable, and says how.
+        """Accept a delivery; the awaitable returns how, once every record of it is durable.
 
         Raises:
             EncodeError: A value does not fit its schema: a bug of ours, and nothing was accepted.

@@ -38,7 +38,7 @@ class ReadError(BridgeError):
     retriable = True
 
     def __init__(self, code: str, message: str) -> None:
-        """Keep the constant `code` and what to tell an operator."""
+        """Keep the constant `code` and a line for an operator."""
         super().__init__(message)
         self.code = code
 
@@ -330,7 +330,7 @@ class Tail:
     def is_stale(self) -> bool:
         """Whether another reader would do better.
 
-        The client has lost one of its tasks and would say nothing for ever; or partitions were added, or came to a
+        The client has lost one of its tasks and would wait for ever; or partitions were added, or came to a
         leader, or lost it. Where one has none, aiokafka asks for metadata again and again without a pause.
         """
         tasks = self._consumer._fetcher._fetch_task, self._consumer._client._sync_task  # noqa: SLF001 - no public way

@@ -55,7 +55,7 @@ def _gzip(packed: bytes) -> bytes:
 
 
 def _snappy(packed: bytes) -> bytes:
-    """Unpack what says in front how large it becomes."""
+    """Unpack blocks, each of which has its unpacked size in front."""
     blocks = _xerial_blocks(packed) if codec._detect_xerial_stream(packed) else [packed]  # noqa: SLF001 - as it does
     if sum(map(cramjam.snappy.decompress_raw_len, blocks)) > UNPACKED_MAX_BYTES:
         raise UnpackError

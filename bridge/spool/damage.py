@@ -78,7 +78,7 @@ def copy_ranges(disk: Disk, segment: Path, ranges: Sequence[Range]) -> list[Rang
             disk.make_directory(directory)
             write_whole(disk, directory / name, disk.read(segment, start, end - start))
         except FileNotFoundError:
-            continue  # somebody removed the file: there is nothing left to copy
+            continue  # the file was removed: nothing is left to copy
         except OSError:
             failed.append((start, end))
             continue

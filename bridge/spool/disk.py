@@ -88,7 +88,7 @@ class Disk:
     def write(self, handle: int, content: bytes) -> None:
         """Write all of it at the end; after a failure, part of it may stand there."""
         rest = memoryview(content)
-        while rest:  # after a short write the next one fails, and says why
+        while rest:  # after a short write the next one raises the reason
             rest = rest[os.write(handle, rest) :]
 
     def sync(self, handle: int) -> None:
@@ -202,7 +202,7 @@ def is_locked(directory: Path) -> bool:
 
 
 def write_whole(disk: Disk, path: Path, content: bytes) -> None:
-    """Make a file durable, of which nobody ever sees a part under its name."""
+    """Write a file atomically: temporary file, fsync, rename, fsync of the directory."""
     part = path.with_name(f"{path.name}.part")
     disk.unlink(part)
     handle = disk.create(part)

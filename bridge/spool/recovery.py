@@ -68,7 +68,7 @@ class Drain(Protocol):
         """
 
     def passed_over(self) -> None:
-        """Note that an entry, nobody knows which, will not be handed out: it is damaged, or the disk fails."""
+        """Note that an unknown entry will not be handed out: it is damaged, or the disk fails."""
 
 
 class Content(NamedTuple):
@@ -244,7 +244,7 @@ def segment_numbers(disk: Disk, directory: Path) -> list[int]:
 
 
 def examine(disk: Disk, path: Path, *, number: int, newest: bool, keys: Mapping[bytes, Key]) -> Content:
-    """Read one segment and tell what is in it; changes nothing.
+    """Read and scan one segment, without changing it.
 
     Raises:
         OSError: It cannot be read at all.

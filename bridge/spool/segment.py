@@ -6,17 +6,17 @@ bytes in the clear and a body sealed with AES-256-GCM, with the head up to its c
     prefix 7 | version 1 | body length 4 | segment 8 | running number 4 | ordinal 8 | unix ms 8 | key id 8 | nonce 12
     | CRC of the body 4 | CRC of all before 4 | body: partition 4, topic length 2, topic, payload, tag 16
 
-The check sums tell damage from a missing key; the seal alone proves who wrote it. The segment's number in each head
-makes a stale block of another file no record of this one; running numbers without gaps tell how many are missing. The
-end mark, a head without a body, says how many there were; a keyed BLAKE2b of the head stands in place of its nonce.
+The check sums distinguish damage from a missing key; the seal alone proves the writer. The segment's number in each
+head identifies stale blocks of other files; gaps in the running numbers count what is missing. The end mark, a head
+without a body, holds the number of records; a keyed BLAKE2b of the head stands in place of its nonce.
 Only the segment that was written to last may have none, and may end in an unfinished write, which was never confirmed.
 After damage the next record is found by its prefix.
 
-Beside it `<number>.positions` says which records are acknowledged, in frames with a digest each: magic 8, segment 8,
+Beside it `<number>.positions` lists the acknowledged records, in frames with a digest each: magic 8, segment 8,
 count 4, running numbers 4 each, keyed BLAKE2b 16. A frame that does not hold is passed over. Losing the file costs
 duplicates only.
 
-All numbers are big-endian. `docs/spool.md` says the same for those who write a reader.
+All numbers are big-endian. `docs/spool.md` has the same for writers of a reader.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ VERSION = 1
 READABLE = frozenset({VERSION})
 # Prefix, version, length of the body, segment, running number, ordinal, unix milliseconds, key id, nonce. Size of the
 # head, prefix, version, length, segment, running number and check sums stay where they are in every version: by them a
-# record of another version is told from damage.
+# record of another version is distinguished from damage.
 _CLEAR = struct.Struct(">7sBIQIQQ8s12s")
 _CHECK = struct.Struct(">I")
 HEAD_BYTES = _CLEAR.size + 2 * _CHECK.size
@@ -90,7 +90,7 @@ class UnreadableEntryError(Exception):
 
 
 class Key(NamedTuple):
-    """What seals and opens; its id, which says nothing of it, stands in the clear.
+    """Seals and opens records; its id, which does not reveal it, stands in the clear.
 
     Attributes:
         hash: Keyed and without content; copied for each digest.
@@ -111,7 +111,7 @@ class Head(NamedTuple):
     """The part of a record in the clear.
 
     Attributes:
-        version: Of the format; what only this version says is not to be believed in another.
+        version: Of the format; in another version most other fields may mean something else.
         segment: Number of the file it was written to: a stale block of another file is no record of this one.
         number: Position in that file, from 0 and without gaps.
     """
@@ -149,7 +149,7 @@ class Scan(NamedTuple):
     Attributes:
         records: Intact ones, by running number.
         damage: Ranges of bytes that are no record, from and to.
-        total: Records that it had: as its end mark says, or else by what is there and, at a lost end, supposed.
+        total: Records that it had, by its end mark, or else estimated from what is there.
         torn_at: Where an unfinished last write begins; None if there is none.
         is_ended: True when there is an end mark.
         is_foreign: True when another version wrote here. Then nothing counts as damaged, lost or torn: what looks like
@@ -195,14 +195,14 @@ def seal(entry: Entry, *, segment: int, number: int, key: Key, nonce: bytes) -> 
 def end_mark(segment: int, count: int, key: Key) -> bytes:
     """Return what stands behind the last record of a segment that gets no more: a head without a body.
 
-    Without it nobody could tell a file that lost its end, between two records, from one that was never longer.
+    Without it a file cut between two records would look like one that was never longer.
     """
     clear = _CLEAR.pack(PREFIX, VERSION, 0, segment, count, 0, 0, key.id, bytes(NONCE_BYTES))[:_PROVED_BYTES]
     return _checked(clear + key.digest(clear)[:NONCE_BYTES], b"")
 
 
 def _is_proved(content: bytes, at: int, head: Head, keys: Mapping[bytes, Key]) -> bool:
-    """Tell whether a process with a key wrote an end mark; for want of the key, or of its version, nobody knows."""
+    """Return False for an end mark that no process with its key wrote; without the key that cannot be checked."""
     key = keys.get(head.key_id)
     if head.length or not head.is_known or key is None:
         return True
@@ -285,7 +285,7 @@ def scan(content: bytes, *, segment: int, newest: bool, keys: Mapping[bytes, Key
 
 
 def _is_foreign(content: bytes, heads: Iterable[Head]) -> bool:
-    """Tell whether another version wrote to a file: an intact head says so, or, without any, the first bytes."""
+    """Return whether another version wrote to a file, by its intact heads or, without any, its first bytes."""
     known = [head.is_known for head in heads]
     if known:
         return not all(known)

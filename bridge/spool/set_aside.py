@@ -29,7 +29,7 @@ class Aside(NamedTuple):
     Attributes:
         code: Of Kafka's refusal.
         key_id: Of the key that sealed it; empty when the file is damaged.
-        entry: What it holds, or why that cannot be told.
+        entry: What it holds, or why it cannot be opened.
     """
 
     name: str

@@ -292,7 +292,7 @@ class Spool:
     async def open(self, drain: Drain) -> None:
         """Recover what is there; `drain` gets each entry that waits, in order, also what is unlocked later.
 
-        Whatever the disk holds or refuses is no error: `code` says it. Takes `order_s` longer while the disk fails.
+        Never raises for what the disk holds or refuses; `code` has the reason. A failing disk adds `order_s`.
         """
         self._drain = drain
         await self._try_to_open()
