@@ -29,7 +29,6 @@ from bridge.ingress.profiles.profile import Profile, bucket_s, dedupe_window_s
 from bridge.ingress.proof import FixedSecrets
 from bridge.ingress.routes import Admission, Source, Webhooks
 from bridge.ingress.secrets import SecretDirectory
-from bridge.kafka.fetch_buffer import OwnBatches
 from bridge.kafka.follower import Follower
 from bridge.kafka.partition_writer import SET_ASIDE_AFTER_S, NoSpool, PartitionWriters, Producer, WriterLimits
 from bridge.kafka.producer import KafkaProducer, Patience
@@ -356,11 +355,10 @@ async def open_durability(
         metrics.dedupe_ids.set_function(lambda: len(known_ids))
         # A fault is said at the start; later the producer could only be not ready.
         await in_thread(settings.kafka.connection.options)
-        own = None if settings.dedupe.follow == "off" else OwnBatches()
-        producer = _producer(settings, routing, metrics, own)
+        producer = _producer(settings, routing, metrics)
         spool = _spool(settings, metrics)
         window_s = max(windows_s.values(), default=0.0)
-        follower = _follower(settings, routing, known_ids, spool, window_s=window_s, own=own)
+        follower = _follower(settings, routing, known_ids, spool, window_s=window_s)
         metrics.dedupe_ready.set_function(lambda: follower.ready)
         metrics.dedupe_follow_lag_seconds.set_function(lambda: follower.lag_s)
         writers = PartitionWriters(
@@ -421,7 +419,6 @@ def _follower(
     spool: Spool | NoSpool,
     *,
     window_s: float,
-    own: OwnBatches | None,
 ) -> Follower:
     return Follower(
         connection=settings.kafka.connection,
@@ -431,13 +428,10 @@ def _follower(
         records_max=settings.dedupe.capacity,
         oldest_s=lambda: spool.oldest_ms() / 1000 or None,
         mode=settings.dedupe.follow,
-        own=own,
     )
 
 
-def _producer(
-    settings: Settings, routing: RoutingTable, metrics: IngressMetrics, own: OwnBatches | None
-) -> KafkaProducer:
+def _producer(settings: Settings, routing: RoutingTable, metrics: IngressMetrics) -> KafkaProducer:
     patience = patience_beside_spool(settings.spool_after_s) if settings.spool.enabled else Patience()
     return KafkaProducer(
         connection=settings.kafka.connection,
@@ -445,7 +439,6 @@ def _producer(
         partitions=settings.kafka.partitions,
         metrics=metrics,
         patience=patience,
-        own=own,
     )
 
 

@@ -33,8 +33,6 @@ HEAD_WAIT_MS = 500
 _HEAD = struct.Struct(">qiibIhi")
 _MAGIC = 2
 
-# Of one partition, those that were written and not read again yet. They are read within 0.1 s; this is for seconds.
-OWN_MAX = 1024
 
 # What `getmany` raises of a partition that is not about its batches.
 _OF_THE_CLIENT = (
@@ -58,83 +56,12 @@ class UnreadableBatchError(BridgeError):
         self.offset = offset
 
 
-class OwnBatches:
-    """Batches that this process has written and that Kafka has acknowledged, so that there is nothing to read in them.
-
-    What a write of unknown outcome has left in a topic is none of them: it must be read.
-    """
-
-    def __init__(self) -> None:
-        # By place and base offset: who wrote it, and the offset behind it.
-        self._noted: dict[tuple[str, int], dict[int, tuple[int, int]]] = {}
-
-    def note(self, topic: str, partition: int, offset: int, *, records: int, producer_id: int) -> None:
-        """Note an acknowledged batch of some records that begins at `offset`."""
-        noted = self._noted.setdefault((topic, partition), {})
-        noted[offset] = producer_id, offset + records
-        if len(noted) > OWN_MAX:
-            del noted[next(iter(noted))]
-
-    def take(self, place: tuple[str, int], offset: int, producer_id: int) -> bool:
-        """Return whether a batch is one of them, and forget it."""
-        noted = self._noted.get(place)
-        return noted is not None and noted.pop(offset, (None, 0))[0] == producer_id
-
-    def end_of(self, place: tuple[str, int], offset: int) -> int:
-        """Return the offset behind those of them that follow each other from `offset` on, and forget them."""
-        noted = self._noted.get(place)
-        while noted and (batch := noted.pop(offset, None)) is not None:
-            offset = batch[1]
-        return offset
-
-    def forget(self, topic: str) -> None:
-        """Forget all of a topic, which may have been made anew."""
-        for place in [place for place in self._noted if place[0] == topic]:
-            del self._noted[place]
-
-
-class _Unopened:
-    """Stands for a batch that need not be read: behind a control batch aiokafka moves on without opening it."""
-
-    __slots__ = ("next_offset",)
-    is_control_batch = True
-    producer_id = None
-
-    def __init__(self, next_offset: int) -> None:
-        self.next_offset = next_offset
-
-    def validate_crc(self) -> bool:
-        return True
-
-
-class _WithoutOwn:
-    """The batches of one fetch, an `_Unopened` in the place of each of our own."""
-
-    __slots__ = ("_batches", "_place", "_records", "has_next")
-
-    def __init__(self, batches: FetchBuffer, place: tuple[str, int], records: Any) -> None:
-        self._batches = batches
-        self._place = place
-        self._records = records
-        self.has_next = records.has_next
-
-    def next_batch(self) -> Any:
-        batch = self._records.next_batch()
-        return _Unopened(batch.next_offset) if self._batches.pass_over(self._place, batch) else batch
-
-
 class FetchBuffer:
-    """What one consumer has fetched.
+    """What one consumer has fetched."""
 
-    Attributes:
-        passed: Batches of our own that were passed over so far.
-    """
-
-    def __init__(self, consumer: Any, own: OwnBatches | None = None) -> None:
-        """Take a started consumer, whose `getmany` is called here alone; pass over `own` without opening them."""
+    def __init__(self, consumer: Any) -> None:
+        """Take a started consumer, whose `getmany` is called here alone."""
         self._consumer = consumer
-        self._own = own
-        self.passed = 0
         # Of which a batch could not be read: they are read record by record, so that those before it are not dropped.
         self._suspects: set[Any] = set()
 
@@ -152,7 +79,7 @@ class FetchBuffer:
         fetched = self._consumer._fetcher._records  # noqa: SLF001 - the partitions that have something, the oldest first
         for each in [each for each in fetched if each in places]:  # both are named tuples of a topic and a number
             try:
-                self._prepare(each, fetched[each])
+                self._prepare(fetched[each])
                 records = await self._records(each, left)
             except (UnreadableBatchError, *_OF_THE_CLIENT):
                 if found:
@@ -165,20 +92,12 @@ class FetchBuffer:
                 break
         return found
 
-    def _prepare(self, place: Any, fetched: Any) -> None:
-        """Have `getmany` unpack to our records, and leave out the batches of our own."""
+    def _prepare(self, fetched: Any) -> None:
+        """Have `getmany` unpack to our records."""
         unpacked = getattr(fetched, "_partition_records", None)  # none in an error, and when all has been taken
         if unpacked is None:
             return
         unpacked._consumer_record = _consumed  # noqa: SLF001 - takes the place of its method
-        if self._own is not None and not isinstance(unpacked._records, _WithoutOwn):  # noqa: SLF001 - `getmany` unpacks them
-            unpacked._records = _WithoutOwn(self, place, unpacked._records)  # noqa: SLF001 - as above
-
-    def pass_over(self, place: tuple[str, int], batch: Any) -> bool:
-        """Return whether a batch is one of our own, and count it."""
-        is_own = self._own is not None and self._own.take(place, batch.base_offset, batch.producer_id)
-        self.passed += is_own
-        return is_own
 
     async def news(self, timeout_s: float) -> None:
         """Return when anything was fetched, of whatever partition, or after `timeout_s`."""

@@ -22,7 +22,6 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from bridge.errors import BridgeError, ConfigError, NotDurableError, RecordRefusedError
 from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable, refusal
-from bridge.kafka.fetch_buffer import OwnBatches
 from bridge.kafka.record import Record
 from bridge.runtime.backoff import backoff_s
 from bridge.runtime.lifecycle import first_of, is_cancelled
@@ -153,13 +152,11 @@ class KafkaProducer:
         metrics: ProducerMetrics,
         patience: Patience = Patience(),
         now: Callable[[], float] = time.time,
-        own: OwnBatches | None = None,
     ) -> None:
         """Watch `topics`, each of which must have `partitions`, or any number if None; others may be written, too.
 
-        `now` gives Unix seconds; `own` gets every batch that is acknowledged.
+        `now` gives Unix seconds.
         """
-        self._own = own
         self._connection = connection
         self._topics = topics
         self._partitions = partitions
@@ -293,7 +290,7 @@ class KafkaProducer:
         options["bootstrap_servers"] = await reachable(self._connection.servers)
         if not options["bootstrap_servers"]:
             raise NotConnectedError("unreachable")
-        self._retired = Generation(options, now=self._now, own=self._own)
+        self._retired = Generation(options, now=self._now)
         await self._retired.start()
         self._generation, self._retired = self._retired, None
 
@@ -360,11 +357,8 @@ class Generation:
         broken: Set when it must be replaced.
     """
 
-    def __init__(
-        self, options: dict[str, Any], *, now: Callable[[], float] = time.time, own: OwnBatches | None = None
-    ) -> None:
+    def __init__(self, options: dict[str, Any], *, now: Callable[[], float] = time.time) -> None:
         """Build it; `options` say how to connect, and the others are as in `KafkaProducer`."""
-        self._own = own
         self._options = options
         self.broken = asyncio.Event()
         self._now = now
@@ -442,17 +436,13 @@ class Generation:
         loop = asyncio.get_running_loop()
         self._writes[batch.future] = loop.time()
         try:
-            written = await batch.future
+            await batch.future
         except kafka_errors.KafkaError as exc:
             raise self._failure(exc, place, batch) from exc
         finally:
             del self._writes[batch.future]
-        count = int(builder.record_count())
-        if self._own is not None:
-            producer_id = self._client._txn_manager.producer_id  # noqa: SLF001 - as above
-            self._own.note(topic, partition, written.offset, records=count, producer_id=producer_id)
         self._answered_at = loop.time()
-        return count
+        return int(builder.record_count())
 
     def partitions(self, topic: str) -> int | None:
         """How many partitions the cluster says a topic has; None while it knows no such topic."""

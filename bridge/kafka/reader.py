@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaError  # noqa: TID251 - as above
 
 from bridge.errors import BridgeError
 from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable, refusal
-from bridge.kafka.fetch_buffer import POLL_RECORDS, FetchBuffer, OwnBatches, UnreadableBatchError
+from bridge.kafka.fetch_buffer import POLL_RECORDS, FetchBuffer, UnreadableBatchError
 from bridge.kafka.producer import END_S, METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, START_S, end_client
 from bridge.kafka.transport import ConsumedRecord, Place
 
@@ -72,7 +72,6 @@ async def open_tail(
     records_max: int,
     noted: Mapping[int, int],
     unreadable: Unreadable,
-    own: OwnBatches | None = None,
 ) -> AsyncIterator[Tail]:
     """Open a reader of the newest records of `topic` and of what follows, polled by few at a time.
 
@@ -83,7 +82,6 @@ async def open_tail(
         records_max: How many of the newest at most; each partition gets an equal part.
         noted: By partition, the offset to go on from instead; ignored where the log does not have it any more.
         unreadable: As `open_reader`.
-        own: What need not be read.
 
     Raises:
         ConfigError: As `open_reader`.
@@ -94,10 +92,8 @@ async def open_tail(
         "fetch_max_bytes": TAIL_FETCH_MAX_BYTES,
         "max_partition_fetch_bytes": TAIL_PARTITION_MAX_BYTES,
     }
-    if own is not None:
-        own.forget(topic)
-    async with _open(connection, [topic], starts, unreadable, own, led_only=True, **options) as reader:
-        yield Tail(reader, topic, own)
+    async with _open(connection, [topic], starts, unreadable, led_only=True, **options) as reader:
+        yield Tail(reader, topic)
 
 
 @asynccontextmanager
@@ -106,7 +102,6 @@ async def _open(
     topics: Sequence[str],
     starts: _Starts,
     unreadable: Unreadable | None,
-    own: OwnBatches | None = None,
     *,
     led_only: bool = False,
     **options: int,
@@ -142,7 +137,7 @@ async def _open(
             raise no_session(connection, reach) from exc
         for place, offset in offsets.items():
             consumer.seek(place, offset)
-        yield TopicReader(consumer, ends, unreadable, own)
+        yield TopicReader(consumer, ends, unreadable)
     finally:
         await end_consumer(consumer)
 
@@ -184,12 +179,10 @@ class TopicReader:
         ends: By partition, as the client names it, the offset after the last record at the opening.
     """
 
-    def __init__(
-        self, consumer: Any, ends: Mapping[Any, int], unreadable: Unreadable | None, own: OwnBatches | None = None
-    ) -> None:
+    def __init__(self, consumer: Any, ends: Mapping[Any, int], unreadable: Unreadable | None) -> None:
         """Read from where `consumer` stands."""
         self._consumer = consumer
-        self._fetch_buffer = FetchBuffer(consumer, own)
+        self._fetch_buffer = FetchBuffer(consumer)
         self.ends = ends
         self._unreadable = unreadable
         self._heard_at = 0.0
@@ -221,15 +214,14 @@ class TopicReader:
                 yield record
 
     async def poll(self, places: list[Any], *, most: int = POLL_RECORDS) -> list[ConsumedRecord]:
-        """Return what has come from some places; nothing after `POLL_S`, and where only batches of our own have come.
+        """Return what has come from some places; nothing after `POLL_S`.
 
         Raises:
             ReadError: The brokers refuse it, or a batch cannot be read.
         """
-        passed = self.passed
         try:
             found = await self._fetch_buffer.take(places, most=most)
-            if not found and self.passed == passed:
+            if not found:
                 await self._fetch_buffer.news(POLL_S)
                 found = await self._fetch_buffer.take(places, most=most)
         except UnreadableBatchError as exc:
@@ -238,11 +230,6 @@ class TopicReader:
         except KafkaError as exc:
             raise ReadError("read_failed", "the brokers refuse to be read; offsets out of range, or ACL?") from exc
         return [each for records in found.values() for each in records]
-
-    @property
-    def passed(self) -> int:
-        """Batches of our own that were passed over so far."""
-        return self._fetch_buffer.passed
 
     async def _pass_over(self, batch: UnreadableBatchError) -> None:
         topic, partition = batch.place
@@ -265,37 +252,21 @@ class Tail:
         ends: By partition, the offset after the last record at the opening.
     """
 
-    def __init__(self, reader: TopicReader, topic: str, own: OwnBatches | None) -> None:
+    def __init__(self, reader: TopicReader, topic: str) -> None:
         """Take what comes from `reader`, which has this topic alone."""
         self._reader = reader
-        self._own = own
         self._consumer = reader._consumer  # noqa: SLF001 - of this module
         self._topic = topic
         self._places = list(reader.ends)
         self.ends = {place.partition: end for place, end in reader.ends.items()}
 
     async def poll(self) -> list[ConsumedRecord]:
-        """Return what has come; nothing after `POLL_S`, and where only batches of our own have come.
+        """Return what has come; nothing after `POLL_S`.
 
         Raises:
             ReadError: The brokers refuse it; offsets may be out of range.
         """
         return await self._reader.poll(self._places, most=SLICE_RECORDS)
-
-    @property
-    def passed(self) -> int:
-        """Batches of our own that were passed over so far."""
-        return self._reader.passed
-
-    async def skip_own(self) -> None:
-        """Move behind batches of our own that would be read next, so that they are not fetched."""
-        if self._own is None:
-            return
-        for place in self._places:
-            at = await self._consumer.position(place)
-            end = self._own.end_of(place, at)
-            if end != at:  # it would drop what was fetched of the partition
-                self._consumer.seek(place, end)
 
     async def positions(self) -> dict[int, int]:
         """Return by partition the offset of the next record."""

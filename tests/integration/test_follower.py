@@ -26,9 +26,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its stub do
 from bridge.dev.kafka import create_topics
 from bridge.event import Identity, ParkReason
 from bridge.kafka.connection import Connection
-from bridge.kafka.fetch_buffer import OwnBatches
 from bridge.kafka.follower import FOLLOW_MAX_PER_S, LAG_MAX_S, Follower, FollowMode, FollowPatience
-from bridge.kafka.producer import Generation
 from bridge.kafka.reader import SILENT_S, SLICE_RECORDS, Tail
 from bridge.kafka.record import Record, event_record, unrecognized_record
 from bridge.known.known_ids import KnownIds
@@ -75,7 +73,6 @@ async def following(
     oldest_s: float | None = None,
     mode: FollowMode = "on",
     patience: FollowPatience = PATIENT,
-    own: OwnBatches | None = None,
 ) -> AsyncIterator[Follower]:
     """Run a follower at `WHEN_S`; by default everything that is younger than 1970 counts."""
     follower = Follower(
@@ -88,7 +85,6 @@ async def following(
         mode=mode,
         now=lambda: WHEN_S,
         patience=patience,
-        own=own,
     )
     stop = asyncio.Event()
     task = asyncio.create_task(follower.run(stop))
@@ -278,74 +274,6 @@ async def test_what_comes_after_the_tails_is_told_once(topics: Topics) -> None:
         await follower.catch_up(events, 1)
 
     assert memory.ids == Counter(["evt_1", "evt_2", "w_1"])
-
-
-class Forgetful(OwnBatches):
-    """Notes no write of one partition, as if its outcome were not known."""
-
-    def note(self, topic: str, partition: int, offset: int, *, records: int, producer_id: int) -> None:
-        if partition != 1:
-            super().note(topic, partition, offset, records=records, producer_id=producer_id)
-
-
-async def test_what_this_process_knows_to_be_written_is_passed_over(topics: Topics) -> None:
-    """Before, between and behind what others write, and not where the outcome of a write is unknown."""
-    topic = topics.fresh(partitions=2)
-    memory, own = Memory(), Forgetful()
-    writer = Generation(Connection(topics.bootstrap_servers).options(), now=lambda: WHEN_S, own=own)
-    await writer.start()
-    try:
-        async with following(topics.bootstrap_servers, [topic], memory, own=own) as follower:
-            await until(lambda: follower.ready)
-            for number in range(20):
-                for partition in range(2):
-                    ours = [a_record(topic, f"ours_{partition}_{number}_{n}", partition=partition) for n in range(3)]
-                    assert await writer.write(topic, partition, ours) == 3
-                if number % 5 == 2:
-                    fill(topics.bootstrap_servers, [a_record(topic, f"theirs_{number}")])
-            for partition in range(2):
-                await follower.catch_up(topic, partition)
-    finally:
-        await writer.end()
-
-    read = {f"theirs_{number}": 1 for number in (2, 7, 12, 17)}
-    unknown = {f"ours_1_{number}_{n}": 1 for number in range(20) for n in range(3)}
-    # One that is read before its acknowledgement has come is read like any other.
-    early = {name: count for name, count in memory.ids.items() if name.startswith("ours_0_")}
-    assert memory.ids == Counter(read | unknown | early)
-    assert len(early) < 60
-
-
-class Skipping(OwnBatches):
-    """Counts the records that are left out by their offsets, unread."""
-
-    skipped = 0
-
-    def end_of(self, place: tuple[str, int], offset: int) -> int:
-        end = super().end_of(place, offset)
-        self.skipped += end - offset
-        return end
-
-
-async def test_what_this_process_knows_to_be_written_is_mostly_not_fetched(topics: Topics) -> None:
-    """The reader moves behind it, and what another replica writes there is read."""
-    topic = topics.fresh(partitions=1)
-    memory, own = Memory(), Skipping()
-    writer = Generation(Connection(topics.bootstrap_servers).options(), now=lambda: WHEN_S, own=own)
-    await writer.start()
-    written = 0
-    try:
-        async with following(topics.bootstrap_servers, [topic], memory, own=own) as follower, asyncio.timeout(HANG_S):
-            await until(lambda: follower.ready)
-            while own.skipped < 10:
-                written += await writer.write(topic, 0, [a_record(topic, f"ours_{written}")])
-            fill(topics.bootstrap_servers, [a_record(topic, "theirs")])
-            await follower.catch_up(topic, 0)
-    finally:
-        await writer.end()
-
-    assert memory.ids["theirs"] == 1
-    assert memory.ids.total() <= 1 + written - own.skipped
 
 
 async def test_without_a_follow_the_tails_are_all(topics: Topics) -> None:
