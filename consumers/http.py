@@ -3,7 +3,7 @@
 | answer | raised | the record |
 |---|---|---|
 | 2xx | nothing | applied |
-| no connection, TLS, time-out, 3xx, 401, 403, 404, 407, 408, 410, 425, 429, 502, 503, 504 | `TransientError`, systemic | waits until the endpoint answers again; parked only if it alone fails |
+| no connection, TLS, time-out, 3xx, 401, 403, 404, 407, 408, 410, 425, 429, 502, 503, 504 | `TransientError`, systemic | waits until the endpoint answers again, and is never parked |
 | 409, 412, 500 and every other 5xx | `TransientError` | tried five times, then parked |
 | every other 4xx | `PermanentError` | parked at once |
 

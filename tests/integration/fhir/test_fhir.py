@@ -197,6 +197,19 @@ async def test_a_refused_token_parks_nothing_and_is_asked_for_again(fake: FakeFh
         assert desk.count("applied") == 2 * OPEN_AFTER
 
 
+async def test_a_token_that_may_read_and_not_write_parks_nothing(fake: FakeFhir) -> None:
+    """The ping passes."""
+    fake.before = lambda request: outcome(403, "forbidden") if request.method == "POST" else None
+    async with running(open_fhir, options=options(fake)) as desk:
+        desk.offer(*(created(0, key=f"rx_{number}") for number in range(2 * OPEN_AFTER)))
+        await fake.asked(6 * OPEN_AFTER)
+        fake.before = lambda _: None
+        await desk.settled()
+
+        assert await desk.parked() == []
+        assert desk.count("applied") == 2 * OPEN_AFTER
+
+
 async def test_a_record_that_the_server_refuses_is_parked_by_a_constant_and_goes_on_after_a_release(
     fake: FakeFhir, capsys: pytest.CaptureFixture[str]
 ) -> None:
