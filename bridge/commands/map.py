@@ -6,17 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-import orjson
-from rich.console import Console
 
-from bridge.commands.outcome import ENVIRONMENTS, Mapper, is_event, lines
+from bridge.commands.outcome import ENVIRONMENTS, Mapper, masker_of, show
 from bridge.commands.scheme_options import check_id, configured_source, pairs
-from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker
 from bridge.errors import ConfigError
 from bridge.ingress.profiles.lookup import load_profile, open_profiles
 from bridge.ingress.profiles.profile import Profile
 from bridge.kafka.routing import RoutingTable
-from bridge.registry.loader import bundled
 from bridge.runtime.audit import audit_options, audited
 from bridge.settings import load_settings
 
@@ -67,7 +63,6 @@ def map_body(
         profile = open_profiles(settings.sources)[source_name]
     else:
         profile = _profile(profile_name or DEFAULT_PROFILE, options)
-    mask = JSON_MASK if as_json else PEOPLE_MASK
     mapper = Mapper(
         profile,
         source=source_name or "source",
@@ -75,19 +70,10 @@ def map_body(
         routing=RoutingTable(settings.kafka.routes),
         partitions=settings.kafka.partitions,
         body_max_bytes=settings.http.body_max_bytes,
-        masker=None if show_phi else Masker(bundled().schemas(), mask=mask),
+        masker=None if show_phi else masker_of(as_json=as_json),
     )
-    console = Console(soft_wrap=True, highlight=False)
-    is_sound = True
     with audited("map", actor=actor, reason=reason, dry_run=not show_phi, show_phi=True, bodies=len(bodies)):
-        for path in bodies:
-            document = mapper.outcome(path, webhook_id=webhook_id)
-            is_sound &= is_event(document)
-            if as_json:
-                click.echo(orjson.dumps(document))
-            else:
-                console.print(lines(document))
-    return 0 if is_sound else 1
+        return int(not show(mapper, bodies, webhook_id=webhook_id, as_json=as_json))
 
 
 def _profile(name: str, options: Sequence[str]) -> Profile:

@@ -5,16 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import orjson
-from rich.console import Console
-from rich.text import Text
 
-from bridge.commands.outcome import BODY_MAX_BYTES, Mapper, is_event, lines
-from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker
+from bridge.commands.outcome import BODY_MAX_BYTES, Mapper, masker_of, show
 from bridge.errors import ConfigError
 from bridge.ingress.profiles.mapped import configure
 from bridge.kafka.routing import RoutingTable
-from bridge.registry.loader import bundled
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.findings import counted
 from bridge.runtime.process import Group
@@ -54,8 +49,6 @@ def check(
         compiled = configure(options)
     except ConfigError as exc:
         raise ConfigError(str(exc).removeprefix("options.mapping: ")) from None
-    mask = JSON_MASK if as_json else PEOPLE_MASK
-    masker = None if show_phi else Masker(bundled().schemas(), mask=mask)
     mapper = Mapper(
         compiled,
         source="check",
@@ -63,19 +56,10 @@ def check(
         routing=RoutingTable(),
         partitions=Kafka.model_fields["partitions"].default,
         body_max_bytes=BODY_MAX_BYTES,
-        masker=masker,
+        masker=None if show_phi else masker_of(as_json=as_json),
     )
-    console = Console(soft_wrap=True, highlight=False)
-    is_sound = True
     with audited("mapping.check", actor=actor, reason=reason, dry_run=not show_phi, show_phi=True, file=str(file)):
-        for path in bodies:
-            document = mapper.outcome(path)
-            is_sound &= is_event(document)
-            if as_json:
-                click.echo(orjson.dumps(document))
-            else:
-                console.print(lines(document))
+        is_sound = show(mapper, bodies, as_json=as_json)
         if not as_json:
-            made = f"{file}: {counted(len(compiled.tables), 'event')}, sha256 {compiled.sha256}"
-            console.print(Text(made, "dim"))
-    return 0 if is_sound else 1
+            click.secho(f"{file}: {counted(len(compiled.tables), 'event')}, sha256 {compiled.sha256}", dim=True)
+    return int(not is_sound)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import click
+import orjson
+from rich.console import Console
 from rich.text import Text
 
 from bridge.commands.scheme_options import is_id
-from bridge.commands.tail_format import Masker, fields_tree, plain, printable
+from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker, fields_tree, plain, printable
 from bridge.commands.tail_format import text as text_of
 from bridge.contract.events import EVENT_MODELS
 from bridge.contract.fields import Record, raw_name, words_of
@@ -26,6 +28,7 @@ from bridge.ingress.profiles.mapped import MappingFile
 from bridge.ingress.profiles.profile import Profile
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable, partition
 from bridge.known.delivery_ids import id_of_body
+from bridge.registry.loader import bundled
 
 # As a source may send, so that what passes here passes there.
 BODY_MAX_BYTES = 16 * 1024 * 1024
@@ -146,9 +149,27 @@ def unknown_words(model: type[Record], value: Mapping[str, Any], path: str = "/d
                 yield from unknown_words(inner, each, at)
 
 
-def is_event(document: Mapping[str, Any]) -> bool:
-    """Say whether an outcome is one or more events."""
-    return "events" in document
+def masker_of(*, as_json: bool) -> Masker:
+    """Return what hides health information on a screen or in JSON."""
+    return Masker(bundled().schemas(), mask=JSON_MASK if as_json else PEOPLE_MASK)
+
+
+def show(mapper: Mapper, bodies: Iterable[Path], *, as_json: bool, webhook_id: str = "") -> bool:
+    """Print what becomes of each body, and return whether all are events.
+
+    Raises:
+        FileError: A body cannot be read.
+    """
+    console = Console(soft_wrap=True, highlight=False)
+    are_events = True
+    for path in bodies:
+        document = mapper.outcome(path, webhook_id=webhook_id)
+        are_events &= "events" in document
+        if as_json:
+            click.echo(orjson.dumps(document))
+        else:
+            console.print(lines(document))
+    return are_events
 
 
 def _read(path: Path) -> bytes:
