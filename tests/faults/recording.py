@@ -87,11 +87,14 @@ class RealServer:
 
     def kept(self, base: str) -> dict[str, dict[str, Any]]:
         """Return what is there of a group."""
-        found = [
-            each["resource"]
-            for resource_type in WRITTEN
-            for each in self._hapi.call("GET", f"{resource_type}?_count=1000").get("entry", ())
-        ]
+        found: list[dict[str, Any]] = []
+        for resource_type in WRITTEN:
+            query = f"{resource_type}?_count=200"
+            while query:
+                page = self._hapi.call("GET", query)
+                found += [each["resource"] for each in page.get("entry", ())]
+                following = [each["url"] for each in page["link"] if each["relation"] == "next"]
+                query = following[0].removeprefix(self.url).lstrip("/") if following else ""
         return _by_our_ids(found, base)
 
     def wait_done(self) -> None:

@@ -47,7 +47,7 @@ CASES = [
         for each in (Case(kills=20), Case(away_s=300.0), Case(frozen=True), Case(late=8))
     ),
     pytest.param(
-        Case(kills=5, real=True),
+        Case(kills=3, real=True),
         marks=[
             pytest.mark.faults,
             pytest.mark.skipif(not is_built(), reason="no HAPI FHIR server: `make fhir-server`"),

@@ -98,7 +98,11 @@ class HapiServer:
             f"{self.url}/{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"content-type": "application/fhir+json", "authorization": f"Bearer {self._token}"},
+            headers={
+                "content-type": "application/fhir+json",
+                "authorization": f"Bearer {self._token}",
+                "cache-control": "no-cache",  # HAPI keeps what a search has found for a minute
+            },
         )
         try:
             with urllib.request.urlopen(request, timeout=START_S) as answer:  # noqa: S310 - as above
