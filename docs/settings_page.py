@@ -29,9 +29,9 @@ environment = "production"
 secrets_dir = "/etc/drx-bridge/secrets/drx"
 ```
 
-An unknown name or a value out of bounds ends the start with exit code 2 and one line that names the setting and, where
-it comes from the file, the line in it. `drx-bridge config` prints the effective values and ends with 2 where `serve`
-would refuse them; `drx-bridge doctor` checks whether they work. Lists are names with commas between them; in the file
+An unknown name or a value out of bounds ends the start with exit code 2 and one line that names the setting.
+`drx-bridge config` prints the effective values and ends with 2 where `serve` would refuse them (`--check`: only why);
+`drx-bridge doctor` checks whether they work. Lists are names with commas between them; in the file
 they may be TOML's lists, too. A table (`{PREFIX}KAFKA__ROUTES`) is JSON in the environment. No setting contains a
 secret: those with `FILE` or `DIR` in their name point to it.
 
