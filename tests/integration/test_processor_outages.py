@@ -64,27 +64,32 @@ async def test_a_database_that_goes_away_is_waited_for(
 
 
 class CrowdedLedger(Ledger):
-    """Has no connection for as long as it is told so."""
+    """Fails each transaction before the handler is called, for as long as it is told so."""
 
     refuses: Callable[[], bool] = staticmethod(lambda: False)
+    failure: TransientError = NoConnectionError("too_many_connections")
 
     @asynccontextmanager
     async def begin(self, place: Place, epoch: int, known: datetime | None = None) -> AsyncIterator[Settlement]:
         """Open a transaction, or refuse to."""
         if self.refuses():
-            raise NoConnectionError("too_many_connections")
+            raise self.failure
         async with super().begin(place, epoch, known) as settlement:
             yield settlement
 
 
 @pytest.mark.parametrize("mode", [Lanes(1, transactional=True), Lanes(1)], ids=["inside", "outside"])
-async def test_a_record_for_which_there_is_no_connection_is_not_at_fault_although_others_pass(
-    dsn: str, mode: Lanes
+@pytest.mark.parametrize(
+    "failure",
+    [NoConnectionError("too_many_connections"), TransientError("statement_timeout")],
+    ids=lambda exc: exc.code,
+)
+async def test_what_our_own_statements_meet_is_no_records_fault_although_others_pass(
+    dsn: str, mode: Lanes, failure: TransientError
 ) -> None:
-    """A server at its limit refuses one and serves another: nobody has been asked about the record yet."""
+    """A busy server refuses one and serves another: the handler has not been asked about the record yet."""
     effects = Effects()
-    log = [a_record(offset, "rx_1" if offset == 0 else f"rx_{offset + 1}") for offset in range(40)]
-    refused = 0
+    refused, offset = 0, 1
 
     def refuses() -> bool:
         nonlocal refused
@@ -94,13 +99,18 @@ async def test_a_record_for_which_there_is_no_connection_is_not_at_fault_althoug
 
     async with a_database(dsn) as database:
         ledger = CrowdedLedger(database, group=GROUP, cluster_id="here")
+        ledger.failure = failure
         async with at_work(a_consumer(effects, mode), database, ledger=ledger) as bench:
             ledger.refuses = refuses
-            await bench.feed(log)
-            await bench.settled(40)
+            await bench.feed([a_record(0)])
+            while refused < 20:
+                bench.processor.offer(PLACE, [a_record(offset, f"rx_{offset + 1}")])
+                offset += 1
+                await asyncio.sleep(0.01)
+            await bench.settled(offset)
 
-            assert (refused, await bench.parked(), bench.outcome("retry")) == (20, [], 0)
-            assert len(effects.applied) == 40
+            assert (refused, await bench.parked()) == (20, [])
+            assert len(effects.applied) == offset
 
 
 async def test_a_batch_that_takes_long_costs_a_retried_record_no_attempts(dsn: str) -> None:
