@@ -117,6 +117,7 @@ async def test_what_is_sent_ahead_waits_unparsed_and_is_answered_in_order() -> N
 
             ingress.publisher.gate.set()
             answers = [await reader.readuntil(b"}") for _ in range(100)]
+            await until(lambda: ingress.server.held_bytes == 0)
 
     assert b'"accepted"' in answers[0]
     assert all(b'"duplicate"' in answer for answer in answers[1:])
