@@ -14,6 +14,9 @@ from bridge.runtime.findings import Risk
 
 # A random secret of 16 characters has fewer with a probability of 1e-7; `aaaa…` and `changeme` have.
 DIFFERENT_BYTES_MIN = 8
+# Where no signed time bounds the age of a delivery, only the memory for ids notices a captured one that is sent again.
+# An hour outlasts what a sender's own retries of one delivery usually take.
+WINDOW_MIN_S = 3600
 # Ed25519 (RFC 8032, 5.1): the prime of its field, and d of its curve -x² + y² = 1 + d x² y².
 _P = 2**255 - 19
 _D = -121665 * pow(121666, -1, _P)
@@ -46,8 +49,21 @@ def weaknesses(
         says = "no signature covers the id, so a captured delivery is new under another id"
         advice = "set scheme_unsigned_id=ignore if equal bodies are always one delivery"
         yield Risk("unsigned_id", says, advice)
+    yield from _ages(scheme, parts, tolerance_s=tolerance_s, window_s=window_s, bucket_s=bucket_s)
+    if any(are_too_wide(part.proxies) for part in parts if isinstance(part, Cidr)):
+        says = "more than a /8 (IPv6: /7) are trusted proxies, so a sender can claim an address"
+        yield Risk("every_proxy_trusted", says, "name the networks of your proxies")
+
+
+def _ages(
+    scheme: Scheme, parts: Sequence[Scheme], *, tolerance_s: int | None, window_s: float, bucket_s: int
+) -> Iterator[Risk]:
+    """Yield that a captured delivery can soon be sent again as a new one."""
     # The id is the body's and the time's of receipt: no memory, here or of a consumer, knows it after two buckets.
-    new_after_s = bucket_s if bucket_s and scheme.ids == "none" else window_s
+    in_buckets = bool(bucket_s) and scheme.ids == "none"
+    if window_s >= WINDOW_MIN_S and not in_buckets:
+        return
+    new_after_s = bucket_s if in_buckets else window_s
     signs = any(isinstance(part, (BodyHmac, Ed25519)) for part in parts)
     if signs and not scheme.dated and scheme.ids != "unsigned":
         says = f"no time is signed, so a captured delivery is new again after {new_after_s:.0f} s"
@@ -55,9 +71,6 @@ def weaknesses(
     if scheme.dated and (tolerance_s is None or tolerance_s > new_after_s):
         says = f"a signed time may be of any age, and a captured delivery is new again after {new_after_s:.0f} s"
         yield Risk("tolerance_off", says, f"set tolerance_s to {min(300, new_after_s):.0f} or less")
-    if any(are_too_wide(part.proxies) for part in parts if isinstance(part, Cidr)):
-        says = "more than a /8 (IPv6: /7) are trusted proxies, so a sender can claim an address"
-        yield Risk("every_proxy_trusted", says, "name the networks of your proxies")
 
 
 def shared_keys(keys: Mapping[str, Sequence[KeySlot]]) -> Iterator[tuple[str, str]]:
