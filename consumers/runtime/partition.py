@@ -18,7 +18,7 @@ from bridge.kafka.transport import ConsumedRecord, Place
 from consumers.api import WINDOW_RECORDS, Batches, Lanes, Outgoing
 from consumers.runtime.ledger import Claim, Ledger
 from consumers.runtime.metrics import Tally
-from consumers.runtime.parking import ParkingFullError, StoppedError, key_text
+from consumers.runtime.parking import ParkingFullError, StoppedError
 from consumers.runtime.sorting import Asking, Sorted
 
 log = structlog.get_logger()
@@ -240,10 +240,6 @@ class Partition:
     def may_start(self) -> bool:
         """Whether records may still be handled: it is not drained, stopped or gone."""
         return not (self.draining or self.gone or self.stopped)
-
-    def name(self, record: ConsumedRecord) -> tuple[Place, str]:
-        """Return what the circuit knows the key of a record by."""
-        return self.place, key_text(record)
 
     def open(self, offset: int) -> None:
         """Expect records from `offset` on."""
