@@ -360,6 +360,17 @@ async def test_a_body_keeps_its_time_whatever_becomes_of_its_invitation() -> Non
     assert connection.due < math.inf
 
 
+@pytest.mark.parametrize("begun", [b"POST", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{"])
+async def test_what_comes_piece_by_piece_has_its_time_once(begun: bytes) -> None:
+    connection = HardenedServer(Doorkeeper(None), read_timeout_s=HANG_S, keepalive_s=HANG_S)()
+    connection.connection_made(Quiet())
+    connection.data_received(begun)
+    due = connection.due
+    connection.data_received(b" ")
+    assert (connection.due, connection.overdue) == (due, "slow_request")
+    connection.connection_lost(None)
+
+
 async def test_what_is_too_large_is_taken_before_it_is_whole_and_answered_once() -> None:
     """The handler says so; the client has gone before, or sends no HTTP behind."""
     for rest in (b"", b"zz\r\n"):
