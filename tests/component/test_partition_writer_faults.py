@@ -36,15 +36,18 @@ DEADLINE_S = 2.0
 class CountingSpool(FakeSpool):
     """A disk that takes a turn of the loop to answer, and counts how often it is asked."""
 
-    asked = read = 0
+    asked = read = unkept = 0
 
     def depth(self, partition: tuple[str, int], /) -> int:
         self.asked += 1
         return super().depth(partition)
 
     async def set_aside(self, partition: tuple[str, int], /, *, code: str) -> bool:
+        """Have no room for the copy."""
+        del partition, code
+        self.unkept += 1
         await asyncio.sleep(0)
-        return await super().set_aside(partition, code=code)
+        return False
 
     async def peek(self, partition: tuple[str, int], /, *, most: int, most_bytes: int) -> list[Entry]:
         self.read += 1
@@ -94,6 +97,7 @@ class Sender:
         self.subject = Subject(
             spool_after_s=0.05,
             deadline_s=DEADLINE_S,
+            set_aside_after_s=0.0,
             producer=self.producer,
             spool=self.spool,
             known_ids=self.known_ids,
@@ -136,7 +140,7 @@ async def take_every_way(sender: Sender) -> None:
     producer.failure, spool.unreadable = "kafka_unavailable", False
     await _twice_more(lambda: producer.asked)
     producer.failure, producer.too_large = None, lambda _: True
-    await _twice_more(lambda: producer.asked)
+    await _twice_more(lambda: spool.unkept)
     producer.too_large = lambda _: False
     await _direct(sender)
     # One whose first delivery is in flight, and is acknowledged late while the disk takes its time with the next.
