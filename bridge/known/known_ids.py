@@ -13,6 +13,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from secrets import token_hex
 from types import MappingProxyType
 
@@ -186,7 +187,7 @@ class KnownIds:
         if state == "spooled":
             self._hold(key, body, _SPOOLED, NEVER, now)
         else:
-            self._hold(key, body, _COMMITTED, self._expires(identity.source, now), now)
+            self._hold(key, body, _COMMITTED, self._expires(identity.source, self._now()), now)
 
     def forget_spooled(self) -> None:
         """Forget what is only spooled, so that repeats of it are taken again."""
@@ -213,7 +214,7 @@ class KnownIds:
         if entry and self._table.states[entry] == _SPOOLED:
             # From now, not from its receipt: the drain that is to come must still find it.
             at_s = now
-        expires = self._expires(identity.source, min(at_s, now))
+        expires = self._expires(identity.source, min(at_s, self._now()))
         if expires > now:
             self._hold(key, body, _COMMITTED, expires, now)
 
@@ -242,4 +243,5 @@ class KnownIds:
         return hash(key), int(body_sha256[:16], 16)
 
     def _expires(self, source: str, at_s: float) -> int:
-        return min(max(int(at_s + self._sources[source].window_s), 0), NEVER - 1)
+        # Rounded up: a captured delivery that is not stale yet must not be forgotten for the last fraction of a second.
+        return min(max(ceil(at_s + self._sources[source].window_s), 0), NEVER - 1)

@@ -424,3 +424,15 @@ def test_what_is_durable_is_not_new_until_it_is_forgotten(dedupe: KnownIds, cloc
     clock.s += WINDOW_S
 
     assert dedupe.begin_new([EVENT]) == (state == "committed")
+
+
+def test_an_id_is_known_until_the_last_fraction_of_its_window(dedupe: KnownIds, clock: Clock) -> None:
+    """With a window of twice the tolerance, a captured delivery is not stale before."""
+    clock.s += 0.9
+    dedupe.settled(EVENT, "committed")
+    recalled = an_identity("evt_2")
+    dedupe.recalled(recalled, clock.s)
+    clock.s += WINDOW_S - 0.1
+
+    assert dedupe.begin([EVENT]) == Known()
+    assert dedupe.begin([recalled]) == Known()
