@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from datetime import datetime
 from decimal import Decimal
@@ -52,12 +52,14 @@ class Sender:
         schema: str,
         no_patient: Literal["hold", "send", "park"],
         imports: bool,
+        accounts: Collection[str] | None,
         metrics: Hl7Metrics,
     ) -> None:
         """Keep what is known in the tables of `schema`, whose name is checked."""
         self._receiver = receiver
         self._no_patient = no_patient
         self._imports = imports
+        self._accounts = accounts
         self._metrics = metrics
         self._load = f"""
             select document, ordered,
@@ -86,6 +88,8 @@ class Sender:
             PermanentError: The receiver refuses the message, the key cannot be kept, or the patient is not known where
                 that is to be parked.
         """
+        if self._accounts is not None and event.value["account_id"] not in self._accounts:
+            return
         if stored_text(event.key) != event.key:
             raise PermanentError("bad_key")
         connection: Any = context.connection
@@ -168,6 +172,7 @@ def open_hl7v2(setup: Setup) -> Consumer:
             schema=options.schema_name,
             no_patient=options.no_patient,
             imports=options.imports == "send",
+            accounts=options.accounts,
             metrics=metrics,
         )
     )

@@ -73,6 +73,7 @@ class Hl7Options(EndpointOptions):
             prescription's id in PID-3, or parked.
         assigner: Who gives medical record numbers, PID-3.4.
         timezone: Of times.
+        accounts: Account ids whose events are sent; all unless given.
         imports: Whether records that were imported are sent.
         topics: Topics that it reads.
     """
@@ -97,6 +98,7 @@ class Hl7Options(EndpointOptions):
     no_patient: Literal["hold", "send", "park"] = "hold"
     assigner: Name = ""
     timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
+    accounts: Words | None = None
     imports: Literal["skip", "send"] = "skip"
     topics: Words = TOPICS
 

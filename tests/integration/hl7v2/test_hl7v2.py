@@ -68,6 +68,18 @@ async def test_each_event_is_one_message_in_order_on_one_connection() -> None:
     assert [str(each.segment("ORC")[1]) for each in receiver.taken].count("NW") == 5
 
 
+async def test_events_of_other_accounts_are_left_alone() -> None:
+    async with (
+        a_receiver() as receiver,
+        running(open_hl7v2, options=options(receiver.port, accounts="north,east")) as consumer,
+    ):
+        await consumer.feed(sent("rx_1", id="evt_1", account_id="south"), sent("rx_2", id="evt_2", account_id="east"))
+
+        assert consumer.count("applied") == 2
+        assert await consumer.fetch("select key from hl7v2.prescription") == [("rx_2",)]
+    assert len(receiver.taken) == 1
+
+
 async def test_as_many_connections_as_it_may_have_and_no_more() -> None:
     async def slow(message: Any, reader: Any, writer: Any) -> None:
         await asyncio.sleep(0.05)
