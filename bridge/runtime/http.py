@@ -495,7 +495,7 @@ class HardenedServer:
         self._connections: set[Connection] = set()  # with those lost while a request of theirs is under way
         self._proved: dict[Connection, None] = {}  # in the order of their last new delivery
         self._holders: dict[Connection, None] = {}  # in the order of arrival of what they hold
-        self._arrived: list[Request] = []  # and not taken
+        self._arrived: list[Request] = []  # and not taken, in the order of arrival
 
     def __call__(self) -> Connection:
         """Make the protocol of a new connection."""
@@ -524,12 +524,13 @@ class HardenedServer:
         self._arrived.append(request)
 
     def _take(self) -> None:
-        waiting = self._arrived
-        if len(waiting) > TURN_MAX:
-            waiting[OLDEST:] = sorted(waiting[OLDEST:], key=lambda each: each.connection not in self._proved)
-        sizes = accumulate(len(each.body) for each in waiting[:TURN_MAX])
-        count = max(1, sum(size <= TURN_MAX_BYTES for size in sizes))
-        taken, self._arrived = waiting[:count], waiting[count:]
+        first = self._arrived
+        if len(first) > TURN_MAX:
+            first = first[:OLDEST] + sorted(first[OLDEST:], key=lambda each: each.connection not in self._proved)
+        sizes = accumulate(len(each.body) for each in first[:TURN_MAX])
+        taken = first[: max(1, sum(size <= TURN_MAX_BYTES for size in sizes))]
+        gone = set(taken)
+        self._arrived = [each for each in self._arrived if each not in gone]
         if self._arrived:
             self._loop.call_soon(self._take)
         try:

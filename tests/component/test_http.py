@@ -120,18 +120,22 @@ async def test_a_large_turn_lets_the_loop_read_in_between() -> None:
 
 
 async def test_of_many_the_oldest_go_first_and_then_those_of_proved_connections() -> None:
+    """In each turn: where proved connections always have more, another's request would never be taken."""
     handler = Patient()
     async with serving(handler) as (server, _):
-        connections = [server() for _ in range(2 * TURN_MAX)]
+        connections = [server() for _ in range(3 * TURN_MAX)]
         for number, connection in enumerate(connections):
             connection.connection_made(Quiet())
             connection.data_received(b"POST /%d HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n" % number)
-        for connection in connections[-2:]:
+        for connection in connections[TURN_MAX:]:
             server.trust(connection)
-        await handler.first()
+        await until(lambda: len(handler.taken) > 1)
 
-        first = [int(request.target[1:]) for request in handler.taken[0]]
-        assert first == [*range(OLDEST), *range(2 * TURN_MAX)[-2:], *range(OLDEST, TURN_MAX - 2)]
+        others, proved, most = range(TURN_MAX), range(TURN_MAX, 3 * TURN_MAX), TURN_MAX - OLDEST
+        assert [[int(request.target[1:]) for request in turn] for turn in handler.taken[:2]] == [
+            [*others[:OLDEST], *proved[:most]],
+            [*others[OLDEST : 2 * OLDEST], *proved[most : 2 * most]],
+        ]
 
 
 async def test_a_turn_takes_a_bounded_size_of_bodies() -> None:
