@@ -31,7 +31,7 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports
 	$(BIN)/drx-bridge schemas check
 
-check: lint
+check: lint budget
 	$(BIN)/pytest --quiet --numprocesses 3 --dist loadfile -m "not faults and not volume" \
 	    tests/unit tests/component tests/fuzz
 
