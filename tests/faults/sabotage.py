@@ -8,25 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from bridge.cli import main as bridge_main
 from bridge.errors import NotDurableError
 from bridge.event import Durable, Identity, Settled
-from bridge.kafka.partition_writer import Accepted, PartitionWriter, PartitionWriters, Pending
-from bridge.kafka.producer import KafkaProducer, Patience
+from bridge.kafka.partition_writer import LOOK_S, Accepted, PartitionWriter, PartitionWriters, Pending
 from bridge.kafka.record import Record
 from bridge.known.known_ids import KnownIds
 from bridge.spool import segment as spool_segment
 from bridge.spool.segment import TAG_BYTES, Entry
 from bridge.spool.store import Spool
-
-# So that a producer is replaced within seconds of an outage.
-HASTY = Patience(tick_s=0.1, stalled_s=1.0, silent_s=2.0, retry_max_s=0.5)
-# Between two attempts of a re-drive that knows nothing of the spool: it comes when that is already draining.
-REDRIVE_S = 0.5
-_redrives: set[asyncio.Task[None]] = set()
 
 
 def ack_before_write() -> None:
@@ -52,26 +45,34 @@ def drop_on_rebuild() -> None:
         return switch(self, front)
 
     PartitionWriter._switch_to_spool = forgetful  # type: ignore[method-assign]
-    _be_hasty()
 
 
 def redrive_past_the_spool() -> None:
-    """Send what was in memory again by itself, while newer events of the same partition come out of the spool.
+    """Send what was in memory when the circuit opened behind newer events of its partition that come out of the spool.
 
     Not only what was in flight: brokers that were frozen may write that when they thaw, and then it is first after all.
     """
-    switch = PartitionWriter._switch_to_spool
+    switch, put = PartitionWriter._switch_to_spool, PartitionWriter._put
+    held: defaultdict[PartitionWriter, list[Record]] = defaultdict(list)
 
-    def impatient(self: PartitionWriter, front: Sequence[Pending] = ()) -> bool:
+    def withholding(self: PartitionWriter, front: Sequence[Pending] = ()) -> bool:
         for pending in (*self._in_flight, *self._waiting):
             if pending.state == "open":
                 self._commit(pending)
-                task = asyncio.ensure_future(_redrive(self._producer, self._place, pending.accepted.record))
-                _redrives.add(task)
+                held[self].append(pending.accepted.record)
         return switch(self, front)
 
-    PartitionWriter._switch_to_spool = impatient  # type: ignore[method-assign]
-    _be_hasty()
+    async def put_then_held(self: PartitionWriter, records: Sequence[Record]) -> tuple[int, NotDurableError | None]:
+        outcome = await put(self, records)
+        is_drain = not self._in_flight
+        while is_drain and outcome[0] and held[self]:
+            written, _ = await put(self, held[self])
+            del held[self][:written]
+            await asyncio.sleep(LOOK_S)  # or where that fails at once, nothing else would run
+        return outcome
+
+    PartitionWriter._switch_to_spool = withholding  # type: ignore[method-assign]
+    PartitionWriter._put = put_then_held  # type: ignore[method-assign]
 
 
 def reorder_on_drain() -> None:
@@ -131,25 +132,6 @@ SABOTAGES: Mapping[str, Callable[[], None]] = {
         forget_the_log,
     )
 }
-
-
-def _be_hasty() -> None:
-    begin = KafkaProducer.__init__
-
-    def begin_hasty(self: KafkaProducer, **parts: Any) -> None:
-        begin(self, **{**parts, "patience": HASTY})
-
-    KafkaProducer.__init__ = begin_hasty  # type: ignore[method-assign]
-
-
-async def _redrive(producer: Any, place: tuple[str, int], record: Record) -> None:
-    while True:
-        await asyncio.sleep(REDRIVE_S)
-        try:
-            await producer.write(*place, [record])
-        except NotDurableError:
-            continue
-        return
 
 
 def main(name: str, arguments: Sequence[str]) -> None:
