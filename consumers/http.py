@@ -4,7 +4,7 @@
 |---|---|---|
 | 2xx | nothing | applied |
 | no connection, TLS, time-out, 3xx, 401, 403, 404, 407, 408, 410, 425, 429, 502, 503, 504 | `TransientError`, systemic | waits until the endpoint answers again, and is never parked |
-| 409, 412, 500 and every other 5xx | `TransientError` | tried five times, then parked |
+| 409, 412, 500 and every other 5xx | `TransientError` | tried again; parked after five failures while other keys passed |
 | every other 4xx | `PermanentError` | parked at once |
 
 Codes are constants: `http_503`, `unreachable`, `tls`, `timeout`, `cut_off`. A body of an answer may quote what was sent,

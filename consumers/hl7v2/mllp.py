@@ -6,7 +6,7 @@ connection follows its acknowledgement:
 | answer | raised | the record |
 |---|---|---|
 | MSA-1 AA or CA, MSA-2 our MSH-10 | nothing | applied |
-| AE or CE with error 206 or 207 (locked, internal) | `TransientError("ae_206")` | tried five times, then parked |
+| AE or CE with error 206 or 207 (locked, internal) | `TransientError("ae_206")` | tried again; parked after five failures while other keys passed |
 | AE or CE with anything else | `PermanentError("ae_…")` | parked at once |
 | AR or CR with error 200 to 203 (type, event, processing id, version), 206, 207 or none | systemic `TransientError` | waits |
 | AR or CR with anything else | `PermanentError("ar_…")` | parked at once |

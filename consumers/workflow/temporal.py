@@ -7,7 +7,7 @@
 | NOT_FOUND to a signal: no workflow of that id runs | nothing | applied, counted `late` |
 | no connection, UNAVAILABLE; DEADLINE_EXCEEDED, CANCELLED; RESOURCE_EXHAUSTED; UNAUTHENTICATED, PERMISSION_DENIED; UNKNOWN; INTERNAL; UNIMPLEMENTED; FAILED_PRECONDITION; NOT_FOUND of the namespace | `TransientError`, systemic: `unreachable`, `timeout`, `resource_exhausted`, `unauthorized`, `unknown`, `internal`, `unimplemented`, `failed_precondition`, `namespace_missing` | waits until the server answers again |
 | INVALID_ARGUMENT | `PermanentError`: `invalid_argument` | parked at once |
-| any other | `TransientError`: the status in lower case | tried five times, then parked |
+| any other | `TransientError`: the status in lower case | tried again; parked after five failures while other keys passed |
 
 A repeat has the same request id, by which the server knows it; the same workflow is never started twice, also not after
 it has ended (`REJECT_DUPLICATE`, for as long as the namespace keeps histories). Messages of the server may quote ids, so

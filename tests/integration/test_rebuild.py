@@ -173,7 +173,7 @@ async def test_offsets_that_only_kafka_has_are_not_where_empty_tables_begin(site
 
 async def test_a_consumer_that_begins_by_itself_starts_again_before_anything_has_come(site: Site) -> None:
     """Where it began is written also if no record came."""
-    stood = "select sum(next_offset)::int from drx_consumer.progress where held having count(next_offset) = 2"
+    stood = "select sum(next_offset)::int from drx_consumer.progress having count(next_offset) = 2"
     for _ in range(2):
         with site.run(KAFKA__OFFSET_RESET="latest") as process:
             process.ready()
