@@ -14,7 +14,7 @@ from bridge.kafka.record import MESSAGE_MAX_LEAST_BYTES
 from tests.builders import a_body, a_growing_body
 from tests.cluster import Cluster, Topics
 from tests.integration.ingress_process import IngressProcess, deliver, header
-from tests.integration.service_process import HANG_S
+from tests.integration.service_process import HANG_S, until
 from tests.kafka import limit_messages, read_all
 
 pytestmark = pytest.mark.kafka
@@ -88,9 +88,10 @@ async def test_what_a_narrow_topic_would_refuse_is_parked_as_it_came_and_nothing
             large = await deliver(session, ingress, BODY, webhook_id="evt_1")
             small = await deliver(session, ingress, a_body(), webhook_id="evt_2")
             (parked,) = [each for each in await ingress.records() if each.topic == "drx.unrecognized.v1"]
+            # Lines are written by a thread of their own, and the end of this block is a kill.
+            await asyncio.to_thread(until, lambda: '"detail":"too_large"' in ingress.output(), what="its line")
 
         assert (large.status, large.json["reason"], small.status) == (202, "unusable", 200)
         assert [header(each, "ce_id") for each in await read_all(cluster.bootstrap_servers, topic)] == ["evt_2"]
         assert header(parked, "ce_id") == "evt_1"
         assert BODY in (parked.value or b"")
-        assert '"detail":"too_large"' in ingress.output()
