@@ -6,17 +6,15 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry, Counter
 
 from bridge.errors import NotDurableError
 from bridge.event import Durable
-from bridge.kafka.partition_writer import Accepted, PartitionWriters, WriterLimits
-from bridge.known.known_ids import KnownIds
+from bridge.kafka.partition_writer import Accepted, WriterLimits
 from tests.builders import identity_in
 from tests.component.test_partition_writer import HANG_S, until
 from tests.fakes import FakeProducer
 from tests.fault_disk import FaultDisk
-from tests.spooling import PARTITION, a_record, make_spool, open_spool
+from tests.spooling import PARTITION, a_record, make_spool, make_writers, open_spool
 
 TOPIC, _ = PARTITION
 
@@ -26,15 +24,7 @@ async def test_a_partition_is_direct_again_while_the_disk_still_hangs(tmp_path: 
     disk = FaultDisk(tmp_path)
     kept = make_spool(tmp_path, disk=disk, stalled_s=0.1)
     producer = FakeProducer({TOPIC: 12})
-    known_ids = KnownIds(windows_s={"drx": 86_400}, capacity=1000)
-    known_ids.finished = True
-    writers = PartitionWriters(
-        producer=producer,
-        spool=kept.spool,
-        known_ids=known_ids,
-        late_acks=Counter("late", "late", registry=CollectorRegistry()),
-        limits=WriterLimits(deadline_s=0.5, spool_after_s=0.1),
-    )
+    writers, _ = make_writers(kept.spool, producer=producer, limits=WriterLimits(deadline_s=0.5, spool_after_s=0.1))
 
     def send(number: int) -> asyncio.Future[Durable]:
         record = a_record(number)

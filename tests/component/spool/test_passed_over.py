@@ -7,15 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry, Counter
 
-from bridge.kafka.partition_writer import Accepted, PartitionWriters, WriterLimits
-from bridge.known.known_ids import KnownIds
+from bridge.kafka.partition_writer import Accepted, WriterLimits
 from tests.builders import identity_in
 from tests.component.test_partition_writer import HANG_S, until
 from tests.fakes import FakeProducer
 from tests.fault_disk import FaultDisk
-from tests.spooling import PARTITION, a_record, altered, make_spool, segments
+from tests.spooling import PARTITION, a_record, altered, make_spool, make_writers, segments
 
 TOPIC, _ = PARTITION
 NUMBERS = range(1, 7)
@@ -42,15 +40,7 @@ async def test_a_repeat_of_what_cannot_be_read_back_is_delivered(
     disk = FaultDisk(tmp_path)
     kept = make_spool(tmp_path, disk=disk, order_s=0.0)
     producer = FakeProducer({TOPIC: 12})
-    known_ids = KnownIds(windows_s={"drx": 86_400}, capacity=1000)
-    known_ids.finished = True
-    writers = PartitionWriters(
-        producer=producer,
-        spool=kept.spool,
-        known_ids=known_ids,
-        late_acks=Counter("late", "late", registry=CollectorRegistry()),
-        limits=WriterLimits(),
-    )
+    writers, known_ids = make_writers(kept.spool, producer=producer, limits=WriterLimits())
 
     async def send(number: int) -> str:
         record = a_record(number)
