@@ -171,38 +171,29 @@ class Quiet(asyncio.Transport):
             self.protocol.pause_writing()
 
 
-async def test_a_request_under_way_makes_room_for_nobody_though_others_are_proved_since() -> None:
-    handler = Patient()
-    async with serving(handler) as (server, _):
+async def aborted_at_a_bound_of_two(*, busy: Sequence[int], proved: Sequence[int]) -> list[bool]:
+    """Open three connections to a server that has room for two, and return which of them it ends."""
+    async with serving(Patient()) as (server, _):
         server._connections_max = 2
         transports = [Quiet() for _ in range(3)]
         connections = [server() for _ in transports]
-        for connection, transport in zip(connections, transports, strict=True):
+        for number, (connection, transport) in enumerate(zip(connections, transports, strict=True)):
             connection.connection_made(transport)
-            connection.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
-            server.trust(connection)
-        for connection in connections:
-            connection.connection_lost(None)
-
-        assert [transport.aborted for transport in transports] == [False, False, True]
-
-
-async def test_where_all_others_are_busy_a_proved_connection_that_is_idle_makes_room() -> None:
-    handler = Patient()
-    async with serving(handler) as (server, _):
-        server._connections_max = 2
-        transports = [Quiet() for _ in range(3)]
-        connections = [server() for _ in transports]
-        for connection, transport in zip(connections, transports, strict=True):
-            connection.connection_made(transport)
-            if connection is connections[0]:
+            if number in busy:
                 connection.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
-            else:
+            if number in proved:
                 server.trust(connection)
         for connection in connections:
             connection.connection_lost(None)
+        return [transport.aborted for transport in transports]
 
-        assert [transport.aborted for transport in transports] == [False, True, False]
+
+async def test_a_request_under_way_makes_room_for_nobody_though_others_are_proved_since() -> None:
+    assert await aborted_at_a_bound_of_two(busy=(0, 1, 2), proved=(0, 1, 2)) == [False, False, True]
+
+
+async def test_where_all_others_are_busy_a_proved_connection_that_is_idle_makes_room() -> None:
+    assert await aborted_at_a_bound_of_two(busy=(0,), proved=(1, 2)) == [False, True, False]
 
 
 async def test_a_client_that_is_lost_before_it_has_taken_its_answer_leaves_nothing() -> None:

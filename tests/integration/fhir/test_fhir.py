@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import date, timedelta
 from functools import partial
 from typing import Any
@@ -171,16 +171,25 @@ async def test_a_write_that_the_server_does_after_its_time_is_over_brings_no_old
     assert kept(fake) == before
 
 
+async def parks_nothing(desk: Running, fake: FakeFhir, *, asked: int, mend: Callable[[], object]) -> None:
+    """Offer orders to a server that does not take them, mend it when it was asked so often, and see all applied."""
+    desk.offer(*(created(0, key=f"rx_{number}") for number in range(2 * OPEN_AFTER)))
+    await fake.asked(asked)
+    mend()
+    await desk.settled()
+
+    assert await desk.parked() == []
+    assert desk.count("applied") == 2 * OPEN_AFTER
+
+
+def answers(fake: FakeFhir) -> None:
+    fake.before = lambda _: None
+
+
 async def test_a_server_that_is_away_parks_nothing(fake: FakeFhir) -> None:
     fake.before = lambda _: web.Response(status=503)
     async with running(open_fhir, options=options(fake)) as desk:
-        desk.offer(*(created(0, key=f"rx_{number}") for number in range(2 * OPEN_AFTER)))
-        await fake.asked(2 * OPEN_AFTER)
-        fake.before = lambda _: None
-        await desk.settled()
-
-        assert await desk.parked() == []
-        assert desk.count("applied") == 2 * OPEN_AFTER
+        await parks_nothing(desk, fake, asked=2 * OPEN_AFTER, mend=partial(answers, fake))
 
 
 async def test_a_refused_token_parks_nothing_and_is_asked_for_again(fake: FakeFhir, tmp_path: Any) -> None:
@@ -188,26 +197,14 @@ async def test_a_refused_token_parks_nothing_and_is_asked_for_again(fake: FakeFh
     token = tmp_path / "token"
     token.write_text("old")
     async with running(open_fhir, options=options(fake, token_file=str(token))) as desk:
-        desk.offer(*(created(0, key=f"rx_{number}") for number in range(2 * OPEN_AFTER)))
-        await fake.asked(2 * OPEN_AFTER)
-        token.write_text("hunter2")
-        await desk.settled()
-
-        assert await desk.parked() == []
-        assert desk.count("applied") == 2 * OPEN_AFTER
+        await parks_nothing(desk, fake, asked=2 * OPEN_AFTER, mend=partial(token.write_text, "hunter2"))
 
 
 async def test_a_token_that_may_read_and_not_write_parks_nothing(fake: FakeFhir) -> None:
     """The ping passes."""
     fake.before = lambda request: outcome(403, "forbidden") if request.method == "POST" else None
     async with running(open_fhir, options=options(fake)) as desk:
-        desk.offer(*(created(0, key=f"rx_{number}") for number in range(2 * OPEN_AFTER)))
-        await fake.asked(6 * OPEN_AFTER)
-        fake.before = lambda _: None
-        await desk.settled()
-
-        assert await desk.parked() == []
-        assert desk.count("applied") == 2 * OPEN_AFTER
+        await parks_nothing(desk, fake, asked=6 * OPEN_AFTER, mend=partial(answers, fake))
 
 
 async def test_a_record_that_the_server_refuses_is_parked_by_a_constant_and_goes_on_after_a_release(
