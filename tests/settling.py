@@ -205,7 +205,7 @@ class Bench:
             self.task.result()
 
     async def others_pass(self, offset: int, *, parked: int = 1) -> int:
-        """Offer sound records one by one until so many keys are parked; return the next offset."""
+        """Offer sound records one by one until this number of keys is parked; return the next offset."""
         async with asyncio.timeout(HANG_S):
             while len(await self.rows("select 1 from drx_consumer.parked_key")) < parked:
                 if self.processor.room(PLACE) and not self.processor.halted(PLACE):

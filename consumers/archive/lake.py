@@ -14,8 +14,7 @@ so need no list of files: whatever has a name below `events/` counts, and each e
 Batches that are not published yet can be merged into one file at any time: a transaction notes it in their place. For
 the published files of a day that has ended, a directory is staged that has one file in place of many, and hard links to
 the others. Once that is noted, it is exchanged with the directory of the day by one call of the operating system:
-whoever lists the day sees the files before or the one after, never both and never neither. The directory before is
-removed after an hour.
+a reader that lists the day gets either the old files or the new one. The old directory is removed after an hour.
 """
 
 from __future__ import annotations

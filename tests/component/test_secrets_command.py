@@ -147,7 +147,7 @@ def test_a_rotation_keeps_no_secret_beyond_its_end(directory: Path) -> None:
 
 
 def test_a_second_rotation_waits_until_the_former_secret_has_ended(directory: Path) -> None:
-    """The sender may still sign with the one in `previous`, which has been promised to it for so long."""
+    """The sender may still sign with the secret in `previous`, until its `accept_until`."""
     (directory / "current").write_text(SECRET)
     run("new", "drx", "--rotate-h", "72")
     files = {path.name: path.read_text() for path in directory.iterdir()}

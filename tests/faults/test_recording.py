@@ -28,7 +28,7 @@ class Case(NamedTuple):
     """How often a process of each group dies after a write and before its commit, or for how long what is away.
 
     Attributes:
-        late: Of so many writes one is done after its client has given up and written again.
+        late: One write in this many is done after its client has given up and written again.
         real: The server is HAPI FHIR, which chooses all ids.
     """
 

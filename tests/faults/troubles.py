@@ -82,7 +82,7 @@ def closed(peers: Sequence[Peer]) -> Iterator[None]:
 def be_away(scenes: Sequence[Scene], away: AbstractContextManager[None], away_s: float, *, kills: int = 0) -> None:
     """Hold what consumers write to away until every circuit is open, and for that long besides.
 
-    Meanwhile so many processes of each group are killed, as a liveness probe or a full node would.
+    Meanwhile this number of processes of each group is killed, as a liveness probe or a full node would.
     """
     with away:
         for scene in scenes:

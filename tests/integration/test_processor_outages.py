@@ -64,7 +64,7 @@ async def test_a_database_that_goes_away_is_waited_for(
 
 
 class CrowdedLedger(Ledger):
-    """Fails each transaction before the handler is called, for as long as it is told so."""
+    """Fails each transaction before the handler is called, while `refuses` returns True."""
 
     refuses: Callable[[], bool] = staticmethod(lambda: False)
     failure: TransientError = NoConnectionError("too_many_connections")

@@ -76,7 +76,7 @@ def records_in(raw: bytes, segment: int, keys: dict[bytes, bytes]) -> tuple[list
 
 
 def is_proved(mark: dict[str, Any], keys: dict[bytes, bytes]) -> bool:
-    """Return whether an end mark is one of ours; without its key that cannot be told."""
+    """Return whether an end mark is one of ours; True where its key is missing."""
     secret = keys.get(mark["key"])
     return secret is None or proof(secret, mark["clear"][:48])[:12] == mark["nonce"]
 

@@ -72,7 +72,7 @@ class Prometheus:
 
 
 class Alertmanager:
-    """What is told to it, and asked of it."""
+    """Its notifications and queries."""
 
     def __init__(self, address: str) -> None:
         """Talk to this address."""

@@ -1,4 +1,4 @@
-"""Days that are merged: one file in the end, and whoever reads meanwhile finds each event once."""
+"""Merging a day leaves one file, and readers find each event once meanwhile."""
 
 from __future__ import annotations
 
