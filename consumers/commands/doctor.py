@@ -27,10 +27,14 @@ from consumers.postgres.tables import pending_tables
 from consumers.runtime.groups import open_group
 from consumers.runtime.operator import Progress, opened_at, standings
 from consumers.runtime.sorting import KNOWN_TYPES
-from consumers.runtime.start_checks import check_offsets, check_tables, prepare
+from consumers.runtime.start_checks import check_cluster, check_tables, prepare
+from consumers.runtime.subscriber import Adoption, Stopped, decide_start, hint
 from consumers.settings import check_settings
 
 Tell = Callable[[Finding], None]
+
+# Bounds of a partition that no longer exists: its topic was recreated with fewer.
+NO_LOG = Bounds(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,20 +188,19 @@ def offset_findings(
     chosen: Chosen, kept: Kept, bounds: Mapping[Place, Bounds], *, cluster_id: str
 ) -> Iterator[Finding]:
     """Say why a start, or a partition, would not go on from where the group stands; nothing if it would."""
-    if not any(each.next_offset is not None for each in kept.progress.values()):
-        return  # it has not begun, which is a finding of its own
-    accepted = chosen.settings.kafka.accept_cluster_id
     try:
-        check_offsets(
-            chosen.consumer.name,
-            kept.progress.values(),
-            bounds,
-            cluster_id=cluster_id,
-            accepted=accepted,
-            begins_by_itself=True,
-        )
+        accepted = chosen.settings.kafka.accept_cluster_id
+        check_cluster(chosen.consumer.name, kept.progress.values(), cluster_id=cluster_id, accepted=accepted)
     except ConfigError as exc:
         yield Finding("offsets", "failed", str(exc))
+        return
+    for place, each in sorted(kept.progress.items()):
+        if each.next_offset is None:
+            continue  # a finding of its own
+        verdict = decide_start(Adoption(each.next_offset, None), bounds=bounds.get(place, NO_LOG), policy="none")
+        if isinstance(verdict, Stopped):
+            advice = hint(verdict.code, consumer=chosen.named, place=place)
+            yield Finding("offsets", "failed", f"{place.topic}/{place.partition} {verdict.code}", advice)
 
 
 async def _sink(consumer: Consumer) -> list[Finding]:

@@ -21,7 +21,6 @@ LIVES = Lives(40)
 FIRST = 100
 # A group that has no offset must not fall back on one end of the log or the other.
 PRODUCTION = {"KAFKA__OFFSET_RESET": "none"}
-REFUSED = 2
 
 
 def play(ground: Ground, case: Callable[[Scene, AdminClient], None], seed: int) -> None:
@@ -56,7 +55,7 @@ def topic_recreated_and_grown(scene: Scene, admin: AdminClient) -> None:
     until(lambda: scene.topic not in admin.list_topics(timeout=HANG_S).topics, what="a deleted topic")
     create_topics(scene.ground.bootstrap_servers, {scene.topic: scene.partitions})
     fill(scene.ground.bootstrap_servers, Lives(200, seed=2).records(scene.topic, partitions=scene.partitions))
-    _assert_refused(scene)
+    _assert_stopped(scene, "topic_recreated")
 
 
 def stored_offset_expired(scene: Scene, admin: AdminClient) -> None:
@@ -65,13 +64,15 @@ def stored_offset_expired(scene: Scene, admin: AdminClient) -> None:
     places = [TopicPartition(scene.topic, part, offset + 1) for part, offset in scene.progress().items()]
     for deleted in admin.delete_records(places).values():
         deleted.result(HANG_S)
-    _assert_refused(scene)
+    _assert_stopped(scene, "offset_expired")
 
 
-def _assert_refused(scene: Scene) -> None:
+def _assert_stopped(scene: Scene, code: str) -> None:
     applied = scene.ask("select * from appended")
     member = scene.member(**PRODUCTION)
-    assert member.ended() == REFUSED, member.output()
+    until(lambda: member.checks().get("group") == code, what="a partition that is stopped")
+    stopped = "drxbridge_consumer_stopped_partitions"
+    until(lambda: member.metric(stopped, code=code) == scene.partitions, what="all of them")
     assert scene.ask("select * from appended") == applied
 
 
