@@ -237,17 +237,15 @@ class Running:
         Raises:
             TimeoutError: Neither, after `SETTLED_S`.
         """
-        found = await self._parked_keys(key)
-        await operator.request_release(
-            self._database, self._consumer.group, [(each.topic, key) for each in found], actor="consumers.testing"
-        )
+        asked = parking.Filters(keys=[key])
+        await operator.request_release(self._database, self._consumer.group, asked, actor="consumers.testing")
         async with asyncio.timeout(SETTLED_S):
             # The database has no event to wait for.
-            while any(each.release_requested_at for each in await self._parked_keys(key)):  # noqa: ASYNC110 - as above
+            while any(  # noqa: ASYNC110 - as above
+                each.release_requested_at
+                for each in await parking.list_parked(self._database, self._consumer.group, asked)
+            ):
                 await asyncio.sleep(_POLL_S)
-
-    async def _parked_keys(self, key: str) -> list[parking.ParkedKey]:
-        return [each for each in await parking.list_parked(self._database, self._consumer.group) if each.key == key]
 
     async def parked(self) -> list[Parked]:
         """Return the records that are set aside, in order."""

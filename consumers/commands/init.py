@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
@@ -24,7 +22,6 @@ from consumers.postgres.tables import migrate_tables, pending_tables
 from consumers.runtime.groups import GroupView, open_group
 from consumers.runtime.operator import (
     audit_offsets,
-    import_decisions,
     lock_progress,
     parked_from,
     set_offsets,
@@ -47,7 +44,6 @@ class Want:
         unless_placed: Set partitions without an offset and leave the rest, even if the group has members; without
             Kafka, succeed if the group has an offset in each of its topics.
         go_on: Make tables that lack what the group has read already.
-        decisions: Rows of `parked export` whose skips and drops hold here too.
     """
 
     begin: Begin | None
@@ -55,7 +51,6 @@ class Want:
     force: bool
     unless_placed: bool
     go_on: bool
-    decisions: list[Mapping[str, Any]]
     actor: str
     reason: str
     dry_run: bool
@@ -106,11 +101,6 @@ def _partition(_context: click.Context, _parameter: click.Parameter, value: str 
 )
 @click.option("--partition", callback=_partition, metavar="TOPIC/NUMBER", help="Set the offset of this partition only.")
 @click.option("--schema", help="Build beside the live one, in this schema and a group of its own.")
-@click.option(
-    "--decisions",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Import the decisions of this `parked export`.",
-)
 @click.option("--force", is_flag=True, help="Move a group that has offsets; events in its inbox are not applied again.")
 @click.option(
     "--unless-placed", is_flag=True, help="Leave a group that has offsets, in use or not; for every deployment."
@@ -126,7 +116,6 @@ def init(
     begin: Begin | None,
     partition: Place | None,
     schema: str | None,
-    decisions: Path | None,
     force: bool,
     unless_placed: bool,
     go_on: bool,
@@ -151,7 +140,7 @@ def init(
         raise click.UsageError(msg)
     chosen = choose(name, schema=schema, bootstrap_servers=bootstrap_servers)
     silence_kafka_client()
-    want = Want(begin, partition, force, unless_placed, go_on, _rows(decisions), actor, reason, dry_run)
+    want = Want(begin, partition, force, unless_placed, go_on, actor, reason, dry_run)
     only = None if partition is None else f"{partition.topic}/{partition.partition}"
     asked: dict[str, Any] = {"begin": begin, "partition": only, "force": force, "unless_placed": unless_placed}
     who: dict[str, Any] = {"actor": actor, "reason": reason, "dry_run": dry_run}
@@ -163,19 +152,6 @@ def init(
         line = f"{topic}/{number}: {offset}" + ("" if before is None else f", before {before}")
         click.echo(orjson.dumps(document) if as_json else line)
     return 0
-
-
-def _rows(path: Path | None) -> list[Mapping[str, Any]]:
-    if path is None:
-        return []
-    try:
-        rows = [orjson.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
-    except (OSError, ValueError):
-        rows = [None]
-    if not all(isinstance(row, dict) for row in rows):
-        msg = f"{path} is not what `drx-consumer parked export` writes"
-        raise ConfigError(msg)
-    return rows
 
 
 async def _init(chosen: Chosen, want: Want) -> list[Start]:
@@ -206,9 +182,6 @@ async def _init(chosen: Chosen, want: Want) -> list[Start]:
                 if not (want.unless_placed and usable and await _has_offsets(database, chosen)):
                     raise
                 click.echo("Kafka is away: what stands somewhere was left there", err=True)
-        if want.decisions and usable:
-            carried = await import_decisions(database, want.decisions, group=consumer.group, dry_run=want.dry_run)
-            click.echo(f"decisions carried over: {len(carried)}", err=True)
         return starts
 
 

@@ -1,9 +1,8 @@
-"""`drx-consumer parked`: see what a consumer has parked, decide about it, and export it."""
+"""`drx-consumer parked`: see what a consumer has parked, and decide about it."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
@@ -27,19 +26,14 @@ from consumers.commands.screen import TIME, print_table
 from consumers.postgres.pool import Database
 from consumers.runtime import operator
 from consumers.runtime.failure import UNEXPECTED
-from consumers.runtime.operator import Decision, export, opened_at
+from consumers.runtime.operator import Decision, opened_at
 from consumers.runtime.parking import LIST_MAX, Filters, ParkedKey, WaitingEvent, list_parked
 from consumers.runtime.parking import show as records_of
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-# A century, which is more than any parked key's age and what PostgreSQL's calendar has room for.
-OLDER_MAX_S = 3_155_760_000
 # Keys per second; a thousand keys at the slowest take eleven days.
 RATE_MIN, RATE_MAX = 0.001, 10_000.0
-
-# What `--where` can ask for, and the name of the filter.
-_WHERE = {"class": "cls", "code": "code", "topic": "topic", "older": "older_s"}
 
 
 class _Asked(TypedDict):
@@ -53,6 +47,14 @@ class _Asked(TypedDict):
     as_json: bool
 
 
+class _Only(TypedDict):
+    """Which parked keys; None: any."""
+
+    cls: str | None
+    code: str | None
+    topic: str | None
+
+
 class _Trace(TypedDict):
     """What of it goes along with the decision."""
 
@@ -64,9 +66,10 @@ class _Trace(TypedDict):
 _Act = Callable[[Database, Consumer, _Trace], Awaitable[list[Decision]]]
 
 
-def _where_option(command: Command) -> Command:
-    text = "class=…, code=…, topic=… or older=SECONDS; a key must match all that are given."
-    return click.option("--where", multiple=True, metavar="NAME=VALUE", help=text)(command)
+def _filter_options(command: Command) -> Command:
+    command = click.option("--code", help="Only keys parked for this reason.")(command)
+    command = click.option("--class", "cls", help="Only keys parked for this class of failure.")(command)
+    return click.option("--topic", help="Only keys of this topic.")(command)
 
 
 def _topic_option(command: Command) -> Command:
@@ -90,14 +93,14 @@ def parked() -> None:
 
 @parked.command("list")
 @name_argument
-@_where_option
+@_filter_options
 @click.option(
     "--limit", type=click.IntRange(1, 2**31 - 1), default=LIST_MAX, show_default=True, help="Maximum number of keys."
 )
 @json_option
-def list_keys(*, name: str, schema: str | None, where: tuple[str, ...], limit: int, as_json: bool) -> int:
+def list_keys(*, name: str, schema: str | None, limit: int, as_json: bool, **only: Unpack[_Only]) -> int:
     """List parked keys, oldest first: reason, attempts, and how many records wait."""
-    filters = filters_of(where)
+    filters = Filters(**only)
     chosen = choose(name, schema=schema)
 
     async def ask() -> tuple[list[ParkedKey], datetime | None]:
@@ -173,37 +176,11 @@ def show(
     return 0
 
 
-@parked.command("export")
-@name_argument
-@click.option("--show-phi", is_flag=True, help="Include the content of the records, in base64.")
-@audit_options
-@click.option("--json", is_flag=True, expose_value=False, help="The only format; accepted for scripts.")
-def export_all(*, name: str, schema: str | None, show_phi: bool, actor: str, reason: str) -> int:
-    """Write every decision and every parked record as JSON lines; `init --decisions` imports the decisions."""
-    chosen = choose(name, schema=schema)
-
-    group = chosen.consumer.group
-
-    async def write() -> int:
-        rows = 0
-        async with chosen.open_database("parked export") as database:
-            async for row in export(database, group, values=show_phi):
-                sys.stdout.buffer.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
-                rows += 1
-        return rows
-
-    with audited("parked.export", actor=actor, reason=reason, group=group, show_phi=show_phi) as ended:
-        ended["rows"] = asyncio.run(write())
-        sys.stdout.flush()
-    return 0
-
-
 @parked.command()
 @name_argument
 @click.argument("keys", nargs=-1, metavar="[KEY]...")
-@click.option("--topic", help="Only what is parked of this topic.")
-@click.option("--all", "everything", is_flag=True, help="All parked keys, or all that match --where.")
-@_where_option
+@click.option("--all", "everything", is_flag=True, help="All parked keys, or all that match the filters.")
+@_filter_options
 @click.option("--rate", type=FloatRange(RATE_MIN, RATE_MAX), help="Keys to release per second; default: all at once.")
 @decision_options
 @json_option
@@ -211,23 +188,21 @@ def retry(
     *,
     keys: tuple[str, ...],
     topic: str | None,
+    cls: str | None,
+    code: str | None,
     everything: bool,
-    where: tuple[str, ...],
     rate: float | None,
     **asked: Unpack[_Asked],
 ) -> int:
     """Release KEYs: a running consumer handles their records again, in order, within seconds."""
-    if bool(keys) == everything or (where and not everything):
-        msg = "name keys, or --all with or without --where"
+    if bool(keys) == everything:
+        msg = "name keys, or --all"
         raise click.UsageError(msg)
-    filters = filters_of(where)
 
     async def act(database: Database, consumer: Consumer, trace: _Trace) -> list[Decision]:
-        topics = consumer.topics if topic is None else [topic_of(consumer, topic)]
-        wanted = [(each, key) for each in topics for key in keys] if keys else None
-        decisions = await operator.request_release(
-            database, consumer.group, wanted, filters=filters, per_second=rate, **trace
-        )
+        only = None if topic is None else topic_of(consumer, topic)
+        filters = Filters(cls, code, only, keys or None)
+        decisions = await operator.request_release(database, consumer.group, filters, per_second=rate, **trace)
         if missing := set(keys) - {each.key for each in decisions}:
             raise ConfigError(_not_parked(len(missing), len(set(keys)), dry_run=trace["dry_run"]))
         return decisions
@@ -324,29 +299,6 @@ def _line(verb: str, group: str, decision: Decision) -> str:
         return f"{verb} group {group}"
     place = f"{decision.topic}/{decision.partition}" + ("" if decision.offset is None else f"@{decision.offset}")
     return f"{verb} {decision.key}  {place}  {decision.code}"
-
-
-def filters_of(where: tuple[str, ...]) -> Filters:
-    """Return what `--where` asks for.
-
-    Raises:
-        UsageError: No such filter.
-    """
-    given: dict[str, Any] = {}
-    for each in where:
-        name, equals, value = each.partition("=")
-        if not equals or name not in _WHERE:
-            msg = f"--where {each}: the filters are {', '.join(f'{known}=…' for known in _WHERE)}"
-            raise click.UsageError(msg)
-        given[_WHERE[name]] = value
-    try:
-        older_s = float(given.get("older_s", 0))
-    except ValueError:
-        older_s = -1.0
-    if not 0 <= older_s <= OLDER_MAX_S:  # nor is it one of these when it is no number
-        msg = f"--where older=… takes seconds, from 0 to {OLDER_MAX_S}"
-        raise click.UsageError(msg)
-    return Filters(**given | {"older_s": older_s})
 
 
 def topic_of(consumer: Consumer, topic: str | None) -> str:

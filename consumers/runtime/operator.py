@@ -1,21 +1,15 @@
-"""What operators do with a group: decide about parked keys, see and set its offsets, forget it, carry decisions over.
+"""What operators do with a group: decide about parked keys, see and set its offsets, forget it.
 
 Each decision is one transaction, under the lock of the key, with a row in `audit`. A parked record is settled already
 (below `next_offset`, or in `settled`), so no decision touches progress. Skipped and dropped events go into the inbox: a
 repetition of one is a duplicate, whenever it comes.
-
-A rebuild reads the log again in a group of its own, beside the live one: `export` writes the decisions of the live
-group, and `import_decisions` settles for the new one, before it starts, what was skipped and dropped.
 """
 
 from __future__ import annotations
 
-from base64 import b64encode
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
-
-import orjson
+from typing import NamedTuple
 
 from bridge.errors import ConfigError
 from bridge.kafka.routing import partition as partition_of
@@ -26,14 +20,11 @@ from consumers.runtime.parking import Filters
 
 # Rows deleted at a time: takes a second at most, far below the time-out of a statement.
 FORGET_ROWS = 10_000
-# Decisions after which a record is never handled again.
-_FINAL = ("skip", "drop_key")
 
 _CHOOSE = """
 select topic, part, key, code, parked_at from drx_consumer.parked_key
 where grp = $1 and ($2::text is null or class = $2) and ($3::text is null or code = $3)
-  and ($4::text is null or topic = $4) and parked_at <= clock_timestamp() - $5::interval
-  and ($6::text[] is null or (topic, key) in (select * from unnest($6::text[], $7::text[])))
+  and ($4::text is null or topic = $4) and ($5::text[] is null or key = any($5))
 order by topic, part, key
 """
 _REQUEST = """
@@ -113,12 +104,10 @@ select topic, part, next_offset, last_event_id, epoch, cluster_id, updated_at,
 from drx_consumer.progress as p where grp = $1 and topic = any($2::text[]) order by topic, part
 """
 _LOCK = "select from drx_consumer.progress where grp = $1 and topic = any($2::text[]) order by topic, part for update"
-# Offsets settled at or above the old `next_offset` say nothing about the records after the new one. Where there is
-# none, they were imported for a group that is about to start, and stay.
+# Offsets settled at or above the old `next_offset` say nothing about the records after the new one.
 _UNSETTLE = """
-delete from drx_consumer.settled as s using drx_consumer.progress as p
-where (s.grp, s.topic, s.part) = (p.grp, p.topic, p.part) and p.next_offset is not null
-  and p.grp = $1 and (p.topic, p.part) in (select * from unnest($2::text[], $3::int[]))
+delete from drx_consumer.settled
+where grp = $1 and (topic, part) in (select * from unnest($2::text[], $3::int[]))
 """
 # With a new epoch, so that a process that still reads is fenced, claims again and goes on from here.
 _SET_OFFSETS = """
@@ -167,35 +156,6 @@ with gone as (
   delete from drx_consumer.inbox
   where ctid = any (array(select ctid from drx_consumer.inbox where grp = $1 limit $2)) returning 1
 ) select count(*) from gone
-"""
-_DECISIONS = """
-select 'decision' as kind, at, actor, verb, topic, part, key, "offset", source, event_id, body_sha256, code,
-  inbox_written, reason
-from drx_consumer.audit where grp = $1 order by number
-"""
-_PARKED = """
-select 'parked' as kind, e.topic, e.part, e."offset", e.key, e.timestamp_ms, e.source, e.event_id, e.event_type,
-  e.body_sha256, e.class, e.code, e.attempts, e.raised, e.parked_at, k.parked_at as key_parked_at,
-  k.release_requested_at,
-  case when $2 then e.raw_key end as raw_key, case when $2 then e.value end as value,
-  case when $2 then e.headers end as headers
-from drx_consumer.parked_event as e join drx_consumer.parked_key as k using (grp, topic, part, key)
-where e.grp = $1 order by e.topic, e.part, e."offset"
-"""
-_IMPORT_SETTLED = """
-insert into drx_consumer.settled (grp, topic, part, "offset")
-select $1, * from unnest($2::text[], $3::int[], $4::bigint[]) on conflict do nothing
-"""
-_IMPORT_AUDIT = """
-insert into drx_consumer.audit (grp, at, actor, verb, reason, topic, part, key, "offset", source, event_id,
-  body_sha256, code, inbox_written)
-select $1, given.* from unnest($2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[],
-  $8::text[], $9::bigint[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bool[])
-  as given (at, actor, verb, reason, topic, part, key, "offset", source, event_id, body_sha256, code, inbox_written)
-where not exists (
-  select from drx_consumer.audit as a
-  where (a.grp, a.verb, a.topic, a.part, a."offset") = ($1, given.verb, given.topic, given.part, given."offset")
-)
 """
 
 
@@ -248,36 +208,24 @@ class Forgotten(NamedTuple):
     outbox: int
 
 
-class Carried(NamedTuple):
-    """A decision as an export has it."""
-
-    at: datetime
-    actor: str
-    verb: str
-    reason: str
-    decision: Decision
-
-
 async def request_release(
     database: Database,
     group: str,
-    keys: Sequence[tuple[str, str]] | None = None,
+    filters: Filters,
     *,
-    filters: Filters = Filters(),  # noqa: B008 - frozen
     per_second: float | None = None,
     actor: str,
     reason: str = "",
     dry_run: bool = False,
 ) -> list[Decision]:
-    """Request the release of these keys (topic, key in text form), or of all, as far as the filters match.
+    """Request the release of all parked keys that the filters match.
 
     The keys parked first are released first, `per_second` of them at most. The owners of their partitions release them.
     """
-    chosen = (None, None) if keys is None else ([topic for topic, _ in keys], [key for _, key in keys])
     interval = timedelta(seconds=1 / per_second if per_second else 0)
     async with database.transaction() as connection:
         choose = _CHOOSE if dry_run else _CHOOSE + " for update"
-        rows = await connection.fetch(choose, group, *filters.criteria(), *chosen)
+        rows = await connection.fetch(choose, group, *filters.criteria())
         rows.sort(key=lambda row: (row["parked_at"], row["topic"], row["part"], row["key"]))
         decisions = [Decision(row["topic"], row["part"], row["key"], code=row["code"]) for row in rows]
         if not dry_run and decisions:
@@ -475,48 +423,6 @@ async def forget_group(database: Database, group: str, *, actor: str, reason: st
                 return forgotten
 
 
-async def export(database: Database, group: str, *, values: bool = False) -> AsyncIterator[dict[str, Any]]:
-    """Yield every decision and then every parked event of a group, as rows for JSON.
-
-    Keys are health information; the contents of records are included only with `values`.
-    """
-    async with database.transaction() as connection:
-        await connection.execute("set transaction isolation level repeatable read, read only")
-        async for row in connection.cursor(_DECISIONS, group):
-            yield _plain(row)
-        async for row in connection.cursor(_PARKED, group, values):
-            yield _plain(row)
-
-
-async def import_decisions(
-    database: Database, rows: Iterable[Mapping[str, Any]], *, group: str, dry_run: bool = False
-) -> list[Decision]:
-    """Settle for `group`, before it starts, what was skipped and dropped for another; return what.
-
-    The records count as settled, at their offsets. An event goes into the inbox only if the decision had put it there:
-    otherwise an equal id was there before, which this group has yet to handle. Other rows of an export are ignored;
-    importing it again changes nothing.
-
-    Raises:
-        ConfigError: A row is not of an export.
-    """
-    carried = [_carried(number, row) for number, row in enumerate(rows, 1) if row.get("verb") in _FINAL]
-    decisions = [each.decision for each in carried]
-    if decisions and not dry_run:
-        async with database.transaction() as connection:
-            await connection.execute(
-                _IMPORT_SETTLED,
-                group,
-                [each.topic for each in decisions],
-                [each.partition for each in decisions],
-                [each.offset for each in decisions],
-            )
-            await _into_inbox(connection, group, decisions)
-            flat = [(*each[:4], *each.decision) for each in carried]
-            await connection.execute(_IMPORT_AUDIT, group, *(list(column) for column in zip(*flat, strict=True)))
-    return decisions
-
-
 async def _give_up(
     database: Database,
     group: str,
@@ -578,35 +484,3 @@ async def _into_inbox(connection: Connection, group: str, decisions: list[Decisi
         each._replace(inbox_written=bool(each.inbox_written) and (each.source, each.event_id) in written)
         for each in decisions
     ]
-
-
-def _carried(number: int, row: Mapping[str, Any]) -> Carried:
-    try:
-        decision = Decision(
-            topic=str(row["topic"]),
-            partition=int(row["part"]),
-            key=str(row["key"]),
-            offset=int(row["offset"]),
-            source=str(row["source"]),
-            event_id=str(row["event_id"]),
-            body_sha256=str(row["body_sha256"]),
-            code=str(row["code"]),
-            inbox_written=row["inbox_written"] is True,
-        )
-        at = datetime.fromisoformat(row["at"])
-        return Carried(at, str(row["actor"]), str(row["verb"]), str(row["reason"]), decision)
-    except (KeyError, TypeError, ValueError):
-        msg = f"row {number} is not of an export"
-        raise ConfigError(msg) from None  # the text would quote the row
-
-
-def _plain(row: Any) -> dict[str, Any]:
-    plain = dict(row)
-    for name, content in plain.items():
-        if isinstance(content, datetime):
-            plain[name] = content.isoformat()
-        elif isinstance(content, bytes):
-            plain[name] = b64encode(content).decode()
-    if plain.get("headers") is not None:
-        plain["headers"] = orjson.loads(plain["headers"])
-    return plain

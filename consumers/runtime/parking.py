@@ -14,7 +14,7 @@ import hashlib
 from base64 import b64decode, b64encode
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, ClassVar, NamedTuple
 
 import orjson
@@ -30,7 +30,7 @@ from consumers.runtime.ledger import Inbox, Settlement
 KEYS_MAX = 10_000
 EVENTS_OF_KEY_MAX = 1_000
 
-# For people to read; an export gives everything.
+# For people to read.
 LIST_MAX = 1_000
 
 # Waits for an operator who is deleting the key, and then inserts instead of updating.
@@ -101,7 +101,7 @@ from drx_consumer.parked_key as k, lateral (
   from drx_consumer.parked_event as e where (e.grp, e.topic, e.part, e.key) = (k.grp, k.topic, k.part, k.key)
 ) as e
 where grp = $1 and ($2::text is null or class = $2) and ($3::text is null or code = $3)
-  and ($4::text is null or topic = $4) and parked_at <= clock_timestamp() - $5::interval
+  and ($4::text is null or topic = $4) and ($5::text[] is null or key = any($5))
 order by parked_at, topic, part, key limit $6
 """
 _SHOW = """
@@ -137,16 +137,16 @@ class ParkedEvent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which parked keys: those that meet all that is given."""
+    """Which parked keys: those that meet all that is given; `keys` are in text form."""
 
     cls: str | None = None
     code: str | None = None
     topic: str | None = None
-    older_s: float = 0.0
+    keys: Sequence[str] | None = None
 
-    def criteria(self) -> tuple[str | None, str | None, str | None, timedelta]:
-        """Return class, code, topic and age, in this order, as arguments of a statement."""
-        return self.cls, self.code, self.topic, timedelta(seconds=self.older_s)
+    def criteria(self) -> tuple[object, ...]:
+        """Return the arguments of a statement, in this order."""
+        return self.cls, self.code, self.topic, self.keys
 
 
 class ParkedKey(NamedTuple):

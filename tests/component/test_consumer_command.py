@@ -237,7 +237,6 @@ def test_a_setting_at_fault_is_named_without_its_secret(
         (["parked", "park", "read_model", "rx_1", "--reason", "r", "--actor", "\udce9"], "'--actor': must be UTF-8"),
         (["parked", "retry", "read_model"], "name keys, or --all"),
         (["parked", "retry", "read_model", "rx_1", "--all"], "name keys, or --all"),
-        (["parked", "list", "read_model", "--where", "shoe=43"], "the filters are class=…"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -245,15 +244,6 @@ def test_a_wrong_command_line_is_one_line(said: Said, arguments: list[str], comp
     code, said_so = said(*arguments)
 
     assert (code, complaint in said_so, said_so.count("\n")) == (2, True, 1), said_so
-
-
-@pytest.mark.parametrize("age", ["nan", "inf", "-inf", "1e30", "-1", "soon", ""])
-@pytest.mark.parametrize("verb", [("list",), ("retry", "--all")], ids=["list", "retry"])
-def test_an_age_that_is_none_is_refused(said: Said, verb: tuple[str, ...], age: str) -> None:
-    code, complaint = said("parked", *verb, "read_model", "--where", f"older={age}")
-
-    assert code == 2
-    assert "--where older=… takes seconds, from 0 to 3155760000" in complaint
 
 
 @pytest.mark.parametrize("rate", ["nan", "inf", "0", "-1", "1e-300"])

@@ -16,9 +16,7 @@ from consumers.runtime import parking
 from consumers.runtime.ledger import Ledger
 from consumers.runtime.operator import (
     drop_key,
-    export,
     forget_group,
-    import_decisions,
     lock_progress,
     request_release,
     set_offsets,
@@ -261,7 +259,7 @@ async def test_a_consumer_and_an_operator_need_no_more_than_their_roles(postgres
             for offset in (6, 7, 8):
                 await parking.append(settlement, a_consumed_record(offset))
             await settlement.settle(next_offset=1, last_event_id="evt-0", above=(5, 6, 7, 8))
-        await request_release(operator, GROUP, actor="ann")
+        await request_release(operator, GROUP, parking.Filters(), actor="ann")
         assert await parking.requested(consumer, GROUP, [PLACE]) == [(PLACE, key)]
         async with ledger.begin(PLACE, epoch) as settlement:
             waiting = await parking.head(settlement, key)
@@ -272,10 +270,7 @@ async def test_a_consumer_and_an_operator_need_no_more_than_their_roles(postgres
             await parking.park_again(settlement, waiting, cls="bug", code="unexpected", attempts=1)
         await skip(operator, GROUP, topic, key, offset=6, actor="ann", reason="void")
         await drop_key(operator, GROUP, topic, key, actor="ann", reason="void")
-        exported = [row async for row in export(operator, GROUP)]
-        await import_decisions(operator, exported, group="rebuild")
-        for group in (GROUP, "rebuild"):
-            await forget_group(operator, group, actor="ann", reason="void")
+        await forget_group(operator, GROUP, actor="ann", reason="void")
 
         assert await parking.census(consumer, GROUP) == (0, 0, 0.0)
 

@@ -7,7 +7,6 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import orjson
 import pytest
 
 from bridge.errors import ConfigError
@@ -19,9 +18,7 @@ from consumers.runtime.operator import (
     Decision,
     audit_offsets,
     drop_key,
-    export,
     forget_group,
-    import_decisions,
     lock_progress,
     park,
     request_release,
@@ -33,7 +30,6 @@ from consumers.runtime.parking import Filters, list_parked, show
 from tests.ledger import GROUP, KEY, PLACE, a_consumed_record, an_entry, digest, parked, rows, until_waiting
 
 TOPIC = PLACE.topic
-REBUILD = "desk-rebuild"
 
 _TABLES = ("progress", "inbox", "settled", "parked_key", "parked_event", "audit")
 
@@ -62,7 +58,8 @@ async def test_the_list_shows_the_oldest_first_with_what_waits(ledger: Ledger, d
         (Filters(code="unexpected"), ["rx-1"]),
         (Filters(topic="other"), []),
         (Filters(cls="bug", code="not_avro"), []),
-        (Filters(older_s=3600), ["rx-1"]),
+        (Filters(keys=["rx-2", "gone"]), ["rx-2"]),
+        (Filters(keys=[]), []),
     ],
 )
 async def test_filters_choose_for_the_list_and_for_retry_alike(
@@ -70,13 +67,9 @@ async def test_filters_choose_for_the_list_and_for_retry_alike(
 ) -> None:
     await parked(ledger, 7)
     await parked(ledger, 8, key=b"rx-2", cls="poison", code="not_avro")
-    async with database.transaction() as connection:
-        await connection.execute(
-            "update drx_consumer.parked_key set parked_at = parked_at - interval '2 hours' where key = 'rx-1'"
-        )
 
     assert [each.key for each in await list_parked(database, GROUP, filters)] == keys
-    assert [each.key for each in await request_release(database, GROUP, filters=filters, actor="ann")] == keys
+    assert [each.key for each in await request_release(database, GROUP, filters, actor="ann")] == keys
 
 
 async def test_values_are_shown_only_when_asked_for(ledger: Ledger, database: Database) -> None:
@@ -100,7 +93,7 @@ async def test_a_retry_asks_for_these_keys_only(ledger: Ledger, database: Databa
     await parked(ledger, 7)
     await parked(ledger, 8, key=b"rx-2")
 
-    decisions = await request_release(database, GROUP, [(TOPIC, "rx-2"), (TOPIC, "gone")], actor="ann")
+    decisions = await request_release(database, GROUP, Filters(keys=["rx-2", "gone"]), actor="ann")
 
     assert [each.key for each in decisions] == ["rx-2"]
     assert await parking.requested(database, GROUP, [PLACE]) == [(PLACE, "rx-2")]
@@ -109,7 +102,7 @@ async def test_a_retry_asks_for_these_keys_only(ledger: Ledger, database: Databa
 async def test_a_retry_of_no_keys_is_not_a_retry_of_all(ledger: Ledger, database: Database) -> None:
     await parked(ledger, 7)
 
-    assert await request_release(database, GROUP, [], actor="ann") == []
+    assert await request_release(database, GROUP, Filters(keys=[]), actor="ann") == []
     assert await parking.requested(database, GROUP, [PLACE]) == []
 
 
@@ -117,7 +110,7 @@ async def test_a_rate_spreads_the_requests(ledger: Ledger, database: Database) -
     """The first is due at once, each other a while later: the owners need no limiter of their own."""
     for number, key in enumerate(("rx-1", "rx-2", "rx-3")):
         await parked(ledger, number, key=key.encode())
-    await request_release(database, GROUP, per_second=0.01, actor="ann")
+    await request_release(database, GROUP, Filters(), per_second=0.01, actor="ann")
 
     gaps = """
     select key, round(extract(epoch from release_requested_at - min(release_requested_at) over ()) / 100)::int
@@ -194,7 +187,7 @@ async def test_an_event_that_waits_twice_is_put_into_the_inbox_once(ledger: Ledg
 async def test_every_change_is_kept_with_who_and_why(ledger: Ledger, database: Database) -> None:
     await parked(ledger, 7, 9)
     await parked(ledger, 8, key=b"rx-2")
-    await request_release(database, GROUP, [(TOPIC, KEY)], actor="ann", reason="fixed in 1.2")
+    await request_release(database, GROUP, Filters(keys=[KEY]), actor="ann", reason="fixed in 1.2")
     await skip(database, GROUP, TOPIC, KEY, offset=7, actor="bob", reason="entered twice")
     await drop_key(database, GROUP, TOPIC, "rx-2", actor="ann", reason="test patient")
 
@@ -207,7 +200,7 @@ async def test_every_change_is_kept_with_who_and_why(ledger: Ledger, database: D
 
 
 _VERBS: dict[str, Callable[..., Awaitable[Any]]] = {
-    "retry": lambda database, dry: request_release(database, GROUP, actor="ann", dry_run=dry),
+    "retry": lambda database, dry: request_release(database, GROUP, Filters(), actor="ann", dry_run=dry),
     "skip": lambda database, dry: skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="void", dry_run=dry),
     "drop_key": lambda database, dry: drop_key(database, GROUP, TOPIC, KEY, actor="ann", reason="void", dry_run=dry),
     "forget": lambda database, dry: forget_group(database, GROUP, actor="ann", reason="gone", dry_run=dry),
@@ -268,87 +261,6 @@ async def test_two_operators_give_a_record_up_once(ledger: Ledger, database: Dat
     assert len(await rows(database, "select from drx_consumer.audit")) == 1
 
 
-async def exported(database: Database, group: str = GROUP, *, values: bool = False) -> list[dict[str, Any]]:
-    """Export as a file of JSON lines would carry it."""
-    return [orjson.loads(orjson.dumps(row)) async for row in export(database, group, values=values)]
-
-
-async def test_an_export_holds_decisions_and_what_waits(ledger: Ledger, database: Database) -> None:
-    await parked(ledger, 7, 9)
-    await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="entered twice")
-
-    first, second = await exported(database)
-    (_, whole) = await exported(database, values=True)
-
-    assert (first["kind"], first["verb"], first["offset"], first["reason"]) == ("decision", "skip", 7, "entered twice")
-    assert (second["kind"], second["offset"], second["class"], second["value"]) == ("parked", 9, "behind", None)
-    assert (whole["value"], whole["headers"][0]) == ("AHY=", ["ce_source", "YWNtZQ=="])
-
-
-async def test_a_rebuilt_group_neither_applies_nor_parks_what_was_given_up(ledger: Ledger, database: Database) -> None:
-    await parked(ledger, 7, 9)
-    await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="entered twice")
-    await drop_key(database, GROUP, TOPIC, KEY, actor="ann", reason="test patient")
-
-    decisions = await import_decisions(database, await exported(database), group=REBUILD)
-
-    rebuilt = Ledger(database, group=REBUILD, cluster_id="cluster-a")
-    claim = await rebuilt.claim(PLACE)
-    async with rebuilt.begin(PLACE, claim.epoch) as settlement:
-        repeated = await settlement.admit([an_entry("evt-7"), an_entry("evt-9"), an_entry("evt-8")])
-    assert [each.offset for each in decisions] == [7, 9]
-    assert claim.settled == {7, 9}
-    assert repeated == ["duplicate", "duplicate", "fresh"]
-
-
-async def test_a_rebuilt_group_applies_the_first_of_two_equal_ids_of_which_the_second_was_skipped(
-    ledger: Ledger, database: Database
-) -> None:
-    """The live group had the first in its inbox; the second one's digest, carried over, would make it a conflict."""
-    async with ledger.begin(PLACE, (await ledger.claim(PLACE)).epoch) as settlement:
-        await settlement.admit([an_entry("evt-7", body="first")])
-    await parked(ledger, 7, code="id_conflict")
-    await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="entered twice")
-    await import_decisions(database, await exported(database), group=REBUILD)
-
-    rebuilt = Ledger(database, group=REBUILD, cluster_id="cluster-a")
-    async with rebuilt.begin(PLACE, (await rebuilt.claim(PLACE)).epoch) as settlement:
-        states = await settlement.admit([an_entry("evt-7", body="first")])
-
-    assert states == ["fresh"]
-
-
-async def test_decisions_are_carried_on_by_the_group_that_took_them_over(ledger: Ledger, database: Database) -> None:
-    await parked(ledger, 7)
-    await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="entered twice")
-    first = await exported(database)
-    for _ in range(2):
-        await import_decisions(database, first, group=REBUILD)
-
-    assert await exported(database, REBUILD) == first
-
-
-async def test_a_dry_import_changes_nothing(ledger: Ledger, database: Database) -> None:
-    await parked(ledger, 7)
-    await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="entered twice")
-    before = await everything(database)
-
-    decisions = await import_decisions(database, await exported(database), group=REBUILD, dry_run=True)
-
-    assert [each.offset for each in decisions] == [7]
-    assert await everything(database) == before
-
-
-@pytest.mark.parametrize("broken", [{"verb": "skip"}, {"verb": "skip", "topic": "t", "part": "secret"}])
-async def test_a_row_that_is_not_of_an_export_is_refused_by_its_number(
-    database: Database, broken: dict[str, Any]
-) -> None:
-    with pytest.raises(ConfigError, match="row 2") as caught:
-        await import_decisions(database, [{"kind": "parked"}, broken], group=REBUILD)
-
-    assert "secret" not in str(caught.value)
-
-
 async def placed(database: Database, offsets: dict[Place, int], *, cluster_id: str = "cluster-a") -> None:
     async with database.transaction() as connection:
         await lock_progress(connection, GROUP, [TOPIC])
@@ -384,17 +296,6 @@ async def test_a_group_placed_anew_reads_again_and_a_process_left_over_is_fenced
     new = await ledger.claim(PLACE)
     assert (new.next_offset, new.last_event_id, new.cluster_id) == (5, None, "cluster-b")
     assert new.settled == frozenset()
-
-
-async def test_placing_a_group_keeps_the_decisions_carried_over_for_it(ledger: Ledger, database: Database) -> None:
-    await parked(ledger, 7)
-    await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="void")
-    await import_decisions(database, await exported(database), group=REBUILD)
-
-    async with database.transaction() as connection:
-        await set_offsets(connection, REBUILD, {PLACE: 0}, cluster_id="cluster-a", move=True)
-
-    assert (await Ledger(database, group=REBUILD, cluster_id="cluster-a").claim(PLACE)).settled == {7}
 
 
 async def test_progress_counts_what_is_settled_above_and_what_waits(ledger: Ledger, database: Database) -> None:
@@ -437,7 +338,7 @@ async def test_a_decision_about_a_key_in_two_partitions_says_which_is_meant(ledg
 
     with pytest.raises(ConfigError, match="partitions 3, 4 have a record"):
         await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="void")
-    asked = await request_release(database, GROUP, [(TOPIC, KEY)], actor="ann")
+    asked = await request_release(database, GROUP, Filters(keys=[KEY]), actor="ann")
     skipped = await skip(database, GROUP, TOPIC, KEY, offset=7, partition=4, actor="ann", reason="void")
     dropped = await drop_key(database, GROUP, TOPIC, KEY, actor="ann", reason="void")
 
@@ -450,7 +351,7 @@ async def test_a_decision_about_a_key_in_two_partitions_says_which_is_meant(ledg
 async def test_a_key_that_is_parked_again_is_not_released_any_more(ledger: Ledger, database: Database) -> None:
     """Its release may be what kills each process."""
     await parked(ledger, 7)
-    await request_release(database, GROUP, [(TOPIC, KEY)], actor="ann")
+    await request_release(database, GROUP, Filters(keys=[KEY]), actor="ann")
 
     decision = await park(database, GROUP, TOPIC, KEY, partition=PLACE.partition, actor="ann", reason="kills")
 

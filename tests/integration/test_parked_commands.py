@@ -105,13 +105,11 @@ async def test_what_the_handler_raised_is_found_in_the_code(lot: Lot) -> None:
     raised = f"bridge.errors.PermanentError at desk_consumer:{line}"
     keys = await lot.lines("list", "--json")
     waiting = await lot.lines("show", KEY, "--json")
-    parked = [each for each in await lot.lines("export") if each["kind"] == "parked" and each["key"] == KEY]
     _, lines, _ = await lot("show", KEY)
     _, table, _ = await lot("list")
 
     assert {each["raised"] for each in keys} == {raised}
     assert [each["raised"] for each in waiting] == [raised] + [None] * (len(IDS) - 1)
-    assert [each["raised"] for each in parked] == [raised] + [None] * (len(IDS) - 1)
     assert lines.splitlines()[0].endswith(f"permanent refused  {raised}")
     assert table.count(raised) == 2
 
@@ -137,10 +135,8 @@ async def test_a_key_is_released_in_order(lot: Lot) -> None:
 async def test_all_of_a_class_are_released_at_a_rate(lot: Lot) -> None:
     execute(lot.dsn, "insert into healed default values")
 
-    none = await lot.lines("retry", "--all", "--where", "class=poison", "--json")
-    both = await lot.lines(
-        "retry", "--all", "--where", "class=permanent", "--where", "code=refused", "--rate", "5", "--json"
-    )
+    none = await lot.lines("retry", "--all", "--class", "poison", "--json")
+    both = await lot.lines("retry", "--all", "--class", "permanent", "--code", "refused", "--rate", "5", "--json")
     until(lambda: lot.applied(OTHER) == LIVES.event_ids(2), what="the release")
 
     assert (none, len(both)) == ([], 2)
@@ -168,9 +164,9 @@ async def test_a_key_is_set_aside_by_hand(lot: Lot) -> None:
     other = LIVES.prescription_id(0)
 
     would = await lot.lines("park", other, "--reason", "told by phone", "--dry-run", "--json")
-    before = [each["key"] for each in await lot.lines("list", "--where", "class=operator", "--json")]
+    before = [each["key"] for each in await lot.lines("list", "--class", "operator", "--json")]
     done = await lot.lines("park", other, "--reason", "told by phone", "--actor", "ann", "--json")
-    (found,) = await lot.lines("list", "--where", "class=operator", "--json")
+    (found,) = await lot.lines("list", "--class", "operator", "--json")
 
     assert before == []
     assert (would[0]["partition"], would[0]["key"]) == (done[0]["partition"], done[0]["key"])
@@ -202,29 +198,6 @@ async def test_a_record_is_skipped_and_a_key_dropped_for_a_reason(lot: Lot) -> N
     ]
 
 
-async def test_what_was_given_up_is_exported_and_carried_over(lot: Lot, tmp_path: Path) -> None:
-    """To a group that is to read the same log from its beginning, here the same one after it has forgotten."""
-    await lot.lines("drop-key", KEY, "--reason", "told twice", "--json")
-    exported = await lot.lines("export", "--json")
-    file = tmp_path / "decisions.ndjson"
-    file.write_text("".join(json.dumps(row) + "\n" for row in exported))
-    await lot.process.end()
-    execute(
-        lot.dsn,
-        "delete from drx_consumer.progress",
-        "delete from drx_consumer.inbox",
-        "delete from drx_consumer.settled",
-        "delete from drx_consumer.parked_event",
-        "delete from drx_consumer.parked_key",
-    )
-
-    code, _, err = await drx_consumer(lot.process.env, "init", "desk", "--from", "earliest", "--decisions", str(file))
-
-    assert [row["kind"] for row in exported].count("decision") == len(IDS)
-    assert (code, f"decisions carried over: {len(IDS)}" in err) == (0, True)
-    assert sorted(lot.rows("select event_id from drx_consumer.inbox")) == sorted((each,) for each in IDS)
-
-
 async def test_a_breaker_that_is_closed_cannot_be_resumed_and_no_breaker_without_a_reason(lot: Lot) -> None:
     closed = await lot("resume", "--reason", "a drill")
     unexplained = await lot("resume")
@@ -249,11 +222,10 @@ async def test_every_look_at_health_information_and_every_decision_has_an_audit_
 
     masked = await lot("show", KEY)
     shown = await lot("show", KEY, "--show-phi", *why)
-    exported = await lot("export", *why)
     skipped = await lot("skip", KEY, "--offset", str(first["offset"]), *why)
 
     assert audit_lines(masked[2]) == []
-    for verb, err in (("show", shown[2]), ("export", exported[2]), ("skip", skipped[2])):
+    for verb, err in (("show", shown[2]), ("skip", skipped[2])):
         assert acts(err) == [(f"parked.{verb}", "begun"), (f"parked.{verb}", "done")]
         assert {(line["actor"], line["reason"]) for line in audit_lines(err)} == {("ann", "a drill")}
         assert KEY not in err

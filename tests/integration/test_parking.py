@@ -14,6 +14,7 @@ from consumers.runtime.ledger import Ledger
 from consumers.runtime.operator import drop_key, request_release, skip
 from consumers.runtime.parking import (
     Census,
+    Filters,
     ParkingFullError,
     append,
     census,
@@ -137,7 +138,7 @@ async def test_a_release_that_is_rolled_back_leaves_the_record_parked(ledger: Le
 
 async def test_a_record_that_fails_its_release_waits_for_another_request(ledger: Ledger, database: Database) -> None:
     await parked(ledger, 7, 9)
-    await request_release(database, GROUP, actor="ann")
+    await request_release(database, GROUP, Filters(), actor="ann")
     before = await parking.requested(database, GROUP, [PLACE])
     async with settling(ledger) as settlement:
         waiting = await head(settlement, KEY)
@@ -157,7 +158,7 @@ async def test_a_record_that_fails_its_release_waits_for_another_request(ledger:
 
 async def test_only_the_owner_of_the_partition_hears_of_a_request(ledger: Ledger, database: Database) -> None:
     await parked(ledger, 7)
-    await request_release(database, GROUP, actor="ann")
+    await request_release(database, GROUP, Filters(), actor="ann")
 
     assert await parking.requested(database, GROUP, [Place(TOPIC, 4), Place("other", 3)]) == []
     assert await parking.requested(database, "other", [PLACE]) == []

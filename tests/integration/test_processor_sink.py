@@ -15,7 +15,7 @@ from bridge.errors import ConfigError, TransientError
 from bridge.event import Event
 from consumers.api import Batches, Consumer, Lanes
 from consumers.postgres.pool import Database
-from consumers.runtime import operator
+from consumers.runtime import operator, parking
 from consumers.runtime.circuit import OPEN_AFTER
 from consumers.runtime.failure import ATTEMPTS_MAX
 from consumers.runtime.partition import KeyQueue
@@ -230,7 +230,7 @@ async def test_an_operator_sets_a_key_aside_that_the_sink_never_takes(
         await park("bad_2", partition=0)
         await bench.settled(6)
         effects.fail = lambda *_: None
-        await operator.request_release(database, GROUP, [(PLACE.topic, "bad_1")], actor="ann")
+        await operator.request_release(database, GROUP, parking.Filters(keys=["bad_1"]), actor="ann")
         await bench.until_rows("select key from drx_consumer.parked_key", [("bad_2",)])
 
         assert effects.kept[-2:] == ["evt_1", "evt_4"]
@@ -256,7 +256,7 @@ async def test_a_key_that_was_set_aside_and_never_came_can_be_let_go(
         await bench.settled(1)
         await operator.park(database, GROUP, PLACE.topic, "rx_1", actor="ann", reason="by mistake")
         if verb == "retry":
-            await operator.request_release(database, GROUP, [(PLACE.topic, "rx_1")], actor="ann")
+            await operator.request_release(database, GROUP, parking.Filters(keys=["rx_1"]), actor="ann")
         else:
             await operator.drop_key(database, GROUP, PLACE.topic, "rx_1", actor="ann", reason="by mistake")
         await bench.until_rows("select key from drx_consumer.parked_key", [])
