@@ -12,7 +12,6 @@ from importlib.metadata import version
 from types import MappingProxyType
 from typing import TypeVar, get_args
 
-import structlog
 from prometheus_client import CollectorRegistry
 
 from bridge.avro.schema_ids import RECORDS, SchemaIds
@@ -48,14 +47,13 @@ from bridge.runtime.lifecycle import (
     Worker,
     background,
 )
+from bridge.runtime.logging import log
 from bridge.runtime.metrics import IngressMetrics, LoopLag
 from bridge.runtime.slots import Outcome
 from bridge.settings import Http, Management, Settings
 from bridge.sources import address_limit, check_new_keys, rate_limit, scheme_of
 from bridge.spool.store import Spool
 from bridge.start_checks import check_start
-
-log = structlog.get_logger()
 
 Result = TypeVar("Result")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from bridge.runtime import quick_start  # noqa: F401 - before all that imports structlog
 from bridge.runtime.process import LazyGroup, run_command_line
 
 # Name, where it lives, and its line in `--help`; a command's module is imported only when it runs.

@@ -9,7 +9,6 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-import structlog
 from prometheus_client import CollectorRegistry
 
 from bridge.avro.event_decoder import EventDecoder, open_decoder
@@ -27,6 +26,7 @@ from bridge.runtime.lifecycle import (
     pause,
     run_workers,
 )
+from bridge.runtime.logging import log
 from bridge.runtime.metrics import IngressMetrics, LoopLag
 from consumers.api import Consumer
 from consumers.options import database_of
@@ -39,8 +39,6 @@ from consumers.runtime.start_checks import check_start
 from consumers.runtime.subscriber import Subscriber, WatchLimits
 from consumers.runtime.transport import Timing, open_transport
 from consumers.settings import ConsumerSettings
-
-log = structlog.get_logger()
 
 # Between two attempts to start while Kafka or PostgreSQL is away.
 RETRY_S = 2.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import os
 import secrets
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -13,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from hypothesis import settings
 
 from tests.by_servers import NICENESS, ByServers, runs_beside
 from tests.cluster import Cluster, Topics, docker_answers, open_cluster
 from tests.faults.seed import SEED_VARIABLE
 from tests.java_cache import java_options
+from tests.logs import reset_logging
 from tests.postgres import EmbeddedPostgres, fresh_database
 from tests.virtual_time import VirtualLoop
 
@@ -118,14 +117,9 @@ def _logging_as_before() -> Iterator[None]:
 
     Before a test too: a fixture of a whole module may have run one.
     """
-    _reset_logging()
+    reset_logging()
     yield
-    _reset_logging()
-
-
-def _reset_logging() -> None:
-    logging.getLogger("aiokafka").setLevel(logging.NOTSET)
-    structlog.reset_defaults()
+    reset_logging()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-import structlog
 from prometheus_client import Counter
 
 from bridge.avro.codec import Codec
@@ -21,8 +20,7 @@ from bridge.registry.loader import bundled
 from bridge.registry.lock import NAMESPACE
 from bridge.runtime.configuration import masked_url
 from bridge.runtime.lifecycle import pause
-
-log = structlog.get_logger()
+from bridge.runtime.logging import log
 
 # Between two attempts to learn the ids; nothing can be published before, so it is short.
 RETRY_S = 2.0

@@ -15,7 +15,7 @@ from bridge.errors import ConfigError
 from bridge.kafka.routing import RoutingTable
 from bridge.runtime.broker_option import asking, bootstrap_option
 from bridge.runtime.findings import Finding, Report
-from bridge.runtime.logging import log_errors_to_stderr
+from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import MISCONFIGURED
 from bridge.settings import Settings, load_settings
 from bridge.start_checks import check_start
@@ -29,7 +29,7 @@ def doctor(*, bootstrap_servers: str | None, as_json: bool) -> int:
 
     Exit 0 if the ingress can do its work, 1 if it cannot, 2 if the configuration cannot be read.
     """
-    log_errors_to_stderr()
+    silence_kafka_client()
     report = Report(as_json=as_json)
     try:
         settings = asking(load_settings(), bootstrap_servers)

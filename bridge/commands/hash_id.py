@@ -11,7 +11,8 @@ import click
 import orjson
 
 from bridge.errors import ConfigError
-from bridge.runtime.log_ids import HashId, id_hash, read_id_keys
+from bridge.runtime.log_ids import read_id_keys
+from bridge.runtime.logging import id_hash
 from bridge.settings import load_settings
 
 
@@ -34,11 +35,11 @@ def hash_id(ids: tuple[str, ...], *, key_dir: Path | None, as_json: bool) -> int
     if directory is None:
         msg = "no key is configured, so ids cannot be looked up; set BRIDGE_LOG__ID_KEY_DIR, or give --key-dir"
         raise ConfigError(msg)
-    hashes: list[tuple[str, HashId]] = [(key.name, id_hash(key.key)) for key in read_id_keys(directory)]
+    keys = read_id_keys(directory)
     for each in _read(ids):
-        for name, hashed in hashes:
-            found = hashed(each)
-            click.echo(orjson.dumps({"key": name, "hash": found}) if as_json else found)
+        for key in keys:
+            found = id_hash(each, key.key)
+            click.echo(orjson.dumps({"key": key.name, "hash": found}) if as_json else found)
     return 0
 
 

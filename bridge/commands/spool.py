@@ -19,7 +19,7 @@ from bridge.commands.spool_options import path_options, paths_of
 from bridge.errors import ConfigError
 from bridge.kafka.partition_writer import from_entry
 from bridge.runtime.findings import counted
-from bridge.runtime.logging import log_errors_to_stderr
+from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import LazyGroup
 from bridge.spool.disk import Disk, is_locked
 from bridge.spool.inspect import SegmentState, damaged_count, gets_first_key, survey
@@ -72,7 +72,7 @@ def verify(*, directory: Path | None, key_dir: Path | None, as_json: bool) -> in
 
 
 def _read(directory: Path, key_dir: Path) -> tuple[list[SegmentState], KeyRing]:
-    log_errors_to_stderr()
+    silence_kafka_client()
     keys = KeyRing(key_dir)
     keys.load()
     try:

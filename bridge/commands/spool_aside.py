@@ -17,7 +17,7 @@ from bridge.errors import ConfigError, NotDurableError
 from bridge.kafka.partition_writer import from_entry
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.lifecycle import run_workers, stop_on_signals
-from bridge.runtime.logging import log_errors_to_stderr
+from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import INTERRUPTED, FloatRange
 from bridge.settings import Settings
 from bridge.spool.disk import Disk
@@ -101,7 +101,7 @@ def aside(
     Works beside the process that has the spool open, with its settings. --put-back needs --reason.
     """
     directory, key_dir = paths_of(directory, key_dir)
-    log_errors_to_stderr()
+    silence_kafka_client()
     keys, disk = KeyRing(key_dir), Disk()
     keys.load()
     if put_back:

@@ -25,7 +25,7 @@ from bridge.process_checks import check_process
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.findings import refuse
 from bridge.runtime.lifecycle import run_workers, stop_on_signals, unless
-from bridge.runtime.logging import log_errors_to_stderr
+from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import INTERRUPTED, FloatRange
 from bridge.settings import PREFIX, Settings, load_settings
 from bridge.spool.disk import Disk, is_locked
@@ -120,7 +120,7 @@ def drain(
     aside.
     """
     directory, key_dir = paths_of(directory, key_dir)
-    log_errors_to_stderr()
+    silence_kafka_client()
     settings = checked_settings()
     spool = settings.spool.model_copy(update={"enabled": True, "dir": directory, "key_dir": key_dir})
     if is_locked(directory):

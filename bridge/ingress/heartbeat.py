@@ -13,7 +13,6 @@ from uuid import uuid4
 
 import aiohttp
 import orjson
-import structlog
 from prometheus_client import Gauge
 
 from bridge.ingress.profiles import drx_standard
@@ -21,14 +20,13 @@ from bridge.ingress.proof import FixedSecrets, HmacKey, KeySlot
 from bridge.ingress.routes import Source
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks, sign
 from bridge.runtime.lifecycle import pause
+from bridge.runtime.logging import log
 
 # No name of a configured source begins like this, so it can be no sender's.
 SOURCE = "_heartbeat"
 EVENT_TYPE = "system.ping"
 KEY_BYTES = 32  # of the digest that it keys, SHA-256
 TOLERANCE_S = 60  # it is signed by the clock that judges it
-
-log = structlog.get_logger()
 
 
 class Heartbeat:

@@ -20,7 +20,6 @@ from hashlib import sha256
 from typing import Literal, Protocol, cast
 
 import orjson
-import structlog
 
 from bridge.errors import DeliveryRefusedError, NotDurableError, TooLargeError
 from bridge.event import AnyEvent, Delivery, Durable, EncodedEvent, ParkReason
@@ -44,9 +43,7 @@ from bridge.known.delivery_ids import (
 )
 from bridge.runtime import failpoints, http
 from bridge.runtime.http import Answer
-from bridge.runtime.logging import trail
-
-log = structlog.get_logger()
+from bridge.runtime.logging import log, trail
 
 PREFIX = "/webhooks/"
 # The status codes of all answers (docs/contract.md §2): by outcome, and of what is refused by code.

@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from math import nan
 from typing import Literal, NamedTuple
 
-import structlog
-
 from bridge.errors import BridgeError
 from bridge.kafka.connection import Connection
 from bridge.kafka.reader import SILENT_S, SLICE_RECORDS, ReadError, Tail, open_reader, open_tail
@@ -24,9 +22,7 @@ from bridge.kafka.record import identity_of
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.known.known_ids import KnownIds
 from bridge.runtime.lifecycle import pause, unless
-from bridge.runtime.logging import trail
-
-log = structlog.get_logger()
+from bridge.runtime.logging import log, trail
 
 FollowMode = Literal["auto", "on", "off"]
 

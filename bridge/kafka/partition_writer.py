@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple, Protocol
 
-import structlog
 from prometheus_client import Counter
 
 from bridge.errors import NotDurableError, RecordRefusedError
@@ -37,11 +36,9 @@ from bridge.known.known_ids import KnownIds
 from bridge.runtime import failpoints
 from bridge.runtime.backoff import backoff_s
 from bridge.runtime.lifecycle import pause
-from bridge.runtime.logging import trail
+from bridge.runtime.logging import log, trail
 from bridge.spool.disk import FULL
 from bridge.spool.segment import Entry, UnreadableEntryError
-
-log = structlog.get_logger()
 
 # Headers, key and our own objects around the value of a record.
 OVERHEAD_BYTES = 1024

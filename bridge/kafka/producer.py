@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
-import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition  # noqa: TID251 - this is the door
 from aiokafka import errors as kafka_errors  # noqa: TID251 - as above
 from prometheus_client import Counter, Gauge, Histogram
@@ -25,9 +24,7 @@ from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable, refu
 from bridge.kafka.record import Record
 from bridge.runtime.backoff import backoff_s
 from bridge.runtime.lifecycle import first_of, is_cancelled
-from bridge.runtime.logging import trail
-
-log = structlog.get_logger()
+from bridge.runtime.logging import log, trail
 
 # The broker's and our bound of one request, and of one connect. Half the default session time-out of a dead broker
 # (9 s), so that a hung one is left early; a batch that outlives it is sent again under the same sequence number.

@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-import structlog
-
 from bridge.runtime.health import Check, judge
 from bridge.runtime.lifecycle import pause
-
-log = structlog.get_logger()
+from bridge.runtime.logging import log
 
 PERIOD_S = 0.25
 # A start beside a sound Kafka takes tenths of a second; what lasts longer is said once, with its cause.

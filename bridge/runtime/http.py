@@ -39,15 +39,12 @@ from http import HTTPStatus
 from itertools import accumulate, chain
 from typing import Any, Literal, Protocol, cast
 
-import structlog
 from aiohttp.http import HttpRequestParser
 
 from bridge.errors import ConfigError
 from bridge.runtime.chunked import Chunked
 from bridge.runtime.lifecycle import pause
-from bridge.runtime.logging import trail
-
-log = structlog.get_logger()
+from bridge.runtime.logging import log, trail
 
 JSON_TYPE = "application/json"
 # How often slow and idle connections are looked at; a limit is kept to within one tick.

@@ -11,8 +11,7 @@ Without a directory each process makes a key that nobody knows: its lines about 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
-from hashlib import blake2s, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,11 +21,6 @@ from bridge.runtime.slots import SecretsError, load_slots, read_lines
 CURRENT = "current"
 # 256 bits in base64 take 44 characters, in hex 64; fewer than 32 characters are hardly a random key.
 KEY_MIN_CHARS = 32
-# 96 bits: two of a billion ids have an equal hash with a probability of 1e-11, and a line stays short.
-HASH_BYTES = 12
-
-HashId = Callable[[str], str]
-
 
 IdKey: TypeAlias = Slot[bytes]
 """A key of a directory, 32 bytes; it counts for ever, since its lines are found as long as its file is there."""
@@ -51,18 +45,6 @@ def current_id_key(directory: Path | None) -> bytes:
         SecretsError: As `read_id_keys`.
     """
     return secrets.token_bytes(32) if directory is None else read_id_keys(directory)[0].key
-
-
-def id_hash(key: bytes) -> HashId:
-    """Return the function that hashes ids with a key, in some 0.6 µs each."""
-    keyed = blake2s(key=key, digest_size=HASH_BYTES)
-
-    def hash_id(text: str) -> str:
-        hashing = keyed.copy()
-        hashing.update(text.encode("utf-8", "surrogatepass"))
-        return hashing.hexdigest()
-
-    return hash_id
 
 
 def _parse(where: Path, content: bytes) -> IdKey:

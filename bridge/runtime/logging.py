@@ -1,7 +1,8 @@
-"""Log JSON lines to standard output from a thread, so that an output which takes none costs lines and never an answer.
+"""The log of a process: `log.info("worker.ready", http=…)` queues a line, and a thread writes it as JSON.
 
-The queue is bounded, and what is dropped is counted. Ids are hashed here (`log_ids`), and what libraries log is reduced
-to constants: no line holds a value.
+An output that takes no lines costs lines and never an answer: the queue is bounded, and what is dropped is counted. Ids
+are hashed here (`log_ids`), and what libraries log is reduced to constants: no line holds a value. A process that does
+not call `configure_logging`, a command, has errors on its standard error.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import logging
 import math
 import os
-import resource
+import secrets
 import select
 import sys
 import threading
@@ -20,15 +21,12 @@ import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
+from hashlib import blake2s
 from pathlib import Path
 from queue import SimpleQueue
-from types import SimpleNamespace
 from typing import Any, Literal, TypeAlias
 
 import orjson
-import structlog
-
-from bridge.runtime.log_ids import current_id_key, id_hash
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 # Innermost places of a bug that are logged; a line stays well under 8 KiB.
@@ -43,9 +41,26 @@ GATHER_S = 0.05
 FLUSH_S = 2.0
 # Between two lines of one place in a library's code: a client that cannot log in has a hundred a second.
 LIBRARY_EVERY_S = 1.0
+# 96 bits: two of a billion ids have an equal hash with a probability of 1e-11, and a line stays short.
+ID_HASH_BYTES = 12
 
 # Level, Unix time and fields; rendered by the thread.
 Line: TypeAlias = tuple[str, float, dict[str, Any]]
+
+
+class Log:
+    """Takes lines of level `least` or above, and hands them to `put`; one for the process."""
+
+    def __init__(self) -> None:
+        self.least = logging.ERROR
+        self.put: Callable[[Line], object] = lambda line: sys.stderr.write(render_for_people(line).decode())
+        self.debug, self.info, self.warning, self.error = (partial(self.log, number) for number in LEVELS.values())
+
+    def log(self, level: int, event: str, **fields: Any) -> None:
+        """Log a line with JSON values; `event_id` and `record_key` are hashed."""
+        if level >= self.least:
+            fields["event"] = event
+            self.put((logging.getLevelName(level).lower(), time.time(), fields))
 
 
 class LineWriter:
@@ -56,23 +71,23 @@ class LineWriter:
 
     def __init__(self) -> None:
         # Both reentrant: garbage collection may run a finalizer that logs in the midst of `put`.
-        self._queue: SimpleQueue[bytes | Line | threading.Event] = SimpleQueue()
+        self._queue: SimpleQueue[Line | threading.Event] = SimpleQueue()
         self._counting = threading.RLock()
         self._thread: threading.Thread | None = None
-        self._file = -1
-        self._is_torn = self._takes = False
+        self._file, self._takes = -1, False
+        self._render: Callable[[Line], bytes] = render
         self.dropped = self._reported = 0
 
-    def open(self, file: int | None) -> None:
+    def open(self, file: int | None, rendered: Callable[[Line], bytes]) -> None:
         """Write to `file` from now on, after what is queued for the former one; with None, drop all."""
         self.flush()
-        self._file, self._is_torn = -1 if file is None else file, False
+        self._file, self._render = -1 if file is None else file, rendered
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="log", daemon=True)
             self._thread.start()
             atexit.register(self.flush)
 
-    def put(self, line: bytes | Line) -> None:
+    def put(self, line: Line) -> None:
         """Queue a line."""
         if self._file < 0 or self._queue.qsize() >= QUEUE_MAX:
             self._drop(1)
@@ -81,10 +96,10 @@ class LineWriter:
 
     def flush(self, timeout_s: float = FLUSH_S) -> bool:
         """Wait until all that is queued now is written or dropped; False when it takes longer."""
-        reached = threading.Event()
-        if self._thread is not None:
-            self._queue.put(reached)
-        return self._thread is None or reached.wait(timeout_s)
+        if self._thread is None:
+            return True
+        self._queue.put(reached := threading.Event())
+        return reached.wait(timeout_s)
 
     def _run(self) -> None:
         batch = b""
@@ -95,7 +110,7 @@ class LineWriter:
                 self._report()
                 time.sleep(GATHER_S)
             item = self._queue.get()
-            line = b"" if isinstance(item, threading.Event) else item if isinstance(item, bytes) else render(item)
+            line = b"" if isinstance(item, threading.Event) else self._render(item)
             if not line or len(batch) + len(line) > WRITE_MAX:
                 self._write(batch)
                 batch = b""
@@ -108,34 +123,25 @@ class LineWriter:
         """Log how many lines are missing, once the output takes lines again."""
         missing = self.dropped - self._reported
         if missing and self._takes:
-            self._write(render(("warning", time.time(), {"event": "worker.log_dropped", "lines": missing})))
+            self._write(self._render(("warning", time.time(), {"event": "worker.log_dropped", "lines": missing})))
             self._reported += missing if self._takes else 0
 
     def _write(self, lines: bytes) -> None:
         if not lines:
             return
-        # What a failed write left of a line ends here, or the next line would be part of it.
-        mend = b"\n" if self._is_torn else b""
-        text, done = mend + lines, 0
+        done = 0
         with contextlib.suppress(OSError):
-            while done < len(text):
+            while done < len(lines):
                 try:
-                    done += os.write(self._file, text[done:])
+                    done += os.write(self._file, lines[done:])
                 except BlockingIOError:  # another program made it non-blocking
                     time.sleep(GATHER_S)
-        if done:
-            self._is_torn = text[done - 1 : done] != b"\n"
-        self._takes = done == len(text)
-        self._drop(text.count(b"\n", max(done, len(mend))))
+        self._takes = done == len(lines)
+        self._drop(lines.count(b"\n", done))
 
     def _drop(self, count: int) -> None:
         with self._counting:
             self.dropped += count
-
-
-# One for the process: loggers that modules keep outlive a second configuration.
-output = LineWriter()
-_hash_id = id_hash(current_id_key(None))
 
 
 def render(line: Line) -> bytes:
@@ -144,33 +150,57 @@ def render(line: Line) -> bytes:
     head = {"event": fields.get("event"), "level": level, "timestamp": datetime.fromtimestamp(at_s, UTC)}
     option = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
     try:
-        return orjson.dumps(_hash_ids(None, level, fields) | head, option=option)
+        return orjson.dumps(_hash_ids(fields) | head, option=option)
     except Exception:  # noqa: BLE001 - a bug of ours, such as a lone surrogate, which must not end the thread
         return orjson.dumps(head | {"unloggable": [name for name in fields if name not in head]}, option=option)
+
+
+def render_for_people(line: Line) -> bytes:
+    """Return a line for a terminal, ids hashed."""
+    level, at_s, fields = line
+    event = fields.pop("event")
+    words = " ".join(f"{name}={value!r}" for name, value in _hash_ids(fields).items())
+    text = f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%dT%H:%M:%S.%fZ} {level:<7} {event} {words}".rstrip()
+    return f"{text}\n".encode(errors="backslashreplace")
+
+
+def id_hash(text: str, key: bytes) -> str:
+    """Return the hash of an id in lines."""
+    return blake2s(text.encode("utf-8", "surrogatepass"), key=key, digest_size=ID_HASH_BYTES).hexdigest()
+
+
+def _hash_ids(fields: dict[str, Any]) -> dict[str, Any]:
+    # A delivery about several prescriptions has several keys; a key has no space in it.
+    if event_id := fields.get("event_id"):
+        fields["event_id"] = id_hash(event_id, _id_key)
+    if keys := fields.get("record_key"):
+        fields["record_key"] = " ".join(id_hash(key, _id_key) for key in keys.split(" "))
+    return fields
+
+
+log = Log()
+output = LineWriter()
+_id_key = secrets.token_bytes(32)
 
 
 class LibraryHandler(logging.Handler):
     """Reduces what the stdlib loggers of libraries log to constants; each place in their code logs once a second."""
 
     def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
-        """Read the time in seconds from `now`."""
         super().__init__()
         self._now = now
-        # By place in the code: when it was logged last, and how often it was left out since.
-        self._logged: dict[tuple[str, int], tuple[float, int]] = {}
+        self._logged: dict[tuple[str, int], float] = {}  # by place in the code, when it was logged last
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log where it came from, the constant template, and the exception's type."""
         place, now = (record.pathname, record.lineno), self._now()
-        at, left_out = self._logged.get(place, (-math.inf, 0))
-        if now - at < LIBRARY_EVERY_S:
-            self._logged[place] = (at, left_out + 1)
+        if now - self._logged.get(place, -math.inf) < LIBRARY_EVERY_S:
             return
-        self._logged[place] = (now, 0)
+        self._logged[place] = now
         failure = record.exc_info[0] if record.exc_info else None
         if failure is None and isinstance(record.args, tuple):
             failure = next((type(each) for each in record.args if isinstance(each, BaseException)), None)
-        structlog.get_logger().log(
+        log.log(
             record.levelno,
             "worker.library",
             logger=record.name,
@@ -178,7 +208,6 @@ class LibraryHandler(logging.Handler):
             # A message without arguments may have been formatted already: only a template is known to be constant.
             template=record.msg if record.args and isinstance(record.msg, str) else "",
             code=failure.__name__ if failure else "",
-            **({"left_out": left_out} if left_out else {}),
         )
 
 
@@ -190,82 +219,20 @@ def trail(exc: BaseException) -> list[str]:
     return [*(f"{Path(each.filename).name}:{each.lineno} {each.name}" for each in frames), type(exc).__name__]
 
 
-def configure_logging(*, level: str, style: Literal["auto", "json", "console"], id_key: bytes | None = None) -> None:
-    """Set structlog and the stdlib loggers up, to write to the standard output of now, and hash ids with a key."""
-    global _hash_id  # noqa: PLW0603 - as the output: one for the process
+def configure_logging(*, level: str, style: Literal["auto", "json", "console"], id_key: bytes) -> None:
+    """Log from `level` on to the standard output of now, the lines of libraries too, and hash ids with a key."""
+    global _id_key  # noqa: PLW0603 - as the output: one for the process
     file = _stdout()
-    output.open(file)  # when what was logged before has been rendered
-    _hash_id = id_hash(id_key or current_id_key(None))
     console = style == "console" or (style == "auto" and file is not None and os.isatty(file))
-    # structlog's chain of processors takes four times as long as a line that the thread renders.
-    put: Any = structlog.make_filtering_bound_logger(LEVELS[level]) if console else partial(_logger, LEVELS[level])
-    structlog.configure(
-        processors=_for_people() if console else [],
-        wrapper_class=put,
-        logger_factory=lambda *_: SimpleNamespace(**dict.fromkeys([*LEVELS, "critical"], _put_text)),
-        cache_logger_on_first_use=True,
-    )
+    output.open(file, render_for_people if console else render)  # when what was logged before has been rendered
+    _id_key = id_key
+    log.least, log.put = LEVELS[level], output.put
     logging.basicConfig(level=max(LEVELS[level], logging.WARNING), handlers=[LibraryHandler()], force=True)
-
-
-def keep_values_in() -> None:
-    """Log uncaught exceptions by location only and disable core dumps: both could leak values."""
-    sys.excepthook = lambda _kind, exc, _trace: _log_uncaught(exc)
-    threading.excepthook = lambda unhandled: _log_uncaught(unhandled.exc_value)
-    sys.unraisablehook = lambda unraisable: _log_uncaught(unraisable.exc_value)
-    logging.captureWarnings(capture=True)
-    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
-    # Of 1 byte there is no file, and Linux takes just this limit for "no program either" (fs/coredump.c).
-    limit = 0 if hard == 0 else 1
-    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
-
-
-def log_errors_to_stderr() -> None:
-    """Log only errors, to standard error, for people: for a command."""
-    structlog.configure(
-        processors=_for_people(colors=sys.stderr.isatty()),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
-    )
-    silence_kafka_client()
 
 
 def silence_kafka_client() -> None:
     """Silence aiokafka's own logger: a command reports what is unreachable itself."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-
-
-def _logger(least: int, *_: object, **_unused: object) -> SimpleNamespace:
-    """Return a logger that queues lines of level `least` or above."""
-
-    def log(level: int, event: str, **fields: Any) -> None:
-        if level >= least:
-            fields["event"] = event
-            output.put((logging.getLevelName(level).lower(), time.time(), fields))
-
-    return SimpleNamespace(log=log, **{name: partial(log, number) for name, number in LEVELS.items()})
-
-
-def _put_text(lines: str) -> None:
-    output.put(f"{lines}\n".encode(errors="backslashreplace"))
-
-
-def _log_uncaught(exc: BaseException | None) -> None:
-    structlog.get_logger().error("worker.uncaught", where=[] if exc is None else trail(exc))
-
-
-def _hash_ids(_logger: object, _level: str, fields: dict[str, Any]) -> dict[str, Any]:
-    # A delivery about several prescriptions has several keys; a key has no space in it.
-    if event_id := fields.get("event_id"):
-        fields["event_id"] = _hash_id(event_id)
-    if keys := fields.get("record_key"):
-        fields["record_key"] = " ".join(map(_hash_id, keys.split(" ")))
-    return fields
-
-
-def _for_people(*, colors: bool = True) -> list[Any]:
-    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
-    return [_hash_ids, structlog.processors.add_log_level, stamp, structlog.dev.ConsoleRenderer(colors=colors)]
 
 
 def _stdout() -> int | None:

@@ -12,8 +12,10 @@ import asyncio
 import gc
 import importlib
 import io
+import logging
 import math
 import os
+import resource
 import signal
 import sys
 import threading
@@ -22,7 +24,6 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Literal
 
 import click
-import structlog
 
 from bridge.errors import BridgeError, ConfigError
 from bridge.runtime.lifecycle import (
@@ -32,7 +33,7 @@ from bridge.runtime.lifecycle import (
     stop_on_signals,
     unless,
 )
-from bridge.runtime.logging import configure_logging, keep_values_in, output, trail
+from bridge.runtime.logging import configure_logging, log, output, trail
 
 FAILED = 1
 MISCONFIGURED = 2
@@ -183,10 +184,26 @@ def run_service(
     except (BridgeError, KeyboardInterrupt):
         raise
     except BaseException as exc:  # noqa: BLE001 - Python's own report would print texts of libraries, which carry values
-        structlog.get_logger().error("worker.process_failed", code=_code(exc), where=trail(exc))
+        log.error("worker.process_failed", code=_code(exc), where=trail(exc))
         return FAILED
-    structlog.get_logger().info("worker.stopped")
+    log.info("worker.stopped")
     return INTERRUPTED if signal.SIGINT in signals[:1] else 0
+
+
+def keep_values_in() -> None:
+    """Log uncaught exceptions by location only and disable core dumps: both could leak values."""
+    sys.excepthook = lambda _kind, exc, _trace: _log_uncaught(exc)
+    threading.excepthook = lambda unhandled: _log_uncaught(unhandled.exc_value)
+    sys.unraisablehook = lambda unraisable: _log_uncaught(unraisable.exc_value)
+    logging.captureWarnings(capture=True)
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    # Of 1 byte there is no file, and Linux takes just this limit for "no program either" (fs/coredump.c).
+    limit = 0 if hard == 0 else 1
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
+
+
+def _log_uncaught(exc: BaseException | None) -> None:
+    log.error("worker.uncaught", where=[] if exc is None else trail(exc))
 
 
 async def _run_until_stopped(
@@ -218,14 +235,14 @@ async def _watch_stop(stop: asyncio.Event, signals: Sequence[signal.Signals], ov
     """
     await stop.wait()
     if signals:
-        structlog.get_logger().info("worker.stopping", code=signals[0].name)
+        log.info("worker.stopping", code=signals[0].name)
     timer = threading.Timer(overdue_s, _exit_overdue)
     timer.daemon = True
     timer.start()
 
 
 def _exit_overdue() -> None:
-    structlog.get_logger().error("worker.stop_overdue")
+    log.error("worker.stop_overdue")
     output.flush()
     os._exit(FAILED)
 

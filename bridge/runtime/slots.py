@@ -15,11 +15,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
-import structlog
-
 from bridge.errors import ConfigError
 from bridge.runtime.io_thread import IOThread
 from bridge.runtime.lifecycle import pause
+from bridge.runtime.logging import log
 from bridge.runtime.slot import Slot
 
 Code = Literal[
@@ -49,7 +48,6 @@ _WINDOW = ("not_before", "accept_until")
 # The first matching slot is the one reported, so the one that should be in use comes first.
 _RANK = {"current": 0, "previous": 1}
 
-log = structlog.get_logger()
 
 # Name and content of every slot file. Contents, not times: two writes within one tick of the clock look alike in those.
 Snapshot = tuple[tuple[str, bytes], ...]

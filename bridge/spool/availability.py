@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
+from bridge.runtime.logging import log
 from bridge.spool.disk import FULL
 from bridge.spool.index import Index
 from bridge.spool.segment import segment_bytes
-
-log = structlog.get_logger()
 
 NOT_OPEN = "not_open"
 STALLED = "stalled"

@@ -6,14 +6,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import structlog
-
 from bridge.runtime.io_thread import IOThread
+from bridge.runtime.logging import log
 from bridge.spool.availability import SpoolMetrics
 from bridge.spool.disk import Disk, write_whole
 from bridge.spool.index import Index, Segment
-
-log = structlog.get_logger()
 
 DIRECTORY = "damaged"
 # What `damaged` may take, beside the capacity: eight whole segments (`segment.SEGMENT_BYTES`), in as many files as are

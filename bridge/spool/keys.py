@@ -10,9 +10,8 @@ import stat
 import tempfile
 from pathlib import Path
 
-import structlog
-
 from bridge.runtime import failpoints
+from bridge.runtime.logging import log
 from bridge.spool.segment import KEY_BYTES, Key, key_of
 
 CURRENT = "current"
@@ -22,8 +21,6 @@ NO_KEY = "no_key"
 FILE_MAX_BYTES = 4096  # a key takes 48; anything much longer is not one
 # Others may not read a key; a group may, since that is how a pod shares a mounted secret.
 FORBIDDEN_MODE = stat.S_IRWXO | stat.S_IWGRP | stat.S_IXGRP
-
-log = structlog.get_logger()
 
 
 class KeyRing:

@@ -8,17 +8,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Literal, NamedTuple
 
-import structlog
-
 from bridge.runtime.io_thread import IOThread
+from bridge.runtime.logging import log
 from bridge.spool.damage import Damage
 from bridge.spool.disk import Disk
 from bridge.spool.index import Index, Location, Segment
 from bridge.spool.keys import KeyRing
 from bridge.spool.recovery import Drain
 from bridge.spool.segment import Entry, Partition, read_head, unseal
-
-log = structlog.get_logger()
 
 # Longer than a device takes to time out and be reset (30 s in Linux); what it does not give back by then may be gone.
 ORDER_S = 40.0

@@ -20,10 +20,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
-import structlog
-
 from bridge.runtime.backoff import backoff_s
 from bridge.runtime.io_thread import IOThread
+from bridge.runtime.logging import log
 from bridge.spool.availability import SpoolMetrics
 from bridge.spool.damage import Damage, Range
 from bridge.spool.disk import Disk, read_what_can_be
@@ -42,8 +41,6 @@ from bridge.spool.segment import (
     unseal,
 )
 from bridge.spool.writer import GroupCommit, SegmentWriter
-
-log = structlog.get_logger()
 
 # Opened at once, so that neither the loop nor the memory is taken by a whole segment.
 BATCH = 200

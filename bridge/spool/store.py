@@ -28,12 +28,11 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import structlog
-
 from bridge.errors import NotDurableError
 from bridge.runtime import failpoints
 from bridge.runtime.io_thread import IOThread
 from bridge.runtime.lifecycle import repeat
+from bridge.runtime.logging import log
 from bridge.spool.availability import Availability, SpoolMetrics
 from bridge.spool.damage import Damage
 from bridge.spool.disk import FULL, Disk, code_of
@@ -54,8 +53,6 @@ from bridge.spool.segment import (
 )
 from bridge.spool.set_aside import keep, names_of
 from bridge.spool.writer import STALLED_S, GroupCommit, Reserve, SegmentWriter
-
-log = structlog.get_logger()
 
 # Space that came back is noticed, and a lock or a key, within two of these.
 RETRY_S = 2.0

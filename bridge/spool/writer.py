@@ -22,19 +22,15 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import structlog
-
 from bridge.errors import NotDurableError
 from bridge.runtime import failpoints
 from bridge.runtime.io_thread import IOThread
-from bridge.runtime.logging import trail
+from bridge.runtime.logging import log, trail
 from bridge.spool.availability import STALLED, Availability, SpoolMetrics
 from bridge.spool.disk import FULL, Disk, code_of
 from bridge.spool.index import Index, Location
 from bridge.spool.keys import NO_KEY, KeyRing
 from bridge.spool.segment import NONCE_BYTES, Entry, Key, Partition, end_mark, seal, segment_name
-
-log = structlog.get_logger()
 
 RESERVE = "ballast"
 PROBE = "probe"

@@ -10,17 +10,15 @@ from math import inf
 from typing import Any
 
 import pyarrow as pa  # noqa: TID251 - a door: its errors
-import structlog
 
 from bridge.errors import PermanentError
 from bridge.event import UNRECOGNIZED_TYPE
 from bridge.runtime.failpoints import AFTER_MERGE, AFTER_PUBLISH, AFTER_STAGE, BEFORE_STAGE, hit
+from bridge.runtime.logging import log
 from consumers.api import Placed
 from consumers.archive.columns import Digest, table_of, unrecognized_schema
 from consumers.archive.lake import EVENTS, UNRECOGNIZED, Lake, Merged, Staged
 from consumers.archive.metrics import ArchiveMetrics
-
-log = structlog.get_logger()
 
 _NOTE = """
 insert into "{schema}".file (staged, row_count, bytes, columns, path, topic, part, first_offset, last_offset, gathers)

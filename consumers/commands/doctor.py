@@ -15,7 +15,7 @@ from bridge.errors import BridgeError, ConfigError, TransientError
 from bridge.kafka.transport import Bounds, Place
 from bridge.runtime.broker_option import bootstrap_option
 from bridge.runtime.findings import Finding, Report
-from bridge.runtime.logging import log_errors_to_stderr
+from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import MISCONFIGURED
 from consumers.api import Consumer
 from consumers.commands.installed import Chosen, choose
@@ -64,7 +64,7 @@ def doctor(*, bootstrap_servers: str | None, name: str, schema: str | None, as_j
 
     Exit 0 if it can do its work, 1 if it cannot, 2 if its configuration cannot be used.
     """
-    log_errors_to_stderr()
+    silence_kafka_client()
     report = Report(as_json=as_json)
     try:
         chosen = choose(name, schema=schema, bootstrap_servers=bootstrap_servers)

@@ -11,10 +11,10 @@ from importlib.resources import files
 from typing import Any, Literal
 
 import orjson
-import structlog
 
 from bridge.errors import PermanentError
 from bridge.event import Event
+from bridge.runtime.logging import log
 from consumers.api import Consumer, Context, Lanes, Setup, Tables
 from consumers.hl7v2.mapping import News, Receiver, message, news, note_hl7
 from consumers.hl7v2.metrics import Hl7Metrics
@@ -25,8 +25,6 @@ from consumers.lifecycle.facts import Document, stamp_of
 from consumers.lifecycle.whole import shared
 from consumers.options import read_options
 from consumers.postgres.text import stored_text
-
-log = structlog.get_logger()
 
 MIGRATIONS = files("consumers.hl7v2") / "migrations"
 # Events of one prescription that may have waited for its patient, and are sent in the time of one handler.

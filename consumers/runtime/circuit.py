@@ -12,13 +12,10 @@ from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
 from typing import Literal, get_args
 
-import structlog
-
 from bridge.runtime.backoff import Spread
+from bridge.runtime.logging import log
 from consumers.runtime.failure import DELAY_MAX_S, classify, delay_s
 from consumers.runtime.metrics import ConsumerMetrics
-
-log = structlog.get_logger()
 
 State = Literal["closed", "open"]
 

@@ -6,15 +6,11 @@ import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 
-import structlog
-
 from bridge.errors import BridgeError
 from bridge.runtime.lifecycle import pause
-from bridge.runtime.logging import trail
+from bridge.runtime.logging import log, trail
 from consumers.api import PeriodicJob
 from consumers.postgres.pool import Database
-
-log = structlog.get_logger()
 
 # The row is locked until the job has ended; a job that fails rolls it back, and is due again. So is one that ran in the
 # future: the server's clock was set back.

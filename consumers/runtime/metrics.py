@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from typing import Any, Literal, get_args
 
-import structlog
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -23,7 +22,7 @@ from prometheus_client import (
 )
 
 from bridge.kafka.transport import ConsumedRecord, Place
-from bridge.runtime.logging import trail
+from bridge.runtime.logging import log, trail
 from bridge.runtime.metrics import (
     DURATION_BUCKETS,
     FRESHNESS_BUCKETS,
@@ -34,8 +33,6 @@ from bridge.runtime.metrics import (
 )
 from consumers.runtime.failure import Failure, FailureClass
 from consumers.runtime.sorting import Skip, Sorted
-
-log = structlog.get_logger()
 
 Outcome = Literal["applied", "duplicate", "stale", "skipped", "parked", "retry"]
 """`duplicate`: its event was settled before. `stale`: the record itself was, by an earlier owner. `skipped`: of a
@@ -178,7 +175,6 @@ class Tally:
             metrics.park.labels(service, each)
         metrics.bugs.labels(service)
         metrics.fence_rejected.labels(service)
-        self._debug = bool(log.is_enabled_for(logging.DEBUG)) if hasattr(log, "is_enabled_for") else False
 
     def count(self, topic: str, outcome: Outcome, records: int = 1) -> None:
         """Count records of a topic."""
@@ -208,7 +204,7 @@ class Tally:
         (written, written_future), (whole, whole_future) = self._ages
         _observe(written, written_future, [now - each.record.timestamp_ms / 1000 for each in records])
         _observe(whole, whole_future, [now - each.event.occurred_at.timestamp() for each in records])
-        if self._debug:
+        if log.least <= logging.DEBUG:
             for each in records:
                 log.debug("record.applied", event_type=each.event.type, **self._where(each.record))
 

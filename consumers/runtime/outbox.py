@@ -14,17 +14,15 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import structlog
 from prometheus_client import Counter, Gauge
 
 from bridge.errors import NotDurableError, TransientError
 from bridge.kafka.record import Record
 from bridge.kafka.routing import partition
 from bridge.kafka.transport import Place
+from bridge.runtime.logging import log
 from consumers.postgres.pool import Database
 from consumers.runtime.partition import Partitions
-
-log = structlog.get_logger()
 
 # Rows of one turn; a few batches of a producer.
 ROWS = 500

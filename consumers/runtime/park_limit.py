@@ -14,16 +14,13 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-import structlog
-
 from bridge.errors import TransientError
+from bridge.runtime.logging import log
 from consumers.postgres.pool import Database
 from consumers.runtime import parking
 from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.parking import StoppedError
 from consumers.runtime.partition import Partition, Partitions
-
-log = structlog.get_logger()
 
 # A tenth of the last two hundred: a few bad records park their keys, and of a bad release 20 are parked: the 21st is
 # refused, and stops the group.

@@ -12,16 +12,13 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
-import structlog
-
 from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.runtime.logging import log
 from consumers.api import WINDOW_RECORDS, Batches, Lanes, Outgoing
 from consumers.runtime.ledger import Claim, Ledger
 from consumers.runtime.metrics import Tally
 from consumers.runtime.parking import ParkingFullError, StoppedError
 from consumers.runtime.sorting import Asking, Sorted
-
-log = structlog.get_logger()
 
 # What is settled above a record that is tried again is kept as an offset and an id, some 4 MB of a partition at most:
 # the other keys go on for this many windows of records.

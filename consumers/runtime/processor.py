@@ -21,8 +21,6 @@ from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any
 
-import structlog
-
 from bridge.errors import TransientError
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.runtime.backoff import Spread
@@ -43,8 +41,6 @@ from consumers.runtime.settling import STOPS, Settling
 from consumers.runtime.sorting import Decoder, Learner, Sorter
 from consumers.runtime.subscriber import Adoption
 from consumers.runtime.tasks import Tasks
-
-log = structlog.get_logger()
 
 # How soon an operator sees that a release has begun.
 RELEASE_POLL_S = 1.0

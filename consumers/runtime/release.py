@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-import structlog
-
 from bridge.avro.codec import UNKNOWN_SCHEMA_ID
 from bridge.errors import DecodeError, PermanentError
 from bridge.runtime.failpoints import WHILE_RELEASING, hit
+from bridge.runtime.logging import log
 from consumers.api import Outgoing
 from consumers.postgres.pool import Database
 from consumers.runtime import parking
@@ -24,8 +23,6 @@ from consumers.runtime.parking import ParkedEvent, WithdrawnError
 from consumers.runtime.partition import KeyQueue, Partition
 from consumers.runtime.settling import Settling
 from consumers.runtime.sorting import Asking, Skip, Sorted
-
-log = structlog.get_logger()
 
 
 class Requested(NamedTuple):

@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
-import structlog
-
 from bridge.errors import ConfigError, TransientError
 from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.backoff import Spread
 from bridge.runtime.failpoints import AFTER_EFFECT, BEFORE_FENCE, WHILE_PARKING, hit
+from bridge.runtime.logging import log
 from consumers.api import BatchHandler, Consumer, Context, EventHandler, Lanes, Placed
 from consumers.runtime import parking
 from consumers.runtime.circuit import Circuit
@@ -45,8 +44,6 @@ from consumers.runtime.park_limit import ParkLimit, ParkLimitError
 from consumers.runtime.parking import ParkingFullError, StoppedError, key_text
 from consumers.runtime.partition import KeyQueue, Partition, Partitions
 from consumers.runtime.sorting import Learner, Sorted, Sorter
-
-log = structlog.get_logger()
 
 # For a cancelled handler to close its connections.
 CANCEL_S = 5.0

@@ -11,19 +11,16 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
-import structlog
-
 from bridge.avro.codec import UNKNOWN_SCHEMA_ID
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import BridgeError, DecodeError, TransientError, UnknownRecordError
 from bridge.event import UNRECOGNIZED_TYPE, Event
 from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.backoff import backoff_s
+from bridge.runtime.logging import log
 from consumers.api import Consumer
 from consumers.runtime.failure import Failure, classify
 from consumers.runtime.ledger import Inbox
-
-log = structlog.get_logger()
 
 KNOWN_TYPES = frozenset({*EVENT_MODELS, UNRECOGNIZED_TYPE})
 

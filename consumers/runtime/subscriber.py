@@ -38,7 +38,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
-import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from bridge.errors import ConfigError, TransientError
@@ -46,9 +45,8 @@ from bridge.kafka.transport import Bounds, ConsumedRecord, Place, Transport, Tra
 from bridge.runtime.backoff import backoff_s
 from bridge.runtime.failpoints import BETWEEN_CLAIM_AND_SEEK, hit
 from bridge.runtime.lifecycle import first_of, pause
+from bridge.runtime.logging import log
 from consumers.postgres.text import stored_text
-
-log = structlog.get_logger()
 
 # One poll without records: how late a halt, a rebalance or the stop is noticed.
 POLL_S = 0.1

@@ -14,14 +14,12 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import orjson
-import structlog
 
 from bridge.errors import BridgeError, ConfigError, TransientError
+from bridge.runtime.logging import log
 from consumers.workflow.metrics import WorkflowMetrics
 from consumers.workflow.rules import Action, request_id
 from consumers.workflow.temporal import Temporal
-
-log = structlog.get_logger()
 
 WORKFLOW = "Overdue"
 RESOLVED = "resolved"

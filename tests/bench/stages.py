@@ -15,7 +15,6 @@ from hashlib import sha256
 from http import HTTPStatus
 from typing import Any
 
-import structlog
 from prometheus_client import CollectorRegistry
 from rich.console import Console
 from rich.table import Table
@@ -41,7 +40,7 @@ from bridge.known.delivery_ids import NewestBodies
 from bridge.known.known_ids import KnownIds
 from bridge.registry.loader import bundled
 from bridge.runtime.http import Answer, Request
-from bridge.runtime.logging import configure_logging
+from bridge.runtime.logging import configure_logging, log
 from bridge.runtime.metrics import IngressMetrics
 from tests.bench.traffic import HMAC_KEY, requests
 from tests.builders import HEAD_RULES
@@ -168,7 +167,7 @@ class Bench:
             "parse, map, encode: the engine": partial(self._encode, engine("drx", "sandbox")),
             "record (with encode)": lambda n: self.publisher._event(mapped[n].events[0], deliveries[n]),
             "metrics": self._count,
-            "log line": lambda n: structlog.get_logger().info(
+            "log line": lambda n: log.info(
                 "delivery.accepted",
                 source="drx",
                 event_id=deliveries[n].id,
@@ -212,7 +211,7 @@ def run(console: Console) -> None:
         # The log goes to a file, as in the other bench.
         stdout, sys.stdout = sys.stdout, file
         try:
-            configure_logging(level="info", style="json")
+            configure_logging(level="info", style="json", id_key=bytes(32))
             bench = Bench()
             rows = {name: _least_us(stage) for name, stage in bench.stages().items()}
             with asyncio.Runner() as runner:

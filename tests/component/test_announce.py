@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
-import structlog
-from structlog.testing import capture_logs
 
 from bridge.runtime.announce import PERIOD_S, START_S, Readiness
+from tests.logs import capture_logs
 
 
 @pytest.fixture
 def results() -> dict[str, str]:
     """Give what the checks say, to be changed."""
     return {"kafka": "ok", "spool": "ok"}
-
-
-@pytest.fixture(autouse=True)
-def _default_logging() -> Iterator[None]:
-    structlog.reset_defaults()
-    yield
-    structlog.reset_defaults()
 
 
 async def lines_of(

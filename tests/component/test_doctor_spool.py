@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 
 from bridge.commands.doctor_spool import check_spool
 from bridge.runtime.findings import Finding
-from bridge.runtime.logging import log_errors_to_stderr
 from bridge.settings import Spool
 from bridge.spool.segment import PREFIX, segment_name
 from tests.spooling import as_somebody, files, open_spool, segments, write_key
-
-
-@pytest.fixture(autouse=True)
-def _log() -> Iterator[None]:
-    """Have the log where the command has it."""
-    log_errors_to_stderr()
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from typing import Any
 import orjson
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
-from structlog.testing import capture_logs
 
 from bridge.app import _heartbeat
 from bridge.dev.ports import free_port
@@ -25,6 +24,7 @@ from bridge.ingress.proof import Raw
 from bridge.runtime.http import Answer, HardenedServer, Request
 from bridge.runtime.metrics import IngressMetrics
 from bridge.settings import Settings
+from tests.logs import capture_logs
 
 HANG_S = 60.0
 NOW = 1_790_000_000.0

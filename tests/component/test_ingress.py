@@ -16,7 +16,6 @@ from typing import Any
 import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
-from structlog.testing import capture_logs
 
 from bridge.contract.events import EVENT_MODELS
 from bridge.dev.ports import free_port
@@ -35,6 +34,7 @@ from bridge.runtime.http import HardenedServer
 from bridge.runtime.metrics import IngressMetrics
 from tests.builders import KEY, a_body, a_slot, signed_headers
 from tests.engine_cases import engine as engine_of
+from tests.logs import capture_logs
 from tests.ports import listens
 
 Outcome = tuple[AnyEvent, ...] | ParkReason

@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import orjson
 import pytest
-import structlog
 from click.testing import CliRunner, Result
 
 from bridge.commands.hash_id import hash_id as command
 from bridge.errors import ConfigError
 from bridge.process_checks import check_process
-from bridge.runtime.log_ids import current_id_key, id_hash, read_id_keys
-from bridge.runtime.logging import configure_logging, log_errors_to_stderr, output
+from bridge.runtime.log_ids import current_id_key, read_id_keys
+from bridge.runtime.logging import configure_logging, id_hash, log, output
 from bridge.settings import Brokers, Log
 
 KEY, FORMER = "a key for tests, of 32 characters or more", "another key for tests, used some time ago"
@@ -48,11 +47,9 @@ def test_every_line_has_hashes_in_the_place_of_ids(
     directory: Path, style: Literal["json", "console"], capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     configure_logging(level="info", style=style, id_key=current_id_key(directory))
-    log: Any = structlog.get_logger()
     log.info("delivery.accepted", event_id=ID, record_key=f"{PRESCRIPTION} {ID}")
     log.error("worker.failed", event_id="", record_key="")
     assert output.flush()
-    structlog.reset_defaults()
     out = capfdbinary.readouterr().out.decode()
     hashed, key = run(ID, PRESCRIPTION, "--key-dir", str(directory)).output.split()
 
@@ -66,8 +63,8 @@ def test_every_line_has_hashes_in_the_place_of_ids(
 
 
 def test_an_id_has_one_hash_wherever_the_key_is_and_another_one_elsewhere(directory: Path) -> None:
-    assert id_hash(current_id_key(directory))(ID) == HASH
-    assert len({HASH, *(id_hash(current_id_key(None))(ID) for _ in range(2))}) == 3
+    assert id_hash(ID, current_id_key(directory)) == HASH
+    assert len({HASH, *(id_hash(ID, current_id_key(None)) for _ in range(2))}) == 3
 
 
 def test_after_a_rotation_both_hashes_are_said(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,9 +114,7 @@ def test_what_is_no_key_is_named_and_not_shown(tmp_path: Path, name: str, conten
 
 
 def test_a_command_shows_no_id_either(capsys: pytest.CaptureFixture[str]) -> None:
-    log_errors_to_stderr()
-
-    structlog.get_logger().error("worker.anything", event_id=ID, record_key=PRESCRIPTION)
+    log.error("worker.anything", event_id=ID, record_key=PRESCRIPTION)
 
     said = capsys.readouterr().err
     assert "worker.anything" in said

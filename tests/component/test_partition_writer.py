@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
-from structlog.testing import capture_logs
 
 from bridge.errors import NotDurableError, RecordRefusedError
 from bridge.event import Durable, Identity
@@ -25,6 +24,7 @@ from bridge.kafka.record import Record
 from bridge.spool.segment import Entry, UnreadableEntryError
 from tests.builders import identity_in
 from tests.fakes import FakeKnownIds, FakeProducer, FakeSpool
+from tests.logs import capture_logs
 
 TOPIC = "drx.prescriptions.v1"
 PLACE = (TOPIC, 0)

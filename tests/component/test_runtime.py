@@ -15,17 +15,17 @@ from typing import Any
 import aiohttp
 import orjson
 import pytest
-import structlog
 from prometheus_client import CollectorRegistry
 
 from bridge.dev.ports import free_port
 from bridge.errors import ConfigError
 from bridge.runtime.health import Check, Management
 from bridge.runtime.lifecycle import EndOf, background, first_fault, run_workers, unless
-from bridge.runtime.logging import LEVELS, configure_logging, output
+from bridge.runtime.logging import LEVELS, configure_logging, log, output
 from bridge.runtime.metrics import IngressMetrics
 
 Ask = Callable[..., Awaitable[tuple[int, str, str]]]
+ID_KEY = bytes(32)
 
 
 class Part:
@@ -204,16 +204,15 @@ async def test_a_part_that_is_stuck_ends_the_process() -> None:
 def json_logging() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    configure_logging(level="debug", style="json")
+    configure_logging(level="debug", style="json", id_key=ID_KEY)
     yield
-    structlog.reset_defaults()
     root.handlers[:] = handlers
     root.setLevel(level)
 
 
 @pytest.mark.usefixtures("json_logging")
 def test_what_a_library_logs_loses_its_values(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    configure_logging(level="debug", style="json")  # again: the stream that is captured now
+    configure_logging(level="debug", style="json", id_key=ID_KEY)  # again: the stream that is captured now
     library = logging.getLogger("some.library")
     try:
         raise KeyError("Marisol")  # noqa: TRY301 - stands for a library's own text
@@ -235,8 +234,7 @@ def test_what_a_library_logs_loses_its_values(capfdbinary: pytest.CaptureFixture
 def test_a_json_line_has_its_fields_level_and_time_from_its_level_on(
     level: Any, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    configure_logging(level=level, style="json")
-    log = structlog.get_logger()
+    configure_logging(level=level, style="json", id_key=ID_KEY)
     for name in LEVELS:
         getattr(log, name)("worker.test", code=name)
     log.log(logging.CRITICAL, "worker.test", code="critical")

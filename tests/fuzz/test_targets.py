@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 
 from bridge.event import EncodedEvent
 from bridge.ingress.profiles import drx_standard
@@ -21,6 +20,7 @@ from bridge.spool.segment import Scan, scan
 from tests.engine_cases import engine
 from tests.fuzz import codec, engines, mapping, schemes, signatures, spool, strict_json, vendors
 from tests.fuzz.targets import TARGETS, Target, read_corpus, write_corpus
+from tests.logs import capture_logs
 from tests.schemes import VERIFIED
 
 # Of each share, so that no target takes longer than some seconds.
@@ -31,7 +31,7 @@ CORPUS_MAX_BYTES = 512 * 1024
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    with structlog.testing.capture_logs():
+    with capture_logs():
         yield
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from confluent_kafka import admin as confluent_admin
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its stub does not say what it hands on
     AdminClient,
@@ -33,6 +32,7 @@ from bridge.known.known_ids import KnownIds
 from tests.builders import a_delivery, an_event
 from tests.cluster import Cluster, EmbeddedCluster, Topics
 from tests.kafka import HANG_S, killed, until
+from tests.logs import capture_logs
 from tests.topic_filler import Lives, fill
 
 pytestmark = pytest.mark.kafka
@@ -502,7 +502,7 @@ async def test_a_topic_that_may_not_be_read_keeps_nobody_waiting_and_is_tried_ag
         created.result(HANG_S)
     memory = Memory()
 
-    with structlog.testing.capture_logs() as said:
+    with capture_logs() as said:
         async with following(guarded, ["open", "shut"], memory, patience=HASTY) as follower:
             await until(lambda: memory.finished)
             assert not follower.ready

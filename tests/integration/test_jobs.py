@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from structlog.testing import capture_logs
 
 from bridge.errors import TransientError
 from consumers.api import Job, PeriodicJob
@@ -15,6 +14,7 @@ from consumers.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
 from consumers.postgres.pool import Connection, Database, open_database
 from consumers.runtime.jobs import Jobs
 from tests.kafka import HANG_S, until
+from tests.logs import capture_logs
 
 # Due again at once.
 SOON_S = 0.01

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -19,7 +20,8 @@ from bridge.avro.codec import Codec
 from bridge.contract.events import EVENT_MODELS
 from bridge.kafka.transport import ConsumedRecord
 from bridge.registry.loader import bundled
-from bridge.runtime.log_ids import HashId, id_hash, read_id_keys
+from bridge.runtime.log_ids import read_id_keys
+from bridge.runtime.logging import id_hash
 from tests.builders import signed_headers
 from tests.cluster import Cluster, Topics
 from tests.integration.ingress_process import IngressProcess, Reply, ask, deliver, header
@@ -71,7 +73,7 @@ class Aftermath:
     seen: dict[str, str]
     records: dict[str, ConsumedRecord]
     replies: dict[str, Reply]
-    hash_id: HashId
+    hash_id: Callable[[str], str]
     accepted: dict[str, Marked]
     parked: dict[str, bytes]
 
@@ -134,10 +136,10 @@ def aftermath(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Ite
     ):
         ingress.ready()
         stranded.live()
-        yield asyncio.run(_play(ingress, stranded, hash_id=id_hash(read_id_keys(keys)[0].key)))
+        yield asyncio.run(_play(ingress, stranded, hash_id=partial(id_hash, key=read_id_keys(keys)[0].key)))
 
 
-async def _play(ingress: IngressProcess, stranded: IngressProcess, *, hash_id: HashId) -> Aftermath:
+async def _play(ingress: IngressProcess, stranded: IngressProcess, *, hash_id: Callable[[str], str]) -> Aftermath:
     async with asyncio.timeout(HANG_S), aiohttp.ClientSession() as session:
         told = Narrator(session, ingress, Marker())
         accepted = await _succeed(told)

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 
 import pytest
-from structlog.testing import capture_logs
 
 from bridge.errors import DecodeError, PermanentError, TransientError
 from bridge.event import Event
@@ -22,6 +21,7 @@ from consumers.runtime.key_queues import ROUNDS_MAX
 from consumers.runtime.ledger import Inbox, InboxState, Ledger, Settlement
 from consumers.runtime.sorting import Learner
 from tests.kafka import HANG_S, until
+from tests.logs import capture_logs
 from tests.settling import GROUP, PLACE, POISON, Effects, PlainDecoder, a_database, a_record, at_work
 
 MODES = pytest.mark.parametrize("mode", [Lanes(8, transactional=True), Lanes(8)], ids=["inside", "outside"])

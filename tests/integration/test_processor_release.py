@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from structlog.testing import capture_logs
 
 from bridge.errors import PermanentError, TransientError
 from bridge.event import Event
@@ -14,6 +13,7 @@ from consumers.api import Batches, Consumer, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime import parking
 from tests.kafka import until
+from tests.logs import capture_logs
 from tests.settling import GROUP, PLACE, Effects, a_database, a_record, at_work
 
 MODES = pytest.mark.parametrize(

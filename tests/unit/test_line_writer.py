@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import orjson
 import pytest
 
 from bridge.runtime import logging
-from bridge.runtime.logging import QUEUE_MAX, LineWriter
+from bridge.runtime.logging import QUEUE_MAX, Line, LineWriter, render
 
 HANG_S = 60.0
 # As long as a line of the log.
@@ -30,10 +29,18 @@ def pipe() -> Iterator[tuple[int, int]]:
             os.close(end)
 
 
+def rendered(line: Line) -> bytes:
+    return line[2].get("text") or render(line)
+
+
 def opened(file: int | None) -> LineWriter:
     writer = LineWriter()
-    writer.open(file)
+    writer.open(file, rendered)
     return writer
+
+
+def put(writer: LineWriter, text: bytes) -> None:
+    writer.put(("info", 0.0, {"text": text}))
 
 
 def read_until(reader: int, ending: bytes) -> bytes:
@@ -60,7 +67,7 @@ def test_lines_of_many_threads_are_whole_and_each_threads_in_order(tmp_path: Pat
 
         def work(name: int) -> None:
             for number in range(500):
-                writer.put(b"%d %d\n" % (name, number))
+                put(writer, b"%d %d\n" % (name, number))
 
         threads = [threading.Thread(target=work, args=(name,)) for name in range(4)]
         for thread in threads:
@@ -91,7 +98,7 @@ def test_lines_that_wait_are_written_together_and_a_pipe_gets_whole_lines_only(
 
     monkeypatch.setattr(os, "write", noted)
     for _ in range(100):
-        writer.put(line)
+        put(writer, line)
     rest = threading.Thread(target=read_until, args=(pipe[0], line * 9))
     rest.start()
     assert writer.flush(HANG_S)
@@ -117,10 +124,10 @@ def test_a_full_queue_drops_what_is_new_and_says_later_how_much(
         return write(file, text)
 
     monkeypatch.setattr(os, "write", noted)
-    writer.put(NUMBERED % 0)
+    put(writer, NUMBERED % 0)
     assert writing.wait(HANG_S)
     for number in range(1, 1 + QUEUE_MAX + 1000):
-        writer.put(NUMBERED % number)
+        put(writer, NUMBERED % number)
 
     assert writer.dropped == 1000
     assert not writer.flush(0.01)
@@ -137,7 +144,7 @@ def test_a_full_queue_drops_what_is_new_and_says_later_how_much(
 def test_a_pipe_that_does_not_block_is_waited_for(pipe: tuple[int, int]) -> None:
     writer = stuck(pipe)
     os.set_blocking(pipe[1], False)
-    writer.put(b"late\n")
+    put(writer, b"late\n")
 
     assert not writer.flush(0.05)
     assert read_until(pipe[0], b"late\n").endswith(b"-\nlate\n")
@@ -148,7 +155,7 @@ def test_a_reader_that_is_gone_costs_lines(pipe: tuple[int, int]) -> None:
     writer = opened(pipe[1])
     os.close(pipe[0])
     for _ in range(10):
-        writer.put(b"line\n")
+        put(writer, b"line\n")
 
     assert writer.flush(HANG_S)
     assert writer.dropped == 10
@@ -156,44 +163,18 @@ def test_a_reader_that_is_gone_costs_lines(pipe: tuple[int, int]) -> None:
 
 def test_without_an_output_everything_is_dropped() -> None:
     writer = opened(None)
-    writer.put(b"line\n")
+    put(writer, b"line\n")
 
     assert writer.flush(HANG_S)
     assert writer.dropped == 1
 
 
-def test_a_line_that_a_full_disk_tore_ends_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "log"
-    write = os.write
-    answers: list[int | OSError] = [3, OSError(errno.ENOSPC, "")]
-
-    def failing(file: int, text: bytes) -> int:
-        if file != target.fileno() or not answers:
-            return write(file, text)
-        answer = answers.pop(0)
-        if isinstance(answer, OSError):
-            raise answer
-        return write(file, bytes(text[:answer]))
-
-    with path.open("wb") as target:
-        writer = opened(target.fileno())
-        monkeypatch.setattr(os, "write", failing)
-        writer.put(b"first\n")
-        assert writer.flush(HANG_S)
-        writer.put(b"second\n")
-        assert writer.flush(HANG_S)
-
-    torn, second, said = path.read_bytes().splitlines()
-    assert (torn, second) == (b"fir", b"second")
-    assert orjson.loads(said)["lines"] == writer.dropped == 1
-
-
 def test_another_output_begins_after_what_was_queued_for_the_first(tmp_path: Path) -> None:
     with (tmp_path / "one").open("wb") as one, (tmp_path / "two").open("wb") as two:
         writer = opened(one.fileno())
-        writer.put(b"first\n")
-        writer.open(two.fileno())
-        writer.put(b"second\n")
+        put(writer, b"first\n")
+        writer.open(two.fileno(), rendered)
+        put(writer, b"second\n")
         assert writer.flush(HANG_S)
 
     assert (tmp_path / "one").read_bytes() == b"first\n"

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 
 from bridge.commands.spool import spool
 from bridge.errors import ConfigError
@@ -21,9 +19,8 @@ CODE = "record_too_large"
 
 
 @pytest.fixture(autouse=True)
-def keys(tmp_path: Path) -> Iterator[Path]:
-    yield write_key(tmp_path / "keys").parent
-    structlog.reset_defaults()
+def keys(tmp_path: Path) -> Path:
+    return write_key(tmp_path / "keys").parent
 
 
 def kept_aside(directory: Path) -> list[Path]:

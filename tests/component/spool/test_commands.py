@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 
 from bridge.commands import spool_drain
 from bridge.commands.spool import spool
@@ -23,13 +22,6 @@ from tests.fault_disk import FaultDisk
 from tests.spooling import MARKER, OTHER, PARTITION, an_entry, entries, files, open_spool, segments, write_key
 
 Run = Callable[..., tuple[int, Any]]
-
-
-@pytest.fixture(autouse=True)
-def _log() -> Iterator[None]:
-    """Take back what a command does to the log of its process."""
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture

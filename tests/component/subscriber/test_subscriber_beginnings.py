@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from structlog.testing import capture_logs
 
 from bridge.errors import ConfigError
 from bridge.kafka.transport import Place
 from consumers.postgres.text import TEXT_MAX_BYTES, stored_text
 from consumers.runtime.subscriber import Adoption, StartPolicy
 from tests.component.subscriber.group import A, B, Group, turns, until
+from tests.logs import capture_logs
 
 
 async def test_records_are_offered_in_order_and_what_is_settled_is_committed(group: Group) -> None:

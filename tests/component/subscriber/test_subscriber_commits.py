@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from structlog.testing import capture_logs
-
 from consumers.runtime.subscriber import Adoption, WatchLimits
 from tests.component.subscriber.group import HANG_S, A, B, Group, until
+from tests.logs import capture_logs
 
 
 async def test_a_revoked_partition_is_drained_committed_and_forgotten_while_it_is_still_ours(group: Group) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 
-from structlog.testing import capture_logs
-
 from bridge.kafka.transport import Place
 from consumers.runtime.subscriber import WatchLimits
 from tests.component.subscriber.group import A, B, Group, until
+from tests.logs import capture_logs
 
 
 async def test_it_is_ready_without_any_partition(group: Group) -> None:
