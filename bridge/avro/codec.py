@@ -8,16 +8,18 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 import fastavro  # noqa: TID251 -- this is the door
 from fastavro.read import SchemaResolutionError  # noqa: TID251 -- as above
 from fastavro.schema import SchemaParseException  # noqa: TID251 -- as above
 
-from bridge.avro.decoder import Decode, compile_decoder
 from bridge.avro.encoder import Encode, EncodeError, compile_encoder
 from bridge.errors import DecodeError
+
+if TYPE_CHECKING:
+    from bridge.avro.decoder import Decode
 
 Schema = Mapping[str, Any]
 
@@ -190,6 +192,8 @@ def unknown_schema(payload: bytes, headers: Sequence[tuple[str, bytes]] = ()) ->
 def _decoder(writer: dict[str, Any], reader: dict[str, Any] | None) -> Decode:
     """Compile; what another schema wrote, or one beyond the house rules, is read by fastavro."""
     if reader is None:
+        from bridge.avro.decoder import compile_decoder  # noqa: PLC0415 - an ingress reads no records
+
         with contextlib.suppress(ValueError):
             return compile_decoder(writer)
 

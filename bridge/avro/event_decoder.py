@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from bridge.avro.codec import UNKNOWN_SCHEMA_ID, Codec, Decoded, Writer, unknown_schema
@@ -24,6 +24,9 @@ from bridge.registry.client import (
 from bridge.registry.loader import bundled
 from bridge.registry.lock import NAMESPACE
 
+if TYPE_CHECKING:
+    from bridge.avro.schema_ids import RegistryAddress
+
 # Codes of `DecodeError` beside those of the codec.
 TOMBSTONE = "tombstone"
 NO_KEY = "no_key"
@@ -32,22 +35,6 @@ BAD_KEY = "bad_key"
 SCHEMA_INVALID = "schema_invalid"
 
 _EVENT_RECORDS = frozenset(f"{NAMESPACE}.{model.__name__}" for model in EVENT_MODELS.values())
-
-
-class RegistryAddress(Protocol):
-    """Where the registry is; the settings have it."""
-
-    @property
-    def url(self) -> str | None:
-        """Without one, the ids are those of the bundled lock."""
-
-    @property
-    def username_file(self) -> Path | None:
-        """File whose first line is the user."""
-
-    @property
-    def password_file(self) -> Path | None:
-        """File whose first line is the password."""
 
 
 class EventDecoder:

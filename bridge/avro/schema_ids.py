@@ -10,12 +10,9 @@ from typing import Protocol
 from prometheus_client import Counter
 
 from bridge.avro.codec import Codec
-from bridge.avro.event_decoder import RegistryAddress
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import BridgeError, ConfigError, NotDurableError
 from bridge.kafka.routing import RoutingTable
-from bridge.registry.client import open_client, read_credentials
-from bridge.registry.ids import newest, resolve_ids, wanted
 from bridge.registry.loader import bundled
 from bridge.registry.lock import NAMESPACE
 from bridge.runtime.configuration import masked_url
@@ -27,6 +24,22 @@ RETRY_S = 2.0
 
 RECORDS: Mapping[str, str] = {kind: f"{NAMESPACE}.{model.__name__}" for kind, model in EVENT_MODELS.items()}
 """Event type to full record name."""
+
+
+class RegistryAddress(Protocol):
+    """Where the registry is; the settings have it."""
+
+    @property
+    def url(self) -> str | None:
+        """Without one, the ids are those of the bundled lock."""
+
+    @property
+    def username_file(self) -> Path | None:
+        """File whose first line is the user."""
+
+    @property
+    def password_file(self) -> Path | None:
+        """File whose first line is the password."""
 
 
 class Registry(RegistryAddress, Protocol):
@@ -45,7 +58,6 @@ class SchemaIds:
         self._registry = registry
         self._lock = bundled()
         self._routing = routing
-        self._credentials = read_credentials(registry.username_file, registry.password_file)
         self._requests = requests
         for outcome in ("ok", "failed"):
             requests.labels(outcome)  # there before the first, so that a rate sees it
@@ -83,11 +95,15 @@ class SchemaIds:
         await stop.wait()
 
     async def _learn(self) -> None:
-        if self._registry.url is None:
-            return
+        # Without a registry none of this is loaded.
+        from bridge.registry.client import open_client, read_credentials  # noqa: PLC0415
+        from bridge.registry.ids import newest, resolve_ids, wanted  # noqa: PLC0415
+
+        registry = self._registry
         schemas = wanted(newest(self._lock), self._routing.topic)
-        async with open_client(self._registry.url, credentials=self._credentials) as client:
-            ids = await resolve_ids(schemas, registry=client, path=self._registry.ids_file)
+        credentials = read_credentials(registry.username_file, registry.password_file)
+        async with open_client(registry.url or "", credentials=credentials) as client:
+            ids = await resolve_ids(schemas, registry=client, path=registry.ids_file)
         self._requests.labels("ok").inc()
         self._codec = Codec(schemas=self._lock.schemas(), ids=ids)
         log.info("worker.schema_ids_known")
