@@ -425,7 +425,6 @@ def _follower(
         window_s=window_s,
         records_max=settings.dedupe.capacity,
         oldest_s=lambda: spool.oldest_ms() / 1000 or None,
-        mode=settings.dedupe.follow,
     )
 
 

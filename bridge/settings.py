@@ -263,9 +263,6 @@ class Dedupe(Section):
     """Memory for ids of events that are already in Kafka or in the spool, so that a retry is not written again."""
 
     capacity: int = Field(1_000_000, ge=1000, le=100_000_000, description="most ids remembered; a million take 36 MiB")
-    follow: Literal["auto", "on", "off"] = Field(
-        "auto", description="read what other replicas write; auto: below 5,000 records a second in total"
-    )
 
 
 class Spool(Section):

@@ -13,18 +13,16 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from math import nan
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from bridge.errors import BridgeError
 from bridge.kafka.connection import Connection
-from bridge.kafka.reader import SILENT_S, SLICE_RECORDS, ReadError, Tail, open_reader, open_tail
+from bridge.kafka.reader import SILENT_S, SLICE_RECORDS, ReadError, Tail, open_tail
 from bridge.kafka.record import identity_of
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.known.known_ids import KnownIds
-from bridge.runtime.lifecycle import pause, unless
+from bridge.runtime.lifecycle import pause
 from bridge.runtime.logging import log, trail
-
-FollowMode = Literal["auto", "on", "off"]
 
 # After each slice of a tail, about as long as a slice takes: deliveries are already accepted and have the loop half of
 # the time.
@@ -38,9 +36,6 @@ LOOK_S = 0.25
 METADATA_S = 5.0
 # Between two attempts to ask for the end of a log.
 ASK_S = 0.05
-# `auto` follows less than this: at 20 µs for a record, a tenth of a core. It is taken up again a fifth below.
-FOLLOW_MAX_PER_S = 5_000
-FOLLOW_AGAIN_PER_S = 4_000
 # Further behind, the follower is not `ready`. A broken connection is noticed after 15 s, and replaced within seconds.
 LAG_MAX_S = 30.0
 
@@ -54,14 +49,12 @@ class FollowPatience:
         give_up_s: With reachable brokers, drains wait this long for a tail that cannot be read.
         retry_late_s: Between two attempts at such a tail after that.
         catch_up_s: A drain waits this long for the follower; a broken connection takes a second or two.
-        rate_window_s: `auto` measures the rate over this long, so that the drain after an outage rarely counts.
     """
 
     retry_s: float = 1.0
     give_up_s: float = 120.0
     retry_late_s: float = 60.0
     catch_up_s: float = 5.0
-    rate_window_s: float = 60.0
 
 
 class _End(NamedTuple):
@@ -139,7 +132,6 @@ class Follower:
         window_s: float,
         records_max: int,
         oldest_s: Callable[[], float | None] = lambda: None,
-        mode: FollowMode = "auto",
         now: Callable[[], float] = time.time,
         patience: FollowPatience = FollowPatience(),
     ) -> None:
@@ -153,7 +145,6 @@ class Follower:
             records_max: Most records of one topic, the newest.
             oldest_s: Receipt (Unix seconds) of the oldest spooled delivery, if any: a process that crashed may have
                 written it already, so the topics are read as far back.
-            mode: Whether reading goes on after the tails.
             now: Unix seconds.
             patience: How long to wait for what.
         """
@@ -162,11 +153,9 @@ class Follower:
         self._window_s = window_s
         self._records_max = records_max
         self._oldest_s = oldest_s
-        self._mode = mode
         self._now = now
         self._patience = patience
         self._topics = {name: _Topic(name) for name in topics}
-        self._following = mode != "off"
         self._tail_turn = asyncio.Lock()
         self._reachable_since: float | None = None
 
@@ -177,9 +166,9 @@ class Follower:
 
     @property
     def lag_s(self) -> float:
-        """Seconds since everything in the topics had been read; NaN before the first time, and when not following."""
+        """Seconds since everything in the topics had been read; NaN before the first time."""
         times = [at for topic in self._topics.values() if topic.read for at in topic.current_at.values()]
-        return time.monotonic() - min(times) if times and self._following else nan
+        return time.monotonic() - min(times) if times else nan
 
     @property
     def _lags(self) -> bool:
@@ -187,17 +176,12 @@ class Follower:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Read until `stop`, whatever happens to the brokers."""
-        measured_at, ends = time.monotonic(), self._ends()
         try:
             while True:
                 self._start_tasks()
                 self._update_finished()
                 if not await pause(stop, LOOK_S):
                     return
-                elapsed_s = time.monotonic() - measured_at
-                if self._mode == "auto" and elapsed_s >= self._patience.rate_window_s:
-                    await unless(stop, self._adapt_to_rate(ends, elapsed_s))
-                    measured_at, ends = time.monotonic(), self._ends()
         finally:
             tasks = [topic.task for topic in self._topics.values() if topic.task is not None]
             for task in tasks:
@@ -211,7 +195,7 @@ class Follower:
     async def catch_up(self, topic: str, partition: int) -> None:
         """Return when everything in a partition at this moment has been read, or after a while; never raise."""
         known = self._topics.get(topic)
-        if known is None or not (self._following and known.read):
+        if known is None or not known.read:
             return
         try:
             async with asyncio.timeout(self._patience.catch_up_s):
@@ -231,9 +215,9 @@ class Follower:
             await asyncio.sleep(ASK_S)
 
     def _start_tasks(self) -> None:
-        """Start a task for each topic that has none; one that failed is started again."""
+        """Start a task for each topic that has none; one that aiokafka has cancelled is started again."""
         for topic in self._topics.values():
-            if (topic.task is None or topic.task.done()) and (self._following or not topic.read):
+            if topic.task is None or topic.task.done():
                 topic.task = asyncio.create_task(self._keep_reading(topic))
 
     async def _keep_reading(self, topic: _Topic) -> None:
@@ -241,14 +225,12 @@ class Follower:
         while True:
             topic.code = await self._attempt(topic)
             topic.tail = None
-            if not topic.code:
-                return
             self._update_finished()
             late = self._known_ids.finished and not topic.read
             await asyncio.sleep(self._patience.retry_late_s if late else self._patience.retry_s)
 
     async def _attempt(self, topic: _Topic) -> str:
-        """Read a topic until something fails; return its code, or an empty string when nothing more is to be read."""
+        """Read a topic until something fails; return its code."""
         try:
             return await self._read(topic)
         except BridgeError as exc:
@@ -283,7 +265,7 @@ class Follower:
                     topic.read, topic.code = True, ""
                     topic.current_at = dict.fromkeys(tail.ends, time.monotonic())
                 self._update_finished()
-                return await self._follow(topic, tail) if self._following else topic.code
+                return await self._follow(topic, tail)
 
     async def _read_tail(self, topic: _Topic, tail: Tail) -> None:
         """Read up to the ends at the opening."""
@@ -299,9 +281,9 @@ class Follower:
             await asyncio.sleep(PAUSE_S)
 
     async def _follow(self, topic: _Topic, tail: Tail) -> str:
-        """Read new records; return why a new client is needed, or an empty string when following has been paused."""
+        """Read new records; return why a new client is needed."""
         looked_at = asked_at = time.monotonic()
-        while self._following:
+        while True:
             records = await tail.poll()
             self._note(records)
             if records:
@@ -319,7 +301,6 @@ class Follower:
                     tail.refresh_metadata()
             if records:
                 await asyncio.sleep(PAUSE_S if len(records) >= SLICE_RECORDS else FOLLOW_PAUSE_S)
-        return ""
 
     def _note(self, records: Sequence[ConsumedRecord]) -> None:
         for record in records:
@@ -343,29 +324,6 @@ class Follower:
             self._known_ids.finished = True
             for name, code in codes.items():
                 log.warning("worker.recall_given_up", topic=name, code=code)
-
-    def _ends(self) -> dict[tuple[str, int], int]:
-        return {(topic.name, number): end for topic in self._topics.values() for number, end in topic.ends.items()}
-
-    async def _adapt_to_rate(self, before: dict[tuple[str, int], int], elapsed_s: float) -> None:
-        """Pause following while the logs grow too fast, or resume it."""
-        if not self._following:
-            await self._ask_ends()
-        ends = self._ends()
-        rate = sum(max(0, end - before[place]) for place, end in ends.items() if place in before) / elapsed_s
-        if self._following and rate > FOLLOW_MAX_PER_S:
-            self._following = False
-            log.warning("worker.follow_paused", records_per_s=round(rate))
-        elif not self._following and rate < FOLLOW_AGAIN_PER_S:
-            self._following = True
-            log.info("worker.follow_resumed", records_per_s=round(rate))
-
-    async def _ask_ends(self) -> None:
-        for topic in list(self._topics.values()):  # `follow` may add one meanwhile
-            # Whatever a client raises: the log does not grow without its brokers either.
-            with suppress(Exception):
-                async with open_reader(self._connection, [topic.name], from_beginning=False) as reader:
-                    topic.ends |= {place.partition: end for place, end in reader.ends.items()}
 
 
 def _log_unreadable(place: Place, offset: int, after: int) -> None:

@@ -178,7 +178,7 @@ class IngressMetrics:
         self.dedupe_ready = self._gauge("dedupe_ready", "1 while the ids at the end of the bridge's topics are known")
         self.dedupe_follow_lag_seconds = self._gauge(
             "dedupe_follow_lag_seconds",
-            "For how long ids written by other replicas may be unknown; NaN if they are not followed",
+            "For how long ids written by other replicas may be unknown; NaN before the first time",
         )
         self.dedupe_ids = self._gauge("dedupe_ids", "Remembered ids of committed and spooled events")
         self.dedupe_evicted_early = self._counter(

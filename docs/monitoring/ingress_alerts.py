@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from bridge.kafka.follower import LAG_MAX_S
 from docs.monitoring.alert import AFTERMATH, Alert, grew
 from docs.monitoring.objectives import FAST, SLOW, burns
 
@@ -184,15 +183,6 @@ def durability_alerts() -> list[Alert]:
             "ticket",
             "The ids of earlier events have not been read: a repeat may be written again",
             "15m",
-        ),
-        Alert(
-            "DedupeFollowLag",
-            f"max by (namespace, instance) (drxbridge_dedupe_follow_lag_seconds) > {LAG_MAX_S:.0f}\n"
-            'and on (namespace, instance) drxbridge_producer_state{state="ready"} == 1',
-            "ticket",
-            "This replica does not know what others write: a repeat may be written again",
-            "10m",
-            threshold=f"{LAG_MAX_S:.0f}",
         ),
     ]
 

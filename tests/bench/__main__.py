@@ -1,7 +1,7 @@
 """`python -m tests.bench`: the ingress against a naive control, and what else costs something here.
 
 With `ingress`, `scale` (replicas, brokers, millions of deliveries), `outage` (without Kafka), `dedupe` (remembering
-ids), `follow` (those of other replicas), `clients` (of Kafka, alone), `spool` (the store alone), `consumers` (the read
+ids), `clients` (of Kafka, alone), `spool` (the store alone), `consumers` (the read
 model), `forward`, `hl7v2`, `archive`, `workflow` or `fhir` (where their servers are) only that part, with `quick` fewer
 rounds, and with `stages` instead of all this what each stage of a delivery costs, with `dialects` what the profiles of
 vendors do.
@@ -24,7 +24,6 @@ from tests.bench import (
     dedupe,
     dialects,
     fhir,
-    follow,
     forward,
     hl7v2,
     ingress,
@@ -44,7 +43,7 @@ RESULTS = Path("build/bench")
 CONSUMERS = {"forward": forward, "fhir": fhir, "hl7v2": hl7v2, "archive": archive, "workflow": workflow}
 # What a part needs that may not be there.
 SERVERS = {"fhir": hapi.is_built, "workflow": temporal.is_built}
-PARTS = ("ingress", "scale", "outage", "dedupe", "follow", "clients", "spool", "consumers", *CONSUMERS)
+PARTS = ("ingress", "scale", "outage", "dedupe", "clients", "spool", "consumers", *CONSUMERS)
 
 
 def main(arguments: list[str]) -> None:
@@ -67,8 +66,8 @@ def _measured(part: str, progress: Console, *, quick: bool) -> tuple[dict[str, A
         case "ingress":
             figures = ingress.run(progress, rounds=1 if quick else ingress.ROUNDS)
             return figures, report.table(figures)
-        case "outage" | "follow" | "clients":
-            kept = {"outage": outage, "follow": follow, "clients": clients}[part]
+        case "outage" | "clients":
+            kept = {"outage": outage, "clients": clients}[part]
             figures = kept.run(progress, _results(), quick=quick)
             return figures, kept.table(figures)
         case "dedupe":

@@ -7,10 +7,8 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
-from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its stub do
 from bridge.dev.kafka import create_topics
 from bridge.event import Identity, ParkReason
 from bridge.kafka.connection import Connection
-from bridge.kafka.follower import FOLLOW_MAX_PER_S, LAG_MAX_S, Follower, FollowMode, FollowPatience
+from bridge.kafka.follower import LAG_MAX_S, Follower, FollowPatience
 from bridge.kafka.reader import SILENT_S, SLICE_RECORDS, Tail
 from bridge.kafka.record import Record, event_record, unrecognized_record
 from bridge.known.known_ids import KnownIds
@@ -71,7 +69,6 @@ async def following(
     window_s: float = WHEN_S,
     records_max: int = 1_000_000,
     oldest_s: float | None = None,
-    mode: FollowMode = "on",
     patience: FollowPatience = PATIENT,
 ) -> AsyncIterator[Follower]:
     """Run a follower at `WHEN_S`; by default everything that is younger than 1970 counts."""
@@ -82,7 +79,6 @@ async def following(
         window_s=window_s,
         records_max=records_max,
         oldest_s=lambda: oldest_s,
-        mode=mode,
         now=lambda: WHEN_S,
         patience=patience,
     )
@@ -276,20 +272,6 @@ async def test_what_comes_after_the_tails_is_told_once(topics: Topics) -> None:
     assert memory.ids == Counter(["evt_1", "evt_2", "w_1"])
 
 
-async def test_without_a_follow_the_tails_are_all(topics: Topics) -> None:
-    topic = topics.fresh(partitions=1)
-    fill(topics.bootstrap_servers, [a_record(topic, "evt_1")])
-    memory = Memory()
-
-    async with following(topics.bootstrap_servers, [topic], memory, mode="off") as follower:
-        await until(lambda: follower.ready)
-        fill(topics.bootstrap_servers, [a_record(topic, "evt_2")])
-        await follower.catch_up(topic, 0)
-        assert isnan(follower.lag_s)
-
-    assert memory.ids == Counter(["evt_1"])
-
-
 async def test_to_catch_up_is_to_know_what_was_there_at_that_moment(topics: Topics) -> None:
     topic = topics.fresh(partitions=3)
     memory = Memory()
@@ -431,25 +413,6 @@ async def test_partitions_and_topics_that_come_later_are_followed(topics: Topics
         follower._topics[first].tail.refresh_metadata()  # type: ignore[union-attr]  # else within a minute
         fill(topics.bootstrap_servers, [a_record(first, "evt_2", partition=1)])
         await until(lambda: memory.ids["evt_2"] == 1)
-
-
-async def test_a_stream_that_is_too_fast_is_not_followed_until_it_is_slower(topics: Topics) -> None:
-    topic = topics.fresh(partitions=4)
-    memory = Memory()
-    patience = replace(PATIENT, rate_window_s=0.5)
-
-    async with following(topics.bootstrap_servers, [topic], memory, mode="auto", patience=patience) as follower:
-        await until(lambda: follower.ready)
-        written = 0
-        async with asyncio.timeout(HANG_S):
-            while follower._following:
-                records = [a_record(topic, f"evt_{written + n}", partition=n % 4) for n in range(2 * FOLLOW_MAX_PER_S)]
-                await asyncio.to_thread(fill, topics.bootstrap_servers, records)
-                written += len(records)
-        assert follower.ready
-        assert isnan(follower.lag_s)
-        await until(lambda: follower._following)
-        await until(lambda: len(memory.ids) == written)
 
 
 async def test_one_record_that_is_not_ours_and_a_fault_of_the_memory_stop_nothing(topics: Topics) -> None:

@@ -17,16 +17,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.builders import SECRET, a_body
 from tests.cluster import Cluster, Topics
-from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer
 from tests.integration.ingress_process import IngressProcess, Reply, ask, deliver, header
-from tests.integration.service_process import HANG_S, until
+from tests.integration.service_process import HANG_S
 from tests.kafka import killed
-from tests.postgres import execute
 
 pytestmark = pytest.mark.kafka
-
-APPLIED = "select event_id, body ->> 'account_id' from read_model.event where source = $source"
-PARKED = "select event_id, code from drx_consumer.parked_event where source = $source"
 
 
 @pytest.fixture(autouse=True)
@@ -178,57 +173,6 @@ async def test_what_two_replicas_spooled_is_written_once(
     assert {said(reply) for reply in taken} == {(202, "spooled")}
     del written[f"evt_first-{source}"]
     assert written == dict.fromkeys(bodies, 1)
-
-
-async def test_what_two_replicas_took_is_applied_once_and_another_body_is_parked(
-    cluster: Cluster, session: aiohttp.ClientSession, source: str, postgres: str, tmp_path: Path
-) -> None:
-    """One sender that hears nothing from the first replica and goes to the second, which does not follow it."""
-    kafka = cluster.bootstrap_servers
-    env = consumer_environment(bootstrap_servers=kafka, dsn=postgres)
-    code, _, err = await drx_consumer(env, "init", "read_model", "--from", "latest")
-    assert code == 0, err
-    same, one, other = (
-        a_body(id=f"{what}-{source}", account_id=account, data_prescription_id=f"rx-{what}-{source}")
-        for what, account in (("same", "acct_1"), ("clash", "acct_1"), ("clash", "acct_2"))
-    )
-    async with (
-        replica(tmp_path, cluster, session, source, DEDUPE__FOLLOW="off") as left,
-        replica(tmp_path, cluster, session, source, DEDUPE__FOLLOW="off") as right,
-    ):
-        taken = [
-            await deliver(session, left, same, webhook_id=f"same-{source}"),
-            await deliver(session, right, same, webhook_id=f"same-{source}"),
-            await deliver(session, left, one, webhook_id=f"clash-{source}"),
-            await deliver(session, right, other, webhook_id=f"clash-{source}"),
-        ]
-        again = [
-            await deliver(session, right, same, webhook_id=f"same-{source}"),
-            await deliver(session, left, other, webhook_id=f"clash-{source}"),
-        ]
-        records = await left.records()
-
-    assert [said(reply) for reply in taken] == [(200, "accepted")] * 4
-    assert [said(reply) for reply in again] == [(200, "duplicate"), (202, "parkedid_conflict")]
-    assert Counter((header(each, "ce_type"), header(each, "ce_id")) for each in records) == {
-        ("prescription.processed", f"same-{source}"): 2,
-        ("prescription.processed", f"clash-{source}"): 2,
-        ("drx.unrecognized", f"clash-{source}"): 1,
-    }
-    with ConsumerProcess(tmp_path, "read_model", bootstrap_servers=kafka, dsn=postgres) as consumer:
-        parked = until(lambda: consumer.live() and rows(postgres, PARKED, source), what="the second body parked")
-        until(
-            lambda: consumer.metric("drxbridge_consumer_records_total", outcome="duplicate") == 1,
-            what="the repeat settled",
-        )
-    assert parked == [(f"clash-{source}", "id_conflict")]
-    applied = rows(postgres, APPLIED, source)
-    assert applied == [(f"clash-{source}", "acct_1"), (f"same-{source}", "acct_1")]
-
-
-def rows(dsn: str, query: str, source: str) -> list[tuple[str, ...]]:
-    """Rows of a source, in order."""
-    return sorted(execute(dsn, query.replace("$source", f"'{source}'"))[0])
 
 
 async def test_after_a_start_it_knows_what_was_written_before_by_whomever(

@@ -36,7 +36,7 @@ def durability() -> list[Case]:
     available, capacity = at("spool_available", INGRESS), at("spool_capacity_bytes", INGRESS)
     refused = at("produce_total", INGRESS, 'topic="t",outcome="outcome_unknown"')
     large = at("produce_total", INGRESS, 'topic="t",outcome="record_too_large"')
-    unready, behind = at("dedupe_ready", INGRESS), at("dedupe_follow_lag_seconds", INGRESS)
+    unready = at("dedupe_ready", INGRESS)
     some = step(5)
     return [
         firing("ProduceFailing", away),
@@ -90,10 +90,6 @@ def durability() -> list[Case]:
         quiet("SpoolUnread", "at once", {at("spool_unread_segments", INGRESS): step(1, last=1)}),
         firing("DedupeNotReady", {unready: step(0, before=1)}, severity=TICKET),
         quiet("DedupeNotReady", "in the first minutes", {unready: step(0, before=1, last=10)}),
-        firing("DedupeFollowLag", {behind: step(100, before=0.5)}, severity=TICKET),
-        quiet("DedupeFollowLag", "at some minutes of it", {behind: step(100, before=0.5, last=8)}),
-        quiet("DedupeFollowLag", "without a follow", {behind: " ".join(["NaN"] * HOUR)}),
-        quiet("DedupeFollowLag", "while Kafka is away", {**away, behind: step(1000)}, "ProduceFailing"),
     ]
 
 

@@ -85,7 +85,6 @@ BRIDGE_SPOOL__CAPACITY_BYTES: {{ include "drx-bridge.number" $ingress.spool.capa
 BRIDGE_SPOOL__AFTER_S: {{ include "drx-bridge.number" . | quote }}
 {{- end }}
 BRIDGE_DEDUPE__CAPACITY: {{ include "drx-bridge.number" $ingress.dedupe.capacity | quote }}
-BRIDGE_DEDUPE__FOLLOW: {{ $ingress.dedupe.follow | quote }}
 BRIDGE_HEARTBEAT__ENABLED: {{ $ingress.heartbeat.enabled | quote }}
 BRIDGE_HEARTBEAT__EVERY_S: {{ include "drx-bridge.number" $ingress.heartbeat.everyS | quote }}
 BRIDGE_SHUTDOWN__DRAIN_S: {{ include "drx-bridge.number" $ingress.shutdown.drainS | quote }}
