@@ -14,6 +14,7 @@ COMMANDS = {
     "parked": ("consumers.commands.parked:parked", "See and settle what a consumer has set aside."),
     "doctor": ("consumers.commands.doctor:doctor", "Check what a consumer needs, and say where PHI goes."),
     "forget": ("consumers.commands.forget:forget", "Remove what is kept of a consumer's group."),
+    "forward": ("consumers.commands.forward:forward", "Try out what `forward` would send."),
     "new": ("consumers.commands.new:new", "Begin a consumer of your own."),
 }
 

@@ -1,6 +1,8 @@
-"""Decide by a JMESPath expression on the body of an event; pure."""
+"""Evaluate a JMESPath expression on the body of an event; pure."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import jmespath
 import orjson
@@ -12,30 +14,39 @@ from bridge.errors import PermanentError
 _FALSE: tuple[object, ...] = ("", [], {}, None)
 
 
-class Condition:
+class Expression:
     """One expression."""
 
-    def __init__(self, expression: str) -> None:
-        """Compile it.
+    def __init__(self, text: str, *, failed: str = "when_failed") -> None:
+        """Compile it; `failed` is the code of a body for which it has no result.
 
         Raises:
             ValueError: It is none; the text says why in a word.
         """
         try:
-            self._compiled = jmespath.compile(expression)
+            self._compiled = jmespath.compile(text)
         except (JMESPathError, ValueError, RecursionError) as exc:
             msg = f"is no JMESPath expression ({type(exc).__name__})"
             raise ValueError(msg) from None
+        self._failed = failed
 
-    def holds(self, body: bytes) -> bool:
-        """Say whether it is true of a body, JSON.
+    def value(self, body: bytes) -> Any:
+        """Return what it is of a body, JSON.
 
         Raises:
             PermanentError: It has no result for this body.
         """
         try:
-            found = self._compiled.search(orjson.loads(body))
+            return self._compiled.search(orjson.loads(body))
         except (JMESPathError, ArithmeticError, TypeError, ValueError, RecursionError):
             # The message of a library quotes values of the event.
-            raise PermanentError("when_failed") from None
+            raise PermanentError(self._failed) from None
+
+    def holds(self, body: bytes) -> bool:
+        """Whether it is true of a body.
+
+        Raises:
+            PermanentError: As `value`.
+        """
+        found = self.value(body)
         return found is not False and found not in _FALSE

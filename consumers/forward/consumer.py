@@ -19,7 +19,24 @@ _MARGIN_S = 5.0
 def disclosed(options: ForwardOptions) -> str:
     """Say what goes where."""
     what = "whole events" if options.payload == "event" else "ids of prescriptions or requests, no other health data"
-    return f"{what}, types {','.join(options.types)}: posted to {server_of(options.url)}"
+    return f"{what}, types {','.join(options.types)}: sent to {server_of(options.url)}"
+
+
+def mapping_of(options: ForwardOptions) -> Mapping:
+    """Return what the settings make of an event.
+
+    Raises:
+        ConfigError: An expression or the path cannot be used.
+    """
+    return Mapping(
+        types=options.types,
+        accounts=options.accounts,
+        when=options.when,
+        body=options.body,
+        path=options.path,
+        phi=options.payload == "event",
+        imports=options.imports == "send",
+    )
 
 
 def open_forward(setup: Setup) -> Consumer:
@@ -30,13 +47,7 @@ def open_forward(setup: Setup) -> Consumer:
     """
     options = read_options(ForwardOptions, NAME, setup.options)
     group = options.group(NAME)
-    mapping = Mapping(
-        types=options.types,
-        accounts=options.accounts,
-        when=options.when,
-        phi=options.payload == "event",
-        imports=options.imports == "send",
-    )
+    mapping = mapping_of(options)
     consumer = Consumer(
         NAME,
         options.topics,
@@ -53,8 +64,8 @@ def open_forward(setup: Setup) -> Consumer:
 
     @consumer.handler
     async def handle(event: Event, context: Context) -> None:
-        body = mapping.body(event, context)
-        if body is not None:
-            await context.resource.send(event, context, body)
+        request = mapping.request(event, context)
+        if request is not None:
+            await context.resource.send(event, context, request)
 
     return consumer

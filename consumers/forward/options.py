@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from consumers.options import EndpointOptions, Words
 
@@ -22,12 +22,15 @@ class ForwardOptions(EndpointOptions):
     """All that can be set.
 
     Attributes:
-        url: Where each event is posted.
+        url: Where each event is sent.
         allow_http: Take an `http://` URL; what is sent is health information.
         secrets_dir: Slot files of the secrets that sign.
         types: Patterns of event types that are sent; `system.ping` only if it is named.
         accounts: Account ids whose events are sent; all unless given.
         when: JMESPath expression on the body; an event for which it is false or empty is not sent.
+        body: JMESPath expression of what is sent, an object; the whole native body unless given.
+        path: What follows the URL, such as `/orders/{data.prescription_id}`.
+        method: Of each request.
         payload: `event` is the whole body, `ids` only what identifies nobody, and the record's key.
         imports: Whether records that were imported are sent.
         topics: Topics that it reads.
@@ -45,6 +48,9 @@ class ForwardOptions(EndpointOptions):
     types: Words = ("*",)
     accounts: Words | None = None
     when: Annotated[str, Field(max_length=4096)] = ""
+    body: Annotated[str, Field(max_length=65536)] = ""
+    path: Annotated[str, Field(max_length=2048)] = ""
+    method: Literal["POST", "PUT", "PATCH"] = "POST"
     payload: Literal["event", "ids"] = "event"
     imports: Literal["skip", "send"] = "skip"
     topics: Words = TOPICS
@@ -54,3 +60,10 @@ class ForwardOptions(EndpointOptions):
     cert_file: Path | None = None
     key_file: Path | None = None
     headers_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _path_fits(self) -> Self:
+        if self.path and not {"?", "#"}.isdisjoint(self.url):
+            msg = "path cannot follow a URL with a query: put the query into the path"
+            raise ValueError(msg)
+        return self

@@ -1,4 +1,4 @@
-"""The endpoint that events are sent to: one signed POST for each attempt."""
+"""The endpoint that events are sent to: one signed request for each attempt."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bridge.event import Event
 from bridge.runtime.lifecycle import background
 from bridge.runtime.slots import SlotDirectory
 from consumers.api import Context
-from consumers.forward.mapping import is_header_text
+from consumers.forward.mapping import Request, is_header_text
 from consumers.forward.metrics import ForwardMetrics
 from consumers.forward.options import NAME, ForwardOptions
 from consumers.forward.signing import SigningSlot, parse_slot, signatures
@@ -41,19 +41,21 @@ class Endpoint:
         http: Http,
         slots: SlotDirectory[SigningSlot],
         *,
-        path: str,
+        method: str,
+        slash: str,
         metrics: ForwardMetrics,
         now: Callable[[], datetime],
     ) -> None:
-        """Send through `http`, below whose base URL `path` stands; `now` is aware UTC."""
+        """Send through `http`; `slash` ends its base URL where no path follows, `now` is aware UTC."""
         self._http = http
         self._slots = slots
-        self._path = path
+        self._method = method
+        self._slash = slash
         self._metrics = metrics
         self._now = now
 
-    async def send(self, event: Event, context: Context, body: bytes) -> None:
-        """Post one event; every attempt has the same id and body, and a time and signatures of its own.
+    async def send(self, event: Event, context: Context, request: Request) -> None:
+        """Send one event; every attempt has the same id, path and body, and a time and signatures of its own.
 
         Raises:
             TransientError: Not now; see the table of `consumers.http`. `no_secret`: no slot counts now.
@@ -62,12 +64,12 @@ class Endpoint:
         now = self._now()
         headers = _headers(event, context) | {
             "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": self._signed(event.id, now, body),
+            "webhook-signature": self._signed(event.id, now, request.body),
         }
         loop = asyncio.get_running_loop()
         began, code = loop.time(), "cancelled"
         try:
-            await self._http.post(self._path, body, headers=headers)
+            await self._http.request(self._method, request.path or self._slash, request.body, headers=headers)
             code = "ok"
         except BridgeError as exc:
             code = exc.code
@@ -83,7 +85,7 @@ class Endpoint:
         """
         self._signed("ping", self._now(), b"")
         try:
-            await self._http.get(self._path)
+            await self._http.get(self._slash)
         except BridgeError as exc:
             if exc.code in _AWAY:
                 raise
@@ -124,7 +126,7 @@ async def open_endpoint(
     slots = SlotDirectory(options.secrets_dir, parse_slot, source=metrics.service, observe=metrics.reloaded)
     metrics.watch(slots.expires_at)
     # The session has no slash at its end, and to a receiver with one it may be another place.
-    path = "/" if options.url.endswith("/") else ""
+    slash = "/" if options.url.endswith("/") else ""
     async with (
         open_http(
             options.url,
@@ -139,7 +141,7 @@ async def open_endpoint(
         ) as http,
         background(slots, drain_timeout_s=_CLOSE_S),
     ):
-        yield Endpoint(http, slots, path=path, metrics=metrics, now=now)
+        yield Endpoint(http, slots, method=options.method, slash=slash, metrics=metrics, now=now)
 
 
 def read_headers(file: Path | None) -> Mapping[str, str]:

@@ -29,7 +29,7 @@ from bridge.contract.events import EVENT_MODELS
 from bridge.contract.native import native_json
 from bridge.errors import ConfigError, PermanentError
 from bridge.event import Event
-from consumers.conditions import Condition
+from consumers.conditions import Expression
 
 Verb = Literal["start", "signal", "signal_or_start"]
 
@@ -84,7 +84,7 @@ def _template(text: str) -> str:
 
 
 def _expression(text: str) -> str:
-    Condition(text)
+    Expression(text)
     return text
 
 
@@ -149,7 +149,7 @@ class Rules:
         """Compile them."""
         self.task_queue = task_queue
         self.types = tuple(dict.fromkeys(each for rule in rules for each in rule.types))
-        self._rules = [(rule, None if rule.when is None else Condition(rule.when)) for rule in rules]
+        self._rules = [(rule, None if rule.when is None else Expression(rule.when)) for rule in rules]
 
     def action(self, event: Event) -> Action | None:
         """Return what an event does, or None.

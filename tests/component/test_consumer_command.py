@@ -279,7 +279,7 @@ def test_doctor_says_where_health_information_goes_though_nothing_answers(
     assert checks[:1] + checks[2:4] == [
         ("config", "ok", "every setting can be used; the group is forward"),
         ("phi", "ok", "parked events, whole, and keys: PostgreSQL at 127.0.0.1:1/d"),
-        ("phi", "ok", "whole events, types *: posted to https://127.0.0.1:1"),
+        ("phi", "ok", "whole events, types *: sent to https://127.0.0.1:1"),
     ]
     assert [each[:2] for each in checks[4:]] == [("postgres", "failed"), ("kafka", "failed"), ("sink", "failed")]
     assert checks[-1][2] == "does not answer as it should: unreachable"

@@ -51,6 +51,8 @@ def test_each_instance_is_a_group_of_its_own() -> None:
         ({"timeout_s": "0"}, "forward.timeout_s"),
         ({"timeout_s": "nan"}, "forward.timeout_s"),
         ({"payload": "all"}, "forward.payload"),
+        ({"method": "GET"}, "forward.method"),
+        ({"url": "https://a.example/?b", "path": "/c"}, "path cannot follow a URL with a query"),
         ({"imports": "yes"}, "forward.imports"),
         ({"types": ""}, "forward.types"),
         ({"accounts": " , "}, "forward.accounts"),

@@ -17,13 +17,13 @@ def a_context(origin: str = "") -> Context:
 
 
 def sends(mapping: Mapping, event_type: str = "prescription.sent", *, origin: str = "", **fields: object) -> bool:
-    return mapping.body(an_event(event_type, **fields), a_context(origin)) is not None  # type: ignore[arg-type]  # fields of the record
+    return mapping.request(an_event(event_type, **fields), a_context(origin)) is not None  # type: ignore[arg-type]  # fields of the record
 
 
 def test_an_event_is_sent_whole_unless_something_is_said() -> None:
     event = an_event("fill.status_changed")
 
-    assert Mapping().body(event, a_context()) == native_json(event.value)
+    assert Mapping().request(event, a_context()) == ("", native_json(event.value))
 
 
 def test_a_ping_is_sent_only_if_it_is_named() -> None:
@@ -69,11 +69,11 @@ def test_an_expression_sees_what_is_not_sent() -> None:
     mapping = Mapping(when="data.patient.last_name == 'Berry'", phi=False)
     event = an_event("prescription.sent", patient={"last_name": "Berry"})
 
-    body = mapping.body(event, a_context())
+    request = mapping.request(event, a_context())
 
-    assert body is not None
-    assert b"Berry" not in body
-    assert orjson.loads(body)["data"]["prescription_id"] == "rx_1"
+    assert request is not None
+    assert b"Berry" not in request.body
+    assert orjson.loads(request.body)["data"]["prescription_id"] == "rx_1"
 
 
 @pytest.mark.parametrize("when", ["contains(data.attempt, 'x')", "a || " * 800 + "a"], ids=["type", "nested"])
@@ -100,3 +100,61 @@ def test_an_id_that_cannot_stand_in_a_header_parks(event_id: str) -> None:
 def test_what_may_stand_in_a_header() -> None:
     assert is_header_text("dlv_1/2")
     assert not is_header_text("")
+
+
+def test_body_and_path_are_the_receivers_own() -> None:
+    event = an_event("fill.status_changed", key="rx_1")
+    body = "{id: data.prescription_id, kind: type, none: data.nothing}"
+
+    request = Mapping(body=body, path="/orders/{data.prescription_id}/x?t={type}").request(event, a_context())
+
+    assert request == (
+        "/orders/rx_1/x?t=fill.status_changed",
+        b'{"id":"rx_1","kind":"fill.status_changed","none":null}',
+    )
+
+
+def test_a_body_is_made_of_what_may_be_sent() -> None:
+    mapping = Mapping(body="{name: data.patient.last_name}", phi=False)
+    event = an_event("prescription.sent", patient={"last_name": "Berry"})
+
+    request = mapping.request(event, a_context())
+
+    assert request is not None
+    assert request.body == b'{"name":null}'
+
+
+@pytest.mark.parametrize(("value", "segment"), [("a/b?c#d%2F é", "a%2Fb%3Fc%23d%252F%20%C3%A9"), ("7", "7")])
+def test_a_value_stays_within_its_place_of_the_path(value: str, segment: str) -> None:
+    event = an_event("fill.status_changed", note=value)
+
+    request = Mapping(path="/m/{data.note}").request(event, a_context())
+
+    assert request is not None
+    assert request.path == f"/m/{segment}"
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"body": "data.nothing"}, "body_failed"),
+        ({"body": "[type]"}, "body_failed"),
+        ({"body": "{a: to_number('123456789012345678901234567890')}"}, "body_failed"),
+        ({"body": "{a: contains(data.attempt, 'x')}"}, "body_failed"),
+        ({"path": "/{data.nothing}"}, "path_failed"),
+        ({"path": "/{data}"}, "path_failed"),
+        ({"path": "/{'..'}"}, "path_failed"),
+        ({"path": "/{contains(data.attempt, 'x')}"}, "path_failed"),
+    ],
+)
+def test_what_has_no_usable_result_parks(options: dict[str, str], code: str) -> None:
+    with pytest.raises(PermanentError, match=f"^{code}$"):
+        sends(Mapping(**options))  # type: ignore[arg-type]  # all are texts
+
+
+@pytest.mark.parametrize(
+    "options", [{"body": "{a:"}, {"path": "/{a.[}"}, {"path": "a"}, {"path": "/a b"}, {"path": "/{}"}]
+)
+def test_a_shape_that_cannot_be_ends_the_start(options: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=rf"^forward\.{next(iter(options))}: "):
+        Mapping(**options)  # type: ignore[arg-type]  # as above

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast
 
 import aiohttp
+import orjson
 import pytest
 from aiohttp import web
 
@@ -342,6 +343,31 @@ async def test_filters_settle_what_they_keep_back(secrets: Path) -> None:
 
     ((_, body, _),) = script.posts
     assert body == native_json(sent.value, phi=False)
+
+
+async def test_a_receiver_of_another_shape_gets_its_own_and_the_same_again(secrets: Path) -> None:
+    puts: list[tuple[str, bytes, str]] = []
+
+    async def orders(request: web.BaseRequest) -> web.StreamResponse:
+        if request.method != "PUT":
+            return web.Response(status=404)
+        puts.append((request.raw_path, await request.read(), request.headers["idempotency-key"]))
+        return web.Response(status=500 if len(puts) == 1 else 204)
+
+    event = an_event("fill.status_changed", key="rx_1", note="m/ä ?")
+    given = {
+        "types": "fill.*",
+        "method": "PUT",
+        "path": "/orders/{data.prescription_id}/messages/{data.note}?by=drx",
+        "body": "{status: data.fill_status, at: timestamp}",
+    }
+    async with an_endpoint(orders) as url, running(open_forward, options=options(url, secrets, **given)) as forward:
+        await forward.feed(event, an_event("prescription.sent"))
+
+        assert await forward.parked() == []
+    said = {"at": orjson.loads(native_json(event.value))["timestamp"], "status": event.value["fill_status"]}
+    put = ("/desk/orders/rx_1/messages/m%2F%C3%A4%20%3F?by=drx", orjson.dumps(said), event.id)
+    assert puts == [put, put]
 
 
 async def test_headers_of_a_file_go_along(secrets: Path, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ async def test_all_events_of_a_topic_reach_the_receiver_and_nothing_is_said_of_t
             ("kafka", "ok"),
             ("sink", "ok"),
         ]
-        assert f"posted to {receiver.url.partition('/desk')[0]}" in checks
+        assert f"sent to {receiver.url.partition('/desk')[0]}" in checks
         assert "tenant" not in checks
 
     assert_whole(receiver)
