@@ -27,7 +27,7 @@ from bridge.ingress.profiles.lookup import open_profiles
 from bridge.ingress.profiles.profile import Profile, bucket_s, dedupe_window_s
 from bridge.ingress.proof import FixedSecrets
 from bridge.ingress.routes import Admission, Source, Webhooks
-from bridge.ingress.secrets import SecretDirectory
+from bridge.ingress.secrets import SecretDirectory, senders
 from bridge.kafka.follower import Follower
 from bridge.kafka.partition_writer import SET_ASIDE_AFTER_S, NoSpool, PartitionWriters, Producer, WriterLimits
 from bridge.kafka.producer import KafkaProducer, Patience
@@ -51,7 +51,7 @@ from bridge.runtime.logging import log
 from bridge.runtime.metrics import IngressMetrics, LoopLag
 from bridge.runtime.slots import Outcome
 from bridge.settings import Http, Management, Settings
-from bridge.sources import address_limit, check_new_keys, rate_limit, scheme_of
+from bridge.sources import address_limit, check_new_keys, rate_limit, scheme_of, slots_dir
 from bridge.spool.store import Spool
 from bridge.start_checks import check_start
 
@@ -182,10 +182,10 @@ def _open_secrets(settings: Settings, metrics: IngressMetrics) -> dict[str, Secr
     opened: dict[str, SecretDirectory] = {}
     for name, source in settings.sources.items():
         scheme = scheme_of(name, source)
-        if not scheme.keyed or source.secrets_dir is None:
+        if (directory := slots_dir(scheme, source)) is None:
             continue
         opened[name] = SecretDirectory(
-            path=source.secrets_dir,
+            path=directory,
             scheme=scheme,
             source=name,
             observe=partial(_count_reload, metrics, name),
@@ -209,7 +209,7 @@ def secret_checks(sources: Mapping[str, Source], *, now: Callable[[], float] = t
     """
 
     def has_key(source: Source) -> bool:
-        return not source.scheme.keyed or any(slot.counts_at(now()) for slot in source.secrets.keys)
+        return not source.scheme.keyed or any(slot.counts_at(now()) for slot in senders(source.secrets.keys))
 
     def check(source: Source) -> str:
         if has_key(source):

@@ -44,6 +44,7 @@ class Delivery(NamedTuple):
         key_slot: Slot of the secret that verified it.
         traceparent: W3C trace context for the records.
         headers: Safe request headers, names in lower case, for a parked record.
+        origin: `replay` or `import` where it was not the sender who sent it; else empty.
     """
 
     source: str
@@ -55,6 +56,7 @@ class Delivery(NamedTuple):
     key_slot: str
     traceparent: str
     headers: Mapping[str, str]
+    origin: str = ""
 
     def __repr__(self) -> str:
         """Show which delivery it is and nothing of what it says."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from bridge.errors import ConfigError
+from bridge.ingress.origin import SLOT
 from bridge.ingress.proof import KeySlot, Scheme, Secrets
 from bridge.ingress.rate_limit import AddressLimit, RateLimit
 from bridge.ingress.schemes.lint import guessable, shared_keys
@@ -34,6 +36,12 @@ def scheme_of(name: str, source: Source) -> Scheme:
         msg = f"{place(name, 'secrets_dir')}: is required by the scheme {source.scheme}"
         raise ConfigError(msg)
     return scheme
+
+
+def slots_dir(scheme: Scheme, source: Source) -> Path | None:
+    """Return the directory of a source's slots; that of a scheme without keys has at most the slot `replay`."""
+    directory = source.secrets_dir
+    return directory if directory and (scheme.keyed or (directory / SLOT).exists()) else None
 
 
 def shared_key_pairs(settings: Settings, keys: Mapping[str, Sequence[KeySlot]]) -> Iterator[tuple[str, str]]:

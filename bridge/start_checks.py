@@ -19,7 +19,7 @@ from bridge.process_checks import check_process
 from bridge.runtime.configuration import place_of
 from bridge.runtime.findings import Finding, Risk, failures
 from bridge.settings import PREFIX, Http, Registry, Settings, Source, Spool, named
-from bridge.sources import address_limit, place, scheme_of, shared_key_pairs
+from bridge.sources import address_limit, place, scheme_of, shared_key_pairs, slots_dir
 from bridge.spool.keys import CURRENT
 
 
@@ -55,9 +55,9 @@ def check_sources(settings: Settings) -> Iterator[Finding]:
             says = f"{place(name, 'rate_burst')}: limits nothing without rate_per_s"
             yield Finding(f"source {name}", "failed", says, "set both or none")
         yield from check_proof(name, source, scheme, profiles[name], tls_in_front=tls_in_front)
-        if scheme.keyed and source.secrets_dir is not None:
+        if (directory := slots_dir(scheme, source)) is not None:
             try:
-                keys[name] = load(source.secrets_dir, scheme)
+                keys[name] = load(directory, scheme)
             except ConfigError as exc:
                 advice = f"mend it, or point {place(name, 'secrets_dir')} at another directory"
                 yield Finding(f"secrets {name}", "failed", str(exc), advice)

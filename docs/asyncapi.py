@@ -37,9 +37,10 @@ HEADERS: Mapping[str, str] = {
     "drx_schema": "full name of the record in the value",
     "drx_ordinal": "<instance>:<number>; the number rises in the order of acceptance by that instance",
     "drx_mapping": "first 12 hex digits of the SHA-256 of the mapping file that made the event, if one did",
+    "drx_origin": "`replay` or `import` if an operator posted the delivery, and not the sender; in no other record",
     "drx_reason": "why the delivery is not a valid event",
 }
-OPTIONAL = frozenset({"drx_mapping"})
+OPTIONAL = frozenset({"drx_mapping", "drx_origin"})
 CHANNELS: Mapping[str, tuple[str, str]] = {
     PRESCRIPTIONS_TOPIC: (
         "Every event about a prescription, all types, in one order per key.",
@@ -179,4 +180,5 @@ def _delivery() -> Delivery:
         key_slot="",
         traceparent="",
         headers={},
+        origin="-",
     )

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bridge.errors import BridgeError, ConfigError
-from bridge.ingress.proof import HmacKey, KeySlot, PublicKey, SharedSecret
-from bridge.ingress.secrets import load
+from bridge.ingress.proof import HmacKey, KeySlot, PublicKey, ReplayKey, SharedSecret
+from bridge.ingress.secrets import load, senders
 from bridge.kafka.routing import RoutingTable
 from bridge.registry.loader import bundled
 from bridge.runtime.findings import Finding
@@ -30,7 +30,7 @@ def check_windows(settings: Settings, *, now: datetime) -> Iterator[Finding]:
     for name, source in settings.sources.items():
         try:
             scheme = scheme_of(name, source)
-            slots = load(source.secrets_dir, scheme) if scheme.keyed and source.secrets_dir else ()
+            slots = senders(load(source.secrets_dir, scheme)) if scheme.keyed and source.secrets_dir else ()
         except ConfigError:  # found by the start's own checks
             continue
         if not slots:
@@ -65,6 +65,8 @@ def slot_kind(slot: KeySlot) -> str:
             return "ed25519"
         case SharedSecret():
             return "shared"
+        case ReplayKey():
+            return "replay"
         case _:
             return "combined"
 

@@ -20,6 +20,7 @@ from rich.table import Table
 from bridge.commands.doctor_checks import check_windows, slot_kind
 from bridge.commands.scheme_options import configured_source
 from bridge.errors import ConfigError
+from bridge.ingress.origin import SLOT
 from bridge.ingress.proof import KeySlot, Scheme
 from bridge.ingress.schemes.body_hmac import BodyHmac
 from bridge.ingress.schemes.combined import Combined
@@ -31,7 +32,7 @@ from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.findings import Finding, finding_line
 from bridge.runtime.process import FloatRange, Group
 from bridge.settings import Settings, load_settings
-from bridge.sources import scheme_of
+from bridge.sources import scheme_of, slots_dir
 from bridge.start_checks import check_sources
 
 KEY_BYTES = 32  # of the digests that they key, SHA-256
@@ -64,8 +65,8 @@ def new(  # noqa: PLR0917 - click passes by keyword
     reason: str,
 ) -> int:
     """Make a secret for SOURCE and write its slot file; the running bridge takes it over within seconds."""
-    scheme, directory = _configured(load_settings(), source)
-    lines = list(_fresh(scheme, user or source))
+    scheme, directory = _configured(load_settings(), source, slot)
+    lines = list(_fresh(StandardWebhooks() if slot == SLOT else scheme, user or source))
     lines += [f"{name} = {text}" for name, text in _window(not_before, accept_until)]
     where = directory / slot
     content = os.fsencode("\n".join([*lines, ""]))
@@ -80,7 +81,8 @@ def new(  # noqa: PLR0917 - click passes by keyword
         if rotate_h is not None:
             _keep_as_previous(directory, scheme, rotate_h)
         _write(where, content, overwrite=rotate_h is not None)
-    click.echo(f"{where}: written; give the sender what is in it, and show it to nobody else", err=True)
+    whom = "nobody needs what is in it but who posts" if slot == SLOT else "give the sender what is in it"
+    click.echo(f"{where}: written; {whom}, and show it to nobody else", err=True)
     return 0
 
 
@@ -92,7 +94,7 @@ def list_(source: str | None, *, as_json: bool) -> int:
     settings = load_settings()
     now = time.time()
     table = Table("source", "scheme", "slot", "kind", "counts", "from", "until", box=None, header_style="bold")
-    keyed = [name for name, each in settings.sources.items() if scheme_of(name, each).keyed]
+    keyed = [name for name, each in settings.sources.items() if slots_dir(scheme_of(name, each), each)]
     for name in [source] if source else keyed:
         scheme, directory = _configured(settings, name)
         for slot in load(directory, scheme):
@@ -125,13 +127,14 @@ def check(source: str | None, *, as_json: bool) -> int:
     return FAILED_EXIT if any(each.verdict == "failed" for each in shown) else 0
 
 
-def _configured(settings: Settings, name: str) -> tuple[Scheme, Path]:
+def _configured(settings: Settings, name: str, slot: str = "") -> tuple[Scheme, Path]:
     source = configured_source(settings, name)
     scheme = scheme_of(name, source)
-    if not scheme.keyed or source.secrets_dir is None:
+    directory = source.secrets_dir if slot == SLOT else slots_dir(scheme, source)
+    if directory is None:
         msg = f"source {name}: the scheme {source.scheme} has no secrets"
         raise ConfigError(msg)
-    return scheme, source.secrets_dir
+    return scheme, directory
 
 
 def _fresh(scheme: Scheme, user: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from bridge.errors import DeliveryRefusedError
+from bridge.ingress.origin import HEADERS as ORIGIN_HEADERS
 from bridge.ingress.proof import Scheme
 
 # What the ingress looks at of every delivery; beyond it only what a scheme reads.
@@ -48,7 +49,7 @@ class HeadRules(NamedTuple):
 
 def head_rules(schemes: Iterable[Scheme]) -> HeadRules:
     """Return the union of what all sources read: which source it is decides nothing about a head."""
-    wanted, single = _WANTED, frozenset[bytes]()
+    wanted, single = _WANTED.union(ORIGIN_HEADERS), frozenset(ORIGIN_HEADERS)
     for scheme in schemes:
         wanted |= scheme.headers | scheme.joined
         single |= scheme.headers

@@ -92,12 +92,16 @@ class Proof(NamedTuple):
         timestamp: Unix seconds of the sender's attempt; None where the scheme has none.
         slot: Name of the slot whose key matched.
         id_signed: The signature covers the id.
+        origin: `replay` or `import` where an operator posts it again; else empty.
+        received_s: Unix seconds of its first receipt, where it is not received for the first time.
     """
 
     id: str | None
     timestamp: int | None
     slot: str
     id_signed: bool = True
+    origin: str = ""
+    received_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +157,15 @@ class SharedSecret:
         return compare_digest(self._digest, digest)
 
 
-Key: TypeAlias = HmacKey | PublicKey | SharedSecret | tuple["Key", ...]  # a tuple: one for each part of a combination
+@dataclass(frozen=True, slots=True)
+class ReplayKey:
+    """The secret of the slot `replay`, which no scheme tries: see `bridge/ingress/origin.py`."""
+
+    secret: bytes = field(repr=False)
+
+
+# A tuple: one for each part of a combination.
+Key: TypeAlias = HmacKey | PublicKey | SharedSecret | ReplayKey | tuple["Key", ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from bridge.ingress.deduplicator import Deduplicator, Outcome
 from bridge.ingress.headers import check_content, head_rules, read_heads, safe_headers, trace_of
 from bridge.ingress.json_body import parse
 from bridge.ingress.metrics import UNKNOWN, Deferral, Observations, Request
+from bridge.ingress.origin import SIGNATURE, prove_origin
 from bridge.ingress.profiles.profile import Encoded, Mapped, Profile
 from bridge.ingress.proof import REASONS, Proof, Raw, Scheme, Secrets
 from bridge.ingress.rate_limit import AddressLimit, RateLimit
@@ -350,7 +351,8 @@ class Webhooks:
         source, body = call.sender, call.http.body
         failpoints.hit(failpoints.BEFORE_VERIFY)
         now = call.received_s
-        proved = call.proof = source.scheme.prove(self._raw(call), source.secrets.keys, now)
+        prove = partial(prove_origin, source.scheme) if SIGNATURE in call.heads else source.scheme.prove
+        proved = call.proof = prove(self._raw(call), source.secrets.keys, now)
         failpoints.hit(failpoints.AFTER_VERIFY)
         self._observe.verified(
             source.name,
@@ -369,6 +371,7 @@ class Webhooks:
             key_slot=proved.slot,
             traceparent=trace_of(call.heads),
             headers={},
+            origin=proved.origin,
         )
         call.event_id = call.delivery.id
 
@@ -518,8 +521,11 @@ class Webhooks:
         call.delivery = call.delivery._replace(id=delivery_id)
         call.outcome = self._understand(call, call.delivery, call.sender)
 
-    def _understand(self, request: Request, delivery: Delivery, source: Source) -> Mapped | Encoded | ParkReason:
-        if source.engine is not None and (event := self._encode(request, delivery, source.engine)) is not None:
+    def _understand(self, call: Call, delivery: Delivery, source: Source) -> Mapped | Encoded | ParkReason:
+        if (received_s := call.proof.received_s) is not None:
+            # Its first receipt bounds the times in it, and is the time of a body that has none; the record is of now.
+            delivery = delivery._replace(received_at=datetime.fromtimestamp(received_s, UTC))
+        if source.engine is not None and (event := self._encode(call, delivery, source.engine)) is not None:
             return Encoded((event,))
         document = parse(delivery.body, arrays=getattr(source.profile, "ARRAYS", False))
         return document if isinstance(document, ParkReason) else source.profile.map(delivery, document)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import math
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from bridge.errors import ConfigError
-from bridge.ingress.proof import KeySlot, Scheme
+from bridge.ingress.origin import SLOT
+from bridge.ingress.proof import KeySlot, ReplayKey, Scheme
+from bridge.runtime.slot import shared_key
 from bridge.runtime.slots import POLL_PERIOD_S, Outcome, SecretsError, SlotDirectory, load_slots, read_lines
 
 SlotWord = Literal["current", "previous", "other"]
@@ -22,6 +25,11 @@ def load(path: Path, scheme: Scheme) -> tuple[KeySlot, ...]:
         SecretsError: Nothing there, or a file that is no slot.
     """
     return load_slots(path, partial(parse_slot, scheme=scheme))
+
+
+def senders(slots: Iterable[KeySlot]) -> list[KeySlot]:
+    """Return the slots that the sender has, which leaves an operator's out."""
+    return [slot for slot in slots if not isinstance(slot.key, ReplayKey)]
 
 
 def slot_word(name: str) -> SlotWord:
@@ -51,6 +59,10 @@ class SecretDirectory(SlotDirectory[KeySlot]):
         parse = partial(parse_slot, scheme=scheme)
         super().__init__(path, parse, source=source, observe=observe, period_s=period_s, wait=wait, check=check)
 
+    def expires_at(self) -> float:
+        """Return the Unix seconds up to which the last of the sender's slots counts; infinite if one has no end."""
+        return max((slot.accept_until for slot in senders(self.keys)), default=math.inf)
+
 
 def parse_slot(where: Path, content: bytes, scheme: Scheme) -> KeySlot:
     """Read the content of a slot file.
@@ -58,6 +70,11 @@ def parse_slot(where: Path, content: bytes, scheme: Scheme) -> KeySlot:
     Raises:
         SecretsError: It is none; the message names the file and nothing of its content.
     """
+    if where.name == SLOT:
+        (secret,), window = read_lines(where, content)
+        if raw := shared_key(secret):
+            return KeySlot(where.name, ReplayKey(raw), **window)
+        raise SecretsError("secret_malformed", f"{where}: a secret is whsec_ and the base64 of 24 to 64 bytes")
     secrets, window = read_lines(where, content, further=scheme.further)
     try:
         key = scheme.parse_keys(secrets)

@@ -92,6 +92,8 @@ def event_record(
     ]
     if event.mapping:
         headers.append(("drx_mapping", event.mapping.encode()))
+    if delivery.origin:
+        headers.append(_text_header("drx_origin", delivery.origin))
     return Record(topic, partition, key, value, headers, received_ms)
 
 
@@ -113,6 +115,8 @@ def unrecognized_record(delivery: Delivery, park: ParkReason, *, partition: int,
         ("drx_body_sha256", delivery.body_sha256.encode()),
         _text_header("drx_schema", UNRECOGNIZED_SCHEMA),
     ]
+    if delivery.origin:
+        headers.append(_text_header("drx_origin", delivery.origin))
     return Record(UNRECOGNIZED_TOPIC, partition, key, value, headers, _milliseconds(delivery.received_at))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from bridge.ingress.proof import HmacKey, Key, KeySlot, PublicKey, Scheme, SharedSecret
+from bridge.ingress.proof import HmacKey, Key, KeySlot, PublicKey, ReplayKey, Scheme, SharedSecret
 from bridge.ingress.schemes.body_hmac import BodyHmac
 from bridge.ingress.schemes.combined import Combined
 from bridge.ingress.schemes.network import Cidr, are_too_wide
@@ -109,7 +109,7 @@ def _secrets(key: Key) -> Iterator[bytes]:
         yield part.raw if isinstance(part, PublicKey) else part.secret
 
 
-def _parts(key: Key) -> Iterator[HmacKey | PublicKey | SharedSecret]:
+def _parts(key: Key) -> Iterator[HmacKey | PublicKey | SharedSecret | ReplayKey]:
     if isinstance(key, tuple):
         for part in key:
             yield from _parts(part)

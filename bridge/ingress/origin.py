@@ -1,0 +1,96 @@
+"""Deliveries that an operator posts: `drx-bridge unrecognized replay` and `push`.
+
+They prove themselves to the ingress in one way, whatever the source's scheme: by a signature over the origin, the id of
+the delivery, its first receipt, the time and the body. The key follows from a secret of the source, so that there is
+no other one to manage, and nobody can post who could not deliver. Where the secret is not enough to deliver (ed25519,
+networks), the key is that of the slot `replay`, and without such a slot nobody can. The slot counts for all schemes.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Sequence
+from hmac import compare_digest
+
+from bridge.ingress.proof import (
+    ID,
+    TIMESTAMP,
+    Key,
+    KeySlot,
+    Proof,
+    PublicKey,
+    Raw,
+    ReplayKey,
+    Scheme,
+    check_age,
+    matching_slot,
+    refuse,
+    refuse_mismatch,
+)
+
+SLOT = "replay"
+# Whole microseconds of Unix time of the first receipt; empty for an import.
+ORIGIN, DELIVERY_ID, RECEIVED, TIME, SIGNATURE = HEADERS = (
+    b"drx-origin",
+    b"drx-delivery-id",
+    b"drx-received",
+    b"drx-timestamp",
+    b"drx-signature",
+)
+TOLERANCE_S = 300  # as of Standard Webhooks
+# What a key is derived with, so that nothing signed for a scheme is a signature here.
+_LABEL = b"drx-bridge origin, version 1\n"
+_is_receipt = re.compile(rb"[0-9]{0,17}").fullmatch
+
+
+def sign_origin(
+    key: Key, *, origin: str, delivery_id: str, received_us: int | None, timestamp: int, body: bytes
+) -> dict[str, str]:
+    """Return the headers that prove a delivery with a key of `operator_keys`."""
+    values = (origin, delivery_id, "" if received_us is None else str(received_us), str(timestamp))
+    signature = _signature(key, b"\n".join((*(each.encode() for each in values), body)))
+    return {name.decode(): value for name, value in zip(HEADERS, (*values, signature.decode()), strict=True)}
+
+
+def prove_origin(scheme: Scheme, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
+    """Check that the holder of a key of `operator_keys` sent these bytes.
+
+    Raises:
+        DeliveryRefusedError: As `Scheme.prove`.
+    """
+    origin, delivery_id, received, timestamp, signature = (raw.heads.get(name, b"") for name in HEADERS)
+    if origin not in (b"replay", b"import") or not ID.fullmatch(delivery_id):
+        refuse("id_malformed")
+    if not _is_receipt(received) or not TIMESTAMP.fullmatch(timestamp):
+        refuse("timestamp_malformed")
+    # Of these only the body can hold a line break.
+    signed = b"\n".join((origin, delivery_id, received, timestamp, raw.body))
+    usable = operator_keys(scheme, keys)
+    matched = matching_slot(usable, now, lambda key: compare_digest(_signature(key, signed), signature))
+    if matched is None:
+        refuse_mismatch(usable, now)
+    check_age(int(timestamp), TOLERANCE_S, now)
+    received_s = min(int(received) / 1e6, now) if received else None
+    id_signed = scheme.ids == "signed"  # else another body with this id is another delivery, as ever
+    return Proof(delivery_id.decode("ascii"), int(timestamp), matched.name, id_signed, origin.decode(), received_s)
+
+
+def operator_keys(scheme: Scheme, keys: Sequence[KeySlot]) -> list[KeySlot]:
+    """Return the slots that prove what an operator posts: `replay`, else those that are all that a delivery needs."""
+    if own := [slot for slot in keys if isinstance(slot.key, ReplayKey)]:
+        return own
+    return [] if scheme.reads_peer else [slot for slot in keys if _secret(slot.key) is not None]
+
+
+def _secret(key: Key) -> bytes | None:
+    """Return what is secret of a key; None where only the sender has it."""
+    if isinstance(key, tuple):
+        secrets = [_secret(part) for part in key]
+        return b"\n".join(each for each in secrets if each is not None) if None not in secrets else None
+    return None if isinstance(key, PublicKey) else key.secret
+
+
+def _signature(key: Key, signed: bytes) -> bytes:
+    derived = hmac.digest(_secret(key) or b"", _LABEL, "sha256")
+    return hmac.digest(derived, signed, "sha256").hex().encode()

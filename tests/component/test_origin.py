@@ -1,0 +1,211 @@
+"""What an operator posts: its proof, and what becomes of it at the public port."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.errors import ConfigError, DeliveryRefusedError
+from bridge.event import Event, ParkReason
+from bridge.ingress.headers import head_rules, read_heads
+from bridge.ingress.origin import operator_keys, prove_origin, sign_origin
+from bridge.ingress.profiles.lookup import load_profile
+from bridge.ingress.proof import FixedSecrets, Key, KeySlot, Raw, SharedSecret
+from bridge.ingress.routes import Source
+from bridge.ingress.schemes.presets import configure
+from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
+from bridge.ingress.secrets import load, parse_slot
+from tests.builders import SECRET, WHEN, a_body, a_slot, signed_headers
+from tests.component.test_ingress import Ingress, running
+
+NOW = 1_800_000_000
+RECEIVED_US = int(WHEN.timestamp() * 1e6)
+PUBLIC = base64.b64encode(bytes(range(32))).decode()
+
+
+def headers(
+    key: Key, body: bytes, *, origin: str = "replay", at: int = NOW, delivery_id: str = "dlv_1"
+) -> dict[str, str]:
+    received = RECEIVED_US if origin == "replay" else None
+    return sign_origin(key, origin=origin, delivery_id=delivery_id, received_us=received, timestamp=at, body=body)
+
+
+def raw(sent: dict[str, str], body: bytes) -> Raw:
+    return Raw({name.encode(): value.encode() for name, value in sent.items()}, body)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "parameters", "lines"),
+    [
+        ("standard_webhooks", {}, SECRET),
+        ("github", {}, "a secret of sixteen or more"),
+        ("dosespot", {}, "a secret of sixteen or more"),
+        ("basic", {}, "user:a long password"),
+        ("url_token", {}, "a-token-of-twenty-four-characters"),
+        ("basic+github", {}, "user:a long password\nbody_hmac = a secret of sixteen or more"),
+    ],
+)
+def test_who_has_all_secrets_of_a_delivery_can_post(scheme: str, parameters: dict[str, str], lines: str) -> None:
+    configured = configure(scheme, parameters, tolerance_s=300)
+    slot = parse_slot(Path("current"), lines.encode(), configured)
+
+    proof = prove_origin(configured, raw(headers(slot.key, b"{}"), b"{}"), [slot], NOW + 300)
+
+    assert (proof.id, proof.origin, proof.slot, proof.received_s) == ("dlv_1", "replay", "current", WHEN.timestamp())
+
+
+@pytest.mark.parametrize(
+    ("scheme", "parameters", "line"),
+    [
+        ("ed25519", {"header": "x-signature"}, PUBLIC),
+        ("standard_webhooks", {}, f"whpk_{PUBLIC}"),
+        ("secret_header+cidr", {"networks": "192.0.2.0/24"}, "a secret of sixteen or more"),
+    ],
+)
+def test_where_the_secret_is_not_enough_the_slot_replay_is_needed(
+    scheme: str, parameters: dict[str, str], line: str, tmp_path: Path
+) -> None:
+    configured = configure(scheme, parameters, tolerance_s=300)
+    (tmp_path / "current").write_text(line)
+
+    assert operator_keys(configured, load(tmp_path, configured)) == []
+
+    (tmp_path / "replay").write_text(SECRET)
+    slots = load(tmp_path, configured)
+    (usable,) = operator_keys(configured, slots)
+    assert prove_origin(configured, raw(headers(usable.key, b"{}"), b"{}"), slots, NOW).slot == "replay"
+    with pytest.raises(ConfigError, match="whsec_"):
+        parse_slot(tmp_path / "replay", b"a secret of sixteen or more", configured)
+
+
+def test_the_key_of_the_slot_replay_proves_no_delivery_of_the_sender() -> None:
+    slot = parse_slot(Path("replay"), SECRET.encode(), StandardWebhooks())
+    sent = {name.encode(): value.encode() for name, value in signed_headers(b"{}", timestamp=NOW).items()}
+
+    with pytest.raises(DeliveryRefusedError, match="signature_mismatch"):
+        StandardWebhooks().prove(Raw(sent, b"{}"), [slot], NOW)
+
+
+def changed(name: str, value: str) -> Callable[[dict[str, str]], Any]:
+    return lambda sent: sent.update({name: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (changed("drx-origin", "import"), "signature_mismatch"),
+        (changed("drx-origin", "live"), "id_malformed"),
+        (changed("drx-delivery-id", "dlv_2"), "signature_mismatch"),
+        (changed("drx-delivery-id", "a b"), "id_malformed"),
+        (changed("drx-received", "1"), "signature_mismatch"),
+        (changed("drx-received", "-1"), "timestamp_malformed"),
+        (changed("drx-timestamp", str(NOW + 1)), "signature_mismatch"),
+        (changed("drx-timestamp", "x"), "timestamp_malformed"),
+        (changed("drx-signature", ""), "signature_mismatch"),
+        (changed("drx-signature", "\u00e4"), "signature_mismatch"),
+    ],
+)
+def test_every_part_is_covered(change: Callable[[dict[str, str]], None], code: str) -> None:
+    sent = headers(a_slot().key, b"{}")
+    change(sent)
+
+    with pytest.raises(DeliveryRefusedError, match=code):
+        prove_origin(StandardWebhooks(), raw(sent, b"{}"), [a_slot()], NOW)
+
+
+@pytest.mark.parametrize(
+    ("body", "now", "slots", "code"),
+    [
+        (b"[]", NOW, [a_slot()], "signature_mismatch"),
+        (b"{}", NOW + 301, [a_slot()], "timestamp_stale"),
+        (b"{}", NOW - 301, [a_slot()], "timestamp_future"),
+        (b"{}", NOW, [a_slot(key=b"another key, as long as it must be")], "signature_mismatch"),
+        (b"{}", NOW, [replace(a_slot(), accept_until=NOW - 1)], "signature_mismatch"),
+        (b"{}", NOW, [], "signature_mismatch"),
+    ],
+)
+def test_another_body_time_or_key_proves_nothing(body: bytes, now: int, slots: Sequence[KeySlot], code: str) -> None:
+    with pytest.raises(DeliveryRefusedError, match=code):
+        prove_origin(StandardWebhooks(), raw(headers(a_slot().key, b"{}"), body), slots, now)
+
+
+def test_a_header_that_is_there_twice_is_refused() -> None:
+    twice = [(name.encode(), value.encode()) for name, value in headers(a_slot().key, b"{}").items()] * 2
+
+    with pytest.raises(DeliveryRefusedError, match="header_duplicated"):
+        read_heads(twice, head_rules([StandardWebhooks()]))
+
+
+async def post(ingress: Ingress, body: bytes, *, key: Key, **what: Any) -> tuple[int, dict[str, Any]]:
+    at = int(datetime.now(UTC).timestamp())
+    return await ingress.post(body, headers={"content-type": "application/json", **headers(key, body, at=at, **what)})
+
+
+MAPPING = """
+prefix = "acme:"
+bucket_s = 600
+[[event]]
+when = "kind == '{kind}'"
+type = "fulfillment.status_changed"
+key = "rx"
+[event.data]
+queue_id = "rx"
+fulfillment_status = "state"
+"""
+
+
+class Mending:
+    """A profile whose mapping does not know a body, until it is mended."""
+
+    BUCKET_S = 600
+
+    def __init__(self, directory: Path) -> None:
+        self.map = self._configured(directory, "OTHER").map
+        self._mended = self._configured(directory, "STATE")
+
+    @staticmethod
+    def _configured(directory: Path, kind: str) -> Any:
+        file = directory / f"{kind}.toml"
+        file.write_text(MAPPING.replace("{kind}", kind))
+        return load_profile("mapped", {"mapping": str(file), "account_id": "acct_1"})
+
+    def mend(self) -> None:
+        self.map = self._mended.map
+
+
+async def test_what_was_parked_becomes_an_event_of_its_first_receipt_and_does_so_once(tmp_path: Path) -> None:
+    profile, body = Mending(tmp_path), b'{"kind":"STATE","rx":"1","state":"packed"}'
+    scheme = configure("secret_header", {}, tolerance_s=300)
+    slot = KeySlot("current", SharedSecret(b"a secret of sixteen or more"))
+    source = Source("drx", "sandbox", profile, scheme, FixedSecrets((slot,)), bucket_s=600)
+    live = {"content-type": "application/json", "x-webhook-secret": "a secret of sixteen or more"}
+    async with running(sources=[source]) as ingress:
+        await ingress.post(body, headers=live)
+        ((parked, _),) = ingress.publisher.published
+        still = await post(ingress, body, key=slot.key, delivery_id=parked.id)
+        profile.mend()
+        answers = [await post(ingress, body, key=slot.key, delivery_id=parked.id) for _ in range(2)]
+
+    assert still[1] == {"outcome": "parked", "id": parked.id, "reason": "unknown_type"}
+    assert [answer["outcome"] for _, answer in answers] == ["accepted", "duplicate"]
+    replayed, outcome = ingress.publisher.published[1]
+    assert not isinstance(outcome, ParkReason)
+    (event,) = outcome
+    assert isinstance(event, Event)
+    assert event.id.startswith(f"{parked.id}/")
+    assert (event.occurred_at, event.received_at, event.value["received_at"]) == (WHEN, WHEN, WHEN)
+    assert (replayed.origin, replayed.received_at > WHEN) == ("replay", True)
+
+
+async def test_a_sender_cannot_say_that_a_delivery_is_no_news() -> None:
+    async with running() as ingress:
+        await ingress.post(headers=signed_headers(a_body()) | {"drx-origin": "import", "drx-delivery-id": "x"})
+
+    ((delivery, _),) = ingress.publisher.published
+    assert (delivery.origin, delivery.id) == ("", "evt_1")
