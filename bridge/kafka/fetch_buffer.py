@@ -19,6 +19,9 @@ from aiokafka.protocol.fetch import FetchRequest  # noqa: TID251 - as above
 
 from bridge.errors import BridgeError
 from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.kafka.unpack import bound_unpacking
+
+bound_unpacking()  # of all that read topics in this process
 
 # As many as the window of a partition: unpacking more at once would hold the loop for too long.
 POLL_RECORDS = 1024
