@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import click
 import orjson
 
+from bridge.commands.scheme_options import pairs
 from bridge.errors import ConfigError
 from bridge.kafka.acls import INGRESS, Acl, consumer_acls, ingress_acls, read_grant
 from bridge.kafka.admin import Admin, Deviation, TopicSpec, open_admin, topic_specs
@@ -32,11 +33,12 @@ ADVICE = {
 
 
 @dataclass(frozen=True, slots=True)
-class Replication:
+class Asked:
     """What was asked for; None: as many replicas as there are brokers, three at most, and one of them may fail."""
 
     factor: int | None
     min_insync: int | None
+    configs: Mapping[str, str]
 
 
 @click.group(cls=Group)
@@ -44,9 +46,26 @@ def topics() -> None:
     """Create or check the topics that the bridge writes."""
 
 
+def _configs(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    """Read `--config`; what the contract fixes is no setting of a site."""
+    configs = dict(pairs(given, "=", usage="--config is NAME=VALUE"))
+    if fixed := sorted(configs.keys() & ADVICE.keys()):
+        msg = f"{', '.join(fixed)}: fixed by the contract, by a setting or by an option"
+        raise click.BadParameter(msg)
+    return configs
+
+
 def _options(command: Callable[..., int]) -> Callable[..., int]:
     for option in (
         click.option("--json", "as_json", is_flag=True, help="One JSON line per topic."),
+        click.option(
+            "--config",
+            "configs",
+            multiple=True,
+            callback=_configs,
+            metavar="NAME=VALUE",
+            help="A setting of each topic beside those of the contract, such as segment.bytes. Repeatable.",
+        ),
         click.option("--min-insync-replicas", type=click.IntRange(1), help="Default: one replica may fail."),
         bootstrap_option,
         click.option("--replication-factor", type=click.IntRange(1), help="Default: the brokers, three at most."),
@@ -70,6 +89,7 @@ def create(
     grants: tuple[str, ...],
     replication_factor: int | None,
     min_insync_replicas: int | None,
+    configs: Mapping[str, str],
     bootstrap_servers: str | None,
     as_json: bool,
     actor: str,
@@ -84,7 +104,7 @@ def create(
 
     async def order() -> dict[str, str]:
         async with open_admin(settings.kafka.connection) as admin:
-            specs = await _specs(admin, settings, Replication(replication_factor, min_insync_replicas))
+            specs = await _specs(admin, settings, Asked(replication_factor, min_insync_replicas, configs))
             _refuse_unwritable(specs)
             outcomes = await admin.create(specs)
             await admin.allow(granted)
@@ -108,14 +128,19 @@ def create(
 @topics.command()
 @_options
 def check(
-    *, replication_factor: int | None, min_insync_replicas: int | None, bootstrap_servers: str | None, as_json: bool
+    *,
+    replication_factor: int | None,
+    min_insync_replicas: int | None,
+    configs: Mapping[str, str],
+    bootstrap_servers: str | None,
+    as_json: bool,
 ) -> int:
     """Compare the topics with the contract; exit 1 on a difference."""
     settings = _settings(bootstrap_servers)
 
     async def ask() -> int:
         async with open_admin(settings.kafka.connection) as admin:
-            specs = await _specs(admin, settings, Replication(replication_factor, min_insync_replicas))
+            specs = await _specs(admin, settings, Asked(replication_factor, min_insync_replicas, configs))
             deviations = await admin.check(specs)
         for spec in specs:
             mine = [deviation for deviation in deviations if deviation.topic == spec.name]
@@ -140,13 +165,14 @@ def _settings(bootstrap_servers: str | None) -> Settings:
     return asking(load_settings(), bootstrap_servers)
 
 
-async def _specs(admin: Admin, settings: Settings, replication: Replication) -> list[TopicSpec]:
+async def _specs(admin: Admin, settings: Settings, asked: Asked) -> list[TopicSpec]:
     return topic_specs(
         RoutingTable(settings.kafka.routes),
         partitions=settings.kafka.partitions,
-        replication_factor=replication.factor or await admin.default_replication_factor(),
+        replication_factor=asked.factor or await admin.default_replication_factor(),
         message_max_bytes=settings.kafka.message_max_bytes,
-        min_insync_replicas=replication.min_insync,
+        min_insync_replicas=asked.min_insync,
+        more=asked.configs,
     )
 
 
@@ -174,7 +200,7 @@ def _complaint(deviation: Deviation) -> str:
     what = (
         "missing" if deviation.what == "missing" else f"{deviation.what} is {deviation.found}, not {deviation.expected}"
     )
-    return f"{what} → {ADVICE[deviation.what]}"
+    return f"{what} → {ADVICE.get(deviation.what, 'kafka-configs --alter')}"
 
 
 def _say(document: dict[str, object], line: str, *, as_json: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from aiokafka import errors as kafka_errors  # noqa: TID251 - this is the door
@@ -42,6 +42,7 @@ _REFUSALS: Mapping[type[Exception], tuple[str, str]] = {
     kafka_errors.TopicAuthorizationFailedError: ("not_authorized", "our user may not do this (ACL)"),
     kafka_errors.ClusterAuthorizationFailedError: ("not_authorized", "our user may not do this (ACL)"),
     kafka_errors.SecurityDisabled: ("no_authorizer", "the brokers have no authorizer, so ACLs mean nothing"),
+    kafka_errors.InvalidConfigurationError: ("bad_config", "a --config that Kafka does not know, or its value"),
     kafka_errors.PolicyViolationError: ("policy", "a policy of the cluster forbids it"),
 }
 
@@ -66,6 +67,7 @@ class TopicSpec:
         min_insync_replicas: At least; writes need that many.
         retention_ms: Exactly; -1 keeps records for ever.
         message_max_bytes: At least.
+        more: Further settings, exactly; none of those of the contract.
     """
 
     name: str
@@ -74,6 +76,7 @@ class TopicSpec:
     min_insync_replicas: int
     retention_ms: int
     message_max_bytes: int = MESSAGE_MAX_BYTES
+    more: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def configs(self) -> dict[str, str]:
@@ -85,6 +88,7 @@ class TopicSpec:
             "max.message.bytes": str(self.message_max_bytes),
             # Another one has the broker unpack and pack every batch, by a codec that each reader must have.
             "compression.type": "producer",
+            **self.more,
         }
 
 
@@ -116,6 +120,7 @@ def topic_specs(
     replication_factor: int,
     message_max_bytes: int,
     min_insync_replicas: int | None = None,
+    more: Mapping[str, str] | None = None,
 ) -> list[TopicSpec]:
     """Return what each topic must be; one replica may fail unless `min_insync_replicas` says otherwise."""
     in_sync = max(1, replication_factor - 1) if min_insync_replicas is None else min_insync_replicas
@@ -127,6 +132,7 @@ def topic_specs(
             min_insync_replicas=in_sync,
             retention_ms=UNRECOGNIZED_RETENTION_MS if name == UNRECOGNIZED_TOPIC else FOREVER_MS,
             message_max_bytes=message_max_bytes,
+            more=more or {},
         )
         for name in routing.topics
     ]

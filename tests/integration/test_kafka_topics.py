@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -49,7 +50,9 @@ def test_topics_are_made_as_the_contract_says_and_stay_checked(run: Run, own_clu
     assert missing.return_value == 1
     assert [line["deviations"][0]["what"] for line in lines(missing).values()] == ["missing"] * 3  # type: ignore[index]
 
-    created = run("create")
+    unknown = run("create", "--config", "segment.size=7")
+    assert str(unknown.exception).endswith("a --config that Kafka does not know, or its value")
+    created = run("create", "--config", "segment.bytes=16777216")
     assert created.return_value == 0
     assert lines(created) == {
         PRESCRIPTIONS_TOPIC: {"outcome": "created"},
@@ -57,7 +60,13 @@ def test_topics_are_made_as_the_contract_says_and_stay_checked(run: Run, own_clu
         UNRECOGNIZED_TOPIC: {"outcome": "created"},
     }
 
-    checked = run("check")
+    assert run("check").return_value == 0
+    other_size = run("check", "--config", "segment.bytes=1", "--config", "flush.ms=9223372036854775807")
+    assert other_size.return_value == 1
+    assert lines(other_size)[ACCOUNTS_TOPIC]["deviations"] == [
+        {"what": "segment.bytes", "expected": "1", "found": "16777216"}
+    ]
+    checked = run("check", "--config", "segment.bytes=16777216")
     assert checked.return_value == 0
     assert all(line["ok"] for line in lines(checked).values())
 
@@ -81,6 +90,13 @@ def test_topics_are_made_as_the_contract_says_and_stay_checked(run: Run, own_clu
         {"what": "replication_factor", "expected": "at least 3", "found": "1"},
         {"what": "min.insync.replicas", "expected": "2", "found": "1"},
     ]
+
+
+def test_what_the_contract_fixes_is_no_setting_of_a_site(run: Run) -> None:
+    result = run("create", "--config", "retention.ms=1", "--config", "segment.bytes=1")
+
+    assert isinstance(result.exception, click.BadParameter)
+    assert result.exception.message.startswith("retention.ms: fixed by the contract")
 
 
 def test_more_replicas_than_brokers_is_one_clear_line(run: Run) -> None:
