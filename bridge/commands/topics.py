@@ -11,7 +11,6 @@ import orjson
 
 from bridge.commands.scheme_options import pairs
 from bridge.errors import ConfigError
-from bridge.kafka.acls import INGRESS, Acl, consumer_acls, ingress_acls, read_grant
 from bridge.kafka.admin import Admin, Deviation, TopicSpec, open_admin, topic_specs
 from bridge.kafka.routing import RoutingTable
 from bridge.runtime.audit import audit_options, audited
@@ -75,18 +74,10 @@ def _options(command: Callable[..., int]) -> Callable[..., int]:
 
 
 @topics.command()
-@click.option(
-    "--acls",
-    "grants",
-    multiple=True,
-    metavar="ROLE=USER",
-    help="Also give a user the ACLs it needs: ingress=USER, or GROUP=USER for a consumer. Repeatable.",
-)
 @_options
 @audit_options
 def create(
     *,
-    grants: tuple[str, ...],
     replication_factor: int | None,
     min_insync_replicas: int | None,
     configs: Mapping[str, str],
@@ -95,19 +86,14 @@ def create(
     actor: str,
     reason: str,
 ) -> int:
-    """Create the topics that are missing; nothing that exists is changed.
-
-    A consumer may read the topics of events, and not drx.unrecognized.v1.
-    """
+    """Create the topics that are missing; nothing that exists is changed."""
     settings = _settings(bootstrap_servers)
-    granted = [acl for grant in grants for acl in _acls(grant, settings)]
 
     async def order() -> dict[str, str]:
         async with open_admin(settings.kafka.connection) as admin:
             specs = await _specs(admin, settings, Asked(replication_factor, min_insync_replicas, configs))
             _refuse_unwritable(specs)
             outcomes = await admin.create(specs)
-            await admin.allow(granted)
         for spec in specs:
             outcome = outcomes[spec.name]
             _say(
@@ -115,12 +101,9 @@ def create(
                 f"{spec.name}: {outcome}" + (f", {_words(spec)}" if outcome == "created" else ""),
                 as_json=as_json,
             )
-        for acl in granted:
-            line = f"{acl.principal} may {acl.operation} {acl.resource} {acl.name}"
-            _say({"acl": asdict(acl)}, line, as_json=as_json)
         return dict(outcomes)
 
-    with audited("topics.create", acls=list(grants), actor=actor, reason=reason) as ended:
+    with audited("topics.create", actor=actor, reason=reason) as ended:
         ended["topics"] = asyncio.run(order())
     return 0
 
@@ -150,14 +133,6 @@ def check(
         return int(bool(deviations))
 
     return asyncio.run(ask())
-
-
-def _acls(grant: str, settings: Settings) -> list[Acl]:
-    role, principal = read_grant(grant)
-    routing = RoutingTable(settings.kafka.routes)
-    if role == INGRESS:
-        return ingress_acls(principal, routing.topics)
-    return consumer_acls(principal, role, routing.event_topics)
 
 
 def _settings(bootstrap_servers: str | None) -> Settings:

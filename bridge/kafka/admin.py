@@ -11,10 +11,8 @@ from typing import Any, Literal
 from aiokafka import errors as kafka_errors  # noqa: TID251 - this is the door
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # noqa: TID251 - as above
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType  # noqa: TID251 - as above
-from aiokafka.protocol.admin import CreateAclsRequest  # noqa: TID251 - as above
 
 from bridge.errors import BridgeError
-from bridge.kafka.acls import Acl, Operation, Resource
 from bridge.kafka.connection import BUGS, CLIENT_FAILURES, Connection, reachable, refusal
 from bridge.kafka.producer import end_client
 from bridge.kafka.record import MESSAGE_MAX_BYTES
@@ -31,17 +29,10 @@ UNRECOGNIZED_RETENTION_MS = 30 * 86_400_000
 # Settings of a topic of which more is as good.
 _AT_LEAST = {"min.insync.replicas", "max.message.bytes"}
 
-# Apache Kafka, `ResourceType`, `PatternType`, `AclOperation` and `AclPermissionType`.
-_RESOURCES: Mapping[Resource, int] = {"topic": 2, "group": 3}
-_LITERAL = 3
-_OPERATIONS: Mapping[Operation, int] = {"Read": 3, "Write": 4, "Describe": 8, "DescribeConfigs": 10}
-_ALLOW = 3
-
 _REFUSALS: Mapping[type[Exception], tuple[str, str]] = {
     kafka_errors.InvalidReplicationFactorError: ("too_few_brokers", "more replicas than there are brokers"),
     kafka_errors.TopicAuthorizationFailedError: ("not_authorized", "our user may not do this (ACL)"),
     kafka_errors.ClusterAuthorizationFailedError: ("not_authorized", "our user may not do this (ACL)"),
-    kafka_errors.SecurityDisabled: ("no_authorizer", "the brokers have no authorizer, so ACLs mean nothing"),
     kafka_errors.InvalidConfigurationError: ("bad_config", "a --config that Kafka does not know, or its value"),
     kafka_errors.PolicyViolationError: ("policy", "a policy of the cluster forbids it"),
 }
@@ -193,23 +184,6 @@ class Admin:
             outcomes[name] = "created" if error is kafka_errors.NoError else "exists"
         await self._until_known(outcomes)
         return outcomes
-
-    async def allow(self, acls: Sequence[Acl]) -> None:
-        """Create ACLs; those that exist stay.
-
-        Raises:
-            AdminError: The cluster refuses one, or has no authorizer.
-        """
-        for acl in acls:
-            request = CreateAclsRequest(
-                _RESOURCES[acl.resource], acl.name, _LITERAL, acl.principal, "*", _OPERATIONS[acl.operation], _ALLOW
-            )
-            # aiokafka has no method for it.
-            answer = await self._client._send_request(request)  # noqa: SLF001 - as above
-            for error_code, *_ in answer.creation_responses:
-                if error_code:
-                    what = f"ACL of {acl.principal} on {acl.resource} {acl.name}"
-                    raise _refusal(what, kafka_errors.for_code(error_code))
 
     async def check(self, specs: Sequence[TopicSpec]) -> list[Deviation]:
         """Compare the cluster with `specs`."""

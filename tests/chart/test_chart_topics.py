@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.kafka.acls import Acl, consumer_acls, ingress_acls
 from bridge.kafka.admin import topic_specs
 from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, RoutingTable
 from consumers.archive.options import TOPICS as ARCHIVE_TOPICS
@@ -109,15 +108,13 @@ def test_each_component_has_a_user_with_the_acls_that_it_needs(strimzi: Rendered
         acls = strimzi.one("KafkaUser", suffix)["spec"]["authorization"]["acls"]
         return {(each["resource"]["type"], each["resource"]["name"]): set(each["operations"]) for each in acls}
 
-    def needed(acls: list[Acl]) -> dict[tuple[str, str], set[str]]:
-        found: dict[tuple[str, str], set[str]] = {}
-        for each in acls:
-            found.setdefault((each.resource, each.name), set()).add(each.operation)
-        return found
+    def reads(group: str, *topics: str) -> dict[tuple[str, str], set[str]]:
+        return {each: {"Describe", "Read"} for each in [("group", group), *(("topic", topic) for topic in topics)]}
 
-    assert allowed("-ingress") == needed(ingress_acls("", RoutingTable().topics))
-    assert allowed("-forward") == needed(consumer_acls("", "forward.ehr", [PRESCRIPTIONS_TOPIC]))
-    assert allowed("-read-model") == needed(consumer_acls("", "read_model", [PRESCRIPTIONS_TOPIC, ACCOUNTS_TOPIC]))
+    written = {"Describe", "DescribeConfigs", "Read", "Write"}
+    assert allowed("-ingress") == {("topic", topic): written for topic in RoutingTable().topics}
+    assert allowed("-forward") == reads("forward.ehr", PRESCRIPTIONS_TOPIC)
+    assert allowed("-read-model") == reads("read_model", PRESCRIPTIONS_TOPIC, ACCOUNTS_TOPIC)
     assert len(strimzi.all("KafkaUser")) == 3
 
 

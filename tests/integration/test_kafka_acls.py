@@ -1,4 +1,4 @@
-"""With the ACLs of `topics create --acls`, on a broker with its authorizer on, a process can work and do no more."""
+"""With the ACLs of docs/security.md, on a broker with its authorizer on, a process can work and do no more."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ import pytest
 from click.testing import CliRunner
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # as tests.kafka
+    AclBinding,
     AclBindingFilter,
     AclOperation,
     AclPermissionType,
@@ -36,7 +37,7 @@ from bridge.commands.topics import topics as topics_command
 from bridge.kafka.connection import Connection
 from bridge.kafka.reader import ReadError, open_reader
 from bridge.kafka.record import Record
-from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC
+from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, RoutingTable
 from bridge.settings import Brokers
 from tests.builders import a_body, identity_in
 from tests.groups import forget_members, members
@@ -93,18 +94,33 @@ def brief(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredCluster]:
 
 def start(found: SecuredCluster) -> None:
     found.start()
-    create = ["create", "--json", "--acls", "ingress=ingress", "--acls", f"{GROUP}=User:desk"]
     environment = {"BRIDGE_KAFKA__BOOTSTRAP_SERVERS": found.bootstrap_servers}
-    result = CliRunner().invoke(topics_command, create, env=environment, standalone_mode=False)
+    result = CliRunner().invoke(topics_command, ["create"], env=environment, standalone_mode=False)
     assert result.return_value == 0, result.output
-    acls = [json.loads(line)["acl"] for line in result.stdout.splitlines() if "acl" in json.loads(line)]
-    assert {each["principal"] for each in acls} == {"User:ingress", "User:desk"}
+    topic, group = ResourceType.TOPIC, ResourceType.GROUP
+    reads = (AclOperation.DESCRIBE, AclOperation.READ)
+    writes = (*reads, AclOperation.WRITE, AclOperation.DESCRIBE_CONFIGS)
+    routing = RoutingTable()
+    permitted = [
+        *((topic, name, "ingress", each) for name in routing.topics for each in writes),
+        *((topic, name, "desk", each) for name in routing.event_topics for each in reads),
+        *((group, GROUP, "desk", each) for each in reads),
+    ]
+    admin = AdminClient({"bootstrap.servers": found.bootstrap_servers})
+    for created in admin.create_acls([binding(*each) for each in permitted]).values():
+        created.result()
 
 
 def settings(connection: Connection) -> dict[str, str]:
     """As environment variables without their prefix."""
     given = {name: getattr(connection, name) for name in Brokers.model_fields}
     return {f"KAFKA__{name.upper()}": str(value) for name, value in given.items() if value}
+
+
+def binding(kind: ResourceType, name: str, user: str, operation: AclOperation) -> AclBinding:
+    """Allow a user something on what is named so."""
+    literal, allow = ResourcePatternType.LITERAL, AclPermissionType.ALLOW
+    return AclBinding(kind, name, literal, f"User:{user}", "*", operation, allow)
 
 
 def allowed(kind: ResourceType, name: str, user: str, operation: AclOperation) -> AclBindingFilter:
@@ -132,10 +148,10 @@ async def test_an_ingress_works_with_its_acls_and_spools_without_them(secured: S
 
             assert await status(1) == 200
             (deleted,) = admin.delete_acls([writes]).values()
-            (binding,) = await asyncio.to_thread(deleted.result)
+            (taken,) = await asyncio.to_thread(deleted.result)
             assert await status(2) == 202
             assert b'outcome="not_authorized"' in (await asyncio.to_thread(ingress.asked, "/metrics"))[1]
-            await asyncio.to_thread(admin.create_acls([binding])[binding].result)
+            await asyncio.to_thread(admin.create_acls([taken])[taken].result)
             async with asyncio.timeout(HANG_S):
                 while len(await ingress.records()) < 2:  # noqa: ASYNC110 - another process gives us no event
                     await asyncio.sleep(0.1)
@@ -296,12 +312,12 @@ def test_a_consumer_goes_on_by_itself_once_it_has_its_acl_again(
         until(lambda: desk.applied(before), what="the first records")
         until(lambda: committed() == end(), what="the commit of the last one")
         (deleted,) = admin.delete_acls([allowed(kind, name, "desk", AclOperation.READ)]).values()
-        (binding,) = deleted.result()
+        (taken,) = deleted.result()
         until(lambda: desk.checks()["group"] == "refused", what="the word for it")
         if kind == ResourceType.GROUP:
             forget_members(secured.bootstrap_servers, GROUP)
         after = written(secured)
-        admin.create_acls([binding])[binding].result()
+        admin.create_acls([taken])[taken].result()
 
         until(lambda: desk.applied(after), what="the others")
         until(lambda: desk.checks()["group"] == "ok", what="that all is well")
