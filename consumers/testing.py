@@ -43,7 +43,8 @@ from bridge.contract.envelope import VERSION
 from bridge.contract.events import EVENT_MODELS
 from bridge.contract.fields import Record as ContractRecord
 from bridge.dev.ports import free_port
-from bridge.dev.postgres import PostgresServer, find_programs
+from bridge.dev.postgres import PostgresServer
+from bridge.dev.programs import find_postgres
 from bridge.errors import ConfigError
 from bridge.event import Delivery, Event
 from bridge.kafka.record import event_record
@@ -459,10 +460,11 @@ def _server() -> PostgresServer:
     directory = Path(tempfile.mkdtemp(prefix="drx-consumer-"))
     server = PostgresServer(
         directory / "postgres",
-        programs=find_programs(),
+        programs=find_postgres(),
         port=free_port(),
         log=directory / "postgres.log",
-        durable=False,
+        # What a killed server wrote is in the page cache all the same.
+        settings={"fsync": "off", "full_page_writes": "off"},
     )
 
     def end() -> None:

@@ -14,9 +14,10 @@ from typing import Protocol
 from uuid import uuid4
 
 from bridge.dev.files import write_json
-from bridge.dev.jars import kafka_jars
-from bridge.dev.java import find_java
+from bridge.dev.jars import JarCache
 from bridge.dev.kafka import KafkaCluster, create_topics
+from bridge.dev.programs import find_java
+from tests.freezing import freeze, thaw
 
 # Head of a batch in the files of Kafka: base offset, length of what follows, leader epoch, magic, CRC, attributes, last
 # offset delta.
@@ -58,10 +59,10 @@ class Cluster(Protocol):
 class EmbeddedCluster(KafkaCluster):
     """Brokers of `bridge.dev`; they die with the test process, however that ends."""
 
-    def __init__(self, directory: Path, *, brokers: int, detours: bool = False) -> None:
-        """Keep data and logs below `directory`; see `KafkaCluster` for `detours`."""
-        cache = kafka_jars()
-        cache.fetch(cache.missing(), check=lambda: None)
+    def __init__(self, directory: Path, *, brokers: int) -> None:
+        """Keep data and logs below `directory`."""
+        cache = JarCache()
+        cache.fetch()
         self._data = directory / "kafka"
         self._data.mkdir(parents=True)
         # One id in 64 starts with a dash, which a command line may take for an option; here every one does.
@@ -72,8 +73,24 @@ class EmbeddedCluster(KafkaCluster):
             java=find_java(),
             class_path=cache.class_path,
             logs=directory,
-            detours=detours,
         )
+
+    def kill_broker(self, number: int) -> None:
+        """SIGKILL; clients see their connections reset."""
+        self.brokers[number].kill()
+
+    def start_broker(self, number: int) -> None:
+        """Start one that was killed and return when it answers."""
+        self.brokers[number].start()
+        self._wait_ready(number, expect={number})
+
+    def pause_broker(self, number: int) -> None:
+        """SIGSTOP; connections stay open and nothing answers."""
+        freeze(self.brokers[number].pid)
+
+    def resume_broker(self, number: int) -> None:
+        """SIGCONT."""
+        thaw(self.brokers[number].pid)
 
     def _format(self, number: int) -> None:
         """Run the program for the first broker of a number; all others of this process get the files that it wrote.

@@ -6,6 +6,7 @@ What a process would read at its start, before its first line (`LD_PRELOAD`), it
 from __future__ import annotations
 
 import atexit
+import ctypes
 import multiprocessing
 import os
 import random
@@ -20,12 +21,12 @@ from multiprocessing.connection import wait
 from multiprocessing.forkserver import _forkserver
 from pathlib import Path
 
-from bridge.dev.launch import end_with_parent
 from bridge.runtime import failpoints
 
 PROGRAMS = ("bridge", "consumers")
 IMPORTED = [__name__, "bridge.commands.serve", "consumers.commands.run", "consumers.read_model.consumer"]
 AT_START = ("LD_PRELOAD",)
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 # A start asks every other process whether it has ended, and of two threads that ask one gets a wrong answer.
 _LOCK = threading.Lock()
@@ -90,7 +91,7 @@ def _become(arguments: list[str], env: dict[str, str], outputs: tuple[Path, Path
 
     The server that forks it ends with the process of the tests, and it with the server.
     """
-    end_with_parent()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     tests = multiprocessing.parent_process()
     if tests is None or not tests.is_alive():
         os._exit(1)  # the server may have ended before the kernel knew

@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 
 from bridge.dev.jars import LOCK, cache_dir
-from bridge.dev.java import Java, find_java
 from bridge.dev.kafka import create_topics
+from bridge.dev.programs import find_java, major_of
 from tests.cluster import STANDARD_TOPICS, EmbeddedCluster
 
 # The first Java that writes such a file in one go.
@@ -33,9 +33,9 @@ def java_options() -> str:
     return f'{SHORT_LIVED} "-XX:AOTCache={path}" -Xlog:aot*=off' if path.exists() else SHORT_LIVED
 
 
-def _cache_of(java: Java) -> Path:
-    release = java.path.parent.parent / "release"
-    made_for = str(java.path).encode() + LOCK.read_bytes() + (release.read_bytes() if release.exists() else b"")
+def _cache_of(java: Path) -> Path:
+    release = java.parent.parent / "release"
+    made_for = str(java).encode() + LOCK.read_bytes() + (release.read_bytes() if release.exists() else b"")
     return cache_dir() / f"kafka-{hashlib.sha256(made_for).hexdigest()[:12]}.aot"
 
 
@@ -43,7 +43,7 @@ def main() -> None:
     """Have a broker start, make topics and stop, and keep what it needed for that."""
     java = find_java()
     path = _cache_of(java)
-    if java.major < MAJOR_MIN or path.exists():
+    if (major_of(java, "-version") or 0) < MAJOR_MIN or path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as directory:
@@ -53,7 +53,7 @@ def main() -> None:
         cluster.brokers[1]._command[1:1] = [SHORT_LIVED, f"-XX:AOTCacheOutput={written}"]
         cluster.start()
         create_topics(cluster.bootstrap_servers, STANDARD_TOPICS)
-        cluster.brokers[1].stop(STOP_S)
+        cluster.brokers[1].grace_s = STOP_S
         cluster.stop()
         shutil.move(written, path)
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bridge.dev.jars import JarCache, cache_dir, locked_jars, maven_repository
-from bridge.dev.java import find_java
+from bridge.dev.jars import JarCache, cache_dir
 from bridge.dev.processes import launched
+from bridge.dev.programs import find_java
 from tests.kafka import HANG_S
 
 # A jar of the lock: the packaged Java is one without a compiler.
@@ -70,13 +70,13 @@ class JavaProgram:
         if self.is_built():
             return
         java, cache = find_java(), self._jars()
-        cache.fetch(cache.missing(), check=lambda: None)
+        cache.fetch()
         compiler = next(each for each in self._class_path() if _COMPILER in each)
         classes = self._classes()
         classes.mkdir(parents=True, exist_ok=True)
         subprocess.run(  # noqa: S603 - ours
             [
-                str(java.path), "-jar", compiler, "-17", "-nowarn", "-classpath", cache.class_path,
+                str(java), "-jar", compiler, "-17", "-nowarn", "-classpath", cache.class_path,
                 "-d", str(classes), str(self.source),
             ],
             check=True,
@@ -85,10 +85,10 @@ class JavaProgram:
     def command(self, *arguments: str, options: tuple[str, ...] = ()) -> list[str]:
         """Return what starts it; `options` are of the JVM."""
         class_path = f"{self._classes()}{os.pathsep}{self._jars().class_path}"
-        return [str(find_java().path), *options, "-cp", class_path, self.source.stem, *arguments]
+        return [str(find_java()), *options, "-cp", class_path, self.source.stem, *arguments]
 
     def _jars(self) -> JarCache:
-        return JarCache(cache_dir() / self.name, jars=locked_jars(self.lock), repository=maven_repository)
+        return JarCache(cache_dir() / self.name, lock=self.lock)
 
     def _class_path(self) -> list[str]:
         return self._jars().class_path.split(os.pathsep)

@@ -6,19 +6,23 @@ import asyncio
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import asyncpg  # noqa: TID251 - makes the databases that the code under test connects to
+import psutil
 
 from bridge.dev.ports import free_port
-from bridge.dev.postgres import PostgresServer, find_programs
+from bridge.dev.postgres import PostgresServer
+from bridge.dev.programs import find_postgres
+from tests.freezing import freeze, thaw
 
 # Six scenes of faults at a time, each with several processes of eight connections.
-SETTINGS = {"max_connections": "400"}
+# What a killed server wrote is in the page cache all the same.
+SETTINGS = {"max_connections": "400", "fsync": "off", "full_page_writes": "off"}
 
 
 class EmbeddedPostgres(PostgresServer):
@@ -35,10 +39,9 @@ class EmbeddedPostgres(PostgresServer):
         log = directory / "postgres.log"
         super().__init__(
             directory / "postgres",
-            programs=find_programs(),
+            programs=find_postgres(),
             port=free_port(),
             log=log,
-            durable=False,
             settings=SETTINGS,
         )
 
@@ -46,6 +49,32 @@ class EmbeddedPostgres(PostgresServer):
         """Return when it takes connections."""
         super().start()
         self.wait_ready()
+
+    def kill(self) -> None:
+        """End every process of it, each of which is in a group of its own."""
+        freeze(self.pid)  # so that it starts no other one meanwhile
+        for process in self._processes()[1:]:
+            with suppress(psutil.Error):
+                process.kill()
+        super().kill()
+
+    def pause(self) -> None:
+        """Freeze every process of it."""
+        freeze(self.pid)
+        for process in self._processes():
+            freeze(process.pid)
+
+    def resume(self) -> None:
+        """Undo `pause`."""
+        for process in self._processes():
+            thaw(process.pid)
+
+    def _processes(self) -> list[psutil.Process]:
+        try:
+            server = psutil.Process(self.pid or 0)
+            return [server, *server.children()] if self.pid else []
+        except psutil.Error:
+            return []
 
     def close(self) -> None:
         """End it and remove what it kept; the log stays, for a failed test."""

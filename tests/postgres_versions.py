@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bridge.dev.jars import cache_dir
-from bridge.dev.postgres import VARIABLE, Programs, find_programs
+from bridge.dev.programs import POSTGRES, find_postgres
 from bridge.errors import ConfigError
 
 _ROOT = Path(__file__).parents[1]
@@ -27,26 +27,26 @@ _EXIT_USAGE = 2
 def main(arguments: Sequence[str]) -> int:
     """Run pytest once for each version; 0 when all are green, 2 with one line when it could not come to that."""
     try:
-        versions = [find_programs({VARIABLE: str(directory)}) for directory in (_packaged(), _fetched())]
-        versions.append(find_programs({}))
+        versions = [find_postgres({POSTGRES: str(directory)}) for directory in (_packaged(), _fetched())]
+        versions.append(find_postgres({}))
     except (ConfigError, subprocess.CalledProcessError) as exc:
         sys.stderr.write(f"postgres_versions: {exc}\n")
         return _EXIT_USAGE
-    failed = [programs.major for programs in versions if not _passes(programs, arguments or _DEFAULT)]
-    _say(f"failed on {failed}" if failed else f"green on {[programs.major for programs in versions]}")
+    failed = [programs for programs in versions if not _passes(programs, arguments or _DEFAULT)]
+    _say("\n  ".join(["failed on", *map(str, failed)] if failed else ["green on", *map(str, versions)]))
     return 1 if failed else 0
 
 
-def _passes(programs: Programs, arguments: Sequence[str]) -> bool:
-    _say(f"PostgreSQL {programs.major}, {programs.directory}")
+def _passes(programs: Path, arguments: Sequence[str]) -> bool:
+    _say(str(programs))
     command = [sys.executable, "-m", "pytest", *arguments]
-    environ = {**os.environ, VARIABLE: str(programs.directory)}
+    environ = {**os.environ, POSTGRES: str(programs)}
     return subprocess.run(command, cwd=_ROOT, env=environ, check=False).returncode == 0  # noqa: S603 - ours
 
 
 def _packaged() -> Path:
     """The older one of the two in the package."""
-    return find_programs({}).directory.parents[1] / "pginstall" / "bin"
+    return find_postgres({}).parents[1] / "pginstall" / "bin"
 
 
 def _fetched() -> Path:

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 import click
 
-from bridge.dev.kafka import BROKER_COUNTS
-from bridge.dev.stack import Options, Stack, open_stack, prepare_jars
+from bridge.dev.jars import JarCache
+from bridge.dev.stack import Options, Stack, open_stack
 from bridge.errors import ConfigError
 from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import INTERRUPTED
@@ -71,7 +71,7 @@ class Signals:
 
 @click.command()
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Directory of the whole stack; created if missing.")
-@click.option("--brokers", type=click.Choice([str(n) for n in BROKER_COUNTS]), default="1", show_default=True)
+@click.option("--brokers", type=click.Choice(["1", "3"]), default="1", show_default=True)
 @click.option(
     "--ingress-port", type=click.IntRange(1, 65535), help="Port of the ingress; default: a free one, which is kept."
 )
@@ -92,21 +92,22 @@ def dev(
     Everything lives under the data directory and survives a restart; endpoints.json in it says where each part is.
     """
     signals = Signals()
-    if fetch_only:
-        return _fetch(signals)
-    if data_dir is None:
+    if data_dir is None and not fetch_only:
         msg = "Missing option '--data-dir'."
         raise click.UsageError(msg)
     silence_kafka_client()
-    options = Options(
-        data_dir=data_dir,
-        brokers=int(brokers),
-        ingress_port=ingress_port,
-        consumers=not no_consumers,
-        restart=not no_restart,
-    )
     started = time.monotonic()
     try:
+        if data_dir is None:
+            JarCache().fetch(say=_say, check=signals.check)
+            return 0
+        options = Options(
+            data_dir=data_dir,
+            brokers=int(brokers),
+            ingress_port=ingress_port,
+            consumers=not no_consumers,
+            restart=not no_restart,
+        )
         with open_stack(options, say=_say, check=signals.check) as stack:
             _tell(stack, took_s=time.monotonic() - started)
             while signals.came is None:
@@ -119,18 +120,6 @@ def dev(
         # A full disk, or files of a directory that another user made.
         msg = f"{exc.filename or data_dir}: {exc.strerror or type(exc).__name__}"
         raise ConfigError(msg) from exc
-    return _exit_code(signals)
-
-
-def _fetch(signals: Signals) -> int:
-    try:
-        prepare_jars(say=_say, check=signals.check)
-    except Stopped:
-        return _exit_code(signals)
-    return 0
-
-
-def _exit_code(signals: Signals) -> int:
     return INTERRUPTED if signals.came is signal.SIGINT else 0
 
 

@@ -6,17 +6,12 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from bridge.errors import ConfigError
-
-# A fresh cluster of three takes 60 MB; Kafka ends a broker whose disk is full, so there must be room to play.
-DISK_MIN_BYTES = 512 * 1024 * 1024
-_MEBIBYTE = 1024 * 1024
 
 
 class DataDirectory:
@@ -41,7 +36,7 @@ class DataDirectory:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         slot = directory / "current"
         if not slot.exists():
-            write_text(slot, f"{make()}\n", mode=0o600)
+            write_text(slot, f"{make()}\n")
         return directory
 
     def spool_key_dir(self) -> Path:
@@ -52,11 +47,11 @@ class DataDirectory:
 
 
 @contextlib.contextmanager
-def claim(path: Path, *, pid: int, free_min_bytes: int = DISK_MIN_BYTES) -> Iterator[DataDirectory]:
+def claim(path: Path) -> Iterator[DataDirectory]:
     """Make the directory and hold it for this process until the context ends or the process does.
 
     Raises:
-        ConfigError: It cannot be written, is held by another process, or has too little room.
+        ConfigError: It cannot be written, or is held by another process.
     """
     directory = DataDirectory(path.absolute())
     with contextlib.ExitStack() as stack:
@@ -75,25 +70,9 @@ def claim(path: Path, *, pid: int, free_min_bytes: int = DISK_MIN_BYTES) -> Iter
             msg = f"--data-dir {path}: in use by another `drx-bridge dev`, pid {lock.read().strip() or 'unknown'}"
             raise ConfigError(msg) from exc
         lock.truncate(0)
-        lock.write(f"{pid}\n")
+        lock.write(f"{os.getpid()}\n")
         lock.flush()
-        require_room(directory.path, free_min_bytes=free_min_bytes)
         yield directory
-
-
-def require_room(path: Path, *, free_min_bytes: int) -> None:
-    """Refuse a file system that is nearly full.
-
-    Raises:
-        ConfigError: Fewer than `free_min_bytes` are free.
-    """
-    free = shutil.disk_usage(path).free
-    if free < free_min_bytes:
-        msg = (
-            f"--data-dir {path}: too little disk, {free // _MEBIBYTE} MiB free"
-            f" and {free_min_bytes // _MEBIBYTE} MiB needed"
-        )
-        raise ConfigError(msg)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -105,20 +84,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def write_json(path: Path, content: Mapping[str, Any], *, mode: int = 0o644) -> None:
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Put `content` in place of the file at once."""
-    write_text(path, json.dumps(content, indent=2) + "\n", mode=mode)
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def write_text(path: Path, text: str, *, mode: int = 0o644) -> None:
-    """Put `text` in place of the file at once."""
+def write_text(path: Path, text: str) -> None:
+    """Put `text` in place of the file at once, for the eyes of its owner alone: it may hold a secret or a password."""
     handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(scratch).chmod(mode)
-        Path(scratch).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(scratch).unlink()
-        raise
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+    Path(scratch).replace(path)

@@ -1,6 +1,6 @@
 """Keep the jars of Apache Kafka, exactly those of the lock, in a cache that every data directory shares.
 
-`python -m bridge.dev.jars` writes the lock anew, after a change of `COORDINATES`.
+`python -m tests.relock kafka` writes the lock anew.
 """
 
 from __future__ import annotations
@@ -11,17 +11,13 @@ import tempfile
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bridge.errors import ConfigError
 
 VARIABLE = "BRIDGE_DEV_CACHE"
 LOCK = Path(__file__).with_name("kafka.lock.toml")
-# `!` takes each project's own choice of its dependencies: without it, log4j's list of tested versions
-# (its dependencyManagement) puts kafka-clients 3.9 beside a 4.3 broker.
-COORDINATES = "org.apache.kafka:kafka_2.13:4.3.1!+org.apache.logging.log4j:log4j-slf4j-impl:2.25.4!"
 # Small files over one repository: latency counts, not bandwidth; as many as a browser opens to one host.
 _DOWNLOADS_AT_ONCE = 6
 # A jar of 12 MB on a slow line; the default of the resolver is 10 s for each read.
@@ -30,8 +26,11 @@ _READ_TIMEOUT_S = 60
 _CHECK_PERIOD_S = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Jar:
+def _ignore(*_: object) -> None:
+    """Neither show anything nor give up."""
+
+
+class Jar(NamedTuple):
     """One line of the lock."""
 
     group: str
@@ -44,21 +43,6 @@ class Jar:
         """Name in the cache; the group keeps two artifacts of one name apart."""
         return f"{self.group}.{self.artifact}-{self.version}.jar"
 
-    @property
-    def coordinate(self) -> str:
-        """What a Maven user calls it."""
-        return f"{self.group}:{self.artifact}:{self.version}"
-
-
-def locked_jars(lock: Path = LOCK) -> tuple[Jar, ...]:
-    """Read the lock; the order is that of the class path."""
-    with lock.open("rb") as file:
-        entries = tomllib.load(file)["dependencies"]
-    return tuple(
-        Jar(group=entry["groupId"], artifact=entry["artifactId"], version=entry["version"], sha256=entry["sha256"])
-        for entry in entries
-    )
-
 
 def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
     """`BRIDGE_DEV_CACHE`, or the place that the XDG base directory specification gives."""
@@ -69,50 +53,66 @@ def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "drx-bridge"
 
 
-def kafka_jars() -> JarCache:
-    """Open the cache of this user."""
-    return JarCache(cache_dir(), jars=locked_jars(), repository=maven_repository)
+def maven_repository(scratch: Path) -> Any:
+    """Open the repositories that jgo is configured for, by default the public one, to download into `scratch`."""
+    try:
+        from jgo.config import GlobalSettings  # noqa: PLC0415 - 0.5 s of imports, needed once per machine
+        from jgo.constants import MAVEN_CENTRAL_URL  # noqa: PLC0415 - as above
+        from jgo.maven import MavenContext  # noqa: PLC0415 - as above
+    except ImportError as exc:
+        msg = "the Kafka jars are not in the cache and jgo is not installed: install the package with its extra `dev`"
+        raise ConfigError(msg) from exc
+    # A site with a repository of its own names it in jgo's configuration file; it is asked first.
+    repositories = dict(GlobalSettings.load().repositories)
+    repositories.setdefault("central", MAVEN_CENTRAL_URL)
+    return MavenContext(repo_cache=scratch, remote_repos=repositories, timeout=_READ_TIMEOUT_S)
 
 
 class JarCache:
     """Flat directory of jars; each file is there whole, with the sum of the lock, or counts as missing."""
 
-    def __init__(self, directory: Path, *, jars: tuple[Jar, ...], repository: Callable[[Path], Any]) -> None:
-        """Keep `jars` in `directory`, which need not exist yet.
-
-        Args:
-            directory: Shared by every process of this user.
-            jars: All that Kafka needs.
-            repository: Opens a Maven repository that downloads into the directory it is given.
-        """
-        self._directory = directory
-        self._jars = jars
+    def __init__(
+        self,
+        directory: Path | None = None,
+        *,
+        lock: Path = LOCK,
+        repository: Callable[[Path], Any] = maven_repository,
+    ) -> None:
+        """Keep the jars of `lock`, in the order of the class path, in `directory` or in the cache of this user."""
+        self._directory = directory or cache_dir()
+        entries = tomllib.loads(lock.read_text(encoding="utf-8"))["dependencies"]
+        names = ("groupId", "artifactId", "version", "sha256")
+        self.jars = tuple(Jar(*(entry[name] for name in names)) for entry in entries)
         self._repository = repository
 
     @property
     def class_path(self) -> str:
         """Value for `java -cp`."""
-        return os.pathsep.join(str(self._path(jar)) for jar in self._jars)
+        return os.pathsep.join(str(self._path(jar)) for jar in self.jars)
 
     def missing(self) -> list[Jar]:
         """Jars that are absent, cut short or changed: 45 MB are hashed, about 0.1 s."""
-        return [jar for jar in self._jars if not _is_intact(self._path(jar), sha256=jar.sha256)]
+        return [jar for jar in self.jars if not _is_intact(self._path(jar), sha256=jar.sha256)]
 
-    def fetch(self, jars: Iterable[Jar], *, check: Callable[[], None]) -> None:
-        """Download `jars`, compare each with the lock, and only then give it its name.
+    def fetch(self, *, say: Callable[[str], None] = _ignore, check: Callable[[], None] = _ignore) -> None:
+        """Download what is missing, compare each file with the lock, and only then give it its name.
 
         Args:
-            jars: What `missing` found.
+            say: Gets a line for people, if there is anything to do.
             check: Called while waiting; may raise to give up.
 
         Raises:
             ConfigError: No network, another file than the lock says, or a cache that cannot be written.
         """
+        missing = self.missing()
+        if not missing:
+            return
+        say(f"fetching {len(missing)} jars, once for this machine")
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             # Inside the cache: a rename is atomic within one file system only.
             with tempfile.TemporaryDirectory(prefix="fetch-", dir=self._directory) as scratch:
-                self._fetch(jars, context=self._repository(Path(scratch)), check=check)
+                self._fetch(missing, context=self._repository(Path(scratch)), check=check)
         except OSError as exc:
             msg = f"cannot write the cache {self._directory} ({exc.strerror}): set {VARIABLE} to another directory"
             raise ConfigError(msg) from exc
@@ -141,21 +141,6 @@ def _is_intact(path: Path, *, sha256: str) -> bool:
         return False
 
 
-def maven_repository(scratch: Path) -> Any:
-    """Open the repositories that jgo is configured for, by default the public one."""
-    try:
-        from jgo.config import GlobalSettings  # noqa: PLC0415 - 0.5 s of imports, needed once per machine
-        from jgo.constants import MAVEN_CENTRAL_URL  # noqa: PLC0415 - as above
-        from jgo.maven import MavenContext  # noqa: PLC0415 - as above
-    except ImportError as exc:
-        msg = "the Kafka jars are not in the cache and jgo is not installed: install the package with its extra `dev`"
-        raise ConfigError(msg) from exc
-    # A site with a repository of its own names it in jgo's configuration file; it is asked first.
-    repositories = dict(GlobalSettings.load().repositories)
-    repositories.setdefault("central", MAVEN_CENTRAL_URL)
-    return MavenContext(repo_cache=scratch, remote_repos=repositories, timeout=_READ_TIMEOUT_S)
-
-
 def _download(jar: Jar, context: Any) -> Path:
     """Fetch one jar by its coordinate alone: the lock has resolved what it needs."""
     import requests  # noqa: PLC0415 - comes with jgo; see `maven_repository`
@@ -164,29 +149,9 @@ def _download(jar: Jar, context: Any) -> Path:
     try:
         path = Path(artifact.resolve())
     except (requests.RequestException, RuntimeError) as exc:
-        msg = f"cannot fetch {jar.coordinate}: is the Maven repository reachable from here? ({type(exc).__name__})"
+        msg = f"cannot fetch {jar.file_name}: is the Maven repository reachable from here? ({type(exc).__name__})"
         raise ConfigError(msg) from exc
     if not _is_intact(path, sha256=jar.sha256):
-        msg = f"{jar.coordinate} is not the file of the lock (its SHA-256 differs); it was not kept"
+        msg = f"{jar.file_name} is not the file of the lock (its SHA-256 differs); it was not kept"
         raise ConfigError(msg)
     return path
-
-
-def relock(path: Path, *, coordinates: str = COORDINATES, name: str = "kafka") -> int:
-    """Resolve `coordinates` with everything they need into `path`; the number of jars."""
-    from jgo.env._lockfile import LockFile  # noqa: PLC0415 - see `maven_repository`
-    from jgo.maven import MavenContext  # noqa: PLC0415 - as above
-    from jgo.parse import Endpoint  # noqa: PLC0415 - as above
-
-    with tempfile.TemporaryDirectory() as scratch:
-        context = MavenContext(repo_cache=Path(scratch))
-        wanted = [context.create_dependency(part) for part in Endpoint.parse(coordinates).coordinates]
-        inputs, transitive = context.resolver.resolve(wanted)
-        used = [*inputs, *(found for found in transitive if found.scope in {"compile", "runtime"})]
-        lock = LockFile.from_resolved_dependencies(used, environment_name=name, min_java_version=17)
-        lock.save(path)
-    return len(used)
-
-
-if __name__ == "__main__":
-    relock(LOCK)

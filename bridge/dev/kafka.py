@@ -7,7 +7,6 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -19,7 +18,6 @@ from typing import Any, TypeVar
 from aiokafka.admin import AIOKafkaAdminClient  # noqa: TID251 - the stack asks one of its own brokers
 
 from bridge.dev.files import read_json, write_json, write_text
-from bridge.dev.java import Java
 from bridge.dev.ports import HOST, stable_ports
 from bridge.dev.processes import Child, nothing
 from bridge.errors import ConfigError
@@ -27,11 +25,6 @@ from bridge.kafka.admin import FOREVER_MS, UNRECOGNIZED_RETENTION_MS, TopicSpec,
 from bridge.kafka.connection import CLIENT_FAILURES, Connection
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 
-BROKER_COUNTS = (1, 3)
-# 5 s on an idle machine, several times that beside a busy test suite; the last resort against a hang.
-READY_TIMEOUT_S = 90.0
-# A broker alone in the quorum never finishes its controlled shutdown: its controller is gone with the others.
-STOP_GRACE_S = 10.0
 _FORMAT_TIMEOUT_S = 60.0
 # Replicas that must have a record before it is acknowledged, and brokers that survive one loss: production's figures.
 _REPLICATED_FROM = 3
@@ -59,27 +52,19 @@ _PROBE_TIMEOUT_S = 3.0
 class KafkaCluster:
     """Brokers 1 to n under one directory; stop and start keep data, ports and cluster id."""
 
-    def __init__(
-        self, directory: Path, *, brokers: int, java: Java, class_path: str, logs: Path, detours: bool = False
-    ) -> None:
+    def __init__(self, directory: Path, *, brokers: int, java: Path, class_path: str, logs: Path) -> None:
         """Describe the cluster below `directory`, which need not exist yet; `logs` must.
-
-        With `detours`, clients can also come through a proxy before each broker, which is the caller's (see `detours`).
 
         Raises:
             ConfigError: The directory holds a cluster of another size.
         """
-        if brokers not in BROKER_COUNTS:
-            msg = f"a cluster has 1 or 3 brokers, not {brokers}"
-            raise ConfigError(msg)
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
         self._cluster_id = _cluster_id(directory / "cluster.json", brokers=brokers)
         self._java = java
-        self._jvm_options = jvm_options(brokers=brokers)
+        self._heap = _HEAP_ALONE if brokers == 1 else _HEAP_OF_MANY
         self._class_path = class_path
-        kinds = ("broker", "controller", *(("detour", "proxy") if detours else ()))
-        roles = [f"{kind}-{number}" for kind in kinds for number in range(1, brokers + 1)]
+        roles = [f"{kind}-{number}" for kind in ("broker", "controller") for number in range(1, brokers + 1)]
         self._ports = stable_ports(directory / "ports.json", names=roles)
         self.brokers: Mapping[int, Child] = {
             number: Child(
@@ -96,11 +81,6 @@ class KafkaCluster:
     def bootstrap_servers(self) -> str:
         """Every broker as host:port, separated by commas."""
         return ",".join(self._address(number) for number in self.brokers)
-
-    @property
-    def detours(self) -> dict[int, tuple[int, int]]:
-        """Broker to the port at which its proxy must listen, and the one to which it must lead; both of loopback."""
-        return {number: (self._ports[f"proxy-{number}"], self._ports[f"detour-{number}"]) for number in self.brokers}
 
     def start(self, *, check: Callable[[], None] = nothing, started: Callable[[], None] = nothing) -> None:
         """Start every broker and return when each answers and knows all the others.
@@ -122,34 +102,15 @@ class KafkaCluster:
     def stop(self) -> None:
         """Stop all brokers, orderly as far as the quorum allows."""
         for broker in self.brokers.values():
-            broker.resume()
             broker.terminate()
-        deadline = time.monotonic() + STOP_GRACE_S
         for broker in self.brokers.values():
-            if not broker.wait(max(0.0, deadline - time.monotonic())):
-                broker.kill()
+            # One alone in the quorum never finishes its controlled shutdown: its controller is gone with the others.
+            broker.stop()
 
     def kill(self) -> None:
         """End all brokers at once, as a power cut would."""
         for broker in self.brokers.values():
             broker.kill()
-
-    def kill_broker(self, number: int) -> None:
-        """SIGKILL; clients see their connections reset."""
-        self.brokers[number].kill()
-
-    def start_broker(self, number: int) -> None:
-        """Start one that was killed and return when it answers."""
-        self.brokers[number].start()
-        self._wait_ready(number, expect={number})
-
-    def pause_broker(self, number: int) -> None:
-        """SIGSTOP; connections stay open and nothing answers."""
-        self.brokers[number].pause()
-
-    def resume_broker(self, number: int) -> None:
-        """SIGCONT."""
-        self.brokers[number].resume()
 
     def _address(self, number: int) -> str:
         return f"{HOST}:{self._ports[f'broker-{number}']}"
@@ -158,7 +119,17 @@ class KafkaCluster:
         return self._directory / f"broker-{number}"
 
     def _command(self, main: str, *arguments: str) -> list[str]:
-        return [str(self._java.path), *self._jvm_options, "-cp", self._class_path, main, *arguments]
+        """Command line of a JVM that is started in a broker's directory, to which the paths are relative."""
+        return [
+            str(self._java),
+            f"-Xmx{self._heap}",
+            "-XX:+UseSerialGC",  # threads of G1 cost more than they save on a heap this small
+            "-XX:-UsePerfData",  # its file in /tmp outlives a kill
+            "-Djava.awt.headless=true",
+            "-Djava.io.tmpdir=tmp",
+            "-Dlog4j2.configurationFile=log4j2.properties",
+            *("-cp", self._class_path, main, *arguments),
+        ]
 
     def _prepare(self) -> None:
         for number in self.brokers:
@@ -202,9 +173,7 @@ class KafkaCluster:
 
     def _wait_ready(self, number: int, *, expect: set[int], check: Callable[[], None] = nothing) -> None:
         address = self._address(number)
-        self.brokers[number].wait_until(
-            lambda: expect <= known_brokers(address), timeout_s=READY_TIMEOUT_S, check=check
-        )
+        self.brokers[number].wait_until(lambda: expect <= known_brokers(address), check=check)
 
 
 def _environment() -> dict[str, str]:
@@ -227,38 +196,22 @@ def _cluster_id(path: Path, *, brokers: int) -> str:
     return str(known["cluster_id"])
 
 
-def jvm_options(*, brokers: int) -> list[str]:
-    """Options of every JVM that is started in a broker's directory, to which the paths are relative."""
-    return [
-        f"-Xmx{_HEAP_ALONE if brokers < _REPLICATED_FROM else _HEAP_OF_MANY}",
-        "-XX:+UseSerialGC",  # threads of G1 cost more than they save on a heap this small
-        "-XX:-UsePerfData",  # its file in /tmp outlives a kill
-        "-Djava.awt.headless=true",
-        "-Djava.io.tmpdir=tmp",
-        "-Dlog4j2.configurationFile=log4j2.properties",
-    ]
-
-
 def server_properties(number: int, *, brokers: int, ports: Mapping[str, int]) -> str:
-    """Text of `server.properties` of broker `number`; paths are relative, since Kafka splits `log.dirs` at commas.
-
-    With a port `detour-N` the broker listens there too, and tells those who come that way to go on at port `proxy-N`.
-    """
+    """Text of `server.properties` of broker `number`; paths are relative, since Kafka splits `log.dirs` at commas."""
     replicas = min(brokers, _REPLICATED_FROM)
     in_sync = _MIN_IN_SYNC if brokers >= _REPLICATED_FROM else 1
     voters = ",".join(f"{n}@{HOST}:{ports[f'controller-{n}']}" for n in range(1, brokers + 1))
     client = f"PLAINTEXT://{HOST}:{ports[f'broker-{number}']}"
     controller = f"CONTROLLER://{HOST}:{ports[f'controller-{number}']}"
-    detour, proxy = ports.get(f"detour-{number}"), ports.get(f"proxy-{number}")
     lines = {
         "process.roles": "broker,controller",
         "node.id": number,
         "controller.quorum.voters": voters,
         "controller.listener.names": "CONTROLLER",
-        "listeners": f"{client},{controller}" + (f",DETOUR://{HOST}:{detour}" if detour else ""),
-        "advertised.listeners": client + (f",DETOUR://{HOST}:{proxy}" if proxy else ""),
+        "listeners": f"{client},{controller}",
+        "advertised.listeners": client,
         "inter.broker.listener.name": "PLAINTEXT",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,DETOUR:PLAINTEXT",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "log.dirs": "log",
         "auto.create.topics.enable": "false",
         "default.replication.factor": replicas,

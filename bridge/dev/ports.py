@@ -7,7 +7,6 @@ process that draws one holds a record lock on the byte of that number in a file 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import random
@@ -15,7 +14,6 @@ import socket
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from threading import Lock
 
 from bridge.dev.files import read_json, write_json
 from bridge.dev.jars import cache_dir
@@ -28,7 +26,6 @@ _FIRST, _LAST = 15_000, 32_000
 _DRAWS = 100
 # Drawn by this process: within one, a record lock excludes nobody.
 _ours: set[int] = set()
-_drawing = Lock()
 
 
 def is_free(port: int) -> bool:
@@ -47,7 +44,7 @@ def free_port() -> int:
     """Draw a free port; it is not drawn again while this process runs."""
     for _ in range(_DRAWS):
         port = random.randint(_FIRST, _LAST)  # noqa: S311 - a port number is no secret
-        if _reserve(port) and is_free(port):
+        if port not in _ours and _reserve(port) and is_free(port):
             return port
     msg = f"no free port between {_FIRST} and {_LAST}"
     raise OSError(msg)
@@ -55,48 +52,28 @@ def free_port() -> int:
 
 def stable_ports(path: Path, *, names: Iterable[str]) -> dict[str, int]:
     """Ports by name: those of the last time as far as they are free, from the file at `path`, which is updated."""
-    known = read_json(path)
-    ports: dict[str, int] = {}
+    known: dict[str, int] = read_json(path)
+    ports = {}
     for name in names:
-        last = known.get(name)
-        if isinstance(last, int) and last not in ports.values() and _is_ours(last) and is_free(last):
-            ports[name] = last
-        else:
-            ports[name] = free_port()
+        last = known.get(name, 0)
+        ports[name] = last if last and _reserve(last) and is_free(last) else free_port()
     write_json(path, {**known, **ports})
     return ports
 
 
-def _is_ours(port: int) -> bool:
-    return port in _ours or _reserve(port)
-
-
 def _reserve(port: int) -> bool:
-    """Keep others from drawing a port; False when it was drawn before."""
-    with _drawing:
-        if port in _ours or not _lock(port):
-            return False
-        _ours.add(port)
-        return True
-
-
-def _lock(port: int) -> bool:
-    reservations = _reservations()
-    if reservations is None:
-        return True
+    """Keep other processes from drawing a port; False when one of them has drawn it."""
     try:
-        fcntl.lockf(reservations, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
-    except OSError as exc:  # other errors say that there are no locks to be had
-        return exc.errno not in {errno.EACCES, errno.EAGAIN}
+        fcntl.lockf(_reservations(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except (BlockingIOError, PermissionError):
+        return False
+    _ours.add(port)
     return True
 
 
 @cache
-def _reservations() -> int | None:
-    """Return the one descriptor of the file, since closing any gives all locks up; None where there can be no file."""
-    try:
-        directory = cache_dir()
-        directory.mkdir(parents=True, exist_ok=True)
-        return os.open(directory / "ports", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError:  # then only the draws of this process keep clear of each other
-        return None
+def _reservations() -> int:
+    """Return the one descriptor of the file, since closing any gives all locks up."""
+    directory = cache_dir()
+    directory.mkdir(parents=True, exist_ok=True)
+    return os.open(directory / "ports", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

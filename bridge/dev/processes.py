@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +18,7 @@ import psutil
 
 from bridge.dev.files import read_json, write_json
 from bridge.errors import ConfigError
-from bridge.runtime.backoff import backoff_s
 
-_LAUNCH = Path(__file__).with_name("launch.py")
 # The kernel ties "the parent died" to the *thread* that forked. This one runs as long as the process does.
 _SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="spawn")
 # A log that has grown beyond this is set aside at the next start; one older log is kept.
@@ -29,33 +27,34 @@ LOG_MAX_BYTES = 10_000_000
 _LAST_LINE_BYTES = 2000
 # SIGKILL takes effect at once unless the process waits for a disk.
 _KILL_WAIT_S = 10.0
-# States of a thread that has not been stopped yet (proc_pid_stat(5)).
-_RUNNING = frozenset("RSD")
-_FROZEN_POLL_S = 0.001
+# Longer than what a broker needs, or a server without state.
+STOP_GRACE_S = 10.0
+# Seconds on an idle machine, several times that beside a busy test suite; the last resort against a hang.
+READY_TIMEOUT_S = 90.0
 _READY_POLL_S = 0.05
 # psutil computes a start time from the boot time, which the kernel corrects by fractions of a second.
 _SAME_START_S = 1.0
-# A process that ran this long is started again at once; another one waits, twice as long each time.
-_STABLE_AFTER_S = 10.0
-_DELAY_FIRST_S = 0.5
-_DELAY_MAX_S = 10.0
+# At most one start in this time: one of Python or of a JVM takes about a second of CPU.
+RESTART_EVERY_S = 3.0
+# Another user has no groups and one capability of root: to pass by the permissions of files, since programs and files
+# may lie below directories that only root may enter. Without `no_setuid_fixup` access(2) leaves it out of account.
+_AS_USER = "--clear-groups --securebits=+no_setuid_fixup --inh-caps=-all,+dac_override --ambient-caps=+dac_override"
 
 
-def _runs(pid: int) -> bool:
-    """Whether a thread of a process may still run: a signal reaches those on another core a little later."""
-    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
-        with contextlib.suppress(OSError):  # the thread has ended
-            if stat.read_text().rpartition(")")[2].split()[0] in _RUNNING:
-                return True
-    return False
+def launched(command: Sequence[str], *, user: str = "") -> list[str]:
+    """Command line that runs `command`, as another user if one (`UID:GID`) is given.
+
+    The kernel kills it when the thread that started it ends. Where there is no setpriv, as on macOS, it does not.
+    """
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        return list(command)
+    uid, _, gid = user.partition(":")
+    as_user = [f"--reuid={uid}", f"--regid={gid}", *_AS_USER.split()] if user else []
+    return [setpriv, "--pdeathsig=KILL", *as_user, "--", *command]
 
 
-def launched(command: Sequence[str], *, user: str = "-") -> list[str]:
-    """Command line that runs `command`, tied to the thread that forks, as another user if one (`UID:GID`) is given."""
-    return [sys.executable, "-I", "-S", str(_LAUNCH), str(os.getpid()), user, *command]
-
-
-def spawn(command: Sequence[str], *, user: str = "-", **options: Any) -> subprocess.Popen[Any]:
+def spawn(command: Sequence[str], *, user: str = "", **options: Any) -> subprocess.Popen[Any]:
     """Start `command`, as `launched`, tied to this process; `options` are those of `subprocess.Popen`."""
     return _SPAWNER.submit(partial(subprocess.Popen, launched(command, user=user), **options)).result()
 
@@ -68,15 +67,23 @@ class Child:
     """One program: started again under the same name, logging to the same file, in a process group of its own."""
 
     def __init__(
-        self, name: str, *, command: Sequence[str], cwd: Path, log: Path, env: Mapping[str, str] | None = None
+        self,
+        name: str,
+        *,
+        command: Sequence[str],
+        cwd: Path,
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        grace_s: float = STOP_GRACE_S,
     ) -> None:
-        """Describe it; nothing runs yet. Without `env` it gets ours."""
+        """Describe it; nothing runs yet. Without `env` it gets ours; `grace_s` is its time to end in order."""
         self.name = name
         self.log = log
+        self.grace_s = grace_s
         self._command = list(command)
         self._cwd = cwd
         self._env = dict(env) if env is not None else None
-        self._user = "-"
+        self._user = ""
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -123,25 +130,33 @@ class Child:
                 start_new_session=True,  # the terminal's Ctrl-C is for us; we stop them in order
             )
 
-    def wait_until(self, ready: Callable[[], bool], *, timeout_s: float, check: Callable[[], None] = nothing) -> None:
+    @property
+    def ready(self) -> bool:
+        """Whether it does its work; those that answer somewhere know better."""
+        return self.alive
+
+    def wait_ready(self, *, check: Callable[[], None] = nothing) -> None:
+        """Return when it does its work; see `wait_until`."""
+        self.wait_until(lambda: self.ready, check=check)
+
+    def wait_until(self, ready: Callable[[], bool], *, check: Callable[[], None] = nothing) -> None:
         """Return when `ready` says that it does its work.
 
         Args:
             ready: Asked again and again.
-            timeout_s: The last resort against a hang.
             check: Called while waiting; may raise to give up.
 
         Raises:
             ConfigError: It ended, or was not ready in time.
         """
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + READY_TIMEOUT_S
         while not ready():
             check()
             if not self.alive:
                 msg = f"{self.name} ended with {self.exit_code}: {self.last_line}; see {self.log}"
                 raise ConfigError(msg)
             if time.monotonic() > deadline:
-                msg = f"{self.name} was not ready within {timeout_s:.0f} s; see {self.log}"
+                msg = f"{self.name} was not ready within {READY_TIMEOUT_S:.0f} s; see {self.log}"
                 raise ConfigError(msg)
             time.sleep(_READY_POLL_S)
 
@@ -159,28 +174,17 @@ class Child:
             return False
         return True
 
-    def stop(self, grace_s: float) -> None:
+    def stop(self) -> None:
         """Ask it to end; make it end when it has not after `grace_s`."""
-        self.resume()
+        self._signal(signal.SIGCONT)  # somebody may have frozen it
         self.terminate()
-        if not self.wait(grace_s):
+        if not self.wait(self.grace_s):
             self.kill()
 
     def kill(self) -> None:
         """End its whole process group at once, as a crash would."""
         self._signal(signal.SIGKILL)
         self.wait(_KILL_WAIT_S)
-
-    def pause(self) -> None:
-        """Freeze it: its connections stay open and nothing answers; returns when none of its threads runs any more."""
-        self._signal(signal.SIGSTOP)
-        deadline = time.monotonic() + _KILL_WAIT_S
-        while self.pid is not None and _runs(self.pid) and time.monotonic() < deadline:
-            time.sleep(_FROZEN_POLL_S)
-
-    def resume(self) -> None:
-        """Undo `pause`."""
-        self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is None or self._process.poll() is not None:
@@ -238,77 +242,47 @@ def _same_process(row: object) -> psutil.Process | None:
 class Supervisor:
     """Keeps children running; its owner calls `tend` several times a second."""
 
-    def __init__(
-        self,
-        children: Sequence[Child],
-        *,
-        restart: bool,
-        now: Callable[[], float],
-        say: Callable[[str], None],
-    ) -> None:
-        """Watch `children`, all of which run.
+    def __init__(self, *, restart: bool, now: Callable[[], float], say: Callable[[str], None]) -> None:
+        """Watch nothing yet.
 
         Args:
-            children: In the order in which they started.
             restart: False: only notice that one died.
             now: Monotonic seconds.
             say: Gets a line for people.
         """
-        self._watched = [_Watched(child, started=now()) for child in children]
-        self._left: set[str] = set()
+        self._started: dict[Child, float] = {}
+        self._dead: set[Child] = set()
         self._restart = restart
         self._now = now
         self._say = say
 
-    def leave(self, children: Iterable[Child]) -> None:
-        """Leave these alone, dead or alive, until `watch`."""
-        self._left.update(child.name for child in children)
-
     def watch(self, children: Iterable[Child]) -> None:
-        """Look after these again; they run."""
-        names = {child.name for child in children}
-        for watched in self._watched:
-            if watched.child.name in names:
-                watched.started(self._now())
-        self._left -= names
+        """Look after these, which have just been started."""
+        for child in children:
+            self._started[child] = self._now()
+            self._dead.discard(child)
+
+    def leave(self, children: Iterable[Child]) -> None:
+        """Leave these alone, dead or alive."""
+        for child in children:
+            self._started.pop(child, None)
 
     def tend(self) -> bool:
         """Look at each child once, without waiting; whether a pid has changed."""
-        changes = [self._tend(watched) for watched in self._watched if watched.child.name not in self._left]
+        changes = [self._tend(child, started) for child, started in list(self._started.items())]
         return any(changes)
 
-    def _tend(self, watched: _Watched) -> bool:
+    def _tend(self, child: Child, started: float) -> bool:
         """Whether the pid has changed."""
-        child = watched.child
         if child.alive:
             return False
-        if watched.start_at is None:
-            watched.died(self._now())
+        if child not in self._dead:
+            self._dead.add(child)
             self._say(f"{child.name} ended with {child.exit_code}; see {child.log}")
             return True
-        if not self._restart or self._now() < watched.start_at:
+        if not self._restart or self._now() < started + RESTART_EVERY_S:
             return False
         child.start()
-        watched.started(self._now())
+        self.watch([child])
         self._say(f"{child.name} started again, pid {child.pid}")
         return True
-
-
-class _Watched:
-    """A child, and when it may be started again."""
-
-    def __init__(self, child: Child, *, started: float) -> None:
-        self.child = child
-        self.start_at: float | None = None
-        self._started = started
-        self._failures = 0  # deaths in a row of a child that was not up for long
-
-    def died(self, now: float) -> None:
-        self._failures = 0 if now - self._started >= _STABLE_AFTER_S else self._failures + 1
-        self.start_at = now
-        if self._failures:
-            self.start_at += backoff_s(self._failures, first_s=_DELAY_FIRST_S, max_s=_DELAY_MAX_S, spread=max)
-
-    def started(self, now: float) -> None:
-        self.start_at = None
-        self._started = now

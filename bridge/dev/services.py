@@ -12,27 +12,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from bridge.dev.files import DataDirectory
 from bridge.dev.ports import HOST
-from bridge.dev.processes import Child
+from bridge.dev.processes import STOP_GRACE_S, Child
 from bridge.dev.sources import SOURCES, new_signing_secret
-from bridge.errors import ConfigError
 
 # The consumers that `dev` runs.
 CONSUMERS = ("read_model", "forward", "archive")
 # docs/contract.md §4.
 PARTITIONS = 12
 # Longer than the drain and the flush of a process take together: 25 s in the ingress, 35 s in a consumer.
-_REGISTRY_GRACE_S, _RECEIVER_GRACE_S, _INGRESS_GRACE_S, _CONSUMER_GRACE_S = 5.0, 5.0, 30.0, 40.0
-# A killed member keeps its partitions for so long; a developer should not wait as long as production may (45 s).
-_SESSION_S = "10"
+_INGRESS_GRACE_S, _CONSUMER_GRACE_S = 30.0, 40.0
 _ID_KEY_BYTES = 32
-# A developer sees an event in the lake within seconds, in a file of its own; in production it waits for two minutes.
-_LAKE_WAIT_S = "1"
 # An operator's commands answer within a second; the last resort against one that hangs.
 _COMMAND_S = 30.0
 _MODULES = {"drx-bridge": "bridge", "drx-consumer": "consumers"}
@@ -56,8 +49,6 @@ _ELSEWHERE = (
     "CONSUMER_POSTGRES__",
     "CONSUMER_REGISTRY__",
 )
-# Two seconds on an idle machine, several times that beside a busy test suite; the last resort against a hang.
-READY_TIMEOUT_S = 60.0
 # A second or two unless there is much of it; deliveries are taken all the while.
 CATCH_UP_TIMEOUT_S = 30.0
 _PROBE_TIMEOUT_S = 2.0
@@ -65,54 +56,69 @@ _POLL_S = 0.1
 _SPOOLING, _RECALLED = "drxbridge_spooling_partitions", "drxbridge_dedupe_ready"
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
-    """A child that answers on loopback when it is ready."""
+class Service(Child):
+    """A process of ours that answers on loopback when it is ready."""
 
-    child: Child
-    port: int
-    ready_path: str
-    grace_s: float
-    """Time to end in order."""
-    sound: tuple[str, ...] = ()
-    """Checks that must say `ok`, where it is also ready with less."""
+    def __init__(
+        self,
+        name: str,
+        *module: str,
+        directory: DataDirectory,
+        port: int,
+        ready_path: str = "/readyz",
+        grace_s: float = STOP_GRACE_S,
+        settings: Mapping[str, str] | None = None,
+        sound: tuple[str, ...] = (),
+    ) -> None:
+        """Describe it.
+
+        Args:
+            name: Of the process and its log.
+            module: What Python runs, and its arguments.
+            directory: Where it works and logs.
+            port: Where it answers.
+            ready_path: What it answers with 200 when it is ready.
+            grace_s: Time to end in order.
+            settings: Its environment, besides ours.
+            sound: Checks that must be `ok`, where it is also ready with less.
+        """
+        super().__init__(
+            name,
+            command=[sys.executable, "-m", *module],
+            cwd=directory.path,
+            log=directory.logs / f"{name}.log",
+            env=child_environment(os.environ, settings or {}),
+            grace_s=grace_s,
+        )
+        self._port = port
+        self._ready_path = ready_path
+        self._sound = sound
 
     @property
     def url(self) -> str:
         """Address of what answers."""
-        return f"http://{HOST}:{self.port}"
+        return f"http://{HOST}:{self._port}"
+
+    @property
+    def ready(self) -> bool:
+        """Whether it says so."""
+        status, content = get(self._port, self._ready_path)
+        if status != http.HTTPStatus.OK:
+            return False
+        results = json.loads(content)["checks"] if self._sound else {}
+        return all(results.get(name) == "ok" for name in self._sound)
 
 
 def registry_service(directory: DataDirectory, *, port: int) -> Service:
     """Describe the registry."""
-    arguments = ["bridge", "schemas", "serve", "--host", HOST, "--port", str(port)]
-    child = _child("registry", arguments, directory=directory, settings={})
-    return Service(child, port, "/subjects", _REGISTRY_GRACE_S)
+    serve = ("bridge", "schemas", "serve", "--host", HOST, "--port", str(port))
+    return Service("registry", *serve, directory=directory, port=port, ready_path="/subjects")
 
 
 def receiver_service(directory: DataDirectory, *, port: int) -> Service:
     """Describe the receiver of what `forward` sends."""
-    arguments = ["bridge.dev.receiver", str(port), str(_signing_secrets(directory))]
-    child = _child("receiver", arguments, directory=directory, settings={})
-    return Service(child, port, "/", _RECEIVER_GRACE_S)
-
-
-def forward_settings(directory: DataDirectory, receiver: Service) -> dict[str, str]:
-    """Settings of `forward` that sends to `receiver`."""
-    return {
-        "CONSUMER_FORWARD__URL": receiver.url,
-        "CONSUMER_FORWARD__ALLOW_HTTP": "true",
-        "CONSUMER_FORWARD__SECRETS_DIR": str(_signing_secrets(directory)),
-    }
-
-
-def archive_settings(directory: DataDirectory) -> dict[str, str]:
-    """Settings of `archive` that writes into the data directory."""
-    return {"CONSUMER_ARCHIVE__ROOT": str(directory.lake), "CONSUMER_ARCHIVE__WAIT_S": _LAKE_WAIT_S}
-
-
-def _signing_secrets(directory: DataDirectory) -> Path:
-    return directory.secret_dir("forward", make=new_signing_secret)
+    serve = ("bridge.dev.receiver", str(port), str(directory.secret_dir("forward", make=new_signing_secret)))
+    return Service("receiver", *serve, directory=directory, port=port, ready_path="/")
 
 
 def ingress_service(directory: DataDirectory, *, port: int, management_port: int, bootstrap_servers: str) -> Service:
@@ -124,52 +130,53 @@ def ingress_service(directory: DataDirectory, *, port: int, management_port: int
         "BRIDGE_MANAGEMENT__PORT": str(management_port),
         "BRIDGE_KAFKA__BOOTSTRAP_SERVERS": bootstrap_servers,
         "BRIDGE_KAFKA__PARTITIONS": str(PARTITIONS),
-        "BRIDGE_SPOOL__DIR": str(directory.spool),
-        "BRIDGE_SPOOL__KEY_DIR": str(directory.spool_key_dir()),
     }
     for name, source in SOURCES.items():
         settings |= source.settings(name, directory.secret_dir(name, make=source.new_secret))
-    settings["BRIDGE_LOG__ID_KEY_DIR"] = str(id_key_dir(directory))
-    child = _child("ingress", ["bridge", "serve"], directory=directory, settings=settings)
-    return Service(child, management_port, "/readyz", _INGRESS_GRACE_S, sound=("kafka", "topics"))
+    return Service(
+        *("ingress", "bridge", "serve"),
+        directory=directory,
+        port=management_port,
+        grace_s=_INGRESS_GRACE_S,
+        settings=settings | shared_settings(directory),
+        sound=("kafka", "topics"),
+    )
 
 
 def consumer_service(
-    name: str,
-    *,
-    directory: DataDirectory,
-    management_port: int,
-    bootstrap_servers: str,
-    postgres: str,
-    own: Mapping[str, str],
+    name: str, *, directory: DataDirectory, management_port: int, settings: Mapping[str, str]
 ) -> Service:
-    """Describe a consumer that begins with the first record there is.
-
-    Args:
-        name: Of its entry point.
-        directory: Where its log goes.
-        management_port: Where it answers.
-        bootstrap_servers: Of Kafka.
-        postgres: DSN of its database.
-        own: Settings that only it has.
-    """
-    settings = {
-        "CONSUMER_KAFKA__BOOTSTRAP_SERVERS": bootstrap_servers,
+    """Describe a consumer that begins with the first record there is; its `settings` say where everything is."""
+    own = {
         "CONSUMER_KAFKA__OFFSET_RESET": "earliest",
-        "CONSUMER_KAFKA__SESSION_S": _SESSION_S,
-        "CONSUMER_POSTGRES__DSN": postgres,
+        # A killed member keeps its partitions for so long; a developer should not wait as in production (45 s).
+        "CONSUMER_KAFKA__SESSION_S": "10",
         "CONSUMER_MANAGEMENT__HOST": HOST,
         "CONSUMER_MANAGEMENT__PORT": str(management_port),
-        "CONSUMER_LOG__ID_KEY_DIR": str(id_key_dir(directory)),
-        **own,
     }
-    child = _child(name, ["consumers", "run", name], directory=directory, settings=settings)
-    return Service(child, management_port, "/readyz", _CONSUMER_GRACE_S)
+    return Service(
+        *(name, "consumers", "run", name),
+        directory=directory,
+        port=management_port,
+        grace_s=_CONSUMER_GRACE_S,
+        settings={**settings, **own},
+    )
 
 
-def id_key_dir(directory: DataDirectory) -> Path:
-    """Return the directory of the key with which all processes hash the ids in their logs."""
-    return directory.secret_dir("log", make=lambda: secrets.token_urlsafe(_ID_KEY_BYTES))
+def shared_settings(directory: DataDirectory) -> dict[str, str]:
+    """Return what ingress, consumers and the commands of an operator must know of the data directory."""
+    id_keys = str(directory.secret_dir("log", make=lambda: secrets.token_urlsafe(_ID_KEY_BYTES)))
+    return {
+        "BRIDGE_SPOOL__DIR": str(directory.spool),
+        "BRIDGE_SPOOL__KEY_DIR": str(directory.spool_key_dir()),
+        "BRIDGE_LOG__ID_KEY_DIR": id_keys,
+        "CONSUMER_LOG__ID_KEY_DIR": id_keys,
+        "CONSUMER_FORWARD__ALLOW_HTTP": "true",
+        "CONSUMER_FORWARD__SECRETS_DIR": str(directory.secret_dir("forward", make=new_signing_secret)),
+        "CONSUMER_ARCHIVE__ROOT": str(directory.lake),
+        # A developer sees an event in the lake within seconds, in a file of its own; in production in two minutes.
+        "CONSUMER_ARCHIVE__WAIT_S": "1",
+    }
 
 
 def child_environment(ours: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, str]:
@@ -192,61 +199,31 @@ class Output(NamedTuple):
 
 
 def run_program(program: str, *arguments: str, settings: Mapping[str, str]) -> Output:
-    """Run `drx-bridge` or `drx-consumer` to its end, as an operator does at a shell with these settings.
-
-    Raises:
-        ConfigError: It does not end.
-    """
-    command = shlex.join([program, *arguments])
-    try:
-        done = subprocess.run(  # noqa: S603 - our own command line
-            [sys.executable, "-m", _MODULES[program], *arguments],
-            env=child_environment(os.environ, settings),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=_COMMAND_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as exc:
-        msg = f"`{command}` does not end"
-        raise ConfigError(msg) from exc
-    return Output(command, done.stdout.decode("utf-8", "replace").rstrip(), done.returncode)
-
-
-def _child(name: str, module: list[str], *, directory: DataDirectory, settings: Mapping[str, str]) -> Child:
-    return Child(
-        name,
-        command=[sys.executable, "-m", *module],
-        cwd=directory.path,
-        log=directory.logs / f"{name}.log",
+    """Run `drx-bridge` or `drx-consumer` to its end, as an operator does at a shell with these settings."""
+    done = subprocess.run(  # noqa: S603 - our own command line
+        [sys.executable, "-m", _MODULES[program], *arguments],
         env=child_environment(os.environ, settings),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=_COMMAND_S,
+        check=False,
     )
+    text = done.stdout.decode("utf-8", "replace").rstrip()
+    return Output(shlex.join([program, *arguments]), text, done.returncode)
 
 
-def wait_ready(service: Service, *, check: Callable[[], None]) -> None:
-    """Return when it is ready.
-
-    Args:
-        service: Its child was started.
-        check: Called while waiting; may raise to give up.
-
-    Raises:
-        ConfigError: It ended, or was not ready in time.
-    """
-    service.child.wait_until(lambda: _is_ready(service), timeout_s=READY_TIMEOUT_S, check=check)
-
-
-def wait_caught_up(ingress: Service, *, check: Callable[[], None], timeout_s: float = CATCH_UP_TIMEOUT_S) -> int:
+def wait_caught_up(management_port: int, *, check: Callable[[], None], timeout_s: float = CATCH_UP_TIMEOUT_S) -> int:
     """Return when what an earlier run spooled is delivered, or after a while; how many partitions still spool.
 
     From then on every delivery is written directly, and a repeat of an earlier one is known.
     """
     deadline = time.monotonic() + timeout_s
     while True:
-        gauges = _gauges(ingress)
-        left = int(gauges[_SPOOLING])
-        if (not left and gauges[_RECALLED]) or time.monotonic() > deadline:
+        lines = (line.partition(" ") for line in get(management_port, "/metrics")[1].decode().splitlines())
+        gauges = {name: float(value) for name, _, value in lines if name in {_SPOOLING, _RECALLED}}
+        left = int(gauges.get(_SPOOLING, 0))
+        if (not left and gauges.get(_RECALLED)) or time.monotonic() > deadline:
             return left
         check()
         time.sleep(_POLL_S)
@@ -254,28 +231,10 @@ def wait_caught_up(ingress: Service, *, check: Callable[[], None], timeout_s: fl
 
 def answers(port: int, path: str) -> bool:
     """Whether a loopback server answers 200."""
-    return _get(port, path)[0] == http.HTTPStatus.OK
+    return get(port, path)[0] == http.HTTPStatus.OK
 
 
-def _is_ready(service: Service) -> bool:
-    status, content = _get(service.port, service.ready_path)
-    if status != http.HTTPStatus.OK:
-        return False
-    results = json.loads(content)["checks"] if service.sound else {}
-    return all(results.get(name) == "ok" for name in service.sound)
-
-
-def _gauges(service: Service) -> dict[str, float]:
-    _, content = _get(service.port, "/metrics")
-    found = dict.fromkeys((_SPOOLING, _RECALLED), 0.0)
-    for line in content.decode().splitlines():
-        name, _, value = line.partition(" ")
-        if name in found:
-            found[name] = float(value)
-    return found
-
-
-def _get(port: int, path: str) -> tuple[int, bytes]:
+def get(port: int, path: str) -> tuple[int, bytes]:
     """Ask a loopback server directly, whatever proxy the environment names; status 0 when it does not answer."""
     connection = http.client.HTTPConnection(HOST, port, timeout=_PROBE_TIMEOUT_S)
     with contextlib.closing(connection):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,25 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from bridge.dev.files import DataDirectory, claim, write_json
-from bridge.dev.jars import JarCache, kafka_jars
-from bridge.dev.java import find_java
+from bridge.dev.jars import JarCache
 from bridge.dev.kafka import KafkaCluster, create_topics
 from bridge.dev.ports import HOST, is_free, stable_ports
-from bridge.dev.postgres import PostgresServer, find_programs
+from bridge.dev.postgres import PostgresServer
 from bridge.dev.processes import Child, PidFile, Supervisor
+from bridge.dev.programs import find_java, find_postgres
 from bridge.dev.services import (
     CONSUMERS,
     PARTITIONS,
     Service,
-    archive_settings,
     consumer_service,
-    forward_settings,
-    id_key_dir,
     ingress_service,
     receiver_service,
     registry_service,
+    shared_settings,
     wait_caught_up,
-    wait_ready,
 )
 from bridge.dev.sources import SOURCES
 from bridge.errors import ConfigError
@@ -53,17 +49,6 @@ class Options:
     restart: bool = True
 
 
-def prepare_jars(*, say: Say, check: Check) -> JarCache:
-    """Fetch what the cache lacks of the Kafka jars."""
-    cache = kafka_jars()
-    missing = cache.missing()
-    if missing:
-        say(f"fetching {len(missing)} Kafka jars, once for this machine")
-        with timed(f"{len(missing)} Kafka jars", say=say):
-            cache.fetch(missing, check=check)
-    return cache
-
-
 @contextmanager
 def timed(part: str, *, say: Say) -> Iterator[None]:
     """Say how long a part took, once it is there."""
@@ -85,7 +70,7 @@ def open_stack(options: Options, *, say: Say, check: Check) -> Iterator[Stack]:
         ConfigError: Something of the machine or of the options stands in the way; one line says what.
     """
     with ExitStack() as cleanup:
-        directory = cleanup.enter_context(claim(options.data_dir, pid=os.getpid()))
+        directory = cleanup.enter_context(claim(options.data_dir))
         directory.endpoints.unlink(missing_ok=True)
         pid_file = PidFile(directory.pid_file)
         for name in pid_file.end_leftovers():
@@ -108,58 +93,53 @@ class Stack:
         self._say = say
         self._check = check
         self._restart = options.restart
-        java, programs = find_java(), find_programs()
-        jars = prepare_jars(say=say, check=check)
+        java, programs, jars = find_java(), find_postgres(), JarCache()
+        jars.fetch(say=say, check=check)
         names = ("ingress", "management", "registry", "postgres", "receiver", *CONSUMERS)
-        self._ports = stable_ports(directory.ports, names=names)
+        ports = self._ports = stable_ports(directory.ports, names=names)
         if options.ingress_port is not None:
-            self._ports["ingress"] = options.ingress_port
+            ports["ingress"] = options.ingress_port
         self._cluster = KafkaCluster(
             directory.kafka, brokers=options.brokers, java=java, class_path=jars.class_path, logs=directory.logs
         )
         self._postgres = PostgresServer(
-            directory.postgres,
-            programs=programs,
-            port=self._ports["postgres"],
-            log=directory.logs / "postgres.log",
+            directory.postgres, programs=programs, port=ports["postgres"], log=directory.logs / "postgres.log"
         )
-        self._registry = registry_service(directory, port=self._ports["registry"])
+        self._registry = registry_service(directory, port=ports["registry"])
+        self._receiver = receiver_service(directory, port=ports["receiver"])
         self._ingress = ingress_service(
             directory,
-            port=self._ports["ingress"],
-            management_port=self._ports["management"],
+            port=ports["ingress"],
+            management_port=ports["management"],
             bootstrap_servers=self._cluster.bootstrap_servers,
         )
-        self._receiver = receiver_service(directory, port=self._ports["receiver"])
-        own = {"forward": forward_settings(directory, self._receiver), "archive": archive_settings(directory)}
+        self.settings = shared_settings(directory) | {
+            "CONSUMER_KAFKA__BOOTSTRAP_SERVERS": self._cluster.bootstrap_servers,
+            "CONSUMER_POSTGRES__DSN": self._postgres.dsn,
+            "CONSUMER_FORWARD__URL": self._receiver.url,
+        }
+        """What consumers and the commands of an operator must know of this stack."""
         self._consumers = [
-            consumer_service(
-                name,
-                directory=directory,
-                management_port=self._ports[name],
-                bootstrap_servers=self._cluster.bootstrap_servers,
-                postgres=self._postgres.dsn,
-                own=own.get(name, {}),
-            )
+            consumer_service(name, directory=directory, management_port=ports[name], settings=self.settings)
             for name in (CONSUMERS if options.consumers else ())
         ]
-        self._supervisor: Supervisor | None = None
+        self._supervisor = Supervisor(restart=options.restart, now=time.monotonic, say=say)
 
     @property
     def endpoints(self) -> dict[str, Any]:
         """What `endpoints.json` says: where each part that runs can be reached."""
         found: dict[str, Any] = {}
-        if self._runs(self._ingress.child):
+        if self._runs(self._ingress):
             found["ingress"] = f"http://{HOST}:{self._ports['ingress']}"
             found["management"] = self._ingress.url
-        consumers = {consumer.child.name: consumer.url for consumer in self._consumers if self._runs(consumer.child)}
+        consumers = {consumer.name: consumer.url for consumer in self._consumers if self._runs(consumer)}
         if consumers:
             found["consumers"] = consumers
-            if self._runs(self._receiver.child):
+            if self._runs(self._receiver):
                 found["receiver"] = self._receiver.url
             found["lake"] = str(self.directory.lake)
         found["bootstrap_servers"] = self._cluster.bootstrap_servers
-        if self._runs(self._registry.child):
+        if self._runs(self._registry):
             found["registry"] = self._registry.url
         if self._runs(self._postgres):
             found["postgres"] = self._postgres.dsn
@@ -171,19 +151,6 @@ class Stack:
         found["logs"] = str(self.directory.logs)
         return found
 
-    @property
-    def settings(self) -> dict[str, str]:
-        """What the commands of an operator must know of this stack."""
-        return {
-            "BRIDGE_SPOOL__DIR": str(self.directory.spool),
-            "BRIDGE_SPOOL__KEY_DIR": str(self.directory.spool_key_dir()),
-            "BRIDGE_LOG__ID_KEY_DIR": str(id_key_dir(self.directory)),
-            "CONSUMER_KAFKA__BOOTSTRAP_SERVERS": self._cluster.bootstrap_servers,
-            "CONSUMER_POSTGRES__DSN": self._postgres.dsn,
-            **forward_settings(self.directory, self._receiver),
-            **archive_settings(self.directory),
-        }
-
     def start(self) -> None:
         """Start part after part, each when those that it needs answer, and publish the endpoints."""
         with timed(f"PostgreSQL, {HOST}:{self._ports['postgres']}", say=self._say):
@@ -194,41 +161,39 @@ class Stack:
             self._cluster.start(check=self._check, started=self._record)
         with timed(f"{len(TOPICS)} topics of {PARTITIONS} partitions", say=self._say):
             create_topics(self._cluster.bootstrap_servers, dict.fromkeys(TOPICS, PARTITIONS))
-        with timed(", ".join(service.child.name for service in self._services), say=self._say):
+        with timed(", ".join(service.name for service in self._services), say=self._say):
             for service in self._services:
-                service.child.start()
+                service.start()
             self._record()
             for service in self._services:
-                wait_ready(service, check=self._check)
-        if left := wait_caught_up(self._ingress, check=self._check):
-            self._say(f"{left} partitions are still spooled; see {self._ingress.child.log}")
-        self._supervisor = Supervisor(self._children, restart=self._restart, now=time.monotonic, say=self._say)
+                service.wait_ready(check=self._check)
+        if left := wait_caught_up(self._ports["management"], check=self._check):
+            self._say(f"{left} partitions are still spooled; see {self._ingress.log}")
+        self._supervisor.watch(self._children)
         self._publish()
 
     def tend(self) -> None:
         """Start again what died; to be called several times a second."""
-        if self._supervisor is not None and self._supervisor.tend():
+        if self._supervisor.tend():
             self._publish()
 
     def stop_brokers(self) -> None:
         """Take Kafka away at once, as a power cut would, until `start_brokers`; nobody starts it again meanwhile."""
-        if self._supervisor is not None:
-            self._supervisor.leave(self._cluster.brokers.values())
+        self._supervisor.leave(self._cluster.brokers.values())
         self._cluster.kill()
         self._publish()
 
     def start_brokers(self) -> None:
         """Bring Kafka back; return when it answers."""
         self._cluster.start(check=self._check, started=self._record)
-        if self._supervisor is not None:
-            self._supervisor.watch(self._cluster.brokers.values())
+        self._supervisor.watch(self._cluster.brokers.values())
         self._publish()
 
     def stop(self) -> None:
         """Stop what runs: first who takes deliveries, last who keeps them."""
         self.directory.endpoints.unlink(missing_ok=True)
         for service in reversed(self._services):
-            service.child.stop(service.grace_s)
+            service.stop()
         self._cluster.stop()
         self._postgres.stop()
         self._pid_file.clear()
@@ -240,7 +205,7 @@ class Stack:
 
     @property
     def _children(self) -> list[Child]:
-        return [*self._cluster.brokers.values(), self._postgres, *(service.child for service in self._services)]
+        return [*self._cluster.brokers.values(), self._postgres, *self._services]
 
     def _runs(self, child: Child) -> bool:
         # One that is about to be started again keeps its address.
@@ -251,5 +216,4 @@ class Stack:
 
     def _publish(self) -> None:
         self._record()
-        # It holds the password of the database.
-        write_json(self.directory.endpoints, self.endpoints, mode=0o600)
+        write_json(self.directory.endpoints, self.endpoints)

@@ -22,8 +22,9 @@ import psutil
 
 from bridge.dev.kafka import create_topics
 from bridge.dev.ports import HOST, free_port
-from bridge.dev.postgres import PostgresServer, find_programs
+from bridge.dev.postgres import PostgresServer
 from bridge.dev.processes import Child
+from bridge.dev.programs import find_postgres
 from bridge.dev.services import answers, child_environment
 from tests.cluster import EmbeddedCluster
 from tests.installed import ROOT
@@ -57,7 +58,7 @@ def servers(topics: Mapping[str, int]) -> Iterator[Place]:
     cluster = EmbeddedCluster(directory, brokers=1)
     cluster.start()
     server = PostgresServer(
-        directory / "postgres", programs=find_programs(), port=free_port(), log=directory / "postgres.log"
+        directory / "postgres", programs=find_postgres(), port=free_port(), log=directory / "postgres.log"
     )
     try:
         server.start()
@@ -104,7 +105,7 @@ class Consuming:
 
     def stop(self) -> int | None:
         """End it in order; return its exit code."""
-        self.child.stop(STOP_S)
+        self.child.stop()
         return self.child.exit_code
 
     def watch(self, dsn: str, wanted: int) -> list[Sample]:
@@ -214,5 +215,6 @@ def consumer(
         cwd=directory,
         log=directory / f"{group or name}.log",
         env=child_environment(os.environ, environment),
+        grace_s=STOP_S,
     )
     return Consuming(child, group or name, port)

@@ -51,7 +51,7 @@ def run(console: Console, *, quick: bool = False) -> dict[str, Any]:
 
         endpoint.start()
         try:
-            endpoint.wait_until(lambda: not is_free(port), timeout_s=30.0)
+            endpoint.wait_until(lambda: not is_free(port))
             return SENDING.run(console, place, settings, quick=quick)
         finally:
-            endpoint.stop(5.0)
+            endpoint.stop()

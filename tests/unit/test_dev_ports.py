@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import errno
 import json
 import socket
 import subprocess
@@ -9,23 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from bridge.dev.ports import _reservations, free_port, is_free, stable_ports
+from bridge.dev.ports import free_port, is_free, stable_ports
 
 
-def test_ports_differ_and_stay(tmp_path: Path) -> None:
+def test_ports_differ_and_stay_unless_someone_took_one(tmp_path: Path) -> None:
     file = tmp_path / "ports.json"
-
     first = stable_ports(file, names=("a", "b", "c"))
-
     assert len(set(first.values())) == 3
     assert stable_ports(file, names=("a", "b", "c")) == first
 
-
-def test_a_port_that_someone_took_is_replaced_for_good(tmp_path: Path) -> None:
-    file = tmp_path / "ports.json"
-    first = stable_ports(file, names=("a", "b"))
-
     with socket.create_server(("127.0.0.1", first["a"])):
+        assert not is_free(first["a"])
         second = stable_ports(file, names=("a", "b"))
 
     assert second["a"] != first["a"]
@@ -35,7 +28,7 @@ def test_a_port_that_someone_took_is_replaced_for_good(tmp_path: Path) -> None:
 
 def test_a_file_that_makes_no_sense_is_made_anew(tmp_path: Path) -> None:
     file = tmp_path / "ports.json"
-    for content in ("", "[]", '{"a": "80"}', '{"a": 0'):
+    for content in ("", "[]", '{"a": 0'):
         file.write_text(content)
 
         ports = stable_ports(file, names=("a",))
@@ -43,12 +36,9 @@ def test_a_file_that_makes_no_sense_is_made_anew(tmp_path: Path) -> None:
         assert json.loads(file.read_text()) == ports
 
 
-def test_no_client_is_given_a_servers_port_as_its_own(tmp_path: Path) -> None:
+def test_no_client_is_given_a_servers_port_as_its_own() -> None:
     """Ports that the system hands out by itself begin at 32768 (Linux) or 49152 (macOS)."""
-    ports = stable_ports(tmp_path / "ports.json", names=[str(n) for n in range(50)])
-
-    assert max(ports.values()) < 32_768
-    assert min(ports.values()) >= 1024
+    assert all(1024 <= free_port() < 32_768 for _ in range(50))
 
 
 def test_a_port_is_drawn_once_however_often_it_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,36 +65,3 @@ def test_a_port_of_a_process_is_drawn_by_no_other_while_it_lives(monkeypatch: py
     assert drawn_by_another_process(other) == str(other)
     monkeypatch.setattr("random.randint", lambda *_: other)
     assert free_port() == other
-
-
-def test_without_a_place_for_the_locks_ports_are_drawn_all_the_same(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("BRIDGE_DEV_CACHE", str(tmp_path / "file" / "cache"))
-    _reservations.cache_clear()
-    try:
-        first = free_port()
-        draws = iter([first, *range(first + 1, first + 90)])
-        monkeypatch.setattr("random.randint", lambda *_: next(draws))
-
-        assert free_port() != first
-    finally:
-        _reservations.cache_clear()
-
-
-def test_on_a_file_system_without_locks_ports_are_drawn_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(errno.ENOLCK, "no locks")
-
-    monkeypatch.setattr("fcntl.lockf", refuse)
-
-    assert is_free(free_port())
-
-
-def test_a_taken_port_is_not_free() -> None:
-    port = free_port()
-    with socket.create_server(("127.0.0.1", port)):
-        assert not is_free(port)
-
-    assert is_free(port)

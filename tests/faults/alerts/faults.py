@@ -104,7 +104,7 @@ def poison(site: Site) -> Iterator[None]:
 def bad_secret(site: Site) -> Iterator[None]:
     """Beside the secret there is a file that is none."""
     bad = site.ingress.secrets_dir / "next"
-    write_text(bad, "not a secret\n", mode=0o600)
+    write_text(bad, "not a secret\n")
     try:
         yield
     finally:

@@ -30,7 +30,6 @@ SCRAPE = scaled_duration("30s", FACTOR)
 _LOOKBACK, _RESEND = (scaled_duration(each, FACTOR) for each in ("5m", "1m"))
 # Each alert by itself, at once; Alertmanager's usual waits are there to spare people.
 _ROUTE = {"receiver": "test", "group_by": ["..."], "group_wait": "0s", "group_interval": "1s", "repeat_interval": "1h"}
-_STOP_S = 10.0
 SAMPLE = yaml.safe_load((ROOT / "docs" / "alertmanager.yaml").read_text())
 
 
@@ -147,7 +146,7 @@ def _running(arguments: Sequence[str], directory: Path, address: str) -> Iterato
         until(lambda: _ready(child, address), what=arguments[0])
         yield
     finally:
-        child.stop(_STOP_S)
+        child.stop()
 
 
 def _config(targets: Mapping[str, Sequence[str]], alertmanagers: Sequence[str]) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class Site:
     def keep_secret(self, *, until: datetime = _END) -> None:
         """Have the secret of the sender end then."""
         lines = f"{SECRET}\naccept_until = {until:%Y-%m-%dT%H:%M:%SZ}\n"
-        write_text(self.ingress.secrets_dir / "current", lines, mode=0o600)
+        write_text(self.ingress.secrets_dir / "current", lines)
 
     def well(self) -> None:
         """Wait until every target answers and has for a while, nothing waits on disk, and hearts beat."""

@@ -14,6 +14,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its stub do
     NewPartitions,
 )
 
+from bridge.dev.ports import free_port
 from tests.cluster import EmbeddedCluster
 from tests.integration.service_process import until
 from tests.kafka import limit_messages
@@ -29,7 +30,20 @@ class Brokers(EmbeddedCluster):
 
     def __init__(self, directory: Path) -> None:
         """Keep data and logs below `directory`."""
-        super().__init__(directory, brokers=BROKERS, detours=True)
+        super().__init__(directory, brokers=BROKERS)
+        # Broker to the port at which its proxy must listen, and the one to which it must lead; both of loopback.
+        self.detours = {number: (free_port(), free_port()) for number in self.brokers}
+
+    def _prepare(self) -> None:
+        """Have each broker listen behind its proxy too, and direct those who come that way to the proxies."""
+        super()._prepare()
+        for number, (proxy, port) in self.detours.items():
+            path = self._home(number) / "server.properties"
+            lines = dict(line.split("=", 1) for line in path.read_text().splitlines())
+            lines["listeners"] += f",DETOUR://127.0.0.1:{port}"
+            lines["advertised.listeners"] += f",DETOUR://127.0.0.1:{proxy}"
+            lines["listener.security.protocol.map"] += ",DETOUR:PLAINTEXT"
+            path.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
 
     @property
     def detour_servers(self) -> str:
@@ -87,17 +101,18 @@ class Brokers(EmbeddedCluster):
 
     def stop_broker(self, number: int) -> None:
         """SIGTERM, and wait: it hands its partitions over before it ends."""
-        self.brokers[number].stop(_STOP_S)
+        self.brokers[number].grace_s = _STOP_S
+        self.brokers[number].stop()
 
     def pause(self) -> None:
         """Freeze every broker."""
-        for broker in self.brokers.values():
-            broker.pause()
+        for number in self.brokers:
+            self.pause_broker(number)
 
     def resume(self) -> None:
         """Thaw every broker."""
-        for broker in self.brokers.values():
-            broker.resume()
+        for number in self.brokers:
+            self.resume_broker(number)
 
     def heal(self) -> None:
         """Have every broker run; returns when each answers."""

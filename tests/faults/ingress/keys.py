@@ -35,7 +35,7 @@ class Keys:
         before = list(self._slots)
         name = f"slot-{secrets.token_hex(4)}"
         self._slots[name] = secrets.token_bytes(_KEY_BYTES)
-        write_text(self._directory / name, f"whsec_{base64.b64encode(self._slots[name]).decode()}\n", mode=0o600)
+        write_text(self._directory / name, f"whsec_{base64.b64encode(self._slots[name]).decode()}\n")
         return before
 
     def use_newest(self) -> None:

@@ -87,7 +87,7 @@ async def with_a_public_key(scene: Scene) -> AsyncIterator[None]:
     """Send signatures of ed25519, of which each is checked where the source has a public key."""
     key = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
     before = scene.reloads()
-    write_text(scene.ingress.secrets_dir / "public", f"whpk_{b64encode(key).decode()}\n", mode=0o600)
+    write_text(scene.ingress.secrets_dir / "public", f"whpk_{b64encode(key).decode()}\n")
     await asyncio.to_thread(until, lambda: scene.reloads() > before, what="a public key taken over")
     async with by(asking=400)(scene):
         yield

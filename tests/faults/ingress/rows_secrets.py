@@ -33,7 +33,7 @@ async def spoiled(scene: Scene) -> None:
         for name, text in BAD_FILES.items():
             bad = scene.ingress.secrets_dir / name
             failed = _failed(scene)
-            write_text(bad, text, mode=0o600)
+            write_text(bad, text)
             await asyncio.to_thread(until, lambda failed=failed: _failed(scene) > failed, what="a refused set")
             await scene.lasting(1)
             bad.unlink()

@@ -1,0 +1,42 @@
+"""Write a lock of jars anew: `python -m tests.relock kafka|hl7v2|temporal`, after a change of the table below."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from jgo.env._lockfile import LockFile
+from jgo.maven import MavenContext
+from jgo.parse import Endpoint
+
+from bridge.dev.jars import LOCK
+from tests.hl7v2 import hapi
+from tests.temporal import server
+
+COORDINATES = {
+    # `!` takes each project's own choice of its dependencies: without it, log4j's list of tested versions
+    # (its dependencyManagement) puts kafka-clients 3.9 beside a 4.3 broker.
+    "kafka": (LOCK, "org.apache.kafka:kafka_2.13:4.3.1!+org.apache.logging.log4j:log4j-slf4j-impl:2.25.4!"),
+    # ecj compiles the server.
+    "hl7v2": (
+        hapi.LOCK,
+        "ca.uhn.hapi:hapi-base:2.6.0+ca.uhn.hapi:hapi-structures-v251:2.6.0+org.eclipse.jdt:ecj:3.38.0",
+    ),
+    "temporal": (server.LOCK, "io.temporal:temporal-test-server:1.32.0"),
+}
+
+
+def main(name: str) -> None:
+    """Resolve what a lock is for, with everything that it needs."""
+    path, coordinates = COORDINATES[name]
+    with tempfile.TemporaryDirectory() as scratch:
+        context = MavenContext(repo_cache=Path(scratch))
+        wanted = [context.create_dependency(part) for part in Endpoint.parse(coordinates).coordinates]
+        inputs, transitive = context.resolver.resolve(wanted)
+        used = [*inputs, *(found for found in transitive if found.scope in {"compile", "runtime"})]
+        LockFile.from_resolved_dependencies(used, environment_name=name, min_java_version=17).save(path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
