@@ -1,70 +1,125 @@
-"""The table of the chart's values, from its defaults and its schema."""
+"""The chart's schema, its table of values and the defaults of consumers, from `chart_values.yaml` and the folders."""
 # ruff: noqa: INP001 - a script beside its pages, no package
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
 
-CHART = Path(__file__).parents[1] / "helm" / "drx-bridge"
-_BEGIN = "<!-- Generated from values.yaml and values.schema.json by `python docs/generate.py`; do not edit. -->\n"
+from docs.folders import ROOT, Folder, between, folders
+
+CHART = ROOT / "helm" / "drx-bridge"
+NAMED = "<name>"
+"""Stands in a path for a key that the operator chooses."""
+SOURCE: Mapping[str, Any] = yaml.safe_load(Path(__file__).with_name("chart_values.yaml").read_text(encoding="utf-8"))
+_BEGIN = "<!-- Generated from docs/chart_values.yaml by `python docs/generate.py`; do not edit. -->\n"
 _END = "<!-- End of what is generated. -->\n"
 _HEADER = "| value | default | meaning |\n|---|---|---|\n"
-Schema = Mapping[str, Any]
+_CONSUMERS = "  # Generated from consumers/*/chart.yaml by `python docs/generate.py`; do not edit.\n"
+_CONSUMERS_END = "  # End of what is generated.\n"
+_WIDTH = 116
+
+
+def chart_values(found: Sequence[Folder] | None = None) -> str:
+    """Return the chart's defaults with those of the consumers that ship."""
+    values = {each.name: each.read("chart.yaml")["values"] for each in (folders() if found is None else found)}
+    text = yaml.safe_dump(values, sort_keys=False, width=_WIDTH)
+    inside = "".join(f"  {line}\n" for line in text.splitlines())
+    return between((CHART / "values.yaml").read_text(encoding="utf-8"), _CONSUMERS, _CONSUMERS_END, inside)
+
+
+def chart_schema() -> str:
+    """Return the JSON Schema of the values."""
+    schema = {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "Values of drx-bridge",
+        **_schema(SOURCE["values"], yaml.safe_load(chart_values()), ""),
+    }
+    return pretty(schema) + "\n"
 
 
 def chart_readme() -> str:
     """Return the chart's README with the table that its values have now."""
-    text = (CHART / "README.md").read_text(encoding="utf-8")
-    before, _, rest = text.partition(_BEGIN)
-    _, _, after = rest.partition(_END)
-    return f"{before}{_BEGIN}\n{_table()}\n{_END}{after}"
-
-
-def _table() -> str:
-    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
-    defaults = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
-    common = re.compile(
-        "|".join(rf"\| `consumers\.[\w<>]+\.{name}[`.][^|]* \|  \|" for name in defaults["consumerDefaults"])
+    rows = "".join(
+        f"| `{path}` | {_shown(default)} | {meaning} |\n"
+        for path, default, meaning in _rows(SOURCE["values"], yaml.safe_load(chart_values()), "")
+        # What any consumer has stands under `consumerDefaults`; Helm hands `global` to every chart.
+        if not (path.startswith(f"consumers.{NAMED}.") and _in_defaults(path))
     )
-    rows = _rows(schema, defaults, schema["definitions"], path="")
-    # A consumer's value that is also in `consumerDefaults` has its row there, unless its default differs; the
-    # image of any consumer has it under `consumers.<name>`.
-    own_image = re.compile(r"\| `consumers\.\w+\.image\.")
-    return _HEADER + "".join(row for row in rows if not (common.match(row) or own_image.match(row)))
+    return between((CHART / "README.md").read_text(encoding="utf-8"), _BEGIN, _END, f"\n{_HEADER}{rows}\n")
 
 
-def _rows(schema: Schema, defaults: Any, definitions: Mapping[str, Schema], *, path: str) -> Iterator[str]:
-    for name, given in schema["properties"].items():
-        member = resolved(given, definitions)
-        where = f"{path}{name}"
+def leaves(node: Mapping[str, Any] = SOURCE["values"], before: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every value that may be given, as its path and what it may be."""
+    for name, member in node.items():
+        if isinstance(member, list):
+            yield f"{before}{name}", _leaf(member)
+        else:
+            yield from leaves(member, f"{before}{name}.")
+
+
+def pretty(value: Any, indent: int = 0) -> str:
+    """Write JSON with each object on one line that fits there."""
+    text = json.dumps(value, ensure_ascii=False)
+    if not value or not isinstance(value, dict | list) or indent + len(text) <= _WIDTH:
+        return text
+    pad = " " * (indent + 2)
+    if isinstance(value, list):
+        inside = [f"{pad}{pretty(each, indent + 2)}" for each in value]
+    else:
+        inside = [f"{pad}{json.dumps(name)}: {pretty(each, indent + 2)}" for name, each in value.items()]
+    begin, end = "[]" if isinstance(value, list) else "{}"
+    return f"{begin}\n" + ",\n".join(inside) + f"\n{' ' * indent}{end}"
+
+
+def _schema(node: Mapping[str, Any], defaults: Any, path: str) -> dict[str, Any]:
+    """Return a closed table; what has a default that is not empty must not be taken away."""
+    if NAMED in node:
+        pattern = {"propertyNames": names} if (names := SOURCE["names"].get(path)) else {}
+        return {"type": "object", **pattern, "additionalProperties": _schema(node[NAMED], None, f"{path}.{NAMED}")}
+    given = defaults if isinstance(defaults, dict) else {}
+    required = [name for name in node if name in given and given[name] not in ("", [], {})]
+    members = {
+        name: _leaf(member)
+        if isinstance(member, list)
+        else _schema(member, given.get(name), f"{path}.{name}".removeprefix("."))
+        for name, member in node.items()
+    }
+    # Helm hands `global` to every chart, with the values of all.
+    closed = {} if path == "global" else {"additionalProperties": False}
+    must = {"required": required} if required else {}
+    return {"type": "object", **closed, **must, "properties": members}
+
+
+def _leaf(member: Sequence[Any]) -> dict[str, Any]:
+    kind, meaning = member
+    if isinstance(kind, list):
+        return {"enum": kind, "description": meaning}
+    if kind in SOURCE["kinds"]:
+        return {**SOURCE["kinds"][kind], "description": meaning}
+    least, most = re.fullmatch(r"(\d+)\.\.(\d+)", kind).groups()  # type: ignore[union-attr]  # else it is no kind
+    return {"type": "integer", "minimum": int(least), "maximum": int(most), "description": meaning}
+
+
+def _rows(node: Mapping[str, Any], defaults: Any, before: str) -> Iterator[tuple[str, Any, str]]:
+    for name, member in node.items():
         default = defaults.get(name) if isinstance(defaults, dict) else None
-        if "properties" in member:
-            yield from _rows(member, default, definitions, path=f"{where}.")
-            if isinstance(named := member.get("additionalProperties"), dict):
-                yield from _rows(resolved(named, definitions), None, definitions, path=f"{where}.<name>.")
-            continue
-        if where == "global" or member.get("$comment") == "refused":
-            continue
-        yield f"| `{where}` | {_shown(default)} | {member['description']} |\n"
-        each = resolved(member.get("additionalProperties") or {}, definitions)
-        if "properties" in each:
-            yield from _rows(each, None, definitions, path=f"{where}.<name>.")
+        if isinstance(member, list):
+            yield f"{before}{name}", default, member[1]
+        else:
+            yield from _rows(member, default, f"{before}{name}.")
 
 
-def resolved(schema: Schema, definitions: Mapping[str, Schema]) -> Schema:
-    """Follow a reference; what stands beside it wins."""
-    if "allOf" in schema:
-        (inner,) = schema["allOf"]
-        return {**resolved(inner, definitions), **{name: schema[name] for name in schema if name != "allOf"}}
-    if "$ref" in schema:
-        return resolved(definitions[schema["$ref"].rsplit("/", 1)[1]], definitions)
-    return schema
+def _in_defaults(path: str) -> bool:
+    node: Any = SOURCE["values"]["consumerDefaults"]
+    for name in path.split(".")[2:]:
+        node = node.get(name) if isinstance(node, dict) else None
+    return node is not None
 
 
 def _shown(default: Any) -> str:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -20,11 +19,10 @@ if str(HERE.parent) not in sys.path:  # run as a script, only this folder is on 
 from docs.archive_page import archive_page  # noqa: E402 - after the path
 from docs.asyncapi import asyncapi  # noqa: E402 - as above
 from docs.capacity import capacity  # noqa: E402 - as above
-from docs.chart_page import chart_readme  # noqa: E402 - as above
+from docs.chart_page import chart_readme, chart_schema, chart_values  # noqa: E402 - as above
 from docs.events_page import events_page  # noqa: E402 - as above
 from docs.metrics_page import metrics_page  # noqa: E402 - as above
-from docs.monitoring.dashboards import BOARDS, Board, dashboard  # noqa: E402 - as above
-from docs.monitoring.rules import rules, thresholds  # noqa: E402 - as above
+from docs.monitoring import rule_files, sinks  # noqa: E402 - as above
 from docs.openapi import openapi  # noqa: E402 - as above
 from docs.settings_page import consumer_settings_page, settings_page  # noqa: E402 - as above
 
@@ -52,10 +50,6 @@ def _yaml(document: Mapping[str, Any]) -> str:
     return f"# {NOTE}\n{text}"
 
 
-def _json(board: Board) -> str:
-    return json.dumps(dashboard(board), indent=1, ensure_ascii=False) + "\n"
-
-
 PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(
     {
         "settings.md": lambda: f"<!-- {NOTE} -->\n{settings_page()}",
@@ -64,12 +58,10 @@ PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(
         "events.md": lambda: f"<!-- {NOTE} -->\n{events_page()}",
         "openapi.yaml": lambda: _yaml(openapi()),
         "asyncapi.yaml": lambda: _yaml(asyncapi()),
-        "../helm/drx-bridge/files/rules.yaml": lambda: _yaml(rules()),
-        "../helm/drx-bridge/files/thresholds.yaml": lambda: _yaml(thresholds()),
-        **{
-            f"../helm/drx-bridge/files/dashboards/{board.uid.removeprefix('drx-bridge-')}.json": partial(_json, board)
-            for board in BOARDS
-        },
+        **{f"../helm/drx-bridge/files/rules/{name}": partial(str, text) for name, text in rule_files().items()},
+        "../helm/drx-bridge/files/dashboards/sinks.json": sinks,
+        "../helm/drx-bridge/values.yaml": chart_values,
+        "../helm/drx-bridge/values.schema.json": chart_schema,
         "../helm/drx-bridge/README.md": chart_readme,
         "operations.md": capacity,
         "archive.md": archive_page,

@@ -27,7 +27,7 @@ requests never create new series, and a process has fewer than 1,500. Durations 
 Unix seconds. Histograms are classic ones whose buckets include the thresholds of the objectives; Prometheus can store
 them as native histograms with custom buckets (`convert_classic_histograms_to_nhcb`).
 
-The alert rules are in [`rules.yaml`](../helm/drx-bridge/files/rules.yaml), a rule file for any Prometheus; each alert
+The alert rules are in [`files/rules`](../helm/drx-bridge/files/rules), rule files for any Prometheus; each alert
 has [a runbook](runbooks/README.md).
 """
 

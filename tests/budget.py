@@ -105,8 +105,8 @@ def _leaves(command: click.Command) -> int:
 
 
 def _pages() -> int:
-    rules = yaml.safe_load((ROOT / "helm/drx-bridge/files/rules.yaml").read_text())
-    each = (rule for group in rules["groups"] for rule in group["rules"] if "alert" in rule)
+    files = [yaml.safe_load(path.read_text()) for path in ROOT.glob("helm/drx-bridge/files/rules/*.yaml")]
+    each = (rule for rules in files for group in rules["groups"] for rule in group["rules"] if "alert" in rule)
     return len({rule["alert"] for rule in each if rule["labels"]["severity"] == "page"})
 
 

@@ -13,14 +13,29 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
 
+from docs.folders import Folder, folders
 from tests.chart.tools import ROOT, helm
 
 CHART = ROOT / "helm" / "drx-bridge"
-CASES = {path.name.removesuffix("-values.yaml"): path for path in sorted((CHART / "ci").glob("*-values.yaml"))}
-"""Name to file of every set of values that must work."""
+FILES = {path.name.removesuffix("-values.yaml"): path for path in sorted((CHART / "ci").glob("*-values.yaml"))}
 RELEASE, NAMESPACE = "drx", "pharmacy"
 Object = dict[str, Any]
 Values = dict[str, Any]
+
+
+def of_consumer(folder: Folder) -> Values:
+    """Return what runs a consumer alone, as its folder shows it."""
+    logins = {"postgres": {"existingSecret": "drx-postgres"}, "kafka": {"credentialsSecret": "drx-kafka"}}
+    values: Values = yaml.safe_load(FILES["consumers-only"].read_text())
+    own = {**folder.read("chart.yaml")["example"], **logins, "enabled": True, "keda": {"enabled": True}}
+    return {**values, "consumers": {"read_model": {"enabled": False}, folder.name: own}}
+
+
+CASES: dict[str, Values] = {
+    **{name: yaml.safe_load(path.read_text()) for name, path in FILES.items()},
+    **{folder.name: of_consumer(folder) for folder in folders()},
+}
+"""Name to each set of values that must work."""
 
 
 class RefusedError(Exception):
@@ -58,18 +73,18 @@ class Rendered:
                 yield name, each["spec"]["template"]
 
 
-def render(values: Path | Values, *options: str, major: int = 4) -> Rendered:
+def render(values: Values, *options: str, major: int = 4) -> Rendered:
     """Render the chart.
 
     Args:
-        values: A file, or what would stand in one.
+        values: What would stand in a file.
         options: Further options of `helm template`.
         major: Version of Helm.
 
     Raises:
         RefusedError: Helm said no.
     """
-    return _kept(values.read_text() if isinstance(values, Path) else _as_text(values), options, major)
+    return _kept(_as_text(values), options, major)
 
 
 def rendered_anew(values: str, options: tuple[str, ...], major: int) -> Rendered:
@@ -101,25 +116,25 @@ def _run(major: int, *arguments: str, values: str = "") -> subprocess.CompletedP
 _kept = cache(rendered_anew)
 
 
-def notes(values: Path | Values) -> str:
+def notes(values: Values) -> str:
     """Return what an install would say at its end."""
-    text = values.read_text() if isinstance(values, Path) else _as_text(values)
+    text = _as_text(values)
     arguments = (RELEASE, str(CHART), "--namespace", NAMESPACE, "--values", "-", "--dry-run=client")
     result = _run(4, "install", *arguments, values=text)
     result.check_returncode()
     return result.stdout.partition("\nNOTES:\n")[2]
 
 
-def lint(values: Path, *, major: int) -> tuple[int, str]:
+def lint(values: Values, *, major: int) -> tuple[int, str]:
     """Return the exit code and what `helm lint --strict` says."""
-    result = _run(major, "lint", "--strict", str(CHART), "--values", str(values))
+    result = _run(major, "lint", "--strict", str(CHART), "--values", "-", values=_as_text(values))
     return result.returncode, result.stdout + result.stderr
 
 
 def load(case: str) -> Values:
-    """Read the values of a case, to be changed."""
-    values: Values = yaml.safe_load(CASES[case].read_text())
-    return values
+    """Return the values of a case, to be changed."""
+    copy: Values = json.loads(json.dumps(CASES[case]))
+    return copy
 
 
 def changed(values: Values, path: str, value: Any) -> Values:
@@ -130,17 +145,6 @@ def changed(values: Values, path: str, value: Any) -> Values:
     for name in way:
         inner = inner.setdefault(name, {})
     inner[last] = value
-    return copy
-
-
-def without(values: Values, path: str) -> Values:
-    """Return a copy that lacks one value."""
-    copy: Values = json.loads(json.dumps(values))
-    *way, last = path.split(".")
-    inner = copy
-    for name in way:
-        inner = inner[name]
-    del inner[last]
     return copy
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.chart.control_plane import Answer, ApiServer, is_built, running
-from tests.chart.rendering import CASES, CHART, Object, load, merged, render
+from tests.chart.rendering import CASES, CHART, FILES, Object, load, merged, render
 from tests.chart.test_chart_schemas import is_of_an_operator
 from tests.chart.tools import helm
 
@@ -64,7 +64,7 @@ def in_namespace(each: Object, namespace: str) -> Object:
 @pytest.mark.parametrize("case", CASES)
 def test_a_restricted_namespace_takes_all_of_it_without_a_warning(server: ApiServer, case: str) -> None:
     rendered = render(CASES[case])
-    namespace = a_namespace(server, f"case-{case}")
+    namespace = a_namespace(server, f"case-{case}".replace("_", "-"))
     # Those of operators need their definitions; the operators' own schemas judge them elsewhere.
     own = [each for each in rendered.objects if not is_of_an_operator(each)]
     made = list(pods(own))
@@ -99,7 +99,7 @@ def test_a_larger_volume_is_had_as_the_readme_says(server: ApiServer, tmp_path: 
     options = ["--no-hooks", f"--namespace={namespace}", f"--kubeconfig={tmp_path / 'kubeconfig'}"]
 
     def run(verb: str, size_gi: int) -> subprocess.CompletedProcess[str]:
-        command = [helm(major), verb, "drx", str(CHART), f"--values={CASES['minimal']}", *options]
+        command = [helm(major), verb, "drx", str(CHART), f"--values={FILES['minimal']}", *options]
         size = f"--set=ingress.spool.volume.sizeGi={size_gi}"
         return subprocess.run([*command, size], capture_output=True, text=True, check=False)  # noqa: S603 - our own command line
 

@@ -90,13 +90,13 @@ def test_a_pod_has_the_service_account_that_is_made_for_it(full: Rendered) -> No
     assert account["metadata"]["annotations"] == VALUES["ingress"]["serviceAccount"]["annotations"]
     for kind, suffix in (("StatefulSet", "-ingress"), ("Job", "-drain-0")):
         assert pod_of(full, kind, suffix)["serviceAccountName"] == "pharmacy-ingress"
-    assert pod_of(full, "Deployment", "-fhir")["serviceAccountName"] == "pharmacy-bridge-fhir"
-    assert full.one("ServiceAccount", "-bridge-fhir")
+    assert pod_of(full, "Deployment", "-eligible")["serviceAccountName"] == "pharmacy-bridge-eligible"
+    assert full.one("ServiceAccount", "-bridge-eligible")
 
 
 def test_a_job_before_an_install_has_an_account_that_is_there_by_then(full: Rendered) -> None:
-    name = pod_of(full, "Job", "-fhir-init")["serviceAccountName"]
-    account, job = full.one("ServiceAccount", name), full.one("Job", "-fhir-init")
+    name = pod_of(full, "Job", "-eligible-init")["serviceAccountName"]
+    account, job = full.one("ServiceAccount", name), full.one("Job", "-eligible-init")
     hook = {each: account["metadata"]["annotations"][each] for each in ("helm.sh/hook", "helm.sh/hook-weight")}
 
     assert hook["helm.sh/hook"] == job["metadata"]["annotations"]["helm.sh/hook"]

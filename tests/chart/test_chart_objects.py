@@ -204,92 +204,9 @@ def test_all_that_log_in_to_kafka_by_tokens_reach_the_endpoint_that_gives_them()
     found = render(load("full"))
     wanted = {"to": [{"ipBlock": {"cidr": "10.25.0.3/32"}}], "ports": [{"port": 9444, "protocol": "TCP"}]}
 
-    for suffix in ("-ingress", "-drain", "-topics", "-read-model", "-read-model-init", "-eligible", "-forward-lab"):
+    for suffix in ("-ingress", "-drain", "-topics", "-read-model", "-read-model-init", "-eligible"):
         assert wanted in found.one("NetworkPolicy", suffix)["spec"]["egress"], suffix
     assert wanted not in found.one("NetworkPolicy", "-test")["spec"]["egress"]
-
-
-def test_only_forward_reaches_its_endpoint() -> None:
-    found = render(load("full"))
-    network = "10.40.0.9/32"
-
-    for suffix in ("-forward", "-forward-lab"):
-        assert network in set(texts(found.one("NetworkPolicy", suffix)))
-    for suffix in (
-        "-read-model",
-        "-ingress",
-        "-forward-init",
-        "-forward-lab-init",
-        "-read-model-init",
-        "-topics",
-        "-drain",
-        "-test",
-    ):
-        assert network not in set(texts(found.one("NetworkPolicy", suffix)))
-
-
-def test_a_second_endpoint_has_pods_secrets_and_replicas_of_its_own_and_the_rest_of_the_first() -> None:
-    found = render(load("full"))
-    first, second = (found.one("Deployment", suffix)["spec"]["template"]["spec"] for suffix in ("-forward", "-lab"))
-
-    container, *_ = second["containers"]
-    assert container["command"] == ["drx-consumer", "run", "forward"]
-    assert container["resources"] == first["containers"][0]["resources"]
-    secrets = {each["name"]: each["secret"]["secretName"] for each in second["volumes"] if "secret" in each}
-    assert secrets["forward"] == "drx-lab-signing"
-    assert "forward-headers" not in secrets
-    assert secrets["postgres"] == "drx-forward-postgres"
-    init, *_ = found.one("Job", "-forward-lab-init")["spec"]["template"]["spec"]["containers"]
-    assert init["command"][:3] == ["drx-consumer", "init", "forward"]
-    assert {"name": "CONSUMER_FORWARD__INSTANCE", "value": "lab"} in init["env"]
-
-
-def test_a_second_endpoint_runs_without_the_first() -> None:
-    values = changed(load("forward"), "consumers.forward.enabled", False)  # noqa: FBT003 - a value
-
-    assert [each["metadata"]["name"] for each in render(values).all("Deployment")] == ["drx-drx-bridge-forward-lab"]
-
-
-@pytest.mark.parametrize(
-    ("suffix", "network"), [("-fhir", "10.50.0.4/32"), ("-hl7v2", "10.60.0.5/32"), ("-workflow", "10.70.0.6/32")]
-)
-def test_only_a_consumer_reaches_its_own_peer(suffix: str, network: str) -> None:
-    found = render(load("full"))
-
-    assert network in set(texts(found.one("NetworkPolicy", suffix)))
-    peers = {"-fhir", "-hl7v2", "-workflow"}
-    others = {"-forward", "-read-model", "-ingress", "-drain", "-test", *peers, *(f"{each}-init" for each in peers)}
-    for other in sorted(others - {suffix}):
-        assert network not in set(texts(found.one("NetworkPolicy", other)))
-
-
-def test_only_archive_reaches_its_bucket_also_before_it_runs() -> None:
-    """`drx-consumer init` sees whose lake it is. A lake on a volume needs no network at all."""
-    found = render(load("full"))
-    network = "10.70.0.6/32"
-
-    for suffix in ("-archive", "-archive-init"):
-        assert network in set(texts(found.one("NetworkPolicy", suffix)))
-    for suffix in ("-forward", "-read-model", "-ingress", "-fhir", "-hl7v2", "-hl7v2-init", "-drain", "-test"):
-        assert network not in set(texts(found.one("NetworkPolicy", suffix)))
-    on_a_volume = render(load("archive")).one("NetworkPolicy", "-archive")["spec"]["egress"]
-    assert {port["port"] for rule in on_a_volume for port in rule["ports"]} == {53, 9093, 5432}
-
-
-def test_a_lake_on_a_volume_is_mounted_where_the_consumer_writes_it() -> None:
-    found = render(load("archive"))
-
-    (root,) = {
-        each["data"]["CONSUMER_ARCHIVE__ROOT"]
-        for each in found.all("ConfigMap")
-        if "CONSUMER_ARCHIVE__ROOT" in each["data"]
-    }
-    pods = [pod["spec"] for name, pod in found.pods() if "-archive" in name]
-    assert len(pods) == 2
-    for pod in pods:
-        (container,) = pod["containers"]
-        assert {"name": "lake", "mountPath": root} in container["volumeMounts"]
-        assert {"name": "lake", "persistentVolumeClaim": {"claimName": "drx-lake"}} in pod["volumes"]
 
 
 def test_a_spool_has_a_volume_that_stays() -> None:

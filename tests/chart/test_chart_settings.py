@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any
 
 import pytest
 
 from bridge.ingress.profiles.lookup import SHIPPED
 from bridge.settings import Settings, load_settings
-from consumers.archive.options import NAME as ARCHIVE
-from consumers.archive.options import ArchiveOptions
-from consumers.fhir.options import NAME as FHIR
-from consumers.fhir.options import FhirOptions
-from consumers.forward.options import NAME as FORWARD
-from consumers.forward.options import ForwardOptions
-from consumers.hl7v2.options import NAME as HL7V2
-from consumers.hl7v2.options import Hl7Options
-from consumers.options import Options, read_options
+from consumers.options import read_options
 from consumers.read_model.options import NAME, ReadModelOptions
 from consumers.settings import ConsumerSettings
 from consumers.settings import load_settings as load_consumer_settings
-from consumers.workflow.options import NAME as WORKFLOW
-from consumers.workflow.options import WorkflowOptions
 from docs.settings_page import consumer_settings_page, settings_page
 from tests.chart.environment import variables
 from tests.chart.rendering import CASES, Rendered, load, render
-from tests.chart.schema import SCHEMA
 
 # Fixed by the chart, so that ports and mounts meet; or wrong in a pod.
 LEFT_OUT = {
@@ -98,62 +86,6 @@ def test_the_read_model_can_read_its_settings(rendered: Rendered, clean: pytest.
         assert settings.postgres.dsn is None
 
 
-@pytest.mark.parametrize(("part", "group"), [("-forward", "forward.ehr"), ("-forward-lab", "forward.lab")])
-def test_forward_can_read_its_settings(rendered: Rendered, clean: pytest.MonkeyPatch, part: str, group: str) -> None:
-    found = of(rendered, part)
-    for name, value in (found or {}).items():
-        clean.setenv(name, value)
-
-    if found is not None:
-        options = read_options(ForwardOptions, FORWARD, load_consumer_settings([FORWARD]).options(FORWARD))
-        assert str(options.secrets_dir) == "/etc/drx-bridge/forward"
-        assert options.group(FORWARD) == group
-
-
-def test_fhir_can_read_its_settings(rendered: Rendered, clean: pytest.MonkeyPatch) -> None:
-    found = of(rendered, "-fhir")
-    for name, value in (found or {}).items():
-        clean.setenv(name, value)
-
-    if found is not None:
-        options = read_options(FhirOptions, FHIR, load_consumer_settings([FHIR]).options(FHIR))
-        assert (options.smart is None) == (str(options.token_file) == "/etc/drx-bridge/fhir/token")
-        assert options.group(FHIR) == "fhir.ehr"
-
-
-def test_hl7v2_can_read_its_settings(rendered: Rendered, clean: pytest.MonkeyPatch) -> None:
-    found = of(rendered, "-hl7v2")
-    for name, value in (found or {}).items():
-        clean.setenv(name, value)
-
-    if found is not None:
-        options = read_options(Hl7Options, HL7V2, load_consumer_settings([HL7V2]).options(HL7V2))
-        assert str(options.ca_file) == "/etc/drx-bridge/hl7v2-ca/ca.crt"
-        assert options.group(HL7V2) == "hl7v2.ehr"
-
-
-def test_archive_can_read_its_settings(rendered: Rendered, clean: pytest.MonkeyPatch) -> None:
-    found = of(rendered, "-archive")
-    for name, value in (found or {}).items():
-        clean.setenv(name, value)
-
-    if found is not None:
-        options = read_options(ArchiveOptions, ARCHIVE, load_consumer_settings([ARCHIVE]).options(ARCHIVE))
-        assert options.root in {"/var/lib/drx-lake", "s3://lake-example/drx"}
-        assert options.group in {"archive", "archive.archive_2"}
-
-
-def test_workflow_can_read_its_settings(rendered: Rendered, clean: pytest.MonkeyPatch) -> None:
-    found = of(rendered, "-workflow")
-    for name, value in (found or {}).items():
-        clean.setenv(name, value)
-
-    if found is not None:
-        options = read_options(WorkflowOptions, WORKFLOW, load_consumer_settings([WORKFLOW]).options(WORKFLOW))
-        assert str(options.tls_dir) == "/etc/drx-bridge/workflow-tls"
-        assert (options.group(WORKFLOW) == "workflow.desk") == (options.rules is not None)
-
-
 def test_every_file_that_a_setting_names_is_on_a_mount(rendered: Rendered) -> None:
     for name, pod in rendered.pods():
         container = pod["spec"]["containers"][0]
@@ -209,27 +141,6 @@ def test_the_defaults_are_those_of_the_programs(clean: pytest.MonkeyPatch) -> No
     assert consumer.kafka.max_poll_s == other.kafka.max_poll_s
     assert consumer.kafka.offset_reset == other.kafka.offset_reset
     assert consumer.postgres.pool_size == other.postgres.pool_size
-
-
-@pytest.mark.parametrize(
-    ("name", "model"),
-    [
-        ("archiveOptions", ArchiveOptions),
-        ("fhirOptions", FhirOptions),
-        ("forwardOptions", ForwardOptions),
-        ("hl7v2Options", Hl7Options),
-        ("readModelOptions", ReadModelOptions),
-        ("workflowOptions", WorkflowOptions),
-    ],
-)
-def test_a_number_of_a_consumer_has_the_bounds_of_the_program(name: str, model: type[Options]) -> None:
-    """Another would pass here and end the pod."""
-
-    def bounds(properties: dict[str, dict[str, Any]]) -> dict[str, list[Any]]:
-        numbers = {key: each for key, each in properties.items() if each.get("type") in {"integer", "number"}}
-        return {key: [each["type"], each["minimum"], each["maximum"]] for key, each in numbers.items()}
-
-    assert bounds(SCHEMA["definitions"][name]["properties"]) == bounds(model.model_json_schema()["properties"])
 
 
 def test_large_numbers_stay_whole(clean: pytest.MonkeyPatch) -> None:

@@ -6,14 +6,8 @@ import pytest
 
 from bridge.kafka.admin import topic_specs
 from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, RoutingTable
-from consumers.archive.options import TOPICS as ARCHIVE_TOPICS
-from consumers.archive.options import ArchiveOptions
-from consumers.fhir.options import TOPICS as FHIR_TOPICS
-from consumers.forward.options import TOPICS as FORWARD_TOPICS
-from consumers.hl7v2.options import TOPICS as HL7V2_TOPICS
-from consumers.workflow.options import TOPICS as WORKFLOW_TOPICS
 from tests.chart.environment import variables
-from tests.chart.rendering import CASES, Object, Rendered, Values, changed, load, notes, render
+from tests.chart.rendering import CASES, Object, Rendered, changed, load, notes, render
 
 ON, OFF = True, False
 
@@ -113,37 +107,17 @@ def test_each_component_has_a_user_with_the_acls_that_it_needs(strimzi: Rendered
 
     written = {"Describe", "DescribeConfigs", "Read", "Write"}
     assert allowed("-ingress") == {("topic", topic): written for topic in RoutingTable().topics}
-    assert allowed("-forward") == reads("forward.ehr", PRESCRIPTIONS_TOPIC)
+    assert allowed("-second") == reads("read_model.read_model_2", PRESCRIPTIONS_TOPIC)
     assert allowed("-read-model") == reads("read_model", PRESCRIPTIONS_TOPIC, ACCOUNTS_TOPIC)
     assert len(strimzi.all("KafkaUser")) == 3
-
-
-@pytest.mark.parametrize(
-    ("name", "more", "topics"),
-    [
-        ("forward", {}, FORWARD_TOPICS),
-        ("fhir", {}, FHIR_TOPICS),
-        ("hl7v2", {}, HL7V2_TOPICS),
-        ("archive", {"raw": OFF}, ARCHIVE_TOPICS),
-        ("archive", {"raw": ON}, ArchiveOptions(root="/lake", raw=ON).all_topics),
-        ("workflow", {}, WORKFLOW_TOPICS),
-    ],
-)
-def test_a_consumer_may_read_what_it_reads_and_no_more(name: str, more: Values, topics: tuple[str, ...]) -> None:
-    consumer = load(name)["consumers"][name] | {"kafka": {}, "keda": {}}
-    consumer["options"] = {key: each for key, each in consumer["options"].items() if key != "topics"} | more
-    found = render(changed(load("strimzi"), f"consumers.{name}", consumer)).one("KafkaUser", f"-{name}")
-    acls = found["spec"]["authorization"]["acls"]
-
-    assert {each["resource"]["name"] for each in acls if each["resource"]["type"] == "topic"} == set(topics)
 
 
 @pytest.mark.parametrize(
     ("suffix", "kind", "user"),
     [
         ("-ingress", "StatefulSet", "-ingress"),
-        ("-forward", "Deployment", "-forward"),
-        ("-forward-init-", "Job", "-forward"),
+        ("-second", "Deployment", "-second"),
+        ("-second-init-", "Job", "-second"),
     ],
 )
 def test_a_pod_logs_in_by_the_secret_of_its_user(strimzi: Rendered, suffix: str, kind: str, user: str) -> None:

@@ -12,7 +12,8 @@ import yaml  # type: ignore[import-untyped]  # its types are a distribution of t
 
 ROOT = Path(__file__).parents[2]
 FILES = ROOT / "helm" / "drx-bridge" / "files"
-RULES = yaml.safe_load((FILES / "rules.yaml").read_text())
+RULE_FILES = sorted((FILES / "rules").glob("*.yaml"))
+RULES = {"groups": [group for path in RULE_FILES for group in yaml.safe_load(path.read_text())["groups"]]}
 RUNBOOKS = sorted(path for path in (ROOT / "docs" / "runbooks").glob("*.md") if path.name != "README.md")
 DASHBOARDS = {path.name: json.loads(path.read_text()) for path in sorted((FILES / "dashboards").glob("*.json"))}
 # What Grafana puts in the place of its variables.
@@ -26,6 +27,33 @@ class Query:
 
     where: str
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A rule that fires; several may have one name."""
+
+    name: str
+    severity: str
+    expr: str
+    summary: str
+    runbook: str
+
+
+def alerts() -> list[Alert]:
+    """Return every alert."""
+    return [
+        Alert(
+            rule["alert"],
+            rule["labels"]["severity"],
+            rule["expr"],
+            rule["annotations"]["summary"],
+            rule["annotations"]["runbook_url"],
+        )
+        for group in RULES["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    ]
 
 
 def blocks(page: Path, language: str) -> list[str]:

@@ -16,6 +16,7 @@ UIDS = {
     "ingress.json": "drx-bridge-ingress",
     "consumers.json": "drx-bridge-consumers",
     "kafka.json": "drx-bridge-kafka",
+    "sinks.json": "drx-bridge-sinks",
 }
 # https://grafana.com/docs/grafana/latest/panels-visualizations/configure-standard-options/#unit, those in use.
 UNITS = {"s", "ops", "reqps", "short", "percentunit"}

@@ -127,17 +127,24 @@ readinessProbe:
   mountPath: /etc/drx-bridge/{{ $name }}
   readOnly: true
 {{- end }}
-{{- with (default dict (get (index . 1) "lake")).existingClaim }}
-- name: lake
-  mountPath: /var/lib/drx-lake
-{{- end }}
-{{- with (index . 1).temporal }}
-{{- if .rulesConfigMap }}
-- name: workflow-rules
-  mountPath: /etc/drx-bridge/workflow-rules
+{{- range $volume, $reference := include "drx-bridge.references" (index . 1) | fromJson }}
+- name: {{ $volume }}
+  mountPath: {{ include "drx-bridge.mountPath" $reference }}
+  {{- if not $reference.claim }}
   readOnly: true
+  {{- end }}
 {{- end }}
-{{- end }}
+{{- end -}}
+
+{{- /* What the options of a consumer name, by the volume that it is mounted as. */}}
+{{- define "drx-bridge.references" -}}
+{{- $found := dict -}}
+{{- range .options -}}
+{{- if kindIs "map" . -}}
+{{- $_ := set $found (include "drx-bridge.volumeName" .) . -}}
+{{- end -}}
+{{- end -}}
+{{ toJson $found }}
 {{- end -}}
 
 {{- define "drx-bridge.commonVolumes" -}}
@@ -150,17 +157,19 @@ readinessProbe:
     secretName: {{ $secret }}
     defaultMode: 0440
 {{- end }}
-{{- with (default dict (get (index . 1) "lake")).existingClaim }}
-- name: lake
+{{- range $volume, $reference := include "drx-bridge.references" (index . 1) | fromJson }}
+- name: {{ $volume }}
+  {{- if $reference.claim }}
   persistentVolumeClaim:
-    claimName: {{ . | quote }}
-{{- end }}
-{{- with (index . 1).temporal }}
-{{- with .rulesConfigMap }}
-- name: workflow-rules
+    claimName: {{ $reference.claim }}
+  {{- else if $reference.configMap }}
   configMap:
-    name: {{ . }}
-{{- end }}
+    name: {{ $reference.configMap }}
+  {{- else }}
+  secret:
+    secretName: {{ $reference.secret }}
+    defaultMode: 0440
+  {{- end }}
 {{- end }}
 {{- end -}}
 
@@ -212,19 +221,6 @@ registry: {{ . | quote }}
 {{- end }}
 {{- with $root.Values.logIds.keySecret }}
 log-ids: {{ . | quote }}
-{{- end }}
-{{- /* Only the consumer `forward` has an endpoint, only `fhir` a server, only `hl7v2` a receiver, only `archive` a lake, only `workflow` Temporal. */}}
-{{- $forward := dict "signingSecret" "forward" "caSecret" "forward-ca" "clientCertificateSecret" "forward-client" "headersSecret" "forward-headers" }}
-{{- $fhir := dict "tokenSecret" "fhir" "smartKeySecret" "fhir-smart" "caSecret" "fhir-ca" "clientCertificateSecret" "fhir-client" }}
-{{- $hl7v2 := dict "caSecret" "hl7v2-ca" "clientCertificateSecret" "hl7v2-client" }}
-{{- $workflow := dict "tlsSecret" "workflow-tls" "apiKeySecret" "workflow-api-key" "codecKeySecret" "workflow-codec" }}
-{{- $archive := dict "credentialsSecret" "archive-s3" "hashKeySecret" "archive-ids" }}
-{{- range $peer, $volumes := dict "endpoint" $forward "server" $fhir "receiver" $hl7v2 "lake" $archive "temporal" $workflow }}
-{{- range $name, $secret := omit (default dict (get $component $peer)) "existingClaim" "rulesConfigMap" }}
-{{- with $secret }}
-{{ get $volumes $name }}: {{ . | quote }}
-{{- end }}
-{{- end }}
 {{- end }}
 {{- end -}}
 

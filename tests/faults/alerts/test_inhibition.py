@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from docs.monitoring.rules import alerts
 from tests.debian import find, lacking
 from tests.faults.alerts.cases import DATABASE_AWAY, INGRESS_AWAY, KAFKA_AWAY
 from tests.faults.alerts.servers import SAMPLE, Alertmanager, alerting
 from tests.integration.service_process import until
+from tests.monitoring.queries import alerts
 
 SERVICES = ("read_model", "fhir")
 # Of a rule that reads what consumers record, `service`; else what its expression keeps, or all of an instance.

@@ -1,0 +1,198 @@
+"""A consumer, one that ships or somebody's own, runs with the chart by its key, its options and what they name."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from inspect import getmembers, isclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
+
+from consumers.commands.new import render as render_package
+from consumers.options import EndpointOptions, Options, read_options
+from consumers.settings import load_settings
+from docs.folders import Folder, folders
+from tests.chart.environment import variables
+from tests.chart.rendering import Rendered, changed, load, render
+
+SHIPPED = folders()
+
+
+@pytest.fixture(scope="module")
+def full() -> Rendered:
+    return render(load("full"))
+
+
+def options_of(folder: Folder) -> type[Options]:
+    module = import_module(f"consumers.{folder.name}.options")
+    ((_, model),) = getmembers(
+        module, lambda each: isclass(each) and issubclass(each, Options) and each.__module__ == module.__name__
+    )
+    return model  # type: ignore[no-any-return]  # `getmembers` loses what the predicate has found
+
+
+def topics_of(acls: list[dict[str, Any]]) -> set[str]:
+    return {each["resource"]["name"] for each in acls if each["resource"]["type"] == "topic"}
+
+
+@pytest.fixture
+def clean(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in os.environ:
+        if name.startswith(("BRIDGE_", "CONSUMER_")):
+            monkeypatch.delenv(name)
+    return monkeypatch
+
+
+@pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
+def test_a_consumer_that_ships_reads_the_options_of_its_example(folder: Folder, clean: pytest.MonkeyPatch) -> None:
+    rendered = render(load(folder.name))
+    pod = rendered.one("Deployment")["spec"]["template"]
+    for name, value in variables(rendered, pod, pod_name="pod-0").items():
+        clean.setenv(name, value)
+    options = read_options(options_of(folder), folder.name, load_settings([folder.name]).options(folder.name))
+
+    # What scales it, and what it may read, by its own account.
+    group = options.group(folder.name) if isinstance(options, EndpointOptions) else options.group  # type: ignore[attr-defined]  # those with a schema
+    triggers = [each["metadata"] for each in rendered.one("ScaledObject")["spec"]["triggers"]]
+    assert {each["consumerGroup"] for each in triggers} == {group}
+    assert {each["topic"] for each in triggers} == set(options.topics)  # type: ignore[attr-defined]  # as all have
+
+
+def test_an_option_that_names_a_secret_is_the_path_of_its_mount(full: Rendered) -> None:
+    pod = full.one("Deployment", "-eligible")["spec"]["template"]
+    found = variables(full, pod, pod_name="pod-0")
+    mounts = {each["name"]: each for each in pod["spec"]["containers"][0]["volumeMounts"]}
+    volumes = {each["name"]: each for each in pod["spec"]["volumes"]}
+
+    prefix = "CONSUMER_ELIGIBILITY_CHECK__"
+    assert found[f"{prefix}CERT_FILE"] == "/etc/drx-bridge/secret-eligibility-certificate/tls.crt"
+    assert found[f"{prefix}KEYS_DIR"] == mounts["secret-eligibility-keys"]["mountPath"]
+    assert found[f"{prefix}RULES"] == f"{mounts['configmap-eligibility-rules']['mountPath']}/rules.toml"
+    assert found[f"{prefix}ROOT"] == mounts["claim-eligibility"]["mountPath"]
+    assert "readOnly" not in mounts["claim-eligibility"]
+    assert volumes["secret-eligibility-certificate"]["secret"]["secretName"] == "eligibility-certificate"
+    assert volumes["configmap-eligibility-rules"]["configMap"] == {"name": "eligibility-rules"}
+    assert volumes["claim-eligibility"]["persistentVolumeClaim"] == {"claimName": "eligibility"}
+
+
+def test_its_image_runs_it_by_name(full: Rendered) -> None:
+    for kind, suffix, command in (
+        ("Deployment", "-eligible", ["drx-consumer", "run", "eligibility-check"]),
+        ("Job", "-eligible-init", ["drx-consumer", "init", "eligibility-check"]),
+    ):
+        container = full.one(kind, suffix)["spec"]["template"]["spec"]["containers"][0]
+        assert container["command"][:3] == command
+        assert container["image"].startswith("registry.example.test/pharmacy/eligibility:2.4.1@sha256:9c8d")
+    other = full.one("Deployment", "-read-model")["spec"]["template"]["spec"]["containers"][0]
+    assert other["image"].count("drx-bridge:")
+
+
+def test_it_can_read_its_options(full: Rendered, clean: pytest.MonkeyPatch) -> None:
+    pod = full.one("Deployment", "-eligible")["spec"]["template"]
+    for name, value in variables(full, pod, pod_name="pod-0").items():
+        clean.setenv(name, value)
+    found = load_settings(["eligibility-check"]).options("eligibility-check")
+
+    assert {name: found[name] for name in ("url", "states", "timeout_s", "topics")} == {
+        "url": "https://payer.example.test",
+        "states": "TX,OK",
+        "timeout_s": "2.5",
+        "topics": "drx.prescriptions.v1",
+    }
+
+
+def test_it_reaches_what_it_names_and_others_do_not(full: Rendered) -> None:
+    def reached(suffix: str) -> list[object]:
+        return [rule.get("to") for rule in full.one("NetworkPolicy", suffix)["spec"]["egress"]]
+
+    payer, everybody = [{"ipBlock": {"cidr": "10.80.0.7/32"}}], load("full")["consumerDefaults"]["egress"]
+    for suffix in ("-eligible", "-eligible-init"):
+        assert payer in reached(suffix)
+    for suffix in ("-read-model", "-ingress", "-drain"):
+        assert payer not in reached(suffix)
+    for suffix in ("-eligible", "-read-model"):
+        ports = [rule["ports"] for rule in full.one("NetworkPolicy", suffix)["spec"]["egress"]]
+        assert everybody[0]["ports"] in ports
+    for suffix in ("-ingress", "-drain", "-topics"):
+        assert [{"ipBlock": {"cidr": "10.70.0.3/32"}}] in reached(suffix)
+
+
+def test_it_is_scaled_by_the_lag_of_its_group(full: Rendered) -> None:
+    triggers = [each["metadata"] for each in full.one("ScaledObject", "-eligible")["spec"]["triggers"]]
+
+    assert {each["consumerGroup"] for each in triggers} == {"eligibility.v2"}
+    assert [each["topic"] for each in triggers] == ["drx.prescriptions.v1", "drx.unrecognized.v1"]
+
+
+def test_the_values_of_a_new_package_run_it() -> None:
+    values = load("minimal")
+    written = yaml.safe_load(render_package("refill-desk-of-texas")["values.yaml"])
+    values["consumers"] |= written["consumers"]
+
+    container = render(values).one("Deployment", "-refill-desk")["spec"]["template"]["spec"]["containers"][0]
+    assert container["command"][:3] == ["drx-consumer", "run", "refill-desk-of-texas"]
+    assert container["image"] == "registry.example.com/refill-desk-of-texas:0.1.0"
+
+
+def test_a_second_one_of_a_name_has_pods_and_a_group_of_its_own() -> None:
+    values = load("minimal")
+    values["consumers"]["second"] = {
+        "name": "read_model",
+        "options": {"schema": "read_model_2"},
+        "postgres": {"existingSecret": "drx-read-model-postgres"},
+        "kafka": {"credentialsSecret": "drx-second-kafka"},
+        "keda": {"enabled": True},
+    }
+    found = render(values)
+    first, second = (
+        found.one("Deployment", suffix)["spec"]["template"]["spec"]["containers"][0]["command"]
+        for suffix in ("-read-model", "-second")
+    )
+
+    assert second == first == ["drx-consumer", "run", "read_model"]
+    groups = {each["metadata"]["consumerGroup"] for each in found.one("ScaledObject", "-second")["spec"]["triggers"]}
+    assert groups == {"read_model.read_model_2"}
+
+
+@pytest.mark.parametrize("instance", ["forward", "ehr"])
+def test_the_group_of_an_instance_has_its_name(instance: str) -> None:
+    values = changed(load("forward"), "consumers.forward.options.instance", instance)
+    (trigger, *_) = render(values).one("ScaledObject", "-forward")["spec"]["triggers"]
+
+    assert trigger["metadata"]["consumerGroup"] == EndpointOptions(instance=instance).group("forward")
+
+
+def test_a_consumer_has_what_it_does_not_say_itself_from_the_defaults() -> None:
+    own = {"replicas": 7, "keda": {"enabled": False}, "tolerations": [], "resources": {"limits": {"memory": "2Gi"}}}
+    values = load("full")
+    values["consumers"]["read_model"] |= own
+    found = render(values)
+    mine, others = found.one("Deployment", "-read-model")["spec"], found.one("Deployment", "-eligible")["spec"]
+
+    assert mine["replicas"] == 7
+    assert "replicas" not in others
+    assert "tolerations" not in mine["template"]["spec"]
+    assert others["template"]["spec"]["tolerations"] == values["consumerDefaults"]["tolerations"]
+    first, second = (each["template"]["spec"]["containers"][0] for each in (mine, others))
+    assert first["resources"]["limits"] == second["resources"]["limits"] | {"memory": "2Gi"}
+    assert first["resources"]["requests"] == second["resources"]["requests"]
+
+
+def test_a_seventh_consumer_comes_with_its_folder(tmp_path: Path) -> None:
+    """Adding a folder is all: the chart has its defaults, the rules its alerts, the dashboard its graphs."""
+    from docs.chart_page import chart_values  # noqa: PLC0415 - beside what it is about
+    from docs.monitoring import rule_files, sinks  # noqa: PLC0415 - as above
+
+    folder = tmp_path / "eligibility"
+    folder.mkdir()
+    (folder / "chart.yaml").write_text("values: {enabled: false, egress: [{ports: [{port: 8443}]}]}\nexample: {}\n")
+    (folder / "alerts.yaml").write_text("# Own.\ngroups:\n- name: drx-bridge-eligibility\n  rules: []\n")
+    (folder / "panels.yaml").write_text("- {title: Asked, text: Often., unit: ops, queries: {'': drxbridge_asked}}\n")
+    found = [*SHIPPED, *folders(tmp_path)]
+
+    assert yaml.safe_load(chart_values(found))["consumers"]["eligibility"]["egress"] == [{"ports": [{"port": 8443}]}]
+    assert yaml.safe_load(rule_files(found)["eligibility.yaml"])["groups"][0]["name"] == "drx-bridge-eligibility"
+    assert '"title": "Asked"' in sinks(found)
