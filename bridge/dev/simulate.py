@@ -10,8 +10,7 @@ import secrets
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -22,34 +21,20 @@ from rich.progress import Progress
 
 from bridge.contract.events import EVENT_MODELS
 from bridge.dev.sign import id_of
-from bridge.dev.signing import Sign
 from bridge.dev.simulator import Answer, RetryPolicy, Sender, play, webhook_url
 from bridge.dev.sources import SOURCES
-from bridge.dev.story import Environment, Outgoing, deliveries, new_id
+from bridge.dev.story import Outgoing, deliveries, new_id
 from bridge.errors import ConfigError
 from bridge.runtime.process import INTERRUPTED, FloatRange
 
 DEFAULT_COUNT = 100
+# Most deliveries under way at one time with --rate.
+CONCURRENCY = 64
 # Fewer deliveries are over before a bar could tell anything.
 BAR_FROM = 20
 # A repeated delivery comes up to this many deliveries after the first: a sender's retry is rarely the very next thing.
 REPEAT_WITHIN = 10
 PERCENTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One invocation, checked: everything `_drive` needs to know."""
-
-    url: str
-    sign: Sign
-    content_type: str
-    outgoings: Iterator[Outgoing]
-    total: int | None
-    rate: float | None
-    concurrency: int
-    policy: RetryPolicy
-    rng: random.Random
 
 
 @click.command()
@@ -78,34 +63,11 @@ class Run:
     metavar="TYPE",
     help="Only generated deliveries of this type, such as prescription.sent; one unless --count says more.",
 )
-@click.option(
-    "--print", "prints", is_flag=True, help="Send nothing: print the bodies, one per line (--json: with headers)."
-)
+@click.option("--print", "prints", is_flag=True, help="Send nothing: print the bodies, one per line.")
 @click.option("--seed", type=int, help="Repeat an earlier run: same deliveries, same ids, same order. Random if unset.")
 @click.option("--duplicates", type=FloatRange(0, 1), default=0.0, help="Probability of sending a delivery again.")
 @click.option("--shuffle", is_flag=True, help="Send in random order.")
-@click.option(
-    "--environment",
-    type=click.Choice(["sandbox", "production"]),
-    default="sandbox",
-    help="Environment of generated deliveries.",
-)
 @click.option("--attempts", type=click.IntRange(1), default=8, show_default=True, help="Maximum attempts per delivery.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=FloatRange(0, min_open=True),
-    default=15.0,
-    show_default=True,
-    help="Seconds to wait for an answer.",
-)
-@click.option(
-    "--concurrency",
-    type=click.IntRange(1),
-    default=64,
-    show_default=True,
-    help="Maximum deliveries in flight with --rate.",
-)
 @click.option("--json", "as_json", is_flag=True, help="Report as one JSON document on standard output.")
 def simulate(
     *,
@@ -121,10 +83,7 @@ def simulate(
     seed: int | None,
     duplicates: float,
     shuffle: bool,
-    environment: Environment,
     attempts: int,
-    timeout_s: float,
-    concurrency: int,
     as_json: bool,
 ) -> int:
     """Sign and push deliveries as DRx or a vendor does, retry as a sender does, and report what was answered.
@@ -134,60 +93,54 @@ def simulate(
     one was not.
     """
     seed = secrets.randbelow(1_000_000) if seed is None else seed
-    if types and source != "drx":
-        msg = f"--type: {source} sends no such types"
-        raise ConfigError(msg)
-    generated = deliveries(seed, source=source, environment=environment)
-    if types:
-        generated = (each for each in generated if orjson.loads(each.body)["type"] in types)
-        count = count or len(types)
-    chosen, total = _choose(scenario, sample, count, seed=seed, generated=generated)
-    sender = SOURCES[source]
+    chosen, total = _choose(scenario, sample, count, types, source=source, seed=seed)
     if prints:
-        return _print(chosen, None if secret_file is None else sender.signer(secret_file), as_json=as_json)
+        for outgoing in chosen:
+            click.echo(outgoing.body)
+        return 0
     if url is None or secret_file is None:
         msg = f"Missing option '{'--url' if url is None else '--secret-file'}'."
         raise click.UsageError(msg)
-    run = Run(
-        url=webhook_url(url, source),
-        sign=sender.signer(secret_file),
-        content_type=sender.content_type,
-        outgoings=arrange(chosen, rng=_rng(seed), duplicates=duplicates, shuffle=shuffle),
-        total=total if not duplicates else None,
-        rate=rate,
-        concurrency=1 if rate is None else concurrency,
-        policy=RetryPolicy(attempts=attempts, timeout_s=timeout_s),
-        rng=_rng(seed),
-    )
-    return _report(run, seed=seed, as_json=as_json)
+    url, sign = webhook_url(url, source), SOURCES[source].signer(secret_file)
+    outgoings = arrange(chosen, rng=_rng(seed), duplicates=duplicates, shuffle=shuffle)
+
+    async def drive(on_answer: Callable[[Answer], None]) -> float:
+        # The attempt has its own deadline; the answer of a webhook is not worth a cookie.
+        async with aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=None), cookie_jar=aiohttp.DummyCookieJar()
+        ) as session:
+            sender = Sender(
+                session=session,
+                url=url,
+                sign=sign,
+                policy=RetryPolicy(attempts=attempts),
+                rng=_rng(seed),
+                content_type=SOURCES[source].content_type,
+            )
+            concurrency = 1 if rate is None else CONCURRENCY
+            return await play(sender, outgoings, rate=rate, concurrency=concurrency, on_answer=on_answer)
+
+    return _run(drive, None if duplicates else total, shown={"url": url, "seed": seed}, as_json=as_json)
 
 
 def _choose(
-    scenario: Path | None, sample: Path | None, count: int | None, *, seed: int, generated: Iterator[Outgoing]
+    scenario: Path | None, sample: Path | None, count: int | None, types: Sequence[str], *, source: str, seed: int
 ) -> tuple[Iterator[Outgoing], int]:
     """Return what to send and how much it is, before repetitions."""
     if sum(given is not None for given in (scenario, sample, count)) > 1:
         msg = "--scenario, --sample and --count exclude each other"
         raise ConfigError(msg)
-    if sample is not None:
-        return iter([read_sample(sample, rng=_rng(seed))]), 1
-    if scenario is not None:
-        lines = read_scenario(scenario, rng=_rng(seed))
-        return iter(lines), len(lines)
-    total = count or DEFAULT_COUNT
+    if types and source != "drx":
+        msg = f"--type: {source} sends no such types"
+        raise ConfigError(msg)
+    if (file := sample or scenario) is not None:
+        rng, bodies = _rng(seed), [_read(file)] if sample else _lines_of(file)
+        return iter([Outgoing(id_of(body) or new_id(rng), body) for body in bodies]), len(bodies)
+    generated = deliveries(seed, source=source)
+    if types:
+        generated = (each for each in generated if orjson.loads(each.body)["type"] in types)
+    total = count or len(types) or DEFAULT_COUNT
     return itertools.islice(generated, total), total
-
-
-def _print(outgoings: Iterator[Outgoing], sign: Sign | None, *, as_json: bool) -> int:
-    """Write deliveries to standard output: bodies as a scenario file has them, or one document each."""
-    for outgoing in outgoings:
-        if as_json:
-            headers = {} if sign is None else sign(outgoing.id, int(time.time()), outgoing.body)
-            text = outgoing.body.decode("utf-8", "backslashreplace")
-            click.echo(orjson.dumps({"id": outgoing.id, "headers": headers, "body": text}))
-        else:
-            click.echo(outgoing.body)
-    return 0
 
 
 def _rng(seed: int) -> random.Random:
@@ -195,26 +148,32 @@ def _rng(seed: int) -> random.Random:
     return random.Random(seed)  # noqa: S311 - test traffic, not keys
 
 
-def _report(run: Run, *, seed: int, as_json: bool) -> int:
+def _run(
+    drive: Callable[[Callable[[Answer], None]], Coroutine[None, None, float]],
+    total: int | None,
+    *,
+    shown: Mapping[str, object],
+    as_json: bool,
+) -> int:
+    """Send all with a progress bar, and report; return the exit code."""
     people, tally = Console(stderr=True, highlight=False, soft_wrap=True), Tally()
     behind_s, interrupted, started = 0.0, False, time.monotonic()
-    is_short = run.total is not None and run.total < BAR_FROM
+    is_short = total is not None and total < BAR_FROM
     with Progress(console=people, transient=True, disable=is_short or not people.is_terminal) as progress:
-        task = progress.add_task("Deliveries", total=run.total)
+        task = progress.add_task("Deliveries", total=total)
 
         def count(answer: Answer) -> None:
             tally.add(answer)
             progress.advance(task)
 
         try:
-            behind_s = asyncio.run(_drive(run, on_answer=count))
+            behind_s = asyncio.run(drive(count))
         except KeyboardInterrupt:
             interrupted = True
     duration_s = time.monotonic() - started
     if as_json:
         figures = {
-            "url": run.url,
-            "seed": seed,
+            **shown,
             "interrupted": interrupted,
             "duration_s": round(duration_s, 3),
             "rate_per_s": round(tally.total / duration_s, 2),
@@ -223,43 +182,28 @@ def _report(run: Run, *, seed: int, as_json: bool) -> int:
         click.echo(orjson.dumps(figures | tally.document()))
     else:
         people.print("\n".join(tally.lines()), markup=False)
-        people.print(f"{tally.total:,} in {duration_s:.1f} s ({tally.total / duration_s:,.1f}/s) to {run.url}")
-        people.print(f"The same again: --seed {seed}", style="dim")
+        rate = f"{tally.total:,} in {duration_s:.1f} s ({tally.total / duration_s:,.1f}/s)"
+        people.print(f"{rate} to {shown['url']}; the same again: --seed {shown['seed']}", markup=False)
         if behind_s > 1:
             people.print(f"Up to {behind_s:.1f} s behind the schedule: the rate was not reached.", style="yellow")
     return INTERRUPTED if interrupted else int(tally.failed > 0)
 
 
-async def _drive(run: Run, *, on_answer: Callable[[Answer], None]) -> float:
-    connector = aiohttp.TCPConnector(limit=run.concurrency)
-    # The attempt has its own deadline; the answer of a webhook is not worth a cookie.
-    async with aiohttp.ClientSession(
-        connector=connector, timeout=aiohttp.ClientTimeout(total=None), cookie_jar=aiohttp.DummyCookieJar()
-    ) as session:
-        sender = Sender(
-            session=session,
-            url=run.url,
-            sign=run.sign,
-            policy=run.policy,
-            rng=run.rng,
-            content_type=run.content_type,
-        )
-        return await play(sender, run.outgoings, rate=run.rate, concurrency=run.concurrency, on_answer=on_answer)
-
-
-def read_sample(path: Path, *, rng: random.Random) -> Outgoing:
-    """Take a file's bytes exactly as the body, malformed ones too."""
-    return _outgoing(_read(path), rng=rng)
-
-
-def read_scenario(path: Path, *, rng: random.Random) -> list[Outgoing]:
+def _lines_of(path: Path) -> list[bytes]:
     """Take each line that is not blank as one body."""
-    lines = [line.removesuffix(b"\r") for line in _read(path).split(b"\n")]
-    outgoings = [_outgoing(line, rng=rng) for line in lines if line.strip()]
-    if not outgoings:
+    lines = [line.removesuffix(b"\r") for line in _read(path).split(b"\n") if line.strip()]
+    if not lines:
         msg = f"{path}: no deliveries in it; expected one JSON body per line"
         raise ConfigError(msg)
-    return outgoings
+    return lines
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        msg = f"{path}: cannot read it ({exc.strerror})"
+        raise ConfigError(msg) from None
 
 
 def arrange(
@@ -283,18 +227,6 @@ def _repeat(outgoings: Iterable[Outgoing], *, rng: random.Random, probability: f
         yield from (late for due, late in pending if due <= number)
         pending = [(due, late) for due, late in pending if due > number]
     yield from (late for _, late in pending)
-
-
-def _outgoing(body: bytes, *, rng: random.Random) -> Outgoing:
-    return Outgoing(id_of(body) or new_id(rng), body)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as exc:
-        msg = f"{path}: cannot read it ({exc.strerror})"
-        raise ConfigError(msg) from None
 
 
 class Tally:

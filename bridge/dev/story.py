@@ -10,11 +10,9 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import orjson
-
-Environment = Literal["production", "sandbox"]
 
 # Stories told at one time: enough that neighbours in the stream have different keys, few enough to end soon.
 AT_ONCE = 16
@@ -35,14 +33,14 @@ class Outgoing(NamedTuple):
     body: bytes
 
 
-def deliveries(seed: int, *, source: str = "drx", environment: Environment = "sandbox") -> Iterator[Outgoing]:
+def deliveries(seed: int, *, source: str = "drx") -> Iterator[Outgoing]:
     """Yield deliveries for ever; the same seed gives the same bytes.
 
     The events of one story come in order, with events of others between them. All twenty types of native DRx appear
     within the first two hundred.
     """
     rng = random.Random(seed)  # noqa: S311 - test traffic, not keys
-    waiting = _tellings(rng, source, environment)
+    waiting = _tellings(rng, source)
     running = [next(waiting) for _ in range(AT_ONCE)]
     while True:
         place = rng.randrange(len(running))
@@ -53,16 +51,14 @@ def deliveries(seed: int, *, source: str = "drx", environment: Environment = "sa
             yield outgoing
 
 
-def _tellings(rng: random.Random, source: str, environment: Environment) -> Iterator[Iterator[Outgoing]]:
+def _tellings(rng: random.Random, source: str) -> Iterator[Iterator[Outgoing]]:
     while True:
         for number in range(len(stories(source))):
-            bodies = tell(rng, number, source=source, environment=environment)
+            bodies = tell(rng, number, source=source)
             yield iter([Outgoing(orjson.loads(body).get("id") or new_id(rng), body) for body in bodies])
 
 
-def tell(
-    rng: random.Random, number: int = 0, *, source: str = "drx", environment: Environment = "sandbox"
-) -> list[bytes]:
+def tell(rng: random.Random, number: int = 0, *, source: str = "drx") -> list[bytes]:
     """Return the bodies of a story under new ids; one id stays one wherever it stands."""
     known: dict[bytes, bytes] = {}
 
@@ -72,8 +68,7 @@ def tell(
             known[old] = _fresh(old, rng)
         return (match[1] or b"") + known[old]
 
-    text = stories(source)[number].replace(b'"environment":"sandbox"', f'"environment":"{environment}"'.encode())
-    return _IDS.sub(renamed, text).splitlines()
+    return _IDS.sub(renamed, stories(source)[number]).splitlines()
 
 
 @cache
