@@ -79,7 +79,7 @@ def _check_content(directory: Path, states: list[SegmentState], keys: KeyRing) -
         says = f"{directory}: {counted(waiting, 'event')}, and no process has it open"
         return Finding("spool", "warning", says, "start the bridge with it, or run `drx-bridge spool drain`")
     if damaged:
-        says = f"{directory}: {damaged} damaged records or ranges"
+        says = f"{directory}: {damaged} damaged records or segments"
         return Finding("spool", "warning", says, "see `drx-bridge spool verify`; what is sealed in `damaged` is kept")
     used = "in use" if held else "not in use" if directory.exists() else "made at the first start"
     return Finding("spool", "ok", f"{directory}: {used}, {counted(waiting, 'event') if waiting else 'empty'}")

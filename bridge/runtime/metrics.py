@@ -223,9 +223,6 @@ class IngressMetrics:
         self.spool_unread_segments = self._gauge(
             "spool_unread_segments", "Segments that the disk could not read in full; the next start reads them again"
         )
-        self.spool_uncopied_ranges = self._gauge(
-            "spool_uncopied_ranges", "Damaged ranges that could not be copied; their segments are kept"
-        )
         self.spool_set_aside_records = self._gauge(
             "spool_set_aside_records", "Records that are set aside and not put back"
         )

@@ -9,7 +9,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from bridge.runtime.logging import log
 from bridge.spool.disk import FULL
-from bridge.spool.index import Index
+from bridge.spool.index import Index, Segment
 from bridge.spool.segment import segment_bytes
 
 NOT_OPEN = "not_open"
@@ -27,7 +27,6 @@ class SpoolMetrics(Protocol):
     spool_oldest_event: Gauge
     spool_locked_records: Gauge
     spool_unread_segments: Gauge
-    spool_uncopied_ranges: Gauge
     spool_set_aside_records: Gauge
     spool_corrupt_records: Counter
     spool_torn_tails: Counter
@@ -41,10 +40,12 @@ class Availability:
         refusal: Why a write would fail; empty when it would succeed, be it slowly.
         is_stalled: The group that is on its way to the disk takes too long.
         disk_free_bytes: What the disk has left, when it was last asked.
+        damaged: How many records were found damaged.
     """
 
     def __init__(self, metrics: SpoolMetrics, *, directory: Path, capacity_bytes: int, index: Index) -> None:
         self._gauge = metrics.spool_available
+        self._corrupt = metrics.spool_corrupt_records
         self._directory = directory
         self._capacity_bytes = capacity_bytes
         self._index = index
@@ -52,6 +53,7 @@ class Availability:
         self._logged = self.refusal = NOT_OPEN
         self.is_stalled = False
         self.disk_free_bytes = capacity_bytes
+        self.damaged = 0
         self._gauge.set(0)
         metrics.spool_capacity_bytes.set(capacity_bytes)
         metrics.spool_free_bytes.set_function(lambda: max(0, min(capacity_bytes - index.size, self.disk_free_bytes)))
@@ -60,7 +62,6 @@ class Availability:
         metrics.spool_oldest_event.set_function(lambda: index.oldest_ms() / 1000)
         metrics.spool_locked_records.set_function(index.locked)
         metrics.spool_unread_segments.set_function(index.unread)
-        metrics.spool_uncopied_ranges.set_function(index.uncopied)
 
     @property
     def code(self) -> str:
@@ -92,6 +93,13 @@ class Availability:
     def fullness(self) -> str:
         """Return `FULL` while there is no room for another segment, else nothing."""
         return "" if self.has_room(segment_bytes(self._capacity_bytes)) else FULL
+
+    def note_damage(self, segment: Segment, records: int) -> None:
+        """Count records that were read and do not hold; their file is kept."""
+        segment.is_damaged = True
+        self.damaged += records
+        self._corrupt.inc(records)
+        log.error("worker.spool_damaged", segment=segment.path.stem, records=records)
 
     def _report(self) -> None:
         code = self.code

@@ -12,6 +12,8 @@ from pathlib import Path
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
 LOCK = "lock"
+# Segments in which something is damaged, once all that could be read of them is delivered.
+DAMAGED = "damaged"
 # `struct flock` of Linux on 64 bits: type, whence, start, length, pid; a length of 0 is the whole file.
 _FLOCK = struct.Struct("@hhqqi0q")
 # What is read at once, where reading the whole failed.

@@ -49,7 +49,7 @@ class Segment:
         missing: Ids of the keys that are missing.
         is_foreign: Another version of the bridge wrote to the file: it is not changed, and it stays.
         is_unread: The disk did not give back something that is not acknowledged.
-        uncopied: Damaged ranges, from and to, that are not copied yet.
+        is_damaged: Something in it does not hold: in the end it is kept elsewhere, not removed.
         acknowledged: Running numbers that are not in the positions file yet.
     """
 
@@ -63,13 +63,13 @@ class Segment:
     missing: set[bytes] = field(default_factory=set)
     is_foreign: bool = False
     is_unread: bool = False
-    uncopied: list[tuple[int, int]] = field(default_factory=list)
+    is_damaged: bool = False
     acknowledged: array[int] = field(default_factory=lambda: array("I"))
 
     @property
     def is_needed(self) -> bool:
         """True while removing the file would lose something."""
-        return bool(self.live or self.locked or self.is_foreign or self.is_unread or self.uncopied)
+        return bool(self.live or self.locked or self.is_foreign or self.is_unread)
 
 
 class _Queue:
@@ -205,10 +205,6 @@ class Index:
     def unread(self) -> int:
         """Return how many segments hold something that the disk did not give back."""
         return sum(segment.is_unread for segment in self.segments.values())
-
-    def uncopied(self) -> int:
-        """Return how many damaged ranges are not copied."""
-        return sum(len(segment.uncopied) for segment in self.segments.values())
 
     def keys(self) -> set[bytes]:
         """Return the ids of the keys without which something that waits could not be opened after a restart."""

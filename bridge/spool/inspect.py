@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bridge.spool.damage import DIRECTORY as DAMAGED
-from bridge.spool.disk import Disk, is_locked
+from bridge.spool.disk import DAMAGED, Disk, is_locked
 from bridge.spool.keys import KeyRing
 from bridge.spool.recovery import Content, Opened, examine, segment_numbers, unseal_all
-from bridge.spool.segment import Entry, Key, Partition, UnreadableEntryError, segment_name
+from bridge.spool.segment import SUFFIX, Entry, Key, Partition, UnreadableEntryError, segment_name
 
 # Opened at once, so that memory does not depend on how much is spooled.
 BATCH = 200
@@ -89,8 +88,8 @@ def gets_first_key(directory: Path, keys: KeyRing, *, is_empty: bool) -> bool:
 
 
 def damaged_count(directory: Path) -> int:
-    """Return how many damaged ranges were copied."""
-    return len(Disk().names(directory / DAMAGED))
+    """Return how many segments are kept because of damage."""
+    return sum(name.endswith(SUFFIX) for name in Disk().names(directory / DAMAGED))
 
 
 def _state(name: str, content: Content, keys: Mapping[bytes, Key], read: Callable[[Entry], object]) -> SegmentState:

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from bridge.runtime.io_thread import IOThread
 from bridge.runtime.logging import log
-from bridge.spool.damage import Damage
+from bridge.spool.availability import Availability
 from bridge.spool.disk import Disk
 from bridge.spool.index import Index, Location, Segment
 from bridge.spool.keys import KeyRing
@@ -37,13 +37,13 @@ class Reader:
     """Keeps the order of each partition for `order_s` behind a record that cannot be read, then passes it over."""
 
     def __init__(
-        self, *, disk: Disk, thread: IOThread, keys: KeyRing, index: Index, damage: Damage, order_s: float
+        self, *, disk: Disk, thread: IOThread, keys: KeyRing, index: Index, availability: Availability, order_s: float
     ) -> None:
         self._disk = disk
         self._thread = thread
         self._keys = keys
         self._index = index
-        self._damage = damage
+        self._availability = availability
         self._order_s = order_s
         self._unread_since: dict[Partition, float] = {}
 
@@ -58,11 +58,11 @@ class Reader:
                 return entries
             if self._index.head(partition, most=1, most_bytes=1) != locations[:1]:
                 continue  # acknowledged meanwhile
-            segment, location = sources[0]
+            segment = sources[0][0]
             if ended_by == "damaged":
                 self._index.pass_over(partition)
                 drain.passed_over()
-                await self._damage.keep(segment, [(location.offset, location.offset + location.length)], records=1)
+                self._availability.note_damage(segment, 1)
             elif ended_by == "unread" and self._is_overdue(partition):
                 self._index.pass_over(partition)
                 drain.passed_over()

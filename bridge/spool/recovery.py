@@ -23,8 +23,7 @@ from typing import Literal, NamedTuple, Protocol
 from bridge.runtime.backoff import backoff_s
 from bridge.runtime.io_thread import IOThread
 from bridge.runtime.logging import log
-from bridge.spool.availability import SpoolMetrics
-from bridge.spool.damage import Damage, Range
+from bridge.spool.availability import Availability, SpoolMetrics
 from bridge.spool.disk import Disk, read_what_can_be
 from bridge.spool.index import Index, Location, Segment
 from bridge.spool.keys import KeyRing
@@ -104,7 +103,7 @@ class Recovery:
         index: Index,
         writer: SegmentWriter,
         commits: GroupCommit,
-        damage: Damage,
+        availability: Availability,
         metrics: SpoolMetrics,
         order_s: float,
     ) -> None:
@@ -114,7 +113,7 @@ class Recovery:
         self._index = index
         self._writer = writer
         self._commits = commits
-        self._damage = damage
+        self._availability = availability
         self._torn_tails = metrics.spool_torn_tails
         self._order_s = order_s
         self._failing_since: float | None = None
@@ -177,7 +176,7 @@ class Recovery:
         for code, count in locked.items():
             log.error("worker.spool_locked", segment=segment.path.stem, records=count, code=code)
         if broken:
-            await self._damage.keep(segment, broken, records=len(broken))
+            self._availability.note_damage(segment, broken)
 
     async def _repair(self, segment: Segment, content: Content, *, newest: bool) -> None:
         """Deal with what is wrong with a segment that was read from end to end."""
@@ -190,16 +189,16 @@ class Recovery:
             key = self._keys.opening.get(content.waiting[0].head.key_id) or self._keys.sealing
             if key is not None:  # else nothing can be appended anywhere, and this stays the newest
                 await self._thread.run(partial(self._writer.mark_end, segment.number, content.scan.total, key))
-        if content.scan.damage or content.scan.lost:
-            await self._damage.keep(segment, content.scan.damage, records=content.scan.lost)
+        if content.scan.lost:
+            self._availability.note_damage(segment, content.scan.lost)
 
     def _cut(self, path: Path, size: int) -> None:
         with contextlib.suppress(OSError):  # the next start finds it again
             self._disk.cut(path, size)
 
-    async def _open(self, segment: Segment, content: Content, drain: Drain) -> tuple[list[Range], Counter[str]]:
-        """Open what waits, batch by batch; return the ranges whose seal does not hold, and why others are locked."""
-        broken: list[Range] = []
+    async def _open(self, segment: Segment, content: Content, drain: Drain) -> tuple[int, Counter[str]]:
+        """Open what waits, batch by batch; return how many seals do not hold, and why other records are locked."""
+        broken = 0
         locked = Counter[str]()
         for first in range(0, len(content.waiting), BATCH):
             batch = content.waiting[first : first + BATCH]
@@ -210,7 +209,7 @@ class Recovery:
                     segment.missing |= {record.head.key_id} if lock == "no_key" else set()
                     locked[lock] += 1
                 elif entry is None:
-                    broken.append((record.offset, record.offset + record.head.size))
+                    broken += 1
                 else:
                     segment.keys.add(record.head.key_id)
                     location = Location(segment.index, record.offset, record.head.size, record.head.number, entry.at_ms)

@@ -12,7 +12,7 @@ An entry goes through these parts:
 A read error never cuts, removes or hides anything. What cannot be read or opened is counted, stays on disk as it is,
 and is read again by the next start; for want of a key, as soon as that is there. In a running process it keeps the
 order of its partition for `reader.ORDER_S`, then what is behind it goes on. What was read and does not hold is damage:
-it is counted, and copied to `damaged/` before its segment may go (`damage`).
+it is counted, and its segment is moved to `damaged/` where another would be removed.
 
 Two threads do what may hang on a disk: one writes, one reads. Everything else is on the loop's thread.
 """
@@ -34,8 +34,7 @@ from bridge.runtime.io_thread import IOThread
 from bridge.runtime.lifecycle import repeat
 from bridge.runtime.logging import log
 from bridge.spool.availability import Availability, SpoolMetrics
-from bridge.spool.damage import Damage
-from bridge.spool.disk import FULL, Disk, code_of
+from bridge.spool.disk import DAMAGED, FULL, Disk, code_of
 from bridge.spool.index import Index, Segment
 from bridge.spool.keys import NO_KEY, KeyRing
 from bridge.spool.reader import ORDER_S, Reader
@@ -152,14 +151,19 @@ class Directory:
             frame = positions_frame(number, numbers, self._keys.opening[key_id])
             self._disk.append(positions_path(segment), frame)
 
-    def remove(self, segment: Path, *, is_active: bool) -> None:
-        """Remove a segment in which nothing is left, and then its positions."""
+    def remove(self, segment: Path, *, is_active: bool, is_damaged: bool) -> None:
+        """Remove a segment in which nothing is left, and then its positions; keep both where something is damaged."""
         if is_active:
             self._writer.end_segment()
         with contextlib.suppress(OSError):  # the next start finds it again, with its positions
-            self._disk.unlink(segment)
-            self._disk.sync_directory(self._directory)
-            self._disk.unlink(positions_path(segment))
+            if is_damaged:
+                self._disk.make_directory(self._directory / DAMAGED)
+                for path in (segment, positions_path(segment)):
+                    self._disk.rename(path, self._directory / DAMAGED / path.name)
+            else:
+                self._disk.unlink(segment)
+                self._disk.sync_directory(self._directory)
+                self._disk.unlink(positions_path(segment))
 
     def close(self) -> None:
         """End writing and let another process have the directory."""
@@ -244,7 +248,6 @@ class Spool:
         self._commits = GroupCommit(
             thread=writing, writer=writer, index=index, availability=availability, metrics=metrics, stalled_s=stalled_s
         )
-        self._damage = damage = Damage(disk=disk, thread=writing, metrics=metrics)
         self._recovery = Recovery(
             disk=disk,
             thread=writing,
@@ -252,11 +255,13 @@ class Spool:
             index=index,
             writer=writer,
             commits=self._commits,
-            damage=damage,
+            availability=availability,
             metrics=metrics,
             order_s=order_s,
         )
-        self._reader = Reader(disk=disk, thread=reading, keys=keys, index=index, damage=damage, order_s=order_s)
+        self._reader = Reader(
+            disk=disk, thread=reading, keys=keys, index=index, availability=availability, order_s=order_s
+        )
         self._disk = disk
         self._path = directory
         self._set_aside_records = metrics.spool_set_aside_records
@@ -284,7 +289,7 @@ class Spool:
     def held(self) -> Held:
         """What it holds."""
         index = self._index
-        return Held(index.events(), index.locked(), self._damage.records, index.unread())
+        return Held(index.events(), index.locked(), self._availability.damaged, index.unread())
 
     async def open(self, drain: Drain) -> None:
         """Recover what is there; `drain` gets each entry that waits, in order, also what is unlocked later.
@@ -313,7 +318,6 @@ class Spool:
         elif code := await self._writing.run(partial(self._directory.check_keys, keys)):
             self._availability.refuse(code)
         await self._writing.run(self._writer.mark_ends)
-        await self._damage.copy_again(self._index)
         names = await self._writing.run(partial(names_of, self._disk, self._path))
         self._set_aside_records.set(len(names))
         self._remove_empty()
@@ -356,11 +360,12 @@ class Spool:
     def acknowledge(self, partition: Partition, count: int) -> None:
         """Forget the first `count` entries of a partition, which are in Kafka."""
         touched = self._index.acknowledge(partition, count)
+        self._unwritten |= touched
         for index in touched:
             segment = self._index.segments[index]
             if index != self._index.active or segment.size >= KEEP_OPEN_BYTES:
                 self._remove_if_empty(segment)
-        self._unwritten |= touched & self._index.segments.keys()
+        self._unwritten &= self._index.segments.keys()
         if self._unwritten and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(POSITIONS_S, self._write_positions)
 
@@ -427,5 +432,8 @@ class Spool:
         # Before it is open, a segment of which not all is in the index seems to hold nothing.
         if not self._is_open or segment.is_needed or (is_active and not self._commits.is_idle):
             return
+        if segment.is_damaged:
+            self._write_positions()  # they are kept with it
         self._index.forget(segment)
-        self._writing.run(partial(self._directory.remove, segment.path, is_active=is_active))
+        remove = partial(self._directory.remove, segment.path, is_active=is_active, is_damaged=segment.is_damaged)
+        self._writing.run(remove)

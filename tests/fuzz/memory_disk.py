@@ -71,7 +71,8 @@ class MemoryDisk(Disk):
         self.files[path] = b""
 
     def rename(self, path: Path, target: Path) -> None:
-        self.files[target] = self.files.pop(path)
+        self.files[target] = self._content(path)
+        del self.files[path]
 
     def unlink(self, path: Path) -> None:
         self.files.pop(path, None)

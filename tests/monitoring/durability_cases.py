@@ -81,7 +81,6 @@ def durability() -> list[Case]:
             {corrupt: f"{flat(2, HOUR)} stale {flat(2, HOUR - 1)}"},
             span=Span(2 * HOUR),
         ),
-        firing("SpoolCorrupt", {at("spool_uncopied_ranges", INGRESS): step(1)}),
         firing("SpoolLocked", {at("spool_locked_records", INGRESS): step(1)}),
         quiet("SpoolLocked", "at once", {at("spool_locked_records", INGRESS): step(1, last=1)}),
         firing("SpoolSetAside", {at("spool_set_aside_records", INGRESS): step(1)}, severity=TICKET),

@@ -79,7 +79,6 @@ def healthy(samples: int, *, minutes: float = 1) -> dict[str, str]:
         "spool_corrupt_records_total",
         "spool_locked_records",
         "spool_unread_segments",
-        "spool_uncopied_ranges",
         "spool_set_aside_records",
     ):
         found[f"drxbridge_{name}{{{INGRESS}}}"] = flat(0, samples)

@@ -82,9 +82,7 @@ def test_a_long_queue_keeps_its_order_while_it_is_drained_and_filled(index: Inde
     assert (index.depth(PARTITION), segment.live) == (len(left), len(left))
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("locked", 1), ("is_foreign", True), ("is_unread", True), ("uncopied", [(0, 1)])]
-)
+@pytest.mark.parametrize(("name", "value"), [("locked", 1), ("is_foreign", True), ("is_unread", True)])
 def test_a_segment_without_records_that_wait_may_still_be_needed(index: Index, name: str, value: object) -> None:
     segment = fill(index, 1)
     index.acknowledge(PARTITION, 1)

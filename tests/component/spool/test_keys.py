@@ -21,7 +21,6 @@ from tests.spooling import (
     Found,
     altered,
     an_entry,
-    damaged,
     files,
     make_spool,
     open_spool,
@@ -130,7 +129,6 @@ async def test_no_raw_file_holds_anything_of_a_payload_or_its_partition(director
     every = files(directory)
 
     assert {path.suffix for path in every} >= {".segment", ".positions"}
-    assert damaged(directory)
     for path in every:
         assert MARKER not in path.read_bytes()
         assert PARTITION[0].encode() not in path.read_bytes()

@@ -16,7 +16,6 @@ from tests.spooling import (
     OTHER,
     PARTITION,
     Kept,
-    altered,
     an_entry,
     damaged,
     make_spool,
@@ -231,28 +230,6 @@ async def test_what_was_read_wrongly_once_is_no_damage(tmp_path: Path) -> None:
 
         assert await kept.head() == [1, 2]
         assert kept.value("corrupt_records_total") == 0
-
-
-async def test_damage_is_not_copied_as_long_as_it_cannot_be_read(tmp_path: Path, disk: FaultDisk) -> None:
-    """A copy with zeros in it would be all that is left, once its segment is gone."""
-    await fill(tmp_path, [1, 2, 3])
-    (path,) = segments(tmp_path)
-    spoilt = altered(path.read_bytes(), 600)
-    path.write_bytes(spoilt)
-    disk.unreadable = lambda _path, start, end: start == 0 and end < len(spoilt)
-
-    async with open_spool(tmp_path, disk=disk) as again:
-        assert await again.head() == [2, 3]
-        again.spool.acknowledge(PARTITION, 2)
-        await again.tend()
-        assert (damaged(tmp_path), path.read_bytes()) == ([], spoilt)
-
-        heal(disk)
-        await again.tend()
-        (copy,) = damaged(tmp_path)
-        assert copy.read_bytes() == spoilt[: len(copy.read_bytes())]
-        assert again.value("corrupt_records_total") == 1
-    assert segments(tmp_path) == []
 
 
 async def test_a_directory_that_cannot_be_listed_is_no_stopped_start(tmp_path: Path, disk: FaultDisk) -> None:
