@@ -11,6 +11,7 @@ COMMANDS = {
     "run": ("consumers.commands.run:run", "Run a consumer."),
     "init": ("consumers.commands.init:init", "Say where a consumer begins, and make its tables."),
     "lag": ("consumers.commands.lag:lag", "How far a consumer is behind, also while it is not running."),
+    "where": ("consumers.commands.where:where", "What became of an event, a delivery or a prescription."),
     "parked": ("consumers.commands.parked:parked", "See and settle what a consumer has set aside."),
     "doctor": ("consumers.commands.doctor:doctor", "Check what a consumer needs, and say where PHI goes."),
     "forget": ("consumers.commands.forget:forget", "Remove what is kept of a consumer's group."),

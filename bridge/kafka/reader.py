@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition  # noqa: TID251 - this is the door
@@ -45,7 +46,12 @@ class ReadError(BridgeError):
 
 @asynccontextmanager
 async def open_reader(
-    connection: Connection, topics: Sequence[str], *, from_beginning: bool, unreadable: Unreadable | None = None
+    connection: Connection,
+    topics: Sequence[str],
+    *,
+    from_beginning: bool,
+    starts: Mapping[Place, int] = MappingProxyType({}),
+    unreadable: Unreadable | None = None,
 ) -> AsyncIterator[TopicReader]:
     """Open a reader of `topics` that stands at their beginning or their end.
 
@@ -53,13 +59,19 @@ async def open_reader(
         connection: How the brokers are reached.
         topics: What to read.
         from_beginning: From the oldest record on, else from the next one.
+        starts: Where to begin instead, as far as the log is there.
         unreadable: Called for a batch that cannot be read, which is passed over; without it, reading ends there.
 
     Raises:
         ConfigError: A file of the connection cannot be used.
         ReadError: No broker answers, or there is no such topic.
     """
-    async with _open(connection, topics, _beginnings if from_beginning else _ends, unreadable) as reader:
+
+    async def chosen(consumer: Any, ends: Mapping[Any, int]) -> Mapping[Any, int]:
+        firsts = await _beginnings(consumer, ends) if from_beginning else ends
+        return {at: min(max(firsts[at], starts.get(Place(*at), 0)), ends[at]) for at in ends}
+
+    async with _open(connection, topics, chosen, unreadable) as reader:
         yield reader
 
 
@@ -151,10 +163,6 @@ def no_session(connection: Connection, options: Mapping[str, Any]) -> ReadError:
 async def _beginnings(consumer: Any, ends: Mapping[Any, int]) -> Mapping[Any, int]:
     found: Mapping[Any, int] = await consumer.beginning_offsets(list(ends))
     return found
-
-
-async def _ends(_consumer: Any, ends: Mapping[Any, int]) -> Mapping[Any, int]:
-    return ends
 
 
 async def _newest(

@@ -170,7 +170,7 @@ def show(
         why = f"{document['class']} {document['code']}  {document['raised'] or ''}".rstrip()
         console.print(Text(f"{place}  {document['event_type']}  {document['event_id']}  {why}"))
         if show_phi:
-            console.print_json(orjson.dumps(document["value"], default=_plain, option=orjson.OPT_UTC_Z).decode())
+            console.print_json(orjson.dumps(document["value"], default=plain, option=orjson.OPT_UTC_Z).decode())
     if any(document["code"] == UNEXPECTED for document in documents):
         click.echo(f"{UNEXPECTED}: the log line worker.handler_bug of that offset has the calls before it", err=True)
     return 0
@@ -361,10 +361,10 @@ async def _content(event: WaitingEvent, decoder: EventDecoder) -> dict[str, Any]
 
 def _lines(documents: list[dict[str, Any]]) -> None:
     for document in documents:
-        click.echo(orjson.dumps(document, default=_plain, option=orjson.OPT_UTC_Z))
+        click.echo(orjson.dumps(document, default=plain, option=orjson.OPT_UTC_Z))
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
     """Write what JSON has no form for as `drx-bridge tail` does."""
     if isinstance(value, Decimal):
         return str(value)

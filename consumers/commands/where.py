@@ -1,0 +1,300 @@
+"""`drx-consumer where`: what became of an event, asked of Kafka, PostgreSQL and the spool of this host."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+import click
+import orjson
+
+from bridge.avro.event_decoder import EventDecoder, open_decoder
+from bridge.errors import DecodeError
+from bridge.event import UNRECOGNIZED_TYPE
+from bridge.kafka.partition_writer import from_entry
+from bridge.kafka.reader import ReadError, open_reader
+from bridge.kafka.routing import UNRECOGNIZED_TOPIC
+from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.runtime.audit import audit_options, audited
+from bridge.runtime.broker_option import bootstrap_option
+from bridge.runtime.findings import counted
+from bridge.runtime.logging import silence_kafka_client
+from bridge.settings import load_settings
+from bridge.spool.inspect import survey
+from bridge.spool.keys import KeyRing
+from bridge.spool.segment import Entry
+from consumers.commands.installed import Chosen, choose
+from consumers.commands.options import json_option
+from consumers.commands.parked import plain
+from consumers.commands.screen import print_table
+from consumers.postgres.pool import Database
+from consumers.postgres.text import stored_text
+from consumers.read_model.options import NAME
+from consumers.runtime.groups import open_group
+from consumers.runtime.operator import standings
+
+# Of a prescription; the newest of them. One has some ten events.
+EVENTS_MAX = 1_000
+IN_SPOOL = -1
+# What a document has only where there are several.
+_OF_ONE = ("id", "type", "by")
+
+_Places = dict[tuple[str, int, int], ConsumedRecord]
+
+# By the primary key, source by source.
+_HISTORY = """
+with recursive s as (
+  (select source from "{schema}".event order by source limit 1)
+  union all
+  select (select e.source from "{schema}".event e where e.source > s.source order by e.source limit 1)
+  from s where s.source is not null
+), found as (
+  select e.* from s join "{schema}".event e
+  on e.source = s.source and (e.event_id = $1 or (e.event_id > $1 || '/' and e.event_id < $1 || '0'))
+  union all select e.* from "{schema}".event e where e.prescription_id = $1
+)
+select topic, partition as part, "offset", source, event_id, event_type, received_at from found
+order by received_at desc limit $2
+"""
+# What an operator has given up may be in no history.
+_SET_ASIDE = """
+select topic, part, "offset", source, event_id, event_type, to_timestamp(timestamp_ms / 1000.0) as received_at
+from drx_consumer.parked_event where event_id = $1 or starts_with(event_id, $1 || '/') or key = $1
+union all
+select topic, part, "offset", source, event_id, '', null from drx_consumer.audit
+where "offset" is not null and event_id <> '' and (event_id = $1 or starts_with(event_id, $1 || '/') or key = $1)
+order by received_at desc nulls last limit $2
+"""
+_GROUPS = """
+select p.grp, p.next_offset, i.settled_at, k.code as parked, k.parked_at, d.at as skipped_at, d.code as skipped,
+  exists (
+    select from drx_consumer.settled s where (s.grp, s.topic, s.part, s."offset") = (p.grp, p.topic, p.part, $3)
+  ) as settled,
+  (select count(*) from drx_consumer.parked_event b
+   where (b.grp, b.topic, b.part, b.key) = (k.grp, k.topic, k.part, k.key) and b."offset" > $3) as behind,
+  (select max(code::timestamptz) from drx_consumer.audit where grp = p.grp and verb = 'prune') as pruned_before
+from drx_consumer.progress p
+left join drx_consumer.inbox i on (i.grp, i.source, i.event_id) = (p.grp, $4, $5)
+left join drx_consumer.parked_event k on (k.grp, k.topic, k.part, k."offset") = (p.grp, p.topic, p.part, $3)
+left join lateral (
+  select a.at, a.code from drx_consumer.audit a
+  where a.grp = p.grp and a.verb in ('skip', 'drop_key') and (a.topic, a.part, a."offset") = (p.topic, p.part, $3)
+  order by a.number desc limit 1
+) d on true
+where p.topic = $1 and p.part = $2 order by p.grp
+"""
+
+
+@click.command()
+@click.argument("wanted", metavar="ID")
+@click.option("--from-beginning", is_flag=True, help="Search the whole log: finds what was pruned from the read model.")
+@click.option("--schema", help="Schema of the read model, if it is another.")
+@click.option("--show-phi", is_flag=True, help="Show health information: the content of the records.")
+@audit_options
+@json_option
+@bootstrap_option
+def where(
+    *,
+    wanted: str,
+    from_beginning: bool,
+    schema: str | None,
+    show_phi: bool,
+    actor: str,
+    reason: str,
+    as_json: bool,
+    bootstrap_servers: str | None,
+) -> int:
+    """Show what became of ID, an event's, a delivery's or a prescription's; exit 1 if nothing is known of it.
+
+    The read model's history says where a record lies; beyond what it has read, and in drx.unrecognized.v1, the log is
+    searched. The spool is that of BRIDGE_SPOOL__DIR, if this host has one.
+    """
+    wanted = stored_text(wanted.encode(errors="replace").decode())
+    if not wanted:
+        msg = "ID is empty"
+        raise click.UsageError(msg)
+    chosen = choose(NAME, schema=schema, bootstrap_servers=bootstrap_servers)
+    silence_kafka_client()
+    with audited("where", actor=actor, reason=reason, dry_run=not show_phi, show_phi=True) as ended:
+        found = asyncio.run(_where(chosen, wanted, from_beginning=from_beginning, show_phi=show_phi))
+        ended["records"] = len(found)
+    if not found:
+        click.echo("nothing is known of that id", err=True)
+        return 1
+    if as_json:
+        newest = {name: value for name, value in found[-1].items() if name not in _OF_ONE}
+        every = [{name: value for name, value in each.items() if name != "by"} for each in found]
+        document = newest | {"events": every} if len(found) > 1 else newest
+        click.echo(orjson.dumps(document, default=plain, option=orjson.OPT_UTC_Z))
+        return 0
+    print_table(("at", "what", "state", "detail"), [row for each in found for row in _rows(each)])
+    for each in found if show_phi else ():
+        click.echo(orjson.dumps(each["value"], default=plain, option=orjson.OPT_UTC_Z | orjson.OPT_INDENT_2))
+    return 0
+
+
+async def _where(chosen: Chosen, wanted: str, *, from_beginning: bool, show_phi: bool) -> list[dict[str, Any]]:
+    """Return a document for each record; one for which Kafka is away may be in the spool.
+
+    Raises:
+        ReadError: Nothing is found, and a topic cannot be read.
+    """
+    registry, failure = chosen.settings.registry, None
+    async with chosen.open_database("where") as database:
+        records = await _located(database, chosen, wanted)
+        stored = await standings(database, chosen.consumer.group, chosen.consumer.topics)
+        starts = {} if from_beginning else {at: each.next_offset or 0 for at, each in stored.items()}
+        for topics in (chosen.consumer.topics, (UNRECOGNIZED_TOPIC,)):
+            try:
+                await _read(chosen, topics, records, wanted=wanted, starts=starts)
+            except ReadError as exc:
+                failure = exc
+        records |= await asyncio.to_thread(_spooled, wanted)
+        if failure is not None and not records:
+            raise failure
+        if failure is not None:
+            click.echo(str(failure), err=True)
+        ordered = sorted(records.values(), key=lambda each: (each.header("drx_received_at"), each[:3]))[-EVENTS_MAX:]
+        async with open_decoder(registry, cache_dir=registry.cache_dir) as decoder:
+            return [
+                await _document(each, await _groups(database, each), decoder, show_phi=show_phi) for each in ordered
+            ]
+
+
+async def _located(database: Database, chosen: Chosen, wanted: str) -> _Places:
+    """Return what the read model's history and the parked records say of it, as records without content."""
+    schema = NAME if chosen.consumer.tables is None else chosen.consumer.tables.schema
+    queries = [_SET_ASIDE]
+    if await database.fetch("select where to_regclass($1) is not null", f'"{schema}".event'):
+        queries.append(_HISTORY.format(schema=schema))
+    found: _Places = {}
+    for row in [row for query in queries for row in await database.fetch(query, wanted, EVENTS_MAX)]:
+        received = "" if row["received_at"] is None else instant(row["received_at"])
+        names = ("ce_source", "ce_id", "ce_type", "drx_received_at")
+        headers = zip(names, (row["source"], row["event_id"], row["event_type"], received), strict=True)
+        place = (row["topic"], row["part"], row["offset"])
+        found[place] = ConsumedRecord(*place, 0, None, None, [(name, text.encode()) for name, text in headers])
+    return found
+
+
+async def _read(
+    chosen: Chosen, topics: Collection[str], records: _Places, *, wanted: str, starts: Mapping[Place, int]
+) -> None:
+    """Put what lies in the log in place of what is only known of it, and add what is found from `starts` on.
+
+    Raises:
+        ReadError: The topics cannot be read.
+    """
+    connection = chosen.settings.kafka.connection
+    left = [at for at in records if at[0] in topics]
+    if left:
+        async with open_group(connection, chosen.consumer.group, list(topics)) as view:
+            bounds = await view.bounds()
+            left = [at for at in left if Place(*at[:2]) in bounds and bounds[Place(*at[:2])].start <= at[2]]
+            while left:
+                now = {Place(topic, partition): offset for topic, partition, offset in left}
+                found = (await view.first_records(now)).values()
+                records |= {each[:3]: each for each in found if each is not None and each[:3] in records}
+                left = [at for at in left if now[Place(*at[:2])] != at[2]]
+    async with open_reader(
+        connection, list(topics), from_beginning=True, starts=starts, unreadable=lambda *_: None
+    ) as reader:
+        async for record in reader.until_end():
+            if _is_of(record, wanted):
+                records[record[:3]] = record
+
+
+def _is_of(record: ConsumedRecord, wanted: str) -> bool:
+    event_id = record.header("ce_id")
+    return event_id == wanted or event_id.startswith(f"{wanted}/") or record.key == wanted.encode()
+
+
+def _spooled(wanted: str) -> _Places:
+    """Return what waits in the spool; what is acknowledged there is in Kafka."""
+    settings = load_settings().spool
+    found: _Places = {}
+
+    def read(entry: Entry) -> None:
+        topic, partition, key, value, headers, timestamp_ms = from_entry(entry).record
+        record = ConsumedRecord(topic, partition, IN_SPOOL, timestamp_ms, key, value, headers)
+        if _is_of(record, wanted):
+            found[topic, partition, IN_SPOOL - len(found)] = record
+
+    if settings.enabled and settings.dir.is_dir():
+        keys = KeyRing(settings.key_dir or settings.dir / "keys")
+        keys.load()
+        try:
+            list(survey(settings.dir, keys.opening, read=read))
+        except OSError:
+            click.echo(f"{settings.dir}: cannot be read; run as its owner", err=True)
+    return found
+
+
+async def _groups(database: Database, record: ConsumedRecord) -> dict[str, dict[str, Any]]:
+    """Return what each group that has begun with the partition has done with a record."""
+    if record.offset == IN_SPOOL:
+        return {}
+    identity = stored_text(record.header("ce_source")), stored_text(record.header("ce_id"))
+    rows = await database.fetch(_GROUPS, *record[:3], *identity)
+    return {row["grp"]: _state(row, record) for row in rows}
+
+
+def _state(row: Any, record: ConsumedRecord) -> dict[str, Any]:
+    next_offset, received = row["next_offset"] or 0, record.header("drx_received_at")
+    if row["parked"] is not None:
+        return {"state": "parked", "at": row["parked_at"], "code": row["parked"], "records": row["behind"]}
+    if row["skipped_at"] is not None:
+        return {"state": "skipped", "at": row["skipped_at"], "code": row["skipped"]}
+    if row["settled_at"] is not None:
+        return {"state": "applied", "at": row["settled_at"]}
+    if record.offset >= next_offset and not row["settled"]:
+        return {"state": "waiting", "records": record.offset - next_offset}
+    if received and row["pruned_before"] is not None and datetime.fromisoformat(received) < row["pruned_before"]:
+        return {"state": "applied", "code": "pruned"}
+    return {"state": "skipped", "code": "not_handled"}
+
+
+async def _document(
+    record: ConsumedRecord, groups: Mapping[str, Any], decoder: EventDecoder, *, show_phi: bool
+) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "id": record.header("ce_id"),
+        "type": record.header("ce_type"),
+        "by": f"{record.header('drx_ordinal') or '-'}  slot {record.header('drx_key_slot') or '-'}",
+        "received": record.header("drx_received_at") or None,
+        "topic": record.topic,
+        "partition": record.partition,
+        "offset": None if record.offset == IN_SPOOL else record.offset,
+        "groups": groups,
+    }
+    is_unrecognized, value = document["type"] == UNRECOGNIZED_TYPE, None
+    if (is_unrecognized or show_phi) and record.value is not None:
+        with suppress(DecodeError):
+            value = (await decoder.inspect(record)).value
+    if is_unrecognized:
+        document["unrecognized"] = {name: (value or {}).get(name) for name in ("reason", "detail", "field")}
+    return document | {"value": value} if show_phi else document
+
+
+def _rows(document: Mapping[str, Any]) -> list[tuple[object, ...]]:
+    place = f"{document['topic']}/{document['partition']}"
+    state = "spooled" if document["offset"] is None else f"@{document['offset']}"
+    why = " ".join(filter(None, document.get("unrecognized", {}).values()))
+    rows: list[tuple[object, ...]] = [
+        (document["received"], document["type"], document["id"], document["by"]),
+        (None, place, state, why),
+    ]
+    for group, each in document["groups"].items():
+        side = {"parked": "behind", "waiting": "before"}.get(each["state"], "")
+        notes = [each.get("code", ""), f"{counted(each['records'], 'record')} {side} it" if side else ""]
+        at = instant(each["at"]) if "at" in each else None
+        rows.append((at, group, each["state"], " ".join(filter(None, notes))))
+    return rows
+
+
+def instant(at: datetime) -> str:
+    """Write a moment as the headers of records do."""
+    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,0 +1,188 @@
+"""`drx-consumer where`: an event in every state is where the test has put it, and nothing of it is shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.commands.tail_format import Masker
+from bridge.event import Delivery, ParkReason
+from bridge.kafka.partition_writer import pack
+from bridge.kafka.record import UNRECOGNIZED_SCHEMA, Record, unrecognized_record, unrecognized_value
+from bridge.registry.loader import bundled
+from bridge.spool.segment import Entry
+from tests.audit_lines import acts
+from tests.cluster import Cluster, Topics
+from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer, install_code
+from tests.integration.service_process import until
+from tests.originals import codec
+from tests.postgres import execute
+from tests.spooling import open_spool
+from tests.topic_filler import Lives, fill
+
+pytestmark = pytest.mark.kafka
+
+LIVES = Lives(4)
+APPLIED, PARKED, GIVEN_UP, LATE = range(4)
+CODE = """
+from consumers.api import Consumer, Lanes
+from bridge.errors import PermanentError
+consumer = Consumer(name="desk", topics=["{topic}"], mode=Lanes(4), types=["prescription.*", "fill.*"])
+@consumer.handler
+async def handle(event, context):
+    if event.key in {refused!r}:
+        raise PermanentError("refused")
+"""
+HANDLED = ("prescription.", "fill.")
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Two groups that have read three of the four lives, and one has parked two of them."""
+
+    bootstrap_servers: str
+    topic: str
+    env: dict[str, str]
+
+    async def __call__(self, wanted: str, *arguments: str, **more: str) -> tuple[int, dict[str, Any], str]:
+        """Ask where something is."""
+        code, out, err = await drx_consumer(self.env | more, "where", wanted, "--json", *arguments)
+        return code, json.loads(out) if out else {}, err
+
+    async def states(self, prescription: int) -> list[dict[str, tuple[str, str | None]]]:
+        """State and code by group, of each event of a prescription in order."""
+        code, document, err = await self(LIVES.prescription_id(prescription))
+        assert code == 0, err
+        assert [each["id"] for each in document["events"]] == LIVES.event_ids(prescription)
+        return [
+            {group: (each["state"], each.get("code")) for group, each in event["groups"].items()}
+            for event in document["events"]
+        ]
+
+
+@pytest.fixture
+def scene(cluster: Cluster, topics: Topics, postgres: str, tmp_path: Path) -> Scene:
+    topics.standard()
+    topic = topics.fresh(partitions=2)
+    refused = [LIVES.prescription_id(number) for number in (PARKED, GIVEN_UP)]
+    late = LIVES.prescription_id(LATE).encode()
+    records = list(LIVES.records(topic, partitions=2))
+    given: dict[str, Any] = {
+        "bootstrap_servers": cluster.bootstrap_servers,
+        "dsn": postgres,
+        "env": install_code(tmp_path / "package", "desk", CODE.format(topic=topic, refused=refused)),
+        "READ_MODEL__TOPICS": topic,
+    }
+    written = fill(cluster.bootstrap_servers, (each for each in records if each.key != late))
+    settled = "select coalesce(sum(next_offset), 0) from drx_consumer.progress where grp = '{}'"
+    for name in ("read_model", "desk"):
+        with ConsumerProcess(tmp_path, name, **given) as process:
+            process.ready()
+            until(lambda: execute(postgres, settled.format(name)) == [[(written,)]], what="all settled")  # noqa: B023 - as above
+    fill(cluster.bootstrap_servers, (each for each in records if each.key == late))
+    return Scene(cluster.bootstrap_servers, topic, consumer_environment(**given))
+
+
+async def test_an_event_is_where_it_was_put_and_nothing_of_it_is_shown(scene: Scene, tmp_path: Path) -> None:
+    """One story, since the scene takes its time."""
+    await one_event_has_the_fixed_members_and_nothing_of_its_content(scene)
+    await every_event_of_a_prescription_has_its_state(scene)
+    await what_never_became_an_event_and_what_waits_on_this_disk_are_found(scene, tmp_path)
+
+
+async def every_event_of_a_prescription_has_its_state(scene: Scene) -> None:
+    types = [event.type for event in LIVES.events(APPLIED)]
+    handled = [event_type.startswith(HANDLED) for event_type in types]
+    given_up = LIVES.event_ids(GIVEN_UP)[0]
+    key = LIVES.prescription_id(GIVEN_UP)
+    offset = str((await scene(given_up))[1]["offset"])
+    assert (await drx_consumer(scene.env, "parked", "skip", "desk", key, "--offset", offset, "--reason", "x"))[0] == 0
+
+    assert await scene.states(APPLIED) == [
+        {"read_model": ("applied", None), "desk": ("applied", None) if wanted else ("skipped", "not_handled")}
+        for wanted in handled
+    ]
+    behind = ("parked", "key_parked")
+    parked, *others = await scene.states(PARKED)
+    assert parked == {"read_model": ("applied", None), "desk": ("parked", "refused")}
+    assert {each["desk"] for each in others} <= {behind, ("skipped", "not_handled")}
+    assert behind in {each["desk"] for each in others}
+    assert (await scene.states(GIVEN_UP))[0]["desk"] == ("skipped", "refused")
+    assert {state for each in await scene.states(LATE) for state in each.values()} == {("waiting", None)}
+    assert await scene("evt_of_nobody") == (1, {}, "nothing is known of that id\n")
+
+
+async def one_event_has_the_fixed_members_and_nothing_of_its_content(scene: Scene) -> None:
+    (event, *_), event_id = LIVES.events(PARKED), LIVES.event_ids(PARKED)[0]
+    code, document, _ = await scene(event_id)
+
+    assert code == 0
+    assert document.keys() == {"received", "topic", "partition", "offset", "groups"}
+    assert datetime.fromisoformat(document["received"]) == event.received_at
+    assert document["topic"] == scene.topic
+    parked = document["groups"]["desk"]
+    assert parked["records"] > 0
+    assert datetime.fromisoformat(parked["at"])
+
+    code, whole, err = await scene(event_id, "--show-phi")
+    assert whole["value"]["prescription_id"] == event.key
+    assert acts(err) == [("where", "begun"), ("where", "done")]
+    _, people, _ = await drx_consumer(scene.env, "where", event_id)
+    _, of_key, _ = await drx_consumer(scene.env, "where", event.key)
+    assert all(word in people for word in (scene.topic, event_id, "slot", "filler:", "refused"))
+    shown = json.dumps(document) + people + of_key
+    assert [value for each in LIVES.events(PARKED) for value in canaries(each) if value in shown] == []
+
+
+async def what_never_became_an_event_and_what_waits_on_this_disk_are_found(scene: Scene, tmp_path: Path) -> None:
+    spooled, *_ = LIVES.records(scene.topic, partitions=2)
+    spooled = spooled._replace(
+        headers=[(name, b"evt_spooled" if name == "ce_id" else text) for name, text in spooled.headers]
+    )
+    fill(scene.bootstrap_servers, [unrecognized("dlv_where")])
+    async with open_spool(tmp_path / "spool") as kept:
+        await kept.spool.append([Entry(1, 1_700_000_000_000, (spooled.topic, spooled.partition), pack(spooled))])
+    disk = {"BRIDGE_SPOOL__DIR": str(tmp_path / "spool")}
+
+    code, document, _ = await scene("dlv_where")
+    assert (code, document["topic"], document["groups"]) == (0, "drx.unrecognized.v1", {})
+    assert document["unrecognized"] == {"reason": "unusable", "detail": "missing_field", "field": "/data/fill_status"}
+    code, document, err = await scene("evt_spooled", **disk)
+    assert (code, document["topic"], document["offset"], document["groups"]) == (0, scene.topic, None, {})
+    away = {"CONSUMER_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+    code, document, err = await scene("evt_spooled", **disk, **away)
+    assert (code, document["offset"], "no broker answers" in err) == (0, None, True)
+    code, document, err = await scene("evt_of_nobody", **disk, **away)
+    assert (code, document, "no broker answers" in err) == (2, {}, True)
+
+
+def unrecognized(delivery_id: str) -> Record:
+    body = b'{"data":{"patient":{"last_name":"CANARY"}}}'
+    now = datetime.now(UTC)
+    delivery = Delivery("drx", "sandbox", delivery_id, now, body, sha256(body).hexdigest(), "current", "", {})
+    reason = ParkReason("unusable", "missing_field", "/data/fill_status")
+    value = codec().encode(UNRECOGNIZED_SCHEMA, unrecognized_value(delivery, reason))
+    return unrecognized_record(delivery, reason, partition=0, value=value)
+
+
+def canaries(event: Any) -> list[str]:
+    """Texts of the fields of classes D and L that stand in no name of a type."""
+    record = f"drx.v1.{type(event.typed()).__name__}"
+
+    def hidden(value: Any, masked: Any) -> Iterator[str]:
+        if masked == "***":
+            yield from [value] if isinstance(value, str) else []
+            masked = dict.fromkeys(value, "***") if isinstance(value, dict) else masked
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                yield from hidden(inner, masked[name])
+
+    found = hidden(event.value, Masker(bundled().schemas(), mask="***").mask(record, event.value))
+    return [value for value in found if len(value) > 3 and value not in event.type]
