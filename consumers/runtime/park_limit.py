@@ -2,7 +2,7 @@
 
 A bad release must not park a whole topic. A process that ended instead would park as much again after its restart, and
 no scrape would show that it had stopped. Operators know the limit as the park breaker (`drxbridge_park_breaker_open`,
-alert `ParkBreakerOpen`). Each process counts what it parks; that the limit was exceeded is committed in
+alert `ConsumerStuck`). Each process counts what it parks; that the limit was exceeded is committed in
 `drx_consumer.park_breaker`, which all processes of the group poll. A partition that is stopped by a full parking lot
 stops alone, and goes on when there is room.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.monitoring.case import (
     DAYS,
     DOWN,
+    HALF,
     HOUR,
     LONG,
     REFUSED,
@@ -38,9 +39,8 @@ def budgets() -> list[Case]:
         firing("IngressErrorBudgetBurnFast", {DOWN: bend(0, 2)}),
         quiet("IngressErrorBudgetBurnFast", "at a few failures of a thin night", night),
         quiet("IngressErrorBudgetBurnFast", "when it is over", {DOWN: f"{rising(9, 10)} {flat(81, HOUR - 10)}"}),
-        firing("IngressErrorBudgetBurnSlow", {DOWN: rising(3.6, LONG)}, severity=TICKET, span=DAYS),
-        quiet("IngressErrorBudgetBurnSlow", "within the budget", {DOWN: rising(0.6, LONG)}, span=DAYS),
-        firing("IngressLatencyBurn", {late_answers("0.25"): rising(1728, LONG)}, severity=TICKET, span=DAYS),
+        quiet("IngressErrorBudgetBurnFast", "within the budget", {DOWN: rising(0.6, LONG)}, span=DAYS),
+        firing("IngressLatencyBurn", {late_answers("0.25"): bend(60, 30)}, severity=TICKET),
         quiet("IngressLatencyBurn", "at one in twenty for a while", {late_answers("0.25"): bend(60, 57)}),
         quiet(
             "IngressLatencyBurn",
@@ -62,8 +62,7 @@ def budgets() -> list[Case]:
                 ages("60.0"): rising(1, HOUR),
             },
         ),
-        firing("FreshnessBurnSlow", {ages("5.0"): rising(1728, LONG)}, severity=TICKET, span=DAYS),
-        quiet("FreshnessBurnSlow", "within the budget", {ages("5.0"): rising(1791, LONG)}, span=DAYS),
+        quiet("FreshnessBurnFast", "within the budget", {ages("5.0"): rising(1791, LONG)}, span=DAYS),
     ]
 
 
@@ -79,6 +78,8 @@ def deliveries() -> list[Case]:
     unused = {at("provider_clock_offset_seconds_count", INGRESS, 'source="drx"'): flat(0, HOUR)}
     conflicts = at("id_conflicts_total", INGRESS, 'source="drx"')
     parked = at("unrecognized_total", INGRESS, 'source="drx",reason="unusable"')
+    inflight = at("http_inflight_requests", INGRESS)
+    other = at("http_inflight_requests", 'namespace="rx",job="other",instance="ingress-0"')
     heart = at("heartbeat_last_seen_timestamp_seconds", INGRESS, 'service="ingress"')
     last = at("source_last_event_timestamp_seconds", INGRESS, 'source="drx"')
     week = Span(WEEK + 7, 10, "drx-bridge-deliveries")
@@ -112,6 +113,10 @@ def deliveries() -> list[Case]:
             {last: f"{flat(0, 13)} {bend(600, 0, samples=WEEK - 6, last=7)}"},
             span=week,
         ),
+        firing("HeartbeatMissing", {inflight: flat(3, HALF)}),
+        firing("HeartbeatMissing", {inflight: flat(3, HALF), other: flat(3, HALF)}),
+        quiet("HeartbeatMissing", "where another ingress runs", {inflight: flat(3, HALF), other: flat(3, HOUR)}),
+        quiet("HeartbeatMissing", "at a scrape or two that failed", {inflight: f"{flat(3, HOUR - 3)} _x3"}),
         quiet(
             "NoProviderTraffic",
             "where the fault is ours",

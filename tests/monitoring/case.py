@@ -63,14 +63,15 @@ def at(name: str, where: str, more: str = "") -> str:
 
 
 def firing(alert: str, changes: Series, *, severity: str = PAGE, also: str = "", span: Span = HOURLY) -> Case:
-    """The fault of an alert; `also` names what fires besides: `spool`, or the ticket of the same name."""
-    others = {("SpoolInUse", TICKET)} if also == "spool" else {(alert, TICKET)} if also == "ticket" else set()
+    """The fault of an alert; `also` is the ticket that fires besides: `spool`, `parked`, or that of the same name."""
+    besides = {"spool": "SpoolInUse", "parked": "ParkedKeysGrowing", "ticket": alert}
+    others = {(besides[also], TICKET)} if also else set()
     return Case(f"{alert}: {severity}", changes, frozenset({(alert, severity), *others}), span)
 
 
 def quiet(alert: str, why: str, changes: Series, *others: str, span: Span = HOURLY) -> Case:
     """What only comes near; `others` fire at it."""
-    fires = {(other, TICKET if other == "SpoolInUse" else PAGE) for other in others}
+    fires = {(other, TICKET if other in {"SpoolInUse", "ProduceFailing"} else PAGE) for other in others}
     return Case(f"{alert}: quiet {why}", changes, frozenset(fires), span)
 
 

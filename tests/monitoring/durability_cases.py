@@ -39,8 +39,8 @@ def durability() -> list[Case]:
     unready = at("dedupe_ready", INGRESS)
     some = step(5)
     return [
-        firing("ProduceFailing", away),
-        firing("ProduceFailing", {refused: bend(0, 1)}),
+        firing("ProduceFailing", away, severity=TICKET),
+        firing("ProduceFailing", {refused: bend(0, 1)}, severity=TICKET),
         firing("ProduceFailing", {refused: f"_x57 {flat(1, 4)}", large: f"_x57 {flat(1, 4)}"}, severity=TICKET),
         # Why one record is refused, while others are written; the spool tries it again and again.
         firing("ProduceFailing", {large: bend(0, 12)}, severity=TICKET),
@@ -60,8 +60,8 @@ def durability() -> list[Case]:
         # By somebody else on the same disk, while nothing is spooled.
         firing("SpoolFillingUp", {free: step(9e7, before=9e8)}),
         quiet("SpoolFillingUp", "at half of it, standing still", {events: some, free: flat(5e8, HOUR)}, "SpoolInUse"),
-        firing("SpoolStuck", {events: some, oldest: step(1000)}, also="spool"),
-        firing("SpoolStuck", {at("spool_blocked_partitions", INGRESS): step(1)}),
+        firing("SpoolStuck", {events: some, oldest: step(1000)}, severity=TICKET, also="spool"),
+        firing("SpoolStuck", {at("spool_blocked_partitions", INGRESS): step(1)}, severity=TICKET),
         quiet("SpoolStuck", "while it drains", {events: some, oldest: rising(60, HOUR)}, "SpoolInUse"),
         quiet(
             "SpoolStuck",
@@ -70,23 +70,23 @@ def durability() -> list[Case]:
             "SpoolInUse",
             "ProduceFailing",
         ),
-        firing("SpoolUnavailable", {available: step(0, before=1)}),
+        firing("SpoolUnavailable", {available: step(0, before=1)}, severity=TICKET),
         quiet("SpoolUnavailable", "without a spool", dict.fromkeys((available, capacity, free), flat(0, HOUR))),
-        firing("SpoolCorrupt", {corrupt: step(2)}),
-        firing("SpoolCorrupt", {corrupt: began(2)}),
-        quiet("SpoolCorrupt", "at an old one", {corrupt: flat(2, 2 * HOUR)}, span=Span(2 * HOUR)),
+        firing("SpoolUnreadable", {corrupt: step(2)}),
+        firing("SpoolUnreadable", {corrupt: began(2)}),
+        quiet("SpoolUnreadable", "at an old one", {corrupt: flat(2, 2 * HOUR)}, span=Span(2 * HOUR)),
         quiet(
-            "SpoolCorrupt",
+            "SpoolUnreadable",
             "at an old one, an hour after a scrape failed",
             {corrupt: f"{flat(2, HOUR)} stale {flat(2, HOUR - 1)}"},
             span=Span(2 * HOUR),
         ),
-        firing("SpoolLocked", {at("spool_locked_records", INGRESS): step(1)}),
-        quiet("SpoolLocked", "at once", {at("spool_locked_records", INGRESS): step(1, last=1)}),
+        firing("SpoolUnreadable", {at("spool_locked_records", INGRESS): step(1)}),
+        quiet("SpoolUnreadable", "at once", {at("spool_locked_records", INGRESS): step(1, last=1)}),
         firing("SpoolSetAside", {at("spool_set_aside_records", INGRESS): step(1)}, severity=TICKET),
         quiet("SpoolSetAside", "soon put back", {at("spool_set_aside_records", INGRESS): step(1, last=10)}),
-        firing("SpoolUnread", {at("spool_unread_segments", INGRESS): step(1)}),
-        quiet("SpoolUnread", "at once", {at("spool_unread_segments", INGRESS): step(1, last=1)}),
+        firing("SpoolUnreadable", {at("spool_unread_segments", INGRESS): step(1)}),
+        quiet("SpoolUnreadable", "at once", {at("spool_unread_segments", INGRESS): step(1, last=1)}),
         firing("DedupeNotReady", {unready: step(0, before=1)}, severity=TICKET),
         quiet("DedupeNotReady", "in the first minutes", {unready: step(0, before=1, last=10)}),
     ]
@@ -97,10 +97,9 @@ def upkeep() -> list[Case]:
     registry = at("schema_registry_requests_total", INGRESS, 'outcome="failed"')
     reload = at("secret_reload_total", INGRESS, 'source="drx",outcome="failed"')
     expiry, day = at("secret_expiry_timestamp_seconds", INGRESS, 'source="drx"'), 86_400
-    loop, inflight = at("event_loop_lag_seconds_bucket", INGRESS, 'le="1.0"'), at("http_inflight_requests", INGRESS)
+    loop = at("event_loop_lag_seconds_bucket", INGRESS, 'le="1.0"')
     ended, slow = (at("http_connections_ended_total", INGRESS, f'reason="{r}"') for r in ("too_many", "slow_request"))
     fault, form = (at("engine_deferrals_total", INGRESS, f'source="drx",cause="{c}"') for c in ("fault", "form"))
-    other = at("http_inflight_requests", 'namespace="rx",job="other",instance="ingress-0"')
     return [
         firing("SchemaRegistryDown", {registry: bend(0, 2)}, severity=TICKET),
         quiet("SchemaRegistryDown", "at one failure", {registry: step(1, last=5)}),
@@ -119,9 +118,6 @@ def upkeep() -> list[Case]:
         firing("LogDropped", {at("log_dropped_total", INGRESS): step(7, last=4)}, severity=TICKET),
         firing("LogDropped", {at("log_dropped_total", CONSUMER): f"_x57 {flat(1, 4)}"}, severity=TICKET),
         quiet("LogDropped", "at old ones", {at("log_dropped_total", INGRESS): step(7)}),
-        firing("TargetMissing", {inflight: flat(3, HALF)}),
-        firing("TargetMissing", {inflight: flat(3, HALF), other: flat(3, HOUR)}),
         firing("TargetMissing", {f"up{{{READER}}}": step(0, before=1)}, severity=TICKET),
         quiet("TargetMissing", "at what is not ours", {'up{namespace="rx",job="else",instance="a"}': flat(0, HOUR)}),
-        quiet("TargetMissing", "at a scrape or two that failed", {inflight: f"{flat(3, HOUR - 3)} _x3"}),
     ]

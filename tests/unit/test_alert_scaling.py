@@ -80,4 +80,4 @@ def test_every_number_of_the_shipped_rules_is_known_to_be_a_span_or_none() -> No
     found = [changed(rule["expr"]) for group in RULES["groups"] for rule in group["rules"]]
 
     assert set().union(*(left for _, left in found)) == NO_SPANS
-    assert set().union(*(spans for spans, _ in found)) == {"30", "120", "300", "900", "1800", "3600", "14", "3"}
+    assert set().union(*(spans for spans, _ in found)) == {"120", "300", "900", "1800", "3600", "14", "3"}

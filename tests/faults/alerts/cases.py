@@ -30,23 +30,14 @@ class Case:
 
 
 KAFKA_AWAY = {
-    "ProduceFailing": "nothing can be written",
     "HeartbeatMissing": "a heartbeat counts when Kafka has it",
-    "ConsumerStalled": "what was in the topics when the broker went cannot be read",
-    "ConsumerClientFailing": "a client without brokers is given up, and so is the next one",
+    "ConsumerStuck": "what was in the topics when the broker went cannot be read",
     "FreshnessBurnFast": "consumers come back after the broker, and what they find then is late",
 }
-INGRESS_AWAY = {
-    "TargetMissing": "the ingress is down for seconds, which are minutes here",
-    "HeartbeatMissing": "and so long no heartbeat is sent",
-}
+INGRESS_AWAY = {"HeartbeatMissing": "the ingress is down for seconds, which are minutes here"}
 DATABASE_AWAY = {
-    "ConsumerStalled": "nothing can be settled",
+    "ConsumerStuck": "nothing can be settled",
     "FreshnessBurnFast": "what was held up is late when it is applied at last",
-    "SinkCircuitOpen": "the consumer notices that its database is away",
-}
-REFUSED_BY_KAFKA = {
-    "SpoolStuck": "the event that Kafka refuses stays on disk, and so does what comes behind it",
 }
 
 DELIVERIES = (
@@ -60,39 +51,27 @@ DELIVERIES = (
 )
 CONSUMERS = (
     Case("ParkedKeysGrowing", "ticket", "a record in the topic that is none of ours", faults.poison),
-    Case("ParkedKeysGrowing", "page", "the same, for an hour", faults.poison),
+    Case("ConsumerStuck", "page", "the same, for an hour", faults.poison),
     Case("SafetySignal", "page", "a prescription dispensed after its cancellation", faults.dispensed_after_cancel),
-    Case("ConsumerMissing", "page", "a consumer frozen", faults.consumer_frozen),
+    Case("ConsumerStuck", "page", "a consumer frozen", faults.consumer_frozen),
     Case(
         "TargetMissing",
         "ticket",
         "a consumer frozen, while others answer",
         faults.consumer_frozen,
-        {"ConsumerMissing": "it was the only one of its group"},
+        {"ConsumerStuck": "it was the only one of its group"},
     ),
-    Case(
-        "PartitionStopped",
-        "page",
-        "records deleted before a consumer has read them",
-        faults.records_deleted,
-        {"ConsumerMissing": "it is frozen meanwhile, and ends before it goes on"},
-    ),
+    Case("ConsumerStuck", "page", "records deleted before a consumer has read them", faults.records_deleted),
 )
 DURABILITY = (
-    Case("ProduceFailing", "ticket", "an event larger than its topic takes", faults.refused_by_size, REFUSED_BY_KAFKA),
-    Case("ProduceFailing", "page", "the broker killed", faults.kafka_killed, KAFKA_AWAY),
-    Case(
-        "SpoolStuck",
-        "page",
-        "an event larger than its topic takes, for longer",
-        faults.refused_by_size,
-        REFUSED_BY_KAFKA,
-    ),
+    Case("ProduceFailing", "ticket", "an event larger than its topic takes", faults.refused_by_size),
+    Case("ProduceFailing", "ticket", "the broker killed", faults.kafka_killed, KAFKA_AWAY),
+    Case("SpoolStuck", "ticket", "an event larger than its topic takes, for longer", faults.refused_by_size),
     Case("HeartbeatMissing", "page", "the broker frozen", faults.kafka_frozen, KAFKA_AWAY),
     Case("SpoolInUse", "ticket", "the broker killed while deliveries come in", faults.kafka_killed, KAFKA_AWAY),
     Case("SpoolFillingUp", "page", "a quarter of the spool filled in seconds", faults.spool_filling, KAFKA_AWAY),
     Case("EventLoopLate", "ticket", "the ingress frozen for 2.5 s", faults.ingress_late, INGRESS_AWAY),
-    Case("TargetMissing", "page", "the ingress killed", faults.ingress_down, INGRESS_AWAY),
+    Case("HeartbeatMissing", "page", "the ingress killed", faults.ingress_down, INGRESS_AWAY),
     Case(
         "DedupeNotReady",
         "ticket",
@@ -101,7 +80,7 @@ DURABILITY = (
         {**KAFKA_AWAY, **INGRESS_AWAY},
     ),
     Case(
-        "SpoolCorrupt",
+        "SpoolUnreadable",
         "page",
         "a bit of the spool flipped while the ingress is down",
         faults.bit_flipped,
@@ -110,8 +89,8 @@ DURABILITY = (
 )
 # Last, since they spend budgets.
 BUDGETS = (
-    Case("ConsumerStalled", "page", "the database frozen", faults.database_frozen, DATABASE_AWAY),
-    Case("SinkCircuitOpen", "page", "the database killed", faults.database_killed, DATABASE_AWAY),
+    Case("ConsumerStuck", "page", "the database frozen", faults.database_frozen, DATABASE_AWAY),
+    Case("SinkCircuitOpen", "ticket", "the database killed", faults.database_killed, DATABASE_AWAY),
     Case(
         "IngressErrorBudgetBurnFast",
         "page",
@@ -120,7 +99,6 @@ BUDGETS = (
         {
             **KAFKA_AWAY,
             "SpoolFillingUp": "it is full at last",
-            "SpoolUnavailable": "a full spool takes nothing",
         },
     ),
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.debian import find, lacking
-from tests.faults.alerts.cases import DATABASE_AWAY, INGRESS_AWAY, KAFKA_AWAY
+from tests.faults.alerts.cases import DATABASE_AWAY, KAFKA_AWAY
 from tests.faults.alerts.servers import SAMPLE, Alertmanager, alerting
 from tests.integration.service_process import until
 from tests.monitoring.queries import alerts
@@ -48,15 +48,14 @@ def fired(names: Iterable[str], severity: str = "page", **more: str) -> list[dic
 @pytest.mark.parametrize(
     ("cause", "symptoms", "tickets"),
     [
-        ("ProduceFailing", [*KAFKA_AWAY, "FreshnessBurnFast"], ["SpoolInUse", "FreshnessBurnSlow"]),
-        ("TargetMissing", INGRESS_AWAY, ()),
-        ("SinkCircuitOpen", DATABASE_AWAY, ["FreshnessBurnSlow"]),
+        ("HeartbeatMissing", [*KAFKA_AWAY], ["SpoolInUse"]),
+        ("ConsumerStuck", DATABASE_AWAY, ["OutboxStuck"]),
     ],
 )
 def test_one_cause_pages_once(
     alertmanager: Alertmanager, cause: str, symptoms: Iterable[str], tickets: Iterable[str]
 ) -> None:
-    others = [*fired(["SafetySignal"]), *fired(["HeartbeatMissing", "ConsumerStalled"], namespace="elsewhere")]
+    others = [*fired(["SafetySignal"]), *fired(["HeartbeatMissing", "SpoolFillingUp"], namespace="elsewhere")]
     alertmanager.post([*fired({*symptoms, cause}), *fired(tickets, "ticket"), *others])
 
     def through() -> set[tuple[str, str]]:

@@ -61,7 +61,7 @@ def test_a_fault_fires_its_alert_and_no_other_page_and_it_clears(site: Site, cas
 
 
 @pytest.mark.parametrize(
-    ("cause", "fault"), [("ProduceFailing", faults.kafka_frozen), ("SinkCircuitOpen", faults.database_killed)]
+    ("cause", "fault"), [("HeartbeatMissing", faults.kafka_frozen), ("ConsumerStuck", faults.database_killed)]
 )
 def test_one_cause_pages_once(site: Site, cause: str, fault: Fault) -> None:
     site.calm()
