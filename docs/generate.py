@@ -64,7 +64,7 @@ PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(
         "../helm/drx-bridge/values.schema.json": chart_schema,
         "../helm/drx-bridge/README.md": chart_readme,
         "operations.md": capacity,
-        "archive.md": archive_page,
+        "../consumers/archive/README.md": archive_page,
     }
 )
 """File name to what must stand in it."""

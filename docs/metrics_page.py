@@ -3,22 +3,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
+
+from docs.folders import Folder, folders
 
 PREFIX = "drxbridge_"
 _FILE = Path(__file__).with_name("metrics.yaml")
 _PROCESSES = {
     "ingress": "The ingress, `drx-bridge serve`",
     "consumer": "Every consumer, `drx-consumer run NAME`",
-    "read_model": "In addition, the consumer `read_model`",
-    "forward": "In addition, the consumer `forward`",
-    "hl7v2": "In addition, the consumer `hl7v2`",
-    "workflow": "In addition, the consumer `workflow`",
-    "fhir": "In addition, the consumer `fhir`",
-    "archive": "In addition, the consumer `archive`",
 }
 _TITLE = """# Metrics
 
@@ -32,17 +29,23 @@ has [a runbook](runbooks/README.md).
 """
 
 
-def contract() -> dict[str, Any]:
-    """Return the contract as it stands in its file."""
-    loaded: dict[str, Any] = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
-    return loaded
+def contract(found: Sequence[Folder] | None = None) -> dict[str, Any]:
+    """Return the contract as it stands in its file and in the folders of the consumers."""
+    whole: dict[str, Any] = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
+    for folder in folders() if found is None else found:
+        own = folder.read("metrics.yaml") or {}
+        whole["sets"] |= own.get("sets", {})
+        whole["metrics"] += ({"process": folder.name, **each} for each in own.get("metrics", ()))
+    return whole
 
 
-def metrics_page() -> str:
+def metrics_page(found: Sequence[Folder] | None = None) -> str:
     """Return the page."""
-    whole = contract()
+    whole = contract(found)
     parts = [_TITLE]
-    for process, title in _PROCESSES.items():
+    ours = dict.fromkeys(each["process"] for each in whole["metrics"])
+    titles = _PROCESSES | {name: f"In addition, the consumer `{name}`" for name in ours if name not in _PROCESSES}
+    for process, title in titles.items():
         rows = [_row(each) for each in whole["metrics"] if each["process"] == process]
         parts.append(
             f"## {title}\n\n| metric | type | unit | labels | meaning |\n|---|---|---|---|---|\n{''.join(rows)}"

@@ -19,7 +19,16 @@ ELSEWHERE = {
     ROOT / "CONTRIBUTING.md": "contributing.md",
     ROOT / "helm" / "drx-bridge" / "README.md": "chart.md",
 }
+CONSUMERS = {path: f"{path.parent.name.replace('_', '-')}.md" for path in sorted(ROOT.glob("consumers/*/README.md"))}
+ELSEWHERE |= CONSUMERS
 _LINK = re.compile(r"\[([^\]]+)\]\((?!https?:)([^)#\s]+)(#[^)\s]*)?\)")
+
+
+def on_config(config: Any) -> Any:
+    """Add the pages of the consumers to the navigation."""
+    (subscribers,) = (each["Subscribers"] for each in config.nav if "Subscribers" in each)
+    subscribers += CONSUMERS.values()
+    return config
 
 
 def on_files(files: Files, *, config: Any) -> Files:

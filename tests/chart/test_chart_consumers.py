@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from importlib import import_module
 from inspect import getmembers, isclass
 from pathlib import Path
@@ -14,9 +16,13 @@ import yaml  # type: ignore[import-untyped]  # its types are a distribution of t
 from consumers.commands.new import render as render_package
 from consumers.options import EndpointOptions, Options, read_options
 from consumers.settings import load_settings
+from docs.chart_page import chart_values
 from docs.folders import Folder, folders
+from docs.metrics_page import metrics_page
+from docs.monitoring import rule_files, sinks
 from tests.chart.environment import variables
 from tests.chart.rendering import Rendered, changed, load, render
+from tests.installed import install
 
 SHIPPED = folders()
 
@@ -181,18 +187,53 @@ def test_a_consumer_has_what_it_does_not_say_itself_from_the_defaults() -> None:
     assert first["resources"]["requests"] == second["resources"]["requests"]
 
 
-def test_a_seventh_consumer_comes_with_its_folder(tmp_path: Path) -> None:
-    """Adding a folder is all: the chart has its defaults, the rules its alerts, the dashboard its graphs."""
-    from docs.chart_page import chart_values  # noqa: PLC0415 - beside what it is about
-    from docs.monitoring import rule_files, sinks  # noqa: PLC0415 - as above
+SEVENTH = {
+    "__init__.py": "",
+    "consumer.py": """
+from consumers.api import Consumer
 
+def open_it(setup):
+    consumer = Consumer("eligibility", ["drx.prescriptions.v1"], discloses=["To the payer."])
+
+    @consumer.handler
+    async def handle(event, context):
+        pass
+
+    return consumer
+""",
+    "chart.yaml": "values: {enabled: false, egress: [{ports: [{port: 8443}]}]}\nexample: {}\n",
+    "metrics.yaml": "metrics: [{name: asked_total, type: counter, unit: '1', meaning: Questions asked, labels: {}}]\n",
+    "alerts.yaml": "# Own.\ngroups:\n- name: drx-bridge-eligibility\n  rules: []\n",
+    "panels.yaml": "- {title: Asked, text: Often., unit: ops, queries: {'': drxbridge_asked_total}}\n",
+}
+
+
+def test_a_seventh_consumer_comes_with_its_folder(tmp_path: Path) -> None:
+    """A folder is all: the chart has its defaults, the pages its metrics, the rules its alerts, and doctor knows it."""
     folder = tmp_path / "eligibility"
     folder.mkdir()
-    (folder / "chart.yaml").write_text("values: {enabled: false, egress: [{ports: [{port: 8443}]}]}\nexample: {}\n")
-    (folder / "alerts.yaml").write_text("# Own.\ngroups:\n- name: drx-bridge-eligibility\n  rules: []\n")
-    (folder / "panels.yaml").write_text("- {title: Asked, text: Often., unit: ops, queries: {'': drxbridge_asked}}\n")
+    for name, text in SEVENTH.items():
+        (folder / name).write_text(text)
     found = [*SHIPPED, *folders(tmp_path)]
 
     assert yaml.safe_load(chart_values(found))["consumers"]["eligibility"]["egress"] == [{"ports": [{"port": 8443}]}]
     assert yaml.safe_load(rule_files(found)["eligibility.yaml"])["groups"][0]["name"] == "drx-bridge-eligibility"
     assert '"title": "Asked"' in sinks(found)
+    page = metrics_page(found)
+    assert "## In addition, the consumer `eligibility`" in page
+    assert "`drxbridge_asked_total`" in page
+
+    env = install(tmp_path, {"eligibility": "eligibility.consumer:open_it"})
+    nowhere = {
+        "CONSUMER_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1",
+        "CONSUMER_POSTGRES__DSN": "postgresql://a@127.0.0.1:1/b",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "consumers", "doctor", "eligibility"],
+        env={**os.environ, **env, **nowhere},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "To the payer." in done.stdout + done.stderr

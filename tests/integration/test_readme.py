@@ -22,7 +22,7 @@ pytestmark = pytest.mark.kafka
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = ROOT / "tests" / "clients"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("consumers/*/README.md"))]
 # A comment before a fenced block says that it runs, and under which name it is kept if another block calls it.
 BLOCK = re.compile(r"<!-- runs(?:: (?P<name>[\w.]+))? -->\n```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
 BLOCKS = [block for page in PAGES for block in BLOCK.finditer(page.read_text(encoding="utf-8"))]

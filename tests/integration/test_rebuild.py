@@ -1,4 +1,4 @@
-"""A schema that was dropped is filled anew with all that was ever said, or not at all: docs/read-model.md, Rebuild."""
+"""A schema that was dropped is filled anew with all that was ever said, or not at all: its page, Rebuild."""
 
 from __future__ import annotations
 

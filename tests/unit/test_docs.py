@@ -38,11 +38,12 @@ PROSE = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"
 PROSE += [HERE / name for name in ("guarantees.md", "senders.md", "readers.md", "spool.md")]
 # A file that a page has its reader keep, under its name.
 MADE = re.compile(r"<!-- (?:runs|file): ([\w.]+) -->")
-PAGES_THAT_RUN = [ROOT / "README.md", *sorted(HERE.rglob("*.md"))]
+OF_CONSUMERS = sorted(ROOT.glob("consumers/*/README.md"))
+PAGES_THAT_RUN = [ROOT / "README.md", *sorted(HERE.rglob("*.md")), *OF_CONSUMERS]
 LINKING = [
     ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "helm/drx-bridge/README.md")
 ]
-LINKING += sorted(HERE.rglob("*.md"))
+LINKING += [*sorted(HERE.rglob("*.md")), *OF_CONSUMERS]
 TREE = ("bridge", "consumers", "docs", "tests")
 # These name files that their reader writes.
 OF_THE_READER = {"senders.md", "readers.md", "write-a-consumer.md"}

@@ -95,7 +95,7 @@ def test_it_is_installed_under_its_name() -> None:
     assert point.load() is open_read_model
 
 
-PAGE = (Path(__file__).parents[2] / "docs" / "read-model.md").read_text()
+PAGE = (Path(__file__).parents[2] / "consumers" / "read_model" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("option", [info.alias or name for name, info in ReadModelOptions.model_fields.items()])

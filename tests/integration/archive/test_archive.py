@@ -37,7 +37,7 @@ from tests.unit.profile_documents import SAMPLES, map_body
 
 MAPS = {field.name for field in schema_of() if pa.types.is_map(field.type)}
 CURRENT, MISSING = "drxbridge_archive_current_timestamp_seconds", "drxbridge_archive_missing_files_total"
-PAGE = (Path(__file__).parents[3] / "docs" / "archive.md").read_text()
+PAGE = (Path(__file__).parents[3] / "consumers" / "archive" / "README.md").read_text()
 WHEN = datetime(2026, 9, 14, 15, 9, 26, tzinfo=UTC)
 
 
