@@ -43,8 +43,8 @@ from bridge.known.delivery_ids import (
     keys_by_delivery,
 )
 from bridge.runtime import failpoints, http
-from bridge.runtime.http import Answer
 from bridge.runtime.logging import log, trail
+from bridge.runtime.messages import Answer
 
 PREFIX = "/webhooks/"
 # The status codes of all answers (docs/contract.md §2): by outcome, and of what is refused by code.

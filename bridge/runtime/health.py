@@ -10,7 +10,8 @@ import orjson
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from bridge.runtime.http import Answer, HardenedServer, Request
+from bridge.runtime.http import HardenedServer, Request
+from bridge.runtime.messages import Answer
 
 # A probe or a scrape is a GET with a small head; these only bound what a broken client can hold open.
 READ_TIMEOUT_S = 10.0

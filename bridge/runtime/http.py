@@ -1,10 +1,10 @@
 """A hardened HTTP/1.1 server: constant error answers, bounds on what a client may hold, prepared answers, and a drain.
 
-Of aiohttp only its parser is used, for heads, by the names imported below and the fields of what it returns
-(`tests/unit/test_http_parser.py` fails when one of them changes). The way of a request:
+The way of a request:
 
-1. `Connection.data_received` cuts the bytes into requests and has the parser check each head.
-2. If its body has not come with its head, `Handler.check` may answer by the head alone.
+1. `Connection.data_received` cuts the bytes into requests (`messages`).
+2. If its body has not come with its head, `Handler.check` may answer by the head alone. Nothing is read behind a body
+   that was not waited for: the answer ends the connection.
 3. Requests whose bodies are whole are given to `Handler.take`, up to 16 of one turn of the event loop together: taken
    stage by stage they cost less CPU than one after the other, as the code and data of a stage stay in the CPU's caches.
 4. `Request.answer` writes the answer, at once or later, and has the connection go on.
@@ -29,32 +29,31 @@ import asyncio
 import contextlib
 import math
 import os
-import re
 import resource
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
-from http import HTTPStatus
 from itertools import accumulate, chain
 from typing import Any, Literal, Protocol, cast
 
-from aiohttp.http import HttpRequestParser
-
 from bridge.errors import ConfigError
-from bridge.runtime.chunked import Chunked
 from bridge.runtime.lifecycle import pause
 from bridge.runtime.logging import log, trail
+from bridge.runtime.messages import (
+    FAILED,
+    HEAD_END,
+    HEAD_MAX_BYTES,
+    MALFORMED,
+    Answer,
+    Chunked,
+    heads_parser,
+    parse_head,
+)
 
-JSON_TYPE = "application/json"
 # How often slow and idle connections are looked at; a limit is kept to within one tick.
 TICK_S = 1.0
-# After a refusal that leaves a body unread, read on this long so that the sender sees the answer, not a reset.
+# After an answer that leaves a body unread, read on this long so that the sender sees the answer, not a reset.
 LINGER_S = 2.0
-# A head of ours is below 1 KiB, and no field of it is above 8 KiB; as nginx, which takes four buffers of 8 KiB.
-HEAD_MAX_BYTES = 32_768
-# Of a Content-Length: more than any body needs, and `int` refuses some thousands.
-LENGTH_DIGITS = 18
 # Where the owner does not say: the management port.
 CONNECTIONS_MAX = 256
 READING_MAX_BYTES = 1_048_576
@@ -70,44 +69,9 @@ TURN_MAX, TURN_MAX_BYTES, OLDEST = 16, 1_048_576, 4
 # Files that the process needs for all else: brokers, spool, secrets, probes.
 FILES_SPARE = 256
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-HEAD_END = b"\r\n\r\n"
-# RFC 9112 3: one space on either side of the target. The parser would take more of them, and other versions or none.
-_request_line = re.compile(rb"(?!CONNECT )[!-~]+ [!-~]+ HTTP/1\.[01]\r\n").match
 
 # Why the server ends a connection. The last three mean that a bound was met, not just that a client was slow.
 Ended = Literal["silent", "slow_request", "unread_answer", "bodies_full", "too_many"]
-
-
-@lru_cache(maxsize=1024)
-def _head(status: int, content_type: str, headers: tuple[tuple[str, str], ...], length: int) -> bytes:
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", f"Content-Type: {content_type}"]
-    lines += [f"{name}: {value}" for name, value in headers]
-    lines.append(f"Content-Length: {length}")
-    return "\r\n".join(lines).encode("ascii")
-
-
-class Answer:
-    """A whole HTTP answer as prepared bytes; one object may serve many requests. `close` ends the connection."""
-
-    __slots__ = ("body", "close", "head", "status")
-
-    def __init__(
-        self,
-        status: int,
-        body: bytes,
-        *,
-        content_type: str = JSON_TYPE,
-        headers: tuple[tuple[str, str], ...] = (),
-        close: bool = False,
-    ) -> None:
-        self.head = _head(status, content_type, headers, len(body))
-        self.body = body
-        self.status = status
-        self.close = close
-
-
-MALFORMED = Answer(400, b'{"outcome":"refused","code":"malformed_http"}', close=True)
-FAILED = Answer(500, b'{"outcome":"unavailable","code":"internal_error"}', close=True)
 
 
 class Request:
@@ -181,60 +145,31 @@ class Handler(Protocol):
         """Answer requests of one turn of the loop, in the order of arrival, now or later."""
 
 
-class _Unpaused:
-    """The protocol that aiohttp's parser asks for; heads have no body that it could pause."""
-
-    _reading_paused = False
-
-
-def _parser(loop: asyncio.AbstractEventLoop) -> Any:
-    """Make a parser of heads alone, one after the other; the limit is of a body's stream."""
-    unused: Any = _Unpaused()
-    return HttpRequestParser(unused, loop, 65_536, response_with_body=False, auto_decompress=False)
-
-
-def _parse(parser: Any, head: bytes) -> Any:
-    """Return the request that is `head`; None if it is none, or the parser sees its end elsewhere than we do."""
-    try:
-        messages, upgraded, _ = parser.feed_data(head)
-    except Exception:  # noqa: BLE001 - what is no HTTP has several: yarl has an IndexError for `http://[x]@`
-        return None
-    if upgraded:  # never by us; without this the parser would pass over all that follows
-        parser.set_upgraded(False)
-    message = messages[0][0] if len(messages) == 1 else None
-    if message is not None and "Transfer-Encoding" in message.headers:
-        # No coding but chunked, as RFC 9112 6.1 wants; the parser passes over an empty one.
-        codings = ",".join(message.headers.getall("Transfer-Encoding")).lower()
-        return message if message.chunked and codings == "chunked" and message.version >= (1, 1) else None
-    return message
-
-
 class Connection(asyncio.Protocol):
     """One client connection; never puts a byte of a request into an answer or a log line.
 
     Attributes:
         due: When what it waits for must have come, in the loop's time.
+        overdue: Why it is reset when that has not come; None where it is closed: between two requests, or after an
+            answer whose request has not come whole.
         held: Bytes that it counts for in `HardenedServer.held_bytes`.
         last: Nothing that comes after the request under way is answered: the client has finished sending, or what has
             come is no HTTP.
-        overdue: Why it is reset when that has not come; None where it is closed: between two requests, or after an
-            answer whose request has not come whole.
     """
 
     def __init__(self, server: HardenedServer, loop: asyncio.AbstractEventLoop) -> None:
         self.server = server
         self._loop = loop
-        self._parser = _parser(loop)
+        self._parser = heads_parser(loop)
         self.transport: asyncio.Transport | None = None
         self._ahead = b""  # an incomplete head, or what came behind the request under way
         self._request: Request | None = None  # under way: its head has come, and its answer has not left
-        self._left: float = 0  # bytes that are still to come of a body; infinite in a chunked one
-        self._chunked: Chunked | None = None  # while a chunked body comes
-        self._received = 0  # bytes of a request that is not whole
-        self._parts: list[bytes] | None = None  # what has come of a body; None where nobody wants it any more
-        self._size = 0  # of those parts
-        self._answered = False  # the request under way, though its body or the client may still be waited for
-        self._closing = False
+        self._body: bytearray | None = None  # what has come of its body, while the handler waits for that
+        self._length = 0  # of that body, unless it is
+        self._chunked: Chunked | None = None
+        self._unread = False  # of that body some has not come
+        self._answered = False  # that request, whose answer has not left
+        self._closing = False  # whatever comes is dropped
         self._paused = False  # the kernel takes no more until the client reads
         self.due = math.inf
         self.overdue: Ended | None = None
@@ -252,10 +187,9 @@ class Connection(asyncio.Protocol):
         """Give back what it held; a delivery that was taken is finished all the same."""
         del exc
         self.transport = None
-        self._ahead, self._parts = b"", None
-        if self._left or self._answered:
+        if self._body is not None or self._answered:
             self._request = None
-        self._left = 0
+        self._ahead, self._body = b"", None
         self.server.lost(self)
 
     def _wait(self, seconds: float, overdue: Ended | None = None) -> None:
@@ -264,12 +198,12 @@ class Connection(asyncio.Protocol):
     @property
     def is_busy(self) -> bool:
         """True while a request was taken and is not answered."""
-        return self._request is not None and not self._left
+        return self._request is not None and self._body is None
 
     @property
     def idle(self) -> bool:
-        """True where nothing of a request has come that was not answered."""
-        return self._request is None and not self._ahead and not self._left
+        """True where nothing of a request has come that was not answered, and no answer is being taken."""
+        return self._request is None and not self._ahead and not self._closing
 
     def data_received(self, data: bytes) -> None:
         """Take in one request; what comes behind it waits until that was answered."""
@@ -277,104 +211,81 @@ class Connection(asyncio.Protocol):
             return
         if self.overdue == "silent":
             self.overdue = "slow_request"
-        self._receive(data)
+        self._ahead += data
+        self._receive()
+
+    def _receive(self) -> None:
+        while self._ahead and not self._closing and not self.last:
+            if self._body is not None:
+                self._feed(self._body)
+            elif self._request is None:
+                if not self._begin():
+                    break
+            else:
+                if self.transport is not None:
+                    self.transport.pause_reading()
+                break
         self._hold()
 
     def _hold(self) -> None:
-        held = len(self._ahead) + (self._received if self._left else 0)
+        held = len(self._ahead) + (len(self._body) if self._body is not None else 0)
         if held or self.held:
             self.server.hold(self, held)
 
-    def _receive(self, data: bytes) -> None:
-        data, self._ahead = self._ahead + data, b""
-        while data and not self._closing:
-            if self._left:
-                size = len(data) if len(data) <= self._left else int(self._left)
-                self._left -= size
-                self._received += size
-                self._feed(data[:size])
-                data = data[size:]
-            elif self._request is not None:
-                self._ahead = data
-                if self.transport is not None:
-                    self.transport.pause_reading()
-                return
-            else:
-                data = self._begin(data)
-                if self._ahead:
-                    return
-
-    def _begin(self, data: bytes) -> bytes:
-        """Take a head in, and as much of its body as is there; return what belongs to the next request."""
-        if data.startswith(b"\r\n"):  # RFC 9112 2.2: an empty line before a request line is passed over
-            data = data[2:]
+    def _begin(self) -> bool:
+        """Take in a head, and its body if that has come with it; return False where there is no whole head."""
+        data = self._ahead.removeprefix(b"\r\n")  # RFC 9112 2.2: an empty line before a request line is passed over
         end = data.find(HEAD_END) + len(HEAD_END)
         whole = end >= len(HEAD_END)
         if not whole and len(data) <= HEAD_MAX_BYTES:
             self._ahead = data
             if self.overdue != "slow_request":
                 self._wait(self.server.read_timeout_s, "slow_request")
-            return b""
-        good = whole and end <= HEAD_MAX_BYTES and _request_line(data)
-        message = _parse(self._parser, data[:end]) if good else None
-        length = "" if message is None else message.headers.get("Content-Length") or "0"
-        if message is None or len(length) > LENGTH_DIGITS:
+            return False
+        message = parse_head(self._parser, data[:end]) if whole else None
+        if message is None:
             self._malformed()
-            return b""
+            return False
+        length = int(message.headers.get("Content-Length") or 0)
         request = self._request = Request(self, message)
-        self.server.refresh(self)
-        total = end + int(length)
-        if not message.chunked and len(data) >= total:
-            self._wait(math.inf)
-            request.body = data[end:total]
-            self.server.put(request)
-            return data[total:]
-        self._chunked = Chunked() if message.chunked else None
-        self._left = math.inf if message.chunked else total - end
-        self._received, self._parts, self._size = 0, [], 0
-        self._wait(self.server.read_timeout_s, "slow_request")
-        self.server.check(request)
-        return data[end:]
+        self._unread = message.chunked or len(data) < end + length
+        if self._unread:
+            self._ahead = data[end:]
+            self._body, self._length, self._chunked = bytearray(), length, Chunked() if message.chunked else None
+            self._wait(self.server.read_timeout_s, "slow_request")
+            self.server.check(request)
+        else:
+            self._ahead = data[end + length :]
+            self._take(request, data[end : end + length])
+        return True
 
-    def _feed(self, data: bytes) -> None:
-        """Take a part of a body, of which `_left` says how much is missing after it."""
-        part: bytes | None = data
-        if self._chunked is not None:
-            part = self._chunked.feed(data)
-            if self._chunked.is_whole:
-                self._left = 0
-                self.last = self.last or self._chunked.is_last
-        if part is None:
-            self._cut_short()
-            return
-        if self._parts is not None:
-            self._parts.append(part)
-            self._size += len(part)
-        if self._parts is not None and (not self._left or self._size > self.server.body_max_bytes):
-            parts, self._parts = self._parts, None
-            request = cast("Request", self._request)
-            request.body = b"".join(parts)
-            self.server.put(request)
-            if not self._left and not self._paused:
-                self._wait(math.inf)
-        elif self._answered and not self._left and not self._paused:
-            self._go_on()
-
-    def _cut_short(self) -> None:
-        """End a body whose rest will not come, or is no HTTP; what was taken without it is answered by the handler."""
-        self._left = 0
-        self.last = True
-        if self.overdue == "slow_request":
-            self._wait(math.inf)
-        if self._parts is not None or self._answered:
+    def _feed(self, body: bytearray) -> None:
+        """Take a part of a body."""
+        data, self._ahead = self._ahead, b""
+        if self._chunked is None:
+            missing = self._length - len(body)
+            body += data[:missing]
+            self._ahead = data[missing:]
+            self._unread = len(body) < self._length
+        elif (part := self._chunked.feed(data)) is None:
             self._malformed()
+            return
+        else:
+            body += part
+            self._unread, self.last = not self._chunked.is_whole, self._chunked.is_last
+        is_too_large = len(body) > self.server.body_max_bytes  # and answered so by the handler
+        self.last |= is_too_large
+        if is_too_large or not self._unread:
+            self._take(cast("Request", self._request), bytes(body))
+
+    def _take(self, request: Request, body: bytes) -> None:
+        self._body = None
+        self._wait(math.inf)
+        request.body = body
+        self.server.put(request)
 
     def _malformed(self) -> None:
         """Answer what has come as no HTTP request, and read nothing of what follows as one."""
-        self.last = True
-        if self._answered:
-            self.close()
-            return
         self._send(MALFORMED, body=True, keep=False)
         self.server.on_malformed()
 
@@ -387,15 +298,17 @@ class Connection(asyncio.Protocol):
             self.server.lost(self)
             return
         message = request.message
-        # A client that waited for 100 Continue may now send its body or leave it out, so what comes next may be another
-        # request, behind a proxy that of another sender (RFC 9110 10.1.1).
-        may_skip_body = self._left and "Expect" in message.headers
-        is_last = self.last or self.server.draining or message.should_close or message.version < (1, 1)
-        self._send(answer, body=message.method != "HEAD", keep=not (answer.close or is_last or may_skip_body))
+        # Behind a body that has not come whole nothing is read. A client that waited for 100 Continue may leave it out,
+        # so what comes may be another request, behind a proxy that of another sender (RFC 9110 10.1.1).
+        is_last = self.last or self._unread or message.should_close or message.version < (1, 1)
+        keep = not (is_last or answer.close or self.server.draining)
+        self._send(answer, body=message.method != "HEAD", keep=keep)
 
     def _send(self, answer: Answer, *, body: bool, keep: bool) -> None:
-        self._parts = None
+        self._body = None
         self._answered, self._closing = True, not keep
+        if self._closing:
+            self._ahead = b""
         end = b"\r\n\r\n" if keep else b"\r\nConnection: close\r\n\r\n"
         if self.transport is not None:
             self.transport.write(answer.head + end + (answer.body if body else b""))
@@ -405,41 +318,33 @@ class Connection(asyncio.Protocol):
                 self._sent()
 
     def pause_writing(self) -> None:
-        """Give the client its time to take what was written."""
+        """Note that the kernel takes no more; the client has the time of `_send` to read its answer."""
         self._paused = True
-        self._wait(self.server.read_timeout_s, "unread_answer")
 
     def resume_writing(self) -> None:
         """Go on behind an answer that the kernel has taken."""
         self._paused = False
         if self._answered:
             self._sent()
-        elif self._left:
-            self._wait(self.server.read_timeout_s, "slow_request")
-        else:
-            self._wait(math.inf)
 
     def _sent(self) -> None:
-        """Go on when the rest of a body that was not waited for has come; the sender sees the answer, not a reset."""
-        if self._left:
-            self._wait(LINGER_S)
-        else:
-            self._go_on()
+        """Go on with what the client has sent meanwhile; or close, once it has had time to read its answer.
 
-    def _go_on(self) -> None:
-        """Go on with what the client has sent meanwhile."""
-        self._request = None
-        self._answered = False
+        A connection that is closed while something comes is reset, and its answer with it.
+        """
+        self._request, self._answered = None, False
+        self.server.rest(self)
         if self._closing or self.last:
-            self.close()
+            if self._unread:
+                self._wait(LINGER_S)
+            else:
+                self.close()
             return
         self._wait(self.server.keepalive_s)
-        self.server.rest(self)
         if self._ahead:
             if self.transport is not None:
                 self.transport.resume_reading()
-            self._receive(b"")
-            self._hold()
+            self._receive()
 
     def close(self) -> None:
         """Close it when the kernel has what was written."""
@@ -449,10 +354,10 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Keep a connection open for its answer when the client has only finished sending."""
-        self.last = True
-        if self._left:
-            self._cut_short()
-        return self._request is not None and self.overdue != "slow_request" and not self._closing
+        self.last, self._unread = True, False
+        if self._body is not None:
+            self._malformed()
+        return self._request is not None and not self._closing
 
 
 class HardenedServer:
@@ -570,12 +475,6 @@ class HardenedServer:
         if connection not in self._proved and not connection.is_busy:
             self.strangers[connection] = None
 
-    def refresh(self, connection: Connection) -> None:
-        """Let a stranger that has sent a head have its answer before it has to make room for another."""
-        if connection in self.strangers:
-            del self.strangers[connection]
-            self.strangers[connection] = None
-
     def trust(self, connection: Connection) -> None:
         """Note that a connection, which may be lost by now, has carried a new delivery."""
         if connection.transport is None:
@@ -611,18 +510,12 @@ class HardenedServer:
     ) -> None:
         """Accept until `stop` is set, then answer what is in flight for at most `drain_s` and close.
 
-        Args:
-            host: Address or name.
-            port: Of TCP.
-            stop: See above.
-            drain_s: See above.
-            section: What the variables begin with that the address is from.
-            listening: Set once connections are taken.
+        `listening` is set once connections are taken; the variables of the address begin with `section`.
 
         Raises:
             ConfigError: The address cannot be listened on.
         """
-        self._connections_max = _connections_possible(self._connections_max)
+        _allow_files(self._connections_max + BACKLOG + FILES_SPARE)
         try:
             listener = await self._loop.create_server(self, host, port, backlog=BACKLOG)
         except (OSError, UnicodeError) as exc:  # the latter for a name that cannot be looked up, such as `a..b`
@@ -673,17 +566,10 @@ class HardenedServer:
                 connection.transport.abort()
 
 
-def _connections_possible(wanted: int) -> int:
-    """Allow as many files as that takes, if possible, and return how many connections they suffice for.
-
-    Up to `BACKLOG` are accepted before any of those that make room for them is closed.
-    """
-    needed = wanted + BACKLOG + FILES_SPARE
+def _allow_files(wanted: int) -> None:
+    """Allow as many open files, as far as the system lets a process do so."""
     limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit != resource.RLIM_INFINITY and limit < needed:
-        limit = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    return wanted if limit == resource.RLIM_INFINITY else min(wanted, max(limit - BACKLOG - FILES_SPARE, limit // 2))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limit, min(hard, wanted)), hard))
 
 
 def _accept_all(listeners: Iterable[Any]) -> list[socket.socket]:

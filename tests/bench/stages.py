@@ -39,8 +39,9 @@ from bridge.kafka.routing import RoutingTable
 from bridge.known.delivery_ids import NewestBodies
 from bridge.known.known_ids import KnownIds
 from bridge.registry.loader import bundled
-from bridge.runtime.http import Answer, Request
+from bridge.runtime.http import Request
 from bridge.runtime.logging import configure_logging, log
+from bridge.runtime.messages import Answer
 from bridge.runtime.metrics import IngressMetrics
 from tests.bench.traffic import HMAC_KEY, requests
 from tests.builders import HEAD_RULES

@@ -21,7 +21,8 @@ from bridge.ingress.heartbeat import SOURCE, Heartbeat, reachable
 from bridge.ingress.profiles.keys import KEY_PATTERN
 from bridge.ingress.profiles.profile import Mapped
 from bridge.ingress.proof import Raw
-from bridge.runtime.http import Answer, HardenedServer, Request
+from bridge.runtime.http import HardenedServer, Request
+from bridge.runtime.messages import Answer
 from bridge.runtime.metrics import IngressMetrics
 from bridge.settings import Settings
 from tests.logs import capture_logs

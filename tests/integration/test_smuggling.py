@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import orjson
 import pytest
 
-from bridge.runtime.http import Connection, HardenedServer
+from bridge.runtime.http import Connection, Request
 from tests.builders import signed_headers
 from tests.component.test_ingress import Ingress, request_bytes, running
 from tests.component.test_raw_http import played
@@ -32,19 +33,19 @@ class Counted:
         self.ingress = ingress
         self.public = replace(ingress, port=port)
         self.read = 0
-        refresh, malformed = HardenedServer.refresh, Connection._malformed
+        begin, malformed = Request.__init__, Connection._malformed
 
-        def counting(server: HardenedServer, connection: Connection) -> None:
+        def counting(request: Request, connection: Connection, message: Any) -> None:
             """Count a good head."""
             self.read += 1
-            refresh(server, connection)
+            begin(request, connection, message)
 
         def counting_malformed(connection: Connection) -> None:
             """Count what is none; of what is wrong in a body the head was counted."""
             self.read += connection._request is None
             malformed(connection)
 
-        patch.setattr(HardenedServer, "refresh", counting)
+        patch.setattr(Request, "__init__", counting)
         patch.setattr(Connection, "_malformed", counting_malformed)
 
     async def answers(self, case: RawCase) -> list[tuple[int, str]]:

@@ -1,4 +1,4 @@
-"""What `runtime/http.py` relies on of aiohttp's parser, which is not documented; an upgrade that changes it fails."""
+"""What `runtime/messages.py` relies on of aiohttp's parser, which is not documented; an upgrade may change it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from aiohttp.http import HttpProcessingError
 
-from bridge.runtime import http
-from bridge.runtime.http import _parse, _parser
+from bridge.runtime import messages
+from bridge.runtime.messages import heads_parser, parse_head
 
 HEAD = b"POST /webhooks/drx?x=1 HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
@@ -21,7 +21,7 @@ HEAD = b"POST /webhooks/drx?x=1 HTTP/1.1\r\nHost: x\r\nContent-Type: application
 def heads() -> Iterator[Any]:
     """One that takes heads alone."""
     loop = asyncio.new_event_loop()
-    yield _parser(loop)
+    yield heads_parser(loop)
     loop.close()
 
 
@@ -29,14 +29,14 @@ def heads() -> Iterator[Any]:
 @pytest.mark.parametrize("upgrade", [b"", b"Connection: upgrade\r\nUpgrade: websocket\r\n"])
 def test_heads_are_taken_one_after_the_other_without_their_bodies(heads: Any, body: bytes, upgrade: bytes) -> None:
     for _ in range(3):
-        message = _parse(heads, HEAD + upgrade + body + b"\r\n\r\n")
+        message = parse_head(heads, HEAD + upgrade + body + b"\r\n\r\n")
 
         assert message.chunked == (b"chunked" in body)
         assert message.headers.get("Content-Length", "5") in {"5", "0"}
 
 
 def test_only_these_names_of_aiohttp_are_used() -> None:
-    tree = ast.parse(Path(http.__file__).read_text(encoding="utf-8"))
+    tree = ast.parse(Path(messages.__file__).read_text(encoding="utf-8"))
     imported = {
         (node.module, each.name)
         for node in ast.walk(tree)
