@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -25,9 +26,9 @@ from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.keys import KEY_MAX
 from bridge.ingress.profiles.lookup import open_profiles
 from bridge.ingress.profiles.profile import Profile, bucket_s, dedupe_window_s
-from bridge.ingress.proof import FixedSecrets
+from bridge.ingress.proof import FixedSecrets, KeySlot
 from bridge.ingress.routes import Admission, Source, Webhooks
-from bridge.ingress.secrets import SecretDirectory, senders
+from bridge.ingress.secrets import senders, slots_of
 from bridge.kafka.follower import Follower
 from bridge.kafka.partition_writer import SET_ASIDE_AFTER_S, NoSpool, PartitionWriters, Producer, WriterLimits
 from bridge.kafka.producer import KafkaProducer, Patience
@@ -49,7 +50,7 @@ from bridge.runtime.lifecycle import (
 )
 from bridge.runtime.logging import log
 from bridge.runtime.metrics import IngressMetrics, LoopLag
-from bridge.runtime.slots import Outcome
+from bridge.runtime.slots import Outcome, SlotDirectory
 from bridge.settings import Http, Management, Settings
 from bridge.sources import address_limit, check_new_keys, rate_limit, scheme_of, slots_dir
 from bridge.spool.store import Spool
@@ -178,23 +179,28 @@ def _heartbeat(settings: Settings, metrics: IngressMetrics) -> list[Heartbeat]:
     return [heartbeat]
 
 
-def _open_secrets(settings: Settings, metrics: IngressMetrics) -> dict[str, SecretDirectory]:
-    opened: dict[str, SecretDirectory] = {}
+def _open_secrets(settings: Settings, metrics: IngressMetrics) -> dict[str, SlotDirectory[KeySlot]]:
+    opened: dict[str, SlotDirectory[KeySlot]] = {}
     for name, source in settings.sources.items():
         scheme = scheme_of(name, source)
         if (directory := slots_dir(scheme, source)) is None:
             continue
-        opened[name] = SecretDirectory(
-            path=directory,
-            scheme=scheme,
+        opened[name] = SlotDirectory(
+            directory,
+            slots_of(scheme),
             source=name,
             observe=partial(_count_reload, metrics, name),
             check=partial(check_new_keys, settings, opened, name),
         )
         for outcome in get_args(Outcome):
             metrics.secret_reload.labels(name, outcome)
-        metrics.secret_expiry.labels(name).set_function(opened[name].expires_at)
+        metrics.secret_expiry.labels(name).set_function(partial(_expires_at, opened[name]))
     return opened
+
+
+def _expires_at(directory: SlotDirectory[KeySlot]) -> float:
+    """Return the Unix seconds up to which the last of the sender's slots counts; infinite if one has no end."""
+    return max((slot.accept_until for slot in senders(directory.keys)), default=math.inf)
 
 
 def _count_reload(metrics: IngressMetrics, source: str, outcome: str) -> None:
@@ -219,7 +225,7 @@ def secret_checks(sources: Mapping[str, Source], *, now: Callable[[], float] = t
     return {f"secrets_{name}": partial(check, source) for name, source in sources.items() if source.scheme.keyed}
 
 
-def _sources(settings: Settings, secrets: Mapping[str, SecretDirectory]) -> dict[str, Source]:
+def _sources(settings: Settings, secrets: Mapping[str, SlotDirectory[KeySlot]]) -> dict[str, Source]:
     profiles = open_profiles(settings.sources)
     return {
         name: Source(

@@ -10,7 +10,6 @@ from prometheus_client import Counter, Histogram
 
 from bridge.event import Delivery
 from bridge.ingress.profiles.profile import FLAGS, Encoded, Mapped
-from bridge.ingress.secrets import SlotWord, slot_word
 from bridge.runtime.metrics import IngressMetrics
 
 ROUTE = "/webhooks/{source}"
@@ -39,6 +38,8 @@ UNAVAILABLE_CODES = (
 )
 # Why an engine left a delivery to the reference: it does not conform plainly, or the engine has failed.
 Deferral = Literal["form", "fault"]
+# Names of slots; all others are one, since label values must be few.
+SLOT_WORDS = ("current", "previous", "other")
 # Refusals of what was never sent to a source.
 UNROUTED = ("malformed_http", "not_found", "method_not_allowed")
 
@@ -72,7 +73,7 @@ class Observations:
         self._metrics = metrics
         self._deadline_s = deadline_s
         names = tuple(sources)
-        self._verified = {slot: metrics.signature_verified.labels(slot) for slot in get_args(SlotWord)}
+        self._verified = {slot: metrics.signature_verified.labels(slot) for slot in SLOT_WORDS}
         for name in names:
             for reason in FAILURE_REASONS:  # from the start, so that a rate sees the first of each
                 metrics.signature_failures.labels(name, reason)
@@ -109,7 +110,7 @@ class Observations:
 
     def verified(self, source: str, *, slot: str, offset_s: float | None, size: int) -> None:
         """A delivery was proved by the secret in `slot`; its sender's clock is `offset_s` seconds behind ours."""
-        self._verified[slot_word(slot)].inc()
+        self._verified.get(slot, self._verified["other"]).inc()
         if offset_s is not None:
             self._offsets[source].observe(abs(offset_s))
         self._metrics.http_request_body_bytes.observe(size)

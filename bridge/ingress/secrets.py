@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from bridge.errors import ConfigError
 from bridge.ingress.origin import SLOT
 from bridge.ingress.proof import KeySlot, ReplayKey, Scheme
 from bridge.runtime.slot import shared_key
-from bridge.runtime.slots import POLL_PERIOD_S, Outcome, SecretsError, SlotDirectory, load_slots, read_lines
-
-SlotWord = Literal["current", "previous", "other"]
+from bridge.runtime.slots import ParseSlot, SecretsError, load_slots, read_lines
 
 
 def load(path: Path, scheme: Scheme) -> tuple[KeySlot, ...]:
-    """Read all slots of a directory, which hold keys of a scheme, as they stand at one moment.
+    """Read all slots of a directory as they stand at one moment.
 
     Raises:
         SecretsError: Nothing there, or a file that is no slot.
     """
-    return load_slots(path, partial(parse_slot, scheme=scheme))
+    return load_slots(path, slots_of(scheme))
 
 
 def senders(slots: Iterable[KeySlot]) -> list[KeySlot]:
@@ -32,36 +27,9 @@ def senders(slots: Iterable[KeySlot]) -> list[KeySlot]:
     return [slot for slot in slots if not isinstance(slot.key, ReplayKey)]
 
 
-def slot_word(name: str) -> SlotWord:
-    """Name a slot in a metric, where words must be few."""
-    return "current" if name == "current" else "previous" if name == "previous" else "other"
-
-
-class SecretDirectory(SlotDirectory[KeySlot]):
-    """The key slots of one source, kept up to date by a worker."""
-
-    def __init__(
-        self,
-        *,
-        path: Path,
-        scheme: Scheme,
-        source: str,
-        observe: Callable[[Outcome], None],
-        period_s: float = POLL_PERIOD_S,
-        wait: Callable[[asyncio.Event, float], Awaitable[object]] | None = None,
-        check: Callable[[Sequence[KeySlot]], None] = lambda _: None,
-    ) -> None:
-        """Read the directory once; `scheme` says what the keys are for, the rest is as of `SlotDirectory`.
-
-        Raises:
-            SecretsError: There is no last good set to keep yet, so the process cannot start.
-        """
-        parse = partial(parse_slot, scheme=scheme)
-        super().__init__(path, parse, source=source, observe=observe, period_s=period_s, wait=wait, check=check)
-
-    def expires_at(self) -> float:
-        """Return the Unix seconds up to which the last of the sender's slots counts; infinite if one has no end."""
-        return max((slot.accept_until for slot in senders(self.keys)), default=math.inf)
+def slots_of(scheme: Scheme) -> ParseSlot[KeySlot]:
+    """Return what reads the slot files with keys of a scheme."""
+    return partial(parse_slot, scheme=scheme)
 
 
 def parse_slot(where: Path, content: bytes, scheme: Scheme) -> KeySlot:

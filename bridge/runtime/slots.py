@@ -10,7 +10,7 @@ import asyncio
 import os
 import re
 import stat
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
@@ -97,8 +97,6 @@ class SlotDirectory(Generic[AnySlot]):
         *,
         source: str,
         observe: Callable[[Outcome], None],
-        period_s: float = POLL_PERIOD_S,
-        wait: Callable[[asyncio.Event, float], Awaitable[object]] | None = None,
         check: Callable[[Sequence[AnySlot]], None] = lambda _: None,
     ) -> None:
         """Read the directory once.
@@ -108,8 +106,6 @@ class SlotDirectory(Generic[AnySlot]):
             parse: Reads one of them.
             source: Whose secrets they are, for the log.
             observe: Told of each change taken over and of each reading that could not be.
-            period_s: Time between readings.
-            wait: Returns after this many seconds, or when the event is set.
             check: Raises `SecretsError` for a changed set that is not to be taken over.
 
         Raises:
@@ -119,8 +115,6 @@ class SlotDirectory(Generic[AnySlot]):
         self._parse = parse
         self._source = source
         self._observe = observe
-        self._period_s = period_s
-        self._wait = wait or pause
         self._check = check
         self._in_force = self._seen = _settled(path)
         self._keys = _slots(path, self._in_force, parse)
@@ -141,8 +135,7 @@ class SlotDirectory(Generic[AnySlot]):
         # all of which a name server that does not answer may have.
         thread = IOThread(f"secrets-{self._source}")
         try:
-            while not stop.is_set():
-                await self._wait(stop, self._period_s)
+            while await pause(stop, POLL_PERIOD_S):
                 await thread.run(self.poll)
         finally:
             thread.end()

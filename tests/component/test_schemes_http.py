@@ -13,7 +13,8 @@ from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.proof import FixedSecrets
 from bridge.ingress.routes import Source
 from bridge.ingress.schemes.presets import configure
-from bridge.ingress.secrets import SecretDirectory
+from bridge.ingress.secrets import slots_of
+from bridge.runtime.slots import SlotDirectory
 from tests.builders import a_body
 from tests.component.test_ingress import Ingress, running
 from tests.rotation import BAD_FILES, SENDERS, Sender
@@ -112,7 +113,7 @@ async def test_secrets_are_rotated_and_spoilt_under_load(sender: Sender, tmp_pat
     built = configure(sender.scheme, sender.parameters, tolerance_s=300)
     outcomes: list[str] = []
     (tmp_path / "current").write_text(sender.slot(0))
-    watched = SecretDirectory(path=tmp_path, scheme=built, source="drx", observe=outcomes.append)
+    watched = SlotDirectory(tmp_path, slots_of(built), source="drx", observe=outcomes.append)
     source = Source("drx", "sandbox", load_profile("drx_standard"), built, watched)
 
     async with running(sources=[source]) as ingress:

@@ -9,10 +9,18 @@ from prometheus_client import CollectorRegistry, Counter
 from pydantic import ValidationError
 
 from bridge.ingress.heartbeat import SOURCE
-from bridge.ingress.metrics import FAILURE_REASONS, OTHER, PARK_REASONS, POST, ROUTE, SERVICE, UNAVAILABLE_CODES
+from bridge.ingress.metrics import (
+    FAILURE_REASONS,
+    OTHER,
+    PARK_REASONS,
+    POST,
+    ROUTE,
+    SERVICE,
+    SLOT_WORDS,
+    UNAVAILABLE_CODES,
+)
 from bridge.ingress.profiles.profile import FLAGS
 from bridge.ingress.routes import REFUSAL_STATUS, STATUS
-from bridge.ingress.secrets import SlotWord
 from bridge.kafka.producer import State as ProducerState
 from bridge.runtime.metrics import IngressMetrics
 from bridge.runtime.slots import Outcome as Reload
@@ -117,7 +125,7 @@ def test_a_difference_is_seen_either_way() -> None:
         ("answer", {*STATUS, "refused"}),
         ("answer_code", {"", *REFUSAL_STATUS, *UNAVAILABLE_CODES}),
         ("proof", set(FAILURE_REASONS)),
-        ("key_slot", set(get_args(SlotWord))),
+        ("key_slot", set(SLOT_WORDS)),
         ("reload", set(get_args(Reload))),
         ("park_reason", set(PARK_REASONS)),
         ("flag", set(FLAGS)),

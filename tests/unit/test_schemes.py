@@ -26,8 +26,8 @@ from bridge.ingress.proof import (
 )
 from bridge.ingress.schemes.parameters import ParameterError
 from bridge.ingress.schemes.presets import KINDS, PARAMETERS, PRESETS, configure
-from bridge.ingress.secrets import SecretDirectory, load
-from bridge.runtime.slots import SecretsError
+from bridge.ingress.secrets import load, slots_of
+from bridge.runtime.slots import SecretsError, SlotDirectory
 from tests.schemes import VERIFIED, Vector, vectors, verdict
 
 VECTORS = vectors()
@@ -340,7 +340,7 @@ def test_a_rotation_refuses_nothing_and_ends(vector: Vector, tmp_path: Path) -> 
     lines = [given["line"], *(f"{name} = {text}" for name, text in given.get("further", {}).items())]
     old = "\n".join(lines)
     (tmp_path / "current").write_text(old)
-    watched = SecretDirectory(path=tmp_path, scheme=vector.scheme, source="x", observe=lambda _: None)
+    watched = SlotDirectory(tmp_path, slots_of(vector.scheme), source="x", observe=lambda _: None)
 
     def proved() -> str:
         watched.poll()

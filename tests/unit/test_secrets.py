@@ -16,9 +16,10 @@ import pytest
 from bridge.errors import ConfigError
 from bridge.ingress.proof import HmacKey, KeySlot, PublicKey
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
-from bridge.ingress.secrets import SecretDirectory, load, slot_word
+from bridge.ingress.secrets import load, slots_of
+from bridge.runtime import slots
 from bridge.runtime.lifecycle import run_workers
-from bridge.runtime.slots import FILE_MAX_BYTES, SecretsError
+from bridge.runtime.slots import FILE_MAX_BYTES, SecretsError, SlotDirectory
 from tests.kafka import HANG_S
 
 SCHEME = StandardWebhooks()
@@ -47,7 +48,7 @@ class Watched:
         """Start watching `path`."""
         self.path = path
         self.outcomes: list[str] = []
-        self.directory = SecretDirectory(path=path, scheme=SCHEME, source="drx", observe=self.outcomes.append)
+        self.directory = SlotDirectory(path, slots_of(SCHEME), source="drx", observe=self.outcomes.append)
 
     def after(self, periods: int) -> list[tuple[str, int]]:
         """Let `periods` pass; return the slots in force, each with the number its key is made of."""
@@ -295,46 +296,24 @@ def test_the_end_of_a_set_is_the_end_of_its_last_slot(watched: Watched) -> None:
     assert watched.directory.expires_at() == unix("2026-01-31T00:00:00+0000")
 
 
-def test_a_slot_has_one_of_three_words_in_metrics() -> None:
-    assert [slot_word(name) for name in ("current", "previous", "rx-2026")] == ["current", "previous", "other"]
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots, "POLL_PERIOD_S", 0.001)
 
 
-async def test_the_worker_polls_once_a_period_until_it_is_stopped(tmp_path: Path) -> None:
-    (tmp_path / "current").write_text(whsec(1))
-    stop = asyncio.Event()
-    waited: list[float] = []
-
-    async def wait(event: asyncio.Event, seconds: float) -> None:
-        waited.append(seconds)
-        if len(waited) == 1:
-            (tmp_path / "current").write_text(whsec(2))
-        if len(waited) == 3:
-            event.set()
-
-    directory = SecretDirectory(path=tmp_path, scheme=SCHEME, source="drx", observe=lambda _: None, wait=wait)
-
-    await directory.run(stop)
-
-    assert sum(waited) <= 5
-    assert secret_of(directory.keys[0])[0] == 2
-
-
+@pytest.mark.usefixtures("quick")
 async def test_the_worker_polls_while_a_name_server_has_every_thread_of_the_executor(tmp_path: Path) -> None:
     (tmp_path / "current").write_text(whsec(1))
     stop, answered = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(1))
     resolving = loop.run_in_executor(None, answered.wait)
-    periods = 0
 
-    async def wait(event: asyncio.Event, _seconds: float) -> None:
-        nonlocal periods
-        periods += 1
-        (tmp_path / "current").write_text(whsec(2))
-        if periods == 3:
-            event.set()
+    def reloaded(_outcome: str) -> None:
+        loop.call_soon_threadsafe(stop.set)
 
-    directory = SecretDirectory(path=tmp_path, scheme=SCHEME, source="drx", observe=lambda _: None, wait=wait)
+    directory = SlotDirectory(tmp_path, slots_of(SCHEME), source="drx", observe=reloaded)
+    (tmp_path / "current").write_text(whsec(2))
     try:
         async with asyncio.timeout(HANG_S):
             await directory.run(stop)
@@ -345,6 +324,7 @@ async def test_the_worker_polls_while_a_name_server_has_every_thread_of_the_exec
     assert secret_of(directory.keys[0])[0] == 2
 
 
+@pytest.mark.usefixtures("quick")
 async def test_a_reading_that_hangs_holds_up_no_stop(tmp_path: Path) -> None:
     """It is done in a thread of its own, which nothing waits for."""
     (tmp_path / "current").write_text(whsec(1))
@@ -355,25 +335,8 @@ async def test_a_reading_that_hangs_holds_up_no_stop(tmp_path: Path) -> None:
         loop.call_soon_threadsafe(stop.set)
         answered.wait()
 
-    async def wait(_event: asyncio.Event, _seconds: float) -> None:
-        (tmp_path / "current").write_text(whsec(2))
-
-    directory = SecretDirectory(
-        path=tmp_path, scheme=SCHEME, source="drx", observe=lambda _: None, wait=wait, check=hang
-    )
+    directory = SlotDirectory(tmp_path, slots_of(SCHEME), source="drx", observe=lambda _: None, check=hang)
+    (tmp_path / "current").write_text(whsec(2))
     async with asyncio.timeout(HANG_S):
         await run_workers([directory], stop=stop, drain_timeout_s=0)
     answered.set()
-
-
-async def test_the_worker_does_not_sit_a_period_out_when_it_is_stopped(tmp_path: Path) -> None:
-    (tmp_path / "current").write_text(whsec(1))
-    directory = SecretDirectory(path=tmp_path, scheme=SCHEME, source="drx", observe=lambda _: None, period_s=3600)
-    stop = asyncio.Event()
-    running = asyncio.create_task(directory.run(stop))
-
-    await asyncio.sleep(0)  # the worker begins to wait
-    stop.set()
-    await asyncio.wait_for(running, 60)
-
-    assert running.done()

@@ -16,9 +16,9 @@ from bridge.errors import ConfigError
 from bridge.ingress.profiles.profile import Profile
 from bridge.ingress.proof import HmacKey, Key, KeySlot, PublicKey, SharedSecret
 from bridge.ingress.schemes.lint import is_small_order, shared_keys
-from bridge.ingress.secrets import SecretDirectory
+from bridge.ingress.secrets import slots_of
 from bridge.runtime.findings import Finding, refuse
-from bridge.runtime.slots import SecretsError
+from bridge.runtime.slots import SecretsError, SlotDirectory
 from bridge.settings import SOURCE_RISKS, Settings, Source, load_settings
 from bridge.sources import address_limit, check_new_keys, scheme_of
 from bridge.start_checks import check_keys, check_proof, check_start
@@ -240,13 +240,13 @@ def test_a_key_of_another_source_is_not_taken_over_while_running(tmp_path: Path,
     source = a_source(**HMAC, accept=accepts)
     settings = Settings.model_validate({"sources": {"drx": source, "other": source}})
     outcomes: list[str] = []
-    opened: dict[str, SecretDirectory] = {}
+    opened: dict[str, SlotDirectory[KeySlot]] = {}
     for name in settings.sources:
         (tmp_path / name).mkdir()
         (tmp_path / name / "current").write_text(f"the-secret-of-{name}")
         check = partial(check_new_keys, settings, opened, name)
         path, scheme = tmp_path / name, scheme_of(name, source)
-        opened[name] = SecretDirectory(path=path, scheme=scheme, source=name, observe=outcomes.append, check=check)
+        opened[name] = SlotDirectory(path, slots_of(scheme), source=name, observe=outcomes.append, check=check)
     before = opened["other"].keys
 
     (tmp_path / "other" / "current").write_text("the-secret-of-drx")
