@@ -60,6 +60,10 @@ Result = TypeVar("Result")
 
 # On top of the waits that have settings, for the rest of a stop, such as closing files.
 STOP_MARGIN_S = 1.0
+# Bytes of incomplete requests: with the default bound on connections, 16 KiB of each, or 128 of the largest bodies.
+READING_MAX_BYTES = 33_554_432
+# Bytes of bodies in progress: as many deliveries as may be, of 64 KiB each, where most have some 2 KiB.
+INFLIGHT_MAX_BYTES = 67_108_864
 # A connection takes tenths of a second, and so do the tails of topics with some 10,000 records. Brokers that are silent
 # are an outage; longer tails are read while deliveries are spooled.
 START_S = 5.0
@@ -234,7 +238,7 @@ def _sources(settings: Settings, secrets: Mapping[str, SlotDirectory[KeySlot]]) 
             profile=profiles[name],
             scheme=scheme_of(name, source),
             secrets=secrets.get(name, FixedSecrets(())),
-            limit=rate_limit(source.rate_per_s, source.rate_burst),
+            limit=rate_limit(source.rate_per_s),
             bucket_s=bucket_s(profiles[name]),
             answer_200=source.answer_200,
             content_types=tuple(each.encode() for each in getattr(profiles[name], "CONTENT_TYPES", ())),
@@ -270,7 +274,7 @@ def _server(
     settings: Settings, sources: Mapping[str, Source], durability: Durability, metrics: IngressMetrics
 ) -> HardenedServer:
     http = settings.http
-    admission = Admission(count_max=http.inflight_max, bytes_max=http.inflight_max_bytes)
+    admission = Admission(count_max=http.inflight_max, bytes_max=INFLIGHT_MAX_BYTES)
     webhooks = Webhooks(
         sources=sources,
         deduplicator=Deduplicator(
@@ -288,7 +292,7 @@ def _server(
         keepalive_s=http.keepalive_s,
         body_max_bytes=http.body_max_bytes,
         connections_max=http.connections_max,
-        reading_max_bytes=http.reading_max_bytes,
+        reading_max_bytes=READING_MAX_BYTES,
         on_malformed=webhooks.malformed,
         on_ended=lambda reason: metrics.http_connections_ended.labels(reason).inc(),
     )

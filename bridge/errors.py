@@ -26,11 +26,12 @@ class ConfigError(BridgeError):
 class DeliveryRefusedError(BridgeError):
     """Refused before it was proved to be its source's; the answer is 4xx and carries only the code."""
 
-    def __init__(self, code: str, *, reason: str = "") -> None:
-        """Keep the constant `code` of the answer and the `reason` that only metrics and logs see."""
+    def __init__(self, code: str, *, reason: str = "", wait_s: float = 0.0) -> None:
+        """Keep the `code` of the answer, the `reason` for metrics and logs, and after how long to come back."""
         super().__init__(code)
         self.code = code
         self.reason = reason
+        self.wait_s = wait_s
 
 
 class NotDurableError(BridgeError):

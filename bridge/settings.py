@@ -30,7 +30,6 @@ SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 
 
 Rate = Annotated[float, Field(gt=0, le=1_000_000)]
-Burst = Annotated[int, Field(ge=1, le=1_000_000)]
 # What an operator may accept by its name: of a process, of the ingress besides, and of a source.
 PROCESS_RISKS = ("plaintext_kafka", "debug_log")
 INGRESS_RISKS = (*PROCESS_RISKS, "generated_spool_key")
@@ -87,25 +86,17 @@ class Http(Section):
         le=65_536,
         description="most open connections; beyond it the oldest without a verified delivery is ended",
     )
-    reading_max_bytes: int = Field(
-        33_554_432,
-        ge=1_048_576,
-        description="most bytes of incomplete requests; beyond it the one arriving for longest is ended",
-    )
     tls_in_front: bool = Field(
         default=False, description="deliveries come through a proxy that ends TLS; needed for secrets that are sent"
     )
     address_rate_per_s: Rate | None = Field(
-        None, description="deliveries a second that one address may send; more are answered 429; unset: any number"
-    )
-    address_rate_burst: Burst | None = Field(
-        None, description="deliveries that one address may send at once; unset: those of a second"
+        None,
+        description="deliveries of one address a second, and at once; more are answered 429; unset: any number",
     )
     trusted_proxies: CommaList = Field(
         "", description="networks of proxies, separated by commas, whose X-Forwarded-For names the address"
     )
     inflight_max: int = Field(1024, ge=1, le=65_536, description="most deliveries in progress at one time")
-    inflight_max_bytes: int = Field(67_108_864, ge=1024, description="most bytes of bodies in progress at one time")
 
 
 class Management(Section):
@@ -249,9 +240,8 @@ class Source(Section):
         "", description=f"risks that are accepted, of {', '.join(SOURCE_RISKS)}"
     )
     rate_per_s: Rate | None = Field(
-        None, description="deliveries a second, proved or not; more are answered 429; unset: any number"
+        None, description="deliveries a second, proved or not, and at once; more are answered 429; unset: any number"
     )
-    rate_burst: Burst | None = Field(None, description="deliveries at once; unset: those of a second")
     # The bounds are those of a profile's own window.
     dedupe_window_s: Annotated[int, Field(ge=60, le=30 * 86_400)] | None = Field(
         None,

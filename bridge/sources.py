@@ -65,9 +65,9 @@ def check_new_keys(settings: Settings, directories: Mapping[str, Secrets], name:
             raise SecretsError("secret_shared", f"{place(name, 'secrets_dir')}: has a key that another source has too")
 
 
-def rate_limit(per_s: float | None, burst: int | None) -> RateLimit | None:
-    """Return the limit that two settings make; without a burst, what comes in a second may come at once."""
-    return None if per_s is None else RateLimit(per_s=per_s, burst=burst or max(1, math.ceil(per_s)))
+def rate_limit(per_s: float | None) -> RateLimit | None:
+    """Return the limit that a setting makes; what may come in a second may come at once."""
+    return None if per_s is None else RateLimit(per_s=per_s, burst=max(1, math.ceil(per_s)))
 
 
 def address_limit(http: Http) -> AddressLimit | None:
@@ -76,7 +76,7 @@ def address_limit(http: Http) -> AddressLimit | None:
     Raises:
         ConfigError: The trusted proxies are no networks, or far too many.
     """
-    limit = rate_limit(http.address_rate_per_s, http.address_rate_burst)
+    limit = rate_limit(http.address_rate_per_s)
     try:
         proxies = networks(http.trusted_proxies)
     except ValueError:

@@ -51,9 +51,6 @@ def check_sources(settings: Settings) -> Iterator[Finding]:
         says = f"profile {source.profile}, {source.environment}, {scheme.describe()}"
         yield Finding(f"source {name}", "ok", says)
         tls_in_front = settings.http.tls_in_front
-        if source.rate_burst is not None and source.rate_per_s is None:
-            says = f"{place(name, 'rate_burst')}: limits nothing without rate_per_s"
-            yield Finding(f"source {name}", "failed", says, "set both or none")
         yield from check_proof(name, source, scheme, profiles[name], tls_in_front=tls_in_front)
         if (directory := slots_dir(scheme, source)) is not None:
             try:
@@ -104,9 +101,6 @@ def check_keys(settings: Settings, keys: Mapping[str, Sequence[KeySlot]]) -> Ite
 
 def _check_address_limit(http: Http) -> Iterator[Finding]:
     yield from failures("http", partial(address_limit, http))
-    if http.address_rate_burst is not None and http.address_rate_per_s is None:
-        says = f"{place_of(Settings, 'http', 'address_rate_burst')}: limits nothing without address_rate_per_s"
-        yield Finding("http", "failed", says, "set both or none")
     if http.address_rate_per_s is not None and http.tls_in_front and not http.trusted_proxies:
         says = f"{place_of(Settings, 'http', 'address_rate_per_s')}: all have the address of the proxy in front"
         yield Finding("http", "failed", says, "name its networks in http.trusted_proxies")

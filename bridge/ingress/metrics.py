@@ -144,10 +144,9 @@ class Observations:
         if reason == "id_conflict":
             self._conflicts[source].inc()
 
-    def refused(self, source: str, reason: str) -> None:
-        """A delivery did not prove itself; other refusals have no reason."""
-        if reason:
-            self._metrics.signature_failures.labels(source, reason).inc()
+    def unproved(self, source: str, reason: str) -> None:
+        """A delivery did not prove itself."""
+        self._metrics.signature_failures.labels(source, reason).inc()
 
     def answered(self, outcome: str, code: str, duration_s: float, request: Request) -> float:
         """Count an answer and return its duration in milliseconds, for the log."""

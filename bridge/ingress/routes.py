@@ -64,7 +64,6 @@ REFUSAL_STATUS: Mapping[str, int] = {
 RETRY_AFTER_S = (1, 5)
 _LINES = {"accepted": "delivery.accepted", "duplicate": "delivery.duplicate", "spooled": "delivery.spooled"}
 _OPENINGS = {outcome: b'{"outcome":"' + outcome.encode() + b'","id":' for outcome in _LINES}
-_RATE_LIMITED = orjson.dumps({"outcome": "refused", "code": "rate_limited"})
 _REFUSALS = {
     code: Answer(
         status,
@@ -143,15 +142,6 @@ class Admission:
         """Give back what `enter` took for the same `size`."""
         self.count -= 1
         self.bytes -= size
-
-
-class _RateLimitedError(Exception):
-    """Too much comes from an address or for a source; what is too much, and how long until less has come."""
-
-    def __init__(self, by: str, wait_s: float) -> None:
-        super().__init__(by)
-        self.by = by
-        self.wait_s = wait_s
 
 
 class Call(Request):
@@ -236,8 +226,6 @@ class Webhooks:
         call = request.note = Call(request)
         try:
             self._check_head(call)
-        except _RateLimitedError as exc:
-            return self._limit(call, exc)
         except DeliveryRefusedError as exc:
             return self._refuse(call, exc)
         if call.heads.get(b"expect", b"").lower() == b"100-continue":
@@ -263,8 +251,6 @@ class Webhooks:
         for call in calls:
             try:
                 stage(call)
-            except _RateLimitedError as exc:
-                self._end(call, self._limit, exc)
             except DeliveryRefusedError as exc:
                 self._end(call, self._refuse, exc)
             except NotDurableError as exc:
@@ -303,7 +289,7 @@ class Webhooks:
         self._check_address(call)
         source = call.sender = self._route(call)
         if source.limit is not None and (wait_s := source.limit.wait_s(None, call.began)):
-            raise _RateLimitedError("source", wait_s)
+            raise DeliveryRefusedError("rate_limited", reason="source", wait_s=wait_s)
         call.heads = read_heads(call.http.raw_headers, self._head_rules)
         check_content(call.heads, size_max=self._body_max_bytes, types=call.sender.content_types)
 
@@ -328,7 +314,7 @@ class Webhooks:
         forwarded = b",".join(value for name, value in call.http.raw_headers if name.lower() == FORWARDED)
         wait_s = self._address_limit.wait_s(call.http.peer, forwarded, call.began)
         if wait_s:
-            raise _RateLimitedError("address", wait_s)
+            raise DeliveryRefusedError("rate_limited", reason="address", wait_s=wait_s)
 
     def _check(self, call: Call) -> None:
         """Check the size of a body, and its head unless that was checked when it came."""
@@ -586,7 +572,8 @@ class Webhooks:
         return STATUS["accepted"] if request.source in self._always_200 else STATUS[outcome]
 
     def _refuse(self, request: Request, exc: DeliveryRefusedError) -> Answer:
-        self._observe.refused(request.source, exc.reason)
+        if exc.code in REASONS:
+            self._observe.unproved(request.source, exc.reason)
         log.info(
             "delivery.refused",
             source=request.source,
@@ -594,18 +581,10 @@ class Webhooks:
             reason=exc.reason,
             duration_ms=self._observe.answered("refused", exc.code, request.elapsed_s, request),
         )
-        return _REFUSALS[exc.code]
-
-    def _limit(self, request: Request, exc: _RateLimitedError) -> Answer:
-        log.info(
-            "delivery.refused",
-            source=request.source,
-            code="rate_limited",
-            reason=exc.by,
-            duration_ms=self._observe.answered("refused", "rate_limited", request.elapsed_s, request),
-        )
-        headers = (("Retry-After", str(math.ceil(exc.wait_s))),)
-        return Answer(REFUSAL_STATUS["rate_limited"], _RATE_LIMITED, headers=headers)
+        answer = _REFUSALS[exc.code]
+        if exc.wait_s:
+            return Answer(answer.status, answer.body, headers=(("Retry-After", str(math.ceil(exc.wait_s))),))
+        return answer
 
     @staticmethod
     def _log_bug(reason: str, request: Request, exc: Exception) -> None:

@@ -109,13 +109,11 @@ def good(tmp_path: Path, taken: int) -> dict[str, str]:
         ({"BRIDGE_HTTP__DEADLINE_S": "20"}, "http.deadline_s", "less than shutdown.drain_s"),
         ({"BRIDGE_LOG__LEVEL": VALUE}, "BRIDGE_LOG__LEVEL", "'debug', 'info'"),
         ({"BRIDGE_ACCEPT": f"debug_log,{VALUE}"}, "BRIDGE_ACCEPT", "plaintext_kafka"),
-        ({"BRIDGE_HTTP__ADDRESS_RATE_BURST": "5"}, "BRIDGE_HTTP__ADDRESS_RATE_BURST", "without address_rate_per_s"),
         (
             {"BRIDGE_HTTP__ADDRESS_RATE_PER_S": "5", "BRIDGE_HTTP__TLS_IN_FRONT": "true"},
             "BRIDGE_HTTP__ADDRESS_RATE_PER_S",
             "name its networks in http.trusted_proxies",
         ),
-        ({f"{SOURCE}RATE_BURST": "5"}, f"{SOURCE}RATE_BURST", "without rate_per_s"),
         ({f"{SOURCE}DEDUPE_WINDOW_S": "599"}, f"{SOURCE}DEDUPE_WINDOW_S", "599 s are less than 600"),
         ({"BRIDGE_KAFKA__ROUTES": '{"epsc.*": "epcs"}'}, "kafka.routes", "no event type matches 'epsc.*'"),
         ({f"{SOURCE}ENVIRONMENT": VALUE}, f"{SOURCE}ENVIRONMENT", "'production' or 'sandbox'"),

@@ -79,13 +79,13 @@ def test_the_address_is_what_a_trusted_proxy_says() -> None:
     assert limit.wait_s("192.0.2.3", b"192.0.2.5", 0.0) > 0  # no proxy, so its word counts for nothing
 
 
-def test_limits_are_off_unless_configured_and_a_burst_is_that_of_a_second() -> None:
-    assert rate_limit(None, 5) is None
+def test_limits_are_off_unless_configured_and_let_a_second_s_deliveries_come_at_once() -> None:
+    assert rate_limit(None) is None
     assert address_limit(Http()) is None
-    limit = rate_limit(2.5, None)
+    limit = rate_limit(2.5)
     assert limit is not None
     assert [limit.wait_s("a", 0.0) == 0.0 for _ in range(4)] == [True, True, True, False]
-    slow = rate_limit(0.1, None)
+    slow = rate_limit(0.1)
     assert slow is not None
     assert slow.wait_s("a", 0.0) == 0.0
     assert slow.wait_s("a", 0.0) == pytest.approx(10)

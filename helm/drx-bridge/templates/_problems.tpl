@@ -100,16 +100,16 @@ ingress.kubernetesIngress: needs host and tlsSecret; deliveries carry health inf
 {{- end -}}
 
 {{- /*
-What the ingress fills by its settings: 41 bytes an id at most (33 in arrays, and a table of the next power of two), the
-bodies in hand and those that are not whole, 32 KiB a connection, 26 bytes for each spooled event of 1,148 (24 in arrays
-that grow by a sixteenth), and the process itself, 119 MiB when it was measured under load.
+What the ingress fills by its settings: 41 bytes an id at most (33 in arrays, and a table of the next power of two), 32
+KiB a connection, 26 bytes for each spooled event of 1,148 (24 in arrays that grow by a sixteenth), and 224 MiB: 64 of
+bodies in hand, 32 of those that are not whole, and the process itself, 119 when it was measured under load.
 */}}
 {{- define "drx-bridge.memoryProblems" -}}
 {{- with dig "limits" "memory" "" .resources }}
 {{- $spool := ternary (divf (mulf $.spool.capacityBytes 26) 1148) 0.0 $.spool.enabled }}
-{{- $needed := addf (mulf $.dedupe.capacity 41) (mulf $.http.connectionsMax 32768) $.http.readingMaxBytes $.http.inflightMaxBytes $spool 134217728 }}
+{{- $needed := addf (mulf $.dedupe.capacity 41) (mulf $.http.connectionsMax 32768) $spool 234881024 }}
 {{- if gt $needed (include "drx-bridge.bytes" (toString .) | float64) }}
-ingress.resources.limits.memory: {{ . }} do not hold the process, ingress.dedupe.capacity ids, ingress.http.connectionsMax, readingMaxBytes and inflightMaxBytes, and the index of ingress.spool.capacityBytes, at least {{ divf $needed 1048576 | ceil }}Mi together; raise it, or lower one of these
+ingress.resources.limits.memory: {{ . }} do not hold the process, ingress.dedupe.capacity ids, ingress.http.connectionsMax connections, and the index of ingress.spool.capacityBytes, at least {{ divf $needed 1048576 | ceil }}Mi together; raise it, or lower one of these
 {{- end }}
 {{- end }}
 {{- end -}}

@@ -57,19 +57,14 @@ BRIDGE_HTTP__DEADLINE_S: {{ include "drx-bridge.number" $ingress.http.deadlineS 
 BRIDGE_HTTP__READ_TIMEOUT_S: {{ include "drx-bridge.number" $ingress.http.readTimeoutS | quote }}
 BRIDGE_HTTP__KEEPALIVE_S: {{ include "drx-bridge.number" $ingress.http.keepaliveS | quote }}
 BRIDGE_HTTP__CONNECTIONS_MAX: {{ include "drx-bridge.number" $ingress.http.connectionsMax | quote }}
-BRIDGE_HTTP__READING_MAX_BYTES: {{ include "drx-bridge.number" $ingress.http.readingMaxBytes | quote }}
 BRIDGE_HTTP__TLS_IN_FRONT: {{ $ingress.http.tlsInFront | quote }}
 {{- with $ingress.http.addressRatePerS }}
 BRIDGE_HTTP__ADDRESS_RATE_PER_S: {{ include "drx-bridge.number" . | quote }}
-{{- end }}
-{{- with $ingress.http.addressRateBurst }}
-BRIDGE_HTTP__ADDRESS_RATE_BURST: {{ include "drx-bridge.number" . | quote }}
 {{- end }}
 {{- with $ingress.http.trustedProxies }}
 BRIDGE_HTTP__TRUSTED_PROXIES: {{ . | quote }}
 {{- end }}
 BRIDGE_HTTP__INFLIGHT_MAX: {{ include "drx-bridge.number" $ingress.http.inflightMax | quote }}
-BRIDGE_HTTP__INFLIGHT_MAX_BYTES: {{ include "drx-bridge.number" $ingress.http.inflightMaxBytes | quote }}
 BRIDGE_MANAGEMENT__PORT: "9090"
 {{ include "drx-bridge.topicSettings" . }}
 {{- if .Values.registry.url }}
@@ -121,9 +116,6 @@ BRIDGE_SHUTDOWN__GRACE_S: {{ include "drx-bridge.number" (subf $ingress.shutdown
 {{- end }}
 {{- with $source.ratePerS }}
 {{ $variable }}__RATE_PER_S: {{ include "drx-bridge.number" . | quote }}
-{{- end }}
-{{- with $source.rateBurst }}
-{{ $variable }}__RATE_BURST: {{ include "drx-bridge.number" . | quote }}
 {{- end }}
 {{- with $source.dedupeWindowS }}
 {{ $variable }}__DEDUPE_WINDOW_S: {{ include "drx-bridge.number" . | quote }}
