@@ -74,10 +74,9 @@ def _signer(scheme: Scheme, line: str) -> Sign:
 
 
 def _hmac_headers(scheme: BodyHmac, key: HmacKey, webhook_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    text = scheme.text
-    signed = text.template.render(webhook_id.encode(), str(timestamp).encode(), body)
+    signed = scheme.template.render(webhook_id.encode(), str(timestamp).encode(), body)
     digest = hmac.digest(key.secret, signed, key.digestmod)
-    signature = digest.hex() if text.encoding == "hex" else b2a_base64(digest, newline=False).decode()
-    value = f"t={timestamp},v1={signature}" if text.format == "pairs" else f"{text.prefix.decode()}{signature}"
-    headers = {text.header: value, text.timestamp_header: str(timestamp), text.id_header: webhook_id}
+    signature = digest.hex() if scheme.encoding == "hex" else b2a_base64(digest, newline=False).decode()
+    value = f"t={timestamp},v1={signature}" if scheme.format == "pairs" else f"{scheme.prefix.decode()}{signature}"
+    headers = {scheme.header: value, scheme.timestamp_header: str(timestamp), scheme.id_header: webhook_id}
     return {name.decode(): each for name, each in headers.items() if name}

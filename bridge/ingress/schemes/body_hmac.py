@@ -27,7 +27,7 @@ class BodyHmac(SignedHeader):
         self._digest: Digest = parameters.choice("digest", get_args(Digest), "sha256")
         self.key_encoding: str = parameters.choice("key_encoding", KEY_ENCODINGS, "utf8")
         super().__init__(parameters, title=f"{NAME} {self._digest}", bytes_of_signature=DIGEST_BYTES[self._digest])
-        self._is_hex = self.text.encoding == "hex"
+        self._is_hex = self.encoding == "hex"
 
     def parse_key(self, text: str) -> HmacKey:
         """Decode the shared secret."""

@@ -45,7 +45,7 @@ class Ed25519(SignedHeader):
         """Check the signatures with a key."""
         if len(claim.signatures) > PUBLIC_ELEMENTS_MAX:
             refuse("signature_malformed")
-        decode = unhexlify if self.text.encoding == "hex" else strict_base64
+        decode = unhexlify if self.encoding == "hex" else strict_base64
         signatures = [decode(each) for each in claim.signatures]
 
         def proves(key: Key) -> bool:

@@ -151,19 +151,22 @@ class Template:
             raise error("template", "needs a text between {timestamp} and {id}, or they could be mistaken")
 
 
-class SignedText:
-    """Reads the claim of a delivery, for schemes whose signature stands in a header of its own."""
+class SignedHeader(Scheme):
+    """A scheme whose signature stands in a header of its own."""
 
-    def __init__(self, parameters: Parameters, *, bytes_of_signature: int) -> None:
+    def __init__(self, parameters: Parameters, *, title: str, bytes_of_signature: int) -> None:
         """Read the parameters.
 
         Args:
             parameters: Of the scheme.
+            title: Stands in front of what is described.
             bytes_of_signature: What a signature has before it is encoded.
 
         Raises:
             ParameterError: A parameter is missing, unknown or contradicts another.
         """
+        self._title = title
+        self._tolerance_s = parameters.tolerance_s
         self.header = parameters.header("header")
         self.encoding: Encoding = parameters.choice("encoding", ENCODINGS, "hex")
         self.format: Format = parameters.choice("format", FORMATS, "plain")
@@ -190,13 +193,31 @@ class SignedText:
         self.headers = frozenset({self.header, self.timestamp_header, self.id_header} - {b""}) - self.joined
         self.safe = (self.headers | self.joined) - {self.header}
 
+    @abstractmethod
+    def prover(self, claim: Claim) -> Callable[[Key], bool]:
+        """Return what says whether a key made one of the signatures of a claim."""
+
+    def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
+        """Try each key on each signature that is there."""
+        claim = self._read(raw)
+        matched = matching_slot(keys, now, self.prover(claim))
+        if matched is None or claim.ambiguous:
+            refuse_mismatch(keys, now)
+        timestamp = None if claim.timestamp is None else int(claim.timestamp)
+        if timestamp is not None:
+            check_age(timestamp, self._tolerance_s, now)
+        webhook_id = None if claim.id is None else claim.id.decode("ascii")
+        return Proof(webhook_id, timestamp, matched.name, self.signs_id)
+
     def describe(self) -> str:
-        """Return header, encoding, template, and whether an id is read that is not signed."""
+        """Name the scheme, the header, what is signed, and whether an id is read that is not."""
         prefix = f"{self.prefix.decode()}…" if self.prefix else self.format
         unsigned = f", unsigned id {self.id_header.decode()}" if self.ids == "unsigned" else ""
-        return f"{self.header.decode()} ({prefix}, {self.encoding}) over {self.template.text}{unsigned}"
+        age = age_words(self._tolerance_s) if self.dated else "no time"
+        signs = f"{self.header.decode()} ({prefix}, {self.encoding}) over {self.template.text}"
+        return f"{self._title} {signs}{unsigned}, {age}"
 
-    def read(self, raw: Raw) -> Claim:
+    def _read(self, raw: Raw) -> Claim:
         """Take apart what a delivery claims.
 
         Raises:
@@ -227,18 +248,6 @@ class SignedText:
         ambiguous = self.template.is_ambiguous(webhook_id or b"", timestamp or b"", raw.body)
         return Claim(signatures, webhook_id, timestamp if self.dated else None, signed, ambiguous)
 
-    def proof(self, claim: Claim, *, slot: str, tolerance_s: int | None, now: float) -> Proof:
-        """Return what a claim comes to whose signature has been verified.
-
-        Raises:
-            DeliveryRefusedError: It is too old or too new.
-        """
-        timestamp = None if claim.timestamp is None else int(claim.timestamp)
-        if timestamp is not None:
-            check_age(timestamp, tolerance_s, now)
-        webhook_id = None if claim.id is None else claim.id.decode("ascii")
-        return Proof(webhook_id, timestamp, slot, self.signs_id)
-
     def _candidates(self, value: bytes) -> list[bytes]:
         prefix = self.prefix
         elements = value.split(b" ") if self.format == "space_list" else [value]
@@ -259,35 +268,6 @@ class SignedText:
         names = [self.header, self.timestamp_header, self.id_header]
         if len(set(filter(None, names))) < len(list(filter(None, names))):
             raise parameters.error("header", "names one header for two things")
-
-
-class SignedHeader(Scheme):
-    """A scheme whose signature stands in a header of its own."""
-
-    def __init__(self, parameters: Parameters, *, title: str, bytes_of_signature: int) -> None:
-        """Read the parameters as `SignedText` does; `title` stands in front of what is described."""
-        self._title = title
-        self.text = SignedText(parameters, bytes_of_signature=bytes_of_signature)
-        self._tolerance_s = parameters.tolerance_s
-        self.headers, self.safe, self.dated = self.text.headers, self.text.safe, self.text.dated
-        self.joined, self.ids = self.text.joined, self.text.ids
-
-    @abstractmethod
-    def prover(self, claim: Claim) -> Callable[[Key], bool]:
-        """Return what says whether a key made one of the signatures of a claim."""
-
-    def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
-        """Try each key on each signature that is there."""
-        claim = self.text.read(raw)
-        matched = matching_slot(keys, now, self.prover(claim))
-        if matched is None or claim.ambiguous:
-            refuse_mismatch(keys, now)
-        return self.text.proof(claim, slot=matched.name, tolerance_s=self._tolerance_s, now=now)
-
-    def describe(self) -> str:
-        """Name the scheme, the header and what is signed."""
-        age = age_words(self._tolerance_s) if self.dated else "no time"
-        return f"{self._title} {self.text.describe()}, {age}"
 
 
 def pairs(value: bytes) -> tuple[list[bytes], bytes | None]:
