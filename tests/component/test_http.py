@@ -275,6 +275,25 @@ class Spoken(Quiet):
         """Stay there for the test."""
 
 
+def _has_taken(handler: Patient, turns: int) -> bool:
+    return len(handler.taken) == turns
+
+
+async def test_a_request_is_answered_once_whatever_its_handler_does_later() -> None:
+    handler, transport = Patient(), Spoken()
+    async with serving(handler) as (server, _):
+        connection = server()
+        connection.connection_made(transport)
+        for number in range(2):
+            connection.data_received(b"POST /%d HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n" % number)
+            await until(partial(_has_taken, handler, number + 1))
+            for _ in range(2):
+                handler.taken[0][0].answer(Answer(200, b"{}"))
+
+        assert transport.received.count(b"HTTP/1.1 ") == 1
+        connection.connection_lost(None)
+
+
 @pytest.mark.parametrize("expect", [b"", b"Expect: 100-continue\r\n"])
 @pytest.mark.parametrize("framing", [b"Content-Length: 4", b"Transfer-Encoding: chunked"])
 async def test_behind_a_body_that_was_not_waited_for_nothing_is_read(framing: bytes, expect: bytes) -> None:

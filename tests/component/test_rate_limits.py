@@ -114,7 +114,8 @@ async def test_a_delivery_whose_body_comes_after_its_head_counts_once() -> None:
             whole = request_bytes(body, signed_headers(body, webhook_id=f"evt_{number}").items())
             reader, writer = await asyncio.open_connection("127.0.0.1", ingress.port)
             writer.write(whole[: -len(body)] + body[:1])
-            await until(lambda: ingress.server.held_bytes > 0)
-            writer.write(body[1:])
+            if number < 2:
+                await until(lambda: ingress.server.held_bytes > 0)
+                writer.write(body[1:])
             assert (await reader.readline()).startswith(b"HTTP/1.1 200 " if number < 2 else b"HTTP/1.1 429 ")
             writer.close()
