@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from bridge.errors import ConfigError
-from bridge.ingress.profiles import drx_standard, mapped
+from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import (
     DEDUPE_WINDOW_MAX_S,
     DEDUPE_WINDOW_MIN_S,
@@ -20,14 +20,7 @@ from bridge.ingress.profiles.profile import (
 # Fixed by the contract: packages of a site register theirs under it, `name = package.module`.
 GROUP = "drx_bridge.profiles"
 
-# Each is the profile, or has `configure`, which builds it.
-SHIPPED: Mapping[str, object] = MappingProxyType(
-    {
-        "drx_standard": drx_standard,
-        **{name: mapped.Vendor(name) for name in ("digitalrx_pharmacy", "dosespot_push", "photon_cloudevents")},
-        "mapped": mapped,
-    }
-)
+SHIPPED = ("drx_standard", "digitalrx_pharmacy", "dosespot_push", "photon_cloudevents", "mapped")
 
 
 class Configured(Protocol):
@@ -108,8 +101,13 @@ def find_profile(name: str, *, registered: Iterable[EntryPoint] | None = None) -
     Raises:
         ConfigError: No profile has the name, or the one that has cannot be loaded.
     """
+    if name == "drx_standard":
+        return drx_standard
     if name in SHIPPED:
-        return SHIPPED[name]
+        # Imported here: without a vendor's source, a tenth of all that the process would load.
+        from bridge.ingress.profiles import mapped  # noqa: PLC0415
+
+        return mapped if name == "mapped" else mapped.Vendor(name)
     found = {point.name: point for point in (entry_points(group=GROUP) if registered is None else registered)}
     if name not in found:
         known = sorted({*SHIPPED, *found})
