@@ -11,6 +11,7 @@ import os
 import re
 import signal
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 VARIABLE = "DRX_FAILPOINT"
 
@@ -40,49 +41,46 @@ AFTER_FSYNC = "after_fsync"
 BEFORE_POSITIONS = "before_positions"
 BEFORE_KEY = "before_key"
 
-_FORM = re.compile(r"(?P<name>[a-z_]+):(?P<action>kill|stop|error)(?:@(?P<nth>[1-9][0-9]{0,8}))?")
+_form = re.compile(r"([a-z_]+):(kill|stop|error)(?:@([1-9][0-9]{0,8}))?").fullmatch
 
 
 class FailpointError(Exception):
     """What `error` raises: outside the tree of errors on purpose, as a bug would be."""
 
 
+@dataclass
 class Failpoint:
-    """A point that is armed."""
+    """What happens at a point, and after how many visits."""
 
-    def __init__(self, text: str) -> None:
-        """Arm what `text` says.
+    action: str
+    left: int
 
-        Raises:
-            ValueError: Not `name:kill|stop|error[@n]`.
-        """
-        form = _FORM.fullmatch(text)
+
+def armed(environment: Mapping[str, str]) -> dict[str, Failpoint]:
+    """Return the points that an environment names.
+
+    Raises:
+        ValueError: Not `name:kill|stop|error[@n]`.
+    """
+    points = {}
+    for text in filter(None, environment.get(VARIABLE, "").split(",")):
+        form = _form(text)
         if form is None:
             raise ValueError(text)
-        self.name = form["name"]
-        self._action = form["action"]
-        self._left = int(form["nth"] or 1)
-
-    def reached(self) -> None:
-        """Act on the nth visit, and only then."""
-        self._left -= 1
-        if self._left != 0:
-            return
-        if self._action == "error":
-            raise FailpointError(self.name)
-        os.kill(os.getpid(), signal.SIGKILL if self._action == "kill" else signal.SIGSTOP)
-
-
-def armed(environment: Mapping[str, str]) -> list[Failpoint]:
-    """Return the points that an environment names."""
-    return [Failpoint(text) for text in environment.get(VARIABLE, "").split(",") if text]
+        points[form[1]] = Failpoint(form[2], int(form[3] or 1))
+    return points
 
 
 _armed = armed(os.environ)
 
 
 def hit(name: str) -> None:
-    """Pass a named point."""
-    for point in _armed:
-        if point.name == name:
-            point.reached()
+    """Pass a named point; act on its nth visit, and only then."""
+    point = _armed.get(name)
+    if point is None:
+        return
+    point.left -= 1
+    if point.left == 0:
+        if point.action == "error":
+            raise FailpointError(name)
+        os.kill(os.getpid(), signal.SIGKILL if point.action == "kill" else signal.SIGSTOP)

@@ -24,7 +24,6 @@ from bridge.runtime.slot import Slot
 Code = Literal[
     "secrets_unreadable",
     "secrets_empty",
-    "secrets_changing",
     "secret_name",
     "secret_too_long",
     "secret_malformed",
@@ -38,7 +37,6 @@ Outcome = Literal["reloaded", "failed"]
 # A change counts once two readings in a row agree, so it is in force after two periods: well within the promised 5 s.
 POLL_PERIOD_S = 1.0
 FILE_MAX_BYTES = 4096  # a 64-byte secret and two instants take 200
-READ_ATTEMPTS = 3  # a directory that changes between two readings may be amid an update; three times in a row it is not
 # The name travels in a record header, so it is bounded and plain.
 _is_name = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}").fullmatch
 _is_instant = re.compile(
@@ -84,7 +82,7 @@ def load_slots(path: Path, parse: ParseSlot[AnySlot]) -> tuple[AnySlot, ...]:
     Raises:
         SecretsError: Nothing there, or a file that is no slot.
     """
-    return _slots(path, _settled(path), parse)
+    return _slots(path, _snapshot(path), parse)
 
 
 class SlotDirectory(Generic[AnySlot]):
@@ -116,7 +114,7 @@ class SlotDirectory(Generic[AnySlot]):
         self._source = source
         self._observe = observe
         self._check = check
-        self._in_force = self._seen = _settled(path)
+        self._in_force = self._seen = _snapshot(path)
         self._keys = _slots(path, self._in_force, parse)
         self._failure = ""
 
@@ -192,16 +190,6 @@ def read_lines(where: Path, content: bytes, *, further: Sequence[str] = ()) -> S
     if len(window) == len(_WINDOW) and window["not_before"] > window["accept_until"]:
         raise SecretsError("secret_window", f"{where}: not_before is later than accept_until")
     return SlotLines([first, *(named[name] for name in further)], window)
-
-
-def _settled(path: Path) -> Snapshot:
-    """Read until two readings agree: half of one set and half of another is no set."""
-    snapshot = _snapshot(path)
-    for _ in range(READ_ATTEMPTS):
-        before, snapshot = snapshot, _snapshot(path)
-        if snapshot == before:
-            return snapshot
-    raise SecretsError("secrets_changing", f"{path}: changes while it is read; try again")
 
 
 def _snapshot(path: Path) -> Snapshot:
