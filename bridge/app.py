@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -69,20 +68,6 @@ INFLIGHT_MAX_BYTES = 67_108_864
 START_S = 5.0
 
 
-class PublicPort:
-    """The worker behind the public port."""
-
-    def __init__(self, server: HardenedServer, http: Http, *, drain_s: float) -> None:
-        """Serve as `http` says."""
-        self._server = server
-        self._http = http
-        self._drain_s = drain_s
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set, then answer what is in flight."""
-        await self._server.serve(self._http.host, self._http.port, stop=stop, drain_s=self._drain_s)
-
-
 @asynccontextmanager
 async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
     """Build from leaf to root and yield what to run until the stop; then end publisher, producer, management port.
@@ -126,7 +111,7 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
         checks.pop("starting")
         checks.update(_checks(server, durability, ids, configured))
         yield [
-            PublicPort(server, settings.http, drain_s=settings.shutdown.drain_s),
+            server,
             EndOf(managing),
             *durability.workers,
             ids,
@@ -290,6 +275,9 @@ def _server(
         webhooks,
         read_timeout_s=http.read_timeout_s,
         keepalive_s=http.keepalive_s,
+        host=http.host,
+        port=http.port,
+        drain_s=settings.shutdown.drain_s,
         body_max_bytes=http.body_max_bytes,
         connections_max=http.connections_max,
         reading_max_bytes=READING_MAX_BYTES,

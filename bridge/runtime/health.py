@@ -57,13 +57,19 @@ class Management:
 
         `section` is what the variables begin with that the address is from.
         """
-        self.listening = asyncio.Event()
-        self._section = section
+        self._server = HardenedServer(
+            self,
+            read_timeout_s=READ_TIMEOUT_S,
+            keepalive_s=KEEPALIVE_S,
+            host=host,
+            port=port,
+            section=section,
+            drain_s=DRAIN_S,
+        )
+        self.listening = self._server.listening
         self._live = live
         self._checks = checks
         self._registry = registry
-        self._host = host
-        self._port = port
         self._routes: dict[str, Callable[[Request], Answer]] = {
             "/livez": self._livez,
             "/readyz": self._readyz,
@@ -72,10 +78,7 @@ class Management:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set."""
-        server = HardenedServer(self, read_timeout_s=READ_TIMEOUT_S, keepalive_s=KEEPALIVE_S)
-        await server.serve(
-            self._host, self._port, stop=stop, drain_s=DRAIN_S, section=self._section, listening=self.listening
-        )
+        await self._server.run(stop)
 
     def take(self, requests: Sequence[Request]) -> None:
         """Answer each."""

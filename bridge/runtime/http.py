@@ -364,6 +364,7 @@ class HardenedServer:
     """Makes `Connection`s, ends those that cost too much, and drains.
 
     Attributes:
+        listening: Set once it takes connections.
         draining: Set from the stop on: each connection ends with its next answer.
         held_bytes: Bytes of requests that are not whole, or not their turn.
         strangers: Connections that are not proved and have no whole request under way, the first to make room first.
@@ -375,13 +376,24 @@ class HardenedServer:
         *,
         read_timeout_s: float,
         keepalive_s: float,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        section: str = "BRIDGE_HTTP",
+        drain_s: float = 0.0,
         body_max_bytes: int = READING_MAX_BYTES,
         connections_max: int = CONNECTIONS_MAX,
         reading_max_bytes: int = READING_MAX_BYTES,
         on_malformed: Callable[[], None] = lambda: None,
         on_ended: Callable[[Ended], None] = lambda _: None,
     ) -> None:
-        """Serve every request with `handler`; call the last two for what is no request, and for a connection ended."""
+        """Serve every request with `handler`; call the last two for what is no request, and for a connection ended.
+
+        The variables of the address begin with `section`. At a stop, what is in flight has `drain_s`.
+        """
+        self._address = (host, port)
+        self._section = section
+        self._drain_s = drain_s
+        self.listening = asyncio.Event()
         self.draining = False
         self.held_bytes = 0
         self.strangers: dict[Connection, None] = {}
@@ -498,34 +510,23 @@ class HardenedServer:
         """Connections that are open now; a lost one may still have a delivery under way."""
         return sum(connection.transport is not None for connection in self._connections)
 
-    async def serve(
-        self,
-        host: str,
-        port: int,
-        *,
-        stop: asyncio.Event,
-        drain_s: float,
-        section: str = "BRIDGE_HTTP",
-        listening: asyncio.Event | None = None,
-    ) -> None:
-        """Accept until `stop` is set, then answer what is in flight for at most `drain_s` and close.
-
-        `listening` is set once connections are taken; the variables of the address begin with `section`.
+    async def run(self, stop: asyncio.Event) -> None:
+        """Accept until `stop` is set, then answer what is in flight for at most `drain_s`, and close.
 
         Raises:
             ConfigError: The address cannot be listened on.
         """
         _allow_files(self._connections_max + BACKLOG + FILES_SPARE)
         try:
-            listener = await self._loop.create_server(self, host, port, backlog=BACKLOG)
+            listener = await self._loop.create_server(self, *self._address, backlog=BACKLOG)
         except (OSError, UnicodeError) as exc:  # the latter for a name that cannot be looked up, such as `a..b`
             why = "no such host"
             if isinstance(exc, OSError) and not isinstance(exc, socket.gaierror):
                 why = os.strerror(exc.errno or 0)
-            msg = f"{section}__HOST, {section}__PORT: cannot listen on {host}:{port} ({why}); choose another"
+            at = "{}:{}".format(*self._address)
+            msg = f"{self._section}__HOST, {self._section}__PORT: cannot listen on {at} ({why}); choose another"
             raise ConfigError(msg) from None
-        if listening is not None:
-            listening.set()
+        self.listening.set()
         for each in listener.sockets:  # connections inherit it
             each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_MAX_BYTES)
             each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_MAX_BYTES)
@@ -540,7 +541,7 @@ class HardenedServer:
             for accepted in waiting:
                 with contextlib.suppress(OSError):  # gone by itself meanwhile
                     await self._loop.connect_accepted_socket(self, accepted)
-            await self._drain(drain_s)
+            await self._drain()
 
     def _end_slow(self) -> None:
         """End the connections that have been waited for too long."""
@@ -551,9 +552,9 @@ class HardenedServer:
             else:
                 connection.close()
 
-    async def _drain(self, drain_s: float) -> None:
+    async def _drain(self) -> None:
         """Close idle connections, let the others give their answer, then close those too."""
-        deadline = self._loop.time() + drain_s
+        deadline = self._loop.time() + self._drain_s
         idle: set[Connection] = set()
         while self._connections and self._loop.time() < deadline:
             before, idle = idle, {each for each in self._connections if each.idle}

@@ -76,10 +76,10 @@ class Sender:
 @contextlib.asynccontextmanager
 async def beating(*statuses: int, listening: bool = True) -> AsyncIterator[Sender]:
     sender, stop = Sender(list(statuses)), asyncio.Event()
-    server = HardenedServer(sender, read_timeout_s=HANG_S, keepalive_s=HANG_S)
+    server = HardenedServer(sender, read_timeout_s=HANG_S, keepalive_s=HANG_S, port=sender.port, drain_s=1)
     async with asyncio.timeout(HANG_S), asyncio.TaskGroup() as tasks:
         if listening:
-            tasks.create_task(server.serve("127.0.0.1", sender.port, stop=stop, drain_s=1))
+            tasks.create_task(server.run(stop))
         tasks.create_task(sender.heart.run(stop))
         yield sender
         stop.set()

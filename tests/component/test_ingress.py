@@ -187,6 +187,8 @@ async def running(
         webhooks,
         read_timeout_s=read_timeout_s,
         keepalive_s=75,
+        port=port,
+        drain_s=5,
         body_max_bytes=body_max,
         connections_max=connections_max,
         reading_max_bytes=reading_max_bytes,
@@ -194,7 +196,7 @@ async def running(
         on_ended=lambda why: metrics.http_connections_ended.labels(why).inc(),
     )
     stop = asyncio.Event()
-    task = asyncio.create_task(server.serve("127.0.0.1", port, stop=stop, drain_s=5))
+    task = asyncio.create_task(server.run(stop))
     await until(lambda: listens(port))
     async with aiohttp.ClientSession() as session:
         try:
