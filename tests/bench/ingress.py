@@ -31,11 +31,13 @@ from bridge.dev.kafka import create_topics
 from bridge.kafka.connection import Connection
 from bridge.kafka.reader import open_reader
 from bridge.kafka.transport import ConsumedRecord
+from tests.bench import report
 from tests.bench.load import Load
 from tests.bench.servers import NAIVE_TOPIC, Server, benthos, bridge, find_benthos, naive
 from tests.bench.traffic import number_in, number_of
 from tests.cluster import STANDARD_TOPICS, EmbeddedCluster
 
+table = report.table
 ROUNDS = 3
 CONNECTIONS = 64
 ROUND_REQUESTS = 15_000
@@ -109,12 +111,12 @@ def candidates(console: Console) -> list[Candidate]:
     return [*controls, *peers, Candidate("bridge", bridge)]
 
 
-def run(console: Console, *, rounds: int = ROUNDS) -> dict[str, Any]:
+def run(console: Console, *, quick: bool = False) -> dict[str, Any]:
     """Measure all; about two minutes a round, and two more."""
     directory = Path(tempfile.mkdtemp(prefix="drx-bench-"))
     cluster = EmbeddedCluster(directory, brokers=1)
     cluster.start()
-    all_of_them = candidates(console)
+    all_of_them, rounds = candidates(console), 1 if quick else ROUNDS
     try:
         for number in range(rounds):
             turns = all_of_them if number % 2 == 0 else all_of_them[::-1]
