@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -67,12 +66,6 @@ def test_a_directory_that_is_not_ours_is_said() -> None:
 
     assert finding.verdict == "failed"
     assert "cannot be written to" in finding.says
-
-
-def test_a_file_in_its_place_is_said(settings: Spool) -> None:
-    settings.dir.write_text("")
-
-    assert verdicts(settings) == {"spool": "failed"}
 
 
 @pytest.mark.parametrize(("name", "said"), [("file/spool", "/file is a file"), ("n" * 256, "File name too long")])
@@ -151,19 +144,6 @@ async def test_no_key_for_a_process_that_had_one_is_a_failure(settings: Spool, t
         finding = found(settings)["spool key"]
 
     assert (finding.verdict, finding.says.split(":")[0]) == ("failed", "no_key")
-
-
-def test_a_key_directory_that_was_not_mounted_is_a_failure(settings: Spool, tmp_path: Path) -> None:
-    shutil.rmtree(tmp_path / "keys")
-
-    assert verdicts(settings)["spool key"] == "failed"
-
-
-async def test_no_key_for_what_is_sealed_is_a_failure(settings: Spool, tmp_path: Path) -> None:
-    await fill(settings)
-    (tmp_path / "keys" / "current").unlink()
-
-    assert verdicts(settings) == {"spool": "failed", "spool key": "failed", "spool room": "ok"}
 
 
 def test_a_key_that_others_may_read_is_named_and_not_shown(

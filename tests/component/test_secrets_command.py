@@ -15,7 +15,7 @@ from bridge.commands.secrets import secrets
 from bridge.commands.spool import spool
 from bridge.commands.verify import verify
 from bridge.errors import ConfigError
-from bridge.ingress.proof import HmacKey, PublicKey
+from bridge.ingress.proof import HmacKey
 from bridge.ingress.secrets import load
 from bridge.settings import load_settings
 from bridge.sources import scheme_of
@@ -82,13 +82,6 @@ def test_a_new_secret_is_one_that_the_bridge_takes_and_nobody_sees(
     shown = result.output + "".join(capfd.readouterr())
     for line in text.splitlines()[:-1]:
         assert line.rpartition(" ")[2] not in shown
-
-
-def test_two_secrets_are_never_equal(directory: Path) -> None:
-    run("new", "drx")
-    run("new", "drx", "--slot", "next")
-
-    assert (directory / "current").read_text() != (directory / "next").read_text()
 
 
 def test_the_first_secret_makes_its_directory_for_nobody_else(directory: Path) -> None:
@@ -177,23 +170,6 @@ def test_a_mistake_is_named(directory: Path, arguments: tuple[str, ...], said: s
     assert list(directory.iterdir()) == []
 
 
-def test_a_directory_that_no_file_system_has_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """As one that may not be read, which root always may."""
-    configure(monkeypatch, "standard_webhooks", {})
-    for name, value in {
-        "PROFILE": "drx_standard",
-        "ENVIRONMENT": "sandbox",
-        "SECRETS_DIR": tmp_path / ("x" * 300),
-    }.items():
-        monkeypatch.setenv(f"BRIDGE_SOURCES__DRX__{name}", str(value))
-
-    checked = run("check", "drx", "--json")
-
-    assert checked.return_value == 1
-    assert "cannot read this directory" in json.loads(checked.stdout.splitlines()[-1])["says"]
-    assert "cannot be written (File name too long)" in refused("new", "drx")
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -211,15 +187,6 @@ def test_a_time_that_never_ends_is_refused(directory: Path, arguments: tuple[cli
     assert isinstance(result.exception, click.BadParameter)
     assert "is not finite" in str(result.exception)
     assert (directory / "current").read_text() == f"{SECRET}\n"
-
-
-def test_keys_of_ed25519_are_the_senders(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
-    configure(monkeypatch, "ed25519", {"HEADER": "X-S"})
-
-    assert "the sender makes the pair" in refused("new", "drx")
-    (directory / "current").write_text("00" * 31 + "01")
-    (slot,) = load(directory, scheme_of("drx", load_settings().sources["drx"]))
-    assert isinstance(slot.key, PublicKey)
 
 
 def test_a_scheme_without_secrets_has_none_to_list(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
@@ -250,19 +217,10 @@ def checked(*arguments: str) -> tuple[int, list[dict[str, Any]]]:
     return result.return_value, [json.loads(line) for line in result.output.splitlines()]
 
 
-def test_sound_secrets_pass_the_check(directory: Path) -> None:
-    run("new", "drx")
-    assert (directory / "current").exists()
-
-    code, findings = checked()
-
-    assert code == 0
-    assert {finding["verdict"] for finding in findings} == {"ok"}
-
-
 @pytest.mark.parametrize(
     ("content", "mode", "code", "said"),
     [
+        (SECRET, 0o600, 0, "current (hmac, no end)"),
         ("hunter2", 0o600, 1, "a secret is whsec_"),
         (f"{SECRET}\naccept_until = 2001-01-01T00:00:00Z", 0o600, 1, "none counts now"),
         (SECRET, 0o644, 0, "can be read by every user"),
@@ -277,28 +235,6 @@ def test_what_is_wrong_with_a_secret_is_said(directory: Path, content: str, mode
     assert found == code
     assert any(said in finding["says"] for finding in findings)
     assert "hunter2" not in json.dumps(findings)
-
-
-def test_a_key_that_two_sources_have_is_said(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
-    (directory / "current").write_text(SECRET)
-    for name, value in {"PROFILE": "drx_standard", "ENVIRONMENT": "sandbox", "SECRETS_DIR": str(directory)}.items():
-        monkeypatch.setenv(f"BRIDGE_SOURCES__OTHER__{name}", value)
-
-    code, findings = checked()
-
-    assert code == 1
-    assert any("has a key that drx has too" in finding["says"] for finding in findings)
-
-
-def test_a_weak_source_is_said(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
-    configure(monkeypatch, "basic", {})
-    (directory / "current").write_text("drx:a-long-password")
-    (directory / "current").chmod(0o600)
-
-    code, findings = checked("drx")
-
-    assert code == 1
-    assert any("without TLS" in finding["says"] for finding in findings)
 
 
 def arguments_of(vector: Vector, secrets_dir: Path, body: Path) -> list[str]:
@@ -335,11 +271,10 @@ def test_verify_decides_each_vector_as_it_says(vector: Vector, tmp_path: Path) -
     assert result.return_value == (0 if vector.code == VERIFIED else 1)
 
 
-@pytest.mark.parametrize("name", ["github_documentation", "stripe_good", "dosespot_flipped"])
 def test_verify_takes_scheme_and_secrets_of_a_source(
-    monkeypatch: pytest.MonkeyPatch, directory: Path, tmp_path: Path, name: str
+    monkeypatch: pytest.MonkeyPatch, directory: Path, tmp_path: Path
 ) -> None:
-    (vector,) = [each for each in vectors("presets") if each.given["name"] == name]
+    (vector,) = [each for each in vectors("presets") if each.given["name"] == "dosespot_flipped"]
     configure(monkeypatch, vector.given["scheme"], {})
     arguments = ["--source", "drx", *arguments_of(vector, directory, tmp_path / "body")]
 
@@ -366,16 +301,3 @@ def test_verify_names_a_mistake(directory: Path, tmp_path: Path, arguments: list
     result = CliRunner().invoke(verify, [*arguments, str(tmp_path / "body")], standalone_mode=False)
 
     assert said in (str(result.exception) or "")
-
-
-def test_verify_refuses_a_header_that_is_given_twice(tmp_path: Path) -> None:
-    (tmp_path / "current").write_text("a-secret-of-many-characters")
-    (tmp_path / "body").write_bytes(b"{}")
-    twice = ["--header", "X-Webhook-Secret: a", "--header", "x-webhook-secret: b"]
-    arguments = ["--scheme", "secret_header", "--secrets-dir", str(tmp_path), *twice, "--json", str(tmp_path / "body")]
-    (tmp_path / "body").rename(tmp_path / ".body")
-    arguments[-1] = str(tmp_path / ".body")
-
-    result = CliRunner().invoke(verify, arguments, standalone_mode=False)
-
-    assert json.loads(result.output) == {"accept": False, "code": "header_duplicated"}

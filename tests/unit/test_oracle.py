@@ -6,7 +6,6 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -19,7 +18,6 @@ from tests.builders import SAMPLES
 from tests.oracle import states as oracle
 from tests.oracle.histories import History, history, journeys
 from tests.oracle.states import cancels, expected_state, facts_of, fills, lines, messages, parcels, requests
-from tests.oracle.telling import STARTS_AT, bodies, failed, fill, processed, sent
 from tests.unit.profile_documents import RECEIVED_AT, map_body
 
 SCENARIOS = sorted(path.stem for path in (SAMPLES / "scenarios").glob("*.ndjson"))
@@ -38,49 +36,6 @@ def test_a_scenario_ends_as_it_says(scenario: str) -> None:
     state = expected_state(told)
 
     assert {name: state[name] for name in end} == end
-
-
-def test_at_one_moment_the_sequence_decides_and_then_the_id() -> None:
-    def at(event_id: str, status: str, sequence: int | None) -> dict[str, Any]:
-        _, fields = fill(status)
-        moment = STARTS_AT.isoformat()
-        return {
-            "id": event_id,
-            "type": "fill.status_changed",
-            "timestamp": moment,
-            "sequence": sequence,
-            "data": fields,
-        }
-
-    assert expected_state([at("b", "dispensed", None), at("a", "transferred", 1)])["dispense"] == "transferred"
-    assert expected_state([at("b", "dispensed", 0), at("a", "transferred", None)])["dispense"] == "dispensed"
-    assert expected_state([at("B", "dispensed", 3), at("a", "transferred", 3)])["dispense"] == "transferred"
-
-
-def test_of_two_records_with_one_id_the_first_counts() -> None:
-    one, other = bodies([fill("dispensed"), fill("transferred")])
-
-    assert expected_state([one, other | {"id": one["id"]}])["dispense"] == "dispensed"
-    assert expected_state([other, one | {"id": other["id"]}])["dispense"] == "transferred"
-
-
-def test_each_message_has_the_news_of_its_own() -> None:
-    told = bodies([sent("m1"), sent("m2"), failed("m2"), processed("m3"), sent(None), failed("m4"), sent("m4")])
-
-    assert messages(facts_of(told)) == {"m1": "sent", "m2": "failed", "m3": "processed", None: "sent", "m4": "sent"}
-
-
-def test_a_clock_far_ahead_counts_as_five_minutes_after_the_receipt() -> None:
-    def at(event_id: str, status: str, occurred_at: datetime, received_at: datetime) -> dict[str, Any]:
-        _, fields = fill(status)
-        leading = {"event_id": event_id, "event_type": "fill.status_changed", "source": "drx", "sequence": None}
-        return leading | {"occurred_at": occurred_at, "received_at": received_at} | fields
-
-    wrong = at("a", "transferred", STARTS_AT + timedelta(days=9), STARTS_AT)
-    later = STARTS_AT + timedelta(minutes=5, seconds=1)
-
-    assert expected_state([wrong, at("b", "dispensed", later, later)])["dispense"] == "dispensed"
-    assert expected_state([wrong, at("b", "dispensed", STARTS_AT, later)])["dispense"] == "transferred"
 
 
 @cache

@@ -111,19 +111,6 @@ def test_people_are_told_the_same_and_nothing_of_a_payload(directory: Path, caps
     assert MARKER.decode() not in told.out + told.err
 
 
-def test_a_path_is_shown_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """To rich, brackets are markup: `[a]` would vanish, and `[/a]` end it."""
-    directory = tmp_path / "[" / ("x]" + 100 * "x")
-    directory.mkdir(parents=True)
-    spool.main(["status", "--dir", str(directory)], standalone_mode=False)
-
-    assert str(directory) in "".join(capsys.readouterr().out.split())
-
-
-def test_a_sound_spool_is_verified(directory: Path, run: Run) -> None:
-    assert run("verify", "--dir", directory) == (0, {"ok": True, "segments": 1, "findings": []})
-
-
 def test_a_damaged_record_fails_it(directory: Path, run: Run) -> None:
     spoil(directory)
 
@@ -234,22 +221,9 @@ async def test_looks_while_it_is_filled_and_drained_find_nothing_wrong(tmp_path:
     assert looks > 1
 
 
-def test_a_spool_that_has_nothing_is_sound(tmp_path: Path, run: Run) -> None:
-    assert run("verify", "--dir", tmp_path)[0] == 0
-    assert run("status", "--dir", tmp_path)[1]["oldest"] is None
-
-
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such directory"):
         spool.main(["status", "--dir", str(tmp_path / "missing")], standalone_mode=False)
-
-
-def test_without_a_directory_it_is_that_of_the_settings(
-    directory: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("BRIDGE_SPOOL__DIR", str(directory))
-
-    assert run("status")[1]["events"] == 4
 
 
 def test_a_drain_fails_while_records_are_set_aside(tmp_path: Path, run: Run) -> None:
