@@ -202,6 +202,20 @@ class Tables(NamedTuple):
     schema: str
 
 
+class History(NamedTuple):
+    """A table of single events that `drx-consumer prune` may delete rows of.
+
+    Attributes:
+        table: With its schema, quoted as needed; it has the columns source, event_id, topic, partition and "offset".
+        time: Column of the time that counts; with an index, such as BRIN.
+        condition: SQL of what nothing needs any more: `t` is the row, $3 the time before which events may go.
+    """
+
+    table: str
+    time: str
+    condition: str
+
+
 @dataclass(slots=True)
 class Consumer:
     """One independent subscriber; its group id is the `service` label of its metrics.
@@ -215,6 +229,7 @@ class Consumer:
         handler_timeout_s: A handler that takes longer has failed, and may be tried again.
         group: Group id if it is not the name.
         tables: Tables of its own in the database that settles its records.
+        history: What its tables keep of single events, for `drx-consumer prune`.
         around: Opens what handlers need, such as a session with another system, and closes it after the last of them;
             handlers get what it yields as `Context.resource`. A retriable `BridgeError` on the way in is waited for; a
             `ConfigError` ends the process with exit code 2 before anything is read.
@@ -238,6 +253,7 @@ class Consumer:
     handler_timeout_s: float = HANDLER_TIMEOUT_S
     group: str = ""
     tables: Tables | None = None
+    history: History | None = None
     around: Callable[[], AbstractAsyncContextManager[Any]] | None = None
     prepare: Job | None = None
     publishes: Sequence[str] = ()

@@ -9,6 +9,7 @@ from consumers.options import read_options
 from consumers.read_model.apply import Applier
 from consumers.read_model.metrics import ReadModelMetrics
 from consumers.read_model.options import NAME, ReadModelOptions
+from consumers.read_model.pruning import history
 from consumers.read_model.timers import Timers
 
 MIGRATIONS = files("consumers.read_model") / "migrations"
@@ -29,6 +30,7 @@ def open_read_model(setup: Setup) -> Consumer:
         # A type that only a newer release knows waits, with all that follows it, instead of leaving a hole for ever.
         unknown="park",
         group=options.group,
+        history=history(options.tables_schema),
         tables=Tables(migrations=MIGRATIONS, schema=options.tables_schema),
         discloses=[f"whole events, in clear: tables of the schema {options.tables_schema} of this database"],
     )

@@ -1,0 +1,133 @@
+"""`drx-consumer prune`: delete what a group has settled, and its history, beyond a horizon; in small transactions."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import click
+import orjson
+
+from bridge.runtime.audit import audited
+from consumers.api import History
+from consumers.archive.options import NAME as ARCHIVE
+from consumers.commands.installed import Chosen, choose
+from consumers.commands.options import decision_options, json_option, name_argument
+from consumers.postgres.pool import Database
+from consumers.runtime.operator import Decision, audit
+
+# Rows deleted at a time: takes a fraction of a second, far below the time-out of a statement.
+BATCH_ROWS = 5_000
+_STEP_MIN = timedelta(seconds=1)
+_is_days = re.compile(r"[1-9][0-9]{0,4}d", re.ASCII).fullmatch
+
+# Of a group whose history still has the event the inbox keeps it, too: it would be applied again.
+_INBOX = "t.grp = $3"
+_HELD = "not exists (select from {table} h where (h.source, h.event_id) = (t.source, t.event_id))"
+# What no archive lacks, where there is one: it has settled the record, and not parked it.
+_ARCHIVED = f"""
+not exists (
+  select from (
+    select distinct grp from drx_consumer.progress where grp = '{ARCHIVE}' or starts_with(grp, '{ARCHIVE}.')
+  ) a
+  where not exists (
+    select from drx_consumer.progress p
+    where (p.grp, p.topic, p.part) = (a.grp, t.topic, t.partition) and p.next_offset > t."offset"
+  ) or exists (
+    select from drx_consumer.parked_event k
+    where (k.grp, k.topic, k.part, k."offset") = (a.grp, t.topic, t.partition, t."offset")
+  )
+)
+"""  # noqa: S608 - a constant
+
+
+class Pruned(NamedTuple):
+    """How many rows were deleted."""
+
+    history: int
+    inbox: int
+
+
+def _days(_context: click.Context, _parameter: click.Parameter, given: str) -> timedelta:
+    if not _is_days(given):
+        msg = "a number of days, such as 400d"
+        raise click.BadParameter(msg)
+    return timedelta(days=int(given[:-1]))
+
+
+@click.command()
+@name_argument
+@click.option("--older-than", required=True, callback=_days, metavar="DAYS", help="Horizon, such as 400d.")
+@decision_options
+@json_option
+def prune(
+    *, name: str, schema: str | None, older_than: timedelta, actor: str, reason: str, dry_run: bool, as_json: bool
+) -> int:
+    """Delete what the consumer NAME has settled longer ago than the horizon, and its history from before it.
+
+    Kept are prescriptions that are open, and what a group of `archive` has not stored. A repeat of an event beyond the
+    horizon is applied again. May run beside the consumer, and be interrupted at any time.
+    """
+    chosen = choose(name, schema=schema)
+    group, horizon = chosen.consumer.group, datetime.now(UTC) - older_than
+    reason = reason or f"older than {older_than.days}d"
+    with audited("prune", actor=actor, reason=reason, dry_run=dry_run, group=group, before=horizon) as ended:
+        pruned = asyncio.run(_prune(chosen, horizon, actor=actor, reason=reason, dry_run=dry_run))
+        ended.update(pruned._asdict())
+    if as_json:
+        document = {"verb": "prune", "dry_run": dry_run, "group": group, "before": horizon, **pruned._asdict()}
+        click.echo(orjson.dumps(document, option=orjson.OPT_UTC_Z))
+    else:
+        would = "would be " if dry_run else ""
+        click.echo(f"group {group}: {pruned.history} events of its history, {pruned.inbox} of its inbox {would}deleted")
+    return 0
+
+
+async def _prune(chosen: Chosen, horizon: datetime, *, actor: str, reason: str, dry_run: bool) -> Pruned:
+    group, history = chosen.consumer.group, chosen.consumer.history
+    async with chosen.open_database("prune") as database:
+        if not dry_run:
+            # First: `where` tells by it what an interrupted run has deleted.
+            async with database.transaction() as connection:
+                decision = Decision(code=horizon.isoformat())
+                await audit(connection, group, "prune", [decision], actor=actor, reason=reason)
+        events, condition = 0, _INBOX
+        if history is not None:
+            unneeded = history._replace(condition=f"({history.condition}) and {_ARCHIVED}")
+            events = await _sweep(database, unneeded, horizon, horizon, dry_run=dry_run)
+            condition = f"{_INBOX} and {_HELD.format(table=history.table)}"
+        inbox = History("drx_consumer.inbox", "settled_at", condition)
+        return Pruned(events, await _sweep(database, inbox, horizon, group, dry_run=dry_run))
+
+
+async def _sweep(
+    database: Database, rows: History, horizon: datetime, argument: str | datetime, *, dry_run: bool
+) -> int:
+    """Delete the rows from before the horizon, one span of time after the other, and return how many those were.
+
+    Each span is looked at by the index of its times, so rows that stay are not met again in every transaction.
+    """
+    table, time, condition = rows
+    ((first, count),) = await database.fetch(f"select min({time}), count(*) from {table} where {time} < $1", horizon)  # noqa: S608 - names of ours
+    if not count:
+        return 0
+    where = f"from {table} t where t.{time} >= $1 and t.{time} < $2 and {condition}"
+    delete = f"""
+    with gone as (
+      delete from {table} where ctid = any (array(select t.ctid {where} limit {BATCH_ROWS})) returning 1
+    ) select count(*) from gone
+    """  # noqa: S608 - as above
+    statement = f"select count(*) {where}" if dry_run else delete
+    step = max((horizon - first) / math.ceil(count / BATCH_ROWS), _STEP_MIN)
+    loop, found = asyncio.get_running_loop(), 0
+    while first < horizon:
+        began, until = loop.time(), min(first + step, horizon)
+        ((some,),) = await database.fetch(statement, first, until, argument)
+        found += some
+        if dry_run or some < BATCH_ROWS:
+            first = until
+        await asyncio.sleep(loop.time() - began)  # half of the time is for the consumers
+    return found
