@@ -11,7 +11,7 @@ from bridge.kafka.transport import ConsumedRecord, Place
 from consumers.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
 from consumers.postgres.pool import Connection, Database, open_database
 from consumers.runtime.ledger import Inbox, Ledger, Settlement
-from consumers.runtime.parking import append, park
+from consumers.runtime.parking import Why, append, park
 
 GROUP = "desk"
 PLACE = Place("drx.prescriptions.v1", 3)
@@ -66,7 +66,7 @@ async def parked(
 ) -> None:
     """Park the first record and append the others."""
     async with settling(ledger) as settlement:
-        await park(settlement, a_consumed_record(offsets[0], key=key), cls=cls, code=code, attempts=1)
+        await park(settlement, a_consumed_record(offsets[0], key=key), Why(cls, code, 1))
         for offset in offsets[1:]:
             assert await append(settlement, a_consumed_record(offset, key=key))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from consumers.postgres.pool import Database, open_database
 from consumers.runtime.ledger import Ledger
 from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.processor import Processor
+from consumers.runtime.sorting import Learner
 from tests.kafka import HANG_S, until
 
 PLACE = Place("drx.prescriptions.v1", 0)
@@ -93,6 +95,11 @@ class PlainDecoder:
         if self.answer is not None:
             raise self.answer
         self.known = True
+
+
+def hasty_learner(decoder: PlainDecoder, clock: Callable[[], float] = time.monotonic) -> Learner:
+    """Make a learner that asks again at once."""
+    return Learner(decoder, tried=lambda: None, clock=clock, sleep=lambda _: asyncio.sleep(0.01))
 
 
 class Effects:

@@ -10,64 +10,21 @@ its key, and the others stay a batch.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 
 from bridge.errors import TransientError
 from bridge.kafka.transport import ConsumedRecord
-from bridge.runtime.failpoints import BATCH_BEFORE_OFFSET, hit
 from consumers.api import Batches
-from consumers.runtime import parking
-from consumers.runtime.failure import ATTEMPTS_MAX, SYSTEMIC_MAX_S, Failure, delay_s
+from consumers.runtime.failure import ATTEMPTS_MAX, SYSTEMIC_MAX_S, Failure, Tries, delay_s
 from consumers.runtime.key_queues import KeyQueues
-from consumers.runtime.ledger import FencedError, Settlement
 from consumers.runtime.parking import key_text
 from consumers.runtime.partition import Partition
-from consumers.runtime.settling import Settling
-from consumers.runtime.sorting import Skip, Sorted
+from consumers.runtime.settling import STOPS, ConflictError, LiveError, Settling, Work
 
 # Batches in hand at a time: while one waits for the database, another is decoded. A thousand events take some 14 MiB.
 BATCHES_MAX = 3
 # Between two looks whether the window is full.
 ROOM_S = 1.0
-
-
-@dataclass(slots=True)
-class Batch:
-    """Records of one partition.
-
-    Attributes:
-        items: All of them but those that are appended, in order.
-        behind: Records of parked keys, in order.
-    """
-
-    items: list[tuple[ConsumedRecord, Sorted | Skip]] = field(default_factory=list)
-    behind: list[ConsumedRecord] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        """Count records."""
-        return len(self.items) + len(self.behind)
-
-    @property
-    def records(self) -> list[ConsumedRecord]:
-        """All records, in order."""
-        return sorted([*(record for record, _ in self.items), *self.behind], key=lambda record: record.offset)
-
-
-class _NotAppendedError(Exception):
-    """A key is parked no more: the batch is formed anew."""
-
-
-class _RefusedError(Exception):
-    """One of the records is at fault."""
-
-
-class _ConflictError(Exception):
-    """The ids of some records came with another body."""
-
-    def __init__(self, records: Sequence[ConsumedRecord]) -> None:
-        super().__init__()
-        self.records = records
 
 
 class BatchDriver:
@@ -90,9 +47,10 @@ class BatchDriver:
         attempt = 0
         while partition.may_start:
             self._key_queues.release_due(partition)
-            if not (partition.backlog and self._settling.circuit.admits()):
+            if not partition.backlog:
                 await partition.woken()
                 continue
+            await self._settling.circuit.admitted()
             await self._fill(partition)
             async with self._slots:
                 self._wake_fullest()
@@ -151,138 +109,62 @@ class BatchDriver:
         batch = self._form(partition)
         if not len(batch):
             return True
-        partition.begin()
-        try:
+        self._settling.tally.tried()
+        with partition.in_hand():
             return await self._settle(partition, batch, attempt)
-        finally:
-            partition.end()
 
-    def _form(self, partition: Partition) -> Batch:
+    def _form(self, partition: Partition) -> Work:
         """Take a batch out of the backlog; records of keys that are handled one by one go to their queues."""
-        batch = Batch()
+        batch, parked = Work(), partition.claim.parked
         backlog, sort, most = partition.backlog, self._settling.sorter.sort, self._mode.records
         while backlog and len(batch) < most:
             record = backlog.popleft()
-            if partition.queues or partition.parked:
+            if partition.queues or parked:
                 key = key_text(record)
                 if key in partition.queues:
                     self._key_queues.put(partition, record)
                     continue
-                if key in partition.parked:
+                if key in parked:
                     batch.behind.append(record)
                     continue
             ready = sort(record)
             if isinstance(ready, Failure):
-                self._take_out(partition, batch, record)
+                self._go_on_alone(partition, [*batch.take_out({key_text(record)}), record])
             else:
-                batch.items.append((record, ready))
+                batch.add(record, ready)
         return batch
 
-    def _take_out(self, partition: Partition, batch: Batch, record: ConsumedRecord) -> None:
-        """Give a record that cannot be decoded to its key queue, behind what the batch holds of its key."""
-        key = key_text(record)
-        before = [item for item in batch.items if key_text(item[0]) == key]
-        if before:
-            batch.items = [item for item in batch.items if key_text(item[0]) != key]
-        for each, _ in before:
-            self._key_queues.put(partition, each)
-        self._key_queues.put(partition, record)
-
-    async def _settle(self, partition: Partition, batch: Batch, attempt: int) -> bool:
+    async def _settle(self, partition: Partition, batch: Work, attempt: int) -> bool:
+        settling, tries = self._settling, Tries(1)
         try:
-            await self._apply(partition, batch)
-        except _NotAppendedError:
-            self._put_back(partition, batch)
-        except _ConflictError as exc:
-            self._set_apart(partition, batch, exc.records)
-        except FencedError:
+            await settling.settle(partition, batch, tries)
+        except STOPS:
             raise
+        except LiveError:
+            self._put_back(partition, batch)
+        except ConflictError as exc:
+            self._go_on_alone(partition, batch.take_out({key_text(record) for record in exc.records}))
+            self._put_back(partition, batch)
         except TransientError as exc:
             if exc.systemic:
-                self._settling.circuit.failed(code=exc.code)
-            else:
-                self._settling.tally.retried_batch(partition.place.topic, len(batch), code=exc.code)
-            if attempt < ATTEMPTS_MAX or (exc.systemic and not await self._settling.circuit.there()):
+                settling.circuit.failed(code=exc.code)
+            elif not tries.refused:
+                settling.tally.retried_batch(partition.place.topic, len(batch), code=exc.code)
+            again = exc.systemic or not tries.refused
+            if again and (attempt < ATTEMPTS_MAX or (exc.systemic and not await settling.circuit.there())):
                 self._put_back(partition, batch)
                 return False
             # Should it fail for one record alone, that is found out one by one.
-            self._go_on_alone(partition, batch)
+            self._go_on_alone(partition, batch.records)
         except Exception:  # noqa: BLE001 - found again in the key queue of the record at fault, and judged there
-            self._go_on_alone(partition, batch)
+            self._go_on_alone(partition, batch.records)
         return True
 
-    def _put_back(self, partition: Partition, batch: Batch) -> None:
+    def _put_back(self, partition: Partition, batch: Work) -> None:
         if not (partition.gone or partition.stopped):  # else they are read again
             partition.backlog.extendleft(reversed(batch.records))
 
-    def _set_apart(self, partition: Partition, batch: Batch, records: Sequence[ConsumedRecord]) -> None:
-        """Have the keys of some records handled one by one, and all others as a batch again."""
-        keys = {key_text(record) for record in records}
+    def _go_on_alone(self, partition: Partition, records: Iterable[ConsumedRecord]) -> None:
         if not (partition.gone or partition.stopped):
-            for record, _ in batch.items:
-                if key_text(record) in keys:
-                    self._key_queues.put(partition, record)
-        batch.items = [item for item in batch.items if key_text(item[0]) not in keys]
-        self._put_back(partition, batch)
-
-    def _go_on_alone(self, partition: Partition, batch: Batch) -> None:
-        if not (partition.gone or partition.stopped):
-            for record in batch.records:
+            for record in records:
                 self._key_queues.put(partition, record)
-
-    async def _apply(self, partition: Partition, batch: Batch) -> None:
-        """Settle a batch, or nothing of it.
-
-        Raises:
-            _NotAppendedError: A key is parked no more.
-            _ConflictError: An id came with another body.
-            _RefusedError: The handler said no.
-            TransientError: The database is away, or could not do it this time.
-            FencedError: The partition is not ours.
-            ParkingFullError: Too many records of a key are parked.
-        """
-        settling, topic = self._settling, partition.place.topic
-        events = [ready for _, ready in batch.items if isinstance(ready, Sorted)]
-        offsets = frozenset([*(item[0].offset for item in batch.items), *(each.offset for each in batch.behind)])
-        if not events and not batch.behind:
-            partition.settle(offsets)
-            settling.tally.passed_over(topic, (ready for _, ready in batch.items))
-            return
-        async with settling.transaction(partition, offsets, effects=True) as settlement:
-            await settlement.fence(min(offsets))
-            for record in batch.behind:
-                if not await parking.append(settlement, record):
-                    partition.parked.discard(key_text(record))
-                    raise _NotAppendedError
-            fresh = await self._fresh(settlement, events)
-            if fresh:
-                await self._call(partition, settlement, fresh)
-            hit(BATCH_BEFORE_OFFSET)
-        settling.circuit.passed()
-        settling.park_limit.counter.note(other=len(events))
-        settling.tally.applied(fresh)
-        if len(events) < len(batch.items):
-            settling.tally.passed_over(topic, (ready for _, ready in batch.items))
-        if batch.behind:
-            settling.tally.appended(topic, len(batch.behind))
-        if len(fresh) < len(events):
-            settling.tally.count(topic, "duplicate", len(events) - len(fresh))
-
-    async def _fresh(self, settlement: Settlement, events: list[Sorted]) -> list[Sorted]:
-        if not events:
-            return []
-        states = await settlement.admit([event.inbox for event in events])
-        conflicts = [event.record for event, state in zip(events, states, strict=True) if state == "conflict"]
-        if conflicts:
-            raise _ConflictError(conflicts)
-        return [event for event, state in zip(events, states, strict=True) if state == "fresh"]
-
-    async def _call(self, partition: Partition, settlement: Settlement, events: Sequence[Sorted]) -> None:
-        connection = settlement.connection
-        placed = [self._settling.placed(event, attempt=1, connection=connection) for event in events]
-        try:
-            await self._settling.call(partition, placed, settlement)
-        except TransientError as exc:  # of the handler, not of the transaction
-            if exc.systemic:
-                raise  # its sink is away, for every batch
-            raise _RefusedError from exc

@@ -46,9 +46,9 @@ class Circuit:
         self._spread = spread
         self._states = {each: metrics.circuit_state.labels(metrics.service, each) for each in get_args(State)}
         self._failures = metrics.consumer_sink_failures.labels(metrics.service)
-        self._listeners: list[Callable[[], None]] = []
-        self._opened, self._closed = asyncio.Event(), asyncio.Event()
+        self._opened, self._closed, self._admits = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._closed.set()
+        self._admits.set()
         self._in_a_row = 0
         self._last: Hashable = None
         # A ping has passed, and no record was tried since.
@@ -56,7 +56,7 @@ class Circuit:
         # Pings since a record has passed: the next comes the later.
         self._tries = 0
         self._answers = True
-        self._show()
+        self._changed()
 
     @property
     def closed(self) -> bool:
@@ -68,15 +68,18 @@ class Circuit:
         """True while no record may be tried."""
         return not (self.closed or self._trial)
 
+    async def admitted(self) -> None:
+        """Return when the caller may try a record."""
+        while not self.admits():
+            await self._admits.wait()
+
     def admits(self) -> bool:
         """Whether the caller may try a record now; an open circuit admits one after each ping that passed."""
         admitted = not self.halts
-        self._trial = False
+        if self._trial:
+            self._trial = False
+            self._changed()
         return admitted
-
-    def listen(self, listener: Callable[[], None]) -> None:
-        """Call `listener` when more or less may be tried than before."""
-        self._listeners.append(listener)
 
     def passed(self) -> None:
         """Note that the sink did what it was asked."""
@@ -119,7 +122,8 @@ class Circuit:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._delay_s()):
                     await self._closed.wait()
-            nothing_to_try, self._trial = self._trial, False
+            nothing_to_try = self._trial
+            self.admits()
             if self.closed or not await self.there() or self.closed:
                 continue
             if nothing_to_try:
@@ -140,10 +144,9 @@ class Circuit:
         return delay_s(self._tries, spread=self._spread, first_s=PING_FIRST_S, max_s=DELAY_MAX_S)
 
     def _changed(self) -> None:
-        self._show()
-        for listener in self._listeners:
-            listener()
-
-    def _show(self) -> None:
+        if self.halts:
+            self._admits.clear()
+        else:
+            self._admits.set()
         for state, gauge in self._states.items():
             gauge.set((state == "closed") == self.closed)

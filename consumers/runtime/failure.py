@@ -80,6 +80,27 @@ class Park:
 Verdict = Retry | Park
 
 
+@dataclass(slots=True)
+class Tries:
+    """The attempts at one record.
+
+    Attributes:
+        attempt: Attempts made, but for those whose failure says nothing of the record.
+        failures: Those that failed, whatever it says.
+        charged: Those that it is parked for, once they are too many.
+        passes: Calls that had passed when the last attempt failed of which that may be said; None before there was one.
+        calling: The handler was called in the last attempt and has not returned: what failed may be the record's fault.
+        refused: The handler has raised a `TransientError`; one that comes of its statements is the database's.
+    """
+
+    attempt: int = 0
+    failures: int = 0
+    charged: int = 0
+    passes: int | None = None
+    calling: bool = False
+    refused: bool = False
+
+
 class HandlerExitError(Exception):
     """A handler raised what would end the process: `SystemExit`, or the panic of a library; it is the cause."""
 

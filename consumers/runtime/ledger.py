@@ -21,6 +21,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, NamedTuple
 
@@ -108,8 +109,9 @@ insert into drx_consumer.settled (grp, topic, part, "offset") values ($1, '', 0,
 """
 
 
-class Claim(NamedTuple):
-    """Where a partition stands at the moment it becomes ours.
+@dataclass(slots=True)
+class Claim:
+    """Where a partition stands at the moment it becomes ours; the last two are kept up to date while it is.
 
     Attributes:
         next_offset: Everything below is settled; None when nothing is known of the partition.
@@ -117,7 +119,7 @@ class Claim(NamedTuple):
         cluster_id: The Kafka cluster that the offsets belong to.
         settled: Offsets at or above `next_offset` that are settled.
         parked: Parked keys, in text form.
-        updated_at: When the claim was written, by the clock of the database.
+        updated_at: As this process has found or committed it last.
     """
 
     epoch: int
@@ -125,7 +127,7 @@ class Claim(NamedTuple):
     last_event_id: str | None
     cluster_id: str | None
     settled: frozenset[int]
-    parked: frozenset[str]
+    parked: set[str]
     updated_at: datetime
 
 
@@ -238,7 +240,7 @@ class Ledger:
             row = await connection.fetchrow(_CLAIM, self._group, *place, self._cluster_id)
             # A statement of its own: it sees what the owner before us has committed while the claim waited.
             standing = await connection.fetchrow(_STANDING, self._group, *place)
-        return Claim(settled=frozenset(standing["settled"]), parked=frozenset(standing["parked"]), **dict(row))
+        return Claim(settled=frozenset(standing["settled"]), parked=set(standing["parked"]), **dict(row))
 
     @asynccontextmanager
     async def begin(self, place: Place, epoch: int, known: datetime | None = None) -> AsyncIterator[Settlement]:

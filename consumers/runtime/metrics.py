@@ -155,10 +155,15 @@ class ConsumerMetrics:
 
 
 class Tally:
-    """Counts for one consumer; a number of records at a time where there may be thousands a second."""
+    """Counts for one consumer; a number of records at a time where there may be thousands a second.
+
+    Attributes:
+        tries: Attempts of any kind, at records of any partition.
+    """
 
     def __init__(self, metrics: ConsumerMetrics, *, group: str, topics: Iterable[str]) -> None:
         """Count into `metrics`; the series are there from the start, so that a rate sees the first of each."""
+        self.tries = 0
         self._metrics = metrics
         self._group = group
         service = metrics.service
@@ -208,9 +213,13 @@ class Tally:
             for each in records:
                 log.debug("record.applied", event_type=each.event.type, **self._where(each.record))
 
-    def conflicted(self, event: Sorted) -> None:
+    def tried(self) -> None:
+        """Note that something is tried: it is not stuck."""
+        self.tries += 1
+
+    def conflicted(self, record: ConsumedRecord) -> None:
         """Count an id that came with another body; its source is a configured name, so the label is bounded."""
-        self._metrics.id_conflicts.labels(self._metrics.service, event.inbox.source).inc()
+        self._metrics.id_conflicts.labels(self._metrics.service, record.header("ce_source")).inc()
 
     def retried(self, record: ConsumedRecord, failure: Failure, *, attempt: int) -> None:
         """Count and log a record that is tried again, unless the sink is at fault: the circuit logs that."""

@@ -19,7 +19,7 @@ from bridge.runtime.logging import log
 from consumers.postgres.pool import Database
 from consumers.runtime import parking
 from consumers.runtime.metrics import ConsumerMetrics
-from consumers.runtime.parking import StoppedError
+from consumers.runtime.parking import ParkingFullError, StoppedError
 from consumers.runtime.partition import Partition, Partitions
 
 # A tenth of the last two hundred: a few bad records park their keys, and of a bad release 20 are parked: the 21st is
@@ -146,14 +146,14 @@ class ParkLimit:
 
     def renew(self, partition: Partition) -> None:
         """Have a stopped partition adopted again, if its reason is gone and nothing of it is in hand."""
-        if not (self._exceeded or partition.active or partition.gone):
+        if not (self._exceeded or partition.busy or partition.gone):
             self._partitions.renew(partition)
 
     def standing(self) -> str:
         """Return `ok`, or why records of some partition wait until an operator acts."""
         if self._exceeded:
             return ParkLimitError.code
-        return next((each.stopped for each in self._partitions.all() if each.stopped), "ok")
+        return next((each.stopped.code for each in self._partitions.all() if each.stopped), "ok")
 
     async def work(self) -> None:
         """Commit what happened here, and follow what the group says, until cancelled."""
@@ -184,12 +184,15 @@ class ParkLimit:
     async def _resume(self) -> None:
         """Have stopped partitions adopted again that may go on."""
         stopped = [] if self._exceeded else [each for each in self._partitions.opened() if each.stopped]
-        full = {partition: partition.full for partition in stopped if partition.full is not None}
-        if full:
-            async with self._database.transaction() as connection:
-                for partition, why in full.items():
-                    if not await parking.has_room(connection, self._group, partition.place, why):
-                        stopped.remove(partition)
+        if not stopped:
+            return
+        async with self._database.transaction() as connection:
+            for partition in list(stopped):
+                why = partition.stopped
+                if isinstance(why, ParkingFullError) and not await parking.has_room(
+                    connection, self._group, partition.place, why
+                ):
+                    stopped.remove(partition)
         for partition in stopped:
             if not partition.draining:  # it is forgotten soon
                 self.renew(partition)

@@ -113,6 +113,19 @@ from drx_consumer.parked_event where grp = $1 and topic = $2 and key = $3 order 
 """
 
 
+class Why(NamedTuple):
+    """Why a record is parked; see `ParkedEvent`.
+
+    Attributes:
+        raised: As in `failure.Park`.
+    """
+
+    cls: str
+    code: str
+    attempts: int
+    raised: str = ""
+
+
 class ParkedEvent(NamedTuple):
     """A parked record, and why.
 
@@ -253,19 +266,17 @@ def key_text(record: ConsumedRecord) -> str:
     return "\\x" + key.hex() if "\0" in text or text.startswith("\\") else text
 
 
-async def park(
-    settlement: Settlement, record: ConsumedRecord, *, cls: str, code: str, attempts: int, raised: str = ""
-) -> None:
-    """Park a record and its key; later records of the key must be appended. `raised` is as in `failure.Park`.
+async def park(settlement: Settlement, record: ConsumedRecord, why: Why) -> None:
+    """Park a record and its key; later records of the key must be appended.
 
     Raises:
         ParkingFullError: Nothing was written; the caller rolls back.
     """
     connection, group, key = settlement.connection, settlement.group, key_text(record)
-    new = await connection.fetchval(_PARK_KEY, group, record.topic, key, record.partition, cls, code, attempts)
+    new = await connection.fetchval(_PARK_KEY, group, record.topic, key, record.partition, *why[:3])
     if new and await connection.fetchval(_COUNT_KEYS, group) > KEYS_MAX:
         raise ParkingFullError
-    await _store(settlement, record, key, (cls, code, attempts, raised))
+    await _store(settlement, record, key, why)
 
 
 async def append(settlement: Settlement, record: ConsumedRecord) -> bool:
@@ -277,7 +288,7 @@ async def append(settlement: Settlement, record: ConsumedRecord) -> bool:
     key = key_text(record)
     if await _lock(settlement, key) is None:
         return False
-    await _store(settlement, record, key, ("behind", "key_parked", 0, ""))
+    await _store(settlement, record, key, Why("behind", "key_parked", 0))
     return True
 
 
@@ -309,17 +320,15 @@ async def release(settlement: Settlement, event: ParkedEvent) -> bool:
     return bool(await connection.fetchval(_RELEASE_KEY, group, record.topic, record.partition, event.key))
 
 
-async def park_again(
-    settlement: Settlement, event: ParkedEvent, *, cls: str, code: str, attempts: int, raised: str = ""
-) -> None:
+async def park_again(settlement: Settlement, event: ParkedEvent, why: Why) -> None:
     """Leave the record that `head` returned parked, having failed again; its key waits for another request.
 
-    `attempts` are those of this release only.
+    The attempts are those of this release only.
     """
     connection, group, record = settlement.connection, settlement.group, event.record
     place = (record.topic, record.partition)
-    await connection.execute(_FAILED_KEY, group, *place, event.key, cls, code, attempts)
-    await connection.execute(_FAILED_EVENT, group, *place, record.offset, cls, code, attempts, raised)
+    await connection.execute(_FAILED_KEY, group, *place, event.key, *why[:3])
+    await connection.execute(_FAILED_EVENT, group, *place, record.offset, *why)
 
 
 async def requested(database: Database, group: str, places: Collection[Place]) -> list[tuple[Place, str]]:
@@ -380,7 +389,7 @@ async def _lock(settlement: Settlement, key: str) -> Any:
     return await settlement.connection.fetchrow(_LOCK_KEY, settlement.group, *settlement.place, key)
 
 
-async def _store(settlement: Settlement, record: ConsumedRecord, key: str, why: tuple[str, str, int, str]) -> None:
+async def _store(settlement: Settlement, record: ConsumedRecord, key: str, why: Why) -> None:
     """Insert the record; the key's row is locked."""
     connection, group = settlement.connection, settlement.group
     if await connection.fetchval(_COUNT_EVENTS, group, *settlement.place, key) >= EVENTS_OF_KEY_MAX:

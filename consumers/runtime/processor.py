@@ -6,9 +6,9 @@ A record goes this way:
 2. With `Lanes`, one that its header shows to be unwanted is settled at once, and any other goes to the queue of its key
    (`key_queues`). With `Batches` it waits in the backlog for the next batch (`batches`); what fails there goes to the
    queue of its key as well.
-3. It is decoded (`sorting`), and the handler runs (`settling`). `Settling.on_failure` decides on a retry or on parking.
-4. `Settling.transaction` writes effects and progress, and settles the record in the window. Then
-   the subscriber commits the window's `next_offset`.
+3. It is decoded (`sorting`). `Settling.settle` runs the handler, writes effects and progress, and settles the record in
+   the window. Then the subscriber commits the window's `next_offset`.
+4. If the handler fails, `Settling.on_failure` decides on a retry or on parking.
 """
 
 from __future__ import annotations
@@ -29,14 +29,13 @@ from consumers.postgres.pool import Database
 from consumers.runtime import parking
 from consumers.runtime.batches import BatchDriver
 from consumers.runtime.circuit import Circuit
-from consumers.runtime.key_queues import PROGRESS_S, KeyQueues
+from consumers.runtime.key_queues import KeyQueues
 from consumers.runtime.ledger import Ledger
 from consumers.runtime.metrics import ConsumerMetrics, Tally
 from consumers.runtime.outbox import Outbox, Producer
 from consumers.runtime.park_limit import ParkCounter, ParkLimit
 from consumers.runtime.parking import ParkingFullError
 from consumers.runtime.partition import Partition, Partitions
-from consumers.runtime.release import Release
 from consumers.runtime.settling import STOPS, Settling
 from consumers.runtime.sorting import Decoder, Learner, Sorter
 from consumers.runtime.subscriber import Adoption
@@ -45,7 +44,9 @@ from consumers.runtime.tasks import Tasks
 # How soon an operator sees that a release has begun.
 RELEASE_POLL_S = 1.0
 # Beside batches, this many keys are handled one by one at a time; with the batches in hand (3) they fit a pool of 8.
-RETRY_WORKERS = 4
+RETRY_LANES = 4
+# Progress over records that nobody wanted is written this often; to lose it costs a repeated skip.
+PROGRESS_S = 1.0
 # For progress over what was skipped; a row is written in milliseconds.
 LAST_PROGRESS_S = 1.0
 # For what is cancelled at the end to let go of its connections.
@@ -84,8 +85,10 @@ class Processor:
         self._release_poll_s = release_poll_s
         self._tasks = Tasks()
         group = consumer.group
-        tally = Tally(metrics, group=group, topics=consumer.topics)
-        self._partitions = Partitions(ledger, group=group, consumer=consumer.name, tally=tally, mode=consumer.mode)
+        self._tally = Tally(metrics, group=group, topics=consumer.topics)
+        self._partitions = Partitions(
+            ledger, group=group, consumer=consumer.name, tally=self._tally, mode=consumer.mode
+        )
         self._circuit = Circuit(
             partial(_ping, consumer, ledger, resource),
             metrics=metrics,
@@ -102,18 +105,22 @@ class Processor:
         )
         self._settling = Settling(
             consumer=consumer,
+            database=database,
             ledger=ledger,
             sorter=Sorter(consumer, decoder),
-            learner=learner or Learner(decoder),
             circuit=self._circuit,
-            tally=tally,
+            tally=self._tally,
             partitions=self._partitions,
             park_limit=self._park_limit,
             spread=spread,
             resource=resource,
         )
-        self._release = Release(self._settling, database=database)
-        self._key_queues = KeyQueues(self._settling, release=self._release, tasks=self._tasks)
+        self._key_queues = KeyQueues(
+            self._settling,
+            learner=learner or Learner(decoder, tried=self._tally.tried),
+            lanes=consumer.mode.count if isinstance(consumer.mode, Lanes) else RETRY_LANES,
+            tasks=self._tasks,
+        )
         self._batches: BatchDriver | None = None
         if isinstance(consumer.mode, Batches):
             self._batches = BatchDriver(self._settling, key_queues=self._key_queues, mode=consumer.mode)
@@ -122,7 +129,6 @@ class Processor:
             self._outbox = Outbox(
                 database=database, producer=producer, group=group, metrics=metrics, published=ledger.published
             )
-        self._circuit.listen(self._partitions.wake)
 
     async def adopt(self, place: Place) -> Adoption:
         """Claim a partition; what was held of it counts for nothing.
@@ -132,7 +138,8 @@ class Processor:
         """
         await self._park_limit.look()
         partition = await self._partitions.adopt(place)
-        await self._release.note_due(partition)
+        # A release goes first: in a full lot one more record would stop the partition again.
+        partition.releases.update(key for _, key in await self._settling.requested([partition]))
         return Adoption(partition.claim.next_offset, partition.claim.last_event_id)
 
     def start(self, place: Place, offset: int) -> None:
@@ -142,7 +149,6 @@ class Processor:
         if self._park_limit.stops(partition):
             return
         self._key_queues.release_due(partition)
-        partition.direct = self._batches is None
         if self._batches is not None:
             partition.driver = self._tasks.start(self._drive(partition, self._batches))
 
@@ -151,20 +157,23 @@ class Processor:
         partition = self._partitions.find(place)
         if partition is None or not partition.may_start:
             return
-        settling = self._settling
+        sorter, skips = self._settling.sorter, []
         now, stale = asyncio.get_running_loop().time(), 0
         for record in records:
             if not partition.take(record, now=now):
                 stale += 1
-            elif not partition.direct:
+            elif self._batches is not None:
                 partition.backlog.append(record)
-            elif (skip := settling.sorter.skips(record)) is not None:
-                partition.settle((record.offset,))
-                settling.tally.passed_over(place.topic, (skip,))
+            elif (skip := sorter.skips(record)) is not None:
+                partition.window.settle((record.offset,))
+                skips.append(skip)
             else:
                 self._key_queues.put(partition, record)
         if stale:
-            settling.tally.count(place.topic, "stale", stale)
+            self._tally.count(place.topic, "stale", stale)
+        if skips:
+            self._tally.passed_over(place.topic, skips)
+            partition.moved()
         partition.wake.set()
 
     def room(self, place: Place) -> bool:
@@ -188,7 +197,7 @@ class Processor:
 
     def activity(self) -> int:
         """Return a number that moves whenever something is tried, settled or released."""
-        return sum(partition.activity for partition in self._partitions.all())
+        return self._tally.tries
 
     def fenced(self, place: Place) -> bool:
         """Whether the partition is to be forgotten and adopted again: claimed since, or resumed after a stop."""
@@ -203,7 +212,7 @@ class Processor:
         drained = await self._partitions.drain(places, timeout_s=timeout_s)
         with contextlib.suppress(TimeoutError):  # the next owner then skips some records again
             async with asyncio.timeout(LAST_PROGRESS_S):
-                await self._key_queues.write_progress(drained)
+                await self._settling.write_progress(drained)
 
     def forget(self, places: Collection[Place]) -> None:
         """Drop all that is known of these."""
@@ -215,9 +224,6 @@ class Processor:
         Raises:
             UnknownTypeError: The consumer fails for a type that this release does not know.
         """
-        mode = self._consumer.mode
-        for _ in range(mode.count if isinstance(mode, Lanes) else RETRY_WORKERS):
-            self._tasks.start(self._key_queues.work())
         self._tasks.start(self._circuit.work())
         self._tasks.start(self._park_limit.work())
         if self._outbox is not None:
@@ -234,7 +240,6 @@ class Processor:
             failed.cancel()
             ending.cancel()
             self._partitions.close()
-            await self._settling.learner.end()
             await self._tasks.end(END_S)
 
     async def _drive(self, partition: Partition, batches: BatchDriver) -> None:
@@ -246,16 +251,16 @@ class Processor:
     async def _write_progress(self) -> None:
         while True:
             await asyncio.sleep(PROGRESS_S)
-            await self._key_queues.write_progress(self._partitions.opened())
+            await self._settling.write_progress(self._partitions.opened())
 
     async def _find_releases(self) -> None:
         while True:
             await asyncio.sleep(self._release_poll_s)
             with contextlib.suppress(TransientError):  # what settles records finds out the same, and logs it
-                for partition, key in await self._release.requested(self._partitions.opened()):
-                    await self._begin_release(partition, key)
+                for partition, key in await self._settling.requested(self._partitions.opened()):
+                    self._begin_release(partition, key)
 
-    async def _begin_release(self, partition: Partition, key: str) -> None:
+    def _begin_release(self, partition: Partition, key: str) -> None:
         if partition.stopped:  # it may be this key that leaves no room
             self._park_limit.renew(partition)
         elif self._batches is None:
@@ -272,7 +277,7 @@ class Processor:
                 await self._count_parked()
             now = asyncio.get_running_loop().time()
             held = self._partitions.opened()
-            full = sum(partition.stopped == ParkingFullError.code for partition in held)
+            full = sum(isinstance(partition.stopped, ParkingFullError) for partition in held)
             metrics.parking_full_partitions.labels(service).set(full)
             windows = [partition.window for partition in held]
             metrics.inflight_records.labels(service).set(sum(window.unsettled for window in windows))

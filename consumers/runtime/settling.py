@@ -1,37 +1,47 @@
-"""The steps that settling a record one by one, in batches and from the parking lot have in common.
+"""The one way to settle records: one by one, in batches or from the parking lot, inside a transaction or not.
 
-`call` runs the handler, `on_failure` decides what becomes of a record whose attempt failed, and `transaction` writes
-the result: effects, progress, parked records. Failures of several records together are judged elsewhere: a batch is
-tried again or taken apart (`batches`); a round of settling is split, and the record that fails alone in it is parked
-(`key_queues`).
+`Settling.settle` takes a `Work`. In one transaction it admits the events to the inbox, runs the handler for those that
+are new, releases or appends parked records, and moves progress; then the records are settled in the window. Where the
+handler does not work inside the transaction it was called before (`call`), and the work has what it published.
+
+`on_failure` decides what becomes of a record whose attempt failed, and `park` parks it. Failures of several records
+together are judged elsewhere: a batch is tried again or taken apart (`batches`), a round is split (`rounds`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, cast
+from dataclasses import dataclass, field
+from typing import Any
 
-from bridge.errors import ConfigError, TransientError
+from bridge.errors import PermanentError, TransientError
 from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.backoff import Spread
-from bridge.runtime.failpoints import AFTER_EFFECT, BEFORE_FENCE, WHILE_PARKING, hit
+from bridge.runtime.failpoints import (
+    AFTER_EFFECT,
+    BATCH_BEFORE_OFFSET,
+    BEFORE_FENCE,
+    WHILE_PARKING,
+    WHILE_RELEASING,
+    hit,
+)
 from bridge.runtime.logging import log
-from consumers.api import BatchHandler, Consumer, Context, EventHandler, Lanes, Placed
+from consumers.api import Consumer, Outgoing
+from consumers.postgres.pool import Database
 from consumers.runtime import parking
+from consumers.runtime.calls import call_handler
 from consumers.runtime.circuit import Circuit
 from consumers.runtime.failure import (
     ATTEMPTS_MAX,
+    ID_CONFLICT,
     SYSTEMIC_MAX_S,
-    TIMEOUT,
     Failure,
-    HandlerExitError,
     Park,
     Retry,
+    Tries,
     Verdict,
     at_fault,
     classify,
@@ -41,38 +51,83 @@ from consumers.runtime.failure import (
 from consumers.runtime.ledger import FencedError, Ledger, Settlement
 from consumers.runtime.metrics import Tally
 from consumers.runtime.park_limit import ParkLimit, ParkLimitError
-from consumers.runtime.parking import ParkingFullError, StoppedError, key_text
+from consumers.runtime.parking import ParkedEvent, ParkingFullError, StoppedError, Why, WithdrawnError, key_text
 from consumers.runtime.partition import KeyQueue, Partition, Partitions
-from consumers.runtime.sorting import Learner, Sorted, Sorter
-
-# For a cancelled handler to close its connections.
-CANCEL_S = 5.0
+from consumers.runtime.sorting import Skip, Sorted, Sorter
 
 STOPS = (FencedError, ParkLimitError, ParkingFullError)
 """After these nothing of the partition is settled any more; see `Settling.stop`."""
 
 
-class HandlerTimeoutError(TransientError):
-    """The handler took too long."""
-
-    def __init__(self) -> None:
-        super().__init__(TIMEOUT)
+class LiveError(Exception):
+    """A key is parked no more: an operator has dropped or released it."""
 
 
-class GivenUpError(TransientError):
-    """The partition was taken before the handler was done."""
+class ConflictError(PermanentError):
+    """The ids of some records came before with another body."""
 
-    def __init__(self) -> None:
-        super().__init__("given_up")
+    def __init__(self, records: Sequence[ConsumedRecord]) -> None:
+        super().__init__(ID_CONFLICT)
+        self.records = records
 
 
-class _LiveError(Exception):
-    """The key is parked no more: an operator has dropped or released it."""
+@dataclass(slots=True)
+class Work:
+    """Records of one partition that one transaction settles.
+
+    Attributes:
+        events: For the handler, in order.
+        skipped: Settled unseen.
+        behind: Records of parked keys, in order: they are parked as well.
+        parked: The parked record that is released, of which the only event is.
+        handled: What the handler has published for each event, by offset, for which it was called before; None if it is
+            called inside the transaction.
+    """
+
+    events: list[Sorted] = field(default_factory=list)
+    skipped: list[tuple[ConsumedRecord, Skip]] = field(default_factory=list)
+    behind: list[ConsumedRecord] = field(default_factory=list)
+    parked: ParkedEvent | None = None
+    handled: dict[int, Sequence[Outgoing]] | None = None
+
+    def __len__(self) -> int:
+        """Count records."""
+        return len(self.events) + len(self.skipped) + len(self.behind)
+
+    @property
+    def records(self) -> list[ConsumedRecord]:
+        """All records, in order."""
+        every = [*(each.record for each in self.events), *(record for record, _ in self.skipped), *self.behind]
+        return sorted(every, key=lambda record: record.offset)
+
+    @property
+    def offsets(self) -> frozenset[int]:
+        """What is settled by it; a parked record was settled before."""
+        if self.parked is not None:
+            return frozenset()
+        every = [each.record.offset for each in self.events]
+        every += [record.offset for record, _ in self.skipped]
+        return frozenset([*every, *(each.offset for each in self.behind)])
+
+    def add(self, record: ConsumedRecord, ready: Sorted | Skip) -> None:
+        """Add the last record, which is not of a parked key."""
+        if isinstance(ready, Skip):
+            self.skipped.append((record, ready))
+        else:
+            self.events.append(ready)
+
+    def take_out(self, keys: Collection[str]) -> list[ConsumedRecord]:
+        """Remove all records of some keys, in text form, and return them in order."""
+        taken = [record for record in self.records if key_text(record) in keys]
+        self.events = [each for each in self.events if key_text(each.record) not in keys]
+        self.skipped = [each for each in self.skipped if key_text(each[0]) not in keys]
+        self.behind = [each for each in self.behind if key_text(each) not in keys]
+        return taken
 
 
 @dataclass(frozen=True, slots=True)
 class Settling:
-    """What it takes to settle a record.
+    """What it takes to settle records.
 
     Attributes:
         spread: Draws delays; `random.uniform` but in tests.
@@ -80,9 +135,9 @@ class Settling:
     """
 
     consumer: Consumer
+    database: Database
     ledger: Ledger
     sorter: Sorter
-    learner: Learner
     circuit: Circuit
     tally: Tally
     partitions: Partitions
@@ -90,108 +145,85 @@ class Settling:
     spread: Spread = random.uniform
     resource: Any = None
 
-    def placed(self, event: Sorted, *, attempt: int, connection: Any) -> Placed:
-        """Return what a handler is given."""
-        topic, partition, offset = event.record[:3]
-        context = Context(
-            self.consumer.group,
-            topic,
-            partition,
-            offset,
-            event.ordinal,
-            attempt,
-            connection,
-            self.resource,
-            event.traceparent,
-            event.origin,
-        )
-        return Placed(event.event, context)
+    async def call(self, events: Sequence[Sorted], tries: Tries, connection: Any = None) -> list[Outgoing]:
+        """Run the handler; return what it publishes."""
+        tries.calling = True
+        try:
+            outgoing = await call_handler(
+                self.consumer, events, attempt=tries.attempt, connection=connection, resource=self.resource
+            )
+        except TransientError:
+            tries.refused = True
+            raise
+        tries.calling = False
+        return outgoing
 
-    async def call(self, partition: Partition, placed: Sequence[Placed], settlement: Settlement | None) -> None:
-        """Run the handler within its time-out; what it publishes is written by the `settlement`, if there is one.
+    async def settle(self, partition: Partition, work: Work, tries: Tries) -> None:
+        """Settle all of a work, or nothing of it.
 
         Raises:
-            HandlerTimeoutError: It was not done in time; it may go on if it does not let itself be cancelled.
-            GivenUpError: It was not started, or was cancelled, since the partition is gone.
-            LookupError: It published to a topic that the consumer does not name: a bug.
+            LiveError: A key is parked no more.
+            WithdrawnError: The parked record is no more to be released.
+            ConflictError: An id came with another body.
+            TransientError: The database is away, or could not do it this time.
+            FencedError: The partition is not ours.
+            ParkingFullError: Too many records of a key are parked.
         """
-        if partition.gone:
-            raise GivenUpError
-        handle = self.consumer.handle
-        if handle is None:
-            message = f"consumer {self.consumer.name!r} has no handler"
-            raise ConfigError(message)
-        call: Callable[[], Awaitable[None]]
-        if isinstance(self.consumer.mode, Lanes):
-            (one,) = placed
-            call = partial(cast("EventHandler", handle), one.event, one.context)
-        else:
-            connection = None if settlement is None else settlement.connection
-            call = partial(cast("BatchHandler", handle), placed, connection)
-        await _bounded(
-            partition,
-            _contained(call),
-            timeout_s=self.consumer.handler_timeout_s,
-            group=self.consumer.group,
-            offset=placed[0].context.offset,
-        )
-        outgoing = [each for one in placed for each in one.context.outgoing]
-        if any(each.topic not in self.consumer.publishes for each in outgoing):
-            raise LookupError
-        if settlement is not None:
-            settlement.outgoing += outgoing
-
-    def on_failure(self, queue: KeyQueue, exc: Exception) -> Verdict:
-        """Decide what becomes of the first record of a queue, whose attempt failed with `exc`.
-
-        What our own statements meet before and after the handler says nothing of the record, nor does what every record
-        would meet: such an attempt is not counted. Of the rest, what may be the sink's fault as well is charged to the
-        record only if calls of other keys have passed since the attempt before.
-        """
-        failure = classify(exc)
-        if failure.cls in {"systemic", "transient"}:
-            return self._on_passing(queue, exc, failure)
-        if failure.cls == "permanent":  # the sink has answered
-            self.circuit.passed()
-        elif failure.cls == "bug":
-            # What is released is not in the queue; its place is in the line that says it is parked again.
-            offset = queue.records[0].offset if queue.records and not queue.releasing else None
-            self.tally.bug(at_fault(exc), queue.partition.place, offset=offset)
-        return Park(failure, queue.attempt, raised_at(exc, self.consumer.handle))
-
-    def _on_passing(self, queue: KeyQueue, exc: Exception, failure: Failure) -> Verdict:
-        queue.failures += 1
-        own = queue.calling and not failure.blameless
-        if own or failure.cls == "systemic":
-            self.circuit.failed(queue.name if own else None, code=failure.code)
-        if not own or failure.cls == "systemic":
-            queue.attempt -= 1
-            return Retry(failure, delay_s(queue.failures, spread=self.spread, max_s=SYSTEMIC_MAX_S))
-        queue.charged += self.circuit.passes != queue.passes
-        queue.passes = self.circuit.passes
-        if queue.charged >= ATTEMPTS_MAX:
-            return Park(failure, queue.attempt, raised_at(exc, self.consumer.handle))
-        return Retry(failure, delay_s(queue.failures, spread=self.spread))
-
-    async def persist(self, partition: Partition, write: Callable[[], Awaitable[None]]) -> bool:
-        """Write what is decided, for as long as it takes; False when the partition was lost meanwhile.
-
-        A decision outlives an outage of the database: the handler is not asked a second time for it.
-        """
-        attempt = 0
-        while not partition.gone:
-            try:
-                await write()
-            except (TransientError, OSError) as exc:
-                attempt += 1
-                partition.activity += 1
-                failure = classify(exc)
-                if failure.cls == "systemic":
-                    self.circuit.failed(code=failure.code)
-                await asyncio.sleep(delay_s(attempt, spread=self.spread, max_s=SYSTEMIC_MAX_S))
+        offsets = work.offsets
+        if not (work.events or work.behind or work.parked):  # nothing needs to be written at once
+            partition.window.settle(offsets)
+            partition.moved()
+            self.tally.passed_over(partition.place.topic, (skip for _, skip in work.skipped))
+            return
+        inside = work.handled is None
+        async with self.transaction(partition, offsets, effects=inside) as settlement:
+            await self._hold(partition, work, settlement)
+            states = await settlement.admit([event.inbox for event in work.events])
+            fresh = [event for event, state in zip(work.events, states, strict=True) if state == "fresh"]
+            conflicts = [event for event, state in zip(work.events, states, strict=True) if state == "conflict"]
+            if work.handled is not None:
+                applied = [event for event in work.events if event.record.offset in work.handled]
+                settlement.outgoing += [each for event in fresh for each in work.handled.get(event.record.offset, ())]
+            elif conflicts:
+                raise ConflictError([event.record for event in conflicts])
             else:
-                return True
-        return False
+                applied = fresh
+                if fresh:
+                    settlement.outgoing += await self.call(fresh, tries, settlement.connection)
+                hit(BATCH_BEFORE_OFFSET)
+            if work.parked is not None:
+                await parking.release(settlement, work.parked)
+                hit(WHILE_RELEASING)
+        if inside and work.events:
+            self.circuit.passed()
+        for event in conflicts:  # handled under two keys at the same moment
+            self.tally.conflicted(event.record)
+        self._count(partition, work, applied)
+
+    async def _hold(self, partition: Partition, work: Work, settlement: Settlement) -> None:
+        """Lock what the work is about: the partition for many records, the keys of parked ones."""
+        if work.handled is None and len(work) > 1:
+            await settlement.fence(min(work.offsets))
+        for record in work.behind:
+            if not await parking.append(settlement, record):
+                partition.claim.parked.discard(key_text(record))
+                raise LiveError
+        if work.parked is not None:
+            head = await parking.head(settlement, work.parked.key, asked=True)
+            if head is None or head.record.offset != work.parked.record.offset:
+                raise WithdrawnError
+
+    def _count(self, partition: Partition, work: Work, applied: Sequence[Sorted]) -> None:
+        tally, topic = self.tally, partition.place.topic
+        partition.moved()
+        tally.applied(applied)
+        tally.passed_over(topic, (skip for _, skip in work.skipped))
+        if work.behind:
+            tally.appended(topic, len(work.behind))
+        if work.parked is None:
+            self.park_limit.counter.note(other=len(work.events))
+            if len(applied) < len(work.events):
+                tally.count(topic, "duplicate", len(work.events) - len(applied))
 
     @asynccontextmanager
     async def transaction(
@@ -205,69 +237,148 @@ class Settling:
             FencedError: The partition is not ours.
         """
         hit(BEFORE_FENCE)
-        async with self.ledger.begin(partition.place, partition.epoch, partition.updated_at) as settlement:
+        claim, window = partition.claim, partition.window
+        async with self.ledger.begin(partition.place, claim.epoch, claim.updated_at) as settlement:
             yield settlement
-            advance = partition.window.preview(offsets)
+            advance = window.preview(offsets)
             updated_at = await settlement.settle(
-                next_offset=advance.next_offset,
-                last_event_id=advance.last_event_id,
-                above=advance.above,
+                next_offset=advance.next_offset, last_event_id=advance.last_event_id, above=advance.above
             )
             if effects:
                 hit(AFTER_EFFECT)
-        partition.settle(offsets, advance=advance)
-        partition.updated_at = max(partition.updated_at, updated_at)
+        window.settle(offsets, advance=advance)
+        claim.updated_at = max(claim.updated_at, updated_at)
 
-    async def park(self, partition: Partition, record: ConsumedRecord, verdict: Park) -> None:
-        """Park the key of a record, in a transaction of its own, however long the database is away.
+    async def write_progress(self, partitions: Iterable[Partition]) -> None:
+        """Write progress that was made without a transaction, over records that nobody wanted."""
+        for partition in partitions:
+            if partition.gone or not partition.opened or partition.window.written == partition.window.next_offset:
+                continue
+            if not self.circuit.closed:
+                return
+            try:
+                async with self.transaction(partition):
+                    pass
+            except FencedError as exc:
+                self.stop(partition, exc)
+            except (TransientError, OSError):
+                return  # what settles records finds out the same, and logs it
+
+    def on_failure(self, queue: KeyQueue, record: ConsumedRecord, tries: Tries, exc: Exception) -> Verdict:
+        """Decide what becomes of a record whose attempt failed with `exc`.
+
+        What our own statements meet before and after the handler says nothing of the record, nor does what every record
+        would meet: such an attempt is not counted. Of the rest, what may be the sink's fault as well is charged to the
+        record only if calls of other keys have passed since the attempt before.
+        """
+        failure = classify(exc)
+        if failure.cls in {"systemic", "transient"}:
+            return self._on_passing(queue, tries, exc, failure)
+        if failure.cls == "permanent":  # the sink has answered
+            self.circuit.passed()
+        elif failure.cls == "bug":
+            self.tally.bug(at_fault(exc), queue.partition.place, offset=record.offset)
+        return Park(failure, tries.attempt, raised_at(exc, self.consumer.handle))
+
+    def _on_passing(self, queue: KeyQueue, tries: Tries, exc: Exception, failure: Failure) -> Verdict:
+        tries.failures += 1
+        own = tries.calling and not failure.blameless
+        if own or failure.cls == "systemic":
+            self.circuit.failed((queue.partition.place, queue.key) if own else None, code=failure.code)
+        if not own or failure.cls == "systemic":
+            tries.attempt -= 1
+            return Retry(failure, delay_s(tries.failures, spread=self.spread, max_s=SYSTEMIC_MAX_S))
+        tries.charged += self.circuit.passes != tries.passes
+        tries.passes = self.circuit.passes
+        if tries.charged >= ATTEMPTS_MAX:
+            return Park(failure, tries.attempt, raised_at(exc, self.consumer.handle))
+        return Retry(failure, delay_s(tries.failures, spread=self.spread))
+
+    async def park(
+        self, partition: Partition, record: ConsumedRecord, verdict: Park, *, released: bool = False
+    ) -> None:
+        """Park the key of a record, or leave it parked if it was being `released`, however long the database is away.
 
         Raises:
             ParkLimitError: Too much was parked already; nothing was written.
             ParkingFullError: The parking lot is full; nothing was written.
             FencedError: The partition is not ours.
         """
-        failure = verdict.failure
+        key, failure, offset = key_text(record), verdict.failure, frozenset((record.offset,))
+        why = Why(failure.cls, failure.code, verdict.attempts, verdict.raised)
 
         async def write() -> None:
-            async with self.transaction(partition, frozenset((record.offset,))) as settlement:
-                await parking.park(
-                    settlement,
-                    record,
-                    cls=failure.cls,
-                    code=failure.code,
-                    attempts=verdict.attempts,
-                    raised=verdict.raised,
-                )
+            async with self.transaction(partition, frozenset() if released else offset) as settlement:
+                if not released:
+                    await parking.park(settlement, record, why)
+                elif (head := await parking.head(settlement, key)) is not None:
+                    await parking.park_again(settlement, head, why)
                 hit(WHILE_PARKING)
 
         # No event of ours is without a key: another producer's junk is no sign of a bad release.
-        counts = record.key is not None
+        counts = record.key is not None and not released
         with self.park_limit.counter.room() if counts else nullcontext():
-            if await self.persist(partition, write):
-                partition.parked.add(key_text(record))
+            await self.persist(write)
+            partition.claim.parked.add(key)
+            partition.moved()
+            if not released:
                 self.park_limit.counter.note(parked=counts)
-                self.tally.parked(record, failure, attempts=verdict.attempts)
+            self.tally.parked(record, failure, attempts=verdict.attempts)
 
-    async def append(self, partition: Partition, record: ConsumedRecord) -> bool:
-        """Append a record behind its parked key and settle it; False when the key is parked no more.
+    async def to_release(self, partition: Partition, key: str) -> ParkedEvent | None:
+        """Return the first parked record of a key that is being released; None if the key is live.
 
         Raises:
-            ParkingFullError: Too many records of the key are parked; nothing was written.
+            WithdrawnError: Its release is not requested any more.
+            TransientError: The database is away.
             FencedError: The partition is not ours.
         """
+        async with self.transaction(partition) as settlement:
+            head = await parking.head(settlement, key, asked=True)
+        if head is None:
+            partition.claim.parked.discard(key)
+            place = partition.place
+            group = self.consumer.group
+            log.info("worker.release_ended", group=group, topic=place.topic, partition=place.partition)
+        return head
 
-        async def write() -> None:
-            async with self.transaction(partition, frozenset((record.offset,))) as settlement:
-                if not await parking.append(settlement, record):
-                    raise _LiveError
+    async def requested(self, partitions: Iterable[Partition]) -> list[tuple[Partition, str]]:
+        """Return the parked keys to be released; note on the way which keys an operator has parked.
 
-        try:
-            if await self.persist(partition, write):
-                self.tally.appended(record.topic)
-        except _LiveError:
-            partition.parked.discard(key_text(record))
-            return False
-        return True
+        Raises:
+            TransientError: The database is away.
+        """
+        group, places = self.consumer.group, {each.place: each for each in partitions if not each.draining}
+        if not places:
+            return []
+        for place, key in await parking.by_hand(self.database, group, places.keys()):
+            places[place].claim.parked.add(key)
+        places = {place: each for place, each in places.items() if each.claim.parked}
+        rows = await parking.requested(self.database, group, places.keys()) if places else []
+        return [(places[place], key) for place, key in rows if key in places[place].claim.parked]
+
+    async def persist(self, write: Callable[[], Awaitable[None]]) -> None:
+        """Write what is decided, for as long as it takes.
+
+        A decision outlives an outage of the database: the handler is not asked a second time for it.
+        """
+        attempt = 0
+        while True:
+            try:
+                await write()
+            except (TransientError, OSError) as exc:
+                attempt += 1
+                await self.back_off(exc, attempt)
+            else:
+                return
+
+    async def back_off(self, exc: Exception, attempt: int) -> None:
+        """Wait after a statement of our own that failed without a fault of any record."""
+        failure = classify(exc)
+        if failure.cls == "systemic":
+            self.circuit.failed(code=failure.code)
+        self.tally.tried()
+        await asyncio.sleep(delay_s(attempt, spread=self.spread, max_s=SYSTEMIC_MAX_S))
 
     def stop(self, partition: Partition, why: FencedError | StoppedError) -> None:
         """End a partition after one of `STOPS`: adopt it again if another claimed it, else wait for an operator."""
@@ -275,58 +386,3 @@ class Settling:
             self.partitions.fence(partition)
         else:
             self.park_limit.stop(partition, why)
-
-
-async def _bounded(
-    partition: Partition,
-    call: Coroutine[Any, Any, None],
-    *,
-    timeout_s: float,
-    group: str,
-    offset: int,
-) -> None:
-    """Run a handler; what it raises comes out. `offset` is that of the first record it was given."""
-    place = partition.place
-    where = {"group": group, "topic": place.topic, "partition": place.partition, "offset": offset}
-    task = asyncio.get_running_loop().create_task(call)
-    partition.calls.add(task)
-    task.add_done_callback(partition.calls.discard)
-    try:
-        await asyncio.wait((task,), timeout=timeout_s)
-        if not task.done():
-            await _cancel(task, where)
-            raise HandlerTimeoutError
-        if task.cancelled():
-            raise GivenUpError
-        task.result()
-    except asyncio.CancelledError:
-        await _cancel(task, where)
-        raise
-
-
-async def _cancel(task: asyncio.Task[None], where: Mapping[str, Any]) -> None:
-    task.cancel()
-    task.add_done_callback(_retrieve)
-    await asyncio.wait((task,), timeout=CANCEL_S)
-    if not task.done():
-        log.error("worker.handler_stuck", **where)
-
-
-def _retrieve(task: asyncio.Task[None]) -> None:
-    """Look at what nobody waits for, so that the loop does not complain of it with a value in its words."""
-    if not task.cancelled():
-        task.exception()
-
-
-async def _contained(call: Callable[[], Awaitable[None]]) -> None:
-    """Call a handler within its own task; `asyncio` lets some of what is raised in a task end the process.
-
-    Raises:
-        HandlerExitError: It raised such a thing.
-    """
-    try:
-        await call()
-    except (Exception, asyncio.CancelledError, GeneratorExit):
-        raise
-    except BaseException as exc:
-        raise HandlerExitError from exc

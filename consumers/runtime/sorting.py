@@ -1,13 +1,14 @@
 """What a record is to a consumer: an event for its handler, nothing to it, or one that cannot be read.
 
-`Sorter` decides without I/O. Where the schema of a record is not known, `Learner` asks the registry in the background.
+`Sorter` decides without I/O. Where the schema of a record is not known, `Learner` asks the registry.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+import itertools
+import time
+from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
@@ -139,72 +140,45 @@ class Sorter:
         return Skip.UNKNOWN if self._consumer.unknown == "skip" else classify(exc)
 
 
-@dataclass(slots=True)
-class Asking:
-    """What the registry has answered about the schema of one record.
-
-    Attributes:
-        times: How often it was asked.
-        refused_at: When it first answered that it does not know it.
-        failure: Why the record cannot be read, once that is certain.
-    """
-
-    times: int = 0
-    task: asyncio.Task[None] | None = None
-    refused_at: float | None = None
-    failure: Failure | None = None
-
-
 class Learner:
-    """Asks the registry for schemas in the background, while the keys of their records wait."""
+    """Asks the registry for the schema of a record that is not known, while the key of the record waits."""
 
     def __init__(
         self,
         decoder: Decoder,
         *,
-        clock: Callable[[], float] | None = None,
-        grace_s: float = UNKNOWN_GRACE_S,
-        again_s: float = AGAIN_FIRST_S,
+        tried: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """Ask by `decoder`; `clock` counts seconds, the loop's by default."""
+        """Ask by `decoder` and call `tried` each time; `clock` counts seconds."""
         self._decoder = decoder
-        self._clock = clock or (lambda: asyncio.get_running_loop().time())
-        self._grace_s = grace_s
-        self._again_s = again_s
+        self._tried = tried
+        self._clock = clock
+        self._sleep = sleep
         self._slots = asyncio.Semaphore(ASKING_MAX)
-        self._tasks: set[asyncio.Task[None]] = set()
         self._answers = True
 
-    def ask(self, asking: Asking, record: ConsumedRecord) -> float | Failure:
-        """Return after how many seconds to try the record again, or why it cannot be read."""
-        if asking.failure is not None:
-            return asking.failure
-        if asking.task is None or asking.task.done():
-            asking.times += 1
-            asking.task = asyncio.get_running_loop().create_task(self._learn(asking, record))
-            self._tasks.add(asking.task)
-            asking.task.add_done_callback(self._tasks.discard)
-        return backoff_s(asking.times, first_s=self._again_s, max_s=AGAIN_MAX_S, spread=max)
-
-    async def end(self) -> None:
-        """Cancel what is still asked for."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _learn(self, asking: Asking, record: ConsumedRecord) -> None:
-        async with self._slots:
+    async def learn(self, record: ConsumedRecord) -> Failure | None:
+        """Return once the schema of a record is known; or why it cannot be read, once that is certain."""
+        refused_at: float | None = None
+        for times in itertools.count(1):
+            self._tried()
             try:
-                await self._decoder.learn(record)
+                async with self._slots:
+                    await self._decoder.learn(record)
             except TransientError as exc:
                 if self._answers:
                     log.warning("worker.registry_away", code=exc.code)
                 self._answers = False
-                return
             except DecodeError as exc:
+                self._answers = True
                 now = self._clock()
-                asking.refused_at = now if asking.refused_at is None else asking.refused_at
-                if exc.code != UNKNOWN_SCHEMA_ID or now - asking.refused_at >= self._grace_s:
-                    asking.failure = classify(exc)
-            self._answers = True
+                refused_at = now if refused_at is None else refused_at
+                if exc.code != UNKNOWN_SCHEMA_ID or now - refused_at >= UNKNOWN_GRACE_S:
+                    return classify(exc)
+            else:
+                self._answers = True
+                return None
+            await self._sleep(backoff_s(times, first_s=AGAIN_FIRST_S, max_s=AGAIN_MAX_S, spread=max))
+        return None

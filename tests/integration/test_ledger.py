@@ -30,7 +30,7 @@ async def settled(
 async def test_the_first_claim_finds_nothing(ledger: Ledger) -> None:
     claim = await ledger.claim(PLACE)
 
-    assert claim == Claim(claim.epoch, None, None, "cluster-a", frozenset(), frozenset(), claim.updated_at)
+    assert claim == Claim(claim.epoch, None, None, "cluster-a", frozenset(), set(), claim.updated_at)
 
 
 async def test_a_claim_finds_what_was_settled(ledger: Ledger) -> None:

@@ -82,7 +82,7 @@ async def test_an_upgrade_in_place_keeps_what_was_there(database: Database, tmp_
 
     claim = await Ledger(database, group=GROUP, cluster_id="cluster-a").claim(PLACE)
     assert applied == ALL[number:]
-    assert (claim.next_offset, claim.settled, claim.parked) == (10, frozenset({12}), frozenset({"rx-1"}))
+    assert (claim.next_offset, claim.settled, claim.parked) == (10, frozenset({12}), {"rx-1"})
 
 
 async def test_two_processes_at_once_apply_each_migration_once(database: Database, tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ async def test_a_consumer_and_an_operator_need_no_more_than_their_roles(postgres
         async with ledger.begin(PLACE, epoch) as settlement:
             await settlement.fence(0)
             await settlement.admit([an_entry()])
-            await parking.park(settlement, a_consumed_record(5), cls="bug", code="unexpected", attempts=1)
+            await parking.park(settlement, a_consumed_record(5), parking.Why("bug", "unexpected", 1))
             for offset in (6, 7, 8):
                 await parking.append(settlement, a_consumed_record(offset))
             await settlement.settle(next_offset=1, last_event_id="evt-0", above=(5, 6, 7, 8))
@@ -267,7 +267,7 @@ async def test_a_consumer_and_an_operator_need_no_more_than_their_roles(postgres
             await parking.release(settlement, waiting)
             waiting = await parking.head(settlement, key)
             assert waiting is not None
-            await parking.park_again(settlement, waiting, cls="bug", code="unexpected", attempts=1)
+            await parking.park_again(settlement, waiting, parking.Why("bug", "unexpected", 1))
         await skip(operator, GROUP, topic, key, offset=6, actor="ann", reason="void")
         await drop_key(operator, GROUP, topic, key, actor="ann", reason="void")
         await forget_group(operator, GROUP, actor="ann", reason="void")

@@ -26,7 +26,7 @@ from consumers.runtime.operator import (
     skip,
     standings,
 )
-from consumers.runtime.parking import Filters, list_parked, show
+from consumers.runtime.parking import Filters, Why, list_parked, show
 from tests.ledger import GROUP, KEY, PLACE, a_consumed_record, an_entry, digest, parked, rows, until_waiting
 
 TOPIC = PLACE.topic
@@ -154,7 +154,7 @@ async def test_a_skip_of_an_equal_id_leaves_the_first_ones_digest(ledger: Ledger
 async def test_a_skip_of_a_record_without_an_id_writes_no_inbox_row(ledger: Ledger, database: Database) -> None:
     async with ledger.begin(PLACE, 1) as settlement:
         bare = a_consumed_record(7)._replace(headers=[])
-        await parking.park(settlement, bare, cls="poison", code="not_avro", attempts=0)
+        await parking.park(settlement, bare, Why("poison", "not_avro", 0))
 
     decision = await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="not ours")
 
@@ -174,7 +174,7 @@ async def test_a_drop_gives_up_every_record_of_the_key(ledger: Ledger, database:
 
 async def test_an_event_that_waits_twice_is_put_into_the_inbox_once(ledger: Ledger, database: Database) -> None:
     async with ledger.begin(PLACE, 1) as settlement:
-        await parking.park(settlement, a_consumed_record(7, event_id="evt"), cls="bug", code="unexpected", attempts=1)
+        await parking.park(settlement, a_consumed_record(7, event_id="evt"), Why("bug", "unexpected", 1))
         await parking.append(settlement, a_consumed_record(9, event_id="evt", body="b2"))
     would = await drop_key(database, GROUP, TOPIC, KEY, actor="ann", reason="test patient", dry_run=True)
 
@@ -334,7 +334,7 @@ async def test_a_decision_about_a_key_in_two_partitions_says_which_is_meant(ledg
     await parked(ledger, 7)
     async with ledger.begin(Place(TOPIC, 4), 1) as settlement:
         record = a_consumed_record(7, event_id="evt-other")._replace(partition=4)
-        await parking.park(settlement, record, cls="bug", code="unexpected", attempts=1)
+        await parking.park(settlement, record, Why("bug", "unexpected", 1))
 
     with pytest.raises(ConfigError, match="partitions 3, 4 have a record"):
         await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="void")

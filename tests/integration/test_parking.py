@@ -16,6 +16,7 @@ from consumers.runtime.parking import (
     Census,
     Filters,
     ParkingFullError,
+    Why,
     append,
     census,
     head,
@@ -36,7 +37,7 @@ async def waiting_offsets(database: Database) -> list[object]:
 async def test_a_parked_record_comes_back_whole(ledger: Ledger) -> None:
     record = a_consumed_record(7)
     async with settling(ledger) as settlement:
-        await park(settlement, record, cls="permanent", code="refused", attempts=3)
+        await park(settlement, record, Why("permanent", "refused", 3))
 
     async with settling(ledger) as settlement:
         waiting = await head(settlement, KEY)
@@ -49,7 +50,7 @@ async def test_a_parked_record_comes_back_whole(ledger: Ledger) -> None:
 async def test_a_record_without_key_or_value_comes_back_whole(ledger: Ledger) -> None:
     record = ConsumedRecord(TOPIC, PLACE.partition, 7, 1, None, None, [])
     async with settling(ledger) as settlement:
-        await park(settlement, record, cls="poison", code="not_avro", attempts=0)
+        await park(settlement, record, Why("poison", "not_avro", 0))
 
     async with settling(ledger) as settlement:
         waiting = await head(settlement, "\\null@7")
@@ -87,14 +88,14 @@ async def test_the_next_owner_knows_the_parked_keys_of_its_partition(ledger: Led
 
     mine, other = await ledger.claim(PLACE), await ledger.claim(Place(TOPIC, 4))
 
-    assert (mine.parked, other.parked) == (frozenset({"rx-1", "rx-2"}), frozenset())
+    assert (mine.parked, other.parked) == ({"rx-1", "rx-2"}, set())
 
 
 async def test_the_offset_advances_with_the_parking_or_not_at_all(ledger: Ledger, database: Database) -> None:
     claim = await ledger.claim(PLACE)
     with pytest.raises(LookupError):  # noqa: PT012 - what a crash between park and commit leaves
         async with ledger.begin(PLACE, claim.epoch) as settlement:
-            await park(settlement, a_consumed_record(7), cls="bug", code="unexpected", attempts=1)
+            await park(settlement, a_consumed_record(7), Why("bug", "unexpected", 1))
             await settlement.settle(next_offset=8, last_event_id="evt-7", above=())
             raise LookupError
 
@@ -143,7 +144,7 @@ async def test_a_record_that_fails_its_release_waits_for_another_request(ledger:
     async with settling(ledger) as settlement:
         waiting = await head(settlement, KEY)
         assert waiting is not None
-        await park_again(settlement, waiting, cls="permanent", code="refused", attempts=5, raised="KeyError at desk:7")
+        await park_again(settlement, waiting, Why("permanent", "refused", 5, "KeyError at desk:7"))
 
     assert (before, await parking.requested(database, GROUP, [PLACE])) == ([(PLACE, KEY)], [])
     events = 'select "offset", class, code, attempts, raised from drx_consumer.parked_event order by 1'
@@ -328,7 +329,7 @@ async def test_a_record_skipped_before_a_crash_is_not_applied_when_read_again(
     """Its offset is settled, and a repetition of its event at another offset is a duplicate."""
     claim = await ledger.claim(PLACE)
     async with ledger.begin(PLACE, claim.epoch) as settlement:
-        await park(settlement, a_consumed_record(7), cls="bug", code="unexpected", attempts=1)
+        await park(settlement, a_consumed_record(7), Why("bug", "unexpected", 1))
         await settlement.settle(next_offset=5, last_event_id="evt-4", above=(7,))
     await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="void")
 
@@ -336,7 +337,7 @@ async def test_a_record_skipped_before_a_crash_is_not_applied_when_read_again(
     async with ledger.begin(PLACE, claim.epoch) as settlement:
         states = await settlement.admit([an_entry("evt-7")])
 
-    assert (claim.next_offset, claim.settled, claim.parked) == (5, frozenset({7}), frozenset())
+    assert (claim.next_offset, claim.settled, claim.parked) == (5, frozenset({7}), set())
     assert states == ["duplicate"]
 
 
@@ -362,13 +363,11 @@ async def test_a_key_that_stands_in_two_partitions_is_parked_in_each_by_itself(
         await park(
             settlement,
             a_consumed_record(7)._replace(partition=other.partition),
-            cls="bug",
-            code="unexpected",
-            attempts=1,
+            Why("bug", "unexpected", 1),
         )
 
     here, there = await ledger.claim(PLACE), await ledger.claim(other)
-    assert (here.parked, there.parked) == (frozenset({KEY}), frozenset({KEY}))
+    assert (here.parked, there.parked) == ({KEY}, {KEY})
 
     async with ledger.begin(other, there.epoch) as settlement:
         waiting = await head(settlement, KEY)
@@ -387,7 +386,7 @@ async def test_records_without_a_key_are_parked_one_by_one(ledger: Ledger, monke
     monkeypatch.setattr(parking, "EVENTS_OF_KEY_MAX", 1)
     async with settling(ledger) as settlement:
         for offset in (7, 8, 9):
-            await park(settlement, a_consumed_record(offset, key=None), cls="bug", code="unexpected", attempts=1)
+            await park(settlement, a_consumed_record(offset, key=None), Why("bug", "unexpected", 1))
         assert not await append(settlement, a_consumed_record(10, key=None))
 
     async with settling(ledger) as settlement:

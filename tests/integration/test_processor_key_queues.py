@@ -15,14 +15,13 @@ from bridge.event import Event
 from bridge.kafka.transport import Place
 from consumers.api import Consumer, Context, Lanes
 from consumers.postgres.pool import Database
-from consumers.runtime import settling
+from consumers.runtime import calls
 from consumers.runtime.failure import ATTEMPTS_MAX
 from consumers.runtime.key_queues import ROUNDS_MAX
 from consumers.runtime.ledger import Inbox, InboxState, Ledger, Settlement
-from consumers.runtime.sorting import Learner
 from tests.kafka import HANG_S, until
 from tests.logs import capture_logs
-from tests.settling import GROUP, PLACE, POISON, Effects, PlainDecoder, a_database, a_record, at_work
+from tests.settling import GROUP, PLACE, POISON, Effects, PlainDecoder, a_database, a_record, at_work, hasty_learner
 
 MODES = pytest.mark.parametrize("mode", [Lanes(8, transactional=True), Lanes(8)], ids=["inside", "outside"])
 
@@ -277,7 +276,7 @@ async def test_failures_park_the_key_and_later_records_wait_behind(database: Dat
 async def test_a_handler_that_swallows_cancellation_costs_its_key_only(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settling, "CANCEL_S", 0.01)
+    monkeypatch.setattr(calls, "CANCEL_S", 0.01)
     effects = Effects()
     end = asyncio.Event()
 
@@ -308,7 +307,7 @@ async def test_an_unknown_schema_is_learned_while_its_keys_wait(database: Databa
     log = [a_record(0, "rx_1", value=schema_7(0, "rx_1")), a_record(1), a_record(2, "rx_2", value=schema_7(2, "rx_2"))]
     decoder = PlainDecoder()
 
-    async with at_work(a_consumer(effects), database, decoder=decoder, learner=Learner(decoder, again_s=0.01)) as bench:
+    async with at_work(a_consumer(effects), database, decoder=decoder, learner=hasty_learner(decoder)) as bench:
         await bench.feed(log)
         await bench.settled(3)
 
@@ -319,7 +318,7 @@ async def test_a_healthy_registrys_no_is_poison_only_after_a_grace(database: Dat
     decoder = PlainDecoder()
     decoder.answer = DecodeError("unknown_schema_id")
     moment = 0.0
-    learner = Learner(decoder, again_s=0.01, clock=lambda: moment)
+    learner = hasty_learner(decoder, lambda: moment)
 
     async with at_work(a_consumer(Effects()), database, decoder=decoder, learner=learner) as bench:
         await bench.feed([a_record(0, value=schema_7(0, "rx_1")), a_record(1, "rx_2")])
@@ -334,7 +333,7 @@ async def test_a_healthy_registrys_no_is_poison_only_after_a_grace(database: Dat
 async def test_a_registry_that_does_not_answer_keeps_no_other_key_waiting(database: Database) -> None:
     decoder = PlainDecoder()
     decoder.answer = TransientError("registry_unreachable", systemic=True)
-    learner = Learner(decoder, again_s=0.01)
+    learner = hasty_learner(decoder)
 
     async with at_work(a_consumer(Effects()), database, decoder=decoder, learner=learner) as bench:
         await bench.feed([a_record(0, value=schema_7(0, "rx_1")), a_record(1, "rx_2")])

@@ -51,9 +51,21 @@ STEPS = st.lists(
     st.one_of(
         RECORDS,
         st.sampled_from(
-            ["sink_down", "sink_up", "refuse", "kill", "restart", "claim", "backup", "restore", "release", "park"]
+            [
+                "sink_down",
+                "sink_up",
+                "refuse",
+                "stumble",
+                "kill",
+                "restart",
+                "claim",
+                "backup",
+                "restore",
+                "release",
+                "park",
+            ]
         ),
-        st.sampled_from(["settle"]),
+        st.sampled_from(["settle", "traffic"]),
     ),
     min_size=1,
     max_size=12,
@@ -199,6 +211,17 @@ class World:
         for when in ("before", "after"):
             self.ledger.refusals += [(when, failure) for failure in failures * 3]
 
+    async def stumble(self) -> None:
+        """Let the database fail one transaction."""
+        self.ledger.refusals.append(("after", TransientError("deadlock")))
+
+    async def traffic(self) -> None:
+        """Have sound records come one by one, so that others pass between two attempts at one that fails."""
+        for number in range(3 * KEYS):
+            await self.write([(number % KEYS + 1, "")])
+            await self.settle()
+            await self.read()
+
     async def release(self) -> None:
         """Ask for every parked key."""
         await self.bench.rows("update drx_consumer.parked_key set release_requested_at = clock_timestamp() returning 1")
@@ -259,21 +282,25 @@ class World:
         assert innocents == []
         self.failing.clear()
         self.unreadable.clear()
+        skipped: list[int] = []
         async with asyncio.timeout(HANG_S):
             while await self.bench.rows("select from drx_consumer.parked_key"):
                 await self.release()
                 await self.bench.until_rows(
                     "select key from drx_consumer.parked_key where release_requested_at is not null", []
                 )
-                await self.skip_conflicts()
+                skipped += await self.skip_conflicts()
+        assert sorted(skipped) == [offset for offset, kind in enumerate(self.kinds) if kind == CONFLICT]
 
-    async def skip_conflicts(self) -> None:
-        """Give up what can never be applied."""
+    async def skip_conflicts(self) -> list[int]:
+        """Give up what can never be applied; return the offsets."""
         query = "select key, \"offset\" from drx_consumer.parked_event where code = 'id_conflict'"
-        for key, offset in await self.bench.rows(query):
+        rows = await self.bench.rows(query)
+        for key, offset in rows:
             await operator.skip(
                 self.database, GROUP, PLACE.topic, key, offset=offset, actor="ann", reason="another body"
             )
+        return [offset for _, offset in rows]
 
     async def check(self) -> None:
         """Compare the effects with the log."""

@@ -59,7 +59,7 @@ async def test_a_flood_of_bad_records_halts_every_partition_instead_of_filling_t
         await bench.feed(LOG)
         await until(lambda: bench.processor.halted(PLACE))
 
-        await bench.processor._partitions[PLACE].idle.wait()
+        await bench.processor._partitions[PLACE].idle()
         assert (bench.processor.halted(OTHER), bench.failed) == (True, False)
         assert (bench.processor.standing(), bench.count("park_breaker_open")) == ("park_breaker_open", 1)
         assert len(await bench.parked()) == ALLOWED
@@ -78,7 +78,7 @@ async def test_lanes_that_park_at_the_same_moment_park_no_more_than_is_allowed(
         await bench.feed(LOG)
         await until_told(bench)
         partition = bench.processor._partitions[PLACE]
-        await partition.idle.wait()
+        await partition.idle()
 
         assert len(await bench.parked()) == ALLOWED
 
@@ -149,6 +149,6 @@ async def test_a_release_that_is_asked_for_waits_for_the_breaker(database: Datab
         await bench.feed(LOG)
         await until_told(bench)
         await bench.request_release("rx_1")
-        await bench.processor._begin_release(bench.processor._partitions[PLACE], "rx_1")
+        bench.processor._begin_release(bench.processor._partitions[PLACE], "rx_1")
 
         assert bench.processor.fenced(PLACE) is False

@@ -159,7 +159,7 @@ async def test_a_release_waits_for_a_batch_that_appends_to_the_same_key(database
         await bench.rows(f"update drx_consumer.parked_key set release_requested_at = {due} returning 1")  # noqa: S608 - ours
         bench.processor.offer(PLACE, [a_record(1), a_record(2, "rx_2")])
         await in_batch.wait()
-        await bench.processor._begin_release(bench.processor._partitions[PLACE], "rx_1")
+        bench.processor._begin_release(bench.processor._partitions[PLACE], "rx_1")
         bench.processor.offer(PLACE, [a_record(3)])
         go_on.set()
         await bench.settled(4)

@@ -18,9 +18,8 @@ from consumers.postgres.pool import Database
 from consumers.runtime import operator, parking
 from consumers.runtime.circuit import OPEN_AFTER
 from consumers.runtime.failure import ATTEMPTS_MAX
-from consumers.runtime.partition import KeyQueue
 from tests.kafka import until
-from tests.settling import GROUP, PLACE, Bench, Effects, a_database, a_record, at_work
+from tests.settling import GROUP, PLACE, Effects, a_database, a_record, at_work
 
 MODES = pytest.mark.parametrize(
     "mode", [Batches(50, 0.005), Lanes(4, transactional=True), Lanes(4)], ids=["batches", "inside", "outside"]
@@ -50,10 +49,6 @@ def a_consumer(effects: Effects, mode: Lanes | Batches, *, pings: bool = True, t
 
 def bad_keys_fail(event: Event, _: int) -> Exception | None:
     return ConnectionRefusedError() if event.key.startswith("bad") else None
-
-
-def queues(bench: Bench) -> list[KeyQueue]:
-    return list(bench.processor._partitions[PLACE].queues.values())
 
 
 @MODES
@@ -162,7 +157,7 @@ async def test_a_sink_that_answers_nothing_but_pings_is_tried_by_one_record_at_a
     async with at_work(a_consumer(effects, Lanes(4)), database) as bench:
         await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(30)])
         await until(lambda: bench.count("circuit_state", state="open") == 1)
-        await until(lambda: not any(queue.state == "busy" for queue in queues(bench)))
+        await bench.processor._partitions[PLACE].idle()
         tried, pings = len(effects.attempts), effects.pings
         await until(lambda: effects.pings > pings + 3)
 

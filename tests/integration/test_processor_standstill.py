@@ -16,9 +16,20 @@ from consumers.api import Batches, Consumer, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime import operator, parking, partition
 from consumers.runtime.park_limit import ParkLimitError
-from consumers.runtime.sorting import UNKNOWN_GRACE_S, Learner
+from consumers.runtime.sorting import UNKNOWN_GRACE_S
 from tests.kafka import until
-from tests.settling import GROUP, PLACE, POISON, Bench, Effects, PlainDecoder, a_database, a_record, at_work
+from tests.settling import (
+    GROUP,
+    PLACE,
+    POISON,
+    Bench,
+    Effects,
+    PlainDecoder,
+    a_database,
+    a_record,
+    at_work,
+    hasty_learner,
+)
 
 MODES = pytest.mark.parametrize(
     "mode", [Batches(50, 0.005), Lanes(4, transactional=True), Lanes(4)], ids=["batches", "inside", "outside"]
@@ -45,7 +56,7 @@ class Registry:
         self.now = 0.0
         self.decoder = PlainDecoder()
         self.decoder.answer = DecodeError("unknown_schema_id")
-        self.learner = Learner(self.decoder, clock=lambda: self.now, again_s=0.01)
+        self.learner = hasty_learner(self.decoder, lambda: self.now)
 
 
 @asynccontextmanager
@@ -85,7 +96,7 @@ async def test_a_registry_that_is_away_keeps_no_circuit_open(database: Database,
     effects.down = True
     decoder = PlainDecoder()
     decoder.answer = TransientError("registry_unreachable", systemic=True)
-    learner = Learner(decoder, again_s=0.02)
+    learner = hasty_learner(decoder)
     consumer = a_consumer(effects, mode)
     consumer.ping = effects.ping
 
@@ -191,7 +202,7 @@ async def test_a_partition_that_is_stopped_while_a_key_is_released_lets_the_rele
         await releasing.wait()
         bench.processor.offer(PLACE, log[1:])
         await until(lambda: bench.processor.standing() == "parking_full")
-        await bench.processor._begin_release(bench.processor._partitions[PLACE], "rx_1")
+        bench.processor._begin_release(bench.processor._partitions[PLACE], "rx_1")
         given_up = bench.processor.fenced(PLACE)
         go_on.set()
         await bench.read_again(log)
@@ -240,7 +251,7 @@ async def test_a_partition_that_is_stopped_takes_no_room_from_the_others(
         await bench.feed(log)
         await until(lambda: bench.processor.halted(PLACE))
         room = bench.processor.room(other)
-        await until(bench.processor._partitions[PLACE].idle.is_set)
+        await bench.processor._partitions[PLACE].idle()
         stopped = bench.processor._partitions[PLACE]
         held = len(stopped.backlog) + sum(len(queue.records) for queue in stopped.queues.values())
         await operator.drop_key(database, GROUP, PLACE.topic, "rx_0", actor="kim", reason="withdrawn")
@@ -266,7 +277,7 @@ async def test_a_partition_that_is_stopped_while_a_step_waits_ends_no_process(da
             await bench.until_rows("select count(*) from pg_locks where not granted", [(1,)])
             bench.processor._park_limit.stop(bench.processor._partitions[PLACE], ParkLimitError())
         await bench.until_rows('select "offset" from drx_consumer.parked_event', [(1,)])
-        await until(bench.processor._partitions[PLACE].idle.is_set)
+        await bench.processor._partitions[PLACE].idle()
 
         assert not bench.failed
 
@@ -311,7 +322,7 @@ async def test_the_key_that_is_one_too_many_takes_no_other_out_of_the_lot(
         await bench.settled(2)
         bench.processor.offer(PLACE, log[2:])
         await until(lambda: bench.processor.halted(PLACE))
-        await bench.processor._partitions[PLACE].idle.wait()
+        await bench.processor._partitions[PLACE].idle()
 
         assert (bench.processor.next_offset(PLACE), await bench.parked()) == (2, [("rx_1", 1, "refused")])
         assert (await bench.effects())[:1] == ["evt_0"]

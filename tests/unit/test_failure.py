@@ -13,8 +13,8 @@ from yarl import URL
 
 from bridge.errors import ConfigError, DecodeError, PermanentError, TransientError
 from consumers.postgres.errors import NoLockError
+from consumers.runtime.calls import HandlerTimeoutError
 from consumers.runtime.failure import Failure, HandlerExitError, classify, raised_at
-from consumers.runtime.settling import HandlerTimeoutError
 
 REQUEST = aiohttp.RequestInfo(URL("http://there/"), "GET", CIMultiDictProxy(CIMultiDict()), URL("http://there/"))
 

@@ -1,29 +1,22 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.kafka.transport import ConsumedRecord, Place
-from consumers.runtime.ledger import Claim
-from consumers.runtime.partition import Advance, Partition, Window
+from bridge.kafka.transport import ConsumedRecord
+from consumers.runtime.window import Advance, Window
 
-NOTHING = Claim(1, 0, None, None, frozenset(), frozenset(), updated_at=datetime.now(UTC))
 MEGABYTE = 1_000_000
 
 
 def test_the_window_counts_all_that_a_record_holds() -> None:
     """Another producer may put a megabyte into a key or a header: a thousand of them would be a gigabyte."""
-    partition = Partition(Place("t", 0), NOTHING)
-    partition.open(0)
-
-    sizes = []
+    window, sizes = Window(0), []
     for offset, (key, value, header) in enumerate([(MEGABYTE, 0, 0), (0, MEGABYTE, 0), (0, 0, MEGABYTE)]):
-        before = partition.window.size
+        before = window.size
         record = ConsumedRecord("t", 0, offset, 1, b"k" * key, b"v" * value, [("x", b"h" * header)])
-        assert partition.take(record, now=0.0)
-        sizes.append(partition.window.size - before)
+        assert window.take(record, now=0.0)
+        sizes.append(window.size - before)
 
     assert min(sizes) >= MEGABYTE
 

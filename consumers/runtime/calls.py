@@ -1,0 +1,112 @@
+"""Call a consumer's handler: within its time-out, in a task of its own, and whatever it raises ends no process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
+
+from bridge.errors import ConfigError, TransientError
+from bridge.runtime.logging import log
+from consumers.api import BatchHandler, Consumer, Context, EventHandler, Lanes, Outgoing, Placed
+from consumers.runtime.failure import TIMEOUT, HandlerExitError
+from consumers.runtime.sorting import Sorted
+
+# For a cancelled handler to close its connections.
+CANCEL_S = 5.0
+
+
+class HandlerTimeoutError(TransientError):
+    """The handler took too long."""
+
+    def __init__(self) -> None:
+        super().__init__(TIMEOUT)
+
+
+class GivenUpError(TransientError):
+    """The handler has cancelled itself."""
+
+    def __init__(self) -> None:
+        super().__init__("given_up")
+
+
+async def call_handler(
+    consumer: Consumer, events: Sequence[Sorted], *, attempt: int, connection: Any, resource: Any
+) -> list[Outgoing]:
+    """Run the handler for events of one partition; return what it publishes.
+
+    Raises:
+        HandlerTimeoutError: It was not done in time; it may go on if it does not let itself be cancelled.
+        LookupError: It published to a topic that the consumer does not name: a bug.
+    """
+    handle = consumer.handle
+    if handle is None:
+        message = f"consumer {consumer.name!r} has no handler"
+        raise ConfigError(message)
+    placed = [_placed(consumer.group, each, attempt, connection, resource) for each in events]
+    call: Callable[[], Awaitable[None]]
+    if isinstance(consumer.mode, Lanes):
+        (one,) = placed
+        call = partial(cast("EventHandler", handle), one.event, one.context)
+    else:
+        call = partial(cast("BatchHandler", handle), placed, connection)
+    topic, number, offset = events[0].record[:3]
+    where = {"group": consumer.group, "topic": topic, "partition": number, "offset": offset}
+    await bounded(call, timeout_s=consumer.handler_timeout_s, where=where)
+    outgoing = [each for one in placed for each in one.context.outgoing]
+    if any(each.topic not in consumer.publishes for each in outgoing):
+        raise LookupError
+    return outgoing
+
+
+def _placed(group: str, event: Sorted, attempt: int, connection: Any, resource: Any) -> Placed:
+    topic, partition, offset = event.record[:3]
+    context = Context(
+        group, topic, partition, offset, event.ordinal, attempt, connection, resource, event.traceparent, event.origin
+    )
+    return Placed(event.event, context)
+
+
+async def bounded(call: Callable[[], Awaitable[None]], *, timeout_s: float, where: Mapping[str, Any]) -> None:
+    """Run a handler; what it raises comes out. `where` are fields of a log line: its first record."""
+    task = asyncio.get_running_loop().create_task(_contained(call))
+    try:
+        await asyncio.wait((task,), timeout=timeout_s)
+        if not task.done():
+            await _cancel(task, where)
+            raise HandlerTimeoutError
+        if task.cancelled():
+            raise GivenUpError
+        task.result()
+    except asyncio.CancelledError:
+        await _cancel(task, where)
+        raise
+
+
+async def _cancel(task: asyncio.Task[None], where: Mapping[str, Any]) -> None:
+    task.cancel()
+    task.add_done_callback(_retrieve)
+    await asyncio.wait((task,), timeout=CANCEL_S)
+    if not task.done():
+        log.error("worker.handler_stuck", **where)
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Look at what nobody waits for, so that the loop does not complain of it with a value in its words."""
+    if not task.cancelled():
+        task.exception()
+
+
+async def _contained(call: Callable[[], Awaitable[None]]) -> None:
+    """Call a handler within its own task; `asyncio` lets some of what is raised in a task end the process.
+
+    Raises:
+        HandlerExitError: It raised such a thing.
+    """
+    try:
+        await call()
+    except (Exception, asyncio.CancelledError, GeneratorExit):
+        raise
+    except BaseException as exc:
+        raise HandlerExitError from exc

@@ -1,0 +1,98 @@
+"""Do for many at once what each would wait for alone: what comes while a round is on makes the next one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Generic, TypeVar
+
+from bridge.errors import TransientError
+from consumers.runtime.ledger import FencedError
+from consumers.runtime.tasks import Tasks
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+Round = Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]]
+Waiting = tuple[Item, asyncio.Future[Answer]]
+
+
+class Rounds(Generic[Item, Answer]):
+    """Asks in rounds, one at a time; an outage of the database is waited out."""
+
+    def __init__(
+        self,
+        ask: Round[Item, Answer],
+        *,
+        name: Callable[[Item], Hashable],
+        back_off: Callable[[Exception, int], Awaitable[None]],
+        tasks: Tasks,
+        slots: asyncio.Semaphore,
+    ) -> None:
+        """Ask by `ask`, about one item of a `name` in a round, while a slot is held; none is held between attempts."""
+        self._ask = ask
+        self._name = name
+        self._back_off = back_off
+        self._tasks = tasks
+        self._slots = slots
+        self._waiting: list[Waiting[Item, Answer]] = []
+        self._running = False
+
+    async def ask(self, item: Item) -> Answer:
+        """Return the answer about an item; raises what is raised about it alone, and `FencedError`."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if not self._running:
+            self._running = True
+            self._tasks.start(self._run())
+        return await future
+
+    async def _run(self) -> None:
+        failures = 0
+        try:
+            while self._waiting:
+                taken: list[Waiting[Item, Answer]] = []
+                try:
+                    async with self._slots:
+                        taken = self._take()
+                        await self._round(taken)
+                except (TransientError, OSError) as exc:
+                    self._waiting = [*taken, *self._waiting]
+                    failures += 1
+                    await self._back_off(exc, failures)
+                else:
+                    failures = 0
+        finally:
+            self._running = False
+
+    def _take(self) -> list[Waiting[Item, Answer]]:
+        """Take those that still wait, one of each name."""
+        first: dict[Hashable, Waiting[Item, Answer]] = {}
+        waiting = [each for each in self._waiting if not each[1].done()]
+        self._waiting = [each for each in waiting if first.setdefault(self._name(each[0]), each) is not each]
+        return list(first.values())
+
+    async def _round(self, taken: Sequence[Waiting[Item, Answer]]) -> None:
+        """Ask about items together; when one of them is at fault, about each by itself.
+
+        Raises:
+            TransientError: The database is away; some may have their answers.
+        """
+        if not taken:
+            return
+        try:
+            answers = await self._ask([item for item, _ in taken])
+        except (TransientError, OSError):
+            raise
+        except Exception as exc:  # noqa: BLE001 - those who wait judge it
+            if len(taken) > 1 and not isinstance(exc, FencedError):
+                for each in taken:
+                    await self._round([each])
+                return
+            for _, future in taken:
+                if not future.done():
+                    future.set_exception(exc)
+            return
+        for (_, future), answer in zip(taken, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)

@@ -1,0 +1,121 @@
+"""Which records of a partition are settled: what `next_offset` and the list of those settled above it follow from."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
+
+from bridge.kafka.transport import ConsumedRecord
+
+# Our own objects around key, value and headers, and the headers of a record of the contract, as `sys.getsizeof` counts
+# them.
+OVERHEAD_BYTES = 2_048
+
+
+class Advance(NamedTuple):
+    """How far a partition is settled.
+
+    Attributes:
+        next_offset: Everything below is settled, and the record just below, if there is one, was seen.
+        last_event_id: Event id of the record just below, or None when it is not known or it has none.
+        above: Offsets at or above `next_offset` among those that were asked about.
+    """
+
+    next_offset: int
+    last_event_id: str | None
+    above: tuple[int, ...]
+
+
+class Window:
+    """The records of one partition from `next_offset` on, in order; a log has gaps, so no offset is taken for granted.
+
+    A record leaves when everything below it has left: until then its offset and event id are kept, not its bytes.
+
+    Attributes:
+        next_offset: Everything below is settled.
+        last_event_id: Event id of the record just below `next_offset`.
+        written: `next_offset` as it is in the ledger; None while it has none.
+        size: Bytes of the records that are not settled.
+    """
+
+    def __init__(self, next_offset: int, *, last_event_id: str | None = None, settled: Collection[int] = ()) -> None:
+        """Start at `next_offset`; `settled` are offsets above it that were settled by an owner before."""
+        self.next_offset = next_offset
+        self.last_event_id = last_event_id
+        self.written: int | None = None
+        self.size = 0
+        self._settled_before = {offset for offset in settled if offset >= next_offset}
+        self._entries: deque[tuple[int, str]] = deque()  # offsets and event ids
+        self._open: dict[int, tuple[int, float]] = {}  # by offset, sizes and when they were taken in
+        self._end = next_offset
+
+    @property
+    def count(self) -> int:
+        """Records taken in that have not left, settled or not."""
+        return len(self._entries)
+
+    @property
+    def unsettled(self) -> int:
+        """Records that are not settled."""
+        return len(self._open)
+
+    def take(self, record: ConsumedRecord, *, now: float) -> bool:
+        """Take a record in; False when there is nothing to do, as in `add`."""
+        size = OVERHEAD_BYTES + len(record.value or b"") + len(record.key or b"")
+        event_id = b""
+        for name, content in record.headers:  # of another producer they may be of any size
+            size += len(content)
+            if name == "ce_id":
+                event_id = content
+        return self.add(record.offset, size=size, event_id=event_id.decode("utf-8", "replace"), now=now)
+
+    def add(self, offset: int, *, size: int, event_id: str, now: float) -> bool:
+        """Take a record in; False when there is nothing to do: taken in before, or settled by an owner before."""
+        if offset < self._end:
+            return False
+        self._end = offset + 1
+        self._entries.append((offset, event_id))
+        if offset in self._settled_before:
+            self._settled_before.discard(offset)
+            self._advance()
+            return False
+        self._open[offset] = size, now
+        self.size += size
+        return True
+
+    def preview(self, offsets: Collection[int]) -> Advance:
+        """Return how far it will be settled once `offsets` are; `above` are those of them that this does not reach."""
+        next_offset, last_event_id = self.next_offset, self.last_event_id
+        for offset, event_id in self._reach(offsets):
+            next_offset, last_event_id = offset + 1, event_id or None
+        return Advance(next_offset, last_event_id, tuple(sorted(each for each in offsets if each >= next_offset)))
+
+    def settle(self, offsets: Collection[int], *, advance: Advance | None = None) -> None:
+        """Settle records, ignoring those that have left; `advance` is what was written to the ledger with them."""
+        for offset in offsets:
+            taken = self._open.pop(offset, None)
+            if taken is not None:
+                self.size -= taken[0]
+        self._advance()
+        if advance is not None:
+            self.written = max(self.written or 0, advance.next_offset)
+
+    def oldest_age_s(self, now: float) -> float:
+        """Age of the oldest record that is not settled; 0 when there is none."""
+        for _, taken_at in self._open.values():
+            return now - taken_at
+        return 0.0
+
+    def _reach(self, offsets: Collection[int]) -> Iterator[tuple[int, str]]:
+        waiting = self._open
+        for entry in self._entries:
+            if entry[0] in waiting and entry[0] not in offsets:
+                return
+            yield entry
+
+    def _advance(self) -> None:
+        entries, waiting = self._entries, self._open
+        while entries and entries[0][0] not in waiting:
+            offset, event_id = entries.popleft()
+            self.next_offset, self.last_event_id = offset + 1, event_id or None
