@@ -109,6 +109,8 @@ class ConsumerMetrics:
             "Transactions rejected because another member had claimed the partition, or the database had lost commits",
         )
         self.client_rebuilds = self._counter("client_rebuilds", "Kafka clients that failed and were replaced")
+        self.consumer_start = self._gauge("consumer_start_timestamp_seconds", "When the process began, in Unix time")
+        self.consumer_start.labels(self.service).set(time.time())
         self.poll_age = self._gauge("poll_age_seconds", "Time since the last poll returned")
 
     def _parking(self) -> None:

@@ -567,6 +567,8 @@ class Member:
     def _start(self, partition: AssignedPartition, start: Start) -> None:
         partition.comparing = None
         partition.lag = PartitionLag(start.offset, time.monotonic())
+        where = {"topic": partition.place.topic, "partition": partition.place.partition, "offset": start.offset}
+        log.info("worker.reading", group=self._group, **where)
         self._processor.start(partition.place, start.offset)
 
     def _offer(self, partition: AssignedPartition, records: Sequence[ConsumedRecord]) -> None:

@@ -32,7 +32,7 @@ def consumers() -> list[Case]:
         at(each, CONSUMER, 'topic="t",partition="0"') for each in ("consumer_lag_seconds", "consumer_settled_offset")
     )
     stopped = at("consumer_stopped_partitions", CONSUMER, 'code="topic_recreated"')
-    poll = at("poll_age_seconds", CONSUMER)
+    poll, begun = (at(each, CONSUMER) for each in ("poll_age_seconds", "consumer_start_timestamp_seconds"))
     revoked = at("consumer_rebalances_total", CONSUMER, 'kind="revoked"')
     others = [CONSUMER.replace("-0", f"-{number}") for number in range(1, 12)]
     rollout = {at("poll_age_seconds", each): flat(1, HOUR) for each in others}
@@ -65,6 +65,9 @@ def consumers() -> list[Case]:
         firing("ConsumerStuck", {poll: flat(1, HALF)}, span=Span(70)),
         firing("ConsumerStuck", {poll: flat(1, HALF)}, span=Span(3 * HOUR)),
         quiet("ConsumerStuck", "during a restart", {poll: f"{flat(1, 60)} _x8 {flat(1, 2)}"}, span=Span(70)),
+        firing("ConsumerStuck", {begun: rising(60, HOUR), offset: flat(7, HOUR)}),
+        quiet("ConsumerStuck", "at a few restarts", {begun: step(9, last=9), offset: flat(7, HOUR)}),
+        quiet("ConsumerStuck", "at restarts while it gets on", {begun: rising(60, HOUR), offset: rising(60, HOUR)}),
         firing("RebalanceStorm", {revoked: bend(0, 1)}, severity=TICKET),
         quiet("RebalanceStorm", "at a rollout", {revoked: step(4, last=5)}),
         quiet("RebalanceStorm", "at a rollout of many", rollout),
