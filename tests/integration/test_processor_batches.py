@@ -132,20 +132,6 @@ async def test_a_sink_that_is_away_for_long_leaves_a_batch_whole_too(database: D
     assert set(calls) == {20}
 
 
-async def test_a_restart_repeats_nothing(database: Database) -> None:
-    log = [a_record(offset, f"rx_{offset % 3}") for offset in range(30)]
-    async with at_work(a_consumer(Effects()), database) as bench:
-        await bench.feed(log[:20])
-        await bench.settled(20)
-    again = Effects()
-
-    async with at_work(a_consumer(again), database) as bench:
-        await bench.feed(log)
-        await bench.settled(30)
-
-    assert again.applied == [f"evt_{offset}" for offset in range(20, 30)]
-
-
 async def test_a_repeated_event_is_a_duplicate(database: Database) -> None:
     effects = Effects()
 
@@ -154,20 +140,6 @@ async def test_a_repeated_event_is_a_duplicate(database: Database) -> None:
         await bench.settled(3)
 
         assert (await bench.effects(), bench.outcome("duplicate")) == (["evt_0", "evt_2"], 1)
-
-
-async def test_an_equal_id_with_another_body_is_parked(database: Database) -> None:
-    effects = Effects()
-
-    async with at_work(a_consumer(effects), database) as bench:
-        await bench.feed([a_record(0)])
-        await bench.settled(1)
-        bench.processor.offer(PLACE, [a_record(1, "rx_2", id="evt_0", body="other"), a_record(2)])
-        await bench.settled(3)
-
-        assert await bench.parked() == [("rx_2", 1, "id_conflict")]
-        assert await bench.effects() == ["evt_0", "evt_2"]
-        assert bench.count("id_conflicts_total", source="drx") == 1
 
 
 async def test_of_two_bodies_of_one_id_in_one_batch_one_is_applied_and_the_other_parked(database: Database) -> None:
@@ -223,19 +195,6 @@ async def test_unwanted_types_are_settled_without_being_decoded(database: Databa
         assert (await bench.effects(), await bench.parked()) == (["evt_1"], [])
 
 
-async def test_poison_parks_its_key_and_the_others_go_on(database: Database) -> None:
-    effects = Effects()
-    log = [a_record(0), a_record(1, "rx_2", value=POISON), a_record(2), a_record(3, "rx_2"), a_record(4, "rx_3")]
-
-    async with at_work(a_consumer(effects), database) as bench:
-        await bench.feed(log)
-        await bench.settled(5)
-
-        assert await bench.parked() == [("rx_2", 1, "malformed"), ("rx_2", 3, "key_parked")]
-        assert await bench.effects() == ["evt_0", "evt_2", "evt_4"]
-        assert bench.count("park_total", **{"class": "poison"}) == 1
-
-
 @pytest.mark.parametrize(
     ("failure", "code", "cls"),
     [
@@ -260,38 +219,6 @@ async def test_a_record_that_never_succeeds_parks_its_key_alone(
         assert sorted(await bench.effects()) == ["evt_0", "evt_2"]
         assert bench.count("park_total", **{"class": cls}) == 1
         assert bench.count("consumer_bugs_total") == (cls == "bug")
-
-
-async def test_bad_records_in_a_flood_park_their_keys_and_all_others_are_applied_once_and_in_order(
-    database: Database,
-) -> None:
-    """A batch with a bad record goes on by its keys, beside the batches that follow."""
-    keys, records = 50, 400
-    bad = range(0, records, 60)
-    effects = Effects(*(f"evt_{offset}" for offset in bad))
-
-    async with at_work(a_consumer(effects), database) as bench:
-        await bench.feed([a_record(offset, f"rx_{offset % keys}") for offset in range(records)])
-        await bench.settled(records)
-        there = await bench.effects()
-        parked = await bench.parked()
-
-    first_bad = {f"rx_{offset % keys}": offset for offset in reversed(bad)}
-    for key in range(keys):
-        behind = first_bad.get(f"rx_{key}", records)
-        of_key = [event for event in there if int(event[4:]) % keys == key]
-        assert of_key == [f"evt_{offset}" for offset in range(key, behind, keys)]
-        assert [offset for name, offset, _ in parked if name == f"rx_{key}"] == [*range(behind, records, keys)]
-
-
-async def test_an_effect_rolled_back_takes_its_inbox_row_along(database: Database) -> None:
-    effects = Effects("evt_1")
-
-    async with at_work(a_consumer(effects), database) as bench:
-        await bench.feed([a_record(0), a_record(1, "rx_2")])
-        await bench.settled(2)
-
-        assert await bench.rows("select event_id from drx_consumer.inbox") == [("evt_0",)]
 
 
 async def test_a_transient_failure_holds_its_key_only(database: Database) -> None:

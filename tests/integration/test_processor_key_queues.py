@@ -21,7 +21,7 @@ from consumers.runtime.key_queues import ROUNDS_MAX
 from consumers.runtime.ledger import Inbox, InboxState, Ledger, Settlement
 from tests.kafka import HANG_S, until
 from tests.logs import capture_logs
-from tests.settling import GROUP, PLACE, POISON, Effects, PlainDecoder, a_database, a_record, at_work, hasty_learner
+from tests.settling import GROUP, PLACE, Effects, PlainDecoder, a_database, a_record, at_work, hasty_learner
 
 MODES = pytest.mark.parametrize("mode", [Lanes(8, transactional=True), Lanes(8)], ids=["inside", "outside"])
 
@@ -42,36 +42,6 @@ def a_consumer(effects: Effects, mode: Lanes | None = None, **changes: object) -
 def schema_7(offset: int, key: str) -> bytes:
     """A value whose schema has to be learned."""
     return b"\0\0\0\0\7" + (a_record(offset, key).value or b"")
-
-
-@MODES
-async def test_each_key_is_applied_once_and_in_order(database: Database, mode: Lanes) -> None:
-    effects = Effects()
-    log = [a_record(offset, f"rx_{offset % 7}") for offset in range(100)]
-
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed(log)
-        await bench.settled(100)
-        await bench.until_rows("select next_offset from drx_consumer.progress", [(100,)])
-
-    for key in range(7):
-        of_key = [event for event in effects.applied if int(event[4:]) % 7 == key]
-        assert of_key == [f"evt_{offset}" for offset in range(key, 100, 7)]
-
-
-@MODES
-async def test_a_restart_repeats_nothing_that_was_settled(database: Database, mode: Lanes) -> None:
-    log = [a_record(offset, f"rx_{offset % 3}") for offset in range(30)]
-    async with at_work(a_consumer(Effects(), mode), database) as bench:
-        await bench.feed(log[:20])
-        await bench.settled(20)
-    again = Effects()
-
-    async with at_work(a_consumer(again, mode), database) as bench:
-        await bench.feed(log)
-        await bench.settled(30)
-
-    assert sorted(again.applied) == [f"evt_{offset}" for offset in range(20, 30)]
 
 
 @MODES
@@ -254,23 +224,6 @@ async def test_keys_in_back_off_hold_no_worker(database: Database) -> None:
         await bench.settled(6)
 
         assert effects.applied[:2] == ["evt_4", "evt_5"]
-
-
-@MODES
-async def test_failures_park_the_key_and_later_records_wait_behind(database: Database, mode: Lanes) -> None:
-    effects = Effects("evt_1")
-    log = [a_record(0), a_record(1), a_record(2), a_record(3, "rx_2"), a_record(4, "rx_3", value=POISON)]
-
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed(log)
-        await bench.settled(5)
-
-        assert await bench.parked() == [
-            ("rx_1", 1, "refused"),
-            ("rx_1", 2, "key_parked"),
-            ("rx_3", 4, "malformed"),
-        ]
-        assert sorted(effects.applied) == ["evt_0", "evt_3"]
 
 
 async def test_a_handler_that_swallows_cancellation_costs_its_key_only(

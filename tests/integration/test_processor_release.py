@@ -219,26 +219,6 @@ async def test_a_full_lot_stops_the_partition_and_drops_nothing(
         assert effects.kept == []
 
 
-async def test_the_next_owner_knows_what_is_parked(database: Database) -> None:
-    effects = Effects()
-    effects.fail = lambda _, tried: PermanentError("refused") if not tried else None
-    log = [a_record(0), a_record(1), a_record(2)]
-    async with at_work(a_consumer(effects, Lanes(4)), database) as bench:
-        await bench.feed(log[:2])
-        await bench.settled(2)
-    again = Effects()
-
-    async with at_work(a_consumer(again, Lanes(4)), database) as bench:
-        await bench.feed(log)
-        await bench.settled(3)
-        waiting = await bench.parked()
-        await bench.request_release("rx_1")
-        await bench.until_rows("select key from drx_consumer.parked_key", [])
-
-        assert [offset for _, offset, _ in waiting] == [0, 1, 2]
-        assert again.kept == ["evt_0", "evt_1", "evt_2"]
-
-
 @MODES
 async def test_a_release_waits_for_the_sink(database: Database, mode: Lanes | Batches) -> None:
     effects = Effects()
