@@ -1,0 +1,79 @@
+"""Consumers are killed while their database goes away: nothing is lost, doubled, parked or out of order."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import NamedTuple, get_args
+
+import pytest
+
+from tests.faults.scene import Ground, Scene
+from tests.faults.subjects import Kind, scene_of_kind
+from tests.postgres import EmbeddedPostgres
+from tests.topic_filler import Lives
+
+pytestmark = pytest.mark.kafka
+
+# Of a process after its first settled record, and of the database while it is away: both end amid the other's trouble.
+WORK_S, AWAY_S = 2.0, 4.0
+# A pause at each event of the short case, so that there is work left when a process is killed.
+PAUSE_S = 0.02
+
+
+class Case(NamedTuple):
+    """Who is killed, how often, and how much there is to do."""
+
+    kind: Kind
+    rounds: int
+    records: int
+    pause_s: float = 0.0
+
+
+CASES = [
+    Case("read_model", 2, 800, PAUSE_S),
+    *(pytest.param(Case(kind, 10, 100_000), marks=pytest.mark.faults) for kind in get_args(Kind)),
+]
+
+
+def play(ground: Ground, case: Case, seed: int) -> None:
+    """Take the database away from a process, kill the process and the next one, and let a third see the end of it."""
+    rng = random.Random(f"{seed}-{case}")  # noqa: S311 - moments, not keys
+    server = EmbeddedPostgres(ground.directory / f"postgres-{case.kind}-{case.rounds}")
+    with ExitStack() as stack:
+        stack.callback(server.close)
+        server.start()
+        lives = Lives.of_records(case.records, seed=seed)
+        own = replace(ground, postgres=server.dsn)
+        scene = stack.enter_context(scene_of_kind(own, case.kind, lives, pause_s=case.pause_s))
+        for _ in range(case.rounds):
+            scene.write(case.records // case.rounds)
+            _kill_in_outage(scene, server, rng)
+        scene.member(**scene.subject.unpaused)
+        scene.finish()
+
+
+def _kill_in_outage(scene: Scene, server: EmbeddedPostgres, rng: random.Random) -> None:
+    before = scene.settled()
+    scene.member()
+    scene.wait_settled(before + 1)
+    time.sleep(rng.uniform(0, WORK_S))
+    server.kill()
+    for _ in range(2):
+        time.sleep(rng.uniform(0, AWAY_S / 2))
+        scene.members[-1].kill()
+        scene.forget_members()
+        scene.member()
+    time.sleep(rng.uniform(0, AWAY_S / 2))
+    server.start()
+    time.sleep(rng.uniform(0, WORK_S))
+    scene.members[-1].kill()
+    scene.forget_members()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.kind}-{case.rounds}")
+def test_kills_while_the_database_is_away_cost_nothing(played: Callable[[], None]) -> None:
+    played()
