@@ -18,6 +18,8 @@ COMMANDS = {
     "mapping": ("bridge.commands.mapping:mapping", "Check what a mapping file makes of a vendor's bodies."),
     "secrets": ("bridge.commands.secrets:secrets", "Make, list or check the secrets of sources."),
     "tail": ("bridge.commands.tail:tail", "Show decoded records of a topic."),
+    "unrecognized": ("bridge.commands.unrecognized:unrecognized", "List, show or replay parked deliveries."),
+    "push": ("bridge.dev.push:push", "Post a file of history to the running ingress."),
     "topics": ("bridge.commands.topics:topics", "Create or check the topics."),
     "schemas": ("bridge.commands.schemas:schemas", "Check, push or serve the schemas."),
     "spool": ("bridge.commands.spool:spool", "Look at what is held on disk."),

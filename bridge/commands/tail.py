@@ -77,8 +77,8 @@ def tail(
     )
     mask = JSON_MASK if as_json else PEOPLE_MASK
     masker = None if show_phi else Masker(bundled().schemas(), mask=mask)
-    console = _Console(soft_wrap=True)
-    show = _json_line if as_json else _people_lines(console, show_bodies=show_phi)
+    console = PipeConsole(soft_wrap=True)
+    show = json_line if as_json else people_lines(console, show_bodies=show_phi)
     if not as_json and console.is_terminal and not want.until_end:
         click.echo("waiting for records…; Ctrl-C ends it", err=True)
     try:
@@ -102,25 +102,27 @@ async def _follow(want: Want, settings: Settings, *, masker: Masker | None, show
     async with (
         open_decoder(settings.registry) as decoder,
         open_reader(
-            settings.kafka.connection, [want.topic], from_beginning=want.from_beginning, unreadable=_passed_over
+            settings.kafka.connection, [want.topic], from_beginning=want.from_beginning, unreadable=passed_over
         ) as reader,
     ):
         async for record in reader.until_end() if want.until_end else reader.forever():
             if want.key is not None and record.key != want.key:
                 continue
-            show(await _decoded(record, decoder=decoder, masker=masker))
+            show(await decoded(record, decoder=decoder, masker=masker))
             shown += 1
             if shown == want.count:
                 break
     return shown
 
 
-def _passed_over(place: Place, offset: int, after: int) -> None:
+def passed_over(place: Place, offset: int, after: int) -> None:
+    """Say which records are not shown."""
     offsets = f"offset {offset}" if after == offset + 1 else f"offsets {offset} to {after - 1}"
     click.echo(f"{place.topic}/{place.partition}: {offsets} cannot be read: the batch is corrupt", err=True)
 
 
-async def _decoded(record: ConsumedRecord, *, decoder: EventDecoder, masker: Masker | None) -> Shown:
+async def decoded(record: ConsumedRecord, *, decoder: EventDecoder, masker: Masker | None) -> Shown:
+    """Decode what is to be shown; `error` says why it cannot be."""
     name, value, error = "", None, ""
     if record.value is not None:
         try:
@@ -143,7 +145,7 @@ async def _decoded(record: ConsumedRecord, *, decoder: EventDecoder, masker: Mas
     )
 
 
-class _Console(Console):
+class PipeConsole(Console):
     """A console that raises when its output is closed, instead of ending the process with exit code 1."""
 
     def on_broken_pipe(self) -> None:
@@ -151,11 +153,12 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-def _json_line(shown: Shown) -> None:
+def json_line(shown: Shown) -> None:
+    """Print a record as a JSON line."""
     click.echo(orjson.dumps(shown.document()))
 
 
-def _people_lines(console: Console, *, show_bodies: bool) -> Callable[[Shown], None]:
+def people_lines(console: Console, *, show_bodies: bool) -> Callable[[Shown], None]:
     """Print for people: a tree of fields on a terminal, and in a pipe two lines for a record, for grep."""
 
     def show(shown: Shown) -> None:

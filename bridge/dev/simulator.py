@@ -60,6 +60,7 @@ class Reply:
     reason: str
     latency_s: float
     retry_after_s: float = 0.0
+    field: str = ""
 
     @property
     def retriable(self) -> bool:
@@ -147,9 +148,9 @@ class Sender:
                 asyncio.timeout(self._policy.timeout_s),
                 self._session.post(self._url, data=outgoing.body, headers=headers, allow_redirects=False) as response,
             ):
-                outcome, reason = _words(await response.content.read(ANSWER_MAX_BYTES))
+                outcome, reason, field = _words(await response.content.read(ANSWER_MAX_BYTES))
                 wait_s = _retry_after_s(response.headers.get("retry-after", ""), now=self._now())
-                return Reply(response.status, outcome, reason, loop.time() - started, wait_s)
+                return Reply(response.status, outcome, reason, loop.time() - started, wait_s, field)
         except TimeoutError:
             return Reply(0, "timeout", "", loop.time() - started)
         except (aiohttp.ClientError, OSError):
@@ -191,15 +192,16 @@ async def play(
     return behind_s
 
 
-def _words(body: bytes) -> tuple[str, str]:
-    """Take `outcome` and `reason` (or `code`) from an answer of the bridge; empty for anybody else's."""
+def _words(body: bytes) -> tuple[str, str, str]:
+    """Take `outcome`, `reason` (or `code`) and `field` from an answer of the bridge; empty for anybody else's."""
     try:
         answer = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return "", ""
+        return "", "", ""
     if not isinstance(answer, dict):
-        return "", ""
-    return str(answer.get("outcome", "")), str(answer.get("reason") or answer.get("code") or "")
+        return "", "", ""
+    reason = answer.get("reason") or answer.get("code")
+    return str(answer.get("outcome") or ""), str(reason or ""), str(answer.get("field") or "")
 
 
 def _retry_after_s(header: str, *, now: datetime) -> float:

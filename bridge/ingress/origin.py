@@ -45,7 +45,7 @@ _is_receipt = re.compile(rb"[0-9]{0,17}").fullmatch
 
 
 def sign_origin(
-    key: Key, *, origin: str, delivery_id: str, received_us: int | None, timestamp: int, body: bytes
+    key: Key, delivery_id: str, timestamp: int, body: bytes, *, origin: str, received_us: int | None
 ) -> dict[str, str]:
     """Return the headers that prove a delivery with a key of `operator_keys`."""
     values = (origin, delivery_id, "" if received_us is None else str(received_us), str(timestamp))

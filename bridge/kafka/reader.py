@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -210,6 +211,29 @@ class TopicReader:
                 self._heard_at = loop.time()
             if loop.time() - self._heard_at > SILENT_S:
                 raise ReadError("no_answer", "the brokers have stopped answering")
+
+    async def by_time(self) -> AsyncGenerator[ConsumedRecord, None]:
+        """Yield the same as `until_end`, oldest first: between partitions by the times of the records.
+
+        Raises:
+            ReadError: As `until_end`.
+        """
+        waiting: dict[Any, deque[ConsumedRecord]] = {place: deque() for place in self.ends}
+        loop = asyncio.get_running_loop()
+        self._heard_at = loop.time()
+        while True:
+            for place, records in waiting.items():
+                while not records and await self._consumer.position(place) < self.ends[place]:
+                    found = await self.poll([place], most=SLICE_RECORDS)
+                    records += [each for each in found if each.offset < self.ends[place]]
+                    self._heard_at = loop.time() if found else self._heard_at
+                    if loop.time() - self._heard_at > SILENT_S:
+                        raise ReadError("no_answer", "the brokers have stopped answering")
+            if not any(waiting.values()):
+                return
+            oldest = min(filter(None, waiting.values()), key=lambda records: records[0].timestamp_ms)
+            yield oldest.popleft()
+            self._heard_at = loop.time()
 
     async def forever(self) -> AsyncGenerator[ConsumedRecord, None]:
         """Yield records as they come; an outage is waited for.

@@ -33,7 +33,7 @@ def headers(
     key: Key, body: bytes, *, origin: str = "replay", at: int = NOW, delivery_id: str = "dlv_1"
 ) -> dict[str, str]:
     received = RECEIVED_US if origin == "replay" else None
-    return sign_origin(key, origin=origin, delivery_id=delivery_id, received_us=received, timestamp=at, body=body)
+    return sign_origin(key, delivery_id, at, body, origin=origin, received_us=received)
 
 
 def raw(sent: dict[str, str], body: bytes) -> Raw:

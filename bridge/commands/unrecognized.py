@@ -1,0 +1,156 @@
+"""`drx-bridge unrecognized`: which deliveries are parked, what is in one, and all of them once more."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from datetime import UTC
+from typing import Any, NamedTuple
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from bridge.avro.event_decoder import open_decoder
+from bridge.commands.tail import PipeConsole, decoded, json_line, passed_over, people_lines
+from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker
+from bridge.errors import DecodeError
+from bridge.kafka.reader import open_reader
+from bridge.kafka.routing import UNRECOGNIZED_TOPIC
+from bridge.kafka.transport import ConsumedRecord
+from bridge.registry.loader import bundled
+from bridge.runtime.audit import audit_options, audited
+from bridge.runtime.broker_option import asking, bootstrap_option
+from bridge.runtime.logging import silence_kafka_client
+from bridge.runtime.process import LazyGroup
+from bridge.settings import Settings, load_settings
+
+# Members in which vendors say what an update is, and what may be shown of that: it holds no free text.
+TYPE_MEMBERS = ("type", "event_type", "eventType", "EventType", "event")
+_is_type = re.compile(r"[A-Za-z0-9_.:/-]{1,128}").fullmatch
+EXAMPLES = 3
+
+Wanted = Callable[[ConsumedRecord], bool]
+
+
+class Group(NamedTuple):
+    """Parked deliveries that have this in common."""
+
+    source: str
+    reason: str
+    detail: str
+    field: str
+    type: str
+    day: str
+
+
+@click.group(
+    cls=LazyGroup,
+    modules={"replay": ("bridge.dev.replay:replay", "Post parked deliveries to the running ingress again.")},
+)
+def unrecognized() -> None:
+    """List, show or replay deliveries that could not become events."""
+
+
+@unrecognized.command("list")
+@click.option("--source", help="Only those of this source.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON line per group.")
+@bootstrap_option
+def list_(*, source: str | None, as_json: bool, bootstrap_servers: str | None) -> int:
+    """Count parked deliveries by source, reason, detail, field, type and day (UTC), with ids of some.
+
+    The type is what the body names as one, if it has the form of a type; else `unknown`. What was replayed stays in the
+    topic, and is counted too.
+    """
+    counts, examples = Counter[Group](), dict[Group, list[str]]()
+
+    async def count() -> None:
+        settings = asking(load_settings(), bootstrap_servers)
+        async for _, value in parked(settings, lambda record: source in {None, record.header("ce_source")}):
+            group = _group(value)
+            counts[group] += 1
+            shown = examples.setdefault(group, [])
+            if len(shown) < EXAMPLES and value["webhook_id"] not in shown:
+                shown.append(value["webhook_id"])
+
+    asyncio.run(count())
+    table = Table(*Group._fields, "count", "examples", box=None, header_style="bold")
+    for group, number in sorted(counts.items()):
+        if as_json:
+            click.echo(orjson.dumps(group._asdict() | {"count": number, "examples": examples[group]}))
+        table.add_row(*group, f"{number:,}", " ".join(examples[group]))
+    if not as_json:
+        Console(soft_wrap=True, markup=False).print(table)
+    return 0
+
+
+@unrecognized.command()
+@click.argument("delivery_id", metavar="ID")
+@click.option("--show-phi", is_flag=True, help="Show the body instead of masking it.")
+@audit_options
+@click.option("--json", "as_json", is_flag=True, help="One JSON line per record.")
+@bootstrap_option
+def show(
+    *, delivery_id: str, show_phi: bool, actor: str, reason: str, as_json: bool, bootstrap_servers: str | None
+) -> int:
+    """Show the parked delivery ID, each time that it was parked; exit 1 if there is none.
+
+    Its body is masked unless --show-phi asks for it, which writes an audit line.
+    """
+    masker = None if show_phi else Masker(bundled().schemas(), mask=JSON_MASK if as_json else PEOPLE_MASK)
+    printed = json_line if as_json else people_lines(PipeConsole(soft_wrap=True), show_bodies=show_phi)
+
+    async def find() -> int:
+        found, settings = 0, asking(load_settings(), bootstrap_servers)
+        async with open_decoder(settings.registry) as decoder:
+            async for record in records(settings, lambda record: record.header("ce_id") == delivery_id):
+                printed(await decoded(record, decoder=decoder, masker=masker))
+                found += 1
+        return found
+
+    with audited("unrecognized.show", actor=actor, reason=reason, dry_run=not show_phi, show_phi=True, id=delivery_id):
+        found = asyncio.run(find())
+    if not found:
+        click.echo(f"no parked delivery has this id: {delivery_id}", err=True)
+    return int(not found)
+
+
+async def records(settings: Settings, wanted: Wanted) -> AsyncIterator[ConsumedRecord]:
+    """Yield the records of parked deliveries, in the order of their receipt."""
+    silence_kafka_client()
+    connection = settings.kafka.connection
+    async with open_reader(connection, [UNRECOGNIZED_TOPIC], from_beginning=True, unreadable=passed_over) as reader:
+        async for record in reader.by_time():
+            if wanted(record):
+                yield record
+
+
+async def parked(settings: Settings, wanted: Wanted) -> AsyncIterator[tuple[ConsumedRecord, dict[str, Any]]]:
+    """Yield the records of parked deliveries with their values, in the order of their receipt."""
+    async with open_decoder(settings.registry) as decoder:
+        async for record in records(settings, wanted):
+            try:
+                yield record, dict((await decoder.inspect(record)).value)
+            except DecodeError as exc:
+                click.echo(
+                    f"{record.topic}/{record.partition}@{record.offset}: cannot be decoded: {exc.code}", err=True
+                )
+
+
+def _group(value: dict[str, Any]) -> Group:
+    day = value["received_at"].astimezone(UTC).date().isoformat()
+    return Group(value["source"], value["reason"], value["detail"], value["field"], _type_of(value["body"]), day)
+
+
+def _type_of(body: bytes) -> str:
+    with suppress(ValueError):
+        document = orjson.loads(body)
+        words = (document.get(name) for name in TYPE_MEMBERS) if isinstance(document, dict) else ()
+        for word in words:
+            if isinstance(word, str) and _is_type(word):
+                return word
+    return "unknown"

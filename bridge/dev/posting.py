@@ -1,0 +1,183 @@
+"""Post to the running ingress what the sender does not post now, as `unrecognized replay` and `push` do."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterable, Callable, Collection
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from hashlib import sha256
+from typing import Any, Literal, NamedTuple
+
+import aiohttp
+import click
+import orjson
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+
+from bridge.commands.scheme_options import configured_source
+from bridge.dev.signing import Sign, read_signer
+from bridge.dev.simulator import RetryPolicy, Sender, webhook_url
+from bridge.dev.story import Outgoing
+from bridge.errors import BridgeError, ConfigError
+from bridge.event import Delivery, ParkReason
+from bridge.ingress.json_body import parse
+from bridge.ingress.origin import SLOT, operator_keys, sign_origin
+from bridge.ingress.profiles import drx_standard
+from bridge.ingress.profiles.lookup import open_profiles
+from bridge.ingress.profiles.profile import Mapped, bucket_s
+from bridge.ingress.secrets import load
+from bridge.runtime.lifecycle import first_fault
+from bridge.settings import Settings
+from bridge.sources import scheme_of, slots_dir
+
+# About ten seconds; nothing is lost by the end of the command, and the same one goes on.
+POLICY = RetryPolicy(attempts=6, delay_max_s=8.0)
+# One delivery at fault; any other 4xx is the same for all.
+REFUSED = (400, 413)
+
+
+class PostError(BridgeError):
+    """The ingress takes nothing; the message is one line for an operator."""
+
+    code = "not_posted"
+
+
+class Post(NamedTuple):
+    """One delivery.
+
+    Attributes:
+        name: What a report calls it.
+        keys: Of its events; deliveries with a key in common keep their order.
+        received_us: Unix microseconds of its first receipt; None for an import.
+    """
+
+    name: dict[str, Any]
+    id: str
+    body: bytes
+    keys: Collection[str] = ()
+    received_us: int | None = None
+
+
+class Poster:
+    """Posts for one source, in its name."""
+
+    def __init__(self, settings: Settings, name: str, *, origin: Literal["replay", "import"], url: str | None) -> None:
+        """Read its profile, and where something is to be posted the secret that began to count last.
+
+        Raises:
+            ConfigError: There is no such source, or no secret to post with.
+        """
+        source = configured_source(settings, name)
+        self._name, self._environment, self._origin = name, source.environment, origin
+        self._profile = open_profiles(settings.sources)[name]
+        self.in_buckets = bool(bucket_s(self._profile))
+        self.is_native = self._profile is drx_standard or isinstance(self._profile, drx_standard.Refusing)
+        self._outcomes: Counter[str] = Counter()
+        self._is_whole = False
+        self._rng = random.Random()  # noqa: S311 - spreads load, guards nothing
+        if url is not None:
+            scheme, now = scheme_of(name, source), time.time()
+            directory = slots_dir(scheme, source)
+            slots = operator_keys(scheme, load(directory, scheme)) if directory else []
+            counting = [slot for slot in slots if slot.counts_at(now)]
+            if not counting:
+                msg = f"source {name}: no secret to post with: `drx-bridge secrets new {name} --slot {SLOT}` makes one"
+                raise ConfigError(msg)
+            slot = max(counting, key=lambda slot: slot.not_before)
+            self._key = slot.key
+            self._sign: Sign | None = None
+            # For what checks the scheme before the ingress; where it cannot be signed for, our own headers do.
+            with suppress(ConfigError):
+                self._sign = read_signer(scheme, directory / slot.name) if directory and slot.name != SLOT else None
+            self._url = webhook_url(url, name)
+
+    def mapped(self, body: bytes, delivery_id: str, received_at: datetime) -> Mapped | ParkReason:
+        """Return what the ingress would make of a body by these settings."""
+        document = parse(body, arrays=getattr(self._profile, "ARRAYS", False))
+        if isinstance(document, ParkReason):
+            return document
+        digest = sha256(body).hexdigest()
+        delivery = Delivery(self._name, self._environment, delivery_id, received_at, body, digest, "", "", {})
+        try:
+            return self._profile.map(delivery, document)
+        except Exception:  # noqa: BLE001 - as the ingress takes a bug of ours
+            return ParkReason("unexpected")
+
+    def note(self, name: dict[str, Any], outcome: str, reason: str = "", field: str = "") -> None:
+        """Count what became of one, and print it where it was not accepted; no value of its body."""
+        self._outcomes[outcome] += 1
+        if reason:
+            click.echo(orjson.dumps(name | {"outcome": outcome, "reason": reason, "field": field or None}))
+
+    def run(self, posts: AsyncIterable[Post], *, lanes: int, rate: float | None) -> int:
+        """Post all with a progress bar; return 1 if something was not accepted, or all ended before its time.
+
+        Raises:
+            BridgeError: As `posts`, or the ingress takes nothing; nothing was posted.
+        """
+        people, failed = Console(stderr=True, highlight=False, soft_wrap=True), ""
+        columns = *Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn()
+        try:
+            with Progress(*columns, console=people, transient=True, disable=not people.is_terminal) as progress:
+                task = progress.add_task("Deliveries", total=None)
+                asyncio.run(self._run(posts, lanes=lanes, rate=rate, advance=partial(progress.advance, task)))
+        except ExceptionGroup as group:
+            fault = first_fault(group, BridgeError)
+            if fault is None or not self._outcomes:
+                raise fault or group from None
+            failed = f"; stopped: {fault}"
+        counted = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(self._outcomes.items()))
+        people.print(f"{counted or 'nothing to post'}{failed}", markup=False)
+        self._is_whole = not (failed or self._outcomes.keys() & {"parked", "refused", "skipped"})
+        return int(not self._is_whole)
+
+    @property
+    def ended(self) -> dict[str, Any]:
+        """What an audit line has of the end."""
+        return {"outcomes": dict(self._outcomes)} | ({} if self._is_whole else {"outcome": "failed"})
+
+    async def _run(
+        self, posts: AsyncIterable[Post], *, lanes: int, rate: float | None, advance: Callable[[], None]
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        free, last, started, number = asyncio.Semaphore(lanes), dict[str, asyncio.Task[None]](), loop.time(), 0
+
+        def ended(post: Post, task: asyncio.Task[None]) -> None:
+            free.release()
+            advance()
+            for key in post.keys:
+                if last.get(key) is task:
+                    del last[key]
+
+        async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session, asyncio.TaskGroup() as group:
+            async for post in posts:
+                if rate is not None:
+                    await asyncio.sleep(started + number / rate - loop.time())
+                number += 1
+                await free.acquire()
+                task = group.create_task(self._one(post, {last[key] for key in post.keys if key in last}, session))
+                last |= dict.fromkeys(post.keys, task)
+                task.add_done_callback(partial(ended, post))
+
+    async def _one(self, post: Post, before: Collection[asyncio.Task[None]], session: aiohttp.ClientSession) -> None:
+        if before:
+            await asyncio.wait(before)
+        sender = Sender(session=session, url=self._url, sign=partial(self._headers, post), policy=POLICY, rng=self._rng)
+        answer = await sender.deliver(Outgoing(post.id, post.body))
+        reply = answer.reply
+        if reply.outcome and (answer.taken or reply.status in REFUSED):
+            self.note(post.name, reply.outcome, reply.reason, reply.field)
+            return
+        said = " ".join(filter(None, (str(reply.status or ""), reply.outcome, reply.reason)))
+        msg = f"{self._url}: {said}; nothing is lost, and the same command goes on where this one stopped"
+        raise PostError(msg)
+
+    def _headers(self, post: Post, delivery_id: str, timestamp: int, body: bytes) -> dict[str, str]:
+        what = delivery_id, timestamp, body
+        own = sign_origin(self._key, *what, origin=self._origin, received_us=post.received_us)
+        return own if self._sign is None else self._sign(*what) | own

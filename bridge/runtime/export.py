@@ -1,0 +1,132 @@
+"""The bodies in a file that another system has exported: NDJSON, one JSON array, or CSV with a header line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import orjson
+
+from bridge.errors import ConfigError
+
+TOO_LARGE = "body_too_large"
+_BOM = b"\xef\xbb\xbf"
+# What a column is named; a first line with a date, a number or an empty cell in it is data.
+_is_name = re.compile(r"[^\W\d][\w .:/#()-]{0,127}").fullmatch
+_gap = re.compile(r"[ \t\r\n]*")
+
+
+class Line(NamedTuple):
+    """One body.
+
+    Attributes:
+        number: Of its line, or of its element in the array, from 1.
+        body: Its exact bytes; of CSV, an object of the cells that are not empty.
+        unfit: Why there is none: `body_too_large` or `csv_columns`; empty otherwise.
+    """
+
+    number: int
+    body: bytes
+    unfit: str = ""
+
+
+def bodies_of(path: Path, *, body_max_bytes: int) -> Iterator[Line]:
+    """Yield what is in a file. An array is held as a whole, and cut before its first body is yielded.
+
+    Raises:
+        ConfigError: It cannot be read or is none of the three; the message holds nothing of it.
+    """
+    try:
+        with path.open("rb") as file:
+            kind = _rows if path.suffix.lower() == ".csv" else _elements if _is_array(file) else _documents
+            for line in kind(file, body_max_bytes):
+                yield line if len(line.body) <= body_max_bytes else Line(line.number, b"", TOO_LARGE)
+    except OSError as exc:
+        says = f"cannot be read ({exc.strerror})"
+    except UnicodeDecodeError:
+        says = "is not UTF-8"
+    except csv.Error as exc:
+        says = str(exc) if isinstance(exc, _HeaderError) else "is no CSV with commas and double quotes"
+    except (ValueError, RecursionError):
+        says = "begins like a JSON array and is none"
+    else:
+        return
+    msg = f"{path}: {says}"
+    raise ConfigError(msg)
+
+
+class _HeaderError(csv.Error):
+    """The first line of a CSV file names no columns."""
+
+
+def _is_array(file: BinaryIO) -> bool:
+    """Say whether a file is one array; where its first line is JSON and more follows, each line is a body."""
+    first, second = file.readline().removeprefix(_BOM).strip(), file.readline()
+    file.seek(0)
+    try:
+        return first.startswith(b"[") and (orjson.loads(first), not second.strip())[1]
+    except orjson.JSONDecodeError:
+        return True
+
+
+def _documents(file: BinaryIO, body_max_bytes: int) -> Iterator[Line]:
+    most = body_max_bytes + len(_BOM) + 2  # a line break may have two characters
+    number = 0
+    while line := file.readline(most):
+        number += 1
+        body = line.removeprefix(_BOM if number == 1 else b"").strip()
+        if number == 1 and b"\0" in body:
+            raise UnicodeDecodeError("utf-8", b"", 0, 0, "")  # as UTF-16 has
+        if len(line) == most and not line.endswith(b"\n"):
+            while len(line) == most and not line.endswith(b"\n"):
+                line = file.readline(most)
+            yield Line(number, b"", TOO_LARGE)
+        elif body:
+            yield Line(number, body)
+
+
+def _elements(file: BinaryIO, _: int) -> Iterator[Line]:
+    """Cut an array into its elements, each as it stands there, since numbers are not written in one way only."""
+    text, scan = file.read().decode("utf-8-sig"), json.JSONDecoder().raw_decode
+    spans: list[tuple[int, int]] = []
+    at = _skip(text, 0)
+    while text[at : at + 1] != "]" or not spans:
+        start = _skip(text, at + 1)
+        if not spans and text[start : start + 1] == "]":
+            at = start
+            break
+        _, end = scan(text, start)
+        spans.append((start, end))
+        at = _skip(text, end)
+        if text[at : at + 1] not in {",", "]"}:
+            raise ValueError
+    if text[_skip(text, at + 1) :]:
+        raise ValueError
+    for number, (start, end) in enumerate(spans, 1):
+        yield Line(number, text[start:end].encode())
+
+
+def _skip(text: str, at: int) -> int:
+    found = _gap.match(text, at)
+    return found.end() if found else at
+
+
+def _rows(file: BinaryIO, body_max_bytes: int) -> Iterator[Line]:
+    csv.field_size_limit(body_max_bytes)
+    lines = chain([file.readline().removeprefix(_BOM)], file)
+    reader = csv.DictReader((line.decode() for line in lines), strict=True)
+    names = reader.fieldnames or [""]
+    for column, name in enumerate(names, 1):
+        if not _is_name(name) or names.count(name) > 1:
+            msg = f"its first line is no header: column {column} has no name of its own"
+            raise _HeaderError(msg)
+    for row in reader:
+        if None in row or None in row.values():
+            yield Line(reader.line_num, b"", "csv_columns")
+        else:
+            yield Line(reader.line_num, orjson.dumps({name: cell for name, cell in row.items() if cell}))

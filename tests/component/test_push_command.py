@@ -1,0 +1,134 @@
+"""`drx-bridge push` against a small real server: what is posted, and how it ends when something is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from bridge.dev import posting
+from bridge.dev.push import push
+from bridge.dev.simulator import RetryPolicy
+from bridge.errors import BridgeError, ConfigError
+from tests.builders import SECRET, a_body
+from tests.receiver import receiving
+
+CANARY = "Quintero"
+
+
+@pytest.fixture(autouse=True)
+def secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Configure a source; nothing waits long for an ingress that is away."""
+    directory = tmp_path / "secrets"
+    directory.mkdir()
+    (directory / "current").write_text(SECRET)
+    for name, value in {"PROFILE": "drx_standard", "ENVIRONMENT": "sandbox", "SECRETS_DIR": directory}.items():
+        monkeypatch.setenv(f"BRIDGE_SOURCES__DRX__{name}", str(value))
+    monkeypatch.setattr(posting, "POLICY", RetryPolicy(attempts=2, delay_first_s=0.01))
+    return directory
+
+
+@asynccontextmanager
+async def a_bridge(
+    status: Callable[[bytes], int] = lambda _: 200,
+) -> AsyncIterator[tuple[str, list[tuple[str, bytes]]]]:
+    """Serve `/webhooks/drx`; yield its address and the ids and bodies that have come, in their order."""
+    posted: list[tuple[str, bytes]] = []
+
+    async def act(request: web.Request) -> web.Response:
+        body = await request.read()
+        posted.append((request.headers["webhook-id"], body))
+        code = status(body)
+        words = {"outcome": "accepted"} if code == 200 else {"outcome": "refused", "code": "signature_mismatch"}
+        return web.json_response(words, status=code)
+
+    async with receiving(act) as receiver:
+        yield receiver.url.removesuffix("/webhooks/drx"), posted
+
+
+async def run(tmp_path: Path, url: str, *lines: bytes, source: str = "drx") -> int:
+    file = tmp_path / "history.ndjson"
+    file.write_bytes(b"\n".join(lines))
+    arguments = [str(file), "--source", source, "--url", url]
+    code = await asyncio.to_thread(push.main, arguments, standalone_mode=False)
+    assert isinstance(code, int)
+    return code
+
+
+async def test_lines_are_posted_under_their_ids_and_in_the_order_of_their_key(tmp_path: Path) -> None:
+    lines = [a_body(id=f"evt_{number}", data_prescription_id=f"rx_{number % 3}") for number in range(60)]
+    async with a_bridge() as (url, seen):
+        code = await run(tmp_path, url, *lines)
+
+    assert code == 0
+    assert sorted(seen) == sorted((json.loads(line)["id"], line) for line in lines)
+    for key in range(3):
+        assert [body for _, body in seen if body in lines[key::3]] == lines[key::3]
+
+
+async def test_what_is_no_event_stays_here_and_is_reported_without_a_value(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = [a_body(timestamp=CANARY), b'{"a":', b"\xff", a_body(data_note="x" * 300_000)]
+    async with a_bridge() as (url, seen):
+        code = await run(tmp_path, url, a_body(), *bad)
+
+    printed = capsys.readouterr()
+    reasons = [(each["line"], each["reason"], each["field"]) for each in map(json.loads, printed.out.splitlines())]
+    assert (code, len(seen)) == (1, 1)
+    assert reasons == [
+        (2, "unusable", "/timestamp"),
+        (3, "malformed_json", None),
+        (4, "malformed_json", None),
+        (5, "body_too_large", None),
+    ]
+    assert CANARY not in printed.out + printed.err
+
+
+@pytest.mark.parametrize(("status", "says"), [(401, "401 refused signature_mismatch"), (503, "503"), (302, "302")])
+async def test_an_ingress_that_takes_nothing_ends_it_in_one_line(tmp_path: Path, status: int, says: str) -> None:
+    async with a_bridge(lambda _: status) as (url, _):
+        with pytest.raises(BridgeError, match=says) as caught:
+            await run(tmp_path, url, *[a_body(id=f"evt_{number}") for number in range(50)])
+
+    assert "\n" not in str(caught.value)
+
+
+async def test_an_ingress_that_goes_away_on_the_way_ends_it_and_what_was_posted_is_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [a_body(id=f"evt_{number}") for number in range(50)]
+    async with a_bridge(lambda body: 503 if body == lines[30] else 200) as (url, _):
+        code = await run(tmp_path, url, *lines)
+
+    assert code == 1
+    assert "30 accepted; stopped: http" in capsys.readouterr().err
+
+
+async def test_nobody_at_the_address_ends_it_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(BridgeError, match="connection_error; nothing is lost"):
+        await run(tmp_path, "http://127.0.0.1:9", a_body())
+
+
+async def test_a_delivery_that_is_refused_alone_does_not_stop_the_others(tmp_path: Path) -> None:
+    lines = [a_body(id=f"evt_{number}", data_prescription_id=f"rx_{number}") for number in range(5)]
+    async with a_bridge(lambda body: 413 if body == lines[2] else 200) as (url, seen):
+        code = await run(tmp_path, url, *lines)
+
+    assert (code, len(seen)) == (1, 5)
+
+
+async def test_without_a_source_or_a_secret_nothing_begins(tmp_path: Path, secrets: Path) -> None:
+    with pytest.raises(ConfigError, match="no source is named 'nobody'"):
+        await run(tmp_path, "http://127.0.0.1:9", a_body(), source="nobody")
+    (secrets / "current").write_text(f"{SECRET}\naccept_until = 2026-01-01T00:00:00Z\n")
+    with pytest.raises(ConfigError, match="no secret to post with"):
+        await run(tmp_path, "http://127.0.0.1:9", a_body())
+    (secrets / "current").write_text(SECRET)
+    with pytest.raises(ConfigError, match="no http"):
+        await run(tmp_path, "ingress:8080", a_body())
