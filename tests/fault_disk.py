@@ -112,11 +112,6 @@ class FaultDisk(Disk):
         self._change("extend", path)
         super().extend(path, content)
 
-    def reserve(self, path: Path, size: int) -> None:
-        self._change("reserve", path)
-        self._room(size)
-        super().reserve(path, size)
-
     def cut(self, path: Path, size: int) -> None:
         self._change("cut", path)
         super().cut(path, size)
@@ -138,11 +133,6 @@ class FaultDisk(Disk):
         if self.read_only:
             raise OSError(errno.EROFS, what)
         self.observe(f"{what} {path.suffix or path.name}")
-
-    def _room(self, size: int) -> None:
-        left = self._left()
-        if left is not None and left < size:
-            raise OSError(errno.ENOSPC, "room")
 
     def _left(self) -> int | None:
         if self.room_bytes is None:

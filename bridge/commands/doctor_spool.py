@@ -10,14 +10,12 @@ from pathlib import Path
 from bridge.kafka.partition_writer import from_entry
 from bridge.runtime.findings import Finding, Grade, counted
 from bridge.settings import Spool
+from bridge.spool.availability import GROUP_MAX_BYTES
 from bridge.spool.disk import is_locked
 from bridge.spool.inspect import SegmentState, damaged_count, gets_first_key, survey
 from bridge.spool.keys import CURRENT, NO_KEY, KeyRing
-from bridge.spool.writer import RESERVE_BYTES
 
 _MEBIBYTE = 1024 * 1024
-# Less than the reserve and a first group of records is a full disk.
-FREE_MIN_BYTES = 2 * RESERVE_BYTES
 _PUT_BACK = "put the key back, or for a new spool write `spk_` and the base64 of 32 random bytes"
 _NO_DIRECTORY = "set BRIDGE_SPOOL__DIR to a directory that is there or can be made"
 _UNREAD = "chown it to the bridge's user; if it is, the disk fails, which the kernel's log says"
@@ -105,7 +103,7 @@ def _check_key(directory: Path, keys: KeyRing, *, is_empty: bool) -> Finding:
 def _check_room(spool: Spool, place: Path, *, used: int) -> Finding:
     free, wanted = shutil.disk_usage(place).free, spool.capacity_bytes - used
     says = f"{free // _MEBIBYTE:,} MiB free, {wanted // _MEBIBYTE:,} MiB more may be spooled"
-    if free < FREE_MIN_BYTES:
+    if free < GROUP_MAX_BYTES:
         return Finding("spool room", "failed", says, "make room; until then it takes nothing")
     if free < wanted:
         return Finding(

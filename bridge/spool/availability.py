@@ -14,6 +14,8 @@ from bridge.spool.segment import segment_bytes
 
 NOT_OPEN = "not_open"
 STALLED = "stalled"
+# What is written at once, enough for a thousand records; a larger call goes alone.
+GROUP_MAX_BYTES = 1_048_576
 
 
 class SpoolMetrics(Protocol):
@@ -56,7 +58,7 @@ class Availability:
         self.damaged = 0
         self._gauge.set(0)
         metrics.spool_capacity_bytes.set(capacity_bytes)
-        metrics.spool_free_bytes.set_function(lambda: max(0, min(capacity_bytes - index.size, self.disk_free_bytes)))
+        metrics.spool_free_bytes.set_function(self.free_bytes)
         metrics.spool_events.set_function(index.events)
         metrics.spool_bytes.set_function(lambda: index.size)
         metrics.spool_oldest_event.set_function(lambda: index.oldest_ms() / 1000)
@@ -91,8 +93,13 @@ class Availability:
         return self._index.size + size <= self._capacity_bytes
 
     def fullness(self) -> str:
-        """Return `FULL` while there is no room for another segment, else nothing."""
-        return "" if self.has_room(segment_bytes(self._capacity_bytes)) else FULL
+        """Return `FULL` until the capacity has room for another segment and the disk for a group, else nothing."""
+        is_room = self.has_room(segment_bytes(self._capacity_bytes)) and self.disk_free_bytes >= GROUP_MAX_BYTES
+        return "" if is_room else FULL
+
+    def free_bytes(self) -> int:
+        """Return what capacity and disk leave."""
+        return max(0, min(self._capacity_bytes - self._index.size, self.disk_free_bytes))
 
     def note_damage(self, segment: Segment, records: int) -> None:
         """Count records that were read and do not hold; their file is kept."""

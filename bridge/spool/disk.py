@@ -12,6 +12,7 @@ from pathlib import Path
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
 LOCK = "lock"
+PROBE = "probe"
 # Segments in which something is damaged, once all that could be read of them is delivered.
 DAMAGED = "damaged"
 # `struct flock` of Linux on 64 bits: type, whence, start, length, pid; a length of 0 is the whole file.
@@ -155,17 +156,17 @@ class Disk:
         finally:
             os.close(handle)
 
-    def reserve(self, path: Path, size: int) -> None:
-        """Make a file whose `size` bytes have their blocks, all or nothing; one with holes would keep no space."""
+    def probe(self, directory: Path) -> None:
+        """Raise when the disk takes no writes."""
+        path = directory / PROBE
+        self.unlink(path)
         handle = self.create(path)
         try:
-            os.posix_fallocate(handle, 0, size)
-            os.fsync(handle)
-        except OSError:
-            path.unlink()
-            raise
+            self.write(handle, bytes(BLOCK_BYTES))
+            self.sync(handle)
         finally:
-            os.close(handle)
+            self.close(handle)
+            self.unlink(path)
 
     def rename(self, path: Path, target: Path) -> None:
         """Give a file another name, in place of what has that."""

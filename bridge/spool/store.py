@@ -51,7 +51,7 @@ from bridge.spool.segment import (
     segment_name,
 )
 from bridge.spool.set_aside import keep, names_of
-from bridge.spool.writer import STALLED_S, GroupCommit, Reserve, SegmentWriter
+from bridge.spool.writer import STALLED_S, GroupCommit, SegmentWriter
 
 # Space that came back is noticed, and a lock or a key, within two of these.
 RETRY_S = 2.0
@@ -86,11 +86,10 @@ class Directory:
         numbers: Of the segments that were there when it was locked, oldest first.
     """
 
-    def __init__(self, directory: Path, *, disk: Disk, keys: KeyRing, reserve: Reserve, writer: SegmentWriter) -> None:
+    def __init__(self, directory: Path, *, disk: Disk, keys: KeyRing, writer: SegmentWriter) -> None:
         self._directory = directory
         self._disk = disk
         self._keys = keys
-        self._reserve = reserve
         self._writer = writer
         self._lock: int | None = None
         self._missing: set[bytes] = set()
@@ -113,9 +112,9 @@ class Directory:
         return ""
 
     def prepare(self, needed: AbstractSet[bytes]) -> str:
-        """See that a write would succeed: reserve, disk and keys; return why not, or nothing."""
+        """See that a write would succeed: disk and keys; return why not, or nothing."""
         try:
-            self._reserve.ensure()
+            self._disk.probe(self._directory)
         except OSError as exc:
             return code_of(exc)
         self._keys.load()
@@ -239,12 +238,9 @@ class Spool:
         self._availability = availability = Availability(
             metrics, directory=directory, capacity_bytes=capacity_bytes, index=index
         )
-        reserve = Reserve(directory, disk)
         size = segment_bytes(capacity_bytes)
-        self._writer = writer = SegmentWriter(
-            directory, disk=disk, keys=keys, reserve=reserve, segment_bytes=size, now_ns=now_ns
-        )
-        self._directory = Directory(directory, disk=disk, keys=keys, reserve=reserve, writer=writer)
+        self._writer = writer = SegmentWriter(directory, disk=disk, keys=keys, segment_bytes=size, now_ns=now_ns)
+        self._directory = Directory(directory, disk=disk, keys=keys, writer=writer)
         self._commits = GroupCommit(
             thread=writing, writer=writer, index=index, availability=availability, metrics=metrics, stalled_s=stalled_s
         )

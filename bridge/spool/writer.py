@@ -4,15 +4,13 @@
 `SegmentWriter` does the work on the spool's writing thread: it has at most one segment open, and begins another when it
 is large enough, when the key changes, or when it cannot be trusted. After a failed fsync the kernel calls the pages
 clean, and a second fsync of the same file would succeed without a write; so a group whose fsync fails is cut off and
-written once more, to another file. `Reserve` is space kept for the moment when the disk is full: the group that meets
-that is still made durable in it, and only then are entries refused.
+written once more, to another file.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import time
 from collections import deque
@@ -26,22 +24,12 @@ from bridge.errors import NotDurableError
 from bridge.runtime import failpoints
 from bridge.runtime.io_thread import IOThread
 from bridge.runtime.logging import log, trail
-from bridge.spool.availability import STALLED, Availability, SpoolMetrics
+from bridge.spool.availability import GROUP_MAX_BYTES, STALLED, Availability, SpoolMetrics
 from bridge.spool.disk import FULL, Disk, code_of
 from bridge.spool.index import Index, Location
 from bridge.spool.keys import NO_KEY, KeyRing
 from bridge.spool.segment import NONCE_BYTES, Entry, Key, Partition, end_mark, seal, segment_name
 
-RESERVE = "ballast"
-PROBE = "probe"
-# A group of records is not larger, but for a single call that is.
-RESERVE_BYTES = 1_048_576
-# A small disk keeps an eighth of what is free, and is full when even that is less than this.
-RESERVE_MIN_BYTES = 16_384
-RESERVE_SHARE = 8
-BLOCK_BYTES = 4096
-# A group fits the reserve, so that it can be saved when the disk is full; a larger call goes alone.
-GROUP_MAX_BYTES = RESERVE_BYTES
 # A disk that takes longer for one group is in trouble, and further calls are better refused at once.
 STALLED_S = 2.0
 
@@ -55,7 +43,6 @@ class Written(NamedTuple):
         first: Running number of the first.
         key_id: Of what sealed it.
         sync_s: What the disk took.
-        code: Why no further group can be taken for now; empty if it can.
     """
 
     segment: int
@@ -63,7 +50,6 @@ class Written(NamedTuple):
     first: int
     key_id: bytes
     sync_s: float
-    code: str = ""
 
 
 @dataclass(slots=True)
@@ -75,49 +61,6 @@ class _Open:
     key: Key
     size: int = 0
     records: int = 0
-
-
-class Reserve:
-    """A file that is removed when the disk is full; entries are taken only while it is there."""
-
-    def __init__(self, directory: Path, disk: Disk) -> None:
-        self._directory = directory
-        self._disk = disk
-
-    def ensure(self) -> None:
-        """Make the file unless it is there, and prove that the disk takes writes.
-
-        Raises:
-            OSError: It does not, or there is no room to speak of.
-        """
-        if RESERVE not in self._disk.names(self._directory):
-            size = min(RESERVE_BYTES, self._disk.free(self._directory) // RESERVE_SHARE)
-            if size < RESERVE_MIN_BYTES:
-                raise OSError(errno.ENOSPC, RESERVE)
-            self._disk.reserve(self._directory / RESERVE, size - size % BLOCK_BYTES)
-        self._probe()
-
-    def release(self) -> bool:
-        """Free the space; return False when there is none to free."""
-        try:
-            if RESERVE not in self._disk.names(self._directory):
-                return False
-            self._disk.unlink(self._directory / RESERVE)
-            self._disk.sync_directory(self._directory)
-        except OSError:
-            return False
-        return True
-
-    def _probe(self) -> None:
-        path = self._directory / PROBE
-        self._disk.unlink(path)
-        handle = self._disk.create(path)
-        try:
-            self._disk.write(handle, bytes(BLOCK_BYTES))
-            self._disk.sync(handle)
-        finally:
-            self._disk.close(handle)
-            self._disk.unlink(path)
 
 
 class SegmentWriter:
@@ -133,14 +76,12 @@ class SegmentWriter:
         *,
         disk: Disk,
         keys: KeyRing,
-        reserve: Reserve,
         segment_bytes: int,
         now_ns: Callable[[], int],
     ) -> None:
         self._directory = directory
         self._disk = disk
         self._keys = keys
-        self._reserve = reserve
         self._segment_bytes = segment_bytes
         self._now_ns = now_ns
         self._open: _Open | None = None
@@ -159,14 +100,13 @@ class SegmentWriter:
             return self._write(entries)
         except OSError as exc:
             code = code_of(exc)
-        if code == FULL and not self._reserve.release():
+        if code == FULL:
             raise NotDurableError(code)
-        # Once more: in the space of the reserve, or in another file, since this one is not trusted any further.
+        # Once more, in another file, since this one is not trusted any further.
         try:
-            written = self._write(entries)
+            return self._write(entries)
         except OSError as exc:
             raise NotDurableError(code_of(exc)) from None
-        return written._replace(code=FULL) if code == FULL else written
 
     def end_segment(self) -> None:
         """Write no more to the segment that is open; one without records goes, or a start would take it for cut off."""
@@ -358,8 +298,6 @@ class GroupCommit:
             for call in group:
                 if not call.done.done():
                     call.done.set_result(None)
-            if written.code:
-                self._give_up([], written.code)
         finally:
             watch.cancel()
             self._availability.stall(is_stalled=False)

@@ -67,9 +67,6 @@ class MemoryDisk(Disk):
     def cut(self, path: Path, size: int) -> None:
         self.files[path] = self._content(path)[:size]
 
-    def reserve(self, path: Path, size: int) -> None:  # noqa: ARG002 -- of `Disk`
-        self.files[path] = b""
-
     def rename(self, path: Path, target: Path) -> None:
         self.files[target] = self._content(path)
         del self.files[path]

@@ -37,10 +37,10 @@ async def fill(kept: Kept, first: int) -> list[int]:
 
 
 async def full(directory: Path) -> dict[str, Any]:
-    """Run into the end of a file system of 1 MiB, make room in it by hand and by draining."""
-    mount(directory, "size=1m")
+    """Run into the end of a file system of 3 MiB, make room in it by hand and by draining."""
+    mount(directory, "size=3m")
     in_the_way = directory / "in_the_way"
-    in_the_way.write_bytes(bytes(300_000))
+    in_the_way.write_bytes(bytes(1_200_000))
     async with open_spool(directory, capacity_bytes=CAPACITY_BYTES) as kept:
         first = await fill(kept, 0)
         code_when_full = kept.spool.code

@@ -113,7 +113,9 @@ def test_on_a_real_full_disk_nothing_is_lost_and_nothing_is_said_that_is_not_tru
     assert (seen["code_when_full"], seen["refused_before"]) == ("full", 0)
     assert seen["code_with_room"] == ""
     assert len(seen["second"]) > 10
-    assert seen["rest"] == seen["found"] == seen["second"]
+    assert seen["rest"] == seen["second"]
+    # The disk is full again, so the positions have no room either: that costs duplicates only.
+    assert seen["found"] in (seen["second"], seen["first"] + seen["second"])
     assert seen["counted"] == 0
     assert seen["in_clear"] == []
 
