@@ -78,9 +78,7 @@ async def open_consumer(
                 reset=consumer.transactional or bool(consumer.jobs),
             )
         )
-        decoder = await stack.enter_async_context(
-            open_decoder(settings.registry, cache_dir=settings.registry.cache_dir)
-        )
+        decoder = await stack.enter_async_context(open_decoder(settings.registry))
         worker = ConsumerWorker(settings, consumer, database=database, decoder=decoder, metrics=metrics)
         management = Management(
             checks=worker.checks,

@@ -54,8 +54,6 @@ class Kafka(Brokers):
 class Registry(RegistryAddress):
     """Where the schemas of records come from."""
 
-    cache_dir: Path | None = Field(None, description="directory that keeps fetched schemas across restarts")
-
 
 class Postgres(Section):
     """The database of progress, parked records and transactional effects."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -126,7 +125,7 @@ def _event(record: str, value: dict[str, Any], key: str) -> Event:
 
 
 @asynccontextmanager
-async def open_decoder(registry: RegistryAddress, *, cache_dir: Path | None = None) -> AsyncIterator[EventDecoder]:
+async def open_decoder(registry: RegistryAddress) -> AsyncIterator[EventDecoder]:
     """Open a decoder; with a registry URL the ids are that registry's and the lock's mean nothing."""
     lock = bundled()
     if registry.url is None:
@@ -134,5 +133,5 @@ async def open_decoder(registry: RegistryAddress, *, cache_dir: Path | None = No
         yield EventDecoder(Codec(schemas=lock.schemas(), ids={}, writers=writers), registry=None)
         return
     credentials = read_credentials(registry.username_file, registry.password_file)
-    async with open_client(registry.url, credentials=credentials, cache_dir=cache_dir) as client:
+    async with open_client(registry.url, credentials=credentials) as client:
         yield EventDecoder(Codec(schemas=lock.schemas(), ids={}), registry=client)

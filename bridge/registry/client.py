@@ -1,9 +1,8 @@
 """Client of a Confluent-compatible schema registry (Confluent, Karapace, Apicurio, or the reader in `server`).
 
-`fetch` is for readers: the schema of an id or GUID, from memory, else from the disk cache, else from the registry. An
-id never changes its meaning within one registry, so what was fetched is kept for good; ids of another registry mean
-something else, so the cache has a folder for each. An id that the registry does not know is asked for again at the next
-call: replicas of a registry lag behind its writers, and how long to wait for them is decided by the consumer runtime.
+`fetch` is for readers: the schema of an id or GUID. An id never changes its meaning within one registry, so what was
+fetched is kept. An id that the registry does not know is asked for again at the next call: replicas of a registry lag
+behind its writers, and how long to wait for them is decided by the consumer runtime.
 
 `look_up`, `register`, `holds` and `read_only` are for `schemas push`, `doctor` and a start. Schemas are compared by
 `schemas.meaning`, never by text or fingerprint: registries spell schemas anew, and fingerprints ignore logical types.
@@ -16,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -31,7 +29,6 @@ from uuid import UUID
 from yarl import URL
 
 from bridge.errors import BridgeError, ConfigError
-from bridge.registry.documents import DamagedFileError, read_document, write_document
 from bridge.registry.schemas import Schema, meaning
 from bridge.runtime.backoff import Spread, backoff_s
 from bridge.runtime.hosts import is_host
@@ -146,7 +143,6 @@ class RegistryClient:
         url: str,
         *,
         credentials: tuple[str, str] | None = None,
-        cache_dir: Path | None = None,
         timeout_s: float = TIMEOUT_S,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         spread: Spread = random.uniform,
@@ -157,7 +153,6 @@ class RegistryClient:
             session: Open for as long as this is used.
             url: Base address, with any path, such as Apicurio's `/apis/ccompat/v7`.
             credentials: User and password of basic authentication; they win over those in `url`.
-            cache_dir: Keeps fetched schemas over a restart; None fetches anew after every start.
             timeout_s: For one try, from connecting to the last byte.
             sleep: Pauses between tries.
             spread: Draws delays.
@@ -169,22 +164,13 @@ class RegistryClient:
         pair = credentials or ((known.user, known.password or "") if known.user else None)
         if pair:
             self._headers["Authorization"] = f"Basic {base64.b64encode(':'.join(pair).encode()).decode()}"
-        self._cache = cache_dir and cache_dir / hashlib.sha256(self.url.encode()).hexdigest()[:16]
         self._timeout_s = timeout_s
         self._sleep = sleep
         self._spread = spread
         self._known: dict[int | UUID, Fetched] = {}
-        self._fetches: dict[int | UUID, asyncio.Task[Fetched]] = {}
-
-    async def close(self) -> None:
-        """Cancel the fetches under way."""
-        fetches = list(self._fetches.values())
-        for each in fetches:
-            each.cancel()
-        await asyncio.gather(*fetches, return_exceptions=True)
 
     async def fetch(self, key: int | UUID) -> Fetched:
-        """Return the schema of an id or GUID; concurrent calls for one key share one request.
+        """Return the schema of an id or GUID.
 
         Raises:
             RegistryUnavailableError: The registry gave no answer.
@@ -194,32 +180,14 @@ class RegistryClient:
         known = self._known.get(key)
         if known is not None:
             return known
-        task = self._fetches.get(key)
-        if task is None:
-            task = self._fetches[key] = asyncio.create_task(self._load(key))
-            task.add_done_callback(lambda done: self._finish(key, done))
-        # A reader that gives up must not cancel the request that others wait for.
-        return await asyncio.shield(task)
-
-    def _finish(self, key: int | UUID, task: asyncio.Task[Fetched]) -> None:
-        del self._fetches[key]
-        # Asking for the exception marks it as retrieved, also when every reader has given up.
-        if not task.cancelled() and task.exception() is None:
-            self._known[key] = task.result()
-
-    async def _load(self, key: int | UUID) -> Fetched:
-        if self._cache is not None and (kept := await asyncio.to_thread(_read_cached, self._cache, key)) is not None:
-            return kept
         path = f"schemas/guids/{key}" if isinstance(key, UUID) else f"schemas/ids/{key}"
         reply = await self._call("GET", path)
         if reply.missing:
             raise SchemaUnknownError(SchemaUnknownError.code)
         if not reply.found:
             raise reply.refusal(path)
-        fetched = _schema_in(reply, key)
-        if self._cache is not None:
-            await asyncio.to_thread(_write_cached, self._cache, key, fetched)
-        return fetched
+        found = self._known[key] = _schema_in(reply, key)
+        return found
 
     async def look_up(self, subject: str, schema: Schema) -> int | None:
         """Return the id that a subject has for a schema that means the same, or None.
@@ -315,18 +283,12 @@ class RegistryClient:
 
 
 @asynccontextmanager
-async def open_client(
-    url: str, *, credentials: tuple[str, str] | None = None, cache_dir: Path | None = None
-) -> AsyncIterator[RegistryClient]:
-    """Open a client of the registry at `url`; `cache_dir` keeps fetched schemas over a restart."""
+async def open_client(url: str, *, credentials: tuple[str, str] | None = None) -> AsyncIterator[RegistryClient]:
+    """Open a client of the registry at `url`."""
     import aiohttp  # noqa: PLC0415 - as above
 
     async with aiohttp.ClientSession() as session:
-        client = RegistryClient(session, url, credentials=credentials, cache_dir=cache_dir)
-        try:
-            yield client
-        finally:
-            await client.close()
+        yield RegistryClient(session, url, credentials=credentials)
 
 
 def plain_url(url: str) -> str:
@@ -366,27 +328,6 @@ def _first_line(path: Path) -> str:
     except (OSError, UnicodeDecodeError):
         msg = f"{path}: cannot be read; registry.username_file and registry.password_file must name readable files"
         raise ConfigError(msg) from None
-
-
-def _read_cached(directory: Path, key: int | UUID) -> Fetched | None:
-    """Return what was kept; None if nothing was, or if it is damaged and must be fetched again."""
-    try:
-        kept = read_document(directory / f"{key}.json")
-    except (DamagedFileError, OSError):
-        return None
-    if not isinstance(kept, dict) or not isinstance(kept.get("schema"), dict):
-        return None
-    guid = kept.get("guid")
-    return Fetched(kept.get("id"), UUID(guid) if guid else None, kept["schema"])
-
-
-def _write_cached(directory: Path, key: int | UUID, fetched: Fetched) -> None:
-    """Keep a schema; a full or unwritable disk costs only a fetch after the next start."""
-    guid = None if fetched.guid is None else str(fetched.guid)
-    try:
-        write_document(directory / f"{key}.json", {"id": fetched.id, "guid": guid, "schema": dict(fetched.schema)})
-    except OSError:
-        return
 
 
 def _posted(schema: Schema) -> dict[str, str]:

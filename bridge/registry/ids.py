@@ -7,6 +7,7 @@ known its ids once. The file maps the digest of a schema to its id: a new releas
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,6 @@ from typing import Protocol
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import BridgeError
 from bridge.registry.client import plain_url
-from bridge.registry.documents import DamagedFileError, read_document, write_document
 from bridge.registry.lock import NAMESPACE, Lock, LockedSchema, subject
 from bridge.registry.schemas import Schema
 
@@ -114,21 +114,22 @@ async def wrong_ids(schemas: Sequence[Wanted], ids: Mapping[str, int], *, regist
 
 def read_ids(path: Path | None, url: str) -> dict[str, int]:
     """Return digest -> id as recorded for the registry at `url`; nothing for another one, or if the file is damaged."""
-    if path is None:
-        return {}
     try:
-        document = read_document(path)
-    except (DamagedFileError, OSError):
+        document = json.loads(path.read_bytes()) if path else None
+    except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(document, dict) or document.get("registry") != plain_url(url):
         return {}
     ids = document.get("ids")
-    return dict(ids) if isinstance(ids, dict) else {}
+    return ids if isinstance(ids, dict) else {}
 
 
 def write_ids(path: Path, url: str, ids: Mapping[str, int]) -> None:
     """Replace the file by the ids (digest -> id) of the registry at `url`; OSError if it cannot be written."""
-    write_document(path, {"registry": plain_url(url), "ids": dict(ids)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.new")
+    draft.write_text(json.dumps({"registry": plain_url(url), "ids": dict(ids)}, indent=1) + "\n", encoding="ascii")
+    draft.replace(path)
 
 
 def _keep(path: Path, url: str, ids: Mapping[str, int]) -> None:

@@ -329,7 +329,7 @@ async def _show(chosen: Chosen, topics: Sequence[str], key: str, *, values: bool
         ]
     if not values:
         return [_document(each) for each in events]
-    async with open_decoder(registry, cache_dir=registry.cache_dir) as decoder:
+    async with open_decoder(registry) as decoder:
         return [_document(each) | await _content(each, decoder) for each in events]
 
 

@@ -153,9 +153,6 @@ CONSUMER_KAFKA__SESSION_S: {{ include "drx-bridge.number" $consumer.kafka.sessio
 CONSUMER_KAFKA__REBALANCE_S: {{ include "drx-bridge.number" $consumer.kafka.rebalanceS | quote }}
 CONSUMER_KAFKA__MAX_POLL_S: {{ include "drx-bridge.number" $consumer.kafka.maxPollS | quote }}
 CONSUMER_KAFKA__OFFSET_RESET: {{ $consumer.kafka.offsetReset | quote }}
-{{- if $root.Values.registry.url }}
-CONSUMER_REGISTRY__CACHE_DIR: /var/lib/drx-bridge/registry
-{{- end }}
 CONSUMER_POSTGRES__DSN_FILE: /etc/drx-bridge/postgres/dsn
 CONSUMER_POSTGRES__POOL_SIZE: {{ include "drx-bridge.number" $consumer.postgres.poolSize | quote }}
 {{- with $consumer.acceptClusterId }}

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -73,13 +72,11 @@ class Connector:
         self._session = session
         self._clock = clock
         self._servers: list[TestServer] = []
-        self._clients: list[RegistryClient] = []
 
     async def __call__(
         self,
         app: web.Application,
         *,
-        cache_dir: Path | None = None,
         credentials: tuple[str, str] | None = None,
         path: str = "",
         timeout_s: float = TIMEOUT_S,
@@ -88,35 +85,27 @@ class Connector:
         server = TestServer(app)
         await server.start_server()
         self._servers.append(server)
-        return self.client(
-            f"{server.make_url('/')}{path}", cache_dir=cache_dir, credentials=credentials, timeout_s=timeout_s
-        )
+        return self.client(f"{server.make_url('/')}{path}", credentials=credentials, timeout_s=timeout_s)
 
     def client(
         self,
         url: str,
         *,
-        cache_dir: Path | None = None,
         credentials: tuple[str, str] | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> RegistryClient:
         """Return one more client of what is served at `url`, with no memory of the first."""
-        client = RegistryClient(
+        return RegistryClient(
             self._session,
             url,
             credentials=credentials,
-            cache_dir=cache_dir,
             timeout_s=timeout_s,
             sleep=self._clock.sleep,
             spread=lambda low, high: (low + high) / 2,
         )
-        self._clients.append(client)
-        return client
 
     async def close(self) -> None:
-        """Close clients, then servers."""
-        for client in self._clients:
-            await client.close()
+        """Close the servers."""
         for server in self._servers:
             await server.close()
 

@@ -100,7 +100,7 @@ async def test_a_new_release_asks_only_for_what_is_new(ids_file: Path) -> None:
 def test_a_damaged_ids_file_counts_as_none(ids_file: Path) -> None:
     write_ids(ids_file, "http://registry.example/", {LOCKED.digest: 7})
     assert read_ids(ids_file, "http://ann:pw@registry.example") == {LOCKED.digest: 7}
-    ids_file.write_bytes(ids_file.read_bytes().replace(b": 7", b": 8"))
+    ids_file.write_bytes(ids_file.read_bytes()[:-9])
 
     assert read_ids(ids_file, "http://registry.example") == {}
 
