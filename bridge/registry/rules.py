@@ -18,11 +18,11 @@ from typing import Any, Final
 from bridge.registry.lock import Lock
 from bridge.registry.schemas import NotAvroError, Schema, expand
 
-# What the walk itself compares, and what may change freely; every other attribute of a type carries meaning
-# (logicalType, precision, scale, size, unit, ...) and must stay.
-_WALKED: Final = frozenset({"type", "name", "fields", "symbols", "items", "values", "default", "aliases"})
+# What is compared part by part, and what may change freely; every other attribute carries meaning (logicalType,
+# precision, scale, size, unit, default, ...) and must stay.
+_PARTS: Final = frozenset({"fields", "symbols", "items", "values"})
+_FIELD_PARTS: Final = frozenset({"type", "phi"})
 _FREE: Final = frozenset({"doc"})
-_FIELD_WALKED: Final = frozenset({"type", "name", "default", "aliases", "phi"})
 _PHI_RANKS: Final = {None: 0, "L": 1, "D": 2}  # a class may rise: more care loses nothing
 
 # The types of the contract, with their logical type; no set, since a schema may have a list in their place.
@@ -108,21 +108,20 @@ def compatibility(new: Any, olds: Sequence[Any]) -> list[Finding]:
 
 def _type(new: Any, old: Any, path: str) -> Iterator[_Fault]:
     if isinstance(new, list) or isinstance(old, list):
-        yield from _union(new, old, path)
+        if not isinstance(new, list) or not isinstance(old, list) or len(new) != len(old):
+            yield path, "changed", "The union has other branches, which a reader of the other version does not have."
+            return
+        for new_branch, old_branch in zip(new, old, strict=True):
+            yield from _type(new_branch, old_branch, path)
         return
     new, old = _spelled_out(new), _spelled_out(old)
-    if new["type"] != old["type"]:
-        yield path, "type_changed", f"The type was {old['type']} and is {new['type']}."
+    yield from _attributes(new, old, path, walked=_PARTS)
+    if (new["type"], new.get("name")) != (old["type"], old.get("name")):
         return
-    if new.get("name") != old.get("name"):
-        yield path, "renamed", f"The type {old['name']} is now named {new['name']}; readers know it by its name."
-        return
-    yield from _attributes(new, old, path, walked=_WALKED)
-    yield from _aliases(new, path)
     if "fields" in new:
         yield from _fields(new, old, path)
-    elif "symbols" in new:
-        yield from _symbols(new, old, path)
+    if [symbol for symbol in new.get("symbols", ()) if symbol in old["symbols"]] != old.get("symbols", []):
+        yield path, "changed", "A symbol is gone or in another place; records that hold it lose their meaning."
     for part in ("items", "values"):
         if part in new:
             yield from _type(new[part], old[part], _below(path, "*"))
@@ -136,83 +135,38 @@ def _below(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _union(new: Any, old: Any, path: str) -> Iterator[_Fault]:
-    if not isinstance(new, list) or not isinstance(old, list) or len(new) != len(old):
-        yield (
-            path,
-            "union_changed",
-            "The union has other branches, which a reader of the other version does not have.",
-        )
-        return
-    for new_branch, old_branch in zip(new, old, strict=True):
-        yield from _type(new_branch, old_branch, path)
-
-
 def _attributes(new: Schema, old: Schema, path: str, *, walked: frozenset[str]) -> Iterator[_Fault]:
     for name in sorted((new.keys() | old.keys()) - walked - _FREE):
-        if new.get(name) != old.get(name):
-            yield (
-                path,
-                "attribute_changed",
-                f"{name} was {old.get(name)} and is {new.get(name)}; Avro does not look at it.",
-            )
-
-
-def _aliases(new: Schema, path: str) -> Iterator[_Fault]:
-    if new.get("aliases"):
-        yield path, "alias", "An alias renames, and readers that do not follow aliases lose the value."
+        was, now = (each.get(name, "absent") for each in (old, new))
+        if was != now:
+            yield path, "changed", f"{name} was {was} and is {now}; readers of the two versions would get other values."
 
 
 def _fields(new: Schema, old: Schema, path: str) -> Iterator[_Fault]:
     new_fields = {each["name"]: each for each in new["fields"]}
     old_fields = {each["name"]: each for each in old["fields"]}
     for name, field in new_fields.items():
-        if name not in old_fields and "default" not in field:
-            reason = "A new field needs a default, or no reader can read the records written before it."
-            yield _below(path, name), "added_without_default", reason
-        yield from _aliases(field, _below(path, name))
+        if name not in old_fields and ("default" not in field or field.get("aliases")):
+            reason = "A new field needs a default, and no alias; or readers of the other version lose a value."
+            yield _below(path, name), "added", reason
     for name, field in old_fields.items():
-        if name not in new_fields:
-            if "default" not in field:
-                reason = "The removed field had no default, so readers of the earlier version cannot do without it."
-                yield _below(path, name), "required_removed", reason
-            continue
-        yield from _field(new_fields[name], field, _below(path, name))
+        below = _below(path, name)
+        if name in new_fields:
+            yield from _type(new_fields[name]["type"], field["type"], below)
+            yield from _attributes(new_fields[name], field, below, walked=_FIELD_PARTS)
+            if _phi_rank(new_fields[name], unknown=0) < _phi_rank(field, unknown=0):
+                yield below, "phi_lowered", "The field lost its PHI class; what masks it today would show it."
+        elif "default" not in field:
+            reason = "The removed field had no default, so readers of the earlier version cannot do without it."
+            yield below, "removed", reason
     if [name for name in new_fields if name in old_fields] != [name for name in old_fields if name in new_fields]:
-        yield path, "order_changed", "Fields changed places, which gains nothing and moves every byte."
-
-
-def _field(new: Schema, old: Schema, path: str) -> Iterator[_Fault]:
-    yield from _type(new["type"], old["type"], path)
-    yield from _default(new, old, path)
-    yield from _attributes(new, old, path, walked=_FIELD_WALKED)
-    if _phi_rank(new, unknown=0) < _phi_rank(old, unknown=0):
-        yield path, "phi_lowered", "The field lost its PHI class; what masks it today would show it."
+        yield path, "changed", "Fields changed places, which gains nothing and moves every byte."
 
 
 def _phi_rank(field: Schema, *, unknown: int) -> int:
     """Return the rank of a field's PHI class, which may be any JSON value; `unknown` if it is no class."""
     phi = field.get("phi")
     return _PHI_RANKS.get(phi, unknown) if phi is None or isinstance(phi, str) else unknown
-
-
-def _default(new: Schema, old: Schema, path: str) -> Iterator[_Fault]:
-    if ("default" in new, new.get("default")) != ("default" in old, old.get("default")):
-        yield (
-            path,
-            "default_changed",
-            "The default is another; readers of the two versions would fill in different values.",
-        )
-
-
-def _symbols(new: Schema, old: Schema, path: str) -> Iterator[_Fault]:
-    kept = [symbol for symbol in new["symbols"] if symbol in old["symbols"]]
-    gone = [symbol for symbol in old["symbols"] if symbol not in new["symbols"]]
-    if gone:
-        yield path, "symbol_removed", f"The symbol {gone[0]} is gone; records that hold it lose their meaning."
-    elif kept != old["symbols"]:
-        yield path, "order_changed", "Symbols changed places, which gains nothing and changes what their numbers mean."
-    yield from _default(new, old, path)
 
 
 def _reserved(new: Any, olds: Sequence[Any]) -> Iterator[_Fault]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -163,243 +162,70 @@ ALLOWED = {
     ),
 }
 
-# Rule and path of the finding, then the change. Where both readers get the value right, somebody else does not:
-# our reader goes by the writer's logical type and scale, those of other languages go by their own, and no reader
-# of Avro looks at units, PHI classes or another version's default.
-REFUSED: dict[str, tuple[str, str, Row]] = {
-    "add a field without a default": (
-        "added_without_default",
-        "note",
-        Row([ID], [ID, field("note", "string")], {"id": "1"}, {"id": "1", "note": "n"}, "schema_mismatch", {"id": "1"}),
-    ),
-    "remove a field that had no default": (
-        "required_removed",
-        "note",
-        Row([ID, field("note", "string")], [ID], {"id": "1", "note": "n"}, {"id": "1"}, {"id": "1"}, "schema_mismatch"),
-    ),
-    "give a field up for null": (
-        "union_changed",
-        "id",
-        Row([ID], [field("id", ["null", "string"])], {"id": "1"}, {"id": None}, {"id": "1"}, "schema_mismatch"),
-    ),
-    "int to long": (
-        "type_changed",
-        "n",
-        Row([field("n", "int")], [field("n", "long")], {"n": 1}, {"n": 2**40}, {"n": 1}, "schema_mismatch"),
-    ),
-    "string to bytes": (
-        "type_changed",
-        "n",
-        # Avro promotes each to the other, so nobody notices until somebody calls a method of str.
-        Row([field("n", "string")], [field("n", "bytes")], {"n": "é"}, {"n": b"\xff"}, {"n": b"\xc3\xa9"}, "malformed"),
-    ),
-    "string to int": (
-        "type_changed",
-        "n",
-        Row([field("n", "string")], [field("n", "int")], {"n": "1"}, {"n": 1}, "schema_mismatch", "schema_mismatch"),
-    ),
-    "items of an array": (
-        "type_changed",
-        "n.*",
-        Row(
-            [field("n", {"type": "array", "items": "int"})],
-            [field("n", {"type": "array", "items": "string"})],
-            {"n": [1]},
-            {"n": ["1"]},
-            "schema_mismatch",
-            "schema_mismatch",
-        ),
-    ),
-    "take a logical type away": (
-        "attribute_changed",
-        "at",
-        Row(
-            [field("at", MICROS)],
-            [field("at", "long")],
-            {"at": NOON},
-            {"at": 1},
-            {"at": NOON},
-            {"at": 1},
-        ),
-    ),
-    "change a logical type": (
-        "attribute_changed",
-        "at",
-        Row(
-            [field("at", {**MICROS})],
-            [field("at", {**MICROS, "unit": "ms"})],
-            {"at": NOON},
-            {"at": NOON},
-            {"at": NOON},
-            {"at": NOON},
-        ),
-    ),
-    "change a scale": (
-        "attribute_changed",
-        "n",
-        Row(
-            [field("n", money(scale=2))],
-            [field("n", money(scale=3))],
-            {"n": Decimal("1.50")},
-            {"n": Decimal("1.500")},
-            {"n": Decimal("1.50")},
-            {"n": Decimal("1.500")},
-        ),
-    ),
-    "change a precision": (
-        "attribute_changed",
-        "n",
-        Row(
-            [field("n", money(precision=4))],
-            [field("n", money(precision=9))],
-            {"n": Decimal("12.34")},
-            {"n": Decimal("1234567.89")},
-            {"n": Decimal("12.34")},
-            {"n": Decimal("1234567.89")},
-        ),
-    ),
-    "change a unit": (
-        "attribute_changed",
-        "n",
-        Row(
-            [field("n", "int", unit="mg")],
-            [field("n", "int", unit="g")],
-            {"n": 500},
-            {"n": 1},
-            {"n": 500},
-            {"n": 1},
-        ),
-    ),
-    "remove an enum symbol": (
-        "symbol_removed",
-        "kind",
-        Row(
-            [field("kind", enum("a", "b"))],
-            [field("kind", enum("a"))],
-            {"kind": "b"},
-            {"kind": "a"},
-            {"kind": "UNKNOWN"},
-            {"kind": "a"},
-        ),
-    ),
-    "change an enum's default": (
-        "default_changed",
-        "kind",
-        Row(
-            [field("kind", enum("a"))],
-            [field("kind", enum("a", default="a"))],
-            {"kind": "a"},
-            {"kind": "a"},
-            {"kind": "a"},
-            {"kind": "a"},
-        ),
-    ),
-    "rename an enum symbol": (
-        "symbol_removed",
-        "kind",
-        Row(
-            [field("kind", enum("a"))],
-            [field("kind", enum("b"))],
-            {"kind": "a"},
-            {"kind": "b"},
-            {"kind": "UNKNOWN"},
-            {"kind": "UNKNOWN"},
-        ),
-    ),
-    "swap enum symbols": (
-        "order_changed",
-        "kind",
-        Row(
-            [field("kind", enum("a", "b"))],
-            [field("kind", enum("b", "a"))],
-            {"kind": "a"},
-            {"kind": "a"},
-            {"kind": "a"},
-            {"kind": "a"},
-        ),
-    ),
-    "swap fields": (
-        "order_changed",
-        "",
-        Row(
-            [ID, field("n", "int")],
-            [field("n", "int"), ID],
-            {"id": "1", "n": 1},
-            {"id": "1", "n": 1},
-            {"id": "1", "n": 1},
-            {"id": "1", "n": 1},
-        ),
-    ),
-    "change a default": (
-        "default_changed",
-        "n",
-        Row(
-            [field("n", "int", default=0)],
-            [field("n", "int", default=1)],
-            {"n": 5},
-            {"n": 5},
-            {"n": 5},
-            {"n": 5},
-        ),
-    ),
-    "give a required field a default": (
-        "default_changed",
-        "n",
-        Row([field("n", "int")], [field("n", "int", default=1)], {"n": 5}, {"n": 5}, {"n": 5}, {"n": 5}),
-    ),
+INNER = record(ID, name="Inner")
+# Rule and path of the finding, then the fields before and after.
+REFUSED: dict[str, tuple[str, str, list[dict[str, Any]], list[dict[str, Any]]]] = {
+    "add a field without a default": ("added", "note", [ID], [ID, field("note", "string")]),
     "rename a field by alias": (
-        "alias",
+        "added",
         "name",
-        Row(
-            [field("id", "string", default="")],
-            [field("name", "string", default="", aliases=["id"])],
-            {"id": "1"},
-            {"name": "1"},
-            {"name": "1"},
-            {"id": ""},
-        ),
+        [field("id", "string", default="")],
+        [field("name", "string", default="", aliases=["id"])],
     ),
-    "rename a record within": (
-        "renamed",
-        "inner",
-        Row(
-            [field("inner", record(ID, name="Inner"))],
-            [field("inner", record(ID, name="Outer"))],
-            {"inner": {"id": "1"}},
-            {"inner": {"id": "1"}},
-            "schema_mismatch",
-            "schema_mismatch",
-        ),
-    ),
+    "remove a field that had no default": ("removed", "note", [ID, field("note", "string")], [ID]),
+    "give a field up for null": ("changed", "id", [ID], [field("id", ["null", "string"])]),
     "add a branch to a union": (
-        "union_changed",
+        "changed",
         "n",
-        Row(
-            [optional("n", "string")],
-            [optional("n", "string") | {"type": ["null", "string", "int"]}],
-            {"n": "1"},
-            {},
-            {"n": "1"},
-            "",
-        ),
+        [optional("n", "string")],
+        [optional("n", "string") | {"type": ["null", "string", "int"]}],
     ),
-    "lower a PHI class": (
-        "phi_lowered",
-        "id",
-        Row(
-            [field("id", "string", phi="D")],
-            [field("id", "string", phi="L")],
-            {"id": "1"},
-            {"id": "1"},
-            {"id": "1"},
-            {"id": "1"},
-        ),
+    "int to long": ("changed", "n", [field("n", "int")], [field("n", "long")]),
+    # Avro promotes each to the other, so nobody notices until somebody calls a method of str.
+    "string to bytes": ("changed", "n", [field("n", "string")], [field("n", "bytes")]),
+    "items of an array": (
+        "changed",
+        "n.*",
+        [field("n", {"type": "array", "items": "int"})],
+        [field("n", {"type": "array", "items": "string"})],
     ),
-    "take a PHI class away": (
-        "phi_lowered",
-        "id",
-        Row([ID | {"phi": "L"}], [ID], {"id": "1"}, {"id": "1"}, {"id": "1"}, {"id": "1"}),
+    "values of a map": (
+        "changed",
+        "n.*",
+        [field("n", {"type": "map", "values": "int"})],
+        [field("n", {"type": "map", "values": "string"})],
     ),
+    # No reader of Avro looks at logical types, scales, units, or another version's default.
+    "take a logical type away": ("changed", "at", [field("at", MICROS)], [field("at", "long")]),
+    "change a scale": ("changed", "n", [field("n", money(scale=2))], [field("n", money(scale=3))]),
+    "change a precision": ("changed", "n", [field("n", money(precision=4))], [field("n", money(precision=9))]),
+    "change a unit": ("changed", "n", [field("n", "int", unit="mg")], [field("n", "int", unit="g")]),
+    "change a default": ("changed", "n", [field("n", "int", default=0)], [field("n", "int", default=1)]),
+    "give a required field a default": ("changed", "n", [field("n", "int")], [field("n", "int", default=1)]),
+    "remove an enum symbol": ("changed", "kind", [field("kind", enum("a", "b"))], [field("kind", enum("a"))]),
+    "rename an enum symbol": ("changed", "kind", [field("kind", enum("a"))], [field("kind", enum("b"))]),
+    "swap enum symbols": ("changed", "kind", [field("kind", enum("a", "b"))], [field("kind", enum("b", "a"))]),
+    "change an enum's default": (
+        "changed",
+        "kind",
+        [field("kind", enum("a"))],
+        [field("kind", enum("a", default="a"))],
+    ),
+    "swap fields": ("changed", "", [ID, field("n", "int")], [field("n", "int"), ID]),
+    "rename a record within": (
+        "changed",
+        "inner",
+        [field("inner", INNER)],
+        [field("inner", record(ID, name="Outer"))],
+    ),
+    "remove a field of a record within": (
+        "removed",
+        "inner.n",
+        [field("inner", record(ID, field("n", "int"), name="Inner"))],
+        [field("inner", INNER)],
+    ),
+    "lower a PHI class": ("phi_lowered", "id", [field("id", "string", phi="D")], [field("id", "string", phi="L")]),
+    "take a PHI class away": ("phi_lowered", "id", [ID | {"phi": "L"}], [ID]),
 }
 
 
@@ -412,27 +238,22 @@ def test_an_allowed_change_passes_and_readers_of_both_versions_read_the_other(ro
     assert read(row.after, written_with=new, by_a_reader_of=old) == row.forward
 
 
-@pytest.mark.parametrize(("rule", "path", "row"), REFUSED.values(), ids=REFUSED)
-def test_a_change_that_is_refused_and_what_readers_would_get(rule: str, path: str, row: Row) -> None:
-    old, new = record(*row.old), record(*row.new)
+@pytest.mark.parametrize(("rule", "path", "old", "new"), REFUSED.values(), ids=REFUSED)
+def test_a_change_that_is_refused(rule: str, path: str, old: list[dict[str, Any]], new: list[dict[str, Any]]) -> None:
+    found = compatibility(record(*new), [record(*old)])
 
-    found = compatibility(new, [old])
     assert [(finding.record, finding.path, finding.rule) for finding in found] == [("t.Thing", path, rule)]
-    assert found[0].reason.endswith(".")
     assert str(found[0]) == f"t.Thing {path}".rstrip() + f": {found[0].reason} [{rule}]"
-    if row.after:  # a union of three is beyond what our own encoder writes
-        assert read(row.before, written_with=old, by_a_reader_of=new) == row.backward
-        assert read(row.after, written_with=new, by_a_reader_of=old) == row.forward
 
 
 SWAPPED = {
     "add a field with a default": None,
     "add a field with a default in the middle": None,
     "remove a field that had a default": None,
-    "add an enum symbol": "symbol_removed",
-    "add an enum symbol before others": "symbol_removed",
-    "add a symbol to an enum that may be null": "symbol_removed",
-    "add a symbol to an enum in an array": "symbol_removed",
+    "add an enum symbol": "changed",
+    "add an enum symbol before others": "changed",
+    "add a symbol to an enum that may be null": "changed",
+    "add a symbol to an enum in an array": "changed",
     "add a field with a default to a record within": None,
     "change docs": None,
     "raise a PHI class": "phi_lowered",
@@ -448,10 +269,10 @@ def test_a_change_that_is_allowed_may_be_refused_the_other_way(name: str) -> Non
 
 
 def test_a_record_cannot_be_renamed_nor_become_something_else() -> None:
-    assert [each.rule for each in compatibility(record(ID, name="Other"), [record(ID)])] == ["renamed"]
-    assert [each.rule for each in compatibility(record(ID, namespace="u"), [record(ID)])] == ["renamed"]
-    assert [each.rule for each in compatibility("string", [record(ID)])] == ["type_changed"]
-    assert [each.rule for each in compatibility(record(ID, aliases=["t.Old"]), [record(ID)])] == ["alias"]
+    assert {each.rule for each in compatibility(record(ID, name="Other"), [record(ID)])} == {"changed"}
+    assert {each.rule for each in compatibility(record(ID, namespace="u"), [record(ID)])} == {"changed"}
+    assert {each.rule for each in compatibility("string", [record(ID)])} == {"changed"}
+    assert {each.rule for each in compatibility(record(ID, aliases=["t.Old"]), [record(ID)])} == {"changed"}
 
 
 def test_every_earlier_version_counts_and_not_only_the_last() -> None:
@@ -460,7 +281,7 @@ def test_every_earlier_version_counts_and_not_only_the_last() -> None:
     second = record(ID, optional("n", "int"))
     third = record(optional("n", "int"), optional("m", "int"))
 
-    assert [each.rule for each in compatibility(third, [first, second])] == ["required_removed"]
+    assert [each.rule for each in compatibility(third, [first, second])] == ["removed"]
 
 
 @pytest.mark.parametrize("declared", ["string", "int"])

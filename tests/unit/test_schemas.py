@@ -316,7 +316,7 @@ def test_check_and_lock_refuse_an_unlawful_change_and_say_which_field_and_why(tm
     code, out, _ = run("check", "--root", root, "--json")
     first = json.loads(out)["findings"][0]
     assert code == 1
-    assert (first["path"], first["rule"]) == ("medication.quantity", "attribute_changed")
+    assert (first["path"], first["rule"]) == ("medication.quantity", "changed")
     code, _, told = run("lock", "--root", root)
     assert code == 1
     assert "drx.v1.PrescriptionSent medication.quantity: scale was 3 and is 2" in told
