@@ -4,7 +4,7 @@ Clients read records through it as through any registry, by id or by GUID, and f
 Nothing can be registered: the schemas come with the release. Every answer is JSON, and every failure
 `{"error_code", "message"}`, where the first three digits of the code are the HTTP status: clients stop reading when
 they meet another shape. An unknown path is a 404 and never a 405 or 501, which would stop Confluent's clients at
-`/associations`. A list is paged by `offset` and `limit`; other parameters of a query are ignored.
+`/associations`. Parameters of a query are ignored.
 """
 
 from __future__ import annotations
@@ -57,21 +57,11 @@ class _Answers:
     def version(self, match: Mapping[str, str]) -> object:
         return _row(self._version(match))
 
-    def version_text(self, match: Mapping[str, str]) -> object:
-        return _text(self._version(match))
-
     def id(self, match: Mapping[str, str]) -> object:
-        return _row(self._by_id(match))
-
-    def id_text(self, match: Mapping[str, str]) -> object:
-        return _text(self._by_id(match))
-
-    def id_subjects(self, match: Mapping[str, str]) -> object:
-        return [self._by_id(match).subject]
-
-    def id_versions(self, match: Mapping[str, str]) -> object:
-        entry = self._by_id(match)
-        return [{"subject": entry.subject, "version": entry.version}]
+        number = _natural(match["id"])
+        if number is None:  # no path of ours
+            raise web.HTTPNotFound
+        return _row(self._one(f"Schema {number} not found", lambda each: each.id == number))
 
     def guid(self, match: Mapping[str, str]) -> object:
         return _row(self._one("Schema not found", lambda each: each.guid == match["guid"].lower()))
@@ -93,12 +83,6 @@ class _Answers:
             raise RegistryFaultError(40402, f"Version {number} not found.")
         return versions[number - 1]
 
-    def _by_id(self, match: Mapping[str, str]) -> LockedSchema:
-        number = _natural(match["id"])
-        if number is None:  # no path of ours
-            raise web.HTTPNotFound
-        return self._one(f"Schema {number} not found", lambda each: each.id == number)
-
     def _one(self, missing: str, wanted: Callable[[LockedSchema], bool]) -> LockedSchema:
         found = next(filter(wanted, self._entries), None)
         if found is None:
@@ -113,12 +97,8 @@ def _row(entry: LockedSchema) -> dict[str, object]:
         "version": entry.version,
         "id": entry.id,
         "guid": entry.guid,
-        "schema": _text(entry),
+        "schema": json.dumps(entry.schema, separators=(",", ":")),
     }
-
-
-def _text(entry: LockedSchema) -> str:
-    return json.dumps(entry.schema, separators=(",", ":"))
 
 
 def _natural(text: str) -> int | None:
@@ -132,21 +112,14 @@ def registry_app(lock: Lock) -> web.Application:
     """Serve a lock; the caller owns the application's port and its end."""
     answers = _Answers(lock)
     level, mode = {"compatibilityLevel": LEVEL}, {"mode": "READONLY"}
-    version, by_id = "/subjects/{subject}/versions/{version}", "/schemas/ids/{id}"
-    # What is shown: a text as it is, all else as JSON.
     routes: dict[str, Callable[[Mapping[str, str]], object]] = {
         "/": lambda _: {},
         "/subjects": answers.subjects,
         "/subjects/{subject}/versions": answers.versions,
-        version: answers.version,
-        f"{version}/schema": answers.version_text,
+        "/subjects/{subject}/versions/{version}": answers.version,
         "/schemas/types": lambda _: ["AVRO"],
-        by_id: answers.id,
-        f"{by_id}/schema": answers.id_text,
-        f"{by_id}/subjects": answers.id_subjects,
-        f"{by_id}/versions": answers.id_versions,
+        "/schemas/ids/{id}": answers.id,
         "/schemas/guids/{guid}": answers.guid,
-        "/contexts": lambda _: ["."],
         **dict.fromkeys(("/config", "/config/{subject}"), lambda _: level),
         **dict.fromkeys(("/mode", "/mode/{subject}"), lambda _: mode),
     }
@@ -157,18 +130,7 @@ def registry_app(lock: Lock) -> web.Application:
 
 
 async def _answer(show: Callable[[Mapping[str, str]], object], request: web.Request) -> web.StreamResponse:
-    shown = show(request.match_info)
-    if isinstance(shown, list):
-        start, limit = max(_number(request, "offset", 0), 0), _number(request, "limit", -1)
-        shown = shown[start:] if limit < 0 else shown[start : start + limit]
-    return web.Response(text=shown if isinstance(shown, str) else json.dumps(shown), content_type=CONTENT_TYPE)
-
-
-def _number(request: web.Request, name: str, default: int) -> int:
-    try:
-        return int(request.query[name])
-    except (KeyError, ValueError):
-        return default
+    return web.Response(text=json.dumps(show(request.match_info)), content_type=CONTENT_TYPE)
 
 
 @web.middleware

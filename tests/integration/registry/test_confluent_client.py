@@ -83,11 +83,8 @@ def test_ids_guids_versions_and_subjects(client: Any) -> None:
     assert json.loads(by_id.schema_str) == json.loads(by_guid.schema_str) == entry.schema
     assert (latest.schema_id, latest.version, latest.guid) == (entry.id, entry.version, entry.guid)
     assert client.get_subjects() == sorted(each.subject for each in bundled().latest().values())
-    assert client.get_subjects_by_schema_id(entry.id) == [entry.subject]
-    assert [(each.subject, each.version) for each in client.get_schema_versions(entry.id)] == [(entry.subject, 1)]
     assert client.get_versions(entry.subject) == [1]
     assert client.get_schema_types() == ["AVRO"]
-    assert client.get_contexts() == ["."]
 
 
 @pytest.mark.parametrize(
