@@ -158,7 +158,7 @@ async def _where(chosen: Chosen, wanted: str, *, from_beginning: bool, show_phi:
         if failure is not None:
             click.echo(str(failure), err=True)
         ordered = sorted(records.values(), key=lambda each: (each.header("drx_received_at"), each[:3]))[-EVENTS_MAX:]
-        async with open_decoder(registry, cache_dir=registry.cache_dir) as decoder:
+        async with open_decoder(registry) as decoder:
             return [
                 await _document(each, await _groups(database, each), decoder, show_phi=show_phi) for each in ordered
             ]
