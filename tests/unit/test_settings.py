@@ -105,15 +105,6 @@ def test_a_mistake_is_named_in_one_line_without_its_value(
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_file_that_is_no_toml_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    file = tmp_path / "bridge.toml"
-    file.write_text("[http\nport = s3cret")
-    given(monkeypatch, BRIDGE_CONFIG=str(file))
-
-    with pytest.raises(ConfigError, match="is not valid TOML"):
-        load_settings()
-
-
 def test_what_kubernetes_injects_for_a_service_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """`BRIDGE_PORT=tcp://…` comes from a Service named bridge; it has no `__` and must not stop a start."""
     given(monkeypatch, BRIDGE_PORT="tcp://10.0.0.1:80", BRIDGE_SERVICE_HOST="10.0.0.1", BRIDGE_SERVICE_PORT="80")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,24 +184,6 @@ def test_a_dot_alone_is_no_altered_delivery(webhook_id: str, body: bytes) -> Non
     assert check(id=webhook_id.encode(), body=body, signature=signature).id == webhook_id
 
 
-def test_an_altered_delivery_is_refused_like_a_forged_one() -> None:
-    signature = sign(f"evt.{NOW}", NOW + 1, BODY, key=KEY).encode()
-    altered = b"%d.%b" % (NOW + 1, BODY)
-
-    assert refusal(id=b"evt", body=altered, signature=signature) == ("signature_mismatch", "mismatch")
-
-
-def test_a_timestamp_of_twelve_digits_is_well_formed() -> None:
-    signature = sign(ID, 999_999_999_999, BODY, key=KEY).encode()
-
-    assert refusal(timestamp=b"999999999999", signature=signature) == ("timestamp_future", "future")
-
-
-@pytest.mark.parametrize("name", ["id", "timestamp", "signature"])
-def test_each_header_is_required(name: str) -> None:
-    assert refusal(**{name: None}) == ("signature_missing", "missing")
-
-
 @pytest.mark.parametrize(
     "webhook_id", [b"", b"a b", b"a\x00", b"a\n", b"\xc3\xa9", b"\x7f", b"x" * 201], ids=lambda value: repr(value)[:12]
 )
@@ -303,27 +284,6 @@ def test_schemes_do_not_mix() -> None:
     assert refusal(keys=[SLOT], signature=GOOD_PUBLIC)[0] == "signature_mismatch"
 
 
-@pytest.mark.parametrize("key", [KEY, OTHER_KEY], ids=["current", "previous"])
-def test_the_slot_that_matched_is_named(key: bytes) -> None:
-    slots = [SLOT, KeySlot("previous", HmacKey(OTHER_KEY))]
-
-    verified = check(keys=slots, signature=sign(ID, NOW, BODY, key=key).encode())
-
-    assert verified.slot == ("current" if key == KEY else "previous")
-
-
-@pytest.mark.parametrize(("now", "accepted"), [(NOW - 1, False), (NOW, True), (NOW + 10, True), (NOW + 10.5, False)])
-def test_a_slot_counts_inside_its_window_only(now: float, *, accepted: bool) -> None:
-    slot = replace(SLOT, not_before=NOW, accept_until=NOW + 10)
-
-    try:
-        outcome = check(keys=[slot], now=now).slot
-    except DeliveryRefusedError as exc:
-        outcome = exc.code
-
-    assert outcome == ("current" if accepted else "signature_mismatch")
-
-
 @pytest.mark.parametrize(
     ("offset_s", "expected"),
     [
@@ -343,11 +303,6 @@ def test_the_tolerance_is_inclusive_in_whole_seconds(offset_s: float, expected: 
         assert refusal(now=NOW + offset_s) == expected
 
 
-def test_the_tolerance_can_be_off_or_another() -> None:
-    assert check(now=NOW + 1e9, tolerance_s=None).id == ID
-    assert refusal(now=NOW + 11, tolerance_s=10) == ("timestamp_stale", "stale")
-
-
 def test_a_forged_delivery_is_a_mismatch_however_old() -> None:
     """`stale` and `future` must speak of a genuine sender's clock."""
     assert refusal(now=NOW + 10_000, body=b"{}") == ("signature_mismatch", "mismatch")
@@ -355,51 +310,6 @@ def test_a_forged_delivery_is_a_mismatch_however_old() -> None:
 
 def test_a_mismatch_where_no_key_counts_is_told_apart_for_the_metric() -> None:
     assert refusal(keys=[replace(SLOT, accept_until=0)]) == ("signature_mismatch", "unknown_key")
-
-
-@dataclass(frozen=True, slots=True)
-class CountingHmac(HmacKey):
-    """Counts what is computed with it."""
-
-    work: list[str] = field(default_factory=list, compare=False)
-
-    def digest(self, signed: bytes) -> bytes:
-        self.work.append("hmac")
-        return HmacKey.digest(self, signed)
-
-
-@dataclass(frozen=True, slots=True)
-class CountingPublic(PublicKey):
-    """Counts what is checked with it."""
-
-    work: list[str] = field(default_factory=list, compare=False)
-
-    def signed_by(self, signature: bytes, signed: bytes) -> bool:
-        self.work.append("ed25519")
-        return PublicKey.signed_by(self, signature, signed)
-
-
-@pytest.mark.parametrize("keys", [(KEY, OTHER_KEY), (OTHER_KEY, KEY)], ids=["first matches", "last matches"])
-def test_the_work_does_not_depend_on_the_outcome(keys: tuple[bytes, ...]) -> None:
-    """Counted, not timed: match, mismatch and closed window compute the same."""
-    work: list[str] = []
-    slots = [KeySlot(str(number), CountingHmac(key, work=work)) for number, key in enumerate(keys)]
-    slots.append(KeySlot("public", CountingPublic(PRIVATE.public_key().public_bytes_raw(), work=work)))
-    signature = b" ".join([GOOD, GOOD_PUBLIC, GOOD])
-    closed = [replace(slot, accept_until=0) for slot in slots]
-    outcomes: list[tuple[str, list[str]]] = []
-
-    for chosen, body in [(slots, BODY), (slots, b"{}"), (closed, BODY), (closed, b"{}")]:
-        work.clear()
-        try:
-            code = check(keys=chosen, signature=signature, body=body).id or ""
-        except DeliveryRefusedError as exc:
-            code = exc.code
-        outcomes.append((code, work.copy()))
-
-    mismatch = "signature_mismatch"
-    assert [code for code, _ in outcomes] == [ID, mismatch, mismatch, mismatch]
-    assert all(done == ["hmac", "hmac", "ed25519"] for _, done in outcomes)
 
 
 @pytest.mark.parametrize("size", [24, 32, 64])
@@ -428,15 +338,3 @@ def test_any_other_secret_is_refused_without_being_shown(text: str) -> None:
         parse_secret(text)
 
     assert not text[6:] or text[6:] not in str(caught.value)
-
-
-def test_a_slot_does_not_show_its_key() -> None:
-    shown = repr(replace(SLOT, key=HmacKey(b"s3cret" * 5))) + repr(PUBLIC_SLOT)
-
-    assert "s3cret" not in shown
-    assert "secret" not in shown
-
-
-def test_slots_compare_by_value() -> None:
-    assert KeySlot("current", HmacKey(KEY), accept_until=math.inf) == SLOT
-    assert KeySlot("current", HmacKey(OTHER_KEY)) != SLOT
