@@ -28,15 +28,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import os
-import resource
-import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, chain
 from typing import Any, Literal, Protocol, cast
 
-from bridge.errors import ConfigError
 from bridge.runtime.lifecycle import pause
 from bridge.runtime.logging import log, trail
 from bridge.runtime.messages import (
@@ -49,6 +45,7 @@ from bridge.runtime.messages import (
     heads_parser,
     parse_head,
 )
+from bridge.runtime.sockets import accept_all, listen
 
 # How often slow and idle connections are looked at; a limit is kept to within one tick.
 TICK_S = 1.0
@@ -57,17 +54,10 @@ LINGER_S = 2.0
 # Where the owner does not say: the management port.
 CONNECTIONS_MAX = 256
 READING_MAX_BYTES = 1_048_576
-# Connections the kernel may hold before `accept`; Linux caps it by net.core.somaxconn (4096 since 5.4).
-BACKLOG = 1024
-# Of each socket, some hundred answers and a quarter of the largest usual body. Linux would buffer up to 6 MiB, and
-# every connection may be read before the memory of a closed one is freed.
-KERNEL_MAX_BYTES = 65_536
 # Requests that the handler takes before the loop reads from its connections again, and bytes of bodies beyond which it
 # takes no further one: some 5 ms of the dearest, those with two ed25519 signatures. Where more wait, the oldest few go
 # first, then those of proved connections.
 TURN_MAX, TURN_MAX_BYTES, OLDEST = 16, 1_048_576, 4
-# Files that the process needs for all else: brokers, spool, secrets, probes.
-FILES_SPARE = 256
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # Why the server ends a connection. The last three mean that a bound was met, not just that a client was slow.
@@ -516,27 +506,15 @@ class HardenedServer:
         Raises:
             ConfigError: The address cannot be listened on.
         """
-        _allow_files(self._connections_max + BACKLOG + FILES_SPARE)
-        try:
-            listener = await self._loop.create_server(self, *self._address, backlog=BACKLOG)
-        except (OSError, UnicodeError) as exc:  # the latter for a name that cannot be looked up, such as `a..b`
-            why = "no such host"
-            if isinstance(exc, OSError) and not isinstance(exc, socket.gaierror):
-                why = os.strerror(exc.errno or 0)
-            at = "{}:{}".format(*self._address)
-            msg = f"{self._section}__HOST, {self._section}__PORT: cannot listen on {at} ({why}); choose another"
-            raise ConfigError(msg) from None
+        host, port = self._address
+        listener = await listen(self, host, port, connections_max=self._connections_max, section=self._section)
         self.listening.set()
-        for each in listener.sockets:  # connections inherit it
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_MAX_BYTES)
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_MAX_BYTES)
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         try:
             while await pause(stop, TICK_S):
                 self._end_slow()
         finally:
             self.draining = True
-            waiting = _accept_all(listener.sockets)
+            waiting = accept_all(listener)
             listener.close()
             for accepted in waiting:
                 with contextlib.suppress(OSError):  # gone by itself meanwhile
@@ -565,22 +543,3 @@ class HardenedServer:
         for connection in list(self._connections):
             if connection.transport is not None:
                 connection.transport.abort()
-
-
-def _allow_files(wanted: int) -> None:
-    """Allow as many open files, as far as the system lets a process do so."""
-    limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limit, min(hard, wanted)), hard))
-
-
-def _accept_all(listeners: Iterable[Any]) -> list[socket.socket]:
-    """Take the connections that the kernel holds for us: it would reset them when the listeners close."""
-    accepted: list[socket.socket] = []
-    for listener in listeners:
-        with socket.socket(fileno=os.dup(listener.fileno())) as own, contextlib.suppress(OSError):
-            own.settimeout(0)
-            while len(accepted) < BACKLOG:
-                accepted.append(own.accept()[0])
-    for each in accepted:
-        each.settimeout(0)
-    return accepted

@@ -1,0 +1,63 @@
+"""Listen on an address: enough open files, bounded buffers in the kernel, and an error that names the setting."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import socket
+from collections.abc import Callable
+
+from bridge.errors import ConfigError
+
+# Connections the kernel may hold before `accept`; Linux caps it by net.core.somaxconn (4096 since 5.4).
+BACKLOG = 1024
+# Of each socket, some hundred answers and a quarter of the largest usual body. Linux would buffer up to 6 MiB, and
+# every connection may be read before the memory of a closed one is freed.
+KERNEL_MAX_BYTES = 65_536
+# Files that the process needs for all else: brokers, spool, secrets, probes.
+FILES_SPARE = 256
+
+
+async def listen(
+    protocol: Callable[[], asyncio.Protocol], host: str, port: int, *, connections_max: int, section: str
+) -> asyncio.Server:
+    """Accept connections; the variables of the address begin with `section`.
+
+    Raises:
+        ConfigError: The address cannot be listened on.
+    """
+    _allow_files(connections_max + BACKLOG + FILES_SPARE)
+    try:
+        listener = await asyncio.get_running_loop().create_server(protocol, host, port, backlog=BACKLOG)
+    except (OSError, UnicodeError) as exc:  # the latter for a name that cannot be looked up, such as `a..b`
+        why = "no such host"
+        if isinstance(exc, OSError) and not isinstance(exc, socket.gaierror):
+            why = os.strerror(exc.errno or 0)
+        msg = f"{section}__HOST, {section}__PORT: cannot listen on {host}:{port} ({why}); choose another"
+        raise ConfigError(msg) from None
+    for each in listener.sockets:  # connections inherit it
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_MAX_BYTES)
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_MAX_BYTES)
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return listener
+
+
+def _allow_files(wanted: int) -> None:
+    """Allow as many open files, as far as the system lets a process do so."""
+    limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limit, min(hard, wanted)), hard))
+
+
+def accept_all(listener: asyncio.Server) -> list[socket.socket]:
+    """Take the connections that the kernel holds for us: it would reset them when the listener closes."""
+    accepted: list[socket.socket] = []
+    for each in listener.sockets:
+        with socket.socket(fileno=os.dup(each.fileno())) as own, contextlib.suppress(OSError):
+            own.settimeout(0)
+            while len(accepted) < BACKLOG:
+                accepted.append(own.accept()[0])
+    for connection in accepted:
+        connection.settimeout(0)
+    return accepted
