@@ -84,7 +84,7 @@ class Mapper:
         )
         found = document if isinstance(document, ParkReason) else self.profile.map(delivery, document)
         if isinstance(found, ParkReason):
-            return {"file": file, "parked": self._parked(found, delivery, document)}
+            return {"file": file, "parked": self._parked(found, delivery)}
         events = [self._event(event) for event in found.events]
         unknown = {path for event in found.events for path in unknown_words(EVENT_MODELS[event.type], event.value)}
         return {
@@ -101,13 +101,11 @@ class Mapper:
         found = document.get("id") if is_native and isinstance(document, dict) else None
         return found if isinstance(found, str) and is_id(found) else ""
 
-    def _parked(self, park: ParkReason, delivery: Delivery, document: object) -> dict[str, Any]:
+    def _parked(self, park: ParkReason, delivery: Delivery) -> dict[str, Any]:
         key = park.key or delivery.id
         detail = park.detail
         if park.reason == "unknown_type" and not park.field and isinstance(self.profile, MappingFile):
             detail = NOTHING_HOLDS
-        elif park.reason == "environment_mismatch":
-            detail = self._mismatch(document)
         return {
             "reason": park.reason,
             "detail": detail,
@@ -116,11 +114,6 @@ class Mapper:
             "key": key,
             "partition": partition(key.encode(), self.partitions),
         }
-
-    def _mismatch(self, document: object) -> str:
-        """Say what the environment of a body must be; the ingress gives the reason alone."""
-        is_missing = not isinstance(document, dict) or document.get("environment") is None
-        return f"{'missing, ' if is_missing else ''}must be {self.environment or ' or '.join(ENVIRONMENTS)}"
 
     def _event(self, event: Event) -> dict[str, Any]:
         record = f"drx.v1.{EVENT_MODELS[event.type].__name__}"

@@ -1,4 +1,4 @@
-"""`drx-bridge schemas serve`: a read-only registry as a process."""
+"""`drx-bridge schemas serve`: a read-only registry as a process, and how a small server of ours runs."""
 
 from __future__ import annotations
 
@@ -29,18 +29,23 @@ DRAIN_S = 2.0
 )
 def serve(*, host: str, port: int) -> int:
     """Serve the bundled schemas as a Confluent-compatible registry that only reads, until SIGTERM."""
-    came = asyncio.run(_serve(registry_app(bundled()), host, port))
+    came = asyncio.run(serve_app(registry_app(bundled()), host, port, name="registry"))
     return INTERRUPTED if signal.SIGINT in came[:1] else 0
 
 
-async def _serve(app: web.Application, host: str, port: int) -> list[signal.Signals]:
+async def serve_app(app: web.Application, host: str, port: int, *, name: str) -> list[signal.Signals]:
+    """Serve `app` until SIGTERM or SIGINT; return the signals that came.
+
+    Raises:
+        ConfigError: It cannot listen there.
+    """
     stop = asyncio.Event()
     came = stop_on_signals(stop)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=DRAIN_S)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()
-        click.echo(f"registry at {_address(host, runner.addresses[0][1])}", err=True)
+        click.echo(f"{name} at {_address(host, runner.addresses[0][1])}", err=True)
         await stop.wait()
     except OSError as exc:
         msg = f"cannot listen on {host}:{port} (errno {exc.errno}); choose another --port"

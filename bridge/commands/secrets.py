@@ -66,8 +66,11 @@ def new(  # noqa: PLR0917 - click passes by keyword
 ) -> int:
     """Make a secret for SOURCE and write its slot file; the running bridge takes it over within seconds."""
     scheme, directory = _configured(load_settings(), source, slot)
-    lines = list(_fresh(StandardWebhooks() if slot == SLOT else scheme, user or source))
-    lines += [f"{name} = {text}" for name, text in _window(not_before, accept_until)]
+    window = {"not_before": not_before, "accept_until": accept_until}
+    lines = [
+        *_fresh(StandardWebhooks() if slot == SLOT else scheme, user or source),
+        *(f"{name} = {text}" for name, text in window.items() if text),
+    ]
     where = directory / slot
     content = os.fsencode("\n".join([*lines, ""]))
     if where.parent != directory:
@@ -141,11 +144,12 @@ def _fresh(scheme: Scheme, user: str) -> Iterator[str]:
     """Yield the lines of a slot file: the secret, and that of each further scheme."""
     parts = [part for part in scheme.parts if part.keyed] if isinstance(scheme, Combined) else [scheme]
     for number, part in enumerate(parts):
-        text = _secret(part, user)
+        text = fresh_secret(part, user)
         yield text if number == 0 else f"{part.name} = {text}"
 
 
-def _secret(scheme: Scheme, user: str) -> str:
+def fresh_secret(scheme: Scheme, user: str) -> str:
+    """Make a secret as the first line of a slot file has it; `user` is that of HTTP Basic."""
     key = random.token_bytes(KEY_BYTES)
     match scheme:
         case StandardWebhooks():
@@ -161,13 +165,6 @@ def _secret(scheme: Scheme, user: str) -> str:
             raise ConfigError(msg)
         case _:
             return random.token_urlsafe(KEY_BYTES)
-
-
-def _window(not_before: str | None, accept_until: str | None) -> Iterator[tuple[str, str]]:
-    if not_before:
-        yield "not_before", not_before
-    if accept_until:
-        yield "accept_until", accept_until
 
 
 def _keep_as_previous(directory: Path, scheme: Scheme, hours: float) -> None:

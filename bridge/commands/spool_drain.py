@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import orjson
 from prometheus_client import CollectorRegistry
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from bridge.commands.spool_options import path_options, paths_of
 from bridge.errors import ConfigError
@@ -71,12 +69,10 @@ class Outcome:
 class Watch:
     """A worker that ends when everything is drained, or when nothing has moved for too long."""
 
-    def __init__(self, parts: Durability, spool: Spool, *, patience_s: float, show: Callable[[int, int], None]) -> None:
-        """Call `show` with how much is drained, and of how much."""
+    def __init__(self, parts: Durability, spool: Spool, *, patience_s: float) -> None:
         self._parts = parts
         self._spool = spool
         self._patience_s = patience_s
-        self._show = show
         self.outcome = Outcome()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -93,7 +89,6 @@ class Watch:
             self.outcome = Outcome(
                 drained, held.events, held.locked, self._parts.writers.blocked, held.damaged, held.unread
             )
-            self._show(drained, drained + held.events)
             if not held.events or loop.time() - moved_at > self._patience_s:
                 return
             await asyncio.sleep(LOOK_S)
@@ -126,20 +121,17 @@ def drain(
     if is_locked(directory):
         raise ConfigError(_refusal(directory, LOCKED))
     if segment_numbers(Disk(), directory):
-        with (
-            audited("spool.drain", actor=actor, reason=reason, directory=str(directory)) as ended,
-            _bar(shown=not as_json) as show,
-        ):
-            work = _drain(settings.model_copy(update={"spool": spool}), patience_s=patience_s, show=show)
+        with audited("spool.drain", actor=actor, reason=reason, directory=str(directory)) as ended:
+            work = _drain(settings.model_copy(update={"spool": spool}), patience_s=patience_s)
             outcome, interrupted = asyncio.run(work)
             outcome.set_aside = len(names_of(Disk(), directory))
-            ended.update(_fields(outcome), **({"outcome": "interrupted"} if interrupted else {}))
+            ended.update(asdict(outcome), **({"outcome": "interrupted"} if interrupted else {}))
     else:
         outcome, interrupted = Outcome(set_aside=len(names_of(Disk(), directory))), False
     if as_json:
-        click.echo(orjson.dumps({"ok": outcome.is_complete and not interrupted, **_fields(outcome)}))
+        click.echo(orjson.dumps({"ok": outcome.is_complete and not interrupted, **asdict(outcome)}))
     else:
-        counts = ", ".join(f"{count:,} {name}" for name, count in _fields(outcome).items())
+        counts = ", ".join(f"{count:,} {name}" for name, count in asdict(outcome).items())
         click.echo(counts.replace("_", " "), err=True)
     return INTERRUPTED if interrupted else int(not outcome.is_complete)
 
@@ -151,7 +143,7 @@ def checked_settings() -> Settings:
     return settings
 
 
-async def _drain(settings: Settings, *, patience_s: float, show: Callable[[int, int], None]) -> tuple[Outcome, bool]:
+async def _drain(settings: Settings, *, patience_s: float) -> tuple[Outcome, bool]:
     stop = asyncio.Event()
     signals = stop_on_signals(stop)
     async with opened(settings, stop, set_aside_after_s=patience_s / 2) as parts:
@@ -159,7 +151,7 @@ async def _drain(settings: Settings, *, patience_s: float, show: Callable[[int, 
             return Outcome(), True
         if not (isinstance(parts.spool, Spool) and parts.spool.is_open):
             raise ConfigError(_refusal(settings.spool.dir, parts.spool.code))
-        watch = Watch(parts, parts.spool, patience_s=patience_s, show=show)
+        watch = Watch(parts, parts.spool, patience_s=patience_s)
         await run_workers([*parts.workers, watch], stop=stop, drain_timeout_s=settings.shutdown.flush_s)
     return watch.outcome, bool(signals)
 
@@ -195,26 +187,6 @@ def _refusal(directory: Path, code: str) -> str:
     if code == LOCKED:
         return f"{directory}: a process has this spool open, and drains it by itself"
     return f"{directory}: cannot be opened ({code}); run as the owner of all that is in it"
-
-
-@contextmanager
-def _bar(*, shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function that moves a progress bar, which is shown on a terminal only."""
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("drained"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        console=console,
-        disable=not (shown and console.is_terminal),
-    ) as progress:
-        task = progress.add_task("drained")
-        yield lambda drained, total: progress.update(task, completed=drained, total=total)
-
-
-def _fields(outcome: Outcome) -> dict[str, int]:
-    names = ("drained", "left", "locked", "damaged", "unread", "blocked", "set_aside")
-    return {name: getattr(outcome, name) for name in names}
 
 
 def _nothing(_record: str, _value: Mapping[str, object] | bytes) -> bytes:

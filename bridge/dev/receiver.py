@@ -17,19 +17,17 @@ from typing import NamedTuple
 import orjson
 from aiohttp import web
 
+from bridge.commands.schemas_serve import serve_app
 from bridge.dev.ports import HOST
 from bridge.errors import ConfigError, DeliveryRefusedError
 from bridge.ingress.proof import Raw
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from bridge.ingress.secrets import load
-from bridge.runtime.lifecycle import stop_on_signals
 
 # What a developer looks back at; some 2 KB each.
 KEPT = 1000
 # Larger than any body of the contract: the ingress takes 256 KiB.
 _BODY_MAX_BYTES = 1024 * 1024
-# An answer takes milliseconds.
-_DRAIN_S = 2.0
 _SCHEME = StandardWebhooks()
 
 
@@ -66,28 +64,11 @@ def receiver_app(secrets_dir: Path) -> web.Application:
     async def show(_: web.Request) -> web.Response:
         return web.Response(body=orjson.dumps([each._asdict() for each in kept]), content_type="application/json")
 
-    async def answer(_: web.Request) -> web.Response:
-        return web.Response(text="POST signed events here; GET /received shows them\n")
-
     app = web.Application(client_max_size=_BODY_MAX_BYTES)
     app.router.add_get("/received", show)
-    app.router.add_get("/{path:.*}", answer)
     app.router.add_post("/{path:.*}", take)
     return app
 
 
-async def serve(port: int, secrets_dir: Path) -> None:
-    """Take deliveries on loopback until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    stop_on_signals(stop)
-    runner = web.AppRunner(receiver_app(secrets_dir), access_log=None, shutdown_timeout=_DRAIN_S)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, HOST, port).start()
-        await stop.wait()
-    finally:
-        await runner.cleanup()
-
-
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1]), Path(sys.argv[2])))
+    asyncio.run(serve_app(receiver_app(Path(sys.argv[2])), HOST, int(sys.argv[1]), name="receiver"))

@@ -12,12 +12,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from bridge.dev.files import DataDirectory
 from bridge.dev.ports import HOST
 from bridge.dev.processes import STOP_GRACE_S, Child
-from bridge.dev.sources import SOURCES, new_signing_secret
+from bridge.dev.sources import SOURCES
 
 # The consumers that `dev` runs.
 CONSUMERS = ("read_model", "forward", "archive")
@@ -117,8 +118,8 @@ def registry_service(directory: DataDirectory, *, port: int) -> Service:
 
 def receiver_service(directory: DataDirectory, *, port: int) -> Service:
     """Describe the receiver of what `forward` sends."""
-    serve = ("bridge.dev.receiver", str(port), str(directory.secret_dir("forward", make=new_signing_secret)))
-    return Service("receiver", *serve, directory=directory, port=port, ready_path="/")
+    serve = ("bridge.dev.receiver", str(port), str(_forward_secrets(directory)))
+    return Service("receiver", *serve, directory=directory, port=port, ready_path="/received")
 
 
 def ingress_service(directory: DataDirectory, *, port: int, management_port: int, bootstrap_servers: str) -> Service:
@@ -172,11 +173,15 @@ def shared_settings(directory: DataDirectory) -> dict[str, str]:
         "BRIDGE_LOG__ID_KEY_DIR": id_keys,
         "CONSUMER_LOG__ID_KEY_DIR": id_keys,
         "CONSUMER_FORWARD__ALLOW_HTTP": "true",
-        "CONSUMER_FORWARD__SECRETS_DIR": str(directory.secret_dir("forward", make=new_signing_secret)),
+        "CONSUMER_FORWARD__SECRETS_DIR": str(_forward_secrets(directory)),
         "CONSUMER_ARCHIVE__ROOT": str(directory.lake),
         # A developer sees an event in the lake within seconds, in a file of its own; in production in two minutes.
         "CONSUMER_ARCHIVE__WAIT_S": "1",
     }
+
+
+def _forward_secrets(directory: DataDirectory) -> Path:
+    return directory.secret_dir("forward", make=SOURCES["drx"].new_secret)
 
 
 def child_environment(ours: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, str]:

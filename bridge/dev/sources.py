@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import secrets
-from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+from bridge.commands.scheme_options import DEFAULT_SCHEME
+from bridge.commands.secrets import fresh_secret
 from bridge.dev.signing import Sign, read_signer
+from bridge.ingress.proof import Scheme
 from bridge.ingress.schemes.presets import configure
 
-STANDARD = "standard_webhooks"
-# Standard Webhooks 1.0.0: a secret has 24 to 64 bytes; 32 is what the Svix libraries make.
-_SECRET_BYTES = 32
 _OPTIONS: Mapping[str, str] = MappingProxyType({"account_id": "acct_dev", "zone": "America/Chicago"})
 
 
@@ -31,7 +29,7 @@ class DevSource(NamedTuple):
     """
 
     profile: str
-    scheme: str = STANDARD
+    scheme: str = DEFAULT_SCHEME
     parameters: Mapping[str, str] = MappingProxyType({})
     options: Mapping[str, str] = MappingProxyType({})
     content_type: str = "application/json"
@@ -62,9 +60,7 @@ class DevSource(NamedTuple):
 
     def new_secret(self) -> str:
         """Make the first line of a slot file."""
-        if self.scheme == STANDARD:
-            return new_signing_secret()
-        return secrets.token_urlsafe(_SECRET_BYTES)
+        return fresh_secret(self._configured, "dev")
 
     def signer(self, secret_file: Path) -> Sign:
         """Read the secret, in the form of a slot file of the ingress, and return what proves a delivery with it.
@@ -72,13 +68,11 @@ class DevSource(NamedTuple):
         Raises:
             ConfigError: Unreadable, or no secret of the scheme on its first line.
         """
-        scheme = configure(self.scheme, self.parameters, tolerance_s=None)
-        return read_signer(scheme, secret_file)
+        return read_signer(self._configured, secret_file)
 
-
-def new_signing_secret() -> str:
-    """Make a secret of Standard Webhooks."""
-    return f"whsec_{b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()}"
+    @property
+    def _configured(self) -> Scheme:
+        return configure(self.scheme, self.parameters, tolerance_s=None)
 
 
 SOURCES: Mapping[str, DevSource] = MappingProxyType(

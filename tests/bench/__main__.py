@@ -2,7 +2,7 @@
 
 With `ingress`, `scale` (replicas, brokers, millions of deliveries), `outage` (without Kafka), `dedupe` (remembering
 ids), `consumers` (the read model), `forward`, `hl7v2`, `archive`, `workflow` or `fhir` (where their servers are) only
-that part, with `quick` fewer rounds, and with `stages` instead of all this what each stage of a delivery costs.
+that part, with `quick` fewer rounds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from tests.bench import (
     outage,
     read_model,
     scale,
-    stages,
     workflow,
 )
 from tests.fhir import hapi
@@ -49,12 +48,9 @@ SERVERS = {"fhir": hapi.is_built, "workflow": temporal.is_built}
 def main(arguments: list[str]) -> None:
     """Run, print, and keep the figures."""
     console, progress = Console(), Console(stderr=True)
-    if arguments == ["stages"]:
-        stages.run(console)
-        return
     wanted = [each for each in arguments if each != "quick"]
     if set(wanted) - set(PARTS):
-        sys.exit(f"usage: python -m tests.bench [{'|'.join(PARTS)}] [quick] | stages")
+        sys.exit(f"usage: python -m tests.bench [{'|'.join(PARTS)}] [quick]")
     RESULTS.mkdir(parents=True, exist_ok=True)
     for name in wanted or [each for each in PARTS if SERVERS.get(each, lambda: True)()]:
         part, result = PARTS[name], RESULTS / f"{name}.json"

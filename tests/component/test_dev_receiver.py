@@ -11,9 +11,9 @@ import aiohttp
 from aiohttp import web
 
 from bridge.dev.files import DataDirectory
-from bridge.dev.receiver import KEPT, receiver_app
+from bridge.dev.receiver import receiver_app
 from bridge.dev.signing import standard_headers
-from bridge.dev.sources import SOURCES, new_signing_secret
+from bridge.dev.sources import SOURCES
 
 DRX = SOURCES["drx"]
 BODY = b'{"data":{}}'
@@ -22,7 +22,7 @@ BODY = b'{"data":{}}'
 @asynccontextmanager
 async def a_receiver(path: Path) -> AsyncIterator[tuple[str, Path]]:
     """Serve on a free port; gives the URL and the file of the secret."""
-    directory = DataDirectory(path).secret_dir("forward", make=new_signing_secret)
+    directory = DataDirectory(path).secret_dir("forward", make=DRX.new_secret)
     runner = web.AppRunner(receiver_app(directory))
     await runner.setup()
     try:
@@ -61,18 +61,7 @@ async def test_it_refuses_another_secret_another_body_and_no_signature_and_says_
 
 async def test_it_takes_a_new_secret_without_a_restart(tmp_path: Path) -> None:
     async with a_receiver(tmp_path) as (url, secret), aiohttp.ClientSession() as session:
-        (secret.parent / "next").write_text(new_signing_secret())
+        (secret.parent / "next").write_text(DRX.new_secret())
         headers = DRX.signer(secret.parent / "next")("evt_1", int(time.time()), BODY)
         async with session.post(url, data=BODY, headers=headers) as answer:
             assert answer.status == 204
-
-
-async def test_it_keeps_the_last_ones(tmp_path: Path) -> None:
-    async with a_receiver(tmp_path) as (url, _), aiohttp.ClientSession() as session:
-        for number in range(KEPT + 1):
-            async with session.post(url, data=b"{}", headers={"x-number": str(number)}):
-                pass
-        async with session.get(f"{url}/received") as answer:
-            received = await answer.json()
-
-    assert [each["headers"]["x-number"] for each in received] == [str(number) for number in range(1, KEPT + 1)]

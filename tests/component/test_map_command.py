@@ -94,6 +94,8 @@ def test_people_see_a_field_a_line(body: Path, capsys: pytest.CaptureFixture[str
         ({"type": "prescription.eaten"}, ("unknown_type", "", "/type")),
         ({"data_network_status": "verify"}, ("unusable", "wrong_type", "/data/network_status")),
         ({"timestamp": "CANARY"}, ("unusable", "bad_time", "/timestamp")),
+        ({"environment": None}, ("environment_mismatch", "", "/environment")),
+        ({"environment": ["CANARY"]}, ("environment_mismatch", "", "/environment")),
     ],
 )
 def test_what_would_be_parked_says_why_and_where_and_never_the_value(
@@ -119,30 +121,6 @@ def test_a_body_that_would_not_even_be_read_is_refused(
 
     assert outcome(capsys, SENT)["refused"] == {"code": "body_too_large"}
     assert run(SENT) == 1
-
-
-@pytest.mark.parametrize(
-    ("environment", "asked", "detail"),
-    [
-        (None, (), "missing, must be production or sandbox"),
-        (None, ("--environment", "sandbox"), "missing, must be sandbox"),
-        ("sandbox", ("--environment", "production"), "must be production"),
-        ("staging", (), "must be production or sandbox"),
-        (["sandbox"], (), "must be production or sandbox"),
-    ],
-)
-def test_a_body_of_no_or_another_environment_is_told_which_it_must_be(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], environment: object, asked: tuple[str, ...], detail: str
-) -> None:
-    """The ingress parks it, too, whatever its source is."""
-    path = tmp_path / "body.json"
-    path.write_bytes(a_body(environment=environment))
-
-    found = outcome(capsys, path, *asked)["parked"]
-
-    assert (found["reason"], found["detail"], found["field"]) == ("environment_mismatch", detail, "/environment")
-    assert run(path, *asked) == 1
-    assert f"parked: environment_mismatch {detail} /environment" in capsys.readouterr().out
 
 
 def test_a_configured_source_has_its_profile_and_environment(

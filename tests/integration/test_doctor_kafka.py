@@ -4,7 +4,7 @@ import pytest
 
 from bridge.commands.doctor_kafka import check_kafka
 from bridge.dev.ports import free_port
-from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, RoutingTable
+from bridge.kafka.routing import RoutingTable
 from bridge.settings import Kafka
 from tests.cluster import Cluster, Topics
 from tests.kafka import configure_topic
@@ -15,16 +15,6 @@ pytestmark = pytest.mark.kafka
 async def findings(kafka: Kafka) -> list[tuple[str, str, str]]:
     found = [each async for each in check_kafka(kafka, routes=RoutingTable(kafka.routes))]
     return [(each.check, each.verdict, each.says + each.advice) for each in found]
-
-
-async def test_another_partition_count_than_the_log_was_begun_with_is_found(cluster: Cluster, topics: Topics) -> None:
-    topics.standard()
-
-    found = await findings(Kafka(bootstrap_servers=cluster.bootstrap_servers, partitions=7))
-
-    said = [says for check, verdict, says in found if (check, verdict) == ("topics", "failed")]
-    assert any(f"{PRESCRIPTIONS_TOPIC}: partitions is 12, expected 7" in each for each in said)
-    assert all("BRIDGE_KAFKA__PARTITIONS" in each for each in said if "partitions is" in each)
 
 
 async def test_a_topic_that_the_broker_compresses_is_a_warning(cluster: Cluster, topics: Topics) -> None:

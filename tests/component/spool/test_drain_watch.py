@@ -28,7 +28,7 @@ def watch(first: Held, then: Held, *, drained: int, after_s: float) -> tuple[Out
         spool.held, writers.drained = then, drained
 
     async def run() -> tuple[Outcome, float]:
-        watched = Watch(parts, spool, patience_s=PATIENCE_S, show=lambda _done, _total: None)
+        watched = Watch(parts, spool, patience_s=PATIENCE_S)
         began = asyncio.get_running_loop().time()
         asyncio.get_running_loop().call_later(after_s, move)
         await watched.run(asyncio.Event())

@@ -1,4 +1,4 @@
-"""The registry of `schemas serve` as a process, our records as bytes, and Node."""
+"""The registry of `schemas serve` as a process, and our records as bytes."""
 
 import signal
 import subprocess
@@ -13,7 +13,6 @@ from bridge.avro.codec import Codec
 from bridge.ingress.profiles.profile import Mapped
 from bridge.registry.loader import bundled
 from tests.integration.registry.registry_parts import Sample, Served
-from tests.node import node_script
 from tests.unit.profile_documents import SAMPLES, map_body
 
 ROOT = Path(__file__).parents[3]
@@ -61,9 +60,3 @@ def _end(process: subprocess.Popen[str]) -> None:
     process.wait(timeout=10)
     assert process.stderr is not None
     process.stderr.close()
-
-
-@pytest.fixture(scope="session")
-def node() -> list[str]:
-    """The command that runs `check.js`."""
-    return node_script(Path(__file__).parent / "npm", "registry")

@@ -3,10 +3,9 @@
 import asyncio
 import json
 import os
-import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from bridge.registry.loader import bundled
 from tests import forked
 from tests.audit_lines import acts, spoken
 from tests.foreign_registry import ForeignRegistry
-from tests.integration.registry.registry_parts import Served
 from tests.integration.service_process import HANG_S
 
 RECORDS = len(bundled().latest())
@@ -132,13 +130,6 @@ async def test_push_to_a_read_only_registry_says_so(store: ForeignRegistry, url:
     assert "read-only" in pushed.err
 
 
-async def test_push_to_nobody_is_one_line(ids_file: Path) -> None:
-    pushed = await run("push", "--url", "http://127.0.0.1:9", "--ids-file", str(ids_file))
-
-    assert (pushed.code, len(spoken(pushed.err).splitlines())) == (2, 1)
-    assert spoken(pushed.err).startswith("drx-bridge: registry http://127.0.0.1:9: no answer in 4 tries;")
-
-
 @pytest.mark.parametrize(
     ("words", "environment", "said"),
     [
@@ -168,10 +159,3 @@ async def test_serve_on_a_taken_port_is_one_line_and_exit_2() -> None:
 
     assert (served.code, len(served.err.splitlines())) == (2, 1)
     assert f"127.0.0.1:{port}" in served.err
-
-
-def test_serve_ends_at_ctrl_c_with_130(serve: Callable[..., Served]) -> None:
-    served = serve()
-    served.process.send_signal(signal.SIGINT)
-
-    assert served.process.wait(timeout=10) == 130
