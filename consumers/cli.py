@@ -13,6 +13,7 @@ COMMANDS = {
     "lag": ("consumers.commands.lag:lag", "How far a consumer is behind, also while it is not running."),
     "where": ("consumers.commands.where:where", "What became of an event, a delivery or a prescription."),
     "parked": ("consumers.commands.parked:parked", "See and settle what a consumer has set aside."),
+    "compare": ("consumers.commands.compare:compare", "What an export of the sender has that the read model has not."),
     "prune": ("consumers.commands.prune:prune", "Delete what was settled long ago."),
     "doctor": ("consumers.commands.doctor:doctor", "Check what a consumer needs, and say where PHI goes."),
     "forget": ("consumers.commands.forget:forget", "Remove what is kept of a consumer's group."),

@@ -33,7 +33,7 @@ update read_model.prescription set last_event_at = last_event_at - interval '600
 where hashtext(prescription_id) % 2 = 0;
 update drx_consumer.inbox i set settled_at = e.received_at from read_model.event e where e.event_id = i.event_id
 """
-# As docs/read-model.md has it.
+# As consumers/read_model/README.md has it.
 OLD_AND_ENDED = """
 select event_id, partition, "offset" from read_model.event join read_model.prescription using (prescription_id)
 where hashtext(prescription_id) % 2 = 0 and open_requests = '{}' and cancel_pending_since is null and safety = '{}'
