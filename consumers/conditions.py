@@ -8,7 +8,9 @@ import jmespath
 import orjson
 from jmespath.exceptions import JMESPathError
 
+from bridge.contract.events import OTHER_REPORTED
 from bridge.errors import PermanentError
+from bridge.event import Event
 
 # What JMESPath calls false ("Or Expressions" of its specification); zero is true.
 _FALSE: tuple[object, ...] = ("", [], {}, None)
@@ -30,23 +32,26 @@ class Expression:
             raise ValueError(msg) from None
         self._failed = failed
 
-    def value(self, body: bytes) -> Any:
-        """Return what it is of a body, JSON.
+    def value(self, body: bytes, event: Event) -> Any:
+        """Return what it is of an event's native body, JSON, to which `reported_type` is added if the event has one.
 
         Raises:
             PermanentError: It has no result for this body.
         """
         try:
-            return self._compiled.search(orjson.loads(body))
+            document = orjson.loads(body)
+            if event.type == OTHER_REPORTED:
+                document["reported_type"] = event.value["reported_type"]
+            return self._compiled.search(document)
         except (JMESPathError, ArithmeticError, TypeError, ValueError, RecursionError):
             # The message of a library quotes values of the event.
             raise PermanentError(self._failed) from None
 
-    def holds(self, body: bytes) -> bool:
+    def holds(self, body: bytes, event: Event) -> bool:
         """Whether it is true of a body.
 
         Raises:
             PermanentError: As `value`.
         """
-        found = self.value(body)
+        found = self.value(body, event)
         return found is not False and found not in _FALSE

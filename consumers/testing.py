@@ -85,7 +85,7 @@ _idle: list[str] = []
 
 
 def an_event(event_type: str, *, key: str = "rx_1", id: str = "", at: datetime = WHEN, **fields: object) -> Event:  # noqa: A002 - the word that handlers know
-    """Return a valid event of one of the twenty types; what is required and not given gets a plain value.
+    """Return a valid event of a type; what is required and not given gets a plain value.
 
     Args:
         event_type: Such as `renewal.requested`.
@@ -111,6 +111,8 @@ def an_event(event_type: str, *, key: str = "rx_1", id: str = "", at: datetime =
         "source": SOURCE,
         "environment": "sandbox",
         "account_id": "acct_1",
+        # Its key, and what native DRx makes that of.
+        **({"prescriber": {"id": key}} if event_type == "prescriber.enrollment_changed" else {}),
         "prescription_id": None if event_type in {"prescriber.enrollment_changed", "system.ping"} else key,
     }
     try:
@@ -287,7 +289,7 @@ where grp = $1 order by topic, part, "offset"
             return [tuple(row) for row in await connection.fetch(query, *args)]
 
     def _place(self, event: Event) -> Place:
-        topic = RoutingTable().topic(event.type)
+        topic = RoutingTable().place(event)
         return Place(topic if Place(topic, 0) in self._ends else self._consumer.topics[0], 0)
 
 

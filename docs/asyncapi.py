@@ -46,7 +46,10 @@ CHANNELS: Mapping[str, tuple[str, str]] = {
         "Every event about a prescription, all types, in one order per key.",
         "Prescription id, of vendors with a prefix; req:<request id> for a renewal or change request without one.",
     ),
-    ACCOUNTS_TOPIC: ("Events about prescribers and accounts.", "Prescriber id; account id for a system.ping."),
+    ACCOUNTS_TOPIC: (
+        "Events about prescribers and accounts.",
+        "Prescriber id; account id for a system.ping and an other.reported.",
+    ),
     UNRECOGNIZED_TOPIC: (
         "Genuine deliveries that are not valid events: exact bytes, unchecked, and the reason. Needs its own ACL.",
         "Prescription id if it could be read, else the webhook id.",
@@ -57,7 +60,7 @@ CHANNELS: Mapping[str, tuple[str, str]] = {
 def asyncapi() -> Document:
     """Return the document."""
     routing = RoutingTable()
-    topics = {kind: routing.topic(kind) for kind in RECORDS} | {UNRECOGNIZED_TYPE: UNRECOGNIZED_TOPIC}
+    topics = {kind: routing.topics_of(kind) for kind in RECORDS} | {UNRECOGNIZED_TYPE: (UNRECOGNIZED_TOPIC,)}
     kafka = Kafka()
     specs = topic_specs(
         routing,
@@ -79,13 +82,13 @@ def asyncapi() -> Document:
         "channels": {spec.name: _channel(spec, topics) for spec in specs},
         "operations": {f"write_{spec.name}": _operation(spec.name) for spec in specs},
         "components": {
-            "messages": {kind: _message(kind, topic) for kind, topic in topics.items()},
+            "messages": {kind: _message(kind, *to) for kind, to in topics.items()},
             "messageTraits": {"event": _trait(_event_headers()), "unrecognized": _trait(_unrecognized_headers())},
         },
     }
 
 
-def _channel(spec: TopicSpec, topics: Mapping[str, str]) -> Document:
+def _channel(spec: TopicSpec, topics: Mapping[str, tuple[str, ...]]) -> Document:
     text, _ = CHANNELS[spec.name]
     configuration = {
         "cleanup.policy": [spec.configs["cleanup.policy"]],
@@ -95,7 +98,7 @@ def _channel(spec: TopicSpec, topics: Mapping[str, str]) -> Document:
     return {
         "address": spec.name,
         "description": text,
-        "messages": {kind: {"$ref": f"#/components/messages/{kind}"} for kind, to in topics.items() if to == spec.name},
+        "messages": {kind: {"$ref": f"#/components/messages/{kind}"} for kind, to in topics.items() if spec.name in to},
         "bindings": {
             "kafka": {
                 "topic": spec.name,
@@ -112,13 +115,13 @@ def _operation(topic: str) -> Document:
     return {"action": "send", "channel": {"$ref": f"#/channels/{topic}"}, "summary": "The bridge writes these records."}
 
 
-def _message(kind: str, topic: str) -> Document:
+def _message(kind: str, *topics: str) -> Document:
     record = RECORDS.get(kind, UNRECOGNIZED_SCHEMA)
     entries = bundled().entries
     (place,) = (number for number, entry in enumerate(entries) if entry is bundled().latest()[record])
     text = str(entries[place].schema["doc"])
     trait = "unrecognized" if kind == UNRECOGNIZED_TYPE else "event"
-    _, key = CHANNELS[topic]
+    key = " Of an account: ".join(CHANNELS[topic][1] for topic in topics)
     return {
         "name": record,
         "title": kind,

@@ -13,7 +13,7 @@ from pydantic import AwareDatetime
 from pydantic.fields import FieldInfo
 
 from bridge.contract.envelope import VERSION, EventRecord, PrescriptionRecord
-from bridge.contract.events import EVENT_MODELS
+from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED, REPORTED_TYPE
 from bridge.contract.fields import Bits, Digits, Record
 from bridge.ingress.profiles.keys import KEY_PATTERN, KEY_RULES, OUR_PREFIXES
 
@@ -37,7 +37,7 @@ _OURS = frozenset(EventRecord.model_fields) - {"account_id", "sequence", "correl
 
 
 def body_schemas() -> dict[str, Schema]:
-    """Return `Event`, the envelope, each of the twenty types and every record they share."""
+    """Return `Event`, the envelope, each type and every record they share."""
     records: dict[str, Schema] = {}
     types = {model.__name__: _event(kind, model, records) for kind, model in EVENT_MODELS.items()}
     event: Schema = {
@@ -54,7 +54,7 @@ def body_schemas() -> dict[str, Schema]:
 def _envelope(records: dict[str, Schema]) -> Schema:
     own: dict[str, Schema] = {
         "id": {"type": ["string", "null"], "description": "As webhook-id; that one wins if they differ."},
-        "type": {"type": "string", "enum": list(EVENT_MODELS)},
+        "type": {"type": "string", "pattern": f"^{REPORTED_TYPE}$"},
         "version": {"const": VERSION},
         "timestamp": {**INSTANT, "description": "When it happened."},
         "environment": {"type": "string", "enum": ["production", "sandbox"], "description": "That of the source."},
@@ -67,11 +67,14 @@ def _envelope(records: dict[str, Schema]) -> Schema:
 
 
 def _event(kind: str, model: type[EventRecord], records: dict[str, Schema]) -> Schema:
-    without = _OURS | {"account_id", "sequence", "correlation_id", "extensions"}
+    without = _OURS | {"account_id", "sequence", "correlation_id", "extensions", "reported_type"}
     about_prescription = issubclass(model, PrescriptionRecord)
     body = _object(model, records, without=without - {"prescription_id"} if about_prescription else without)
     members: Schema = {"type": {"const": kind}, "data": body}
-    if about_prescription:
+    if kind == OTHER_REPORTED:
+        # Any other word; without a prescription the account is the key.
+        members |= {"type": {"not": {"enum": [each for each in EVENT_MODELS if each != kind]}}, "account_id": _KEY}
+    elif about_prescription:
         _set_key(kind, body)
     elif kind == "system.ping":
         members["account_id"] = _KEY

@@ -18,7 +18,7 @@ Schema = Mapping[str, Any]
 
 _INTRO = """# Events
 
-The twenty types of events in Kafka; each is a record in Avro. [`asyncapi.yaml`](asyncapi.yaml) says the same for
+The types of events in Kafka; each is a record in Avro. [`asyncapi.yaml`](asyncapi.yaml) says the same for
 programs, [`openapi.yaml`](openapi.yaml) has what native DRx sends, and [readers.md](readers.md) how to read a topic.
 
 A field whose type ends in `?` may be null. *PHI* is the class of health information: `D` identifies a person, `L` is
@@ -58,7 +58,8 @@ def events_page() -> str:
             each for each in schema["fields"] if each["name"] not in of_all | (of_prescriptions if is_of_one else set())
         ]
         about = "about a prescription" if is_of_one else "not about a prescription"
-        said = f"{schema['doc']} Record `{RECORDS[kind]}` in `{routing.topic(kind)}`, {about}.\n"
+        topics = ", or of an account in ".join(f"`{each}`" for each in routing.topics_of(kind))
+        said = f"{schema['doc']} Record `{RECORDS[kind]}` in {topics}, {about}.\n"
         parts += [f"## {kind}\n", said, _table(own, named), _example(kind)]
     held = {each["name"]: each for each in named.values() if each["type"] == "record" and each not in by_type.values()}
     for name, schema in sorted(held.items()):

@@ -1,4 +1,4 @@
-"""One example of each event type: the first sample of it among the native ones, and the record that it becomes."""
+"""One example of each event type: the first sample of it, and the record that it becomes."""
 # ruff: noqa: INP001 - a script beside its pages, no package
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bridge.event import Delivery, ParkReason
 from bridge.ingress.json_body import parse
 from bridge.ingress.profiles import drx_standard
 
-SAMPLES = Path(__file__).parents[1] / "tests" / "data" / "samples" / "native"
+SAMPLES = Path(__file__).parents[1] / "tests" / "data" / "samples"
 
 
 class Example(NamedTuple):
@@ -36,10 +36,10 @@ class Example(NamedTuple):
 def examples() -> dict[str, Example]:
     """Return type → example."""
     found: dict[str, Example] = {}
-    for path in sorted(SAMPLES.glob("*.json")):
+    for path in (*sorted(SAMPLES.glob("native/*.json")), SAMPLES / "edge" / "02_unknown_type.json"):
         content = path.read_bytes()
-        body = orjson.loads(content)
-        found.setdefault(body["type"], _example(content, body))
+        example = _example(content, orjson.loads(content))
+        found.setdefault(example.value["event_type"], example)
     return found
 
 

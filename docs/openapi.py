@@ -40,7 +40,7 @@ REFUSALS: Mapping[str, str] = {
 # Why a delivery was parked.
 REASONS: Mapping[str, str] = {
     "malformed_json": "not one JSON object in strict form (a duplicate key, for example)",
-    "unknown_type": "not one of the types of the contract",
+    "unknown_type": "the type is no word of its form, or the body names neither a prescription nor an account",
     "environment_mismatch": "not the environment of the source",
     "unusable": "a required field is missing, a field has the wrong type, or there is no usable key",
     "id_conflict": "the id was used before with another body; the first one stands",

@@ -100,7 +100,7 @@ class SchemaIds:
         from bridge.registry.ids import newest, resolve_ids, wanted  # noqa: PLC0415
 
         registry = self._registry
-        schemas = wanted(newest(self._lock), self._routing.topic)
+        schemas = wanted(newest(self._lock), self._routing.topics_of)
         credentials = read_credentials(registry.username_file, registry.password_file)
         async with open_client(registry.url or "", credentials=credentials) as client:
             ids = await resolve_ids(schemas, registry=client, path=registry.ids_file)

@@ -91,7 +91,7 @@ async def check_registry(registry: Registry, *, routes: RoutingTable) -> AsyncIt
             "registry", "ok", f"none configured; {len(lock.latest())} schemas with the ids of the bundled lock"
         )
         return
-    needed = wanted(newest(lock), routes.topic)
+    needed = wanted(newest(lock), routes.topics_of)
     try:
         credentials = read_credentials(registry.username_file, registry.password_file)
         async with open_client(registry.url, credentials=credentials) as client:

@@ -121,7 +121,7 @@ class Mapper:
         return {
             "id": event.id,
             "type": event.type,
-            "topic": self.routing.topic(event.type),
+            "topic": self.routing.place(event),
             "key": event.key,
             "partition": partition(event.key.encode(), self.partitions),
             "value": plain(value),

@@ -36,7 +36,7 @@ def push(*, url: str | None, ids_file: Path | None, actor: str, reason: str, as_
     if url is None:
         msg = "schemas push: no registry; give --url or set BRIDGE_REGISTRY__URL"
         raise ConfigError(msg)
-    schemas = wanted(bundled().entries, RoutingTable(settings.kafka.routes).topic)
+    schemas = wanted(bundled().entries, RoutingTable(settings.kafka.routes).topics_of)
     credentials = read_credentials(settings.registry.username_file, settings.registry.password_file)
     try:
         with audited("schemas.push", actor=actor, reason=reason, schemas=len(schemas)):

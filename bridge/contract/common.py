@@ -1,4 +1,7 @@
-"""The records that many events share: patient, prescriber, pharmacy, medication, network status, address."""
+"""The records that many events share: patient, prescriber, pharmacy, medication, network status, address.
+
+Of people, places and drugs only what names them is required, since real senders lack the rest.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +35,11 @@ class Patient(Record):
 
     id: Direct[str | None] = None
     mrn: Direct[str | None] = None
-    first_name: Direct[str]
+    first_name: Direct[str | None] = None
     last_name: Direct[str]
     middle_name: Direct[str | None] = None
-    date_of_birth: Direct[date]
-    sex: Direct[Literal["F", "M", "U", "UNKNOWN"]]
+    date_of_birth: Direct[date | None] = None
+    sex: Direct[Literal["F", "M", "U", "UNKNOWN"] | None] = None
     raw_sex: Direct[str | None] = None
     phone: Direct[str | None] = None
     email: Direct[str | None] = None
@@ -46,11 +49,11 @@ class Patient(Record):
 class Prescriber(Record):
     """Who prescribes, or on whose behalf an agent acts."""
 
-    id: str
-    npi: str
+    id: str | None = None
+    npi: str | None = None
     spi: str | None = None
     dea_number: str | None = None
-    first_name: str
+    first_name: str | None = None
     last_name: str
     agent_id: str | None = None
     supervisor_npi: str | None = None
@@ -59,7 +62,7 @@ class Prescriber(Record):
 class Pharmacy(Record):
     """Where the prescription goes."""
 
-    ncpdp_id: str
+    ncpdp_id: str | None = None
     npi: str | None = None
     name: str
     phone: str | None = None
@@ -75,14 +78,14 @@ class Medication(Record):
     rxcui: Linked[str | None] = None
     dea_schedule: Linked[DeaSchedule | None] = None
     raw_dea_schedule: Linked[str | None] = None
-    quantity: Linked[Quantity]
-    quantity_unit: Linked[str]
+    quantity: Linked[Quantity | None] = None
+    quantity_unit: Linked[str | None] = None
     days_supply: Linked[Int | None] = None
-    refills: Linked[Int]
-    sig: Linked[str]
-    substitution_allowed: Linked[bool]
+    refills: Linked[Int | None] = None
+    sig: Linked[str | None] = None
+    substitution_allowed: Linked[bool | None] = None
     note: Linked[str | None] = None
-    written_date: Linked[date]
+    written_date: Linked[date | None] = None
     effective_date: Linked[date | None] = None
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
 from bridge.contract.dispensing import FillStatusChanged, FulfillmentStatusChanged, ShipmentStatusChanged
 from bridge.contract.envelope import EventRecord
-from bridge.contract.notices import AlertRaised, PrescriberEnrollmentChanged, SystemPing
+from bridge.contract.notices import AlertRaised, OtherReported, PrescriberEnrollmentChanged, SystemPing
 from bridge.contract.prescriptions import (
     EpcsSigned,
     EpcsSigningFailed,
@@ -26,6 +27,12 @@ from bridge.contract.requests import (
     RenewalRequested,
     RenewalResponded,
 )
+
+# An update of a type that the contract does not know.
+OTHER_REPORTED = "other.reported"
+# docs/contract.md §3: so short and plain that it holds no free text, and may be logged and counted.
+REPORTED_TYPE = "[A-Za-z0-9_.:/-]{1,128}"
+_is_reported_type = re.compile(REPORTED_TYPE).fullmatch
 
 EVENT_MODELS: Mapping[str, type[EventRecord]] = MappingProxyType(
     {
@@ -47,7 +54,13 @@ EVENT_MODELS: Mapping[str, type[EventRecord]] = MappingProxyType(
         "epcs.signed": EpcsSigned,
         "epcs.signing_failed": EpcsSigningFailed,
         "alert.raised": AlertRaised,
+        OTHER_REPORTED: OtherReported,
         "prescriber.enrollment_changed": PrescriberEnrollmentChanged,
         "system.ping": SystemPing,
     }
 )
+
+
+def is_reported_type(word: object) -> bool:
+    """Tell whether a sender's word for what happened can be a `reported_type`."""
+    return type(word) is str and _is_reported_type(word) is not None

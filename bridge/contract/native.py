@@ -20,7 +20,7 @@ import orjson
 from pydantic.fields import FieldInfo
 
 from bridge.contract.envelope import EventRecord, PrescriptionRecord
-from bridge.contract.events import EVENT_MODELS
+from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
 from bridge.contract.fields import UNKNOWN, Record, kept_words, plain, raw_name, words_of
 from bridge.errors import UnknownRecordError
 
@@ -61,7 +61,7 @@ def native(record: Mapping[str, object], *, phi: bool = True) -> dict[str, Any]:
     """Return the body of a record (`Event.value`), for `orjson.dumps`.
 
     Args:
-        record: Of one of the twenty types.
+        record: Of an event.
         phi: False leaves out every field of PHI class D or L but the one that the record's key is made of, and
             `correlation_id`, which may be the id of a request (L).
 
@@ -70,9 +70,16 @@ def native(record: Mapping[str, object], *, phi: bool = True) -> dict[str, Any]:
     """
     event_type = str(record["event_type"])
     shape = _shape_of(event_type)
+    if event_type == OTHER_REPORTED and record["prescription_id"] is None:
+        # What the sender gave in its place is no id of a prescription, and stands in the extensions.
+        shape = {name: field for name, field in shape.items() if name != "prescription_id"}
     said = [name for name in _ENVELOPE if record[name] is not None and (phi or name != "correlation_id")]
     body = {_ENVELOPE[name]: _plain(record[name]) for name in said}
     content = body["data"] = _members(record, shape, phi=phi)
+    if event_type == OTHER_REPORTED:
+        # A vendor's word that is a type of ours would claim what the body does not hold.
+        holder, name = (content, "reported_type") if record["reported_type"] in EVENT_MODELS else (body, "type")
+        holder[name] = record["reported_type"]
     if phi:
         _put_back(cast("Mapping[str, str]", record["extensions"]), body, shape)
     elif "prescription_id" in shape:
@@ -98,7 +105,7 @@ def _shape_of(event_type: str) -> _Shape:
     model = EVENT_MODELS.get(event_type)
     if model is None:
         raise UnknownRecordError
-    without = set(EventRecord.model_fields) | {"extensions"}
+    without = set(EventRecord.model_fields) | {"extensions", "reported_type"}
     if issubclass(model, PrescriptionRecord):
         without.discard("prescription_id")
     return _shape(model, without)

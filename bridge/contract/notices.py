@@ -1,4 +1,4 @@
-"""The events that are no step of an order: alerts, enrollments and the endpoint test."""
+"""The events that are no step of an order: alerts, enrollments, the endpoint test, and what else a sender reports."""
 
 from __future__ import annotations
 
@@ -24,6 +24,13 @@ class AlertRaised(PrescriptionRecord):
     severity: Literal["info", "warning", "critical", "UNKNOWN"]
     raw_severity: str | None = None
     message: Linked[str | None] = None
+    extensions: Extensions = Field(default_factory=dict)
+
+
+class OtherReported(PrescriptionRecord):
+    """An update of a type that the contract does not know. Key: account id where it is about no prescription."""
+
+    reported_type: str
     extensions: Extensions = Field(default_factory=dict)
 
 

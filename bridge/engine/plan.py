@@ -51,7 +51,7 @@ from pydantic import AwareDatetime
 
 from bridge.avro.encoder import compile_encoder, varint
 from bridge.contract.envelope import VERSION, EventRecord, PrescriptionRecord
-from bridge.contract.events import EVENT_MODELS
+from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
 from bridge.contract.fields import UNKNOWN, Bits, Digits, Record, kept_words, plain
 from bridge.event import AHEAD_MAX
 from bridge.ingress.profiles import keys
@@ -164,6 +164,7 @@ def make_plan(
                 fields=_event_fields(event_type, model, inlined[event_type]),
             )
             for event_type, model in EVENT_MODELS.items()
+            if event_type != OTHER_REPORTED  # which no body says: it has a word of the sender
         },
     )
 

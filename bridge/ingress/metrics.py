@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from prometheus_client import Counter, Histogram
 
-from bridge.event import Delivery
+from bridge.contract.events import OTHER_REPORTED
+from bridge.event import Delivery, Event
 from bridge.ingress.profiles.profile import FLAGS, Encoded, Mapped
 from bridge.runtime.metrics import IngressMetrics
 
@@ -19,6 +20,8 @@ POST = "POST"
 SERVICE = "ingress"
 FAILURE_REASONS = ("missing", "format", "unknown_key", "mismatch", "stale", "future")
 PARK_REASONS = ("malformed_json", "unknown_type", "environment_mismatch", "unusable", "id_conflict", "unexpected")
+# Words of senders for types that the contract does not know, each a series; a sender has a dozen, a wrong mapping any.
+REPORTED_TYPES_MAX = 50
 # Why nothing could be made durable, as the contract of the answers has it.
 UNAVAILABLE_CODES = (
     "admission_full",
@@ -84,6 +87,7 @@ class Observations:
         self._conflicts = {name: metrics.id_conflicts.labels(name) for name in names}
         self._flags = {flag: metrics.lenient_fields.labels(flag) for flag in FLAGS}
         self._extensions = {name: metrics.extension_fields.labels(name) for name in event_types}
+        self._reported_types: set[object] = set()
         self._last_event = {name: metrics.source_last_event.labels(name) for name in names}
         self._age = metrics.freshness.labels(SERVICE, "provider_to_ingress")
         self._written = metrics.freshness.labels(SERVICE, "ingress_to_kafka")
@@ -125,10 +129,18 @@ class Observations:
             self._age.observe(max(age, 0.0))
             if age < 0:
                 self._future.inc()
+            if event.type == OTHER_REPORTED:
+                self._reported(cast("Event", event))
         for flag in mapped.flags:
             self._flags[flag].inc()
         if mapped.extensions:
             self._extensions[mapped.events[0].type].inc(mapped.extensions)
+
+    def _reported(self, event: Event) -> None:
+        word = event.value["reported_type"]
+        if len(self._reported_types) < REPORTED_TYPES_MAX:
+            self._reported_types.add(word)
+        self._metrics.other_reported.labels(event.source, word if word in self._reported_types else "…").inc()
 
     def deferred(self, source: str, cause: Deferral) -> None:
         """An engine left a delivery to the reference."""

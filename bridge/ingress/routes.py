@@ -21,8 +21,9 @@ from typing import Literal, Protocol, cast
 
 import orjson
 
+from bridge.contract.events import OTHER_REPORTED
 from bridge.errors import DeliveryRefusedError, NotDurableError, TooLargeError
-from bridge.event import AnyEvent, Delivery, Durable, EncodedEvent, ParkReason
+from bridge.event import AnyEvent, Delivery, Durable, EncodedEvent, Event, ParkReason
 from bridge.ingress.deduplicator import Deduplicator, Outcome
 from bridge.ingress.headers import check_content, head_rules, read_heads, safe_headers, trace_of
 from bridge.ingress.json_body import parse
@@ -533,8 +534,8 @@ class Webhooks:
             source=call.source,
             event_id=call.event_id,
             record_key=_keys(mapped.events),
-            event_type=mapped.events[0].type,
             duration_ms=self._observe.answered(outcome, "", elapsed, call),
+            **_types(mapped.events[0]),
         )
         return Answer(self._status(call, outcome), _OPENINGS[outcome] + orjson.dumps(delivery.id) + b"}")
 
@@ -598,6 +599,16 @@ class Webhooks:
 
 def _said(outcome: Mapped | Encoded | ParkReason) -> Sequence[AnyEvent] | ParkReason:
     return outcome if isinstance(outcome, ParkReason) else outcome.events
+
+
+def _types(event: AnyEvent) -> dict[str, object]:
+    """Return the type for a log line, and the sender's word where the contract does not know it."""
+    types: dict[str, object] = {"event_type": event.type}
+    return (
+        types | {"reported_type": event.value["reported_type"]}
+        if isinstance(event, Event) and event.type == OTHER_REPORTED
+        else types
+    )
 
 
 def _keys(events: Sequence[AnyEvent]) -> str:

@@ -100,7 +100,7 @@ class Publisher:
         await self._writers.close(timeout_s)
 
     def _event(self, event: AnyEvent, delivery: Delivery) -> Accepted:
-        topic = self._routing.topic(event.type)
+        topic = self._routing.place(event)
         schema = self._schemas[event.type]
         ordinal = next(self._ordinals)
         record = event_record(

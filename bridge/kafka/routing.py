@@ -9,7 +9,9 @@ from functools import lru_cache
 from struct import unpack_from
 from types import MappingProxyType
 
+from bridge.contract.events import OTHER_REPORTED
 from bridge.errors import ConfigError
+from bridge.event import AnyEvent, Event
 
 PRESCRIPTIONS_TOPIC = "drx.prescriptions.v1"
 ACCOUNTS_TOPIC = "drx.accounts.v1"
@@ -49,6 +51,8 @@ class RoutingTable:
                 message = f"kafka.routes: {pattern!r} leads to {topic!r}, which cannot be a topic of events"
                 raise ConfigError(message)
         self._routes = (*(routes or {}).items(), *DEFAULT_ROUTES.items())
+        routed = (topic for pattern, topic in (routes or {}).items() if fnmatchcase(OTHER_REPORTED, pattern))
+        self._of_accounts = next(routed, ACCOUNTS_TOPIC)
         self._known: dict[str, str] = {}
 
     def topic(self, event_type: str) -> str:
@@ -58,6 +62,19 @@ class RoutingTable:
             topic = next(topic for pattern, topic in self._routes if fnmatchcase(event_type, pattern))
             self._known[event_type] = topic
         return topic
+
+    def topics_of(self, event_type: str) -> tuple[str, ...]:
+        """Return every topic of a type: `other.reported` may be about a prescription or an account."""
+        found = (
+            (self.topic(event_type), self._of_accounts) if event_type == OTHER_REPORTED else (self.topic(event_type),)
+        )
+        return tuple(dict.fromkeys(found))
+
+    def place(self, event: AnyEvent) -> str:
+        """Return the topic of an event."""
+        if event.type == OTHER_REPORTED and isinstance(event, Event) and event.value["prescription_id"] is None:
+            return self._of_accounts
+        return self.topic(event.type)
 
     @property
     def event_topics(self) -> tuple[str, ...]:

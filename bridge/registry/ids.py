@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -56,22 +56,23 @@ class Wanted:
     schema: Schema = field(repr=False)
 
 
-def wanted(entries: Sequence[LockedSchema], topic_of_type: Callable[[str], str]) -> list[Wanted]:
-    """Name the subject of each entry by the topic that the routing gives its event type.
+def wanted(entries: Sequence[LockedSchema], topics_of_type: Callable[[str], Iterable[str]]) -> list[Wanted]:
+    """Name the subjects of each entry by the topics that the routing gives its event type.
 
     Args:
         entries: Of the lock.
-        topic_of_type: Event type -> topic; a record that is no event has a topic that no routing changes.
+        topics_of_type: Event type -> topics; a record that is no event has a topic that no routing changes.
     """
     types = {f"{NAMESPACE}.{model.__name__}": event_type for event_type, model in EVENT_MODELS.items()}
     return [
         Wanted(
             entry.record,
-            subject(entry.record, topic_of_type(types[entry.record]) if entry.record in types else None),
+            subject(entry.record, topic),
             entry.digest,
             entry.schema,
         )
         for entry in entries
+        for topic in (topics_of_type(types[entry.record]) if entry.record in types else [None])
     ]
 
 

@@ -158,6 +158,9 @@ class IngressMetrics:
     def _events(self) -> None:
         self.unrecognized = self._counter("unrecognized", "Verified deliveries parked", ("source", "reason"))
         self.extension_fields = self._counter("extension_fields", "Fields outside the contract", ("event_type",))
+        self.other_reported = self._counter(
+            "other_reported", "Events of types that the contract does not know", ("source", "reported_type")
+        )
         self.lenient_fields = self._counter(
             "lenient_fields", "Lenient conversions applied, none of which loses data", ("flag",)
         )

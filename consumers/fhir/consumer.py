@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from bridge.contract.events import OTHER_REPORTED
 from bridge.errors import PermanentError
 from bridge.event import Event
 from consumers.api import Consumer, Context, Lanes, Setup, Tables
@@ -27,7 +28,8 @@ MIGRATIONS = files("consumers.fhir") / "migrations"
 # It looks for the patient and at the resources, writes, and looks and writes again after a conflict; the margin lets a
 # request end first and say that the server is away.
 _REQUESTS, _MARGIN_S = 5, 5.0
-_NOT_ORDERS = frozenset({"prescriber.enrollment_changed", "system.ping"})
+# They say nothing that FHIR has a resource for.
+_NOT_ORDERS = frozenset({OTHER_REPORTED, "prescriber.enrollment_changed", "system.ping"})
 
 
 class Writer:

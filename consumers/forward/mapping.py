@@ -83,11 +83,11 @@ class Mapping:
         if not is_header_text(event.id):
             raise PermanentError("bad_id")
         whole = native_json(event.value) if self._phi or self._when is not None else b""
-        if self._when is not None and not self._when.holds(whole):
+        if self._when is not None and not self._when.holds(whole, event):
             return None
         native = whole if self._phi else native_json(event.value, phi=False)
-        path = "".join(each if isinstance(each, str) else _segment(each.value(native)) for each in self._path)
-        return Request(path, native if self._body is None else _object(self._body.value(native)))
+        path = "".join(each if isinstance(each, str) else _segment(each.value(native, event)) for each in self._path)
+        return Request(path, native if self._body is None else _object(self._body.value(native, event)))
 
 
 def _segment(value: object) -> str:

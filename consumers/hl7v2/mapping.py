@@ -483,9 +483,9 @@ def _pid(event: Event, patient: Said | None, receiver: Receiver) -> Segment:
         {
             1: "1",
             3: numbers or NULL,
-            5: (patient["last_name"], patient["first_name"], patient.get("middle_name"), "", "", "", "L"),
-            7: patient["date_of_birth"].replace("-", ""),
-            8: patient["sex"] if patient["sex"] in _SEXES else "",
+            5: (patient["last_name"], patient.get("first_name"), patient.get("middle_name"), "", "", "", "L"),
+            7: patient.get("date_of_birth", "").replace("-", ""),
+            8: patient["sex"] if patient.get("sex") in _SEXES else "",
             11: tuple(address.get(name) for name in lines),
             13: [
                 *([("", "PRN", "PH", "", "", "", "", "", "", "", "", phone)] if phone else []),
@@ -522,7 +522,7 @@ def _rxo(order: Order, prescriber: Said | None) -> Segment:
             7: ("", medication.get("sig")),
             9: "" if allowed is None else "G" if allowed else "N",
             11: quantity,
-            12: ("", medication["quantity_unit"]) if quantity else "",
+            12: ("", medication.get("quantity_unit")) if quantity else "",
             13: str(refills),
             14: _person(prescriber, "dea_number", "DEA"),
         },
@@ -568,7 +568,7 @@ def _person(prescriber: Said | None, number: str, kind: str) -> object:
     if prescriber is None or not prescriber.get(number):
         return ""
     authority = _NPI if kind == "NPI" else ""
-    family, given = prescriber["last_name"], prescriber["first_name"]
+    family, given = prescriber["last_name"], prescriber.get("first_name")
     return prescriber[number], family, given, "", "", "", "", "", authority, "L", "", "", kind
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from bridge.contract.events import OTHER_REPORTED
 from bridge.event import Event
 from consumers.postgres.text import TEXT_MAX_BYTES, stored_text
 
@@ -28,7 +29,9 @@ def prescription_of(event: Event) -> str | None:
     """
     if event.type in _ACCOUNT_TYPES:
         return None
-    if event.value.get("prescription_id") is None and event.key.startswith(_REQUEST_PREFIX):
+    if event.value.get("prescription_id") is None and (
+        event.type == OTHER_REPORTED or event.key.startswith(_REQUEST_PREFIX)
+    ):
         return None
     return event.key
 

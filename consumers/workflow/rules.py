@@ -163,7 +163,7 @@ class Rules:
                 continue
             if when is not None:
                 body = body or native_json(event.value)
-                if not when.holds(body):
+                if not when.holds(body, event):
                     continue
             return Action(
                 rule.do, _id(rule.id, event), rule.workflow or "", rule.task_queue or self.task_queue, rule.signal or ""

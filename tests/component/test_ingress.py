@@ -294,11 +294,11 @@ async def test_parks_the_exact_bytes_of_what_is_no_event(ingress: Ingress) -> No
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"type": "CANARY"}, "/type"),
+        ({"type": "CANARY of two words"}, "/type"),
         ({"data_prescription_id": ""}, "/data/prescription_id"),
         (
             {"data_patient": {"CANARY": 1, "date_of_birth": "CANARY"}},
-            "/data/patient/first_name",
+            "/data/patient/last_name",
         ),
         ({"data_CANARY": 1, "timestamp": "CANARY"}, "/timestamp"),
     ],
@@ -540,7 +540,7 @@ async def test_series_stay_constant_whatever_is_sent(ingress: Ingress) -> None:
     await ingress.post(body, path="/webhooks/nobody")
     await ingress.post(body, path="/first")
     await ingress.post(body, headers=sent | {"webhook-signature": "v1,AAAA"})
-    await ingress.post(a_body(type="no.such_type"))
+    await ingress.post(a_body(type="no such type"))
     before = _series(ingress)
 
     for number in range(300):
@@ -549,6 +549,22 @@ async def test_series_stay_constant_whatever_is_sent(ingress: Ingress) -> None:
         await ingress.post(a_body(type=f"type.{number}"))
 
     assert _series(ingress) == before
+
+
+async def test_the_words_of_updates_are_told_and_have_a_bounded_number_of_series(ingress: Ingress) -> None:
+    for number in range(60):
+        body = a_body(type=f"type.{number}")
+        sent = signed_headers(body, webhook_id=f"evt_{number}")
+        assert (await ingress.post(body, headers=sent))[1]["outcome"] == "accepted"
+
+    found = [each for each in _series(ingress) if b"other_reported_total" in each]
+    assert len(found) == 51
+    sample = {"source": "drx", "reported_type": "…"}
+    assert ingress.metrics.registry.get_sample_value("drxbridge_other_reported_total", sample) == 10
+    with capture_logs() as lines:
+        body = a_body(type="type.61")
+        await ingress.post(body, headers=signed_headers(body, webhook_id="evt_61"))
+    assert lines[0]["reported_type"] == "type.61"
 
 
 def _series(ingress: Ingress) -> list[bytes]:

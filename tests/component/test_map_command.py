@@ -91,7 +91,7 @@ def test_people_see_a_field_a_line(body: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("changes", "parked"),
     [
-        ({"type": "prescription.eaten"}, ("unknown_type", "", "/type")),
+        ({"type": "is eaten"}, ("unknown_type", "", "/type")),
         ({"data_network_status": "verify"}, ("unusable", "wrong_type", "/data/network_status")),
         ({"timestamp": "CANARY"}, ("unusable", "bad_time", "/timestamp")),
         ({"environment": None}, ("environment_mismatch", "", "/environment")),

@@ -360,7 +360,7 @@ async def test_what_is_spooled_is_known_however_long_the_outage(at: Wired) -> No
     [
         (OTHER, {"webhook-signature": "v1,AAAA"}, (401, {"outcome": "refused", "code": "signature_mismatch"})),
         (OTHER + b",", {}, parked("malformed_json")),
-        (a_body(type="prescription.unheard_of"), {}, parked("unknown_type", "/type")),
+        (a_body(type="prescription unheard of"), {}, parked("unknown_type", "/type")),
         (a_body(environment="production"), {}, parked("environment_mismatch", "/environment")),
         (a_body(timestamp="yesterday"), {}, parked("unusable", "/timestamp")),
         (OTHER, {}, CONFLICT),

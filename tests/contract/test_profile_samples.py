@@ -82,6 +82,10 @@ CASES: list[tuple[str, str, Any, list[tuple[str, str, dict[str, Any]]]]] = [
             )
         ],
     ),
+    (
+        *("p15", "dosespot_push", sample("p15")),
+        [("other.reported", "acct_dev", {"reported_type": "PrescriberNotificationCounts", "prescription_id": None})],
+    ),
     ("p11", "dosespot_push", sample("p11"), [("prescription.processed", "ds:155501", {"account_id": "ds:21"})]),
     (
         *("p12", "dosespot_push", sample("p12")),
@@ -122,7 +126,7 @@ def test_a_sample_has_the_outcome_the_key_and_the_topic_of_the_manifest(row: dic
     else:
         assert isinstance(outcome, Mapped)
         routes = RoutingTable({})
-        assert {(event.key, routes.topic(event.type)) for event in outcome.events} == {(row["kafka_key"], row["topic"])}
+        assert {(event.key, routes.place(event)) for event in outcome.events} == {(row["kafka_key"], row["topic"])}
 
 
 @pytest.mark.parametrize(("profile", "body", "wanted"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])

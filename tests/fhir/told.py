@@ -22,7 +22,7 @@ GOLDEN = SAMPLES.parent / "fhir"
 NAMING = Naming("urn:drx:", mrn="urn:drx:mrn", patient="urn:drx:patient")
 SOURCE = "urn:drx:source:drx"
 # About no order; the consumer leaves them alone.
-_NOT_ORDERS = {"prescriber.enrollment_changed", "system.ping"}
+_NOT_ORDERS = {"other.reported", "prescriber.enrollment_changed", "system.ping"}
 # 300 kB of one note: nothing else is to be seen there.
 _HUGE = "06_huge_note_300kb"
 # FHIR has no way to write what is in it: it is parked.

@@ -42,7 +42,7 @@ PARKED: Mapping[str, tuple[str, str, str]] = {
     "syntax": ("malformed_json", '"version": "1"', '"version": …'),
     "trailing": ("malformed_json", '"id":', '"trailing": true, "id":'),
     "number_range": ("malformed_json", '"version": "1"', '"version": 1e999'),
-    "": ("unknown_type", '"type": "prescription.created"', '"type": "…"'),
+    "": ("unknown_type", '"type": "prescription.created"', '"type": "…, …"'),
     "elsewhere": ("environment_mismatch", '"environment": "sandbox"', '"environment": "…"'),
     "bad_id": ("unusable", '"id": "evt_bad_id"', '"id": {"…": "…"}'),
     "bad_time": ("unusable", '"timestamp": "2026-09-14T15:10:03Z"', '"timestamp": "…"'),

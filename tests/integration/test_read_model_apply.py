@@ -11,6 +11,7 @@ from random import Random
 
 import pytest
 
+from bridge.contract.common import Medication
 from bridge.errors import TransientError
 from consumers.postgres.migrate import read_migrations
 from consumers.postgres.text import stored_text
@@ -208,10 +209,31 @@ async def test_what_is_about_no_prescription_has_history_and_no_row(model: ReadM
         renewal_asked(0, request_id="r1", key="req:r1", prescription_id=None),
         a_fact("prescriber.enrollment_changed", 1, key="prv_1", prescription_id=None),
         a_fact("system.ping", 2, key="acct_4021", prescription_id=None),
+        a_fact("other.reported", 3, key="acct_4021", prescription_id=None, reported_type="patient.updated"),
     )
 
     assert await model.rows("select 1 from {schema}.prescription") == []
     assert await model.rows("select distinct prescription_id from {schema}.event") == [{"prescription_id": None}]
+
+
+async def test_an_update_of_another_type_is_history_and_moves_no_machine(model: ReadModel) -> None:
+    await model.apply(worked_on(0, "packed"))
+    before = await model.prescription()
+    medication = dict.fromkeys(Medication.model_fields) | {"description": "lisinopril 10 mg"}
+    await model.apply(a_fact("other.reported", 1, reported_type="prescription.expired", medication=medication))
+
+    after = await model.prescription()
+    told = {"events", "last_event_at", "last_event_type", "medication", "facts", "updated_at"}
+    assert {name for name in after if after[name] != before[name]} == told
+    assert (after["last_event_type"], after["medication"], after["display"]) == (
+        "other.reported",
+        "lisinopril 10 mg",
+        "packed",
+    )
+    assert await model.rows("select body ->> 'reported_type' as word from {schema}.timeline order by counts_from") == [
+        {"word": None},
+        {"word": "prescription.expired"},
+    ]
 
 
 async def test_a_key_of_a_source_without_prescription_ids_is_a_prescription(model: ReadModel) -> None:

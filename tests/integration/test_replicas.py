@@ -74,7 +74,7 @@ async def test_what_another_replica_took_is_a_duplicate_and_another_body_is_park
     cluster: Cluster, session: aiohttp.ClientSession, source: str, tmp_path: Path
 ) -> None:
     same, other = a_body(), a_body(account_id="acct_2")
-    unusable = a_body(id="evt_bad", type="prescription.unheard_of")
+    unusable = a_body(id="evt_bad", type="prescription unheard of")
     async with (
         replica(tmp_path, cluster, session, source) as left,
         replica(tmp_path, cluster, session, source) as right,
@@ -179,7 +179,7 @@ async def test_after_a_start_it_knows_what_was_written_before_by_whomever(
     cluster: Cluster, session: aiohttp.ClientSession, source: str, tmp_path: Path
 ) -> None:
     body, other = a_body(), a_body(account_id="acct_2")
-    unusable = a_body(id="evt_bad", type="prescription.unheard_of")
+    unusable = a_body(id="evt_bad", type="prescription unheard of")
     async with replica(tmp_path, cluster, session, source) as earlier:
         first = [
             await deliver(session, earlier, body, webhook_id="evt_1"),

@@ -216,7 +216,7 @@ def test_strings_of_any_length_survive(size: int) -> None:
         ({MARKER: "x"}, "the record itself"),
         ({"attempt": ...}, "attempt"),
         ({"attempt": ..., MARKER: "x"}, "attempt"),
-        ({"patient": {"first_name": MARKER}}, "patient.date_of_birth"),
+        ({"patient": {"first_name": MARKER}}, "patient.last_name"),
         ({"extensions": {"/a": MARKER.encode()}}, r"extensions\.\*"),
     ],
 )

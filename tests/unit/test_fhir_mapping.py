@@ -21,6 +21,7 @@ from consumers.lifecycle.machines import apply
 from consumers.lifecycle.whole import note_whole
 from consumers.testing import an_event
 from tests.fhir.told import GOLDEN, NAMING, documents, golden_of, of_orders, samples, told
+from tests.incomplete import incomplete_events
 from tests.prescriptions import (
     START,
     a_fact,
@@ -84,6 +85,17 @@ def one(kind: str, *events: Event) -> dict[str, Any]:
 def test_a_sample_comes_to_what_was_reviewed(name: str) -> None:
     """After a change that is meant: `python -m tests.fhir.told`, and read what the files say now."""
     assert golden_of(EVENTS[name]) == (GOLDEN / f"{name}.json").read_text()
+
+
+def test_records_that_hold_only_names_are_written_without_the_rest() -> None:
+    found = told(list(incomplete_events()))
+
+    (order,) = [each for each in found if each["resourceType"] == "MedicationRequest" and each["intent"] == "order"]
+    assert order["medicationCodeableConcept"] == {"text": "lisinopril 10 mg"}
+    assert order["subject"] == {"type": "Patient", "display": "Quintero"}
+    assert order["requester"] == {"type": "Practitioner", "display": "Okafor"}
+    assert order["dispenseRequest"] == {"performer": {"type": "Organization", "display": "Maple Street Pharmacy"}}
+    assert not {"authoredOn", "dosageInstruction", "substitution"} & order.keys()
 
 
 def test_each_golden_file_belongs_to_a_sample() -> None:

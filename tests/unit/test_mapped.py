@@ -11,7 +11,7 @@ import pytest
 
 from bridge.event import ParkReason
 from bridge.ingress.profiles.lookup import open_profiles
-from bridge.ingress.profiles.profile import Mapped
+from bridge.ingress.profiles.profile import IGNORED, Mapped
 from tests.profile_properties import assert_writable
 from tests.unit.mapping_files import ACME, BODY, compiled, event_of, outcome_of, parked, with_lines
 from tests.unit.profile_documents import RECEIVED_AT, SENT, a_delivery, edited
@@ -45,7 +45,11 @@ def test_the_mapping_of_the_docs_makes_its_event() -> None:
     outcome = outcome_of(compiled(), BODY | {"note": "n", "patient": {"ssn": "1", "name": "x"}}, id="dlv_1")
 
     (event,) = outcome.events
-    assert (event.id, event.type, event.key) == ("dlv_1/1", "fulfillment.status_changed", "acme:7")
+    assert (event.id, event.type, event.key) == (
+        "dlv_1/fulfillment.status_changed",
+        "fulfillment.status_changed",
+        "acme:7",
+    )
     assert said(event) == {"queue_id": "7", "fulfillment_status": "packed"}
     assert (event.value["prescription_id"], event.value["account_id"]) == ("acme:7", "acct_1")
     assert event.value["extensions"] == {"/kind": '"STATE"', "/note": '"n"', "/patient": '{"name":"x"}'}
@@ -113,7 +117,7 @@ def test_leading_fields_have_expressions_of_their_own() -> None:
     outcome = outcome_of(mapping, body, id="dlv_1")
 
     (event,) = outcome.events
-    assert event.id == "12/1"
+    assert event.id == "12/fulfillment.status_changed"
     assert event.occurred_at == datetime(2026, 9, 18, 21, tzinfo=UTC)
     assert (event.value["account_id"], event.value["correlation_id"]) == ("3", "o_1")
     assert outcome.flags == ("local_time",)
@@ -151,7 +155,7 @@ def test_a_date_that_was_never_set_says_nothing() -> None:
 def test_an_id_that_cannot_stand_in_a_header_is_that_of_the_delivery() -> None:
     outcome = outcome_of(with_lines('id = "no"'), BODY | {"no": "a b"}, id="dlv_1")
 
-    assert outcome.events[0].id == "dlv_1/1"
+    assert outcome.events[0].id == "dlv_1/fulfillment.status_changed"
     assert "field_unfit" in outcome.flags
 
 
@@ -220,7 +224,7 @@ def test_a_nested_record_is_given_by_its_parts() -> None:
 def test_a_part_that_does_not_fit_stays_out_and_takes_the_record_along_if_it_needs_it() -> None:
     mapping = with_lines(data=PATIENT)
     without = event_of(mapping, BODY | {"pt": PERSON | {"phone": 7, "city": True}}).value["patient"]
-    none = outcome_of(mapping, BODY | {"pt": PERSON | {"born": "never"}})
+    none = outcome_of(mapping, BODY | {"pt": PERSON | {"last": 7}})
 
     assert isinstance(without, dict)
     assert (without["phone"], without["first_name"]) == (None, "A")
@@ -248,13 +252,117 @@ def test_each_element_of_a_list_is_an_event_numbered_by_its_position() -> None:
     assert [(event.id, event.key) for event in outcome.events] == [("dlv_1/1", "acme:1"), ("dlv_1/3", "acme:3")]
     assert [event.value["fulfillment_status"] for event in outcome.events] == ["packed", "approved"]
     assert outcome.events[0].value["account_id"] == "s"
-    # The skipped line is no event, so all of it is kept.
-    assert outcome.events[0].value["extensions"] == {
-        "/shop": '"s"',
-        "/lines/0/state": '"PACKED"',
-        "/lines/1": '{"no":"2","state":"SKIP"}',
-        "/lines/2/state": '"Approved"',
-    }
+    # The skipped line is no event, so all of it is kept in the first.
+    assert [event.value["extensions"] for event in outcome.events] == [
+        {"/shop": '"s"', "/lines/0/state": '"PACKED"', "/lines/1": '{"no":"2","state":"SKIP"}'},
+        {"/shop": '"s"', "/lines/2/state": '"Approved"'},
+    ]
+
+
+NESTED = """\
+prefix = "acme:"
+account = "parent.shop"
+claims = ["/orders/*/lines/*/no", "/orders/*/shop"]
+[[event]]
+each = "orders[].lines[]"
+type = "prescription.updated"
+key = "no"
+[event.data]
+reason = "root.why"
+changed_fields = '`[]`'
+"""
+ORDERS = [
+    {"shop": "s1", "name": "Ann", "lines": [{"no": "1", "drug": "a"}, {"no": "2", "drug": {"b": 1}}]},
+    {"shop": "s2", "name": "Bob", "lines": [{"no": "3", "drug": "c"}]},
+    {"shop": "s3", "name": "Cy"},
+]
+
+
+@pytest.mark.parametrize("each", ['"orders[].lines[]"', '["orders", "lines"]', '"orders[*].lines"'])
+def test_an_element_of_nested_lists_knows_its_parent_and_nothing_of_its_neighbours(each: str) -> None:
+    mapping = compiled(NESTED.replace('"orders[].lines[]"', each), account_id="")
+
+    events = outcome_of(mapping, {"why": "w", "by": "x", "orders": ORDERS[:2]}, id="d").events
+
+    assert [(each.id, each.key, each.value["account_id"], each.value["reason"]) for each in events] == [
+        ("d/1", "acme:1", "s1", "w"),
+        ("d/2", "acme:2", "s1", "w"),
+        ("d/3", "acme:3", "s2", "w"),
+    ]
+    assert [event.value["extensions"] for event in events] == [
+        {"/why": '"w"', "/by": '"x"', "/orders/0/name": '"Ann"', "/orders/0/lines/0/drug": '"a"'},
+        {"/why": '"w"', "/by": '"x"', "/orders/0/name": '"Ann"', "/orders/0/lines/1/drug": '{"b":1}'},
+        {"/why": '"w"', "/by": '"x"', "/orders/1/name": '"Bob"', "/orders/1/lines/0/drug": '"c"'},
+    ]
+    (first, *_) = outcome_of(mapping, {"orders": ORDERS}).events
+    assert first.value["extensions"]["/orders/2"] == '{"shop":"s3","name":"Cy"}'  # type: ignore[index]
+    assert parked(mapping, {"orders": [{"lines": [{"no": "1"}]}]}).field == "/orders/*/shop"
+
+
+def test_what_many_elements_have_in_common_is_not_repeated_without_end() -> None:
+    lines = [{"no": str(number), "state": "PACKED"} for number in range(30)]
+    events = outcome_of(compiled(BATCH), {"shop": "s", "x": "y" * 200_000, "lines": lines}).events
+
+    assert ["/x" in str(event.value["extensions"]) for event in events] == [True] + [False] * 29
+    assert all(f"/lines/{number}/state" in str(event.value) for number, event in enumerate(events))
+
+
+NAMED = BATCH.replace('each = "lines"', 'each = "lines"\nname = "step"')
+SECOND = BATCH.partition("[[event]]")[2]
+
+
+def test_an_id_does_not_hang_on_the_place_of_its_table() -> None:
+    """A mended mapping must not give a fact another id: consumers would have it twice."""
+    body = {"kind": "STATE", "rx": {"id": "7"}, "state": "DONE", "shop": "s", "lines": [{"no": "1", "state": "PACKED"}]}
+    other = '[[event]]\ntype = "prescription.updated"\nkey = "rx.id"\n[event.data]\nchanged_fields = \'`[]`\'\n'
+    head, event = ACME.split("[[event]]\n")
+    before = {each.id for each in outcome_of(compiled(), body, id="d").events}
+    line = NAMED.partition("[[event]]")[2]
+
+    for tables in (f"{other}[[event]]\n{event}", f"[[event]]\n{event}{other}", f"[[event]]{line}[[event]]\n{event}"):
+        assert before <= {each.id for each in outcome_of(compiled(head + tables), body, id="d").events}
+    for tables in (line, f"{SECOND}[[event]]{line}"):
+        assert "d/1.step" in {each.id for each in outcome_of(compiled(f"{head}[[event]]{tables}"), body, id="d").events}
+
+
+REPORTING = 'reported = "kind"\nkey = "rx.id"\naccount = "shop"\nignore = ["BEAT"]\n'
+
+
+def test_a_body_that_no_table_is_about_is_reported_of_its_prescription_or_its_account() -> None:
+    mapping = compiled(REPORTING + ACME.replace('"/state"]', '"/state", "/kind", "/shop"]'), account_id="")
+
+    event = event_of(mapping, {"kind": "GONE", "rx": {"id": "7"}, "shop": "s", "why": "w"}, id="d")
+    assert (event.id, event.type, event.key) == ("d/other.reported", "other.reported", "acme:7")
+    assert (event.value["reported_type"], event.value["prescription_id"]) == ("GONE", "acme:7")
+    assert event.value["extensions"] == {"/why": '"w"'}
+    assert_writable(event)
+    for unreadable in (None, {"id": None}, {"id": "a b"}):
+        event = event_of(mapping, {"kind": "GONE", "rx": unreadable, "shop": "s"})
+        assert (event.key, event.value["account_id"], event.value["prescription_id"]) == ("s", "s", None)
+        assert ("a b" in str(event.value["extensions"])) == (unreadable == {"id": "a b"})
+        assert_writable(event)
+
+
+@pytest.mark.parametrize(
+    ("body", "parks"),
+    [
+        ({"kind": "GONE"}, ParkReason("unknown_type", field="/kind")),
+        ({"kind": "GONE", "shop": "a b"}, ParkReason("unusable", "bad_key", "/account")),
+        ({"kind": "it is gone", "shop": "s"}, ParkReason("unknown_type", field="/kind")),
+        ({"kind": "it is gone", "rx": {"id": "7"}, "shop": "s"}, ParkReason("unknown_type", "", "/kind", "acme:7")),
+        ({"kind": 7, "shop": "s"}, ParkReason("unknown_type", field="/kind")),
+        ({"shop": "s"}, ParkReason("unknown_type", field="/kind")),
+    ],
+)
+def test_what_has_no_word_or_is_about_nothing_parks(body: dict[str, Any], parks: ParkReason) -> None:
+    assert parked(compiled(REPORTING + ACME, account_id=""), body) == parks
+
+
+def test_words_that_a_file_names_are_passed_over() -> None:
+    mapping = compiled(REPORTING + ACME)
+
+    assert outcome_of(mapping, {"kind": "BEAT"}) is IGNORED
+    assert outcome_of(compiled((REPORTING + ACME).replace("BEAT", "STATE")), BODY) is IGNORED
 
 
 @pytest.mark.parametrize("lines", [None, [], {}, 7, "text"])
@@ -274,7 +382,7 @@ def test_two_tables_that_hold_for_one_element_make_two_events() -> None:
 
     outcome = outcome_of(mapping, {"shop": "s", "lines": [{"no": "1", "state": "PACKED"}]}, id="dlv_1")
 
-    assert [event.id for event in outcome.events] == ["dlv_1/1", "dlv_1/1.2"]
+    assert [event.id for event in outcome.events] == ["dlv_1/1", "dlv_1/1.fulfillment.status_changed"]
 
 
 def test_no_two_events_of_a_delivery_have_one_id_whatever_the_vendor_s_are() -> None:

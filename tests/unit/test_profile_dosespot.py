@@ -1,7 +1,8 @@
-"""The notifications of DoseSpot: a number of an enumeration becomes one of the twenty types, or the delivery parks."""
+"""The notifications of DoseSpot: a number of an enumeration becomes a type, or is reported as it came."""
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -91,18 +92,42 @@ NO_UPDATES: tuple[object, ...] = (3, 4, 5, 0, 99, None, "eRxSent", [])
 
 
 @pytest.mark.parametrize(
-    ("body", "field"),
+    ("body", "name", "status"),
     [
-        *((result(status), "/Data/PrescriptionStatus") for status in NO_RESULTS),
-        *((update(status), "/Data/MedicationStatus") for status in NO_UPDATES),
+        *((result(status), "PrescriptionResult", status) for status in NO_RESULTS),
+        *((update(status), "MedicationStatusUpdate", status) for status in NO_UPDATES),
     ],
 )
-def test_a_status_that_none_of_the_types_says_parks_with_its_key(body: Any, field: str) -> None:
-    assert push(PROFILE, body) == ParkReason("unknown_type", field=field, key="ds:7")
+def test_a_status_that_none_of_the_types_says_is_reported_of_its_prescription(
+    body: Any, name: str, status: object
+) -> None:
+    (event,) = events(PROFILE, body, id="dlv_1")
+
+    assert (event.id, event.type, event.key) == ("dlv_1/1", "other.reported", "ds:7")
+    is_word = type(status) in (int, str)
+    assert event.value["reported_type"] == (f"{name}:{status}" if is_word else name)
+    assert bool(event.value["extensions"]) == (not is_word and status is not None)
+    assert_writable(event)
 
 
-@pytest.mark.parametrize("event_type", ["PrescriberNotificationCounts", "ClinicianLockedOut", "", None, 7, ["x"]])
-def test_another_notification_parks(event_type: object) -> None:
+@pytest.mark.parametrize("event_type", ["PrescriberNotificationCounts", "ClinicianLockedOut"])
+def test_another_notification_is_reported_of_its_account(event_type: str) -> None:
+    (event,) = events(PROFILE, {"EventType": event_type, "Data": {"ClinicId": 45}})
+
+    assert (event.type, event.value["reported_type"], event.value["prescription_id"]) == (
+        "other.reported",
+        event_type,
+        None,
+    )
+    # The account of the option, so that all of these are in one order.
+    assert (event.key, event.value["account_id"]) == ("acct_dev", "acct_dev")
+    assert event.value["extensions"] == {"/Data": '{"ClinicId":45}'}
+    (own,) = events(load_profile(PROFILE), {"EventType": event_type, "Data": {"ClinicId": 45}})
+    assert (own.key, own.value["account_id"], own.value["extensions"]) == ("ds:45", "ds:45", {})
+
+
+@pytest.mark.parametrize("event_type", ["", None, 7, ["x"], "of two words"])
+def test_a_notification_without_a_word_parks(event_type: object) -> None:
     assert push(PROFILE, {"EventType": event_type}) == ParkReason("unknown_type", field="/EventType")
 
 
@@ -195,10 +220,11 @@ def test_a_notification_without_a_clinic_has_the_account_of_the_option_or_parks(
 
 
 @pytest.mark.parametrize("data", [None, 7, [], "text"])
-def test_data_of_another_shape_parks(data: object) -> None:
-    assert push(PROFILE, {"EventType": "PrescriptionResult", "Data": data}) == ParkReason(
-        "unknown_type", field="/Data/PrescriptionStatus"
-    )
+def test_data_of_another_shape_is_kept(data: object) -> None:
+    (event,) = events(PROFILE, {"EventType": "PrescriptionResult", "Data": data})
+
+    assert (event.type, event.value["reported_type"]) == ("other.reported", "PrescriptionResult")
+    assert event.value["extensions"] == ({"/Data": json.dumps(data)} if data is not None else {})
 
 
 def test_the_samples_say_what_the_pharmacy_said() -> None:

@@ -10,6 +10,7 @@ import pytest
 from bridge.contract.events import EVENT_MODELS
 from bridge.event import ParkReason
 from bridge.ingress.profiles.profile import Mapped
+from bridge.kafka.routing import RoutingTable
 from tests.unit.profile_documents import (
     ABSENT,
     CHANGE,
@@ -101,11 +102,79 @@ def test_a_version_but_the_string_1_parks(text: str) -> None:
     assert parked(SENT, {"/version": text}) == ParkReason("unusable", "bad_version", "/version", KEY)
 
 
-@pytest.mark.parametrize("text", [ABSENT, "null", "7", "{}", '["prescription.sent"]', '"prescription.Sent"', '""'])
-def test_a_type_outside_the_twenty_parks(text: str) -> None:
+LONG = "x" * 129
+
+
+@pytest.mark.parametrize("text", [ABSENT, "null", "7", "{}", '["a.b"]', '""', '"a b"', '"a.b\\n"', '"é"', f'"{LONG}"'])
+def test_a_type_that_is_no_word_parks(text: str) -> None:
     assert parked(SENT, {"/type": text, "/environment": '"production"'}) == ParkReason(
         "unknown_type", field="/type", key=KEY
     )
+
+
+@pytest.mark.parametrize("word", ["prescription.Sent", "prescription.cancelled", "other.reported", "a", "x" * 128])
+def test_an_update_of_another_type_is_reported_in_the_order_of_its_prescription(word: str) -> None:
+    outcome = mapped(SENT, {"/type": f'"{word}"', "/data/reported_type": '"said"'})
+
+    (event,) = outcome.events
+    assert (event.type, event.key, event.value["prescription_id"]) == ("other.reported", KEY, KEY)
+    assert event.value["reported_type"] == word
+    assert member(event.value, "/patient")["last_name"] == "Quintero"
+    assert event.value["extensions"] == {
+        "/data/attempt": "1",
+        "/data/delivery_mode": '"erx"',
+        "/data/network_status": '{"kind":"status","code":"000"}',
+        "/data/reported_type": '"said"',
+    }
+
+
+UPDATED = {"/type": '"patient.updated"'}
+
+
+@pytest.mark.parametrize("text", [ABSENT, "null", '"a b"', '"req:7"', '"q:7"', '""', "true", '{"a":1}'])
+def test_an_update_without_a_prescription_is_reported_of_its_account_and_loses_nothing(text: str) -> None:
+    (event,) = mapped(SENT, UPDATED | {"/data/prescription_id": text}).events
+
+    assert (event.type, event.key, event.value["prescription_id"]) == ("other.reported", "acct_4021", None)
+    kept = None if text in (ABSENT, "null") else text
+    assert member(event.value, "/extensions").get("/data/prescription_id") == kept
+    assert RoutingTable().place(event) == "drx.accounts.v1"
+
+
+@pytest.mark.parametrize(
+    ("edits", "parks"),
+    [
+        ({"/data/prescription_id": ABSENT, "/account_id": ABSENT}, ParkReason("unknown_type", field="/type")),
+        ({"/data/prescription_id": ABSENT, "/account_id": "true"}, ParkReason("unknown_type", field="/type")),
+        (
+            {"/data/prescription_id": ABSENT, "/account_id": '"a b"'},
+            ParkReason("unusable", "bad_key", "/account_id"),
+        ),
+        ({"/environment": '"production"'}, ParkReason("environment_mismatch", field="/environment", key=KEY)),
+        ({"/account_id": ABSENT}, ParkReason("unusable", "missing_field", "/account_id", KEY)),
+        ({"/timestamp": '"soon"'}, ParkReason("unusable", "bad_time", "/timestamp", KEY)),
+        ({"/data/patient/last_name": "7"}, ParkReason("unusable", "wrong_type", "/data/patient/last_name", KEY)),
+        ({"/data": "[]"}, ParkReason("unusable", "wrong_type", "/data")),
+    ],
+)
+def test_an_update_of_another_type_is_held_to_the_same_rules(edits: dict[str, str], parks: ParkReason) -> None:
+    assert parked(SENT, UPDATED | edits) == parks
+
+
+def test_only_what_names_a_person_a_place_or_a_drug_is_required() -> None:
+    named = {
+        "patient": {"last_name": "Quintero"},
+        "prescriber": {"last_name": "Okafor"},
+        "pharmacy": {"name": "Maple Street"},
+        "medication": {"description": "lisinopril 10 mg"},
+    }
+    event = event_of(SENT, {f"/data/{name}": json.dumps(record) for name, record in named.items()})
+
+    for name, record in named.items():
+        assert {field: said for field, said in member(event.value, f"/{name}").items() if said is not None} == record
+    for name, record in named.items():
+        (field,) = record
+        assert parked(SENT, {f"/data/{name}/{field}": ABSENT}).detail == "missing_field"
 
 
 @pytest.mark.parametrize("text", [ABSENT, "null", "{}", "1", '"production"', '"Sandbox"', '"UNKNOWN"'])
@@ -146,10 +215,9 @@ def test_the_first_detail_of_the_list_is_told_wherever_it_stands() -> None:
 @pytest.mark.parametrize(
     ("sample", "pointer", "path"),
     [
-        (SENT, "/data/patient/date_of_birth", "/data/patient/date_of_birth"),
         (SENT, "/data/pharmacy/name", "/data/pharmacy/name"),
         (SENT, "/data/attempt", "/data/attempt"),
-        (CHANGE, "/data/medications_requested/0/quantity", "/data/medications_requested/*/quantity"),
+        (CHANGE, "/data/medications_requested/0/description", "/data/medications_requested/*/description"),
     ],
 )
 @pytest.mark.parametrize("text", [ABSENT, "null"])

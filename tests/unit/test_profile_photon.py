@@ -47,10 +47,8 @@ def test_an_order_is_an_event_for_each_fill_with_a_prescription() -> None:
     assert first.occurred_at == datetime(2026, 9, 14, 15, 9, 26, tzinfo=UTC)
     assert (first.value["account_id"], first.value["correlation_id"]) == ("ph:org_1", "ord_1")
     assert (first.value["prescriber_order_number"], second.value["prescriber_order_number"]) == ("pon_1", None)
-    assert first.value["extensions"] == {"/data/fills/0/id": '"fil_1"', "/data/fills/1": _text(FILLS[1])} | {
-        "/data/fills/2/id": '"fil_3"'
-    }
-    assert second.value["extensions"] == {}
+    assert first.value["extensions"] == {"/data/fills/0/id": '"fil_1"', "/data/fills/1": _text(FILLS[1])}
+    assert second.value["extensions"] == {"/data/fills/2/id": '"fil_3"'}
     assert outcome.flags == ()
 
 
@@ -158,11 +156,41 @@ def test_a_fill_without_an_id_parks_where_it_is_needed() -> None:
     assert len(events(PROFILE, order("placed", fills=fills))) == 1
 
 
-@pytest.mark.parametrize(
-    "event_type", ["photon:order:created", "photon:prescription:depleted", "photon:prescription:expired", "", None, 7]
-)
-def test_another_event_parks(event_type: object) -> None:
-    assert push(PROFILE, order("placed") | {"type": event_type}) == ParkReason("unknown_type", field="/type")
+def test_another_event_of_an_order_is_reported_of_each_prescription() -> None:
+    found = events(PROFILE, order("created"))
+
+    assert [(event.id, event.type, event.key) for event in found] == [
+        ("ce_1/1", "other.reported", "ph:rx_1"),
+        ("ce_1/3", "other.reported", "ph:rx_3"),
+    ]
+    assert {event.value["reported_type"] for event in found} == {"photon:order:created"}
+    assert {event.value["account_id"] for event in found} == {"ph:org_1"}
+
+
+@pytest.mark.parametrize("kind", ["depleted", "expired"])
+def test_another_event_of_a_prescription_is_reported_of_it(kind: str) -> None:
+    (event,) = events(PROFILE, prescription() | {"type": f"photon:prescription:{kind}"})
+
+    assert (event.id, event.type, event.key) == ("ce_1/1", "other.reported", "ph:rx_1")
+    assert (event.value["reported_type"], event.value["account_id"]) == (f"photon:prescription:{kind}", "ph:org_1")
+    assert event.value["extensions"] == {"/data/externalId": '"pon_1"'}
+
+
+@pytest.mark.parametrize("kind", ["photon:order:created", "photon:prescription:expired", "photon:patient:updated"])
+def test_an_event_without_a_prescription_is_reported_of_its_account(kind: str) -> None:
+    (event,) = events(PROFILE, order("x", fills=[FILLS[1]], id=None) | {"type": kind})
+
+    assert (event.id, event.key, event.value["prescription_id"]) == ("ce_1/1", "acct_dev", None)
+    assert event.value["extensions"]["/source"] == '"org:org_1"'  # type: ignore[index]
+    assert '"fil_2"' in str(event.value["extensions"])
+
+
+@pytest.mark.parametrize("event_type", ["", None, 7, "of two words"])
+def test_an_event_without_a_word_parks(event_type: object) -> None:
+    outcome = push(PROFILE, order("placed") | {"type": event_type})
+
+    assert isinstance(outcome, ParkReason)
+    assert (outcome.reason, outcome.field) == ("unknown_type", "/type")
 
 
 @pytest.mark.parametrize(("event_id", "kept"), [(None, False), ("", True), ("a b", True), ({}, True), ("é", True)])

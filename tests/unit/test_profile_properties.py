@@ -118,7 +118,11 @@ def test_the_deepest_and_widest_unknowns_are_kept(event_type: str) -> None:
     deep: object = []
     for _ in range(DEPTH_MAX - 3):
         deep = {"": deep}
-    sample = next(one for one in NATIVE if isinstance(one, dict) and one["type"] == event_type)
+    samples = [one for one in NATIVE if isinstance(one, dict)]
+    sample = next(
+        (one for one in samples if one["type"] == event_type),
+        samples[0] | {"type": event_type, "data": {"prescription_id": "rx_1"}},
+    )
     data: Any = sample["data"]
     outcome = outcome_of({**sample, "data": {**data, "deep": deep}, **{f"x{n}": n for n in range(5_000)}})
 

@@ -105,8 +105,10 @@ def test_any_record_of_the_contract_can_be_kept(value: dict[str, Any]) -> None:
         (renewal_asked(0, request_id="r1", key="req:r1", prescription_id=None), None),
         (a_fact("prescriber.enrollment_changed", 0, key="prv_1", prescription_id=None), None),
         (a_fact("system.ping", 0, key="acct_1", prescription_id=None), None),
+        (a_fact("other.reported", 0, key="acct_1", prescription_id=None), None),
+        (a_fact("other.reported", 0), "rx_1"),
     ],
-    ids=["prescription", "other source", "unmatched request", "prescriber", "account"],
+    ids=["prescription", "other source", "unmatched request", "prescriber", "account", "its update", "update"],
 )
 def test_only_an_event_about_a_prescription_has_a_row(event: Any, row: str | None) -> None:
     assert prescription_of(event) == row

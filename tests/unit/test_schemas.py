@@ -304,7 +304,7 @@ def test_check_wants_a_lawful_change_locked_and_then_is_content(tmp_path: Path) 
 
     code, _, told = run("check", "--root", root)
     assert (code, "drx.v1.SystemPing: " in told, "run `drx-bridge schemas lock`" in told) == (1, True, True)
-    assert run("lock", "--root", root) == (0, "", "drx.v1.SystemPing: version 2, id 22\n")
+    assert run("lock", "--root", root) == (0, "", "drx.v1.SystemPing: version 2, id 23\n")
     assert run("check", "--root", root)[0] == 0
 
 

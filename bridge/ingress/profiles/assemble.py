@@ -1,15 +1,17 @@
 """Turn a native document into an event: the one way from any source's dialect to a record of the contract.
 
-A profile finds out what a body says, in the words of native DRx: which of the twenty types, which key, which `data`.
+A profile finds out what a body says, in the words of native DRx: which type, which key, which `data`.
 That is a `Native`. `assemble` reads its `data` by the plan of its type, so that enums, decimals, instants, ranges and
 their leniencies are the same for every source and no profile knows Avro.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import pairwise
 from types import MappingProxyType
 from typing import NamedTuple, cast
 
@@ -20,12 +22,16 @@ from bridge.ingress.json_body import to_json_text
 from bridge.ingress.profiles.plan import Detail, Members, Pass, blank_record, compile_members
 from bridge.ingress.profiles.profile import Flag, Mapped
 
+# What all elements of a list have in common is repeated in the events of each, up to these characters in all: some
+# times the largest body.
+REPEATED_MAX = 2 * 1024 * 1024
+
 
 class Native(NamedTuple):
     """A native document: one event as DRx itself would have said it.
 
     Attributes:
-        type: One of the twenty types.
+        type: Of the contract.
         key: Record key, checked.
         id: Event id.
         time: When it happened, aware UTC.
@@ -58,7 +64,7 @@ _LEADING = frozenset(EventRecord.model_fields)
 
 
 def _compile_plan(event_type: str, model: type[EventRecord]) -> Plan:
-    without = _LEADING | {"extensions"}
+    without = _LEADING | {"extensions", "reported_type"}  # the last is the type, and no member of `data`
     if issubclass(model, PrescriptionRecord):
         without -= {"prescription_id"}
     blank = blank_record(model) | {"event_type": event_type, "contract_version": VERSION}
@@ -131,8 +137,8 @@ class Draft:
     """One event as a vendor says it; a field of a nested record is named `record.field`.
 
     Attributes:
-        type: One of the twenty types.
-        number: Position in the vendor's list or table, from 1; the event's id is `<id>/<number>`.
+        type: Of the contract.
+        number: Position in the vendor's list, from 1, or name of the table; the event's id is `<id>/<number>`.
         key: Record key and, where the type has one, prescription id; checked.
         said: What the vendor says.
         constants: JSON values of fields that the vendor lacks, in native words.
@@ -140,10 +146,11 @@ class Draft:
         id: With which the event's id begins, if it is not that of the reading.
         time: When it happened, if it is not that of the reading.
         mapping: What made it (see `Event.mapping`).
+        at: Pointer of the element that it is about, if it is about one of several.
     """
 
     type: str
-    number: int | str
+    number: str
     key: str
     said: dict[str, Said] = field(default_factory=dict)
     constants: Mapping[str, object] = field(default_factory=dict)
@@ -151,6 +158,7 @@ class Draft:
     id: str = ""
     time: datetime | None = None
     mapping: str = ""
+    at: str = ""
 
 
 @dataclass(slots=True)
@@ -163,6 +171,7 @@ class Reading:
         claimed: Pointers of members that are wholly in an event, and of the envelope's own.
         dropped: Pointers of members that are kept nowhere.
         drops: Whether members of this name are kept nowhere, at any depth.
+        lists: Pointers of lists whose elements are about different things.
         flags: Leniencies used.
     """
 
@@ -171,6 +180,7 @@ class Reading:
     claimed: set[str] = field(default_factory=set)
     dropped: set[str] = field(default_factory=set)
     drops: Callable[[str], bool] = lambda _: False
+    lists: set[str] = field(default_factory=set)
     flags: set[Flag] = field(default_factory=set)
 
 
@@ -180,7 +190,7 @@ def compose(
     """Turn the drafts of one body into its events, or say why it holds none.
 
     A field that does not fit its place in the record stays out if the contract lets it, since a push of a whole record
-    is not to be parked for a price. Whatever of the body no event says goes to the `extensions` of the first one.
+    is not to be parked for a price. Whatever of the body no event says goes to `extensions` (`_shares`).
 
     Args:
         delivery: The body's.
@@ -192,20 +202,57 @@ def compose(
     run = Pass()
     run.flags = reading.flags
     events = []
-    for number, draft in enumerate(drafts):
+    for draft in drafts:
         leading = {
             "prescription_id": draft.key if "prescription_id" in PLANS[draft.type].members.puts else None,
             **draft.finished,
         }
         event_id = f"{draft.id or reading.id}/{draft.number}"
         native = Native(draft.type, draft.key, event_id, draft.time or reading.time, {}, leading)
-        value = _begin(delivery, native, {} if number else run.extensions)
+        value = _begin(delivery, native, {})
         _read_draft(draft, value, run, reading)
         events.append(_end(delivery, native, value, run, mapping=draft.mapping))
     if run.worst is not None:
         return ParkReason("unusable", run.worst.name.lower(), run.field, key)
-    run.extensions.update(unsaid(document, reading))
-    return Mapped(tuple(events), tuple(sorted(run.flags)), len(run.extensions))
+    kept = unsaid(document, reading)
+    for event, share in zip(events, _shares(kept, [draft.at for draft in drafts], reading.lists), strict=True):
+        cast("dict[str, str]", event.value["extensions"]).update(share)
+    return Mapped(tuple(events), tuple(sorted(run.flags)), len(kept))
+
+
+def _shares(kept: Mapping[str, str], places: Sequence[str], lists: set[str]) -> list[dict[str, str]]:
+    """Divide what no event says: an event has what is of its own element, and of what its element stands in.
+
+    What is of an element that no event is about is kept in the first, and so is what would be repeated too often. Of
+    several events of one element the first has it.
+    """
+    shares: list[dict[str, str]] = [{} for _ in places]
+    firsts: dict[str, int] = {}
+    for number, place in enumerate(places):
+        firsts.setdefault(place, number)
+    heirs: dict[str, list[int]] = {}
+    for place, number in firsts.items():
+        for owner in _owners(place, lists):
+            heirs.setdefault(owner, []).append(number)
+    repeated = 0
+    for pointer, text in kept.items():
+        found = heirs.get(_owners(pointer, lists)[-1], [0])
+        repeated += len(text) * (len(found) - 1)
+        for number in found if repeated <= REPEATED_MAX else found[:1]:
+            shares[number][pointer] = text
+    return shares
+
+
+def _owners(pointer: str, lists: set[str]) -> list[str]:
+    """Return what a pointer is in: the body, and elements of `lists` from the outermost."""
+    if not lists:
+        return [""]
+    ends = [*_ends_of_steps(pointer), len(pointer)]
+    return ["", *(pointer[:end] for start, end in pairwise(ends) if pointer[:start] in lists)]
+
+
+def _ends_of_steps(pointer: str) -> list[int]:
+    return [match.start() for match in re.finditer("/", pointer)]
 
 
 def _read_draft(draft: Draft, value: dict[str, object], run: Pass, reading: Reading) -> None:
@@ -295,6 +342,7 @@ def unsaid(document: object, reading: Reading) -> dict[str, str]:
         JSON pointer from the root of the body -> JSON text.
     """
     kept: dict[str, str] = {}
+    divided = {at[:end] for at in reading.lists for end in (*_ends_of_steps(at), None)}
 
     def walk(node: object, pointer: str, claimed: _Steps, dropped: _Steps | None) -> None:
         for name, child in children(node):
@@ -303,8 +351,8 @@ def unsaid(document: object, reading: Reading) -> dict[str, str]:
             if (said is not None and not said) or (out is not None and not out) or reading.drops(name):
                 continue
             at = f"{pointer}/{escaped(name)}"
-            if said is not None:
-                walk(child, at, said, out)
+            if said is not None or at in divided:
+                walk(child, at, said or {}, out)
             elif (rest := _rest(child, out, reading.drops)) is not None:
                 kept[at] = to_json_text(rest)
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import cast
 
 from bridge.contract.envelope import VERSION, EventRecord
+from bridge.contract.events import OTHER_REPORTED, is_reported_type
 from bridge.event import Delivery, ParkReason
 from bridge.ingress.profiles.assemble import PLANS, Native, assemble
 from bridge.ingress.profiles.keys import KEY_RULES, prescription_key, readable_prescription
@@ -38,6 +39,8 @@ def _compile_envelope() -> Members:
     return Members("", {**members.puts, **apart, "source": put_text("origin_source", "/source")}, members.required)
 
 
+# What is of no other type is reported as it came.
+_TYPES = frozenset(PLANS) - {OTHER_REPORTED}
 _ENVELOPE = _compile_envelope()
 _read_timestamp = read_instant("/timestamp", wrong=Detail.BAD_TIME, beyond=Detail.BAD_TIME)
 
@@ -52,19 +55,23 @@ def map(  # noqa: A001 - the seam's name
         document: The body.
         prefixes: Beginnings of keys that are configured for other sources.
     """
-    event_type = document.get("type")
-    if type(event_type) is not str or event_type not in PLANS:
-        return ParkReason("unknown_type", field="/type", key=readable_prescription(document, prefixes))
+    event_type, leading = document.get("type"), dict[str, object]()
+    if type(event_type) is not str or event_type not in _TYPES:
+        key = readable_prescription(document, prefixes)
+        if not is_reported_type(event_type) or (key is None and text_of_id(document.get("account_id")) is None):
+            return ParkReason("unknown_type", field="/type", key=key)
+        event_type, leading["reported_type"] = OTHER_REPORTED, event_type
     if document.get("environment") != delivery.environment:
         return ParkReason("environment_mismatch", field="/environment", key=readable_prescription(document, prefixes))
     run = Pass(prefixes)
     key = KEY_RULES.get(event_type, prescription_key)(document, run)
-    leading: dict[str, object] = {}
     time = _read_envelope(delivery, document, leading, run)
     body = document.get("data")
     if time is None:
         pass  # noted, and no fault of `data` would come before it
     elif type(body) is dict:
+        if event_type == OTHER_REPORTED:
+            body = _without_unreadable_key(document, body, run)
         event = assemble(delivery, Native(event_type, key, delivery.id, time, body, leading), run)
         if run.worst is None:
             return Mapped((event,), tuple(sorted(run.flags)), len(run.extensions))
@@ -73,6 +80,15 @@ def map(  # noqa: A001 - the seam's name
     return ParkReason(
         "unusable", cast("Detail", run.worst).name.lower(), run.field, readable_prescription(document, prefixes)
     )
+
+
+def _without_unreadable_key(document: dict[str, object], body: dict[str, object], run: Pass) -> dict[str, object]:
+    """Keep what is no prescription id as a member that the contract does not know."""
+    item = body.get("prescription_id")
+    if item is None or readable_prescription(document, run.prefixes) is not None:
+        return body
+    run.keep("/data", "prescription_id", item)
+    return {name: value for name, value in body.items() if name != "prescription_id"}
 
 
 @dataclass(frozen=True, slots=True)

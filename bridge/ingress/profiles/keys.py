@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from bridge.contract.events import OTHER_REPORTED
 from bridge.ingress.profiles.plan import Detail, Pass, text_of_id
 
 # Finds the key in the whole body; empty, with the fault noted, if there is none.
@@ -51,11 +52,17 @@ def account_key(document: Mapping[str, object], run: Pass) -> str:
     return _present(document.get("account_id"), "/account_id", run)
 
 
+def reported_key(document: Mapping[str, object], run: Pass) -> str:
+    """Take the prescription id, or the account id if there is none that can be a key."""
+    return readable_prescription(document, run.prefixes) or account_key(document, run)
+
+
 # The types that do not simply take the prescription id.
 KEY_RULES: Mapping[str, KeyRule] = MappingProxyType(
     {
         "renewal.requested": request_key,
         "change.requested": request_key,
+        OTHER_REPORTED: reported_key,
         "prescriber.enrollment_changed": prescriber_key,
         "system.ping": account_key,
     }

@@ -10,20 +10,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 from hashlib import sha256
+from itertools import chain, count
 from math import isfinite
 from pathlib import Path
 from re import compile as pattern
 from typing import Any, NamedTuple, cast
 
+from bridge.contract.events import OTHER_REPORTED, is_reported_type
 from bridge.errors import ConfigError
 from bridge.event import Delivery, ParkReason
 from bridge.ingress.json_body import Real
 from bridge.ingress.profiles.assemble import Draft, Reading, Said, children, compose, escaped
 from bridge.ingress.profiles.keys import OUR_PREFIXES
-from bridge.ingress.profiles.mapped_functions import ExhaustedError, Expression, Scope, UnfitError
+from bridge.ingress.profiles.mapped_functions import AROUND, ExhaustedError, Expression, Scope, UnfitError
 from bridge.ingress.profiles.mapping_file import FILE_MAX_BYTES, Compiler, DroppedNames, Event
 from bridge.ingress.profiles.plan import text_of_id
-from bridge.ingress.profiles.profile import Mapped, refuse_unknown
+from bridge.ingress.profiles.profile import IGNORED, Mapped, refuse_unknown
 from bridge.ingress.profiles.values import instant_of_epoch
 from bridge.ingress.profiles.words import instant_of, is_given, key_of, prefix_of, zone_of
 
@@ -34,7 +36,6 @@ _NESTED = (dict, list)
 _NOTHING: frozenset[str] = frozenset()
 _ID = pattern(r"[!-~]{1,200}")
 _NATIVE_KEY = pattern(r"[A-Za-z0-9._:-]{1,128}")
-_ROOT = "/root/"
 
 
 def configure(options: Mapping[str, str]) -> MappingFile:
@@ -125,6 +126,9 @@ class MappingFile:
         prefix: Of the keys; empty for native ids.
         key: Of the lines of an array of which the best counts, and `best` what they are compared by.
         names: Names of all members that an expression may read.
+        reported: The word of a body.
+        other: What a body is that no table is about; None if it is parked.
+        ignore: Words of bodies that nobody wants.
     """
 
     sha256: str
@@ -138,6 +142,9 @@ class MappingFile:
     drop: tuple[Pointer, ...]
     drops: DroppedNames | None
     names: frozenset[str]
+    reported: Expression | None = None
+    other: Table | None = None
+    ignore: frozenset[str] = frozenset()
     key: Sequence[Expression] = ()
     best: Sequence[Expression] = ()
     arrays: bool = False
@@ -173,6 +180,8 @@ class MappingFile:
         """Turn a body into the events of all tables that hold; see `Profile.map`."""
         run = Run(self, delivery, document)
         try:
+            if self.ignore and run.word() in self.ignore:
+                return IGNORED
             park = run.choose() or run.read_tables()
             run.drop(document)
         except ExhaustedError:
@@ -224,6 +233,9 @@ def compile_mapping(content: bytes, name: str, options: Mapping[str, str], *, na
         drop=pointers(document.drop),
         drops=DroppedNames(document.drop_names) if document.drop_names else None,
         names=frozenset(found.names),
+        reported=found.reported,
+        other=Table(found.other, ()) if found.other else None,
+        ignore=frozenset(document.ignore),
         key=found.key,
         best=found.best,
         arrays=document.arrays or document.array is not None,
@@ -267,6 +279,15 @@ class Folded:
         return out
 
 
+class _Place(NamedTuple):
+    """Where a table is searched: an element, its path without positions, and what its list stands in."""
+
+    element: object
+    path: str
+    parent: object = None
+    parent_path: str = ""
+
+
 class Run:
     """One body on its way through the tables.
 
@@ -287,7 +308,9 @@ class Run:
             self.reading.drops = mapping.drops
         if self._folded is not None and self._folded.is_ambiguous:
             self.scope.flags.add("name_ambiguous")
-        self._numbers: set[int | str] = set()
+        self._numbers: set[str] = set()
+        self._parent_path = ""  # as `_path`, of what `parent` means
+        self._pointers: dict[int, str] = {}  # identity of an object or list in the body -> its pointer
         # Identity of the object and name -> pointer in the body, of members that the file claims and that the table at
         # work claims as well; None until they are looked for.
         self._of_file: dict[tuple[int, str], str] | None = None
@@ -331,29 +354,86 @@ class Run:
             return 1, value, ""
         return (2, 0, value) if isinstance(value, str) else (0, 0, "")
 
+    def word(self) -> object:
+        """Give the vendor's word for what happened."""
+        self.scope.element = self._root
+        return None if self.mapping.reported is None else self._value(self.mapping.reported, self._root)
+
     def read_tables(self) -> ParkReason | None:
         """Make a draft of each table that holds, for each element if it has a list; say why there is none."""
         park: ParkReason | None = None
         for table in self.mapping.tables:
-            self._claimed = None
-            for element, position, path in self._elements(table.event):
-                park = park or self._read_table(table, element, position, path)
+            park = park or self._read_elements(table)
+        if park is None and not self.drafts:
+            park = self._read_other()
         self.scope.element = self._root
         for claim in self.mapping.claims:
             if claim.last not in self.mapping.names:
                 self.reading.claimed |= {at for _, at, value in self._places(claim) if type(value) not in _NESTED}
-        return park or (None if self.drafts else ParkReason("unknown_type"))
+        return park
 
-    def _elements(self, event: Event) -> Iterator[tuple[object, int | str, str]]:
+    def _read_elements(self, table: Table) -> ParkReason | None:
+        park: ParkReason | None = None
+        self._claimed = None
+        for element, number, path in self._elements(table.event):
+            park = park or self._read_table(table, element, number, path)
+        return park
+
+    def _read_other(self) -> ParkReason | None:
+        """Report what no table is about: of its prescriptions, or else of the account."""
+        other = self.mapping.other
+        if other is None:
+            return ParkReason("unknown_type")
+        park = self._read_elements(other)
+        if park or self.drafts:
+            return park
+        self.scope.element, self.scope.parent = self._root, None
+        # Updates of accounts have one key, whichever part of an account a body names.
+        account = self.mapping.account_id or self._text(other.event, "account", self._root)
+        if not account:
+            return ParkReason("unknown_type", field=self._reported_at())
+        if not _NATIVE_KEY.fullmatch(account):
+            return ParkReason("unusable", "bad_key", "/account")
+        return self._add(other.event, account, self._root, other.event.name, self._path, of_account=True)
+
+    def _elements(self, event: Event) -> Iterator[tuple[object, str, str]]:
         """Yield what a table is about: elements with what their ids end in, and their path without positions."""
-        if event.each is None:
-            yield self._root, event.name, self._path
-            return
-        self.scope.element = self._root
-        elements = self._value(event.each, self._root)
-        path = f"{self._path}{event.each.path}/*" if event.each.path else self._path
-        for index, element in enumerate(elements if isinstance(elements, list) else ()):
-            yield element, event.name if elements == [self._root] else index + 1, path
+        level = [_Place(self._root, self._path)]
+        for each in event.each:
+            level = [below for place in level for below in self._below(place, each)]
+        is_root = len(level) == 1 and level[0].element is self._root
+        for position, place in enumerate(level, 1):
+            self._enter(place)
+            number = f"{position}.{event.name}" if event.is_named else str(position)
+            yield place.element, event.name if is_root else number, place.path
+
+    def _enter(self, place: _Place) -> None:
+        self.scope.element, self.scope.parent, self._parent_path = place.element, place.parent, place.parent_path
+
+    def _below(self, place: _Place, each: Expression) -> Iterator[_Place]:
+        self._enter(place)
+        elements = self._value(each, place.element)
+        path = f"{place.path}{each.path}/*" if each.path else place.path
+        for element in elements if isinstance(elements, list) else ():
+            if type(element) in _NESTED and element is not self._root and (pointer := self._pointer(element)):
+                self.reading.lists.add(pointer.rpartition("/")[0])
+            yield _Place(element, path, place.element, place.path)
+
+    def _pointer(self, node: object) -> str:
+        """Give the pointer of an object or list of the body; empty for the root, and for what is not of the body."""
+        if not self._pointers:
+            self._pointers[id(self._root)] = ""
+            nodes = [(self._root, self._base)]
+            for found, pointer in nodes:
+                for name, child in children(found):
+                    if type(child) in _NESTED:
+                        nodes.append((child, f"{pointer}/{escaped(self._written(found, name))}"))
+                        self._pointers[id(child)] = nodes[-1][1]
+        return self._pointers.get(id(node), "")
+
+    def _reported_at(self) -> str:
+        self.word()
+        return "" if self.mapping.reported is None else self._at(self.mapping.reported, self._path)
 
     def drop(self, document: object) -> None:
         """Note what the file drops, in every spelling that the body has."""
@@ -362,9 +442,8 @@ class Run:
             ways = [("*", *way) for way in ways]
         self.reading.dropped.update(self._spellings(document, "", ways) if ways else ())
 
-    def _read_table(self, table: Table, element: object, position: int | str, path: str) -> ParkReason | None:
+    def _read_table(self, table: Table, element: object, number: str, path: str) -> ParkReason | None:
         scope, event = self.scope, table.event
-        scope.element = element
         scope.spend(1)
         holds = True if event.when is None else self._value(event.when, element)
         if holds is None or holds is False or holds in ("", [], {}):
@@ -378,23 +457,42 @@ class Run:
             park = event.park
             return ParkReason(park.reason, park.detail, park.field, key if isinstance(key, str) else None)
         if isinstance(key, ParkReason):
-            return key
+            # What is told of no prescription may be told of the account.
+            return None if event.type == OTHER_REPORTED else key
         self.reading.claimed |= claimed
+        return self._add(event, key, element, number, path)
+
+    def _add(
+        self, event: Event, key: str, element: object, number: str, path: str, *, of_account: bool = False
+    ) -> ParkReason | None:
+        """Make a draft of an event, or say why the delivery is parked."""
         # No slash, so that the last one of an event's id ends the vendor's, which may have some itself.
-        number = position if position not in self._numbers else f"{position}.{event.number}"
+        choices = chain((number, f"{number}.{event.name}"), (f"{number}.{again}" for again in count(2)))
+        number = next(each for each in choices if each not in self._numbers)
         self._numbers.add(number)
-        draft = Draft(event.type, number, key, constants=event.constants, mapping=self.mapping.mark)
-        park_ = self._leading(event, draft, element, path)
+        at = self._pointer(element) if self.reading.lists else ""
+        draft = Draft(event.type, number, key, constants=event.constants, mapping=self.mapping.mark, at=at)
+        finished: dict[str, object] = dict(event.finished)
+        if event.type == OTHER_REPORTED:
+            finished["reported_type"] = word = self.word()
+            self._claim()
+            self.scope.element = element
+            if not is_reported_type(word):
+                return ParkReason("unknown_type", field=self._reported_at(), key=None if of_account else key)
+        if of_account:
+            finished["prescription_id"] = None
+        draft.finished = finished
+        park = self._leading(event, draft, element, path)
         self._read_data(event, draft, element, path)
         self.drafts.append(draft)
-        return park_
+        return park
 
     def _read_data(self, event: Event, draft: Draft, element: object, path: str) -> None:
         """Read the fields of the record into the draft."""
         scope, claimed = self.scope, self._claimed or {}
         members = cast("dict[str, object]", element) if type(element) is dict else None
         for name, expression in event.data.items():
-            if members is not None and len(expression.steps) == 1 and expression.steps[0] != "root":
+            if members is not None and len(expression.steps) == 1 and expression.steps[0] not in AROUND:
                 # A plain member, as most are: the same as below in a fourth of the time.
                 step = expression.steps[0]
                 value = members.get(step)
@@ -426,8 +524,9 @@ class Run:
             name for (_, name), value in self.scope.read.items() if value is not None and type(value) not in _NESTED
         ]
         at = expression.paths.get(read[0], expression.path) if len(read) == 1 else expression.path
-        if at.startswith(_ROOT) and self.scope.element is not self._root:
-            return self._path + at[len(_ROOT) - 1 :]
+        for name, base in (("root", self._path), ("parent", self._parent_path)):
+            if at.startswith(f"/{name}/") and self.scope.around(name, self.scope.element) is not None:
+                return base + at[len(name) + 1 :]
         return path + at if at else ""
 
     def _read_pointers(self, value: object) -> frozenset[str]:
@@ -473,7 +572,7 @@ class Run:
     def _leading(self, event: Event, draft: Draft, element: object, path: str) -> ParkReason | None:
         """Read what the record leads with into the draft; say why the delivery is parked for want of an account."""
         park = None
-        finished = dict(event.finished)
+        finished = dict(draft.finished)
         if (text := self._text(event, "id", element)) is not None:
             if _ID.fullmatch(text):
                 draft.id = text
@@ -481,7 +580,9 @@ class Run:
             else:
                 self.scope.flags.add("field_unfit")
         self._time(event, draft, element)
-        account = self._text(event, "account", element)
+        # That of an update of the account is its key, too.
+        is_key = "prescription_id" in finished and bool(self.mapping.account_id)
+        account = None if is_key else self._text(event, "account", element)
         if account:
             self._claim()
         elif not self.mapping.account_id:
@@ -574,10 +675,11 @@ class Run:
     def _step(self, node: object, pointer: str, step: str) -> Iterator[tuple[object, str]]:
         for name in self._names(node, step):
             child = node[int(name)] if isinstance(node, list) else cast("dict[str, object]", node)[name]
-            written = (
-                self._folded.spelled[id(node)].get(name, name) if self._folded and isinstance(node, dict) else name
-            )
-            yield child, f"{pointer}/{escaped(written)}"
+            yield child, f"{pointer}/{escaped(self._written(node, name))}"
+
+    def _written(self, node: object, name: str) -> str:
+        """Give a name as the body has it."""
+        return self._folded.spelled[id(node)].get(name, name) if self._folded and isinstance(node, dict) else name
 
     def _names(self, node: object, step: str) -> list[str]:
         if isinstance(node, list):

@@ -37,6 +37,9 @@ CALL_STEPS, ZONE_STEPS = 10, 100
 # shorter. Also of what it joins, since each step of a pipe could double that.
 TEXT_MAX = 1_000
 
+# Names by which an expression leaves the element that it is searched in.
+AROUND = frozenset({"root", "parent"})
+
 Node = dict[str, Any]
 _LET: Node = {"type": "field", "children": [], "value": "let"}
 Words = Mapping[str, Mapping[str, str]]
@@ -65,11 +68,15 @@ class Scope:
         prefix: Of the source's keys.
         root: The whole body, which an expression on one element of a list can name.
         element: That element, or the body itself.
+        parent: What the list of that element stands in, if it is a list within an element of another one.
         time: Of the event at work.
         named: Identity of an element and name in `[let]` -> value, and what was read for it.
     """
 
-    __slots__ = ("_interpreter", "element", "flags", "left", "named", "prefix", "read", "root", "time", "zone")
+    __slots__ = (
+        *("_interpreter", "element", "flags", "left", "named", "parent", "prefix", "read", "root", "time"),
+        "zone",
+    )
 
     def __init__(self, root: object, zone: tzinfo | None, *, prefix: str = "") -> None:
         self._interpreter = _Interpreter(self)
@@ -79,6 +86,7 @@ class Scope:
         self.zone = zone
         self.prefix = prefix
         self.root = self.element = root
+        self.parent: object = None
         self.time: datetime | None = None
         self.named: dict[tuple[int, str], tuple[object, dict[tuple[int, str], object]]] = {}
 
@@ -103,8 +111,8 @@ class Scope:
         """Search a chain of members, as the interpreter would in three times the time; most expressions are one."""
         self.spend(len(steps))
         for name in steps:
-            if name == "root" and value is self.element and value is not self.root:
-                value = self.root
+            if name in AROUND and value is self.element and (around := self.around(name, value)) is not None:
+                value = around
                 continue
             if type(value) is not dict:
                 return None
@@ -114,6 +122,12 @@ class Scope:
         if type(value) is list:
             self.spend(len(value))
         return value
+
+    def around(self, name: str, element: object) -> object:
+        """Give the whole body or the parent, unless the body itself has a member of the name."""
+        if element is self.root and type(element) is dict and name in element:
+            return None
+        return self.root if name == "root" else self.parent
 
     def spend(self, steps: int) -> None:
         """Pay for some steps.
@@ -615,8 +629,8 @@ class _Interpreter(TreeInterpreter):  # type: ignore[misc] # the library has no 
     def visit_field(self, node: Node, value: object) -> object:
         name = node["value"]
         scope = self._scope
-        if name == "root" and value is scope.element and value is not scope.root:
-            return scope.root
+        if name in AROUND and value is scope.element and (around := scope.around(name, value)) is not None:
+            return around
         if type(value) is not dict:
             return None
         found = value.get(name)

@@ -6,10 +6,13 @@ r"""What a mapping file says: TOML whose expressions find events in a vendor's b
     drop = ["/patient/birth"]        # members that are kept nowhere
     drop_names = ["*ssn*"]           # the same, by their names at any depth
 
-    [[event]]                        # every one whose `when` holds, in this order; none: parked as unknown_type
+    key = "rx.id"                    # for all events that have none of their own
+    reported = "kind"                # the word of a body for which no `when` holds: it is reported as it came
+    ignore = ["HEARTBEAT"]           # words of bodies that nobody wants
+
+    [[event]]                        # every one whose `when` holds, in this order
     when = "kind == 'STATE'"
     type = "fulfillment.status_changed"
-    key = "rx.id"
     [event.data]
     queue_id = "rx.id"
     fulfillment_status = "words(state, `{\"IN_WORK\": \"in_progress\", \"DONE\": \"packed\"}`)"
@@ -31,7 +34,7 @@ from typing import Annotated, Any, Literal, NoReturn, cast, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from bridge.contract.events import EVENT_MODELS
+from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
 from bridge.contract.fields import UNKNOWN, Record, plain, raw_name, words_of
 from bridge.errors import ConfigError
 from bridge.ingress.profiles.assemble import PLANS
@@ -45,7 +48,9 @@ FILE_MAX_BYTES = 256 * 1024  # of 100 expressions of 500 characters, five times
 # Set by the profile for every event.
 _RESERVED = ("prescription_id", "extensions")
 _DETAILS = frozenset({"", *(each.name.lower() for each in Detail)})
-_LEADING = ("key", "id", "time", "account", "correlation", "each")
+_LEADING = ("id", "time", "account", "correlation")
+# Lists within lists, of which the innermost elements are events: `orders[].lines`.
+_is_nested = re.compile(r"[\w.]+(?:\[\*?\]\.[\w.]+)+(?:\[\*?\])?").fullmatch
 
 
 def _flat(data: object, prefix: str = "") -> object:
@@ -61,6 +66,10 @@ def _flat(data: object, prefix: str = "") -> object:
 
 def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
+
+
+def _levels(value: object) -> object:
+    return re.split(r"\[\*?\]\.", value) if isinstance(value, str) and _is_nested(value) else _listed(value)
 
 
 def _known_detail(detail: str) -> str:
@@ -87,7 +96,8 @@ class _Common(_Part):
     time: str | None = None
     account: str | None = None
     correlation: str | None = None
-    each: str | None = None
+    each: Annotated[list[str] | None, BeforeValidator(_levels)] = Field(None, min_length=1)
+    name: str | None = Field(None, pattern=r"^[A-Za-z0-9_.-]{1,40}$")
 
 
 class Park(_Part):
@@ -108,7 +118,6 @@ class Park(_Part):
 class EventTable(_Common):
     """One `[[event]]`."""
 
-    name: str | None = Field(None, pattern=r"^[A-Za-z0-9_.-]{1,40}$")
     when: str | None = None
     type: str = ""
     claims: Pointers = []
@@ -135,6 +144,8 @@ class Document(_Common):
     let: dict[str, str] = {}
     option_tables: list[str] = []
     requires: list[Literal["account_id"]] = []
+    reported: str | None = None
+    ignore: list[str] = []
     event: list[EventTable] = Field(min_length=1)
 
 
@@ -142,9 +153,10 @@ class Event:
     """One `[[event]]`, checked and compiled.
 
     Attributes:
-        number: Its position, from 1.
+        name: What ids of its events end in.
+        is_named: The table itself gives the name.
         when: Whether there is an event; None means always.
-        each: The list whose elements are events.
+        each: Lists, each within an element of the one before; the elements of the last are events.
         key: The parts of the key, from the general to the special.
         leading: Of the other leading fields that have an expression: id, time, account, correlation.
         data: Field of the record, dotted if nested -> its expression.
@@ -153,15 +165,16 @@ class Event:
         required: Fields that the type requires.
     """
 
-    def __init__(self, table: EventTable, number: int, expressions: Mapping[str, Expression]) -> None:
-        self.number = number
-        self.name = table.name or number
+    def __init__(self, table: EventTable, expressions: Mapping[str, Expression], *, name: str) -> None:
+        self.name = table.name or name or table.type
+        self.is_named = table.name is not None
         self.type = table.type
         self.park = table.park
         self.claims = table.claims
-        self.when, self.each = expressions.get("when"), expressions.get("each")
-        self.key = [each for name, each in expressions.items() if name.partition(".")[0] == "key"]
-        self.leading = {name: expressions[name] for name in _LEADING[1:-1] if name in expressions}
+        self.when = expressions.get("when")
+        self.each = [each for name, each in expressions.items() if name.startswith("each.")]
+        self.key = [each for name, each in expressions.items() if name.startswith("key.")]
+        self.leading = {name: expressions[name] for name in _LEADING if name in expressions}
         data = {name[5:]: each for name, each in expressions.items() if name.startswith("data.")}
         literals = {name: each.constant for name, each in data.items() if each.node["type"] == "literal"}
         blank = PLANS[table.type].blank if table.type else {}
@@ -180,6 +193,8 @@ class Compiler:
         document: The file.
         prefix: Of the keys; empty for native ids.
         names: Names of all members that an expression may read.
+        reported: The word of a body.
+        other: What a body is that no `[[event]]` is about; None if it is parked.
     """
 
     def __init__(self, content: bytes, name: str, options: Mapping[str, str]) -> None:
@@ -201,12 +216,16 @@ class Compiler:
         self._lets: dict[str, Node] = {}
         for let, text in document.let.items():
             self._lets[let] = self._expression(text, f"let.{let}").node
-        self._common = {each: text for each in _LEADING[1:] if (text := getattr(document, each)) is not None}
-        self.best = [self._expression(text, "best") for text in document.best]
-        self.key = self._key(document.key or [], "key")
+        self._common = {each: text for each in _LEADING if (text := getattr(document, each)) is not None}
+        self.best = self._expressions(document.best, "best")
+        self.key = self._expressions(document.key or [], "key")
         if document.array and not (self.best and self.key):
             self._fail("array", "needs best and key, which choose one of the lines")
-        self.events = [self._event(table, number) for number, table in enumerate(document.event, 1)]
+        self.reported = self._expression(document.reported, "reported") if document.reported else None
+        self.events = [self._event(table, f"event.{number}") for number, table in enumerate(document.event, 1)]
+        self.other = self._event(EventTable(type=OTHER_REPORTED), "reported") if self.reported else None
+        if document.ignore and not self.reported:
+            self._fail("ignore", "needs reported, which gives the word of a body")
 
     def _parse(self, content: bytes) -> Document:
         if len(content) > FILE_MAX_BYTES:
@@ -258,18 +277,25 @@ class Compiler:
                 found.setdefault(name, {})[word] = meaning
         return found
 
-    def _event(self, table: EventTable, number: int) -> Event:
-        place = f"event.{number}"
+    def _event(self, table: EventTable, place: str) -> Event:
         if bool(table.type) == bool(table.park):
             self._fail(place, "needs a type, or park")
         if table.type and table.type not in PLANS:
             self._fail(f"{place}.type", f"unknown type {table.type[:60]!r}")
-        own = {each: getattr(table, each) for each in ("when", *_LEADING[1:])}
+        own = {each: getattr(table, each) for each in ("when", *_LEADING)}
         texts = self._common | {each: text for each, text in own.items() if text is not None}
         expressions = {each: self._expression(text, f"{place}.{each}") for each, text in texts.items()}
-        key = self._key(table.key, f"{place}.key") if table.key else self.key
+        key = self._expressions(table.key, f"{place}.key") if table.key else self.key
+        levels = self._expressions(table.each or self.document.each or [], f"{place}.each")
         expressions |= {f"key.{part}": each for part, each in enumerate(key)}
-        if not table.park:
+        expressions |= {f"each.{part}": each for part, each in enumerate(levels)}
+        if table.type == OTHER_REPORTED:
+            if self.reported is None:
+                self._fail(place, f"{OTHER_REPORTED} needs reported, which gives the word of a body")
+            if not key and "account" not in texts and not self._options.get("account_id"):
+                self._fail(place, "needs key or account")
+            self._check_fields(table, place)
+        elif not table.park:
             if not key:
                 self._fail(f"{place}.key", "is missing")
             if "account" not in texts and not self._options.get("account_id"):
@@ -277,13 +303,13 @@ class Compiler:
             self._check_fields(table, place)
         for dotted, text in table.data.items():
             expressions[f"data.{dotted}"] = self._expression(text, f"{place}.data.{dotted}")
-        event = Event(table, number, expressions)
+        event = Event(table, expressions, name=self.document.name or "")
         self._check_constants(event, place)
         self._check_words(event, place)
         return event
 
-    def _key(self, parts: Iterable[str], place: str) -> list[Expression]:
-        return [self._expression(text, place) for text in parts]
+    def _expressions(self, texts: Iterable[str], place: str) -> list[Expression]:
+        return [self._expression(text, place) for text in texts]
 
     def _expression(self, text: str, place: str) -> Expression:
         self._count += 1

@@ -43,7 +43,7 @@ class Mapped:
     """The events of one delivery, and what had to be forgiven on the way.
 
     Attributes:
-        events: One or more, in their order.
+        events: In their order; none if nobody wants the delivery.
         flags: Leniencies that were needed, each named once, sorted.
         extensions: How many unknown subtrees were kept in the events' `extensions`.
     """
@@ -51,6 +51,10 @@ class Mapped:
     events: tuple[Event, ...]
     flags: tuple[Flag, ...] = ()
     extensions: int = 0
+
+
+# What an operator has named to be passed over: answered, counted, and written nowhere.
+IGNORED = Mapped(())
 
 
 class Encoded(NamedTuple):

@@ -18,7 +18,7 @@ from tests.component.registry.registry_fakes import ORDER, Answer, Connector, Fa
 from tests.foreign_registry import ForeignRegistry
 
 LOCKED = bundled().entries[0]
-OURS = wanted(newest(bundled()), RoutingTable().topic)
+OURS = wanted(newest(bundled()), RoutingTable().topics_of)
 REQUIRED = {**ORDER, "fields": [*ORDER["fields"], {"name": "note", "type": "string"}]}
 
 

@@ -64,7 +64,7 @@ def slow_clock(site: Site) -> Iterator[None]:
 def unheard_of(site: Site) -> Iterator[None]:
     """The sender sends what is in no contract."""
     for _ in range(2 * SOME):
-        assert site.deliver(an_event(type="prescription.unheard_of")) == 202
+        assert site.deliver(an_event(type="prescription unheard of")) == 202
     yield
 
 

@@ -202,7 +202,7 @@ class Load:
         elif kind == "duplicate":
             await self.attempt(delivery, kind)
         else:
-            changes = {"type": "prescription.unheard_of"} if kind == "unusable" else {}
+            changes = {"type": "prescription unheard of"} if kind == "unusable" else {}
             await self.attempt(self.prescriptions.another(delivery, **changes), kind)
 
 

@@ -32,6 +32,7 @@ from consumers.archive.options import TOPICS
 from consumers.archive.stores import Bucket
 from consumers.archive.writer import Writer
 from consumers.testing import Running, an_event, running
+from tests.incomplete import incomplete_events
 from tests.integration.service_process import until
 from tests.unit.profile_documents import SAMPLES, map_body
 
@@ -46,6 +47,7 @@ def samples() -> Iterator[Event]:
         outcome = map_body(path.read_bytes(), id=f"evt_{number}")
         if isinstance(outcome, Mapped):
             yield from outcome.events
+    yield from incomplete_events()
 
 
 def pairs(value: dict[str, str] | None) -> list[tuple[str, str]] | None:

@@ -26,6 +26,7 @@ from consumers.forward.options import NAME
 from consumers.runtime.circuit import OPEN_AFTER
 from consumers.testing import Parked, Running, an_event, running
 from tests.endpoint import an_endpoint
+from tests.incomplete import incomplete_events
 from tests.integration.forward.node_receiver import FILES, NodeReceiver
 from tests.kafka import until
 from tests.node import node_packages
@@ -107,6 +108,7 @@ def samples() -> Iterator[Event]:
         outcome = map_body(path.read_bytes(), id=f"evt_{number}")
         if isinstance(outcome, Mapped):
             yield from outcome.events
+    yield from incomplete_events()
 
 
 async def test_the_official_package_verifies_every_sample(secrets: Path) -> None:

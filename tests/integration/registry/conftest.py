@@ -20,11 +20,11 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(scope="session")
 def samples() -> list[Sample]:
-    """Every native sample that is an event."""
+    """Every native sample, and an update of a type that the contract does not know."""
     lock = bundled()
     codec = Codec(schemas=lock.schemas(), ids=lock.ids())
     found = []
-    for path in sorted((SAMPLES / "native").glob("*.json")):
+    for path in (*sorted(SAMPLES.glob("native/*.json")), SAMPLES / "edge" / "02_unknown_type.json"):
         outcome = map_body(path.read_bytes())
         assert isinstance(outcome, Mapped), path.name
         for event in outcome.events:

@@ -34,7 +34,7 @@ async def foreign() -> AsyncIterator[TestServer]:
 
 async def push(url: str, routing: RoutingTable) -> None:
     async with open_client(url) as client:
-        for each in wanted(bundled().entries, routing.topic):
+        for each in wanted(bundled().entries, routing.topics_of):
             await client.register(each.subject, each.schema)
 
 

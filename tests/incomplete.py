@@ -1,0 +1,26 @@
+"""Events whose records hold only what names the thing, as real vendors send them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from bridge.contract.events import EVENT_MODELS
+from bridge.event import Event
+from consumers.testing import an_event
+
+NAMES: dict[str, Any] = {
+    "patient": {"last_name": "Quintero"},
+    "prescriber": {"last_name": "Okafor"},
+    "pharmacy": {"name": "Maple Street Pharmacy"},
+    "medication": {"description": "lisinopril 10 mg"},
+    "medication_dispensed": {"description": "lisinopril 10 mg"},
+    "medications_requested": [{"description": "lisinopril 5 mg"}],
+}
+
+
+def incomplete_events() -> Iterator[Event]:
+    """Give one of each type that is about a prescription."""
+    for event_type, model in EVENT_MODELS.items():
+        if "patient" in model.model_fields:
+            yield an_event(event_type, **{name: said for name, said in NAMES.items() if name in model.model_fields})
