@@ -20,6 +20,7 @@ from tests.monitoring.case import (
     step,
 )
 from tests.monitoring.series import (
+    ARCHIVE,
     CONSUMER,
     DURATIONS,
     FRESHNESS,
@@ -35,6 +36,9 @@ from tests.monitoring.series import (
 def budgets() -> list[Case]:
     """Cases of the burn rates."""
     night = {f'{POSTS}"accepted"}}': rising(2, HOUR), DOWN: step(8)}
+    of_a_lake = [each.replace(CONSUMER, ARCHIVE) for each in (FRESHNESS.format(part="count") + "}", ages("5.0"))]
+    batching = dict(zip(of_a_lake, (rising(60, HOUR), bend(60, 30)), strict=True))
+    batching[at("archive_current_timestamp_seconds", ARCHIVE)] = rising(60, HOUR)
     return [
         firing("IngressErrorBudgetBurnFast", {DOWN: bend(0, 2)}),
         quiet("IngressErrorBudgetBurnFast", "at a few failures of a thin night", night),
@@ -53,6 +57,7 @@ def budgets() -> list[Case]:
         ),
         firing("FreshnessBurnFast", {ages("5.0"): bend(60, 30)}),
         firing("FreshnessBurnFast", {ages("60.0"): bend(60, 55)}),
+        quiet("FreshnessBurnFast", "of what waits for a batch on purpose", batching),
         quiet(
             "FreshnessBurnFast",
             "at a few late events of a thin night",
