@@ -15,6 +15,7 @@ import yaml  # type: ignore[import-untyped]  # its types are a distribution of t
 
 from consumers.commands.new import render as render_package
 from consumers.options import EndpointOptions, Options, read_options
+from consumers.read_model.options import ReadModelOptions
 from consumers.settings import load_settings
 from docs.chart_page import chart_values
 from docs.folders import Folder, folders
@@ -161,6 +162,9 @@ def test_a_second_one_of_a_name_has_pods_and_a_group_of_its_own() -> None:
     assert second == first == ["drx-consumer", "run", "read_model"]
     groups = {each["metadata"]["consumerGroup"] for each in found.one("ScaledObject", "-second")["spec"]["triggers"]}
     assert groups == {"read_model.read_model_2"}
+    usual = changed(values, "consumers.second.options.schema", "read_model")
+    (first_trigger, *_) = render(usual).one("ScaledObject", "-second")["spec"]["triggers"]
+    assert first_trigger["metadata"]["consumerGroup"] == ReadModelOptions(schema="read_model").group
 
 
 @pytest.mark.parametrize("instance", ["forward", "ehr"])
