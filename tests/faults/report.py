@@ -47,7 +47,7 @@ def table(results: Sequence[Result]) -> str:
 
 
 def alert_table(results: Sequence[alerts.Result]) -> str:
-    """Give each alert one line: the longest it has taken in any run."""
+    """Give each fault of an alert one line: the longest it has taken in any run."""
     columns = ["alert", "urgency", "what is done", "runs", "time ÷", "fires after, s", "clears after, s", "comes with"]
     lines = [_line(columns), _line(["---", "---", "---", "--:", "--:", "--:", "--:", "---"])]
     for _, found in groupby(sorted(results, key=_alert), key=_alert):
@@ -76,8 +76,8 @@ def render(page: str, text: str, *, begin: str = BEGIN, end: str = END) -> str:
     return f"{before}{begin}\n{text}\n{end}{after}"
 
 
-def _alert(result: alerts.Result) -> tuple[str, str]:
-    return result.alert, result.severity
+def _alert(result: alerts.Result) -> tuple[str, str, str]:
+    return result.alert, result.severity, result.fault
 
 
 def _cells(name: str, runs: Sequence[Result], title: str | None = None) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from tests.faults.alerts import faults
@@ -48,10 +49,11 @@ DELIVERIES = (
     Case("IdConflict", "ticket", "another body under an id that was used", faults.two_bodies),
     Case("SecretReloadFailed", "ticket", "a file beside the secret that is none", faults.bad_secret),
     Case("SecretExpiringSoon", "ticket", "a secret that ends in a week", faults.ending_secret),
+    Case("SecretExpiringSoon", "page", "a secret that ends in two days", partial(faults.ending_secret, hours=1)),
 )
 CONSUMERS = (
     Case("ParkedKeysGrowing", "ticket", "a record in the topic that is none of ours", faults.poison),
-    Case("ConsumerStuck", "page", "the same, for an hour", faults.poison),
+    Case("ConsumerStuck", "page", "a record that is none of ours, parked for an hour", faults.poison),
     Case("SafetySignal", "page", "a prescription dispensed after its cancellation", faults.dispensed_after_cancel),
     Case("ConsumerStuck", "page", "a consumer frozen", faults.consumer_frozen),
     Case(

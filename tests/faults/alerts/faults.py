@@ -112,9 +112,9 @@ def bad_secret(site: Site) -> Iterator[None]:
 
 
 @contextmanager
-def ending_secret(site: Site) -> Iterator[None]:
+def ending_secret(site: Site, *, hours: int = 3) -> Iterator[None]:
     """The secret ends in three hours, which are a week here."""
-    ends = datetime.now(UTC) + timedelta(hours=3)
+    ends = datetime.now(UTC) + timedelta(hours=hours)
     site.keep_secret(until=ends)
     try:
         yield

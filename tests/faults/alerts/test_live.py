@@ -66,10 +66,8 @@ def test_a_fault_fires_its_alert_and_no_other_page_and_it_clears(site: Site, cas
 def test_one_cause_pages_once(site: Site, cause: str, fault: Fault) -> None:
     site.calm()
     with fault(site):
-        until(
-            lambda: site.pages(inhibited=True) and site.pages(inhibited=False) == {cause},
-            what="pages that are inhibited",
-        )
+        until(lambda: cause in site.pages(inhibited=False), what="the page of the cause")
+        assert site.pages(inhibited=False) == {cause}
 
 
 @pytest.fixture(scope="module")
