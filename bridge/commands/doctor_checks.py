@@ -30,13 +30,13 @@ def check_windows(settings: Settings, *, now: datetime) -> Iterator[Finding]:
     for name, source in settings.sources.items():
         try:
             scheme = scheme_of(name, source)
-            slots = senders(load(source.secrets_dir, scheme)) if scheme.keyed and source.secrets_dir else ()
+            slots = load(source.secrets_dir, scheme) if scheme.keyed and source.secrets_dir else ()
         except ConfigError:  # found by the start's own checks
             continue
         if not slots:
             continue
         listed = "; ".join(_slot_words(slot, now=at) for slot in slots)
-        active = [slot.accept_until for slot in slots if slot.counts_at(at)]
+        active = [slot.accept_until for slot in senders(slots) if slot.counts_at(at)]
         if not active:
             advice = f"add a file with a secret to {source.secrets_dir}"
             yield Finding(f"secrets {name}", "failed", f"none counts now: {listed}", advice)

@@ -217,6 +217,20 @@ def checked(*arguments: str) -> tuple[int, list[dict[str, Any]]]:
     return result.return_value, [json.loads(line) for line in result.output.splitlines()]
 
 
+def test_the_slot_of_an_operator_is_made_for_any_scheme_and_is_no_secret_of_the_sender(
+    monkeypatch: pytest.MonkeyPatch, directory: Path
+) -> None:
+    configure(monkeypatch, "ed25519", {"HEADER": "x-signature"})
+    result = run("new", "drx", "--slot", "replay")
+
+    assert result.exception is None
+    assert "who posts" in result.output
+    code, findings = checked("drx")
+    assert code == 1
+    assert "none counts now: replay (replay, no end)" in [finding["says"] for finding in findings]
+    assert directory.joinpath("replay").read_text().startswith("whsec_")
+
+
 @pytest.mark.parametrize(
     ("content", "mode", "code", "said"),
     [

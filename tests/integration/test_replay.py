@@ -54,7 +54,7 @@ def a_state(number: int) -> bytes:
 class Vendor:
     """An ingress with one source, whose mapping file can be written anew; each `serve` is a restart."""
 
-    def __init__(self, directory: Path, cluster: Cluster) -> None:
+    def __init__(self, directory: Path, cluster: Cluster, **changes: str) -> None:
         self.name = f"v{uuid4().hex}"
         self.mapping = directory / "acme.toml"
         self.mapping.write_text(HEAD + NOTHING)
@@ -68,6 +68,7 @@ class Vendor:
             "SECRETS_DIR": str(secrets),
             "OPTIONS__MAPPING": str(self.mapping),
             "OPTIONS__ACCOUNT_ID": "acct_1",
+            **changes,
         }
         settings = {f"SOURCES__{self.name}__{name}": value for name, value in said.items()}
         self.ingress = IngressProcess(directory / "run", cluster.bootstrap_servers, source=self.name, **settings)
@@ -207,6 +208,27 @@ async def test_a_file_that_is_pushed_twice_is_there_once(vendor: Vendor, tmp_pat
     assert last_line(second).endswith("100 duplicate")
     facts = await vendor.facts()
     assert {record.header("drx_origin") for record in facts} == {"import"}
+
+
+async def test_a_source_without_a_shared_secret_needs_the_slot_replay(
+    tmp_path: Path, cluster: Cluster, topics: Topics
+) -> None:
+    topics.standard()
+    network = {"SCHEME": "cidr", "SCHEME_NETWORKS": "192.0.2.0/24", "ACCEPT": "cidr_alone"}
+    vendor = Vendor(tmp_path, cluster, **network)
+    (tmp_path / "vendor" / "current").unlink()
+    (tmp_path / "history.ndjson").write_bytes(a_state(1))
+    push = ("push", tmp_path / "history.ndjson", "--source", vendor.name, "--url", vendor.ingress.url)
+    with vendor.ingress:
+        assert "no secret to post with" in vendor.run(*push, code=2).stderr
+        vendor.run("secrets", "new", vendor.name, "--slot", "replay")
+        vendor.ingress.ready()
+        vendor.restart(HEAD + STATE)
+        pushed = vendor.run(*push)
+        (fact,) = await vendor.facts()
+
+    assert last_line(pushed) == "1 accepted"
+    assert (fact.header("drx_key_slot"), fact.header("drx_origin")) == ("replay", "import")
 
 
 @pytest.mark.faults
