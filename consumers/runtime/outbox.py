@@ -14,14 +14,13 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from prometheus_client import Counter, Gauge
-
 from bridge.errors import NotDurableError, TransientError
 from bridge.kafka.record import Record
 from bridge.kafka.routing import partition
 from bridge.kafka.transport import Place
 from bridge.runtime.logging import log
 from consumers.postgres.pool import Database
+from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.partition import Partitions
 
 # Rows of one turn; a few batches of a producer.
@@ -56,15 +55,6 @@ class Producer(Protocol):
         """
 
 
-class OutboxMetrics(Protocol):
-    """What the outbox reports."""
-
-    service: str
-    outbox_records: Gauge
-    outbox_oldest_age: Gauge
-    outbox_published: Counter
-
-
 class _Row(NamedTuple):
     id: int
     record: Record
@@ -74,7 +64,7 @@ class Outbox:
     """Writes the rows of the partitions that this process owns."""
 
     def __init__(
-        self, *, database: Database, producer: Producer, group: str, metrics: OutboxMetrics, published: asyncio.Event
+        self, *, database: Database, producer: Producer, group: str, metrics: ConsumerMetrics, published: asyncio.Event
     ) -> None:
         """Write by `producer`, soon after `published` was set."""
         self._database = database

@@ -91,12 +91,10 @@ class Partition:
 
     def open(self, offset: int) -> None:
         """Expect records from `offset` on."""
-        known = offset == self.claim.next_offset
-        self.window = Window(
-            offset, last_event_id=self.claim.last_event_id if known else None, settled=self.claim.settled
-        )
+        claim = self.claim
+        last_event_id = claim.last_event_id if offset == claim.next_offset else None
         # Where reading starts is written also if no record comes: a backup must know it.
-        self.window.written = self.claim.next_offset
+        self.window = Window(offset, last_event_id=last_event_id, settled=claim.settled, written=claim.next_offset)
         self.opened = True
 
     def take(self, record: ConsumedRecord, *, now: float) -> bool:

@@ -38,8 +38,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
-from prometheus_client import Counter, Gauge, Histogram
-
 from bridge.errors import ConfigError, TransientError
 from bridge.kafka.transport import Bounds, ConsumedRecord, Place, Transport, TransportError
 from bridge.runtime.backoff import backoff_s
@@ -47,6 +45,7 @@ from bridge.runtime.failpoints import BETWEEN_CLAIM_AND_SEEK, hit
 from bridge.runtime.lifecycle import first_of, pause
 from bridge.runtime.logging import log
 from consumers.postgres.text import stored_text
+from consumers.runtime.metrics import ConsumerMetrics
 
 # One poll without records: how late a halt, a rebalance or the stop is noticed.
 POLL_S = 0.1
@@ -180,22 +179,6 @@ class WatchLimits:
 
 
 LIMITS = WatchLimits()
-
-
-class SubscriberMetrics(Protocol):
-    """What is reported about reading."""
-
-    service: str
-    consumer_lag_records: Gauge
-    consumer_lag_seconds: Gauge
-    consumer_settled_offset: Gauge
-    consumer_rebalances: Counter
-    consumer_assigned_partitions: Gauge
-    consumer_paused_partitions: Gauge
-    consumer_stopped_partitions: Gauge
-    commit: Histogram
-    client_rebuilds: Counter
-    poll_age: Gauge
 
 
 class Start(NamedTuple):
@@ -344,7 +327,7 @@ class Member:
         *,
         transport: Transport,
         processor: Processor,
-        metrics: SubscriberMetrics,
+        metrics: ConsumerMetrics,
         group: str,
         consumer: str,
         policy: StartPolicy,
@@ -779,7 +762,7 @@ class Subscriber:
         open_transport: Callable[[], Transport],
         address: str,
         processor: Processor,
-        metrics: SubscriberMetrics,
+        metrics: ConsumerMetrics,
         group: str,
         consumer: str,
         policy: StartPolicy,

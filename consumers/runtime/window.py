@@ -39,11 +39,18 @@ class Window:
         size: Bytes of the records that are not settled.
     """
 
-    def __init__(self, next_offset: int, *, last_event_id: str | None = None, settled: Collection[int] = ()) -> None:
+    def __init__(
+        self,
+        next_offset: int,
+        *,
+        last_event_id: str | None = None,
+        settled: Collection[int] = (),
+        written: int | None = None,
+    ) -> None:
         """Start at `next_offset`; `settled` are offsets above it that were settled by an owner before."""
         self.next_offset = next_offset
         self.last_event_id = last_event_id
-        self.written: int | None = None
+        self.written = written
         self.size = 0
         self._settled_before = {offset for offset in settled if offset >= next_offset}
         self._entries: deque[tuple[int, str]] = deque()  # offsets and event ids
