@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Self
 
 from bridge.avro.codec import UNKNOWN_SCHEMA_ID
 from bridge.errors import TransientError
@@ -46,22 +48,93 @@ class _SchemaError(Exception):
     """The schema of the record is not known here."""
 
 
-class _Lane:
-    """Held for an attempt; given up to another key once the handler has returned."""
+class _Lanes:
+    """So many keys are handled at a time; who has waited longest is next: a queue that begins, or one that goes on.
 
-    def __init__(self, lanes: asyncio.Semaphore, handled: asyncio.Semaphore) -> None:
-        self._held = lanes
+    A window holds thousands of keys: a task for each from the start would take more memory than their records.
+    """
+
+    def __init__(self, count: int, *, begin: Callable[[KeyQueue], None]) -> None:
+        """Call `begin` for a queue that holds a lane from then on."""
+        self._free = count
+        self._begin = begin
+        self._waiting: deque[KeyQueue | asyncio.Future[None]] = deque()
+
+    def enter(self, queue: KeyQueue) -> None:
+        """Have a queue begin once there is a lane for it."""
+        self._waiting.append(queue)
+        self._hand_out()
+
+    async def acquire(self) -> None:
+        """Wait for a lane."""
+        lane: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(lane)
+        self._hand_out()
+        try:
+            await lane
+        except asyncio.CancelledError:
+            if lane.done() and not lane.cancelled():
+                self.release()
+            raise
+
+    def release(self) -> None:
+        """Give a lane back."""
+        self._free += 1
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        while self._free and self._waiting:
+            each = self._waiting.popleft()
+            if isinstance(each, KeyQueue):
+                if each.partition.may_start:
+                    self._free -= 1
+                    self._begin(each)
+            elif not each.done():
+                self._free -= 1
+                each.set_result(None)
+
+
+class _Lane:
+    """What a queue holds for an attempt at a record of its partition."""
+
+    def __init__(self, partition: Partition, settling: Settling, *, lanes: _Lanes, handled: asyncio.Semaphore) -> None:
+        """Begin with a lane."""
+        self._partition = partition
+        self._settling = settling
+        self._lanes = lanes
         self._handled = handled
+        self._held: _Lanes | asyncio.Semaphore | None = lanes
+
+    async def __aenter__(self) -> Self:
+        """Wait for a lane, and until a record may be tried.
+
+        Raises:
+            _EndedError: None of the partition may be tried any more.
+        """
+        if self._held is None:
+            await self._lanes.acquire()
+            self._held = self._lanes
+        await self._settling.circuit.admitted()
+        if not self._partition.may_start:
+            raise _EndedError
+        self._settling.tally.tried()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Hold nothing between two attempts."""
+        self.leave()
 
     async def give_up(self) -> None:
         """Let another key be handled, unless too many records that were handled wait to be settled."""
         await self._handled.acquire()
-        self.release()
+        self._lanes.release()
         self._held = self._handled
 
-    def release(self) -> None:
-        """Let go of what is held."""
-        self._held.release()
+    def leave(self) -> None:
+        """Give back what is held."""
+        held, self._held = self._held, None
+        if held is not None:
+            held.release()
 
 
 @dataclass(slots=True)
@@ -88,7 +161,7 @@ class KeyQueues:
         self._settling = settling
         self._learner = learner
         self._tasks = tasks
-        self._lanes = asyncio.Semaphore(lanes)
+        self._lanes = _Lanes(lanes, begin=self._begin)
         self._handled = asyncio.Semaphore(HANDLED_PER_LANE * lanes)
         self._slots = asyncio.Semaphore(ROUNDS_MAX)
         # Of equal events one is asked about in a round: the second would be called a duplicate of one that is not
@@ -126,18 +199,24 @@ class KeyQueues:
         queue = partition.queues.get(key)
         if queue is None:
             queue = partition.queues[key] = KeyQueue(partition, key)
-            queue.task = self._tasks.start(self._work(queue))
+            self._lanes.enter(queue)
         return queue
 
-    async def _work(self, queue: KeyQueue) -> None:
+    def _begin(self, queue: KeyQueue) -> None:
+        lane = _Lane(queue.partition, self._settling, lanes=self._lanes, handled=self._handled)
+        queue.task = self._tasks.start(self._work(queue, lane))
+        # However it ends: a task that is cancelled before its first step runs no `finally`.
+        queue.task.add_done_callback(lambda _: lane.leave())
+
+    async def _work(self, queue: KeyQueue, lane: _Lane) -> None:
         """Settle the records of a queue until there are none; raises what the process cannot outlive."""
         partition = queue.partition
         try:
             while partition.may_start and (queue.releasing or queue.records):
                 if queue.releasing:
-                    await self._release(queue)
+                    await self._release(queue, lane)
                 else:
-                    await self._settle(_Head(queue, queue.records[0]))
+                    await self._settle(_Head(queue, queue.records[0]), lane)
                     if partition.may_start:
                         queue.records.popleft()
         except _EndedError:
@@ -148,12 +227,12 @@ class KeyQueues:
             partition.queues.pop(queue.key, None)
             partition.wake.set()
 
-    async def _release(self, queue: KeyQueue) -> None:
+    async def _release(self, queue: KeyQueue, lane: _Lane) -> None:
         """Release the first parked record of the key; none is left once the key is live, or one has failed again."""
         parked: ParkedEvent | None = None
         for failures in itertools.count(1):
             try:
-                async with self._lane(queue.partition):
+                async with lane:
                     parked = await self._settling.to_release(queue.partition, queue.key)
             except WithdrawnError:
                 break
@@ -164,13 +243,13 @@ class KeyQueues:
         if parked is None:
             queue.releasing = False
         else:
-            await self._settle(_Head(queue, parked.record, parked))
+            await self._settle(_Head(queue, parked.record, parked), lane)
 
-    async def _settle(self, head: _Head) -> None:
+    async def _settle(self, head: _Head, lane: _Lane) -> None:
         """Settle a record, however often it must be tried."""
         while True:
             try:
-                async with self._lane(head.queue.partition) as lane:
+                async with lane:
                     delay_s = await self._attempt(head, lane)
             except _SchemaError:
                 head.tries.attempt -= 1
@@ -179,24 +258,6 @@ class KeyQueues:
                 if delay_s is None:
                     return
                 await asyncio.sleep(delay_s)
-
-    @asynccontextmanager
-    async def _lane(self, partition: Partition) -> AsyncIterator[_Lane]:
-        """Hold a lane from when a record of the partition may be tried.
-
-        Raises:
-            _EndedError: None may be tried any more.
-        """
-        await self._lanes.acquire()
-        lane = _Lane(self._lanes, self._handled)
-        try:
-            await self._settling.circuit.admitted()
-            if not partition.may_start:
-                raise _EndedError
-            self._settling.tally.tried()
-            yield lane
-        finally:
-            lane.release()
 
     async def _attempt(self, head: _Head, lane: _Lane) -> float | None:
         """Settle a record, or return after how many seconds to try again.

@@ -34,7 +34,7 @@ class KeyQueue:
     Attributes:
         key: In text form.
         releasing: True while the parked records of the key go first.
-        task: Settles the records; the queue ends with it.
+        task: Settles the records, from when the queue has a lane; the queue ends with it.
     """
 
     __slots__ = ("key", "partition", "records", "releasing", "task")
