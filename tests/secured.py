@@ -79,9 +79,9 @@ class SecuredCluster(EmbeddedCluster):
         }
         path.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
 
-    def start(self, *, check: Callable[[], None] = nothing, started: Callable[[], None] = nothing) -> None:
+    def start(self, *, check: Callable[[], None] = nothing) -> None:
         """Start it, and give its users their passwords."""
-        super().start(check=check, started=started)
+        super().start(check=check)
         for user, password in self._passwords.items():
             self.set_password(user, password)
 

@@ -28,7 +28,6 @@ class DataDirectory:
         self.secrets = path / "secrets"
         self.endpoints = path / "endpoints.json"
         self.ports = path / "ports.json"
-        self.pid_file = path / "processes.json"
 
     def secret_dir(self, name: str, *, make: Callable[[], str]) -> Path:
         """Make the secrets directory of a source, or of logs, with a `current` secret that stays the same."""

@@ -82,12 +82,11 @@ class KafkaCluster:
         """Every broker as host:port, separated by commas."""
         return ",".join(self._address(number) for number in self.brokers)
 
-    def start(self, *, check: Callable[[], None] = nothing, started: Callable[[], None] = nothing) -> None:
+    def start(self, *, check: Callable[[], None] = nothing) -> None:
         """Start every broker and return when each answers and knows all the others.
 
         Args:
             check: Called while waiting; may raise to give up.
-            started: Called when every process has a pid.
 
         Raises:
             ConfigError: A broker ended, or did not answer in time.
@@ -95,7 +94,6 @@ class KafkaCluster:
         self._prepare()
         for broker in self.brokers.values():
             broker.start()
-        started()
         for number in self.brokers:
             self._wait_ready(number, expect=set(self.brokers), check=check)
 

@@ -1,4 +1,4 @@
-"""Start programs that end with us, watch them, start again what died, stop them in time, and find what a crash left."""
+"""Start programs that end with us, watch them, start again what died, and stop them in time."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from bridge.dev.files import read_json, write_json
 from bridge.errors import ConfigError
 
 # The kernel ties "the parent died" to the *thread* that forked. This one runs as long as the process does.
@@ -32,8 +29,6 @@ STOP_GRACE_S = 10.0
 # Seconds on an idle machine, several times that beside a busy test suite; the last resort against a hang.
 READY_TIMEOUT_S = 90.0
 _READY_POLL_S = 0.05
-# psutil computes a start time from the boot time, which the kernel corrects by fractions of a second.
-_SAME_START_S = 1.0
 # At most one start in this time: one of Python or of a JVM takes about a second of CPU.
 RESTART_EVERY_S = 3.0
 # Another user has no groups and one capability of root: to pass by the permissions of files, since programs and files
@@ -191,52 +186,6 @@ class Child:
             return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
-
-
-class PidFile:
-    """File of the processes that run, so that the start after a crash can end what that crash left behind."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def write(self, children: Iterable[Child]) -> None:
-        """Record those that run now."""
-        rows = {}
-        for child in children:
-            with contextlib.suppress(psutil.Error):
-                if child.pid is not None:
-                    rows[child.name] = [child.pid, psutil.Process(child.pid).create_time()]
-        write_json(self._path, rows)
-
-    def end_leftovers(self) -> list[str]:
-        """Kill what the file names and what still is the process it was; their names."""
-        ended = []
-        for name, row in read_json(self._path).items():
-            process = _same_process(row)
-            if process is None:
-                continue
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            with contextlib.suppress(psutil.Error):
-                process.wait(_KILL_WAIT_S)
-            ended.append(name)
-        self.clear()
-        return ended
-
-    def clear(self) -> None:
-        """Nothing runs any more."""
-        self._path.unlink(missing_ok=True)
-
-
-def _same_process(row: object) -> psutil.Process | None:
-    """The process, unless it ended and its number went to another one."""
-    match row:
-        case [int(pid), float(started)]:
-            with contextlib.suppress(psutil.Error):
-                process = psutil.Process(pid)
-                if abs(process.create_time() - started) <= _SAME_START_S:
-                    return process
-    return None
 
 
 class Supervisor:

@@ -14,7 +14,7 @@ from bridge.dev.jars import JarCache
 from bridge.dev.kafka import KafkaCluster, create_topics
 from bridge.dev.ports import HOST, is_free, stable_ports
 from bridge.dev.postgres import PostgresServer
-from bridge.dev.processes import Child, PidFile, Supervisor
+from bridge.dev.processes import Child, Supervisor
 from bridge.dev.programs import find_java, find_postgres
 from bridge.dev.services import (
     CONSUMERS,
@@ -72,13 +72,10 @@ def open_stack(options: Options, *, say: Say, check: Check) -> Iterator[Stack]:
     with ExitStack() as cleanup:
         directory = cleanup.enter_context(claim(options.data_dir))
         directory.endpoints.unlink(missing_ok=True)
-        pid_file = PidFile(directory.pid_file)
-        for name in pid_file.end_leftovers():
-            say(f"ended {name}, left over from a crash")
         if options.ingress_port is not None and not is_free(options.ingress_port):
             msg = f"--ingress-port {options.ingress_port}: in use"
             raise ConfigError(msg)
-        stack = Stack(directory, options=options, pids=pid_file, say=say, check=check)
+        stack = Stack(directory, options=options, say=say, check=check)
         cleanup.callback(stack.stop)
         stack.start()
         yield stack
@@ -87,9 +84,8 @@ def open_stack(options: Options, *, say: Say, check: Check) -> Iterator[Stack]:
 class Stack:
     """The parts of a running stack."""
 
-    def __init__(self, directory: DataDirectory, *, options: Options, pids: PidFile, say: Say, check: Check) -> None:
+    def __init__(self, directory: DataDirectory, *, options: Options, say: Say, check: Check) -> None:
         self.directory = directory
-        self._pid_file = pids
         self._say = say
         self._check = check
         self._restart = options.restart
@@ -155,16 +151,14 @@ class Stack:
         """Start part after part, each when those that it needs answer, and publish the endpoints."""
         with timed(f"PostgreSQL, {HOST}:{self._ports['postgres']}", say=self._say):
             self._postgres.start()
-            self._record()
             self._postgres.wait_ready(check=self._check)
         with timed(f"Kafka, {len(self._cluster.brokers)} broker(s), {self._cluster.bootstrap_servers}", say=self._say):
-            self._cluster.start(check=self._check, started=self._record)
+            self._cluster.start(check=self._check)
         with timed(f"{len(TOPICS)} topics of {PARTITIONS} partitions", say=self._say):
             create_topics(self._cluster.bootstrap_servers, dict.fromkeys(TOPICS, PARTITIONS))
         with timed(", ".join(service.name for service in self._services), say=self._say):
             for service in self._services:
                 service.start()
-            self._record()
             for service in self._services:
                 service.wait_ready(check=self._check)
         if left := wait_caught_up(self._ports["management"], check=self._check):
@@ -185,7 +179,7 @@ class Stack:
 
     def start_brokers(self) -> None:
         """Bring Kafka back; return when it answers."""
-        self._cluster.start(check=self._check, started=self._record)
+        self._cluster.start(check=self._check)
         self._supervisor.watch(self._cluster.brokers.values())
         self._publish()
 
@@ -196,7 +190,6 @@ class Stack:
             service.stop()
         self._cluster.stop()
         self._postgres.stop()
-        self._pid_file.clear()
 
     @property
     def _services(self) -> list[Service]:
@@ -211,9 +204,5 @@ class Stack:
         # One that is about to be started again keeps its address.
         return self._restart or child.alive
 
-    def _record(self) -> None:
-        self._pid_file.write(self._children)
-
     def _publish(self) -> None:
-        self._record()
         write_json(self.directory.endpoints, self.endpoints)

@@ -191,14 +191,13 @@ class Tour:
             if number == 1:
                 screen.pairs(answer.headers)
             records = await self._records(event["id"])
-            screen.check("it is in Kafka once", len(records), 1)
-            for found in records:
-                digest = hashlib.sha256(orjson.dumps(event)).hexdigest()
-                said = (found.headers.get("ce_type"), found.headers.get("drx_body_sha256"))
-                if number == 1:
-                    screen.pairs({"record": found.place, "Avro": f"{found.record}, {len(found.payload)} bytes"})
-                screen.check("under its prescription's key", (found.topic, found.key), (PRESCRIPTIONS_TOPIC, key))
-                screen.check("its headers name the event and the body's digest", said, (event["type"], digest))
+            for each in records if number == 1 else ():
+                screen.pairs({"record": each.place, "Avro": f"{each.record}, {len(each.payload)} bytes"})
+            digest = hashlib.sha256(orjson.dumps(event)).hexdigest()
+            names = ("ce_type", "drx_body_sha256")
+            found = [(each.topic, each.key, *map(each.headers.get, names)) for each in records]
+            wanted = [(PRESCRIPTIONS_TOPIC, key, event["type"], digest)]
+            screen.check("it is in Kafka once, under its prescription's key, with the body's digest", found, wanted)
             await self._comes(f"PostgreSQL shows: {word}", ROW, key, [(number, word)])
 
     async def _strangers(self, event: Event, rng: random.Random) -> None:
@@ -375,7 +374,8 @@ class Tour:
         """Run a verb of `drx-consumer parked`, and show it."""
         text = await self._run("drx-consumer", "parked", verb, "read_model", *arguments)
         for line in text.splitlines():
-            self.screen.line(line, "cyan")
+            if not line.startswith("{"):  # of the audit, which is checked in the database
+                self.screen.line(line, "cyan")
 
     async def _run(self, program: str, *arguments: str) -> str:
         output = await asyncio.to_thread(run_program, program, *arguments, settings=self.stack.settings)

@@ -36,7 +36,6 @@ class DevProcess:
     def __init__(self, data_dir: Path, *arguments: str) -> None:
         """Start it and do not wait."""
         self.endpoints_file = data_dir / "endpoints.json"
-        self._ledger = data_dir / "processes.json"
         # A file, not a pipe: nobody reads along, and a full pipe would stop it.
         self._told = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `__exit__`
         self._process = spawn(command("--data-dir", str(data_dir), *arguments), stderr=self._told)
@@ -73,10 +72,8 @@ class DevProcess:
         return content
 
     def pids_of_children(self) -> list[int]:
-        """As noted for the time after a crash; empty before the first child."""
-        if not self._ledger.exists():
-            return []
-        return [pid for pid, _started in json.loads(self._ledger.read_bytes()).values()]
+        """Of those that run now; empty before the first child."""
+        return [child.pid for child in psutil.Process(self.pid).children()]
 
     def new_pid(self, name: str, *, instead_of: int) -> int:
         """Wait until the endpoints name another process."""

@@ -127,15 +127,6 @@ def test_a_restart_keeps_data_port_and_password(own_postgres: EmbeddedPostgres) 
         again.kill()
 
 
-def test_a_kill_loses_nothing_that_was_committed(own_postgres: EmbeddedPostgres) -> None:
-    execute(own_postgres.dsn, "create table kept as select 1")
-
-    own_postgres.kill()
-    own_postgres.start()
-
-    assert execute(own_postgres.dsn, "select * from kept") == [[(1,)]]
-
-
 def test_a_number_in_the_lock_file_that_another_process_has_by_now(own_postgres: EmbeddedPostgres) -> None:
     """PostgreSQL takes any living process of its own user for a server."""
     lock = files_of(own_postgres) / "postmaster.pid"

@@ -1,4 +1,4 @@
-"""Children of a real process: they end with it and not with a thread of it, and a crash's leftovers are found."""
+"""Children of a real process: they end with it and not with a thread of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.dev.processes import LOG_MAX_BYTES, RESTART_EVERY_S, Child, PidFile, Supervisor
+from bridge.dev.processes import LOG_MAX_BYTES, RESTART_EVERY_S, Child, Supervisor
 from tests.freezing import freeze, thaw
 from tests.integration.dev_process import gone
 from tests.integration.service_process import until
@@ -72,25 +72,6 @@ def test_a_stop_is_bounded(tmp_path: Path, cleanup: ExitStack) -> None:
     deaf.stop()
 
     assert deaf.exit_code == -signal.SIGKILL
-
-
-def test_what_a_crash_left_behind_is_ended(tmp_path: Path, cleanup: ExitStack) -> None:
-    child = a_child(tmp_path, cleanup)
-    child.start()
-    PidFile(tmp_path / "pids").write([child])
-
-    assert PidFile(tmp_path / "pids").end_leftovers() == ["sleeper"]
-    assert child.wait(30)
-    assert not (tmp_path / "pids").exists()
-
-
-def test_another_process_under_the_old_number_is_left_alone(tmp_path: Path, cleanup: ExitStack) -> None:
-    child = a_child(tmp_path, cleanup)
-    child.start()
-    (tmp_path / "pids").write_text(f'{{"broker-1": [{child.pid}, 1000.0]}}')
-
-    assert PidFile(tmp_path / "pids").end_leftovers() == []
-    assert child.alive
 
 
 def test_a_log_that_has_grown_too_large_is_set_aside(tmp_path: Path, cleanup: ExitStack) -> None:

@@ -11,7 +11,7 @@ from bridge.dev.sources import SOURCES
 from bridge.dev.story import deliveries
 from bridge.errors import ConfigError, DeliveryRefusedError
 from bridge.event import ParkReason
-from bridge.ingress.profiles.lookup import SHIPPED, load_profile, open_profiles
+from bridge.ingress.profiles.lookup import SHIPPED, load_profile
 from bridge.ingress.proof import KeySlot, Raw
 from bridge.ingress.schemes.presets import configure
 from tests.profile_properties import assert_writable
@@ -77,18 +77,6 @@ def test_the_endpoint_says_what_a_sender_needs(tmp_path: Path) -> None:
         }
         | secret,
     }
-
-
-def test_its_settings_are_those_of_the_ingress(name: str, tmp_path: Path) -> None:
-    settings = SOURCES[name].settings(name, tmp_path)
-
-    options = {key.rpartition("__")[2].lower(): value for key, value in settings.items() if "__OPTIONS__" in key}
-    assert settings[f"BRIDGE_SOURCES__{name}__ENVIRONMENT"] == "sandbox"
-    assert options == ({} if name == "drx" else {"account_id": "acct_dev", "zone": "America/Chicago"})
-
-
-def test_its_sources_start_together() -> None:
-    assert open_profiles(SOURCES).keys() == SOURCES.keys()
 
 
 @pytest.mark.parametrize("name", SOURCES)
