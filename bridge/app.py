@@ -234,25 +234,23 @@ def _sources(settings: Settings, secrets: Mapping[str, SlotDirectory[KeySlot]]) 
 
 def _with_engines(sources: Mapping[str, Source]) -> dict[str, Source]:
     """Give the sources of native DRx their engine; the dialects of others have none."""
-    prefixes = {name: _refused_prefixes(source.profile) for name, source in sources.items()}
+    native = {name: found for name, source in sources.items() if (found := _native(source.profile)) is not None}
     compiled = {
-        refused: Compiled(make_plan(bundled().schemas(), RECORDS, prefixes=refused))
-        for refused in dict.fromkeys(prefixes.values())
-        if refused is not None
+        each: Compiled(make_plan(bundled().schemas(), RECORDS, prefixes=each.prefixes, ignore=each.ignore))
+        for each in dict.fromkeys(native.values())
     }
     equipped = dict(sources)
-    for name, source in sources.items():
-        if (refused := prefixes[name]) is not None:
-            engine = Engine(compiled[refused], source=name, environment=source.environment)
-            equipped[name] = replace(source, engine=engine)
+    for name, profile in native.items():
+        engine = Engine(compiled[profile], source=name, environment=sources[name].environment)
+        equipped[name] = replace(sources[name], engine=engine)
     return equipped
 
 
-def _refused_prefixes(profile: Profile) -> tuple[str, ...] | None:
-    """Return the key prefixes that native DRx refuses besides our own, or None for another profile."""
-    if isinstance(profile, drx_standard.Refusing):
-        return profile.prefixes
-    return () if profile is drx_standard else None
+def _native(profile: Profile) -> drx_standard.Configured | None:
+    """Return native DRx as it is configured, or None for another profile."""
+    if isinstance(profile, drx_standard.Configured):
+        return profile
+    return drx_standard.Configured() if profile is drx_standard else None
 
 
 def _server(

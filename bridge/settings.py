@@ -233,6 +233,9 @@ class Source(Section):
         300, description="seconds a delivery's timestamp may be off, or `off`"
     )
     options: dict[str, str] = Field({}, description="what only its profile knows, such as account_id or zone")
+    ignore: CommaList = Field(
+        "", description="senders' words for types that nobody wants, separated by commas: answered 200, written nowhere"
+    )
     answer_200: bool = Field(
         default=False, description="answer 200 for 202 too, to senders that take nothing else as an acknowledgement"
     )
@@ -247,6 +250,11 @@ class Source(Section):
         None,
         description="how long ids are remembered, at least twice tolerance_s; unset: the profile's value, else 86,400",
     )
+
+    @property
+    def ignored(self) -> frozenset[str]:
+        """Words for types that nobody wants."""
+        return named(self.ignore)
 
 
 class Dedupe(Section):

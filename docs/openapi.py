@@ -95,8 +95,9 @@ def _server(text: str, port: int) -> Document:
 
 def _delivery() -> Document:
     written = _answer(
-        "Every event of the delivery is in Kafka, on all in-sync replicas; a `duplicate` already was.",
-        *("Accepted", "Duplicate"),
+        "Every event of the delivery is in Kafka, on all in-sync replicas; a `duplicate` already was. `ignored`: of "
+        "a type that the operator has named as unwanted; it is kept nowhere.",
+        *("Accepted", "Duplicate", "Ignored"),
     )
     kept = _answer(
         "`spooled`: durable on the bridge's disk; it will be delivered to Kafka. `parked`: genuine and durable, but "
@@ -198,6 +199,7 @@ def _answers() -> Document:
     return {
         "Accepted": body("accepted", id=webhook_id),
         "Duplicate": body("duplicate", id=webhook_id),
+        "Ignored": body("ignored", id=webhook_id),
         "Spooled": body("spooled", id=webhook_id),
         "Parked": parked,
         "Refused": body("refused", code={"type": "string", "enum": list(REFUSAL_STATUS)}),

@@ -97,7 +97,7 @@ class Mapper:
 
     def _own_id(self, document: object) -> str:
         """Return the id in a body of native DRx, which is its delivery's; other dialects have none that counts."""
-        is_native = self.profile is drx_standard or isinstance(self.profile, drx_standard.Refusing)
+        is_native = self.profile is drx_standard or isinstance(self.profile, drx_standard.Configured)
         found = document.get("id") if is_native and isinstance(document, dict) else None
         return found if isinstance(found, str) and is_id(found) else ""
 

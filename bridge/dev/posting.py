@@ -76,7 +76,7 @@ class Poster:
         self._name, self._environment, self._origin = name, source.environment, origin
         self._profile = open_profiles(settings.sources)[name]
         self.in_buckets = bool(bucket_s(self._profile))
-        self.is_native = self._profile is drx_standard or isinstance(self._profile, drx_standard.Refusing)
+        self.is_native = self._profile is drx_standard or isinstance(self._profile, drx_standard.Configured)
         self._outcomes: Counter[str] = Counter()
         self._is_whole = False
         self._rng = random.Random()  # noqa: S311 - spreads load, guards nothing

@@ -139,7 +139,11 @@ _ENVELOPE: Mapping[str, str] = MappingProxyType(
 
 
 def make_plan(
-    schemas: Mapping[str, Mapping[str, Any]], records: Mapping[str, str], *, prefixes: tuple[str, ...] = ()
+    schemas: Mapping[str, Mapping[str, Any]],
+    records: Mapping[str, str],
+    *,
+    prefixes: tuple[str, ...] = (),
+    ignore: frozenset[str] = frozenset(),
 ) -> Plan:
     """Derive the plan from the contract's models.
 
@@ -147,6 +151,7 @@ def make_plan(
         schemas: Record full name -> its self-contained schema.
         records: Event type -> record full name.
         prefixes: What no prescription id may begin with, besides the bridge's own prefixes.
+        ignore: Event types that are left to the reference.
     """
     key_paths = _key_paths(prefixes)
     inlined = {event_type: _inline(schemas[record], "", {}) for event_type, record in records.items()}
@@ -164,7 +169,8 @@ def make_plan(
                 fields=_event_fields(event_type, model, inlined[event_type]),
             )
             for event_type, model in EVENT_MODELS.items()
-            if event_type != OTHER_REPORTED  # which no body says: it has a word of the sender
+            # No body says `other.reported`: it has a word of the sender.
+            if event_type != OTHER_REPORTED and event_type not in ignore
         },
     )
 

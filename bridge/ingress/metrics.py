@@ -107,7 +107,7 @@ class Observations:
                 self._answer(OTHER, POST, "refused", code)
             else:
                 self._answer(ROUTE, POST, "refused", code)
-        for outcome in ("accepted", "duplicate", "spooled", "parked"):
+        for outcome in ("accepted", "duplicate", "ignored", "spooled", "parked"):
             self._answer(ROUTE, POST, outcome, "")
         for code in UNAVAILABLE_CODES:
             self._answer(ROUTE, POST, "unavailable", code)

@@ -29,7 +29,7 @@ from bridge.ingress.headers import check_content, head_rules, read_heads, safe_h
 from bridge.ingress.json_body import parse
 from bridge.ingress.metrics import UNKNOWN, Deferral, Observations, Request
 from bridge.ingress.origin import SIGNATURE, prove_origin
-from bridge.ingress.profiles.profile import Encoded, Mapped, Profile
+from bridge.ingress.profiles.profile import IGNORED, Encoded, Mapped, Profile
 from bridge.ingress.proof import REASONS, Proof, Raw, Scheme, Secrets
 from bridge.ingress.rate_limit import AddressLimit, RateLimit
 from bridge.ingress.schemes.network import FORWARDED
@@ -49,7 +49,14 @@ from bridge.runtime.messages import Answer
 
 PREFIX = "/webhooks/"
 # The status codes of all answers (docs/contract.md §2): by outcome, and of what is refused by code.
-STATUS: Mapping[str, int] = {"accepted": 200, "duplicate": 200, "spooled": 202, "parked": 202, "unavailable": 503}
+STATUS: Mapping[str, int] = {
+    "accepted": 200,
+    "duplicate": 200,
+    "ignored": 200,
+    "spooled": 202,
+    "parked": 202,
+    "unavailable": 503,
+}
 REFUSAL_STATUS: Mapping[str, int] = {
     "malformed_http": 400,
     **dict.fromkeys((*REASONS, "header_duplicated"), 401),
@@ -63,7 +70,7 @@ REFUSAL_STATUS: Mapping[str, int] = {
 }
 # Seconds; spread so that senders turned away together do not come back together.
 RETRY_AFTER_S = (1, 5)
-_LINES = {"accepted": "delivery.accepted", "duplicate": "delivery.duplicate", "spooled": "delivery.spooled"}
+_LINES = {each: f"delivery.{each}" for each in ("accepted", "duplicate", "spooled", "ignored")}
 _OPENINGS = {outcome: b'{"outcome":"' + outcome.encode() + b'","id":' for outcome in _LINES}
 _REFUSALS = {
     code: Answer(
@@ -383,6 +390,9 @@ class Webhooks:
                 # Not a stage of its own: what it repeats may come just before it, and must have been published.
                 self._identify_by_time(call)
             outcome = call.outcome
+            if outcome is IGNORED:
+                self._end(call, self._accept, "ignored")
+                return
             if not isinstance(outcome, ParkReason):
                 taken = self._deduplicator.take_new(call.delivery, outcome.events)
                 if taken is not None:
@@ -522,7 +532,7 @@ class Webhooks:
         self._observe.deferred(delivery.source, cause)
         return None
 
-    def _accept(self, call: Call, outcome: Literal["accepted", "duplicate", "spooled"]) -> Answer:
+    def _accept(self, call: Call, outcome: Literal["accepted", "duplicate", "spooled", "ignored"]) -> Answer:
         failpoints.hit(failpoints.BEFORE_ANSWER)
         elapsed = call.elapsed_s
         delivery, mapped = call.delivery, cast("Mapped | Encoded", call.outcome)
@@ -535,7 +545,7 @@ class Webhooks:
             event_id=call.event_id,
             record_key=_keys(mapped.events),
             duration_ms=self._observe.answered(outcome, "", elapsed, call),
-            **_types(mapped.events[0]),
+            **_types(mapped.events),
         )
         return Answer(self._status(call, outcome), _OPENINGS[outcome] + orjson.dumps(delivery.id) + b"}")
 
@@ -601,14 +611,12 @@ def _said(outcome: Mapped | Encoded | ParkReason) -> Sequence[AnyEvent] | ParkRe
     return outcome if isinstance(outcome, ParkReason) else outcome.events
 
 
-def _types(event: AnyEvent) -> dict[str, object]:
+def _types(events: Sequence[AnyEvent]) -> dict[str, object]:
     """Return the type for a log line, and the sender's word where the contract does not know it."""
-    types: dict[str, object] = {"event_type": event.type}
-    return (
-        types | {"reported_type": event.value["reported_type"]}
-        if isinstance(event, Event) and event.type == OTHER_REPORTED
-        else types
-    )
+    types: dict[str, object] = {"event_type": events[0].type if events else ""}
+    if events and isinstance(event := events[0], Event) and event.type == OTHER_REPORTED:
+        types["reported_type"] = event.value["reported_type"]
+    return types
 
 
 def _keys(events: Sequence[AnyEvent]) -> str:

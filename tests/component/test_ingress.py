@@ -23,6 +23,7 @@ from bridge.errors import NotDurableError
 from bridge.event import AnyEvent, Delivery, Durable, EncodedEvent, Event, Identity, ParkReason
 from bridge.ingress.deduplicator import Deduplicator
 from bridge.ingress.metrics import ROUTE, Observations
+from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.proof import FixedSecrets
 from bridge.ingress.rate_limit import AddressLimit
@@ -549,6 +550,24 @@ async def test_series_stay_constant_whatever_is_sent(ingress: Ingress) -> None:
         await ingress.post(a_body(type=f"type.{number}"))
 
     assert _series(ingress) == before
+
+
+@pytest.mark.parametrize("word", ["prescription.sent", "counters.changed"])
+async def test_what_an_operator_has_named_is_answered_and_written_nowhere(word: str) -> None:
+    """Also a type of the contract, whichever way it would have taken."""
+    profile = drx_standard.ignoring(frozenset({word}))
+    source = Source("drx", "sandbox", profile, StandardWebhooks(), FixedSecrets((a_slot(),)))
+    async with running(sources=[source]) as ingress:
+        with capture_logs() as lines:
+            answers = [await ingress.post(a_body(type=word)) for _ in range(2)]
+        other = await ingress.post(a_body(type="prescription.cancelled"))
+
+    assert answers == [(200, {"outcome": "ignored", "id": "evt_1"})] * 2
+    assert [line["event"] for line in lines] == ["delivery.ignored"] * 2
+    labels = {"route": "/webhooks/{source}", "method": "POST", "outcome": "ignored", "code": ""}
+    assert ingress.metrics.registry.get_sample_value("drxbridge_http_requests_total", labels) == 2
+    assert other[1]["outcome"] == "accepted"
+    assert len(ingress.publisher.published) == 1
 
 
 async def test_the_words_of_updates_are_told_and_have_a_bounded_number_of_series(ingress: Ingress) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
+from bridge.errors import ConfigError
 from bridge.event import ParkReason
 from bridge.ingress.profiles.lookup import open_profiles
 from bridge.ingress.profiles.profile import IGNORED, Mapped
 from tests.profile_properties import assert_writable
 from tests.unit.mapping_files import ACME, BODY, compiled, event_of, outcome_of, parked, with_lines
 from tests.unit.profile_documents import RECEIVED_AT, SENT, a_delivery, edited
-from tests.unit.vendor_documents import said
+from tests.unit.vendor_documents import push, said
 
 # A list whose elements are events, each with the account of the whole body.
 BATCH = """\
@@ -39,6 +40,7 @@ class Configured:
     def __init__(self, profile: str, **options: str) -> None:
         self.profile = profile
         self.options = options
+        self.ignored: frozenset[str] = frozenset()
 
 
 def test_the_mapping_of_the_docs_makes_its_event() -> None:
@@ -363,6 +365,25 @@ def test_words_that_a_file_names_are_passed_over() -> None:
 
     assert outcome_of(mapping, {"kind": "BEAT"}) is IGNORED
     assert outcome_of(compiled((REPORTING + ACME).replace("BEAT", "STATE")), BODY) is IGNORED
+
+
+def test_words_that_a_source_names_are_passed_over_whatever_its_profile() -> None:
+    sources = {
+        "drx": Configured("drx_standard"),
+        "dosespot": Configured("dosespot_push", account_id="a"),
+        "digitalrx": Configured("digitalrx_pharmacy", account_id="a"),
+    }
+    sources["drx"].ignored = frozenset({"patient.updated"})
+    sources["dosespot"].ignored = frozenset({"PrescriberNotificationCounts", "PrescriptionResult:3"})
+    profiles = open_profiles({name: source for name, source in sources.items() if name != "digitalrx"})
+
+    assert push(profiles["drx"], edited(SENT, {"/type": '"patient.updated"'})) is IGNORED
+    assert push(profiles["dosespot"], {"EventType": "PrescriberNotificationCounts"}) is IGNORED
+    assert push(profiles["dosespot"], {"EventType": "PrescriptionResult", "Data": {"PrescriptionStatus": 3}}) is IGNORED
+    assert push(profiles["dosespot"], {"EventType": "ClinicianLockedOut"}) is not IGNORED
+    sources["digitalrx"].ignored = frozenset({"TYPED"})
+    with pytest.raises(ConfigError, match=r"^sources\.digitalrx\.ignore: "):
+        open_profiles(sources)
 
 
 @pytest.mark.parametrize("lines", [None, [], {}, 7, "text"])

@@ -5,7 +5,7 @@ Source: docs/contract.md §3 (the event) and §2 (which reason comes first).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import cast
 
@@ -24,7 +24,7 @@ from bridge.ingress.profiles.plan import (
     read_instant,
     text_of_id,
 )
-from bridge.ingress.profiles.profile import Mapped
+from bridge.ingress.profiles.profile import IGNORED, Mapped
 
 # Leading fields that no member of the body fills by its own name: ours, renamed, or read from `data`.
 _NOT_IN_ENVELOPE = frozenset(EventRecord.model_fields) - {"account_id", "sequence", "correlation_id"}
@@ -92,19 +92,28 @@ def _without_unreadable_key(document: dict[str, object], body: dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
-class Refusing:
-    """Native DRx beside sources whose keys begin with configured prefixes."""
+class Configured:
+    """Native DRx beside sources whose keys begin with `prefixes`, without the types in `ignore`."""
 
-    prefixes: tuple[str, ...]
+    prefixes: tuple[str, ...] = ()
+    ignore: frozenset[str] = frozenset()
 
     def map(self, delivery: Delivery, document: dict[str, object], /) -> Mapped | ParkReason:
         """See `Profile.map`."""
+        if self.ignore and str(document.get("type")) in self.ignore:
+            return IGNORED
         return map(delivery, document, prefixes=self.prefixes)
 
+    def refusing(self, prefixes: tuple[str, ...]) -> Configured:
+        """Build the profile for a bridge that has such sources."""
+        return replace(self, prefixes=prefixes)
 
-def refusing(prefixes: tuple[str, ...]) -> Refusing:
-    """Build the profile for a bridge that has such sources."""
-    return Refusing(prefixes)
+    def ignoring(self, words: frozenset[str]) -> Configured:
+        """Build the profile for a source with an `ignore`."""
+        return replace(self, ignore=words)
+
+
+refusing, ignoring = Configured().refusing, Configured().ignoring
 
 
 def _read_envelope(

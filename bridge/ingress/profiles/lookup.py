@@ -34,6 +34,10 @@ class Configured(Protocol):
     def options(self) -> Mapping[str, str]:
         """What only this profile knows."""
 
+    @property
+    def ignored(self) -> frozenset[str]:
+        """Words for types that nobody wants."""
+
 
 def open_profiles(sources: Mapping[str, Configured]) -> dict[str, Profile]:
     """Build the profile of each source; each refuses ids that begin with the prefix of another source's keys.
@@ -58,7 +62,20 @@ def open_profiles(sources: Mapping[str, Configured]) -> dict[str, Profile]:
     for name, profile in opened.items():
         if prefixes and (refusing := getattr(profile, "refusing", None)):
             opened[name] = refusing(prefixes)
+        if words := sources[name].ignored:
+            opened[name] = _ignoring(opened[name], words, name)
     return opened
+
+
+def _ignoring(profile: Profile, words: frozenset[str], source: str) -> Profile:
+    ignoring = getattr(profile, "ignoring", None)
+    found: Profile | None = ignoring(words) if ignoring else None
+    if found is None:
+        msg = (
+            f"sources.{source}.ignore: the profile has no word for what happened; a mapping file gives it by `reported`"
+        )
+        raise ConfigError(msg)
+    return found
 
 
 def _check_shared(owners: Mapping[str, list[str]], sources: Mapping[str, Configured]) -> None:

@@ -176,6 +176,10 @@ class MappingFile:
         """Give the same profile, whose native ids begin with none of `prefixes`."""
         return replace(self, prefixes=prefixes)
 
+    def ignoring(self, words: frozenset[str]) -> MappingFile | None:
+        """Give the same profile, which passes over bodies with these words; None if it knows the word of no body."""
+        return replace(self, ignore=self.ignore | words) if self.reported else None
+
     def map(self, delivery: Delivery, document: object, /) -> Mapped | ParkReason:
         """Turn a body into the events of all tables that hold; see `Profile.map`."""
         run = Run(self, delivery, document)

@@ -76,6 +76,7 @@ class Profile(Protocol):
         `ARRAYS`: true if a top-level array is a body too; `map` is then given lists as well;
         `CONTENT_TYPES`: what a body may be called beside `application/json`;
         `PREFIX`: with what the keys of its sources begin, so that no native id does;
+        `ignoring(words)`: the same profile, which gives `IGNORED` for bodies with one of these words as their type;
         `refusing(prefixes)`: the same profile, which parks ids that begin with one of these.
     """
 

@@ -98,6 +98,9 @@ BRIDGE_SHUTDOWN__GRACE_S: {{ include "drx-bridge.number" (subf $ingress.shutdown
 {{ $variable }}__{{ $key | snakecase | upper }}: {{ $value | quote }}
 {{- end }}
 {{- end }}
+{{- with $source.ignore }}
+{{ $variable }}__IGNORE: {{ join "," . | quote }}
+{{- end }}
 {{- with $source.answer200 }}
 {{ $variable }}__ANSWER_200: {{ . | quote }}
 {{- end }}
