@@ -215,6 +215,11 @@ class Scheme(ABC):
     dated: bool = False
     ids: Ids = "none"
 
+    @property
+    def parts(self) -> Sequence[Scheme]:
+        """Those that it combines; itself where it combines none."""
+        return (self,)
+
     def parse_key(self, text: str) -> Key:
         """Decode the line of a slot file; a scheme without keys has none.
 

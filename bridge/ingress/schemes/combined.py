@@ -16,7 +16,7 @@ class Combined(Scheme):
     """
 
     def __init__(self, parts: Sequence[Scheme]) -> None:
-        self.parts = tuple(parts)
+        self._parts = tuple(parts)
         self.name = "+".join(part.name for part in parts)
         self.headers = frozenset[bytes]().union(*(part.headers for part in parts))
         self.joined = frozenset[bytes]().union(*(part.joined for part in parts))
@@ -29,6 +29,11 @@ class Combined(Scheme):
         self.dated = any(part.dated for part in parts)
         kinds = {part.ids for part in parts}
         self.ids = "signed" if "signed" in kinds else "unsigned" if "unsigned" in kinds else "none"
+
+    @property
+    def parts(self) -> Sequence[Scheme]:
+        """In the order of the setting."""
+        return self._parts
 
     def parse_key(self, text: str) -> Key:
         """Decode the key of a combination in which one part has keys."""
