@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -53,6 +53,16 @@ class Answer(NamedTuple):
     body: bytes
 
 
+class Timed:
+    """How a request ended."""
+
+    code = "ok"
+
+    def answered(self, status: int) -> None:
+        """Take the code of an answer."""
+        self.code = "ok" if status < _REDIRECT else f"http_{status}"
+
+
 class RequestMetrics:
     """Requests by their code and the time they took, those of `ping` included.
 
@@ -86,8 +96,21 @@ class RequestMetrics:
         )
         self.service = service
 
+    @contextmanager
+    def timed(self) -> Iterator[Timed]:
+        """Count the request that is made in the block, by the code of what it raises, or by that which is set."""
+        loop, timed = asyncio.get_running_loop(), Timed()
+        began = loop.time()
+        try:
+            yield timed
+        except BaseException as exc:
+            timed.code = exc.code if isinstance(exc, BridgeError) else "cancelled"
+            raise
+        finally:
+            self.observe(timed.code, loop.time() - began)
+
     def observe(self, code: str, seconds: float) -> None:
-        """Count one request that ended with `code` (`ok`, or that of what was raised)."""
+        """Count one request that ended with `code`."""
         self.requests.labels(self.service, code).inc()
         self.duration.labels(self.service).observe(seconds)
 
@@ -157,17 +180,9 @@ class Http:
             TransientError: See the table of this module.
             PermanentError: The endpoint refuses this request for good.
         """
-        loop = asyncio.get_running_loop()
-        began, code = loop.time(), "cancelled"
-        try:
+        with nullcontext(Timed()) if self._metrics is None else self._metrics.timed() as timed:
             answer = await self._exchange(method, path, body, headers or {}, also)
-            code = "ok" if answer.status < _REDIRECT else f"http_{answer.status}"
-        except BridgeError as exc:
-            code = exc.code
-            raise
-        finally:
-            if self._metrics is not None:
-                self._metrics.observe(code, loop.time() - began)
+            timed.answered(answer.status)
         return answer
 
     async def _exchange(

@@ -5,21 +5,63 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from bridge.errors import ConfigError
+from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC
 
 # What a name of an instance may be: part of a group id, of metric labels, and, with `_` for `-`, of a schema's name.
 _INSTANCE = r"^([a-z0-9]+(-[a-z0-9]+)*)?$"
+# A schema is part of a group id and of statements; PostgreSQL keeps `pg_` for itself and cuts names after 63 bytes.
+_is_schema = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}").fullmatch
+# The ledger's own: what is made and dropped with a consumer must not lie there.
+_LEDGER_SCHEMA = "drx_consumer"
+# The topics of the contract's routing table; a site that routes some types elsewhere names its own.
+TOPICS = (PRESCRIPTIONS_TOPIC, ACCOUNTS_TOPIC)
+# A receiver has to answer before it does its work; the senders of DRx itself give up no later.
+TIMEOUT_MAX_S = 60.0
 # Hosts as they may stand in a URL, with their ports; PostgreSQL takes several.
 _HOST = r"([A-Za-z0-9._%-]+|\[[0-9A-Fa-f:.%]+\])(:[0-9]+)?"
 _are_hosts = re.compile(rf"({_HOST}(,{_HOST})*)?", re.ASCII).fullmatch
 
 UNNAMED = "the configured server"
 """Where a URL leads of which nothing can be shown."""
+
+
+def _words(given: object) -> object:
+    return tuple(filter(None, (word.strip() for word in given.split(",")))) if isinstance(given, str) else given
+
+
+def _aware(given: object) -> object:
+    if not isinstance(given, str):
+        return given
+    try:
+        instant = datetime.fromisoformat(given)
+    except ValueError:
+        instant = None
+    if instant is None or instant.tzinfo is None:
+        msg = "a time with its zone, such as 2026-01-31T12:00:00Z"
+        raise ValueError(msg)
+    return instant
+
+
+def _schema(name: str) -> str:
+    if not _is_schema(name) or name == _LEDGER_SCHEMA:
+        msg = f"a-z, 0-9 and _, at most 63 of them, not pg_… and not {_LEDGER_SCHEMA}"
+        raise ValueError(msg)
+    return name
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_words), Field(min_length=1)]
+"""Names with commas between them."""
+Instant = Annotated[datetime, BeforeValidator(_aware)]
+"""An instant with its zone, RFC 3339."""
+SchemaName = Annotated[str, AfterValidator(_schema)]
+"""A schema for tables of a consumer's own."""
 
 
 class Options(BaseModel):
@@ -40,6 +82,31 @@ class EndpointOptions(Options):
     def group(self, name: str) -> str:
         """Return the group id of the consumer `name` for this endpoint: `name`, or `name.instance`."""
         return f"{name}.{self.instance}" if self.instance else name
+
+    def schema_name(self, name: str) -> str:
+        """Return the schema of the consumer's tables; each instance has its own."""
+        return self.group(name).replace(".", "_").replace("-", "_")
+
+
+class ServerOptions(EndpointOptions):
+    """Settings of one that tells a server over TLS what happens to the prescriptions of accounts.
+
+    Attributes:
+        ca_file: PEM of the authorities that may have signed the server's certificate.
+        cert_file: PEM of the client certificate, with its key unless `key_file` has that.
+        key_file: PEM of its key.
+        accounts: Account ids whose events are sent; all unless given.
+    """
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    accounts: Words | None = None
+
+
+def schema_group(name: str, schema: str) -> str:
+    """Return the group id of the consumer `name` with tables in `schema`: each has progress of its own."""
+    return name if schema == name else f"{name}.{schema}"
 
 
 AnyOptions = TypeVar("AnyOptions", bound=Options)
@@ -112,26 +179,3 @@ def _complaint(model: type[Options], name: str, kind: str, place: tuple[int | st
     # A rule about several settings names them itself.
     setting = f"{name}.{field}" if field else name
     return f"{setting}: {text.removeprefix('Value error, ')}"
-
-
-def _words(given: object) -> object:
-    return tuple(filter(None, (word.strip() for word in given.split(",")))) if isinstance(given, str) else given
-
-
-def _aware(given: object) -> object:
-    if not isinstance(given, str):
-        return given
-    try:
-        instant = datetime.fromisoformat(given)
-    except ValueError:
-        instant = None
-    if instant is None or instant.tzinfo is None:
-        msg = "a time with its zone, such as 2026-01-31T12:00:00Z"
-        raise ValueError(msg)
-    return instant
-
-
-Words = Annotated[tuple[str, ...], BeforeValidator(_words), Field(min_length=1)]
-"""Names with commas between them."""
-Instant = Annotated[datetime, BeforeValidator(_aware)]
-"""An instant with its zone, RFC 3339."""

@@ -8,12 +8,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC
-from consumers.options import Options, Words, variable
+from bridge.kafka.routing import UNRECOGNIZED_TOPIC
+from consumers.options import TOPICS, Options, SchemaName, Words, schema_group, variable
 
 NAME = "archive"
-# The topics of the contract's routing table; a site that routes some types elsewhere names its own.
-TOPICS = (PRESCRIPTIONS_TOPIC, ACCOUNTS_TOPIC)
 # A decoded event takes 14 KiB and three batches are in hand at a time.
 BATCH_RECORDS = 5_000
 _BATCH_MAX = 20_000
@@ -22,20 +20,10 @@ _WAIT_MAX_S = 86_400.0
 # A batch is settled after this at the latest: nothing settled for five minutes means that a partition is stuck. What
 # may wait longer waits in files that are committed.
 _BATCH_WAIT_MAX_S = 120.0
-# As of the read model: a schema is part of a group id and of statements.
-_SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
-_LEDGER_SCHEMA = "drx_consumer"
 S3 = "s3://"
 # A bucket, and keys that no client needs to escape.
 _BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._=-]+)*")
 _ENDPOINT = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
-
-
-def _schema(name: str) -> str:
-    if _SCHEMA.fullmatch(name) is None or name == _LEDGER_SCHEMA:
-        msg = f"a-z, 0-9 and _, at most 63 of them, not pg_… and not {_LEDGER_SCHEMA}"
-        raise ValueError(msg)
-    return name
 
 
 def _root(root: str) -> str:
@@ -72,7 +60,7 @@ class ArchiveOptions(Options):
     endpoint: Annotated[str, AfterValidator(_endpoint)] = ""
     region: Annotated[str, Field(pattern=r"^[a-z0-9-]{0,64}$")] = ""
     allow_http: bool = False
-    tables_schema: Annotated[str, AfterValidator(_schema)] = Field(NAME, alias="schema")
+    tables_schema: SchemaName = Field(NAME, alias="schema")
     topics: Words = TOPICS
     raw: bool = False
     batch_records: int = Field(BATCH_RECORDS, ge=1, le=_BATCH_MAX)
@@ -124,5 +112,5 @@ class ArchiveOptions(Options):
 
     @property
     def group(self) -> str:
-        """A schema's own group id: it has its own progress, inbox and parked keys."""
-        return NAME if self.tables_schema == NAME else f"{NAME}.{self.tables_schema}"
+        """Group id."""
+        return schema_group(NAME, self.tables_schema)

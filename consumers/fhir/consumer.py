@@ -40,7 +40,7 @@ class Writer:
     """
 
     def __init__(self, options: FhirOptions) -> None:
-        schema = options.schema_name
+        schema = options.schema_name(NAME)
         self._options = options
         self._load = f'select document::text from "{schema}".prescription where key = $1 for update'  # noqa: S608 - a checked name
         self._written = f'select id, type, server_id from "{schema}".resource where key = $1'  # noqa: S608 - as above
@@ -129,7 +129,7 @@ def open_fhir(setup: Setup) -> Consumer:
         unknown="park",
         handler_timeout_s=_REQUESTS * options.timeout_s + _MARGIN_S,
         group=group,
-        tables=Tables(migrations=MIGRATIONS, schema=options.schema_name),
+        tables=Tables(migrations=MIGRATIONS, schema=options.schema_name(NAME)),
         around=partial(open_server, options, FhirMetrics(setup.registry, service=group)),
         ping=FhirServer.ping,
         lacks=FhirServer.lacks,
@@ -141,10 +141,11 @@ def open_fhir(setup: Setup) -> Consumer:
 
 def disclosed(options: FhirOptions) -> list[str]:
     """Say what goes where."""
+    schema = options.schema_name(NAME)
     what = "orders, dispenses, requests and alerts with the patient's name and identifier"
     return [
         f"{what}: written to {server_of(options.base_url)}",
-        f"what is known of each prescription, in clear: tables of the schema {options.schema_name} of this database",
+        f"what is known of each prescription, in clear: tables of the schema {schema} of this database",
     ]
 
 

@@ -10,14 +10,13 @@ from pydantic import AfterValidator, Field
 
 from bridge.errors import ConfigError
 from consumers.fhir.elements import Naming
-from consumers.options import EndpointOptions, Words
+from consumers.options import TIMEOUT_MAX_S, ServerOptions, Words
 
 NAME = "fhir"
 # Prescriptions only: enrollments and pings of `drx.accounts.v1` are about no order.
 TOPICS = ("drx.prescriptions.v1",)
 # Each lane keeps a database connection for as long as the server takes.
 LANES_MAX = 64
-_TIMEOUT_MAX_S = 60.0
 _SYSTEM_MAX = 256
 
 
@@ -38,7 +37,7 @@ def _system(text: str) -> str:
 System = Annotated[str, Field(max_length=_SYSTEM_MAX), AfterValidator(_system)]
 
 
-class FhirOptions(EndpointOptions):
+class FhirOptions(ServerOptions):
     """All that can be set.
 
     Attributes:
@@ -50,9 +49,6 @@ class FhirOptions(EndpointOptions):
         smart_key_file: PEM of the private key that proves it, RSA or EC P-384.
         smart_key_id: Name of that key there (`kid`), if it has one.
         smart_scope: What is asked for.
-        ca_file: PEM of the authorities that may have signed the server's certificate.
-        cert_file: PEM of the client certificate, with its key unless `key_file` has that.
-        key_file: PEM of its key.
         ids: `client`: we choose the ids of resources; `server`: it does, and finds ours by an identifier.
         bundle: Write what one event changes in one transaction; without, one PUT after another.
         references: `logical` names the patient by identifier; `search` refers to the server's own Patient.
@@ -60,7 +56,6 @@ class FhirOptions(EndpointOptions):
         deleted: What becomes of a resource that somebody deleted: written again, or left alone with what refers to it.
         complete_after_refills: An order is `completed` once as many fills as it allows are dispensed.
         provenance: Write where each event's changes come from.
-        accounts: Account ids whose events are sent; all unless given.
         mrn_system: Identifier system of medical record numbers; `{account}` in it is the account id, since such a
             number is one person's only there.
         patient_system: Identifier system of the source's patient ids.
@@ -79,9 +74,6 @@ class FhirOptions(EndpointOptions):
     smart_key_file: Path | None = None
     smart_key_id: Annotated[str, Field(max_length=_SYSTEM_MAX)] = ""
     smart_scope: Annotated[str, Field(min_length=1, max_length=2048)] = "system/*.read system/*.write"
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
     ids: Literal["client", "server"] = "client"
     bundle: bool = True
     references: Literal["logical", "search"] = "logical"
@@ -89,19 +81,13 @@ class FhirOptions(EndpointOptions):
     deleted: Literal["revive", "skip"] = "revive"
     complete_after_refills: bool = False
     provenance: bool = True
-    accounts: Words | None = None
     mrn_system: System = ""
     patient_system: System = ""
     identifier_base: Annotated[str, Field(min_length=3, max_length=_SYSTEM_MAX), AfterValidator(_base)] = "urn:drx:"
     imports: Literal["send", "skip"] = "send"
     topics: Words = TOPICS
     lanes: int = Field(8, ge=1, le=LANES_MAX)
-    timeout_s: float = Field(15.0, ge=0.1, le=_TIMEOUT_MAX_S)
-
-    @property
-    def schema_name(self) -> str:
-        """Schema of the tables; each instance has its own."""
-        return self.group(NAME).replace(".", "_").replace("-", "_")
+    timeout_s: float = Field(15.0, ge=0.1, le=TIMEOUT_MAX_S)
 
     @property
     def smart(self) -> tuple[str, str, Path] | None:

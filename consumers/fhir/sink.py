@@ -358,22 +358,15 @@ class FhirServer:
         headers: Mapping[str, str] | None = None,
         also: Sequence[int] = (),
     ) -> Answer:
-        loop = asyncio.get_running_loop()
-        began, code = loop.time(), "cancelled"
         named = {
             "accept": FHIR_JSON,
             "prefer": "return=minimal",
             **({"content-type": FHIR_JSON} if body else {}),
             **(headers or {}),
         }
-        try:
+        with self._metrics.requests.timed() as timed:
             answer = await self._authorized(method, path, body, headers=named, also=also)
-            code = "ok" if answer.status < _REDIRECT else f"http_{answer.status}"
-        except BridgeError as exc:
-            code = exc.code
-            raise
-        finally:
-            self._metrics.requests.observe(code, loop.time() - began)
+            timed.answered(answer.status)
         return answer
 
     async def _authorized(

@@ -7,18 +7,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from consumers.options import EndpointOptions, Words
+from consumers.options import TIMEOUT_MAX_S, TOPICS, ServerOptions, Words
 
 NAME = "forward"
-# The topics of the contract's routing table; a site that routes some types elsewhere names its own.
-TOPICS = ("drx.prescriptions.v1", "drx.accounts.v1")
 # A lane waits for its answer most of the time: 64 lanes carry 2,500 events/s to a receiver that takes 25 ms.
 LANES_MAX = 256
-# A receiver has to answer before it does its work; the senders of DRx itself give up no later.
-_TIMEOUT_MAX_S = 60.0
 
 
-class ForwardOptions(EndpointOptions):
+class ForwardOptions(ServerOptions):
     """All that can be set.
 
     Attributes:
@@ -26,7 +22,6 @@ class ForwardOptions(EndpointOptions):
         allow_http: Take an `http://` URL; what is sent is health information.
         secrets_dir: Slot files of the secrets that sign.
         types: Patterns of event types that are sent; `system.ping` only if it is named.
-        accounts: Account ids whose events are sent; all unless given.
         when: JMESPath expression on the body; an event for which it is false or empty is not sent.
         body: JMESPath expression of what is sent, an object; the whole native body unless given.
         path: What follows the URL, such as `/orders/{data.prescription_id}`.
@@ -36,9 +31,6 @@ class ForwardOptions(EndpointOptions):
         topics: Topics that it reads.
         lanes: Requests at one time; those of one key follow one another.
         timeout_s: For one request as a whole.
-        ca_file: PEM of the authorities that may have signed the endpoint's certificate.
-        cert_file: PEM of the client certificate, with its key unless `key_file` has that.
-        key_file: PEM of its key.
         headers_file: Headers that go with each request, `Name: value` on each line.
     """
 
@@ -46,7 +38,6 @@ class ForwardOptions(EndpointOptions):
     allow_http: bool = False
     secrets_dir: Path
     types: Words = ("*",)
-    accounts: Words | None = None
     when: Annotated[str, Field(max_length=4096)] = ""
     body: Annotated[str, Field(max_length=65536)] = ""
     path: Annotated[str, Field(max_length=2048)] = ""
@@ -55,10 +46,7 @@ class ForwardOptions(EndpointOptions):
     imports: Literal["skip", "send"] = "skip"
     topics: Words = TOPICS
     lanes: int = Field(8, ge=1, le=LANES_MAX)
-    timeout_s: float = Field(10.0, ge=0.1, le=_TIMEOUT_MAX_S)
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
+    timeout_s: float = Field(10.0, ge=0.1, le=TIMEOUT_MAX_S)
     headers_file: Path | None = None
 
     @model_validator(mode="after")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -66,16 +65,8 @@ class Endpoint:
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": self._signed(event.id, now, request.body),
         }
-        loop = asyncio.get_running_loop()
-        began, code = loop.time(), "cancelled"
-        try:
+        with self._metrics.requests.timed():
             await self._http.request(self._method, request.path or self._slash, request.body, headers=headers)
-            code = "ok"
-        except BridgeError as exc:
-            code = exc.code
-            raise
-        finally:
-            self._metrics.requests.observe(code, loop.time() - began)
 
     async def ping(self) -> None:
         """Ask by a GET whether somebody is there; whether it takes events, the next one finds out.

@@ -145,7 +145,7 @@ def open_hl7v2(setup: Setup) -> Consumer:
         ConfigError: A setting cannot be used.
     """
     options = read_options(Hl7Options, NAME, setup.options)
-    group = options.group(NAME)
+    group, schema = options.group(NAME), options.schema_name(NAME)
     metrics = Hl7Metrics(setup.registry, service=group)
     consumer = Consumer(
         NAME,
@@ -156,18 +156,18 @@ def open_hl7v2(setup: Setup) -> Consumer:
         unknown="park",
         handler_timeout_s=(HELD_MANY + 1) * options.ack_timeout_s + 2 * CONNECT_S + _MARGIN_S,
         group=group,
-        tables=Tables(migrations=MIGRATIONS, schema=options.schema_name),
+        tables=Tables(migrations=MIGRATIONS, schema=schema),
         around=partial(_open_link, options, metrics),
         ping=Link.ping,
         discloses=[
             f"whole messages{', in clear' if options.allow_plaintext else ''}: sent to {options.host}:{options.port}",
-            f"whom and what orders are about, in clear: tables of the schema {options.schema_name} of this database",
+            f"whom and what orders are about, in clear: tables of the schema {schema} of this database",
         ],
     )
     consumer.handler(
         Sender(
             options.receiver,
-            schema=options.schema_name,
+            schema=schema,
             no_patient=options.no_patient,
             imports=options.imports == "send",
             accounts=options.accounts,

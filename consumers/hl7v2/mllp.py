@@ -29,7 +29,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from bridge.errors import BridgeError, PermanentError, TransientError
+from bridge.errors import PermanentError, TransientError
 from consumers.hl7v2.metrics import Hl7Metrics
 from consumers.hl7v2.segments import END
 
@@ -116,16 +116,8 @@ class Link:
             TransientError: See the table of this module.
             PermanentError: The receiver refuses this message for good.
         """
-        loop = asyncio.get_running_loop()
-        began, code = loop.time(), "cancelled"
-        try:
+        with self._metrics.requests.timed():
             await self._send(text, control_id)
-            code = "ok"
-        except BridgeError as exc:
-            code = exc.code
-            raise
-        finally:
-            self._metrics.requests.observe(code, loop.time() - began)
 
     async def ping(self) -> None:
         """Ask whether the receiver can be connected to; HL7 has no message that asks for nothing.

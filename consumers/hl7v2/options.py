@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -10,13 +9,12 @@ from pydantic import AfterValidator, Field
 
 from bridge.runtime.hosts import is_host
 from consumers.hl7v2.mapping import Receiver
-from consumers.options import EndpointOptions, Words
+from consumers.options import TIMEOUT_MAX_S, ServerOptions, Words
 
 NAME = "hl7v2"
 # Prescriptions only: enrollments and pings of `drx.accounts.v1` are about no order.
 TOPICS = ("drx.prescriptions.v1",)
 CONNECTIONS_MAX = 64
-_TIMEOUT_MAX_S = 60.0
 _PORT_MAX = 65_535
 # HD, the type of MSH-3 to MSH-6 and of assigners, in its first component.
 _NAME_MAX = 20
@@ -48,16 +46,13 @@ def _zone(name: str) -> str:
 Name = Annotated[str, Field(max_length=_NAME_MAX), AfterValidator(_plain)]
 
 
-class Hl7Options(EndpointOptions):
+class Hl7Options(ServerOptions):
     """All that can be set.
 
     Attributes:
         host: Of the receiver.
         port: Of the receiver.
         allow_plaintext: Connect without TLS; what is sent is health information.
-        ca_file: PEM of the authorities that may have signed the receiver's certificate.
-        cert_file: PEM of the client certificate, with its key unless `key_file` has that.
-        key_file: PEM of its key.
         connections: To the receiver; many take one only. Prescriptions share them.
         ack_timeout_s: For the acknowledgement of one message.
         ack_mode: `original`: an application acknowledgement; `enhanced`: an accept acknowledgement (MSH-15 AL).
@@ -73,7 +68,6 @@ class Hl7Options(EndpointOptions):
             prescription's id in PID-3, or parked.
         assigner: Who gives medical record numbers, PID-3.4.
         timezone: Of times.
-        accounts: Account ids whose events are sent; all unless given.
         imports: Whether records that were imported are sent.
         topics: Topics that it reads.
     """
@@ -81,11 +75,8 @@ class Hl7Options(EndpointOptions):
     host: Annotated[str, Field(min_length=1, max_length=253), AfterValidator(_host)]
     port: int = Field(ge=1, le=_PORT_MAX)
     allow_plaintext: bool = False
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
     connections: int = Field(1, ge=1, le=CONNECTIONS_MAX)
-    ack_timeout_s: float = Field(20.0, ge=0.1, le=_TIMEOUT_MAX_S)
+    ack_timeout_s: float = Field(20.0, ge=0.1, le=TIMEOUT_MAX_S)
     ack_mode: Literal["original", "enhanced"] = "original"
     control_id: Literal["short", "full"] = "short"
     sending_app: Name = "DRX"
@@ -98,14 +89,8 @@ class Hl7Options(EndpointOptions):
     no_patient: Literal["hold", "send", "park"] = "hold"
     assigner: Name = ""
     timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
-    accounts: Words | None = None
     imports: Literal["skip", "send"] = "skip"
     topics: Words = TOPICS
-
-    @property
-    def schema_name(self) -> str:
-        """Schema of the tables; each instance has its own."""
-        return self.group(NAME).replace(".", "_").replace("-", "_")
 
     @property
     def receiver(self) -> Receiver:

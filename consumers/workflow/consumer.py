@@ -36,7 +36,7 @@ def disclosed(options: WorkflowOptions) -> list[str]:
         (used, *_) = read_codec_keys(options.codec_key_dir)
         told.append(f"whole events, sealed with the key {used} of {options.codec_key_dir}: histories of {server}")
     if options.timers == "on":
-        told.append(f"ids of what waits too long: table {options.schema_name}.started of this database")
+        told.append(f"ids of what waits too long: table {options.schema_name(NAME)}.started of this database")
     return told
 
 
@@ -60,7 +60,7 @@ def open_workflow(setup: Setup) -> Consumer:
         unknown="park",
         handler_timeout_s=options.timeout_s + (0 if timers is None else _TIMERS_S) + _MARGIN_S,
         group=group,
-        tables=Tables(migrations=MIGRATIONS, schema=options.schema_name),
+        tables=Tables(migrations=MIGRATIONS, schema=options.schema_name(NAME)),
         around=partial(open_temporal, options, metrics, identity=f"drx-consumer {group}"),
         ping=Temporal.ping,
         prepare=None if timers is None else timers.prepare,
@@ -88,7 +88,7 @@ def open_workflow(setup: Setup) -> Consumer:
 def _timers(options: WorkflowOptions, task_queue: str, metrics: WorkflowMetrics) -> Timers:
     return Timers(
         group=options.group(NAME),
-        schema=options.schema_name,
+        schema=options.schema_name(NAME),
         read_model=options.read_model_schema,
         task_queue=task_queue,
         since=options.timers_from,

@@ -9,18 +9,13 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from bridge.errors import ConfigError
-from consumers.options import EndpointOptions, Instant, Words, split_address
+from consumers.options import TIMEOUT_MAX_S, TOPICS, EndpointOptions, Instant, SchemaName, Words, split_address
 from consumers.workflow.rules import Rules, parse_rules
 
 NAME = "workflow"
-# The topics of the contract's routing table; a site that routes some types elsewhere names its own.
-TOPICS = ("drx.prescriptions.v1", "drx.accounts.v1")
 SHIPPED_RULES = files("consumers.workflow") / "rules.toml"
-_TIMEOUT_MAX_S = 60.0
 # The alert `WorkflowTimersLate` waits a quarter of an hour.
 _TIMERS_MAX_S = 300.0
-# What the read model's own name of a schema may be.
-_SCHEMA = r"^[a-z_][a-z0-9_]{0,62}$"
 
 
 def _server(text: str) -> str:
@@ -64,10 +59,10 @@ class WorkflowOptions(EndpointOptions):
     timers: Literal["on", "off"] = "on"
     timers_every_s: float = Field(60.0, ge=1, le=_TIMERS_MAX_S)
     timers_from: Instant | None = None
-    read_model_schema: Annotated[str, Field(pattern=_SCHEMA)] = "read_model"
+    read_model_schema: SchemaName = "read_model"
     imports: Literal["skip", "apply"] = "skip"
     topics: Words = TOPICS
-    timeout_s: float = Field(10.0, ge=0.1, le=_TIMEOUT_MAX_S)
+    timeout_s: float = Field(10.0, ge=0.1, le=TIMEOUT_MAX_S)
 
     @model_validator(mode="after")
     def _sealed(self) -> WorkflowOptions:
@@ -75,11 +70,6 @@ class WorkflowOptions(EndpointOptions):
             msg = "payload=full keeps health information in Temporal's histories: set codec_key_dir to seal it"
             raise ValueError(msg)
         return self
-
-    @property
-    def schema_name(self) -> str:
-        """Schema of the tables; each instance has its own."""
-        return self.group(NAME).replace(".", "_").replace("-", "_")
 
     def read_rules(self) -> Rules:
         """Read the rules.

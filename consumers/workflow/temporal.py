@@ -29,7 +29,7 @@ from typing import Any
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from bridge.errors import BridgeError, ConfigError, PermanentError, TransientError
+from bridge.errors import ConfigError, PermanentError, TransientError
 from bridge.runtime.slot import Slot
 from bridge.runtime.slots import SecretsError, load_slots, read_lines
 from consumers.http import client_tls
@@ -193,16 +193,9 @@ class Temporal:
             TransientError: Not now; see the table of this module.
             PermanentError: The server refuses it for good, or the payload is larger than it takes (`too_large`).
         """
-        loop = asyncio.get_running_loop()
-        began, code = loop.time(), "cancelled"
-        try:
-            code = await self._act(action, self._sealed(payload), request_id)
-        except BridgeError as exc:
-            code = exc.code
-            raise
-        finally:
-            self._metrics.requests.observe(code, loop.time() - began)
-        return code != LATE
+        with self._metrics.requests.timed() as timed:
+            timed.code = await self._act(action, self._sealed(payload), request_id)
+        return timed.code != LATE
 
     async def _act(self, action: Action, payloads: Payloads, request_id: str) -> str:
         common: dict[str, Any] = {**self._common, "request_id": request_id}

@@ -28,9 +28,9 @@ from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 from consumers.api import Context, Placed, Setup
 from consumers.archive.columns import IDS, schema_of
 from consumers.archive.consumer import open_archive
-from consumers.archive.options import TOPICS
 from consumers.archive.stores import Bucket
 from consumers.archive.writer import Writer
+from consumers.options import TOPICS
 from consumers.testing import Running, an_event, running
 from tests.incomplete import incomplete_events
 from tests.integration.service_process import until
