@@ -384,7 +384,7 @@ async def open_durability(
             routing=routing,
             partitions=settings.kafka.partitions,
             instance=settings.instance,
-            ordinals=ordinals(spool),
+            ordinals=ordinals(lambda: spool.last_ordinal),
             message_max_bytes=settings.kafka.message_max_bytes,
         )
         stack.push_async_callback(publisher.close, flush_s)

@@ -31,6 +31,8 @@ SCHEMA_HEADER = "__value_schema_id"
 _GUID_MAGIC = 1
 _GUID_SIZE = 17
 _NAME = itemgetter(0)
+# Stands for a GUID that no known schema has; ids are not negative.
+NO_ID = -1
 
 # Codes of `DecodeError`.
 TRUNCATED = "truncated"
@@ -101,7 +103,7 @@ class Codec:
         }
         self._schemas: dict[int, dict[str, Any]] = {}
         self._writers: dict[int, tuple[str, Decode]] = {}
-        self._guids: dict[bytes, int] = {}
+        self._guids: dict[UUID, int] = {}
         for record, schema_id in ids.items():
             self.learn(Writer(schema_id, None, schemas[record]))
         for writer in writers:
@@ -116,7 +118,7 @@ class Codec:
         self._schemas[writer.id] = _parse(writer.schema)
         self._writers.pop(writer.id, None)
         if writer.guid is not None:
-            self._guids[writer.guid.bytes] = writer.id
+            self._guids[writer.guid] = writer.id
 
     def encode(self, record: str, value: Mapping[str, Any] | bytes) -> bytes:
         """Return the payload of one record; of bytes, the Avro body that an engine has made, they only get the prefix.
@@ -137,7 +139,8 @@ class Codec:
             DecodeError: `truncated`, `bad_magic`, `bad_schema_header`, `unknown_schema_id`, `malformed`,
                 `trailing_bytes` or `schema_mismatch`.
         """
-        schema_id, start = self._schema_id(payload, headers)
+        name, start = _schema_named(payload, headers)
+        schema_id = name if isinstance(name, int) else self._guids.get(name, NO_ID)
         record, decode = self._writers.get(schema_id) or self._writer(schema_id)
         try:
             value, end = decode(payload, start)
@@ -159,34 +162,28 @@ class Codec:
         found = self._writers[schema_id] = (record, _decoder(schema, None if reader == schema else reader))
         return found
 
-    def _schema_id(self, payload: bytes, headers: Sequence[tuple[str, bytes]]) -> tuple[int, int]:
-        """Return the id of the writer's schema and where the body starts."""
-        if SCHEMA_HEADER in map(_NAME, headers):
-            return self._from_header(dict(headers)[SCHEMA_HEADER]), 0
-        if len(payload) < _PREFIX.size:
-            raise DecodeError(TRUNCATED)
-        magic, schema_id = _PREFIX.unpack_from(payload)
-        if magic != _MAGIC:
-            raise DecodeError(BAD_MAGIC)
-        return schema_id, _PREFIX.size
-
-    def _from_header(self, content: bytes) -> int:
-        if len(content) != _GUID_SIZE or content[0] != _GUID_MAGIC:
-            raise DecodeError(BAD_SCHEMA_HEADER)
-        schema_id = self._guids.get(content[1:])
-        if schema_id is None:
-            raise DecodeError(UNKNOWN_SCHEMA_ID)
-        return schema_id
-
 
 def unknown_schema(payload: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> int | UUID | None:
     """Return what to ask a registry for after `unknown_schema_id`: an id, a GUID, or None if the record names none."""
-    for name, content in reversed(headers):
-        if name == SCHEMA_HEADER:
-            return UUID(bytes=content[1:]) if len(content) == _GUID_SIZE and content[0] == _GUID_MAGIC else None
-    if len(payload) < _PREFIX.size or payload[0] != _MAGIC:
+    try:
+        return _schema_named(payload, headers)[0]
+    except DecodeError:
         return None
-    return int(_PREFIX.unpack_from(payload)[1])
+
+
+def _schema_named(payload: bytes, headers: Sequence[tuple[str, bytes]]) -> tuple[int | UUID, int]:
+    """Return the id or GUID of the writer's schema, and where the body starts."""
+    if SCHEMA_HEADER in map(_NAME, headers):
+        content = dict(headers)[SCHEMA_HEADER]
+        if len(content) != _GUID_SIZE or content[0] != _GUID_MAGIC:
+            raise DecodeError(BAD_SCHEMA_HEADER)
+        return UUID(bytes=content[1:]), 0
+    if len(payload) < _PREFIX.size:
+        raise DecodeError(TRUNCATED)
+    magic, schema_id = _PREFIX.unpack_from(payload)
+    if magic != _MAGIC:
+        raise DecodeError(BAD_MAGIC)
+    return schema_id, _PREFIX.size
 
 
 def _decoder(writer: dict[str, Any], reader: dict[str, Any] | None) -> Decode:

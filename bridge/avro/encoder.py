@@ -17,7 +17,7 @@ Encode = Callable[[Any], bytes]
 Named = dict[str, Mapping[str, Any]]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EPOCH_DAY = _EPOCH.toordinal()
+EPOCH_DAY = _EPOCH.toordinal()
 _DAY_S = 86_400
 _SECOND_US = 1_000_000
 _INT = (-(1 << 31), (1 << 31) - 1)  # Avro 1.12, "Primitive Types"
@@ -25,7 +25,7 @@ _LONG = (-(1 << 63), (1 << 63) - 1)
 
 # The two branches of ["null", T]: 0 and 1, zigzag.
 NULL, VALUE = b"\x00", b"\x02"
-_END = b"\x00"  # the empty block that ends an array or a map
+END = b"\x00"  # the empty block that ends an array or a map
 
 
 class EncodeError(BridgeError):
@@ -124,8 +124,8 @@ def _array(schema: Mapping[str, Any], path: str, named: Named) -> Encode:
         if type(value) is not list and type(value) is not tuple:
             fail(path)
         if not value:
-            return _END
-        return b"".join([varint(len(value)), *map(encode_item, value), _END])
+            return END
+        return b"".join([varint(len(value)), *map(encode_item, value), END])
 
     return encode
 
@@ -138,9 +138,9 @@ def _map(schema: Mapping[str, Any], path: str, named: Named) -> Encode:
         if type(value) is not dict and not isinstance(value, Mapping):
             fail(path)
         if not value:
-            return _END
+            return END
         items = [encode_key(key) + encode_item(item) for key, item in value.items()]
-        return b"".join([varint(len(items)), *items, _END])
+        return b"".join([varint(len(items)), *items, END])
 
     return encode
 
@@ -162,9 +162,26 @@ def varint(number: int) -> bytes:
 
 
 # Looked up instead of computed: nearly every length and number of an event is below 256.
-_SHORT = 256
-_VARINTS = tuple(varint(number) for number in range(_SHORT))
-_VALUE_VARINTS = tuple(VALUE + each for each in _VARINTS)
+SHORT = 256
+VARINTS = tuple(varint(number) for number in range(SHORT))
+VALUE_VARINTS = tuple(VALUE + each for each in VARINTS)
+
+
+def number(value: int) -> bytes:
+    """Return a `varint`, mostly without computing it."""
+    return VARINTS[value] if 0 <= value < SHORT else varint(value)
+
+
+def microseconds(moment: datetime) -> int:
+    """Return the microseconds of an instant since 1970."""
+    since = moment - _EPOCH
+    return (since.days * _DAY_S + since.seconds) * _SECOND_US + since.microseconds
+
+
+def shortest(unscaled: int) -> bytes:
+    """Return the shortest two's complement, with its length in front."""
+    size = (unscaled if unscaled >= 0 else ~unscaled).bit_length() // 8 + 1
+    return VARINTS[size] + unscaled.to_bytes(size, "big", signed=True)
 
 
 def string(_schema: Mapping[str, Any], path: str) -> Encode:
@@ -178,7 +195,7 @@ def string(_schema: Mapping[str, Any], path: str) -> Encode:
         except UnicodeEncodeError:  # a lone surrogate
             fail(path)
         size = len(raw)
-        return (_VARINTS[size] if size < _SHORT else varint(size)) + raw
+        return (VARINTS[size] if size < SHORT else varint(size)) + raw
 
     return encode
 
@@ -196,7 +213,7 @@ def nullable_string(path: str) -> Encode:
         except UnicodeEncodeError:  # a lone surrogate
             fail(path)
         size = len(raw)
-        return (_VALUE_VARINTS[size] if size < _SHORT else VALUE + varint(size)) + raw
+        return (VALUE_VARINTS[size] if size < SHORT else VALUE + varint(size)) + raw
 
     return encode
 
@@ -244,7 +261,7 @@ def integer(schema: Mapping[str, Any], path: str) -> Encode:
     def encode(value: Any) -> bytes:
         if type(value) is not int or not least <= value <= greatest:
             fail(path)
-        return _VARINTS[value] if 0 <= value < _SHORT else varint(value)
+        return number(value)
 
     return encode
 
@@ -255,8 +272,7 @@ def instant(_schema: Mapping[str, Any], path: str) -> Encode:
     def encode(value: Any) -> bytes:
         if type(value) is not datetime or value.tzinfo is None:
             fail(path)
-        since = value - _EPOCH
-        return varint((since.days * _DAY_S + since.seconds) * _SECOND_US + since.microseconds)
+        return varint(microseconds(value))
 
     return encode
 
@@ -267,7 +283,7 @@ def day(_schema: Mapping[str, Any], path: str) -> Encode:
     def encode(value: Any) -> bytes:
         if type(value) is not date:
             fail(path)
-        return varint(value.toordinal() - _EPOCH_DAY)
+        return varint(value.toordinal() - EPOCH_DAY)
 
     return encode
 
@@ -287,8 +303,7 @@ def decimal(schema: Mapping[str, Any], path: str) -> Encode:
         if magnitude >= bound:
             fail(path)
         unscaled = -magnitude if sign else magnitude
-        size = (unscaled if unscaled >= 0 else ~unscaled).bit_length() // 8 + 1  # the shortest two's complement
-        return _VARINTS[size] + unscaled.to_bytes(size, "big", signed=True)
+        return shortest(unscaled)
 
     return encode
 

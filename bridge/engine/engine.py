@@ -27,7 +27,18 @@ from typing import Any
 
 import orjson
 
-from bridge.avro.encoder import varint
+from bridge.avro.encoder import (
+    END,
+    EPOCH_DAY,
+    SHORT,
+    VALUE,
+    VALUE_VARINTS,
+    VARINTS,
+    microseconds,
+    number,
+    shortest,
+    varint,
+)
 from bridge.engine.plan import EventPlan, Field, KeyPath, Kind, Plan
 from bridge.event import RECEIPTS_MAX, EncodedEvent
 
@@ -35,18 +46,8 @@ from bridge.event import RECEIPTS_MAX, EncodedEvent
 # Returns the number of members, the key, the prescription id, the record.
 _Encode = Callable[[dict[str, Any], Any, bytes, bytes, bytes, bytes, bytes], tuple[int, str, str | None, bytes]]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EPOCH_DAY = _EPOCH.toordinal()
-_DAY_S = 86_400
-_SECOND_US = 1_000_000
-# Looked up instead of computed: nearly every length and number of an event is below this.
-_SHORT = 256
-_NUMBERS = tuple(varint(number) for number in range(_SHORT))
-_VALUE = b"\x02"  # the second branch of ["null", T]
-_END = b"\x00"  # the empty block that ends an array or a map
 _TRUE, _FALSE = b"\x01", b"\x00"
 _PRESCRIPTION_ID = ("data", "prescription_id")
-_NULLABLE_NUMBERS = tuple(_VALUE + each for each in _NUMBERS)
 # Instants with eight bytes: of the years 1979 to 3111.
 _EIGHT_BYTES_US = range(1 << 48, 1 << 55)
 # Two bytes of a varint by their fourteen bits: with more to come, and as the last ones.
@@ -109,7 +110,7 @@ class Engine:
             ):
                 return None
             occurred_at = _instant(timestamp)
-            occurred_us = _microseconds(occurred_at)
+            occurred_us = microseconds(occurred_at)
             received_us, received = _receipt(received_at)
             if occurred_us - received_us > self._ahead_max_us:
                 return None
@@ -162,11 +163,7 @@ class Compiled(dict[str, _Encode]):
 
 def _text(text: str) -> bytes:
     raw = text.encode()
-    return _number(len(raw)) + raw
-
-
-def _number(number: int) -> bytes:
-    return _NUMBERS[number] if 0 <= number < _SHORT else varint(number)
+    return number(len(raw)) + raw
 
 
 def _instant(text: str) -> datetime:
@@ -176,15 +173,10 @@ def _instant(text: str) -> datetime:
     return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
 
 
-def _microseconds(moment: datetime) -> int:
-    since = moment - _EPOCH
-    return (since.days * _DAY_S + since.seconds) * _SECOND_US + since.microseconds
-
-
 @lru_cache(RECEIPTS_MAX)
 def _receipt(received_at: datetime) -> tuple[int, bytes]:
     """Return the microseconds of a receipt, and how they are encoded."""
-    received_us = _microseconds(received_at)
+    received_us = microseconds(received_at)
     return received_us, _micros(received_us)
 
 
@@ -196,14 +188,14 @@ def _micros(us: int) -> bytes:
 
 
 def _encoded_instant(text: str) -> bytes:
-    return _micros(_microseconds(_instant(text)))
+    return _micros(microseconds(_instant(text)))
 
 
 def _encoded_day(text: str) -> bytes:
     day = date.fromisoformat(text)
     if day.isoformat() != text:  # ISO 8601 knows other spellings
         raise _Defer
-    return varint(day.toordinal() - _EPOCH_DAY)
+    return varint(day.toordinal() - EPOCH_DAY)
 
 
 def _encoded_decimal(text: str, *, precision: int, scale: int) -> bytes:
@@ -216,9 +208,7 @@ def _encoded_decimal(text: str, *, precision: int, scale: int) -> bytes:
     magnitude = int(whole + fraction.ljust(scale, "0"))
     if magnitude >= 10**precision:
         raise _Defer
-    unscaled = -magnitude if sign else magnitude
-    size = (unscaled if unscaled >= 0 else ~unscaled).bit_length() // 8 + 1
-    return _NUMBERS[size] + unscaled.to_bytes(size, "big", signed=True)
+    return shortest(-magnitude if sign else magnitude)
 
 
 @cache
@@ -236,12 +226,12 @@ def _encoded_map(item: Any, lead: bytes) -> tuple[int, bytes]:
         raise _Defer
     parts = [lead]
     if item:
-        parts.append(_number(len(item)))
+        parts.append(number(len(item)))
     for name, text in item.items():
         if text.__class__ is not str:
             raise _Defer
         parts += (_text(name), _text(text))
-    parts.append(_END)
+    parts.append(END)
     return len(item), b"".join(parts)
 
 
@@ -254,9 +244,9 @@ class _Function:
         self._lines: list[str] = []
         self._names: dict[str, Any] = {
             "Defer": _Defer,
-            "numbers": _NUMBERS,
-            "nullable_numbers": _NULLABLE_NUMBERS,
-            "number": _number,
+            "numbers": VARINTS,
+            "nullable_numbers": VALUE_VARINTS,
+            "number": number,
             "encoded_map": _encoded_map,
         }
         self._made = 0
@@ -335,7 +325,7 @@ class _Function:
         self._line(depth, f"if {item} is None:")
         self._line(depth + 1, "raise Defer" if field.absent is None else f"{target} = {field.absent!r}")
         self._line(depth, "else:")
-        self._value(depth + 1, target, field.kind, item, _VALUE if field.nullable else b"")
+        self._value(depth + 1, target, field.kind, item, VALUE if field.nullable else b"")
         return target
 
     def _value(self, depth: int, target: str, kind: Kind | None, item: str, lead: bytes) -> None:
@@ -358,7 +348,7 @@ class _Function:
                 numbers = "nullable_numbers" if lead else "numbers"
                 yield f"if {item}.__class__ is not str: raise Defer"
                 yield f"raw = {item}.encode(); size = len(raw)"
-                yield f"{target} = ({numbers}[size] if size < {_SHORT} else {front}number(size)) + raw"
+                yield f"{target} = ({numbers}[size] if size < {SHORT} else {front}number(size)) + raw"
             case "word":
                 words = {word: lead + code for word, code in kind.words.items()}
                 yield f"{target} = {self._constant(words)}.get({item}) if {item}.__class__ is str else None"
@@ -383,7 +373,7 @@ class _Function:
         self._line(depth, f"for {each} in {item}:")
         self._value(depth + 1, encoded, items, each, b"")
         self._line(depth + 1, f"{parts}.append({encoded})")
-        self._line(depth, f"{parts}.append({_END!r}); {target} = b''.join({parts})")
+        self._line(depth, f"{parts}.append({END!r}); {target} = b''.join({parts})")
 
     def _record(self, depth: int, target: str, fields: tuple[Field, ...], item: str, lead: bytes) -> None:
         get = self._variable()

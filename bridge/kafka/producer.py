@@ -13,11 +13,10 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 from aiokafka import AIOKafkaProducer, TopicPartition  # noqa: TID251 - this is the door
 from aiokafka import errors as kafka_errors  # noqa: TID251 - as above
-from prometheus_client import Counter, Gauge, Histogram
 
 from bridge.errors import BridgeError, ConfigError, NotDurableError, RecordRefusedError
 from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable, refusal
@@ -25,6 +24,7 @@ from bridge.kafka.record import Record
 from bridge.runtime.backoff import backoff_s
 from bridge.runtime.lifecycle import first_of, is_cancelled
 from bridge.runtime.logging import log, trail
+from bridge.runtime.metrics import IngressMetrics
 
 # The broker's and our bound of one request, and of one connect. Half the default session time-out of a dead broker
 # (9 s), so that a hung one is left early; a batch that outlives it is sent again under the same sequence number.
@@ -88,17 +88,6 @@ class NotConnectedError(BridgeError):
         self.code = code
 
 
-class ProducerMetrics(Protocol):
-    """What the producer reports."""
-
-    produce_duration: Histogram
-    produce: Counter
-    producer_state: Gauge
-    producer_generation: Gauge
-    oldest_unacked: Gauge
-    partition_count_mismatch: Gauge
-
-
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How long to wait for what.
@@ -124,19 +113,6 @@ class Patience:
     close_s: float = 10.0
 
 
-class _Acknowledged(dict[str, tuple[Histogram, Counter]]):
-    """What counts the acknowledged batches of a topic; to find it by its labels costs more than to count."""
-
-    def __init__(self, metrics: ProducerMetrics) -> None:
-        super().__init__()
-        self._metrics = metrics
-
-    def __missing__(self, topic: str) -> tuple[Histogram, Counter]:
-        found = self._metrics.produce_duration.labels(topic), self._metrics.produce.labels(topic, "acknowledged")
-        self[topic] = found
-        return found
-
-
 class KafkaProducer:
     """The producer of the bridge; it exists from the start and is ready when Kafka is."""
 
@@ -146,7 +122,7 @@ class KafkaProducer:
         connection: Connection,
         topics: Sequence[str],
         partitions: int | None,
-        metrics: ProducerMetrics,
+        metrics: IngressMetrics,
         patience: Patience = Patience(),
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -167,9 +143,9 @@ class KafkaProducer:
         self._work: asyncio.Task[None] | None = None
         self._closed = False
         self._counts: dict[str, int | None] = {}
-        self._acknowledged = _Acknowledged(metrics)
         for topic in topics:
-            self._acknowledged[topic]
+            metrics.produce_duration.labels(topic)  # there before the first write, so that a rate sees it
+            metrics.produce.labels(topic, "acknowledged")
             metrics.partition_count_mismatch.labels(topic).set(0)
         self.code = ""
         self._enter("connecting")
@@ -223,9 +199,8 @@ class KafkaProducer:
         except NotDurableError as exc:
             self._metrics.produce.labels(topic, exc.code).inc(len(records))
             raise
-        duration, acknowledged = self._acknowledged[topic]
-        duration.observe(loop.time() - began)
-        acknowledged.inc(written)
+        self._metrics.produce_duration.labels(topic).observe(loop.time() - began)
+        self._metrics.produce.labels(topic, "acknowledged").inc(written)
         return written
 
     async def close(self, timeout_s: float) -> None:

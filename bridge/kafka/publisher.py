@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Protocol
 
 from bridge.errors import TooLargeError
 from bridge.event import AnyEvent, Delivery, Durable, EncodedEvent, Identity, ParkReason
@@ -26,23 +25,15 @@ from bridge.kafka.routing import RoutingTable, partition
 Encode = Callable[[str, Mapping[str, object] | bytes], bytes]
 
 
-class HasLastOrdinal(Protocol):
-    """A spool."""
-
-    @property
-    def last_ordinal(self) -> int:
-        """The highest it has held; 0 before the first."""
-
-
-def ordinals(spool: HasLastOrdinal, *, now_ns: Callable[[], int] = time.time_ns) -> Iterator[int]:
-    """Number records in the order of acceptance: from the clock (Unix microseconds) on, and above all in the spool.
+def ordinals(last: Callable[[], int], *, now_ns: Callable[[], int] = time.time_ns) -> Iterator[int]:
+    """Number records in the order of acceptance: from the clock (Unix microseconds) on, and above `last` of the spool.
 
     Of what is in Kafka already nothing is known here, so under a clock that was set back between two processes ordinals
     may fall.
     """
     ordinal = now_ns() // 1000 - 1
     while True:
-        ordinal = max(ordinal, spool.last_ordinal) + 1
+        ordinal = max(ordinal, last()) + 1
         yield ordinal
 
 

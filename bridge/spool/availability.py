@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
-
-from prometheus_client import Counter, Gauge, Histogram
 
 from bridge.runtime.logging import log
+from bridge.runtime.metrics import IngressMetrics
 from bridge.spool.disk import FULL
 from bridge.spool.index import Index, Segment
 from bridge.spool.segment import segment_bytes
@@ -16,23 +14,6 @@ NOT_OPEN = "not_open"
 STALLED = "stalled"
 # What is written at once, enough for a thousand records; a larger call goes alone.
 GROUP_MAX_BYTES = 1_048_576
-
-
-class SpoolMetrics(Protocol):
-    """Attributes are named as the metrics are, without prefix and suffix."""
-
-    spool_available: Gauge
-    spool_events: Gauge
-    spool_bytes: Gauge
-    spool_capacity_bytes: Gauge
-    spool_free_bytes: Gauge
-    spool_oldest_event: Gauge
-    spool_locked_records: Gauge
-    spool_unread_segments: Gauge
-    spool_set_aside_records: Gauge
-    spool_corrupt_records: Counter
-    spool_torn_tails: Counter
-    spool_fsync_duration: Histogram
 
 
 class Availability:
@@ -45,7 +26,7 @@ class Availability:
         damaged: How many records were found damaged.
     """
 
-    def __init__(self, metrics: SpoolMetrics, *, directory: Path, capacity_bytes: int, index: Index) -> None:
+    def __init__(self, metrics: IngressMetrics, *, directory: Path, capacity_bytes: int, index: Index) -> None:
         self._gauge = metrics.spool_available
         self._corrupt = metrics.spool_corrupt_records
         self._directory = directory

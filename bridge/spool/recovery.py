@@ -23,7 +23,8 @@ from typing import Literal, NamedTuple, Protocol
 from bridge.runtime.backoff import backoff_s
 from bridge.runtime.io_thread import IOThread
 from bridge.runtime.logging import log
-from bridge.spool.availability import Availability, SpoolMetrics
+from bridge.runtime.metrics import IngressMetrics
+from bridge.spool.availability import Availability
 from bridge.spool.disk import Disk, read_what_can_be
 from bridge.spool.index import Index, Location, Segment
 from bridge.spool.keys import KeyRing
@@ -104,7 +105,7 @@ class Recovery:
         writer: SegmentWriter,
         commits: GroupCommit,
         availability: Availability,
-        metrics: SpoolMetrics,
+        metrics: IngressMetrics,
         order_s: float,
     ) -> None:
         self._disk = disk

@@ -33,7 +33,8 @@ from bridge.runtime import failpoints
 from bridge.runtime.io_thread import IOThread
 from bridge.runtime.lifecycle import repeat
 from bridge.runtime.logging import log
-from bridge.spool.availability import Availability, SpoolMetrics
+from bridge.runtime.metrics import IngressMetrics
+from bridge.spool.availability import Availability
 from bridge.spool.disk import DAMAGED, FULL, Disk, code_of
 from bridge.spool.index import Index, Segment
 from bridge.spool.keys import NO_KEY, KeyRing
@@ -209,7 +210,7 @@ class Spool:
         directory: Path,
         key_dir: Path,
         capacity_bytes: int,
-        metrics: SpoolMetrics,
+        metrics: IngressMetrics,
         disk: Disk | None = None,
         now_ns: Callable[[], int] = time.time_ns,
         stalled_s: float = STALLED_S,

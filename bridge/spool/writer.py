@@ -24,7 +24,8 @@ from bridge.errors import NotDurableError
 from bridge.runtime import failpoints
 from bridge.runtime.io_thread import IOThread
 from bridge.runtime.logging import log, trail
-from bridge.spool.availability import GROUP_MAX_BYTES, STALLED, Availability, SpoolMetrics
+from bridge.runtime.metrics import IngressMetrics
+from bridge.spool.availability import GROUP_MAX_BYTES, STALLED, Availability
 from bridge.spool.disk import FULL, Disk, code_of
 from bridge.spool.index import Index, Location
 from bridge.spool.keys import NO_KEY, KeyRing
@@ -222,7 +223,7 @@ class GroupCommit:
         writer: SegmentWriter,
         index: Index,
         availability: Availability,
-        metrics: SpoolMetrics,
+        metrics: IngressMetrics,
         stalled_s: float,
     ) -> None:
         self._thread = thread

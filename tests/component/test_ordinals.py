@@ -6,7 +6,8 @@ from itertools import islice
 from pathlib import Path
 
 from bridge.kafka.partition_writer import NoSpool
-from bridge.kafka.publisher import HasLastOrdinal, ordinals
+from bridge.kafka.publisher import ordinals
+from bridge.spool.store import Spool
 from tests.spooling import an_entry, make_spool, open_spool
 
 NOON_S = 1_770_000_000
@@ -14,8 +15,8 @@ NOON = NOON_S * 10**6
 AGO_S = NOON_S - 86_400
 
 
-def given(spool: HasLastOrdinal, now_s: int, count: int = 3) -> list[int]:
-    return list(islice(ordinals(spool, now_ns=lambda: now_s * 10**9), count))
+def given(spool: Spool | NoSpool, now_s: int, count: int = 3) -> list[int]:
+    return list(islice(ordinals(lambda: spool.last_ordinal, now_ns=lambda: now_s * 10**9), count))
 
 
 def test_they_begin_at_the_clock_and_rise_by_one() -> None:
@@ -50,7 +51,7 @@ async def test_they_rise_above_a_spool_that_is_opened_late(tmp_path: Path) -> No
     async with open_spool(tmp_path) as kept:
         await kept.put(NOON)
     kept = make_spool(tmp_path)
-    numbers = ordinals(kept.spool, now_ns=lambda: AGO_S * 10**9)
+    numbers = ordinals(lambda: kept.spool.last_ordinal, now_ns=lambda: AGO_S * 10**9)
     before = next(numbers)
 
     await kept.spool.open(kept.found)
