@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Mapping
 from hashlib import sha256
 from types import MappingProxyType
-from typing import get_args
 
 import pytest
 
-from bridge.event import Identity, Reason, Settled
+from bridge.event import Identity, Settled
 from bridge.known.known_ids import Known, KnownIds
 
 WINDOW_S = 3600
@@ -49,21 +48,6 @@ PARKED = an_identity(reason="malformed_json")
 PARKED_OTHER_BODY = an_identity(body=b"[]", reason="unknown_type")
 
 
-def test_an_unknown_id_is_fresh_and_pending_from_now_on(dedupe: KnownIds) -> None:
-    assert dedupe.begin([EVENT]) == Known(fresh=(0,))
-    assert len(dedupe) == 0
-
-
-async def test_a_retry_attaches_to_what_is_pending(dedupe: KnownIds) -> None:
-    dedupe.begin([EVENT])
-
-    retries = [dedupe.begin([EVENT]) for _ in range(2)]
-    dedupe.settled(EVENT, "committed")
-
-    assert [(known.fresh, known.rival, known.conflict) for known in retries] == [((), None, False)] * 2
-    assert [await future for known in retries for future in known.pending] == ["committed"] * 2
-
-
 async def test_a_retry_that_is_given_up_takes_nobody_with_it(dedupe: KnownIds) -> None:
     dedupe.begin([EVENT])
     (given_up,) = dedupe.begin([EVENT]).pending
@@ -73,77 +57,6 @@ async def test_a_retry_that_is_given_up_takes_nobody_with_it(dedupe: KnownIds) -
     dedupe.settled(EVENT, "spooled")
 
     assert await patient == "spooled"
-
-
-@pytest.mark.parametrize("state", get_args(Settled))
-async def test_another_body_waits_for_what_is_pending(dedupe: KnownIds, state: Settled) -> None:
-    dedupe.begin([EVENT])
-
-    known = dedupe.begin([OTHER_BODY])
-    assert known.rival is not None
-    assert (known.fresh, known.pending, known.conflict) == ((), (), False)
-    dedupe.settled(EVENT, state)
-
-    assert await known.rival == state
-    again = dedupe.begin([OTHER_BODY])
-    assert again == (Known(fresh=(0,)) if state == "failed" else Known(conflict=True))
-
-
-@pytest.mark.parametrize("state", ["committed", "spooled"])
-def test_a_repeat_of_what_is_durable_is_known(dedupe: KnownIds, state: Settled) -> None:
-    dedupe.begin([EVENT])
-    dedupe.settled(EVENT, state)
-
-    assert dedupe.begin([EVENT]) == Known(spooled=state == "spooled")
-    assert dedupe.begin([OTHER_BODY]) == Known(conflict=True)
-
-
-def test_a_failure_is_forgotten(dedupe: KnownIds) -> None:
-    dedupe.begin([EVENT])
-    dedupe.settled(EVENT, "failed")
-
-    assert dedupe.begin([OTHER_BODY]) == Known(fresh=(0,))
-
-
-def test_only_what_is_durable_is_held(dedupe: KnownIds) -> None:
-    """An id that was only seen would have its retry answered as a duplicate of nothing."""
-    for number in range(10):
-        dedupe.begin([an_identity(f"evt_{number}")])
-    dedupe.settled(an_identity("evt_1"), "failed")
-    dedupe.settled(an_identity("evt_2"), "committed")
-    dedupe.settled(an_identity("evt_3"), "spooled")
-
-    assert len(dedupe) == 2
-
-
-def test_a_late_acknowledgement_counts(dedupe: KnownIds) -> None:
-    """It was given up, and then the broker had written it after all."""
-    dedupe.begin([EVENT])
-    dedupe.settled(EVENT, "failed")
-
-    dedupe.settled(EVENT, "committed")
-
-    assert dedupe.begin([EVENT]) == Known()
-
-
-def test_what_is_spooled_becomes_committed_and_never_goes_back(dedupe: KnownIds) -> None:
-    dedupe.settled(EVENT, "spooled")
-    assert not dedupe.committed_before(EVENT)
-
-    dedupe.settled(EVENT, "committed")
-    dedupe.settled(EVENT, "spooled")
-
-    assert dedupe.committed_before(EVENT)
-    assert dedupe.begin([EVENT]) == Known(spooled=False)
-
-
-def test_of_two_bodies_the_first_one_stands(dedupe: KnownIds) -> None:
-    dedupe.settled(EVENT, "spooled")
-    dedupe.settled(OTHER_BODY, "committed")
-
-    assert dedupe.begin([EVENT]) == Known(spooled=True)
-    assert dedupe.begin([OTHER_BODY]) == Known(conflict=True)
-    assert not dedupe.committed_before(OTHER_BODY)
 
 
 @pytest.mark.parametrize(("source", "window_s"), WINDOWS.items())
@@ -157,17 +70,6 @@ def test_a_window_is_the_source_s_own(dedupe: KnownIds, clock: Clock, source: st
     assert dedupe.begin([event]) == Known(fresh=(0,))
 
 
-def test_after_its_window_an_id_may_have_another_body(dedupe: KnownIds, clock: Clock) -> None:
-    dedupe.settled(EVENT, "committed")
-    clock.s += WINDOW_S
-
-    assert dedupe.begin([OTHER_BODY]) == Known(fresh=(0,))
-    dedupe.settled(OTHER_BODY, "spooled")
-
-    assert dedupe.begin([OTHER_BODY]) == Known(spooled=True)
-    assert dedupe.begin([EVENT]) == Known(conflict=True)
-
-
 def test_what_is_spooled_is_not_forgotten_however_long(dedupe: KnownIds, clock: Clock) -> None:
     dedupe.settled(EVENT, "spooled")
     clock.s += 100 * WINDOW_S
@@ -175,24 +77,6 @@ def test_what_is_spooled_is_not_forgotten_however_long(dedupe: KnownIds, clock: 
         dedupe.settled(an_identity(f"other_{number}"), "committed")
 
     assert dedupe.begin([EVENT]) == Known(spooled=True)
-
-
-def test_the_window_of_what_was_spooled_begins_when_it_is_committed(dedupe: KnownIds, clock: Clock) -> None:
-    dedupe.settled(EVENT, "spooled")
-    clock.s += 100 * WINDOW_S
-
-    dedupe.settled(EVENT, "committed")
-
-    clock.s += WINDOW_S - 1
-    assert dedupe.begin([EVENT]) == Known()
-    clock.s += 1
-    assert dedupe.begin([EVENT]) == Known(fresh=(0,))
-
-
-def test_sources_are_strangers(dedupe: KnownIds) -> None:
-    dedupe.settled(EVENT, "committed")
-
-    assert dedupe.begin([an_identity(source="short")]) == Known(fresh=(0,))
 
 
 def test_a_source_that_is_not_configured_any_more_can_still_be_settled(dedupe: KnownIds) -> None:
@@ -233,70 +117,6 @@ async def test_a_delivery_that_clashes_registers_nothing(dedupe: KnownIds, state
 async def test_one_id_twice_in_a_delivery_loses_neither(dedupe: KnownIds) -> None:
     """A bug of a profile, which must not cost an event."""
     assert dedupe.begin([EVENT, EVENT]).fresh == (0, 1)
-
-
-@pytest.mark.parametrize("reason", get_args(Reason))
-def test_a_parked_delivery_is_known_whatever_it_was_parked_for(dedupe: KnownIds, reason: Reason) -> None:
-    parked = an_identity(reason=reason)
-    assert dedupe.begin([parked]) == Known(fresh=(0,))
-    dedupe.settled(parked, "committed")
-
-    assert dedupe.begin([an_identity(reason="unusable")]) == Known()
-
-
-@pytest.mark.parametrize("state", ["committed", "spooled"])
-def test_a_spooled_parked_delivery_is_known_too(dedupe: KnownIds, state: Settled) -> None:
-    dedupe.settled(PARKED, state)
-
-    assert dedupe.begin([PARKED]) == Known(spooled=state == "spooled")
-
-
-async def test_a_retry_of_a_pending_parked_delivery_attaches(dedupe: KnownIds) -> None:
-    dedupe.begin([PARKED])
-
-    known = dedupe.begin([PARKED])
-    dedupe.settled(PARKED, "committed")
-
-    assert known.fresh == ()
-    assert [await future for future in known.pending] == ["committed"]
-
-
-def test_a_repaired_body_after_a_parked_one_is_an_event(dedupe: KnownIds) -> None:
-    dedupe.settled(PARKED, "committed")
-
-    assert dedupe.begin([OTHER_BODY]) == Known(fresh=(0,))
-    assert dedupe.begin([PARKED_OTHER_BODY]) == Known(fresh=(0,))
-
-
-def test_parked_bodies_of_one_webhook_id_do_not_clash(dedupe: KnownIds) -> None:
-    dedupe.begin([PARKED])
-    assert dedupe.begin([PARKED_OTHER_BODY]) == Known(fresh=(0,))
-    dedupe.settled(PARKED_OTHER_BODY, "committed")
-    dedupe.settled(PARKED, "committed")
-
-    assert dedupe.begin([PARKED]) == Known()
-    assert dedupe.begin([PARKED_OTHER_BODY]) == Known()
-
-
-def test_the_retry_of_a_conflict_is_recognised(dedupe: KnownIds) -> None:
-    dedupe.settled(EVENT, "committed")
-    conflict = OTHER_BODY._replace(reason="id_conflict")
-    assert dedupe.begin([OTHER_BODY]).conflict
-    assert dedupe.begin([conflict]) == Known(fresh=(0,))
-    dedupe.settled(conflict, "committed")
-
-    assert dedupe.begin([OTHER_BODY]).conflict
-    assert dedupe.begin([conflict]) == Known()
-    assert dedupe.begin([EVENT]) == Known()
-
-
-def test_what_is_found_in_a_topic_is_known(dedupe: KnownIds) -> None:
-    dedupe.recalled(EVENT, START_S - WINDOW_S + 1)
-    dedupe.recalled(PARKED, START_S)
-
-    assert dedupe.begin([EVENT]) == Known()
-    assert dedupe.begin([OTHER_BODY]) == Known(conflict=True)
-    assert dedupe.begin([PARKED]) == Known()
 
 
 @pytest.mark.parametrize(
@@ -351,27 +171,6 @@ def test_recall_finds_what_is_spooled_of_a_source_that_is_not_configured(dedupe:
     assert dedupe.committed_before(gone)
 
 
-def test_recall_leaves_another_body_that_is_newer(dedupe: KnownIds) -> None:
-    dedupe.settled(EVENT, "spooled")
-
-    dedupe.recalled(OTHER_BODY, START_S)
-
-    assert dedupe.begin([EVENT]) == Known(spooled=True)
-    assert not dedupe.committed_before(EVENT)
-
-
-async def test_recall_does_not_end_what_is_pending(dedupe: KnownIds) -> None:
-    dedupe.begin([EVENT])
-
-    dedupe.recalled(EVENT, START_S)
-
-    (pending,) = dedupe.begin([EVENT]).pending
-    assert not pending.done()
-    dedupe.settled(EVENT, "failed")
-    assert dedupe.begin([EVENT]) == Known()
-    assert await pending == "failed"
-
-
 def test_what_goes_before_its_time_is_counted(clock: Clock) -> None:
     early: list[None] = []
     dedupe = KnownIds(windows_s=WINDOWS, capacity=10, now=clock, evicted_early=lambda: early.append(None))
@@ -415,15 +214,6 @@ def test_what_is_plainly_new_begins_all_or_nothing(dedupe: KnownIds) -> None:
     assert dedupe.begin_new([third])
     dedupe.settled(EVENT, "failed")
     assert dedupe.begin_new([OTHER_BODY])
-
-
-@pytest.mark.parametrize("state", ["spooled", "committed"])
-def test_what_is_durable_is_not_new_until_it_is_forgotten(dedupe: KnownIds, clock: Clock, state: Settled) -> None:
-    dedupe.settled(EVENT, state)
-    assert not dedupe.begin_new([EVENT])
-    clock.s += WINDOW_S
-
-    assert dedupe.begin_new([EVENT]) == (state == "committed")
 
 
 def test_an_id_is_known_until_the_last_fraction_of_its_window(dedupe: KnownIds, clock: Clock) -> None:

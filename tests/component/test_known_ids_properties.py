@@ -90,6 +90,7 @@ class World:
         self.pending.discard(identity)
         for whose, future in self.attached:
             assert future.done() == (whose not in self.pending)
+            assert not future.done() or future.result() == state
         self.attached = [(whose, future) for whose, future in self.attached if not future.done()]
         if state != "failed":
             self.note(identity, spooled=state == "spooled")
@@ -132,6 +133,8 @@ def test_it_knows_exactly_what_is_durable_or_on_its_way(steps: list[tuple[str, I
             else:
                 world.settle(what, name)  # type: ignore[arg-type]  # one of its words
             for each in IDENTITIES:
-                assert world.dedupe.committed_before(each) <= (each in world.ever_durable)
+                is_committed = world.dedupe.committed_before(each)
+                assert is_committed <= (each in world.ever_durable)
+                assert not world.remembered(each) or is_committed == (each not in world.spooled)
 
     asyncio.run(play())
