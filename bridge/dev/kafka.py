@@ -31,19 +31,7 @@ _REPLICATED_FROM = 3
 _MIN_IN_SYNC = 2
 # Seen serving: 380 MB resident for one broker, and three of the smaller beside a test suite.
 _HEAP_ALONE, _HEAP_OF_MANY = "384m", "320m"
-LOG4J = """\
-status = error
-appender.out.type = Console
-appender.out.name = out
-appender.out.layout.type = PatternLayout
-appender.out.layout.pattern = %d{ISO8601} %-5p %c{1}: %m%n
-rootLogger.level = warn
-rootLogger.appenderRef.out.ref = out
-logger.server.name = kafka.server.KafkaRaftServer
-logger.server.level = info
-logger.lifecycle.name = kafka.server.BrokerServer
-logger.lifecycle.level = info
-"""
+_LOG4J = Path(__file__).with_name("log4j2.properties")
 T = TypeVar("T")
 # A loopback answer takes milliseconds; a broker that is still starting accepts the connection and says nothing.
 _PROBE_TIMEOUT_S = 3.0
@@ -125,7 +113,7 @@ class KafkaCluster:
             "-XX:-UsePerfData",  # its file in /tmp outlives a kill
             "-Djava.awt.headless=true",
             "-Djava.io.tmpdir=tmp",
-            "-Dlog4j2.configurationFile=log4j2.properties",
+            f"-Dlog4j2.configurationFile={_LOG4J}",
             *("-cp", self._class_path, main, *arguments),
         ]
 
@@ -136,7 +124,6 @@ class KafkaCluster:
             # Libraries that the JVM unpacks; a killed one leaves them.
             shutil.rmtree(home / "tmp", ignore_errors=True)
             (home / "tmp").mkdir()
-            write_text(home / "log4j2.properties", LOG4J)
             write_text(
                 home / "server.properties", server_properties(number, brokers=len(self.brokers), ports=self._ports)
             )
