@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import click
 
-from bridge.commands.doctor_checks import check_disk, check_registry, check_windows
+from bridge.commands.doctor_checks import check_registry, check_windows
 from bridge.commands.doctor_kafka import check_kafka
 from bridge.commands.doctor_spool import check_spool
 from bridge.errors import ConfigError
@@ -25,7 +25,7 @@ from bridge.start_checks import check_start
 @bootstrap_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 def doctor(*, bootstrap_servers: str | None, as_json: bool) -> int:
-    """Check configuration, secrets, Kafka, topics, registry, spool and disk.
+    """Check configuration, secrets, Kafka, topics, registry and spool.
 
     Exit 0 if the ingress can do its work, 1 if it cannot, 2 if the configuration cannot be read.
     """
@@ -55,5 +55,5 @@ async def _examine(settings: Settings, *, tell: Callable[[Finding], None]) -> No
     if "registry" not in refused:
         async for finding in check_registry(settings.registry, routes=routes):
             tell(finding)
-    for finding in (*check_spool(settings.spool), *check_disk(settings)):
+    for finding in check_spool(settings.spool):
         tell(finding)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 from bridge.errors import BridgeError, ConfigError
 from bridge.ingress.proof import HmacKey, KeySlot, PublicKey, ReplayKey, SharedSecret
@@ -20,8 +17,6 @@ from bridge.sources import scheme_of
 
 # Time to issue a new secret, hand it to the sender and see it used, with a weekend in between.
 EXPIRES_SOON_S = 14 * 86_400
-# Room for logs, and for a registry's ids when they are written anew; less is a disk about to be full.
-FREE_MIN_BYTES = 500_000_000
 
 
 def check_windows(settings: Settings, *, now: datetime) -> Iterator[Finding]:
@@ -112,22 +107,3 @@ async def check_registry(registry: Registry, *, routes: RoutingTable) -> AsyncIt
             )
         else:
             yield Finding("registry", "ok", f"{client.url} holds all {len(ids)} schemas under the ids in use")
-
-
-def check_disk(settings: Settings) -> Iterator[Finding]:
-    """Look at the file systems that the ingress writes to."""
-    ids_file = settings.registry.ids_file
-    places = [Path.cwd()] if ids_file is None else [Path.cwd(), ids_file.parent]
-    for place in dict.fromkeys(places):
-        try:
-            free_bytes = shutil.disk_usage(place).free
-        except OSError as exc:
-            yield Finding("disk", "failed", f"{place}: {exc.strerror}", "make the directory, or set another one")
-            continue
-        says = f"{free_bytes / 1e9:,.1f} GB free at {place}"
-        if free_bytes < FREE_MIN_BYTES:
-            yield Finding("disk", "failed", says, "free some space")
-        elif place != Path.cwd() and not os.access(place, os.W_OK):
-            yield Finding("disk", "failed", f"{place} cannot be written to", "let the bridge's user write there")
-        else:
-            yield Finding("disk", "ok", says)

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from bridge.commands.doctor import doctor
-from bridge.commands.doctor_checks import check_disk, check_registry, check_windows
+from bridge.commands.doctor_checks import check_registry, check_windows
 from bridge.dev.ports import free_port
 from bridge.kafka.routing import RoutingTable
+from bridge.registry.loader import bundled
 from bridge.runtime.findings import Finding
 from bridge.settings import Registry, Settings, Source
 from bridge.start_checks import check_sources, check_start
@@ -100,16 +101,7 @@ async def test_no_registry_means_the_bundled_lock() -> None:
     (finding,) = [each async for each in check_registry(Registry(), routes=RoutingTable())]
 
     assert finding.verdict == "ok"
-    assert "21 schemas" in finding.says
-
-
-def test_a_directory_for_the_ids_that_is_missing_is_said(tmp_path: Path) -> None:
-    settings = Settings(registry=Registry(ids_file=tmp_path / "absent" / "ids.json"))
-
-    *_, finding = check_disk(settings)
-
-    assert finding.verdict == "failed"
-    assert "absent" in finding.says
+    assert f"{len(bundled().latest())} schemas" in finding.says
 
 
 def test_a_configuration_that_cannot_be_read_is_exit_2(
@@ -146,6 +138,6 @@ def test_every_check_is_one_line_and_what_failed_says_what_to_do(capsys: pytest.
 
     lines = capsys.readouterr().out.splitlines()
     assert code == 1
-    checks = ["config", "log", "sources", "kafka", "registry", "spool", "spool", "spool", "disk"]
+    checks = ["config", "log", "sources", "kafka", "registry", "spool", "spool", "spool"]
     assert [line.split()[1] for line in lines] == checks
     assert all(("→" in line) == (not line.startswith("✓")) for line in lines)
