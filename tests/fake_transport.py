@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from bridge.kafka.transport import Bounds, ConsumedRecord, Place, Rebalances, TransportError
+from bridge.kafka.transport import ConsumedRecord, Place
+from consumers.runtime.membership import Bounds, Rebalances, TransportError
 
 
 class FakeKafka:

@@ -12,7 +12,7 @@ from datetime import datetime
 import click
 
 from bridge.errors import BridgeError, ConfigError, TransientError
-from bridge.kafka.transport import Bounds, Place
+from bridge.kafka.transport import Place
 from bridge.runtime.broker_option import bootstrap_option
 from bridge.runtime.findings import Finding, Report
 from bridge.runtime.logging import silence_kafka_client
@@ -25,6 +25,7 @@ from consumers.options import database_of
 from consumers.postgres.pool import Database
 from consumers.postgres.tables import pending_tables
 from consumers.runtime.groups import open_group
+from consumers.runtime.membership import Bounds
 from consumers.runtime.operator import Progress, opened_at, standings
 from consumers.runtime.sorting import KNOWN_TYPES
 from consumers.runtime.start_checks import check_cluster, check_tables, prepare

@@ -17,8 +17,9 @@ from bridge.kafka.connection import BUGS, CLIENT_FAILURES, Connection, reachable
 from bridge.kafka.fetch_buffer import FetchBuffer, UnreadableBatchError
 from bridge.kafka.producer import METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, end_client
 from bridge.kafka.reader import ReadError, end_consumer, no_session, places_of
-from bridge.kafka.transport import Bounds, ConsumedRecord, Place
+from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.runtime.findings import counted
+from consumers.runtime.membership import Bounds
 
 Answer = TypeVar("Answer")
 

@@ -39,12 +39,13 @@ from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from bridge.errors import ConfigError, TransientError
-from bridge.kafka.transport import Bounds, ConsumedRecord, Place, Transport, TransportError
+from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.runtime.backoff import backoff_s
 from bridge.runtime.failpoints import BETWEEN_CLAIM_AND_SEEK, hit
 from bridge.runtime.lifecycle import first_of, pause
 from bridge.runtime.logging import log
 from consumers.postgres.text import stored_text
+from consumers.runtime.membership import Bounds, Transport, TransportError
 from consumers.runtime.metrics import ConsumerMetrics
 
 # One poll without records: how late a halt, a rebalance or the stop is noticed.

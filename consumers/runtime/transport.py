@@ -27,8 +27,9 @@ from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable, refu
 from bridge.kafka.fetch_buffer import POLL_RECORDS, FetchBuffer, UnreadableBatchError
 from bridge.kafka.producer import METADATA_MAX_AGE_MS, START_S
 from bridge.kafka.reader import end_consumer
-from bridge.kafka.transport import Bounds, ConsumedRecord, Place, Rebalances, Transport, TransportError
+from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.runtime.backoff import Spread, backoff_s
+from consumers.runtime.membership import Bounds, Rebalances, Transport, TransportError
 
 FETCH_MAX_BYTES = 8 * 1024 * 1024
 PARTITION_FETCH_MAX_BYTES = 1024 * 1024

@@ -14,7 +14,8 @@ import pytest
 from bridge.kafka.connection import Connection
 from bridge.kafka.producer import KafkaProducer
 from bridge.kafka.record import Record
-from bridge.kafka.transport import Bounds, ConsumedRecord, Place, Transport, TransportError
+from bridge.kafka.transport import ConsumedRecord, Place
+from consumers.runtime.membership import Bounds, Transport, TransportError
 from consumers.runtime.transport import Timing, open_transport
 from tests.cluster import Topics
 from tests.fake_transport import FakeKafka, FakeTransport

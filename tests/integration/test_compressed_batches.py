@@ -11,8 +11,9 @@ from confluent_kafka import Producer
 
 from bridge.kafka.connection import Connection
 from bridge.kafka.reader import ReadError, open_reader, open_tail
-from bridge.kafka.transport import Place, TransportError
+from bridge.kafka.transport import Place
 from consumers.runtime.groups import open_group
+from consumers.runtime.membership import TransportError
 from consumers.runtime.transport import Timing, open_transport
 from tests.cluster import Cluster, EmbeddedCluster, Topics
 from tests.kafka import HANG_S, configure_topic, read_all

@@ -12,7 +12,8 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 
 from bridge.kafka.connection import Connection
 from bridge.kafka.record import Record
-from bridge.kafka.transport import Place, TransportError
+from bridge.kafka.transport import Place
+from consumers.runtime.membership import TransportError
 from consumers.runtime.transport import Timing, open_transport
 from tests.cluster import Cluster, Topics
 from tests.kafka import HANG_S, killed, paused, ready_producer, until

@@ -17,8 +17,9 @@ from bridge.dev.kafka import create_topics
 from bridge.kafka.connection import Connection
 from bridge.kafka.producer import KafkaProducer
 from bridge.kafka.record import Record
-from bridge.kafka.transport import Place, Transport
+from bridge.kafka.transport import Place
 from consumers.runtime import transport
+from consumers.runtime.membership import Transport
 from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.subscriber import Adoption, StartPolicy, Subscriber, WatchLimits
 from consumers.runtime.transport import Timing, open_transport

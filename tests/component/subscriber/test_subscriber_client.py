@@ -7,9 +7,10 @@ from collections.abc import Collection
 
 import pytest
 
-from bridge.kafka.transport import Bounds, ConsumedRecord, Place
+from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.runtime.backoff import backoff_s
 from consumers.runtime import subscriber
+from consumers.runtime.membership import Bounds
 from consumers.runtime.subscriber import WatchLimits
 from tests.component.subscriber.group import A, B, Group, turns, until
 from tests.fake_transport import FakeTransport

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bridge.kafka.connection import Connection
-from bridge.kafka.transport import TransportError
+from consumers.runtime.membership import TransportError
 from consumers.runtime.transport import open_transport
 from tests.garbage import garbage
 
