@@ -56,6 +56,7 @@ from bridge.contract.fields import UNKNOWN, Bits, Digits, Record, kept_words, pl
 from bridge.event import AHEAD_MAX
 from bridge.ingress.profiles import keys
 from bridge.ingress.profiles.plan import blank_record
+from bridge.registry.schemas import expand
 
 Origin = Literal["event_id", "occurred_at", "received_at", "source", "environment", "constant", "envelope", "member"]
 
@@ -112,9 +113,8 @@ class KeyPath:
 
 @dataclass(frozen=True, slots=True)
 class EventPlan:
-    """One event type: the record it becomes, where its key comes from, and the record's fields in order."""
+    """One event type: where the key of its record comes from, and the record's fields in order."""
 
-    record: str
     key: tuple[KeyPath, ...]
     fields: tuple[Field, ...]
 
@@ -154,7 +154,7 @@ def make_plan(
         ignore: Event types that are left to the reference.
     """
     key_paths = _key_paths(prefixes)
-    inlined = {event_type: _inline(schemas[record], "", {}) for event_type, record in records.items()}
+    inlined = {event_type: expand(schemas[record]) for event_type, record in records.items()}
     (ping, *_) = inlined.values()
     (symbols,) = (each["type"]["symbols"] for each in ping["fields"] if each["name"] == "environment")
     return Plan(
@@ -164,7 +164,6 @@ def make_plan(
         environments={symbol: varint(place) for place, symbol in enumerate(symbols)},
         events={
             event_type: EventPlan(
-                record=records[event_type],
                 key=key_paths[keys.KEY_RULES.get(event_type, keys.prescription_key)],
                 fields=_event_fields(event_type, model, inlined[event_type]),
             )
@@ -184,24 +183,6 @@ def _key_paths(prefixes: tuple[str, ...]) -> Mapping[keys.KeyRule, tuple[KeyPath
         keys.prescriber_key: (KeyPath(("data", "prescriber", "id")),),
         keys.account_key: (KeyPath(("account_id",)),),
     }
-
-
-def _inline(avro: Any, namespace: str, named: dict[str, Any]) -> Any:
-    """Replace every reference to a named type by its definition."""
-    if isinstance(avro, list):
-        return [_inline(each, namespace, named) for each in avro]
-    if isinstance(avro, str):
-        return named.get(avro) or named.get(f"{namespace}.{avro}") or avro
-    whole = dict(avro)
-    namespace = whole.get("namespace", namespace)
-    for part in ("items", "values"):
-        if part in whole:
-            whole[part] = _inline(whole[part], namespace, named)
-    if "fields" in whole:
-        whole["fields"] = [{**each, "type": _inline(each["type"], namespace, named)} for each in whole["fields"]]
-    if "name" in whole:
-        named[f"{namespace}.{whole['name']}".lstrip(".")] = named[whole["name"]] = whole
-    return whole
 
 
 def _event_fields(event_type: str, model: type[EventRecord], avro: Mapping[str, Any]) -> tuple[Field, ...]:
