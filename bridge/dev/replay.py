@@ -54,22 +54,16 @@ def replay(
     """
     settings = asking(load_settings(), bootstrap_servers)
     poster = Poster(settings, source, origin="replay", url=None if dry_run else url)
-    seen = set[tuple[str, str]]()
 
     def wanted(record: ConsumedRecord) -> bool:
-        what = (record.header("ce_id"), record.header("drx_body_sha256"))
         received = datetime.fromtimestamp(record.timestamp_ms / 1000, UTC).replace(tzinfo=None)  # as options are
-        asked = (
+        return (
             record.header("ce_source") == source
             and (reason_code is None or record.header("drx_reason") == reason_code)
-            and (delivery_id is None or what[0] == delivery_id)
+            and (delivery_id is None or record.header("ce_id") == delivery_id)
             and (since is None or received >= since)
             and (until is None or received < until)
-            and what not in seen
         )
-        if asked:
-            seen.add(what)
-        return asked
 
     async def posts() -> AsyncIterator[Post]:
         async for record, value in parked(settings, wanted):

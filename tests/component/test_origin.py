@@ -135,6 +135,12 @@ def test_another_body_time_or_key_proves_nothing(body: bytes, now: int, slots: S
         prove_origin(StandardWebhooks(), raw(headers(a_slot().key, b"{}"), body), slots, now)
 
 
+def test_a_first_receipt_in_the_future_is_now() -> None:
+    sent = headers(a_slot().key, b"{}", at=1_700_000_000)
+
+    assert prove_origin(StandardWebhooks(), raw(sent, b"{}"), [a_slot()], 1_700_000_000).received_s == 1_700_000_000
+
+
 def test_a_header_that_is_there_twice_is_refused() -> None:
     twice = [(name.encode(), value.encode()) for name, value in headers(a_slot().key, b"{}").items()] * 2
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +17,10 @@ from bridge.dev import posting
 from bridge.dev.push import push
 from bridge.dev.simulator import RetryPolicy
 from bridge.errors import BridgeError, ConfigError
-from tests.builders import SECRET, a_body
+from bridge.ingress.origin import prove_origin
+from bridge.ingress.proof import Raw
+from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
+from tests.builders import SECRET, a_body, a_slot
 from tests.receiver import receiving
 
 CANARY = "Quintero"
@@ -43,6 +48,8 @@ async def a_bridge(
     async def act(request: web.Request) -> web.Response:
         body = await request.read()
         posted.append((request.headers["webhook-id"], body))
+        heads = {name.lower().encode(): value.encode() for name, value in request.headers.items()}
+        prove_origin(StandardWebhooks(), Raw(heads, body), [a_slot()], time.time())
         code = status(body)
         words = {"outcome": "accepted"} if code == 200 else {"outcome": "refused", "code": "signature_mismatch"}
         return web.json_response(words, status=code)
@@ -69,6 +76,16 @@ async def test_lines_are_posted_under_their_ids_and_in_the_order_of_their_key(tm
     assert sorted(seen) == sorted((json.loads(line)["id"], line) for line in lines)
     for key in range(3):
         assert [body for _, body in seen if body in lines[key::3]] == lines[key::3]
+
+
+async def test_the_secret_that_began_to_count_last_signs(tmp_path: Path, secrets: Path) -> None:
+    other = "whsec_" + b64encode(bytes(32)).decode()
+    (secrets / "current").write_text(other)
+    (secrets / "next").write_text(f"{SECRET}\nnot_before = 2026-01-01T00:00:00Z\n")
+    (secrets / "other").write_text(f"{other}\nnot_before = 2025-01-01T00:00:00Z\n")
+    (secrets / "soon").write_text(f"{other}\nnot_before = 2100-01-01T00:00:00Z\n")
+    async with a_bridge() as (url, _):
+        assert await run(tmp_path, url, a_body()) == 0
 
 
 async def test_what_is_no_event_stays_here_and_is_reported_without_a_value(
