@@ -347,7 +347,7 @@ async def open_durability(
             evicted_early=metrics.dedupe_evicted_early.inc,
         )
         metrics.dedupe_ids.set_function(lambda: len(known_ids))
-        # A fault is said at the start; later the producer could only be not ready.
+        # A fault ends the start; later the producer could only be not ready.
         await in_thread(settings.kafka.connection.options)
         producer = _producer(settings, routing, metrics)
         spool = _spool(settings, metrics)

@@ -23,7 +23,7 @@ def scheme_of(name: str, source: Source) -> Scheme:
     """Build the scheme of a source.
 
     Raises:
-        ConfigError: It is unknown, or a parameter of it is, or its secrets are missing; the message says where.
+        ConfigError: It is unknown, or a parameter of it is, or its secrets are missing; the message names the setting.
     """
     given = {each: getattr(source, f"scheme_{each}") for each in PARAMETERS}
     set_ones = {each: value for each, value in given.items() if value is not None}

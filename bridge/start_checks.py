@@ -24,7 +24,7 @@ from bridge.spool.keys import CURRENT
 
 
 def check_start(settings: Settings) -> Iterator[Finding]:
-    """Yield what is found, as far as settings and files say; nothing is opened."""
+    """Yield what is found in settings and files; nothing is opened."""
     yield from check_process(
         settings.kafka, settings.log, settings.accept, prefix=PREFIX, further=_key_risk(settings.spool)
     )

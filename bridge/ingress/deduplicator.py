@@ -1,4 +1,4 @@
-"""Make each thing durable once, however often it is delivered, and say what became of this delivery of it."""
+"""Make each event durable once, however often it is delivered, and return what became of this delivery."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from bridge.known.known_ids import KnownIds
 
 
 class Publisher(Protocol):
-    """Makes the outcome of a delivery durable, and tells `KnownIds` what becomes of each part, however late."""
+    """Makes the outcome of a delivery durable, and reports the end of each part to `KnownIds`, however late."""
 
     def publish(self, delivery: Delivery, outcome: tuple[AnyEvent, ...] | ParkReason) -> Awaitable[Durable]:
-        """Return when every record is durable, and say how.
+        """Return how every record became durable, once it is.
 
         Raises:
             NotDurableError: At once, and then nothing was taken; or from the awaitable, not within the deadline: the
@@ -51,7 +51,7 @@ class Deduplicator:
         return self._known_ids.finished
 
     def knows(self, identities: Iterable[Identity]) -> bool:
-        """Say whether any of them has been accepted, or is on its way, with the same body."""
+        """Return whether any of them has been accepted, or is on its way, with the same body."""
         return any(map(self._known_ids.knows, identities))
 
     def ends_at(self) -> float:
@@ -72,7 +72,7 @@ class Deduplicator:
         try:
             return asyncio.ensure_future(self._publisher.publish(delivery, events))
         except BaseException:
-            for identity in identities:  # nothing was taken, so nobody else will tell
+            for identity in identities:  # nothing was taken, so nobody else reports it
                 self._known_ids.settled(identity, "failed")
             raise
 
@@ -125,7 +125,7 @@ class Deduplicator:
             left_s = _left_s(ends_at)
             ending = publish(fresh)
         except BaseException:
-            # Nothing was taken, so nobody else will tell.
+            # Nothing was taken, so nobody else reports it.
             for n in fresh:
                 self._known_ids.settled(identities[n], "failed")
             raise

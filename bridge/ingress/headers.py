@@ -1,4 +1,4 @@
-"""What the head of a delivery says, read in one pass; anything doubtful is refused, never guessed."""
+"""Read the head of a delivery in one pass; anything doubtful is refused, never guessed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def head_rules(schemes: Iterable[Scheme]) -> HeadRules:
 
 
 def read_heads(raw_headers: Iterable[tuple[bytes, bytes]], rules: HeadRules) -> dict[bytes, bytes]:
-    """Pick the headers that matter, names in lower case; a repeated one is joined, as RFC 9110 5.3 says.
+    """Pick the headers that matter, names in lower case; a repeated one is joined (RFC 9110 5.3).
 
     Raises:
         DeliveryRefusedError: A credential, or what a signature covers, is given twice.
@@ -77,7 +77,7 @@ def read_heads(raw_headers: Iterable[tuple[bytes, bytes]], rules: HeadRules) -> 
 
 
 def check_content(heads: Mapping[bytes, bytes], *, size_max: int, types: tuple[bytes, ...] = ()) -> None:
-    """Check what the head says of the body before any of it is read.
+    """Check type, encoding and length of a body before any of it is read.
 
     Args:
         heads: As `read_heads` gives them.

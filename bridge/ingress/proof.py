@@ -48,7 +48,7 @@ REASONS: Mapping[Code, str] = {
     "timestamp_stale": "stale",
     "timestamp_future": "future",
 }
-UNKNOWN_KEY = "unknown_key"  # what the metric says of a mismatch when no key counts
+UNKNOWN_KEY = "unknown_key"  # reason of a mismatch, in the metric, when no key counts
 
 # As the HTTP server bounds one header field. It also bounds the comparisons: 170 elements of the length of `v1` fit.
 SIGNATURE_MAX_BYTES = 8190
@@ -134,7 +134,7 @@ class PublicKey:
         object.__setattr__(self, "_key", Ed25519PublicKey.from_public_bytes(self.raw))
 
     def signed_by(self, signature: bytes, signed: bytes) -> bool:
-        """Say whether `signature` is the ed25519 signature of `signed` by the owner of the key."""
+        """Return whether `signature` is the ed25519 signature of `signed` by the owner of the key."""
         try:
             self._key.verify(signature, signed)
         except InvalidSignature:
@@ -153,7 +153,7 @@ class SharedSecret:
         object.__setattr__(self, "_digest", sha256(self.secret).digest())
 
     def equals(self, digest: bytes) -> bool:
-        """Compare the SHA-256 of what was sent: of texts of two lengths `compare_digest` would tell the length."""
+        """Compare the SHA-256 of what was sent: of texts of two lengths `compare_digest` would leak the length."""
         return compare_digest(self._digest, digest)
 
 
@@ -276,7 +276,7 @@ def refuse(code: Code, *, reason: str = "") -> NoReturn:
 
 
 def refuse_mismatch(keys: Sequence[KeySlot], now: float) -> NoReturn:
-    """Refuse a delivery that no key proves; the metric tells a source whose keys have all ended."""
+    """Refuse a delivery that no key proves; its reason is another one where all keys of the source have ended."""
     refuse("signature_mismatch", reason="" if any(key.counts_at(now) for key in keys) else UNKNOWN_KEY)
 
 

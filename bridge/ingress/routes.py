@@ -292,7 +292,7 @@ class Webhooks:
         self._refuse(Request(UNKNOWN), DeliveryRefusedError("malformed_http"))
 
     def _check_head(self, call: Call) -> None:
-        """Check all that a head says; first the rates, so that whatever comes counts."""
+        """Check the head; first the rates, so that whatever comes counts."""
         self._check_address(call)
         source = call.sender = self._route(call)
         if source.limit is not None and (wait_s := source.limit.wait_s(None, call.began)):
@@ -460,7 +460,7 @@ class Webhooks:
 
     @staticmethod
     def _has_reused_id(call: Call) -> bool:
-        """Say whether the conflict is about an id of a delivery that no signature covers, and not one of the body."""
+        """Return whether the conflict is about an unsigned id of a delivery, and not about one of the body."""
         proof = call.proof
         if proof.id is None or proof.id_signed or isinstance(call.outcome, ParkReason):
             return False
@@ -520,7 +520,7 @@ class Webhooks:
         return document if isinstance(document, ParkReason) else source.profile.map(delivery, document)
 
     def _encode(self, request: Request, delivery: Delivery, engine: Engine) -> EncodedEvent | None:
-        """Ask the engine; whatever is the matter with a delivery, or with the engine, the reference says what it is."""
+        """Ask the engine; what it does not take, or fails at, is left to the reference."""
         cause: Deferral = "form"
         try:
             event = engine(delivery.body, delivery.id, delivery.received_at)

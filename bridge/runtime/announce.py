@@ -1,4 +1,4 @@
-"""Say in the log when a process can do its work, and which of its checks fail while it cannot."""
+"""Log when a process can do its work, and which of its checks fail while it cannot."""
 
 from __future__ import annotations
 
@@ -10,26 +10,16 @@ from bridge.runtime.lifecycle import pause
 from bridge.runtime.logging import log
 
 PERIOD_S = 0.25
-# A start beside a sound Kafka takes tenths of a second; what lasts longer is said once, with its cause.
+# A start beside a sound Kafka takes tenths of a second; what lasts longer is logged once, with its cause.
 START_S = 5.0
 
 
 class Readiness:
-    """A worker that logs `worker.ready` and `worker.not_ready` when what `/readyz` would say changes."""
+    """A worker that logs `worker.ready` and `worker.not_ready` when the answer of `/readyz` changes."""
 
-    def __init__(
-        self, checks: Mapping[str, Check], *, start_s: float = START_S, settle_s: float = 0.0, **fields: str
-    ) -> None:
-        """Log `fields` with each line.
-
-        Args:
-            checks: What readiness is made of.
-            start_s: The first seconds without readiness, which are a start, and not said.
-            settle_s: How long after that a process may be degraded before it is said to be ready so.
-            fields: Further fields.
-        """
+    def __init__(self, checks: Mapping[str, Check], *, settle_s: float = 0.0, **fields: str) -> None:
+        """Log `fields` with each line; a process may be degraded for `settle_s` before it is logged as ready so."""
         self._checks = checks
-        self._start_s = start_s
         self._settle_s = settle_s
         self._fields = fields
 
@@ -49,13 +39,13 @@ class Readiness:
                 if status == "ok" or loop.time() - settling_since >= self._settle_s:
                     log.info("worker.ready", **self._fields, **_failing(results))
                     was_ready, settling_since = True, None
-            elif not is_ready and (was_ready or (was_ready is None and loop.time() - began >= self._start_s)):
+            elif not is_ready and (was_ready or (was_ready is None and loop.time() - began >= START_S)):
                 log.warning("worker.not_ready", **self._fields, **_failing(results))
                 was_ready = False
             await pause(stop, PERIOD_S)
 
 
 def _failing(results: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Return the checks that do not say `ok`, as a field of a line; nothing if all do."""
+    """Return the checks that are not `ok`, as a field of a line; nothing if all are."""
     failing = {name: result for name, result in results.items() if result != "ok"}
     return {"checks": failing} if failing else {}

@@ -62,7 +62,7 @@ def _text(_context: click.Context, _parameter: click.Parameter, given: str) -> s
 def audited(
     verb: str, *, actor: str | None = None, reason: str = "", dry_run: bool = False, **what: object
 ) -> Iterator[dict[str, Any]]:
-    """Write a line that the act begins, and one that says how it ended; what is put into the yielded dict is added.
+    """Write a line before the act and one after it; what is put into the yielded dict is added to the latter.
 
     The end is `done`, `interrupted`, or `failed` with a code; a command that fails by its exit code sets `outcome`. A
     dry run changes nothing and has no lines.

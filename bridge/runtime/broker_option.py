@@ -1,4 +1,4 @@
-"""Which brokers a command asks, where an option says it instead of the settings."""
+"""An option for the brokers that a command asks, in the place of the settings."""
 
 from __future__ import annotations
 

@@ -117,11 +117,11 @@ class Report:
 
     @property
     def failed(self) -> bool:
-        """Whether one of them says that the process cannot do its work."""
+        """Whether one of them failed."""
         return any(finding.verdict == "failed" for finding in self._findings)
 
     def close(self, code: int) -> int:
-        """Print the document, which says whether `code` is 0, and return the code."""
+        """Print the document, with whether `code` is 0, and return the code."""
         if self._as_json:
             click.echo(orjson.dumps({"ok": code == 0, "checks": [each.document for each in self._findings]}))
         return code

@@ -22,7 +22,7 @@ MANAGEMENT_CLOSE_S = 3.0
 
 Check = Callable[[], str]
 """Returns `ok`, `degraded` (less than all works, but no restart and no other replica would help), or another constant
-word that says what is wrong."""
+word for what is wrong."""
 Status = Literal["ok", "degraded", "unavailable"]
 
 _NOT_FOUND = Answer(404, b'{"code":"not_found"}')
@@ -53,7 +53,7 @@ class Management:
         live: Check = lambda: "ok",
         section: str = "BRIDGE_MANAGEMENT",
     ) -> None:
-        """Serve on `host:port`; ready while no check says worse than `degraded`, alive while `live` says `ok`.
+        """Serve on `host:port`; ready while no check is worse than `degraded`, alive while `live` is `ok`.
 
         `section` is what the variables begin with that the address is from.
         """

@@ -10,7 +10,7 @@ _of_a_url = re.compile(r"[\s/\\@?#\[\]]").search
 
 
 def is_host(name: str) -> bool:
-    """Say whether a name or an address can be looked up.
+    """Return whether a name or an address can be looked up.
 
     For one with an empty label, or one of more than 63 characters, Python raises a `UnicodeError` at each attempt to
     connect, which is no failure of the network.

@@ -51,7 +51,7 @@ from bridge.runtime.sockets import accept_all, listen
 TICK_S = 1.0
 # After an answer that leaves a body unread, read on this long so that the sender sees the answer, not a reset.
 LINGER_S = 2.0
-# Where the owner does not say: the management port.
+# Defaults, for the management port.
 CONNECTIONS_MAX = 256
 READING_MAX_BYTES = 1_048_576
 # Requests that the handler takes before the loop reads from its connections again, and bytes of bodies beyond which it

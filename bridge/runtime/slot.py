@@ -30,7 +30,7 @@ class Slot(Generic[AnyKey]):
     accept_until: float = math.inf
 
     def counts_at(self, now: float) -> bool:
-        """Say whether `now`, in unix seconds, is in the window."""
+        """Return whether `now`, in unix seconds, is in the window."""
         return self.not_before <= now <= self.accept_until
 
 

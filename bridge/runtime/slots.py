@@ -65,7 +65,7 @@ ParseSlot = Callable[[Path, bytes], AnySlot]
 
 
 class SlotLines(NamedTuple):
-    """What a slot file says.
+    """The content of a slot file.
 
     Attributes:
         secrets: The first line, and those of further names.

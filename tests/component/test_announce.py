@@ -21,7 +21,7 @@ async def lines_of(
 ) -> list[tuple[str, dict[str, str]]]:
     """Return the lines when the check of Kafka says another word after each of these seconds."""
     checks = {name: lambda name=name: results[name] for name in results}
-    watch = Readiness(checks, start_s=START_S, settle_s=settle_s)
+    watch = Readiness(checks, settle_s=settle_s)
     stop = asyncio.Event()
     with capture_logs() as found:
         running = asyncio.create_task(watch.run(stop))

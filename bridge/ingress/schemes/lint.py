@@ -91,7 +91,7 @@ def guessable(slots: Sequence[KeySlot]) -> Iterator[str]:
 
 
 def is_small_order(public_key: bytes) -> bool:
-    """Say whether an ed25519 key is one of the 14 encodings of a point of order 1, 2, 4 or 8.
+    """Return whether an ed25519 key is one of the 14 encodings of a point of order 1, 2, 4 or 8.
 
     Nobody needs a private key to make signatures that it verifies. Points of order 1, 2 and 4 have y = 1, -1 and 0;
     doubling a point of order 8 gives one of order 4, so that d y⁴ + 2 y² - 1 = 0.

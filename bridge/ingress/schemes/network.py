@@ -52,7 +52,7 @@ class Cidr(Scheme):
 
 
 def client_address(peer: str, forwarded: bytes, proxies: Sequence[Network]) -> Address | None:
-    """Return where a delivery comes from: the peer, or what the last proxy that is trusted says of it.
+    """Return where a delivery comes from: the peer, or what the last trusted proxy names.
 
     Args:
         peer: Address at the other end of the connection.
@@ -86,7 +86,7 @@ def networks(text: str) -> tuple[Network, ...]:
 
 
 def are_too_wide(given: Sequence[Network]) -> bool:
-    """Say whether networks, put together, are more than anybody's own; 0.0.0.0/1,128.0.0.0/1 is every address."""
+    """Return whether networks, put together, are more than anybody's own; 0.0.0.0/1,128.0.0.0/1 is every address."""
     v4 = collapse_addresses(each for each in given if isinstance(each, IPv4Network))
     v6 = collapse_addresses(each for each in given if isinstance(each, IPv6Network))
     return any(each.prefixlen < OWN_V4_PREFIX for each in v4) or any(each.prefixlen < OWN_V6_PREFIX for each in v6)
@@ -109,7 +109,7 @@ def _in_any(address: Address, networks: Sequence[Network]) -> bool:
 
 def _address(text: str) -> Address | None:
     try:
-        address = ip_address(text.partition("%")[0])  # an interface of ours says nothing of the sender
+        address = ip_address(text.partition("%")[0])  # an interface of ours is nothing of the sender
     except ValueError:
         return None
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None

@@ -58,7 +58,7 @@ _pieces = re.compile(r"\{([^{}]*)\}").split
 
 
 class Claim(NamedTuple):
-    """What a delivery says of itself, nothing of it proved.
+    """What a delivery claims, nothing of it proved.
 
     Attributes:
         signatures: Those that have the form of one, encoded.
@@ -109,7 +109,7 @@ class Template:
         return b"".join(pieces)
 
     def is_ambiguous(self, webhook_id: bytes, timestamp: bytes, body: bytes) -> bool:
-        """Say whether the text could be read as that of another delivery."""
+        """Return whether the text could be read as that of another delivery."""
         if self.signs_timestamp and not self._is_time_bounded and len(timestamp) != TIMESTAMP_CHARS:
             return True
         if not self.signs_id:
@@ -195,7 +195,7 @@ class SignedHeader(Scheme):
 
     @abstractmethod
     def prover(self, claim: Claim) -> Callable[[Key], bool]:
-        """Return what says whether a key made one of the signatures of a claim."""
+        """Return a predicate: whether a key made one of the signatures of a claim."""
 
     def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
         """Try each key on each signature that is there."""

@@ -44,11 +44,11 @@ _SHARED_LENGTH = 47
 
 _is_id = ID.fullmatch
 _is_timestamp = TIMESTAMP.fullmatch
-# What is signed is `id.timestamp.body`, and nothing in it says where the id ends: any part between two dots that looks
+# What is signed is `id.timestamp.body`, and nothing in it marks where the id ends: any part between two dots that looks
 # like a timestamp can be read as the timestamp. Standard Webhooks 1.0.0 leaves it to senders to have no dot in an id
 # ("Signature scheme"). These two are the signs of a text that was split in another place than its sender did.
 # The true timestamp has become the end of the id, or a part of it with the beginning of the body behind. There it is
-# told from other digits by its length: unix seconds have ten from 2001 to 2286, and up to two zeros before them.
+# known from other digits by its length: unix seconds have ten from 2001 to 2286, and up to two zeros before them.
 _id_holds_timestamp = re.compile(rb"\.(?:[0-9]{1,12}\Z|[0-9]{10,12}\.)").search
 # The true timestamp has become part of the body, with the end of the id before it: `a.b.1700000000.{…}` was sent as id
 # `a.b` and is read as id `a`, timestamp `b`, body `1700000000.{…}`. What of an id can stand there has 196 characters at
@@ -76,7 +76,7 @@ class StandardWebhooks(Scheme):
         return parse_secret(text)
 
     def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
-        """Check as "Verifying webhook authenticity" of Standard Webhooks 1.0.0 says."""
+        """Check as in "Verifying webhook authenticity" of Standard Webhooks 1.0.0."""
         heads, body = raw.heads, raw.body
         webhook_id = heads.get(b"webhook-id")
         sent_at = heads.get(b"webhook-timestamp")
