@@ -325,6 +325,21 @@ async def test_no_request_behind_a_chunked_body_is_passed_over(upgrade: bytes) -
     assert transport.received.count(b"HTTP/1.1 ") == 1
 
 
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
+async def test_behind_an_upgrade_that_is_declined_requests_are_read_whole(protocol: bytes) -> None:
+    """A parser may take what follows for the other protocol."""
+    server = HardenedServer(Doorkeeper(None), read_timeout_s=HANG_S, keepalive_s=HANG_S)
+    connection, transport = server(), Spoken()
+    connection.connection_made(transport)
+    plain = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nnull"
+    for sent in (b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: %b\r\n\r\n" % protocol, plain, plain):
+        connection.data_received(sent)
+        await asyncio.sleep(0)  # the handler has its turn
+    connection.connection_lost(None)
+
+    assert transport.received.count(b"HTTP/1.1 ") == transport.received.count(b"HTTP/1.1 200 ") == 3
+
+
 @pytest.mark.parametrize(("version", "invited"), [(b"1.1", CONTINUE), (b"1.0", b"")])
 async def test_only_a_client_that_knows_that_answer_is_asked_for_a_body(version: bytes, invited: bytes) -> None:
     """One of HTTP/1.0 would take it for the answer to its request."""

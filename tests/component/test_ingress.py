@@ -425,6 +425,15 @@ async def test_takes_json_in_every_spelling(ingress: Ingress, content_type: str)
     assert (await ingress.post(body, headers=signed_headers(body) | {"content-type": content_type}))[0] == 200
 
 
+async def test_refuses_a_doubled_signed_header(ingress: Ingress) -> None:
+    pairs = [*signed_headers(a_body()).items(), ("Webhook-Id", "evt_1")]
+
+    answer = await ingress.raw(request_bytes(a_body(), pairs))
+
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b"header_duplicated" in answer
+
+
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD", "PATCH"])
 async def test_other_methods_are_405(ingress: Ingress, method: str) -> None:
     async with ingress.session.request(method, f"{ingress.url}/webhooks/drx") as answer:
@@ -478,6 +487,18 @@ async def test_takes_the_absolute_form_of_an_address(ingress: Ingress) -> None:
     answer = await ingress.raw(whole.replace(b"POST /webhooks", b"POST http://bridge.test/webhooks", 1))
 
     assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_answers_expect_100_continue(ingress: Ingress) -> None:
+    body = a_body()
+    reader, writer = await asyncio.open_connection("127.0.0.1", ingress.port)
+    whole = request_bytes(body, [("Expect", "100-continue"), *signed_headers(body).items()])
+    writer.write(whole.removesuffix(body))
+
+    assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(body)
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+    writer.close()
 
 
 @pytest.mark.parametrize(
