@@ -122,14 +122,12 @@ class Said(NamedTuple):
     Attributes:
         value: JSON value in native words; a null says nothing.
         path: Where a fault of it is reported: the vendor's path, array indexes as `*`, no name of the sender's making.
-        pointer: The member of the body that the field says wholly; empty if it says less than the member.
-        others: More such members.
+        pointers: Members of the body that the field says wholly.
     """
 
     value: object
     path: str
-    pointer: str = ""
-    others: frozenset[str] = frozenset()
+    pointers: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -298,9 +296,7 @@ def _read_field(
                 run.flags.add("field_unfit")
             if not attempt.extensions:
                 for said in parts.values():
-                    reading.claimed |= said.others
-                    if said.pointer:
-                        reading.claimed.add(said.pointer)
+                    reading.claimed |= said.pointers
             return out
         dotted = attempt.field.removeprefix(members.path).strip("/").replace("/", ".")
         if dotted in parts:

@@ -22,8 +22,8 @@ from bridge.event import Delivery, ParkReason
 from bridge.ingress.json_body import Real
 from bridge.ingress.profiles.assemble import Draft, Reading, Said, children, compose, escaped
 from bridge.ingress.profiles.keys import OUR_PREFIXES
-from bridge.ingress.profiles.mapped_functions import AROUND, ExhaustedError, Expression, Scope, UnfitError
-from bridge.ingress.profiles.mapping_file import FILE_MAX_BYTES, Compiler, DroppedNames, Event
+from bridge.ingress.profiles.mapped_functions import ExhaustedError, Expression, Scope, UnfitError
+from bridge.ingress.profiles.mapping_file import FILE_MAX_BYTES, Compiler, DroppedNames, Event, Pointer
 from bridge.ingress.profiles.plan import text_of_id
 from bridge.ingress.profiles.profile import IGNORED, Mapped, refuse_unknown
 from bridge.ingress.profiles.values import instant_of_epoch
@@ -85,37 +85,6 @@ class Vendor:
         return replace(compile_mapping(file.read_bytes(), file.name, options, names_file=False), mark="")
 
 
-class Pointer(NamedTuple):
-    """A JSON pointer of a file, in which `*` means any index.
-
-    Attributes:
-        text: As in the file.
-        way: Its steps but the last.
-        last: The last step.
-        is_plain: No step is `*` or a number, so only objects can be on its way.
-    """
-
-    text: str
-    way: tuple[str, ...]
-    last: str
-    is_plain: bool
-
-    @classmethod
-    def of(cls, text: str) -> Pointer:
-        """Take it apart."""
-        *way, last = (step.replace("~1", "/").replace("~0", "~") for step in text.split("/")[1:])
-        is_plain = not any(step == "*" or step.isdecimal() for step in (*way, last))
-        return cls(text, tuple(way), last, is_plain)
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """An event of the file, and the members that it claims."""
-
-    event: Event
-    claims: tuple[Pointer, ...]
-
-
 @dataclass(frozen=True, slots=True)
 class MappingFile:
     """A compiled file: the profile of the sources that name it.
@@ -123,7 +92,7 @@ class MappingFile:
     Attributes:
         sha256: Of the file.
         mark: Says which file made an event; the beginning of `sha256`, or nothing.
-        prefix: Of the keys; empty for native ids.
+        PREFIX: Of the keys; empty for native ids. This and others in capitals: see `Profile`.
         key: Of the lines of an array of which the best counts, and `best` what they are compared by.
         names: Names of all members that an expression may read.
         reported: The word of a body.
@@ -133,44 +102,24 @@ class MappingFile:
 
     sha256: str
     mark: str
-    prefix: str
+    PREFIX: str
     account_id: str
     zone: tzinfo | None
     any_case: bool
-    tables: tuple[Table, ...]
+    tables: Sequence[Event]
     claims: tuple[Pointer, ...]
     drop: tuple[Pointer, ...]
     drops: DroppedNames | None
     names: frozenset[str]
     reported: Expression | None = None
-    other: Table | None = None
+    other: Event | None = None
     ignore: frozenset[str] = frozenset()
     key: Sequence[Expression] = ()
     best: Sequence[Expression] = ()
-    arrays: bool = False
-    bucket_s: int = 0
-    content_types: tuple[str, ...] = ()
+    ARRAYS: bool = False
+    BUCKET_S: int = 0
+    CONTENT_TYPES: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ()
-
-    @property
-    def ARRAYS(self) -> bool:  # noqa: N802 - as in profiles that are modules
-        """Whether an array is a body too."""
-        return self.arrays
-
-    @property
-    def BUCKET_S(self) -> int:  # noqa: N802 - as above
-        """After how long equal bytes without an id are another event; 0 for never."""
-        return self.bucket_s
-
-    @property
-    def CONTENT_TYPES(self) -> tuple[str, ...]:  # noqa: N802 - as above
-        """What a body may be called beside `application/json`."""
-        return self.content_types
-
-    @property
-    def PREFIX(self) -> str:  # noqa: N802 - as above
-        """With what its keys begin."""
-        return self.prefix
 
     def refusing(self, prefixes: tuple[str, ...]) -> MappingFile:
         """Give the same profile, whose native ids begin with none of `prefixes`."""
@@ -212,11 +161,7 @@ def compile_mapping(content: bytes, name: str, options: Mapping[str, str], *, na
     named = ("mapping",) if names_file else ()
     refuse_unknown(options, *named, "account_id", "zone", "prefix", *document.option_tables)
     prefix_of(options)
-    any_case = document.names == "any_case"
     digest = sha256(content).hexdigest()
-
-    def pointers(texts: Iterable[str]) -> tuple[Pointer, ...]:
-        return tuple(Pointer.of(text.casefold() if any_case else text) for text in texts)
 
     try:
         zone = zone_of(options, document.zone)
@@ -228,23 +173,23 @@ def compile_mapping(content: bytes, name: str, options: Mapping[str, str], *, na
     return MappingFile(
         sha256=digest,
         mark=digest[:12],
-        prefix=found.prefix,
+        PREFIX=found.prefix,
         account_id=options.get("account_id", ""),
         zone=zone,
-        any_case=any_case,
-        tables=tuple(Table(event, pointers(event.claims)) for event in found.events),
-        claims=pointers(document.claims),
-        drop=pointers(document.drop),
+        any_case=document.names == "any_case",
+        tables=found.events,
+        claims=found.pointers(document.claims),
+        drop=found.pointers(document.drop),
         drops=DroppedNames(document.drop_names) if document.drop_names else None,
         names=frozenset(found.names),
         reported=found.reported,
-        other=Table(found.other, ()) if found.other else None,
+        other=found.other,
         ignore=frozenset(document.ignore),
         key=found.key,
         best=found.best,
-        arrays=document.arrays or document.array is not None,
-        bucket_s=document.bucket_s,
-        content_types=tuple(each.lower() for each in document.content_types),
+        ARRAYS=document.arrays or document.array is not None,
+        BUCKET_S=document.bucket_s,
+        CONTENT_TYPES=tuple(each.lower() for each in document.content_types),
     )
 
 
@@ -306,7 +251,7 @@ class Run:
         self._folded = Folded(document) if mapping.any_case else None
         self._root: Any = self._folded.document if self._folded else document
         self._base = self._path = ""  # of the root in the body: its pointer, and that without positions
-        self.scope = Scope(self._root, mapping.zone, prefix=mapping.prefix)
+        self.scope = Scope(self._root, mapping.zone, prefix=mapping.PREFIX)
         self.reading = Reading(id=delivery.id, time=delivery.received_at, flags=self.scope.flags)
         if mapping.drops:
             self.reading.drops = mapping.drops
@@ -366,8 +311,8 @@ class Run:
     def read_tables(self) -> ParkReason | None:
         """Make a draft of each table that holds, for each element if it has a list; say why there is none."""
         park: ParkReason | None = None
-        for table in self.mapping.tables:
-            park = park or self._read_elements(table)
+        for event in self.mapping.tables:
+            park = park or self._read_elements(event)
         if park is None and not self.drafts:
             park = self._read_other()
         self.scope.element = self._root
@@ -376,11 +321,11 @@ class Run:
                 self.reading.claimed |= {at for _, at, value in self._places(claim) if type(value) not in _NESTED}
         return park
 
-    def _read_elements(self, table: Table) -> ParkReason | None:
+    def _read_elements(self, event: Event) -> ParkReason | None:
         park: ParkReason | None = None
         self._claimed = None
-        for element, number, path in self._elements(table.event):
-            park = park or self._read_table(table, element, number, path)
+        for element, number, path in self._elements(event):
+            park = park or self._read_table(event, element, number, path)
         return park
 
     def _read_other(self) -> ParkReason | None:
@@ -393,12 +338,12 @@ class Run:
             return park
         self.scope.element, self.scope.parent = self._root, None
         # Updates of accounts have one key, whichever part of an account a body names.
-        account = self.mapping.account_id or self._text(other.event, "account", self._root)
+        account = self.mapping.account_id or self._text(other, "account", self._root)
         if not account:
             return ParkReason("unknown_type", field=self._reported_at())
         if not _NATIVE_KEY.fullmatch(account):
             return ParkReason("unusable", "bad_key", "/account")
-        return self._add(other.event, account, self._root, other.event.name, self._path, of_account=True)
+        return self._add(other, account, self._root, other.name, self._path, of_account=True)
 
     def _elements(self, event: Event) -> Iterator[tuple[object, str, str]]:
         """Yield what a table is about: elements with what their ids end in, and their path without positions."""
@@ -446,14 +391,14 @@ class Run:
             ways = [("*", *way) for way in ways]
         self.reading.dropped.update(self._spellings(document, "", ways) if ways else ())
 
-    def _read_table(self, table: Table, element: object, number: str, path: str) -> ParkReason | None:
-        scope, event = self.scope, table.event
+    def _read_table(self, event: Event, element: object, number: str, path: str) -> ParkReason | None:
+        scope = self.scope
         scope.spend(1)
         holds = True if event.when is None else self._value(event.when, element)
         if holds is None or holds is False or holds in ("", [], {}):
             return None
         if self._claimed is None:
-            self._claimed = self._claims(table)
+            self._claimed = self._claims(event)
         claimed = set() if event.when is None else set(self._read_pointers(holds))
         scope.spend(EVENT_STEPS)
         key = self._key(event.key, element, path, claimed)
@@ -493,23 +438,11 @@ class Run:
 
     def _read_data(self, event: Event, draft: Draft, element: object, path: str) -> None:
         """Read the fields of the record into the draft."""
-        scope, claimed = self.scope, self._claimed or {}
-        members = cast("dict[str, object]", element) if type(element) is dict else None
         for name, expression in event.data.items():
-            if members is not None and len(expression.steps) == 1 and expression.steps[0] not in AROUND:
-                # A plain member, as most are: the same as below in a fourth of the time.
-                step = expression.steps[0]
-                value = members.get(step)
-                scope.spend(len(value) if type(value) is list else 1)
-                pointer = "" if value is None else claimed.get((id(members), step), "")
-                others = _NOTHING
-                at = path + expression.path
-            else:
-                value = self._value(expression, element)
-                pointer, others = "", self._read_pointers(value)
-                at = self._at(expression, path) or f"/{name.replace('.', '/')}"
+            value = self._value(expression, element)
             if value is not None or name in event.required or "." in name:
-                draft.said[name] = Said(value, at, pointer, others)
+                at = self._at(expression, path) or f"/{name.replace('.', '/')}"
+                draft.said[name] = Said(value, at, self._read_pointers(value))
 
     def _value(self, expression: Expression, element: object) -> object:
         """Evaluate; what does not fit says nothing."""
@@ -564,9 +497,9 @@ class Run:
         if not is_given(special):
             return ParkReason("unusable", "no_key", at)
         general = [value for value in values[:-1] if is_given(value)]
-        if self.mapping.prefix:
-            key = key_of(self.mapping.prefix, *general, special)
-            is_general = general_at and general and key_of(self.mapping.prefix, special) is not None
+        if self.mapping.PREFIX:
+            key = key_of(self.mapping.PREFIX, *general, special)
+            is_general = general_at and general and key_of(self.mapping.PREFIX, special) is not None
             return key or ParkReason("unusable", "bad_key", general_at if is_general else at)
         text = None if general else text_of_id(special)
         if text is None or not _NATIVE_KEY.fullmatch(text) or text.startswith(OUR_PREFIXES + self.mapping.prefixes):
@@ -635,21 +568,13 @@ class Run:
             return instant_of_epoch(value.lexeme if isinstance(value, Real) else str(value), self.scope.flags)
         raise ValueError
 
-    def _claims(self, table: Table) -> dict[tuple[int, str], str]:
+    def _claims(self, event: Event) -> dict[tuple[int, str], str]:
         if self._of_file is None:
             self._of_file = self._claims_of(self.mapping.claims)
-        return self._of_file | self._claims_of(table.claims) if table.claims else self._of_file
+        return self._of_file | self._claims_of(event.claims) if event.claims else self._of_file
 
     def _claims_of(self, patterns: Iterable[Pointer]) -> dict[tuple[int, str], str]:
-        root, found = self._root, dict[tuple[int, str], str]()
-        is_plain = type(root) is dict and self._folded is None and not self._base
-        for pattern_ in patterns:
-            if is_plain and not pattern_.way and pattern_.is_plain:  # most members stand at the top
-                if pattern_.last in root:
-                    found[id(root), pattern_.last] = pattern_.text
-                continue
-            found.update((place, at) for place, at, _ in self._places(pattern_))
-        return found
+        return {place: at for each in patterns for place, at, _ in self._places(each)}
 
     def _places(self, pattern_: Pointer) -> Iterator[tuple[tuple[int, str], str, object]]:
         """Find what a pointer with `*` means: identity of the object and name, the pointer in the body, the value."""

@@ -28,9 +28,9 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import translate
-from typing import Annotated, Any, Literal, NoReturn, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn, cast, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -79,8 +79,8 @@ def _known_detail(detail: str) -> str:
     return detail
 
 
-Pointer = Annotated[str, Field(pattern=r"^(?:/(?:[^~/]|~[01])*)+$")]
-Pointers = Annotated[list[Pointer], Field(max_length=EXPRESSIONS_MAX)]
+PointerText = Annotated[str, Field(pattern=r"^(?:/(?:[^~/]|~[01])*)+$")]
+Pointers = Annotated[list[PointerText], Field(max_length=EXPRESSIONS_MAX)]
 Words = dict[str, dict[str, str]]
 
 
@@ -105,7 +105,7 @@ class Park(_Part):
 
     reason: Literal["unknown_type", "unusable"]
     detail: Annotated[str, AfterValidator(_known_detail)] = ""
-    field: Pointer | Literal[""] = ""
+    field: PointerText | Literal[""] = ""
 
     @model_validator(mode="after")
     def _has_detail(self) -> Park:
@@ -149,6 +149,24 @@ class Document(_Common):
     event: list[EventTable] = Field(min_length=1)
 
 
+class Pointer(NamedTuple):
+    """A JSON pointer of a file, in which `*` means any index.
+
+    Attributes:
+        way: Its steps but the last.
+        last: The last step.
+    """
+
+    way: tuple[str, ...]
+    last: str
+
+    @classmethod
+    def of(cls, text: str) -> Pointer:
+        """Take it apart."""
+        *way, last = (step.replace("~1", "/").replace("~0", "~") for step in text.split("/")[1:])
+        return cls(tuple(way), last)
+
+
 class Event:
     """One `[[event]]`, checked and compiled.
 
@@ -165,12 +183,14 @@ class Event:
         required: Fields that the type requires.
     """
 
-    def __init__(self, table: EventTable, expressions: Mapping[str, Expression], *, name: str) -> None:
+    def __init__(
+        self, table: EventTable, expressions: Mapping[str, Expression], *, name: str, claims: Sequence[Pointer]
+    ) -> None:
         self.name = table.name or name or table.type
         self.is_named = table.name is not None
         self.type = table.type
         self.park = table.park
-        self.claims = table.claims
+        self.claims = claims
         self.when = expressions.get("when")
         self.each = [each for name, each in expressions.items() if name.startswith("each.")]
         self.key = [each for name, each in expressions.items() if name.startswith("key.")]
@@ -303,10 +323,14 @@ class Compiler:
             self._check_fields(table, place)
         for dotted, text in table.data.items():
             expressions[f"data.{dotted}"] = self._expression(text, f"{place}.data.{dotted}")
-        event = Event(table, expressions, name=self.document.name or "")
+        event = Event(table, expressions, name=self.document.name or "", claims=self.pointers(table.claims))
         self._check_constants(event, place)
         self._check_words(event, place)
         return event
+
+    def pointers(self, texts: Iterable[str]) -> tuple[Pointer, ...]:
+        """Take pointers of the file apart."""
+        return tuple(Pointer.of(text.casefold() if self._any_case else text) for text in texts)
 
     def _expressions(self, texts: Iterable[str], place: str) -> list[Expression]:
         return [self._expression(text, place) for text in texts]
