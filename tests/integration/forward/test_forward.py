@@ -105,7 +105,7 @@ def attempts(script: Script) -> list[str]:
 def samples() -> Iterator[Event]:
     """Every native sample that is an event, each with an id of its own."""
     for number, path in enumerate(sorted(SAMPLES.glob("native/*.json"))):
-        outcome = map_body(path.read_bytes(), id=f"evt_{number}")
+        outcome = map_body(path.read_bytes(), id=f"sample_{number}")
         if isinstance(outcome, Mapped):
             yield from outcome.events
     yield from incomplete_events()
@@ -141,7 +141,7 @@ async def test_the_receiver_of_the_page_verifies_and_prints_each_event(secrets: 
         node, script, str(port), str(secrets / "current"), stdout=asyncio.subprocess.PIPE
     )
     url = f"http://127.0.0.1:{port}"
-    events = [an_event("prescription.sent", key="rx_1", id=f"evt_{number}") for number in range(3)]
+    events = [an_event("prescription.sent", key="rx_1", id=f"sample_{number}") for number in range(3)]
     try:
         await until(lambda: listens(port))
         async with running(open_forward, options=options(url, secrets)) as forward:
