@@ -98,30 +98,12 @@ class Scope:
             UnfitError: A function was given what it cannot read.
         """
         self.read = {}
-        if expression.steps:
-            return self._follow(expression.steps, value)
         try:
             return self._interpreter.visit(expression.node, value)
         except ExhaustedError:
             raise
         except Exception:  # noqa: BLE001 - the library raises whatever Python does for operands that it did not expect
             raise UnfitError from None
-
-    def _follow(self, steps: tuple[str, ...], value: Any) -> object:
-        """Search a chain of members, as the interpreter would in three times the time; most expressions are one."""
-        self.spend(len(steps))
-        for name in steps:
-            if name in AROUND and value is self.element and (around := self.around(name, value)) is not None:
-                value = around
-                continue
-            if type(value) is not dict:
-                return None
-            found = value.get(name)
-            self.read[id(value), name] = found
-            value = found
-        if type(value) is list:
-            self.spend(len(value))
-        return value
 
     def around(self, name: str, element: object) -> object:
         """Give the whole body or the parent, unless the body itself has a member of the name."""
@@ -155,14 +137,12 @@ class Expression(NamedTuple):
         path: The member it reads first, as it is written in the file, array indexes as `*`; empty if it reads none.
         paths: Last name of each member that it may read -> its path.
         names: Names of all members that it may read.
-        steps: The members, if it is a chain of them and nothing else.
     """
 
     node: Node
     path: str
     paths: Mapping[str, str]
     names: frozenset[str]
-    steps: tuple[str, ...] = ()
 
     @property
     def constant(self) -> object:
@@ -218,7 +198,7 @@ def compile_expression(
     names = frozenset(node["value"] for node in nodes if node["type"] == "field")
     # The longest path to a name comes first, before the parts of it.
     by_name = {(last.casefold() if any_case else last): path for path in reversed(paths) for last in [_last(path)]}
-    return Expression(tree, next(iter(paths), ""), by_name, names, _chain(tree))
+    return Expression(tree, next(iter(paths), ""), by_name, names)
 
 
 def _with_lets(node: Node, lets: Mapping[str, Node]) -> Node:
@@ -252,12 +232,6 @@ def _casefolded(node: Node) -> Node:
     children = [_casefolded(child) if isinstance(child, dict) else child for child in node["children"]]
     value = node["value"].casefold() if node["type"] == "field" else node.get("value")
     return {**node, "children": children} | ({} if value is None else {"value": value})
-
-
-def _chain(node: Node) -> tuple[str, ...]:
-    """Return the members of a chain of them; nothing for any other expression."""
-    chain = node["children"] if node["type"] == "subexpression" else [node]
-    return tuple(each["value"] for each in chain) if all(each["type"] == "field" for each in chain) else ()
 
 
 def targets(node: Node) -> Iterator[object]:
