@@ -170,6 +170,7 @@ async def test_the_capacity_is_kept_and_comes_back(tmp_path: Path) -> None:
             await kept.spool.append([an_entry(number, payload=payload)])
         with pytest.raises(NotDurableError, match="full"):
             await kept.spool.append([an_entry(10, payload=payload)])
+        await kept.tend()
         assert kept.spool.code == "full"
         assert kept.value("available") == 0
 
