@@ -187,6 +187,26 @@ def test_a_consumer_that_comes_with_an_upgrade_is_placed_as_well() -> None:
     assert {"--from=earliest", "--unless-placed"} <= set(found["command"])
 
 
+def test_each_consumer_is_pruned_beside_itself_and_the_read_model_alone_compared() -> None:
+    values = load("minimal")
+    values["consumers"]["archive"] = values["consumers"]["read_model"] | {"enabled": True, "options": {"root": "/lake"}}
+    values |= {
+        "prune": {"enabled": True},
+        "compare": {"enabled": True, "args": ["/x.ndjson", "--mapping", "drx_standard"]},
+    }
+    found = render(values)
+
+    jobs = {each["metadata"]["name"]: each["spec"]["jobTemplate"]["spec"]["template"] for each in found.all("CronJob")}
+    commands = {name: each["spec"]["containers"][0]["command"] for name, each in jobs.items()}
+    assert commands == {
+        "drx-drx-bridge-archive-prune": ["drx-consumer", "prune", "archive", "--older-than=400d", "--actor=helm"],
+        "drx-drx-bridge-read-model-prune": ["drx-consumer", "prune", "read_model", "--older-than=400d", "--actor=helm"],
+        "drx-drx-bridge-read-model-compare": ["drx-consumer", "compare", *values["compare"]["args"]],
+    }
+    for name in ("archive", "read-model"):
+        assert found.one("NetworkPolicy", f"-{name}-cron")["spec"]["egress"]
+
+
 def test_consumers_reach_the_database_and_the_ingress_does_not() -> None:
     found = render(changed(load("minimal"), "ingress.spool.drainClaims", ["data-drx-drx-bridge-ingress-9"]))
 

@@ -71,7 +71,7 @@ def test_what_the_full_case_sets_is_seen_in_what_is_rendered() -> None:
 
 
 def _with_what_excludes_it(full: Values) -> Values:
-    """Return the values with the other of two ways: an Ingress, no spool, an HPA, objects of Strimzi."""
+    """Return the values with the other of two ways: an Ingress, no spool, an HPA, objects of Strimzi, pruning."""
     copy = json.loads(json.dumps(full))
     copy["ingress"]["httpRoute"]["enabled"] = False
     copy["ingress"]["kubernetesIngress"]["enabled"] = True
@@ -80,6 +80,7 @@ def _with_what_excludes_it(full: Values) -> Values:
     copy["consumerDefaults"]["keda"]["enabled"] = False
     copy["consumerDefaults"]["hpa"]["enabled"] = True
     copy["topicsJob"]["enabled"] = False
+    copy["prune"]["enabled"] = True
     copy["strimzi"] |= {"cluster": "events", "users": False}
     return dict(copy)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,59 +17,62 @@ from bridge.event import Event
 from consumers.commands.compare import Fact, unmatched
 from consumers.testing import an_event
 from tests.cluster import Cluster, Topics
+from tests.forked import run
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer
-from tests.integration.service_process import until
+from tests.integration.ingress_process import IngressProcess
+from tests.integration.service_process import HANG_S, until
 from tests.postgres import execute
 from tests.read_model import open_model
-from tests.topic_filler import Lives, fill
+from tests.topic_filler import Lives
 
 LIVES = Lives.of_records(3_000)
+COMMAND = (sys.executable, "-m", "bridge")
 SETTLED = "select coalesce(sum(next_offset), 0)::int from drx_consumer.progress"
 
 
 @pytest.mark.kafka
-async def test_what_was_dropped_is_named_and_written_down(
+async def test_what_was_dropped_is_named_and_pushed_until_nothing_is_missing(
     cluster: Cluster, topics: Topics, postgres: str, tmp_path: Path
 ) -> None:
-    topic = topics.fresh(partitions=2)
+    topics.standard()
+    topic = topics.fresh()
     given: dict[str, Any] = {
         "bootstrap_servers": cluster.bootstrap_servers,
         "dsn": postgres,
         "READ_MODEL__TOPICS": topic,
     }
     bodies = [native_json(event.value) for number in range(LIVES.prescriptions) for event in LIVES.events(number)]
-    dropped = random.Random(7).sample(bodies, 37)  # noqa: S311 - no key
-    lost = {json.loads(body)["id"].encode() for body in dropped}
-    export, missing, metrics = (tmp_path / name for name in ("export.ndjson", "missing.ndjson", "drx.prom"))
+    dropped = set(random.Random(7).sample(bodies, 37))  # noqa: S311 - no key
+    export, came, missing, metrics = (tmp_path / name for name in ("all.ndjson", "came", "missing.ndjson", "drx.prom"))
     export.write_bytes(b"\n".join(bodies))
-    records = list(LIVES.records(topic, partitions=2))
+    came.write_bytes(b"\n".join(body for body in bodies if body not in dropped))
     ask = ("compare", str(export), "--mapping", "drx_standard", "--json", "--missing", str(missing))
 
-    with ConsumerProcess(tmp_path, "read_model", **given) as read_model:
+    async def compared(*arguments: str) -> tuple[int, dict[str, Any]]:
+        code, out, err = await drx_consumer(consumer_environment(**given), *ask, *arguments)
+        assert err == ""
+        return code, json.loads(out)
+
+    ingress = IngressProcess(tmp_path / "ingress", cluster.bootstrap_servers, KAFKA__ROUTES=json.dumps({"*": topic}))
+    with ingress, ConsumerProcess(tmp_path, "read_model", **given) as read_model:
         read_model.ready()
-        written = fill(cluster.bootstrap_servers, (each for each in records if dict(each.headers)["ce_id"] not in lost))
-        until(lambda: execute(postgres, SETTLED) == [[(written,)]], what="all but these")
-        code, out, err = await drx_consumer(consumer_environment(**given), *ask, "--textfile", str(metrics))
+        ingress.ready()
+        for file, settled, left in ((came, len(bodies) - 37, 37), (missing, len(bodies), 0)):
+            push = ("push", str(file), "--source", ingress.source, "--url", ingress.url)
+            code, out, err = await asyncio.to_thread(run, [*COMMAND, *push], ingress.env, timeout_s=HANG_S)
+            assert (code, out) == (0, ""), err
+            until(lambda: execute(postgres, SETTLED) == [[(settled,)]], what=f"{settled} events")  # noqa: B023 - asked at once
+            code, found = await compared("--textfile", str(metrics))
 
-        found = json.loads(out)
-        assert (code, err) == (1, "")
-        assert {name: found[name] for name in ("lines", "missing", "unmapped")} == {
-            "lines": len(bodies),
-            "missing": 37,
-            "unmapped": 0,
-        }
-        assert sum(each["events"] for each in found["by"]) == len(bodies)
-        assert sum(each["missing"] for each in found["by"]) == 37
-        assert sorted(missing.read_bytes().splitlines()) == sorted(dropped)
-        assert missing.stat().st_mode & 0o077 == 0
-        assert "\ndrxbridge_compare_missing 37\n" in metrics.read_text()
-        assert (await drx_consumer(consumer_environment(**given), *ask, "--allow", "37"))[0] == 0
-
-        fill(cluster.bootstrap_servers, (each for each in records if dict(each.headers)["ce_id"] in lost))
-        until(lambda: execute(postgres, SETTLED) == [[(len(bodies),)]], what="these")
-        code, out, err = await drx_consumer(consumer_environment(**given), *ask)
-
-    assert (code, json.loads(out)["missing"], missing.read_bytes()) == (0, 0, b"")
+            assert (code, found["lines"], found["missing"], found["unmapped"]) == (int(left > 0), len(bodies), left, 0)
+            assert sum(each["events"] for each in found["by"]) == len(bodies)
+            assert sum(each["missing"] for each in found["by"]) == left
+            assert f"\ndrxbridge_compare_missing {left}\n" in metrics.read_text()
+            if left:
+                assert set(missing.read_bytes().splitlines()) == dropped
+                assert missing.stat().st_mode & 0o077 == 0
+                assert (await compared("--allow", "37"))[0] == 0
+    assert missing.read_bytes() == b""
 
 
 async def test_facts_about_no_prescription_are_found_by_what_their_keys_are_made_of(
