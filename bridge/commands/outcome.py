@@ -182,6 +182,8 @@ def lines(document: Mapping[str, Any]) -> Text:
         words = " ".join(filter(None, (parked["reason"], parked["detail"], parked["field"])))
         text.append(f"  parked: {words}\n", "red")
         return text.append(f"  {_place(parked)}\n", "dim")
+    if not document["events"]:
+        return text.append("  ignored\n", "dim")
     for event in document["events"]:
         text.append(f"  {event['type']}  {printable(event['id'])}\n", "bold green")
         text.append(f"  {_place(event)}\n")

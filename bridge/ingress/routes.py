@@ -385,14 +385,14 @@ class Webhooks:
 
     def _publish(self, call: Call) -> None:
         """Publish what is plainly new, and leave all else to a task."""
+        if call.outcome is IGNORED:
+            self._end(call, self._accept, "ignored")
+            return
         try:
             if call.proof.id is None and call.sender.bucket_s:
                 # Not a stage of its own: what it repeats may come just before it, and must have been published.
                 self._identify_by_time(call)
             outcome = call.outcome
-            if outcome is IGNORED:
-                self._end(call, self._accept, "ignored")
-                return
             if not isinstance(outcome, ParkReason):
                 taken = self._deduplicator.take_new(call.delivery, outcome.events)
                 if taken is not None:

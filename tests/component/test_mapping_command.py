@@ -79,6 +79,16 @@ def test_a_word_that_no_enum_has_is_named_by_its_field(
     assert "CANARY" not in "".join([*lines, document])
 
 
+def test_a_body_that_nobody_wants_is_shown_as_ignored(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(f'reported = "kind"\naccount = "shop"\nignore = ["BEAT"]\n{ACME}')
+
+    assert run(str(file), body(tmp_path, "beat", kind="BEAT")) == 0
+
+    assert "beat.json\n  ignored\n" in capsys.readouterr().out
+
+
 def test_a_file_is_named_as_it_is(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """To rich, brackets are markup: `[a]` would vanish, and `[/a]` end it."""
     (tmp_path / "[").mkdir()
