@@ -38,14 +38,10 @@ class ForeignRegistry:
     def app(self) -> web.Application:
         """Return what a server runs."""
         app = web.Application()
-        app.router.add_get("/mode", self._mode)
         app.router.add_get("/schemas/ids/{id}", self._by_id)
         app.router.add_post("/subjects/{subject}", self._look_up)
         app.router.add_post("/subjects/{subject}/versions", self._register)
         return app
-
-    async def _mode(self, _request: web.Request) -> web.Response:
-        return web.json_response({"mode": "READONLY" if self.read_only else "READWRITE"})
 
     async def _by_id(self, request: web.Request) -> web.Response:
         text = self.texts.get(int(request.match_info["id"]))
@@ -59,6 +55,8 @@ class ForeignRegistry:
 
     async def _register(self, request: web.Request) -> web.Response:
         subject, text = request.match_info["subject"], await _text(request)
+        if self.read_only:
+            return _refusal(42205, "Subject is in read-only mode")
         if subject in self.subjects and not _same(self.texts[self.subjects[subject]], text):
             return _refusal(40901, f"{subject} has another schema")
         return web.json_response({"id": self.put(subject, text)})

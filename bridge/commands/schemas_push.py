@@ -11,7 +11,7 @@ import click
 
 from bridge.errors import ConfigError
 from bridge.kafka.routing import RoutingTable
-from bridge.registry.client import RegistryClient, RegistryRefusedError, open_client, read_credentials
+from bridge.registry.client import RegistryRefusedError, open_client, read_credentials
 from bridge.registry.ids import Wanted, read_ids, wanted, write_ids
 from bridge.registry.loader import bundled
 from bridge.runtime.audit import audit_options, audited
@@ -54,20 +54,10 @@ async def _push(schemas: list[Wanted], url: str, credentials: tuple[str, str] | 
     """Return digest -> id; what is there already keeps its id, so that a push may be repeated."""
     ids: dict[str, int] = {}
     async with open_client(url, credentials=credentials) as client:
-        read_only = await client.read_only()
         for each in schemas:
-            ids[each.digest] = await _one(client, each, read_only=read_only)
+            known = await client.look_up(each.subject, each.schema)
+            ids[each.digest] = await client.register(each.subject, each.schema) if known is None else known
     return ids
-
-
-async def _one(client: RegistryClient, schema: Wanted, *, read_only: bool) -> int:
-    known = await client.look_up(schema.subject, schema.schema)
-    if known is not None:
-        return known
-    if read_only:
-        msg = f"{client.url} is read-only and does not hold {schema.subject}; ask its operator to register it"
-        raise ConfigError(msg)
-    return await client.register(schema.subject, schema.schema)
 
 
 def _record(path: Path, url: str, ids: dict[str, int]) -> None:

@@ -4,7 +4,7 @@
 fetched is kept. An id that the registry does not know is asked for again at the next call: replicas of a registry lag
 behind its writers, and how long to wait for them is decided by the consumer runtime.
 
-`look_up`, `register`, `holds` and `read_only` are for `schemas push`, `doctor` and a start. Schemas are compared by
+`look_up`, `register` and `holds` are for `schemas push`, `doctor` and a start. Schemas are compared by
 `schemas.meaning`, never by text or fingerprint: registries spell schemas anew, and fingerprints ignore logical types.
 
 Each call is one HTTP request with a deadline, repeated with jitter while the registry fails or is not reached. All
@@ -233,11 +233,6 @@ class RegistryClient:
         """Ask the registry, and no cache, whether an id stands for a schema that means the same."""
         text = await self._text(schema_id)
         return text is not None and _means(text, schema)
-
-    async def read_only(self) -> bool:
-        """True if the registry says that it takes nothing new; one that has no modes takes everything."""
-        reply = await self._call("GET", "mode")
-        return reply.found and str(reply.fields().get("mode", "")).startswith("READONLY")
 
     async def _text(self, schema_id: int) -> str | None:
         path = f"schemas/ids/{schema_id}"

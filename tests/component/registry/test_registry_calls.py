@@ -14,7 +14,7 @@ from bridge.registry.client import (
 )
 from bridge.registry.ids import newest, wanted
 from bridge.registry.loader import bundled
-from tests.component.registry.registry_fakes import ORDER, Answer, Connector, FakeRegistry, shown
+from tests.component.registry.registry_fakes import ORDER, Connector, FakeRegistry, shown
 from tests.foreign_registry import ForeignRegistry
 
 LOCKED = bundled().entries[0]
@@ -97,23 +97,6 @@ async def test_an_id_given_for_another_schema_is_not_taken(connect: Connector, f
     client = await connect(fake.app())
     with pytest.raises(RegistryUnavailableError, match="another schema"):
         await client.register("x", ORDER)
-
-
-@pytest.mark.parametrize(
-    ("answer", "read_only"),
-    [
-        ((200, {"mode": "READONLY"}), True),
-        ((200, {"mode": "READWRITE"}), False),
-        ((404, {}), False),
-        ((405, ""), False),
-    ],
-)
-async def test_a_registry_without_modes_takes_everything(
-    connect: Connector, fake: FakeRegistry, answer: Answer, *, read_only: bool
-) -> None:
-    fake.answers["GET /mode"] = [answer]
-
-    assert await (await connect(fake.app())).read_only() is read_only
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "application/vnd.schemaregistry.v1+json", "text/plain"])
