@@ -67,7 +67,8 @@ class _Answers:
         return _row(self._one("Schema not found", lambda each: each.guid == match["guid"].lower()))
 
     def _of(self, subject: str) -> list[LockedSchema]:
-        found = [each for each in self._entries if each.subject == subject]
+        # By the record alone: a record may have several topics, and a site may route it to one of its own.
+        found = [each for each in self._entries if subject.endswith(f"-{each.record}")]
         if not found:
             raise RegistryFaultError(40401, f"Subject '{subject}' not found.")
         return found
