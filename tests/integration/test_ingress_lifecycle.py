@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.builders import a_body
 from tests.cluster import Cluster, Topics
 from tests.integration.ingress_process import IngressProcess, Reply, ask, deliver, header
-from tests.integration.load import Senders, Traffic, first_occurrences
+from tests.integration.load import Traffic
 from tests.integration.service_process import HANG_S
 from tests.kafka import killed, paused
 
@@ -178,16 +178,6 @@ async def test_a_stop_ends_although_kafka_says_nothing_and_requests_wait(
         assert {(reply.status, reply.json["outcome"]) for reply in replies} == {(202, "spooled")}
 
 
-async def test_a_stop_ends_although_kafka_has_died_under_it(
-    cluster: Cluster, session: aiohttp.ClientSession, tmp_path: Path
-) -> None:
-    async with serving(tmp_path, cluster, **HASTY) as ingress:
-        await an_answer(session, ingress, "evt_1")
-        async with killed(cluster):
-            assert (await an_answer(session, ingress, "evt_2")).status == 202
-            assert await ingress.end(signal.SIGTERM) == 0
-
-
 async def test_an_interrupt_ends_it_with_130(cluster: Cluster, tmp_path: Path) -> None:
     async with serving(tmp_path, cluster) as ingress:
         assert await ingress.end(signal.SIGINT) == 130
@@ -214,37 +204,3 @@ async def test_whatever_has_arrived_when_the_stop_comes_is_answered(cluster: Clu
         assert {traffic.statuses.get(each) for each in owed} == {200}
         promised = {each for each, status in traffic.statuses.items() if status == 200}
         assert promised <= set(await ids_in_topic(ingress))
-
-
-async def test_a_killed_process_has_lost_nothing_that_it_promised(cluster: Cluster, tmp_path: Path) -> None:
-    async with serving(tmp_path, cluster) as ingress, asyncio.timeout(HANG_S):
-        senders = Senders(ingress, keys=8)
-        running = asyncio.create_task(senders.run())
-        await senders.more(200)
-
-        await ingress.end(signal.SIGKILL)
-        await running
-
-        assert senders.refused == []
-        found = first_occurrences(await ingress.records(), senders.promised)
-        assert {key: found[key][: len(ids)] for key, ids in senders.promised.items()} == senders.promised
-
-
-async def test_a_killed_broker_costs_no_promise_and_no_order(
-    cluster: Cluster, session: aiohttp.ClientSession, tmp_path: Path
-) -> None:
-    async with serving(tmp_path, cluster) as ingress, asyncio.timeout(HANG_S):
-        senders = Senders(ingress, keys=8)
-        running = asyncio.create_task(senders.run())
-        await senders.more(200)
-
-        async with killed(cluster):
-            pass
-        await senders.more(200)
-        senders.end()
-        await running
-        await until_said(session, ingress, "spool_events", 0.0)
-
-        assert senders.refused == []
-        found = first_occurrences(await ingress.records(), senders.promised)
-        assert {key: found[key][: len(ids)] for key, ids in senders.promised.items()} == senders.promised

@@ -45,21 +45,6 @@ async def until_drained(ingress: IngressProcess) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_the_largest_body_is_taken_as_an_event_and_read_again(
-    cluster: Cluster, topic: str, tmp_path: Path
-) -> None:
-    async with asyncio.timeout(HANG_S), aiohttp.ClientSession() as session:
-        with IngressProcess(tmp_path, cluster.bootstrap_servers, **settings(topic)) as ingress:
-            await asyncio.to_thread(ingress.ready)
-            large = await deliver(session, ingress, BODY, webhook_id="evt_1")
-            small = await deliver(session, ingress, a_body(), webhook_id="evt_2")
-
-        assert (large.status, small.status) == (200, 200), (large.json, small.json)
-        written = await read_all(cluster.bootstrap_servers, topic)
-        assert [header(record, "ce_id") for record in written] == ["evt_1", "evt_2"]
-        assert len(written[0].value or b"") > MESSAGE_MAX_LEAST_BYTES
-
-
 async def test_the_largest_body_goes_over_the_disk_as_well(cluster: Cluster, topic: str, tmp_path: Path) -> None:
     away = f"127.0.0.1:{free_port()}"
     async with asyncio.timeout(HANG_S), aiohttp.ClientSession() as session:

@@ -12,7 +12,6 @@ import aiohttp
 import orjson
 import pytest
 
-from bridge.dev.kafka import create_topics
 from bridge.dev.ports import free_port
 from tests.builders import a_body
 from tests.cluster import Cluster, Topics
@@ -48,32 +47,6 @@ async def until_said(session: aiohttp.ClientSession, ingress: IngressProcess, ch
 
 async def metrics(session: aiohttp.ClientSession, ingress: IngressProcess) -> list[str]:
     return (await ask(session, f"{ingress.management_url}/metrics")).body.decode().splitlines()
-
-
-async def test_what_is_for_a_missing_topic_waits_on_disk_until_it_is_created(
-    cluster: Cluster, topics: Topics, tmp_path: Path
-) -> None:
-    topic = topics.unique_key("test")
-    body = a_body()
-    async with (
-        asyncio.timeout(HANG_S),
-        aiohttp.ClientSession() as session,
-        routed(tmp_path, cluster, topic) as ingress,
-    ):
-        missing = await until_said(session, ingress, "topics", "degraded")
-        away = await deliver(session, ingress, body, webhook_id="evt_1")
-        await asyncio.to_thread(create_topics, cluster.bootstrap_servers, {topic: 12})
-        await until_said(session, ingress, "topics", "ok")
-        while "drxbridge_spool_events 0.0" not in await metrics(session, ingress):  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0.05)
-        back = await deliver(session, ingress, body, webhook_id="evt_1")
-
-        assert missing.status == 200
-        assert (away.status, away.json["outcome"]) == (202, "spooled")
-        assert (back.status, back.json["outcome"]) == (200, "duplicate")
-        line = f'"topic":"{topic}","seen":null,"expected":12'
-        await asyncio.to_thread(until, lambda: line in ingress.output(), what="the line")
-        assert await ingress.end(signal.SIGTERM) == 0
 
 
 async def test_what_was_accepted_for_a_topic_reaches_it_after_its_route_has_gone(
@@ -115,19 +88,3 @@ async def test_with_too_few_partitions_and_no_spool_it_is_not_ready(
         assert f'drxbridge_partition_count_mismatch{{topic="{topic}"}} 1.0' in await metrics(session, ingress)
         line = f'"topic":"{topic}","seen":3,"expected":12'
         await asyncio.to_thread(until, lambda: line in ingress.output(), what="the line")
-
-
-async def test_too_many_partitions_are_an_alarm_and_nothing_moves(
-    cluster: Cluster, topics: Topics, tmp_path: Path
-) -> None:
-    topic = await asyncio.to_thread(topics.fresh, partitions=16)
-    async with (
-        asyncio.timeout(HANG_S),
-        aiohttp.ClientSession() as session,
-        routed(tmp_path, cluster, topic) as ingress,
-    ):
-        await asyncio.to_thread(ingress.ready)
-        reply = await deliver(session, ingress, a_body(), webhook_id="evt_1")
-
-        assert reply.status == 200
-        assert f'drxbridge_partition_count_mismatch{{topic="{topic}"}} 1.0' in await metrics(session, ingress)

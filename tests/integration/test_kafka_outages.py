@@ -79,20 +79,6 @@ async def until_gone() -> None:
     await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
 
 
-async def test_it_starts_without_kafka_and_recovers_by_itself(cluster: Cluster, topic: str) -> None:
-    producer = a_producer(cluster.bootstrap_servers, topic, patience=HASTY)
-    async with killed(cluster):
-        stop = asyncio.Event()
-        task = asyncio.create_task(producer.run(stop))
-        await until(lambda: producer.code == "unreachable")
-        assert not producer.ready
-        assert await code_of_write(producer, topic) == "kafka_unavailable"
-
-    await until_working(producer, topic)
-    stop.set()
-    await task
-
-
 async def test_a_frozen_broker_makes_it_unready_and_a_late_answer_ready_again(cluster: Cluster, topic: str) -> None:
     async with running(a_producer(cluster.bootstrap_servers, topic, patience=HASTY)) as producer:
         await until_working(producer, topic)
@@ -170,19 +156,6 @@ async def test_a_stop_with_a_frozen_broker_and_a_write_in_flight_is_bounded(clus
     await until_gone()
 
 
-async def test_a_stop_while_the_broker_is_dead_is_bounded(cluster: Cluster, topic: str) -> None:
-    async with running(a_producer(cluster.bootstrap_servers, topic, patience=HASTY)) as producer:
-        await until_working(producer, topic)
-        async with killed(cluster):
-            writing = asyncio.create_task(code_of_write(producer, topic))
-            await until(lambda: not producer.ready)
-            async with asyncio.timeout(10):
-                await producer.close(3)
-
-            assert await writing == "outcome_unknown"
-    await until_gone()
-
-
 async def test_a_stop_while_a_broker_leaves_us_waiting_for_a_session_is_bounded() -> None:
     asked = asyncio.Event()
 
@@ -202,26 +175,6 @@ async def test_a_stop_while_a_broker_leaves_us_waiting_for_a_session_is_bounded(
             await producer.close(3)
         await task
     await until_gone()
-
-
-async def test_a_broker_that_dies_and_comes_back_costs_no_acknowledged_record(cluster: Cluster, topic: str) -> None:
-    acknowledged: list[bytes] = []
-    async with ready_producer(cluster.bootstrap_servers, topic) as producer:
-        await until_working(producer, topic)
-        acknowledged.append(b"first")
-
-        async def write(n: int) -> None:
-            value = str(n).encode()
-            await producer.write(topic, n % 12, [a_record(topic, value, n % 12)])
-            acknowledged.append(value)
-
-        await asyncio.gather(*[write(n) for n in range(24)])
-        async with killed(cluster):
-            writes = [asyncio.create_task(write(n)) for n in range(24, 36)]
-        await asyncio.gather(*writes)
-
-    records = await read_all(cluster.bootstrap_servers, topic)
-    assert sorted(record.value or b"" for record in records) == sorted(acknowledged)
 
 
 async def test_a_sequence_error_ends_the_producer_and_a_new_one_takes_over(cluster: Cluster, topic: str) -> None:

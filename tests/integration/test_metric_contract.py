@@ -70,11 +70,13 @@ async def test_the_ingress_counts_what_is_promised_under_all_it_answers(ingress:
         for change in ({"webhook_timestamp": "1"}, {"content_type": "text/plain"}, {"webhook_signature": "v1,x"}):
             assert (await deliver(session, ingress, ping, webhook_id="evt_refused", **change)).status in {401, 415}
         assert (await ask(session, f"{ingress.url}/elsewhere")).status == 404
+        assert (await ask(session, ingress.webhook_url, method="PROPFIND")).status == 405
 
     text = scrape(ingress.management_url)
     bounds = {"source": {ingress.source, SOURCE}, "topic": set(STANDARD_TOPICS)}
     assert broken(parse_text(text), "ingress", bounds=bounds) == []
     assert judged(text) == (0, "")
+    assert ingress.metric("drxbridge_produce_total", outcome="acknowledged") >= 4
     assert len([line for line in text.splitlines() if not line.startswith("#")]) <= SERIES_MAX
 
 

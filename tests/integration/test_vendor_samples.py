@@ -1,4 +1,4 @@
-"""Each vendor through the whole ingress with its scheme: each sample has its outcome, health information stays put.
+"""Each vendor through the whole ingress with its scheme: health information is in the values of records alone.
 
 A real socket, a real process, a real broker; what comes out is read back from the topics.
 """
@@ -28,11 +28,9 @@ from bridge.kafka.transport import ConsumedRecord
 from bridge.registry.loader import bundled
 from tests.builders import SAMPLES
 from tests.cluster import Cluster, Topics
-from tests.contract.test_profile_samples import CASES
 from tests.integration.ingress_process import IngressProcess, Reply, ask, header, read_records
 from tests.integration.phi_documents import Marker, texts
 from tests.integration.service_process import HANG_S
-from tests.unit.vendor_documents import ROWS
 
 pytestmark = pytest.mark.kafka
 
@@ -49,8 +47,6 @@ MAPPED = VENDORS["dosespot_push"]._replace(
     profile="mapped", options={**SHARED, "mapping": str(MAPPINGS / "dosespot_push.toml")}
 )
 
-# Rows of the table without a sample.
-UNLISTED = [case for case in CASES if not any(f"/{case[0]}_" in row["file"] for row in ROWS)]
 # What a delivery needs to become an event; every other member gets a marker.
 NEEDED = {
     "digitalrx_pharmacy": {"StoreID", "QueueID", "RxStatus"},
@@ -171,12 +167,6 @@ def told(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Told:
 async def play(told: Told, ingress: IngressProcess, stranded: IngressProcess) -> None:
     marker = Marker()
     async with asyncio.timeout(HANG_S), aiohttp.ClientSession() as session:
-        for row in ROWS:
-            told.bodies[row["file"]] = (SAMPLES / row["file"]).read_bytes()
-            await send(session, ingress, told, row["profile"], row["file"])
-        for name, profile, document, _ in UNLISTED:
-            told.bodies[name] = json.dumps(document).encode()
-            await send(session, ingress, told, profile, name)
         for profile, file in BODIES.items():
             sample = json.loads((SAMPLES / "profiles" / file).read_bytes())
             for name, where in ((f"marked {profile}", ingress), (f"away {profile}", stranded)):
@@ -187,8 +177,10 @@ async def play(told: Told, ingress: IngressProcess, stranded: IngressProcess) ->
                 told.bodies[name] = json.dumps(document).encode()
                 await send(session, where, told, profile, name)
             await park_and_refuse(session, ingress, told, profile, told.marked(marker, profile, copy.deepcopy(sample)))
-        told.bodies["mapped"] = (SAMPLES / "profiles/p13_dosespot_partial_fill.json").read_bytes() + b"\n"
-        await send(session, ingress, told, "mapped", "mapped")
+        sample = (SAMPLES / "profiles/p13_dosespot_partial_fill.json").read_bytes()
+        for profile, body in (("dosespot_push", sample), ("mapped", sample + b"\n")):
+            told.bodies[f"plain {profile}"] = body
+            await send(session, ingress, told, profile, f"plain {profile}")
         for name, one in (("with kafka", ingress), ("without kafka", stranded)):
             for path in ("metrics", "readyz"):
                 reply = await ask(session, f"{one.management_url}/{path}")
@@ -221,39 +213,9 @@ async def park_and_refuse(
     told.replies[f"refused {profile}"] = await ask(session, url, method="POST", data=body, headers=forged)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["file"])
-def test_a_sample_has_its_outcome_topic_and_key(told: Told, row: dict[str, Any]) -> None:
-    reply, records = told.replies[row["file"]], told.of(row["file"])
-    key = reply.json["id"] if row["kafka_key"] == "<webhook-id>" else row["kafka_key"]
-
-    assert (reply.status, reply.json["outcome"]) == (row["http"], row["outcome"])
-    assert reply.json.get("reason") == row.get("reason")
-    assert {(record.topic, record.key) for record in records} == {(row["topic"], key.encode())}
-    assert reply.json["id"].startswith(f"dlv_{sha256(told.bodies[row['file']]).hexdigest()[:32]}")
-
-
-@pytest.mark.parametrize(("name", "wanted"), [(case[0], case[3]) for case in CASES], ids=[case[0] for case in CASES])
-def test_a_row_of_the_table_has_its_events_and_fields(
-    told: Told, name: str, wanted: list[tuple[str, str, dict[str, Any]]]
-) -> None:
-    body = next((file for file in told.bodies if f"/{name}_" in file), name)
-    records = sorted(told.of(body), key=lambda record: header(record, "ce_id"))
-
-    assert (told.replies[body].status, told.replies[body].json["outcome"]) == (200, "accepted")
-    assert [(header(record, "ce_type"), record.key) for record in records] == [
-        (event_type, key.encode()) for event_type, key, _ in wanted
-    ]
-    assert [header(record, "ce_id").rpartition("/")[2] for record in records] == [
-        str(n + 1) for n in range(len(wanted))
-    ]
-    for record, (_, _, fields) in zip(records, wanted, strict=True):
-        value = value_of(record)
-        assert {field: value[field] for field in fields} == fields
-
-
 def test_a_mapping_says_the_same_and_names_itself_in_its_records(told: Told) -> None:
     digest = sha256((MAPPINGS / "dosespot_push.toml").read_bytes()).hexdigest()
-    (mapped,), (own,) = told.of("mapped"), told.of("profiles/p13_dosespot_partial_fill.json")
+    (mapped,), (own,) = told.of("plain mapped"), told.of("plain dosespot_push")
     values = [value_of(record) for record in (mapped, own)]
     changing = dict.fromkeys(("event_id", "received_at", "source"))
 
@@ -263,7 +225,11 @@ def test_a_mapping_says_the_same_and_names_itself_in_its_records(told: Told) -> 
 
 
 def test_every_delivery_met_the_end_that_was_meant_for_it(told: Told) -> None:
-    ends = {name: (reply.status, reply.json["outcome"]) for name, reply in told.replies.items() if " " in name}
+    ends = {
+        name: (reply.status, reply.json["outcome"])
+        for name, reply in told.replies.items()
+        if not name.startswith("plain ")
+    }
 
     assert ends == {
         f"{kind} {profile}": end

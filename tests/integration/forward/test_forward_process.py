@@ -12,9 +12,7 @@ from typing import Any
 import pytest
 
 from bridge.contract.native import native_json
-from consumers.runtime.key_queues import HANDLED_PER_LANE
 from tests.cluster import Cluster, Topics
-from tests.groups import forget_members
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer
 from tests.integration.forward.node_receiver import NodeReceiver
 from tests.integration.service_process import until
@@ -119,27 +117,3 @@ async def test_all_events_of_a_topic_reach_the_receiver_and_nothing_is_said_of_t
     assert isinstance(patient, dict)
     for secret in (SECRET.removeprefix("whsec_"), TOKEN, patient["last_name"], LIVES.prescription_id(0)):
         assert secret not in said
-
-
-async def test_killed_again_and_again_it_loses_nothing_and_repeats_the_same_bytes(
-    cluster: Cluster, topic: str, settings: Settings, tmp_path: Path
-) -> None:
-    count = fill(cluster.bootstrap_servers, LIVES.records(topic, partitions=4))
-    with NodeReceiver(SECRET) as receiver:
-        given = settings(receiver)
-        for kill in range(1, 4):
-            with ConsumerProcess(tmp_path, "forward", **given) as forward:
-                until(lambda kill=kill: len(receiver.requests) >= kill * count // 4, what="some of them")  # type: ignore[misc]  # a default binds it
-                forward.kill()
-                forget_members(cluster.bootstrap_servers, f"forward.{given['FORWARD__INSTANCE']}")
-        with ConsumerProcess(tmp_path, "forward", **given) as forward:
-            until(
-                lambda: len({each["headers"]["webhook-id"] for each in receiver.taken}) == count,
-                what="every event to arrive",
-            )
-            forward.ready()
-            assert await forward.end() == 0
-
-    assert_whole(receiver)
-    # At each kill at most what the lanes had in hand, and what was handled and not settled.
-    assert len(receiver.taken) <= count + 3 * 8 * (1 + HANDLED_PER_LANE)
