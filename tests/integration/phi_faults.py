@@ -46,7 +46,7 @@ PLACES = (
     "bridge.ingress.metrics:Observations.verified",
     "bridge.ingress.metrics:Observations.taken",
     "bridge.ingress.metrics:Observations.parked",
-    "bridge.ingress.metrics:Observations.refused",
+    "bridge.ingress.metrics:Observations.unproved",
     "bridge.ingress.metrics:Observations.answered",
     "bridge.ingress.profiles.drx_standard:_read_envelope",
     "bridge.ingress.profiles.drx_standard:_compare_id",
