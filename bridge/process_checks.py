@@ -35,8 +35,8 @@ def check_process(
 
 def _risks(kafka: Brokers, log: Log, prefix: str) -> Iterator[Risk]:
     if kafka.security_protocol.endswith("PLAINTEXT"):
-        says = f"{kafka.security_protocol} carries health information, and any password, in clear"
-        yield Risk("plaintext_kafka", says, f"set {prefix}KAFKA__SECURITY_PROTOCOL to SSL or SASL_SSL")
+        text = f"{kafka.security_protocol} carries health information, and any password, in clear"
+        yield Risk("plaintext_kafka", text, f"set {prefix}KAFKA__SECURITY_PROTOCOL to SSL or SASL_SSL")
     if log.level == "debug":
         yield Risk("debug_log", "libraries log what we have not read", f"set {prefix}LOG__LEVEL to info")
 
@@ -50,8 +50,8 @@ def _all_on_this_machine(connection: Connection) -> bool:
 
 def _check_id_keys(directory: Path | None, *, setting: str) -> Finding:
     if directory is None:
-        says = "ids are hashed with a key of each process that nobody knows, so no line is found by an id"
-        return Finding("log", "warning", says, f"set {setting}, the same for every process")
+        text = "ids are hashed with a key of each process that nobody knows, so no line is found by an id"
+        return Finding("log", "warning", text, f"set {setting}, the same for every process")
     try:
         keys = read_id_keys(directory)
     except ConfigError as exc:

@@ -30,7 +30,7 @@ def scheme_of(name: str, source: Source) -> Scheme:
     try:
         scheme = configure(source.scheme, set_ones, tolerance_s=source.tolerance_s)
     except ParameterError as exc:
-        msg = f"{place(name, exc.parameter)}: {exc.says}"
+        msg = f"{place(name, exc.parameter)}: {exc.problem}"
         raise ConfigError(msg) from None
     if scheme.keyed and source.secrets_dir is None:
         msg = f"{place(name, 'secrets_dir')}: is required by the scheme {source.scheme}"
@@ -57,8 +57,8 @@ def check_new_keys(settings: Settings, directories: Mapping[str, Secrets], name:
     Raises:
         SecretsError: One can be guessed, or is another source's and not both accept it.
     """
-    for says in guessable(keys):
-        raise SecretsError("secret_guessable", f"{place(name, 'secrets_dir')}: {says}")
+    for problem in guessable(keys):
+        raise SecretsError("secret_guessable", f"{place(name, 'secrets_dir')}: {problem}")
     after = {each: directory.keys for each, directory in directories.items()} | {name: keys}
     for pair in shared_key_pairs(settings, after):
         if name in pair:

@@ -48,8 +48,8 @@ def check_sources(settings: Settings) -> Iterator[Finding]:
         except ConfigError as exc:
             yield Finding(f"source {name}", "failed", str(exc))
             continue
-        says = f"profile {source.profile}, {source.environment}, {scheme.describe()}"
-        yield Finding(f"source {name}", "ok", says)
+        text = f"profile {source.profile}, {source.environment}, {scheme.describe()}"
+        yield Finding(f"source {name}", "ok", text)
         tls_in_front = settings.http.tls_in_front
         yield from check_proof(name, source, scheme, profiles[name], tls_in_front=tls_in_front)
         if (directory := slots_dir(scheme, source)) is not None:
@@ -73,8 +73,8 @@ def check_proof(
     if scheme.ids != "signed":  # of an id that no signature covers, the header may be missing
         least_s = max(least_s, BUCKETS_OF_REPEATS * bucket_s(profile))
     if window_s < least_s:
-        says = f"{place(name, 'dedupe_window_s')}: {window_s} s are less than {least_s}, while a repeat may still come"
-        yield Finding(f"source {name}", "failed", says, f"set {least_s} or more, or a smaller tolerance_s")
+        text = f"{place(name, 'dedupe_window_s')}: {window_s} s are less than {least_s}, while a repeat may still come"
+        yield Finding(f"source {name}", "failed", text, f"set {least_s} or more, or a smaller tolerance_s")
     for risk in weaknesses(
         scheme,
         tolerance_s=source.tolerance_s,
@@ -90,28 +90,28 @@ def check_proof(
 def check_keys(settings: Settings, keys: Mapping[str, Sequence[KeySlot]]) -> Iterator[Finding]:
     """Look for keys that can be guessed, and for those of two sources, as they are now."""
     for name, slots in keys.items():
-        for says in guessable(slots):
+        for text in guessable(slots):
             advice = "agree on another one with the sender; `drx-bridge secrets new` makes secrets"
-            yield Finding(f"secrets {name}", "failed", f"{settings.sources[name].secrets_dir}/{says}", advice)
+            yield Finding(f"secrets {name}", "failed", f"{settings.sources[name].secrets_dir}/{text}", advice)
     for owner, other in shared_key_pairs(settings, keys):
-        says = f"{place(other, 'secrets_dir')}: has a key that {owner} has too"
+        text = f"{place(other, 'secrets_dir')}: has a key that {owner} has too"
         advice = "give each source its own, or accept it in both: accept=shared_key"
-        yield Finding(f"secrets {other}", "failed", says, advice)
+        yield Finding(f"secrets {other}", "failed", text, advice)
 
 
 def _check_address_limit(http: Http) -> Iterator[Finding]:
     yield from failures("http", partial(address_limit, http))
     if http.address_rate_per_s is not None and http.tls_in_front and not http.trusted_proxies:
-        says = f"{place_of(Settings, 'http', 'address_rate_per_s')}: all have the address of the proxy in front"
-        yield Finding("http", "failed", says, "name its networks in http.trusted_proxies")
+        text = f"{place_of(Settings, 'http', 'address_rate_per_s')}: all have the address of the proxy in front"
+        yield Finding("http", "failed", text, "name its networks in http.trusted_proxies")
 
 
 def _check_routes(routes: Mapping[str, str]) -> Iterator[Finding]:
     yield from failures("routes", partial(RoutingTable, routes))
     used = {next((each for each in routes if fnmatchcase(kind, each)), None) for kind in EVENT_MODELS}
     for pattern in routes.keys() - used:
-        says = f"kafka.routes: no event type matches {pattern!r}, or all that do match one before it"
-        yield Finding("routes", "failed", says, "docs/events.md lists the types")
+        text = f"kafka.routes: no event type matches {pattern!r}, or all that do match one before it"
+        yield Finding("routes", "failed", text, "docs/events.md lists the types")
 
 
 def _check_registry(registry: Registry) -> Iterator[Finding]:

@@ -196,11 +196,11 @@ class Http:
             async with self._session.request(
                 method, self._base_url + path, data=content or None, headers=named, allow_redirects=False
             ) as response:
-                told = await _first_bytes(response, self._answer_max_bytes)
+                received = await _first_bytes(response, self._answer_max_bytes)
                 if response.status not in also:
                     judge(response.status)
                 names = {name.lower(): value for name, value in response.headers.items()}
-                return Answer(response.status, names, told)
+                return Answer(response.status, names, received)
         except aiohttp.ClientSSLError as exc:
             raise TransientError("tls", systemic=True) from exc
         except aiohttp.ConnectionTimeoutError as exc:

@@ -34,26 +34,26 @@ def doctor(*, bootstrap_servers: str | None, as_json: bool) -> int:
     try:
         settings = asking(load_settings(), bootstrap_servers)
     except ConfigError as exc:
-        report.tell(Finding("config", "failed", str(exc), "`drx-bridge config` shows every setting"))
+        report.add(Finding("config", "failed", str(exc), "`drx-bridge config` shows every setting"))
         return report.close(MISCONFIGURED)
-    asyncio.run(_examine(settings, tell=report.tell))
+    asyncio.run(_examine(settings, add=report.add))
     return report.close(int(report.failed))
 
 
-async def _examine(settings: Settings, *, tell: Callable[[Finding], None]) -> None:
-    tell(Finding("config", "ok", f"every setting is known and within its bounds; this instance is {settings.instance}"))
+async def _examine(settings: Settings, *, add: Callable[[Finding], None]) -> None:
+    add(Finding("config", "ok", f"every setting is known and within its bounds; this instance is {settings.instance}"))
     refused = set()
     for finding in (*check_start(settings), *check_windows(settings, now=datetime.now(UTC))):
-        tell(finding)
+        add(finding)
         if finding.verdict == "failed":
             refused.add(finding.check)
     # Where a start would be refused, there is nothing to ask.
     routes = RoutingTable({} if "routes" in refused else settings.kafka.routes)
     if "kafka" not in refused:
         async for finding in check_kafka(settings.kafka, routes=routes):
-            tell(finding)
+            add(finding)
     if "registry" not in refused:
         async for finding in check_registry(settings.registry, routes=routes):
-            tell(finding)
+            add(finding)
     for finding in check_spool(settings.spool):
-        tell(finding)
+        add(finding)

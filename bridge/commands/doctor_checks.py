@@ -36,8 +36,8 @@ def check_windows(settings: Settings, *, now: datetime) -> Iterator[Finding]:
             advice = f"add a file with a secret to {source.secrets_dir}"
             yield Finding(f"secrets {name}", "failed", f"none counts now: {listed}", advice)
         elif max(active) < at + EXPIRES_SOON_S:
-            says = f"the last one ends soon: {listed}"
-            yield Finding(f"secrets {name}", "warning", says, "agree on a new secret with the sender")
+            text = f"the last one ends soon: {listed}"
+            yield Finding(f"secrets {name}", "warning", text, "agree on a new secret with the sender")
         else:
             yield Finding(f"secrets {name}", "ok", listed)
 
@@ -101,9 +101,9 @@ async def check_registry(registry: Registry, *, routes: RoutingTable) -> AsyncIt
         yield Finding("registry", "failed", str(exc), "check BRIDGE_REGISTRY__URL and its credentials")
     else:
         if wrong:
-            says = f"{len(wrong)} ids mean something else there, such as that of {wrong[0]}"
+            text = f"{len(wrong)} ids mean something else there, such as that of {wrong[0]}"
             yield Finding(
-                "registry", "failed", says, "delete BRIDGE_REGISTRY__IDS_FILE and run `drx-bridge schemas push`"
+                "registry", "failed", text, "delete BRIDGE_REGISTRY__IDS_FILE and run `drx-bridge schemas push`"
             )
         else:
             yield Finding("registry", "ok", f"{client.url} holds all {len(ids)} schemas under the ids in use")

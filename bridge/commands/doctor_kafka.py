@@ -26,15 +26,15 @@ async def check_kafka(kafka: Kafka, *, routes: RoutingTable) -> AsyncIterator[Fi
         yield Finding("kafka", "failed", str(exc), "mend the setting it names")
         return
     if not alive:
-        says = f"no broker answers at {reach.bootstrap_servers}"
-        yield Finding("kafka", "failed", says, "start it, or set BRIDGE_KAFKA__BOOTSTRAP_SERVERS")
+        text = f"no broker answers at {reach.bootstrap_servers}"
+        yield Finding("kafka", "failed", text, "start it, or set BRIDGE_KAFKA__BOOTSTRAP_SERVERS")
         return
     if len(alive) < len(servers):
-        says = f"{len(alive)} of {len(servers)} bootstrap servers answer: {', '.join(sorted(alive))}"
-        yield Finding("kafka", "warning", says, "start the others, or take them out of BRIDGE_KAFKA__BOOTSTRAP_SERVERS")
+        text = f"{len(alive)} of {len(servers)} bootstrap servers answer: {', '.join(sorted(alive))}"
+        yield Finding("kafka", "warning", text, "start the others, or take them out of BRIDGE_KAFKA__BOOTSTRAP_SERVERS")
     else:
-        says = f"{reach.bootstrap_servers} answers, {kafka.security_protocol}"
-        yield Finding("kafka", "ok", says)
+        text = f"{reach.bootstrap_servers} answers, {kafka.security_protocol}"
+        yield Finding("kafka", "ok", text)
     for finding in await _check_topics(reach, kafka, routes=routes):
         yield finding
 

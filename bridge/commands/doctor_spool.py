@@ -29,9 +29,9 @@ _KEY_ADVICE = {
 def check_spool(spool: Spool) -> Iterator[Finding]:
     """Look at the directory, what it holds, the keys and the room."""
     if not spool.enabled:
-        says = "off: what Kafka does not take in time is answered 503, and is lost if the sender gives up"
+        text = "off: what Kafka does not take in time is answered 503, and is lost if the sender gives up"
         yield Finding(
-            "spool", "warning", says, "set BRIDGE_SPOOL__ENABLED=true unless the sender is known to try again"
+            "spool", "warning", text, "set BRIDGE_SPOOL__ENABLED=true unless the sender is known to try again"
         )
         return
     try:
@@ -44,8 +44,8 @@ def check_spool(spool: Spool) -> Iterator[Finding]:
         yield Finding("spool", "failed", f"{spool.dir} cannot be a directory: {place} is a file", _NO_DIRECTORY)
         return
     if not _may_write(place):
-        says = f"{place} cannot be written to by uid {os.geteuid()}; it belongs to uid {place.stat().st_uid}"
-        yield Finding("spool", "failed", says, "chown it, or set BRIDGE_SPOOL__DIR")
+        text = f"{place} cannot be written to by uid {os.geteuid()}; it belongs to uid {place.stat().st_uid}"
+        yield Finding("spool", "failed", text, "chown it, or set BRIDGE_SPOOL__DIR")
         return
     keys = KeyRing(spool.key_dir or spool.dir / "keys")
     keys.load()
@@ -68,17 +68,17 @@ def _check_content(directory: Path, states: list[SegmentState], keys: KeyRing) -
     if unread:
         return Finding("spool", "failed", f"{directory}: {unread[0]} cannot be read", _UNREAD)
     if locked:
-        says = f"{directory}: {counted(locked, 'event')} cannot be opened, their key is not there"
-        return Finding("spool", "failed", says, f"put it back into {keys.directory}, under any name")
+        text = f"{directory}: {counted(locked, 'event')} cannot be opened, their key is not there"
+        return Finding("spool", "failed", text, f"put it back into {keys.directory}, under any name")
     if unknown:
-        says = f"{directory}: {counted(unknown, 'event')} that another version of the bridge wrote"
-        return Finding("spool", "failed", says, "run that version until they are delivered; this one keeps them")
+        text = f"{directory}: {counted(unknown, 'event')} that another version of the bridge wrote"
+        return Finding("spool", "failed", text, "run that version until they are delivered; this one keeps them")
     if waiting and not held:
-        says = f"{directory}: {counted(waiting, 'event')}, and no process has it open"
-        return Finding("spool", "warning", says, "start the bridge with it, or run `drx-bridge spool drain`")
+        text = f"{directory}: {counted(waiting, 'event')}, and no process has it open"
+        return Finding("spool", "warning", text, "start the bridge with it, or run `drx-bridge spool drain`")
     if damaged:
-        says = f"{directory}: {damaged} damaged records or segments"
-        return Finding("spool", "warning", says, "see `drx-bridge spool verify`; what is sealed in `damaged` is kept")
+        text = f"{directory}: {damaged} damaged records or segments"
+        return Finding("spool", "warning", text, "see `drx-bridge spool verify`; what is sealed in `damaged` is kept")
     used = "in use" if held else "not in use" if directory.exists() else "made at the first start"
     return Finding("spool", "ok", f"{directory}: {used}, {counted(waiting, 'event') if waiting else 'empty'}")
 
@@ -91,25 +91,25 @@ def _check_key(directory: Path, keys: KeyRing, *, is_empty: bool) -> Finding:
         return Finding("spool key", verdict, f"{keys.directory / name}: {code}", _KEY_ADVICE[code])
     makes = gets_first_key(directory, keys, is_empty=is_empty) and (inside or _may_write(keys.directory))
     if keys.current is None and not makes:
-        says = f"{NO_KEY}: {keys.directory} has no `{CURRENT}`, so that the spool accepts nothing"
-        return Finding("spool key", "failed", says, _PUT_BACK)
-    says = "the first start makes one" if makes else f"{len(keys.opening)} in {keys.directory}"
+        text = f"{NO_KEY}: {keys.directory} has no `{CURRENT}`, so that the spool accepts nothing"
+        return Finding("spool key", "failed", text, _PUT_BACK)
+    text = "the first start makes one" if makes else f"{len(keys.opening)} in {keys.directory}"
     if inside:
-        says += ", beside what it seals: a copy of the one holds both"
-        return Finding("spool key", "warning", says, "set BRIDGE_SPOOL__KEY_DIR to another place, and back it up")
-    return Finding("spool key", "ok", f"{says}; part of the backup, or what is spooled goes with it")
+        text += ", beside what it seals: a copy of the one holds both"
+        return Finding("spool key", "warning", text, "set BRIDGE_SPOOL__KEY_DIR to another place, and back it up")
+    return Finding("spool key", "ok", f"{text}; part of the backup, or what is spooled goes with it")
 
 
 def _check_room(spool: Spool, place: Path, *, used: int) -> Finding:
     free, wanted = shutil.disk_usage(place).free, spool.capacity_bytes - used
-    says = f"{free // _MEBIBYTE:,} MiB free, {wanted // _MEBIBYTE:,} MiB more may be spooled"
+    text = f"{free // _MEBIBYTE:,} MiB free, {wanted // _MEBIBYTE:,} MiB more may be spooled"
     if free < GROUP_MAX_BYTES:
-        return Finding("spool room", "failed", says, "make room; until then it takes nothing")
+        return Finding("spool room", "failed", text, "make room; until then it takes nothing")
     if free < wanted:
         return Finding(
-            "spool room", "warning", says, "make room, or lower BRIDGE_SPOOL__CAPACITY_BYTES to what there is"
+            "spool room", "warning", text, "make room, or lower BRIDGE_SPOOL__CAPACITY_BYTES to what there is"
         )
-    return Finding("spool room", "ok", says)
+    return Finding("spool room", "ok", text)
 
 
 def _may_write(directory: Path) -> bool:

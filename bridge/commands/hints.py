@@ -39,16 +39,16 @@ def hint(scheme: Scheme, raw: Raw, keys: Sequence[KeySlot], now: float) -> str:
     if code == "timestamp_malformed" and any(map(_milliseconds, raw.heads.values())):
         return "the timestamp is in milliseconds: send and sign whole seconds"
     if code:
-        for says, changed, slots, at in _changes(raw, keys, now):
+        for text, changed, slots, at in _changes(raw, keys, now):
             if not _refusal(scheme, changed, slots, at):
-                return says
+                return text
     return ""
 
 
 def _changes(raw: Raw, keys: Sequence[KeySlot], now: float) -> Iterator[tuple[str, Raw, Sequence[KeySlot], float]]:
-    yield from ((says, raw, keys, at) for says, at in _times(raw, now))
-    yield from ((says, changed, keys, now) for says, changed in (*_bodies(raw), *_encodings(raw)))
-    yield from ((says, raw, slots, now) for says, slots in _keys(keys))
+    yield from ((text, raw, keys, at) for text, at in _times(raw, now))
+    yield from ((text, changed, keys, now) for text, changed in (*_bodies(raw), *_encodings(raw)))
+    yield from ((text, raw, slots, now) for text, slots in _keys(keys))
 
 
 def _refusal(scheme: Scheme, raw: Raw, keys: Sequence[KeySlot], now: float) -> str:
@@ -63,8 +63,8 @@ def _times(raw: Raw, now: float) -> Iterator[tuple[str, float]]:
     for value in raw.heads.values():
         for found in _seconds(value):
             off_s = int(now) - int(found)
-            says = f"the signature is right, and its time is {abs(off_s)} s {'old' if off_s > 0 else 'ahead'}"
-            yield f"{says}: compare the clocks, and sign each attempt anew (--now says when it came)", float(found)
+            text = f"the signature is right, and its time is {abs(off_s)} s {'old' if off_s > 0 else 'ahead'}"
+            yield f"{text}: compare the clocks, and sign each attempt anew (--now says when it came)", float(found)
 
 
 def _bodies(raw: Raw) -> Iterator[tuple[str, Raw]]:
@@ -84,23 +84,23 @@ def _bodies(raw: Raw) -> Iterator[tuple[str, Raw]]:
 
 def _encodings(raw: Raw) -> Iterator[tuple[str, Raw]]:
     for name, value in raw.heads.items():
-        for says, written in (
+        for text, written in (
             ("hex: write it in base64", _HEX.sub(lambda found: b2a_base64(unhexlify(found[0]), newline=False), value)),
             ("base64: write it in hex", _BASE64.sub(lambda found: a2b_base64(found[0]).hex().encode(), value)),
         ):
-            yield f"the signature is written in {says}", raw._replace(heads={**raw.heads, name: written})
+            yield f"the signature is written in {text}", raw._replace(heads={**raw.heads, name: written})
 
 
 def _keys(slots: Sequence[KeySlot]) -> Iterator[tuple[str, Sequence[KeySlot]]]:
     for slot in slots:
-        for says, key in _mistaken(slot.key):
-            yield says, [replace(slot, key=key)]
+        for text, key in _mistaken(slot.key):
+            yield text, [replace(slot, key=key)]
 
 
 def _mistaken(key: Key) -> Iterator[tuple[str, Key]]:
     if isinstance(key, tuple):
         for place, part in enumerate(key):
-            yield from ((says, (*key[:place], each, *key[place + 1 :])) for says, each in _mistaken(part))
+            yield from ((text, (*key[:place], each, *key[place + 1 :])) for text, each in _mistaken(part))
     elif isinstance(key, HmacKey):
         text = b2a_base64(key.secret, newline=False)
         for written in (text, b"whsec_" + text, key.secret.hex().encode()):

@@ -58,7 +58,7 @@ def asked_scheme(source_name: str | None, scheme_text: str | None, parameters: S
     try:
         scheme = configure(scheme_text or DEFAULT_SCHEME, dict(_named(parameters)), tolerance_s=TOLERANCE_S)
     except ParameterError as exc:
-        msg = f"{exc.parameter}: {exc.says}"
+        msg = f"{exc.parameter}: {exc.problem}"
         raise ConfigError(msg) from None
     return AskedScheme(scheme, None)
 

@@ -239,5 +239,5 @@ def _readable_by_others(settings: Settings) -> Iterator[Finding]:
         with contextlib.suppress(OSError):  # that it cannot be read has been said
             for file in sorted(source.secrets_dir.iterdir()):
                 if file.is_file() and not file.name.startswith(".") and file.stat().st_mode & 0o004:
-                    says = f"{file.name} can be read by every user"
-                    yield Finding(f"secrets {name}", "warning", says, f"chmod o= {file}")
+                    text = f"{file.name} can be read by every user"
+                    yield Finding(f"secrets {name}", "warning", text, f"chmod o= {file}")

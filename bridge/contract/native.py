@@ -73,8 +73,8 @@ def native(record: Mapping[str, object], *, phi: bool = True) -> dict[str, Any]:
     if event_type == OTHER_REPORTED and record["prescription_id"] is None:
         # What the sender gave in its place is no id of a prescription, and stands in the extensions.
         shape = {name: field for name, field in shape.items() if name != "prescription_id"}
-    said = [name for name in _ENVELOPE if record[name] is not None and (phi or name != "correlation_id")]
-    body = {_ENVELOPE[name]: _plain(record[name]) for name in said}
+    names = [name for name in _ENVELOPE if record[name] is not None and (phi or name != "correlation_id")]
+    body = {_ENVELOPE[name]: _plain(record[name]) for name in names}
     content = body["data"] = _members(record, shape, phi=phi)
     if event_type == OTHER_REPORTED:
         # A vendor's word that is a type of ours would claim what the body does not hold.

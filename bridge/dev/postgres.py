@@ -122,12 +122,12 @@ class PostgresServer(Child):
         scratch = self._files.with_name("new")
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(mode=0o700)
-        made, told = scratch / "pgdata", scratch / "password"
-        write_text(told, f"{self._password}\n")
+        made, password_file = scratch / "pgdata", scratch / "password"
+        write_text(password_file, f"{self._password}\n")
         command = [
             str(self._programs / "initdb"),
             f"--pgdata={made}",
-            f"--pwfile={told}",
+            f"--pwfile={password_file}",
             "--username=postgres",
             "--auth=scram-sha-256",
             "--encoding=UTF8",

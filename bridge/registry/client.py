@@ -124,8 +124,8 @@ class _Reply:
         return self.document
 
     def refusal(self, what: str) -> RegistryRefusedError:
-        said = self.document if isinstance(self.document, dict) else {}
-        error_code, detail = said.get("error_code"), said.get("message")
+        fields = self.document if isinstance(self.document, dict) else {}
+        error_code, detail = fields.get("error_code"), fields.get("message")
         return RegistryRefusedError(
             what,
             status=self.status,
@@ -332,8 +332,8 @@ def _posted(schema: Schema) -> dict[str, str]:
 
 def _same(reply: _Reply, schema: Schema) -> int | None:
     """Return the id in a reply that shows the schema we mean; one without the schema's text is trusted."""
-    said = reply.fields()
-    schema_id, text = said.get("id"), said.get("schema")
+    fields = reply.fields()
+    schema_id, text = fields.get("id"), fields.get("schema")
     same = text is None or (isinstance(text, str) and _means(text, schema))
     return schema_id if isinstance(schema_id, int) and same else None
 
@@ -346,15 +346,15 @@ def _means(text: str, schema: Schema) -> bool:
 
 
 def _schema_in(reply: _Reply, key: int | UUID) -> Fetched:
-    said = reply.fields()
-    if (said.get("schemaType") or "AVRO") != "AVRO" or said.get("references"):
+    fields = reply.fields()
+    if (fields.get("schemaType") or "AVRO") != "AVRO" or fields.get("references"):
         raise SchemaUnknownError("schema_not_avro")
     try:
-        schema = json.loads(said.get("schema", ""))
-        guid = UUID(said["guid"]) if said.get("guid") else None
+        schema = json.loads(fields.get("schema", ""))
+        guid = UUID(fields["guid"]) if fields.get("guid") else None
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise RegistryUnavailableError(reply.url, _NO_REGISTRY) from None
     if not isinstance(schema, dict):
         raise SchemaUnknownError("schema_not_avro")
-    given = said.get("id")
+    given = fields.get("id")
     return Fetched(key if isinstance(key, int) else given if isinstance(given, int) else None, guid, schema)

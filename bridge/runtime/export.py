@@ -47,16 +47,16 @@ def bodies_of(path: Path, *, body_max_bytes: int) -> Iterator[Line]:
             for line in kind(file, body_max_bytes):
                 yield line if len(line.body) <= body_max_bytes else Line(line.number, b"", TOO_LARGE)
     except OSError as exc:
-        says = f"cannot be read ({exc.strerror})"
+        problem = f"cannot be read ({exc.strerror})"
     except UnicodeDecodeError:
-        says = "is not UTF-8"
+        problem = "is not UTF-8"
     except csv.Error as exc:
-        says = str(exc) if isinstance(exc, _HeaderError) else "is no CSV with commas and double quotes"
+        problem = str(exc) if isinstance(exc, _HeaderError) else "is no CSV with commas and double quotes"
     except (ValueError, RecursionError):
-        says = "begins like a JSON array and is none"
+        problem = "begins like a JSON array and is none"
     else:
         return
-    msg = f"{path}: {says}"
+    msg = f"{path}: {problem}"
     raise ConfigError(msg)
 
 

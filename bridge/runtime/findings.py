@@ -39,25 +39,25 @@ class Finding:
 
     check: str
     verdict: Grade
-    says: str
+    text: str
     advice: str = ""
 
     @property
     def sentence(self) -> str:
         """What was found and what to do about it."""
-        return f"{self.says} → {self.advice}" if self.advice else self.says
+        return f"{self.text} → {self.advice}" if self.advice else self.text
 
     @property
     def document(self) -> dict[str, str | None]:
         """As JSON."""
-        return {"check": self.check, "verdict": self.verdict, "says": self.says, "advice": self.advice or None}
+        return {"check": self.check, "verdict": self.verdict, "says": self.text, "advice": self.advice or None}
 
 
 class Risk(NamedTuple):
     """What an operator may accept by its name."""
 
     name: str
-    says: str
+    text: str
     advice: str
 
     def judged(self, check: str, *, accepted: Collection[str], where: str, setting: str = "") -> Finding:
@@ -70,9 +70,9 @@ class Risk(NamedTuple):
             setting: The setting with the risk, if it is one.
         """
         if self.name in accepted:
-            return Finding(check, "warning", f"{self.says}; accepted ({self.name})", self.advice)
-        says = f"{setting}: {self.says}" if setting else self.says
-        return Finding(check, "failed", says, f"{self.advice}, or accept it: {where}={self.name}")
+            return Finding(check, "warning", f"{self.text}; accepted ({self.name})", self.advice)
+        text = f"{setting}: {self.text}" if setting else self.text
+        return Finding(check, "failed", text, f"{self.advice}, or accept it: {where}={self.name}")
 
 
 def failures(check: str, work: Callable[[], object], *, advice: str = "") -> Iterator[Finding]:
@@ -109,7 +109,7 @@ class Report:
         self._console = Console(soft_wrap=True)
         self._findings: list[Finding] = []
 
-    def tell(self, finding: Finding) -> None:
+    def add(self, finding: Finding) -> None:
         """Add one."""
         self._findings.append(finding)
         if not self._as_json:
@@ -132,5 +132,5 @@ def finding_line(finding: Finding) -> Text:
     from rich.text import Text  # noqa: PLC0415 - as above
 
     symbol, style = _SYMBOLS[finding.verdict]
-    line = Text.assemble((symbol, style), (f" {finding.check:<{_CHECK_WIDTH}} ", "bold"), finding.says)
+    line = Text.assemble((symbol, style), (f" {finding.check:<{_CHECK_WIDTH}} ", "bold"), finding.text)
     return line.append(f"  → {finding.advice}", "yellow") if finding.advice else line

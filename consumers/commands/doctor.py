@@ -32,7 +32,7 @@ from consumers.runtime.start_checks import check_cluster, check_tables, prepare
 from consumers.runtime.subscriber import Adoption, Stopped, decide_start, hint
 from consumers.settings import check_settings
 
-Tell = Callable[[Finding], None]
+Add = Callable[[Finding], None]
 
 # Bounds of a partition that no longer exists: its topic was recreated with fewer.
 NO_LOG = Bounds(0, 0)
@@ -71,26 +71,26 @@ def doctor(*, bootstrap_servers: str | None, name: str, schema: str | None, as_j
         chosen = choose(name, schema=schema, bootstrap_servers=bootstrap_servers)
     except ConfigError as exc:
         where = "docs/consumer-settings.md has what every consumer takes, its own page the rest"
-        report.tell(Finding("config", "failed", str(exc), where))
+        report.add(Finding("config", "failed", str(exc), where))
         return report.close(MISCONFIGURED)
-    report.tell(Finding("config", "ok", f"every setting can be used; the group is {chosen.consumer.group}"))
+    report.add(Finding("config", "ok", f"every setting can be used; the group is {chosen.consumer.group}"))
     for finding in check_settings(chosen.settings):
-        report.tell(finding)
+        report.add(finding)
     if not report.failed:
         for finding in (
             *type_findings(chosen.consumer),
             *phi_findings(chosen.consumer, chosen.settings.postgres.address()),
         ):
-            report.tell(finding)
-        asyncio.run(_examine(chosen, report.tell))
+            report.add(finding)
+        asyncio.run(_examine(chosen, report.add))
     return report.close(int(report.failed))
 
 
 def type_findings(consumer: Consumer) -> list[Finding]:
     """Name patterns that match no type: a mistyped one is no error, since a newer release may know its type."""
     vain = [each for each in consumer.types if not fnmatch.filter(KNOWN_TYPES, each)]
-    says = f"no event is of type {', '.join(vain)}"
-    return [Finding("types", "warning", says, "docs/events.md has all types")] if vain else []
+    found = f"no event is of type {', '.join(vain)}"
+    return [Finding("types", "warning", found, "docs/events.md has all types")] if vain else []
 
 
 def phi_findings(consumer: Consumer, dsn: str) -> list[Finding]:
@@ -106,27 +106,27 @@ def phi_findings(consumer: Consumer, dsn: str) -> list[Finding]:
     return [*kept, *(Finding("phi", "ok", each) for each in consumer.discloses)]
 
 
-async def _examine(chosen: Chosen, tell: Tell) -> None:
+async def _examine(chosen: Chosen, add: Add) -> None:
     consumer, kept = chosen.consumer, Kept()
     try:
         kept = await _kept(chosen)
-        tell(Finding("postgres", "ok", f"answers; {len(kept.progress)} partitions have a position"))
+        add(Finding("postgres", "ok", f"answers; {len(kept.progress)} partitions have a position"))
         begins_by_itself = chosen.settings.kafka.offset_reset != "none"
         for finding in state_findings(chosen.named, kept, begins_by_itself=begins_by_itself):
-            tell(finding)
+            add(finding)
     except ConfigError as exc:
-        tell(Finding("postgres", "failed", str(exc), "see CONSUMER_POSTGRES__DSN"))
+        add(Finding("postgres", "failed", str(exc), "see CONSUMER_POSTGRES__DSN"))
     try:
         async with open_group(chosen.settings.kafka.connection, consumer.group, consumer.topics) as view:
             bounds, cluster_id = await view.bounds(), await view.cluster_id()
-        tell(Finding("kafka", "ok", f"{', '.join(sorted(consumer.topics))}: {len(bounds)} partitions"))
+        add(Finding("kafka", "ok", f"{', '.join(sorted(consumer.topics))}: {len(bounds)} partitions"))
         for finding in offset_findings(chosen, kept, bounds, cluster_id=cluster_id):
-            tell(finding)
+            add(finding)
     except BridgeError as exc:
-        tell(Finding("kafka", "failed", str(exc), "see CONSUMER_KAFKA__… and that the topics are there"))
+        add(Finding("kafka", "failed", str(exc), "see CONSUMER_KAFKA__… and that the topics are there"))
     if not kept.refused and (consumer.around is not None or consumer.ping is not None):
         for finding in await _sink(consumer):
-            tell(finding)
+            add(finding)
 
 
 async def _kept(chosen: Chosen) -> Kept:
@@ -177,12 +177,12 @@ def state_findings(named: str, kept: Kept, *, begins_by_itself: bool) -> Iterato
     if kept.refused:
         yield Finding("sink", "failed", kept.refused, "a start refuses it too")
     if kept.opened_at is not None:
-        says = f"park limit open since {kept.opened_at:{TIME}}: nothing is handled until it is resumed"
-        yield Finding("parking", "failed", says, f"drx-consumer parked resume {named} --reason …")
+        found = f"park limit open since {kept.opened_at:{TIME}}: nothing is handled until it is resumed"
+        yield Finding("parking", "failed", found, f"drx-consumer parked resume {named} --reason …")
     if keys := sum(each.parked_keys for each in kept.progress.values()):
         events = sum(each.parked_events for each in kept.progress.values())
-        says = f"parked keys: {keys}, records: {events}"
-        yield Finding("parking", "warning", says, f"drx-consumer parked list {named}")
+        found = f"parked keys: {keys}, records: {events}"
+        yield Finding("parking", "warning", found, f"drx-consumer parked list {named}")
 
 
 def offset_findings(

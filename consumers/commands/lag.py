@@ -85,10 +85,10 @@ def summary(named: str, standing: Standing, lags: Sequence[Lag]) -> str:
         return f"has not begun; `drx-consumer init {named} --from earliest|latest|TIME` says where it does"
     total = sum(each.records for each in lags)
     members, behind = counted(state.members, "member"), counted(total, "record")
-    said = f"{state.state}, {members}, {behind} behind, {counted(standing.parked_keys, 'key')} parked"
+    line = f"{state.state}, {members}, {behind} behind, {counted(standing.parked_keys, 'key')} parked"
     if standing.opened_at is None:
-        return said
-    return f"{said}; the park limit is open: `drx-consumer parked resume {named} --reason …`"
+        return line
+    return f"{line}; the park limit is open: `drx-consumer parked resume {named} --reason …`"
 
 
 def _row(lag: Lag) -> tuple[object, ...]:

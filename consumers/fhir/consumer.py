@@ -65,7 +65,7 @@ class Writer:
             return
         if stored_text(event.key) != event.key:
             raise PermanentError("bad_key")
-        demand_text((event.id, event.source, [said for name, said in event.value.items() if name != "extensions"]))
+        demand_text((event.id, event.source, [value for name, value in event.value.items() if name != "extensions"]))
         connection: Any = context.connection
         server: FhirServer = context.resource
         naming = self._options.naming(str(event.value["account_id"]))
@@ -73,10 +73,10 @@ class Writer:
         document: Document = orjson.loads(found[0][0]) if found else blank()
         apply(document, event, note=note_whole)
         patient = await self._patient(document, server, naming)
-        told = partial(
+        derived = partial(
             resources, event.key, naming=naming, patient=patient, complete=self._options.complete_after_refills
         )
-        wanted, before = told(document), told(orjson.loads(found[0][0])) if found else []
+        wanted, before = derived(document), derived(orjson.loads(found[0][0])) if found else []
         rows = await connection.fetch(self._written, event.key)
         known = {row[0]: row[2] for row in rows}
         written = await server.write(
@@ -103,11 +103,11 @@ class Writer:
 
     async def _patient(self, document: Document, server: FhirServer, naming: Naming) -> Element | None:
         """Return a reference to the server's own patient, where one is to be searched for."""
-        said = shared(document, "patient")
-        if self._options.references == "logical" or said is None:
+        patient = shared(document, "patient")
+        if self._options.references == "logical" or patient is None:
             return None
-        identifier = patient_identifier(said, naming)
-        found = await server.patient(identifier, born=said.get("date_of_birth")) if identifier else None
+        identifier = patient_identifier(patient, naming)
+        found = await server.patient(identifier, born=patient.get("date_of_birth")) if identifier else None
         if found is None and self._options.unmatched == "park":
             raise PermanentError("no_patient")
         return found

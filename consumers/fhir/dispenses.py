@@ -26,7 +26,7 @@ from consumers.fhir.elements import (
 )
 from consumers.fhir.orders import Subject
 from consumers.lifecycle.facts import Document
-from consumers.lifecycle.whole import DELIVERIES, Said, said_of, shared
+from consumers.lifecycle.whole import DELIVERIES, Fields, newest_of, shared
 
 TYPE = "MedicationDispense"
 _FILLED: Mapping[str, str] = MappingProxyType(
@@ -85,24 +85,24 @@ def dispenses(subject: Subject) -> list[tuple[str, Element]]:
     """Return the id and elements of each fill and line."""
     document = subject.document
     fills = [
-        (fill_id(subject, number), _fill(subject, number, said))
-        for number, (_, said) in sorted(said_of(document, "fill.status_changed").items())
+        (fill_id(subject, number), _fill(subject, number, fields))
+        for number, (_, fields) in sorted(newest_of(document, "fill.status_changed").items())
     ]
-    lines = said_of(document, "fulfillment.status_changed")
+    lines = newest_of(document, "fulfillment.status_changed")
     parcels = _parcels(document)
     return fills + [
-        (line_id(subject, queue), _line(subject, queue, said, parcel=parcels.get(queue, _NO_PARCEL)))
-        for queue, (_, said) in sorted(lines.items())
+        (line_id(subject, queue), _line(subject, queue, fields, parcel=parcels.get(queue, _NO_PARCEL)))
+        for queue, (_, fields) in sorted(lines.items())
     ]
 
 
-def _fill(subject: Subject, number: str, said: Said) -> Element:
-    word = said["fill_status"]
+def _fill(subject: Subject, number: str, fields: Fields) -> Element:
+    word = fields["fill_status"]
     status = _FILLED[word]
-    product = said.get("medication_dispensed")
+    product = fields.get("medication_dispensed")
     act = _ACTS.get(word)
     handed_out = status in _HANDED_OUT
-    note, elsewhere = said.get("note"), said.get("transferred_to_ncpdp_id")
+    note, elsewhere = fields.get("note"), fields.get("transferred_to_ncpdp_id")
     reason: Element = {}
     if word == "not_dispensed":
         reason = concept(text=note)
@@ -114,30 +114,30 @@ def _fill(subject: Subject, number: str, said: Said) -> Element:
         statusReasonCodeableConcept=reason,
         medicationCodeableConcept=_product(subject, product, handed_out=handed_out),
         subject=subject.patient,
-        performer=_performer(said),
+        performer=_performer(fields),
         authorizingPrescription=_order(subject),
         type=concept(coding(ACT_CODE, act[number != "0"])) if act is not None else {},
-        quantity=quantity(said.get("quantity_dispensed"), (product or {}).get("quantity_unit")) if handed_out else {},
+        quantity=quantity(fields.get("quantity_dispensed"), (product or {}).get("quantity_unit")) if handed_out else {},
         daysSupply=days((product or {}).get("days_supply")) if word == "dispensed" else {},
-        whenPrepared=said.get("fill_date") if handed_out else None,
+        whenPrepared=fields.get("fill_date") if handed_out else None,
         note=notes(note if word != "not_dispensed" else None),
     )
 
 
-def _line(subject: Subject, queue_id: str, said: Said, *, parcel: _Parcel) -> Element:
+def _line(subject: Subject, queue_id: str, fields: Fields, *, parcel: _Parcel) -> Element:
     naming = subject.naming
-    status = "completed" if parcel.delivered else _WORKED_ON[said["fulfillment_status"]]
+    status = "completed" if parcel.delivered else _WORKED_ON[fields["fulfillment_status"]]
     return pruned(
         identifier=[
             *naming.identifier("queue", queue_id),
-            *naming.identifier("pharmacy-rx-number", said.get("pharmacy_rx_number")),
+            *naming.identifier("pharmacy-rx-number", fields.get("pharmacy_rx_number")),
             *naming.identifier("tracking-number", parcel.tracking_number),
         ],
         status=status,
-        statusReasonCodeableConcept=concept(text=said.get("raw_status")) if status in {"on-hold", "declined"} else {},
+        statusReasonCodeableConcept=concept(text=fields.get("raw_status")) if status in {"on-hold", "declined"} else {},
         medicationCodeableConcept=_product(subject, None, handed_out=status in _HANDED_OUT),
         subject=subject.patient,
-        performer=_performer(said),
+        performer=_performer(fields),
         authorizingPrescription=_order(subject),
         whenHandedOver=None if parcel.delivered_at is None else instant(parcel.delivered_at),
     )
@@ -145,12 +145,12 @@ def _line(subject: Subject, queue_id: str, said: Said, *, parcel: _Parcel) -> El
 
 def _parcels(document: Document) -> dict[str, _Parcel]:
     """Return the parcel that counts of each line that has one: the newest that was delivered, else the newest."""
-    lines = said_of(document, "fulfillment.status_changed")
-    delivered = said_of(document, DELIVERIES)
-    parcels = {**said_of(document, "shipment.status_changed"), **delivered}
+    lines = newest_of(document, "fulfillment.status_changed")
+    delivered = newest_of(document, DELIVERIES)
+    parcels = {**newest_of(document, "shipment.status_changed"), **delivered}
     found: dict[str, _Parcel] = {}
     for number in sorted(parcels, key=lambda number: (number in delivered, parcels[number][0])):
-        stamp, said = parcels[number]
+        stamp, fields = parcels[number]
         left = [
             (line_stamp, queue)
             for queue, (line_stamp, line) in lines.items()
@@ -158,17 +158,17 @@ def _parcels(document: Document) -> dict[str, _Parcel]:
         ]
         if left:
             arrived = number in delivered
-            found[max(left)[1]] = _Parcel(number, arrived, said.get("delivered_at") if arrived else None)
+            found[max(left)[1]] = _Parcel(number, arrived, fields.get("delivered_at") if arrived else None)
     return found
 
 
-def _product(subject: Subject, product: Said | None, *, handed_out: bool) -> Element:
+def _product(subject: Subject, product: Fields | None, *, handed_out: bool) -> Element:
     return medication(product if product is not None or handed_out else shared(subject.document, "medication"))
 
 
-def _performer(said: Said) -> list[Element]:
+def _performer(fields: Fields) -> list[Element]:
     """Say who fills it only where the event does: another pharmacy than that of the order may have it by now."""
-    actor = organization(said.get("pharmacy"))
+    actor = organization(fields.get("pharmacy"))
     return [{"actor": actor}] if actor else []
 
 

@@ -64,8 +64,8 @@ class Naming(NamedTuple):
 
     def id(self, kind: str, *parts: str) -> str:
         """Return the id of a resource: a digest of `identifier_base`, its kind and its parts."""
-        told = "\0".join((self.base, kind, *parts)).encode()
-        return _ID_PREFIX + sha256(told).hexdigest()[:_ID_DIGITS]
+        identity = "\0".join((self.base, kind, *parts)).encode()
+        return _ID_PREFIX + sha256(identity).hexdigest()[:_ID_DIGITS]
 
     def owns(self, identifier: Mapping[str, Any]) -> bool:
         """Say whether an identifier of a resource is of a system that only we write; others may share the base."""
@@ -133,11 +133,11 @@ OUR_ITEM = "drx"
 """What the element id of an item of ours begins with in a list that others add to as well."""
 
 
-def medication(said: Mapping[str, Any] | None) -> Element:
+def medication(fields: Mapping[str, Any] | None) -> Element:
     """Return a medication as a concept; unknown unless something says it."""
-    if said is None:
+    if fields is None:
         return absent()
-    found = concept(coding(RXNORM, said.get("rxcui")), coding(NDC, said.get("ndc")), text=said.get("description"))
+    found = concept(coding(RXNORM, fields.get("rxcui")), coding(NDC, fields.get("ndc")), text=fields.get("description"))
     return found or absent()
 
 
@@ -179,38 +179,38 @@ def instant(text: str) -> str:
     return f"{whole}.{rest[:3]}Z" if point and rest.strip("0") else f"{whole}Z"
 
 
-def person_name(said: Mapping[str, Any]) -> str:
+def person_name(fields: Mapping[str, Any]) -> str:
     """Return first and last name."""
-    return " ".join(filter(None, (said.get("first_name"), said.get("last_name")))).strip()
+    return " ".join(filter(None, (fields.get("first_name"), fields.get("last_name")))).strip()
 
 
-def practitioner(said: Mapping[str, Any] | None) -> Element:
+def practitioner(fields: Mapping[str, Any] | None) -> Element:
     """Return a logical reference to a prescriber, by NPI."""
-    if said is None:
+    if fields is None:
         return {}
-    identifier = {"system": NPI, "value": said["npi"]} if filled(said.get("npi")) else None
-    return _logical("Practitioner", identifier, person_name(said))
+    identifier = {"system": NPI, "value": fields["npi"]} if filled(fields.get("npi")) else None
+    return _logical("Practitioner", identifier, person_name(fields))
 
 
-def organization(said: Mapping[str, Any] | None) -> Element:
+def organization(fields: Mapping[str, Any] | None) -> Element:
     """Return a logical reference to a pharmacy, by NCPDP id."""
-    if said is None:
+    if fields is None:
         return {}
-    identifier = {"system": NCPDP, "value": said["ncpdp_id"]} if filled(said.get("ncpdp_id")) else None
-    return _logical("Organization", identifier, said.get("name"))
+    identifier = {"system": NCPDP, "value": fields["ncpdp_id"]} if filled(fields.get("ncpdp_id")) else None
+    return _logical("Organization", identifier, fields.get("name"))
 
 
-def patient_identifier(said: Mapping[str, Any] | None, naming: Naming) -> Element:
+def patient_identifier(fields: Mapping[str, Any] | None, naming: Naming) -> Element:
     """Return the identifier that a patient is known by: the medical record number, else the source's id."""
     for name, system in (("mrn", naming.mrn), ("id", naming.patient)):
-        if said is not None and filled(said.get(name)):
-            return {"system": system, "value": said[name]}
+        if fields is not None and filled(fields.get(name)):
+            return {"system": system, "value": fields[name]}
     return {}
 
 
-def patient(said: Mapping[str, Any] | None, naming: Naming) -> Element:
+def patient(fields: Mapping[str, Any] | None, naming: Naming) -> Element:
     """Return a logical reference to a patient, empty unless something says who it is."""
-    return {} if said is None else _logical("Patient", patient_identifier(said, naming), person_name(said))
+    return {} if fields is None else _logical("Patient", patient_identifier(fields, naming), person_name(fields))
 
 
 def _logical(resource_type: str, identifier: Element | None, display: str | None) -> Element:

@@ -38,7 +38,7 @@ from consumers.fhir.elements import (
 from consumers.fhir.orders import Subject, order_id, subject_of
 from consumers.lifecycle.facts import Document
 from consumers.lifecycle.safety import DISPENSED_AFTER_CANCEL
-from consumers.lifecycle.whole import said_of
+from consumers.lifecycle.whole import newest_of
 
 COMMUNICATION, FLAG, PROVENANCE = "Communication", "Flag", "Provenance"
 # A resource that the facts no longer support, such as a safety signal that was raised in error, is not deleted.
@@ -144,12 +144,12 @@ def _communications(subject: Subject) -> list[Resource]:
                 reasonCode=[
                     concept(each)
                     for name in ("category", "severity")
-                    if (each := coding(subject.naming.system(f"alert-{name}"), said[name]))
+                    if (each := coding(subject.naming.system(f"alert-{name}"), fields[name]))
                 ],
-                payload=[{"contentString": said["message"]}] if filled(said.get("message")) else [],
+                payload=[{"contentString": fields["message"]}] if filled(fields.get("message")) else [],
             ),
         )
-        for alert_id, (stamp, said) in sorted(said_of(subject.document, "alert.raised").items())
+        for alert_id, (stamp, fields) in sorted(newest_of(subject.document, "alert.raised").items())
     ]
 
 

@@ -31,7 +31,7 @@ from consumers.fhir.elements import (
 from consumers.lifecycle.facts import Document
 from consumers.lifecycle.machines import REJECTED
 from consumers.lifecycle.roll_up import State, roll_up
-from consumers.lifecycle.whole import Said, said_of, shared
+from consumers.lifecycle.whole import Fields, newest_of, shared
 
 TYPE = "MedicationRequest"
 # Their key is no prescription's: a request that matches none.
@@ -85,7 +85,7 @@ def order_id(key: str, naming: Naming) -> str:
 def order(subject: Subject) -> Element:
     """Return the order's elements."""
     document, naming = subject.document, subject.naming
-    said = shared(document, "medication")
+    fields = shared(document, "medication")
     status, reason = _status(subject)
     return pruned(
         identifier=[
@@ -98,8 +98,8 @@ def order(subject: Subject) -> Element:
         intent="order",
         **_content(
             subject,
-            said,
-            repeats=None if said is None else said.get("refills"),
+            fields,
+            repeats=None if fields is None else fields.get("refills"),
             pharmacy=shared(document, "pharmacy"),
         ),
     )
@@ -107,7 +107,7 @@ def order(subject: Subject) -> Element:
 
 def proposal_ids(subject: Subject, kind: str, request_id: str) -> list[str]:
     """Return the ids of a request's proposals; `kind` is `renewal` or `change`."""
-    asked = said_of(subject.document, f"{kind}.requested").get(request_id)
+    asked = newest_of(subject.document, f"{kind}.requested").get(request_id)
     if asked is None:
         return []
     return [
@@ -120,14 +120,14 @@ def proposals(subject: Subject) -> list[tuple[str, Element]]:
     """Return the id and elements of all that pharmacies propose: one for each requested medication."""
     found: list[tuple[str, Element]] = []
     for kind in ("renewal", "change"):
-        for request_id, (stamp, asked) in sorted(said_of(subject.document, f"{kind}.requested").items()):
+        for request_id, (stamp, asked) in sorted(newest_of(subject.document, f"{kind}.requested").items()):
             status = _proposal_status(subject, kind, request_id)
             ids = proposal_ids(subject, kind, request_id)
-            for identity, said in zip(ids, _proposed(subject, kind, asked), strict=True):
-                repeats = asked.get("refills_requested") if kind == "renewal" else (said or {}).get("refills")
+            for identity, fields in zip(ids, _proposed(subject, kind, asked), strict=True):
+                repeats = asked.get("refills_requested") if kind == "renewal" else (fields or {}).get("refills")
                 # That of the order may not be the one that asks.
                 pharmacy = asked.get("pharmacy")
-                content = _content(subject, said, repeats=repeats, pharmacy=pharmacy) | {
+                content = _content(subject, fields, repeats=repeats, pharmacy=pharmacy) | {
                     "authoredOn": instant(stamp[0])
                 }
                 content.pop("requester", None)  # a pharmacy asks, not the prescriber
@@ -147,15 +147,15 @@ def proposals(subject: Subject) -> list[tuple[str, Element]]:
     return found
 
 
-def transmission_failure(document: Document) -> Said | None:
+def transmission_failure(document: Document) -> Fields | None:
     """Return the newest event about a failed transmission."""
-    failures = said_of(document, "prescription.transmission_failed").values()
+    failures = newest_of(document, "prescription.transmission_failed").values()
     return max(failures)[1] if failures else None
 
 
-def network_reason(said: Mapping[str, Any], naming: Naming) -> Element:
+def network_reason(fields: Mapping[str, Any], naming: Naming) -> Element:
     """Return why the network refused a message, in its own codes."""
-    status = said["network_status"]
+    status = fields["network_status"]
     return concept(
         coding(naming.system("network-status"), status.get("code")),
         coding(naming.system("network-description"), status.get("description_code")),
@@ -163,16 +163,16 @@ def network_reason(said: Mapping[str, Any], naming: Naming) -> Element:
     )
 
 
-def _proposed(subject: Subject, kind: str, asked: Said) -> list[Said | None]:
+def _proposed(subject: Subject, kind: str, asked: Fields) -> list[Fields | None]:
     if kind == "change":
         return list(asked.get("medications_requested") or [])
     return [asked.get("medication_dispensed") or shared(subject.document, "medication")]
 
 
 def _proposal_status(subject: Subject, kind: str, request_id: str) -> str:
-    answer = said_of(subject.document, f"{kind}.responded").get(request_id)
+    answer = newest_of(subject.document, f"{kind}.responded").get(request_id)
     status = "active" if answer is None else _ANSWERED.get(answer[1]["decision"], "completed")
-    closed = request_id in said_of(subject.document, f"{kind}.closed")
+    closed = request_id in newest_of(subject.document, f"{kind}.closed")
     return "cancelled" if closed and status == "active" else status
 
 
@@ -205,7 +205,7 @@ def _used_up(document: Document) -> bool:
     if refills is None:
         return False
     for kind in ("renewal", "change"):
-        if any(said["decision"] in _MORE_FILLS for _, said in said_of(document, f"{kind}.responded").values()):
+        if any(fields["decision"] in _MORE_FILLS for _, fields in newest_of(document, f"{kind}.responded").values()):
             return False
     dispensed = [number for number, (_, word) in document["fills"].items() if word == "dispensed"]
     return len(dispensed) > refills
@@ -216,20 +216,20 @@ def _all_cancelled(document: Document) -> bool:
 
     Where its scope is not known, something may have been taken: `cancelled` says that nothing was, `stopped` does not.
     """
-    asked = said_of(document, "cancel.requested")
+    asked = newest_of(document, "cancel.requested")
     return any(
-        said["decision"] == "approved" and request_id in asked and asked[request_id][1]["scope"] == "all"
-        for request_id, (_, said) in said_of(document, "cancel.responded").items()
+        fields["decision"] == "approved" and request_id in asked and asked[request_id][1]["scope"] == "all"
+        for request_id, (_, fields) in newest_of(document, "cancel.responded").items()
     )
 
 
-def _content(subject: Subject, said: Said | None, *, repeats: int | None, pharmacy: Said | None) -> Element:
+def _content(subject: Subject, fields: Fields | None, *, repeats: int | None, pharmacy: Fields | None) -> Element:
     document = subject.document
-    known = said or {}
+    known = fields or {}
     sig = known.get("sig")
     allowed = known.get("substitution_allowed")
     return pruned(
-        medicationCodeableConcept=medication(said),
+        medicationCodeableConcept=medication(fields),
         subject=subject.patient or absent(),
         authoredOn=known.get("written_date"),
         requester=practitioner(shared(document, "prescriber")),

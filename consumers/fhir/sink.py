@@ -135,8 +135,8 @@ class FhirServer:
         if not current:
             return None
         # FHIR knows days, months and years: what is less precise does not differ.
-        said = str(current[0].get("birthDate", ""))
-        if born is not None and not str(born).startswith(said):
+        birth_date = str(current[0].get("birthDate", ""))
+        if born is not None and not str(born).startswith(birth_date):
             raise PermanentError("patient_mismatch")
         return reference("Patient", current[0]["id"])
 
@@ -274,16 +274,16 @@ class FhirServer:
         places = self._places(resources, ids)
         for each in resources:
             state = current[each.id]
-            said = self._placed(each, state.id, places)
+            placed = self._placed(each, state.id, places)
             if state.resource is None:
                 if not each.partial:
                     condition = replaces(state.version) or self._creates("identifier", each)
-                    entries.append(Entry(each, composed(said, {}, source=source), condition))
+                    entries.append(Entry(each, composed(placed, {}, source=source), condition))
                 continue
-            if another_person(said, state.resource):
+            if another_person(placed, state.resource):
                 raise PermanentError("patient_mismatch")
             others = foreign(state.resource, self._naming)
-            body = patched(said, state.resource) if each.partial else composed(said, others, source=source)
+            body = patched(placed, state.resource) if each.partial else composed(placed, others, source=source)
             if not same(body, state.resource):
                 entries.append(Entry(each, body, replaces(state.version)))
         return entries

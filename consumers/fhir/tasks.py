@@ -23,7 +23,7 @@ from consumers.fhir.orders import TYPE as ORDER
 from consumers.fhir.orders import Subject, is_rejected, network_reason, proposal_ids, transmission_failure
 from consumers.lifecycle.facts import Document
 from consumers.lifecycle.machines import DELIVERED
-from consumers.lifecycle.whole import Said, said_of
+from consumers.lifecycle.whole import Fields, newest_of
 
 TYPE = "Task"
 _CODES: Mapping[str, str] = MappingProxyType({"renewal": "approve", "change": "change", "cancel": "abort"})
@@ -52,8 +52,8 @@ def tasks(subject: Subject) -> list[tuple[str, Element]]:
     fulfill = _fulfill(subject)
     found = [(task_id(subject, "fulfill"), fulfill)] if fulfill else []
     for kind in _CODES:
-        told = {f"{kind}.{step}" for step in ("requested", "responded", "closed")}
-        requests = {request_id for event_type in told for request_id in said_of(subject.document, event_type)}
+        types = {f"{kind}.{step}" for step in ("requested", "responded", "closed")}
+        requests = {request_id for event_type in types for request_id in newest_of(subject.document, event_type)}
         found += [(task_id(subject, kind, each), _request(subject, kind, each)) for each in sorted(requests)]
     return found
 
@@ -106,28 +106,28 @@ def _words(document: Document) -> Iterator[str]:
 
 
 def _sent(document: Document) -> str:
-    sent = said_of(document, "prescription.sent").values()
+    sent = newest_of(document, "prescription.sent").values()
     return f"sent {max(sent)[1]['network_status']['code']}" if sent else ""
 
 
-def _signing_failure(document: Document) -> Said | None:
+def _signing_failure(document: Document) -> Fields | None:
     """Return the failure if it is the newest news of the signature."""
     found = [
-        (stamp, event_type, said)
+        (stamp, event_type, fields)
         for event_type in ("epcs.signed", "epcs.signing_failed")
-        for stamp, said in said_of(document, event_type).values()
+        for stamp, fields in newest_of(document, event_type).values()
     ]
     if not found:
         return None
-    _, event_type, said = max(found, key=lambda each: each[0])
-    return said if event_type == "epcs.signing_failed" else None
+    _, event_type, fields = max(found, key=lambda each: each[0])
+    return fields if event_type == "epcs.signing_failed" else None
 
 
 def _request(subject: Subject, kind: str, request_id: str) -> Element:
     document, naming = subject.document, subject.naming
-    asked = said_of(document, f"{kind}.requested").get(request_id)
-    answer = said_of(document, f"{kind}.responded").get(request_id)
-    closed = said_of(document, f"{kind}.closed").get(request_id)
+    asked = newest_of(document, f"{kind}.requested").get(request_id)
+    answer = newest_of(document, f"{kind}.responded").get(request_id)
+    closed = newest_of(document, f"{kind}.closed").get(request_id)
     decided = {} if answer is None else answer[1]
     why = None if asked is None else asked[1].get("reason")
     status = "requested" if answer is None else _DECIDED[decided["decision"]]
@@ -160,7 +160,7 @@ def _request(subject: Subject, kind: str, request_id: str) -> Element:
     )
 
 
-def _outputs(decided: Said, naming: Naming) -> Iterator[tuple[str, Element]]:
+def _outputs(decided: Fields, naming: Naming) -> Iterator[tuple[str, Element]]:
     """Return what an answer gives beside its word."""
     refills = count(decided.get("refills_approved"))
     if refills is not None:

@@ -143,9 +143,9 @@ class SmartToken:
                 urlencode(form),
                 headers={"content-type": "application/x-www-form-urlencoded"},
             )
-            told = orjson.loads(answer.body)
-            self._headers = _bearer(told["access_token"])
-            self._until = self._now() + _USED * float(told.get("expires_in", _LIFE_S))
+            granted = orjson.loads(answer.body)
+            self._headers = _bearer(granted["access_token"])
+            self._until = self._now() + _USED * float(granted.get("expires_in", _LIFE_S))
         except BridgeError as exc:
             if isinstance(exc, TransientError) and exc.systemic:
                 raise
@@ -166,13 +166,13 @@ class SmartToken:
             "iat": now,
             "exp": now + _ASSERTION_S,
         }
-        told = b".".join(_base64(orjson.dumps(each)) for each in (header, claims))
-        return (told + b"." + _base64(self._signed(told))).decode()
+        signed = b".".join(_base64(orjson.dumps(each)) for each in (header, claims))
+        return (signed + b"." + _base64(self._signed(signed))).decode()
 
-    def _signed(self, told: bytes) -> bytes:
+    def _signed(self, signed: bytes) -> bytes:
         if isinstance(self._key, rsa.RSAPrivateKey):
-            return self._key.sign(told, padding.PKCS1v15(), hashes.SHA384())
-        numbers = decode_dss_signature(self._key.sign(told, ec.ECDSA(hashes.SHA384())))
+            return self._key.sign(signed, padding.PKCS1v15(), hashes.SHA384())
+        numbers = decode_dss_signature(self._key.sign(signed, ec.ECDSA(hashes.SHA384())))
         return b"".join(each.to_bytes(_NUMBER_BYTES, "big") for each in numbers)
 
 

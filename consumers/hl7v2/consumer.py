@@ -97,30 +97,30 @@ class Sender:
         note_hl7(document, event, stamp_of(event))
         sent: list[tuple[str, str, str, str]] = []
         # What is imported is known, and not told.
-        told = [] if context.origin == "import" and not self._imports else [(None, event)]
+        new = [] if context.origin == "import" and not self._imports else [(None, event)]
         if shared(document, "patient") is not None or self._no_patient == "send":
-            for number, each in [*((number, _restored(stored, event)) for number, stored in held or ()), *told]:
-                said = news(each, document, self._receiver, ordered=ordered)
-                if said is None:
+            for number, each in [*((number, _restored(stored, event)) for number, stored in held or ()), *new]:
+                content = news(each, document, self._receiver, ordered=ordered)
+                if content is None:
                     continue
                 try:
-                    sent.append(await self._send(each, said, document, context.resource))
+                    sent.append(await self._send(each, content, document, context.resource))
                 except PermanentError as exc:
                     if number is None:
                         raise
                     await self._refused(number, exc, connection)
                     continue
-                ordered = ordered or said.ordered
+                ordered = ordered or content.ordered
             if held:
                 await connection.execute(self._release, event.key)
-        elif told and news(event, document, self._receiver, ordered=ordered) is not None:
+        elif new and news(event, document, self._receiver, ordered=ordered) is not None:
             await self._without_patient(event, connection)
         columns = [[row[column] for row in sent] for column in range(4)]
         await connection.execute(self._store, event.key, orjson.dumps(document).decode(), ordered, *columns)
 
-    async def _send(self, event: Event, said: News, document: Document, link: Link) -> tuple[str, str, str, str]:
+    async def _send(self, event: Event, content: News, document: Document, link: Link) -> tuple[str, str, str, str]:
         """Send one message; return its control id, the source and id of its event, and its kind."""
-        made = message(event, said, document, self._receiver)
+        made = message(event, content, document, self._receiver)
         await link.send(made.text, control_id=made.control_id)
         self._metrics.dropped.inc(made.dropped)
         return made.control_id, stored_text(event.source), stored_text(event.id), made.kind

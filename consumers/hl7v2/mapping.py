@@ -26,7 +26,7 @@ from consumers.lifecycle.facts import Document, Stamp, newest
 from consumers.lifecycle.machines import DELIVERED, REJECTED
 from consumers.lifecycle.whole import note_shared, shared
 
-Said = Mapping[str, Any]
+Fields = Mapping[str, Any]
 """The member `data` of a native body: instants and days as text, decimals as text."""
 
 VERSION = "2.5.1"
@@ -102,7 +102,7 @@ class Order:
     why: str = ""
     placer: str = ""
     filler: str = ""
-    medication: Said | None = None
+    medication: Fields | None = None
     refills: int | str | None = None
     notes: tuple[str, ...] = ()
 
@@ -111,7 +111,7 @@ class Fill(NamedTuple):
     """The RXD of a fill, beside its order."""
 
     number: int
-    medication: Said | None
+    medication: Fields | None
     quantity: str
     day: str
     rx_number: str
@@ -132,7 +132,7 @@ class News:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Input:
     """What is decided from.
 
     Attributes:
@@ -144,7 +144,7 @@ class Told:
     """
 
     value: Mapping[str, Any]
-    data: Said
+    data: Fields
     order: Order
     receiver: Receiver
     ordered: bool
@@ -179,7 +179,7 @@ def news(event: Event, document: Document, receiver: Receiver, *, ordered: bool)
     value: Mapping[str, Any] = event.value
     scope = document.get("scopes", {}).get(value.get("request_id"))
     return decide(
-        Told(
+        Input(
             value=value,
             data=native({**value, "extensions": {}})["data"],
             order=Order(
@@ -194,21 +194,21 @@ def news(event: Event, document: Document, receiver: Receiver, *, ordered: bool)
     )
 
 
-def message(event: Event, said: News, document: Document, receiver: Receiver) -> Message:
+def message(event: Event, content: News, document: Document, receiver: Receiver) -> Message:
     """Write what an event has to say.
 
     MSH-10 is the same for the same bytes, and another where they differ: what was made of facts that a restore of the
     database took away is corrected by a later message, which a receiver must not take for a repeat.
     """
-    kind = "RDS" if said.fill is not None else "ORM" if receiver.old_orders else "OMP"
+    kind = "RDS" if content.fill is not None else "ORM" if receiver.old_orders else "OMP"
     prescriber = shared(document, "prescriber")
     segments = [_pid(event, shared(document, "patient"), receiver)]
-    for order in said.orders:
+    for order in content.orders:
         segments.append(_orc(order, event, prescriber, receiver))
-        if said.fill is None:
+        if content.fill is None:
             segments += [_rxo(order, prescriber), *_notes(order.notes)]
         else:
-            segments += [_rxd(said.fill), *_notes(order.notes)]
+            segments += [_rxd(content.fill), *_notes(order.notes)]
         if kind != "ORM":  # which has no place for it
             segments.append(_ROUTE)
     body = write(segments)
@@ -222,98 +222,98 @@ def message(event: Event, said: News, document: Document, receiver: Receiver) ->
 # What each type says.
 
 
-def _created(told: Told) -> News | None:
-    if not told.receiver.drafts or told.ordered:
+def _created(given: Input) -> News | None:
+    if not given.receiver.drafts or given.ordered:
         return None
-    return News((replace(told.order, control="NW"),), ordered=True)
+    return News((replace(given.order, control="NW"),), ordered=True)
 
 
-def _updated(told: Told) -> News:
-    return News((replace(told.order, control="XX", notes=(f"Changed: {', '.join(told.data['changed_fields'])}",)),))
+def _updated(given: Input) -> News:
+    return News((replace(given.order, control="XX", notes=(f"Changed: {', '.join(given.data['changed_fields'])}",)),))
 
 
-def _signing_failed(told: Told) -> News | None:
-    failure = told.value["failure"]
-    return None if failure == UNKNOWN else _one(told, "SC", "HD", failure)
+def _signing_failed(given: Input) -> News | None:
+    failure = given.value["failure"]
+    return None if failure == UNKNOWN else _one(given, "SC", "HD", failure)
 
 
-def _sent(told: Told) -> News:
-    order = replace(told.order, control="XX" if told.ordered else "NW", status="IP", notes=_network(told.data))
+def _sent(given: Input) -> News:
+    order = replace(given.order, control="XX" if given.ordered else "NW", status="IP", notes=_network(given.data))
     return News((order,), ordered=True)
 
 
-def _processed(told: Told) -> News:
-    return _one(told, "SC", "SC")
+def _processed(given: Input) -> News:
+    return _one(given, "SC", "SC")
 
 
-def _failed(told: Told) -> News:
-    return _one(told, "SC", "HD" if told.value["retryable"] else "ER", told.data["network_status"]["code"])
+def _failed(given: Input) -> News:
+    return _one(given, "SC", "HD" if given.value["retryable"] else "ER", given.data["network_status"]["code"])
 
 
-def _renewal_asked(told: Told) -> News:
-    data = told.data
+def _renewal_asked(given: Input) -> News:
+    data = given.data
     order = replace(
-        told.order,
+        given.order,
         control="RF",
-        filler=_number_of_request(told),
-        medication=data.get("medication_dispensed") or told.order.medication,
+        filler=_number_of_request(given),
+        medication=data.get("medication_dispensed") or given.order.medication,
         refills=data.get("refills_requested", ""),
     )
     return News((order,))
 
 
-def _renewal_answered(told: Told) -> News | None:
-    control = _RENEWAL_ANSWERS.get(told.value["decision"])
+def _renewal_answered(given: Input) -> News | None:
+    control = _RENEWAL_ANSWERS.get(given.value["decision"])
     if control is None:
         return None
-    status = "HD" if told.value["decision"] == _PENDING else ""
-    (order,) = _one(told, control, status, told.data.get("denial_reason_code", "")).orders
-    return News((replace(order, refills=told.data.get("refills_approved", "")),))
+    status = "HD" if given.value["decision"] == _PENDING else ""
+    (order,) = _one(given, control, status, given.data.get("denial_reason_code", "")).orders
+    return News((replace(order, refills=given.data.get("refills_approved", "")),))
 
 
-def _renewal_closed(told: Told) -> News | None:
-    reason = told.value["reason"]
-    return None if reason == UNKNOWN else _one(told, "UF", "", reason)
+def _renewal_closed(given: Input) -> News | None:
+    reason = given.value["reason"]
+    return None if reason == UNKNOWN else _one(given, "UF", "", reason)
 
 
-def _change_asked(told: Told) -> News | None:
-    data = told.data
-    if told.value["change_code"] == UNKNOWN:
+def _change_asked(given: Input) -> News | None:
+    data = given.data
+    if given.value["change_code"] == UNKNOWN:
         return None
     order = replace(
-        told.order,
+        given.order,
         control="XO",
-        filler=_number_of_request(told),
+        filler=_number_of_request(given),
         reason=data["change_code"],
-        notes=_said(data.get("reason")),
+        notes=_optional(data.get("reason")),
     )
-    asked = data.get("medications_requested") or [told.order.medication]
+    asked = data.get("medications_requested") or [given.order.medication]
     return News(tuple(replace(order, medication=each) for each in asked))
 
 
-def _change_answered(told: Told) -> News | None:
-    control = _CHANGE_ANSWERS.get(told.value["decision"])
+def _change_answered(given: Input) -> News | None:
+    control = _CHANGE_ANSWERS.get(given.value["decision"])
     if control is None:
         return None
-    status = "HD" if told.value["decision"] == _PENDING else ""
-    return _one(told, control, status, told.data.get("denial_reason_code", ""))
+    status = "HD" if given.value["decision"] == _PENDING else ""
+    return _one(given, control, status, given.data.get("denial_reason_code", ""))
 
 
-def _cancel_asked(told: Told) -> News | None:
-    control = _CANCELS.get(told.value["scope"])
-    return None if control is None else News((replace(told.order, control=control, why=told.data.get("reason", "")),))
+def _cancel_asked(given: Input) -> News | None:
+    control = _CANCELS.get(given.value["scope"])
+    return None if control is None else News((replace(given.order, control=control, why=given.data.get("reason", "")),))
 
 
-def _cancel_answered(told: Told) -> News | None:
-    answers = _CANCEL_ANSWERS.get(told.value["decision"])
+def _cancel_answered(given: Input) -> News | None:
+    answers = _CANCEL_ANSWERS.get(given.value["decision"])
     if answers is None:
         return None
-    return _one(told, *answers.get(told.scope, answers[None]), told.data.get("denial_reason_code", ""))
+    return _one(given, *answers.get(given.scope, answers[None]), given.data.get("denial_reason_code", ""))
 
 
-def _filled(told: Told) -> News | None:
-    data = told.data
-    word = told.value["fill_status"]
+def _filled(given: Input) -> News | None:
+    data = given.data
+    word = given.value["fill_status"]
     if word not in _FILLS:
         return None
     fill = Fill(
@@ -322,41 +322,41 @@ def _filled(told: Told) -> News | None:
         medication=data.get("medication_dispensed"),
         quantity=_number(data.get("quantity_dispensed")),
         day=data.get("fill_date", ""),
-        rx_number=told.order.filler,
+        rx_number=given.order.filler,
         note=data.get("note", ""),
     )
-    order = replace(told.order, control="RE", status=_FILLS[word], notes=(f"Fill: {word}",))
+    order = replace(given.order, control="RE", status=_FILLS[word], notes=(f"Fill: {word}",))
     return News((order,), fill=fill)
 
 
-def _worked_on(told: Told) -> News | None:
-    word = told.value["fulfillment_status"]
-    if word == REJECTED and told.value["active"] is not False:
+def _worked_on(given: Input) -> News | None:
+    word = given.value["fulfillment_status"]
+    if word == REJECTED and given.value["active"] is not False:
         return None  # the reject of a line that is alive is transient
     if word not in _STEPS:
         return None
     control, status = _STEPS[word]
-    filler = told.data.get("pharmacy_rx_number") or told.order.filler
-    return News((replace(told.order, control=control, status=status, filler=filler, notes=(f"Fulfillment: {word}",)),))
+    filler = given.data.get("pharmacy_rx_number") or given.order.filler
+    return News((replace(given.order, control=control, status=status, filler=filler, notes=(f"Fulfillment: {word}",)),))
 
 
-def _shipped(told: Told) -> News | None:
-    word = told.value["shipment_status"]
-    if not told.receiver.shipments or word == UNKNOWN:
+def _shipped(given: Input) -> News | None:
+    word = given.value["shipment_status"]
+    if not given.receiver.shipments or word == UNKNOWN:
         return None
-    note = f"Shipment: {word}, {told.data['carrier']} {told.data['tracking_number']}"
-    return News((replace(told.order, control="SC", status="CM" if word == DELIVERED else "IP", notes=(note,)),))
+    note = f"Shipment: {word}, {given.data['carrier']} {given.data['tracking_number']}"
+    return News((replace(given.order, control="SC", status="CM" if word == DELIVERED else "IP", notes=(note,)),))
 
 
-def _number_of_request(told: Told) -> str:
+def _number_of_request(given: Input) -> str:
     """Return ORC-3 of a request: its own id where it fits no prescription, since nothing else tells it from others."""
-    fits = told.order.placer and told.value["matched"]
-    return told.order.filler if fits else told.data["request_id"]
+    fits = given.order.placer and given.value["matched"]
+    return given.order.filler if fits else given.data["request_id"]
 
 
-def _one(told: Told, control: str, status: str, reason: str = "") -> News:
-    notes = _said(told.data.get("note"))
-    return News((replace(told.order, control=control, status=status, reason=reason, notes=notes),))
+def _one(given: Input, control: str, status: str, reason: str = "") -> News:
+    notes = _optional(given.data.get("note"))
+    return News((replace(given.order, control=control, status=status, reason=reason, notes=notes),))
 
 
 def _number(text: str | None) -> str:
@@ -364,11 +364,11 @@ def _number(text: str | None) -> str:
     return text.rstrip("0").rstrip(".") if text and "." in text else text or ""
 
 
-def _said(text: str | None) -> tuple[str, ...]:
+def _optional(text: str | None) -> tuple[str, ...]:
     return (text,) if text else ()
 
 
-def _network(data: Said) -> tuple[str, ...]:
+def _network(data: Fields) -> tuple[str, ...]:
     status = data["network_status"]
     words = (status["code"], status.get("description_code"), status.get("description"))
     return (f"Network: {' '.join(filter(None, words))}",)
@@ -414,7 +414,7 @@ _STEPS: Mapping[str, tuple[str, str]] = MappingProxyType(
         DELIVERED: ("SC", "CM"),
     }
 )
-_NEWS: Mapping[str, Callable[[Told], News | None]] = MappingProxyType(
+_NEWS: Mapping[str, Callable[[Input], News | None]] = MappingProxyType(
     {
         "prescription.created": _created,
         "prescription.updated": _updated,
@@ -466,7 +466,7 @@ def _msh(kind: str, given: str, event: Event, receiver: Receiver) -> Segment:
     )
 
 
-def _pid(event: Event, patient: Said | None, receiver: Receiver) -> Segment:
+def _pid(event: Event, patient: Fields | None, receiver: Receiver) -> Segment:
     if patient is None:
         # Who it is, is not known; the order's number lets a person find out.
         return Segment("PID", {1: "1", 3: [(event.key, "", "", "DRX", "AN")], 5: ("", "", "", "", "", "", "U")})
@@ -495,7 +495,7 @@ def _pid(event: Event, patient: Said | None, receiver: Receiver) -> Segment:
     )
 
 
-def _orc(order: Order, event: Event, prescriber: Said | None, receiver: Receiver) -> Segment:
+def _orc(order: Order, event: Event, prescriber: Fields | None, receiver: Receiver) -> Segment:
     return Segment(
         "ORC",
         {
@@ -510,7 +510,7 @@ def _orc(order: Order, event: Event, prescriber: Said | None, receiver: Receiver
     )
 
 
-def _rxo(order: Order, prescriber: Said | None) -> Segment:
+def _rxo(order: Order, prescriber: Fields | None) -> Segment:
     medication = order.medication or {}
     refills = medication.get("refills", "") if order.refills is None else order.refills
     allowed = medication.get("substitution_allowed")
@@ -550,7 +550,7 @@ def _notes(notes: tuple[str, ...]) -> list[Segment]:
     return [Segment("NTE", {1: str(number), 3: Formatted(text)}) for number, text in enumerate(notes, start=1)]
 
 
-def _code(medication: Said) -> tuple[str, ...]:
+def _code(medication: Fields) -> tuple[str, ...]:
     """Return what is ordered as a CE: RxNorm, else NDC, and the words."""
     words = _written(medication.get("description", "")) or "Unknown"
     for name, system in (("rxcui", "RXNORM"), ("ndc", "NDC")):
@@ -564,7 +564,7 @@ def _written(text: str) -> str:
     return text if escape(text).strip() else ""
 
 
-def _person(prescriber: Said | None, number: str, kind: str) -> object:
+def _person(prescriber: Fields | None, number: str, kind: str) -> object:
     if prescriber is None or not prescriber.get(number):
         return ""
     authority = _NPI if kind == "NPI" else ""

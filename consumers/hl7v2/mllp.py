@@ -212,8 +212,8 @@ def _acknowledgement(text: str, control_id: str) -> tuple[str, str]:
         raise TransientError("out_of_step", systemic=True)
     # ERR-3 since 2.5; before, MSA-6 or the fourth component of ERR-1.
     err = segments.get("ERR", [])
-    told = [*err[3:4], *(each.split(component)[3:4][0] for each in err[1:2] if each.count(component) >= 3), *msa[6:7]]  # noqa: PLR2004
-    found = (each.split(component)[0].split("&")[0] for each in told)
+    places = [*err[3:4], *(each.split(component)[3:4][0] for each in err[1:2] if each.count(component) >= 3), *msa[6:7]]  # noqa: PLR2004
+    found = (each.split(component)[0].split("&")[0] for each in places)
     return msa[1], next((each for each in found if each in _CONDITIONS), "")
 
 

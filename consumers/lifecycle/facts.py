@@ -41,11 +41,11 @@ def stamp_of(event: Event) -> Stamp:
     return [moment, event.value.get("sequence") or 0, event.id, event.source]
 
 
-def newest(holder: Document, name: str, stamp: Stamp, *said: object) -> None:
+def newest(holder: Document, name: str, stamp: Stamp, *values: object) -> None:
     """Keep the fact with the greatest stamp."""
     known = holder.get(name)
     if known is None or stamp > known[0]:
-        holder[name] = [stamp, *said]
+        holder[name] = [stamp, *values]
 
 
 def later(holder: Document, name: str, stamp: Stamp) -> None:

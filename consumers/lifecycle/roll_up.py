@@ -85,14 +85,14 @@ def roll_up(document: Document) -> State:
 
 def _transmission(document: Document) -> tuple[str, str | None]:
     """Any confirmation counts; else the newest attempt; news from a pharmacy only where no message is known."""
-    said: list[tuple[bool, Stamp, str]] = [
+    words: list[tuple[bool, Stamp, str]] = [
         (word == "processed", message[word], word)
         for message in document["messages"].values()
         for word in ("sent", "processed", "failed")
         if word in message
     ]
-    if said:
-        _, stamp, word = max(said)
+    if words:
+        _, stamp, word = max(words)
         return word, stamp[0]
     return ("processed" if document["fills"] or document["lines"] else "draft"), None
 

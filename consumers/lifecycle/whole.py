@@ -11,7 +11,7 @@ from bridge.event import Event
 from consumers.lifecycle.facts import NO_ID, Document, Stamp, newest
 from consumers.lifecycle.machines import DELIVERED, REJECTED, UNKNOWN
 
-Said = dict[str, Any]
+Fields = dict[str, Any]
 """The member `data` of a native body: JSON types, instants with `Z`, decimals as text, nothing that is null."""
 
 # Kept once for the whole prescription, from the newest event that says it: thin events do not.
@@ -29,23 +29,23 @@ def note_whole(document: Document, event: Event, stamp: Stamp) -> None:
 
     A word that is no fact (`UNKNOWN`, the reject of a line that is alive) leaves what is known of its subject alone.
     """
-    said = note_shared(document, event, stamp)
+    fields = note_shared(document, event, stamp)
     subject = _SUBJECTS[event.type](event.value) if event.type in _SUBJECTS else None
     if subject is None:
         return
-    kept = {name: value for name, value in said.items() if name not in _LEFT_OUT}
+    kept = {name: value for name, value in fields.items() if name not in _LEFT_OUT}
     newest(_of_type(document, event.type), subject, stamp, kept)
-    if said.get("shipment_status") == DELIVERED:
+    if fields.get("shipment_status") == DELIVERED:
         newest(_of_type(document, DELIVERIES), subject, stamp, kept)
 
 
-def note_shared(document: Document, event: Event, stamp: Stamp) -> Said:
+def note_shared(document: Document, event: Event, stamp: Stamp) -> Fields:
     """Add who and what the prescription is about, and return all that the event says."""
-    said: Said = native({**event.value, "extensions": {}})["data"]
+    fields: Fields = native({**event.value, "extensions": {}})["data"]
     for name in SHARED:
-        if name in said:
-            newest(document, name, stamp, said[name])
-    return said
+        if name in fields:
+            newest(document, name, stamp, fields[name])
+    return fields
 
 
 def shared(document: Document, name: str) -> Any:
@@ -54,9 +54,9 @@ def shared(document: Document, name: str) -> Any:
     return None if known is None else known[1]
 
 
-def said_of(document: Document, event_type: str) -> Mapping[str, tuple[Stamp, Said]]:
+def newest_of(document: Document, event_type: str) -> Mapping[str, tuple[Stamp, Fields]]:
     """Return the newest event of a type for each subject: a request, message, fill, line, parcel or alert."""
-    found: Mapping[str, tuple[Stamp, Said]] = document.get("said", {}).get(event_type, {})
+    found: Mapping[str, tuple[Stamp, Fields]] = document.get("said", {}).get(event_type, {})
     return found
 
 

@@ -48,11 +48,11 @@ class Applier:
             TransientError: Another transaction wrote one of the rows meanwhile: events of the prescription come through
                 several partitions, or a former owner of the partition is not done. The same batch may work at once.
         """
-        told, added = await self._write_history(batch, connection)
-        known = await self._load({key for key, _ in told}, connection)
+        fresh, added = await self._write_history(batch, connection)
+        known = await self._load({key for key, _ in fresh}, connection)
         before: dict[str, Contradictions] = {}
         # Newest first, since the order leaves no trace: who and what an older event is about is then not worked out.
-        for key, event in told if self._alarms_from is not None else reversed(told):
+        for key, event in fresh if self._alarms_from is not None else reversed(fresh):
             document = known[key].document
             if key not in before and (self._alarms_from is None or event.received_at >= self._alarms_from):
                 before[key] = contradictions(document)
@@ -65,14 +65,14 @@ class Applier:
         self, batch: Sequence[Placed], connection: Any
     ) -> tuple[list[tuple[str, Event]], Mapping[str, int]]:
         """Return the events of prescriptions as they were stored, and how many rows each prescription got."""
-        told, rows, all_replaced = [], [], 0
+        fresh, rows, all_replaced = [], [], 0
         for given, context in batch:
             event, body, replaced = storable(given)
             all_replaced += replaced
             # By the key as it came: a digest does not tell what it is of.
             key = None if prescription_of(given) is None else event.key
             if key is not None:
-                told.append((key, event))
+                fresh.append((key, event))
             rows.append(
                 (
                     event.source,
@@ -89,7 +89,7 @@ class Applier:
             )
         self._metrics.nul_replaced.inc(all_replaced)
         new = await connection.fetch(self._sql.history, rows)
-        return told, Counter(each[0] for each in new)
+        return fresh, Counter(each[0] for each in new)
 
     async def _load(self, keys: set[str], connection: Any) -> dict[str, _Known]:
         """Return what is known of each prescription, in the order of their ids, in which rows are written.

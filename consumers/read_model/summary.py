@@ -9,7 +9,7 @@ from typing import Any
 from bridge.event import Event
 from consumers.lifecycle.facts import Document, Stamp, newest
 
-Said = Mapping[str, Any]
+Fields = Mapping[str, Any]
 
 
 def note_summary(document: Document, event: Event, stamp: Stamp) -> None:
@@ -17,48 +17,48 @@ def note_summary(document: Document, event: Event, stamp: Stamp) -> None:
     value = event.value
     newest(document, "last", stamp, event.type, value.get("account_id"), value.get("environment"))
     for name, take in _PARTS:
-        said = value.get(name)
-        if said is not None:
+        fields = value.get(name)
+        if fields is not None:
             known = document.get(name)
             if known is None or stamp > known[0]:
-                document[name] = [stamp, take(said)]
+                document[name] = [stamp, take(fields)]
 
 
-def _itself(said: str) -> str:
-    return said
+def _itself(fields: str) -> str:
+    return fields
 
 
-def _patient(said: Said) -> Document:
+def _patient(fields: Fields) -> Document:
     return {
-        "id": said.get("id"),
-        "mrn": said.get("mrn"),
-        "name": _name(said),
-        "birth_date": _day(said.get("date_of_birth")),
+        "id": fields.get("id"),
+        "mrn": fields.get("mrn"),
+        "name": _name(fields),
+        "birth_date": _day(fields.get("date_of_birth")),
     }
 
 
-def _prescriber(said: Said) -> Document:
-    return {"id": said.get("id"), "npi": said.get("npi"), "name": _name(said)}
+def _prescriber(fields: Fields) -> Document:
+    return {"id": fields.get("id"), "npi": fields.get("npi"), "name": _name(fields)}
 
 
-def _pharmacy(said: Said) -> Document:
-    return {"ncpdp_id": said.get("ncpdp_id"), "name": said.get("name")}
+def _pharmacy(fields: Fields) -> Document:
+    return {"ncpdp_id": fields.get("ncpdp_id"), "name": fields.get("name")}
 
 
-def _medication(said: Said) -> Document:
+def _medication(fields: Fields) -> Document:
     return {
-        "description": said.get("description"),
-        "ndc": said.get("ndc"),
-        "dea_schedule": said.get("dea_schedule"),
+        "description": fields.get("description"),
+        "ndc": fields.get("ndc"),
+        "dea_schedule": fields.get("dea_schedule"),
     }
 
 
-def _name(said: Said) -> str:
-    return f"{said.get('first_name') or ''} {said.get('last_name') or ''}".strip()
+def _name(fields: Fields) -> str:
+    return f"{fields.get('first_name') or ''} {fields.get('last_name') or ''}".strip()
 
 
-def _day(said: object) -> str | None:
-    return said.isoformat() if isinstance(said, date) else None
+def _day(fields: object) -> str | None:
+    return fields.isoformat() if isinstance(fields, date) else None
 
 
 _PARTS: tuple[tuple[str, Callable[[Any], Any]], ...] = (

@@ -31,13 +31,13 @@ def disclosed(options: WorkflowOptions) -> list[str]:
     """
     server = f"Temporal at {options.address}, namespace {options.namespace}"
     clear = ", in clear" if options.allow_plaintext else ""
-    told = [f"ids of prescriptions, requests, messages and accounts{clear}: histories of {server}"]
+    flows = [f"ids of prescriptions, requests, messages and accounts{clear}: histories of {server}"]
     if options.payload == "full" and options.codec_key_dir is not None:
         (used, *_) = read_codec_keys(options.codec_key_dir)
-        told.append(f"whole events, sealed with the key {used} of {options.codec_key_dir}: histories of {server}")
+        flows.append(f"whole events, sealed with the key {used} of {options.codec_key_dir}: histories of {server}")
     if options.timers == "on":
-        told.append(f"ids of what waits too long: table {options.schema_name(NAME)}.started of this database")
-    return told
+        flows.append(f"ids of what waits too long: table {options.schema_name(NAME)}.started of this database")
+    return flows
 
 
 def open_workflow(setup: Setup) -> Consumer:

@@ -199,7 +199,7 @@ def payload(event: Event, *, whole: bool) -> bytes:
 
     Without `whole` only ids and when it happened; with it the native body, too, as `event`.
     """
-    told: dict[str, Any] = {
+    content: dict[str, Any] = {
         "source": event.source,
         "event_id": event.id,
         "type": event.type,
@@ -208,8 +208,8 @@ def payload(event: Event, *, whole: bool) -> bytes:
         "occurred_at": event.occurred_at,
     }
     if whole:
-        told["event"] = orjson.Fragment(native_json(event.value))
-    return orjson.dumps(told, option=orjson.OPT_SORT_KEYS | orjson.OPT_UTC_Z)
+        content["event"] = orjson.Fragment(native_json(event.value))
+    return orjson.dumps(content, option=orjson.OPT_SORT_KEYS | orjson.OPT_UTC_Z)
 
 
 def request_id(*words: str) -> str:
@@ -242,10 +242,10 @@ def _complaint(place: list[int | str], kind: str, text: str) -> str:
         return f"there is no {name}"
     if kind == "missing":
         return f"{name} is missing"
-    said = text.removeprefix("Value error, ")
+    problem = text.removeprefix("Value error, ")
     if place and isinstance(place[-1], int) and len(place) > 2:  # noqa: PLR2004 - an element of a list in a rule
         name = str(place[-2])
-    return f"{name}: {said}" if name else said
+    return f"{name}: {problem}" if name else problem
 
 
 def _line(text: str, place: list[int | str]) -> int:

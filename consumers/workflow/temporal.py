@@ -200,13 +200,13 @@ class Temporal:
     async def _act(self, action: Action, payloads: Payloads, request_id: str) -> str:
         common: dict[str, Any] = {**self._common, "request_id": request_id}
         if action.do == "signal":
-            told = SignalWorkflowExecutionRequest(
+            signal = SignalWorkflowExecutionRequest(
                 **common,
                 workflow_execution=WorkflowExecution(workflow_id=action.id),
                 signal_name=action.signal,
                 input=payloads,
             )
-            return await self._called(self._service.signal_workflow_execution, told, may_be_missing=True)
+            return await self._called(self._service.signal_workflow_execution, signal, may_be_missing=True)
         started: dict[str, Any] = {
             **common,
             "workflow_id": action.id,

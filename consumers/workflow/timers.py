@@ -177,14 +177,14 @@ class Timers:
         kind, subject, source, account_id, since, times = new
         when = _utc(since)
         workflow_id = ":".join(("overdue", kind, subject, when, *((str(times),) if times > 1 else ())))
-        told = {"kind": kind, "subject": subject, "source": source, "account_id": account_id, "since": when}
+        facts = {"kind": kind, "subject": subject, "source": source, "account_id": account_id, "since": when}
         action = Action("start", workflow_id, WORKFLOW, self._task_queue, "")
-        return _Wait(kind, subject, since, times, workflow_id, action, orjson.dumps(told, option=orjson.OPT_SORT_KEYS))
+        return _Wait(kind, subject, since, times, workflow_id, action, orjson.dumps(facts, option=orjson.OPT_SORT_KEYS))
 
     @staticmethod
     def _resolved(kind: str, subject: str, since: datetime, times: int, workflow_id: str) -> _Wait:
-        told = orjson.dumps({"kind": kind, "since": _utc(since), "subject": subject})
-        return _Wait(kind, subject, since, times, workflow_id, Action("signal", workflow_id, "", "", RESOLVED), told)
+        payload = orjson.dumps({"kind": kind, "since": _utc(since), "subject": subject})
+        return _Wait(kind, subject, since, times, workflow_id, Action("signal", workflow_id, "", "", RESOLVED), payload)
 
 
 def _utc(instant: datetime) -> str:

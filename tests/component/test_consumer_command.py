@@ -318,7 +318,7 @@ async def test_doctor_sends_the_owner_of_a_consumer_to_the_sink() -> None:
 
     (finding,) = await _sink(Consumer("desk", ["t"], ping=ping))
 
-    assert (finding.says, finding.advice) == ("does not answer as it should: http_503", "look at the sink")
+    assert (finding.text, finding.advice) == ("does not answer as it should: http_503", "look at the sink")
 
 
 async def test_doctor_names_what_a_sink_lacks() -> None:
@@ -331,13 +331,13 @@ async def test_doctor_names_what_a_sink_lacks() -> None:
 
     answers, lacking = await _sink(Consumer("desk", ["t"], around=around, lacks=lacks))
 
-    assert (answers.verdict, lacking.verdict, lacking.says) == ("ok", "warning", "lacks transactions of the sink")
+    assert (answers.verdict, lacking.verdict, lacking.text) == ("ok", "warning", "lacks transactions of the sink")
 
 
 def told(kept: Kept, *, begins_by_itself: bool = False) -> list[tuple[str, str, str]]:
     """Return what doctor says of what PostgreSQL has."""
     found = state_findings("desk", kept, begins_by_itself=begins_by_itself)
-    return [(each.verdict, f"{each.check}: {each.says}", each.advice) for each in found]
+    return [(each.verdict, f"{each.check}: {each.text}", each.advice) for each in found]
 
 
 def progress(next_offset: int | None, *, keys: int = 0, events: int = 0) -> dict[Place, Progress]:
@@ -451,7 +451,7 @@ def test_doctor_warns_of_a_consumer_that_does_not_say_where_events_go() -> None:
 def test_doctor_names_the_database_only_where_that_can_be_no_part_of_a_password(dsn: str, place: str) -> None:
     first, *_ = phi_findings(Consumer("desk", ["t"], discloses=[]), dsn)
 
-    assert first.says == f"parked events, whole, and keys: PostgreSQL at {place}"
+    assert first.text == f"parked events, whole, and keys: PostgreSQL at {place}"
 
 
 def test_doctor_says_what_becomes_of_what_is_published() -> None:
@@ -459,8 +459,8 @@ def test_doctor_says_what_becomes_of_what_is_published() -> None:
         Consumer("desk", ["t"], publishes=["desk.orders.v1"], discloses=["names: a desk"]), "postgresql://h/d"
     )
 
-    assert outbox.says == "what it publishes, in clear: PostgreSQL at h/d until it is written to desk.orders.v1"
-    assert own.says == "names: a desk"
+    assert outbox.text == "what it publishes, in clear: PostgreSQL at h/d until it is written to desk.orders.v1"
+    assert own.text == "names: a desk"
 
 
 def test_doctor_finds_out_that_the_key_for_ids_is_missing(
@@ -485,7 +485,7 @@ async def test_doctor_waits_no_longer_for_a_sink_to_open_than_a_handler_may_take
 
     (finding,) = await _sink(Consumer("desk", ["t"], around=around, handler_timeout_s=0.01))
 
-    assert (finding.verdict, finding.says) == ("failed", "does not answer as it should: TimeoutError")
+    assert (finding.verdict, finding.text) == ("failed", "does not answer as it should: TimeoutError")
 
 
 def test_doctor_ends_with_2_if_a_setting_cannot_be_used(
@@ -505,5 +505,5 @@ def test_a_pattern_that_matches_no_type_is_named() -> None:
 
     (finding,) = type_findings(Consumer("desk", ["t"], types=types))
 
-    assert (finding.verdict, finding.says) == ("warning", "no event is of type renewals.*, prescription.send")
+    assert (finding.verdict, finding.text) == ("warning", "no event is of type renewals.*, prescription.send")
     assert type_findings(Consumer("desk", ["t"])) == []

@@ -84,7 +84,7 @@ def test_when_a_secret_counts_is_said(tmp_path: Path, lines: list[str], verdict:
     finding = found(a_source(tmp_path))[1]
 
     assert finding.verdict == verdict
-    assert words in finding.says
+    assert words in finding.text
     assert bool(finding.advice) == (verdict != "ok")
 
 
@@ -94,14 +94,14 @@ async def test_a_registry_that_is_away_is_said_without_its_password() -> None:
     (finding,) = [each async for each in check_registry(registry, routes=RoutingTable())]
 
     assert finding.verdict == "failed"
-    assert "hunter2" not in finding.says
+    assert "hunter2" not in finding.text
 
 
 async def test_no_registry_means_the_bundled_lock() -> None:
     (finding,) = [each async for each in check_registry(Registry(), routes=RoutingTable())]
 
     assert finding.verdict == "ok"
-    assert f"{len(bundled().latest())} schemas" in finding.says
+    assert f"{len(bundled().latest())} schemas" in finding.text
 
 
 def test_a_configuration_that_cannot_be_read_is_exit_2(

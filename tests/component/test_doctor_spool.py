@@ -37,7 +37,7 @@ async def fill(settings: Spool) -> None:
 
 def test_a_spool_that_is_not_there_yet_is_fine_and_not_made(settings: Spool) -> None:
     assert verdicts(settings) == {"spool": "ok", "spool key": "ok", "spool room": "ok"}
-    assert "made at the first start" in found(settings)["spool"].says
+    assert "made at the first start" in found(settings)["spool"].text
     assert not settings.dir.exists()
 
 
@@ -48,14 +48,14 @@ async def test_what_another_version_wrote_is_named(settings: Spool) -> None:
     finding = found(settings)["spool"]
 
     assert finding.verdict == "failed"
-    assert "1 event that another version" in finding.says
+    assert "1 event that another version" in finding.text
 
 
 def test_without_a_spool_it_says_what_that_means() -> None:
     (finding,) = check_spool(Spool(enabled=False))
 
     assert finding.verdict == "warning"
-    assert "503" in finding.says
+    assert "503" in finding.text
 
 
 def test_a_directory_that_is_not_ours_is_said() -> None:
@@ -65,7 +65,7 @@ def test_a_directory_that_is_not_ours_is_said() -> None:
             (finding,) = check_spool(Spool(dir=Path(name)))
 
     assert finding.verdict == "failed"
-    assert "cannot be written to" in finding.says
+    assert "cannot be written to" in finding.text
 
 
 @pytest.mark.parametrize(("name", "said"), [("file/spool", "/file is a file"), ("n" * 256, "File name too long")])
@@ -75,7 +75,7 @@ def test_what_cannot_be_a_directory_is_said_without_talk_of_owners(settings: Spo
     finding = found(settings.model_copy(update={"dir": settings.dir.parent / name}))["spool"]
 
     assert finding.verdict == "failed"
-    assert said in finding.says
+    assert said in finding.text
     assert "chown" not in finding.advice
 
 
@@ -87,7 +87,7 @@ async def test_what_is_held_by_a_process_is_on_its_way(settings: Spool) -> None:
         finding = found(settings)["spool"]
 
     assert finding.verdict == "ok"
-    assert "in use, 3 events" in finding.says
+    assert "in use, 3 events" in finding.text
 
 
 async def test_what_no_process_holds_is_an_orphan_and_stays_as_it_is(settings: Spool) -> None:
@@ -97,7 +97,7 @@ async def test_what_no_process_holds_is_an_orphan_and_stays_as_it_is(settings: S
     finding = found(settings)["spool"]
 
     assert finding.verdict == "warning"
-    assert "3 events, and no process has it open" in finding.says
+    assert "3 events, and no process has it open" in finding.text
     assert "drx-bridge spool drain" in finding.advice
     assert {path: path.read_bytes() for path in files(settings.dir)} == before
 
@@ -109,7 +109,7 @@ async def test_events_whose_key_is_gone_are_a_failure(settings: Spool, tmp_path:
     finding = found(settings)["spool"]
 
     assert finding.verdict == "failed"
-    assert "3 events cannot be opened" in finding.says
+    assert "3 events cannot be opened" in finding.text
     assert str(tmp_path / "keys") in finding.advice
 
 
@@ -123,13 +123,13 @@ async def test_damage_is_said(settings: Spool) -> None:
         finding = found(settings)["spool"]
 
     assert finding.verdict == "warning"
-    assert "damaged" in finding.says
+    assert "damaged" in finding.text
 
 
 def test_a_key_beside_what_it_seals_is_a_warning(tmp_path: Path) -> None:
     beside = Spool(dir=tmp_path)
     assert verdicts(beside)["spool key"] == "warning"
-    assert "the first start makes one" in found(beside)["spool key"].says
+    assert "the first start makes one" in found(beside)["spool key"].text
 
     write_key(tmp_path / "keys")
 
@@ -143,7 +143,7 @@ async def test_no_key_for_a_process_that_had_one_is_a_failure(settings: Spool, t
         (tmp_path / "keys" / "current").unlink()
         finding = found(settings)["spool key"]
 
-    assert (finding.verdict, finding.says.split(":")[0]) == ("failed", "no_key")
+    assert (finding.verdict, finding.text.split(":")[0]) == ("failed", "no_key")
 
 
 def test_a_key_that_others_may_read_is_named_and_not_shown(
@@ -155,7 +155,7 @@ def test_a_key_that_others_may_read_is_named_and_not_shown(
     finding = found(settings)["spool key"]
 
     assert finding.verdict == "failed"
-    assert finding.says == f"{path}: key_exposed"
+    assert finding.text == f"{path}: key_exposed"
     assert "chmod" in finding.advice
     assert capsys.readouterr().out == ""
 
@@ -167,7 +167,7 @@ def test_an_older_key_that_cannot_be_used_is_a_warning(settings: Spool, tmp_path
     finding = found(settings)["spool key"]
 
     assert finding.verdict == "warning"
-    assert "hunter2" not in finding.says
+    assert "hunter2" not in finding.text
 
 
 def test_a_capacity_that_the_disk_has_not_is_a_warning(settings: Spool) -> None:

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.kafka
 
 async def findings(kafka: Kafka) -> list[tuple[str, str, str]]:
     found = [each async for each in check_kafka(kafka, routes=RoutingTable(kafka.routes))]
-    return [(each.check, each.verdict, each.says + each.advice) for each in found]
+    return [(each.check, each.verdict, each.text + each.advice) for each in found]
 
 
 async def test_a_topic_that_the_broker_compresses_is_a_warning(cluster: Cluster, topics: Topics) -> None:

@@ -299,7 +299,7 @@ def test_a_guessable_key_is_not_taken_over_while_running() -> None:
     ],
 )
 def test_what_matches_nothing_is_refused(settings: dict[str, Any], said: str) -> None:
-    found = [each.says for each in check_start(Settings.model_validate(settings)) if each.verdict == "failed"]
+    found = [each.text for each in check_start(Settings.model_validate(settings)) if each.verdict == "failed"]
 
     assert [says for says in found if said in says], found
 

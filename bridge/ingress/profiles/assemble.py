@@ -1,8 +1,8 @@
 """Turn a native document into an event: the one way from any source's dialect to a record of the contract.
 
-A profile finds out what a body says, in the words of native DRx: which type, which key, which `data`.
-That is a `Native`. `assemble` reads its `data` by the plan of its type, so that enums, decimals, instants, ranges and
-their leniencies are the same for every source and no profile knows Avro.
+A profile translates a body to native DRx: its type, its key and its `data`, together a `Native`. `assemble` reads the
+`data` by the plan of its type. Enums, decimals, instants, ranges and leniencies are thus the same for every source, and
+no profile knows Avro.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from bridge.ingress.json_body import to_json_text
 from bridge.ingress.profiles.plan import Detail, Members, Pass, blank_record, compile_members
 from bridge.ingress.profiles.profile import Flag, Mapped
 
-# What all elements of a list have in common is repeated in the events of each, up to these characters in all: some
-# times the largest body.
+# What all elements of a list share is repeated in their events, up to these characters in all: several times the
+# largest body.
 REPEATED_MAX = 2 * 1024 * 1024
 
 
 class Native(NamedTuple):
-    """A native document: one event as DRx itself would have said it.
+    """A native document: one event in the form that DRx itself sends.
 
     Attributes:
         type: Of the contract.
@@ -36,7 +36,7 @@ class Native(NamedTuple):
         id: Event id.
         time: When it happened, aware UTC.
         data: Member of the contract -> JSON value.
-        leading: Leading fields of the record that the source says: at least `account_id`.
+        leading: Leading fields of the record that the source gives: at least `account_id`.
     """
 
     type: str
@@ -52,7 +52,7 @@ class Plan:
     """All that depends on the type of an event.
 
     Attributes:
-        blank: The record with nothing read but what every event of the type says.
+        blank: The record with only what all events of the type share.
         members: The members of `data`.
     """
 
@@ -77,7 +77,7 @@ PLANS: Mapping[str, Plan] = MappingProxyType(
 
 
 def assemble(delivery: Delivery, native: Native, run: Pass) -> Event:
-    """Read the document into the record of its type; if `run` has a fault then, the event means nothing.
+    """Read the document into the record of its type. If `run` has a fault afterwards, discard the event.
 
     Args:
         delivery: Its source, environment and receipt go into the record.
@@ -116,13 +116,13 @@ def _end(delivery: Delivery, native: Native, value: dict[str, object], run: Pass
     )
 
 
-class Said(NamedTuple):
-    """A field as a vendor says it.
+class Part(NamedTuple):
+    """One field of a vendor's event.
 
     Attributes:
-        value: JSON value in native words; a null says nothing.
+        value: JSON value in native words; null means absent.
         path: Where a fault of it is reported: the vendor's path, array indexes as `*`, no name of the sender's making.
-        pointers: Members of the body that the field says wholly.
+        pointers: Members of the body that the field holds completely.
     """
 
     value: object
@@ -132,25 +132,25 @@ class Said(NamedTuple):
 
 @dataclass(slots=True)
 class Draft:
-    """One event as a vendor says it; a field of a nested record is named `record.field`.
+    """One event of a vendor; a field of a nested record is named `record.field`.
 
     Attributes:
         type: Of the contract.
         number: Position in the vendor's list, from 1, or name of the table; the event's id is `<id>/<number>`.
         key: Record key and, where the type has one, prescription id; checked.
-        said: What the vendor says.
+        parts: Fields that the vendor gives, by name.
         constants: JSON values of fields that the vendor lacks, in native words.
-        finished: Values of the record, also of its leading fields, that no reading has to turn into what they are.
-        id: With which the event's id begins, if it is not that of the reading.
+        finished: Values that go into the record as they are, its leading fields included.
+        id: Prefix of the event's id, if it is not that of the reading.
         time: When it happened, if it is not that of the reading.
-        mapping: What made it (see `Event.mapping`).
-        at: Pointer of the element that it is about, if it is about one of several.
+        mapping: See `Event.mapping`.
+        at: Pointer of its element, if the body lists several.
     """
 
     type: str
     number: str
     key: str
-    said: dict[str, Said] = field(default_factory=dict)
+    parts: dict[str, Part] = field(default_factory=dict)
     constants: Mapping[str, object] = field(default_factory=dict)
     finished: Mapping[str, object] = field(default_factory=dict)
     id: str = ""
@@ -161,15 +161,15 @@ class Draft:
 
 @dataclass(slots=True)
 class Reading:
-    """What a vendor's profile has found in one body, beside its drafts.
+    """What the drafts of one body share.
 
     Attributes:
-        id: The event ids begin with it.
+        id: Prefix of the event ids.
         time: When it happened, aware UTC.
-        claimed: Pointers of members that are wholly in an event, and of the envelope's own.
+        claimed: Pointers of members that an event holds completely, and of the envelope's own.
         dropped: Pointers of members that are kept nowhere.
         drops: Whether members of this name are kept nowhere, at any depth.
-        lists: Pointers of lists whose elements are about different things.
+        lists: Pointers of lists whose elements describe different things.
         flags: Leniencies used.
     """
 
@@ -185,16 +185,16 @@ class Reading:
 def compose(
     delivery: Delivery, document: object, drafts: Sequence[Draft], reading: Reading, *, key: str | None = None
 ) -> Mapped | ParkReason:
-    """Turn the drafts of one body into its events, or say why it holds none.
+    """Turn the drafts of one body into its events, or return why it holds none.
 
-    A field that does not fit its place in the record stays out if the contract lets it, since a push of a whole record
-    is not to be parked for a price. Whatever of the body no event says goes to `extensions` (`_shares`).
+    An optional field that does not fit is left out: a push of a whole record is not parked for a wrong price. Members
+    that no event holds go to `extensions` (see `_shares`).
 
     Args:
         delivery: The body's.
-        document: The whole body as it was parsed.
+        document: The whole parsed body.
         drafts: One or more.
-        reading: What they have in common; what is claimed of them is added.
+        reading: What they share; claims of their fields are added.
         key: Of a parked delivery.
     """
     run = Pass()
@@ -219,10 +219,10 @@ def compose(
 
 
 def _shares(kept: Mapping[str, str], places: Sequence[str], lists: set[str]) -> list[dict[str, str]]:
-    """Divide what no event says: an event has what is of its own element, and of what its element stands in.
+    """Divide the unclaimed members: each event gets those of its own element and of the elements around it.
 
-    What is of an element that no event is about is kept in the first, and so is what would be repeated too often. Of
-    several events of one element the first has it.
+    The first event also gets those of elements without an event, and those over `REPEATED_MAX`. Of several events of
+    one element, only the first gets its members.
     """
     shares: list[dict[str, str]] = [{} for _ in places]
     firsts: dict[str, int] = {}
@@ -242,7 +242,7 @@ def _shares(kept: Mapping[str, str], places: Sequence[str], lists: set[str]) -> 
 
 
 def _owners(pointer: str, lists: set[str]) -> list[str]:
-    """Return what a pointer is in: the body, and elements of `lists` from the outermost."""
+    """Return what encloses a pointer: the body, then elements of `lists` from the outermost."""
     if not lists:
         return [""]
     ends = [*_ends_of_steps(pointer), len(pointer)]
@@ -255,34 +255,34 @@ def _ends_of_steps(pointer: str) -> list[int]:
 
 def _read_draft(draft: Draft, value: dict[str, object], run: Pass, reading: Reading) -> None:
     members = PLANS[draft.type].members
-    parts: dict[str, dict[str, Said]] = {}
+    parts: dict[str, dict[str, Part]] = {}
     silent = set()
-    for name, said in draft.said.items():
+    for name, part in draft.parts.items():
         top = name.partition(".")[0]
-        if said.value is not None:
-            parts.setdefault(top, {})[name] = said
+        if part.value is not None:
+            parts.setdefault(top, {})[name] = part
         elif top != name and top not in members.required:
             silent.add(top)
-    # A nested record of which the vendor says nothing is not there for the sake of its constants.
+    # Constants alone do not make a nested record.
     silent -= parts.keys()
     for name, constant in draft.constants.items():
         if (top := name.partition(".")[0]) not in silent:
-            parts.setdefault(top, {})[name] = Said(constant, f"/{name.replace('.', '/')}")
+            parts.setdefault(top, {})[name] = Part(constant, f"/{name.replace('.', '/')}")
     for name in members.required:
         if name not in parts and value.get(name) is None:
-            said_none = draft.said.get(name)
-            run.fault(Detail.MISSING_FIELD, said_none.path if said_none else f"/{name}")
-    for name, said_parts in parts.items():
-        if (out := _read_field(name, said_parts, members, run, reading)) is not None:
+            absent = draft.parts.get(name)
+            run.fault(Detail.MISSING_FIELD, absent.path if absent else f"/{name}")
+    for name, each in parts.items():
+        if (out := _read_field(name, each, members, run, reading)) is not None:
             value.update(out)
 
 
 def _read_field(
-    name: str, parts: dict[str, Said], members: Members, run: Pass, reading: Reading
+    name: str, parts: dict[str, Part], members: Members, run: Pass, reading: Reading
 ) -> dict[str, object] | None:
-    """Read one field into members of the record, or None.
+    """Read one field into members of the record, or return None.
 
-    Where a part of a nested record does not fit, the record is read again without it.
+    If a part of a nested record does not fit, the record is read again without it.
     """
     unfit: dict[str, tuple[Detail, str]] = {}
     while parts:
@@ -291,12 +291,12 @@ def _read_field(
         members.puts[name](out, item, attempt)
         if attempt.worst is None:
             run.flags |= attempt.flags
-            # Members of a whole object that the contract does not know are still only in the body.
+            # Members of an object that the contract does not know exist only in the body.
             if unfit:
                 run.flags.add("field_unfit")
             if not attempt.extensions:
-                for said in parts.values():
-                    reading.claimed |= said.pointers
+                for part in parts.values():
+                    reading.claimed |= part.pointers
             return out
         dotted = attempt.field.removeprefix(members.path).strip("/").replace("/", ".")
         if dotted in parts:
@@ -311,15 +311,15 @@ def _read_field(
     return None
 
 
-def _nest(parts: Mapping[str, Said]) -> dict[str, object]:
-    """Build a nested record of its dotted parts."""
+def _nest(parts: Mapping[str, Part]) -> dict[str, object]:
+    """Build a nested record from its dotted parts."""
     root: dict[str, object] = {}
-    for dotted, said in parts.items():
+    for dotted, part in parts.items():
         *way, last = dotted.split(".")[1:]
         inner = root
         for step in way:
             inner = cast("dict[str, object]", inner.setdefault(step, {}))
-        inner[last] = said.value
+        inner[last] = part.value
     return root
 
 
@@ -328,11 +328,10 @@ _Steps = dict[str, "_Steps"]
 
 
 def unsaid(document: object, reading: Reading) -> dict[str, str]:
-    """Return what no event says, each at the highest pointer that has nothing claimed below it.
+    """Return the unclaimed members, each at the highest pointer without a claim below it.
 
-    Nulls are not kept: a vendor that pushes whole records sends dozens. What is dropped is taken out as nulls are, so
-    only claims decide how many pointers there are: a sender that nests what is dropped under a long name cannot make it
-    stand in thousands of them.
+    Nulls are not kept: a vendor that pushes whole records sends dozens. Dropped members are removed like nulls and make
+    no pointers of their own: a sender cannot repeat a long name in thousands of them.
 
     Returns:
         JSON pointer from the root of the body -> JSON text.
@@ -342,13 +341,13 @@ def unsaid(document: object, reading: Reading) -> dict[str, str]:
 
     def walk(node: object, pointer: str, claimed: _Steps, dropped: _Steps | None) -> None:
         for name, child in children(node):
-            said, out = claimed.get(name), dropped.get(name) if dropped else None
-            # As `_ends`; here for each member of a body.
-            if (said is not None and not said) or (out is not None and not out) or reading.drops(name):
+            claim, out = claimed.get(name), dropped.get(name) if dropped else None
+            # `_ends` inlined: this runs for every member of a body.
+            if (claim is not None and not claim) or (out is not None and not out) or reading.drops(name):
                 continue
             at = f"{pointer}/{escaped(name)}"
-            if said is not None or at in divided:
-                walk(child, at, said or {}, out)
+            if claim is not None or at in divided:
+                walk(child, at, claim or {}, out)
             elif (rest := _rest(child, out, reading.drops)) is not None:
                 kept[at] = to_json_text(rest)
 
@@ -358,7 +357,7 @@ def unsaid(document: object, reading: Reading) -> dict[str, str]:
 
 def _steps(pointers: Iterable[str]) -> _Steps:
     root: _Steps = {}
-    # The short ones first: what is below a pointer of the set is settled by it.
+    # Short ones first: a pointer covers all below it.
     for pointer in sorted(pointers, key=len):
         node = root
         _, *way, last = pointer.split("/")
@@ -390,7 +389,7 @@ def escaped(name: str) -> str:
 
 
 def _rest(node: object, dropped: _Steps | None, drops: Callable[[str], bool]) -> object:
-    """Take what is null or dropped out of a value; None if it then says nothing."""
+    """Remove nulls and dropped members from a value; None if nothing is left."""
     if not isinstance(node, dict | list) or not node:
         return node
     rest: list[tuple[str, object]] = []
@@ -400,5 +399,5 @@ def _rest(node: object, dropped: _Steps | None, drops: Callable[[str], bool]) ->
         rest.append((name, _rest(child, out, drops) if is_kept else None))
     if all(child is None for _, child in rest):
         return None
-    # An element that says nothing keeps its place.
+    # An empty element keeps its place.
     return [child for _, child in rest] if isinstance(node, list) else {n: c for n, c in rest if c is not None}

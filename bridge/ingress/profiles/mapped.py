@@ -20,7 +20,7 @@ from bridge.contract.events import OTHER_REPORTED, is_reported_type
 from bridge.errors import ConfigError
 from bridge.event import Delivery, ParkReason
 from bridge.ingress.json_body import Real
-from bridge.ingress.profiles.assemble import Draft, Reading, Said, children, compose, escaped
+from bridge.ingress.profiles.assemble import Draft, Part, Reading, children, compose, escaped
 from bridge.ingress.profiles.keys import OUR_PREFIXES
 from bridge.ingress.profiles.mapped_functions import ExhaustedError, Expression, Scope, UnfitError
 from bridge.ingress.profiles.mapping_file import FILE_MAX_BYTES, Compiler, DroppedNames, Event, Pointer
@@ -218,10 +218,10 @@ class Folded:
             plain = name.casefold()
             if plain in names:
                 self.is_ambiguous = True
-            says = plain not in given and is_given(child)
-            if says or plain not in names:
+            counts = plain not in given and is_given(child)
+            if counts or plain not in names:
                 names[plain] = name
-            if says:
+            if counts:
                 given.add(plain)
         out = {plain: self._fold(node[name]) for plain, name in names.items()}
         self.spelled[id(out)] = {plain: name for plain, name in names.items() if plain != name}
@@ -442,7 +442,7 @@ class Run:
             value = self._value(expression, element)
             if value is not None or name in event.required or "." in name:
                 at = self._at(expression, path) or f"/{name.replace('.', '/')}"
-                draft.said[name] = Said(value, at, self._read_pointers(value))
+                draft.parts[name] = Part(value, at, self._read_pointers(value))
 
     def _value(self, expression: Expression, element: object) -> object:
         """Evaluate; what does not fit says nothing."""

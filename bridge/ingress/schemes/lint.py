@@ -39,16 +39,16 @@ def weaknesses(
         yield Risk("url_token_alone", "a URL is logged on its way", "combine it, as in url_token+cidr")
     bare = [part.name for part in parts if part.name in ("secret_header", "basic", "url_token")]
     if bare and not tls_in_front:
-        says = f"{bare[0]} sends its secret, which anyone on the way can read without TLS"
-        yield Risk("no_tls", says, "end TLS in front and set http.tls_in_front")
+        text = f"{bare[0]} sends its secret, which anyone on the way can read without TLS"
+        yield Risk("no_tls", text, "end TLS in front and set http.tls_in_front")
     if scheme.ids == "unsigned":
-        says = "no signature covers the id, so a captured delivery is new under another id"
+        text = "no signature covers the id, so a captured delivery is new under another id"
         advice = "set scheme_unsigned_id=ignore if equal bodies are always one delivery"
-        yield Risk("unsigned_id", says, advice)
+        yield Risk("unsigned_id", text, advice)
     yield from _ages(scheme, parts, tolerance_s=tolerance_s, window_s=window_s, bucket_s=bucket_s)
     if any(are_too_wide(part.proxies) for part in parts if isinstance(part, Cidr)):
-        says = "more than a /8 (IPv6: /7) are trusted proxies, so a sender can claim an address"
-        yield Risk("every_proxy_trusted", says, "name the networks of your proxies")
+        text = "more than a /8 (IPv6: /7) are trusted proxies, so a sender can claim an address"
+        yield Risk("every_proxy_trusted", text, "name the networks of your proxies")
 
 
 def _ages(
@@ -62,11 +62,11 @@ def _ages(
     new_after_s = bucket_s if in_buckets else window_s
     signs = any(part.name in ("body_hmac", "ed25519") for part in parts)
     if signs and not scheme.dated and scheme.ids != "unsigned":
-        says = f"no time is signed, so a captured delivery is new again after {new_after_s:.0f} s"
-        yield Risk("undated", says, "have the sender sign a time")
+        text = f"no time is signed, so a captured delivery is new again after {new_after_s:.0f} s"
+        yield Risk("undated", text, "have the sender sign a time")
     if scheme.dated and (tolerance_s is None or tolerance_s > new_after_s):
-        says = f"a signed time may be of any age, and a captured delivery is new again after {new_after_s:.0f} s"
-        yield Risk("tolerance_off", says, f"set tolerance_s to {min(300, new_after_s):.0f} or less")
+        text = f"a signed time may be of any age, and a captured delivery is new again after {new_after_s:.0f} s"
+        yield Risk("tolerance_off", text, f"set tolerance_s to {min(300, new_after_s):.0f} or less")
 
 
 def shared_keys(keys: Mapping[str, Sequence[KeySlot]]) -> Iterator[tuple[str, str]]:

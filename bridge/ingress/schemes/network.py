@@ -96,11 +96,11 @@ def _read(parameters: Parameters, name: str, default: str | None = None) -> tupl
     try:
         return networks(parameters.text(name, default))
     except ValueError:
-        says = (
+        problem = (
             "is a list of networks such as 192.0.2.0/24, separated by commas, without bits after the prefix; "
             "no delivery comes from multicast or ::ffff:0:0/96"
         )
-        raise parameters.error(name, says) from None
+        raise parameters.error(name, problem) from None
 
 
 def _in_any(address: Address, networks: Sequence[Network]) -> bool:

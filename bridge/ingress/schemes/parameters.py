@@ -25,10 +25,10 @@ class ParameterError(ConfigError):
         parameter: Its name, or `scheme` where the fault is in the choice itself.
     """
 
-    def __init__(self, parameter: str, says: str) -> None:
-        super().__init__(f"{parameter}: {says}")
+    def __init__(self, parameter: str, problem: str) -> None:
+        super().__init__(f"{parameter}: {problem}")
         self.parameter = parameter
-        self.says = says
+        self.problem = problem
 
 
 class Parameters:
@@ -79,6 +79,6 @@ class Parameters:
             raise self.error(name, "is no name of a header that a sender could use for this")
         return value.lower().encode()
 
-    def error(self, name: str, says: str) -> ParameterError:
+    def error(self, name: str, problem: str) -> ParameterError:
         """Return what to raise about a parameter."""
-        return ParameterError(f"scheme_{name}", says)
+        return ParameterError(f"scheme_{name}", problem)

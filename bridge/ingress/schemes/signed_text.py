@@ -261,8 +261,8 @@ class SignedHeader(Scheme):
             if not template.signs_timestamp:
                 raise parameters.error("template", "needs {timestamp}: with the format pairs it comes from t")
         elif bool(self.timestamp_header) != template.signs_timestamp:
-            says = "and {timestamp} in the template belong together: only a signed time says how old a delivery is"
-            raise parameters.error("timestamp_header", says)
+            problem = "and {timestamp} in the template belong together: only a signed time says how old a delivery is"
+            raise parameters.error("timestamp_header", problem)
         if template.signs_id and not self.id_header:
             raise parameters.error("id_header", "is required by {id} in the template")
         names = [self.header, self.timestamp_header, self.id_header]
