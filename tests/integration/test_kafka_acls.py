@@ -204,7 +204,7 @@ def token_url() -> Iterator[str]:
         server.shutdown()
 
 
-@pytest.mark.parametrize("how", ["password", "scram", "token", "certificate"])
+@pytest.mark.parametrize("how", ["scram", "token", "certificate"])
 async def test_an_ingress_whose_login_fails_spools_until_it_is_renewed(
     secured: SecuredCluster, token_url: str, tmp_path: Path, how: str
 ) -> None:
@@ -362,18 +362,12 @@ def test_a_consumer_whose_login_ends_waits_until_it_is_renewed(
     secured.set_password("desk", "d-secret")
 
 
-@pytest.mark.parametrize("how", ["password", "certificate"])
 async def test_a_consumer_that_cannot_log_in_waits_with_its_start(
-    secured: SecuredCluster, postgres: str, tmp_path: Path, how: str
+    secured: SecuredCluster, postgres: str, tmp_path: Path
 ) -> None:
-    if how == "certificate":
-        refused = secured.by_certificate("desk", ends=timedelta(days=-1))
-    else:
-        refused = secured.connection("desk", password="the one before")
-    with Desk(tmp_path, refused, postgres) as desk:
+    with Desk(tmp_path, secured.connection("desk", password="the one before"), postgres) as desk:
         await asyncio.to_thread(until, lambda: desk.lines("worker.start_waits"), what="a start that waits")
         assert desk.checks()["start"] == "handshake_failed"
-        secured.by_certificate("desk")
         secured.connection("desk")
         await asyncio.to_thread(desk.ready)
 

@@ -1,17 +1,15 @@
-"""What must come out of the events that were sent: the value of each record, and the state of each prescription.
+"""The state of each prescription that must come of the events that were sent.
 
 Slow, plain, and written from docs/contract.md alone. It shares no code with the profiles, the codec and the read model,
-which the fault tests judge by it, and keeps nothing between two calls: for a state, every fact is read,
-put in order and looked at again. Each rule stands under the sentence of the contract (§6; of §3 what orders facts) that
+which the fault tests judge by it, and keeps nothing between two calls: every fact is read, put in order and looked at
+again. Each rule stands under the sentence of the contract (§6; of §3 what orders facts) that
 it obeys.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 # What `expected_state` returns, and the column of `read_model.prescription` that holds it.
@@ -53,24 +51,6 @@ MOVING_WORDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 AHEAD_MAX = timedelta(minutes=5)
 MILLISECONDS_FROM = 10**11
-
-# What a decimal or an instant has at its end, and what of it counts.
-_FRACTION = re.compile(r"(?<=[0-9])(?:(\.[0-9]*[1-9])|\.)0+(Z?)$")
-
-# Envelope name on the wire -> field of the record that leads every event.
-ENVELOPE = {
-    "id": "event_id",
-    "type": "event_type",
-    "version": "contract_version",
-    "timestamp": "occurred_at",
-    "source": "origin_source",
-    "environment": "environment",
-    "account_id": "account_id",
-    "sequence": "sequence",
-    "correlation_id": "correlation_id",
-}
-# What the bridge adds by itself.
-ADDED = frozenset({"received_at", "source"})
 
 
 class Fact(NamedTuple):
@@ -363,56 +343,3 @@ def _instant(written: str | float) -> datetime:
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     unit = timedelta(seconds=1) if written < MILLISECONDS_FROM else timedelta(milliseconds=1)
     return EPOCH + written * unit
-
-
-def record_differences(sent: Mapping[str, Any], value: Mapping[str, Any]) -> list[str]:
-    """Return the path of each field that was lost, changed or invented on the way; none if all is well."""
-    expected = {field: sent.get(name) for name, field in ENVELOPE.items()} | dict(sent["data"])
-    return list(_fields(expected, {name: inner for name, inner in value.items() if name not in ADDED}, path=""))
-
-
-def body_differences(sent: Mapping[str, Any], body: Mapping[str, Any]) -> list[str]:
-    """Return the path of each member that a body of the contract says otherwise than the one that was sent."""
-    return list(_fields(_plain(sent), _plain(body), path=""))
-
-
-def _plain(value: Any) -> Any:
-    """Cut the zeros at the end of fractions, of decimals as of seconds: they say nothing."""
-    if isinstance(value, Mapping):
-        return {name: _plain(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    return _FRACTION.sub(r"\1\2", value) if isinstance(value, str) else value
-
-
-def _fields(sent: Mapping[str, Any], value: Mapping[str, Any], *, path: str) -> Iterator[str]:
-    for name in sorted({*sent, *value}):
-        yield from _compare(sent.get(name), value.get(name), path=f"{path}/{name}")
-
-
-def _compare(sent: Any, value: Any, *, path: str) -> Iterator[str]:
-    if sent is None:
-        # Absent and null are one in Avro; an empty map or list holds nothing that was not sent.
-        if value not in (None, {}, []):
-            yield path
-    elif isinstance(sent, Mapping) and isinstance(value, Mapping):
-        yield from _fields(sent, value, path=path)
-    elif isinstance(sent, list) and isinstance(value, list) and len(sent) == len(value):
-        for inner_sent, inner in zip(sent, value, strict=True):
-            yield from _compare(inner_sent, inner, path=f"{path}/*")
-    elif not _same(sent, value):
-        yield path
-
-
-def _same(sent: Any, value: Any) -> bool:
-    """Compare a JSON scalar with what it should have become."""
-    try:
-        if isinstance(value, datetime):
-            return datetime.fromisoformat(sent) == value
-        if isinstance(value, date):
-            return date.fromisoformat(sent) == value
-        if isinstance(value, Decimal):
-            return Decimal(sent) == value
-    except (TypeError, ValueError, InvalidOperation):
-        return False
-    return type(sent) is type(value) and bool(sent == value)

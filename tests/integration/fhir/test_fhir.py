@@ -18,7 +18,6 @@ from consumers.runtime.circuit import OPEN_AFTER
 from consumers.testing import Running, an_event, running
 from tests.builders import SAMPLES
 from tests.fhir.fake import FakeFhir, a_fake, outcome, referring
-from tests.fhir.peers import a_late
 from tests.fhir.told import NAMING, REFUSED, of_orders, samples, told
 from tests.prescriptions import START, native
 
@@ -155,22 +154,6 @@ async def test_a_signal_that_stands_no_more_makes_its_flag_inactive(fake: FakeFh
     assert fake.kept[FLAG].version == 2
 
 
-async def test_a_write_that_the_server_does_after_its_time_is_over_brings_no_older_state_back(fake: FakeFhir) -> None:
-    async with (
-        a_late(fake.url) as late,
-        running(open_fhir, options=options(fake, base_url=late.url, timeout_s="0.5")) as desk,
-    ):
-        late.hold()
-        await desk.feed(sent(0))
-        await desk.feed(cancel_asked(1), approved(2))
-        assert fake.get(ORDER)["status"] == "cancelled"
-        before = kept(fake)
-        await late.release()
-
-        assert await desk.parked() == []
-    assert kept(fake) == before
-
-
 async def parks_nothing(desk: Running, fake: FakeFhir, *, asked: int, mend: Callable[[], object]) -> None:
     """Offer orders to a server that does not take them, mend it when it was asked so often, and see all applied."""
     desk.offer(*(created(0, key=f"rx_{number}") for number in range(2 * OPEN_AFTER)))
@@ -186,18 +169,11 @@ def answers(fake: FakeFhir) -> None:
     fake.before = lambda _: None
 
 
-async def test_a_server_that_is_away_parks_nothing(fake: FakeFhir) -> None:
-    fake.before = lambda _: web.Response(status=503)
+@pytest.mark.parametrize("status", [404, 503])
+async def test_a_server_that_is_away_or_none_parks_nothing(fake: FakeFhir, status: int) -> None:
+    fake.before = lambda _: web.Response(status=status)
     async with running(open_fhir, options=options(fake)) as desk:
         await parks_nothing(desk, fake, asked=2 * OPEN_AFTER, mend=partial(answers, fake))
-
-
-async def test_a_refused_token_parks_nothing_and_is_asked_for_again(fake: FakeFhir, tmp_path: Any) -> None:
-    fake.token = "hunter2"
-    token = tmp_path / "token"
-    token.write_text("old")
-    async with running(open_fhir, options=options(fake, token_file=str(token))) as desk:
-        await parks_nothing(desk, fake, asked=2 * OPEN_AFTER, mend=partial(token.write_text, "hunter2"))
 
 
 async def test_a_token_that_may_read_and_not_write_parks_nothing(fake: FakeFhir) -> None:
@@ -286,14 +262,6 @@ async def test_a_record_number_of_two_accounts_is_not_one_patient(fake: FakeFhir
     assert len([place for place in fake.all() if place.startswith("MedicationRequest")]) == 1
 
 
-async def test_an_order_is_not_moved_to_another_person(fake: FakeFhir) -> None:
-    async with running(open_fhir, options=options(fake)) as desk:
-        await desk.feed(created(0, patient=PATIENT), created(1, id="other", patient=PATIENT | {"mrn": "MRN-2"}))
-
-        assert await codes(desk) == ["patient_mismatch"]
-    assert fake.get(ORDER)["subject"]["identifier"]["value"] == "MRN-1"
-
-
 async def test_events_of_other_accounts_are_left_alone(fake: FakeFhir) -> None:
     async with running(open_fhir, options=options(fake, accounts="north,east")) as desk:
         await desk.feed(created(0, account_id="south"), created(0, key="rx_2", account_id="east"))
@@ -351,17 +319,6 @@ async def test_what_was_deleted_is_revived_or_left_alone(fake: FakeFhir) -> None
             assert desk.registry.get_sample_value("drxbridge_fhir_deleted_total", {"service": NAME}) == (not there)
         assert (ORDER in fake.all()) is there
         fake.kept.clear()
-
-
-async def test_a_place_that_is_no_fhir_server_is_waited_for(fake: FakeFhir) -> None:
-    fake.before = lambda _: web.Response(status=404, text="nothing here")
-    async with running(open_fhir, options=options(fake)) as desk:
-        desk.offer(*(created(0, key=f"rx_{number}") for number in range(2 * OPEN_AFTER)))
-        await fake.asked(2 * OPEN_AFTER)
-        fake.before = lambda _: None
-        await desk.settled()
-
-        assert await desk.parked() == []
 
 
 async def test_what_is_about_no_order_is_left_alone(fake: FakeFhir) -> None:

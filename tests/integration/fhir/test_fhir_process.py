@@ -1,4 +1,4 @@
-"""`drx-consumer run fhir` from a real broker to a FHIR server, its commands, and settings that it refuses."""
+"""`drx-consumer run fhir` from a real broker to a FHIR server, and its commands."""
 
 from __future__ import annotations
 
@@ -67,21 +67,3 @@ async def test_all_events_of_a_topic_reach_the_server_and_nothing_is_said_of_the
     assert isinstance(patient, dict)
     for secret in (TOKEN, patient["last_name"], LIVES.prescription_id(0), "HAPI-0000"):
         assert secret not in said
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"FHIR__BASE_URL": "http://ehr.example/fhir", "FHIR__ALLOW_HTTP": "false"}, "plain HTTP"),
-        ({"FHIR__BASE_URL": "https://ehr.example/fhir", "FHIR__LANES": "none"}, "fhir.lanes"),
-        ({"FHIR__BASE_URL": "https://ehr.example/fhir", "FHIR__TOKEN_FILE": "/nowhere/token"}, "fhir.token_file"),
-    ],
-)
-async def test_settings_that_cannot_be_used_are_one_line_and_exit_2(
-    given: dict[str, Any], changes: dict[str, str], words: str
-) -> None:
-    code, _, err = await drx_consumer(consumer_environment(**{**given, **changes}), "run", "fhir")
-
-    assert code == 2
-    assert len(err.strip().splitlines()) == 1
-    assert words in err

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import threading
-import warnings
-from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -22,11 +19,7 @@ from consumers.runtime.circuit import OPEN_AFTER
 from consumers.testing import Parked, Running, an_event, running
 from tests.installed import ROOT
 from tests.integration.hl7v2.receiver import Act, a_receiver, acknowledges, resets, says_nothing, sends
-from tests.kafka import HANG_S, until
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    from hl7apy.mllp import AbstractHandler, MLLPServer
+from tests.kafka import until
 
 PATIENT = {
     "first_name": "Marisol",
@@ -312,49 +305,6 @@ async def test_the_consumer_may_read_and_write_its_tables_and_no_more() -> None:
         "sent": ["insert", "select"],
         "held": ["delete", "insert", "select", "update"],
     }
-
-
-class Desk(threading.Thread):
-    """The server of hl7apy, which is a second implementation, in a thread."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.taken: list[str] = []
-        desk = self
-
-        class Handler(AbstractHandler):  # type: ignore[misc]  # nothing is published of its types
-            def reply(self) -> str:
-                text = self.incoming_message
-                desk.taken.append(text)
-                return f"\x0bMSH|^~\\&|EHR||DRX||20260101||ACK|1|P|2.5.1\rMSA|AA|{text.split('|')[9]}\r\x1c\x0d"
-
-        self._server = MLLPServer("127.0.0.1", 0, {"OMP^O09^OMP_O09": (Handler,), "RDS^O13^RDS_O13": (Handler,)})
-        self.port = self._server.server_address[1]
-
-    def run(self) -> None:
-        self._server.serve_forever()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self.join(HANG_S)
-
-
-@pytest.fixture
-def desk() -> Iterator[Desk]:
-    started = Desk()
-    started.start()
-    yield started
-    started.stop()
-
-
-async def test_another_implementation_takes_it_too(desk: Desk) -> None:
-    events = [sent("rx_1", id="evt_1", patient=PATIENT), an_event("fill.status_changed", key="rx_1", id="evt_2")]
-    async with running(open_hl7v2, options=options(desk.port, no_patient="hold")) as consumer:
-        await consumer.feed(*events)
-
-        assert await consumer.parked() == []
-    assert [text.split("|")[9][:EVENT_PART] for text in desk.taken] == [event_part(event) for event in events]
 
 
 async def test_the_receiver_of_the_page_prints_and_acknowledges_each_message() -> None:

@@ -9,8 +9,6 @@ from uuid import UUID
 import pytest
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
-from confluent_kafka.schema_registry.common.schema_registry_client import Schema
-from confluent_kafka.schema_registry.error import SchemaRegistryError
 from confluent_kafka.serialization import MessageField, SerializationContext
 
 from bridge.avro.codec import Codec, Writer
@@ -72,35 +70,6 @@ def test_the_latest_version_serves_who_carries_no_schema(client: Any, samples: l
     )
 
     assert serialize(sample.value, PRESCRIPTIONS) == sample.payload
-
-
-def test_ids_guids_versions_and_subjects(client: Any) -> None:
-    entry = bundled().entries[0]
-    by_id = client.get_schema(entry.id, "a-subject-that-does-not-hold-it")
-    by_guid = client.get_schema_by_guid(entry.guid)
-    latest = client.get_latest_version(entry.subject)
-
-    assert json.loads(by_id.schema_str) == json.loads(by_guid.schema_str) == entry.schema
-    assert (latest.schema_id, latest.version, latest.guid) == (entry.id, entry.version, entry.guid)
-    assert client.get_subjects() == sorted(each.subject for each in bundled().latest().values())
-    assert client.get_versions(entry.subject) == [1]
-    assert client.get_schema_types() == ["AVRO"]
-
-
-@pytest.mark.parametrize(
-    ("ask", "code"),
-    [
-        (lambda client: client.get_schema(999), 40403),
-        (lambda client: client.get_latest_version("nobody"), 40401),
-        (lambda client: client.get_version("drx.accounts.v1-drx.v1.SystemPing", 9), 40402),
-        (lambda client: client.register_schema("x", Schema('"string"', "AVRO")), 405),
-    ],
-)
-def test_the_client_understands_every_refusal(client: Any, ask: Callable[[Any], Any], code: int) -> None:
-    with pytest.raises(SchemaRegistryError) as refused:
-        ask(client)
-
-    assert refused.value.error_code == code
 
 
 def test_a_record_in_the_header_form_is_read_by_guid(client: Any, samples: list[Sample]) -> None:

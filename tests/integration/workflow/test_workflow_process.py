@@ -70,22 +70,3 @@ async def test_a_topic_becomes_workflows_and_nothing_is_said_of_them(
     assert isinstance(patient, dict)
     for secret in (patient["last_name"], patient["first_name"], LIVES.prescription_id(0), event.key):
         assert secret not in said
-
-
-async def test_rules_that_cannot_be_used_end_the_start_with_one_line(
-    cluster: Cluster, postgres: str, tmp_path: Path
-) -> None:
-    rules = tmp_path / "ours.toml"
-    rules.write_text('task_queue = "q"\n[[rule]]\ntypes = ["renewal.asked"]\n')
-    environment = consumer_environment(
-        bootstrap_servers=cluster.bootstrap_servers,
-        dsn=postgres,
-        WORKFLOW__ADDRESS="127.0.0.1:7233",
-        WORKFLOW__RULES=str(rules),
-    )
-
-    code, _, err = await drx_consumer(environment, "run", "workflow")
-
-    assert code == 2
-    assert f"{rules}, line 3: types: no event type is 'renewal.asked'" in err
-    assert "Traceback" not in err
