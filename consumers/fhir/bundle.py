@@ -1,11 +1,11 @@
-"""Lay our elements over what others wrote, make a transaction of it, and read what a server answers.
+"""Merge our elements into a server's resource, build the transaction, and read the server's answer.
 
-We own some elements of a resource and our own items of the lists `identifier`, `note` and `output`; everything else is
-others' and stays.
+We own some elements of a resource, and our items of the lists `identifier`, `note` and `output`. Everything else
+belongs to others and stays.
 
-No write may overwrite what it was not made from, however late the server processes it: each names the version that it
-replaces, or that there is none. HAPI FHIR 8.8 ignores `If-None-Match: *` on a PUT and takes `If-Match: W/"0"` for a
-resource that was never there; a server that follows HTTP refuses the second and knows the first.
+Every write is conditional: it names the version that it replaces, or that none exists. So a late write never overwrites
+a newer version. HAPI FHIR 8.8 ignores `If-None-Match: *` on a PUT and takes `If-Match: W/"0"` for a resource that never
+existed. A server that follows HTTP refuses the second and knows the first.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from consumers.fhir.elements import OUR_ITEM, Element, Naming
 from consumers.fhir.mapping import Resource
 
 FHIR_JSON = "application/fhir+json"
-# Elements that are ours alone: where we do not say one, it is not there.
+# Elements that only we write: without a value, the element is removed.
 _OWNED: Mapping[str, frozenset[str]] = MappingProxyType(
     {
         "MedicationRequest": frozenset(
@@ -57,7 +57,7 @@ _HEAD = frozenset({"resourceType", "id", "meta", "identifier", "note", "output"}
 _ITEMS = ("note", "output")
 # All of these fit into the 64 bits that orjson writes.
 _INTEGER_DIGITS = 18
-# Of `meta`, what others say.
+# Members of `meta` that others write.
 _META = ("profile", "security", "tag")
 _is_version = re.compile(r"""(?:W/)?"?([A-Za-z0-9.-]{1,64})"?""").fullmatch
 _version_in = re.compile(r"/_history/([A-Za-z0-9.-]{1,64})$").search
@@ -74,12 +74,12 @@ _ISSUES = frozenset(
         "extension", "too-costly", "business-rule", "conflict", "exception", "incomplete",
     }
 )  # fmt: skip
-# HAPI says so in words only, under the code `processing`.
+# HAPI reports this only as text, under the code `processing`.
 _says_multiple = re.compile(rb"match URL[^\"]{0,2000}matched \d+ resources").search
 
 
 class Digits(float):
-    """A number with the digits that it came with: in FHIR, 1.50 is another precision than 1.5 (R4, "decimal")."""
+    """A number that keeps its digits: in FHIR, 1.50 and 1.5 differ in precision (R4, "decimal")."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -90,7 +90,7 @@ class Entry(NamedTuple):
 
     Attributes:
         body: The whole resource; without an id the server chooses one.
-        condition: Under which it is done: an element of `Bundle.entry.request` and its value.
+        condition: Precondition: an element of `Bundle.entry.request` and its value.
     """
 
     resource: Resource
@@ -99,7 +99,7 @@ class Entry(NamedTuple):
 
     @property
     def method(self) -> str:
-        """Create where the server chooses the id, else write to it."""
+        """POST if the server chooses the id, else PUT."""
         return "PUT" if "id" in self.body else "POST"
 
     @property
@@ -109,17 +109,17 @@ class Entry(NamedTuple):
 
     @property
     def headers(self) -> dict[str, str]:
-        """The condition of a request of its own."""
+        """The condition as HTTP headers, for a write outside of a transaction."""
         return {_HEADERS[name]: value for name, value in self.condition.items()}
 
 
 def replaces(version: str) -> dict[str, str]:
-    """Return the condition that a version is the current one; none where the server does not say versions."""
+    """Return the condition that a version is current; empty if the server gives no versions."""
     return {"ifMatch": f'W/"{version}"'} if version else {}
 
 
 def located(value: Any, places: Mapping[str, str]) -> Any:
-    """Return an element with its references to what is somewhere else on the server; `places` has both."""
+    """Return an element with its references replaced; `places` maps old to new."""
     match value:
         case dict():
             return {
@@ -143,12 +143,12 @@ def referred(value: Any) -> set[str]:
 
 
 def urn(resource: Resource) -> str:
-    """Return what a resource is called in the transaction that creates it."""
+    """Return the temporary name of a resource in the transaction that creates it."""
     return uuid5(NAMESPACE_URL, resource.id).urn
 
 
 def another_person(resource: Resource, current: Mapping[str, Any]) -> bool:
-    """Say whether our elements are about another patient than a resource is now, as far as both name one."""
+    """Return whether our elements and the current resource name different patients."""
     name = "for" if resource.type == "Task" else "subject"
     new, old = resource.elements.get(name, {}), current.get(name, {})
     if "reference" in new and "reference" in old:
@@ -158,7 +158,7 @@ def another_person(resource: Resource, current: Mapping[str, Any]) -> bool:
 
 
 def foreign(current: Mapping[str, Any], naming: Naming) -> Element:
-    """Return what others say in a resource of ours, as `composed` takes it."""
+    """Return the parts of a resource that others wrote, as `composed` takes them."""
     owned = _OWNED[current["resourceType"]]
     kept = {name: value for name, value in current.items() if name not in owned and name not in _HEAD}
     meta = {name: current["meta"][name] for name in _META if name in current.get("meta", {})}
@@ -174,7 +174,7 @@ def foreign(current: Mapping[str, Any], naming: Naming) -> Element:
 
 
 def composed(resource: Resource, others: Mapping[str, Any], *, source: str) -> Element:
-    """Return a whole resource; `source` is where ours comes from. Without an id it has none."""
+    """Return a whole resource; `source` becomes `meta.source`."""
     ours = resource.elements
     lists = {
         name: [*others.get(name, ()), *ours.get(name, ())]
@@ -192,18 +192,18 @@ def composed(resource: Resource, others: Mapping[str, Any], *, source: str) -> E
 
 
 def patched(resource: Resource, current: Mapping[str, Any]) -> Element:
-    """Return the current resource with the few elements of a partial one."""
+    """Return the current resource with the elements of a partial one."""
     meta = {name: value for name, value in current.get("meta", {}).items() if name in (*_META, "source")}
     return {**current, **resource.elements, "meta": meta}
 
 
 def same(body: Mapping[str, Any], current: Mapping[str, Any]) -> bool:
-    """Say whether writing `body` would change nothing; what a server keeps in `meta` aside."""
+    """Return whether writing `body` would change nothing, apart from the server's part of `meta`."""
     return {**body, "meta": None} == {**current, "meta": None}
 
 
 def encoded(body: Mapping[str, Any]) -> bytes:
-    """Return the JSON of what is sent, numbers of others with the digits that they came with."""
+    """Return the JSON to send; numbers of others keep their digits."""
     return orjson.dumps(body, default=_digits)
 
 
@@ -226,10 +226,10 @@ def transaction(entries: Sequence[Entry], base_url: str) -> bytes:
 
 
 def parsed(body: bytes) -> dict[str, Any]:
-    """Read a resource that a server answered; its decimals are `Digits`.
+    """Parse a resource from a server's answer; decimals become `Digits`.
 
     Raises:
-        PermanentError: It is none, or too long to be read whole.
+        PermanentError: It is no resource, or was cut off because of its length.
     """
     try:
         orjson.loads(body)  # stricter: what it refuses could not be written again
@@ -245,9 +245,9 @@ class Outcome(NamedTuple):
     """What a server answered to one write.
 
     Attributes:
-        status: 0 where it does not say one.
+        status: 0 if there is none.
         body: Its OperationOutcome, if there is one.
-        id: Of the resource, if the server says where it is.
+        id: Of the resource, if the server gives its location.
     """
 
     status: int
@@ -256,10 +256,10 @@ class Outcome(NamedTuple):
 
 
 def outcomes(answer: bytes, count: int) -> list[Outcome]:
-    """Return what became of each entry of a transaction.
+    """Return the outcome of each entry of a transaction.
 
     Raises:
-        PermanentError: It is no answer to a transaction of `count` entries.
+        PermanentError: It does not answer a transaction of `count` entries.
     """
     entries = parsed(answer).get("entry")
     if not isinstance(entries, list) or len(entries) != count:
@@ -290,7 +290,7 @@ def version_of(etag: str | None) -> str:
 
 
 def refusal(answer: bytes) -> str:
-    """Return a constant code for an OperationOutcome; nothing of its text, which may quote what was sent."""
+    """Return a constant code for an OperationOutcome; its text may quote what was sent."""
     try:
         outcome = parsed(answer)
     except PermanentError:
@@ -303,7 +303,7 @@ def refusal(answer: bytes) -> str:
 
 
 def is_outcome(answer: bytes) -> bool:
-    """Say whether a server that has nothing at a place speaks FHIR."""
+    """Return whether the body of a 404 shows that the server speaks FHIR."""
     try:
         return bool(parsed(answer)["resourceType"] == "OperationOutcome")
     except PermanentError:

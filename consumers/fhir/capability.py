@@ -1,4 +1,4 @@
-"""What a FHIR server says that it can do (CapabilityStatement), against what the consumer needs of it."""
+"""Compare the CapabilityStatement of a FHIR server with what the consumer needs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _NO_IF_MATCH = frozenset({"no-version", "versioned"})
 def lacking(statement: Mapping[str, Any], *, chooses_ids: bool, transactions: bool, searches: bool) -> list[str]:
     """Return what is missing, a line each.
 
-    What a statement may leave out, such as `updateCreate`, is only missing if it says so.
+    An optional member, such as `updateCreate`, counts as missing only if the statement denies it.
 
     Args:
         statement: The CapabilityStatement.
         chooses_ids: Whether the server chooses the ids of resources.
         transactions: Whether it has to take transactions.
-        searches: Whether its Patients are searched for.
+        searches: Whether the consumer searches for Patients.
     """
     servers = [each for each in statement.get("rest", ()) if each.get("mode") == "server"]
     rest: Mapping[str, Any] = servers[0] if servers else {}

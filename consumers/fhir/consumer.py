@@ -25,18 +25,18 @@ from consumers.options import read_options, server_of
 from consumers.postgres.text import stored_text
 
 MIGRATIONS = files("consumers.fhir") / "migrations"
-# It looks for the patient and at the resources, writes, and looks and writes again after a conflict; the margin lets a
-# request end first and say that the server is away.
+# Finding the patient, reading the resources, writing, and reading and writing again after a conflict. The margin lets a
+# request time out before its handler, so that the server counts as unavailable.
 _REQUESTS, _MARGIN_S = 5, 5.0
-# They say nothing that FHIR has a resource for.
+# They become no FHIR resource.
 _NOT_ORDERS = frozenset({OTHER_REPORTED, "prescriber.enrollment_changed", "system.ping"})
 
 
 class Writer:
-    """The handler: the facts of a prescription, and what is written of them, in the transaction that settles an event.
+    """The handler: stores facts and writes resources in the transaction that settles an event.
 
-    What is written never depends on the order in which events arrive. A crash before the transaction is committed
-    repeats an event, which then finds everything written.
+    What is written does not depend on the order in which events arrive. After a crash before the commit the event is
+    repeated, and finds everything written.
     """
 
     def __init__(self, options: FhirOptions) -> None:
@@ -59,7 +59,7 @@ class Writer:
 
         Raises:
             TransientError: See `FhirServer.write`.
-            PermanentError: A value has no place in FHIR, nobody finds the patient, or the server does not take it.
+            PermanentError: FHIR cannot hold a value, the patient is not found, or the server refuses the write.
         """
         if self._is_left_out(event, context):
             return
@@ -102,7 +102,7 @@ class Writer:
         )
 
     async def _patient(self, document: Document, server: FhirServer, naming: Naming) -> Element | None:
-        """Return a reference to the server's own patient, where one is to be searched for."""
+        """Return a reference to the server's Patient if `references` is `search`."""
         patient = shared(document, "patient")
         if self._options.references == "logical" or patient is None:
             return None
@@ -125,7 +125,7 @@ def open_fhir(setup: Setup) -> Consumer:
         NAME,
         options.topics,
         mode=Lanes(options.lanes, transactional=True),
-        # A type that only a newer release knows waits, with all that follows it, instead of leaving a hole for ever.
+        # An event of a newer release's type is parked with its successors, so that none is lost.
         unknown="park",
         handler_timeout_s=_REQUESTS * options.timeout_s + _MARGIN_S,
         group=group,
@@ -140,7 +140,7 @@ def open_fhir(setup: Setup) -> Consumer:
 
 
 def disclosed(options: FhirOptions) -> list[str]:
-    """Say what goes where."""
+    """List where health information goes."""
     schema = options.schema_name(NAME)
     what = "orders, dispenses, requests and alerts with the patient's name and identifier"
     return [
@@ -150,6 +150,6 @@ def disclosed(options: FhirOptions) -> list[str]:
 
 
 def _gone(types: Mapping[str, str], wanted: Iterable[str]) -> list[Resource]:
-    """Return what is left to say in resources that were written and do not follow from the facts any more."""
+    """Return the withdrawals of written resources that the facts no longer support."""
     left = [withdrawn(types[each], each) for each in sorted(set(types) - set(wanted))]
     return [each for each in left if each is not None]

@@ -1,8 +1,8 @@
 """MedicationDispense: one for each fill, and one for each line of work inside a pharmacy.
 
-What a fill or line holds is only said to be what was ordered while nothing has left the pharmacy: it may have handed
-out another product. No event says which line a parcel holds: it is taken to be the newest line that was with the
-carrier or delivered before the news of the parcel, so that a later refill never gets an earlier parcel.
+The ordered medication is shown only while nothing has left the pharmacy, since it may hand out another product. No
+event links a parcel to a line. The parcel is attributed to the newest line that was with the carrier or delivered
+before the parcel's event, so a later refill never gets an earlier parcel.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _WORKED_ON: Mapping[str, str] = MappingProxyType(
 )
 # Words of a line that has left the pharmacy.
 _LEFT = frozenset({"handed_to_carrier", "delivered"})
-# What it holds has left, or may have left, the pharmacy.
+# Statuses after which the medication has left, or may have left, the pharmacy.
 _HANDED_OUT = frozenset({"completed", "in-progress"})
 # Acts of v3-ActCode: first fill or refill, complete or partial fill.
 _ACTS: Mapping[str, tuple[str, str]] = MappingProxyType(
@@ -61,7 +61,7 @@ _ACTS: Mapping[str, tuple[str, str]] = MappingProxyType(
 
 
 class _Parcel(NamedTuple):
-    """What is said of the parcel of a line; the time is ISO 8601 with `Z`."""
+    """The parcel of a line; the time is ISO 8601 with `Z`."""
 
     tracking_number: str = ""
     delivered: bool = False
@@ -144,7 +144,7 @@ def _line(subject: Subject, queue_id: str, fields: Fields, *, parcel: _Parcel) -
 
 
 def _parcels(document: Document) -> dict[str, _Parcel]:
-    """Return the parcel that counts of each line that has one: the newest that was delivered, else the newest."""
+    """Return each line's parcel: the newest delivered one, else the newest."""
     lines = newest_of(document, "fulfillment.status_changed")
     delivered = newest_of(document, DELIVERIES)
     parcels = {**newest_of(document, "shipment.status_changed"), **delivered}
@@ -167,7 +167,7 @@ def _product(subject: Subject, product: Fields | None, *, handed_out: bool) -> E
 
 
 def _performer(fields: Fields) -> list[Element]:
-    """Say who fills it only where the event does: another pharmacy than that of the order may have it by now."""
+    """Return the event's pharmacy only: it may no longer be that of the order."""
     actor = organization(fields.get("pharmacy"))
     return [{"actor": actor}] if actor else []
 

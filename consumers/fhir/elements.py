@@ -1,6 +1,6 @@
 """The parts that FHIR R4 resources are made of: ids, references, concepts, quantities and their code systems.
 
-A part is left out where nothing is known. A value that FHIR has no room for is refused; none is made up.
+An unknown part is left out. A value that FHIR cannot hold is refused; none is made up.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Naming(NamedTuple):
     """The identifier systems of a site.
 
     Attributes:
-        base: What the systems of our own begin with, ending with `:` or `/`.
+        base: Prefix of our own systems, ending with `:` or `/`.
         mrn: System of medical record numbers.
         patient: System of the source's patient ids.
     """
@@ -68,7 +68,7 @@ class Naming(NamedTuple):
         return _ID_PREFIX + sha256(identity).hexdigest()[:_ID_DIGITS]
 
     def owns(self, identifier: Mapping[str, Any]) -> bool:
-        """Say whether an identifier of a resource is of a system that only we write; others may share the base."""
+        """Return whether an identifier is of a system that only we write; others may share the base."""
         return identifier.get("system") in {self.system(name) for name in _IDENTIFIERS}
 
     def identifier(self, name: _Identifier, value: str | None) -> list[Element]:
@@ -77,10 +77,10 @@ class Naming(NamedTuple):
 
 
 def demand_text(value: Any) -> None:
-    """Look at every string at any depth.
+    """Check every string at any depth.
 
     Raises:
-        PermanentError: One holds a control character, which FHIR has no way to write.
+        PermanentError: One holds a control character, which FHIR cannot represent.
     """
     match value:
         case str():
@@ -95,17 +95,17 @@ def demand_text(value: Any) -> None:
 
 
 def filled(text: str | None) -> bool:
-    """Say whether there is something to read: FHIR knows no empty string."""
+    """Return whether a text is not blank: FHIR has no empty strings."""
     return bool(text) and not str(text).isspace()
 
 
 def pruned(**members: Any) -> Element:
-    """Return an element of the members that say something; a trailing `_` keeps a name from being Python's."""
+    """Return an element without its empty members; a trailing `_` avoids Python's keywords."""
     return {name.rstrip("_"): value for name, value in members.items() if value not in (None, "", [], {})}
 
 
 def absent() -> Element:
-    """Return what stands where FHIR demands an element and nothing is known."""
+    """Return the placeholder for a required element whose value is unknown."""
     return {"extension": [{"url": _ABSENT, "valueCode": "unknown"}]}
 
 
@@ -115,26 +115,26 @@ def reference(resource_type: str, resource_id: str) -> Element:
 
 
 def coding(system: str, code: str | None) -> list[Element]:
-    """Return a coding, if there is a code; spaces as FHIR allows them."""
+    """Return a coding if there is a code; runs of spaces become one."""
     return [{"system": system, "code": " ".join(code.split())}] if code is not None and filled(code) else []
 
 
 def concept(*codings: Iterable[Element], text: str | None = None) -> Element:
-    """Return a CodeableConcept, empty if nothing is said."""
+    """Return a CodeableConcept, empty without codings and text."""
     return pruned(coding=[each for several in codings for each in several], text=text if filled(text) else None)
 
 
 def notes(text: str | None) -> list[Element]:
-    """Return our one annotation."""
+    """Return our annotation."""
     return [{"id": OUR_ITEM, "text": text}] if filled(text) else []
 
 
 OUR_ITEM = "drx"
-"""What the element id of an item of ours begins with in a list that others add to as well."""
+"""Prefix of the element ids of our items in lists that others also write."""
 
 
 def medication(fields: Mapping[str, Any] | None) -> Element:
-    """Return a medication as a concept; unknown unless something says it."""
+    """Return a medication as a concept, or `absent`."""
     if fields is None:
         return absent()
     found = concept(coding(RXNORM, fields.get("rxcui")), coding(NDC, fields.get("ndc")), text=fields.get("description"))
@@ -142,7 +142,7 @@ def medication(fields: Mapping[str, Any] | None) -> Element:
 
 
 def number(text: str | float) -> int | float:
-    """Return a decimal as a JSON number, without zeros that only tell the width of its field."""
+    """Return a decimal as a JSON number, without trailing zeros."""
     value = Decimal(str(text))
     return int(value) if value == value.to_integral_value() else float(value)
 
@@ -159,7 +159,7 @@ def count(value: int | None) -> int | None:
 
 
 def quantity(value: str | None, unit: str | None) -> Element:
-    """Return an amount; a unit that is no NCI Thesaurus code stands as text."""
+    """Return an amount; a unit that is no NCI Thesaurus code is given as text."""
     if value is None:
         return {}
     named = " ".join((unit or "").split())
@@ -174,7 +174,7 @@ def days(value: int | None) -> Element:
 
 
 def instant(text: str) -> str:
-    """Return an instant of the contract in milliseconds, which is what servers keep."""
+    """Return an instant of the contract in milliseconds, the precision that servers keep."""
     whole, point, rest = text.removesuffix("Z").partition(".")
     return f"{whole}.{rest[:3]}Z" if point and rest.strip("0") else f"{whole}Z"
 
@@ -201,7 +201,7 @@ def organization(fields: Mapping[str, Any] | None) -> Element:
 
 
 def patient_identifier(fields: Mapping[str, Any] | None, naming: Naming) -> Element:
-    """Return the identifier that a patient is known by: the medical record number, else the source's id."""
+    """Return a patient's identifier: the medical record number, else the source's id."""
     for name, system in (("mrn", naming.mrn), ("id", naming.patient)):
         if fields is not None and filled(fields.get(name)):
             return {"system": system, "value": fields[name]}
@@ -209,7 +209,7 @@ def patient_identifier(fields: Mapping[str, Any] | None, naming: Naming) -> Elem
 
 
 def patient(fields: Mapping[str, Any] | None, naming: Naming) -> Element:
-    """Return a logical reference to a patient, empty unless something says who it is."""
+    """Return a logical reference to a patient, empty without identifier and name."""
     return {} if fields is None else _logical("Patient", patient_identifier(fields, naming), person_name(fields))
 
 

@@ -1,4 +1,4 @@
-"""What a prescription's facts are in FHIR R4: a pure function of its document, so order and repeats leave no trace.
+"""Map a prescription's facts to FHIR R4: a pure function of its document, whatever the order of its events.
 
 | event | MedicationRequest of the order | others |
 |---|---|---|
@@ -41,16 +41,16 @@ from consumers.lifecycle.safety import DISPENSED_AFTER_CANCEL
 from consumers.lifecycle.whole import newest_of
 
 COMMUNICATION, FLAG, PROVENANCE = "Communication", "Flag", "Provenance"
-# A resource that the facts no longer support, such as a safety signal that was raised in error, is not deleted.
+# A resource that the facts no longer support is not deleted but gets this status.
 _WITHDRAWN = {FLAG: "inactive", orders.TYPE: "cancelled"}
 
 
 class Resource(NamedTuple):
-    """What we say in one resource.
+    """The part of a resource that we write.
 
     Attributes:
-        elements: The elements that we own, and our own items of those that we share; without type, id and meta.
-        partial: Other elements that we own stay as they are.
+        elements: The elements that we own, and our items of shared lists; without type, id and meta.
+        partial: Elements of ours that are not in `elements` stay as they are.
     """
 
     type: str
@@ -62,17 +62,17 @@ class Resource(NamedTuple):
 def resources(
     key: str, document: Document, naming: Naming, *, patient: Element | None = None, complete: bool = False
 ) -> list[Resource]:
-    """Return all that the facts of a prescription are, each after what it refers to.
+    """Return the resources of a prescription, each after those that it refers to.
 
     Args:
         key: The prescription.
         document: Its facts.
         naming: Identifier systems.
-        patient: A reference to the server's own patient.
+        patient: A reference to the server's Patient, if it was searched for.
         complete: Whether an order is `completed` once as many fills as it allows are dispensed.
 
     Raises:
-        PermanentError: A value has no place in FHIR.
+        PermanentError: FHIR cannot hold a value.
     """
     subject = subject_of(key, document, naming, found=patient, complete=complete)
     found: list[Resource] = []
@@ -88,20 +88,20 @@ def resources(
 
 
 def withdrawn(resource_type: str, resource_id: str) -> Resource | None:
-    """Return what is left to say in a resource that was written and does not follow from the facts any more."""
+    """Return the update that withdraws a resource which the facts no longer support."""
     status = _WITHDRAWN.get(resource_type)
     return None if status is None else Resource(resource_type, resource_id, {"status": status}, partial=True)
 
 
 def targets(event: Event, before: Sequence[Resource], after: Sequence[Resource]) -> set[str]:
-    """Return the ids of what an event changes: what follows from the facts with it and did not without."""
+    """Return the ids of the resources that an event changes."""
     changed = {each.id for each in after if each not in before}
     signed = {each.id for each in after[:1] if _signer(event)}  # the order comes first
     return changed | signed
 
 
 def provenance(event: Event, naming: Naming) -> Resource:
-    """Return what says where an event's changes come from, without its targets."""
+    """Return the Provenance of an event's changes, without its targets."""
     signer = _signer(event)
     activity = "Electronic signature of a controlled substance prescription" if signer else event.type
     source = {"identifier": {"system": naming.system("source"), "value": event.source}}

@@ -1,7 +1,6 @@
 """MedicationRequest: the order, and what a pharmacy proposes in its place.
 
-`completed` is set on an order only if that is asked for (`complete`): no event says that the refills are used up, so
-fills are counted, as far as events tell them.
+An order becomes `completed` only with `complete`: no event reports that its refills are used up, so fills are counted.
 """
 
 from __future__ import annotations
@@ -34,21 +33,21 @@ from consumers.lifecycle.roll_up import State, roll_up
 from consumers.lifecycle.whole import Fields, newest_of, shared
 
 TYPE = "MedicationRequest"
-# Their key is no prescription's: a request that matches none.
+# Keys of requests that match no prescription.
 _REQUEST_PREFIX = "req:"
-# What an answer makes of a proposal; `pending` leaves it open.
+# Status of a proposal by the answer; `pending` leaves it open.
 _ANSWERED = {"denied": "cancelled", "denied_new_rx_to_follow": "cancelled", "pending": "active"}
 
 
-# After such an answer there may be more fills than the order says: whether its refills come on top is not said.
+# After such an answer the number of refills is unknown: it may be the new total or come on top.
 _MORE_FILLS = frozenset({"approved", "approved_with_changes"})
 
 
 class Subject(NamedTuple):
-    """A prescription as all of its resources are made from it.
+    """A prescription, prepared for mapping.
 
     Attributes:
-        found: A reference to the server's own patient.
+        found: A reference to the server's Patient.
         complete: Whether an order is `completed` once as many fills as it allows are dispensed.
     """
 
@@ -66,14 +65,14 @@ class Subject(NamedTuple):
 
     @property
     def order(self) -> Element | None:
-        """A reference to the order, None where the events are about a request that matches no order."""
+        """A reference to the order; None for a request that matches no order."""
         return None if self.key.startswith(_REQUEST_PREFIX) else reference(TYPE, order_id(self.key, self.naming))
 
 
 def subject_of(
     key: str, document: Document, naming: Naming, *, found: Element | None = None, complete: bool = False
 ) -> Subject:
-    """Roll the document up once."""
+    """Roll up the document."""
     return Subject(key, document, roll_up(document), naming, found, complete)
 
 
@@ -117,7 +116,7 @@ def proposal_ids(subject: Subject, kind: str, request_id: str) -> list[str]:
 
 
 def proposals(subject: Subject) -> list[tuple[str, Element]]:
-    """Return the id and elements of all that pharmacies propose: one for each requested medication."""
+    """Return the id and elements of each proposal: one per requested medication."""
     found: list[tuple[str, Element]] = []
     for kind in ("renewal", "change"):
         for request_id, (stamp, asked) in sorted(newest_of(subject.document, f"{kind}.requested").items()):
@@ -125,7 +124,7 @@ def proposals(subject: Subject) -> list[tuple[str, Element]]:
             ids = proposal_ids(subject, kind, request_id)
             for identity, fields in zip(ids, _proposed(subject, kind, asked), strict=True):
                 repeats = asked.get("refills_requested") if kind == "renewal" else (fields or {}).get("refills")
-                # That of the order may not be the one that asks.
+                # Not the order's: another pharmacy may ask.
                 pharmacy = asked.get("pharmacy")
                 content = _content(subject, fields, repeats=repeats, pharmacy=pharmacy) | {
                     "authoredOn": instant(stamp[0])
@@ -189,18 +188,18 @@ def _status(subject: Subject) -> tuple[str, Element]:
         return "on-hold", network_reason(failure, naming)
     if state.transmission != "draft" or "epcs.signed" in document.get("said", {}):
         return ("completed" if subject.complete and _used_up(document) else "active"), {}
-    # That there is news of an order does not tell whether it is a draft.
+    # A stub may or may not be a draft.
     return ("unknown" if state.stub else "draft"), {}
 
 
 def is_rejected(document: Document) -> bool:
-    """Say whether every line is rejected for good, whatever else is asked of the pharmacy meanwhile."""
+    """Return whether every line is rejected for good."""
     lines = document["lines"].values()
     return bool(lines) and all(word == REJECTED for _, word in lines)
 
 
 def _used_up(document: Document) -> bool:
-    """Say whether the first fill and every refill are dispensed in whole; never where the number is not known."""
+    """Return whether the first fill and all refills are dispensed in full; False if their number is unknown."""
     refills: int | None = (shared(document, "medication") or {}).get("refills")
     if refills is None:
         return False
@@ -212,9 +211,9 @@ def _used_up(document: Document) -> bool:
 
 
 def _all_cancelled(document: Document) -> bool:
-    """Say whether a cancellation that the pharmacy approved was of the whole order.
+    """Return whether the pharmacy approved a cancellation of the whole order.
 
-    Where its scope is not known, something may have been taken: `cancelled` says that nothing was, `stopped` does not.
+    With an unknown scope the order is `stopped`: `cancelled` would mean that nothing was taken.
     """
     asked = newest_of(document, "cancel.requested")
     return any(

@@ -1,7 +1,7 @@
 """The FHIR server that resources are written to.
 
-Every write begins with a look at all resources of a prescription and ends when they say what its facts come to, so
-that what another has changed or deleted, or an earlier request of ours that was late, is found by the next event.
+Every write first reads all resources of a prescription, and ends when they match its facts. So each event also repairs
+what others changed or deleted, and what a late request of ours overwrote.
 """
 
 from __future__ import annotations
@@ -53,24 +53,24 @@ _CONFLICT, _GONE, _PRECONDITION, _UNPROCESSABLE = 409, 410, 412, 422
 _CONFLICTS = (_CONFLICT, _PRECONDITION)
 # Answers to a write that its OperationOutcome explains.
 _EXPLAINED = (_BAD, *_CONFLICTS, _UNPROCESSABLE)
-# After the first attempt; a resource that changes faster than this is written to by others all the time.
+# After the first attempt; more conflicts mean that others write the resource all the time.
 _AGAIN = 3
-# What the ping asks for: never there, and with the same right as everything else that is read.
+# The ping reads this: it never exists, and needs the same permission as every other read.
 _NOTHING = "/MedicationRequest/drx-ping"
-# More Patients than this with one identifier, replaced ones included, are not looked through.
+# Most Patients that may share one identifier, replaced ones included.
 _PATIENTS_MAX = 20
 _MATCHES_MAX = 2
 _divides, _ESCAPED = re.compile(r"[\\,|$]"), r"\\\g<0>"
-# A resource with what others have added to it; notes of ours alone may have 300 kB.
+# A resource with the additions of others; our notes alone may have 300 kB.
 _ANSWER_MAX_BYTES = 4 * 1024 * 1024
-# The answer is none of FHIR: the base URL leads somewhere else.
+# The answer is not FHIR: the base URL is wrong.
 NOT_FHIR = "not_fhir"
-# There must be nothing yet: as HAPI takes it, and as HTTP says it.
+# The resource must not exist: HAPI's form, and that of HTTP.
 _VERSION_0, _NONE = replaces("0"), MappingProxyType({"ifNoneMatch": "*"})
 
 
 class _Conflict(Exception):  # noqa: N818 - no error of a handler: it ends in here
-    """A resource is not the version that it was thought to be; `status` is what the server answered."""
+    """A resource has another version than expected; `status` is the server's answer."""
 
     def __init__(self, status: int) -> None:
         super().__init__()
@@ -81,8 +81,8 @@ class Origin(NamedTuple):
     """Where an event's changes come from.
 
     Attributes:
-        provenance: Without its targets, and written once: what is there stays.
-        targets: Ids, ours, of what the event changes by its facts; what is written besides is added.
+        provenance: Without its targets; written once and never changed.
+        targets: Our ids of what the event's facts change; other resources that are written are added.
     """
 
     provenance: Resource
@@ -90,13 +90,13 @@ class Origin(NamedTuple):
 
 
 class _Current(NamedTuple):
-    """What is at a place.
+    """The current state of a resource on the server.
 
     Attributes:
-        resource: None if there is nothing.
-        id: That of the server; empty where it will choose one.
+        resource: None if it does not exist.
+        id: On the server; empty if the server is yet to choose one.
         version: Of a resource, or of its deletion.
-        deleted: There was one.
+        deleted: It existed and was deleted.
     """
 
     resource: Mapping[str, Any] | None = None
@@ -117,14 +117,14 @@ class FhirServer:
         self._metrics = metrics
         self._base_url = options.base_url.rstrip("/")
         self._absent: Mapping[str, str] = _VERSION_0
-        # First resources of prescriptions whose last write had no answer: the server may do it at any time.
+        # First resources of prescriptions whose last write got no answer: the server may still execute it.
         self._unanswered: set[str] = set()
 
     async def patient(self, identifier: Mapping[str, str], *, born: date | str | None) -> Element | None:
         """Return a reference to the one active Patient with an identifier; None if there is none.
 
         Raises:
-            PermanentError: There are several, or the one was born on another day.
+            PermanentError: There are several, or the birth date differs.
             TransientError: As `write`.
         """
         wanted = "id,identifier,active,link,birthDate"
@@ -134,7 +134,7 @@ class FhirServer:
             raise PermanentError("multiple_matches")
         if not current:
             return None
-        # FHIR knows days, months and years: what is less precise does not differ.
+        # A FHIR date may be a day, month or year: a less precise one matches.
         birth_date = str(current[0].get("birthDate", ""))
         if born is not None and not str(born).startswith(birth_date):
             raise PermanentError("patient_mismatch")
@@ -143,24 +143,24 @@ class FhirServer:
     async def write(
         self, resources: Sequence[Resource], known: Mapping[str, str], *, source: str, origin: Origin | None = None
     ) -> dict[str, str]:
-        """Write what the server does not say yet; return the id there of each resource, by ours.
+        """Write what differs on the server; return our id of each resource -> its id there.
 
         Args:
             resources: All of one prescription, each after what it refers to.
-            known: Ids on the server of what was written before, by ours.
-            source: Where they come from.
-            origin: What is written beside them, if anything is.
+            known: Our ids of earlier writes -> ids on the server.
+            source: For `meta.source`.
+            origin: Provenance to write with them, if any.
 
         Raises:
-            TransientError: The server is away, refuses us, or others change the resources all the time.
-            PermanentError: It does not take them, or they are about another patient than before.
+            TransientError: The server is unavailable, refuses our credentials, or others keep changing the resources.
+            PermanentError: The server refuses them, or the patient differs from the one there.
         """
         if not resources:
             return {}
         first, ids, refused = resources[0].id, dict(known), set[str]()
         late = first in self._unanswered
         for attempt in range(1 + _AGAIN):
-            # Its Provenance can only be there if this is a repetition. Where the server chooses ids it looks itself.
+            # A Provenance exists only after an earlier attempt. If the server chooses ids, it checks that itself.
             written_once = [origin.provenance] if origin and attempt and not self._chooses_ids else []
             current = await self._look([*resources, *written_once], {**known, **ids})
             ids = {each: state.id for each, state in current.items() if state.resource is not None}
@@ -183,7 +183,7 @@ class FhirServer:
                 continue
             if not late:
                 break
-            late = False  # look once more: what had no answer may have been done since the last look
+            late = False  # read once more: the unanswered write may have been executed since
         else:
             raise TransientError("conflict")
         self._unanswered.discard(first)
@@ -192,17 +192,17 @@ class FhirServer:
         return {each.id: ids[each.id] for each in kept if each.id in ids}
 
     async def ping(self) -> None:
-        """Ask for a resource that is not there, with our token.
+        """Read a resource that does not exist, with our token.
 
         Raises:
-            TransientError: The server is away, refuses us, or is no FHIR server.
+            TransientError: The server is unavailable, refuses our credentials, or does not speak FHIR.
         """
         answer = await self._authorized("GET", _NOTHING, headers={"accept": FHIR_JSON}, also=(_BAD, _NOT_FOUND, _GONE))
         if answer.status >= _REDIRECT and not is_outcome(answer.body):
             raise TransientError(NOT_FHIR, systemic=True)
 
     async def lacks(self) -> list[str]:
-        """Return what its CapabilityStatement does not name of all that is needed."""
+        """Return the needed capabilities that the server's CapabilityStatement does not name."""
         try:
             statement = parsed((await self._request("GET", "/metadata")).body)
         except BridgeError as exc:
@@ -219,7 +219,7 @@ class FhirServer:
         return {each.id: state for each, state in zip(resources, found, strict=True)}
 
     async def _read(self, resource: Resource, place: str) -> _Current:
-        """Return what the server has of a resource; `place` is its id there as it was last known."""
+        """Read the current state of a resource; `place` is its last known id on the server."""
         place = place if self._chooses_ids else resource.id
         if place:
             answer = await self._request("GET", f"/{resource.type}/{place}", also=(_NOT_FOUND, _GONE))
@@ -248,7 +248,7 @@ class FhirServer:
         answer = await self._request(
             "GET",
             f"/{resource_type}?{_query(name, token)}{more}&_count={most}",
-            headers={"cache-control": "no-cache"},  # HAPI keeps what a search has found for a minute
+            headers={"cache-control": "no-cache"},  # HAPI caches search results for a minute
         )
         found = [each.get("resource", {}) for each in parsed(answer.body).get("entry", ())]
         if len(found) > most:
@@ -256,7 +256,7 @@ class FhirServer:
         return [each for each in found if each.get("resourceType") == resource_type]
 
     def _left(self, resources: Sequence[Resource], current: Mapping[str, _Current]) -> set[str]:
-        """Return what is not written: what somebody deleted, where that is to stay so, and what refers to it."""
+        """Return the ids not to write: resources that were deleted and stay so, and those that refer to them."""
         left: set[str] = set()
         places: set[str] = set()
         if self._options.deleted == "skip":
@@ -269,7 +269,7 @@ class FhirServer:
     def _entries(
         self, resources: Sequence[Resource], current: Mapping[str, _Current], ids: Mapping[str, str], *, source: str
     ) -> list[Entry]:
-        """Return what has to be written."""
+        """Return the writes that are needed."""
         entries: list[Entry] = []
         places = self._places(resources, ids)
         for each in resources:
@@ -297,7 +297,7 @@ class FhirServer:
         *,
         source: str,
     ) -> list[Entry]:
-        """Return what says where the changes come from; nothing if there are none."""
+        """Return the write of the Provenance; none if nothing changed."""
         ours, changed = origin.provenance, {*origin.targets, *(each.resource.id for each in entries)}
         targets = [reference(each.type, each.id) for each in resources if each.id in changed]
         if not targets:
@@ -310,14 +310,14 @@ class FhirServer:
         return [Entry(whole, body, self._creates("_tag", ours))]
 
     def _creates(self, name: str, resource: Resource) -> Mapping[str, str]:
-        """Return the condition that a resource is not there, which has a token of ours in the search parameter."""
+        """Return the condition that a resource does not exist; `name` is the search parameter that finds it."""
         return {"ifNoneExist": _query(name, self._named(resource))} if self._chooses_ids else self._absent
 
     def _named(self, resource: Resource) -> dict[str, str]:
         return {"system": self._naming.system("resource"), "value": resource.id}
 
     def _places(self, resources: Sequence[Resource], ids: Mapping[str, str]) -> dict[str, str]:
-        """Return where what our elements refer to is, or what it is called until it is created."""
+        """Return our references -> those on the server, or temporary ones for what is yet to be created."""
         if not self._chooses_ids:
             return {}
         return {
@@ -326,7 +326,7 @@ class FhirServer:
         }
 
     def _placed(self, resource: Resource, place: str, places: Mapping[str, str]) -> Resource:
-        """Return our elements as they are on the server, with what finds them there."""
+        """Return a resource with the references of the server and the identifier that finds it there."""
         if not self._chooses_ids:
             return resource
         elements = located(resource.elements, places)
@@ -335,7 +335,7 @@ class FhirServer:
         return resource._replace(id=place, elements=elements)
 
     async def _put(self, entries: Sequence[Entry], ids: dict[str, str]) -> None:
-        """Write; `ids` gets those of what was written."""
+        """Write the entries and add their ids on the server to `ids`."""
         if self._options.bundle:
             answer = await self._request("POST", "", transaction(entries, self._base_url), also=_EXPLAINED)
             _judge(answer.status, answer.body)
@@ -372,7 +372,7 @@ class FhirServer:
     async def _authorized(
         self, method: str, path: str, body: bytes = b"", *, headers: Mapping[str, str], also: Sequence[int]
     ) -> Answer:
-        """Send a request with our token, and once more with a new one where the old one is not taken any more."""
+        """Send a request with our token; repeat it once with a new token after a 401."""
         token = await self._token.headers()
         answer = await self._http.request(method, path, body, headers={**headers, **token}, also=(*also, _UNAUTHORIZED))
         if answer.status == _UNAUTHORIZED and self._token.forget():
@@ -384,7 +384,7 @@ class FhirServer:
 
 
 def _judge(status: int, body: bytes) -> None:
-    """Raise what a status of a request, or of one of its entries, means."""
+    """Raise the error that a status means, of a request or of one entry."""
     if _OK <= status < _REDIRECT:
         return
     code = refusal(body)
@@ -398,10 +398,10 @@ def _judge(status: int, body: bytes) -> None:
 
 
 def _settle(entry: Entry, outcome: Outcome, ids: dict[str, str]) -> None:
-    """Note where a resource is."""
+    """Record the id of a written resource on the server."""
     _judge(outcome.status, outcome.body)
     place = entry.body.get("id") or outcome.id
-    # One that was there already was not written.
+    # A resource that existed already was not written.
     if "id" not in entry.body and entry.resource.type != PROVENANCE and (outcome.status != _CREATED or not place):
         raise _Conflict(outcome.status)
     ids[entry.resource.id] = place
@@ -416,7 +416,7 @@ def _query(name: str, token: Mapping[str, str]) -> str:
 
 
 def _has(resource: Mapping[str, Any], identifier: Mapping[str, str]) -> bool:
-    """Say whether it has an identifier now: a server that reads escapes in another way may have found another."""
+    """Return whether a resource has an identifier; servers that read escapes differently find others."""
     return any(
         (each.get("system"), each.get("value")) == (identifier["system"], identifier["value"])
         and each.get("use") != "old"
@@ -425,7 +425,7 @@ def _has(resource: Mapping[str, Any], identifier: Mapping[str, str]) -> bool:
 
 
 def _stands(patient: Mapping[str, Any]) -> bool:
-    """Say whether a Patient is in use, and no other took its place."""
+    """Return whether a Patient is active and not replaced by another."""
     replaced = any(each.get("type") == "replaced-by" for each in patient.get("link", ()))
     return patient.get("active") is not False and not replaced
 
@@ -442,7 +442,7 @@ async def open_server(options: FhirOptions, metrics: FhirMetrics) -> AsyncIterat
         http = await stack.enter_async_context(
             open_http(
                 options.base_url,
-                # A first write looks at several places at once; one more is for the ping.
+                # A first write reads several resources at once; one more is for the ping.
                 connections=2 * options.lanes + 1,
                 answer_max_bytes=_ANSWER_MAX_BYTES,
                 **_connection(options),

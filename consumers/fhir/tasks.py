@@ -1,4 +1,4 @@
-"""Task: what is asked of somebody about an order, and how it went."""
+"""Task: the request to fill an order, and each request about it, with their outcomes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from consumers.lifecycle.whole import Fields, newest_of
 
 TYPE = "Task"
 _CODES: Mapping[str, str] = MappingProxyType({"renewal": "approve", "change": "change", "cancel": "abort"})
-# What an answer makes of a renewal or change request.
+# Status of a renewal or change request by its answer.
 _DECIDED: Mapping[str, str] = MappingProxyType(
     {
         "approved": "completed",
@@ -75,7 +75,7 @@ def _fulfill(subject: Subject) -> Element:
         if refusal is not None:
             status, reason = "on-hold", concept(coding(naming.system("signing-failure"), refusal["failure"]))
         elif not document["known"] and "epcs.signed" not in document.get("said", {}):
-            return {}  # only news of others: nobody has said yet that it is to be filled
+            return {}  # known from later events only: it may never have been ordered
     ended = _ended(subject)
     if ended:
         status, reason, business = ended, Element(), ""
@@ -92,7 +92,7 @@ def _fulfill(subject: Subject) -> Element:
 
 
 def _ended(subject: Subject) -> str:
-    """Return the status of a task that is over: what has been handed out counts first, whatever is said later."""
+    """Return the status of a task that has ended, else an empty text. A dispensed order counts first."""
     state = subject.state
     if state.dispense == "dispensed" or DELIVERED in {state.shipment, *_words(subject.document)}:
         return "completed"
@@ -111,7 +111,7 @@ def _sent(document: Document) -> str:
 
 
 def _signing_failure(document: Document) -> Fields | None:
-    """Return the failure if it is the newest news of the signature."""
+    """Return the failed signing unless a newer signature succeeded."""
     found = [
         (stamp, event_type, fields)
         for event_type in ("epcs.signed", "epcs.signing_failed")
@@ -161,13 +161,13 @@ def _request(subject: Subject, kind: str, request_id: str) -> Element:
 
 
 def _outputs(decided: Fields, naming: Naming) -> Iterator[tuple[str, Element]]:
-    """Return what an answer gives beside its word."""
+    """Yield the details of an answer by name."""
     refills = count(decided.get("refills_approved"))
     if refills is not None:
         yield "refills-approved", {"valueUnsignedInt": refills}
     replacement = decided.get("replacement_prescription_id")
     if filled(replacement):
-        # By its identifier: its own events, and so its MedicationRequest, may come later.
+        # By identifier: its MedicationRequest may not exist yet.
         identifier = {"system": naming.system("prescription"), "value": replacement}
         yield "replacement", {"valueReference": {"type": ORDER, "identifier": identifier}}
     authorization = decided.get("prior_authorization_number")

@@ -1,4 +1,4 @@
-"""What authorizes a request: a bearer token from a file, or one that SMART Backend Services gives.
+"""Bearer tokens for requests: from a file, or from SMART Backend Services.
 
 Source: SMART App Launch 2.2, "Backend Services" and "Asymmetric client authentication": a client signs a JWT of five
 minutes at most with its private key (RS384 or ES384) and gets a bearer token for it from the token endpoint.
@@ -26,9 +26,9 @@ from consumers.http import Http
 
 # The longest that the standard allows is 300 s; the rest is for clocks that differ.
 _ASSERTION_S = 240
-# Of its life, after which a token is renewed: in what is left a request ends, or is refused and sent again.
+# Share of its lifetime after which a token is renewed; requests finish within the rest.
 _USED = 0.8
-# Where the answer does not say (RFC 6749, section 5.1, only recommends it).
+# If the answer has no `expires_in` (RFC 6749, section 5.1, only recommends it).
 _LIFE_S = 300.0
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 # A number of P-384 in a signature (RFC 7518, section 3.4).
@@ -45,15 +45,15 @@ class Token(Protocol):
         """Return them.
 
         Raises:
-            TransientError: There is none now.
+            TransientError: No token can be got now.
         """
 
     def forget(self) -> bool:
-        """Have the next request get a new one, after an answer 401; say whether that may help."""
+        """Discard the token after a 401; return whether the next one may differ."""
 
 
 class FileToken:
-    """A bearer token in a file, read anew when the file changes; without a file none is sent."""
+    """A bearer token in a file, read again when the file changes; without a file none is sent."""
 
     def __init__(self, file: Path | None) -> None:
         """Look at the file.
@@ -92,7 +92,7 @@ class FileToken:
 
 
 class SmartToken:
-    """A token of SMART Backend Services, got at the first request and before it runs out."""
+    """A token of SMART Backend Services, requested on first use and before it expires."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class SmartToken:
         scope: str,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Ask `http`, whose base URL is the token endpoint `url`; `now` is Unix time."""
+        """Request tokens through `http`, whose base URL is `url`; `now` is Unix time."""
         self._http = http
         self._url = url
         self._client = client
@@ -149,7 +149,7 @@ class SmartToken:
         except BridgeError as exc:
             if isinstance(exc, TransientError) and exc.systemic:
                 raise
-            # No record is at fault for it.
+            # Not the fault of any record.
             raise TransientError("token_refused", systemic=True) from None
         except (ValueError, TypeError, KeyError, AttributeError):
             raise TransientError("token_refused", systemic=True) from None
@@ -180,7 +180,7 @@ def read_key(file: Path) -> Key:
     """Read a private key that can sign: RSA, or EC on P-384.
 
     Raises:
-        ConfigError: It cannot be read or is another; says nothing of its content.
+        ConfigError: It cannot be read or is of another kind; the message shows nothing of its content.
     """
     try:
         key = load_pem_private_key(file.read_bytes(), password=None)
