@@ -1,1 +1,1 @@
-"""Consumer that tells a receiver of HL7 v2 messages what becomes of each prescription, over MLLP."""
+"""Consumer that sends each prescription's events as HL7 v2 messages over MLLP."""

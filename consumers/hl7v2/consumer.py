@@ -27,13 +27,13 @@ from consumers.options import read_options
 from consumers.postgres.text import stored_text
 
 MIGRATIONS = files("consumers.hl7v2") / "migrations"
-# Events of one prescription that may have waited for its patient, and are sent in the time of one handler.
+# Most held events of one prescription: they are sent within one handler call.
 HELD_MANY = 20
-# Prescriptions that are read or written while the connections are busy with others.
+# Prescriptions that use the database while the connections serve others.
 _AT_DATABASE = 6
-# Some 2,700 records are read ahead, many times what is in hand; each takes 5 KB of memory.
+# About 2,700 records are read ahead, many times the number in progress; each takes 5 KB of memory.
 _WINDOW_BYTES = 8 * 1024 * 1024
-# For a handler beyond its messages, so that one that takes too long ends first and says that the receiver is away.
+# Added to the handler's timeout: a message times out first, so that the receiver counts as unavailable.
 _MARGIN_S = 5.0
 
 
@@ -53,7 +53,7 @@ class Sender:
         accounts: Collection[str] | None,
         metrics: Hl7Metrics,
     ) -> None:
-        """Keep what is known in the tables of `schema`, whose name is checked."""
+        """Keep state in the tables of `schema`, a checked name."""
         self._receiver = receiver
         self._no_patient = no_patient
         self._imports = imports
@@ -79,12 +79,12 @@ class Sender:
         self._release = f'delete from "{schema}".held where key = $1 and code is null'  # noqa: S608 - as above
 
     async def __call__(self, event: Event, context: Context) -> None:
-        """Send what one event has to say.
+        """Send the message of one event.
 
         Raises:
             TransientError: See `consumers.hl7v2.mllp`.
-            PermanentError: The receiver refuses the message, the key cannot be kept, or the patient is not known where
-                that is to be parked.
+            PermanentError: The receiver refuses the message, the key cannot be stored, or the patient is unknown and
+                `no_patient` is `park`.
         """
         if self._accounts is not None and event.value["account_id"] not in self._accounts:
             return
@@ -96,7 +96,7 @@ class Sender:
         document: Document = orjson.loads(text)
         note_hl7(document, event, stamp_of(event))
         sent: list[tuple[str, str, str, str]] = []
-        # What is imported is known, and not told.
+        # Imported events update the state, and are not sent.
         new = [] if context.origin == "import" and not self._imports else [(None, event)]
         if shared(document, "patient") is not None or self._no_patient == "send":
             for number, each in [*((number, _restored(stored, event)) for number, stored in held or ()), *new]:
@@ -126,7 +126,7 @@ class Sender:
         return made.control_id, stored_text(event.source), stored_text(event.id), made.kind
 
     async def _refused(self, number: int, exc: PermanentError, connection: Any) -> None:
-        """Keep an event that had waited and is refused for good; its record was settled, and cannot be parked."""
+        """Keep a held event that is refused for good; its record was settled and cannot be parked."""
         log.warning("worker.held_refused", code=exc.code)
         self._metrics.held.refused.inc()
         await connection.execute(self._refuse, number, exc.code)
@@ -150,9 +150,9 @@ def open_hl7v2(setup: Setup) -> Consumer:
     consumer = Consumer(
         NAME,
         options.topics,
-        # More than connections: while one prescription waits for its acknowledgement, others are at the database.
+        # More lanes than connections: while one waits for an acknowledgement, others use the database.
         mode=Lanes(options.connections + _AT_DATABASE, transactional=True, window_bytes=_WINDOW_BYTES),
-        # A type that only a newer release knows waits, with all that follows it, instead of leaving a hole for ever.
+        # An event of a newer release's type is parked with its successors, so that none is lost.
         unknown="park",
         handler_timeout_s=(HELD_MANY + 1) * options.ack_timeout_s + 2 * CONNECT_S + _MARGIN_S,
         group=group,
@@ -192,7 +192,7 @@ async def _open_link(options: Hl7Options, metrics: Hl7Metrics) -> AsyncIterator[
 
 
 def _stored(event: Event) -> str:
-    """Return an event that waits, as JSON; what the contract does not know is in no message."""
+    """Return a held event as JSON, without its extensions: no message has them."""
     value = {**event.value, "extensions": {}}
     return orjson.dumps(
         [event.id, event.type, event.source, event.occurred_at, event.received_at, value], default=_decimal
@@ -200,7 +200,7 @@ def _stored(event: Event) -> str:
 
 
 def _restored(text: str, later: Event) -> Event:
-    """Return an event that waited; of its key is `later`, too."""
+    """Return a held event; `later` is another event of its key."""
     identity, event_type, source, occurred_at, received_at, value = orjson.loads(text)
     return later._replace(
         id=identity,

@@ -1,8 +1,8 @@
-"""What one event becomes: a message, or nothing and why. The same bytes at every attempt.
+"""Map an event to a message, or to none. Every attempt gives the same bytes.
 
-An order, a request, an answer or news is OMP^O09 (for old engines ORM^O01, the same but for RXR), its kind the order
-control code in ORC-1; a fill is RDS^O13. There is no RDE: it requires the amount of one dose (RXE-3), which no event
-has. A word that this release does not know (`UNKNOWN`) sends nothing: no code says it.
+A fill is RDS^O13; every other event is OMP^O09, with its kind as the order control code in ORC-1. Old engines get
+ORM^O01 instead, which lacks RXR. There is no RDE: it requires the amount of one dose (RXE-3), which no event has. An
+`UNKNOWN` word sends nothing: no code stands for it.
 
 Source: HL7 2.5.1, chapter 4; tables 0119 (order control) and 0038 (order status).
 """
@@ -32,10 +32,10 @@ Fields = Mapping[str, Any]
 VERSION = "2.5.1"
 # MSH-10 has 20 characters, and ids of events are longer: 60 bits of a digest of the id, 40 of one of the message.
 EVENT_PART, _TEXT_PART = 12, 8
-# A longer id, or one that would be escaped, does not come back in the acknowledgement as it was sent.
+# An acknowledgement does not return a longer id, or an escaped one, as it was sent.
 _is_plain_id = re.compile(r"[!-%'-Z\]_`a-z{}][!-%'-Z\]_`a-z{}]{0,189}").fullmatch
 _NPI = ("", "2.16.840.1.113883.4.6", "ISO")
-# A word outside the list is not one of table 0001 either.
+# All of table 0001 that the contract has.
 _SEXES = frozenset({"F", "M", "U"})
 
 
@@ -44,13 +44,13 @@ class Receiver:
     """Names of both sides, which events are sent to the receiver, and the form of its messages.
 
     Attributes:
-        drafts: Drafts are sent.
-        shipments: News of parcels is sent.
-        old_orders: It takes ORM^O01 instead of OMP^O09.
-        full_control_id: MSH-10 begins with the event's id where it can, however long; for receivers of one source.
+        drafts: Send drafts.
+        shipments: Send shipment events.
+        old_orders: Send ORM^O01 instead of OMP^O09.
+        full_control_id: Begin MSH-10 with the whole event id if it can be sent; for receivers of one source.
         accept_ack: It answers with an accept acknowledgement (enhanced mode) instead of an application acknowledgement.
-        assigner: Who gives medical record numbers, PID-3.4.
-        zone: Of times; each has its offset.
+        assigner: Assigning authority of medical record numbers, PID-3.4.
+        zone: Time zone of timestamps; each has its offset.
     """
 
     sending_app: str = "DRX"
@@ -72,7 +72,7 @@ class Message(NamedTuple):
     Attributes:
         kind: `OMP`, `ORM` or `RDS`.
         text: Segments, each ended by a carriage return.
-        dropped: Characters that no field can hold, and that were left out.
+        dropped: How many characters were left out since no field can hold them.
     """
 
     kind: str
@@ -89,10 +89,10 @@ class Order:
         control: ORC-1, a code of table 0119.
         status: ORC-5, a code of table 0038, or empty.
         reason: ORC-16.1, a code of the network or of the contract.
-        why: ORC-16.2, words for it.
+        why: ORC-16.2, as text.
         placer: ORC-2.1, the prescription's id.
         filler: ORC-3.1, a number of the pharmacy or the request's id.
-        refills: RXO-13, if it is not that of the medication; empty if nothing says it.
+        refills: RXO-13; None: that of the medication; empty: unknown.
         notes: One NTE each.
     """
 
@@ -120,10 +120,10 @@ class Fill(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What an event has to say: orders, or one order with a fill.
+    """The content of a message: orders, or one order with a fill.
 
     Attributes:
-        ordered: The receiver knows the order from now on.
+        ordered: The receiver knows the order after this message.
     """
 
     orders: tuple[Order, ...]
@@ -133,14 +133,14 @@ class News:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What is decided from.
+    """What the mapping of an event depends on.
 
     Attributes:
-        value: Of the event, with `UNKNOWN` for a word outside its list.
-        data: Of its native body: days, instants and decimals as text.
-        order: What is known of the order, for the group that says something of it.
-        ordered: The receiver has had a new order of this prescription.
-        scope: How far the cancel request goes that it answers, in the source's word; None if nobody has told.
+        value: Of the event; a word outside its list is `UNKNOWN`.
+        data: Of its native body; days, instants and decimals are text.
+        order: What is known of the order.
+        ordered: The receiver knows the order.
+        scope: Scope of the cancel request that the event answers; None if unknown.
     """
 
     value: Mapping[str, Any]
@@ -152,7 +152,7 @@ class Input:
 
 
 def event_part(event: Event) -> str:
-    """Return what MSH-10 begins with: another text for each event of each source."""
+    """Return the prefix of MSH-10, unique per event and source."""
     return _digest(f"{event.source}\0{event.id}")[:EVENT_PART]
 
 
@@ -161,17 +161,16 @@ def _digest(text: str) -> str:
 
 
 def note_hl7(document: Document, event: Event, stamp: Stamp) -> None:
-    """Add what messages need of other events: who and what a prescription is about, and how far a cancel goes."""
+    """Add what later messages need: shared fields, and the scope of a cancel request."""
     data = note_shared(document, event, stamp)
     if event.type == "cancel.requested":
         newest(document.setdefault("scopes", {}), data["request_id"], stamp, data["scope"])
 
 
 def news(event: Event, document: Document, receiver: Receiver, *, ordered: bool) -> News | None:
-    """Decide what an event has to say; `document` knows of it already.
+    """Return what to send for an event that `document` includes already.
 
-    Returns:
-        None if it says nothing to this receiver.
+    Returns: None if nothing is to be sent to this receiver.
     """
     decide = _NEWS.get(event.type)
     if decide is None:
@@ -195,10 +194,10 @@ def news(event: Event, document: Document, receiver: Receiver, *, ordered: bool)
 
 
 def message(event: Event, content: News, document: Document, receiver: Receiver) -> Message:
-    """Write what an event has to say.
+    """Write the message of an event.
 
-    MSH-10 is the same for the same bytes, and another where they differ: what was made of facts that a restore of the
-    database took away is corrected by a later message, which a receiver must not take for a repeat.
+    MSH-10 depends on the bytes of the message. After a restore of the database, an event may be sent again with other
+    facts, and the receiver must not take that message for a repeat.
     """
     kind = "RDS" if content.fill is not None else "ORM" if receiver.old_orders else "OMP"
     prescriber = shared(document, "prescriber")
@@ -209,7 +208,7 @@ def message(event: Event, content: News, document: Document, receiver: Receiver)
             segments += [_rxo(order, prescriber), *_notes(order.notes)]
         else:
             segments += [_rxd(content.fill), *_notes(order.notes)]
-        if kind != "ORM":  # which has no place for it
+        if kind != "ORM":  # ORM^O01 has no RXR
             segments.append(_ROUTE)
     body = write(segments)
     differs = _digest(write([_msh(kind, "", event, receiver)]) + body)[:_TEXT_PART]
@@ -219,7 +218,7 @@ def message(event: Event, content: News, document: Document, receiver: Receiver)
     return Message(kind, given, write(head) + body, dropped(head + segments))
 
 
-# What each type says.
+# The mapping of each event type.
 
 
 def _created(given: Input) -> News | None:
@@ -318,7 +317,7 @@ def _filled(given: Input) -> News | None:
         return None
     fill = Fill(
         number=data["fill_number"],
-        # What was ordered need not be what was dispensed.
+        # The pharmacy may dispense another product than ordered.
         medication=data.get("medication_dispensed"),
         quantity=_number(data.get("quantity_dispensed")),
         day=data.get("fill_date", ""),
@@ -332,7 +331,7 @@ def _filled(given: Input) -> News | None:
 def _worked_on(given: Input) -> News | None:
     word = given.value["fulfillment_status"]
     if word == REJECTED and given.value["active"] is not False:
-        return None  # the reject of a line that is alive is transient
+        return None  # the reject of an active line is transient
     if word not in _STEPS:
         return None
     control, status = _STEPS[word]
@@ -349,7 +348,7 @@ def _shipped(given: Input) -> News | None:
 
 
 def _number_of_request(given: Input) -> str:
-    """Return ORC-3 of a request: its own id where it fits no prescription, since nothing else tells it from others."""
+    """Return ORC-3 of a request: its own id if it matches no prescription, to identify it."""
     fits = given.order.placer and given.value["matched"]
     return given.order.filler if fits else given.data["request_id"]
 
@@ -360,7 +359,7 @@ def _one(given: Input, control: str, status: str, reason: str = "") -> News:
 
 
 def _number(text: str | None) -> str:
-    """Return a decimal as it is written by hand: without zeros at its end."""
+    """Return a decimal without trailing zeros."""
     return text.rstrip("0").rstrip(".") if text and "." in text else text or ""
 
 
@@ -392,7 +391,7 @@ _CANCELS: Mapping[str, str] = MappingProxyType({"all": "CA", _REMAINING: "DC"})
 _DENIED: Mapping[str | None, tuple[str, str]] = MappingProxyType(
     {"all": ("UC", ""), _REMAINING: ("UD", ""), None: ("UC", "")}
 )
-# By the answer and by how far the request goes; where that is not known, nothing is said of the order as a whole.
+# By the answer and the scope of the request; with an unknown scope the order's status stays empty.
 _CANCEL_ANSWERS: Mapping[str, Mapping[str | None, tuple[str, str]]] = MappingProxyType(
     {
         "approved": MappingProxyType({"all": ("CR", "CA"), _REMAINING: ("DR", "DC"), None: ("CR", "")}),
@@ -400,7 +399,7 @@ _CANCEL_ANSWERS: Mapping[str, Mapping[str | None, tuple[str, str]]] = MappingPro
         "no_response": _DENIED,
     }
 )
-# What becomes of one fill is no end of the order: refills may be left, and another pharmacy may fill it.
+# A fill does not end the order: refills may be left, and another pharmacy may fill it.
 _FILLS: Mapping[str, str] = MappingProxyType(
     {"dispensed": "CM", "partially_dispensed": "A", "not_dispensed": "", "transferred": ""}
 )
@@ -441,7 +440,7 @@ _NEWS: Mapping[str, Callable[[Input], News | None]] = MappingProxyType(
 _STRUCTURES: Mapping[str, tuple[str, str, str]] = MappingProxyType(
     {"OMP": ("OMP", "O09", "OMP_O09"), "ORM": ("ORM", "O01", "ORM_O01"), "RDS": ("RDS", "O13", "RDS_O13")}
 )
-# A route is required, and stands in the directions only.
+# RXR is required, but only the directions name a route.
 _ROUTE = Segment("RXR", {1: ("", "See sig")})
 
 
@@ -453,7 +452,7 @@ def _msh(kind: str, given: str, event: Event, receiver: Receiver) -> Segment:
             4: receiver.sending_facility,
             5: receiver.receiving_app,
             6: receiver.receiving_facility,
-            # When the bridge had it, not when this attempt was made: every attempt has the same bytes.
+            # When the bridge received the event: every attempt has the same bytes.
             7: _time(event.received_at, receiver.zone),
             9: _STRUCTURES[kind],
             10: given,
@@ -468,7 +467,7 @@ def _msh(kind: str, given: str, event: Event, receiver: Receiver) -> Segment:
 
 def _pid(event: Event, patient: Fields | None, receiver: Receiver) -> Segment:
     if patient is None:
-        # Who it is, is not known; the order's number lets a person find out.
+        # The patient is unknown; the order's number helps a person to find out.
         return Segment("PID", {1: "1", 3: [(event.key, "", "", "DRX", "AN")], 5: ("", "", "", "", "", "", "U")})
     address = patient.get("address") or {}
     numbers = [
@@ -534,9 +533,9 @@ def _rxd(fill: Fill) -> Segment:
     return Segment(
         "RXD",
         {
-            1: str(fill.number + 1),  # ours begin with 0, RXD-1 with 1
+            1: str(fill.number + 1),  # the contract counts from 0, RXD-1 from 1
             2: _code(fill.medication or {}),
-            # Null would tell the receiver to forget the day and the quantity that it has, and is no TS and no NM.
+            # Null would delete the receiver's day and quantity, and is neither a TS nor an NM.
             3: fill.day.replace("-", ""),
             4: fill.quantity,
             5: ("", unit) if fill.quantity else "",
@@ -551,7 +550,7 @@ def _notes(notes: tuple[str, ...]) -> list[Segment]:
 
 
 def _code(medication: Fields) -> tuple[str, ...]:
-    """Return what is ordered as a CE: RxNorm, else NDC, and the words."""
+    """Return a medication as a CE: RxNorm, else NDC, with its description."""
     words = _written(medication.get("description", "")) or "Unknown"
     for name, system in (("rxcui", "RXNORM"), ("ndc", "NDC")):
         if medication.get(name):
@@ -560,7 +559,7 @@ def _code(medication: Fields) -> tuple[str, ...]:
 
 
 def _written(text: str) -> str:
-    """Return the text, or an empty one if only white space of it would be left in a field."""
+    """Return the text, or an empty one if the field would hold only white space."""
     return text if escape(text).strip() else ""
 
 
@@ -573,11 +572,11 @@ def _person(prescriber: Fields | None, number: str, kind: str) -> object:
 
 
 def _time(instant: datetime, zone: tzinfo) -> str:
-    """Return a TS with its offset; in UTC where the zone's offset has seconds, or leads out of the years 1 to 9999."""
+    """Return a TS with its offset; in UTC if the offset has seconds or the year would leave 1 to 9999."""
     try:
         local = instant.astimezone(zone)
     except OverflowError:
         local = instant
-    if local.second != instant.second:  # local mean time, before there were zones
+    if local.second != instant.second:  # local mean time, before time zones
         local = instant
     return f"{local.year:04}{local:%m%d%H%M%S%z}"

@@ -12,7 +12,7 @@ from consumers.http import RequestMetrics
 
 
 class Held(NamedTuple):
-    """Counts events without a known patient, by what became of them."""
+    """Counters of events without a known patient, by outcome."""
 
     waiting: Counter
     refused: Counter
@@ -23,7 +23,7 @@ class Hl7Metrics:
 
     Attributes:
         requests: Counts messages, not pings.
-        held: Counts events that wait until it is known who the patient is, and those refused afterwards.
+        held: Counts events held until the patient is known, and those refused afterwards.
         dropped: Counts control characters left out of messages.
     """
 

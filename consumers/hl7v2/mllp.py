@@ -14,13 +14,12 @@ connection follows its acknowledgement:
 | none in time | `TransientError("ack_timeout")`, systemic | waits |
 | no connection, an end or a reset of it, TLS | `TransientError`, systemic | waits |
 
-A receiver that is down for a while says AR whatever the message is. One that refuses a single message by it has that
-message parked once it is seen to fail alone.
+A receiver with an outage answers AR to every message. If it refuses a single message this way, that message is parked
+once it is seen to fail alone.
 
-After whatever is no acknowledgement of ours the connection is closed: a late one would be taken for that of the next
-message. Codes are of the closed list of table 0357; texts of an acknowledgement may quote what was sent, so they are
-never logged or stored.
-"""  # noqa: E501 - a table
+After any other answer the connection is closed: a late acknowledgement would be taken for that of the next message.
+Codes come from the closed list of table 0357. Texts of an acknowledgement may quote the message, so they are never
+logged or stored."""  # noqa: E501 - a table
 
 from __future__ import annotations
 
@@ -34,14 +33,14 @@ from consumers.hl7v2.metrics import Hl7Metrics
 from consumers.hl7v2.segments import END
 
 CONNECT_S = 5.0
-# Kept of an acknowledgement, which may be followed by whole segments of the message; an endless one costs no memory.
+# Bytes kept of an acknowledgement: it may echo the message, or never end.
 ACK_MAX_BYTES = 64 * 1024
 _START, _STOP = b"\x0b", b"\x1c\x0d"
 _TAKEN, _FAILED, _REJECTED = frozenset({"AA", "CA"}), frozenset({"AE", "CE"}), frozenset({"AR", "CR"})
 # Table 0357, message error condition codes.
 _CONDITIONS = frozenset({"100", "101", "102", "103", "200", "201", "202", "203", "204", "205", "206", "207"})
 _LATER = frozenset({"206", "207"})
-# Of every message, or of the receiver itself.
+# Errors of every message, or of the receiver itself.
 _NOT_OF_THE_MESSAGE = frozenset({"", "200", "201", "202", "203", *_LATER})
 
 
@@ -54,7 +53,7 @@ class _Connection:
 
     @property
     def usable(self) -> bool:
-        """The receiver has not closed it since."""
+        """Whether the receiver has not closed it."""
         return not (self._reader.at_eof() or self._writer.is_closing())
 
     async def exchange(self, message: bytes) -> str:
@@ -67,7 +66,7 @@ class _Connection:
         return frame[1:].removesuffix(_STOP).decode(errors="replace")
 
     async def _frame(self) -> bytes:
-        """Read to the end of a frame, and keep the beginning of a long one: MSA is its second segment."""
+        """Read a frame to its end; of a long one keep the beginning, which has MSA."""
         frame = b""
         while True:
             try:
@@ -81,12 +80,12 @@ class _Connection:
             async with asyncio.timeout(CONNECT_S):
                 await self._writer.wait_closed()
         except (OSError, TimeoutError):
-            # What a receiver has not read yet must not reach it behind newer messages.
+            # Unread bytes must not reach the receiver after newer messages.
             self._writer.transport.abort()
 
 
 class Link:
-    """The way to one receiver; safe to share among key lanes, which then wait for one another."""
+    """A pool of connections to one receiver, shared by the lanes."""
 
     def __init__(
         self,
@@ -98,13 +97,13 @@ class Link:
         ack_timeout_s: float,
         metrics: Hl7Metrics,
     ) -> None:
-        """Keep up to `connections`; none is opened before it is needed."""
+        """Keep up to `connections`, opened on demand."""
         self._host = host
         self._port = port
         self._tls = tls
         self._ack_timeout_s = ack_timeout_s
         self._metrics = metrics
-        # The newest one comes first, so that few messages use few connections.
+        # Last in, first out: few messages use few connections.
         self._free: asyncio.LifoQueue[_Connection | None] = asyncio.LifoQueue()
         for _ in range(connections):
             self._free.put_nowait(None)
@@ -120,13 +119,13 @@ class Link:
             await self._send(text, control_id)
 
     async def ping(self) -> None:
-        """Ask whether the receiver can be connected to; HL7 has no message that asks for nothing.
+        """Connect to the receiver; HL7 has no ping message.
 
         Raises:
-            TransientError: It cannot.
+            TransientError: The connection fails.
         """
         if self._free.empty():
-            return  # all are in use, and what is under way will tell
+            return  # all are in use: their messages will show it
         connection = self._free.get_nowait()
         try:
             if connection is None or not connection.usable:
@@ -136,7 +135,7 @@ class Link:
             self._free.put_nowait(connection)
 
     async def close(self) -> None:
-        """Close every connection; nothing may be under way."""
+        """Close every connection; no message may be in progress."""
         while not self._free.empty():
             connection = self._free.get_nowait()
             if connection is not None:
@@ -152,7 +151,7 @@ class Link:
             code, condition = _acknowledgement(answer, control_id)
             keep = connection
         finally:
-            # Also when this call was cancelled: the acknowledgement may come yet.
+            # Also after cancellation: the acknowledgement may still arrive.
             try:
                 if keep is None and connection is not None:
                     await asyncio.shield(connection.close())
@@ -188,7 +187,7 @@ class Link:
 async def open_link(
     host: str, port: int, *, tls: ssl.SSLContext | None, connections: int, ack_timeout_s: float, metrics: Hl7Metrics
 ) -> AsyncIterator[Link]:
-    """Give the way to a receiver; its connections end with it."""
+    """Open a pool, and close its connections at the end."""
     link = Link(host, port, tls=tls, connections=connections, ack_timeout_s=ack_timeout_s, metrics=metrics)
     try:
         yield link
@@ -197,10 +196,10 @@ async def open_link(
 
 
 def _acknowledgement(text: str, control_id: str) -> tuple[str, str]:
-    """Return MSA-1 and the error condition, which is empty if none of the table is there.
+    """Return MSA-1 and the error condition of table 0357, or an empty one.
 
     Raises:
-        TransientError: It acknowledges something else, or nothing.
+        TransientError: It does not acknowledge this message.
     """
     lines = text.replace("\n", END).split(END)
     if not lines[0].startswith("MSH") or len(lines[0]) < len("MSH|^"):

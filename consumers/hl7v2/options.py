@@ -52,8 +52,8 @@ class Hl7Options(ServerOptions):
     Attributes:
         host: Of the receiver.
         port: Of the receiver.
-        allow_plaintext: Connect without TLS; what is sent is health information.
-        connections: To the receiver; many take one only. Prescriptions share them.
+        allow_plaintext: Connect without TLS; messages hold health information.
+        connections: To the receiver; many receivers take one only. Prescriptions share them.
         ack_timeout_s: For the acknowledgement of one message.
         ack_mode: `original`: an application acknowledgement; `enhanced`: an accept acknowledgement (MSH-15 AL).
         control_id: `short`: 20 characters, as MSH-10 has; `full`: the event's id.
@@ -63,10 +63,10 @@ class Hl7Options(ServerOptions):
         receiving_facility: MSH-6.
         orders: `omp`: OMP^O09; `orm`: ORM^O01, for receivers that are older than 2.4.
         drafts: Whether drafts are sent.
-        shipments: Whether news of parcels is sent.
-        no_patient: What becomes of an event whose patient is not known yet: held until it is, sent with the
+        shipments: Whether shipment events are sent.
+        no_patient: What happens to an event without a known patient: held until it is known, sent with the
             prescription's id in PID-3, or parked.
-        assigner: Who gives medical record numbers, PID-3.4.
+        assigner: Assigning authority of medical record numbers, PID-3.4.
         timezone: Of times.
         imports: Whether records that were imported are sent.
         topics: Topics that it reads.
@@ -94,7 +94,7 @@ class Hl7Options(ServerOptions):
 
     @property
     def receiver(self) -> Receiver:
-        """What messages are made for."""
+        """The form of messages."""
         return Receiver(
             sending_app=self.sending_app,
             sending_facility=self.sending_facility,

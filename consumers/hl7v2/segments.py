@@ -1,11 +1,9 @@
-"""Write HL7 v2 segments: whatever a value holds, it stays inside its field.
+"""Write HL7 v2 segments; no value can break out of its field.
 
 A segment is given as its name and a mapping from the number of a field to its value:
 
-- text: one value, escaped; text of its own lines stands in `Formatted` and keeps them;
-- a tuple: components, each a text or a tuple of subcomponents;
-- a list: repetitions of the field, each as above;
-- `NULL`: the field is said to be empty, where the standard requires one and nothing is known.
+- text: one value, escaped; `Formatted` keeps line breaks; - a tuple: components, each a text or a tuple of
+subcomponents; - a list: repetitions of the field, each as above; - `NULL`: a required field without a known value.
 
 Source: HL7 2.5.1, chapter 2, sections 2.5 (delimiters) and 2.7 (escape sequences).
 """
@@ -27,7 +25,7 @@ _BREAK = "\\.br\\"
 
 
 class Formatted(str):
-    """Text whose lines are kept, for fields of the types FT and TX."""
+    """Text that keeps its line breaks, for fields of the types FT and TX."""
 
     __slots__ = ()
 
@@ -37,11 +35,11 @@ class _Null(str):
 
 
 NULL = _Null('""')
-"""HL7's null: the field has no value, whatever the receiver knew. A text of two quotes is another thing."""
+"""HL7's null: deletes the receiver's value. A text of two quotes is no null."""
 
 
 class Segment(NamedTuple):
-    """One line of a message; `fields` by their numbers, which begin with 1."""
+    """One line of a message; `fields` are numbered from 1."""
 
     name: str
     fields: Mapping[int, Any]
@@ -53,10 +51,10 @@ def write(segments: Iterable[Segment]) -> str:
 
 
 def escape(text: str) -> str:
-    """Return `text` as it stands in a field: nothing in it delimits, and no control character is left.
+    """Escape delimiters and remove control characters.
 
-    Line ends become spaces, in `Formatted` the sequence for a line break. A text of two quotes would be taken for null
-    and delete what the receiver knows; it becomes nothing.
+    Line ends become spaces, or in `Formatted` the sequence for a line break. A text of two quotes becomes empty: it
+    would be read as null.
     """
     if isinstance(text, _Null):
         return text
@@ -66,7 +64,7 @@ def escape(text: str) -> str:
 
 
 def dropped(segments: Iterable[Segment]) -> int:
-    """Return how many characters `write` leaves out: control characters that end no line."""
+    """Count the characters that `write` leaves out: control characters other than line ends."""
     return sum(_dropped(value) for each in segments for value in each.fields.values())
 
 

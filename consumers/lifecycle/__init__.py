@@ -1,1 +1,1 @@
-"""What the events of a prescription add up to: facts, the machines that keep them, and one state."""
+"""The state of a prescription: facts, the machines that keep them, and their roll-up."""

@@ -1,7 +1,7 @@
-"""The document of facts that a prescription's events add up to, and how one fact gives way to another.
+"""The document of facts of a prescription, and how one fact replaces another.
 
-Every rule here keeps the greater or the lesser of two stamps, so that order, repetition and grouping of the events
-leave no trace in the document.
+Every rule keeps the greater or the lesser of two stamps, so the document does not depend on order, repetition or
+grouping of the events.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ Stamp = list[Any]
 """Place in the order of facts: `[time, sequence or 0, event id, source]`; the time is ISO 8601 with microseconds and
 `Z`, which sorts as it reads. Ids are unique within a source only, hence its name at the end."""
 Fact = list[Any]
-"""`[stamp, word, ...]`: what was said, and when."""
+"""`[stamp, word, ...]`."""
 
 # Messages without an id count as one; an empty id is none.
 NO_ID = ""
 
 
 def blank() -> Document:
-    """Return the document of a prescription that nothing is known of."""
+    """Return the document of a prescription without events."""
     return {
         "known": False,
         "messages": {},
@@ -63,7 +63,7 @@ def earlier(holder: Document, name: str, stamp: Stamp) -> None:
 
 
 def part(document: Document, name: str, identity: str) -> Document:
-    """Return what is known of one message or request, to be added to."""
+    """Return the facts of one message or request, created if missing."""
     parts: dict[str, Document] = document[name]
     known = parts.get(identity)
     if known is None:

@@ -15,7 +15,7 @@ from consumers.lifecycle.facts import NO_ID, Document, Stamp, earlier, later, ne
 Value = Mapping[str, Any]
 Machine = Callable[[Document, Value, Stamp], None]
 Note = Callable[[Document, Event, Stamp], None]
-"""Keeps what an event says beside its facts, such as who it is about: a consumer's own choice."""
+"""Stores what a consumer needs of an event beside its facts, such as the patient."""
 
 UNKNOWN = "UNKNOWN"
 DELIVERED = "delivered"
@@ -92,7 +92,7 @@ def _filled(document: Document, value: Value, stamp: Stamp) -> None:
 def _worked_on(document: Document, value: Value, stamp: Stamp) -> None:
     word = value["fulfillment_status"]
     if word == UNKNOWN or (word == REJECTED and value.get("active") is not False):
-        return  # a reject of a line that is alive is transient: no fact at all
+        return  # a reject of an active line is transient: no fact
     newest(document["lines"], value["queue_id"], stamp, word)
 
 

@@ -1,4 +1,4 @@
-"""What the facts of a prescription come to: one word per machine, one word to display, what is open.
+"""Roll up the facts of a prescription: one word per machine, one to display, and what is open.
 
 Source: docs/contract.md §6, "Roll-up" and "Display word".
 """
@@ -21,18 +21,18 @@ _DISPENSE_SHOWN = frozenset({"dispensed", "partially_dispensed", "transferred"})
 
 
 class State(NamedTuple):
-    """What a prescription's row says; times are ISO 8601 with `Z`, or None.
+    """The state of a prescription; times are ISO 8601 with `Z`, or None.
 
     Attributes:
         safety: Kinds of safety signals that stand, sorted.
         anomalies: How many contradictions without danger the facts hold.
-        stub: Nothing has told yet that the order exists: neither its draft nor its sending.
+        stub: Neither the draft nor the sending of the order is known yet.
         replaced_by: The replacement's prescription id, where an answer names one.
-        transmission_at: When the message became what `transmission` says; None where no message is known.
+        transmission_at: When `transmission` was reached; None if no message is known.
         cancel_pending_since: The earliest cancel request without any answer.
         open_since: The earliest open renewal or change request.
-        cancelled_at: The first approved cancel answer, also when a later answer took it back.
-        dispensed_at: The newest of the fills that are dispensed, in whole or in part.
+        cancelled_at: The first approved cancel answer, even if a later answer revoked it.
+        dispensed_at: The newest fill that is dispensed, fully or partially.
     """
 
     transmission: str
@@ -54,7 +54,7 @@ class State(NamedTuple):
 
 
 def roll_up(document: Document) -> State:
-    """Return the state that the facts add up to."""
+    """Return the state."""
     fills: dict[str, Fact] = document["fills"]
     transmission, transmission_at = _transmission(document)
     order, replaced_by = _order(document)
@@ -84,7 +84,7 @@ def roll_up(document: Document) -> State:
 
 
 def _transmission(document: Document) -> tuple[str, str | None]:
-    """Any confirmation counts; else the newest attempt; news from a pharmacy only where no message is known."""
+    """Return word and time: any confirmation, else the newest attempt, else what pharmacy events imply."""
     words: list[tuple[bool, Stamp, str]] = [
         (word == "processed", message[word], word)
         for message in document["messages"].values()
@@ -131,7 +131,7 @@ def _shipment(shipments: dict[str, Fact]) -> str:
 
 
 def _unanswered(requests: Document) -> dict[str, Stamp]:
-    """Return what was asked and neither answered nor closed; an answer counts before its question too."""
+    """Return the requests neither answered nor closed; an answer also counts if it came before its request."""
     return {
         identity: request["asked"]
         for identity, request in requests.items()

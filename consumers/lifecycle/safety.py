@@ -1,4 +1,4 @@
-"""Contradictions between the facts of a prescription: those that endanger a patient, and those that merely puzzle.
+"""Contradictions between the facts of a prescription: safety signals, and harmless anomalies.
 
 Source: docs/contract.md §6, "Contradictions are kept and signalled".
 """
@@ -17,7 +17,7 @@ HANDED_OUT = frozenset({"dispensed", "partially_dispensed"})
 
 
 def safety_signals(document: Document) -> dict[str, Stamp]:
-    """Return the signals that stand, each with the stamp of the earliest fact that raises it."""
+    """Return the current signals, each with the stamp of the earliest fact that raises it."""
     approval = document.get("first_approval")
     if approval is None:
         return {}
@@ -26,7 +26,7 @@ def safety_signals(document: Document) -> dict[str, Stamp]:
 
 
 def anomalies(document: Document) -> dict[str, list[str]]:
-    """Return the anomalies by kind, each with the ids of the messages it is seen in."""
+    """Return the anomalies by kind, each with the ids of its messages."""
     found = [
         identity
         for identity, message in document["messages"].items()

@@ -1,4 +1,4 @@
-"""What events say, kept whole: who and what a prescription is about, and the newest event of each of its subjects."""
+"""Keep events whole: the shared fields of a prescription, and the newest event of each subject."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from consumers.lifecycle.machines import DELIVERED, REJECTED, UNKNOWN
 Fields = dict[str, Any]
 """The member `data` of a native body: JSON types, instants with `Z`, decimals as text, nothing that is null."""
 
-# Kept once for the whole prescription, from the newest event that says it: thin events do not.
+# Kept once per prescription, from the newest event that has them: thin events do not.
 SHARED = ("patient", "prescriber", "pharmacy", "medication", "prescriber_order_number", "rx_reference_number")
-# Not kept for each subject besides. The pharmacy is: another one may have filled it.
+# Not repeated per subject. The pharmacy is: another one may have filled it.
 _LEFT_OUT = frozenset({"prescription_id", *SHARED} - {"pharmacy"})
 DELIVERIES = "shipment.delivered"
-"""Parcels that arrived, beside the newest news of each."""
+"""Delivered parcels, kept beside the newest event of each."""
 
 _Subject = Callable[[Mapping[str, Any]], str | None]
 
 
 def note_whole(document: Document, event: Event, stamp: Stamp) -> None:
-    """Add what the event says; commutative and idempotent.
+    """Add an event; commutative and idempotent.
 
-    A word that is no fact (`UNKNOWN`, the reject of a line that is alive) leaves what is known of its subject alone.
+    A word that is no fact (`UNKNOWN`, or the reject of an active line) changes nothing of its subject.
     """
     fields = note_shared(document, event, stamp)
     subject = _SUBJECTS[event.type](event.value) if event.type in _SUBJECTS else None
@@ -40,7 +40,7 @@ def note_whole(document: Document, event: Event, stamp: Stamp) -> None:
 
 
 def note_shared(document: Document, event: Event, stamp: Stamp) -> Fields:
-    """Add who and what the prescription is about, and return all that the event says."""
+    """Add the shared fields of an event, and return all of its fields."""
     fields: Fields = native({**event.value, "extensions": {}})["data"]
     for name in SHARED:
         if name in fields:
@@ -49,7 +49,7 @@ def note_shared(document: Document, event: Event, stamp: Stamp) -> Fields:
 
 
 def shared(document: Document, name: str) -> Any:
-    """Return what the newest event that says it says of one of `SHARED`, or None."""
+    """Return the newest value of one of `SHARED`, or None."""
     known = document.get(name)
     return None if known is None else known[1]
 

@@ -1,1 +1,1 @@
-"""The read model: what is true of every prescription now, and everything that was ever said about it."""
+"""The read model: the current state of every prescription, and its history."""

@@ -10,27 +10,27 @@ from consumers.lifecycle.facts import Document, Stamp
 from consumers.lifecycle.safety import anomalies, safety_signals
 from consumers.read_model.metrics import ReadModelMetrics
 
-# A batch that is rolled back comes again, and what it raised was counted already: enough for many batches of 200.
+# A batch that is rolled back comes again with contradictions already counted: enough for many batches of 200.
 _COUNTED_MAX = 10_000
 
 Occurrence = tuple[str, str, str]
-"""Prescription, kind, and the event or message that tells this occurrence from another."""
+"""Prescription, kind, and the event or message that identifies the occurrence."""
 
 
 class Contradictions(NamedTuple):
-    """What stands in a document, see `safety`."""
+    """The contradictions of a document, see `safety`."""
 
     signals: dict[str, Stamp]
     anomalies: dict[str, list[str]]
 
 
 def contradictions(document: Document) -> Contradictions:
-    """Return what contradicts itself in the facts."""
+    """Return the contradictions between the facts."""
     return Contradictions(safety_signals(document), anomalies(document))
 
 
 class Alarms:
-    """The counters of contradictions; remembers what it counted lately."""
+    """Counters of contradictions; remembers recent ones."""
 
     def __init__(self, metrics: ReadModelMetrics) -> None:
         """Count there."""
@@ -38,7 +38,7 @@ class Alarms:
         self._counted: dict[Occurrence, None] = {}
 
     def note(self, key: str, before: Contradictions, after: Contradictions) -> None:
-        """Count what a prescription has `after` some events and had not `before`."""
+        """Count the contradictions that are new in `after`."""
         for kind, stamp in after.signals.items():
             if kind not in before.signals:
                 self._count(self._metrics.safety_signals, (key, kind, stamp[2]))

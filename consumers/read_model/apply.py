@@ -32,9 +32,9 @@ class Applier:
     """The handler of the read model; one per process."""
 
     def __init__(self, *, schema: str, metrics: ReadModelMetrics, alarms_from: datetime | None) -> None:
-        """Write to the tables of `schema`, whose name is checked.
+        """Write to the tables of `schema`, a checked name.
 
-        What stood before the first event of a batch that was received at `alarms_from` or later alarms nobody.
+        Contradictions raised by events received before `alarms_from` are not counted.
         """
         self._sql = statements(schema)
         self._metrics = metrics
@@ -45,13 +45,13 @@ class Applier:
         """Apply events that were never applied before, in any number, of any number of prescriptions.
 
         Raises:
-            TransientError: Another transaction wrote one of the rows meanwhile: events of the prescription come through
-                several partitions, or a former owner of the partition is not done. The same batch may work at once.
+            TransientError: Another transaction wrote one of the rows: the prescription's events come through several
+                partitions, or a former owner of the partition still works. An immediate retry may succeed.
         """
         fresh, added = await self._write_history(batch, connection)
         known = await self._load({key for key, _ in fresh}, connection)
         before: dict[str, Contradictions] = {}
-        # Newest first, since the order leaves no trace: who and what an older event is about is then not worked out.
+        # Newest first: the order does not matter, and the summary of older events is then skipped.
         for key, event in fresh if self._alarms_from is not None else reversed(fresh):
             document = known[key].document
             if key not in before and (self._alarms_from is None or event.received_at >= self._alarms_from):
@@ -69,7 +69,7 @@ class Applier:
         for given, context in batch:
             event, body, replaced = storable(given)
             all_replaced += replaced
-            # By the key as it came: a digest does not tell what it is of.
+            # By the original key: its digest does not show what it is about.
             key = None if prescription_of(given) is None else event.key
             if key is not None:
                 fresh.append((key, event))
@@ -92,9 +92,9 @@ class Applier:
         return fresh, Counter(each[0] for each in new)
 
     async def _load(self, keys: set[str], connection: Any) -> dict[str, _Known]:
-        """Return what is known of each prescription, in the order of their ids, in which rows are written.
+        """Load each prescription, in the order of their ids, in which rows are written.
 
-        It locks nothing: `_write_rows` notices a row that was written meanwhile.
+        Nothing is locked: `_write_rows` detects a row that was written meanwhile.
         """
         if not keys:
             return {}

@@ -27,7 +27,7 @@ def open_read_model(setup: Setup) -> Consumer:
         NAME,
         options.topics,
         mode=Batches(records=options.batch_records, window_records=max(WINDOW_RECORDS, options.batch_records)),
-        # A type that only a newer release knows waits, with all that follows it, instead of leaving a hole for ever.
+        # An event of a newer release's type is parked with its successors, so that none is lost.
         unknown="park",
         group=options.group,
         history=history(options.tables_schema),

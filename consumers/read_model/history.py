@@ -1,4 +1,4 @@
-"""An event as the history keeps it: the whole record as JSON that PostgreSQL takes."""
+"""An event of the history: the whole record as JSON that PostgreSQL accepts."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from consumers.postgres.text import TEXT_MAX_BYTES, stored_text
 # PostgreSQL's text and jsonb take every character but this one, which JSON and Avro allow.
 NUL, REPLACEMENT = "\x00", "\ufffd"
 _NUL_IN_JSON = rb"\u0000"
-# Their key is no prescription's: a prescriber, an account, a request that matches none.
+# Keys of prescribers, of accounts, and of requests that match no prescription.
 _ACCOUNT_TYPES = frozenset({"prescriber.enrollment_changed", "system.ping"})
 _REQUEST_PREFIX = "req:"
 
 
 def prescription_of(event: Event) -> str | None:
-    """Return the id of the row that the event belongs to, or None if it is about no prescription.
+    """Return the event's prescription id, or None.
 
     It is the record's key, so that one partition, and thus one transaction at a time, writes a row.
     """
@@ -44,7 +44,7 @@ def body_of(event: Event) -> bytes:
 def storable(event: Event) -> tuple[Event, bytes, int]:
     """Return the event without U+0000, its body, and how many strings had to be changed.
 
-    Ids, keys and sources of foreign records may also be too long for an index; the record need not repeat them.
+    Ids, keys and sources of foreign records may also be too long for an index, and need not be in the record.
     """
     body = body_of(event)
     names = (event.id, event.source, event.key)
@@ -91,7 +91,7 @@ def _cleaned_members(members: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
     for name, member in members.items():
         new = _clean(name)
         while new != name and (new in members or new in cleaned):
-            new += REPLACEMENT  # two names that differ in this character only stay two
+            new += REPLACEMENT  # keeps names distinct that differ in this character only
         cleaned[new], changed = _cleaned(member)
         total += changed + (new != name)
     return cleaned, total

@@ -9,9 +9,8 @@ from pydantic import Field
 from consumers.options import TOPICS, Instant, Options, SchemaName, Words, schema_group
 
 NAME = "read_model"
-# Only a read model that is behind finds this many waiting. The more events of a prescription lie in one batch, the
-# fewer times its row is read, rolled up and written: with 500 it applied a fifth fewer events a second in 15 MiB less,
-# with 2,000 two percent more in 15 MiB more.
+# Only a read model that lags has this many waiting. Larger batches read, roll up and write a prescription's row less
+# often: 500 applied a fifth fewer events a second in 15 MiB less, and 2,000 two percent more in 15 MiB more.
 BATCH_RECORDS = 1_000
 _BATCH_MAX = 5_000
 _HOURS_MAX = 24 * 366.0
@@ -24,7 +23,7 @@ class ReadModelOptions(Options):
     """All that can be set.
 
     Attributes:
-        tables_schema: Schema of the tables (`schema`); each schema is a read model of its own.
+        tables_schema: Schema of the tables (`schema`); each schema is a separate read model.
         topics: Topics that it reads.
         batch_records: Most events in one transaction.
         unconfirmed_h: Hours after which a message sent without an answer is overdue.
@@ -43,8 +42,8 @@ class ReadModelOptions(Options):
     unconfirmed_h: Hours = 24.0
     cancel_unanswered_h: Hours = 48.0
     request_open_h: Hours = 14 * 24.0
-    # The usual gap is nearly the longest of the last thousand, so a few of them are a silence; a quarter of an hour
-    # keeps a source that sends every second from raising an alarm at a hiccup.
+    # The usual gap is nearly the longest of the last thousand, so a few of them are a silence. A quarter of an hour
+    # keeps a source that sends every second from alarming at a short pause.
     silence_gaps: float = Field(5.0, ge=1, le=_HOURS_MAX)
     silence_min_s: float = Field(900.0, ge=0.001, le=_HOURS_MAX * 3600)
     timers_every_s: float = Field(60.0, ge=1, le=_HOURS_MAX)

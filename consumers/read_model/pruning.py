@@ -1,11 +1,11 @@
-"""Which rows of the history nothing needs any more."""
+"""Select the rows of the history that can be pruned."""
 
 from __future__ import annotations
 
 from consumers.api import History
 
-# `t` is a row of `event`, $3 the horizon. A prescription has ended when nothing about it waits or alarms and one of its
-# machines has come to an end; of one that was sent, and of which no pharmacy has told anything, that is not known.
+# `t` is a row of `event`, $3 the horizon. A prescription has ended when nothing of it waits or alarms and one of its
+# machines is in a final state. One that was sent, without any event of a pharmacy, has not.
 _ENDED = """
 case
 when t.prescription_id is not null then exists (
@@ -31,5 +31,5 @@ end and not (
 
 
 def history(schema: str) -> History:
-    """Return what can be pruned of the tables of a schema whose name is checked."""
+    """Return what can be pruned of the tables of `schema`, a checked name."""
     return History(f'"{schema}".event', "received_at", _ENDED.replace("$schema", schema))

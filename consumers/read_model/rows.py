@@ -9,7 +9,7 @@ import orjson
 from consumers.lifecycle.facts import Document
 from consumers.lifecycle.roll_up import roll_up
 
-# Columns in the order of the type `prescription_row`, and what the server makes of those that are sent as text.
+# Columns in the order of the type `prescription_row`, and the casts of those that are sent as text.
 COLUMNS: tuple[tuple[str, str], ...] = (
     ("prescription_id", ""),
     ("source", ""),
@@ -57,13 +57,13 @@ _UNSAID_TEXT = [None, None]
 
 
 class Statements(NamedTuple):
-    """The statements of one schema; each takes an array of rows, which the driver writes faster than one per column.
+    """The statements of one schema; each takes an array of rows, which is faster than an array per column.
 
     Attributes:
         history: Rows of `event`; returns the prescription ids of those that are new.
-        load: Prescription ids; returns what is known of them.
-        insert: Rows of `prescription`; leaves one that has appeared meanwhile alone.
-        update: The same; leaves one that has changed meanwhile alone.
+        load: Prescription ids; returns their rows.
+        insert: Rows of `prescription`; skips those that exist by now.
+        update: The same; skips those that have changed meanwhile.
     """
 
     history: str
@@ -73,7 +73,7 @@ class Statements(NamedTuple):
 
 
 def statements(schema: str) -> Statements:
-    """Write the statements for a schema whose name is checked."""
+    """Write the statements for `schema`, a checked name."""
     names = ", ".join(name for name, _ in COLUMNS)
     values = {name: f"u.{name}::{cast}" if cast else f"u.{name}" for name, cast in COLUMNS}
     settings = ", ".join(f"{name} = {value}" for name, value in values.items() if name != "prescription_id")

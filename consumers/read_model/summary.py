@@ -1,4 +1,4 @@
-"""Who and what a prescription is about: from the newest event that says it, since thin events do not."""
+"""Patient, prescriber, pharmacy and medication of a prescription: from the newest event that has them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Fields = Mapping[str, Any]
 
 
 def note_summary(document: Document, event: Event, stamp: Stamp) -> None:
-    """Add what the event says of itself, of the people and of the order."""
+    """Add the event itself, its people and its order."""
     value = event.value
     newest(document, "last", stamp, event.type, value.get("account_id"), value.get("environment"))
     for name, take in _PARTS:

@@ -1,4 +1,4 @@
-"""Looks at what has waited too long; the database says what is overdue."""
+"""Report what is overdue by the database's views."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from consumers.read_model.options import ReadModelOptions
 
 
 class Timers:
-    """A job: tells the database the settings, and the metrics what is overdue by them.
+    """A job: writes the settings to the database, and what is overdue to the metrics.
 
-    It keeps nothing that a rebuilt schema would not have too: `overdue` and `source_silence` are views of the facts and
-    of the moment.
+    It stores nothing else: `overdue` and `source_silence` are views of the facts and the current time.
     """
 
     def __init__(

@@ -1,1 +1,1 @@
-"""Starts workflows and tells them what has happened; runs timers for what waits too long."""
+"""Starts and signals workflows for events, and for what is overdue."""

@@ -17,14 +17,14 @@ from consumers.workflow.timers import Timers
 MIGRATIONS = files("consumers.workflow") / "migrations"
 # A call takes some milliseconds: eight at a time are several hundred a second.
 LANES = 8
-# For a handler beyond its call, so that one that takes too long ends first and says that the server is away.
+# Added to the handler's timeout: a call times out first, so that the server counts as unavailable.
 _MARGIN_S = 5.0
-# For a run of the timers, beyond the call that it may begin last.
+# Added to a run of the timers, for the last call that it may begin.
 _TIMERS_S = 30.0
 
 
 def disclosed(options: WorkflowOptions) -> list[str]:
-    """Say what goes where.
+    """List where health information goes.
 
     Raises:
         ConfigError: A key for payloads cannot be used.
@@ -56,7 +56,7 @@ def open_workflow(setup: Setup) -> Consumer:
         options.topics,
         mode=Lanes(LANES),
         types=rules.types,
-        # A type that only a newer release knows waits, with all that follows it, instead of never doing anything.
+        # An event of a newer release's type is parked with its successors, so that none is lost.
         unknown="park",
         handler_timeout_s=options.timeout_s + (0 if timers is None else _TIMERS_S) + _MARGIN_S,
         group=group,

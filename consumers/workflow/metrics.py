@@ -26,7 +26,7 @@ class WorkflowMetrics:
     def __init__(
         self, registry: CollectorRegistry, *, service: str, timers: bool, now: Callable[[], float] = time.time
     ) -> None:
-        """Register on the consumer's registry; `now` is Unix time, and `timers` says that there are some."""
+        """Register on the consumer's registry; `now` is Unix time, and `timers` whether they are enabled."""
         self._service = service
         self._now = now
         self.requests = RequestMetrics(
@@ -57,9 +57,9 @@ class WorkflowMetrics:
             self.checked()
 
     def timed(self, kind: str, outcome: str) -> None:
-        """Count a workflow that was `started` for what waits too long, or told that this is `resolved`."""
+        """Count a timer's workflow that was `started`, or signalled that it is `resolved`."""
         self._timers.labels(self._service, kind, outcome).inc()
 
     def checked(self) -> None:
-        """Note that all was looked at."""
+        """Note a complete run."""
         self._checked.labels(self._service).set(self._now())

@@ -35,15 +35,15 @@ class WorkflowOptions(EndpointOptions):
         allow_plaintext: Connect without TLS.
         tls_dir: Directory with `ca.crt`, the authorities of the server, and with `tls.crt` and `tls.key`, the client
             certificate, or one of the two kinds; without it the system's authorities count.
-        api_key_file: File with an API key; read anew when the server refuses the one before.
-        rules: TOML file of what events do.
+        api_key_file: File with an API key; read again when the server refuses the key.
+        rules: TOML file that maps events to workflows.
         payload: `ids`: what identifies prescriptions and requests; `full`: the whole body as well, sealed.
         codec_key_dir: Directory of the keys that seal; `current` is in use.
-        timers: Whether workflows are started for what waits too long.
-        timers_every_s: How often that is looked at.
-        timers_from: What has waited since before this time starts none.
+        timers: Whether workflows are started for what is overdue.
+        timers_every_s: How often the timers run.
+        timers_from: Waits that began before this time start none.
         read_model_schema: Schema of the read model, in the same database.
-        imports: Whether records that were imported do something.
+        imports: Whether imported records start or signal workflows.
         topics: Topics that it reads.
         timeout_s: For one call of the server.
     """
@@ -75,7 +75,7 @@ class WorkflowOptions(EndpointOptions):
         """Read the rules.
 
         Raises:
-            ConfigError: They cannot be used; says in which line.
+            ConfigError: They cannot be used; the message names the line.
         """
         if self.rules is None:
             return parse_rules(SHIPPED_RULES.read_text(encoding="utf-8"), file="rules.toml")

@@ -1,4 +1,4 @@
-"""Decide what an event does to workflows, by the rules of a TOML file: the first that fits it counts.
+"""Decide what an event does to workflows by the rules of a TOML file; the first match counts.
 
     task_queue = "drx"  # of every rule that has none of its own, and of the timers
 
@@ -10,7 +10,7 @@
     signal = "asked"
     id = "renewal:{source}:{request_id}"      # `{a|b}` is the first of them that the event has
 
-Ids and what else is sent by default identify prescriptions and requests, and nobody by name.
+By default, ids and payloads identify prescriptions and requests, and no person by name.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from consumers.conditions import Expression
 Verb = Literal["start", "signal", "signal_or_start"]
 
 PING = "system.ping"
-# What an id may be made of; the others are fields of the record.
+# Names that an id may use, besides the fields of the record.
 _OF_EVERY_EVENT: Mapping[str, Callable[[Event], str]] = {
     "source": lambda event: event.source,
     "key": lambda event: event.key,
@@ -42,7 +42,7 @@ _OF_EVERY_EVENT: Mapping[str, Callable[[Event], str]] = {
 }
 _FIELDS = ("request_id", "message_id", "alert_id")
 _slots = re.compile(r"\{([^{}]*)\}")
-# Where the messages of `tomllib` say that something is.
+# The place in messages of `tomllib`.
 _at_line = re.compile(r"at line ([0-9]+)").search
 # Temporal's own limit of an id or a name (`limit.maxIDLength`).
 _NAME_MAX = 1000
@@ -53,8 +53,8 @@ class Action(NamedTuple):
     """What is done.
 
     Attributes:
-        workflow: Type of the workflow; empty where it only gets a signal.
-        signal: Empty where it is only started.
+        workflow: Type of the workflow; empty if it is only signalled.
+        signal: Empty if it is only started.
     """
 
     do: Verb
@@ -92,7 +92,7 @@ Name = Annotated[str, Field(min_length=1, max_length=_NAME_MAX)]
 
 
 class Rule(BaseModel):
-    """One rule as it is written."""
+    """One rule of the file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -126,7 +126,7 @@ class Rule(BaseModel):
         return frozenset({PING}) - {*self.types}
 
     def fits(self, event_type: str) -> bool:
-        """Say whether it is about such events; pings only where they are named."""
+        """Return whether it matches a type; pings only match if they are named."""
         return any(fnmatchcase(event_type, each) for each in self.types) and event_type not in self._pings()
 
 
@@ -142,7 +142,7 @@ class Rules:
 
     Attributes:
         task_queue: Of workflows whose rule names none.
-        types: Patterns of the event types that some rule is about.
+        types: Patterns of all event types with a rule.
     """
 
     def __init__(self, task_queue: str, rules: tuple[Rule, ...]) -> None:
@@ -155,7 +155,7 @@ class Rules:
         """Return what an event does, or None.
 
         Raises:
-            PermanentError: The event lacks what the id is made of, or a condition has no result for it.
+            PermanentError: The event lacks a field of the id, or a condition fails for it.
         """
         body = b""
         for rule, when in self._rules:
@@ -172,10 +172,10 @@ class Rules:
 
 
 def parse_rules(text: str, *, file: str) -> Rules:
-    """Read rules; `file` is what the messages call them.
+    """Read rules; messages name them as `file`.
 
     Raises:
-        ConfigError: One cannot be used; says in which line, and shows nothing but names.
+        ConfigError: One cannot be used; the message names the line, and shows names only.
     """
     try:
         parsed = tomllib.loads(text)
@@ -195,9 +195,9 @@ def parse_rules(text: str, *, file: str) -> Rules:
 
 
 def payload(event: Event, *, whole: bool) -> bytes:
-    """Return what a workflow gets of an event, JSON with sorted members: the same bytes at every attempt.
+    """Return the payload of an event, JSON with sorted members: the same bytes at every attempt.
 
-    Without `whole` only ids and when it happened; with it the native body, too, as `event`.
+    Without `whole`, it has ids and the time only; with it, also the native body as `event`.
     """
     content: dict[str, Any] = {
         "source": event.source,
@@ -213,7 +213,7 @@ def payload(event: Event, *, whole: bool) -> bytes:
 
 
 def request_id(*words: str) -> str:
-    """Return the id by which the server knows a repeat of the same request."""
+    """Return the id by which the server recognises a repeated request."""
     return str(uuid5(NAMESPACE_URL, "\n".join(words)))
 
 
@@ -249,7 +249,7 @@ def _complaint(place: list[int | str], kind: str, text: str) -> str:
 
 
 def _line(text: str, place: list[int | str]) -> int:
-    """Return the line at whose end a place is there for the first time; for what is missing, that of its table."""
+    """Return the line where a place is complete; for a missing name, that of its table."""
     lines = text.splitlines()
     found = max(1, len(lines))
     for depth in range(1, len(place) + 1):
@@ -263,7 +263,7 @@ def _line(text: str, place: list[int | str]) -> int:
 def _has(lines: list[str], place: list[int | str]) -> bool:
     try:
         there: Any = tomllib.loads("\n".join(lines))
-    except tomllib.TOMLDecodeError:  # amid a value
+    except tomllib.TOMLDecodeError:  # inside a value
         return False
     for each in place:
         try:

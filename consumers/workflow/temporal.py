@@ -9,10 +9,9 @@
 | INVALID_ARGUMENT | `PermanentError`: `invalid_argument` | parked at once |
 | any other | `TransientError`: the status in lower case | tried again; parked after five failures while other keys passed |
 
-A repeat has the same request id, by which the server knows it; the same workflow is never started twice, also not after
-it has ended (`REJECT_DUPLICATE`, for as long as the namespace keeps histories). Messages of the server may quote ids, so
-they are neither logged nor kept.
-"""  # noqa: E501 - a table
+The server recognises a repeat by its request id. A workflow is never started twice, even after it has ended
+(`REJECT_DUPLICATE`, for as long as the namespace keeps histories). Messages of the server may quote ids, so they are
+neither logged nor stored."""  # noqa: E501 - a table
 
 from __future__ import annotations
 
@@ -68,37 +67,37 @@ _KEY_BYTES = 32
 _NONCE_BYTES = 12
 # As Temporal's own samples of encryption name them, in every language.
 _ENCODING, _SEALED, _KEY_ID = "encoding", b"binary/encrypted", "encryption-key-id"
-# A thread of the library that still has an answer in hand when Python ends aborts the process; it takes milliseconds.
+# A library thread that handles an answer while Python exits aborts the process; it takes milliseconds.
 _LEAVE_S = 0.2
-# What a call that the library gives up itself takes longer than its time limit.
+# How much longer than its time limit a call of the library may take.
 _SPARE_S = 0.5
 
 _SYSTEMIC = {
     RPCStatusCode.UNAVAILABLE: "unreachable",
     RPCStatusCode.DEADLINE_EXCEEDED: "timeout",
-    RPCStatusCode.CANCELLED: "timeout",  # what the library makes of its own time limit
+    RPCStatusCode.CANCELLED: "timeout",  # the library's own time limit
     RPCStatusCode.RESOURCE_EXHAUSTED: "resource_exhausted",
     RPCStatusCode.UNAUTHENTICATED: "unauthorized",
     RPCStatusCode.PERMISSION_DENIED: "unauthorized",
-    # What the library also makes of a connection that is cut, and of an answer that is not a Temporal server's, as a
-    # load balancer gives while the server is away. One that is about a single event is found out by the others.
+    # The library also maps a cut connection to it, and foreign answers, as of a load balancer during an outage. If it
+    # concerns a single event, the success of others shows that.
     RPCStatusCode.UNKNOWN: "unknown",
     RPCStatusCode.INTERNAL: "internal",
     RPCStatusCode.UNIMPLEMENTED: "unimplemented",
-    # To these requests: the namespace is being deleted or active in another cluster, or the server does not take this
-    # version of the client (api-go, `serviceerror`).
+    # The namespace is being deleted or active in another cluster, or the server rejects this client version (api-go,
+    # `serviceerror`).
     RPCStatusCode.FAILED_PRECONDITION: "failed_precondition",
 }
 _refuses_us = re.compile(r"\bcode: (Unauthenticated|PermissionDenied)\b").search
-# What the state of the workflow answers, not an error.
+# Answers about the state of a workflow, not errors.
 LATE = "late"
 
 
 class SealedPayloads(PayloadCodec):
-    """Seals payloads by AES-256-GCM and opens them; also for workers, as `DataConverter(payload_codec=…)`."""
+    """Seals and opens payloads with AES-256-GCM; workers use it as `DataConverter(payload_codec=…)`."""
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
-        """Seal with the first of `keys`, 32 bytes each by their ids, and open what any of them has sealed."""
+        """Seal with the first of `keys` (id -> 32 bytes), and open with any."""
         self._keys = {name: AESGCM(key) for name, key in keys.items()}
 
     async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
@@ -109,7 +108,7 @@ class SealedPayloads(PayloadCodec):
         """Open each that is sealed.
 
         Raises:
-            ValueError: None of the keys has sealed it, or it was changed since.
+            ValueError: No key opens it, or it was altered.
         """
         return [self._open(each) for each in payloads]
 
@@ -124,7 +123,7 @@ class SealedPayloads(PayloadCodec):
         if payload.metadata.get(_ENCODING) != _SEALED:
             return payload
         named = payload.metadata.get(_KEY_ID, b"").decode("ascii", "replace")
-        # A file may have another name by now.
+        # The file may have been renamed.
         for name in sorted(self._keys, key=lambda name: name != named):
             with suppress(InvalidTag):
                 opened = self._keys[name].decrypt(payload.data[:_NONCE_BYTES], payload.data[_NONCE_BYTES:], None)
@@ -139,7 +138,7 @@ def read_codec_keys(directory: Path) -> dict[str, bytes]:
     The first is the one in use: `current`, or the last by name if there is none of that name.
 
     Raises:
-        SecretsError: No file there, or one that is no key.
+        SecretsError: There is no file, or one is no key.
     """
     keys = {each.name: each.key for each in load_slots(directory, _parse_key)}
     used = CURRENT if CURRENT in keys else max(keys)
@@ -176,7 +175,7 @@ class Temporal:
         codec: SealedPayloads | None,
         metrics: WorkflowMetrics,
     ) -> None:
-        """Call by `client`; `identity` stands in histories, and `codec` seals what is sent."""
+        """Call with `client`; `identity` appears in histories, and `codec` seals payloads."""
         self._client = client
         self._service = client.workflow_service
         self._common: dict[str, Any] = {"namespace": namespace, "identity": identity}
@@ -187,11 +186,11 @@ class Temporal:
         self._metrics = metrics
 
     async def act(self, action: Action, payload: bytes, *, request_id: str) -> bool:
-        """Do what a rule says, with a payload in JSON; return whether a workflow was there to be started or told.
+        """Start or signal a workflow with a JSON payload; return False if it had ended or run before.
 
         Raises:
-            TransientError: Not now; see the table of this module.
-            PermanentError: The server refuses it for good, or the payload is larger than it takes (`too_large`).
+            TransientError: See the table of this module.
+            PermanentError: The server refuses it for good, or the payload is too large (`too_large`).
         """
         with self._metrics.requests.timed() as timed:
             timed.code = await self._act(action, self._sealed(payload), request_id)
@@ -223,7 +222,7 @@ class Temporal:
         )
 
     async def ping(self) -> None:
-        """Ask whether the server answers and has the namespace; read the API key anew.
+        """Check that the server answers and has the namespace; read the API key again.
 
         Raises:
             TransientError: It does not.
@@ -237,15 +236,15 @@ class Temporal:
     ) -> str:
         """Call and return `ok` or `late`."""
         try:
-            # The library's own time limit is not one for the connection before the first call.
+            # The library's time limit does not cover the connection before the first call.
             async with asyncio.timeout(self._timeout.total_seconds() + _SPARE_S):
-                # Without its own retries: when to try again is decided for all consumers alike.
+                # Without its own retries: the consumer runtime decides on retries.
                 await call(request, retry=False, timeout=self._timeout)
         except RPCError as exc:
             return _judged(exc, may_be_missing=may_be_missing)
         except TimeoutError:
             raise TransientError("timeout", systemic=True) from None
-        except RuntimeError as exc:  # the first connection, of whose failure the library gives a text alone
+        except RuntimeError as exc:  # the library reports a failed first connection as text only
             code = "unauthorized" if _refuses_us(str(exc)) else "unreachable"
             raise TransientError(code, systemic=True) from None
         return "ok"
@@ -260,7 +259,7 @@ class Temporal:
 
 
 def _judged(exc: RPCError, *, may_be_missing: bool) -> str:
-    """Return `late`, or raise what an answer means; the table of this module in code."""
+    """Return `late`, or raise an error by the table of this module."""
     if exc.status == RPCStatusCode.ALREADY_EXISTS:
         return LATE
     if exc.status == RPCStatusCode.NOT_FOUND:
@@ -277,7 +276,7 @@ def read_api_key(file: Path) -> str:
     """Read an API key.
 
     Raises:
-        TransientError: It cannot be read, or can stand in no header.
+        TransientError: It cannot be read, or no header can hold it.
     """
     try:
         key = file.read_text(encoding="ascii").strip()
@@ -289,7 +288,7 @@ def read_api_key(file: Path) -> str:
 
 
 def read_tls(directory: Path | None) -> TLSConfig:
-    """Read the files of a TLS directory; without one the system's authorities count.
+    """Read the files of a TLS directory; without one, the system's authorities are used.
 
     Raises:
         ConfigError: One cannot be used, or there is none.
@@ -313,7 +312,7 @@ def read_tls(directory: Path | None) -> TLSConfig:
 async def open_temporal(
     options: WorkflowOptions, metrics: WorkflowMetrics, *, identity: str
 ) -> AsyncIterator[Temporal]:
-    """Open a client of the server; nothing is sent before the first request.
+    """Open a client; nothing is sent before the first request.
 
     Raises:
         ConfigError: A file or a key cannot be used.
@@ -333,7 +332,7 @@ async def open_temporal(
             api_key=api_key,
             identity=identity,
             lazy=True,
-            # It would write to the standard error, and serve metrics, on its own.
+            # Otherwise it would write to standard error and serve metrics.
             runtime=Runtime(telemetry=TelemetryConfig(logging=None, metrics=None)),
         )
     )

@@ -1,8 +1,8 @@
-"""Start a workflow for what has waited too long, and tell it when that waits no longer.
+"""Start a workflow for what is overdue, and signal it when that is resolved.
 
-What waits too long is what the read model's views say at the moment they are asked, so it is right in whatever order
-events arrive; no timer runs for an event. What was started stands in a table, in the transaction in which the views are
-asked. A process that dies between a start and its row starts it again under the same id, which the server refuses.
+The read model's views list what is overdue at the time of the query, whatever the order of events; there is no timer
+per event. Started workflows are recorded in a table, in the transaction that queries the views. A process that crashes
+between a start and its row repeats the start under the same id, and the server refuses it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from consumers.workflow.temporal import Temporal
 
 WORKFLOW = "Overdue"
 RESOLVED = "resolved"
-# Calls at one time, beside those of the lanes.
+# Concurrent calls, besides those of the lanes.
 _TOGETHER = 16
-# What the views have to say, in the order in which it is done; the rest is done a period later.
+# Rows of the views, in the order in which they are handled; the rest waits for the next run.
 _ROWS_MAX = 5_000
 
-# The views of the read model with the same five columns: what waits, and since when.
+# The views of the read model, with the same five columns: what waits, and since when.
 _WAITING = """
   select kind collate "C" as kind, coalesce(prescription_id, 'req:' || request_id) collate "C" as subject,
     source collate "C" as source, account_id collate "C" as account_id, since from "{read_model}".overdue
@@ -43,11 +43,11 @@ _VIEWS = ("overdue", "safety_signal", "source_silence")
 
 
 class _Wait(NamedTuple):
-    """Something that waits too long, or does no more.
+    """Something that is overdue, or is no longer.
 
     Attributes:
         times: How often the same wait was overdue, this time included.
-        action: Starts its workflow, or tells it.
+        action: Starts or signals its workflow.
     """
 
     kind: str
@@ -60,7 +60,7 @@ class _Wait(NamedTuple):
 
 
 class _New(NamedTuple):
-    """A row of the views that nothing was started for."""
+    """A row of the views without a workflow."""
 
     kind: str
     subject: str
@@ -71,7 +71,7 @@ class _New(NamedTuple):
 
 
 class Timers:
-    """A job: compares the views with what was started."""
+    """A job: compares the views with the started workflows."""
 
     def __init__(
         self,
@@ -85,10 +85,10 @@ class Timers:
         metrics: WorkflowMetrics,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Keep what was started in `schema` and read that of `read_model`, whose names are checked.
+        """Record starts in `schema` and read the views of `read_model`; both names are checked.
 
-        What has waited since before `since` starts nothing. After `budget_s` seconds by `now` the rest is left to the
-        next run.
+        Waits that began before `since` start nothing. After `budget_s` seconds by `now`, the rest is left to the next
+        run.
         """
         self._group = group
         self._task_queue = task_queue
@@ -126,10 +126,10 @@ class Timers:
             """  # noqa: S608 - as above
 
     async def prepare(self, connection: Any) -> None:
-        """See that the read model is there.
+        """Check that the read model exists.
 
         Raises:
-            ConfigError: It is not.
+            ConfigError: It does not.
         """
         for view in _VIEWS:
             if await connection.fetchval("select to_regclass($1)", f'"{self._read_model}".{view}') is None:
@@ -140,7 +140,7 @@ class Timers:
                 raise ConfigError(msg)
 
     async def __call__(self, connection: Any, temporal: Temporal) -> None:
-        """Run once. What the server does not take now is left to the next run; what it took is kept."""
+        """Run once. Calls that fail are left to the next run; those that succeed are recorded."""
         until = self._now() + self._budget_s
         new = [self._started(_New(*row)) for row in await connection.fetch(self._new, self._since, _ROWS_MAX)]
         gone = [self._resolved(*row) for row in await connection.fetch(self._gone, _ROWS_MAX)]
@@ -165,7 +165,7 @@ class Timers:
             self._metrics.checked()
 
     async def _act(self, temporal: Temporal, wait: _Wait) -> BridgeError | None:
-        """Return what went wrong if the server does not take it."""
+        """Call the server and return its error, if any."""
         asked = request_id(self._group, wait.workflow_id, wait.action.do)
         try:
             await temporal.act(wait.action, wait.payload, request_id=asked)
