@@ -19,7 +19,8 @@ once it is seen to fail alone.
 
 After any other answer the connection is closed: a late acknowledgement would be taken for that of the next message.
 Codes come from the closed list of table 0357. Texts of an acknowledgement may quote the message, so they are never
-logged or stored."""  # noqa: E501 - a table
+logged or stored.
+"""  # noqa: E501 - a table
 
 from __future__ import annotations
 

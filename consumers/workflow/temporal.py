@@ -11,7 +11,8 @@
 
 The server recognises a repeat by its request id. A workflow is never started twice, even after it has ended
 (`REJECT_DUPLICATE`, for as long as the namespace keeps histories). Messages of the server may quote ids, so they are
-neither logged nor stored."""  # noqa: E501 - a table
+neither logged nor stored.
+"""  # noqa: E501 - a table
 
 from __future__ import annotations
 
