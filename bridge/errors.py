@@ -1,4 +1,4 @@
-"""Every deliberate failure; each class says by a stable code what it is and whether the same call may work later."""
+"""Every deliberate failure; each class has a stable code, and whether the same call may work later."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class BridgeError(Exception):
 
 
 class ConfigError(BridgeError):
-    """The operator must change something; the message is one line that names it and says what to do. Exit 2."""
+    """The operator must change something; the message is one line with what to do. Exit 2."""
 
     code = "config"
 
@@ -64,13 +64,13 @@ class DecodeError(BridgeError):
     """Bytes are no record of ours: truncated, trailing bytes, or an unknown schema id."""
 
     def __init__(self, code: str) -> None:
-        """Keep the constant `code` that says what is wrong."""
+        """Keep the constant `code`."""
         super().__init__(code)
         self.code = code
 
 
 class UnknownRecordError(DecodeError):
-    """A sound record of a type that this release does not know; a consumer says what becomes of it."""
+    """A valid record of a type that this release does not know; `Consumer.unknown` decides what happens to it."""
 
     def __init__(self) -> None:
         """Need no other code."""
@@ -78,7 +78,7 @@ class UnknownRecordError(DecodeError):
 
 
 class PermanentError(BridgeError):
-    """A handler's word: this event can never be applied; its key is parked at once."""
+    """Raised by a handler: the event can never be applied. Its key is parked at once."""
 
     def __init__(self, code: str) -> None:
         """Keep a constant `code`; never a value of the event."""
@@ -87,11 +87,11 @@ class PermanentError(BridgeError):
 
 
 class TransientError(BridgeError):
-    """A handler's word: not now; tried again in place, then parked, or waited for if the whole sink is away.
+    """Raised by a handler: a retry may succeed. Repeated failures park the key, but never during an outage.
 
     Attributes:
-        systemic: True when no other event would fare better (the sink is down, or refuses us): uses up no attempts.
-        blameless: True when it says nothing of the event, nor of the sink: uses up no attempts either.
+        systemic: True when every event would fail (the sink is down, or refuses us): uses up no attempts.
+        blameless: True when neither the event nor the sink is at fault: uses up no attempts.
     """
 
     retriable = True

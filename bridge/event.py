@@ -59,7 +59,7 @@ class Delivery(NamedTuple):
     origin: str = ""
 
     def __repr__(self) -> str:
-        """Show which delivery it is and nothing of what it says."""
+        """Identify the delivery without its content."""
         return f"Delivery(source={self.source!r}, id={self.id!r})"
 
 
@@ -87,7 +87,7 @@ class Event(NamedTuple):
         type: One of the twenty types, such as `prescription.sent`.
         source: Configured name of the sender.
         key: Record key; events of one key keep their order.
-        occurred_at: When it happened at the source, aware UTC, as the source said.
+        occurred_at: When it happened at the source, aware UTC, by the source.
         received_at: Receipt of its delivery, aware UTC.
         value: The whole Avro record: names as in the schema; instants aware UTC, decimals `Decimal`, dates `date`.
         mapping: First 12 hex digits of the SHA-256 of the mapping file that made it, or empty.
@@ -103,7 +103,7 @@ class Event(NamedTuple):
     mapping: str = ""
 
     def __repr__(self) -> str:
-        """Show which event it is and nothing of what it says."""
+        """Identify the event without its content."""
         return f"Event(id={self.id!r}, type={self.type!r}, source={self.source!r})"
 
     @property
@@ -160,7 +160,7 @@ class EncodedEvent(NamedTuple):
     mapping: str = ""
 
     def __repr__(self) -> str:
-        """Show which event it is and nothing of what it says."""
+        """Identify the event without its content."""
         return f"EncodedEvent(id={self.id!r}, type={self.type!r}, source={self.source!r})"
 
 

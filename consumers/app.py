@@ -147,7 +147,7 @@ class ConsumerWorker:
         """Start, for as long as it takes, and consume until `stop` is set.
 
         Raises:
-            ConfigError: A check says that the operator must decide.
+            ConfigError: A check requires a decision of the operator.
             ExceptionGroup: What a part raised.
         """
         async with AsyncExitStack() as stack:

@@ -23,7 +23,7 @@ class Expression:
         """Compile it; `failed` is the code of a body for which it has no result.
 
         Raises:
-            ValueError: It is none; the text says why in a word.
+            ValueError: It is none; the text is a short reason.
         """
         try:
             self._compiled = jmespath.compile(text)

@@ -148,7 +148,7 @@ class Http:
         return await self.request("PUT", path, body, headers=headers)
 
     async def ping(self) -> None:
-        """Ask whether the endpoint answers at all: any answer below 500 that is not systemic will do.
+        """Check that the endpoint answers with a status below 500 that is not systemic.
 
         Raises:
             TransientError: It does not.
@@ -158,7 +158,7 @@ class Http:
         except PermanentError:
             return
         except TransientError as exc:
-            # Without a path of its own for this, that there is nothing to GET says that somebody is there.
+            # Without a ping path, a 404 shows that the endpoint answers.
             if exc.code in {"http_409", "http_412"} or (self._ping_path is None and exc.code == "http_404"):
                 return
             raise
@@ -217,7 +217,7 @@ def judge(status: int) -> None:
     """Raise what a status means; 2xx means nothing. The table of this module in code.
 
     Raises:
-        TransientError: The same request may work later.
+        TransientError: A retry may succeed.
         PermanentError: It never will.
     """
     code = f"http_{status}"

@@ -76,7 +76,7 @@ class Decoded(NamedTuple):
     value: dict[str, Any]
 
     def __repr__(self) -> str:
-        """Show what record it is and nothing of what it says."""
+        """Identify the record without its content."""
         return f"Decoded(record={self.record!r}, schema_id={self.schema_id})"
 
 

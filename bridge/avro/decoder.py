@@ -34,7 +34,7 @@ _SEVEN_BITS = 0x7F
 NOT_SHORT = 0x81
 # The second branch of ["null", T], zigzag.
 VALUE = 2
-# A number of eight bytes: the bit that says whether more follow is set in all but the last.
+# A number of eight bytes: the continuation bit is set in all but the last.
 _EIGHT_BYTES = struct.Struct("<Q").unpack_from
 _MORE, _MORE_BUT_LAST = 0x8080808080808080, 0x0080808080808080
 # Of each field: quantities are few and come again and again.
@@ -310,7 +310,7 @@ class Word:
 
 
 def decimal(schema: Mapping[str, Any]) -> Decode:
-    """Take a two's complement, big-endian, of as many digits as the schema says."""
+    """Read a big-endian two's complement with the digits of the schema."""
     exponent, bound = -schema.get("scale", 0), 10 ** schema["precision"]
     context = Context(prec=schema["precision"])
 

@@ -29,7 +29,7 @@ END = b"\x00"  # the empty block that ends an array or a map
 
 
 class EncodeError(BridgeError):
-    """A value is not what its schema says: a bug of the caller.
+    """A value does not fit its schema: a bug of the caller.
 
     Attributes:
         field: Path of the field at fault, array and map items as `*`, never a value; empty for the record itself.
@@ -146,7 +146,7 @@ def _map(schema: Mapping[str, Any], path: str, named: Named) -> Encode:
 
 
 def fail(path: str) -> Never:
-    """Refuse the value at `path`, and forget what any library said about it."""
+    """Refuse the value at `path`, without the text of the library's exception."""
     raise EncodeError(path) from None
 
 
@@ -267,7 +267,7 @@ def integer(schema: Mapping[str, Any], path: str) -> Encode:
 
 
 def instant(_schema: Mapping[str, Any], path: str) -> Encode:
-    """Take a `datetime` that says its zone; a naive one would mean another instant on each host."""
+    """Require an aware `datetime`; a naive one would mean another instant on each host."""
 
     def encode(value: Any) -> bytes:
         if type(value) is not datetime or value.tzinfo is None:

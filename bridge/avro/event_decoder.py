@@ -91,7 +91,7 @@ class EventDecoder:
         """Decode for people: any record with a value, ours or not.
 
         Raises:
-            DecodeError: With the code that says why, also if it is the registry that does not help.
+            DecodeError: The code has the reason, including failures of the registry.
         """
         payload: bytes = record.value or b""
         try:

@@ -1,4 +1,4 @@
-"""The doctor's look at Kafka: do the brokers answer, and are the topics what the contract says."""
+"""The doctor's checks of Kafka: brokers answer, and topics match the contract."""
 
 from __future__ import annotations
 

@@ -21,12 +21,12 @@ DEFAULT_PROFILE = "drx_standard"
 
 @click.command("map")
 @click.option("--source", "source_name", help="Configured source: its profile, options and environment.")
-@click.option("--profile", "profile_name", help=f"Profile, where no source is given; {DEFAULT_PROFILE} unless said.")
+@click.option("--profile", "profile_name", help=f"Profile, without a source; default: {DEFAULT_PROFILE}.")
 @click.option("--option", "options", multiple=True, help="Option of that profile, NAME=VALUE.")
 @click.option(
     "--environment",
     type=click.Choice(ENVIRONMENTS),
-    help="Environment, where no source is given; default: what the body says.",
+    help="Environment, without a source; default: that of the body.",
 )
 @click.option("--id", "webhook_id", default="", help="Id of the delivery; default: that of the body, else its hash.")
 @click.option("--show-phi", is_flag=True, help="Show health information instead of masking it.")

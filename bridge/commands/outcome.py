@@ -205,6 +205,6 @@ def _notes(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _environment(document: object) -> str:
-    """Return the environment that a body claims, where no source says which it must be."""
+    """Return the environment that a body claims, if no source requires one."""
     found = document.get("environment") if isinstance(document, dict) else None
     return found if found in ENVIRONMENTS else "sandbox"

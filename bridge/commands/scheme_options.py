@@ -22,7 +22,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class AskedScheme(NamedTuple):
-    """A scheme, and where its secrets are if a source says so."""
+    """A scheme, and the place of its secrets if a source names it."""
 
     scheme: Scheme
     secrets_dir: Path | None
@@ -33,9 +33,9 @@ def scheme_options(command: Command) -> Command:
     command = click.option("--parameter", "parameters", multiple=True, help="Parameter of that scheme, NAME=VALUE.")(
         command
     )
-    command = click.option(
-        "--scheme", "scheme_text", help=f"Scheme, where no source is given; {DEFAULT_SCHEME} unless said."
-    )(command)
+    command = click.option("--scheme", "scheme_text", help=f"Scheme, without a source; default: {DEFAULT_SCHEME}.")(
+        command
+    )
     return click.option("--source", "source_name", help="Configured source: its scheme, tolerance and secrets.")(
         command
     )

@@ -50,7 +50,7 @@ def secrets() -> None:
 @click.argument("source")
 @click.option("--slot", default=CURRENT, show_default=True, help="Slot to write; one that exists is not overwritten.")
 @click.option("--rotate-h", type=FloatRange(0, 24 * 366), help="Hours for which `current` is kept as `previous`.")
-@click.option("--user", help="User of HTTP Basic; the name of the source unless said.")
+@click.option("--user", help="User of HTTP Basic; default: the name of the source.")
 @click.option("--not-before", help="When it begins to count, such as 2026-01-31T00:00:00Z.")
 @click.option("--accept-until", help="When it ends.")
 @audit_options
@@ -236,7 +236,7 @@ def _readable_by_others(settings: Settings) -> Iterator[Finding]:
     for name, source in settings.sources.items():
         if source.secrets_dir is None:
             continue
-        with contextlib.suppress(OSError):  # that it cannot be read has been said
+        with contextlib.suppress(OSError):  # an unreadable file was reported before
             for file in sorted(source.secrets_dir.iterdir()):
                 if file.is_file() and not file.name.startswith(".") and file.stat().st_mode & 0o004:
                     text = f"{file.name} can be read by every user"

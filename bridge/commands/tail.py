@@ -122,7 +122,7 @@ def passed_over(place: Place, offset: int, after: int) -> None:
 
 
 async def decoded(record: ConsumedRecord, *, decoder: EventDecoder, masker: Masker | None) -> Shown:
-    """Decode what is to be shown; `error` says why it cannot be."""
+    """Decode a record to show; `error` is the reason if it cannot be decoded."""
     name, value, error = "", None, ""
     if record.value is not None:
         try:

@@ -1,4 +1,4 @@
-"""`drx-bridge topics`: create what is missing, and check that what is there is what the contract says."""
+"""`drx-bridge topics`: create missing topics, and check the others against the contract."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ VERSION = "1"
 
 
 class EventRecord(Record):
-    """What every event says about itself; each class ends with its `extensions`."""
+    """Fields of every event; each class ends with its `extensions`."""
 
     event_id: str
     event_type: str
@@ -33,7 +33,7 @@ class EventRecord(Record):
     correlation_id: str | None = None
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        """Show which event it is and nothing of what it says."""
+        """Identify the event without its content."""
         yield "event_id", self.event_id
         yield "event_type", self.event_type
 

@@ -62,5 +62,5 @@ EVENT_MODELS: Mapping[str, type[EventRecord]] = MappingProxyType(
 
 
 def is_reported_type(word: object) -> bool:
-    """Tell whether a sender's word for what happened can be a `reported_type`."""
+    """Return whether a sender's type can be a `reported_type`."""
     return type(word) is str and _is_reported_type(word) is not None

@@ -37,7 +37,7 @@ class Signals:
         self.came: signal.Signals | None = None
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._take)
-        # Ignored under nohup, which is how an operator says that the terminal's end is not ours.
+        # Ignored under nohup: the process should outlive the terminal.
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             signal.signal(signal.SIGHUP, self._take)
 
@@ -89,7 +89,7 @@ def dev(
 ) -> int:
     """Run Kafka, PostgreSQL, registry, ingress and consumers on this machine until SIGINT or SIGTERM.
 
-    Everything lives under the data directory and survives a restart; endpoints.json in it says where each part is.
+    Everything lives under the data directory and survives a restart; endpoints.json in it has the address of each part.
     """
     signals = Signals()
     if data_dir is None and not fetch_only:

@@ -102,7 +102,7 @@ class JarCache:
             check: Called while waiting; may raise to give up.
 
         Raises:
-            ConfigError: No network, another file than the lock says, or a cache that cannot be written.
+            ConfigError: No network, a file that differs from the lock, or a cache that cannot be written.
         """
         missing = self.missing()
         if not missing:

@@ -33,7 +33,7 @@ _MIN_IN_SYNC = 2
 _HEAP_ALONE, _HEAP_OF_MANY = "384m", "320m"
 _LOG4J = Path(__file__).with_name("log4j2.properties")
 T = TypeVar("T")
-# A loopback answer takes milliseconds; a broker that is still starting accepts the connection and says nothing.
+# A loopback answer takes milliseconds; a broker that is still starting accepts the connection without answering.
 _PROBE_TIMEOUT_S = 3.0
 
 
@@ -131,7 +131,7 @@ class KafkaCluster:
             list(pool.map(self._format, self.brokers))
 
     def _format(self, number: int) -> None:
-        """Give the log directory its cluster id; our file `formatted` says that it was done to the end."""
+        """Give the log directory its cluster id; our file `formatted` marks that this completed."""
         home = self._home(number)
         formatted = home / "formatted"
         if formatted.exists():
@@ -214,8 +214,8 @@ def server_properties(number: int, *, brokers: int, ports: Mapping[str, int]) ->
         "broker.heartbeat.interval.ms": 1000,
         # 3 s by default, for members that start one by one in production.
         "group.initial.rebalance.delay.ms": 0,
-        # By default an idle controller writes a record that says nothing twice a second, for a measure of its lag: a
-        # third of what an idle broker costs.
+        # By default an idle controller writes an empty record twice a second, to measure its lag: a third of an idle
+        # broker's CPU time.
         "metadata.max.idle.interval.ms": 0,
     }
     return "".join(f"{name}={value}\n" for name, value in lines.items())

@@ -80,7 +80,7 @@ class PostgresServer(Child):
 
     @property
     def ready(self) -> bool:
-        """Whether it takes connections, as its lock file says."""
+        """Whether it takes connections, by its lock file."""
         try:
             lines = (self._files / "postmaster.pid").read_text(encoding="utf-8", errors="replace").split("\n")
         except FileNotFoundError:
@@ -185,5 +185,5 @@ def user_of(files: Path) -> str:
 
 
 def environment(ours: Mapping[str, str]) -> dict[str, str]:
-    """Environment of the programs: ours, without what the developer's shell says to PostgreSQL, in the plain locale."""
+    """Environment of the programs: ours, without PostgreSQL's variables, in the locale C."""
     return {**{name: value for name, value in ours.items() if not name.startswith("PG")}, "LC_ALL": "C"}

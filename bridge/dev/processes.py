@@ -135,10 +135,10 @@ class Child:
         self.wait_until(lambda: self.ready, check=check)
 
     def wait_until(self, ready: Callable[[], bool], *, check: Callable[[], None] = nothing) -> None:
-        """Return when `ready` says that it does its work.
+        """Wait until `ready` returns true.
 
         Args:
-            ready: Asked again and again.
+            ready: Called repeatedly.
             check: Called while waiting; may raise to give up.
 
         Raises:

@@ -102,7 +102,7 @@ class Service(Child):
 
     @property
     def ready(self) -> bool:
-        """Whether it says so."""
+        """Whether it reports to be ready."""
         status, content = get(self._port, self._ready_path)
         if status != http.HTTPStatus.OK:
             return False

@@ -42,7 +42,7 @@ def read_signer(scheme: Scheme, secret_file: Path) -> Sign:
 
 
 def standard_headers(webhook_id: str, timestamp: int, body: bytes, *, key: bytes) -> dict[str, str]:
-    """Sign as Standard Webhooks 1.0.0 says."""
+    """Sign by Standard Webhooks 1.0.0."""
     return {
         "webhook-id": webhook_id,
         "webhook-timestamp": str(timestamp),

@@ -30,7 +30,7 @@ from bridge.runtime.process import INTERRUPTED, FloatRange
 DEFAULT_COUNT = 100
 # Most deliveries under way at one time with --rate.
 CONCURRENCY = 64
-# Fewer deliveries are over before a bar could tell anything.
+# Fewer deliveries are done before a bar helps.
 BAR_FROM = 20
 # A repeated delivery comes up to this many deliveries after the first: a sender's retry is rarely the very next thing.
 REPEAT_WITHIN = 10
@@ -61,7 +61,7 @@ PERCENTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))
     multiple=True,
     type=click.Choice(list(EVENT_MODELS)),
     metavar="TYPE",
-    help="Only generated deliveries of this type, such as prescription.sent; one unless --count says more.",
+    help="Only generated deliveries of this type, such as prescription.sent; one unless --count is given.",
 )
 @click.option("--print", "prints", is_flag=True, help="Send nothing: print the bodies, one per line.")
 @click.option("--seed", type=int, help="Repeat an earlier run: same deliveries, same ids, same order. Random if unset.")

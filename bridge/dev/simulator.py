@@ -20,7 +20,7 @@ from bridge.dev.story import Outgoing
 from bridge.errors import ConfigError
 from bridge.runtime.backoff import backoff_s
 
-# A sender that is told to wait longer than this has been told to give up.
+# Longest `Retry-After` that is waited for; beyond it the sender gives up.
 RETRY_AFTER_MAX_S = 300.0
 # The bridge answers in a few hundred bytes; more is somebody else's server.
 ANSWER_MAX_BYTES = 65_536
@@ -53,7 +53,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What one attempt came to; `status` is 0 when nobody answered, and `outcome` says why."""
+    """The result of one attempt; `status` is 0 without an answer, and `outcome` has the reason."""
 
     status: int
     outcome: str

@@ -63,11 +63,11 @@ def open_stack(options: Options, *, say: Say, check: Check) -> Iterator[Stack]:
 
     Args:
         options: The operator's.
-        say: Gets each line for people.
+        say: Prints a line.
         check: Called while waiting for a part; what it raises ends the start, in order.
 
     Raises:
-        ConfigError: Something of the machine or of the options stands in the way; one line says what.
+        ConfigError: The machine or an option prevents the start; the message is one line.
     """
     with ExitStack() as cleanup:
         directory = cleanup.enter_context(claim(options.data_dir))
@@ -123,7 +123,7 @@ class Stack:
 
     @property
     def endpoints(self) -> dict[str, Any]:
-        """What `endpoints.json` says: where each part that runs can be reached."""
+        """The content of `endpoints.json`: the address of each running part."""
         found: dict[str, Any] = {}
         if self._runs(self._ingress):
             found["ingress"] = f"http://{HOST}:{self._ports['ingress']}"

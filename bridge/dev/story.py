@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import orjson
 
-# Stories told at one time: enough that neighbours in the stream have different keys, few enough to end soon.
+# Stories in progress at one time: enough that neighbours in the stream have different keys, few enough to end soon.
 AT_ONCE = 16
 # Crockford's base 32, in which DRx writes its ids.
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"

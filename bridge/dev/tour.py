@@ -39,7 +39,7 @@ from bridge.kafka.reader import open_reader
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, partition
 from bridge.settings import Registry
 
-# The first story of `stories/drx.ndjson`: what each event says to people, and the word that the read model then shows.
+# The first story of `stories/drx.ndjson`: a caption for each event, and the word that the read model then shows.
 STORY = (
     ("A draft waits in the prescriber's queue.", "draft"),
     ("Signed; the order has left for the pharmacy.", "sent"),
@@ -429,7 +429,7 @@ def milliseconds(answer: Answer) -> str:
 
 
 def normal(value: Any) -> Any:
-    """Return a body without what says nothing: members that are empty, and zeros at the end of fractions."""
+    """Return a body without empty members and without trailing zeros of fractions."""
     if isinstance(value, dict):
         return {name: normal(inner) for name, inner in value.items() if inner not in (None, {}, [])}
     if isinstance(value, list):

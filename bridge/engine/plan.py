@@ -1,4 +1,4 @@
-"""The plan: what the contract says of every event type, as plain data from which the engine is built.
+"""The plan: the contract of every event type, as plain data from which the engine is built.
 
 The engine turns a body straight into the bytes of its Avro record, without the document, the notes and the value that
 the reference (`json_body.py`, `profiles/drx_standard.py`, `avro/encoder.py`) makes on the way. It answers only a
@@ -20,8 +20,8 @@ the readers and encoders of the reference are, and tests compare the engine with
 
 **The value** is the fields in their order, one behind the other (Avro 1.12, "Binary Encoding"). What a field is made of is
 its `origin`: `event_id` (string), `occurred_at` and `received_at` (microseconds, a long), `source` (string) and
-`environment` (`Plan.environments`) are given by the delivery; `constant` is always `absent`; `envelope` and `member` are
-read as `kind` says, with the byte 02 in front if `nullable`. The prefix of the wire format is no part of it.
+`environment` (`Plan.environments`) are given by the delivery; `constant` is always `absent`; `envelope` and `member`
+are read by `kind`, with the byte 02 in front if `nullable`. The prefix of the wire format is no part of it.
 
 | kind | JSON | Avro |
 |---|---|---|
@@ -121,7 +121,7 @@ class EventPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All event types, and what they have in common; the module says what the engine makes of it."""
+    """All event types, and what they share."""
 
     version: str
     key_pattern: str
@@ -168,7 +168,7 @@ def make_plan(
                 fields=_event_fields(event_type, model, inlined[event_type]),
             )
             for event_type, model in EVENT_MODELS.items()
-            # No body says `other.reported`: it has a word of the sender.
+            # No body has the type `other.reported`, only a sender's own.
             if event_type != OTHER_REPORTED and event_type not in ignore
         },
     )

@@ -1,6 +1,6 @@
-"""Read a body as one JSON object, with numbers exact, or say which rule it breaks; nothing of a parser escapes.
+"""Parse a body as one JSON object with exact numbers, or return the rule that it breaks; no parser error escapes.
 
-Sources whose profile says so may send an array instead.
+Sources may send an array instead if their profile allows it.
 
 A good body takes one pass of the C scanner and a few cheap proofs. Only a body in trouble is surveyed a second time,
 without recursion, to find the first rule of the list that it breaks.
@@ -35,7 +35,7 @@ Detail = Literal[
     "depth",
     "not_object",
 ]
-# Those that a body may break side by side, in the order in which they are told.
+# Rules that a body may break at once, in the order of precedence.
 _SIDE_BY_SIDE: tuple[Detail, ...] = ("nan", "duplicate_key", "surrogate", "number_range", "depth", "not_object")
 
 _SPACE = " \t\n\r"  # RFC 8259, section 2

@@ -1,4 +1,4 @@
-"""The door to aiokafka's admin client: make the topics of the contract, and see that they are still what it says."""
+"""The door to aiokafka's admin client: create the topics of the contract and check them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class AdminError(BridgeError):
     retriable = True
 
     def __init__(self, code: str, message: str) -> None:
-        """Keep the constant `code` and what to tell an operator."""
+        """Keep the constant `code` and the message for operators."""
         super().__init__(message)
         self.code = code
 
@@ -113,7 +113,7 @@ def topic_specs(
     min_insync_replicas: int | None = None,
     more: Mapping[str, str] | None = None,
 ) -> list[TopicSpec]:
-    """Return what each topic must be; one replica may fail unless `min_insync_replicas` says otherwise."""
+    """Return the specification of each topic; by default one replica may fail (`min_insync_replicas`)."""
     in_sync = max(1, replication_factor - 1) if min_insync_replicas is None else min_insync_replicas
     return [
         TopicSpec(

@@ -55,7 +55,7 @@ class InvalidRecordError(kafka_errors.BrokerResponseError):  # type: ignore[misc
 
 kafka_errors.kafka_errors.setdefault(InvalidRecordError.errno, InvalidRecordError)
 
-# After these the broker has certainly not written the batch; the code says what is at fault.
+# After these the broker has certainly not written the batch; the code names the fault.
 _RECORD_FAULTS = {
     kafka_errors.MessageSizeTooLargeError: "record_too_large",
     kafka_errors.RecordListTooLargeError: "record_too_large",
@@ -226,8 +226,8 @@ class KafkaProducer:
             except (Exception, asyncio.CancelledError) as exc:
                 if is_cancelled():
                     raise
-                # aiokafka raises more than it says: a `TypeError` for bytes that are no answer, a `CancelledError` for
-                # a connection that was closed under it.
+                # aiokafka raises undocumented exceptions: a `TypeError` for bytes that are no answer, a
+                # `CancelledError` for a connection that was closed under it.
                 log.error("worker.failed", reason="producer", where=trail(exc))
                 self._enter("failed", "unexpected")
 
@@ -356,7 +356,7 @@ class Generation:
         """Connect and get a producer id.
 
         Raises:
-            NotConnectedError: Not now; the code says why.
+            NotConnectedError: Not connected; the code has the reason.
         """
         try:
             async with asyncio.timeout(START_S):
@@ -382,7 +382,7 @@ class Generation:
         except (Exception, asyncio.CancelledError) as exc:
             if is_cancelled():
                 raise
-            # aiokafka raises more than it says, and nothing is known of the batch.
+            # An undocumented exception of aiokafka: the state of the batch is unknown.
             self.broken.set()
             log.error("worker.write_failed", topic=topic, partition=partition, where=trail(exc))
             raise NotDurableError("outcome_unknown") from exc
@@ -417,7 +417,7 @@ class Generation:
         return int(builder.record_count())
 
     def partitions(self, topic: str) -> int | None:
-        """How many partitions the cluster says a topic has; None while it knows no such topic."""
+        """Number of partitions of a topic; None while the cluster does not know it."""
         known = self._metadata.partitions_for_topic(topic)
         return None if known is None else len(known)
 

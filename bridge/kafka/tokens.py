@@ -68,7 +68,7 @@ def ask_endpoint(grant: Grant) -> tuple[str, float]:
             document: Any = json.loads(answer.read(_ANSWER_MAX_BYTES))
         token, lifetime_s = document["access_token"], float(document.get("expires_in", _LIFETIME_S))
     except (OSError, HTTPException, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        # What it says may hold the secret.
+        # Its text may hold the secret.
         raise TokenError from None
     if not isinstance(token, str) or not token:
         raise TokenError

@@ -7,11 +7,11 @@
 
 An id that is not signed is no proof, so an equal id with another body is an ordinary new delivery, not a conflict.
 
-Whole-record pushes say the same again when a prescription returns to a state: packed, approved, packed. The first and
-the third have equal bytes, and so has a retry. The bucket tells them apart by time: an equal body in the same bucket,
-or in the one after that in which it was first received, is a repeat; later it is a new fact. The id depends on body
-and time alone, so after a restart, and at another replica, a retry has the same one. (A retry across the edge of a
-bucket, at a replica that has not read the first yet, is a second event with an equal state.)
+A whole-record push repeats equal bytes when a prescription returns to a state: packed, approved, packed. A retry has
+equal bytes too. The time bucket distinguishes them: an equal body in the same bucket, or in the one after that in which
+it was first received, is a repeat; later it is a new fact. The id depends on body and time alone, so after a restart,
+and at another replica, a retry has the same one. (A retry across the edge of a bucket, at a replica that has not read
+the first yet, is a second event with an equal state.)
 
 A prescription may also return to a state while an equal body would still be a repeat. So an equal body is a repeat only
 while it is the newest of its key: after another body it is a new fact, with the id of its bucket, `~`, and 8 hex digits
@@ -41,7 +41,7 @@ from bridge.event import AnyEvent, Delivery, Identity, ParkReason
 # A day outlasts the retries of every sender we know of that has ids of its own.
 DEDUPE_WINDOW_S = 86_400
 PREFIX = "dlv_"
-# 128 bits of the hash are all that tells two deliveries of a source apart; 32 bits tell those with one id.
+# 128 bits of the hash distinguish the deliveries of a source; 32 bits those with one id.
 HASH_CHARS, SUFFIX_CHARS = 32, 8
 # An equal body is a repeat in the bucket of the first one and in the next.
 BUCKETS_OF_REPEATS = 2

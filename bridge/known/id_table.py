@@ -89,7 +89,7 @@ class IdTable:
             body: 64 bits.
             state: 8 bits.
             expires: Unix seconds, or `NEVER`; as `now` within 32 bits.
-            now: To tell what has expired.
+            now: For expiry.
         """
         self._make_room(now)
         entry = self._free

@@ -1,10 +1,10 @@
-"""What an ingress process knows of ids: pending, spooled, committed or nothing.
+"""The ids that an ingress process knows: pending, spooled or committed.
 
-Only what is committed or spooled is known; what is on its way is *pending*, and forgotten when it fails. A repeat is
-told from a conflict by the body's hash. The id itself is not kept: 64 bits of a keyed hash stand for it, so an event
-would be taken for another only if these and 64 bits of the body's SHA-256 were equal; if only these, it is parked.
+An id that is being published is *pending*, and forgotten if that fails. The body's hash distinguishes a repeat from a
+conflict. Of an id only 64 bits of a keyed hash are kept. An event would be taken for a repeat of another only if these
+and 64 bits of the body's SHA-256 were equal; if only these are, it is parked.
 
-What was written before this process started, and by other replicas, `kafka/follower.py` reads from the topics.
+`kafka/follower.py` reads from the topics what earlier processes and other replicas wrote.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class RegistryRefusedError(BridgeError):
 
     Attributes:
         status: HTTP status; what decides.
-        error_code: What the body says, 0 where it says nothing; a hint, as some registries always answer 0.
+        error_code: From the body, else 0; a hint, as some registries always answer 0.
         detail: Its message, for an operator; registries speak of schemas, never of records.
     """
 
@@ -114,7 +114,7 @@ class _Reply:
 
     @property
     def missing(self) -> bool:
-        """The thing, or the whole endpoint, is not there; the body's code does not tell which reliably."""
+        """The subject, schema or endpoint does not exist; the body's code is not reliable."""
         return self.status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.GONE)
 
     def fields(self) -> Mapping[str, Any]:

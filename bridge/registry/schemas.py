@@ -101,7 +101,7 @@ def fingerprint(schema: Schema) -> str:
 
 
 def digest(schema: Schema) -> str:
-    """Return the SHA-256 of everything a schema says, its attributes in any order, lower-case hex."""
+    """Return the SHA-256 of a schema, whatever the order of its attributes, in lower-case hex."""
     return hashlib.sha256(_text(schema).encode()).hexdigest()
 
 

@@ -41,7 +41,7 @@ def operator_name() -> str:
 def audit_options(command: Command) -> Command:
     """Add the options `--actor` and `--reason` to a command, for its audit lines."""
     for option in (
-        click.option("--actor", default=operator_name, callback=_text, help="Who; the user name unless said."),
+        click.option("--actor", default=operator_name, callback=_text, help="Who; default: the user name."),
         click.option("--reason", default="", callback=_text, help="Why; kept with what was done."),
     ):
         command = option(command)

@@ -33,7 +33,7 @@ class Finding:
     Attributes:
         check: What was looked at, such as `topics`.
         verdict: `failed` means that the process cannot do its work.
-        says: What was found; never a secret.
+        text: What was found; never a secret.
         advice: What to do; empty when there is nothing to do.
     """
 

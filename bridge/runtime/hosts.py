@@ -1,4 +1,4 @@
-"""Tell the name of a host that can be looked up from one that no resolver takes."""
+"""Check whether a host name can be looked up at all."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ class SlotDirectory(Generic[AnySlot]):
             path: Directory with one file per slot.
             parse: Reads one of them.
             source: Whose secrets they are, for the log.
-            observe: Told of each change taken over and of each reading that could not be.
+            observe: Called for each change that is applied and each failed reading.
             check: Raises `SecretsError` for a changed set that is not to be taken over.
 
         Raises:

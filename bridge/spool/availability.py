@@ -70,7 +70,7 @@ class Availability:
         self._gauge.set(0)
 
     def has_room(self, size: int) -> bool:
-        """Tell whether `size` bytes more are within the capacity."""
+        """Return whether `size` more bytes fit into the capacity."""
         return self._index.size + size <= self._capacity_bytes
 
     def fullness(self) -> str:

@@ -186,7 +186,7 @@ class Disk:
 
 
 def is_locked(directory: Path) -> bool:
-    """Tell whether a process has the directory, without a lock of our own: one that starts now might meet it."""
+    """Return whether a process holds the directory; takes no lock, which a process that starts might meet."""
     for path in (directory / LOCK, directory):
         try:
             handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

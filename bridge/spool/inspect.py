@@ -83,7 +83,7 @@ def survey(
 
 
 def gets_first_key(directory: Path, keys: KeyRing, *, is_empty: bool) -> bool:
-    """Tell whether the next start makes a key; a process that runs has made one, or had one, and misses it."""
+    """Return whether the next start makes a key: not while a process runs, which has or had one."""
     return is_empty and keys.is_empty and not is_locked(directory)
 
 

@@ -300,7 +300,7 @@ def _is_whole(content: bytes, at: int, head: Head) -> bool:
 
 
 def _is_torn(content: bytes, at: int) -> bool:
-    """Tell an unfinished write, the beginning of a record or a file that grew without its content, from damage."""
+    """Distinguish an unfinished write (part of a record, or a file that grew without content) from damage."""
     rest = len(content) - at
     if rest < HEAD_BYTES and content[at : at + len(PREFIX)] == PREFIX[: min(rest, len(PREFIX))]:
         return True

@@ -243,7 +243,7 @@ class GroupCommit:
         return self._task is None
 
     def carries(self, partition: Partition) -> bool:
-        """Tell whether an entry of a partition is on its way."""
+        """Return whether an entry of a partition is being written."""
         return any(entry.partition == partition for call in (*self._group, *self._calls) for entry in call.entries)
 
     def put(self, entries: Sequence[Entry], size: int) -> asyncio.Future[None]:

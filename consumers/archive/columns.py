@@ -99,7 +99,7 @@ def schema_of(*, identifying: bool = True) -> pa.Schema:
 
 @cache
 def unrecognized_schema() -> pa.Schema:
-    """Return the columns of deliveries that are no events; all that a body says is class D."""
+    """Return the columns of deliveries that are no events; all content of a body is class D."""
     return _with_place(
         [
             *(_field(name, pa.string(), "") for name in ("webhook_id", "source")),
@@ -169,7 +169,7 @@ def _names(event_type: str) -> frozenset[str]:
 
 
 def _with_place(fields: Sequence[pa.Field]) -> pa.Schema:
-    """Return a schema that begins with the place in the log, and says of which release it is."""
+    """Return a schema that begins with the place in the log, with the release as metadata."""
     schema = pa.schema([*(_field(name, kind, phi) for name, (kind, phi) in _PLACE.items()), *fields])
     fingerprint = hashlib.sha256(schema.serialize().to_pybytes()).hexdigest()
     return schema.with_metadata({"drx.release": version("drx-bridge"), "drx.schema_fingerprint": fingerprint})

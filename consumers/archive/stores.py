@@ -235,7 +235,7 @@ class Bucket:
         Args:
             root: Bucket and prefix, with `/` between.
             endpoint: URL of the server; empty: Amazon's.
-            region: Of the bucket; empty: as the environment says.
+            region: Of the bucket; empty: from the environment.
         """
         scheme, _, address = endpoint.partition("://")
         self._root = root

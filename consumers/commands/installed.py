@@ -48,7 +48,7 @@ class Chosen:
         """Open the consumer's database for an operator's `command`, on one connection.
 
         Raises:
-            ConfigError: The database is away or refuses; says what to do.
+            ConfigError: The database is unavailable or refuses; the message names the remedy.
         """
         name = f"drx-consumer {command} {self.consumer.name}"
         try:

@@ -107,10 +107,10 @@ def where(
     as_json: bool,
     bootstrap_servers: str | None,
 ) -> int:
-    """Show what became of ID, an event's, a delivery's or a prescription's; exit 1 if nothing is known of it.
+    """Show what happened to ID: an event, a delivery or a prescription. Exit 1 if it is unknown.
 
-    The read model's history says where a record lies; beyond what it has read, and in drx.unrecognized.v1, the log is
-    searched. The spool is that of BRIDGE_SPOOL__DIR, if this host has one.
+    The read model's history locates records. Beyond what it has read, and in drx.unrecognized.v1, the log is searched.
+    The spool is that of BRIDGE_SPOOL__DIR, if this host has one.
     """
     wanted = stored_text(wanted.encode(errors="replace").decode())
     if not wanted:

@@ -12,18 +12,18 @@ from consumers.forward.options import NAME, ForwardOptions
 from consumers.forward.sink import Endpoint, open_endpoint
 from consumers.options import read_options, server_of
 
-# For a handler beyond its request, so that a request that takes too long ends first and says that the endpoint is away.
+# Added to the handler's timeout: a request times out first, so that the endpoint counts as unavailable.
 _MARGIN_S = 5.0
 
 
 def disclosed(options: ForwardOptions) -> str:
-    """Say what goes where."""
+    """List where health information goes."""
     what = "whole events" if options.payload == "event" else "ids of prescriptions or requests, no other health data"
     return f"{what}, types {','.join(options.types)}: sent to {server_of(options.url)}"
 
 
 def mapping_of(options: ForwardOptions) -> Mapping:
-    """Return what the settings make of an event.
+    """Return the mapping of the settings.
 
     Raises:
         ConfigError: An expression or the path cannot be used.
@@ -53,7 +53,7 @@ def open_forward(setup: Setup) -> Consumer:
         options.topics,
         mode=Lanes(options.lanes),
         types=options.types,
-        # A type that only a newer release knows waits, with all that follows it, instead of never being sent.
+        # An event of a newer release's type is parked with its successors, so that none is lost.
         unknown="park",
         handler_timeout_s=options.timeout_s + _MARGIN_S,
         group=group,

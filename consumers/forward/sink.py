@@ -20,10 +20,10 @@ from consumers.forward.signing import SigningSlot, parse_slot, signatures
 from consumers.http import Http, open_http
 from consumers.options import variable
 
-# Codes of `consumers.http` that say that the endpoint is away. A receiver of webhooks need not know GET, so any other
-# answer to the ping says that somebody is there.
+# Codes of `consumers.http` for an unavailable endpoint. A receiver of webhooks need not support GET, so any other
+# answer to the ping counts as available.
 _AWAY = frozenset({"unreachable", "tls", "timeout", "cut_off", "http_429", "http_502", "http_503", "http_504"})
-# What `headers_file` may not say: it is ours, or the connection's.
+# Headers that `headers_file` may not set: ours, or the connection's.
 _OURS = re.compile(
     r"webhook-.*|drx-.*|idempotency-key|traceparent|content-.*|host|connection|transfer-encoding|expect|upgrade"
 )
@@ -69,7 +69,7 @@ class Endpoint:
             await self._http.request(self._method, request.path or self._slash, request.body, headers=headers)
 
     async def ping(self) -> None:
-        """Ask by a GET whether somebody is there; whether it takes events, the next one finds out.
+        """Check by a GET that the endpoint is available; whether it takes events, the next one shows.
 
         Raises:
             TransientError: Nobody is, or no secret counts now.
@@ -139,7 +139,7 @@ def read_headers(file: Path | None) -> Mapping[str, str]:
     """Read `Name: value` lines; empty lines are passed over.
 
     Raises:
-        ConfigError: It cannot be read, or a line is no header or one of ours; says which, and nothing of a value.
+        ConfigError: It cannot be read, or a line is no header or one of ours; the message shows the name only.
     """
     if file is None:
         return {}

@@ -1,8 +1,7 @@
 """The circuit breaker of a consumer's sink: while it is open, one record is tried after each ping that passes.
 
-What fails for every record says nothing about one of them. So such a failure parks nothing, however often it comes: it
-is counted here, and after some in a row the circuit opens. A ping alone closes it only where there is nothing to try,
-since a sink may answer pings and refuse all else.
+A failure that every record would meet never parks a record. It is counted here, and several in a row open the circuit.
+A ping alone closes it only if no record waits, since a sink may answer pings and refuse everything else.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from consumers.runtime.metrics import ConsumerMetrics
 
 State = Literal["closed", "open"]
 
-# Failures in a row, of different keys, that open the circuit. A sink that fails 70 % of all calls fails so often in a
-# row once in 4,000 calls: in a brown-out the circuit stays closed, and what fails is tried again.
+# Failures in a row, of different keys, that open the circuit. A sink that fails 70 % of all calls reaches this once in
+# 4,000 calls. So in a partial outage the circuit stays closed, and failed records are retried.
 OPEN_AFTER = 20
 # Before the first ping of an open circuit; up to `DELAY_MAX_S` after many.
 PING_FIRST_S = 0.5
@@ -28,7 +27,7 @@ PING_FIRST_S = 0.5
 PING_TIMEOUT_S = 10.0
 
 Ping = Callable[[], Awaitable[None]]
-"""Asks the sink whether it works; raises when it does not."""
+"""Checks the sink; raises if it does not work."""
 
 
 class Circuit:
@@ -82,7 +81,7 @@ class Circuit:
         return admitted
 
     def passed(self) -> None:
-        """Note that the sink did what it was asked."""
+        """Note a successful call."""
         self.passes += 1
         self._in_a_row = self._tries = 0
         self._last = None
@@ -90,7 +89,7 @@ class Circuit:
             self._close()
 
     def failed(self, name: Hashable = None, *, code: str) -> None:
-        """Note a failure that other records would meet too, of the key `name` or of none in particular."""
+        """Note a failure that other records would meet too, with the key `name` if known."""
         self._failures.inc()
         if name is None or name != self._last:  # one record alone opens no circuit
             self._in_a_row += 1

@@ -1,6 +1,6 @@
 """Classify failures: of the record, or of the sink.
 
-What becomes of a record is decided by the class in `settling.py`, `Settling.on_failure`.
+`Settling.on_failure` decides by the class.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from bridge.runtime.backoff import Spread, backoff_s
 
 FailureClass = Literal["systemic", "transient", "permanent", "poison", "bug"]
 
-# What may be the record's fault or the sink's is tried five times while others pass, with full jitter from 0.2 to 30 s.
+# A failure of either the record or the sink is retried five times while others pass, with full jitter from 0.2 to 30 s.
 ATTEMPTS_MAX = 5
 DELAY_FIRST_S = 0.2
 DELAY_MAX_S = 30.0
-# Between attempts while the record is not at fault: a brown-out of the sink, or a lock of another, may be short.
+# Between attempts while the record is not at fault: a partial outage or a lock may be short.
 SYSTEMIC_MAX_S = 5.0
 
 TIMEOUT = "handler_timeout"
@@ -44,11 +44,11 @@ _SYSTEMIC: tuple[tuple[type[Exception], str], ...] = (
 
 
 class Failure(NamedTuple):
-    """What went wrong, fit to be logged.
+    """A failure, safe to log.
 
     Attributes:
         code: Constant of the error's class; never a value of an event.
-        blameless: It says nothing about the record, and is not counted among its attempts.
+        blameless: Not the record's fault: no attempt is counted.
     """
 
     cls: FailureClass
@@ -58,7 +58,7 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Try the record again, alone, after a delay; what follows of its key waits."""
+    """Retry the record alone after a delay; later records of its key wait."""
 
     failure: Failure
     delay_s: float
@@ -85,10 +85,10 @@ class Tries:
     """The attempts at one record.
 
     Attributes:
-        attempt: Attempts made, but for those whose failure says nothing of the record.
-        failures: Those that failed, whatever it says.
-        charged: Those that it is parked for, once they are too many.
-        passes: Calls that had passed when the last attempt failed of which that may be said; None before there was one.
+        attempt: Attempts made, without blameless ones.
+        failures: All failed attempts.
+        charged: Failures that count towards parking.
+        passes: `Circuit.passes` at the last failure that could be the record's or the sink's; None before one.
         calling: The handler was called in the last attempt and has not returned: what failed may be the record's fault.
         refused: The handler has raised a `TransientError`; one that comes of its statements is the database's.
     """
@@ -102,7 +102,7 @@ class Tries:
 
 
 class HandlerExitError(Exception):
-    """A handler raised what would end the process: `SystemExit`, or the panic of a library; it is the cause."""
+    """A handler raised `SystemExit`, or a library panicked; the original is the cause."""
 
 
 def classify(exc: BaseException) -> Failure:
@@ -134,7 +134,7 @@ def raised_at(exc: BaseException, handle: Callable[..., Any] | None) -> str:
 
 
 def at_fault(exc: BaseException) -> BaseException:
-    """Return what a handler has raised; of a task group's exceptions, that for which the record is most at fault."""
+    """Return the exception of a handler; of a task group, the one that blames the record most."""
     if isinstance(exc, HandlerExitError):
         exc = exc.__cause__ or exc
     while isinstance(exc, BaseExceptionGroup):

@@ -17,7 +17,7 @@ class Bounds(NamedTuple):
 
 
 class TransportError(BridgeError):
-    """The client cannot go on; `code` says why.
+    """The client must be replaced; `code` is the reason.
 
     Codes: `offset_missing` (the group has no offset for a partition), `offset_out_of_range` (the log no longer, or
     not yet, has it), `batch_unreadable` (the next batch of a partition is corrupt), `refused` (ACL), `no_answer`,

@@ -1,4 +1,4 @@
-"""What operators do with a group: decide about parked keys, see and set its offsets, forget it.
+"""Operations on a group: decide about parked keys, show and set its offsets, forget it.
 
 Each decision is one transaction, under the lock of the key, with a row in `audit`. A parked record is settled already
 (below `next_offset`, or in `settled`), so no decision touches progress. Skipped and dropped events go into the inbox: a
@@ -104,7 +104,7 @@ select topic, part, next_offset, last_event_id, epoch, cluster_id, updated_at,
 from drx_consumer.progress as p where grp = $1 and topic = any($2::text[]) order by topic, part
 """
 _LOCK = "select from drx_consumer.progress where grp = $1 and topic = any($2::text[]) order by topic, part for update"
-# Offsets settled at or above the old `next_offset` say nothing about the records after the new one.
+# Offsets settled above the old `next_offset` do not apply after the new one.
 _UNSETTLE = """
 delete from drx_consumer.settled
 where grp = $1 and (topic, part) in (select * from unnest($2::text[], $3::int[]))
@@ -136,7 +136,7 @@ _ANY = """
 select exists (select from drx_consumer.progress where grp = $1)
   or exists (select from drx_consumer.inbox where grp = $1)
 """
-# Unless an operator has said since that the group goes on all the same.
+# Unless an operator has resumed the group since.
 _FORGOTTEN_SINCE = """
 select verb = 'forget' and at > (select applied_at from "{schema}".schema_migration where number = 1)
 from drx_consumer.audit where grp = $1 and verb in ('forget', 'go_on') order by number desc limit 1

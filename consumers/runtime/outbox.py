@@ -1,4 +1,4 @@
-"""Publish what handlers hand over: kept in the transaction that settles their event, then written to Kafka in order.
+"""Publish records of handlers: stored in the transaction that settles their event, then written to Kafka in order.
 
 A handler's `context.publish` puts a row into `drx_consumer.outbox` in the transaction that settles its event: exactly
 once, and not at all when that is rolled back. The process that owns the partition the event was read from writes its
@@ -75,12 +75,12 @@ class Outbox:
         self._published = published
 
     async def work(self, partitions: Partitions) -> None:
-        """Write until cancelled; what Kafka does not take now stays, and is tried again."""
+        """Write until cancelled; rows that Kafka does not take are retried."""
         while True:
             self._published.clear()
             try:
                 full = await self._turn([each.place for each in partitions.opened()])
-            except TransientError:  # what settles records finds out that the database is away, and says so
+            except TransientError:  # settling meets the same outage, and logs it
                 full = False
             if not full:
                 try:

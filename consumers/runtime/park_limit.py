@@ -1,8 +1,8 @@
 """Stop a group that parks too much: all its processes, also after a restart, until an operator resumes it.
 
-A bad release must not park a whole topic. A process that ended instead would park as much again after its restart, and
-no scrape would show that it had stopped. Operators know the limit as the park breaker (`drxbridge_park_breaker_open`,
-alert `ConsumerStuck`). Each process counts what it parks; that the limit was exceeded is committed in
+A bad release must not park a whole topic. A process that exited instead would park as much again after each restart,
+and metrics would not show the stop. Operators know the limit as the park breaker (`drxbridge_park_breaker_open`, alert
+`ConsumerStuck`). Each process counts what it parks; that the limit was exceeded is committed in
 `drx_consumer.park_breaker`, which all processes of the group poll. A partition that is stopped by a full parking lot
 stops alone, and goes on when there is room.
 """
@@ -73,7 +73,7 @@ class ParkCounter:
             self._reserved -= 1
 
     def reset(self) -> None:
-        """Count from nothing."""
+        """Reset the count."""
         self._last.clear()
         self._parked = 0
 
@@ -156,9 +156,9 @@ class ParkLimit:
         return next((each.stopped.code for each in self._partitions.all() if each.stopped), "ok")
 
     async def work(self) -> None:
-        """Commit what happened here, and follow what the group says, until cancelled."""
+        """Commit this process's limit and follow the group's state, until cancelled."""
         while True:
-            with suppress(TransientError):  # what settles records finds out the same, and logs it
+            with suppress(TransientError):  # settling meets the same failure, and logs it
                 await self._follow()
                 await self._resume()
             with suppress(TimeoutError):

@@ -1,8 +1,8 @@
-"""What this process holds of its partitions: the claim, the window of records, and where those not settled wait.
+"""The partitions of this process: the claim, the window of records, and the queues of unsettled ones.
 
 A record enters the `window` and stays until everything below it is settled. Until it is handled it waits in the
-`backlog` or in the queue of its key. A partition that is claimed again is another `Partition`: what was in hand of the
-old one can change nothing any more (`gone`).
+`backlog` or in the queue of its key. A partition that is claimed again is a new `Partition`; work in progress on the
+old one is void (`gone`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from consumers.runtime.metrics import Tally
 from consumers.runtime.parking import StoppedError
 from consumers.runtime.window import Window
 
-# What is settled above a record that is tried again is kept as an offset and an id, some 4 MB of a partition at most:
-# the other keys go on for this many windows of records.
+# Records settled above one that is being retried are kept as offset and id, at most 4 MB per partition. Other keys
+# continue for this many windows of records.
 SETTLED_WINDOWS = 16
 # Without a settled or released record before a partition counts as waiting: a record that fails is tried five times,
 # with pauses of 30 s at most, and ten times at a sink in a brown-out.
@@ -60,7 +60,7 @@ class Partition:
         wake: Has the driver look again.
         draining: No more records are to be handled.
         stopped: Why nothing of it is settled any more; None while things go on.
-        gone: Nothing of it counts any more.
+        gone: The partition is void.
     """
 
     def __init__(self, place: Place, claim: Claim) -> None:
@@ -136,14 +136,14 @@ class Partition:
         await self.wake.wait()
 
     def stop(self, why: StoppedError) -> None:
-        """Settle nothing any more, and keep no record: all are read again once the partition is adopted anew."""
+        """Stop settling and drop all records: they are read again after the next claim."""
         self.stopped = why
         self.backlog.clear()
         for queue in self.queues.values():
             queue.records.clear()
 
     def close(self) -> None:
-        """Let go of everything: nothing of it counts any more."""
+        """Drop everything; the partition is void."""
         self.gone = True
         self.backlog.clear()
         self._idle.set()
@@ -164,7 +164,7 @@ class Partitions:
         tally: Tally,
         mode: Lanes | Batches,
     ) -> None:
-        """`consumer` is the name by which `drx-consumer` knows it, for hints; `mode` says how much is taken in."""
+        """`consumer` is its name for `drx-consumer`, used in hints; `mode` bounds the window."""
         self._window_records = mode.window_records if isinstance(mode, Batches) else WINDOW_RECORDS
         self._window_bytes = mode.window_bytes
         self._ledger = ledger
@@ -181,7 +181,7 @@ class Partitions:
         return self._held[place]
 
     def find(self, place: Place) -> Partition | None:
-        """Return what is held of a place."""
+        """Return the partition of a place."""
         return self._held.get(place)
 
     def all(self) -> list[Partition]:
@@ -210,10 +210,10 @@ class Partitions:
         return partition.window.next_offset if partition is not None and partition.opened else None
 
     async def adopt(self, place: Place) -> Partition:
-        """Claim a partition; what was held of it counts for nothing.
+        """Claim a partition; an earlier `Partition` of it becomes void.
 
         Raises:
-            TransientError: The database is away, or the owner before us is in the middle of a transaction.
+            TransientError: The database is unavailable, or a transaction of the former owner is open.
         """
         claim = await self._ledger.claim(place)
         self.forget((place,))
@@ -222,7 +222,7 @@ class Partitions:
         return partition
 
     def forget(self, places: Collection[Place]) -> None:
-        """Drop all that is known of these."""
+        """Forget these partitions."""
         for place in places:
             self._fenced.discard(place)
             partition = self._held.pop(place, None)
@@ -246,7 +246,7 @@ class Partitions:
         return place in self._fenced
 
     def fence(self, partition: Partition) -> None:
-        """Let go of a partition that another claimed, or that stands elsewhere than we thought: it is adopted again."""
+        """Drop a partition that another process claimed, or whose position differs; it is claimed again."""
         self._tally.fenced()
         if partition.gone:
             return
@@ -255,13 +255,13 @@ class Partitions:
         self.renew(partition)
 
     def renew(self, partition: Partition) -> None:
-        """Let go of a partition, which is to be adopted again."""
+        """Drop a partition that is to be claimed again."""
         partition.close()
         if self._held.get(partition.place) is partition:
             self._fenced.add(partition.place)
 
     def stop(self, partition: Partition, why: StoppedError) -> None:
-        """Settle nothing of a partition any more: an operator must look."""
+        """Stop settling a partition until an operator acts."""
         if partition.stopped:
             return
         partition.stop(why)
@@ -270,7 +270,7 @@ class Partitions:
         log.error("worker.partition_stopped", group=self._group, code=why.code, hint=hint, **place)
 
     async def drain(self, places: Iterable[Place], *, timeout_s: float) -> list[Partition]:
-        """Start no new record of these; return those whose records in hand are settled, and give up the others."""
+        """Start no new records of these; return the partitions that drained, and drop the others."""
         partitions = [self._held[place] for place in places if place in self._held]
         for partition in partitions:
             partition.draining = True

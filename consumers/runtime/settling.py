@@ -4,8 +4,8 @@
 are new, releases or appends parked records, and moves progress; then the records are settled in the window. Where the
 handler does not work inside the transaction it was called before (`call`), and the work has what it published.
 
-`on_failure` decides what becomes of a record whose attempt failed, and `park` parks it. Failures of several records
-together are judged elsewhere: a batch is tried again or taken apart (`batches`), a round is split (`rounds`).
+`on_failure` classifies a failed attempt, and `park` parks a record. Joint failures are handled elsewhere: a batch is
+retried or taken apart (`batches`), a round is split (`rounds`).
 """
 
 from __future__ import annotations
@@ -56,15 +56,15 @@ from consumers.runtime.partition import KeyQueue, Partition, Partitions
 from consumers.runtime.sorting import Skip, Sorted, Sorter
 
 STOPS = (FencedError, ParkLimitError, ParkingFullError)
-"""After these nothing of the partition is settled any more; see `Settling.stop`."""
+"""Errors that end the settling of a partition; see `Settling.stop`."""
 
 
 class LiveError(Exception):
-    """A key is parked no more: an operator has dropped or released it."""
+    """A key is no longer parked: an operator dropped or released it."""
 
 
 class ConflictError(PermanentError):
-    """The ids of some records came before with another body."""
+    """Ids of some records were used before with another body."""
 
     def __init__(self, records: Sequence[ConsumedRecord]) -> None:
         super().__init__(ID_CONFLICT)
@@ -127,7 +127,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Settling:
-    """What it takes to settle records.
+    """Settles records.
 
     Attributes:
         spread: Draws delays; `random.uniform` but in tests.
@@ -231,7 +231,7 @@ class Settling:
     ) -> AsyncIterator[Settlement]:
         """Open a transaction that settles `offsets` at its end, and settle them in the window once it is committed.
 
-        `effects` says that handlers work inside it.
+        `effects`: handlers run inside it.
 
         Raises:
             FencedError: The partition is not ours.
@@ -250,7 +250,7 @@ class Settling:
         claim.updated_at = max(claim.updated_at, updated_at)
 
     async def write_progress(self, partitions: Iterable[Partition]) -> None:
-        """Write progress that was made without a transaction, over records that nobody wanted."""
+        """Write progress over skipped records, which needed no transaction."""
         for partition in partitions:
             if partition.gone or not partition.opened or partition.window.written == partition.window.next_offset:
                 continue
@@ -262,14 +262,13 @@ class Settling:
             except FencedError as exc:
                 self.stop(partition, exc)
             except (TransientError, OSError):
-                return  # what settles records finds out the same, and logs it
+                return  # settling meets the same failure, and logs it
 
     def on_failure(self, queue: KeyQueue, record: ConsumedRecord, tries: Tries, exc: Exception) -> Verdict:
-        """Decide what becomes of a record whose attempt failed with `exc`.
+        """Decide what to do with a record whose attempt failed with `exc`.
 
-        What our own statements meet before and after the handler says nothing of the record, nor does what every record
-        would meet: such an attempt is not counted. Of the rest, what may be the sink's fault as well is charged to the
-        record only if calls of other keys have passed since the attempt before.
+        An attempt is not counted if our own statements failed, or if every record would have failed. A failure that may
+        be the sink's is charged to the record only if calls of other keys have passed since its last attempt.
         """
         failure = classify(exc)
         if failure.cls in {"systemic", "transient"}:
@@ -297,7 +296,7 @@ class Settling:
     async def park(
         self, partition: Partition, record: ConsumedRecord, verdict: Park, *, released: bool = False
     ) -> None:
-        """Park the key of a record, or leave it parked if it was being `released`, however long the database is away.
+        """Park the key of a record, or leave it parked if it was being `released`; retry while the database is down.
 
         Raises:
             ParkLimitError: Too much was parked already; nothing was written.
@@ -358,9 +357,9 @@ class Settling:
         return [(places[place], key) for place, key in rows if key in places[place].claim.parked]
 
     async def persist(self, write: Callable[[], Awaitable[None]]) -> None:
-        """Write what is decided, for as long as it takes.
+        """Write a decision, with retries until it succeeds.
 
-        A decision outlives an outage of the database: the handler is not asked a second time for it.
+        During an outage of the database the decision is kept, so the handler is not called again.
         """
         attempt = 0
         while True:
@@ -373,7 +372,7 @@ class Settling:
                 return
 
     async def back_off(self, exc: Exception, attempt: int) -> None:
-        """Wait after a statement of our own that failed without a fault of any record."""
+        """Wait after a failure of our own statement."""
         failure = classify(exc)
         if failure.cls == "systemic":
             self.circuit.failed(code=failure.code)

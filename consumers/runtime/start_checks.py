@@ -36,7 +36,7 @@ async def check_start(
         consumer: Its tables and topics are checked.
         database: Where its group has its progress.
         connection: To the Kafka cluster.
-        accepted_cluster: Id of the cluster to which, as the operator says, the stored offsets belong as well.
+        accepted_cluster: Id of a cluster that the operator accepts for the stored offsets.
         begins_by_itself: It makes its tables, and needs no `init`.
 
     Raises:

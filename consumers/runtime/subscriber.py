@@ -201,7 +201,7 @@ class Stopped(NamedTuple):
 
 
 def decide_start(adoption: Adoption, *, bounds: Bounds, policy: StartPolicy) -> Start | Stopped:
-    """Start where the group has settled, else as the policy says; never past a gap."""
+    """Start at the group's settled position, else by the policy; never past a gap."""
     offset = adoption.next_offset
     if offset is None:
         if policy == "none":
@@ -406,7 +406,7 @@ class Member:
 
         Raises:
             TransportError: The client must be replaced.
-            ConfigError: Nothing says where the group begins.
+            ConfigError: The group has no starting position.
         """
         await self._transport.start(self)
         self.started = True
@@ -523,7 +523,7 @@ class Member:
         self._paused_partitions.set(sum(not each.progressing for each in self._assigned.values()))
 
     def _follow(self, partition: AssignedPartition) -> None:
-        """Do what the processor says of a partition that is read."""
+        """Apply the processor's state to a partition that is read."""
         halted = self._processor.halted(partition.place)
         if self._processor.fenced(partition.place):
             self._claim_again(partition.place)
@@ -827,7 +827,7 @@ class Subscriber:
         """Read until `stop` is set; then drain, commit and leave the group.
 
         Raises:
-            ConfigError: Nothing says where the group begins.
+            ConfigError: The group has no starting position.
         """
         failures = 1  # one that fails soon after the start waits as after a failure
         while not stop.is_set():

@@ -119,7 +119,7 @@ refusing, ignoring = Configured().refusing, Configured().ignoring
 def _read_envelope(
     delivery: Delivery, document: dict[str, object], leading: dict[str, object], run: Pass
 ) -> datetime | None:
-    """Read what the body says of the event as a whole, and return its time; None if that is noted as a fault."""
+    """Read the envelope, and return the event's time; None if that is a fault."""
     _compare_id(document.get("id"), delivery.id, run)
     time = _read_timestamp(document.get("timestamp"), run)
     if document.get("version") != VERSION:

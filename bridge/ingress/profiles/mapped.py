@@ -1,7 +1,7 @@
 """Profiles that are mapping files: those of the vendors that ship, and any other that an option names.
 
-`mapping_file.py` says what a file may hold, and checks it. A file belongs to a deployment and is never loaded again.
-The hash of one that an option names goes with each event that it made.
+`mapping_file.py` defines and checks the format. A file belongs to a deployment and is never reloaded. The hash of a
+file that an option names is recorded with each of its events.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Vendor:
             ConfigError: An option is unknown, missing, or cannot be used.
         """
         file = Path(__file__).with_name(f"{self.name}.toml")
-        # Of a release, so its version says which file made an event.
+        # Part of the release, whose version identifies the file.
         return replace(compile_mapping(file.read_bytes(), file.name, options, names_file=False), mark="")
 
 
@@ -91,7 +91,7 @@ class MappingFile:
 
     Attributes:
         sha256: Of the file.
-        mark: Says which file made an event; the beginning of `sha256`, or nothing.
+        mark: Identifies the file in events: the beginning of `sha256`, or empty.
         PREFIX: Of the keys; empty for native ids. This and others in capitals: see `Profile`.
         key: Of the lines of an array of which the best counts, and `best` what they are compared by.
         names: Names of all members that an expression may read.
@@ -122,11 +122,11 @@ class MappingFile:
     prefixes: tuple[str, ...] = ()
 
     def refusing(self, prefixes: tuple[str, ...]) -> MappingFile:
-        """Give the same profile, whose native ids begin with none of `prefixes`."""
+        """Return the same profile, which refuses native ids with one of `prefixes`."""
         return replace(self, prefixes=prefixes)
 
     def ignoring(self, words: frozenset[str]) -> MappingFile | None:
-        """Give the same profile, which passes over bodies with these words; None if it knows the word of no body."""
+        """Return the same profile, which ignores bodies of these types; None if the file has no `reported`."""
         return replace(self, ignore=self.ignore | words) if self.reported else None
 
     def map(self, delivery: Delivery, document: object, /) -> Mapped | ParkReason:
@@ -194,7 +194,7 @@ def compile_mapping(content: bytes, name: str, options: Mapping[str, str], *, na
 
 
 class Folded:
-    """A document whose names have no case; of two spellings of a name the first that says something counts.
+    """A copy of a document with folded names; of two spellings of a name, the first with a value counts.
 
     Attributes:
         document: The folded copy.
@@ -266,7 +266,7 @@ class Run:
         self._claimed: dict[tuple[int, str], str] | None = None
 
     def choose(self) -> ParkReason | None:
-        """Of the lines of one prescription, have the best be the body; say why there is none."""
+        """Make the best line of a prescription the body; return why there is none."""
         lines = self._root
         if not self.mapping.best or not isinstance(lines, list):
             return None
@@ -281,7 +281,7 @@ class Run:
         chosen = max(
             range(len(lines)), key=lambda index: [self._rank(each, lines[index]) for each in self.mapping.best]
         )
-        # What the lines needed to be compared is not about the one that counts.
+        # Flags of comparing the lines are not those of the best one.
         self.scope.flags.intersection_update(noted)
         if len(lines) > 1:
             self.scope.flags.add("array_chosen")
@@ -294,7 +294,7 @@ class Run:
         return self._key(self.mapping.key, line, self._path)
 
     def _rank(self, expression: Expression, line: object) -> tuple[int, float, str]:
-        """Put nothing before truths and numbers, and these before texts."""
+        """Sort null before booleans and numbers, and these before texts."""
         self.scope.root = self.scope.element = line
         value = self._value(expression, line)
         if isinstance(value, Real):
@@ -304,7 +304,7 @@ class Run:
         return (2, 0, value) if isinstance(value, str) else (0, 0, "")
 
     def word(self) -> object:
-        """Give the vendor's word for what happened."""
+        """Return the vendor's type of the body."""
         self.scope.element = self._root
         return None if self.mapping.reported is None else self._value(self.mapping.reported, self._root)
 
@@ -329,7 +329,7 @@ class Run:
         return park
 
     def _read_other(self) -> ParkReason | None:
-        """Report what no table is about: of its prescriptions, or else of the account."""
+        """Report a body that no table matches: for its prescriptions, or else for the account."""
         other = self.mapping.other
         if other is None:
             return ParkReason("unknown_type")
@@ -406,7 +406,7 @@ class Run:
             park = event.park
             return ParkReason(park.reason, park.detail, park.field, key if isinstance(key, str) else None)
         if isinstance(key, ParkReason):
-            # What is told of no prescription may be told of the account.
+            # Without a prescription, the event may be about the account.
             return None if event.type == OTHER_REPORTED else key
         self.reading.claimed |= claimed
         return self._add(event, key, element, number, path)
@@ -445,14 +445,14 @@ class Run:
                 draft.parts[name] = Part(value, at, self._read_pointers(value))
 
     def _value(self, expression: Expression, element: object) -> object:
-        """Evaluate; what does not fit says nothing."""
+        """Evaluate an expression; None if a value does not fit."""
         try:
             value = self.scope.evaluate(expression, element)
         except UnfitError:
             self.scope.flags.add("field_unfit")
             self.scope.read = {}
             return None
-        # Functions of JMESPath compute with floats; what is none of a body's numbers says nothing.
+        # Functions of JMESPath compute with floats; NaN and infinity count as null.
         return (Real(repr(value)) if isfinite(value) else None) if isinstance(value, float) else value
 
     def _at(self, expression: Expression, path: str) -> str:

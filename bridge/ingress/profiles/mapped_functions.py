@@ -46,7 +46,7 @@ Words = Mapping[str, Mapping[str, str]]
 
 
 class ExpressionError(ValueError):
-    """An expression that cannot be used; the message says why, in words of the file's author."""
+    """An expression that cannot be used; the message is for the author of the file."""
 
 
 class ExhaustedError(Exception):
@@ -122,7 +122,7 @@ class Scope:
             raise ExhaustedError
 
     def forget(self, values: Iterable[object], chosen: object) -> None:
-        """Take back that these values were read: another one was chosen."""
+        """Forget that these values were read: another one was chosen."""
         passed = {id(value) for value in values} - {id(chosen)}
         self.spend(len(self.read) + len(passed))
         for place in [place for place, value in self.read.items() if id(value) in passed]:
@@ -235,7 +235,7 @@ def _casefolded(node: Node) -> Node:
 
 
 def targets(node: Node) -> Iterator[object]:
-    """Yield the values that the file itself says an expression may give: literals, and the right side of tables."""
+    """Yield the possible values of an expression that the file contains: literals, and values of tables."""
     children = node["children"]
     match node["type"], node.get("value"):
         case "literal", value:
@@ -297,12 +297,12 @@ def _table(function: str, node: Node, tables: Words) -> dict[str, object]:
 
 
 def plain_word(word: str) -> str:
-    """Give a word without its case, spaces and underscores, which vary where people or several programs write it."""
+    """Return a word without case, spaces and underscores."""
     return "".join(word.casefold().replace("_", " ").split())
 
 
 def _check_value(value: object) -> None:
-    """Refuse half of a surrogate pair, which JSON can escape and no record can hold, and numbers that are none."""
+    """Refuse lone surrogates, which no record can hold, and NaN and infinity."""
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:
@@ -342,12 +342,12 @@ _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
 def _words(_: Scope, word: object, table: Mapping[str, object]) -> object:
-    """Look a word up, as it is or as `plain_word` has it; one that is not there stays as it is."""
+    """Look up a word, as it is or by `plain_word`; an unknown word is returned unchanged."""
     return None if word is None else _looked_up(word, table, _lexeme(word))
 
 
 def _lookup(_: Scope, word: object, table: Mapping[str, object]) -> object:
-    """Look a word up as `words` does; one that is not there, or is no word, gives null."""
+    """Look up a word as `words` does; null if it is unknown or no word."""
     return None if text_of_id(word) is None else _looked_up(word, table, None)
 
 
@@ -359,7 +359,7 @@ def _looked_up(word: object, table: Mapping[str, object], missing: object) -> ob
 
 
 def _day(scope: Scope, text: object, *formats: object) -> str | None:
-    """Read a day: ISO or American, or in a format of `strptime`; a member that says more than it is kept as well."""
+    """Read a day: ISO, American, or in a format of `strptime`. A member with more than the day is also kept."""
     if not is_given(text):
         return None
     if formats:
@@ -370,7 +370,7 @@ def _day(scope: Scope, text: object, *formats: object) -> str | None:
 
 
 def _instant(scope: Scope, text: object, *zones: object) -> str | None:
-    """Read an instant, or a local time or day of the zone that is given, else of the file's."""
+    """Read an instant, or a local time or day in the given zone, else in that of the file."""
     if not is_given(text):
         return None
     zone = scope.zone
@@ -383,7 +383,7 @@ def _instant(scope: Scope, text: object, *zones: object) -> str | None:
 
 
 def _time(scope: Scope) -> str | None:
-    """Give the time of the event, which is that of its receipt where the vendor gives none."""
+    """Return the event's time, or that of its receipt if the vendor gives none."""
     return scope.time.isoformat() if scope.time else None
 
 
@@ -400,25 +400,25 @@ def _number_as_written(_: Scope, number: object) -> str | None:
 
 
 def _id(scope: Scope, text: object) -> str | None:
-    """Give an id, which is a text or an integer."""
+    """Return an id: a text or an integer."""
     if type(text) is int:
         scope.flags.add("integer_as_string_id")
     return None if text is None else _text(text)
 
 
 def _digits(_: Scope, text: object) -> str | None:
-    """Give a text of digits alone; null for another."""
+    """Return a text of digits only, else null."""
     found = "" if text is None else _text(text)
     return found if found.isascii() and found.isdecimal() else None
 
 
 def _prefixed(scope: Scope, *parts: object) -> str | None:
-    """Give the prefix of the source and the parts as one text; null if one of them says nothing."""
+    """Return the source's prefix and the parts as one text; null if a part is missing."""
     return scope.prefix + _joined("", [_text(part) for part in parts]) if all(map(is_given, parts)) else None
 
 
 def _without(_: Scope, text: object, beginning: object) -> str | None:
-    """Give a text without that beginning."""
+    """Remove a prefix from a text."""
     if not isinstance(text, str | None) or not isinstance(beginning, str):
         raise UnfitError
     return None if text is None else _text(text).removeprefix(beginning)
@@ -432,18 +432,18 @@ def _truth(_: Scope, value: object) -> bool | None:
 
 
 def _given(scope: Scope, *values: object) -> bool:
-    """Say whether one of the values is a text or number that says something; what it says is not read."""
+    """Return whether one of the values is a number or a text that is not blank, without reading it."""
     scope.forget(values, None)
     return any(map(is_scalar_given, values))
 
 
 def _first(scope: Scope, items: object) -> object:
-    """Give the first element that says something."""
+    """Return the first element with a value."""
     return _chosen(scope, items, is_given)
 
 
 def _first_text(scope: Scope, items: object) -> object:
-    """Give the first text that says something; what is neither a text nor null does not fit."""
+    """Return the first text that is not blank; values other than texts and null do not fit."""
     if isinstance(items, list) and not all(isinstance(item, str | None) for item in items):
         scope.flags.add("field_unfit")
     return _chosen(scope, items, lambda item: type(item) is str and is_given(item))

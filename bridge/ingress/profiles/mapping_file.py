@@ -1,4 +1,4 @@
-r"""What a mapping file says: TOML whose expressions find events in a vendor's body.
+r"""The mapping file: TOML whose expressions find events in a vendor's body.
 
     prefix = "acme:"                 # of the keys
     zone = "America/New_York"        # of times without one
@@ -21,7 +21,7 @@ r"""What a mapping file says: TOML whose expressions find events in a vendor's b
     when = "kind == 'STATE' && !state"
     park = {reason = "unknown_type", field = "/state"}
 
-All is checked when the file is read, so that a mistake ends the start and not a delivery; the message names the place.
+The whole file is checked at the start, so a mistake never affects a delivery; the message names the place.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class _Part(BaseModel):
 
 
 class _Common(_Part):
-    """What a file may also give once for all its events."""
+    """Settings that a file may give once for all its events."""
 
     key: Annotated[list[str] | None, BeforeValidator(_listed)] = Field(None, min_length=1)
     id: str | None = None
@@ -162,7 +162,7 @@ class Pointer(NamedTuple):
 
     @classmethod
     def of(cls, text: str) -> Pointer:
-        """Take it apart."""
+        """Parse it."""
         *way, last = (step.replace("~1", "/").replace("~0", "~") for step in text.split("/")[1:])
         return cls(tuple(way), last)
 
@@ -171,8 +171,8 @@ class Event:
     """One `[[event]]`, checked and compiled.
 
     Attributes:
-        name: What ids of its events end in.
-        is_named: The table itself gives the name.
+        name: Suffix of its events' ids.
+        is_named: The name is given in the table.
         when: Whether there is an event; None means always.
         each: Lists, each within an element of the one before; the elements of the last are events.
         key: The parts of the key, from the general to the special.
@@ -213,8 +213,8 @@ class Compiler:
         document: The file.
         prefix: Of the keys; empty for native ids.
         names: Names of all members that an expression may read.
-        reported: The word of a body.
-        other: What a body is that no `[[event]]` is about; None if it is parked.
+        reported: Expression of a body's type.
+        other: Event for a body that no `[[event]]` matches; None: the body is parked.
     """
 
     def __init__(self, content: bytes, name: str, options: Mapping[str, str]) -> None:
@@ -255,7 +255,7 @@ class Compiler:
         except UnicodeDecodeError:
             self._fail("", "not UTF-8")
         except tomllib.TOMLDecodeError as exc:
-            # A mapping file holds nothing of a delivery and no secret, so what the reader says may be shown.
+            # A mapping file holds no delivery and no secret, so the parser's message may be shown.
             self._fail("", f"no TOML: {exc}")
         except ValidationError as exc:
             first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
@@ -329,7 +329,7 @@ class Compiler:
         return event
 
     def pointers(self, texts: Iterable[str]) -> tuple[Pointer, ...]:
-        """Take pointers of the file apart."""
+        """Parse pointers of the file."""
         return tuple(Pointer.of(text.casefold() if self._any_case else text) for text in texts)
 
     def _expressions(self, texts: Iterable[str], place: str) -> list[Expression]:
@@ -371,7 +371,7 @@ class Compiler:
                 self._fail(f"{place}.data.{dotted}", f"the constant does not fit {event.type}")
 
     def _check_words(self, event: Event, place: str) -> None:
-        """Refuse what a table or literal would write into an enum that has no such word."""
+        """Refuse tables and literals with a word that their enum lacks."""
         given = {meaning: option for option, words in self._given.items() for meaning in words.values()}
         for dotted, expression in event.data.items():
             model, name = _model_of(event.type, dotted)
@@ -393,10 +393,10 @@ class Compiler:
 
 
 class DroppedNames:
-    """Names of members that are kept nowhere, in any spelling.
+    """Patterns of the names of members that are dropped.
 
-    A pattern is compared with a name without its case and all that is no letter or digit: `*` stands for anything, and
-    `[!aeiou]` for one that is none of these. One without such signs is also found as a word of its own, so `ssn` means
+    A pattern is compared without case, and with letters and digits only: `*` stands for anything, and `[!aeiou]` for
+    one character that is none of these. A plain pattern also matches a whole word of a name: `ssn` matches
     `SpouseSsnLast4` and `spouse_ssn_last4`, but not `BusinessName`.
     """
 
@@ -413,7 +413,7 @@ class DroppedNames:
         self._hints = tuple(words)
 
     def __call__(self, name: str) -> bool:
-        """Say whether members of this name are dropped."""
+        """Return whether members of this name are dropped."""
         plain_name = name.casefold()
         if not plain_name.isalnum():
             plain_name = "".join(filter(str.isalnum, plain_name))

@@ -397,7 +397,7 @@ def _put(name: str, plain: object, path: str) -> Put:
 
 
 def _may_be_integer(name: str) -> bool:
-    """Tell the strings that docs/contract.md §3 lets a source send as a JSON integer."""
+    """Return whether docs/contract.md §3 allows a JSON integer for this string."""
     return name == "id" or name.endswith("_id")
 
 

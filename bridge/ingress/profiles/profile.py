@@ -70,12 +70,10 @@ class Profile(Protocol):
 
     It may also have
         `configure(options)`: builds the profile of one source from its options, or raises ConfigError;
-        `DEDUPE_WINDOW_S`: for how long ids of its sources are remembered unless an operator says otherwise, short
-            where the same content comes again as another event;
-        `BUCKET_S`: after how long equal bytes without an id are another event;
-        `ARRAYS`: true if a top-level array is a body too; `map` is then given lists as well;
-        `CONTENT_TYPES`: what a body may be called beside `application/json`;
-        `PREFIX`: with what the keys of its sources begin, so that no native id does;
+        `DEDUPE_WINDOW_S`: the default time for which ids of its sources are remembered, short if equal content may be
+        another event; `BUCKET_S`: after how long equal bytes without an id are another event; `ARRAYS`: true if a
+        top-level array is a body too; `map` is then given lists as well; `CONTENT_TYPES`: what a body may be called
+        beside `application/json`; `PREFIX`: with what the keys of its sources begin, so that no native id does;
         `ignoring(words)`: the same profile, which gives `IGNORED` for bodies with one of these words as their type;
         `refusing(prefixes)`: the same profile, which parks ids that begin with one of these.
     """
@@ -90,7 +88,7 @@ class Profile(Protocol):
 
 
 def dedupe_window_s(profile: Profile) -> int:
-    """How long ids of a source with this profile are remembered, unless an operator says otherwise."""
+    """Default time for which ids of a source with this profile are remembered."""
     seconds: int = getattr(profile, "DEDUPE_WINDOW_S", DEDUPE_WINDOW_S)
     return seconds
 

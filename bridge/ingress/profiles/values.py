@@ -93,7 +93,7 @@ def instant_of_text(text: str, flags: set[Flag]) -> datetime:
 
 
 def instant_of_epoch(lexeme: str, flags: set[Flag]) -> datetime:
-    """Read a JSON number as seconds or milliseconds since 1970, whichever its size says.
+    """Read a JSON number as seconds or, if it is large, milliseconds since 1970.
 
     Args:
         lexeme: The number as written.
@@ -127,6 +127,6 @@ def day_of_text(text: str) -> date:
 
 
 def _refuse_year_zero(text: str) -> None:
-    """Tell the year 0, which ISO 8601 has and Python has not, from a day that does not exist."""
+    """Distinguish the year 0, which Python cannot hold, from a day that does not exist."""
     if text.startswith("0000"):
         raise OverflowError

@@ -35,22 +35,22 @@ PREFIX_RULE = "prefix is not a letter, up to 15 of a-z, 0-9, _ and -, and a colo
 
 
 def is_given(item: object) -> bool:
-    """Tell a member that says something from one that is null, blank, or a date that was never set."""
+    """Return whether a member has a value: not null, blank, or .NET's unset date."""
     return bool(item.strip()) and not _UNSET.match(item) if type(item) is str else item is not None
 
 
 def is_scalar_given(item: object) -> bool:
-    """Tell text that is not blank, or a number."""
+    """Return whether it is a number or a text that is not blank."""
     return type(item) in (str, int, Real) and is_given(item)
 
 
 def folded(word: str) -> str:
-    """Give a word without its case and the space around it."""
+    """Return a word in lower case without surrounding space."""
     return " ".join(word.casefold().split())
 
 
 def truth_of(item: object) -> bool | None:
-    """Read the truths that vendors write; None if it is none of them."""
+    """Read a vendor's boolean; None if it is none."""
     if type(item) is bool:
         return item
     text = text_of_id(item)
@@ -72,7 +72,7 @@ def key_of(prefix: str, *parts: object) -> str | None:
 
 
 def prefix_of(options: Mapping[str, str], default: str = "") -> str:
-    """Give that of a source's keys: its option, else what the vendor's are called.
+    """Return the key prefix of a source: its option, else that of the vendor.
 
     Raises:
         ConfigError: It is none.
@@ -85,12 +85,12 @@ def prefix_of(options: Mapping[str, str], default: str = "") -> str:
 
 
 def is_prefix(text: str) -> bool:
-    """Tell whether a text may stand before the ids of a source in its keys."""
+    """Return whether a text can be a key prefix."""
     return bool(_PREFIX.fullmatch(text)) and text != _REQUESTS
 
 
 def zone_of(options: Mapping[str, str], default: str = "") -> tzinfo | None:
-    """Give the zone of times that are written without one, or None if no option and no default says it.
+    """Return the zone of times without one: the option, else the default, else None.
 
     Raises:
         ConfigError: No zone has the name.
@@ -122,7 +122,7 @@ def day_of(text: str) -> date:
 
 
 def is_plain_day(text: str) -> bool:
-    """Tell whether a text that `day_of` reads says no more than the day."""
+    """Return whether a text that `day_of` reads is a day without a time."""
     text = text.strip()
     return bool(_ISO_DAY.fullmatch(text)) or ":" not in text
 
