@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 
@@ -16,11 +14,10 @@ from bridge.errors import PermanentError
 from bridge.event import Event
 from bridge.runtime.logging import log
 from consumers.api import Consumer, Context, Lanes, Setup, Tables
-from consumers.hl7v2.mapping import News, Receiver, message, news, note_hl7
+from consumers.hl7v2.mapping import News, message, news, note_hl7
 from consumers.hl7v2.metrics import Hl7Metrics
 from consumers.hl7v2.mllp import CONNECT_S, Link, open_link
 from consumers.hl7v2.options import NAME, Hl7Options
-from consumers.http import client_tls
 from consumers.lifecycle.facts import Document, stamp_of
 from consumers.lifecycle.whole import shared
 from consumers.options import read_options
@@ -43,22 +40,10 @@ class Sender:
     A crash before the transaction is committed repeats the message with the same MSH-10 and the same bytes.
     """
 
-    def __init__(
-        self,
-        receiver: Receiver,
-        *,
-        schema: str,
-        no_patient: Literal["hold", "send", "park"],
-        imports: bool,
-        accounts: Collection[str] | None,
-        metrics: Hl7Metrics,
-    ) -> None:
-        """Keep state in the tables of `schema`, a checked name."""
-        self._receiver = receiver
-        self._no_patient = no_patient
-        self._imports = imports
-        self._accounts = accounts
+    def __init__(self, options: Hl7Options, *, metrics: Hl7Metrics) -> None:
+        self._options = options
         self._metrics = metrics
+        schema = options.schema_name(NAME)
         self._load = f"""
             select document, ordered,
               (select array_agg((number, event) order by number) from "{schema}".held where key = $1 and code is null)
@@ -86,7 +71,7 @@ class Sender:
             PermanentError: The receiver refuses the message, the key cannot be stored, or the patient is unknown and
                 `no_patient` is `park`.
         """
-        if self._accounts is not None and event.value["account_id"] not in self._accounts:
+        if self._options.accounts is not None and event.value["account_id"] not in self._options.accounts:
             return
         if stored_text(event.key) != event.key:
             raise PermanentError("bad_key")
@@ -97,10 +82,10 @@ class Sender:
         note_hl7(document, event, stamp_of(event))
         sent: list[tuple[str, str, str, str]] = []
         # Imported events update the state, and are not sent.
-        new = [] if context.origin == "import" and not self._imports else [(None, event)]
-        if shared(document, "patient") is not None or self._no_patient == "send":
+        new = [] if context.origin == "import" and self._options.imports == "skip" else [(None, event)]
+        if shared(document, "patient") is not None or self._options.no_patient == "send":
             for number, each in [*((number, _restored(stored, event)) for number, stored in held or ()), *new]:
-                content = news(each, document, self._receiver, ordered=ordered)
+                content = news(each, document, self._options, ordered=ordered)
                 if content is None:
                     continue
                 try:
@@ -113,14 +98,14 @@ class Sender:
                 ordered = ordered or content.ordered
             if held:
                 await connection.execute(self._release, event.key)
-        elif new and news(event, document, self._receiver, ordered=ordered) is not None:
+        elif new and news(event, document, self._options, ordered=ordered) is not None:
             await self._without_patient(event, connection)
         columns = [[row[column] for row in sent] for column in range(4)]
         await connection.execute(self._store, event.key, orjson.dumps(document).decode(), ordered, *columns)
 
     async def _send(self, event: Event, content: News, document: Document, link: Link) -> tuple[str, str, str, str]:
         """Send one message; return its control id, the source and id of its event, and its kind."""
-        made = message(event, content, document, self._receiver)
+        made = message(event, content, document, self._options)
         await link.send(made.text, control_id=made.control_id)
         self._metrics.dropped.inc(made.dropped)
         return made.control_id, stored_text(event.source), stored_text(event.id), made.kind
@@ -128,14 +113,14 @@ class Sender:
     async def _refused(self, number: int, exc: PermanentError, connection: Any) -> None:
         """Keep a held event that is refused for good; its record was settled and cannot be parked."""
         log.warning("worker.held_refused", code=exc.code)
-        self._metrics.held.refused.inc()
+        self._metrics.refused.inc()
         await connection.execute(self._refuse, number, exc.code)
 
     async def _without_patient(self, event: Event, connection: Any) -> None:
-        if self._no_patient == "park":
+        if self._options.no_patient == "park":
             raise PermanentError("no_patient")
         await connection.execute(self._hold, event.key, _stored(event))
-        self._metrics.held.waiting.inc()
+        self._metrics.waiting.inc()
 
 
 def open_hl7v2(setup: Setup) -> Consumer:
@@ -157,38 +142,15 @@ def open_hl7v2(setup: Setup) -> Consumer:
         handler_timeout_s=(HELD_MANY + 1) * options.ack_timeout_s + 2 * CONNECT_S + _MARGIN_S,
         group=group,
         tables=Tables(migrations=MIGRATIONS, schema=schema),
-        around=partial(_open_link, options, metrics),
+        around=partial(open_link, options, metrics),
         ping=Link.ping,
         discloses=[
             f"whole messages{', in clear' if options.allow_plaintext else ''}: sent to {options.host}:{options.port}",
             f"whom and what orders are about, in clear: tables of the schema {schema} of this database",
         ],
     )
-    consumer.handler(
-        Sender(
-            options.receiver,
-            schema=schema,
-            no_patient=options.no_patient,
-            imports=options.imports == "send",
-            accounts=options.accounts,
-            metrics=metrics,
-        )
-    )
+    consumer.handler(Sender(options, metrics=metrics))
     return consumer
-
-
-@asynccontextmanager
-async def _open_link(options: Hl7Options, metrics: Hl7Metrics) -> AsyncIterator[Link]:
-    tls = None if options.allow_plaintext else client_tls(options.ca_file, options.cert_file, options.key_file)
-    async with open_link(
-        options.host,
-        options.port,
-        tls=tls,
-        connections=options.connections,
-        ack_timeout_s=options.ack_timeout_s,
-        metrics=metrics,
-    ) as link:
-        yield link
 
 
 def _stored(event: Event) -> str:

@@ -14,13 +14,15 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, tzinfo
+from datetime import datetime, tzinfo
 from types import MappingProxyType
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 from bridge.contract.fields import UNKNOWN
 from bridge.contract.native import native
 from bridge.event import Event
+from consumers.hl7v2.options import Hl7Options
 from consumers.hl7v2.segments import NULL, Formatted, Segment, dropped, escape, write
 from consumers.lifecycle.facts import Document, Stamp, newest
 from consumers.lifecycle.machines import DELIVERED, REJECTED
@@ -37,33 +39,6 @@ _is_plain_id = re.compile(r"[!-%'-Z\]_`a-z{}][!-%'-Z\]_`a-z{}]{0,189}").fullmatc
 _NPI = ("", "2.16.840.1.113883.4.6", "ISO")
 # All of table 0001 that the contract has.
 _SEXES = frozenset({"F", "M", "U"})
-
-
-@dataclass(frozen=True, slots=True)
-class Receiver:
-    """Names of both sides, which events are sent to the receiver, and the form of its messages.
-
-    Attributes:
-        drafts: Send drafts.
-        shipments: Send shipment events.
-        old_orders: Send ORM^O01 instead of OMP^O09.
-        full_control_id: Begin MSH-10 with the whole event id if it can be sent; for receivers of one source.
-        accept_ack: It answers with an accept acknowledgement (enhanced mode) instead of an application acknowledgement.
-        assigner: Assigning authority of medical record numbers, PID-3.4.
-        zone: Time zone of timestamps; each has its offset.
-    """
-
-    sending_app: str = "DRX"
-    sending_facility: str = ""
-    receiving_app: str = ""
-    receiving_facility: str = ""
-    drafts: bool = False
-    shipments: bool = False
-    old_orders: bool = False
-    full_control_id: bool = False
-    accept_ack: bool = False
-    assigner: str = ""
-    zone: tzinfo = UTC
 
 
 class Message(NamedTuple):
@@ -146,7 +121,7 @@ class Input:
     value: Mapping[str, Any]
     data: Fields
     order: Order
-    receiver: Receiver
+    options: Hl7Options
     ordered: bool
     scope: str | None
 
@@ -167,7 +142,7 @@ def note_hl7(document: Document, event: Event, stamp: Stamp) -> None:
         newest(document.setdefault("scopes", {}), data["request_id"], stamp, data["scope"])
 
 
-def news(event: Event, document: Document, receiver: Receiver, *, ordered: bool) -> News | None:
+def news(event: Event, document: Document, options: Hl7Options, *, ordered: bool) -> News | None:
     """Return what to send for an event that `document` includes already.
 
     Returns: None if nothing is to be sent to this receiver.
@@ -186,24 +161,24 @@ def news(event: Event, document: Document, receiver: Receiver, *, ordered: bool)
                 filler=shared(document, "rx_reference_number") or "",
                 medication=shared(document, "medication"),
             ),
-            receiver=receiver,
+            options=options,
             ordered=ordered,
             scope=None if scope is None else scope[1],
         )
     )
 
 
-def message(event: Event, content: News, document: Document, receiver: Receiver) -> Message:
+def message(event: Event, content: News, document: Document, options: Hl7Options) -> Message:
     """Write the message of an event.
 
     MSH-10 depends on the bytes of the message. After a restore of the database, an event may be sent again with other
     facts, and the receiver must not take that message for a repeat.
     """
-    kind = "RDS" if content.fill is not None else "ORM" if receiver.old_orders else "OMP"
+    kind = "RDS" if content.fill is not None else "ORM" if options.orders == "orm" else "OMP"
     prescriber = shared(document, "prescriber")
-    segments = [_pid(event, shared(document, "patient"), receiver)]
+    segments = [_pid(event, shared(document, "patient"), options)]
     for order in content.orders:
-        segments.append(_orc(order, event, prescriber, receiver))
+        segments.append(_orc(order, event, prescriber, options))
         if content.fill is None:
             segments += [_rxo(order, prescriber), *_notes(order.notes)]
         else:
@@ -211,10 +186,10 @@ def message(event: Event, content: News, document: Document, receiver: Receiver)
         if kind != "ORM":  # ORM^O01 has no RXR
             segments.append(_ROUTE)
     body = write(segments)
-    differs = _digest(write([_msh(kind, "", event, receiver)]) + body)[:_TEXT_PART]
-    full = receiver.full_control_id and _is_plain_id(event.id)
+    differs = _digest(write([_msh(kind, "", event, options)]) + body)[:_TEXT_PART]
+    full = options.control_id == "full" and _is_plain_id(event.id)
     given = f"{event.id}-{differs}" if full else event_part(event) + differs
-    head = [_msh(kind, given, event, receiver)]
+    head = [_msh(kind, given, event, options)]
     return Message(kind, given, write(head) + body, dropped(head + segments))
 
 
@@ -222,7 +197,7 @@ def message(event: Event, content: News, document: Document, receiver: Receiver)
 
 
 def _created(given: Input) -> News | None:
-    if not given.receiver.drafts or given.ordered:
+    if not given.options.drafts or given.ordered:
         return None
     return News((replace(given.order, control="NW"),), ordered=True)
 
@@ -341,7 +316,7 @@ def _worked_on(given: Input) -> News | None:
 
 def _shipped(given: Input) -> News | None:
     word = given.value["shipment_status"]
-    if not given.receiver.shipments or word == UNKNOWN:
+    if not given.options.shipments or word == UNKNOWN:
         return None
     note = f"Shipment: {word}, {given.data['carrier']} {given.data['tracking_number']}"
     return News((replace(given.order, control="SC", status="CM" if word == DELIVERED else "IP", notes=(note,)),))
@@ -444,35 +419,36 @@ _STRUCTURES: Mapping[str, tuple[str, str, str]] = MappingProxyType(
 _ROUTE = Segment("RXR", {1: ("", "See sig")})
 
 
-def _msh(kind: str, given: str, event: Event, receiver: Receiver) -> Segment:
+def _msh(kind: str, given: str, event: Event, options: Hl7Options) -> Segment:
+    accept_ack = options.ack_mode == "enhanced"
     return Segment(
         "MSH",
         {
-            3: receiver.sending_app,
-            4: receiver.sending_facility,
-            5: receiver.receiving_app,
-            6: receiver.receiving_facility,
+            3: options.sending_app,
+            4: options.sending_facility,
+            5: options.receiving_app,
+            6: options.receiving_facility,
             # When the bridge received the event: every attempt has the same bytes.
-            7: _time(event.received_at, receiver.zone),
+            7: _time(event.received_at, ZoneInfo(options.timezone)),
             9: _STRUCTURES[kind],
             10: given,
             11: "P" if event.value["environment"] == "production" else "T",
             12: VERSION,
-            15: "AL" if receiver.accept_ack else "",
-            16: "NE" if receiver.accept_ack else "",
+            15: "AL" if accept_ack else "",
+            16: "NE" if accept_ack else "",
             18: "UNICODE UTF-8",
         },
     )
 
 
-def _pid(event: Event, patient: Fields | None, receiver: Receiver) -> Segment:
+def _pid(event: Event, patient: Fields | None, options: Hl7Options) -> Segment:
     if patient is None:
         # The patient is unknown; the order's number helps a person to find out.
         return Segment("PID", {1: "1", 3: [(event.key, "", "", "DRX", "AN")], 5: ("", "", "", "", "", "", "U")})
     address = patient.get("address") or {}
     numbers = [
         (number, "", "", assigner, kind)
-        for number, assigner, kind in ((patient.get("mrn"), receiver.assigner, "MR"), (patient.get("id"), "DRX", "PI"))
+        for number, assigner, kind in ((patient.get("mrn"), options.assigner, "MR"), (patient.get("id"), "DRX", "PI"))
         if number
     ]
     phone, email = patient.get("phone"), patient.get("email")
@@ -494,15 +470,15 @@ def _pid(event: Event, patient: Fields | None, receiver: Receiver) -> Segment:
     )
 
 
-def _orc(order: Order, event: Event, prescriber: Fields | None, receiver: Receiver) -> Segment:
+def _orc(order: Order, event: Event, prescriber: Fields | None, options: Hl7Options) -> Segment:
     return Segment(
         "ORC",
         {
             1: order.control,
-            2: (order.placer, receiver.sending_app) if order.placer else "",
+            2: (order.placer, options.sending_app) if order.placer else "",
             3: order.filler,
             5: order.status,
-            9: _time(event.occurred_at, receiver.zone),
+            9: _time(event.occurred_at, ZoneInfo(options.timezone)),
             12: _person(prescriber, "npi", "NPI"),
             16: (order.reason, order.why),
         },

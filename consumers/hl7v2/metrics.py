@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from prometheus_client import CollectorRegistry, Counter
 
 from bridge.runtime.metrics import NAMESPACE
@@ -11,19 +9,13 @@ from consumers.hl7v2.options import NAME
 from consumers.http import RequestMetrics
 
 
-class Held(NamedTuple):
-    """Counters of events without a known patient, by outcome."""
-
-    waiting: Counter
-    refused: Counter
-
-
 class Hl7Metrics:
     """Registers everything once.
 
     Attributes:
         requests: Counts messages, not pings.
-        held: Counts events held until the patient is known, and those refused afterwards.
+        waiting: Counts events held until the patient is known.
+        refused: Counts held events that the receiver refused afterwards.
         dropped: Counts control characters left out of messages.
     """
 
@@ -43,7 +35,7 @@ class Hl7Metrics:
             namespace=NAMESPACE,
             registry=registry,
         )
-        self.held = Held(*(held.labels(service, outcome) for outcome in Held._fields))
+        self.waiting, self.refused = (held.labels(service, outcome) for outcome in ("waiting", "refused"))
         self.dropped = Counter(
             f"{NAME}_characters_dropped",
             "Control characters left out of messages",

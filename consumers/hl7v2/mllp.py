@@ -31,7 +31,9 @@ from contextlib import asynccontextmanager
 
 from bridge.errors import PermanentError, TransientError
 from consumers.hl7v2.metrics import Hl7Metrics
+from consumers.hl7v2.options import Hl7Options
 from consumers.hl7v2.segments import END
+from consumers.http import client_tls
 
 CONNECT_S = 5.0
 # Bytes kept of an acknowledgement: it may echo the message, or never end.
@@ -88,25 +90,20 @@ class _Connection:
 class Link:
     """A pool of connections to one receiver, shared by the lanes."""
 
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        *,
-        tls: ssl.SSLContext | None,
-        connections: int,
-        ack_timeout_s: float,
-        metrics: Hl7Metrics,
-    ) -> None:
-        """Keep up to `connections`, opened on demand."""
-        self._host = host
-        self._port = port
-        self._tls = tls
-        self._ack_timeout_s = ack_timeout_s
+    def __init__(self, options: Hl7Options, metrics: Hl7Metrics) -> None:
+        """Keep up to `connections`, opened on demand.
+
+        Raises:
+            ConfigError: A file for TLS cannot be used.
+        """
+        self._options = options
+        self._tls = (
+            None if options.allow_plaintext else client_tls(options.ca_file, options.cert_file, options.key_file)
+        )
         self._metrics = metrics
         # Last in, first out: few messages use few connections.
         self._free: asyncio.LifoQueue[_Connection | None] = asyncio.LifoQueue()
-        for _ in range(connections):
+        for _ in range(options.connections):
             self._free.put_nowait(None)
 
     async def send(self, text: str, *, control_id: str) -> None:
@@ -166,7 +163,7 @@ class Link:
         try:
             async with asyncio.timeout(CONNECT_S):
                 reader, writer = await asyncio.open_connection(
-                    self._host, self._port, ssl=self._tls, limit=ACK_MAX_BYTES
+                    self._options.host, self._options.port, ssl=self._tls, limit=ACK_MAX_BYTES
                 )
         except ssl.SSLError as exc:
             raise TransientError("tls", systemic=True) from exc
@@ -176,7 +173,7 @@ class Link:
 
     async def _exchange(self, connection: _Connection, message: bytes) -> str:
         try:
-            async with asyncio.timeout(self._ack_timeout_s):
+            async with asyncio.timeout(self._options.ack_timeout_s):
                 return await connection.exchange(message)
         except TimeoutError as exc:
             raise TransientError("ack_timeout", systemic=True) from exc
@@ -185,11 +182,13 @@ class Link:
 
 
 @asynccontextmanager
-async def open_link(
-    host: str, port: int, *, tls: ssl.SSLContext | None, connections: int, ack_timeout_s: float, metrics: Hl7Metrics
-) -> AsyncIterator[Link]:
-    """Open a pool, and close its connections at the end."""
-    link = Link(host, port, tls=tls, connections=connections, ack_timeout_s=ack_timeout_s, metrics=metrics)
+async def open_link(options: Hl7Options, metrics: Hl7Metrics) -> AsyncIterator[Link]:
+    """Open a pool, and close its connections at the end.
+
+    Raises:
+        ConfigError: As `Link`.
+    """
+    link = Link(options, metrics)
     try:
         yield link
     finally:

@@ -8,7 +8,6 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, Field
 
 from bridge.runtime.hosts import is_host
-from consumers.hl7v2.mapping import Receiver
 from consumers.options import TIMEOUT_MAX_S, ServerOptions, Words
 
 NAME = "hl7v2"
@@ -91,20 +90,3 @@ class Hl7Options(ServerOptions):
     timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
     imports: Literal["skip", "send"] = "skip"
     topics: Words = TOPICS
-
-    @property
-    def receiver(self) -> Receiver:
-        """The form of messages."""
-        return Receiver(
-            sending_app=self.sending_app,
-            sending_facility=self.sending_facility,
-            receiving_app=self.receiving_app,
-            receiving_facility=self.receiving_facility,
-            drafts=self.drafts,
-            shipments=self.shipments,
-            old_orders=self.orders == "orm",
-            full_control_id=self.control_id == "full",
-            accept_ack=self.ack_mode == "enhanced",
-            assigner=self.assigner,
-            zone=ZoneInfo(self.timezone),
-        )

@@ -118,7 +118,7 @@ def check(receiver: Receiver, scene: Scene) -> None:
 def _messages(lives: Lives, number: int) -> list[str]:
     """Return what control ids say of the events that are due of one prescription; all once its patient is known."""
     document: Document = {}
-    told = Hl7Options(host=HOST, port=1).receiver
+    told = Hl7Options(host=HOST, port=1)
     due = []
     for event in lives.events(number):
         note_hl7(document, event, stamp_of(event))
