@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bridge.errors import ConfigError
 from consumers.api import Batches, Consumer, Setup, Tables
-from consumers.archive.columns import Digest, schema_of
+from consumers.archive.columns import Digest
 from consumers.archive.lake import Lake
 from consumers.archive.metrics import ArchiveMetrics
 from consumers.archive.options import NAME, S3, ArchiveOptions
@@ -40,11 +40,7 @@ def open_archive(setup: Setup) -> Consumer:
     options = read_options(ArchiveOptions, NAME, setup.options)
     writer = Writer(
         Lake(_store(options), root=options.root),
-        schema=schema_of(identifying=options.columns == "all"),
-        raw=options.raw,
-        full=options.batch_records,
-        gather_s=options.gather_s,
-        tables=options.tables_schema,
+        options,
         metrics=ArchiveMetrics(setup.registry, service=options.group),
         digest=read_digest(options.hash_key_file),
     )

@@ -10,9 +10,9 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple
 from uuid import uuid4
 
 from pyarrow import fs  # noqa: TID251 - this is a door
@@ -38,64 +38,21 @@ class Found(NamedTuple):
     written_at: float
 
 
-class Store(Protocol):
-    """Files by their paths below the root of a lake.
-
-    Every method raises `TransientError`, systemic, when the store does not do it now.
-    """
-
-    def open(self) -> None:
-        """Make what must be there first.
-
-        Raises:
-            ConfigError: It cannot be used, now or later.
-        """
-
-    def create(self, path: str) -> AbstractContextManager[IO[bytes]]:
-        """Open a file for writing; at the end of the block it is there, in place of the one before."""
-
-    def write(self, path: str, content: bytes) -> None:
-        """Write a file in place of the one that is there."""
-
-    def read(self, path: str) -> bytes | None:
-        """Return what a file holds; None if there is none."""
-
-    def input(self, path: str) -> AbstractContextManager[Any]:
-        """Open a file for reading at any place, as pyarrow does."""
-
-    def move(self, path: str, target: str) -> bool:
-        """Give a file another path; False if there is none."""
-
-    def exchanges(self) -> bool:
-        """Whether `link` and `exchange` work here."""
-
-    def link(self, path: str, target: str) -> None:
-        """Give a file a second path."""
-
-    def exchange(self, directory: str, other: str) -> None:
-        """Exchange two directories, both at once for all who look; `other`, wherever it is now, was written now."""
-
-    def exists(self, path: str) -> bool:
-        """Whether there is a file."""
-
-    def remove(self, path: str) -> None:
-        """Remove a file, or a directory with all in it, if it is there."""
-
-    def entries(self, directory: str) -> list[Found]:
-        """Return what lies in a directory itself."""
-
-    def any_below(self, directory: str) -> bool:
-        """Whether a file lies anywhere below a directory."""
-
-
 class Disk:
-    """A directory, which may be shared by several hosts."""
+    """Files by their paths below a directory, which may be shared by several hosts.
+
+    Every method raises `TransientError`, systemic, when the directory does not do it now.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def open(self) -> None:
-        """Make the directories and write to them."""
+        """Make the directories and write to them.
+
+        Raises:
+            ConfigError: They cannot be used, now or later.
+        """
         try:
             (self._root / STAGING).mkdir(parents=True, exist_ok=True)
             with self._part() as file:
@@ -109,7 +66,7 @@ class Disk:
 
     @contextmanager
     def create(self, path: str) -> Iterator[IO[bytes]]:
-        """Write beside it, force it to the disk, and give it its name."""
+        """Open a file for writing; at the end of the block it is on the disk, in place of the one before."""
         there = self._root / path
         with _away(), self._part() as file:
             yield file
@@ -119,12 +76,12 @@ class Disk:
             _force(there.parent)
 
     def write(self, path: str, content: bytes) -> None:
-        """Write it at once."""
+        """Write a file in place of the one that is there."""
         with self.create(path) as file:
             file.write(content)
 
     def read(self, path: str) -> bytes | None:
-        """Read it."""
+        """Return what a file holds; None if there is none."""
         with _away():
             try:
                 return (self._root / path).read_bytes()
@@ -133,12 +90,12 @@ class Disk:
 
     @contextmanager
     def input(self, path: str) -> Iterator[IO[bytes]]:
-        """Open it."""
+        """Open a file for reading at any place."""
         with _away(), (self._root / path).open("rb") as file:
             yield file
 
     def move(self, path: str, target: str) -> bool:
-        """Rename it, and force the directories to the disk."""
+        """Give a file another path, and force the directories to the disk; False if there is none."""
         source, there = self._root / path, self._root / target
         with _away():
             there.parent.mkdir(parents=True, exist_ok=True)
@@ -150,7 +107,7 @@ class Disk:
         return True
 
     def exchanges(self) -> bool:
-        """Try it on two directories."""
+        """Whether `exchange` works here: try it on two directories."""
         one, other = (self._root / STAGING / f"{uuid4().hex}.probe" for _ in range(2))
         with _away():
             try:
@@ -163,12 +120,12 @@ class Disk:
                         each.rmdir()
 
     def link(self, path: str, target: str) -> None:
-        """Link it."""
+        """Give a file a second path."""
         with _away():
             (self._root / target).hardlink_to(self._root / path)
 
     def exchange(self, directory: str, other: str) -> None:
-        """Rename both in one call, and force what they lie in to the disk."""
+        """Exchange two directories, both at once for all who look; `other`, wherever it is now, was written now."""
         one, there = self._root / directory, self._root / other
         with _away():
             os.utime(there)
@@ -180,12 +137,12 @@ class Disk:
             self._force_up(one.parent)
 
     def exists(self, path: str) -> bool:
-        """Ask."""
+        """Whether there is a file."""
         with _away():
             return (self._root / path).exists()
 
     def remove(self, path: str) -> None:
-        """Unlink it."""
+        """Remove a file, or a directory with all in it, if it is there."""
         there = self._root / path
         with _away():
             if there.is_dir():
@@ -194,12 +151,12 @@ class Disk:
                 there.unlink(missing_ok=True)
 
     def entries(self, directory: str) -> list[Found]:
-        """List it."""
+        """Return what lies in a directory itself."""
         with _away(), os.scandir(self._root / directory) as entries:
             return [Found(each.name, each.stat().st_mtime) for each in entries]
 
     def any_below(self, directory: str) -> bool:
-        """Walk until there is one."""
+        """Whether a file lies anywhere below a directory."""
         with _away():
             return any(names for _, _, names in os.walk(self._root / directory))
 
@@ -223,10 +180,10 @@ class Disk:
 
 
 class Bucket:
-    """A bucket of S3 or of what speaks like it; credentials are those of the environment, as of every client of S3.
+    """The same in a bucket of S3 or of what speaks like it.
 
-    There is no rename: a file is copied and then removed, which a crash may leave between; the copy is made again then,
-    of the same bytes.
+    Credentials are those of the environment, as of every client of S3. There is no rename: a file is copied and then
+    removed, which a crash may leave between; the copy is made again then, of the same bytes.
     """
 
     def __init__(self, root: str, *, endpoint: str, region: str) -> None:
@@ -323,6 +280,9 @@ class Bucket:
         place = fs.FileSelector(f"{self._root}/{directory}", allow_not_found=True, recursive=recursive)
         with _away():
             return [each for each in self._files.get_file_info(place) if each.type == fs.FileType.File]
+
+
+Store = Disk | Bucket
 
 
 @contextmanager

@@ -16,9 +16,10 @@ from bridge.event import UNRECOGNIZED_TYPE
 from bridge.runtime.failpoints import AFTER_MERGE, AFTER_PUBLISH, AFTER_STAGE, BEFORE_STAGE, hit
 from bridge.runtime.logging import log
 from consumers.api import Placed
-from consumers.archive.columns import Digest, table_of, unrecognized_schema
+from consumers.archive.columns import Digest, schema_of, table_of, unrecognized_schema
 from consumers.archive.lake import EVENTS, UNRECOGNIZED, Lake, Merged, Staged
 from consumers.archive.metrics import ArchiveMetrics
+from consumers.archive.options import ArchiveOptions
 
 _NOTE = """
 insert into "{schema}".file (staged, row_count, bytes, columns, path, topic, part, first_offset, last_offset, gathers)
@@ -84,50 +85,20 @@ def by_day(batch: Sequence[Placed]) -> Iterator[tuple[date, list[Placed]]]:
 class Writer:
     """The handler of the archive, and what its jobs run; one per process."""
 
-    def __init__(
-        self,
-        lake: Lake,
-        *,
-        schema: pa.Schema,
-        raw: bool,
-        full: int,
-        gather_s: float,
-        tables: str,
-        metrics: ArchiveMetrics,
-        digest: Digest | None,
-    ) -> None:
-        """Write to `lake`.
-
-        Args:
-            lake: The files.
-            schema: Columns of events.
-            raw: Deliveries that are no events are written, too.
-            full: Rows of a file that is published as it is.
-            gather_s: How long smaller ones wait to be published as one.
-            tables: Checked name of the schema of its tables.
-            metrics: What it counts.
-            digest: Of ids.
-        """
+    def __init__(self, lake: Lake, options: ArchiveOptions, *, metrics: ArchiveMetrics, digest: Digest | None) -> None:
+        """Write to `lake`; ids as what `digest` makes of them, if there is one."""
         self._lake = lake
-        self._full = full
-        self._gather_s = gather_s
-        self._schema = schema
-        self._raw = raw
+        self._options = options
+        self._schema = schema_of(identifying=options.columns == "all")
         self._metrics = metrics
         self._digest = digest
-        self._note = _NOTE.format(schema=tables)
-        self._waiting = _WAITING.format(schema=tables)
-        self._published = _PUBLISHED.format(schema=tables)
-        self._known = _KNOWN.format(schema=tables)
-        self._gathered = _GATHERED.format(schema=tables)
-        self._alone = _ALONE.format(schema=tables)
-        self._ended = _ENDED.format(schema=tables)
-        self._merged = _MERGED.format(schema=tables)
         # By the loop's clock; never where the store cannot exchange directories.
         self._look_at = 0.0
         # Days that could not be merged: others come first, since a file that nobody can read stays so.
         self._failed: set[str] = set()
-        self._id = _LAKE.format(schema=tables)
+
+    def _sql(self, statement: str) -> str:
+        return statement.format(schema=self._options.tables_schema)  # a checked name
 
     async def prepare(self, connection: Any) -> None:
         """See that the lake is there, and belongs to these tables.
@@ -136,7 +107,7 @@ class Writer:
             ConfigError: It does not, or cannot be used.
             TransientError: It is away.
         """
-        ((archive, begun),) = await connection.fetch(self._id)
+        ((archive, begun),) = await connection.fetch(self._sql(_LAKE))
         await asyncio.to_thread(self._lake.claim, archive, begun=begun)
 
     async def ping(self, _resource: Any) -> None:
@@ -160,26 +131,28 @@ class Writer:
             hit(AFTER_STAGE)
             first, last = events[0].context, events[-1].context
             place = first.topic, first.partition, first.offset, last.offset
-            gathers = self._gather_s > 0 and staged.rows < self._full
-            await connection.execute(self._note, *staged, path_of(events, day), *place, gathers)
+            gathers = self._options.gather_s > 0 and staged.rows < self._options.batch_records
+            await connection.execute(self._sql(_NOTE), *staged, path_of(events, day), *place, gathers)
             self._metrics.staged(rows=staged.rows, size=staged.bytes)
 
     def _stage(self, events: Sequence[Placed]) -> Staged:
         if events[0].event.type != UNRECOGNIZED_TYPE:
             return self._lake.stage(table_of(events, self._schema, digest=self._digest))
-        if not self._raw:  # it came by a topic that a site has named
+        if not self._options.raw:  # it came by a topic that a site has named
             raise PermanentError("raw_not_wanted")
         return self._lake.stage(table_of(events, unrecognized_schema()))
 
     async def publish(self, connection: Any) -> None:
         """Give committed files their names; merge what is due, to be published once that is committed, too."""
         made = await self._gather(connection)
-        waiting = [each for each in await connection.fetch(self._waiting, _PUBLISH_MAX) if each["staged"] not in made]
+        waiting = [
+            each for each in await connection.fetch(self._sql(_WAITING), _PUBLISH_MAX) if each["staged"] not in made
+        ]
         done: list[str] = []
         if waiting:
             done = await asyncio.to_thread(self._publish, waiting)
             hit(AFTER_PUBLISH)
-            await connection.execute(self._published, done)
+            await connection.execute(self._sql(_PUBLISHED), done)
         missing = len(waiting) - len(done)
         self._metrics.published(len(done), missing=missing, current=not missing and len(waiting) < _PUBLISH_MAX)
         now = asyncio.get_running_loop().time()
@@ -190,15 +163,15 @@ class Writer:
     async def _gather(self, connection: Any) -> set[str]:
         """Make one file of those of a day that have waited long enough, or are enough; return the names of these."""
         made: set[str] = set()
-        wait = timedelta(seconds=self._gather_s)
+        wait = timedelta(seconds=self._options.gather_s)
         left = _GATHER_FILES
-        for directory, names in await connection.fetch(self._gathered, wait, _GATHER_ROWS, _GATHER_FILES):
+        for directory, names in await connection.fetch(self._sql(_GATHERED), wait, _GATHER_ROWS, _GATHER_FILES):
             if left <= 0:
                 break
             left -= len(names)
             merged = await asyncio.to_thread(self._lake.merge, names, directory) if len(names) > 1 else None
             if merged is None:  # one alone, or one is missing, which the publisher counts
-                await connection.execute(self._alone, names)
+                await connection.execute(self._sql(_ALONE), names)
             else:
                 await self._replace(connection, names, merged)
                 made.add(merged.staged.name)
@@ -210,7 +183,7 @@ class Writer:
             log.info("worker.days_not_merged", code="no_exchange")
             self._look_at = inf
             return
-        ended = await connection.fetch(self._ended, _DAY_FILES, _DAY_ROWS_MAX)
+        ended = await connection.fetch(self._sql(_ENDED), _DAY_FILES, _DAY_ROWS_MAX)
         for directory, staged, names in sorted(ended, key=lambda each: each["directory"] in self._failed):
             self._failed.add(directory)
             merged = await asyncio.to_thread(self._lake.merge_day, names, directory)
@@ -222,7 +195,7 @@ class Writer:
 
     async def _replace(self, connection: Any, names: Sequence[str], merged: Merged) -> None:
         hit(AFTER_MERGE)
-        await connection.execute(self._merged, names, *merged.staged, merged.path)
+        await connection.execute(self._sql(_MERGED), names, *merged.staged, merged.path)
 
     def _publish(self, waiting: Sequence[tuple[str, str]]) -> list[str]:
         return [staged for staged, path in waiting if self._lake.publish(staged, path)]
@@ -230,7 +203,7 @@ class Writer:
     async def tidy(self, connection: Any) -> None:
         """Remove what was staged and never committed."""
         orphans = await asyncio.to_thread(self._lake.orphans)
-        known = {staged for (staged,) in await connection.fetch(self._known, orphans)}
+        known = {staged for (staged,) in await connection.fetch(self._sql(_KNOWN), orphans)}
         for name in orphans:
             if name not in known:
                 await asyncio.to_thread(self._lake.discard, name)
