@@ -75,7 +75,7 @@ class WorkflowOptions(EndpointOptions):
         """Read the rules.
 
         Raises:
-            ConfigError: They cannot be used; the message names the line.
+            ConfigError: They cannot be used; the message names the rule.
         """
         if self.rules is None:
             return parse_rules(SHIPPED_RULES.read_text(encoding="utf-8"), file="rules.toml")

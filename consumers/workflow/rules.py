@@ -175,21 +175,19 @@ def parse_rules(text: str, *, file: str) -> Rules:
     """Read rules; messages name them as `file`.
 
     Raises:
-        ConfigError: One cannot be used; the message names the line, and shows names only.
+        ConfigError: One cannot be used; the message names it, and shows no values.
     """
     try:
-        parsed = tomllib.loads(text)
+        read = _File.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as exc:
         found = _at_line(str(exc))
         line = int(found[1]) if found else len(text.splitlines())
         msg = f"{file}, line {line}: this is no TOML"
         raise ConfigError(msg) from None
-    try:
-        read = _File.model_validate(parsed)
     except ValidationError as exc:
         error = exc.errors(include_input=False, include_url=False)[0]
-        place = list(error["loc"])
-        msg = f"{file}, line {_line(text, place)}: {_complaint(place, error['type'], error['msg'])}"
+        place = " ".join(str(each + 1) if isinstance(each, int) else each for each in error["loc"])
+        msg = f"{file}: {place}: {error['msg'].removeprefix('Value error, ')}"
         raise ConfigError(msg) from None
     return Rules(read.task_queue, read.rule)
 
@@ -234,40 +232,3 @@ def _matching(pattern: str) -> set[str]:
 
 def _fields(event_type: str) -> Mapping[str, object]:
     return EVENT_MODELS[event_type].model_fields
-
-
-def _complaint(place: list[int | str], kind: str, text: str) -> str:
-    name = str(place[-1]) if place and isinstance(place[-1], str) else ""
-    if kind == "extra_forbidden":
-        return f"there is no {name}"
-    if kind == "missing":
-        return f"{name} is missing"
-    problem = text.removeprefix("Value error, ")
-    if place and isinstance(place[-1], int) and len(place) > 2:  # noqa: PLR2004 - an element of a list in a rule
-        name = str(place[-2])
-    return f"{name}: {problem}" if name else problem
-
-
-def _line(text: str, place: list[int | str]) -> int:
-    """Return the line where a place is complete; for a missing name, that of its table."""
-    lines = text.splitlines()
-    found = max(1, len(lines))
-    for depth in range(1, len(place) + 1):
-        line = next((number for number in range(1, len(lines) + 1) if _has(lines[:number], place[:depth])), None)
-        if line is None:
-            break
-        found = line
-    return found
-
-
-def _has(lines: list[str], place: list[int | str]) -> bool:
-    try:
-        there: Any = tomllib.loads("\n".join(lines))
-    except tomllib.TOMLDecodeError:  # inside a value
-        return False
-    for each in place:
-        try:
-            there = there[each]
-        except (KeyError, IndexError, TypeError):
-            return False
-    return True
