@@ -536,8 +536,9 @@ class Webhooks:
         failpoints.hit(failpoints.BEFORE_ANSWER)
         elapsed = call.elapsed_s
         delivery, mapped = call.delivery, cast("Mapped | Encoded", call.outcome)
-        if outcome != "duplicate":
+        if outcome not in ("duplicate", "ignored"):
             call.http.trust()
+        if outcome != "duplicate":
             self._observe.taken(delivery, mapped, written_s=elapsed if outcome == "accepted" else None)
         log.info(
             _LINES[outcome],

@@ -19,8 +19,8 @@ A client costs what has arrived from it, and that is bounded in four ways, none 
 - Bytes of requests that are not whole are counted as they arrive. Over `reading_max_bytes` the connection that has held
   some for the longest is ended: an honest body is whole within a few round trips.
 - Over `connections_max` a connection is ended for each new one: the oldest of those that are not proved. A delivery
-  proves its connection if it is verified and new, since a captured one can be replayed. At most half of the connections
-  are proved, the latest ones, since the owner of one secret can prove any number.
+  proves its connection if it is verified and new, since a captured one can be replayed; an ignored one never does. At
+  most half of the connections are proved, the latest ones, since the owner of one secret can prove any number.
 """
 
 from __future__ import annotations

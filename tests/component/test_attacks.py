@@ -11,7 +11,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from bridge.dev.ports import HOST
-from tests.builders import a_body, signed_headers
+from bridge.ingress.profiles import drx_standard
+from bridge.ingress.proof import FixedSecrets
+from bridge.ingress.routes import Source
+from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
+from tests.builders import a_body, a_slot, signed_headers
 from tests.component.test_ingress import Ingress, StubTransport, request_bytes, running, until
 
 BODY_MAX = 262_144
@@ -35,8 +39,8 @@ async def attacking(ingress: Ingress, *sent: bytes) -> AsyncIterator[list[asynci
             writer.close()
 
 
-def _genuine(webhook_id: str) -> bytes:
-    body = a_body(id=webhook_id)
+def _genuine(webhook_id: str, **changes: str) -> bytes:
+    body = a_body(id=webhook_id, **changes)
     return request_bytes(body, signed_headers(body, webhook_id=webhook_id).items())
 
 
@@ -167,14 +171,23 @@ async def test_neither_a_captured_delivery_nor_a_secret_shuts_others_out(ids: li
         assert ingress.ended("too_many") >= 1
 
 
-async def test_a_connection_with_a_new_delivery_outlasts_those_with_captured_ones() -> None:
-    async with running(connections_max=4) as ingress, attacking(ingress, _genuine("evt_1")) as (honest,):
+@pytest.mark.parametrize(("sent", "outcome"), [({}, b"duplicate"), ({"type": "system.ping"}, b"ignored")])
+async def test_a_connection_with_a_new_delivery_outlasts_those_with_captured_ones(
+    sent: dict[str, str], outcome: bytes
+) -> None:
+    profile = drx_standard.ignoring(frozenset({"system.ping"}))
+    source = Source("drx", "sandbox", profile, StandardWebhooks(), FixedSecrets((a_slot(),)))
+    captured = _genuine("evt_1", **sent)
+    async with (
+        running(connections_max=4, sources=[source]) as ingress,
+        attacking(ingress, _genuine("evt_1" if not sent else "evt_2")) as (honest,),
+    ):
         assert b'"accepted"' in await honest.readuntil(b"}")
         for _ in range(4):
-            async with attacking(ingress, *[_genuine("evt_1")] * 4) as replays:
+            async with attacking(ingress, *[captured] * 4) as replays:
                 for reader in replays:
                     with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-                        assert b'"duplicate"' in await reader.readuntil(b"}")
+                        assert b'"%b"' % outcome in await reader.readuntil(b"}")
         await until(lambda: ingress.server.open_connections == 1)
 
 
