@@ -365,6 +365,8 @@ def test_words_that_a_file_names_are_passed_over() -> None:
 
     assert outcome_of(mapping, {"kind": "BEAT"}) is IGNORED
     assert outcome_of(compiled((REPORTING + ACME).replace("BEAT", "STATE")), BODY) is IGNORED
+    for no_word in (["BEAT"], {"BEAT": 1}):
+        assert parked(mapping, {"kind": no_word, "rx": {"id": "7"}}).reason == "unknown_type"
 
 
 def test_words_that_a_source_names_are_passed_over_whatever_its_profile() -> None:

@@ -133,7 +133,7 @@ class MappingFile:
         """Turn a body into the events of all tables that hold; see `Profile.map`."""
         run = Run(self, delivery, document)
         try:
-            if self.ignore and run.word() in self.ignore:
+            if self.ignore and text_of_id(run.word()) in self.ignore:
                 return IGNORED
             park = run.choose() or run.read_tables()
             run.drop(document)
