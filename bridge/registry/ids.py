@@ -19,6 +19,8 @@ from bridge.registry.client import plain_url
 from bridge.registry.lock import NAMESPACE, Lock, LockedSchema, subject
 from bridge.registry.schemas import Schema
 
+_IDS = range(1 << 32)  # four bytes lead a payload: Confluent, "Wire format"
+
 
 class IdsMissingError(BridgeError):
     """The registry answers but does not hold our schemas; `drx-bridge schemas push` makes the same call work."""
@@ -122,7 +124,7 @@ def read_ids(path: Path | None, url: str) -> dict[str, int]:
     if not isinstance(document, dict) or document.get("registry") != plain_url(url):
         return {}
     ids = document.get("ids")
-    return ids if isinstance(ids, dict) else {}
+    return ids if isinstance(ids, dict) and all(type(each) is int and each in _IDS for each in ids.values()) else {}
 
 
 def write_ids(path: Path, url: str, ids: Mapping[str, int]) -> None:

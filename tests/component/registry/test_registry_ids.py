@@ -100,9 +100,12 @@ async def test_a_new_release_asks_only_for_what_is_new(ids_file: Path) -> None:
 def test_a_damaged_ids_file_counts_as_none(ids_file: Path) -> None:
     write_ids(ids_file, "http://registry.example/", {LOCKED.digest: 7})
     assert read_ids(ids_file, "http://ann:pw@registry.example") == {LOCKED.digest: 7}
-    ids_file.write_bytes(ids_file.read_bytes()[:-9])
+    whole = ids_file.read_bytes()
+    for damaged in (whole[:-9], whole.replace(b"7\n", b'"7"\n'), whole.replace(b"7\n", b"7e9\n")):
+        assert damaged != whole
+        ids_file.write_bytes(damaged)
 
-    assert read_ids(ids_file, "http://registry.example") == {}
+        assert read_ids(ids_file, "http://registry.example") == {}
 
 
 async def test_without_a_file_or_with_an_unwritable_one_every_start_looks_up(tmp_path: Path) -> None:
