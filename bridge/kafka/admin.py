@@ -26,7 +26,7 @@ REPLICAS_MAX = 3
 FOREVER_MS = -1
 UNRECOGNIZED_RETENTION_MS = 30 * 86_400_000
 
-# Settings of a topic of which more is as good.
+# Settings of a topic that may be larger than required.
 _AT_LEAST = {"min.insync.replicas", "max.message.bytes"}
 
 _REFUSALS: Mapping[type[Exception], tuple[str, str]] = {
@@ -39,7 +39,7 @@ _REFUSALS: Mapping[type[Exception], tuple[str, str]] = {
 
 
 class AdminError(BridgeError):
-    """The cluster cannot be asked, or refuses; the message is one line for an operator."""
+    """The cluster does not answer, or refuses; the message is one line for an operator."""
 
     retriable = True
 
@@ -51,7 +51,7 @@ class AdminError(BridgeError):
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """What a topic must be.
+    """The specification of a topic.
 
     Attributes:
         replication_factor: At least.
@@ -77,7 +77,7 @@ class TopicSpec:
             "retention.ms": str(self.retention_ms),
             "min.insync.replicas": str(self.min_insync_replicas),
             "max.message.bytes": str(self.message_max_bytes),
-            # Another one has the broker unpack and pack every batch, by a codec that each reader must have.
+            # With another codec, the broker repacks every batch, and each reader must have that codec.
             "compression.type": "producer",
             **self.more,
         }
@@ -85,7 +85,7 @@ class TopicSpec:
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
-    """In what a topic is not what it must be.
+    """A difference between a topic and its specification.
 
     Attributes:
         what: `missing`, `partitions`, `replication_factor`, or the name of a setting.
@@ -156,14 +156,14 @@ async def open_admin(connection: Connection) -> AsyncIterator[Admin]:
 
 
 class Admin:
-    """Questions and orders to a cluster."""
+    """Reads and changes a cluster's topics."""
 
     def __init__(self, client: Any) -> None:
         """Use a started `client`."""
         self._client = client
 
     async def default_replication_factor(self) -> int:
-        """As many replicas as there are brokers, three at most."""
+        """The default replication factor: one replica per broker, three at most."""
         return min(REPLICAS_MAX, len((await self._client.describe_cluster())["brokers"]))
 
     async def create(self, specs: Sequence[TopicSpec]) -> dict[str, Literal["created", "exists"]]:
@@ -191,7 +191,7 @@ class Admin:
         return [deviation for spec in specs for deviation in _deviations(spec, found.get(spec.name))]
 
     async def _until_known(self, names: Mapping[str, str]) -> None:
-        """Wait until every broker can say where the topics are; the answer to a creation comes before that."""
+        """Wait until every broker knows the new topics; the answer to a creation comes earlier."""
         while len(await self._partitions(names)) < len(names):  # noqa: ASYNC110 - a broker sends no event
             await asyncio.sleep(0.05)
 

@@ -1,4 +1,4 @@
-"""How every Kafka client of the bridge reaches the brokers, and as whom."""
+"""Connection and credentials of every Kafka client."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from bridge.errors import ConfigError
 from bridge.runtime.hosts import is_host
 
 PORT_MAX = 65_535
-# A host that is up answers a SYN in milliseconds, also across regions.
+# A running host answers a SYN in milliseconds, also across regions.
 PROBE_S = 2.0
-# What a client raises when brokers are away or refuse. aiokafka's own errors are `RuntimeError`s, and with one uvloop
-# answers a write to a connection that was reset, of which aiokafka has not heard yet.
+# Raised while brokers are unavailable or refuse. aiokafka's errors are `RuntimeError`s. uvloop also raises one for a
+# write to a connection whose reset aiokafka has not noticed yet.
 CLIENT_FAILURES = (OSError, RuntimeError)
-# What is a `RuntimeError`, too, and a bug of the caller.
+# `RuntimeError`s that are bugs of the caller.
 BUGS = (NotImplementedError, RecursionError)
 
 
 class Refusal(NamedTuple):
-    """A connection without a session: its constant code, and what an operator should look at."""
+    """A connection that got no session: a constant code, and advice for the operator."""
 
     code: str
     doubt: str
@@ -33,7 +33,7 @@ class Refusal(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Where the brokers are and who we are to them; secrets stay in their files until a client is built.
+    """Brokers and credentials; secrets stay in their files until a client is built.
 
     Attributes:
         bootstrap_servers: `host:port`, separated by commas.
@@ -41,7 +41,7 @@ class Connection:
         sasl_mechanism: `PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512` or `OAUTHBEARER`.
         sasl_username_file: With OAUTHBEARER, that of the client id, and `sasl_password_file` that of its secret.
         sasl_token_url: Token endpoint for OAUTHBEARER.
-        sasl_token_provider: `module:function` that gives tokens in its place.
+        sasl_token_provider: `module:function` that gives tokens instead.
         ssl_cafile: Certificates to trust; the system's when None.
     """
 
@@ -68,7 +68,7 @@ class Connection:
         return [_host_and_port(part) for part in parts if part] or [_host_and_port("")]
 
     def options(self) -> dict[str, Any]:
-        """Keyword arguments of a client, read anew for each, so that a rotated password or certificate counts.
+        """Keyword arguments of a client; files are read again for each, so that rotated ones are used.
 
         Raises:
             ConfigError: A file cannot be used; the message names its setting.
@@ -85,7 +85,7 @@ class Connection:
         return options
 
     def credentials(self) -> bytes:
-        """Return a digest of the files that `options` reads, by which a renewed one is noticed."""
+        """Return a digest of the files that `options` reads, to detect changes."""
         login = (self.sasl_username_file, self.sasl_password_file)
         digest = sha256()
         for path in (*login, self.ssl_cafile, self.ssl_certfile, self.ssl_keyfile):
@@ -126,7 +126,7 @@ class Connection:
 
 
 def refusal(options: Mapping[str, Any]) -> Refusal:
-    """Say why a broker took the connection of a client with these options and gave no session."""
+    """Return why a broker accepted the connection of a client and gave no session."""
     tokens = options.get("sasl_oauth_token_provider")
     if tokens is not None and tokens.failed:
         return Refusal("no_token", "token endpoint, client id or its secret?")
@@ -134,7 +134,7 @@ def refusal(options: Mapping[str, Any]) -> Refusal:
 
 
 async def reachable(servers: list[tuple[str, int]]) -> list[str]:
-    """Return the servers that take a TCP connection now; a dead one would delay the others."""
+    """Return the servers that accept a TCP connection; a dead one would delay the client."""
     answers = await asyncio.gather(*[_answers(host, port) for host, port in servers])
     return [_joined(*server) for server, answered in zip(servers, answers, strict=True) if answered]
 

@@ -1,9 +1,9 @@
-"""Takes what an aiokafka consumer has fetched, one partition at a time, and names the batch that cannot be read.
+"""Take fetched records from an aiokafka consumer per partition, and identify unreadable batches.
 
-aiokafka 0.14 unpacks batches inside `getmany`. One that is corrupt makes it raise without the name of the partition,
-after it has dropped the records before that batch, also those of other partitions, whose positions it has moved.
+aiokafka 0.14 unpacks batches inside `getmany`. For a corrupt one it raises without naming the partition. By then it has
+dropped the records before that batch, and those of other partitions whose positions it has moved.
 
-It unpacks them to our own records at once, without a record of aiokafka's in between.
+Batches are unpacked directly to our own records.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bridge.errors import BridgeError
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.kafka.unpack import bound_unpacking
 
-bound_unpacking()  # of all that read topics in this process
+bound_unpacking()  # applies to all readers of this process
 
 # As many as the window of a partition: unpacking more at once would hold the loop for too long.
 POLL_RECORDS = 1024
@@ -34,7 +34,7 @@ _HEAD = struct.Struct(">qiibIhi")
 _MAGIC = 2
 
 
-# What `getmany` raises of a partition that is not about its batches.
+# Errors of `getmany` about a partition, not about its batches.
 _OF_THE_CLIENT = (
     kafka_errors.ConsumerStoppedError,
     kafka_errors.IllegalStateError,
@@ -45,7 +45,7 @@ _OF_THE_CLIENT = (
 
 
 class UnreadableBatchError(BridgeError):
-    """A batch is corrupt (its sum is wrong), too large, or no codec unpacks it; it was fetched twice."""
+    """A batch is corrupt (wrong checksum), too large, or of an unknown codec, after two fetches."""
 
     code = "batch_unreadable"
 
@@ -60,18 +60,18 @@ class FetchBuffer:
     """What one consumer has fetched."""
 
     def __init__(self, consumer: Any) -> None:
-        """Take a started consumer, whose `getmany` is called here alone."""
+        """Wrap a started consumer; nothing else may call its `getmany`."""
         self._consumer = consumer
-        # Of which a batch could not be read: they are read record by record, so that those before it are not dropped.
+        # Partitions with an unreadable batch: read record by record, so that earlier records are not dropped.
         self._suspects: set[Any] = set()
 
     async def take(
         self, places: Collection[Place], *, most: int = POLL_RECORDS
     ) -> Mapping[Place, list[ConsumedRecord]]:
-        """Return the records that were fetched of `places`, `most` of them, without a wait.
+        """Return up to `most` fetched records of `places`, without waiting.
 
         Raises:
-            UnreadableBatchError: The next batch of a partition; what can be read before it has been returned.
+            UnreadableBatchError: The next batch of a partition; all readable records before it were returned.
             KafkaError: As `getmany`.
         """
         found: dict[Place, list[ConsumedRecord]] = {}
@@ -100,7 +100,7 @@ class FetchBuffer:
         unpacked._consumer_record = _consumed  # noqa: SLF001 - takes the place of its method
 
     async def news(self, timeout_s: float) -> None:
-        """Return when anything was fetched, of whatever partition, or after `timeout_s`."""
+        """Wait until anything is fetched, at most `timeout_s`."""
         fetcher = self._consumer._fetcher  # noqa: SLF001 - `getmany` would wait inside of its context
         waiter = fetcher._create_fetch_waiter()  # noqa: SLF001 - as above
         await asyncio.wait({waiter, fetcher._fetch_task}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)  # noqa: SLF001 - as above
@@ -155,7 +155,7 @@ class FetchBuffer:
         return found
 
     def _left_context(self) -> None:
-        # The context that it left by a raise counts as entered for good, and the max-poll check as off.
+        # aiokafka counts a context that was left by an exception as still entered, with the max-poll check off.
         self._consumer._subscription._fetch_count = 0  # noqa: SLF001 - as above
 
 

@@ -1,8 +1,7 @@
-"""Read the headers of our own topics, so that repeats are recognised: first their tails, then new records as they come.
+"""Read the headers of our own topics to recognise repeats: first their tails, then new records.
 
-The tail is what the deduplication window covers; it warms up the known ids after a start. What other replicas write
-later is known about 50 ms after it was committed. What this process has written is read as well: to leave it out saved
-less CPU than could be measured.
+The tail covers the deduplication window and fills the known ids after a start. Records of other replicas are known
+about 50 ms after their commit. Records of this process are read as well: skipping them saved no measurable CPU time.
 """
 
 from __future__ import annotations
@@ -36,7 +35,8 @@ LOOK_S = 0.25
 METADATA_S = 5.0
 # Between two attempts to ask for the end of a log.
 ASK_S = 0.05
-# Further behind, the follower is not `ready`. A broken connection is noticed after 15 s, and replaced within seconds.
+# If it is further behind, the follower is not `ready`. A broken connection is noticed after 15 s, and replaced within
+# seconds.
 LAG_MAX_S = 30.0
 
 
@@ -161,7 +161,7 @@ class Follower:
 
     @property
     def ready(self) -> bool:
-        """Every tail has been read, and the follower is not far behind."""
+        """Whether every tail was read, and the follower is not far behind."""
         return bool(self._topics) and all(topic.read for topic in self._topics.values()) and not self._lags
 
     @property
@@ -175,7 +175,7 @@ class Follower:
         return self.lag_s > LAG_MAX_S
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Read until `stop`, whatever happens to the brokers."""
+        """Read until `stop`; failures of brokers are retried."""
         try:
             while True:
                 self._start_tasks()
@@ -193,7 +193,7 @@ class Follower:
         self._topics.setdefault(topic, _Topic(topic))
 
     async def catch_up(self, topic: str, partition: int) -> None:
-        """Return when everything in a partition at this moment has been read, or after a while; never raise."""
+        """Wait until the current content of a partition has been read, for a limited time; never raises."""
         known = self._topics.get(topic)
         if known is None or not known.read:
             return
@@ -327,6 +327,6 @@ class Follower:
 
 
 def _log_unreadable(place: Place, offset: int, after: int) -> None:
-    """Log that a repeat of what is there will be taken for new; it would not be readable later either."""
+    """Log that repeats of an unreadable tail will count as new."""
     where = {"topic": place.topic, "partition": place.partition, "offset": offset, "next_offset": after}
     log.error("worker.recall_batch_unreadable", **where)

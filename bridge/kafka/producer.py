@@ -1,4 +1,4 @@
-"""Keep a working aiokafka producer at hand: connect in the background, watch it, and replace it when it fails.
+"""Maintain a working aiokafka producer: connect in the background, watch it, and replace it when it fails.
 
 aiokafka 0.14 never expires an idempotent batch, hangs in `stop()` while brokers are away and goes on sending after it.
 So every wait has a bound of ours, and a producer is never stopped: its tasks are cancelled and its connections aborted,
@@ -35,19 +35,19 @@ METADATA_S = 2.0
 METADATA_MAX_AGE_MS = 60_000
 # A topic found missing is not asked for again by every write.
 MISSING_S = 1.0
-# A partition without a leader is looked at so often, and given up after as long as aiokafka would give it up.
+# How often a partition without a leader is checked, and when its batch is given up, as in aiokafka.
 LEADER_LOOK_S = 0.1
 LEADER_LOOKS = 50
 # Half of the smallest common `max.message.bytes`; a larger record travels alone.
 BATCH_MAX_BYTES = 512 * 1024
 # Cancelled tasks and aborted connections need a few turns of the loop.
 END_S = 1.0
-# One partition's trouble must not leave the writes of the others unknown: they are answered in milliseconds.
+# A failing partition must not leave the outcome of the other writes unknown: they are answered in milliseconds.
 SETTLE_S = 1.0
 
 
 class InvalidRecordError(kafka_errors.BrokerResponseError):  # type: ignore[misc]  # aiokafka is untyped
-    """What a broker answers that looks into records, such as for ids of schemas; aiokafka 0.14 does not know it."""
+    """The answer of a broker that validates records, for example schema ids; unknown to aiokafka 0.14."""
 
     errno = 87
     message = "INVALID_RECORD"
@@ -78,7 +78,7 @@ State = Literal["connecting", "ready", "stalled", "failed", "closed"]
 
 
 class NotConnectedError(BridgeError):
-    """No producer can be had now. Its code is for the log and the readiness; senders get that of their own delivery."""
+    """No producer is connected. The code is for logs and readiness; senders get that of their delivery."""
 
     retriable = True
 
@@ -114,7 +114,7 @@ class Patience:
 
 
 class KafkaProducer:
-    """The producer of the bridge; it exists from the start and is ready when Kafka is."""
+    """The producer of the bridge; it exists from the start, and is ready once Kafka is."""
 
     def __init__(
         self,
@@ -157,7 +157,7 @@ class KafkaProducer:
 
     @property
     def untried(self) -> bool:
-        """True until the first attempt to connect has ended, one way or the other."""
+        """True until the first attempt to connect has ended."""
         return self.state == "connecting" and not self.code
 
     @property
@@ -204,7 +204,7 @@ class KafkaProducer:
         return written
 
     async def close(self, timeout_s: float) -> None:
-        """Finish what is in flight within `timeout_s`, then end every connection; with Kafka away it is as quick."""
+        """Finish writes in flight within `timeout_s`, then close every connection; an outage takes no longer."""
         if self._closed:
             return
         self._closed = True
@@ -219,7 +219,7 @@ class KafkaProducer:
             self._enter("closed")
 
     async def _keep_connected(self) -> None:
-        """Replace each producer that fails by the next, whatever it raises."""
+        """Replace each failed producer, whatever it raises."""
         while True:
             try:
                 await self._connect_and_watch()
@@ -267,7 +267,7 @@ class KafkaProducer:
         self._generation, self._retired = self._retired, None
 
     async def _watch(self) -> str:
-        """Return why the generation must be replaced, when it must."""
+        """Wait until the generation must be replaced; return why."""
         generation, patience = self._generation, self._patience
         if generation is None:
             return "ended"

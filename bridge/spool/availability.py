@@ -12,16 +12,16 @@ from bridge.spool.segment import segment_bytes
 
 NOT_OPEN = "not_open"
 STALLED = "stalled"
-# What is written at once, enough for a thousand records; a larger call goes alone.
+# Bytes of one group, enough for a thousand records; a larger call is written alone.
 GROUP_MAX_BYTES = 1_048_576
 
 
 class Availability:
-    """Why no entries are taken, if none are; closed at first.
+    """Whether entries are accepted, and why not; closed at first.
 
     Attributes:
-        refusal: Why a write would fail; empty when it would succeed, be it slowly.
-        is_stalled: The group that is on its way to the disk takes too long.
+        refusal: Why a write would fail; empty when it would succeed.
+        is_stalled: The group that is being written takes too long.
         disk_free_bytes: What the disk has left, when it was last asked.
         damaged: How many records were found damaged.
     """
@@ -52,7 +52,7 @@ class Availability:
         return self.refusal or (STALLED if self.is_stalled else "")
 
     def refuse(self, code: str) -> None:
-        """Take no entries, for this reason; with an empty one, take them again."""
+        """Refuse entries for this reason; accept them again with an empty one."""
         if not self._is_closed:
             self.refusal = code
             self._report()
@@ -64,7 +64,7 @@ class Availability:
             self._report()
 
     def close(self) -> None:
-        """Take no entries any more; a stop is no warning."""
+        """Refuse entries for a stop, without a warning."""
         self._is_closed = True
         self.refusal = NOT_OPEN
         self._gauge.set(0)
@@ -79,11 +79,11 @@ class Availability:
         return "" if is_room else FULL
 
     def free_bytes(self) -> int:
-        """Return what capacity and disk leave."""
+        """Return the bytes left by capacity and disk."""
         return max(0, min(self._capacity_bytes - self._index.size, self.disk_free_bytes))
 
     def note_damage(self, segment: Segment, records: int) -> None:
-        """Count records that were read and do not hold; their file is kept."""
+        """Count damaged records; their file is kept."""
         segment.is_damaged = True
         self.damaged += records
         self._corrupt.inc(records)

@@ -1,4 +1,4 @@
-"""What the spool asks of a file system, each in one method that a test can make fail; its errors become codes."""
+"""The file system operations of the spool, one method each so that tests can make them fail; errors become codes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROBE = "probe"
 DAMAGED = "damaged"
 # `struct flock` of Linux on 64 bits: type, whence, start, length, pid; a length of 0 is the whole file.
 _FLOCK = struct.Struct("@hhqqi0q")
-# What is read at once, where reading the whole failed.
+# Bytes per read after reading the whole file failed.
 BLOCK_BYTES = 4096
 READ_BYTES = 1_048_576
 
@@ -54,9 +54,9 @@ class Disk:
             self.sync_directory(each.parent)
 
     def lock(self, directory: Path) -> int:
-        """Return a handle that keeps every other process out until it is closed; fails at once when one has it.
+        """Lock a file until its handle is closed; fails at once if another process has the lock.
 
-        On a read-only file system what can be opened is locked, be it the directory itself.
+        On a read-only file system, whatever can be opened is locked, at least the directory.
         """
         handle = _open_lock(directory)
         try:
@@ -80,7 +80,7 @@ class Disk:
         return path.stat().st_size
 
     def free(self, directory: Path) -> int:
-        """Return how many bytes this process may still write, without what is kept for root."""
+        """Return how many bytes this process may still write, without the reserve for root."""
         state = os.statvfs(directory)
         return state.f_bavail * state.f_frsize
 
@@ -89,7 +89,7 @@ class Disk:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
 
     def write(self, handle: int, content: bytes) -> None:
-        """Write all of it at the end; after a failure, part of it may stand there."""
+        """Append all of it; after a failure, part of it may be written."""
         rest = memoryview(content)
         while rest:  # after a short write the next one raises the reason
             rest = rest[os.write(handle, rest) :]
@@ -119,7 +119,7 @@ class Disk:
             os.close(handle)
 
     def may_read(self, path: Path) -> None:
-        """Raise when a file may not be read, whatever its content is like."""
+        """Raise if a file may not be read, without reading its content."""
         os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
     def append(self, path: Path, content: bytes) -> None:
@@ -177,7 +177,7 @@ class Disk:
         path.unlink(missing_ok=True)
 
     def sync_directory(self, directory: Path) -> None:
-        """Make names durable that came or went; without this POSIX lets them be lost."""
+        """Make created and removed names durable; without this POSIX may lose them."""
         handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(handle)
@@ -219,10 +219,10 @@ def write_whole(disk: Disk, path: Path, content: bytes) -> None:
 
 
 def read_what_can_be(disk: Disk, path: Path) -> tuple[bytes, bool]:
-    """Return a file with zeros for what the disk does not give back now, and whether that is all of the file.
+    """Return a file, with zeros for unreadable parts, and whether all of it was read.
 
     Raises:
-        OSError: Not to be read at all: gone, or not ours.
+        OSError: Nothing can be read: the file is gone, or not ours.
     """
     size, parts, is_whole = disk.size(path), [], True
     for at in range(0, size, READ_BYTES):
@@ -255,7 +255,7 @@ def _open_lock(directory: Path) -> int:
     except OSError as exc:
         if code_of(exc) not in {"read_only", "wrong_owner"}:
             raise
-    # What was spooled before the file system became read-only can still be delivered.
+    # On a read-only file system, spooled records can still be delivered.
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,6 +1,6 @@
 """Where a lake lies: a directory, or a bucket of S3. Every call blocks.
 
-Both write a file whole or not at all, and what has returned outlasts a power cut.
+Both write files atomically, and a write that has returned survives a power cut.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from pyarrow import fs  # noqa: TID251 - this is a door
 
 from bridge.errors import ConfigError, TransientError
 
-# Beside, not below, what readers look at: DuckDB's patterns match names that begin with `_` or `.`, too.
+# Outside of the readers' directories: DuckDB's patterns also match names that begin with `_` or `.`.
 STAGING = "staging"
-# What no waiting heals: the directory is another one than was meant, or belongs to somebody else.
+# Errors that do not pass: the directory is the wrong one, or belongs to somebody else.
 _UNUSABLE = frozenset({errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EROFS, errno.ENAMETOOLONG})
-# Of the file that is tried: larger than one of a single event, since a full disk still takes an empty one.
+# Size of the probe file: larger than a file of one event, since a full disk still takes an empty one.
 PROBE_BYTES = 1024 * 1024
 # As for other services on a network: an answer takes milliseconds, a file of a megabyte tenths of a second.
 _CONNECT_S, _REQUEST_S, _ATTEMPTS = 3.0, 20.0, 3

@@ -1,4 +1,4 @@
-"""Map bodies outside of the ingress, for commands that look at what a sender has."""
+"""Map bodies outside of the ingress, for commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ENVIRONMENTS = ("production", "sandbox")
 
 
 def map_body(profile: Profile, body: bytes, *, source: str) -> Mapped | ParkReason:
-    """Return what the ingress would make of a body, whichever environment it is of; its id is that in the body."""
+    """Return what the ingress would make of a body of any environment, with the id in the body."""
     document = parse(body, arrays=getattr(profile, "ARRAYS", False))
     if isinstance(document, ParkReason):
         return document

@@ -1,4 +1,4 @@
-"""`drx-consumer compare`: what an export of a sender has that the read model has not."""
+"""`drx-consumer compare`: find events of a sender's export that the read model lacks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from consumers.read_model.history import prescription_of
 from consumers.read_model.options import NAME
 
 BODY_MAX_BYTES = 256 * 1024  # docs/contract.md §1
-# An export may round its times; two facts of one type about one prescription are further apart.
+# An export may round its times; two facts of one type and prescription are further apart.
 TOLERANCE_S, TOLERANCE_MAX_S = 120.0, 86_400.0
 # Prescriptions asked for at a time, of some ten events each.
 KEYS_AT_ONCE = 1_000
@@ -37,7 +37,7 @@ UNMAPPED_SHOWN = 10
 _OF_PRESCRIPTIONS = """
 select prescription_id, event_type, occurred_at from "{schema}".event where prescription_id = any ($1)
 """
-# Their keys are not kept: docs/contract.md §4 has what they are made of.
+# Their keys are not stored: see docs/contract.md §4.
 _OF_OTHERS = """
 select coalesce('req:' || (body ->> 'request_id'), body #>> '{{prescriber,id}}', body ->> 'account_id'),
   event_type, occurred_at
@@ -155,7 +155,7 @@ def _read(file: Path, profile: Profile) -> Export:
 
 
 async def _missing(chosen: Chosen, export: Export, tolerance: timedelta) -> list[tuple[str, Fact]]:
-    """Return type and fact of all that the read model has not."""
+    """Return type and fact of all that the read model lacks."""
     schema = NAME if chosen.consumer.tables is None else chosen.consumer.tables.schema
     missing: list[tuple[str, Fact]] = []
 
@@ -180,7 +180,7 @@ async def _missing(chosen: Chosen, export: Export, tolerance: timedelta) -> list
 
 
 def unmatched(facts: Iterable[Fact], known: Collection[datetime], tolerance: timedelta) -> Iterator[Fact]:
-    """Yield the facts for which there is none of their own among those that are known; equal times go together."""
+    """Yield the facts without a match among the known ones; each known fact matches one."""
     exact = Counter(known)
     late = []
     for fact in sorted(facts):
@@ -209,7 +209,7 @@ def _by_type_and_day(export: Export, missing: Iterable[tuple[str, Fact]]) -> lis
 
 
 def _ndjson(file: Path, lines: Collection[int]) -> bytes:
-    """Return the bodies of some lines; a line break in one stands between its members."""
+    """Return the bodies of some lines, each on one line."""
     wanted = (line.body for line in bodies_of(file, body_max_bytes=BODY_MAX_BYTES) if line.number in lines)
     return b"".join(body.translate(None, b"\r\n") + b"\n" for body in wanted)
 

@@ -40,13 +40,13 @@ NO_LOG = Bounds(0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What PostgreSQL has of a group.
+    """The state of a group in PostgreSQL.
 
     Attributes:
-        misfit: Why its own tables do not fit its progress, and what mends it; empty if they fit.
-        missing: Tables that `init` would make, as `schema 1`; with either of these two, the rest is not asked.
+        misfit: Why its own tables do not fit its progress, with the remedy; empty if they fit.
+        missing: Tables that `init` would make, as `schema 1`. With either of these two, the rest is not queried.
         opened_at: When the park limit opened; None while it is closed.
-        refused: Why a start would refuse what its handlers write to; empty if it would not.
+        refused: Why a start would refuse the target of its handlers; empty if it would not.
     """
 
     misfit: str = ""
@@ -87,14 +87,14 @@ def doctor(*, bootstrap_servers: str | None, name: str, schema: str | None, as_j
 
 
 def type_findings(consumer: Consumer) -> list[Finding]:
-    """Name patterns that match no type: a mistyped one is no error, since a newer release may know its type."""
+    """Warn of patterns that match no type; no error, since a newer release may have the type."""
     vain = [each for each in consumer.types if not fnmatch.filter(KNOWN_TYPES, each)]
     found = f"no event is of type {', '.join(vain)}"
     return [Finding("types", "warning", found, "docs/events.md has all types")] if vain else []
 
 
 def phi_findings(consumer: Consumer, dsn: str) -> list[Finding]:
-    """Say where health information goes; nothing of `dsn` but server and database."""
+    """List where health information goes; of `dsn` only server and database are shown."""
     place = f"PostgreSQL at {database_of(dsn)}"
     kept = [Finding("phi", "ok", f"parked events, whole, and keys: {place}")]
     if consumer.publishes:
@@ -148,7 +148,7 @@ async def _kept(chosen: Chosen) -> Kept:
 
 
 async def _refused(database: Database, consumer: Consumer) -> str:
-    """Have the consumer prepare as at a start; that what it writes to is away is found by its ping."""
+    """Prepare the consumer as at a start; the ping detects an unavailable sink."""
     try:
         with contextlib.suppress(TransientError):
             await prepare(database, consumer)
@@ -158,11 +158,11 @@ async def _refused(database: Database, consumer: Consumer) -> str:
 
 
 def state_findings(named: str, kept: Kept, *, begins_by_itself: bool) -> Iterator[Finding]:
-    """Say why a start would be refused, and what is parked; nothing if all is well.
+    """Yield why a start would be refused, and what is parked.
 
     Args:
         named: The consumer as a command takes it.
-        kept: What PostgreSQL has of it.
+        kept: Its state in PostgreSQL.
         begins_by_itself: It makes its tables, and needs no `init`.
     """
     never = any(each.endswith(" 1") for each in kept.missing)
@@ -188,7 +188,7 @@ def state_findings(named: str, kept: Kept, *, begins_by_itself: bool) -> Iterato
 def offset_findings(
     chosen: Chosen, kept: Kept, bounds: Mapping[Place, Bounds], *, cluster_id: str
 ) -> Iterator[Finding]:
-    """Say why a start, or a partition, would not go on from where the group stands; nothing if it would."""
+    """Yield why a start, or a partition, would not continue from the stored offsets."""
     try:
         accepted = chosen.settings.kafka.accept_cluster_id
         check_cluster(chosen.consumer.name, kept.progress.values(), cluster_id=cluster_id, accepted=accepted)
@@ -205,7 +205,7 @@ def offset_findings(
 
 
 async def _sink(consumer: Consumer) -> list[Finding]:
-    """Open what handlers need and ask whether it works and what it lacks, all within the time of a handler."""
+    """Open the sink, ping it and list what it lacks, within the time of one handler."""
     lacks: Sequence[str] = ()
     try:
         async with asyncio.timeout(consumer.handler_timeout_s):

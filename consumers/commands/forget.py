@@ -33,7 +33,7 @@ def forget(
 ) -> int:
     """Remove progress, inbox, parked records and offsets of the consumer NAME; its own tables and the audit stay.
 
-    Nobody may be in the group. Needs a reason.
+    The group must have no members. Needs a reason.
     """
     require_reason(reason)
     chosen = choose(name, schema=schema, bootstrap_servers=bootstrap_servers)
@@ -56,7 +56,7 @@ async def _forget(chosen: Chosen, *, actor: str, reason: str, dry_run: bool) -> 
         async with open_group(chosen.settings.kafka.connection, group, chosen.consumer.topics) as view:
             await view.refuse_members(session_s=chosen.settings.kafka.session_s)
             if not dry_run:
-                # First, since Kafka refuses it if a member has joined meanwhile, and such a member, as long as the
-                # progress is there, commits the offsets again.
+                # First: Kafka refuses it if a member has joined meanwhile. Such a member commits the offsets again
+                # while there is progress.
                 await view.forget()
         return await forget_group(database, group, actor=actor, reason=reason, dry_run=dry_run)

@@ -1,4 +1,4 @@
-"""`drx-consumer init`: make the tables of a consumer, and say where it begins, in PostgreSQL and in Kafka alike."""
+"""`drx-consumer init`: create the tables of a consumer, and set its starting offsets in PostgreSQL and Kafka."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Want:
         force: Also move partitions that have an offset.
         unless_placed: Set partitions without an offset and leave the rest, even if the group has members; without
             Kafka, succeed if the group has an offset in each of its topics.
-        go_on: Make tables that lack what the group has read already.
+        go_on: Create tables without the data of records that the group has read already.
     """
 
     begin: Begin | None
@@ -157,7 +157,7 @@ def init(
 async def _init(chosen: Chosen, want: Want) -> list[Start]:
     consumer = chosen.consumer
     async with chosen.open_database("init") as database:
-        # Before there are tables: an install that fails for want of a topic leaves nothing behind.
+        # Before there are tables: an install that fails for a missing topic leaves nothing behind.
         await _see_topics(database, chosen, want)
         if not want.go_on:
             await check_tables(database, consumer)
@@ -186,10 +186,10 @@ async def _init(chosen: Chosen, want: Want) -> list[Start]:
 
 
 async def _see_topics(database: Database, chosen: Chosen, want: Want) -> None:
-    """Ask Kafka for the topics, unless only tables are wanted.
+    """Read the topics from Kafka, unless only tables are created.
 
     Raises:
-        ReadError: One is missing, or nobody answers, and the group has no offsets yet.
+        ReadError: A topic is missing or no broker answers, and the group has no offsets yet.
     """
     if want.begin is None:
         return
@@ -202,7 +202,7 @@ async def _see_topics(database: Database, chosen: Chosen, want: Want) -> None:
 
 
 async def _is_placed(database: Database, chosen: Chosen) -> bool:
-    """As `_has_offsets`, also of a database that has no tables."""
+    """As `_has_offsets`, also for a database without tables."""
     try:
         return await _has_offsets(database, chosen)
     except TransientError as exc:
@@ -241,7 +241,7 @@ async def _set_offsets(database: Database | None, view: GroupView, chosen: Chose
         async with database.transaction(calls_services=True) as connection:
             await lock_progress(connection, consumer.group, consumer.topics)
             if parked := await parked_from(connection, consumer.group, offsets):
-                # In a recreated topic other records have these offsets, and would be taken for the parked ones.
+                # A recreated topic has other records at these offsets, which would be taken for the parked ones.
                 msg = f"{parked} parked events lie beyond that start; release, skip or drop them first"
                 raise ConfigError(msg)
             cluster_id = await view.cluster_id()

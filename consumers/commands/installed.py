@@ -20,7 +20,7 @@ from consumers.settings import ConsumerSettings, load_settings, section
 GROUP = "drx_bridge.consumers"
 
 
-# What to do about an answer of PostgreSQL, by its code.
+# Remedies by the code of PostgreSQL's answer.
 _ADVICE = {
     "no_schema": "run `drx-consumer init`",
     "no_table": "run `drx-consumer init`",

@@ -1,4 +1,4 @@
-"""`drx-consumer lag`: how far a consumer is behind; asks Kafka and PostgreSQL, and no process of the group."""
+"""`drx-consumer lag`: how far a consumer is behind, by Kafka and PostgreSQL, without its processes."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def lag(*, bootstrap_servers: str | None, name: str, schema: str | None, as_json
 
 
 def summary(named: str, standing: Standing, lags: Sequence[Lag]) -> str:
-    """Say how a group stands; `named` is the consumer as a command takes it."""
+    """Return the state of a group in a line; `named` is the consumer as a command takes it."""
     state = standing.state
     if not state.live and not any(each.next_offset is not None or each.committed is not None for each in lags):
         return f"has not begun; `drx-consumer init {named} --from earliest|latest|TIME` says where it does"
@@ -116,7 +116,7 @@ async def _lags(chosen: Chosen) -> tuple[Standing, list[Lag]]:
     for at in sorted(bounds):
         above = stored[at].above if at in stored else 0
         record = oldest.get(at)
-        # All that lies up to the end may be transaction markers, which no reader sees.
+        # Only transaction markers may be left up to the end, which no reader sees.
         is_behind = at in behind and (record is not None or at not in oldest)
         records = bounds[at].end - behind[at] - above if is_behind else 0
         age = None if record is None else max(0.0, now - record.timestamp_ms / 1000)

@@ -1,4 +1,4 @@
-"""`drx-consumer parked`: see what a consumer has parked, and decide about it."""
+"""`drx-consumer parked`: list, release and discard parked records of a consumer."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ RATE_MIN, RATE_MAX = 0.001, 10_000.0
 
 
 class _Asked(TypedDict):
-    """What every verb takes that decides something."""
+    """Options of every verb that changes something."""
 
     name: str
     schema: str | None
@@ -56,7 +56,7 @@ class _Only(TypedDict):
 
 
 class _Trace(TypedDict):
-    """What of it goes along with the decision."""
+    """Audit fields of the decision."""
 
     actor: str
     reason: str
@@ -265,7 +265,7 @@ def resume(**asked: Unpack[_Asked]) -> int:
 
 
 def _decide(verb: str, act: _Act, **asked: Unpack[_Asked]) -> int:
-    """Carry a decision out, with its audit lines, and print it."""
+    """Execute a decision with its audit lines, and print it."""
     chosen = choose(asked["name"], schema=asked["schema"])
     dry_run = asked["dry_run"]
     trace = _Trace(actor=asked["actor"], reason=asked["reason"], dry_run=dry_run)
@@ -287,7 +287,7 @@ def _decide(verb: str, act: _Act, **asked: Unpack[_Asked]) -> int:
 
 
 def _not_parked(missing: int, named: int, *, dry_run: bool) -> str:
-    """Say of how many of the keys that were named nothing was requested, and what became of the others."""
+    """Describe how many of the named keys are not parked, and what happened to the others."""
     if missing == named:
         return "that key is not parked" if named == 1 else f"none of these {named} keys is parked"
     are, requested = "is" if missing == 1 else "are", "would be" if dry_run else "is"
@@ -302,10 +302,10 @@ def _line(verb: str, group: str, decision: Decision) -> str:
 
 
 def topic_of(consumer: Consumer, topic: str | None) -> str:
-    """Return the topic that is meant.
+    """Return the topic, or the consumer's only one.
 
     Raises:
-        ConfigError: It could be one of several, or is none of the consumer's.
+        ConfigError: There are several, or it is none of the consumer's.
     """
     topics = consumer.topics
     if topic is None and len(topics) == 1:

@@ -24,10 +24,10 @@ BATCH_ROWS = 5_000
 _STEP_MIN = timedelta(seconds=1)
 _is_days = re.compile(r"[1-9][0-9]{0,4}d", re.ASCII).fullmatch
 
-# Of a group whose history still has the event the inbox keeps it, too: it would be applied again.
+# The inbox keeps an event that the group's history still has: otherwise it would be applied again.
 _INBOX = "t.grp = $3"
 _HELD = "not exists (select from {table} h where (h.source, h.event_id) = (t.source, t.event_id))"
-# What no archive lacks, where there is one: it has settled the record, and not parked it.
+# If there is an archive: records that it has settled and not parked.
 _ARCHIVED = f"""
 not exists (
   select from (
@@ -90,7 +90,7 @@ async def _prune(chosen: Chosen, horizon: datetime, *, actor: str, reason: str, 
     group, history = chosen.consumer.group, chosen.consumer.history
     async with chosen.open_database("prune") as database:
         if not dry_run:
-            # First: `where` tells by it what an interrupted run has deleted.
+            # First: it shows `where` what an interrupted run has deleted.
             async with database.transaction() as connection:
                 decision = Decision(code=horizon.isoformat())
                 await audit(connection, group, "prune", [decision], actor=actor, reason=reason)
@@ -108,7 +108,7 @@ async def _sweep(
 ) -> int:
     """Delete the rows from before the horizon, one span of time after the other, and return how many those were.
 
-    Each span is looked at by the index of its times, so rows that stay are not met again in every transaction.
+    Each span is found by the index of times, so no transaction rereads the rows that stay.
     """
     table, time, condition = rows
     ((first, count),) = await database.fetch(f"select min({time}), count(*) from {table} where {time} < $1", horizon)  # noqa: S608 - names of ours
@@ -129,5 +129,5 @@ async def _sweep(
         found += some
         if dry_run or some < BATCH_ROWS:
             first = until
-        await asyncio.sleep(loop.time() - began)  # half of the time is for the consumers
+        await asyncio.sleep(loop.time() - began)  # leaves half of the time to the consumers
     return found

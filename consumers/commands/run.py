@@ -10,8 +10,8 @@ from bridge.runtime.process import run_service
 from consumers.commands.installed import choose
 from consumers.settings import MARGIN_S, check_settings
 
-# Records leave hardly any cycles behind. The windows and batches of a consumer that is behind hold some 400,000
-# objects: below that, the collector would walk them again and again for nothing.
+# Records leave hardly any cycles. The windows and batches of a lagging consumer hold about 400,000 objects: with a
+# lower threshold the collector would walk them repeatedly in vain.
 GC_THRESHOLD = 500_000
 
 

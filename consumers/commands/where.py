@@ -1,4 +1,4 @@
-"""`drx-consumer where`: what became of an event, asked of Kafka, PostgreSQL and the spool of this host."""
+"""`drx-consumer where`: what happened to an event, by Kafka, PostgreSQL and the spool of this host."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from consumers.runtime.operator import standings
 # Of a prescription; the newest of them. One has some ten events.
 EVENTS_MAX = 1_000
 IN_SPOOL = -1
-# What a document has only where there are several.
+# Members of a document only if there are several.
 _OF_ONE = ("id", "type", "by")
 
 _Places = dict[tuple[str, int, int], ConsumedRecord]
@@ -59,7 +59,7 @@ with recursive s as (
 select topic, partition as part, "offset", source, event_id, event_type, received_at from found
 order by received_at desc limit $2
 """
-# What an operator has given up may be in no history.
+# A discarded record may be in no history.
 _SET_ASIDE = """
 select topic, part, "offset", source, event_id, event_type, to_timestamp(timestamp_ms / 1000.0) as received_at
 from drx_consumer.parked_event where event_id = $1 or starts_with(event_id, $1 || '/') or key = $1
@@ -137,7 +137,7 @@ def where(
 
 
 async def _where(chosen: Chosen, wanted: str, *, from_beginning: bool, show_phi: bool) -> list[dict[str, Any]]:
-    """Return a document for each record; one for which Kafka is away may be in the spool.
+    """Return a document for each record; during an outage of Kafka, a record may be in the spool.
 
     Raises:
         ReadError: Nothing is found, and a topic cannot be read.
@@ -165,7 +165,7 @@ async def _where(chosen: Chosen, wanted: str, *, from_beginning: bool, show_phi:
 
 
 async def _located(database: Database, chosen: Chosen, wanted: str) -> _Places:
-    """Return what the read model's history and the parked records say of it, as records without content."""
+    """Return the records of the read model's history and the parked ones, without content."""
     schema = NAME if chosen.consumer.tables is None else chosen.consumer.tables.schema
     queries = [_SET_ASIDE]
     if await database.fetch("select where to_regclass($1) is not null", f'"{schema}".event'):
@@ -183,7 +183,7 @@ async def _located(database: Database, chosen: Chosen, wanted: str) -> _Places:
 async def _read(
     chosen: Chosen, topics: Collection[str], records: _Places, *, wanted: str, starts: Mapping[Place, int]
 ) -> None:
-    """Put what lies in the log in place of what is only known of it, and add what is found from `starts` on.
+    """Replace records by those of the log, and add what is found from `starts` on.
 
     Raises:
         ReadError: The topics cannot be read.
@@ -213,7 +213,7 @@ def _is_of(record: ConsumedRecord, wanted: str) -> bool:
 
 
 def _spooled(wanted: str) -> _Places:
-    """Return what waits in the spool; what is acknowledged there is in Kafka."""
+    """Return the records that wait in the spool; acknowledged ones are in Kafka."""
     settings = load_settings().spool
     found: _Places = {}
 
@@ -234,7 +234,7 @@ def _spooled(wanted: str) -> _Places:
 
 
 async def _groups(database: Database, record: ConsumedRecord) -> dict[str, dict[str, Any]]:
-    """Return what each group that has begun with the partition has done with a record."""
+    """Return what each group that reads the partition has done with a record."""
     if record.offset == IN_SPOOL:
         return {}
     identity = stored_text(record.header("ce_source")), stored_text(record.header("ce_id"))
