@@ -78,11 +78,11 @@ def test_a_setting_that_cannot_be_used_is_named(options: dict[str, str], words: 
     assert "\n" not in str(caught.value)
 
 
-def test_a_rule_that_cannot_be_used_is_named_with_file_and_line(tmp_path: Path) -> None:
+def test_a_rule_that_cannot_be_used_is_named_with_its_file(tmp_path: Path) -> None:
     rules = tmp_path / "ours.toml"
     rules.write_text('task_queue = "q"\n[[rule]]\ntypes = ["renewal.asked"]\n')
 
-    with pytest.raises(ConfigError, match=rf"^{rules}, line 3: types: no event type is 'renewal.asked'$"):
+    with pytest.raises(ConfigError, match=rf"^{rules}: rule 1 types: no event type is 'renewal.asked'$"):
         opened(rules=str(rules))
 
 
