@@ -1,4 +1,4 @@
-"""The doctor's look at the spool: would it take events, and does what it holds get on; nothing is touched."""
+"""The doctor's checks of the spool: it accepts events, and can deliver what it holds. Nothing is changed."""
 
 from __future__ import annotations
 

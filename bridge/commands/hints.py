@@ -1,4 +1,4 @@
-"""Why a delivery was refused: one thing is changed at a time, as senders get it wrong, until it proves itself.
+"""Explain why a delivery was refused: try the usual mistakes of senders one by one until it verifies.
 
 Six mistakes are tried: a time in milliseconds, a clock that is off, hex for base64, the text of the key as the key, a
 line break at the end, JSON that was written anew. A hint accepts nothing, nothing here runs in the ingress, and no

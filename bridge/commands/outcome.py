@@ -1,4 +1,4 @@
-"""What would become of a body, for people or as JSON: events with topic, key and partition, or why it is parked."""
+"""The outcome of a body, for people or as JSON: events with topic, key and partition, or why it is parked."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable, partition
 from bridge.known.delivery_ids import id_of_body
 from bridge.registry.loader import bundled
 
-# As a source may send, so that what passes here passes there.
+# The bounds of a source, so that results agree with the ingress.
 BODY_MAX_BYTES = 16 * 1024 * 1024
 # Beside `unknown_type` of a mapping file.
 NOTHING_HOLDS = "no [[event]] has a `when` that holds"
@@ -57,7 +57,7 @@ class Mapper:
     masker: Masker | None
 
     def outcome(self, path: Path, *, webhook_id: str = "") -> dict[str, Any]:
-        """Return what becomes of the body in a file, as JSON types.
+        """Return the outcome of the body in a file, as JSON types.
 
         Args:
             path: Of the file.
@@ -148,7 +148,7 @@ def masker_of(*, as_json: bool) -> Masker:
 
 
 def show(mapper: Mapper, bodies: Iterable[Path], *, as_json: bool, webhook_id: str = "") -> bool:
-    """Print what becomes of each body, and return whether all are events.
+    """Print the outcome of each body, and return whether all are events.
 
     Raises:
         FileError: A body cannot be read.

@@ -64,7 +64,7 @@ def tail(
     """Print the records of TOPIC (default: drx.prescriptions.v1) as they come, until --count or Ctrl-C.
 
     Health information is masked unless --show-phi asks for it, which writes an audit line. A record that cannot be
-    decoded is said to be so, and the next one is shown; the same holds for a batch that is corrupt.
+    decoded, or a corrupt batch, is reported, and the next one is shown.
     """
     settings = asking(load_settings(), bootstrap_servers)
     silence_kafka_client()

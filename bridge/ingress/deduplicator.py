@@ -1,4 +1,4 @@
-"""Make each event durable once, however often it is delivered, and return what became of this delivery."""
+"""Make each event durable once, however often it is delivered, and return the outcome of each delivery."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Publisher(Protocol):
 
 
 Outcome = Literal["accepted", "duplicate", "spooled", "conflict"]
-# From the positions of what is fresh to how it became durable.
+# Positions of new events -> how they became durable.
 Publish = Callable[[tuple[int, ...]], Awaitable[Durable]]
-# A delivery that has waited for less than this leaves its deadline to the publisher, and spares a timer of its own.
+# A delivery that has waited less than this needs no timer: the publisher keeps its deadline.
 SLACK_S = 0.05
 
 
@@ -40,26 +40,26 @@ class Deduplicator:
     """Publishes what is new; a repeat gets the end of its first delivery."""
 
     def __init__(self, *, publisher: Publisher, known_ids: KnownIds, deadline_s: float) -> None:
-        """Have every delivery end within `deadline_s`, whatever it waits for; the publisher does so by itself."""
+        """Answer every delivery within `deadline_s`, whatever it waits for."""
         self._publisher = publisher
         self._known_ids = known_ids
         self._deadline_s = deadline_s
 
     @property
     def has_read(self) -> bool:
-        """What was written before this process started is known, as far as it can be read."""
+        """Whether all readable records of earlier processes are known."""
         return self._known_ids.finished
 
     def knows(self, identities: Iterable[Identity]) -> bool:
-        """Return whether any of them has been accepted, or is on its way, with the same body."""
+        """Return whether any of them was accepted or is pending with the same body."""
         return any(map(self._known_ids.knows, identities))
 
     def ends_at(self) -> float:
-        """Return by when (loop time) a delivery that has come now must have its answer."""
+        """Return the loop time by which a delivery that arrives now must be answered."""
         return asyncio.get_running_loop().time() + self._deadline_s
 
     def take_new(self, delivery: Delivery, events: tuple[AnyEvent, ...]) -> asyncio.Future[Durable] | None:
-        """Publish events at once of which nothing is known; return None, having done nothing, where something is.
+        """Publish events if none is known; otherwise do nothing and return None.
 
         The publisher keeps the deadline.
 
@@ -77,7 +77,7 @@ class Deduplicator:
             raise
 
     async def take(self, delivery: Delivery, events: tuple[AnyEvent, ...], *, ends_at: float) -> Outcome:
-        """Make events durable; nothing is, when one of their ids stands with another body: that is a `conflict`.
+        """Make events durable, or none if one of their ids is known with another body: a `conflict`.
 
         Raises:
             NotDurableError: Not now; the sender keeps it.
@@ -93,7 +93,7 @@ class Deduplicator:
         return "spooled" if ended.spooled else "accepted" if ended.fresh else "duplicate"
 
     async def park(self, delivery: Delivery, park: ParkReason, *, ends_at: float) -> bool:
-        """Make a delivery that is no event durable as it is; return whether it was not there before.
+        """Make a delivery that is no event durable as it is; return whether it is new.
 
         Raises:
             NotDurableError: Not now; the sender keeps it.
@@ -139,7 +139,7 @@ class Deduplicator:
 
 
 async def _end_of(other: asyncio.Future[Settled], ends_at: float) -> Settled:
-    """Wait for what becomes of another delivery, whose future is not ours to cancel."""
+    """Wait for the outcome of another delivery without cancelling it."""
     await asyncio.wait({other}, timeout=_left_s(ends_at))
     if not other.done():
         raise NotDurableError("deadline")

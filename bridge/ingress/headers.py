@@ -11,7 +11,7 @@ from bridge.errors import DeliveryRefusedError
 from bridge.ingress.origin import HEADERS as ORIGIN_HEADERS
 from bridge.ingress.proof import Scheme
 
-# What the ingress looks at of every delivery; beyond it only what a scheme reads.
+# Headers that the ingress reads of every delivery; schemes read more.
 _WANTED = frozenset(
     {
         b"content-encoding",
@@ -36,11 +36,11 @@ _TRACEPARENT = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0
 
 
 class HeadRules(NamedTuple):
-    """What is picked of a head.
+    """The headers to pick.
 
     Attributes:
         wanted: Names that are read; all others are passed over.
-        single: Of two of one of these, none is ever the true one (docs/contract.md §1).
+        single: A repeated one is refused: neither can be trusted (docs/contract.md §1).
     """
 
     wanted: frozenset[bytes]
@@ -48,7 +48,7 @@ class HeadRules(NamedTuple):
 
 
 def head_rules(schemes: Iterable[Scheme]) -> HeadRules:
-    """Return the union of what all sources read: which source it is decides nothing about a head."""
+    """Return the union for all sources, so that heads are checked alike for each."""
     wanted, single = _WANTED.union(ORIGIN_HEADERS), frozenset(ORIGIN_HEADERS)
     for scheme in schemes:
         wanted |= scheme.headers | scheme.joined
@@ -82,7 +82,7 @@ def check_content(heads: Mapping[bytes, bytes], *, size_max: int, types: tuple[b
     Args:
         heads: As `read_heads` gives them.
         size_max: Most bytes of a body.
-        types: What it may be called beside `application/json`, in lower case.
+        types: Accepted content types besides `application/json`, in lower case.
 
     Raises:
         DeliveryRefusedError: The content is no plain JSON, or declared too large.
@@ -106,6 +106,6 @@ def trace_of(heads: Mapping[bytes, bytes]) -> str:
 
 
 def safe_headers(heads: Mapping[bytes, bytes], scheme: Scheme) -> dict[str, str]:
-    """Headers that a parked delivery keeps, cut where they are longer than any of use."""
+    """Headers that a parked delivery keeps, cut at a length beyond any useful one."""
     safe = _SAFE | scheme.safe
     return {name.decode(): value[:_SAFE_MAX].decode("latin-1") for name, value in heads.items() if name in safe}

@@ -1,4 +1,4 @@
-"""Send an event of our own through the public port, as a sender would: what it meets is what senders meet."""
+"""Send an event of our own through the public port, to meet the same conditions as senders."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from bridge.ingress.schemes.standard_webhooks import StandardWebhooks, sign
 from bridge.runtime.lifecycle import pause
 from bridge.runtime.logging import log
 
-# No name of a configured source begins like this, so it can be no sender's.
+# No configured source can have this prefix.
 SOURCE = "_heartbeat"
 EVENT_TYPE = "system.ping"
 KEY_BYTES = 32  # of the digest that it keys, SHA-256
-TOLERANCE_S = 60  # it is signed by the clock that judges it
+TOLERANCE_S = 60  # signed and verified by the same clock
 
 
 class Heartbeat:
@@ -90,7 +90,7 @@ class Heartbeat:
         self._failure = code
 
     async def _deliver(self) -> str:
-        """Return nothing, or a word for why the event is not known to be in Kafka."""
+        """Return an empty text, or a code for why the event is not known to be in Kafka."""
         webhook_id, at = f"hb_{uuid4().hex}", self._now()
         body = orjson.dumps(self._document(webhook_id, at))
         headers = {
@@ -122,7 +122,7 @@ class Heartbeat:
 
 
 def reachable(host: str) -> str:
-    """Return what to connect to for an address that is listened on, ready for a URL."""
+    """Return the host to connect to for a listening address, as a URL has it."""
     try:
         address = ip_address(host)
     except ValueError:

@@ -1,9 +1,9 @@
 """Deliveries that an operator posts: `drx-bridge unrecognized replay` and `push`.
 
-They prove themselves to the ingress in one way, whatever the source's scheme: by a signature over the origin, the id of
-the delivery, its first receipt, the time and the body. The key follows from a secret of the source, so that there is
-no other one to manage, and nobody can post who could not deliver. Where the secret is not enough to deliver (ed25519,
-networks), the key is that of the slot `replay`, and without such a slot nobody can. The slot counts for all schemes.
+Whatever the source's scheme, they are signed over origin, delivery id, first receipt, time and body. The key is derived
+from a secret of the source: there is no other one to manage, and only who could deliver can post. If the secret is not
+enough to deliver (ed25519, networks), the slot `replay` has the key, and without it nobody can post. The slot works
+with all schemes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ORIGIN, DELIVERY_ID, RECEIVED, TIME, SIGNATURE = HEADERS = (
     b"drx-signature",
 )
 TOLERANCE_S = 300  # as of Standard Webhooks
-# What a key is derived with, so that nothing signed for a scheme is a signature here.
+# Context of key derivation: a signature of a scheme is never valid here.
 _LABEL = b"drx-bridge origin, version 1\n"
 _is_receipt = re.compile(rb"[0-9]{0,17}").fullmatch
 
@@ -77,14 +77,14 @@ def prove_origin(scheme: Scheme, raw: Raw, keys: Sequence[KeySlot], now: float) 
 
 
 def operator_keys(scheme: Scheme, keys: Sequence[KeySlot]) -> list[KeySlot]:
-    """Return the slots that prove what an operator posts: `replay`, else those that are all that a delivery needs."""
+    """Return the slots for an operator's posts: `replay`, else those that suffice to deliver."""
     if own := [slot for slot in keys if isinstance(slot.key, ReplayKey)]:
         return own
     return [] if scheme.reads_peer else [slot for slot in keys if _secret(slot.key) is not None]
 
 
 def _secret(key: Key) -> bytes | None:
-    """Return what is secret of a key; None where only the sender has it."""
+    """Return the secret of a key; None if only the sender has it."""
     if isinstance(key, tuple):
         secrets = [_secret(part) for part in key]
         return b"\n".join(each for each in secrets if each is not None) if None not in secrets else None

@@ -1,9 +1,8 @@
-"""What proves that a delivery came from its source: what a scheme is given, what it answers, and the keys it tries.
+"""Prove that a delivery came from its source: the input of a scheme, its answers, and its keys.
 
-A scheme looks at raw bytes before anything is parsed. The order is headers, signature, time: the signature comes before
-the time so that `timestamp_stale` and `timestamp_future` speak of a genuine sender's clock: a forger learns and counts
-as nothing but a mismatch. Every key is tried on every candidate and nothing stops at a match, so the work does not
-depend on the outcome.
+A scheme checks raw bytes before anything is parsed: headers, then signature, then time. Since the signature comes
+first, `timestamp_stale` and `timestamp_future` report the clock of a genuine sender; a forger only gets a mismatch.
+Every key is tried on every candidate, also after a match, so the work does not depend on the outcome.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ Code = Literal[
     "timestamp_future",
 ]
 
-# The whole closed list of answers, each with the word its metric carries.
+# The closed list of reasons, each with its metric label.
 REASONS: Mapping[Code, str] = {
     "header_duplicated": "format",
     "signature_missing": "missing",
@@ -90,7 +89,7 @@ class Proof(NamedTuple):
     Attributes:
         id: Id of the delivery; None where the sender gives none.
         timestamp: Unix seconds of the sender's attempt; None where the scheme has none.
-        slot: Name of the slot whose key matched.
+        slot: Name of the matching slot.
         id_signed: The signature covers the id.
         origin: `replay` or `import` where an operator posts it again; else empty.
         received_s: Unix seconds of its first receipt, where it is not received for the first time.
@@ -193,7 +192,7 @@ class Scheme(ABC):
 
     Attributes:
         name: As configured.
-        headers: What it reads as a credential or as signed: of two of one of these, none is ever the true one.
+        headers: Credentials and signed headers; a repeated one is refused.
         joined: Other headers that it reads; several are joined by commas.
         safe: Those of both that are no credential, and are kept with a parked delivery.
         keyed: It needs keys.
@@ -249,11 +248,11 @@ class Scheme(ABC):
 
     @abstractmethod
     def describe(self) -> str:
-        """Return what an operator should see of it in one line; no secret."""
+        """Describe the scheme for operators in one line, without secrets."""
 
 
 def strict_base64(text: bytes) -> bytes:
-    """Decode; empty for all that is no base64, also for texts with bits set that are not used."""
+    """Decode base64; empty for anything else, also if unused bits are set."""
     try:
         raw = a2b_base64(text, strict_mode=True)
     except ValueError:
@@ -262,7 +261,7 @@ def strict_base64(text: bytes) -> bytes:
 
 
 def matching_slot(keys: Sequence[KeySlot], now: float, proves: Callable[[Key], bool]) -> KeySlot | None:
-    """Return the first slot that counts and whose key proves a delivery; every key is tried, as above."""
+    """Return the first valid slot whose key proves a delivery; every key is tried."""
     matched = None
     for slot in keys:
         if proves(slot.key) and matched is None and slot.counts_at(now):
@@ -276,12 +275,12 @@ def refuse(code: Code, *, reason: str = "") -> NoReturn:
 
 
 def refuse_mismatch(keys: Sequence[KeySlot], now: float) -> NoReturn:
-    """Refuse a delivery that no key proves; its reason is another one where all keys of the source have ended."""
+    """Refuse a delivery that no key proves, with a separate reason if all keys of the source have expired."""
     refuse("signature_mismatch", reason="" if any(key.counts_at(now) for key in keys) else UNKNOWN_KEY)
 
 
 def age_words(tolerance_s: int | None) -> str:
-    """Say which age of a delivery is accepted."""
+    """Describe the accepted age of a delivery."""
     return "any age" if tolerance_s is None else f"at most {tolerance_s} s old"
 
 

@@ -1,8 +1,7 @@
-"""How many deliveries a source, and an address, may send before they are looked at.
+"""Rate limits per source and per address, applied before any other check.
 
-The limits come before the proof, where a delivery has cost next to nothing; what is proved is never refused for its
-content. They are off unless configured. A limit of a source can be used up by forged deliveries, so where senders reach
-the bridge directly, that of the address is the one that keeps the others out.
+They apply before verification, when a delivery has cost almost nothing, and are off unless configured. Forged
+deliveries can use up the limit of a source. So if senders reach the bridge directly, use the limit per address.
 
 The generic cell rate algorithm (ITU-T I.371, Annex A) keeps one number for each key: when the next delivery would be
 due if all came evenly. Of the libraries, `limits` wakes a thread every 10 ms, does not bound the number of keys and

@@ -8,10 +8,10 @@ Each partition has a writer, whose task moves one batch at a time. A writer is i
 - `finishing`: a drain has no more than `BATCH_MAX` records left. New records wait in memory until the spool is empty,
   and the writer is direct again; under a steady load a drain would not end otherwise.
 
-A direct writer begins to spool when Kafka is away as a record comes, when a delivery has waited
-`WriterLimits.spool_after_s`, when a write fails, and when the spool turns out to hold records that the writer did not
-know of. What is in memory is then appended to the spool, first the batch in flight, since its outcome is unknown. If
-Kafka acknowledges that batch after all, its records are taken out of the head of the spool again (`_reconcile`).
+A direct writer begins to spool if Kafka is unavailable when a record arrives, or after a write failed. It also does so
+when a delivery has waited `WriterLimits.spool_after_s`, and when the spool holds records unknown to the writer. What is
+in memory is then appended to the spool, first the batch in flight, since its outcome is unknown. If Kafka acknowledges
+that batch after all, its records are taken out of the head of the spool again (`_reconcile`).
 
 A record is durable once all in-sync replicas have it (`committed`) or the spool has synced it (`spooled`). A delivery
 is acknowledged when all of its records are durable, or fails at its deadline.
