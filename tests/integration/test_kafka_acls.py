@@ -58,8 +58,6 @@ consumer = Consumer(name="desk", group="{GROUP}", topics=["{PRESCRIPTIONS_TOPIC}
 @consumer.handler
 async def handle(event, context): ...
 """
-# How long a certificate is valid that ends while a consumer runs.
-BRIEF = timedelta(seconds=10)
 # No test writes what another one has written.
 RECORDS = Lives(40).records()
 
@@ -324,31 +322,14 @@ def test_a_consumer_goes_on_by_itself_once_it_has_its_acl_again(
         assert len(members(secured.bootstrap_servers, GROUP)) == 1
 
 
-@pytest.mark.parametrize("how", ["password", "certificate"])
 def test_a_consumer_whose_login_ends_waits_until_it_is_renewed(
-    secured: SecuredCluster, postgres: str, tmp_path: Path, how: str
+    secured: SecuredCluster, postgres: str, tmp_path: Path
 ) -> None:
     """The files are replaced, and nothing is restarted but the broker, which ends the connections."""
-    ends = 0.0
-
-    def connection(password: str, *, valid: timedelta = timedelta(days=1)) -> Connection:
-        nonlocal ends
-        ends = time.time() + valid.total_seconds()
-        if how == "certificate":
-            return secured.by_certificate("desk", ends=valid)
-        return secured.connection("desk", password=password, mechanism="SCRAM-SHA-512")
-
-    with Desk(tmp_path, connection("d-secret", valid=BRIEF), postgres) as desk:
+    with Desk(tmp_path, secured.connection("desk", mechanism="SCRAM-SHA-512"), postgres) as desk:
         before = written(secured)
-        # A start may take longer than the certificate is valid.
-        until(
-            lambda: desk.applied(before) or (time.time() > ends and not connection("d-secret", valid=BRIEF)),
-            what="a start",
-        )
-        if how == "certificate":
-            time.sleep(max(0.0, ends - time.time()) + 1)
-        else:
-            secured.set_password("desk", "another-secret")
+        until(lambda: desk.applied(before), what="a start")
+        secured.set_password("desk", "another-secret")
         secured.cut()
         until(lambda: desk.checks()["group"] == "handshake_failed", what="the word for it")
         after = written(secured)
@@ -356,7 +337,7 @@ def test_a_consumer_whose_login_ends_waits_until_it_is_renewed(
         assert (line["code"], line["address"]) == ("handshake_failed", desk.env["CONSUMER_KAFKA__BOOTSTRAP_SERVERS"])
         assert not desk.applied(after)
 
-        connection("another-secret")
+        secured.connection("desk", password="another-secret", mechanism="SCRAM-SHA-512")
         until(lambda: desk.applied(after), what="the others")
         assert "-secret" not in desk.output()
     secured.set_password("desk", "d-secret")
