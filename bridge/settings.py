@@ -246,7 +246,7 @@ class Source(Section):
         None, description="deliveries a second, proved or not, and at once; more are answered 429; unset: any number"
     )
     # The bounds are those of a profile's own window.
-    dedupe_window_s: Annotated[int, Field(ge=60, le=30 * 86_400)] | None = Field(
+    dedupe_window_s: Annotated[int, Field(ge=600, le=30 * 86_400)] | None = Field(
         None,
         description="how long ids are remembered, at least twice tolerance_s; unset: the profile's value, else 86,400",
     )

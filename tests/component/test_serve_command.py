@@ -105,7 +105,11 @@ def good(tmp_path: Path, taken: int) -> dict[str, str]:
             "BRIDGE_HTTP__ADDRESS_RATE_PER_S",
             "name its networks in http.trusted_proxies",
         ),
-        ({f"{SOURCE}DEDUPE_WINDOW_S": "599"}, f"{SOURCE}DEDUPE_WINDOW_S", "599 s are less than 600"),
+        (
+            {f"{SOURCE}DEDUPE_WINDOW_S": "700", f"{SOURCE}TOLERANCE_S": "400"},
+            f"{SOURCE}DEDUPE_WINDOW_S",
+            "700 s are less than 800",
+        ),
         ({"BRIDGE_KAFKA__ROUTES": '{"epsc.*": "epcs"}'}, "kafka.routes", "no event type matches 'epsc.*'"),
     ],
 )

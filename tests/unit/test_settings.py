@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import ConfigError
+from bridge.ingress import origin
 from bridge.ingress.profiles.profile import DEDUPE_WINDOW_MAX_S, DEDUPE_WINDOW_MIN_S
 from bridge.runtime.configuration import masked
 from bridge.settings import load_settings
@@ -50,6 +51,14 @@ def test_a_source_remembers_ids_as_long_as_a_profile_could_say(monkeypatch: pyte
     given(monkeypatch, **SOURCE, BRIDGE_SOURCES__drx__DEDUPE_WINDOW_S=str(seconds))
 
     assert load_settings().sources["drx"].dedupe_window_s == seconds
+
+
+def test_ids_are_remembered_for_as_long_as_an_operator_s_delivery_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A captured one would be new again, whatever the scheme's own tolerance."""
+    given(monkeypatch, **SOURCE, BRIDGE_SOURCES__drx__DEDUPE_WINDOW_S=str(2 * origin.TOLERANCE_S - 1))
+    with pytest.raises(ConfigError, match="DEDUPE_WINDOW_S"):
+        load_settings()
+    assert 2 * origin.TOLERANCE_S <= DEDUPE_WINDOW_MIN_S
 
 
 def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -30,8 +30,9 @@ Flag = Literal[
     "timestamp_ahead",
 ]
 
-# A retry comes within a minute; what is a month old is no retry.
-DEDUPE_WINDOW_MIN_S = 60
+# Twice the tolerance of `origin`: what an operator posts is stale before its id is forgotten, whatever the scheme. What
+# is a month old is no retry.
+DEDUPE_WINDOW_MIN_S = 600
 DEDUPE_WINDOW_MAX_S = 30 * 86_400
 
 # Every leniency a profile may report; metric labels, so the list is closed.

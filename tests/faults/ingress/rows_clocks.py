@@ -28,7 +28,7 @@ EDGES: tuple[tuple[int, str | None], ...] = (
     (TOLERANCE_S + 1, "timestamp_future"),
 )
 # The shortest dedupe window there is, and for how long a delivery counts that is signed as far ahead as may be.
-WINDOW_S, COUNTS_S = 60, 58
+WINDOW_S, COUNTS_S = 600, 598
 CAPTURED = 10
 # So long after it was captured, what a delivery is answered.
 REPLAYS = (
