@@ -77,7 +77,7 @@ class Child:
         self.grace_s = grace_s
         self._command = list(command)
         self._cwd = cwd
-        self._env = dict(env) if env is not None else None
+        self.env = dict(os.environ if env is None else env)
         self._user = ""
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -118,7 +118,7 @@ class Child:
                 self._command,
                 user=self._user,
                 cwd=self._cwd,
-                env=self._env,
+                env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -26,8 +26,8 @@ INSTANT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"])  # UTC
 @click.option("--url", required=True, help="Address of the ingress; the default path is /webhooks/ and the source.")
 @click.option("--dry-run", is_flag=True, help="Post nothing: show what each would become by these settings.")
 @click.option("--reason-code", help="Only what was parked for this reason, such as unknown_type.")
-@click.option("--since", type=INSTANT, help="Only what was received then or later.")
-@click.option("--until", type=INSTANT, help="Only what was received before.")
+@click.option("--since", type=INSTANT, metavar="TIME", help="Only what was received then or later.")
+@click.option("--until", type=INSTANT, metavar="TIME", help="Only what was received before.")
 @click.option("--id", "delivery_id", help="Only the delivery with this id.")
 @click.option("--rate", type=FloatRange(0, min_open=True), help="Deliveries a second; default: as fast as it goes.")
 @audit_options

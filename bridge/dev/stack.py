@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +110,7 @@ class Stack:
             bootstrap_servers=self._cluster.bootstrap_servers,
         )
         self.settings = shared_settings(directory) | {
+            "BRIDGE_KAFKA__BOOTSTRAP_SERVERS": self._cluster.bootstrap_servers,
             "CONSUMER_KAFKA__BOOTSTRAP_SERVERS": self._cluster.bootstrap_servers,
             "CONSUMER_POSTGRES__DSN": self._postgres.dsn,
             "CONSUMER_FORWARD__URL": self._receiver.url,
@@ -181,6 +182,15 @@ class Stack:
         """Bring Kafka back; return when it answers."""
         self._cluster.start(check=self._check)
         self._supervisor.watch(self._cluster.brokers.values())
+        self._publish()
+
+    def restart_ingress(self, settings: Mapping[str, str]) -> None:
+        """Give the ingress and the commands of an operator more settings, and start it anew; return when it answers."""
+        self.settings |= settings
+        self._ingress.env |= settings
+        self._ingress.stop()
+        self._ingress.start()
+        self._ingress.wait_ready(check=self._check)
         self._publish()
 
     def stop(self) -> None:

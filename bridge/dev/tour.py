@@ -10,6 +10,7 @@ import hashlib
 import random
 import re
 import secrets
+import shlex
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,12 +28,12 @@ from rich.text import Text
 
 from bridge.avro.event_decoder import EventDecoder, open_decoder
 from bridge.commands.tail_format import printable
-from bridge.dev.services import PARTITIONS, run_program
+from bridge.dev.services import CONSUMERS, PARTITIONS, run_program
 from bridge.dev.signing import standard_headers
 from bridge.dev.simulator import Answer, RetryPolicy, Sender
-from bridge.dev.sources import SOURCES
+from bridge.dev.sources import SOURCES, DevSource
 from bridge.dev.stack import TOPICS, Stack
-from bridge.dev.story import Outgoing, tell
+from bridge.dev.story import Outgoing, new_id, tell
 from bridge.errors import DecodeError
 from bridge.kafka.connection import Connection
 from bridge.kafka.reader import open_reader
@@ -57,6 +58,15 @@ REASON = "JSON from another team"
 # Texts in JSON. Shorter ones, such as an initial, could stand in sealed bytes by chance.
 MARKERS = re.compile(rb':"([^"\\]{5,})"')
 CUT_BYTES = 40
+# A vendor's mapping file (docs/vendors.md), an event of it, and what the vendor sends.
+MAPPING = 'prefix = "acme:"\nkey = "rx"\naccount = "shop"\n'
+MAPPED = """
+[[event]]
+when = "event == '{word}'"
+type = "fulfillment.status_changed"
+data = {{queue_id = "rx", fulfillment_status = "'{status}'"}}
+"""
+BODY = b'{"shop": "s_7", "rx": "10442", "event": "PACKED"}'
 VALUE_MAX = 100
 # An event is in its row a tenth of a second after its answer, and the spool is empty within seconds of Kafka's return;
 # the last resort on a machine that is busy with other things.
@@ -69,6 +79,7 @@ select event_id, e.topic || '/' || e.partition || '@' || e."offset" as place
 from read_model.timeline t join read_model.event e using (source, event_id)
 where t.prescription_id = $1 order by t.counts_from, t.sequence, event_id, source
 """
+TOLD = "select event_type, body ->> 'reported_type' from read_model.timeline where event_id = $1"
 # Rows of the history are written once: by number of the transaction, and in it by place, is the order of the writing.
 APPLIED = "select event_id from read_model.event where prescription_id = $1 order by xmin::text::bigint, ctid"
 # A record that is no event has an empty id.
@@ -179,6 +190,8 @@ class Tour:
         place = partition_of(one)
         await self._outage(one, a_life(rng, lambda other: other != place))
         await self._repeats(one)
+        await self._unforeseen(one[6])
+        await self._mended(rng)
         return key_of(events)
 
     async def _life(self, events: Sequence[Event]) -> None:
@@ -269,9 +282,11 @@ class Tour:
             await self._comes(f"{other}, in the same partition, does not wait: {word}", ROW, other, [(number, word)])
         topic = ("--topic", PRESCRIPTIONS_TOPIC)
         screen.chapter("6  An operator puts it right", "The poison is given up, and the events behind it are released.")
-        await self._operate("list")
-        await self._operate("skip", key, *topic, "--offset", str(written.offset), "--reason", REASON)
-        await self._operate("retry", key, *topic)
+        parked = ("drx-consumer", "parked")
+        await self._operate(*parked, "list", "read_model")
+        why = ("--offset", str(written.offset), "--reason", REASON)
+        await self._operate(*parked, "skip", "read_model", key, *topic, *why)
+        await self._operate(*parked, "retry", "read_model", key, *topic)
         await self._comes("all that waited is applied", ROW, key, [(5, "packed")])
         await self._comes("in the order in which it was sent", APPLIED, key, [(each["id"],) for each in sick[:5]])
         await self._comes("nothing of it is parked any more", PARKED, key, [])
@@ -326,6 +341,48 @@ class Tour:
         await self._accepted(events[5])
         await self._comes("PostgreSQL goes on as if nothing had been", ROW, key_of(events), [(6, "dispensed")])
 
+    async def _unforeseen(self, event: Event) -> None:
+        screen, word = self.screen, "prescription.kept_cold"
+        text = f"DRx begins to push {word}, of which this bridge has never heard. The teams have it all the same."
+        screen.chapter("9  A type that nobody foresaw", text)
+        data = {"prescription_id": event["data"]["prescription_id"], "degrees": 4}
+        await self._accepted({**event, "type": word, "data": data})
+        records = await self._records(event["id"])
+        found = [(each.topic, each.headers["ce_type"], each.value.get("reported_type")) for each in records]
+        wanted = [(PRESCRIPTIONS_TOPIC, "other.reported", word)]
+        screen.check("it is among the other events of its prescription, with DRx's word", found, wanted)
+        screen.pairs({"extensions": records[0].value["extensions"]} if records else {})
+        await self._comes("PostgreSQL has it in the timeline", TOLD, event["id"], [("other.reported", word)])
+
+    async def _mended(self, rng: random.Random) -> None:
+        """Deliver what the mapping of a vendor does not know, put the mapping right, and replay."""
+        screen, stack, new = self.screen, self.stack, new_id(rng)
+        text = "Its mapping was written from one sample, of STARTED. Now PACKED comes: genuine, so it is kept."
+        screen.chapter("10  A vendor whose mapping lacks something", text)
+        mapping = stack.directory.path / "acme.toml"
+        acme = DevSource("mapped", options={"mapping": str(mapping)})
+        slots = stack.directory.secret_dir("acme", make=acme.new_secret)
+        started = MAPPING + MAPPED.format(word="STARTED", status="in_progress")
+        mapping.write_text(started)
+        await asyncio.to_thread(stack.restart_ingress, acme.settings("acme", slots))
+        url, sign = f"{stack.endpoints['ingress']}/webhooks/acme", acme.signer(slots / "current")
+        vendor = Sender(session=self.session, url=url, sign=sign, policy=RetryPolicy(), rng=rng)
+        answer = await vendor.deliver(Outgoing(new, BODY))
+        screen.check("202: the vendor need not send it again", words(answer), "202 parked unknown_type")
+        await self._operate("drx-bridge", "unrecognized", "list", "--source", "acme")
+        screen.hop(1, "PACKED is added to acme.toml, and the ingress is started again with it")
+        mapping.write_text(started + MAPPED.format(word="PACKED", status="packed"))
+        await asyncio.to_thread(stack.restart_ingress, {})
+        await self._operate("drx-bridge", "unrecognized", "replay", "--source", "acme", "--url", url)
+        screen.hop(2, "What became of that delivery?")
+
+        async def states() -> dict[str, str]:
+            found = orjson.loads(await self._run("drx-consumer", "where", new, "--json"))
+            return {group: each["state"] for group, each in found["groups"].items()}
+
+        await self._becomes("every consumer has applied it", states, dict.fromkeys(CONSUMERS, "applied"))
+        await self._operate("drx-consumer", "where", new)
+
     async def _accepted(self, event: Event) -> Answer:
         answer = await self.drx.deliver(outgoing(event))
         text = f"{event['type']}, in {milliseconds(answer)}: accepted, after all in-sync replicas have it"
@@ -370,9 +427,10 @@ class Tour:
         """Return how many events are on the disk and not yet in Kafka, as an operator counts them."""
         return int(orjson.loads(await self._run("drx-bridge", "spool", "status", "--json"))["events"])
 
-    async def _operate(self, verb: str, *arguments: str) -> None:
-        """Run a verb of `drx-consumer parked`, and show it."""
-        text = await self._run("drx-consumer", "parked", verb, "read_model", *arguments)
+    async def _operate(self, program: str, *arguments: str) -> None:
+        """Run a command of an operator, and show it."""
+        self.screen.line(f"$ {shlex.join([program, *arguments])}", "bold cyan")
+        text = await self._run(program, *arguments)
         for line in text.splitlines():
             if not line.startswith("{"):  # of the audit, which is checked in the database
                 self.screen.line(line, "cyan")
