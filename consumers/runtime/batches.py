@@ -2,9 +2,9 @@
 
 A batch in which nothing goes wrong costs one transaction. When the handler refuses it, the transaction is rolled back
 and every record goes on alone, in the queue of its key: there the one at fault is found, retried or parked, and the
-others are applied, each in a transaction of its own. Batches of other keys go on meanwhile. A record that is known to
-be at fault, since it cannot be decoded or its id came with another body, goes to its key queue at once, with those of
-its key, and the others stay a batch.
+others are applied, each in a transaction of its own. Batches of other keys go on meanwhile. A record that cannot be
+decoded, or whose id came with another body, goes to its key queue at once. So do the other records of its key; the rest
+stays a batch.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """`bridge.kafka.transport.Transport` through aiokafka: a group member that gives bytes, with a bound on every wait.
 
-aiokafka 0.14 disables its max-poll check when anything is raised or cancelled inside `getmany`, takes no partition for
-all partitions, may never finish a commit, and leaves connections open when it is stopped in an outage. So `getmany` is
-only called when it cannot wait, and private parts of aiokafka are used; its version is pinned for that.
+aiokafka 0.14 disables its max-poll check after an exception or a cancellation inside `getmany`, and reads all
+partitions if none are given. It may never finish a commit, and leaves connections open if it is stopped in an outage.
+So `getmany` is only called when it cannot wait, and private parts of aiokafka are used; its version is pinned for that.
 """
 
 from __future__ import annotations
