@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,8 @@ from consumers.options import variable
 # Codes of `consumers.http` for an unavailable endpoint. A receiver of webhooks need not support GET, so any other
 # answer to the ping counts as available.
 _AWAY = frozenset({"unreachable", "tls", "timeout", "cut_off", "http_429", "http_502", "http_503", "http_504"})
+# Where the path is that of one event: its resource may be gone, and others may be there.
+_NOT_THERE = frozenset({404, 410})
 # Headers that `headers_file` may not set: ours, or the connection's.
 _OURS = re.compile(
     r"webhook-.*|drx-.*|idempotency-key|traceparent|content-.*|host|connection|transfer-encoding|expect|upgrade"
@@ -42,14 +44,19 @@ class Endpoint:
         *,
         method: str,
         slash: str,
+        passing: Collection[int],
         metrics: ForwardMetrics,
         now: Callable[[], datetime],
     ) -> None:
-        """Send through `http`; `slash` ends its base URL where no path follows, `now` is aware UTC."""
+        """Send through `http`; `slash` ends its base URL where no path follows, `now` is aware UTC.
+
+        `passing` are statuses that may be of one event alone: what gets one is parked if others go on meanwhile.
+        """
         self._http = http
         self._slots = slots
         self._method = method
         self._slash = slash
+        self._passing = passing
         self._metrics = metrics
         self._now = now
 
@@ -66,7 +73,12 @@ class Endpoint:
             "webhook-signature": self._signed(event.id, now, request.body),
         }
         with self._metrics.requests.timed():
-            await self._http.request(self._method, request.path or self._slash, request.body, headers=headers)
+            answer = await self._http.request(
+                self._method, request.path or self._slash, request.body, headers=headers, also=self._passing
+            )
+            if answer.status in self._passing:
+                code = f"http_{answer.status}"
+                raise TransientError(code)
 
     async def ping(self) -> None:
         """Check by a GET that the endpoint is available; whether it takes events, the next one shows.
@@ -132,7 +144,8 @@ async def open_endpoint(
         ) as http,
         background(slots, drain_timeout_s=_CLOSE_S),
     ):
-        yield Endpoint(http, slots, method=options.method, slash=slash, metrics=metrics, now=now)
+        passing = _NOT_THERE if "{" in options.path else ()
+        yield Endpoint(http, slots, method=options.method, slash=slash, passing=passing, metrics=metrics, now=now)
 
 
 def read_headers(file: Path | None) -> Mapping[str, str]:

@@ -209,8 +209,10 @@ async def test_an_endpoint_that_is_away_is_waited_for_and_gets_the_same_bytes_ag
     assert {path for path, _, _ in script.posts} == {"/desk"}
 
 
-@pytest.mark.parametrize("status", [409, 412, 500, 501])
-async def test_what_may_work_later_is_tried_five_times_while_others_pass_and_parked(status: int, secrets: Path) -> None:
+@pytest.mark.parametrize(("status", "path"), [*((each, "") for each in (409, 412, 500, 501)), (404, "/{id}")])
+async def test_what_may_work_later_is_tried_five_times_while_others_pass_and_parked(
+    status: int, path: str, secrets: Path
+) -> None:
     first, second = an_event("prescription.sent"), an_event("prescription.processed")
     others = (an_event("prescription.sent", key=f"rx_other_{number}") for number in count())
     posts: list[str] = []
@@ -220,7 +222,7 @@ async def test_what_may_work_later_is_tried_five_times_while_others_pass_and_par
         posts.append(request.headers.get("webhook-id", ""))
         return web.Response(status=status if posts[-1] == first.id else 204)
 
-    async with an_endpoint(desk) as url, running(open_forward, options=options(url, secrets)) as forward:
+    async with an_endpoint(desk) as url, running(open_forward, options=options(url, secrets, path=path)) as forward:
         forward.offer(first, second)
         async with asyncio.timeout(60):
             while not await forward.parked():
