@@ -144,15 +144,18 @@ async def _where(chosen: Chosen, wanted: str, *, from_beginning: bool, show_phi:
     """
     registry, failure = chosen.settings.registry, None
     async with chosen.open_database("where") as database:
-        records = await _located(database, chosen, wanted)
+        # What moves on meanwhile is met twice and not missed: from the spool into the log, from there into the history.
+        spooled = await asyncio.to_thread(_spooled, wanted)
         stored = await standings(database, chosen.consumer.group, chosen.consumer.topics)
+        records = await _located(database, chosen, wanted)
         starts = {} if from_beginning else {at: each.next_offset or 0 for at, each in stored.items()}
         for topics in (chosen.consumer.topics, (UNRECOGNIZED_TOPIC,)):
             try:
                 await _read(chosen, topics, records, wanted=wanted, starts=starts)
             except ReadError as exc:
                 failure = exc
-        records |= await asyncio.to_thread(_spooled, wanted)
+        in_log = {_identity(each) for each in records.values()}
+        records |= {at: each for at, each in spooled.items() if _identity(each) not in in_log}
         if failure is not None and not records:
             raise failure
         if failure is not None:
@@ -227,9 +230,12 @@ def _spooled(wanted: str) -> _Places:
         keys = KeyRing(settings.key_dir or settings.dir / "keys")
         keys.load()
         try:
-            list(survey(settings.dir, keys.opening, read=read))
+            segments = list(survey(settings.dir, keys.opening, read=read))
         except OSError:
             click.echo(f"{settings.dir}: cannot be read; run as its owner", err=True)
+        else:
+            if any(each.locked or each.unknown or not each.is_read for each in segments):
+                click.echo(f"{settings.dir}: some records cannot be read; see `drx-bridge spool status`", err=True)
     return found
 
 
@@ -237,9 +243,12 @@ async def _groups(database: Database, record: ConsumedRecord) -> dict[str, dict[
     """Return what each group that reads the partition has done with a record."""
     if record.offset == IN_SPOOL:
         return {}
-    identity = stored_text(record.header("ce_source")), stored_text(record.header("ce_id"))
-    rows = await database.fetch(_GROUPS, *record[:3], *identity)
+    rows = await database.fetch(_GROUPS, *record[:3], *_identity(record))
     return {row["grp"]: _state(row, record) for row in rows}
+
+
+def _identity(record: ConsumedRecord) -> tuple[str, str]:
+    return stored_text(record.header("ce_source")), stored_text(record.header("ce_id"))
 
 
 def _state(row: Any, record: ConsumedRecord) -> dict[str, Any]:

@@ -156,6 +156,8 @@ async def what_never_became_an_event_and_what_waits_on_this_disk_are_found(scene
     assert document["unrecognized"] == {"reason": "unusable", "detail": "missing_field", "field": "/data/fill_status"}
     code, document, err = await scene("evt_spooled", **disk)
     assert (code, document["topic"], document["offset"], document["groups"]) == (0, scene.topic, None, {})
+    code, _, err = await scene("evt_spooled", **disk, BRIDGE_SPOOL__KEY_DIR=str(tmp_path))
+    assert (code, "some records cannot be read" in err) == (1, True)
     away = {"CONSUMER_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1"}
     code, document, err = await scene("evt_spooled", **disk, **away)
     assert (code, document["offset"], "no broker answers" in err) == (0, None, True)
