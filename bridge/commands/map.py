@@ -7,10 +7,11 @@ from pathlib import Path
 
 import click
 
-from bridge.commands.outcome import ENVIRONMENTS, Mapper, masker_of, show
+from bridge.commands.outcome import Mapper, masker_of, show
 from bridge.commands.scheme_options import check_id, configured_source, pairs
 from bridge.errors import ConfigError
 from bridge.ingress.profiles.lookup import load_profile, open_profiles
+from bridge.ingress.profiles.preview import ENVIRONMENTS
 from bridge.ingress.profiles.profile import Profile
 from bridge.kafka.routing import RoutingTable
 from bridge.runtime.audit import audit_options, audited

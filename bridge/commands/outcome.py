@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -15,27 +14,22 @@ import orjson
 from rich.console import Console
 from rich.text import Text
 
-from bridge.commands.scheme_options import is_id
 from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker, fields_tree, plain, printable
 from bridge.commands.tail_format import text as text_of
 from bridge.contract.events import EVENT_MODELS
 from bridge.contract.fields import Record, raw_name, words_of
 from bridge.contract.fields import plain as plain_type
-from bridge.event import Delivery, Event, ParkReason
-from bridge.ingress.json_body import parse
-from bridge.ingress.profiles import drx_standard
+from bridge.event import Event, ParkReason
 from bridge.ingress.profiles.mapped import MappingFile
+from bridge.ingress.profiles.preview import map_body
 from bridge.ingress.profiles.profile import Profile
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable, partition
-from bridge.known.delivery_ids import id_of_body
 from bridge.registry.loader import bundled
 
 # The bounds of a source, so that results agree with the ingress.
 BODY_MAX_BYTES = 16 * 1024 * 1024
 # Beside `unknown_type` of a mapping file.
 NOTHING_HOLDS = "no [[event]] has a `when` that holds"
-# What a source may be configured to send, and a body of native DRx must say.
-ENVIRONMENTS = ("production", "sandbox")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +63,16 @@ class Mapper:
         body, file = _read(path), text_of(os.fsencode(path))
         if len(body) > self.body_max_bytes:
             return {"file": file, "refused": {"code": "body_too_large"}}
-        digest = sha256(body).hexdigest()
-        document = parse(body, arrays=getattr(self.profile, "ARRAYS", False))
-        delivery = Delivery(
+        delivery_id, found = map_body(
+            self.profile,
+            body,
             source=self.source,
-            environment=self.environment or _environment(document),
-            id=webhook_id or self._own_id(document) or id_of_body(digest, received_s=0, bucket_s=0),
             received_at=datetime.now(UTC),
-            body=body,
-            body_sha256=digest,
-            key_slot="",
-            traceparent="",
-            headers={},
+            environment=self.environment,
+            delivery_id=webhook_id,
         )
-        found = document if isinstance(document, ParkReason) else self.profile.map(delivery, document)
         if isinstance(found, ParkReason):
-            return {"file": file, "parked": self._parked(found, delivery)}
+            return {"file": file, "parked": self._parked(found, delivery_id)}
         events = [self._event(event) for event in found.events]
         unknown = {path for event in found.events for path in unknown_words(EVENT_MODELS[event.type], event.value)}
         return {
@@ -95,14 +83,8 @@ class Mapper:
             "extensions": found.extensions,
         }
 
-    def _own_id(self, document: object) -> str:
-        """Return the id in a body of native DRx, which is its delivery's; other dialects have none that counts."""
-        is_native = self.profile is drx_standard or isinstance(self.profile, drx_standard.Configured)
-        found = document.get("id") if is_native and isinstance(document, dict) else None
-        return found if isinstance(found, str) and is_id(found) else ""
-
-    def _parked(self, park: ParkReason, delivery: Delivery) -> dict[str, Any]:
-        key = park.key or delivery.id
+    def _parked(self, park: ParkReason, delivery_id: str) -> dict[str, Any]:
+        key = park.key or delivery_id
         detail = park.detail
         if park.reason == "unknown_type" and not park.field and isinstance(self.profile, MappingFile):
             detail = NOTHING_HOLDS
@@ -202,9 +184,3 @@ def _notes(document: Mapping[str, Any]) -> Iterator[str]:
     yield f"flags: {', '.join(flags) or 'none'}"
     if unknown := document["extensions"]:
         yield f"unknown fields kept in extensions: {unknown}"
-
-
-def _environment(document: object) -> str:
-    """Return the environment that a body claims, if no source requires one."""
-    found = document.get("environment") if isinstance(document, dict) else None
-    return found if found in ENVIRONMENTS else "sandbox"

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterable, Callable, Collection
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from hashlib import sha256
 from typing import Any, Literal, NamedTuple
 
 import aiohttp
@@ -24,11 +23,10 @@ from bridge.dev.signing import Sign, read_signer
 from bridge.dev.simulator import RetryPolicy, Sender, webhook_url
 from bridge.dev.story import Outgoing
 from bridge.errors import BridgeError, ConfigError
-from bridge.event import Delivery, ParkReason
-from bridge.ingress.json_body import parse
+from bridge.event import ParkReason
 from bridge.ingress.origin import SLOT, operator_keys, sign_origin
-from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.lookup import open_profiles
+from bridge.ingress.profiles.preview import is_native, map_body
 from bridge.ingress.profiles.profile import Mapped, bucket_s
 from bridge.ingress.secrets import load
 from bridge.runtime.lifecycle import first_fault
@@ -76,7 +74,7 @@ class Poster:
         self._name, self._environment, self._origin = name, source.environment, origin
         self._profile = open_profiles(settings.sources)[name]
         self.in_buckets = bool(bucket_s(self._profile))
-        self.is_native = self._profile is drx_standard or isinstance(self._profile, drx_standard.Configured)
+        self.is_native = is_native(self._profile)
         self._outcomes: Counter[str] = Counter()
         self._is_whole = False
         self._rng = random.Random()  # noqa: S311 - spreads load, guards nothing
@@ -98,15 +96,14 @@ class Poster:
 
     def mapped(self, body: bytes, delivery_id: str, received_at: datetime) -> Mapped | ParkReason:
         """Return what the ingress would make of a body by these settings."""
-        document = parse(body, arrays=getattr(self._profile, "ARRAYS", False))
-        if isinstance(document, ParkReason):
-            return document
-        digest = sha256(body).hexdigest()
-        delivery = Delivery(self._name, self._environment, delivery_id, received_at, body, digest, "", "", {})
-        try:
-            return self._profile.map(delivery, document)
-        except Exception:  # noqa: BLE001 - as the ingress takes a bug of ours
-            return ParkReason("unexpected")
+        return map_body(
+            self._profile,
+            body,
+            source=self._name,
+            received_at=received_at,
+            environment=self._environment,
+            delivery_id=delivery_id,
+        )[1]
 
     def note(self, name: dict[str, Any], outcome: str, reason: str = "", field: str = "") -> None:
         """Count what became of one, and print it where it was not accepted; no value of its body."""

@@ -7,7 +7,7 @@ import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +17,10 @@ import orjson
 from bridge.errors import ConfigError
 from bridge.event import ParkReason
 from bridge.ingress.profiles.lookup import load_profile
+from bridge.ingress.profiles.preview import map_body
 from bridge.ingress.profiles.profile import Profile
 from bridge.runtime.export import bodies_of
 from bridge.runtime.process import FloatRange
-from consumers.commands.bodies import map_body
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.screen import print_table
 from consumers.postgres.pool import Database
@@ -144,7 +144,11 @@ def _read(file: Path, profile: Profile) -> Export:
     count = 0
     for number, body, unfit in bodies_of(file, body_max_bytes=BODY_MAX_BYTES):
         count += 1
-        found = ParkReason("unusable", unfit) if unfit else map_body(profile, body, source=NAME)
+        found = (
+            ParkReason("unusable", unfit)
+            if unfit
+            else map_body(profile, body, source=NAME, received_at=datetime.now(UTC))[1]
+        )
         if isinstance(found, ParkReason):
             unmapped[number] = " ".join(filter(None, (found.reason, found.detail, found.field)))
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ import orjson
 from bridge.errors import PermanentError
 from bridge.event import ParkReason
 from bridge.ingress.profiles import drx_standard
+from bridge.ingress.profiles.preview import map_body
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.process import Group
 from consumers.api import Context
-from consumers.commands.bodies import map_body
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.options import json_option
 from consumers.forward.consumer import mapping_of
@@ -56,7 +57,7 @@ def try_event(*, event_file: Path, show_phi: bool, actor: str, reason: str, as_j
 def _document(chosen: Chosen, file: Path, *, show_phi: bool) -> dict[str, Any]:
     options = read_options(ForwardOptions, NAME, chosen.settings.options(NAME))
     try:
-        found = map_body(drx_standard, file.read_bytes(), source=NAME)
+        _, found = map_body(drx_standard, file.read_bytes(), source=NAME, received_at=datetime.now(UTC))
     except OSError:
         raise click.FileError(str(file), "cannot be read") from None
     if isinstance(found, ParkReason):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Never, cast
 
 import pytest
 
 from bridge.errors import ConfigError
+from bridge.event import ParkReason
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.lookup import GROUP, load_profile, open_profiles
-from bridge.ingress.profiles.profile import dedupe_window_s
+from bridge.ingress.profiles.preview import map_body
+from bridge.ingress.profiles.profile import Profile, dedupe_window_s
 from tests.unit.mapping_files import ACME, BODY
 from tests.unit.profile_documents import a_delivery
 from tests.unit.vendor_documents import events, sample
@@ -172,3 +175,13 @@ def test_a_profile_may_say_how_long_its_ids_are_remembered(monkeypatch: pytest.M
 def test_a_window_out_of_bounds_is_told_by_name(monkeypatch: pytest.MonkeyPatch, seconds: object) -> None:
     with pytest.raises(ConfigError, match=r"^profile 'site' \(a_site\): DEDUPE_WINDOW_S is no whole number"):
         load_profile("site", registered=[a_profile(monkeypatch, DEDUPE_WINDOW_S=seconds)])
+
+
+def test_a_command_shows_what_a_profile_fails_at_as_the_ingress_parks_it() -> None:
+    def fails(*_: object) -> Never:
+        raise KeyError
+
+    profile = cast("Profile", SimpleNamespace(map=fails))
+    delivery_id, found = map_body(profile, b"{}", source="acme", received_at=datetime(2026, 1, 1, tzinfo=UTC))
+
+    assert (delivery_id[:4], found) == ("dlv_", ParkReason("unexpected"))

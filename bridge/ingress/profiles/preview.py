@@ -1,0 +1,57 @@
+"""Map a body outside of the ingress, for commands: what a running ingress would make of it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from hashlib import sha256
+
+from bridge.event import Delivery, ParkReason
+from bridge.ingress.json_body import parse
+from bridge.ingress.profiles import drx_standard
+from bridge.ingress.profiles.profile import Mapped, Profile
+from bridge.ingress.proof import ID
+from bridge.known.delivery_ids import id_of_body
+
+# What a source may be configured to send, and a body of native DRx must name.
+ENVIRONMENTS = ("production", "sandbox")
+
+
+def is_native(profile: Profile) -> bool:
+    """Return whether a profile is native DRx, in whose bodies the id is that of the delivery."""
+    return profile is drx_standard or isinstance(profile, drx_standard.Configured)
+
+
+def map_body(
+    profile: Profile, body: bytes, *, source: str, received_at: datetime, environment: str = "", delivery_id: str = ""
+) -> tuple[str, Mapped | ParkReason]:
+    """Return the id of the delivery and the outcome of its body.
+
+    Args:
+        profile: Of the source.
+        body: Exact bytes.
+        source: Its name.
+        received_at: Receipt, aware UTC.
+        environment: Of the source; empty: that of the body.
+        delivery_id: Empty: the one that a native body has, else one that is made of the body.
+    """
+    document, digest = parse(body, arrays=getattr(profile, "ARRAYS", False)), sha256(body).hexdigest()
+    members = document if isinstance(document, dict) else {}
+    found, claimed = members.get("id") if is_native(profile) else None, members.get("environment")
+    own = found if isinstance(found, str) and ID.fullmatch(found.encode("utf-8", "surrogatepass")) else ""
+    delivery = Delivery(
+        source=source,
+        environment=environment or (claimed if isinstance(claimed, str) and claimed in ENVIRONMENTS else "sandbox"),
+        id=delivery_id or own or id_of_body(digest, received_s=0, bucket_s=0),
+        received_at=received_at,
+        body=body,
+        body_sha256=digest,
+        key_slot="",
+        traceparent="",
+        headers={},
+    )
+    if isinstance(document, ParkReason):
+        return delivery.id, document
+    try:
+        return delivery.id, profile.map(delivery, document)
+    except Exception:  # noqa: BLE001 - the ingress parks what a profile fails at, too
+        return delivery.id, ParkReason("unexpected")
