@@ -76,7 +76,9 @@ def test_the_message_begins_with_the_setting() -> None:
 def opened(**prefixes: str) -> dict[str, Any]:
     sources = {
         name: SimpleNamespace(
-            profile="digitalrx_pharmacy", options={"account_id": name} | ({"prefix": prefix} if prefix else {})
+            profile="digitalrx_pharmacy",
+            options={"account_id": name} | ({"prefix": prefix} if prefix else {}),
+            ignored=frozenset(),
         )
         for name, prefix in prefixes.items()
     }
