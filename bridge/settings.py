@@ -274,22 +274,27 @@ class Spool(Section):
         1_073_741_824, ge=1_048_576, le=1_099_511_627_776, description="most bytes of spooled events; more is refused"
     )
     key_dir: Path | None = Field(None, description="directory with one file per key; unset: `keys` in the spool's")
-    after_s: Seconds | None = Field(
-        None, description="how long a delivery waits for Kafka before it is spooled; unset: half of http.deadline_s"
-    )
 
 
 class Shutdown(Section):
-    """Time limits of a stop; together they fit into the grace period of the pod."""
+    """The time limit of a stop."""
 
-    drain_s: Seconds = Field(15.0, description="time for requests in flight to be answered")
-    flush_s: Seconds = Field(10.0, description="time for the producer to close")
     grace_s: Seconds = Field(45.0, description="terminationGracePeriodSeconds of the pod")
+
+    @property
+    def drain_s(self) -> float:
+        """Seconds for requests in flight to be answered: 15 of 45, more than three times the deadline of an answer."""
+        return self.grace_s / 3
+
+    @property
+    def flush_s(self) -> float:
+        """Seconds for the producer to close: 10 of 45, since it may wait for a broker that is being replaced."""
+        return self.grace_s * 2 / 9
 
     @property
     def overdue_s(self) -> float:
         """Seconds after which a stop is ended, whatever hangs: after its own waits, before the pod is killed."""
-        return max(self.grace_s - MARGIN_S, (self.drain_s + self.flush_s + self.grace_s) / 2)
+        return max(self.grace_s - MARGIN_S, self.grace_s * 7 / 9)
 
 
 class Heartbeat(Section):
@@ -303,7 +308,6 @@ class Log(Section):
     """What goes to standard output."""
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
-    format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else JSON")
     id_key_dir: Path | None = Field(
         None,
         description="directory with one file per key; `current` hashes ids in lines, which `drx-bridge hash-id` finds; "
@@ -337,19 +341,13 @@ class Settings(FileSettings):
 
     @property
     def spool_after_s(self) -> float:
-        """Seconds that a delivery waits for Kafka before it is spooled."""
-        return self.spool.after_s or self.http.deadline_s / 2
+        """Seconds that a delivery waits for Kafka before it is spooled: the other half is for the disk."""
+        return self.http.deadline_s / 2
 
     @model_validator(mode="after")
-    def _timeouts_nest(self) -> Self:
-        if not self.spool_after_s < self.http.deadline_s:
-            msg = "spool.after_s must be less than http.deadline_s, or no time is left to spool"
-            raise ValueError(msg)
+    def _a_stop_answers(self) -> Self:
         if not self.http.deadline_s < self.shutdown.drain_s:
-            msg = "http.deadline_s must be less than shutdown.drain_s, or a stop would cut answers off"
-            raise ValueError(msg)
-        if not self.shutdown.drain_s + self.shutdown.flush_s < self.shutdown.grace_s:
-            msg = "shutdown.drain_s + shutdown.flush_s must be less than shutdown.grace_s, or the pod is killed first"
+            msg = "http.deadline_s must be less than a third of shutdown.grace_s, or a stop would cut answers off"
             raise ValueError(msg)
         return self
 

@@ -170,7 +170,7 @@ class ConsumerWorker:
             )
             self._processor, self._subscriber, self._start = processor, subscriber, "ok"
             workers: list[Worker] = [subscriber, EndOf(settling), jobs]
-            await run_workers(workers, stop=stop, drain_timeout_s=drain_s(self._settings))
+            await run_workers(workers, stop=stop, drain_timeout_s=self._settings.shutdown.workers_s)
 
     async def _around(self, stack: AsyncExitStack, stop: asyncio.Event) -> Any:
         """Open what the handlers need, for as long as it takes; None where they need nothing, or `stop` was set."""
@@ -241,7 +241,7 @@ class ConsumerWorker:
     def _subscribe(self, processor: Processor) -> Subscriber:
         settings, consumer = self._settings, self._consumer
         kafka = settings.kafka
-        timing = Timing(session_s=kafka.session_s, rebalance_s=kafka.rebalance_s, max_poll_s=kafka.max_poll_s)
+        timing = Timing(session_s=kafka.session_s, max_poll_s=kafka.max_poll_s)
         return Subscriber(
             open_transport=partial(
                 open_transport, kafka.connection, group=consumer.group, topics=consumer.topics, timing=timing
@@ -255,12 +255,7 @@ class ConsumerWorker:
             drain_s=settings.shutdown.drain_s,
             limits=WatchLimits(
                 silent_s=kafka.session_s + SILENT_MARGIN_S,
-                join_s=2 * kafka.rebalance_s,
+                join_s=2 * timing.rebalance_s,
                 stuck_s=2 * TRIES * (consumer.handler_timeout_s + PAUSE_MAX_S),
             ),
         )
-
-
-def drain_s(settings: ConsumerSettings) -> float:
-    """Return what workers get to settle and commit after a stop."""
-    return settings.shutdown.drain_s + settings.shutdown.commit_s

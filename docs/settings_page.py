@@ -42,9 +42,7 @@ and have no `__` are ignored, such as those that Kubernetes sets for a Service n
 
 Settings that depend on each other:
 
-- `{PREFIX}SPOOL__AFTER_S` < `{PREFIX}HTTP__DEADLINE_S`: otherwise no time is left to spool;
-- `{PREFIX}HTTP__DEADLINE_S` < `{PREFIX}SHUTDOWN__DRAIN_S`: a stop must not cut off an answer;
-- `{PREFIX}SHUTDOWN__DRAIN_S` + `{PREFIX}SHUTDOWN__FLUSH_S` < `{PREFIX}SHUTDOWN__GRACE_S`, or the pod is killed first;
+- `{PREFIX}HTTP__DEADLINE_S` < a third of `{PREFIX}SHUTDOWN__GRACE_S`: a stop must not cut off an answer;
 - if `{PREFIX}KAFKA__SECURITY_PROTOCOL` is `SASL_…`, the mechanism and both files are required, otherwise refused;
 - `{PREFIX}SOURCES__<NAME>__SECRETS_DIR` is required unless the scheme is `cidr`; each `…__SCHEME_…` must be a parameter
   of the scheme ([senders.md](senders.md#other-schemes)), and what is weak must be accepted;
@@ -76,13 +74,30 @@ settings.
 Settings that depend on each other:
 
 - `{CONSUMER}KAFKA__SESSION_S` < `{CONSUMER}KAFKA__MAX_POLL_S`;
-- `{CONSUMER}SHUTDOWN__DRAIN_S` + `{CONSUMER}SHUTDOWN__COMMIT_S` < `{CONSUMER}KAFKA__REBALANCE_S`: partitions that are
-  handed over are drained as well;
-- `{CONSUMER}SHUTDOWN__DRAIN_S` + `{CONSUMER}SHUTDOWN__COMMIT_S` + 5 s ≤ `{CONSUMER}SHUTDOWN__GRACE_S`: 5 s before the
-  pod would be killed the process ends by itself, even if something hangs;
 - one of `{CONSUMER}POSTGRES__DSN` and `{CONSUMER}POSTGRES__DSN_FILE`;
 - SASL, and the registry's files, as for `drx-bridge` ([settings](settings.md)).
 """
+# What a site decides before its first event.
+NEEDED = {
+    "KAFKA__BOOTSTRAP_SERVERS",
+    "KAFKA__SECURITY_PROTOCOL",
+    "KAFKA__SASL_MECHANISM",
+    "KAFKA__SASL_USERNAME_FILE",
+    "KAFKA__SASL_PASSWORD_FILE",
+    "KAFKA__SSL_CAFILE",
+    "REGISTRY__URL",
+    "POSTGRES__DSN_FILE",
+    "HTTP__TLS_IN_FRONT",
+    f"SOURCES__{NAME}__PROFILE",
+    f"SOURCES__{NAME}__ENVIRONMENT",
+    f"SOURCES__{NAME}__SECRETS_DIR",
+    f"SOURCES__{NAME}__SCHEME",
+    f"SOURCES__{NAME}__OPTIONS",
+    "SPOOL__DIR",
+    "SPOOL__CAPACITY_BYTES",
+    "SPOOL__KEY_DIR",
+    "LOG__ID_KEY_DIR",
+}
 _HEADER = "| variable | type | default | bounds | meaning |\n|---|---|---|---|---|"
 _WORDS = {
     "boolean": "true or false",
@@ -105,19 +120,23 @@ def consumer_settings_page() -> str:
 
 
 def _tables(model: type[FileSettings]) -> str:
-    """Return one table per section."""
+    """Return the table of what most sites set, and the table of the rest."""
+    rows = list(_all_rows(model))
+    needed = [row for name, row in rows if name in NEEDED]
+    rarely = [row for name, row in rows if name not in NEEDED]
+    parts = (("Needed", needed), ("Rarely", rarely))
+    return "".join(f"\n## {title}\n\n{_HEADER}\n" + "\n".join(rows) + "\n" for title, rows in parts)
+
+
+def _all_rows(model: type[FileSettings]) -> Iterator[tuple[str, str]]:
+    """Yield each setting's name without the prefix, and its row."""
     schema, prefix = model.model_json_schema(), prefix_of(model)
-    tables: list[tuple[str, str, list[str]]] = [("Process", "This process among its replicas.", [])]
     for name, member in schema["properties"].items():
-        target, path = _section(member, f"{prefix}{name.upper()}")
-        if target is None:
-            tables[0][2].append(_row(f"{prefix}{name.upper()}", member, required=False))
-            continue
-        section = schema["$defs"][target]
-        rows = list(_rows(section, path))
-        tables.append((name.capitalize(), section["description"], rows))
-    parts = [f"\n## {title}\n\n{text}\n\n{_HEADER}\n" + "\n".join(rows) + "\n" for title, text, rows in tables if rows]
-    return "".join(parts)
+        target, path = _section(member, name.upper())
+        section = {"properties": {"": member}} if target is None else schema["$defs"][target]
+        for each, inside in section["properties"].items():
+            full = f"{path}__{each.upper()}" if target else path
+            yield full, _row(f"{prefix}{full}", inside, required=each in section.get("required", []))
 
 
 def _section(member: Mapping[str, Any], path: str) -> tuple[str | None, str]:
@@ -131,12 +150,6 @@ def _section(member: Mapping[str, Any], path: str) -> tuple[str | None, str]:
 
 def _target(reference: str) -> str:
     return reference.rsplit("/", 1)[1]
-
-
-def _rows(section: Mapping[str, Any], path: str) -> Iterator[str]:
-    required = section.get("required", [])
-    for name, member in section["properties"].items():
-        yield _row(f"{path}__{name.upper()}", member, required=name in required)
 
 
 def _row(variable: str, member: Mapping[str, Any], *, required: bool) -> str:

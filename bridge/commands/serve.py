@@ -22,7 +22,6 @@ def serve() -> int:
     return run_service(
         open_ingress(settings),
         log_level=settings.log.level,
-        log_format=settings.log.format,
         log_id_key=current_id_key(settings.log.id_key_dir),
         drain_timeout_s=settings.shutdown.drain_s + STOP_MARGIN_S,
         overdue_s=settings.shutdown.overdue_s,

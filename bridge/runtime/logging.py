@@ -24,7 +24,7 @@ from functools import partial
 from hashlib import blake2s
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import orjson
 
@@ -219,11 +219,14 @@ def trail(exc: BaseException) -> list[str]:
     return [*(f"{Path(each.filename).name}:{each.lineno} {each.name}" for each in frames), type(exc).__name__]
 
 
-def configure_logging(*, level: str, style: Literal["auto", "json", "console"], id_key: bytes) -> None:
-    """Log from `level` on to the standard output of now, the lines of libraries too, and hash ids with a key."""
+def configure_logging(*, level: str, id_key: bytes) -> None:
+    """Log from `level` on to the standard output of now, the lines of libraries too, and hash ids with a key.
+
+    Lines are for people on a terminal, else JSON.
+    """
     global _id_key  # noqa: PLW0603 - as the output: one for the process
     file = _stdout()
-    console = style == "console" or (style == "auto" and file is not None and os.isatty(file))
+    console = file is not None and os.isatty(file)
     output.open(file, render_for_people if console else render)  # when what was logged before has been rendered
     _id_key = id_key
     log.least, log.put = LEVELS[level], output.put

@@ -21,7 +21,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Any, Literal
+from typing import Any
 
 import click
 
@@ -153,7 +153,6 @@ def run_service(
     parts: AbstractAsyncContextManager[Sequence[Worker]],
     *,
     log_level: str,
-    log_format: Literal["auto", "json", "console"],
     log_id_key: bytes,
     drain_timeout_s: float,
     overdue_s: float,
@@ -164,7 +163,6 @@ def run_service(
     Args:
         parts: Opens what the process consists of and yields what to run.
         log_level: Of `logging.LEVELS`.
-        log_format: `auto`, `json` or `console`.
         log_id_key: With which ids in log lines are hashed.
         drain_timeout_s: For the workers to end after a stop, before they are cancelled.
         overdue_s: For the whole stop, after which the process exits at once.
@@ -173,7 +171,7 @@ def run_service(
     Raises:
         BridgeError: The process cannot start; the operator must change something.
     """
-    configure_logging(level=log_level, style=log_format, id_key=log_id_key)
+    configure_logging(level=log_level, id_key=log_id_key)
     keep_values_in()
     # What is loaded by now is never garbage: not looking through it again saves 3 % of the ingress's CPU.
     gc.freeze()

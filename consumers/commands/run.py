@@ -8,7 +8,7 @@ from bridge.runtime.findings import refuse
 from bridge.runtime.log_ids import current_id_key
 from bridge.runtime.process import run_service
 from consumers.commands.installed import choose
-from consumers.settings import MARGIN_S, check_settings
+from consumers.settings import check_settings
 
 # Records leave hardly any cycles. The windows and batches of a lagging consumer hold about 400,000 objects: with a
 # lower threshold the collector would walk them repeatedly in vain.
@@ -20,7 +20,7 @@ GC_THRESHOLD = 500_000
 @click.option("--one-at-a-time", is_flag=True, help="Have one record in hand, to find one that kills the process.")
 def run(name: str, *, one_at_a_time: bool) -> int:
     """Run the consumer NAME until SIGTERM or SIGINT, configured by CONSUMER_… variables and CONSUMER_CONFIG."""
-    from consumers.app import LEAVE_S, drain_s, open_consumer  # noqa: PLC0415 - half of the CPU of `--help`
+    from consumers.app import LEAVE_S, open_consumer  # noqa: PLC0415 - half of the CPU of `--help`
 
     chosen = choose(name)
     settings, consumer = chosen.settings, chosen.consumer
@@ -30,9 +30,8 @@ def run(name: str, *, one_at_a_time: bool) -> int:
     return run_service(
         open_consumer(settings, consumer, chosen.registry),
         log_level=settings.log.level,
-        log_format=settings.log.format,
         log_id_key=current_id_key(settings.log.id_key_dir),
-        drain_timeout_s=drain_s(settings) + LEAVE_S,
-        overdue_s=settings.shutdown.grace_s - MARGIN_S,
+        drain_timeout_s=settings.shutdown.workers_s + LEAVE_S,
+        overdue_s=settings.shutdown.overdue_s,
         gc_threshold=GC_THRESHOLD,
     )

@@ -204,7 +204,6 @@ def consumer(
         "CONSUMER_POSTGRES__DSN": dsn,
         "CONSUMER_MANAGEMENT__HOST": HOST,
         "CONSUMER_MANAGEMENT__PORT": str(port),
-        "CONSUMER_LOG__FORMAT": "json",
         "CONSUMER_LOG__LEVEL": "info",
         "PYTHONPATH": str(ROOT),
         **(settings or {}),

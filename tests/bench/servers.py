@@ -143,7 +143,6 @@ def bridge(directory: Path, bootstrap_servers: str, more: Mapping[str, str] = Ma
         "BRIDGE_KAFKA__BOOTSTRAP_SERVERS": bootstrap_servers,
         "BRIDGE_SPOOL__DIR": str(directory / "spool"),
         "BRIDGE_KAFKA__PARTITIONS": str(PARTITIONS),
-        "BRIDGE_LOG__FORMAT": "json",
         "BRIDGE_LOG__LEVEL": "info",
         f"BRIDGE_SOURCES__{name}__PROFILE": "drx_standard",
         f"BRIDGE_SOURCES__{name}__ENVIRONMENT": "sandbox",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Literal
 
 import orjson
 import pytest
@@ -42,11 +41,15 @@ def run(*arguments: str, given: str | bytes = "") -> Result:
     return CliRunner().invoke(command, arguments, input=given, standalone_mode=False)
 
 
-@pytest.mark.parametrize("style", ["json", "console"])
+@pytest.mark.parametrize("terminal", [False, True], ids=["json", "console"])
 def test_every_line_has_hashes_in_the_place_of_ids(
-    directory: Path, style: Literal["json", "console"], capfdbinary: pytest.CaptureFixture[bytes]
+    directory: Path,
+    terminal: bool,  # noqa: FBT001 - of a matrix
+    capfdbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    configure_logging(level="info", style=style, id_key=current_id_key(directory))
+    monkeypatch.setattr("os.isatty", lambda _: terminal)
+    configure_logging(level="info", id_key=current_id_key(directory))
     log.info("delivery.accepted", event_id=ID, record_key=f"{PRESCRIPTION} {ID}")
     log.error("worker.failed", event_id="", record_key="")
     assert output.flush()
@@ -56,7 +59,7 @@ def test_every_line_has_hashes_in_the_place_of_ids(
     assert ID not in out
     assert PRESCRIPTION not in out
     assert hashed in out
-    if style == "json":
+    if not terminal:
         first, second = map(orjson.loads, out.splitlines())
         assert (first["event_id"], first["record_key"]) == (hashed, f"{key} {hashed}")
         assert (second["event_id"], second["record_key"]) == ("", "")

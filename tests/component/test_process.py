@@ -35,7 +35,7 @@ def cli():
 
 @cli.command()
 def serve():
-    return run_service(open_parts(), log_level="info", log_format="json", log_id_key=bytes(32),
+    return run_service(open_parts(), log_level="info", log_id_key=bytes(32),
                        drain_timeout_s=5, overdue_s={overdue_s}, gc_threshold=10_000)
 
 @cli.command()

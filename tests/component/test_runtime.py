@@ -204,7 +204,7 @@ async def test_a_part_that_is_stuck_ends_the_process() -> None:
 def json_logging() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    configure_logging(level="debug", style="json", id_key=ID_KEY)
+    configure_logging(level="debug", id_key=ID_KEY)
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
@@ -212,7 +212,7 @@ def json_logging() -> Iterator[None]:
 
 @pytest.mark.usefixtures("json_logging")
 def test_what_a_library_logs_loses_its_values(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    configure_logging(level="debug", style="json", id_key=ID_KEY)  # again: the stream that is captured now
+    configure_logging(level="debug", id_key=ID_KEY)  # again: the stream that is captured now
     library = logging.getLogger("some.library")
     try:
         raise KeyError("Marisol")  # noqa: TRY301 - stands for a library's own text
@@ -234,7 +234,7 @@ def test_what_a_library_logs_loses_its_values(capfdbinary: pytest.CaptureFixture
 def test_a_json_line_has_its_fields_level_and_time_from_its_level_on(
     level: Any, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    configure_logging(level=level, style="json", id_key=ID_KEY)
+    configure_logging(level=level, id_key=ID_KEY)
     for name in LEVELS:
         getattr(log, name)("worker.test", code=name)
     log.log(logging.CRITICAL, "worker.test", code="critical")

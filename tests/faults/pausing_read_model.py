@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
-from consumers.api import Consumer, Placed, Setup
+from consumers.api import Batches, Consumer, Placed, Setup
 from consumers.postgres.pool import Connection
 from consumers.read_model.apply import Applier
 from consumers.read_model.consumer import open_read_model
 
 NAME = "pausing_read_model"
+# Small, so that there are many transactions to be killed in.
+BATCH_RECORDS = 20
 
 
 def pausing_read_model(setup: Setup) -> Consumer:
@@ -29,4 +31,4 @@ def pausing_read_model(setup: Setup) -> Consumer:
         await apply(batch, connection)
         await asyncio.sleep(pause_s * len(batch))
 
-    return replace(consumer, handle=apply_and_pause)
+    return replace(consumer, handle=apply_and_pause, mode=Batches(BATCH_RECORDS))

@@ -12,9 +12,6 @@ from tests.installed import install
 from tests.oracle.states import COLUMNS, expected_state
 from tests.topic_filler import Lives
 
-# Small, so that there are many transactions to be killed in.
-BATCH_RECORDS = "20"
-
 
 @contextmanager
 def reading(
@@ -28,7 +25,7 @@ def reading(
     """Set a scene in which the read model pauses for `pause_s` seconds at each event."""
     schema = f"rm_{uuid4().hex[:12]}"
     topic, group = f"faults.{schema}", f"read_model.{schema}"
-    options = {"SCHEMA": schema, "TOPICS": topic, "BATCH_RECORDS": BATCH_RECORDS, "PAUSE_S": str(pause_s)}
+    options = {"SCHEMA": schema, "TOPICS": topic, "PAUSE_S": str(pause_s)}
     subject = Subject(
         NAME,
         group,

@@ -179,7 +179,7 @@ def _settled(dsn: str, written: int) -> bool:
 
 async def test_a_stop_that_hangs_ends_before_the_pod_is_killed(start: Start, cluster: Cluster, topic: str) -> None:
     write(cluster, topic, 1)
-    with start(code=HANGING, SHUTDOWN__DRAIN_S="0.5", SHUTDOWN__COMMIT_S="0.5", SHUTDOWN__GRACE_S="8") as desk:
+    with start(code=HANGING, SHUTDOWN__GRACE_S="4") as desk:
         desk.ready()
         until(lambda: desk.metric("drxbridge_inflight_records") == 1, what="a record in hand")
         code = await desk.end()

@@ -20,8 +20,6 @@ from tests.integration.service_process import HANG_S, until
 # The shortest stop, so that what ends it is not the patience of a test.
 HASTY = {
     "HTTP__DEADLINE_S": "0.5",
-    "SHUTDOWN__DRAIN_S": "0.6",
-    "SHUTDOWN__FLUSH_S": "0.5",
     "SHUTDOWN__GRACE_S": "8",
 }
 

@@ -25,9 +25,9 @@ from tests.kafka import killed, paused
 pytestmark = pytest.mark.kafka
 
 # An answer waits as long as any test of this module holds Kafka back; the stop is as patient.
-PATIENT = {"HTTP__DEADLINE_S": "60", "SHUTDOWN__DRAIN_S": "90", "SHUTDOWN__GRACE_S": "110"}
+PATIENT = {"HTTP__DEADLINE_S": "60", "SHUTDOWN__GRACE_S": "270"}
 # The shortest stop that still obeys every wait.
-HASTY = {"HTTP__DEADLINE_S": "1", "SHUTDOWN__DRAIN_S": "2", "SHUTDOWN__FLUSH_S": "3"}
+HASTY = {"HTTP__DEADLINE_S": "1", "SHUTDOWN__GRACE_S": "12"}
 
 
 @pytest.fixture(autouse=True)

@@ -104,7 +104,7 @@ async def test_the_reader_of_the_log_is_gone(kafka: str, tmp_path: Path) -> None
 
 async def test_the_disk_of_the_log_is_full(kafka: str, tmp_path: Path) -> None:
     full = os.open("/dev/full", os.O_WRONLY)
-    with ingress_to(full)(tmp_path, kafka, LOG__FORMAT="json") as ingress:
+    with ingress_to(full)(tmp_path, kafka) as ingress:
         os.close(full)
         ingress.ready()
 
@@ -115,7 +115,7 @@ async def test_the_disk_of_the_log_is_full(kafka: str, tmp_path: Path) -> None:
 
 
 async def test_nobody_reads_the_log(kafka: str, tmp_path: Path) -> None:
-    with pipe() as (_, writer), ingress_to(writer)(tmp_path, kafka, LOG__FORMAT="console") as ingress:
+    with pipe() as (_, writer), ingress_to(writer)(tmp_path, kafka) as ingress:
         ingress.ready()
 
         assert await deliver_many(ingress) == {200}

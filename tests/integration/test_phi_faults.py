@@ -36,8 +36,8 @@ EVENT_TYPE = "prescription.created"
 # Twice the deadline of an answer: at a place whose failure is answered by nothing, nothing more is sent then.
 REQUEST_S = 2.0
 # What was never answered is in flight for ever; more than the deadline of an answer.
-DRAIN_S = "1.5"
-SETTINGS = {"LOG__LEVEL": "debug", "HTTP__DEADLINE_S": "1", "SPOOL__AFTER_S": "0.3"}
+GRACE_S = "6"
+SETTINGS = {"LOG__LEVEL": "debug", "HTTP__DEADLINE_S": "1"}
 
 
 @dataclass
@@ -108,7 +108,7 @@ async def test_an_exception_at_any_place_says_nothing_that_it_holds(kafka: str, 
     fault = tmp_path / "fault"
     fault.write_text(NOWHERE)
     seen = Seen()
-    settings = SETTINGS | {"SHUTDOWN__DRAIN_S": DRAIN_S}
+    settings = SETTINGS | {"SHUTDOWN__GRACE_S": GRACE_S}
     with IngressProcess(tmp_path, kafka, command=failing_serve(fault), **settings) as ingress:
         await asyncio.to_thread(ingress.ready)
         for number, place in enumerate(PLACES):

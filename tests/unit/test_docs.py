@@ -192,7 +192,7 @@ def test_the_example_of_a_consumers_file_is_one(tmp_path: Path, monkeypatch: pyt
     "settings",
     [
         {"BRIDGE_HTTP__DEADLINE_S": "15"},
-        {"BRIDGE_SHUTDOWN__GRACE_S": "25"},
+        {"BRIDGE_SHUTDOWN__GRACE_S": "12"},
         {"BRIDGE_KAFKA__SECURITY_PROTOCOL": "SASL_SSL"},
         {"BRIDGE_KAFKA__SASL_MECHANISM": "PLAIN"},
     ],

@@ -114,9 +114,11 @@ create table {schema}.timer (
   after interval not null,
   gaps numeric
 );
-comment on table {schema}.timer is 'When something has waited too long; written by the running read model from its settings';
+comment on table {schema}.timer is 'When something has waited too long; for the owner of the schema to change';
 comment on column {schema}.timer.after is 'How long is too long; of source_silent: never sooner than this';
 comment on column {schema}.timer.gaps is 'Only of source_silent: silent for so many times the usual gap';
+-- docs/contract.md, 6, "Timers". The usual gap of a source is nearly the longest of its last thousand, so a few of them are
+-- a silence; a quarter of an hour keeps a source that sends every second from being silent at a hiccup.
 insert into {schema}.timer values
   ('unconfirmed', '24 hours', null),
   ('cancel_unanswered', '48 hours', null),

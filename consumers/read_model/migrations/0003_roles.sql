@@ -22,7 +22,7 @@ begin
   if exists (select from pg_roles where rolname = 'drx_consumer') then
     grant usage on schema {schema} to drx_consumer;
     grant select on all tables in schema {schema} to drx_consumer;
-    grant insert, update on {schema}.prescription, {schema}.timer to drx_consumer;
+    grant insert, update on {schema}.prescription to drx_consumer;
     grant insert on {schema}.event to drx_consumer;
   end if;
 

@@ -33,7 +33,6 @@
 {{ $prefix }}_REGISTRY__PASSWORD_FILE: /etc/drx-bridge/registry/password
 {{- end }}
 {{ $prefix }}_LOG__LEVEL: {{ $component.log.level | quote }}
-{{ $prefix }}_LOG__FORMAT: json
 {{- if $root.Values.logIds.keySecret }}
 {{ $prefix }}_LOG__ID_KEY_DIR: /etc/drx-bridge/log-ids
 {{- end }}
@@ -76,14 +75,9 @@ BRIDGE_SPOOL__DIR: /var/lib/drx-bridge/spool
 BRIDGE_SPOOL__KEY_DIR: /etc/drx-bridge/spool-keys
 BRIDGE_SPOOL__CAPACITY_BYTES: {{ include "drx-bridge.number" $ingress.spool.capacityBytes | quote }}
 {{- end }}
-{{- with $ingress.spool.afterS }}
-BRIDGE_SPOOL__AFTER_S: {{ include "drx-bridge.number" . | quote }}
-{{- end }}
 BRIDGE_DEDUPE__CAPACITY: {{ include "drx-bridge.number" $ingress.dedupe.capacity | quote }}
 BRIDGE_HEARTBEAT__ENABLED: {{ $ingress.heartbeat.enabled | quote }}
 BRIDGE_HEARTBEAT__EVERY_S: {{ include "drx-bridge.number" $ingress.heartbeat.everyS | quote }}
-BRIDGE_SHUTDOWN__DRAIN_S: {{ include "drx-bridge.number" $ingress.shutdown.drainS | quote }}
-BRIDGE_SHUTDOWN__FLUSH_S: {{ include "drx-bridge.number" $ingress.shutdown.flushS | quote }}
 {{- /* Of the pod's grace the drain hook has taken its part when the process hears of the stop. */}}
 BRIDGE_SHUTDOWN__GRACE_S: {{ include "drx-bridge.number" (subf $ingress.shutdown.graceS $ingress.preStopSleepS) | quote }}
 {{- range $name, $source := $ingress.sources }}
@@ -153,7 +147,6 @@ the time of a render.
 {{ include "drx-bridge.commonSettings" (list $root "CONSUMER" $consumer) }}
 CONSUMER_MANAGEMENT__PORT: "9090"
 CONSUMER_KAFKA__SESSION_S: {{ include "drx-bridge.number" $consumer.kafka.sessionS | quote }}
-CONSUMER_KAFKA__REBALANCE_S: {{ include "drx-bridge.number" $consumer.kafka.rebalanceS | quote }}
 CONSUMER_KAFKA__MAX_POLL_S: {{ include "drx-bridge.number" $consumer.kafka.maxPollS | quote }}
 CONSUMER_KAFKA__OFFSET_RESET: {{ $consumer.kafka.offsetReset | quote }}
 CONSUMER_POSTGRES__DSN_FILE: /etc/drx-bridge/postgres/dsn
@@ -161,8 +154,6 @@ CONSUMER_POSTGRES__POOL_SIZE: {{ include "drx-bridge.number" $consumer.postgres.
 {{- with $consumer.acceptClusterId }}
 CONSUMER_KAFKA__ACCEPT_CLUSTER_ID: {{ . | quote }}
 {{- end }}
-CONSUMER_SHUTDOWN__DRAIN_S: {{ include "drx-bridge.number" $consumer.shutdown.drainS | quote }}
-CONSUMER_SHUTDOWN__COMMIT_S: {{ include "drx-bridge.number" $consumer.shutdown.commitS | quote }}
 CONSUMER_SHUTDOWN__GRACE_S: {{ include "drx-bridge.number" $consumer.shutdown.graceS | quote }}
 {{- range $key, $value := $consumer.options }}
 CONSUMER_{{ $name | replace "-" "_" | upper }}__{{ upper $key }}: {{ include "drx-bridge.option" $value | quote }}

@@ -43,8 +43,8 @@ _INGRESS = {
     # As the rules, whose alert misses four of them: 30 s, `FACTOR` times as fast.
     "HEARTBEAT__EVERY_S": f"{30 / FACTOR:g}",
     "SPOOL__CAPACITY_BYTES": f"{CAPACITY_BYTES}",
-    # The default would be late by the objectives, and seconds are minutes here.
-    "SPOOL__AFTER_S": "0.5",
+    # What is spooled waits half of it: the default would be late by the objectives, and seconds are minutes here.
+    "HTTP__DEADLINE_S": "2",
 }
 # Of the secret; far away by any factor, and without one there would be nothing to show.
 _END = datetime(2099, 1, 1, tzinfo=UTC)
