@@ -59,6 +59,10 @@ Result = TypeVar("Result")
 
 # On top of the waits that have settings, for the rest of a stop, such as closing files.
 STOP_MARGIN_S = 1.0
+# For a head or a body: 256 KiB in it are 210 kbit/s, and a sender that is slower has given up itself.
+READ_TIMEOUT_S = 10.0
+# Between two heartbeats. The alert `HeartbeatMissing` is due when four of them are missing.
+HEARTBEAT_S = 30.0
 # Bytes of incomplete requests: with the default bound on connections, 16 KiB of each, or 128 of the largest bodies.
 READING_MAX_BYTES = 33_554_432
 # Bytes of bodies in progress: as many deliveries as may be, of 64 KiB each, where most have some 2 KiB.
@@ -161,7 +165,7 @@ def _heartbeat(settings: Settings, metrics: IngressMetrics) -> list[Heartbeat]:
         port=settings.http.port,
         environment="production" if "production" in environments else "sandbox",
         account_id=f"heartbeat-{settings.instance}"[:KEY_MAX],  # an instance may have as many characters as a key
-        every_s=settings.heartbeat.every_s,
+        every_s=HEARTBEAT_S,
         timeout_s=settings.http.deadline_s,
         seen=metrics.heartbeat_last_seen.labels(SERVICE),
     )
@@ -271,7 +275,7 @@ def _server(
     )
     server = HardenedServer(
         webhooks,
-        read_timeout_s=http.read_timeout_s,
+        read_timeout_s=READ_TIMEOUT_S,
         keepalive_s=http.keepalive_s,
         host=http.host,
         port=http.port,

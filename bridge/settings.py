@@ -78,7 +78,6 @@ class Http(Section):
     port: Port = Field(8080, description="port to listen on")
     body_max_bytes: int = Field(262_144, ge=1, le=16_777_216, description="larger bodies are refused with 413")
     deadline_s: Seconds = Field(4.0, description="time limit for an answer, from the receipt")
-    read_timeout_s: Seconds = Field(10.0, description="time limit for a head or a body; the connection is then reset")
     keepalive_s: Seconds = Field(75.0, description="an idle connection is closed after this time")
     connections_max: int = Field(
         2048,
@@ -301,7 +300,6 @@ class Heartbeat(Section):
     """A signed `system.ping` through the public port, which distinguishes an outage from a quiet sender."""
 
     enabled: bool = Field(default=True, description="post heartbeats into the topic of `system.ping`")
-    every_s: Seconds = Field(30.0, description="time between heartbeats; the alert allows for four of the default")
 
 
 class Log(Section):

@@ -48,6 +48,9 @@ SETTLE_S = 5.0
 LEAVE_S = 3.0
 # Above the session, since a client that was silent for that long has lost its partitions anyway.
 SILENT_MARGIN_S = 15.0
+# A member that does not poll for this long leaves its group. It polls while handlers run, so only a process that is
+# frozen, or whose event loop hangs, does not.
+MAX_POLL_S = 600.0
 # Above a handler's own bound and the time it gets to end once cancelled: a transaction that the server ends before
 # looks like a database that is away, and a statement that it ends before like a fault of the record.
 IDLE_MARGIN_S = 10.0
@@ -241,7 +244,7 @@ class ConsumerWorker:
     def _subscribe(self, processor: Processor) -> Subscriber:
         settings, consumer = self._settings, self._consumer
         kafka = settings.kafka
-        timing = Timing(session_s=kafka.session_s, max_poll_s=kafka.max_poll_s)
+        timing = Timing(session_s=kafka.session_s, max_poll_s=MAX_POLL_S)
         return Subscriber(
             open_transport=partial(
                 open_transport, kafka.connection, group=consumer.group, topics=consumer.topics, timing=timing

@@ -14,7 +14,7 @@ from bridge.errors import ConfigError
 from bridge.process_checks import check_process
 from bridge.runtime.configuration import FileSettings, Section, read_settings
 from bridge.runtime.findings import Finding, failures
-from bridge.settings import PROCESS_RISKS, Brokers, CommaList, Log, Management, RegistryAddress, Seconds, of
+from bridge.settings import PROCESS_RISKS, Brokers, CommaList, Log, Management, RegistryAddress, of
 
 PREFIX = "CONSUMER_"
 # A name is a group id, a metric label and, in capitals, part of a variable's name.
@@ -38,10 +38,10 @@ Options = dict[str, Annotated[str, BeforeValidator(_text)]]
 class Kafka(Brokers):
     """The brokers, and this process as a member of its group."""
 
-    session_s: Annotated[float, Field(ge=6, le=1800)] = Field(
+    # Less than `MAX_POLL_S` of `consumers.app`.
+    session_s: Annotated[float, Field(ge=6, le=300)] = Field(
         45.0, description="a member without heartbeats for this long is removed"
     )
-    max_poll_s: Seconds = Field(600.0, description="a member that does not poll for this long is removed")
     offset_reset: Literal["none", "earliest", "latest"] = Field(
         "none", description="where a group without offsets begins; none: as `drx-consumer init` has set"
     )
@@ -127,13 +127,6 @@ class ConsumerSettings(FileSettings):
     management: Management = Management()
     shutdown: Shutdown = Shutdown()
     log: Log = Log()
-
-    @model_validator(mode="after")
-    def _timeouts_nest(self) -> Self:
-        if not self.kafka.session_s < self.kafka.max_poll_s:
-            msg = "kafka.session_s must be less than kafka.max_poll_s"
-            raise ValueError(msg)
-        return self
 
     def options(self, consumer: str) -> Mapping[str, str]:
         """Return the consumer's own settings, keys in lower case."""

@@ -73,7 +73,6 @@ settings.
 
 Settings that depend on each other:
 
-- `{CONSUMER}KAFKA__SESSION_S` < `{CONSUMER}KAFKA__MAX_POLL_S`;
 - one of `{CONSUMER}POSTGRES__DSN` and `{CONSUMER}POSTGRES__DSN_FILE`;
 - SASL, and the registry's files, as for `drx-bridge` ([settings](settings.md)).
 """

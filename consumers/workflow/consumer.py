@@ -11,7 +11,7 @@ from consumers.options import read_options
 from consumers.workflow.metrics import WorkflowMetrics
 from consumers.workflow.options import NAME, WorkflowOptions
 from consumers.workflow.rules import payload, request_id
-from consumers.workflow.temporal import Temporal, open_temporal, read_codec_keys
+from consumers.workflow.temporal import TIMEOUT_S, Temporal, open_temporal, read_codec_keys
 from consumers.workflow.timers import Timers
 
 MIGRATIONS = files("consumers.workflow") / "migrations"
@@ -58,7 +58,7 @@ def open_workflow(setup: Setup) -> Consumer:
         types=rules.types,
         # An event of a newer release's type is parked with its successors, so that none is lost.
         unknown="park",
-        handler_timeout_s=options.timeout_s + (0 if timers is None else _TIMERS_S) + _MARGIN_S,
+        handler_timeout_s=TIMEOUT_S + (0 if timers is None else _TIMERS_S) + _MARGIN_S,
         group=group,
         tables=Tables(migrations=MIGRATIONS, schema=options.schema_name(NAME)),
         around=partial(open_temporal, options, metrics, identity=f"drx-consumer {group}"),

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from bridge.errors import ConfigError
-from consumers.options import TIMEOUT_MAX_S, TOPICS, EndpointOptions, Instant, SchemaName, Words, split_address
+from consumers.options import TOPICS, EndpointOptions, Instant, SchemaName, Words, split_address
 from consumers.workflow.rules import Rules, parse_rules
 
 NAME = "workflow"
@@ -45,7 +45,6 @@ class WorkflowOptions(EndpointOptions):
         read_model_schema: Schema of the read model, in the same database.
         imports: Whether imported records start or signal workflows.
         topics: Topics that it reads.
-        timeout_s: For one call of the server.
     """
 
     address: Annotated[str, AfterValidator(_server)]
@@ -62,7 +61,6 @@ class WorkflowOptions(EndpointOptions):
     read_model_schema: SchemaName = "read_model"
     imports: Literal["skip", "apply"] = "skip"
     topics: Words = TOPICS
-    timeout_s: float = Field(10.0, ge=0.1, le=TIMEOUT_MAX_S)
 
     @model_validator(mode="after")
     def _sealed(self) -> WorkflowOptions:

@@ -134,7 +134,6 @@ def test_the_defaults_are_those_of_the_programs(clean: pytest.MonkeyPatch) -> No
     other = ConsumerSettings.model_construct()
     assert consumer.shutdown == other.shutdown
     assert consumer.kafka.session_s == other.kafka.session_s
-    assert consumer.kafka.max_poll_s == other.kafka.max_poll_s
     assert consumer.kafka.offset_reset == other.kafka.offset_reset
     assert consumer.postgres.pool_size == other.postgres.pool_size
 

@@ -19,6 +19,7 @@ from bridge.kafka.record import Record
 from tests.groups import forget_members
 from tests.integration.consumer_process import ConsumerProcess
 from tests.integration.service_process import HANG_S
+from tests.patched import patched
 from tests.postgres import execute, fresh_database
 from tests.topic_filler import Lives, fill
 
@@ -119,7 +120,7 @@ class Scene:
         """Write `count` records more, or all that are left."""
         self.written += fill(self.ground.bootstrap_servers, islice(self.records, count))
 
-    def member(self, failpoint: str = "", **settings: str) -> ConsumerProcess:
+    def member(self, failpoint: str = "", max_poll_s: float | None = None, /, **settings: str) -> ConsumerProcess:
         """Start one more process of the group; it is killed at the end."""
         variables: dict[str, Any] = {**self.subject.settings, **settings}
         process = ConsumerProcess(
@@ -128,6 +129,7 @@ class Scene:
             bootstrap_servers=self.ground.bootstrap_servers,
             dsn=self.dsn,
             env={**self.subject.environment, "DRX_FAILPOINT": failpoint},
+            command=patched("consumers", "run", self.subject.name, MAX_POLL_S=max_poll_s) if max_poll_s else (),
             **variables,
         )
         self.members.append(self.stack.enter_context(process))

@@ -57,7 +57,6 @@ def _scene(ground: Ground, lives: Lives, server: TemporalServer) -> Iterator[Sce
         "INSTANCE": instance,
         "TOPICS": f"faults.workflow.{instance}",
         "TIMERS_EVERY_S": "1",
-        "TIMEOUT_S": "5",
     }
     settings = {"KAFKA__SESSION_S": SESSION_S, **{f"WORKFLOW__{name}": value for name, value in options.items()}}
     subject = Subject(NAME, f"{NAME}.{instance}", settings, {}, _VIEWS, partial(check, server, instance))

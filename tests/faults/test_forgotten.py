@@ -25,7 +25,7 @@ from tests.topic_filler import Lives
 pytestmark = pytest.mark.kafka
 
 RECORDS = 600
-MAX_POLL_S = "8"
+MAX_POLL_S = 8.0
 CASES = get_args(Mode)
 
 
@@ -33,7 +33,7 @@ def play(ground: Ground, case: Mode, seed: int) -> None:
     """Freeze one in the middle of the log, and its successor at the beginning; thaw the first, then the other."""
     with appending(ground, case, Lives.of_records(RECORDS, seed=seed), partitions=1) as scene:
         scene.write()
-        zombie = scene.member(f"{BEFORE_FENCE}:stop@{POINTS[case][BEFORE_FENCE]}", KAFKA__MAX_POLL_S=MAX_POLL_S)
+        zombie = scene.member(f"{BEFORE_FENCE}:stop@{POINTS[case][BEFORE_FENCE]}", MAX_POLL_S)
         until(lambda: is_frozen(zombie), what="a frozen member")
         scene.forget_members()
         _forget(scene)

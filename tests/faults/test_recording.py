@@ -70,7 +70,7 @@ def play(ground: Ground, case: Case, seed: int) -> None:
             server.fake.late_s = lambda number: 0.0 if number % case.late else LATE_S
         kill(scenes, case.kills)
         for scene in scenes:
-            scene.member(KAFKA__MAX_POLL_S=MAX_POLL_S)
+            scene.member("", MAX_POLL_S)
             scene.wait_settled(1)
         if case.away_s:
             be_away(scenes, closed([server]), case.away_s)

@@ -60,7 +60,7 @@ def under_a_member_cut_off(scene: Scene) -> None:
     assert first.ended() == 0
     restore = backup(scene)
     scene.write(RECORDS // 3)
-    cut_off = scene.member(f"{BEFORE_FENCE}:stop@{VISIT}", KAFKA__MAX_POLL_S=MAX_POLL_S)
+    cut_off = scene.member(f"{BEFORE_FENCE}:stop@{VISIT}", MAX_POLL_S)
     until(lambda: is_frozen(cut_off), what="a member that is cut off")
     restore()
     scene.forget_members()

@@ -46,7 +46,7 @@ def play(ground: Ground, case: Case, seed: int) -> None:
             scene.write(RECORDS // 2)
         kill(scenes, case.kills)
         for scene in scenes:
-            scene.member(KAFKA__MAX_POLL_S=MAX_POLL_S)
+            scene.member("", MAX_POLL_S)
             scene.wait_settled(1)
         if case.away_s:
             be_away(scenes, server.frozen(), case.away_s)

@@ -61,7 +61,7 @@ def play(ground: Ground, case: Case, seed: int) -> None:
     with scene_of_kind(ground, case.kind, Lives.of_records(RECORDS, seed=seed), partitions=1) as scene:
         scene.write(RECORDS // 3)
         point = "" if case.where == IDLE else f"{case.where}:stop@{POINTS[case.kind][case.where]}"
-        zombie = scene.member(point, KAFKA__MAX_POLL_S=MAX_POLL_S)
+        zombie = scene.member(point, MAX_POLL_S)
         if case.where == IDLE:
             scene.wait_settled()
             zombie.freeze()

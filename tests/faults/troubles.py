@@ -22,7 +22,7 @@ VISIT = 4
 RECORDS_PER_KILL = 2 * VISIT
 AFTER_AN_EFFECT = f"{AFTER_EFFECT}:kill@{VISIT}"
 # A member that does not poll for this long has left, by its own client's word; longer than the session of 6 s.
-MAX_POLL_S = "8"
+MAX_POLL_S = 8.0
 # A transaction that a frozen member holds open is ended by PostgreSQL once a handler would be out of time: two minutes.
 OPEN_TRANSACTION_S = 2 * HANG_S
 
@@ -115,7 +115,7 @@ def freeze(scenes: Sequence[Scene]) -> None:
 
 def freeze_at(scene: Scene, point: str, *, visit: int, records: int) -> None:
     """Freeze a member at a visit of a point until another has settled these records, then thaw it."""
-    zombie = scene.member(f"{point}:stop@{visit}", KAFKA__MAX_POLL_S=MAX_POLL_S)
+    zombie = scene.member(f"{point}:stop@{visit}", MAX_POLL_S)
     scene.write(records)
     until(lambda: is_frozen(zombie), what="a frozen member")
     scene.forget_members()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import dedent
 
@@ -29,6 +29,7 @@ class ConsumerProcess(ServiceProcess):
         bootstrap_servers: str,
         dsn: str,
         env: Mapping[str, str] | None = None,
+        command: Sequence[str] = (),
         **settings: str,
     ) -> None:
         """Start it and do not wait.
@@ -39,6 +40,7 @@ class ConsumerProcess(ServiceProcess):
             bootstrap_servers: Kafka.
             dsn: PostgreSQL.
             env: Further variables: what `install_code` returns, or a fail point.
+            command: Of `drx-consumer run`, unless it is the plain one.
             settings: Variables without their prefix, such as `READ_MODEL__SCHEMA`.
         """
         directory.mkdir(parents=True, exist_ok=True)
@@ -46,7 +48,7 @@ class ConsumerProcess(ServiceProcess):
         port = free_port()
         settled = consumer_environment(bootstrap_servers=bootstrap_servers, dsn=dsn, env=env, **settings)
         super().__init__(
-            [sys.executable, "-m", "consumers", "run", name],
+            command or [sys.executable, "-m", "consumers", "run", name],
             settled | {"CONSUMER_MANAGEMENT__HOST": "127.0.0.1", "CONSUMER_MANAGEMENT__PORT": str(port)},
             outputs=(directory / f"{name}-{port}.stdout", directory / f"{name}-{port}.stderr"),
             management_url=f"http://127.0.0.1:{port}",

@@ -23,6 +23,7 @@ from tests.integration.consumer_process import ConsumerProcess
 from tests.integration.ingress_process import IngressProcess, ask, deliver, header
 from tests.integration.service_process import PROBE_S, until
 from tests.metric_contract import broken
+from tests.patched import patched
 from tests.promtool import promtool
 
 pytestmark = pytest.mark.kafka
@@ -36,8 +37,9 @@ SERIES_MAX = 1_500
 def ingress(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IngressProcess]:
     """Give one whose heart beats fast."""
     Topics(cluster.bootstrap_servers).standard()
-    settings = {"HEARTBEAT__ENABLED": "true", "HEARTBEAT__EVERY_S": "0.2"}
-    with IngressProcess(tmp_path_factory.mktemp("ingress"), cluster.bootstrap_servers, **settings) as one:
+    directory = tmp_path_factory.mktemp("ingress")
+    command = patched("bridge", "serve", HEARTBEAT_S=0.2)
+    with IngressProcess(directory, cluster.bootstrap_servers, command=command, HEARTBEAT__ENABLED="true") as one:
         yield one.ready()
 
 
@@ -141,8 +143,8 @@ async def test_nobody_else_has_the_key_of_the_heartbeat(ingress: IngressProcess)
 
 
 async def test_without_it_nothing_is_posted_and_nothing_is_said(cluster: Cluster, tmp_path: Path) -> None:
-    settings = {"HEARTBEAT__ENABLED": "false", "HEARTBEAT__EVERY_S": "0.01"}
-    with IngressProcess(tmp_path, cluster.bootstrap_servers, **settings) as quiet:
+    command = patched("bridge", "serve", HEARTBEAT_S=0.01)
+    with IngressProcess(tmp_path, cluster.bootstrap_servers, command=command) as quiet:
         text = scrape(quiet.ready().management_url)
 
         assert "drxbridge_heartbeat_last_seen_timestamp_seconds{" not in text

@@ -29,7 +29,7 @@ def test_the_defaults_are_those_of_the_design() -> None:
     settings = load_settings(INSTALLED)
 
     kafka, shutdown = settings.kafka, settings.shutdown
-    assert (kafka.session_s, kafka.max_poll_s, kafka.offset_reset) == (45, 600, "none")
+    assert (kafka.session_s, kafka.offset_reset) == (45, "none")
     assert (shutdown.drain_s, shutdown.workers_s, shutdown.overdue_s, shutdown.grace_s) == (30, 35, 40, 45)
 
 
@@ -69,7 +69,6 @@ def test_the_environment_wins_over_the_file_whose_numbers_and_switches_become_te
         ({"CONSUMER_READ_MODEL__A__B": "s3cret"}, "CONSUMER_READ_MODEL__A: "),
         ({"CONSUMER_KAFKA__OFFSET_RESET": "s3cret"}, "CONSUMER_KAFKA__OFFSET_RESET: "),
         ({"CONSUMER_KAFKA__SESSION_S": "5"}, "CONSUMER_KAFKA__SESSION_S: "),
-        ({"CONSUMER_KAFKA__MAX_POLL_S": "45"}, "kafka.session_s must be less than kafka.max_poll_s"),
         ({"CONSUMER_SHUTDOWN__GRACE_S": "111"}, "CONSUMER_SHUTDOWN__GRACE_S: "),
         ({"CONSUMER_POSTGRES__DSN": "s3cret", "CONSUMER_POSTGRES__DSN_FILE": "/s3cret"}, "are both set"),
         ({"CONSUMER_CONFIG": "/nowhere/consumer.toml"}, "CONSUMER_CONFIG: no such file"),

@@ -64,7 +64,6 @@ def test_each_instance_has_a_group_and_a_table_of_its_own() -> None:
         ({"timers_from": "yesterday"}, "workflow.timers_from"),
         ({"read_model_schema": 'x"; drop'}, "workflow.read_model_schema"),
         ({"imports": "yes"}, "workflow.imports"),
-        ({"timeout_s": "0"}, "workflow.timeout_s"),
         ({"rules": "/nowhere/rules.toml"}, "workflow.rules: cannot read /nowhere/rules.toml"),
         ({"adress": "hunter2"}, "no setting 'adress'"),
     ],

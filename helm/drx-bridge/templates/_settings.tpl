@@ -53,7 +53,6 @@ BRIDGE_KAFKA__ROUTES: {{ toJson . | quote }}
 BRIDGE_HTTP__PORT: "8080"
 BRIDGE_HTTP__BODY_MAX_BYTES: {{ include "drx-bridge.number" $ingress.http.bodyMaxBytes | quote }}
 BRIDGE_HTTP__DEADLINE_S: {{ include "drx-bridge.number" $ingress.http.deadlineS | quote }}
-BRIDGE_HTTP__READ_TIMEOUT_S: {{ include "drx-bridge.number" $ingress.http.readTimeoutS | quote }}
 BRIDGE_HTTP__KEEPALIVE_S: {{ include "drx-bridge.number" $ingress.http.keepaliveS | quote }}
 BRIDGE_HTTP__CONNECTIONS_MAX: {{ include "drx-bridge.number" $ingress.http.connectionsMax | quote }}
 BRIDGE_HTTP__TLS_IN_FRONT: {{ $ingress.http.tlsInFront | quote }}
@@ -77,7 +76,6 @@ BRIDGE_SPOOL__CAPACITY_BYTES: {{ include "drx-bridge.number" $ingress.spool.capa
 {{- end }}
 BRIDGE_DEDUPE__CAPACITY: {{ include "drx-bridge.number" $ingress.dedupe.capacity | quote }}
 BRIDGE_HEARTBEAT__ENABLED: {{ $ingress.heartbeat.enabled | quote }}
-BRIDGE_HEARTBEAT__EVERY_S: {{ include "drx-bridge.number" $ingress.heartbeat.everyS | quote }}
 {{- /* Of the pod's grace the drain hook has taken its part when the process hears of the stop. */}}
 BRIDGE_SHUTDOWN__GRACE_S: {{ include "drx-bridge.number" (subf $ingress.shutdown.graceS $ingress.preStopSleepS) | quote }}
 {{- range $name, $source := $ingress.sources }}
@@ -147,7 +145,6 @@ the time of a render.
 {{ include "drx-bridge.commonSettings" (list $root "CONSUMER" $consumer) }}
 CONSUMER_MANAGEMENT__PORT: "9090"
 CONSUMER_KAFKA__SESSION_S: {{ include "drx-bridge.number" $consumer.kafka.sessionS | quote }}
-CONSUMER_KAFKA__MAX_POLL_S: {{ include "drx-bridge.number" $consumer.kafka.maxPollS | quote }}
 CONSUMER_KAFKA__OFFSET_RESET: {{ $consumer.kafka.offsetReset | quote }}
 CONSUMER_POSTGRES__DSN_FILE: /etc/drx-bridge/postgres/dsn
 CONSUMER_POSTGRES__POOL_SIZE: {{ include "drx-bridge.number" $consumer.postgres.poolSize | quote }}

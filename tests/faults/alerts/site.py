@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import orjson
 
+from bridge.app import HEARTBEAT_S
 from bridge.dev.files import write_text
 from bridge.dev.kafka import create_topics
 from tests.builders import KEY, SECRET, a_body, signed_headers
@@ -25,6 +26,7 @@ from tests.faults.alerts.servers import FACTOR, Alertmanager, Prometheus, need, 
 from tests.integration.consumer_process import ConsumerProcess, install_code
 from tests.integration.ingress_process import IngressProcess
 from tests.integration.service_process import PROBE_S, until
+from tests.patched import patched
 from tests.postgres import EmbeddedPostgres
 
 EVENTS = "drx.prescriptions.v1"
@@ -40,12 +42,12 @@ async def handle(event, context):
 """
 _INGRESS = {
     "HEARTBEAT__ENABLED": "true",
-    # As the rules, whose alert misses four of them: 30 s, `FACTOR` times as fast.
-    "HEARTBEAT__EVERY_S": f"{30 / FACTOR:g}",
     "SPOOL__CAPACITY_BYTES": f"{CAPACITY_BYTES}",
     # What is spooled waits half of it: the default would be late by the objectives, and seconds are minutes here.
     "HTTP__DEADLINE_S": "2",
 }
+# As the rules, whose alert misses four heartbeats: `FACTOR` times as fast.
+_COMMAND = patched("bridge", "serve", HEARTBEAT_S=HEARTBEAT_S / FACTOR)
 # Of the secret; far away by any factor, and without one there would be nothing to show.
 _END = datetime(2099, 1, 1, tzinfo=UTC)
 # Of the ten that there are in five minutes.
@@ -153,7 +155,7 @@ def open_site(
         package = install_code(directory / "package", "desk", _DESK)
         with (
             listening() as inbox,
-            IngressProcess(directory / "ingress", cluster.bootstrap_servers, **_INGRESS) as ingress,
+            IngressProcess(directory / "ingress", cluster.bootstrap_servers, command=_COMMAND, **_INGRESS) as ingress,
             ConsumerProcess(directory / "consumers", "read_model", **servers) as reader,
             ConsumerProcess(directory / "consumers", "desk", env=package, **servers) as desk,
         ):

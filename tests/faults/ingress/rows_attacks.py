@@ -25,12 +25,13 @@ from tests.faults.ingress.load import PATIENCE_S, STALE_S, Load
 from tests.faults.ingress.row import Row
 from tests.faults.ingress.scene import LOOK_S, READY_S, Scene
 from tests.integration.service_process import until
+from tests.patched import patched
 from tests.raw_http import raw_cases, statuses
 
 Attack = Callable[[Scene], AbstractAsyncContextManager[None]]
 
 # Shorter than an attack in the short tier lasts.
-SETTINGS = {"HTTP__READ_TIMEOUT_S": "2"}
+SHORT_READS = patched("bridge", "serve", READ_TIMEOUT_S=2)
 CALM_S, ATTACK_S = 4.0, 8.0
 # Answers 503 that say that Kafka and the disk are slow, as on a machine that does too much at once. They are counted.
 SLOW_KAFKA = {"deadline", "kafka_unavailable", "outcome_unknown", "spool_unavailable"}
@@ -176,7 +177,7 @@ def _p99(attempts: list[Attempt]) -> float:
 
 
 ROWS = (
-    Row("H1", "heads, bodies and reading slowed by slowhttptest", beside(slowly, "slow_request"), settings=SETTINGS),
+    Row("H1", "heads, bodies and reading slowed by slowhttptest", beside(slowly, "slow_request"), command=SHORT_READS),
     Row(
         "H2",
         "idle connections beyond the bound, and connections without end",
@@ -188,7 +189,7 @@ ROWS = (
         "H3",
         "bodies of 256 KiB declared and not sent, or sent but for a byte",
         beside(by(declaring=300, partial=200), "slow_request", "bodies_full"),
-        settings=SETTINGS,
+        command=SHORT_READS,
     ),
     Row("H6", "every case of raw HTTP", beside(rawly)),
     Row(
@@ -196,7 +197,7 @@ ROWS = (
         "requests sent without end and no answer read, and connections that send nothing",
         # Not more: all are answered in turn, and the kernel takes some 600 answers of each before it is full.
         beside(by(deaf=2, silent=200), "unread_answer", "silent"),
-        settings=SETTINGS,
+        command=SHORT_READS,
     ),
     Row("H9", "bodies in chunks of one byte", beside(by(crumbling=8))),
     Row(

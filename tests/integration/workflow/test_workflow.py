@@ -211,14 +211,15 @@ async def test_what_the_server_cannot_take_is_parked(temporal: TemporalServer, r
 
 
 async def test_a_server_that_is_away_parks_nothing_and_gets_all_in_order(
-    temporal: TemporalServer, client: Client, request_id: str
+    temporal: TemporalServer, client: Client, request_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("consumers.workflow.temporal.TIMEOUT_S", 0.2)
     events = [
         an_event(f"renewal.{word}", key=f"rx_{number}", request_id=f"{request_id}-{number}")
         for number in range(30)
         for word in ("requested", "responded")
     ]
-    async with running(open_workflow, options=options(temporal, timeout_s="0.2")) as consumer:
+    async with running(open_workflow, options=options(temporal)) as consumer:
         await consumer.feed(events[0])
         with temporal.frozen():
             consumer.offer(*events[1:])

@@ -86,7 +86,7 @@ def more() -> dict[str, str]:
 @pytest.fixture
 async def desk(postgres: str, temporal: TemporalServer, more: dict[str, str]) -> AsyncIterator[Desk]:
     registry = CollectorRegistry()
-    options = {"address": temporal.address, "allow_plaintext": "true", "timeout_s": "5", **more}
+    options = {"address": temporal.address, "allow_plaintext": "true", **more}
     consumer = open_workflow(Setup(options, registry))
     assert consumer.around is not None
     async with AsyncExitStack() as stack:
@@ -198,7 +198,13 @@ async def test_a_row_that_a_crash_has_lost_starts_nothing_again(desk: Desk) -> N
     assert found is not None
 
 
-@pytest.mark.parametrize("more", [{"timeout_s": "0.2"}])
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a call of the server wait for a moment only."""
+    monkeypatch.setattr("consumers.workflow.temporal.TIMEOUT_S", 0.2)
+
+
+@pytest.mark.usefixtures("impatient")  # before `desk` is opened
 async def test_what_could_not_be_started_is_started_the_next_time(desk: Desk, temporal: TemporalServer) -> None:
     with temporal.frozen():
         await desk.run(sent(ago(hours=25), key=desk.key, message_id="m1"))
