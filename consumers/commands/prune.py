@@ -81,8 +81,9 @@ def prune(
         document = {"verb": "prune", "dry_run": dry_run, "group": group, "before": horizon, **pruned._asdict()}
         click.echo(orjson.dumps(document, option=orjson.OPT_UTC_Z))
     else:
-        would = "would be " if dry_run else ""
-        click.echo(f"group {group}: {pruned.history} events of its history, {pruned.inbox} of its inbox {would}deleted")
+        most, would = ("at most ", "would be ") if dry_run else ("", "")
+        found = f"{pruned.history} events of its history, {most}{pruned.inbox} of its inbox"
+        click.echo(f"group {group}: {found} {would}deleted")
     return 0
 
 
@@ -98,7 +99,8 @@ async def _prune(chosen: Chosen, horizon: datetime, *, actor: str, reason: str, 
         if history is not None:
             unneeded = history._replace(condition=f"({history.condition}) and {_ARCHIVED}")
             events = await _sweep(database, unneeded, horizon, horizon, dry_run=dry_run)
-            condition = f"{_INBOX} and {_HELD.format(table=history.table)}"
+            if not dry_run:  # the history that would go is still there, and would hold all
+                condition = f"{_INBOX} and {_HELD.format(table=history.table)}"
         inbox = History("drx_consumer.inbox", "settled_at", condition)
         return Pruned(events, await _sweep(database, inbox, horizon, group, dry_run=dry_run))
 

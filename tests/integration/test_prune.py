@@ -65,7 +65,10 @@ async def test_only_what_has_ended_goes_and_what_is_kept_is_known(
 
         load = [each for each in records if event_id(each) not in goes]
         filling = asyncio.create_task(asyncio.to_thread(fill, cluster.bootstrap_servers, load))
-        code, out, err = await drx_consumer(env, "prune", "read_model", "--older-than", "400d", "--json")
+        prune = ("prune", "read_model", "--older-than", "400d", "--json")
+        counted = json.loads((await drx_consumer(env, *prune, "--dry-run"))[1])
+        assert counted["history"] == len(goes) <= counted["inbox"] < written
+        code, out, err = await drx_consumer(env, *prune)
         written += await filling
         assert code == 0, err
         assert (json.loads(out)["history"], json.loads(out)["inbox"]) == (len(goes), len(goes))
