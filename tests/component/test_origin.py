@@ -148,6 +148,12 @@ def test_a_header_that_is_there_twice_is_refused() -> None:
         read_heads(twice, head_rules([StandardWebhooks()]))
 
 
+def test_no_scheme_reads_a_header_that_an_operator_proves_a_delivery_with() -> None:
+    """Each delivery with it would be taken for an operator's, and refused."""
+    with pytest.raises(ConfigError, match="header"):
+        configure("secret_header", {"header": "DRX-Signature"}, tolerance_s=300)
+
+
 async def post(ingress: Ingress, body: bytes, *, key: Key, **what: Any) -> tuple[int, dict[str, Any]]:
     at = int(datetime.now(UTC).timestamp())
     return await ingress.post(body, headers={"content-type": "application/json", **headers(key, body, at=at, **what)})
