@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import click
 import orjson
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from bridge.avro.event_decoder import open_decoder
+from bridge.commands.config import PIPED_WIDTH
 from bridge.commands.tail import PipeConsole, decoded, json_line, passed_over, people_lines
 from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker
 from bridge.errors import DecodeError
@@ -78,13 +79,16 @@ def list_(*, source: str | None, as_json: bool, bootstrap_servers: str | None) -
                 shown.append(value["webhook_id"])
 
     asyncio.run(count())
-    table = Table(*Group._fields, "count", "examples", box=None, header_style="bold")
+    table = Table(*Group._fields, "count", Column("examples", overflow="fold"), box=None, header_style="bold")
     for group, number in sorted(counts.items()):
         if as_json:
             click.echo(orjson.dumps(group._asdict() | {"count": number, "examples": examples[group]}))
         table.add_row(*group, f"{number:,}", " ".join(examples[group]))
     if not as_json:
-        Console(soft_wrap=True, markup=False).print(table)
+        console = Console(markup=False)
+        if not console.is_terminal:
+            console.width = PIPED_WIDTH
+        console.print(table)
     return 0
 
 

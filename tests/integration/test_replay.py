@@ -159,6 +159,7 @@ async def test_what_was_parked_before_there_was_a_mapping_is_brought_in_once(ven
 
     (group,) = documents(vendor.run("unrecognized", "list", "--source", vendor.name, "--json"))
     assert (group["reason"], group["type"], group["count"]) == ("unknown_type", "acme:state", 300)
+    assert group["examples"][0] in vendor.run("unrecognized", "list", "--source", vendor.name).stdout
     (shown,) = documents(vendor.run("unrecognized", "show", group["examples"][0], "--json"))
     assert shown["value"]["webhook_id"] == group["examples"][0]
     assert "no parked delivery" in vendor.run("unrecognized", "show", "dlv_no", code=1).stderr
