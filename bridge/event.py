@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Literal, NamedTuple
 
@@ -131,7 +131,7 @@ class Event(NamedTuple):
 
         Bytes, which only `drx.unrecognized` has, become base64. It holds health information.
         """
-        return orjson.dumps(self.value, default=_plain, option=orjson.OPT_UTC_Z).decode()
+        return orjson.dumps(self.value, default=plain, option=orjson.OPT_UTC_Z).decode()
 
 
 class EncodedEvent(NamedTuple):
@@ -185,9 +185,17 @@ class ParkReason:
     key: str | None = None
 
 
-def _plain(value: object) -> str:
+def instant(at: datetime) -> str:
+    """Write a moment as ISO 8601 in UTC, with microseconds."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def plain(value: object) -> object:
+    """Write what JSON has no form for: decimals as text without an exponent, bytes in base64."""
     if isinstance(value, Decimal):
         return f"{value:f}"  # never with an exponent
     if isinstance(value, bytes):
         return b64encode(value).decode()
+    if isinstance(value, Mapping):
+        return dict(value)
     raise TypeError

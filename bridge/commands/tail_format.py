@@ -11,6 +11,8 @@ from typing import Any
 
 from rich.text import Text
 
+from bridge.event import instant
+
 Schema = Mapping[str, Any]
 
 JSON_MASK = "***"
@@ -137,11 +139,6 @@ def moment(timestamp_ms: int) -> datetime | None:
         return datetime.fromtimestamp(timestamp_ms / 1000, UTC)
     except (ValueError, OverflowError):
         return None
-
-
-def instant(at: datetime) -> str:
-    """Write a moment as ISO 8601 in UTC, with microseconds."""
-    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 # `datetime` before `date`: it is one.

@@ -13,7 +13,7 @@ import orjson
 
 from bridge.avro.event_decoder import EventDecoder, open_decoder
 from bridge.errors import DecodeError
-from bridge.event import UNRECOGNIZED_TYPE
+from bridge.event import UNRECOGNIZED_TYPE, instant, plain
 from bridge.kafka.partition_writer import from_entry
 from bridge.kafka.reader import ReadError, open_reader
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
@@ -28,7 +28,6 @@ from bridge.spool.keys import KeyRing
 from bridge.spool.segment import Entry
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.options import json_option
-from consumers.commands.parked import plain
 from consumers.commands.screen import print_table
 from consumers.postgres.pool import Database
 from consumers.postgres.text import stored_text
@@ -302,8 +301,3 @@ def _rows(document: Mapping[str, Any]) -> list[tuple[object, ...]]:
         at = instant(each["at"]) if "at" in each else None
         rows.append((at, group, each["state"], " ".join(filter(None, notes))))
     return rows
-
-
-def instant(at: datetime) -> str:
-    """Write a moment as the headers of records do."""
-    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")

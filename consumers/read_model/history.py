@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
-from decimal import Decimal
 from operator import eq
 from typing import Any
 
 import orjson
 
 from bridge.contract.events import OTHER_REPORTED
-from bridge.event import Event
+from bridge.event import Event, plain
 from consumers.postgres.text import TEXT_MAX_BYTES, stored_text
 
 # PostgreSQL's text and jsonb take every character but this one, which JSON and Avro allow.
@@ -38,7 +36,7 @@ def prescription_of(event: Event) -> str | None:
 
 def body_of(event: Event) -> bytes:
     """Return the record as JSON: instants ISO 8601 with `Z`, dates, decimals as text, bytes in base64."""
-    return orjson.dumps(event.value, default=_plain, option=orjson.OPT_UTC_Z)
+    return orjson.dumps(event.value, default=plain, option=orjson.OPT_UTC_Z)
 
 
 def storable(event: Event) -> tuple[Event, bytes, int]:
@@ -57,16 +55,6 @@ def storable(event: Event) -> tuple[Event, bytes, int]:
     value, changed = _cleaned(event.value)
     clean = event._replace(id=stored[0], source=stored[1], key=stored[2], value=value)
     return clean, body_of(clean), changed or sum(NUL in name for name in names)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode("ascii")
-    if isinstance(value, Mapping):
-        return dict(value)
-    raise TypeError(type(value).__name__)
 
 
 def _clean(text: str) -> str:

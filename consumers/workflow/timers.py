@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
 
 from bridge.errors import BridgeError, ConfigError, TransientError
+from bridge.event import instant
 from bridge.runtime.logging import log
 from consumers.workflow.metrics import WorkflowMetrics
 from consumers.workflow.rules import Action, request_id
@@ -175,7 +176,7 @@ class Timers:
 
     def _started(self, new: _New) -> _Wait:
         kind, subject, source, account_id, since, times = new
-        when = _utc(since)
+        when = instant(since)
         workflow_id = ":".join(("overdue", kind, subject, when, *((str(times),) if times > 1 else ())))
         facts = {"kind": kind, "subject": subject, "source": source, "account_id": account_id, "since": when}
         action = Action("start", workflow_id, WORKFLOW, self._task_queue, "")
@@ -183,12 +184,8 @@ class Timers:
 
     @staticmethod
     def _resolved(kind: str, subject: str, since: datetime, times: int, workflow_id: str) -> _Wait:
-        payload = orjson.dumps({"kind": kind, "since": _utc(since), "subject": subject})
+        payload = orjson.dumps({"kind": kind, "since": instant(since), "subject": subject})
         return _Wait(kind, subject, since, times, workflow_id, Action("signal", workflow_id, "", "", RESOLVED), payload)
-
-
-def _utc(instant: datetime) -> str:
-    return instant.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _slices(waits: Sequence[_Wait]) -> Iterator[Sequence[_Wait]]:
