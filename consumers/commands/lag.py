@@ -17,6 +17,7 @@ from bridge.runtime.broker_option import bootstrap_option
 from bridge.runtime.findings import counted
 from bridge.runtime.logging import silence_kafka_client
 from consumers.commands.installed import Chosen, choose
+from consumers.commands.options import name_argument
 from consumers.commands.screen import print_table
 from consumers.runtime.groups import GroupState, open_group
 from consumers.runtime.operator import opened_at, standings
@@ -57,8 +58,7 @@ class Standing(NamedTuple):
 
 @click.command()
 @bootstrap_option
-@click.argument("name")
-@click.option("--schema", help="Schema of the one that is built beside the live one.")
+@name_argument
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per partition.")
 def lag(*, bootstrap_servers: str | None, name: str, schema: str | None, as_json: bool) -> int:
     """Show how far the consumer NAME is behind, in records and seconds per partition, also while it is not running."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from decimal import Decimal
+from functools import partial
 from typing import Any, TypedDict, TypeVar, Unpack
 
 import click
@@ -16,6 +16,7 @@ from rich.text import Text
 
 from bridge.avro.event_decoder import EventDecoder, open_decoder
 from bridge.errors import ConfigError, DecodeError
+from bridge.event import plain
 from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.audit import audit_options, audited, places
 from bridge.runtime.process import FloatRange, Group
@@ -45,6 +46,14 @@ class _Asked(TypedDict):
     reason: str
     dry_run: bool
     as_json: bool
+
+
+class _OfKey(_Asked):
+    """What every verb takes that decides about one key."""
+
+    key: str
+    topic: str | None
+    partition: int | None
 
 
 class _Only(TypedDict):
@@ -212,15 +221,9 @@ def retry(
 
 @parked.command()
 @_of_key
-def park(*, key: str, topic: str | None, partition: int | None, **asked: Unpack[_Asked]) -> int:
+def park(**asked: Unpack[_OfKey]) -> int:
     """Park KEY by hand: its records wait, in order, until `retry`. Needs a reason."""
-    require_reason(asked["reason"])
-
-    async def act(database: Database, consumer: Consumer, trace: _Trace) -> list[Decision]:
-        where = (consumer.group, topic_of(consumer, topic), key)
-        return [await operator.park(database, *where, partition=partition, **trace)]
-
-    return _decide("park", act, **asked)
+    return _decide_key("park", operator.park, **asked)
 
 
 @parked.command()
@@ -228,28 +231,16 @@ def park(*, key: str, topic: str | None, partition: int | None, **asked: Unpack[
 @click.option(
     "--offset", type=click.IntRange(0, 2**63 - 1), required=True, help="Offset of the record, from `parked show`."
 )
-def skip(*, key: str, topic: str | None, partition: int | None, offset: int, **asked: Unpack[_Asked]) -> int:
+def skip(*, offset: int, **asked: Unpack[_OfKey]) -> int:
     """Discard one parked record of KEY; those behind it stay parked. Needs a reason."""
-    require_reason(asked["reason"])
-
-    async def act(database: Database, consumer: Consumer, trace: _Trace) -> list[Decision]:
-        where = (consumer.group, topic_of(consumer, topic), key)
-        return [await operator.skip(database, *where, offset=offset, partition=partition, **trace)]
-
-    return _decide("skip", act, **asked)
+    return _decide_key("skip", partial(operator.give_up, offset=offset), **asked)
 
 
 @parked.command("drop-key")
 @_of_key
-def drop_key(*, key: str, topic: str | None, partition: int | None, **asked: Unpack[_Asked]) -> int:
+def drop_key(**asked: Unpack[_OfKey]) -> int:
     """Discard all parked records of KEY; later records are handled. Needs a reason."""
-    require_reason(asked["reason"])
-
-    async def act(database: Database, consumer: Consumer, trace: _Trace) -> list[Decision]:
-        where = (consumer.group, topic_of(consumer, topic), key)
-        return await operator.drop_key(database, *where, partition=partition, **trace)
-
-    return _decide("drop-key", act, **asked)
+    return _decide_key("drop-key", operator.give_up, **asked)
 
 
 @parked.command()
@@ -257,11 +248,28 @@ def drop_key(*, key: str, topic: str | None, partition: int | None, **asked: Unp
 def resume(**asked: Unpack[_Asked]) -> int:
     """Resume a consumer that its park limit has stopped; what is parked stays parked. Needs a reason."""
     require_reason(asked["reason"])
+    return _decide(
+        "resume", lambda database, consumer, trace: operator.resume(database, consumer.group, **trace), **asked
+    )
 
-    async def act(database: Database, consumer: Consumer, trace: _Trace) -> list[Decision]:
-        return await operator.resume(database, consumer.group, **trace)
 
-    return _decide("resume", act, **asked)
+def _decide_key(
+    verb: str,
+    act: Callable[..., Awaitable[list[Decision]]],
+    *,
+    key: str,
+    topic: str | None,
+    partition: int | None,
+    **asked: Unpack[_Asked],
+) -> int:
+    require_reason(asked["reason"])
+    return _decide(
+        verb,
+        lambda database, consumer, trace: act(
+            database, consumer.group, topic_of(consumer, topic), key, partition=partition, **trace
+        ),
+        **asked,
+    )
 
 
 def _decide(verb: str, act: _Act, **asked: Unpack[_Asked]) -> int:
@@ -362,12 +370,3 @@ async def _content(event: WaitingEvent, decoder: EventDecoder) -> dict[str, Any]
 def _lines(documents: list[dict[str, Any]]) -> None:
     for document in documents:
         click.echo(orjson.dumps(document, default=plain, option=orjson.OPT_UTC_Z))
-
-
-def plain(value: object) -> str:
-    """Write what JSON has no form for as `drx-bridge tail` does."""
-    if isinstance(value, Decimal):
-        return str(value)
-    if isinstance(value, bytes):
-        return b64encode(value).decode()
-    raise TypeError

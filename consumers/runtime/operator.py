@@ -245,15 +245,14 @@ async def park(
     actor: str,
     reason: str,
     dry_run: bool = False,
-) -> Decision:
+) -> list[Decision]:
     """Park a key by hand: its records wait in order, unhandled, until it is released; withdraws a release.
 
     Without a `partition` it is the one that Kafka's default partitioner gives the key.
 
     Raises:
-        ConfigError: No reason, the key is parked already, or its partition is not known.
+        ConfigError: The key is parked already, or its partition is not known.
     """
-    _require("park", reason)
     async with database.transaction() as connection:
         if partition is None:
             partition = await _partition(connection, group, topic, key)
@@ -265,58 +264,59 @@ async def park(
         decision = Decision(topic, partition, key, code="by_hand")
         if not dry_run:
             await audit(connection, group, "park", [decision], actor=actor, reason=reason)
-    return decision
+    return [decision]
 
 
-async def skip(
+async def give_up(
     database: Database,
     group: str,
     topic: str,
     key: str,
     *,
-    offset: int,
-    partition: int | None = None,
-    actor: str,
-    reason: str,
-    dry_run: bool = False,
-) -> Decision:
-    """Give up one record of a key; those behind it stay parked, and the key is live again if there are none.
-
-    Raises:
-        ConfigError: No reason, no such record is parked, or several partitions have one.
-    """
-    which = (topic, key, partition, offset)
-    decisions = await _give_up(database, group, which, ("skip", actor, reason), dry_run=dry_run)
-    return decisions[0]
-
-
-async def drop_key(
-    database: Database,
-    group: str,
-    topic: str,
-    key: str,
-    *,
+    offset: int | None = None,
     partition: int | None = None,
     actor: str,
     reason: str,
     dry_run: bool = False,
 ) -> list[Decision]:
-    """Give up all records of a key, in every partition unless one is named; the key is live again.
+    """Give up one record of a key, or all of them in every partition unless one is named.
+
+    What is behind one record stays parked; a key without any is live again.
 
     Raises:
-        ConfigError: No reason, or the key is not parked.
+        ConfigError: No such record or key is parked, or several partitions have the record.
     """
-    which = (topic, key, partition, None)
-    return await _give_up(database, group, which, ("drop_key", actor, reason), dry_run=dry_run)
+    which = (topic, key, partition, offset)
+    async with database.transaction() as connection:
+        if not dry_run:
+            await connection.fetch(_LOCK_KEY, group, topic, key, partition)
+        rows = await connection.fetch(_EVENTS, group, *which)
+        decisions = [Decision(topic, row["part"], key, *tuple(row)[1:]) for row in rows]
+        if not decisions and offset is None:  # parked by hand, and no record has come since
+            rows = await connection.fetch(_EMPTY, group, topic, key, partition)
+            decisions = [Decision(topic, row["part"], key, code=row["code"]) for row in rows]
+        if not decisions:
+            msg = "nothing of that topic, key and offset is parked"
+            raise ConfigError(msg)
+        if offset is not None and len(decisions) > 1:
+            found = ", ".join(str(each.partition) for each in decisions)
+            msg = f"partitions {found} have a record of that key at that offset: --partition says which is meant"
+            raise ConfigError(msg)
+        if not dry_run:
+            decisions = await _into_inbox(connection, group, decisions)
+            await connection.execute(_REMOVE_EVENTS, group, *which)
+            await connection.execute(_REMOVE_KEY, group, topic, key, partition)
+            verb = "drop_key" if offset is None else "skip"
+            await audit(connection, group, verb, decisions, actor=actor, reason=reason)
+    return decisions
 
 
 async def resume(database: Database, group: str, *, actor: str, reason: str, dry_run: bool = False) -> list[Decision]:
     """Close the park breaker of a group: its processes go on, and what was parked before no longer counts.
 
     Raises:
-        ConfigError: No reason, or the breaker is not open.
+        ConfigError: The breaker is not open.
     """
-    _require("resume", reason)
     async with database.transaction() as connection:
         if await connection.fetchrow(_LOCK_BREAKER, group) is None:
             msg = "the park limit is not open"
@@ -404,12 +404,7 @@ async def forgotten_since(database: Database, group: str, schema: str) -> bool:
 
 
 async def forget_group(database: Database, group: str, *, actor: str, reason: str, dry_run: bool = False) -> Forgotten:
-    """Delete all rows of a group but its audit; return how many there are.
-
-    Raises:
-        ConfigError: No reason.
-    """
-    _require("forget", reason)
+    """Delete all rows of a group but its audit; return how many there are."""
     async with database.transaction() as connection:
         forgotten = Forgotten(*await connection.fetchrow(_COUNT, group))
         if dry_run:
@@ -423,52 +418,12 @@ async def forget_group(database: Database, group: str, *, actor: str, reason: st
                 return forgotten
 
 
-async def _give_up(
-    database: Database,
-    group: str,
-    which: tuple[str, str, int | None, int | None],
-    why: tuple[str, str, str],
-    *,
-    dry_run: bool,
-) -> list[Decision]:
-    topic, key, partition, offset = which
-    verb, actor, reason = why
-    _require(verb, reason)
-    async with database.transaction() as connection:
-        if not dry_run:
-            await connection.fetch(_LOCK_KEY, group, topic, key, partition)
-        rows = await connection.fetch(_EVENTS, group, *which)
-        decisions = [Decision(topic, row["part"], key, *tuple(row)[1:]) for row in rows]
-        if not decisions and offset is None:  # parked by hand, and no record has come since
-            rows = await connection.fetch(_EMPTY, group, topic, key, partition)
-            decisions = [Decision(topic, row["part"], key, code=row["code"]) for row in rows]
-        if not decisions:
-            msg = "nothing of that topic, key and offset is parked"
-            raise ConfigError(msg)
-        if offset is not None and len(decisions) > 1:
-            found = ", ".join(str(each.partition) for each in decisions)
-            msg = f"partitions {found} have a record of that key at that offset: --partition says which is meant"
-            raise ConfigError(msg)
-        if not dry_run:
-            decisions = await _into_inbox(connection, group, decisions)
-            await connection.execute(_REMOVE_EVENTS, group, *which)
-            await connection.execute(_REMOVE_KEY, group, topic, key, partition)
-            await audit(connection, group, verb, decisions, actor=actor, reason=reason)
-    return decisions
-
-
 async def _partition(connection: Connection, group: str, topic: str, key: str) -> int:
     count, end = await connection.fetchrow(_PARTITIONS, group, topic)
     if not count or count != end or key.startswith("\\"):  # an escaped form of what is no text
         msg = "the partition of that key is not known: --partition says which is meant"
         raise ConfigError(msg)
     return partition_of(key.encode(), count)
-
-
-def _require(verb: str, reason: str) -> None:
-    if not reason.strip():
-        msg = f"{verb} needs a reason: it is kept in the audit"
-        raise ConfigError(msg)
 
 
 async def _into_inbox(connection: Connection, group: str, decisions: list[Decision]) -> list[Decision]:

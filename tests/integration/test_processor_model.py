@@ -297,7 +297,7 @@ class World:
         query = "select key, \"offset\" from drx_consumer.parked_event where code = 'id_conflict'"
         rows = await self.bench.rows(query)
         for key, offset in rows:
-            await operator.skip(
+            await operator.give_up(
                 self.database, GROUP, PLACE.topic, key, offset=offset, actor="ann", reason="another body"
             )
         return [offset for _, offset in rows]

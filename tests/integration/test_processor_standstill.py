@@ -145,12 +145,12 @@ async def test_a_full_key_can_be_released_and_its_partition_goes_on(
 
 
 async def drop(database: Database) -> None:
-    await operator.drop_key(database, GROUP, PLACE.topic, "rx_1", actor="kim", reason="withdrawn")
+    await operator.give_up(database, GROUP, PLACE.topic, "rx_1", actor="kim", reason="withdrawn")
 
 
 async def skip(database: Database) -> None:
     for offset in (0, 1):
-        await operator.skip(database, GROUP, PLACE.topic, "rx_1", offset=offset, actor="kim", reason="withdrawn")
+        await operator.give_up(database, GROUP, PLACE.topic, "rx_1", offset=offset, actor="kim", reason="withdrawn")
 
 
 @MODES
@@ -254,7 +254,7 @@ async def test_a_partition_that_is_stopped_takes_no_room_from_the_others(
         await bench.processor._partitions[PLACE].idle()
         stopped = bench.processor._partitions[PLACE]
         held = len(stopped.backlog) + sum(len(queue.records) for queue in stopped.queues.values())
-        await operator.drop_key(database, GROUP, PLACE.topic, "rx_0", actor="kim", reason="withdrawn")
+        await operator.give_up(database, GROUP, PLACE.topic, "rx_0", actor="kim", reason="withdrawn")
         await bench.read_again(log)
         await bench.settled(40)
 
