@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from zlib import crc32
 
 import aiohttp
@@ -18,8 +18,7 @@ import pytest
 from aiohttp import web
 
 from bridge.contract.native import native_json
-from bridge.event import Delivery, Event, ParkReason
-from consumers.commands.bodies import map_body
+from bridge.event import Event
 from consumers.commands.compare import Fact, unmatched
 from consumers.testing import an_event
 from tests.builders import SECRET
@@ -209,14 +208,6 @@ async def test_facts_about_no_prescription_are_found_by_what_their_keys_are_made
         "line 11 cannot be mapped: malformed_json not_utf8",
         "line 12 cannot be mapped: unusable body_too_large",
     ]
-
-
-def test_a_profile_that_raises_costs_one_line_and_shows_no_value() -> None:
-    class Raising:
-        def map(self, delivery: Delivery, document: dict[str, object], /) -> NoReturn:
-            raise ValueError(delivery.body, document)
-
-    assert map_body(Raising(), b'{"id": "CANARY"}', source="s") == ParkReason("unexpected")
 
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
