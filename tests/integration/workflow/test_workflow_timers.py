@@ -200,8 +200,8 @@ async def test_a_row_that_a_crash_has_lost_starts_nothing_again(desk: Desk) -> N
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a call of the server wait for a moment only."""
-    monkeypatch.setattr("consumers.workflow.temporal.TIMEOUT_S", 0.2)
+    """Have a call of a frozen server fail soon, and leave time to one that has just thawed."""
+    monkeypatch.setattr("consumers.workflow.temporal.TIMEOUT_S", 2.0)
 
 
 @pytest.mark.usefixtures("impatient")  # before `desk` is opened
