@@ -25,7 +25,7 @@ from bridge.event import Event
 from consumers.hl7v2.options import Hl7Options
 from consumers.hl7v2.segments import NULL, Formatted, Segment, dropped, escape, write
 from consumers.lifecycle.facts import Document, Stamp, newest
-from consumers.lifecycle.machines import DELIVERED, REJECTED
+from consumers.lifecycle.machines import DELIVERED, REJECTED, is_transient_reject
 from consumers.lifecycle.whole import note_shared, shared
 
 Fields = Mapping[str, Any]
@@ -305,9 +305,7 @@ def _filled(given: Input) -> News | None:
 
 def _worked_on(given: Input) -> News | None:
     word = given.value["fulfillment_status"]
-    if word == REJECTED and given.value["active"] is not False:
-        return None  # the reject of an active line is transient
-    if word not in _STEPS:
+    if word not in _STEPS or is_transient_reject(given.value):
         return None
     control, status = _STEPS[word]
     filler = given.data.get("pharmacy_rx_number") or given.order.filler

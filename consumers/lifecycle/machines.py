@@ -91,9 +91,13 @@ def _filled(document: Document, value: Value, stamp: Stamp) -> None:
 
 def _worked_on(document: Document, value: Value, stamp: Stamp) -> None:
     word = value["fulfillment_status"]
-    if word == UNKNOWN or (word == REJECTED and value.get("active") is not False):
-        return  # a reject of an active line is transient: no fact
-    newest(document["lines"], value["queue_id"], stamp, word)
+    if word != UNKNOWN and not is_transient_reject(value):
+        newest(document["lines"], value["queue_id"], stamp, word)
+
+
+def is_transient_reject(value: Value) -> bool:
+    """Return whether a line is rejected and still active, which is no fact."""
+    return value.get("fulfillment_status") == REJECTED and value.get("active") is not False
 
 
 def _shipped(document: Document, value: Value, stamp: Stamp) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 from bridge.contract.native import native
 from bridge.event import Event
 from consumers.lifecycle.facts import NO_ID, Document, Stamp, newest
-from consumers.lifecycle.machines import DELIVERED, REJECTED, UNKNOWN
+from consumers.lifecycle.machines import DELIVERED, UNKNOWN, is_transient_reject
 
 Fields = dict[str, Any]
 """The member `data` of a native body: JSON types, instants with `Z`, decimals as text, nothing that is null."""
@@ -21,8 +21,6 @@ _LEFT_OUT = frozenset({"prescription_id", *SHARED} - {"pharmacy"})
 DELIVERIES = "shipment.delivered"
 """Delivered parcels, kept beside the newest event of each."""
 
-_Subject = Callable[[Mapping[str, Any]], str | None]
-
 
 def note_whole(document: Document, event: Event, stamp: Stamp) -> None:
     """Add an event; commutative and idempotent.
@@ -30,7 +28,7 @@ def note_whole(document: Document, event: Event, stamp: Stamp) -> None:
     A word that is no fact (`UNKNOWN`, or the reject of an active line) changes nothing of its subject.
     """
     fields = note_shared(document, event, stamp)
-    subject = _SUBJECTS[event.type](event.value) if event.type in _SUBJECTS else None
+    subject = _subject(event)
     if subject is None:
         return
     kept = {name: value for name, value in fields.items() if name not in _LEFT_OUT}
@@ -65,66 +63,34 @@ def _of_type(document: Document, event_type: str) -> Document:
     return of_type
 
 
-def _sent(value: Mapping[str, Any]) -> str:
-    return value.get("message_id") or NO_ID
+def _subject(event: Event) -> str | None:
+    """Return what an event is about, None if it states no fact."""
+    value = event.value
+    if event.type not in _SUBJECTS or is_transient_reject(value):
+        return None
+    name, word = _SUBJECTS[event.type]
+    subject = value.get(name)
+    return None if value.get(word) == UNKNOWN else NO_ID if subject is None else str(subject)
 
 
-def _about_message(value: Mapping[str, Any]) -> str:
-    return value.get("relates_to_message_id") or NO_ID
-
-
-def _request(value: Mapping[str, Any]) -> str:
-    request: str = value["request_id"]
-    return request
-
-
-def _answer(value: Mapping[str, Any]) -> str | None:
-    return None if value["decision"] == UNKNOWN else value["request_id"]
-
-
-def _closing(value: Mapping[str, Any]) -> str | None:
-    return None if value["reason"] == UNKNOWN else value["request_id"]
-
-
-def _fill(value: Mapping[str, Any]) -> str | None:
-    return None if value["fill_status"] == UNKNOWN else str(value["fill_number"])
-
-
-def _line(value: Mapping[str, Any]) -> str | None:
-    word, queue = value["fulfillment_status"], value["queue_id"]
-    return None if word == UNKNOWN or (word == REJECTED and value.get("active") is not False) else queue
-
-
-def _parcel(value: Mapping[str, Any]) -> str | None:
-    return None if value["shipment_status"] == UNKNOWN else value["tracking_number"]
-
-
-def _alert(value: Mapping[str, Any]) -> str:
-    alert: str = value["alert_id"]
-    return alert
-
-
-def _signature(_value: Mapping[str, Any]) -> str:
-    return NO_ID
-
-
-_SUBJECTS: Mapping[str, _Subject] = MappingProxyType(
+# The field that names the subject, and the one whose word has to be known; empty if there is none.
+_SUBJECTS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "prescription.sent": _sent,
-        "prescription.processed": _about_message,
-        "prescription.transmission_failed": _about_message,
-        "renewal.requested": _request,
-        "renewal.responded": _answer,
-        "renewal.closed": _closing,
-        "change.requested": _request,
-        "change.responded": _answer,
-        "cancel.requested": _request,
-        "cancel.responded": _answer,
-        "fill.status_changed": _fill,
-        "fulfillment.status_changed": _line,
-        "shipment.status_changed": _parcel,
-        "epcs.signed": _signature,
-        "epcs.signing_failed": _signature,
-        "alert.raised": _alert,
+        "prescription.sent": ("message_id", ""),
+        "prescription.processed": ("relates_to_message_id", ""),
+        "prescription.transmission_failed": ("relates_to_message_id", ""),
+        "renewal.requested": ("request_id", ""),
+        "renewal.responded": ("request_id", "decision"),
+        "renewal.closed": ("request_id", "reason"),
+        "change.requested": ("request_id", ""),
+        "change.responded": ("request_id", "decision"),
+        "cancel.requested": ("request_id", ""),
+        "cancel.responded": ("request_id", "decision"),
+        "fill.status_changed": ("fill_number", "fill_status"),
+        "fulfillment.status_changed": ("queue_id", "fulfillment_status"),
+        "shipment.status_changed": ("tracking_number", "shipment_status"),
+        "epcs.signed": ("", ""),
+        "epcs.signing_failed": ("", ""),
+        "alert.raised": ("alert_id", ""),
     }
 )
