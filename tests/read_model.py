@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, cast
@@ -17,14 +17,6 @@ from consumers.postgres.pool import Connection, Database, open_database
 from consumers.read_model.consumer import MIGRATIONS, open_read_model
 
 TOPIC = "drx.prescriptions.v1"
-
-
-class _FailedLater(Exception):  # noqa: N818 -- no error of ours
-    pass
-
-
-async def _fail() -> None:
-    raise _FailedLater
 
 
 @dataclass
@@ -47,13 +39,6 @@ class ReadModel:
         batch = [Placed(event, self._context(topic)) for event in events]
         handle = cast("BatchHandler", self.consumer.handle)
         await handle(batch, connection)
-
-    async def roll_back(self, *events: Event) -> None:
-        """Apply one batch in a transaction that fails afterwards."""
-        with suppress(_FailedLater):
-            async with self.database.transaction() as connection:
-                await self.apply_within(connection, *events)
-                await _fail()
 
     async def tick(self) -> None:
         """Run its jobs once."""

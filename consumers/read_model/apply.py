@@ -14,7 +14,7 @@ from bridge.event import Event
 from consumers.api import Placed
 from consumers.lifecycle.facts import Document, blank
 from consumers.lifecycle.machines import apply
-from consumers.read_model.alarms import Alarms, Contradictions, contradictions
+from consumers.lifecycle.safety import SAFETY_KINDS, anomalies, safety_signals
 from consumers.read_model.history import prescription_of, storable
 from consumers.read_model.metrics import ReadModelMetrics
 from consumers.read_model.rows import row, statements
@@ -39,7 +39,6 @@ class Applier:
         self._sql = statements(schema)
         self._metrics = metrics
         self._alarms_from = alarms_from
-        self._alarms = Alarms(metrics)
 
     async def __call__(self, batch: Sequence[Placed], connection: Any) -> None:
         """Apply events that were never applied before, in any number, of any number of prescriptions.
@@ -50,16 +49,18 @@ class Applier:
         """
         fresh, added = await self._write_history(batch, connection)
         known = await self._load({key for key, _ in fresh}, connection)
-        before: dict[str, Contradictions] = {}
+        before: dict[str, set[tuple[str, str]]] = {}
         # Newest first: the order does not matter, and the summary of older events is then skipped.
         for key, event in fresh if self._alarms_from is not None else reversed(fresh):
             document = known[key].document
             if key not in before and (self._alarms_from is None or event.received_at >= self._alarms_from):
-                before[key] = contradictions(document)
+                before[key] = _contradictions(document)
             apply(document, event, note=note_summary)
         await self._write_rows(known, added, connection)
         for key, stood in before.items():
-            self._alarms.note(key, stood, contradictions(known[key].document))
+            for kind, _ in _contradictions(known[key].document) - stood:
+                counter = self._metrics.safety_signals if kind in SAFETY_KINDS else self._metrics.anomalies
+                counter.labels(kind=kind).inc()
 
     async def _write_history(
         self, batch: Sequence[Placed], connection: Any
@@ -113,6 +114,12 @@ class Applier:
         for statement, rows in ((self._sql.insert, new), (self._sql.update, old)):
             if rows and _touched(await connection.execute(statement, rows)) != len(rows):
                 raise TransientError("row_changed")
+
+
+def _contradictions(document: Document) -> set[tuple[str, str]]:
+    """Return the kind of each contradiction between the facts; an anomaly with its message."""
+    signals = {(kind, "") for kind in safety_signals(document)}
+    return signals | {(kind, message) for kind, messages in anomalies(document).items() for message in messages}
 
 
 def _touched(tag: str) -> int:

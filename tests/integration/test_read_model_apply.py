@@ -301,16 +301,6 @@ async def test_an_anomaly_is_counted_when_it_comes_up(model: ReadModel) -> None:
     assert (await model.prescription())["anomalies"] == 1
 
 
-async def test_a_batch_that_was_rolled_back_counts_its_signals_once(model: ReadModel) -> None:
-    batch = [cancel_answered(0, request_id="c1", decision="approved"), filled(1, "dispensed")]
-    await model.roll_back(*batch)
-
-    await model.apply(*batch)
-
-    assert model.metric("safety_signals_total", kind="dispensed_after_cancel") == 1
-    assert (await model.prescription())["events"] == 2
-
-
 @pytest.mark.parametrize("known", [True, False], ids=["changed", "appeared"])
 async def test_a_row_that_another_transaction_wrote_meanwhile_is_not_overwritten(model: ReadModel, known: bool) -> None:  # noqa: FBT001 -- a case
     """Possible where a key's events come through two topics: the fence is of one partition."""

@@ -11,7 +11,6 @@ from prometheus_client import CollectorRegistry
 
 from bridge.errors import ConfigError
 from consumers.api import Batches, Consumer, Setup
-from consumers.read_model.alarms import Alarms, Contradictions
 from consumers.read_model.consumer import MIGRATIONS, open_read_model
 from consumers.read_model.metrics import ReadModelMetrics
 from consumers.read_model.options import ReadModelOptions
@@ -104,15 +103,3 @@ def test_the_page_names_every_view_and_role() -> None:
     roles = set(re.findall(r"'(drx_\w+)'", (MIGRATIONS / "0003_roles.sql").read_text()))
 
     assert [name for name in (*made, *roles) if f"`{name}`" not in PAGE] == []
-
-
-def test_what_was_counted_is_remembered_within_a_bound() -> None:
-    registry = CollectorRegistry()
-    alarms = Alarms(ReadModelMetrics(registry))
-    nothing, signal = Contradictions({}, {}), Contradictions({"dispensed_after_cancel": ["t", 0, "e", "drx"]}, {})
-
-    for number in (*range(10_001), 10_000, 0):
-        alarms.note(f"rx_{number}", nothing, signal)
-
-    counted = registry.get_sample_value("drxbridge_safety_signals_total", {"kind": "dispensed_after_cancel"})
-    assert counted == 10_002  # the first was forgotten, the last was not
