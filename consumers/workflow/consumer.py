@@ -12,15 +12,13 @@ from consumers.workflow.metrics import WorkflowMetrics
 from consumers.workflow.options import NAME, WorkflowOptions
 from consumers.workflow.rules import payload, request_id
 from consumers.workflow.temporal import TIMEOUT_S, Temporal, open_temporal, read_codec_keys
-from consumers.workflow.timers import Timers
+from consumers.workflow.timers import BUDGET_S, Timers
 
 MIGRATIONS = files("consumers.workflow") / "migrations"
 # A call takes some milliseconds: eight at a time are several hundred a second.
 LANES = 8
 # Added to the handler's timeout: a call times out first, so that the server counts as unavailable.
 _MARGIN_S = 5.0
-# Added to a run of the timers, for the last call that it may begin.
-_TIMERS_S = 30.0
 
 
 def disclosed(options: WorkflowOptions) -> list[str]:
@@ -50,7 +48,7 @@ def open_workflow(setup: Setup) -> Consumer:
     rules = options.read_rules()
     group = options.group(NAME)
     metrics = WorkflowMetrics(setup.registry, service=group, timers=options.timers == "on")
-    timers = _timers(options, rules.task_queue, metrics) if options.timers == "on" else None
+    timers = Timers(options, task_queue=rules.task_queue, metrics=metrics) if options.timers == "on" else None
     consumer = Consumer(
         NAME,
         options.topics,
@@ -58,7 +56,7 @@ def open_workflow(setup: Setup) -> Consumer:
         types=rules.types,
         # An event of a newer release's type is parked with its successors, so that none is lost.
         unknown="park",
-        handler_timeout_s=TIMEOUT_S + (0 if timers is None else _TIMERS_S) + _MARGIN_S,
+        handler_timeout_s=TIMEOUT_S + (0 if timers is None else BUDGET_S) + _MARGIN_S,
         group=group,
         tables=Tables(migrations=MIGRATIONS, schema=options.schema_name(NAME)),
         around=partial(open_temporal, options, metrics, identity=f"drx-consumer {group}"),
@@ -83,15 +81,3 @@ def open_workflow(setup: Setup) -> Consumer:
     if timers is not None:
         consumer.job(every_s=options.timers_every_s, resource=True)(timers)
     return consumer
-
-
-def _timers(options: WorkflowOptions, task_queue: str, metrics: WorkflowMetrics) -> Timers:
-    return Timers(
-        group=options.group(NAME),
-        schema=options.schema_name(NAME),
-        read_model=options.read_model_schema,
-        task_queue=task_queue,
-        since=options.timers_from,
-        budget_s=_TIMERS_S,
-        metrics=metrics,
-    )

@@ -170,21 +170,17 @@ class Temporal:
     def __init__(
         self,
         client: ServiceClient,
+        options: WorkflowOptions,
         *,
-        namespace: str,
         identity: str,
-        timeout_s: float,
-        api_key_file: Path | None,
         codec: SealedPayloads | None,
         metrics: WorkflowMetrics,
     ) -> None:
         """Call with `client`; `identity` appears in histories, and `codec` seals payloads."""
         self._client = client
         self._service = client.workflow_service
-        self._common: dict[str, Any] = {"namespace": namespace, "identity": identity}
-        self._namespace = namespace
-        self._timeout = timedelta(seconds=timeout_s)
-        self._api_key_file = api_key_file
+        self._common: dict[str, Any] = {"namespace": options.namespace, "identity": identity}
+        self._options = options
         self._codec = codec
         self._metrics = metrics
 
@@ -230,9 +226,11 @@ class Temporal:
         Raises:
             TransientError: It does not.
         """
-        if self._api_key_file is not None:
-            self._client.update_api_key(read_api_key(self._api_key_file))
-        await self._called(self._service.describe_namespace, DescribeNamespaceRequest(namespace=self._namespace))
+        if self._options.api_key_file is not None:
+            self._client.update_api_key(read_api_key(self._options.api_key_file))
+        await self._called(
+            self._service.describe_namespace, DescribeNamespaceRequest(namespace=self._options.namespace)
+        )
 
     async def _called(
         self, call: Callable[..., Awaitable[object]], request: object, *, may_be_missing: bool = False
@@ -240,9 +238,9 @@ class Temporal:
         """Call and return `ok` or `late`."""
         try:
             # The library's time limit does not cover the connection before the first call.
-            async with asyncio.timeout(self._timeout.total_seconds() + _SPARE_S):
+            async with asyncio.timeout(TIMEOUT_S + _SPARE_S):
                 # Without its own retries: the consumer runtime decides on retries.
-                await call(request, retry=False, timeout=self._timeout)
+                await call(request, retry=False, timeout=timedelta(seconds=TIMEOUT_S))
         except RPCError as exc:
             return _judged(exc, may_be_missing=may_be_missing)
         except TimeoutError:
@@ -340,14 +338,6 @@ async def open_temporal(
         )
     )
     try:
-        yield Temporal(
-            client,
-            namespace=options.namespace,
-            identity=identity,
-            timeout_s=TIMEOUT_S,
-            api_key_file=options.api_key_file,
-            codec=codec,
-            metrics=metrics,
-        )
+        yield Temporal(client, options, identity=identity, codec=codec, metrics=metrics)
     finally:
         await asyncio.sleep(_LEAVE_S)

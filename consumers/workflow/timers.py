@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -19,11 +19,14 @@ from bridge.errors import BridgeError, ConfigError, TransientError
 from bridge.event import instant
 from bridge.runtime.logging import log
 from consumers.workflow.metrics import WorkflowMetrics
+from consumers.workflow.options import NAME, WorkflowOptions
 from consumers.workflow.rules import Action, request_id
 from consumers.workflow.temporal import Temporal
 
 WORKFLOW = "Overdue"
 RESOLVED = "resolved"
+# Seconds after which a run leaves the rest to the next one.
+BUDGET_S = 30.0
 # Concurrent calls, besides those of the lanes.
 _TOGETHER = 16
 # Rows of the views, in the order in which they are handled; the rest waits for the next run.
@@ -60,45 +63,16 @@ class _Wait(NamedTuple):
     payload: bytes
 
 
-class _New(NamedTuple):
-    """A row of the views without a workflow."""
-
-    kind: str
-    subject: str
-    source: str
-    account_id: str | None
-    since: datetime
-    times: int
-
-
 class Timers:
     """A job: compares the views with the started workflows."""
 
-    def __init__(
-        self,
-        *,
-        group: str,
-        schema: str,
-        read_model: str,
-        task_queue: str,
-        since: datetime | None,
-        budget_s: float,
-        metrics: WorkflowMetrics,
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Record starts in `schema` and read the views of `read_model`; both names are checked.
-
-        Waits that began before `since` start nothing. After `budget_s` seconds by `now`, the rest is left to the next
-        run.
-        """
-        self._group = group
+    def __init__(self, options: WorkflowOptions, *, task_queue: str, metrics: WorkflowMetrics) -> None:
+        self._group = options.group(NAME)
+        self._options = options
         self._task_queue = task_queue
-        self._since = since
-        self._budget_s = budget_s
         self._metrics = metrics
-        self._now = now
-        self._read_model = read_model
-        waiting = _WAITING.replace("{read_model}", read_model)
+        schema = options.schema_name(NAME)
+        waiting = _WAITING.replace("{read_model}", options.read_model_schema)
         self._new = f"""
             select distinct on (since, kind, subject)
               kind, subject, w.source, w.account_id, since, coalesce(s.times, 0) + 1
@@ -132,23 +106,24 @@ class Timers:
         Raises:
             ConfigError: It does not.
         """
+        schema = self._options.read_model_schema
         for view in _VIEWS:
-            if await connection.fetchval("select to_regclass($1)", f'"{self._read_model}".{view}') is None:
+            if await connection.fetchval("select to_regclass($1)", f'"{schema}".{view}') is None:
                 msg = (
-                    f"workflow.read_model_schema: this database has no {self._read_model}.{view}; the timers read it:"
+                    f"workflow.read_model_schema: this database has no {schema}.{view}; the timers read it:"
                     " run `drx-consumer init read_model`, or set CONSUMER_WORKFLOW__TIMERS=off"
                 )
                 raise ConfigError(msg)
 
     async def __call__(self, connection: Any, temporal: Temporal) -> None:
         """Run once. Calls that fail are left to the next run; those that succeed are recorded."""
-        until = self._now() + self._budget_s
-        new = [self._started(_New(*row)) for row in await connection.fetch(self._new, self._since, _ROWS_MAX)]
+        until = time.monotonic() + BUDGET_S
+        new = [self._started(row) for row in await connection.fetch(self._new, self._options.timers_from, _ROWS_MAX)]
         gone = [self._resolved(*row) for row in await connection.fetch(self._gone, _ROWS_MAX)]
         failures: list[str] = []
         for waits, statement, columns, outcome in ((gone, self._resolve, 3, RESOLVED), (new, self._note, 5, "started")):
             for some in _slices(waits):
-                if self._now() >= until:
+                if time.monotonic() >= until:
                     failures.append("too_many")
                     break
                 answers = await asyncio.gather(*(self._act(temporal, each) for each in some))
@@ -174,8 +149,8 @@ class Timers:
             return exc
         return None
 
-    def _started(self, new: _New) -> _Wait:
-        kind, subject, source, account_id, since, times = new
+    def _started(self, row: Sequence[Any]) -> _Wait:
+        kind, subject, source, account_id, since, times = row
         when = instant(since)
         workflow_id = ":".join(("overdue", kind, subject, when, *((str(times),) if times > 1 else ())))
         facts = {"kind": kind, "subject": subject, "source": source, "account_id": account_id, "since": when}
