@@ -92,26 +92,14 @@ def _line(segment: Segment) -> str:
         head, numbers = f"MSH|{_DELIMITERS[1:]}", range(3, max(fields) + 1)
     else:
         head, numbers = segment.name, range(1, max(fields, default=0) + 1)
-    return "|".join((head, *(_field(fields.get(number)) for number in numbers))).rstrip("|")
+    return "|".join((head, *(_written(fields.get(number)) for number in numbers))).rstrip("|")
 
 
-def _field(value: Any) -> str:
-    if isinstance(value, list):
-        return "~".join(map(_repetition, value)).rstrip("~")
-    return _repetition(value)
-
-
-def _repetition(value: Any) -> str:
-    if isinstance(value, tuple):
-        return "^".join(map(_component, value)).rstrip("^")
-    return _text(value)
-
-
-def _component(value: Any) -> str:
-    if isinstance(value, tuple):
-        return "&".join(map(_text, value)).rstrip("&")
-    return _text(value)
-
-
-def _text(value: str | None) -> str:
+def _written(value: Any, divider: str = "^") -> str:
+    """Return a field, a repetition, a component or a subcomponent; `divider` stands between the parts of a tuple."""
+    match value:
+        case list():
+            return "~".join(map(_written, value)).rstrip("~")
+        case tuple():
+            return divider.join(_written(each, "&") for each in value).rstrip(divider)
     return escape(value) if value else ""
