@@ -68,30 +68,17 @@ class _Parcel(NamedTuple):
     delivered_at: str | None = None
 
 
-_NO_PARCEL = _Parcel()
-
-
-def fill_id(subject: Subject, number: str) -> str:
-    """Return the id of a fill."""
-    return subject.naming.id("fill", subject.key, number)
-
-
-def line_id(subject: Subject, queue_id: str) -> str:
-    """Return the id of a line of work."""
-    return subject.naming.id("line", subject.key, queue_id)
-
-
 def dispenses(subject: Subject) -> list[tuple[str, Element]]:
     """Return the id and elements of each fill and line."""
     document = subject.document
     fills = [
-        (fill_id(subject, number), _fill(subject, number, fields))
+        (subject.naming.id("fill", subject.key, number), _fill(subject, number, fields))
         for number, (_, fields) in sorted(newest_of(document, "fill.status_changed").items())
     ]
     lines = newest_of(document, "fulfillment.status_changed")
     parcels = _parcels(document)
     return fills + [
-        (line_id(subject, queue), _line(subject, queue, fields, parcel=parcels.get(queue, _NO_PARCEL)))
+        (subject.naming.id("line", subject.key, queue), _line(subject, queue, fields, parcels.get(queue, _Parcel())))
         for queue, (_, fields) in sorted(lines.items())
     ]
 
@@ -124,7 +111,7 @@ def _fill(subject: Subject, number: str, fields: Fields) -> Element:
     )
 
 
-def _line(subject: Subject, queue_id: str, fields: Fields, *, parcel: _Parcel) -> Element:
+def _line(subject: Subject, queue_id: str, fields: Fields, parcel: _Parcel) -> Element:
     naming = subject.naming
     status = "completed" if parcel.delivered else _WORKED_ON[fields["fulfillment_status"]]
     return pruned(

@@ -35,8 +35,9 @@ from consumers.fhir.elements import (
     practitioner,
     pruned,
 )
-from consumers.fhir.orders import Subject, order_id, subject_of
+from consumers.fhir.orders import Subject, order_id
 from consumers.lifecycle.facts import Document
+from consumers.lifecycle.roll_up import roll_up
 from consumers.lifecycle.safety import DISPENSED_AFTER_CANCEL
 from consumers.lifecycle.whole import newest_of
 
@@ -74,7 +75,7 @@ def resources(
     Raises:
         PermanentError: FHIR cannot hold a value.
     """
-    subject = subject_of(key, document, naming, found=patient, complete=complete)
+    subject = Subject(key, document, roll_up(document), naming, found=patient, complete=complete)
     found: list[Resource] = []
     if subject.order is not None:
         found.append(Resource(orders.TYPE, order_id(key, naming), orders.order(subject)))
@@ -125,15 +126,11 @@ def _signer(event: Event) -> Element:
     return practitioner(value.get("prescriber")) if event.type == "epcs.signed" else {}
 
 
-def _alert_id(subject: Subject, alert_id: str) -> str:
-    return subject.naming.id("alert", subject.key, alert_id)
-
-
 def _communications(subject: Subject) -> list[Resource]:
     return [
         Resource(
             COMMUNICATION,
-            _alert_id(subject, alert_id),
+            subject.naming.id("alert", subject.key, alert_id),
             pruned(
                 identifier=subject.naming.identifier("alert", alert_id),
                 status="completed",

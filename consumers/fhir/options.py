@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from urllib.parse import quote
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
-from bridge.errors import ConfigError
 from consumers.fhir.elements import Naming
 from consumers.options import TIMEOUT_MAX_S, ServerOptions, Words
 
@@ -89,21 +88,13 @@ class FhirOptions(ServerOptions):
     lanes: int = Field(8, ge=1, le=LANES_MAX)
     timeout_s: float = Field(15.0, ge=0.1, le=TIMEOUT_MAX_S)
 
-    @property
-    def smart(self) -> tuple[str, str, Path] | None:
-        """Token endpoint, client and key of SMART Backend Services, if that is used.
-
-        Raises:
-            ConfigError: One of them is missing, or there is a token besides.
-        """
-        given = (self.smart_token_url, self.smart_client_id, self.smart_key_file)
-        if not any(given):
-            return None
-        url, client, key_file = given
-        if not url or not client or key_file is None or self.token_file is not None:
-            msg = "fhir.smart_token_url, smart_client_id and smart_key_file belong together, and not with token_file"
-            raise ConfigError(msg)
-        return url, client, key_file
+    @model_validator(mode="after")
+    def _whole_client(self) -> Self:
+        client = (self.smart_token_url, self.smart_client_id, self.smart_key_file)
+        if any(client) and not (all(client) and self.token_file is None):
+            msg = "smart_token_url, smart_client_id and smart_key_file belong together, and not with token_file"
+            raise ValueError(msg)
+        return self
 
     def naming(self, account: str = "") -> Naming:
         """Return the identifier systems for an account; those that are not set are our own."""

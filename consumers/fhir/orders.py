@@ -29,7 +29,7 @@ from consumers.fhir.elements import (
 )
 from consumers.lifecycle.facts import Document
 from consumers.lifecycle.machines import REJECTED
-from consumers.lifecycle.roll_up import State, roll_up
+from consumers.lifecycle.roll_up import State
 from consumers.lifecycle.whole import Fields, newest_of, shared
 
 TYPE = "MedicationRequest"
@@ -67,13 +67,6 @@ class Subject(NamedTuple):
     def order(self) -> Element | None:
         """A reference to the order; None for a request that matches no order."""
         return None if self.key.startswith(_REQUEST_PREFIX) else reference(TYPE, order_id(self.key, self.naming))
-
-
-def subject_of(
-    key: str, document: Document, naming: Naming, *, found: Element | None = None, complete: bool = False
-) -> Subject:
-    """Roll up the document."""
-    return Subject(key, document, roll_up(document), naming, found, complete)
 
 
 def order_id(key: str, naming: Naming) -> str:

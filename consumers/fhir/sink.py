@@ -453,13 +453,12 @@ async def open_server(options: FhirOptions, metrics: FhirMetrics) -> AsyncIterat
 
 @asynccontextmanager
 async def _open_token(options: FhirOptions) -> AsyncIterator[Token]:
-    if options.smart is None:
+    if options.smart_key_file is None:
         yield FileToken(options.token_file)
         return
-    url, client, key_file = options.smart
-    key = read_key(key_file)
-    async with open_http(url, connections=1, **_connection(options)) as http:
-        yield SmartToken(http, url=url, client=client, key=key, key_id=options.smart_key_id, scope=options.smart_scope)
+    key = read_key(options.smart_key_file)
+    async with open_http(options.smart_token_url, connections=1, **_connection(options)) as http:
+        yield SmartToken(http, options, key=key)
 
 
 def _connection(options: FhirOptions) -> dict[str, Any]:

@@ -42,19 +42,16 @@ _DECIDED: Mapping[str, str] = MappingProxyType(
 )
 
 
-def task_id(subject: Subject, kind: str, request_id: str = "") -> str:
-    """Return the id of a request's task; `kind` is `renewal`, `change`, `cancel` or, without an id, `fulfill`."""
-    return subject.naming.id("task", subject.key, kind, request_id)
-
-
 def tasks(subject: Subject) -> list[tuple[str, Element]]:
     """Return the id and elements of each task: to fill the order, and to answer each request."""
-    fulfill = _fulfill(subject)
-    found = [(task_id(subject, "fulfill"), fulfill)] if fulfill else []
+    naming, fulfill = subject.naming, _fulfill(subject)
+    found = [(naming.id("task", subject.key, "fulfill", ""), fulfill)] if fulfill else []
     for kind in _CODES:
         types = {f"{kind}.{step}" for step in ("requested", "responded", "closed")}
         requests = {request_id for event_type in types for request_id in newest_of(subject.document, event_type)}
-        found += [(task_id(subject, kind, each), _request(subject, kind, each)) for each in sorted(requests)]
+        found += [
+            (naming.id("task", subject.key, kind, each), _request(subject, kind, each)) for each in sorted(requests)
+        ]
     return found
 
 

@@ -11,7 +11,6 @@ import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import urlencode
 from uuid import uuid4
 
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from bridge.errors import BridgeError, ConfigError, TransientError
+from consumers.fhir.options import FhirOptions
 from consumers.http import Http
 
 # The longest that the standard allows is 300 s; the rest is for clocks that differ.
@@ -38,32 +38,16 @@ _P384_BITS = 384
 Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 
-class Token(Protocol):
-    """Gives the headers that authorize a request."""
-
-    async def headers(self) -> Mapping[str, str]:
-        """Return them.
-
-        Raises:
-            TransientError: No token can be got now.
-        """
-
-    def forget(self) -> bool:
-        """Discard the token after a 401; return whether the next one may differ."""
-
-
 class FileToken:
-    """A bearer token in a file, read again when the file changes; without a file none is sent."""
+    """A bearer token in a file, read at each request; without a file none is sent."""
 
     def __init__(self, file: Path | None) -> None:
-        """Look at the file.
+        """Read the file once.
 
         Raises:
             ConfigError: It cannot be read, or holds no token.
         """
         self._file = file
-        self._read_at: tuple[int, int] | None = None
-        self._headers: dict[str, str] = {}
         try:
             self._read()
         except TransientError:
@@ -71,22 +55,22 @@ class FileToken:
             raise ConfigError(msg) from None
 
     async def headers(self) -> Mapping[str, str]:
-        """Return them."""
-        self._read()
-        return self._headers
+        """Return the headers that authorize a request.
+
+        Raises:
+            TransientError: No token can be got now.
+        """
+        return self._read()
 
     def forget(self) -> bool:
-        """Only the file can give another."""
+        """Discard the token after a 401; return whether the next one may differ: only the file can change it."""
         return False
 
-    def _read(self) -> None:
+    def _read(self) -> Mapping[str, str]:
         if self._file is None:
-            return
+            return {}
         try:
-            found = self._file.stat()
-            if (found.st_mtime_ns, found.st_ino) != self._read_at:
-                self._headers = _bearer(self._file.read_text(encoding="ascii").strip())
-                self._read_at = (found.st_mtime_ns, found.st_ino)
+            return _bearer(self._file.read_text(encoding="ascii").strip())
         except (OSError, UnicodeDecodeError):
             raise TransientError("no_token", systemic=True) from None
 
@@ -94,24 +78,11 @@ class FileToken:
 class SmartToken:
     """A token of SMART Backend Services, requested on first use and before it expires."""
 
-    def __init__(
-        self,
-        http: Http,
-        *,
-        url: str,
-        client: str,
-        key: Key,
-        key_id: str,
-        scope: str,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        """Request tokens through `http`, whose base URL is `url`; `now` is Unix time."""
+    def __init__(self, http: Http, options: FhirOptions, *, key: Key, now: Callable[[], float] = time.time) -> None:
+        """Request tokens through `http`, whose base URL is that of the token endpoint; `now` is Unix time."""
         self._http = http
-        self._url = url
-        self._client = client
+        self._options = options
         self._key = key
-        self._key_id = key_id
-        self._scope = scope
         self._now = now
         self._lock = asyncio.Lock()
         self._until = 0.0
@@ -132,14 +103,14 @@ class SmartToken:
     async def _get(self) -> None:
         form = {
             "grant_type": "client_credentials",
-            "scope": self._scope,
+            "scope": self._options.smart_scope,
             "client_assertion_type": _ASSERTION_TYPE,
             "client_assertion": self._assertion(),
         }
         try:
             answer = await self._http.post(
                 # The session has no slash at its end.
-                "/" if self._url.endswith("/") else "",
+                "/" if self._options.smart_token_url.endswith("/") else "",
                 urlencode(form),
                 headers={"content-type": "application/x-www-form-urlencoded"},
             )
@@ -157,11 +128,12 @@ class SmartToken:
     def _assertion(self) -> str:
         now = int(self._now())
         algorithm = "RS384" if isinstance(self._key, rsa.RSAPrivateKey) else "ES384"
-        header = {"alg": algorithm, "typ": "JWT"} | ({"kid": self._key_id} if self._key_id else {})
+        options = self._options
+        header = {"alg": algorithm, "typ": "JWT"} | ({"kid": options.smart_key_id} if options.smart_key_id else {})
         claims = {
-            "iss": self._client,
-            "sub": self._client,
-            "aud": self._url,
+            "iss": options.smart_client_id,
+            "sub": options.smart_client_id,
+            "aud": options.smart_token_url,
             "jti": uuid4().hex,
             "iat": now,
             "exp": now + _ASSERTION_S,
@@ -174,6 +146,9 @@ class SmartToken:
             return self._key.sign(signed, padding.PKCS1v15(), hashes.SHA384())
         numbers = decode_dss_signature(self._key.sign(signed, ec.ECDSA(hashes.SHA384())))
         return b"".join(each.to_bytes(_NUMBER_BYTES, "big") for each in numbers)
+
+
+Token = FileToken | SmartToken
 
 
 def read_key(file: Path) -> Key:

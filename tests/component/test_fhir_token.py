@@ -90,10 +90,16 @@ async def an_issuer(key: Key = KEYS[0]) -> AsyncIterator[Issuer]:
 
 @asynccontextmanager
 async def a_token(issuer: Issuer, now: Callable[[], float] = time.time) -> AsyncIterator[SmartToken]:
+    options = FhirOptions(
+        base_url="https://ehr.example/fhir",
+        smart_token_url=issuer.url,
+        smart_client_id="drx",
+        smart_key_file=Path("/read/by/nobody"),
+        smart_key_id="k1",
+        smart_scope="system/*.read",
+    )
     async with open_http(issuer.url, allow_http=True) as http:
-        yield SmartToken(
-            http, url=issuer.url, client="drx", key=issuer.key, key_id="k1", scope="system/*.read", now=now
-        )
+        yield SmartToken(http, options, key=issuer.key, now=now)
 
 
 @asynccontextmanager
@@ -189,14 +195,16 @@ def test_a_key_that_cannot_sign_is_said_at_the_start_and_not_shown(content: byte
 
 @pytest.mark.parametrize(
     "given",
-    [{"smart_token_url": "https://ehr.example/token"}, {"smart_client_id": "drx"}, {"smart_key_file": "/k"}],
+    [
+        {"smart_token_url": "https://ehr.example/token"},
+        {"smart_client_id": "drx"},
+        {"smart_key_file": "/k"},
+        {"smart_token_url": "https://e.test", "smart_client_id": "d", "smart_key_file": "/k", "token_file": "/t"},
+    ],
 )
-async def test_a_half_of_its_settings_is_none(given: dict[str, str]) -> None:
-    options = read_options(FhirOptions, NAME, {"base_url": "https://ehr.example/fhir", **given})
-
+def test_a_half_of_its_settings_and_a_token_besides_are_refused(given: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="belong together"):
-        async with a_server(options):
-            pass
+        read_options(FhirOptions, NAME, {"base_url": "https://ehr.example/fhir", **given})
 
 
 async def test_a_token_file_goes_with_every_request(tmp_path: Path) -> None:
