@@ -323,9 +323,10 @@ def test_every_alternative_is_an_order_of_its_own() -> None:
 )
 def test_every_time_of_the_contract_has_a_place_in_a_message(moment: datetime, zone: str, expected: str) -> None:
     """Senders without a time write the year 1; at the ends of the calendar a zone may have no year for it."""
-    event = an_event("prescription.sent")._replace(occurred_at=moment)
+    event = an_event("prescription.sent")._replace(occurred_at=moment, received_at=moment)
+    written = one(event, options=PLAIN.model_copy(update={"timezone": zone}))
 
-    assert one(event, options=PLAIN.model_copy(update={"timezone": zone}))["ORC"][9] == expected
+    assert (written["MSH"][7], written["ORC"][9]) == (expected, expected)
 
 
 def test_old_receivers_get_the_same_segments_as_another_message_that_has_no_place_for_a_route() -> None:
