@@ -90,13 +90,8 @@ async def an_issuer(key: Key = KEYS[0]) -> AsyncIterator[Issuer]:
 
 @asynccontextmanager
 async def a_token(issuer: Issuer, now: Callable[[], float] = time.time) -> AsyncIterator[SmartToken]:
-    options = FhirOptions(
-        base_url="https://ehr.example/fhir",
-        smart_token_url=issuer.url,
-        smart_client_id="drx",
-        smart_key_file=Path("/read/by/nobody"),
-        smart_key_id="k1",
-        smart_scope="system/*.read",
+    options = FhirOptions.model_construct(
+        base_url="", smart_token_url=issuer.url, smart_client_id="drx", smart_key_id="k1"
     )
     async with open_http(issuer.url, allow_http=True) as http:
         yield SmartToken(http, options, key=issuer.key, now=now)
@@ -115,7 +110,10 @@ async def test_a_client_proves_itself_with_its_key(key: Key) -> None:
         assert await token.headers() == {"authorization": "Bearer t1"}
 
     assert len(issuer.given) == 1
-    assert (issuer.given[0]["grant_type"], issuer.given[0]["scope"]) == ("client_credentials", "system/*.read")
+    assert (issuer.given[0]["grant_type"], issuer.given[0]["scope"]) == (
+        "client_credentials",
+        "system/*.read system/*.write",
+    )
 
 
 @pytest.mark.parametrize("life_s", [5, 60, 3600])
