@@ -14,7 +14,7 @@ from bridge.errors import BridgeError, ConfigError, PermanentError, TransientErr
 from bridge.runtime.broker_option import asking
 from bridge.runtime.configuration import place_of
 from consumers.api import Consumer, Setup, build, takes_setup
-from consumers.postgres.pool import Database, open_database
+from consumers.postgres.pool import COMMAND_TIMEOUT_S, Database, open_database
 from consumers.settings import ConsumerSettings, load_settings, section
 
 GROUP = "drx_bridge.consumers"
@@ -44,7 +44,9 @@ class Chosen:
     named: str
 
     @asynccontextmanager
-    async def open_database(self, command: str) -> AsyncIterator[Database]:
+    async def open_database(
+        self, command: str, *, command_timeout_s: float = COMMAND_TIMEOUT_S
+    ) -> AsyncIterator[Database]:
         """Open the consumer's database for an operator's `command`, on one connection.
 
         Raises:
@@ -52,7 +54,9 @@ class Chosen:
         """
         name = f"drx-consumer {command} {self.consumer.name}"
         try:
-            async with open_database(self.settings.postgres.address(), size=1, application_name=name) as database:
+            async with open_database(
+                self.settings.postgres.address(), size=1, application_name=name, command_timeout_s=command_timeout_s
+            ) as database:
                 yield database
         except (TransientError, PermanentError) as exc:
             advice = _ADVICE.get(exc.code)

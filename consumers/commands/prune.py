@@ -24,6 +24,8 @@ BATCH_ROWS = 5_000
 # Times what a deletion took, to rest after it. With one, the read model was a fifth slower on two busy processors.
 PAUSES = 3
 _STEP_MIN = timedelta(seconds=1)
+# The oldest row of a large table is found by reading what is older than the horizon, all of it at the first run.
+STATEMENT_TIMEOUT_S = 3_600.0
 _is_days = re.compile(r"[1-9][0-9]{0,4}d", re.ASCII).fullmatch
 
 # The inbox keeps an event that the group's history still has: otherwise it would be applied again.
@@ -91,7 +93,7 @@ def prune(
 
 async def _prune(chosen: Chosen, horizon: datetime, *, actor: str, reason: str, dry_run: bool) -> Pruned:
     group, history = chosen.consumer.group, chosen.consumer.history
-    async with chosen.open_database("prune") as database:
+    async with chosen.open_database("prune", command_timeout_s=STATEMENT_TIMEOUT_S) as database:
         if not dry_run:
             # First: it shows `where` what an interrupted run has deleted.
             async with database.transaction() as connection:
