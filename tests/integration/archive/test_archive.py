@@ -44,7 +44,7 @@ WHEN = datetime(2026, 9, 14, 15, 9, 26, tzinfo=UTC)
 
 def samples() -> Iterator[Event]:
     for number, path in enumerate(sorted(SAMPLES.glob("native/*.json"))):
-        outcome = map_body(path.read_bytes(), id=f"evt_{number}")
+        outcome = map_body(path.read_bytes(), id=f"sample_{number}")
         if isinstance(outcome, Mapped):
             yield from outcome.events
     yield from incomplete_events()
