@@ -202,7 +202,7 @@ def canaries(event: Any) -> list[str]:
 
 
 # Heads that are parked stay below the park limit.
-MANY = Lives(130)
+MANY = Lives(150)
 FATES = {
     "parked": range(6),
     "given_up": range(6, 12),
