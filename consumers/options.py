@@ -36,14 +36,19 @@ def _words(given: object) -> object:
     return tuple(filter(None, (word.strip() for word in given.split(",")))) if isinstance(given, str) else given
 
 
+def aware_instant(text: str) -> datetime | None:
+    """Return an instant in ISO 8601; None if it is none, or has no zone."""
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return None if instant.tzinfo is None else instant
+
+
 def _aware(given: object) -> object:
     if not isinstance(given, str):
         return given
-    try:
-        instant = datetime.fromisoformat(given)
-    except ValueError:
-        instant = None
-    if instant is None or instant.tzinfo is None:
+    if (instant := aware_instant(given)) is None:
         msg = "a time with its zone, such as 2026-01-31T12:00:00Z"
         raise ValueError(msg)
     return instant

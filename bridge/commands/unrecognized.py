@@ -19,6 +19,7 @@ from bridge.avro.event_decoder import open_decoder
 from bridge.commands.config import PIPED_WIDTH
 from bridge.commands.tail import PipeConsole, decoded, json_line, passed_over, people_lines
 from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker
+from bridge.contract.events import REPORTED_TYPE
 from bridge.errors import DecodeError
 from bridge.kafka.reader import open_reader
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
@@ -32,7 +33,7 @@ from bridge.settings import Settings, load_settings
 
 # Members in which vendors say what an update is, and what may be shown of that: it holds no free text.
 TYPE_MEMBERS = ("type", "event_type", "eventType", "EventType", "event")
-_is_type = re.compile(r"[A-Za-z0-9_.:/-]{1,128}").fullmatch
+_is_type = re.compile(REPORTED_TYPE).fullmatch
 EXAMPLES = 3
 
 Wanted = Callable[[ConsumedRecord], bool]

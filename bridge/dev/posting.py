@@ -26,7 +26,7 @@ from bridge.errors import BridgeError, ConfigError
 from bridge.event import ParkReason
 from bridge.ingress.origin import SLOT, operator_keys, sign_origin
 from bridge.ingress.profiles.lookup import open_profiles
-from bridge.ingress.profiles.preview import is_native, map_body
+from bridge.ingress.profiles.preview import map_body
 from bridge.ingress.profiles.profile import Mapped, bucket_s
 from bridge.ingress.secrets import load
 from bridge.runtime.lifecycle import first_fault
@@ -74,7 +74,6 @@ class Poster:
         self._name, self._environment, self._origin = name, source.environment, origin
         self._profile = open_profiles(settings.sources)[name]
         self.in_buckets = bool(bucket_s(self._profile))
-        self.is_native = is_native(self._profile)
         self._outcomes: Counter[str] = Counter()
         self._is_whole = False
         self._rng = random.Random()  # noqa: S311 - spreads load, guards nothing
@@ -94,8 +93,8 @@ class Poster:
                 self._sign = read_signer(scheme, directory / slot.name) if directory and slot.name != SLOT else None
             self._url = webhook_url(url, name)
 
-    def mapped(self, body: bytes, delivery_id: str, received_at: datetime) -> Mapped | ParkReason:
-        """Return what the ingress would make of a body by these settings."""
+    def mapped(self, body: bytes, received_at: datetime, *, delivery_id: str = "") -> tuple[str, Mapped | ParkReason]:
+        """Return the id of a delivery and what the ingress would make of its body by these settings."""
         return map_body(
             self._profile,
             body,
@@ -103,7 +102,7 @@ class Poster:
             received_at=received_at,
             environment=self._environment,
             delivery_id=delivery_id,
-        )[1]
+        )
 
     def note(self, name: dict[str, Any], outcome: str, reason: str = "", field: str = "") -> None:
         """Count what became of one, and print it where it was not accepted; no value of its body."""

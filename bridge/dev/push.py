@@ -11,7 +11,6 @@ from pathlib import Path
 import click
 
 from bridge.dev.posting import Post, Poster
-from bridge.dev.sign import id_of
 from bridge.event import ParkReason
 from bridge.known.delivery_ids import id_of_body
 from bridge.runtime.audit import audit_options, audited
@@ -45,19 +44,19 @@ def push(
     async def posts() -> AsyncIterator[Post]:
         before: Counter[str] = Counter()
         for line in bodies_of(file, body_max_bytes=settings.http.body_max_bytes):
-            delivery_id = id_of_body(sha256(line.body).hexdigest(), received_s=0, bucket_s=0)
+            own_id = ""
             if poster.in_buckets:  # equal bodies are facts of their own: a record has come back to an earlier state
-                before[delivery_id] += 1
-                delivery_id += f"~{before[delivery_id]}"
-            elif poster.is_native:
-                delivery_id = id_of(line.body) or delivery_id
+                own_id = id_of_body(sha256(line.body).hexdigest(), received_s=0, bucket_s=0)
+                before[own_id] += 1
+                own_id += f"~{before[own_id]}"
             if line.number < from_line:
                 continue
             name = {"line": line.number}
-            found = line.unfit or poster.mapped(line.body, delivery_id, datetime.now(UTC))
-            if isinstance(found, str):
-                poster.note(name, "skipped", found)
-            elif isinstance(found, ParkReason):
+            if line.unfit:
+                poster.note(name, "skipped", line.unfit)
+                continue
+            delivery_id, found = poster.mapped(line.body, datetime.now(UTC), delivery_id=own_id)
+            if isinstance(found, ParkReason):
                 poster.note(name, "skipped", found.reason, found.field)
             else:
                 yield Post(name, delivery_id, line.body, {event.key for event in found.events})

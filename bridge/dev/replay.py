@@ -68,7 +68,7 @@ def replay(
     async def posts() -> AsyncIterator[Post]:
         async for record, value in parked(settings, wanted):
             name = {"id": value["webhook_id"], "partition": record.partition, "offset": record.offset}
-            found = poster.mapped(value["body"], value["webhook_id"], value["received_at"])
+            _, found = poster.mapped(value["body"], value["received_at"], delivery_id=value["webhook_id"])
             events = () if isinstance(found, ParkReason) else found.events
             if not dry_run:
                 received_us = round(value["received_at"].timestamp() * 1e6)

@@ -150,7 +150,7 @@ def consumer_service(
     """Describe a consumer that begins with the first record there is; its `settings` say where everything is."""
     own = {
         "CONSUMER_KAFKA__OFFSET_RESET": "earliest",
-        # A killed member keeps its partitions for so long; a developer should not wait as in production (45 s).
+        # Seconds until the partitions of a killed member go to another; 45 in production.
         "CONSUMER_KAFKA__SESSION_S": "10",
         "CONSUMER_MANAGEMENT__HOST": HOST,
         "CONSUMER_MANAGEMENT__PORT": str(management_port),

@@ -160,12 +160,11 @@ def _read(file: Path, profile: Profile) -> Export:
 
 async def _missing(chosen: Chosen, export: Export, tolerance: timedelta) -> list[tuple[str, Fact]]:
     """Return type and fact of all that the read model lacks."""
-    schema = NAME if chosen.consumer.tables is None else chosen.consumer.tables.schema
     missing: list[tuple[str, Fact]] = []
 
     async def look_up(database: Database, facts: Mapping[_Kind, Sequence[Fact]], query: str, *args: Any) -> None:
         known = defaultdict[_Kind, list[datetime]](list)
-        for key, event_type, at in await database.fetch(query.format(schema=schema), *args):
+        for key, event_type, at in await database.fetch(query.format(schema=chosen.schema), *args):
             known[key, event_type].append(at)
         for kind, some in facts.items():
             missing.extend((kind[1], each) for each in unmatched(some, known[kind], tolerance))

@@ -17,6 +17,7 @@ from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.broker_option import bootstrap_option
 from bridge.runtime.logging import silence_kafka_client
 from consumers.commands.installed import Chosen, choose
+from consumers.options import aware_instant
 from consumers.postgres.pool import Database
 from consumers.postgres.tables import migrate_tables, pending_tables
 from consumers.runtime.groups import GroupView, open_group
@@ -69,11 +70,7 @@ def _begin(_context: click.Context, _parameter: click.Parameter, value: str | No
         return value
     if value.isascii() and value.isdigit():
         return int(value)
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
+    if (moment := aware_instant(value)) is None:
         msg = "earliest, latest, an instant with its zone such as 2026-09-14T15:00:00Z, or an offset"
         raise click.BadParameter(msg)
     return moment

@@ -43,6 +43,11 @@ class Chosen:
     registry: CollectorRegistry
     named: str
 
+    @property
+    def schema(self) -> str:
+        """Schema of its tables; its name if it has none."""
+        return self.consumer.name if self.consumer.tables is None else self.consumer.tables.schema
+
     @asynccontextmanager
     async def open_database(
         self, command: str, *, command_timeout_s: float = COMMAND_TIMEOUT_S

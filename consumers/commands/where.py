@@ -168,10 +168,9 @@ async def _where(chosen: Chosen, wanted: str, *, from_beginning: bool, show_phi:
 
 async def _located(database: Database, chosen: Chosen, wanted: str) -> _Places:
     """Return the records of the read model's history and the parked ones, without content."""
-    schema = NAME if chosen.consumer.tables is None else chosen.consumer.tables.schema
     queries = [_SET_ASIDE]
-    if await database.fetch("select where to_regclass($1) is not null", f'"{schema}".event'):
-        queries.append(_HISTORY.format(schema=schema))
+    if await database.fetch("select where to_regclass($1) is not null", f'"{chosen.schema}".event'):
+        queries.append(_HISTORY.format(schema=chosen.schema))
     found: _Places = {}
     for row in [row for query in queries for row in await database.fetch(query, wanted, EVENTS_MAX)]:
         received = "" if row["received_at"] is None else instant(row["received_at"])

@@ -95,19 +95,18 @@ class Work:
         return len(self.events) + len(self.skipped) + len(self.behind)
 
     @property
+    def _every(self) -> list[ConsumedRecord]:
+        return [*(each.record for each in self.events), *(record for record, _ in self.skipped), *self.behind]
+
+    @property
     def records(self) -> list[ConsumedRecord]:
         """All records, in order."""
-        every = [*(each.record for each in self.events), *(record for record, _ in self.skipped), *self.behind]
-        return sorted(every, key=lambda record: record.offset)
+        return sorted(self._every, key=lambda record: record.offset)
 
     @property
     def offsets(self) -> frozenset[int]:
         """What is settled by it; a parked record was settled before."""
-        if self.parked is not None:
-            return frozenset()
-        every = [each.record.offset for each in self.events]
-        every += [record.offset for record, _ in self.skipped]
-        return frozenset([*every, *(each.offset for each in self.behind)])
+        return frozenset() if self.parked is not None else frozenset(record.offset for record in self._every)
 
     def add(self, record: ConsumedRecord, ready: Sorted | Skip) -> None:
         """Add the last record, which is not of a parked key."""

@@ -45,14 +45,6 @@ def topics_of(acls: list[dict[str, Any]]) -> set[str]:
     return {each["resource"]["name"] for each in acls if each["resource"]["type"] == "topic"}
 
 
-@pytest.fixture
-def clean(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    for name in os.environ:
-        if name.startswith(("BRIDGE_", "CONSUMER_")):
-            monkeypatch.delenv(name)
-    return monkeypatch
-
-
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
 def test_a_consumer_that_ships_reads_the_options_of_its_example(folder: Folder, clean: pytest.MonkeyPatch) -> None:
     rendered = render(load(folder.name))

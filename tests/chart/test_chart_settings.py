@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 
 import pytest
@@ -44,14 +43,6 @@ def all_variables(page: str) -> set[str]:
 @pytest.fixture(scope="module", params=CASES)
 def rendered(request: pytest.FixtureRequest) -> Rendered:
     return render(CASES[request.param])
-
-
-@pytest.fixture
-def clean(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    for name in os.environ:
-        if name.startswith(("BRIDGE_", "CONSUMER_")):
-            monkeypatch.delenv(name)
-    return monkeypatch
 
 
 def ingress_settings(rendered: Rendered, clean: pytest.MonkeyPatch) -> Settings | None:

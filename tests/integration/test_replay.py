@@ -120,7 +120,7 @@ class Vendor:
         )
 
     def kill_replay(self, *, after: float) -> None:
-        """Kill a replay once it has had so many answers."""
+        """Kill a replay after the ingress has given `after` more answers."""
         end, output = self.answered() + after, subprocess.DEVNULL
         replay = self.command("unrecognized", "replay", "--source", self.name, "--url", self.ingress.url)
         with subprocess.Popen(replay, stdout=output, stderr=output, env=self.ingress.env) as process:  # noqa: S603 - our own command line

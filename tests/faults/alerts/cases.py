@@ -52,8 +52,8 @@ DELIVERIES = (
     Case("SecretExpiringSoon", "page", "a secret that ends in two days", partial(faults.ending_secret, hours=1)),
 )
 CONSUMERS = (
-    Case("ParkedKeysGrowing", "ticket", "a record in the topic that is none of ours", faults.poison),
-    Case("ConsumerStuck", "page", "a record that is none of ours, parked for an hour", faults.poison),
+    Case("ParkedKeysGrowing", "ticket", "a record of another producer in the topic", faults.poison),
+    Case("ConsumerStuck", "page", "a record of another producer, parked for an hour", faults.poison),
     Case("SafetySignal", "page", "a prescription dispensed after its cancellation", faults.dispensed_after_cancel),
     Case("ConsumerStuck", "page", "a consumer frozen", faults.consumer_frozen),
     Case(
