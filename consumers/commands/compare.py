@@ -18,7 +18,7 @@ from bridge.errors import ConfigError
 from bridge.event import ParkReason
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.profiles.preview import map_body
-from bridge.ingress.profiles.profile import Profile
+from bridge.ingress.profiles.profile import Mapped, Profile
 from bridge.runtime.export import bodies_of
 from bridge.runtime.process import FloatRange
 from consumers.commands.installed import Chosen, choose
@@ -44,8 +44,7 @@ select coalesce('req:' || (body ->> 'request_id'), body #>> '{{prescriber,id}}',
 from "{schema}".event where prescription_id is null and event_type = any ($1) and occurred_at between $2 and $3
 """
 
-_Kind = tuple[str, str]
-"""Key and type."""
+_Kind = tuple[str, str]  # key and type
 
 
 class Fact(NamedTuple):
@@ -144,11 +143,9 @@ def _read(file: Path, profile: Profile) -> Export:
     count = 0
     for number, body, unfit in bodies_of(file, body_max_bytes=BODY_MAX_BYTES):
         count += 1
-        found = (
-            ParkReason("unusable", unfit)
-            if unfit
-            else map_body(profile, body, source=NAME, received_at=datetime.now(UTC))[1]
-        )
+        found: Mapped | ParkReason = ParkReason("unusable", unfit)
+        if not unfit:
+            _, found = map_body(profile, body, source=NAME, received_at=datetime.now(UTC))
         if isinstance(found, ParkReason):
             unmapped[number] = " ".join(filter(None, (found.reason, found.detail, found.field)))
             continue

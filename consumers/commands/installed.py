@@ -49,9 +49,7 @@ class Chosen:
         return self.consumer.name if self.consumer.tables is None else self.consumer.tables.schema
 
     @asynccontextmanager
-    async def open_database(
-        self, command: str, *, command_timeout_s: float = COMMAND_TIMEOUT_S
-    ) -> AsyncIterator[Database]:
+    async def open_database(self, command: str, *, timeout_s: float = COMMAND_TIMEOUT_S) -> AsyncIterator[Database]:
         """Open the consumer's database for an operator's `command`, on one connection.
 
         Raises:
@@ -60,7 +58,7 @@ class Chosen:
         name = f"drx-consumer {command} {self.consumer.name}"
         try:
             async with open_database(
-                self.settings.postgres.address(), size=1, application_name=name, command_timeout_s=command_timeout_s
+                self.settings.postgres.address(), size=1, application_name=name, command_timeout_s=timeout_s
             ) as database:
                 yield database
         except (TransientError, PermanentError) as exc:

@@ -93,7 +93,7 @@ def prune(
 
 async def _prune(chosen: Chosen, horizon: datetime, *, actor: str, reason: str, dry_run: bool) -> Pruned:
     group, history = chosen.consumer.group, chosen.consumer.history
-    async with chosen.open_database("prune", command_timeout_s=STATEMENT_TIMEOUT_S) as database:
+    async with chosen.open_database("prune", timeout_s=STATEMENT_TIMEOUT_S) as database:
         if not dry_run:
             # First: it shows `where` what an interrupted run has deleted.
             async with database.transaction() as connection:
