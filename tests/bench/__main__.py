@@ -1,8 +1,7 @@
 """`python -m tests.bench`: the ingress against a naive control, and what else costs something here.
 
-With `ingress`, `scale` (replicas, brokers, millions of deliveries), `outage` (without Kafka), `dedupe` (remembering
-ids), `consumers` (the read model), `forward`, `hl7v2`, `archive`, `workflow` or `fhir` (where their servers are) only
-that part, with `quick` fewer rounds.
+With `ingress`, `outage` (without Kafka), `consumers` (the read model), `forward`, `hl7v2`, `archive`, `workflow` or
+`fhir` (where their servers are) only that part, with `quick` fewer rounds.
 """
 
 from __future__ import annotations
@@ -15,14 +14,12 @@ from rich.console import Console
 
 from tests.bench import (
     archive,
-    dedupe,
     fhir,
     forward,
     hl7v2,
     ingress,
     outage,
     read_model,
-    scale,
     workflow,
 )
 from tests.fhir import hapi
@@ -31,9 +28,7 @@ from tests.temporal import server as temporal
 RESULTS = Path("build/bench")
 PARTS = {
     "ingress": ingress,
-    "scale": scale,
     "outage": outage,
-    "dedupe": dedupe,
     "consumers": read_model,
     "forward": forward,
     "fhir": fhir,

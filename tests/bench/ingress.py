@@ -1,7 +1,7 @@
 """The ingress against naive services, on one real broker, and nothing lost.
 
 The control is the naive service that checks signatures as the ingress does; the one that does not is the floor beneath
-both. Benthos takes part where its program is there.
+both.
 
 Every round gives every candidate a new process and new topics: what earlier rounds have written would be read at the
 start, beside the load (`restart` measures that alone). The candidates take turns, so that what else the machine does
@@ -33,7 +33,7 @@ from bridge.kafka.reader import open_reader
 from bridge.kafka.transport import ConsumedRecord
 from tests.bench import report
 from tests.bench.load import Load
-from tests.bench.servers import NAIVE_TOPIC, Server, benthos, bridge, find_benthos, naive
+from tests.bench.servers import NAIVE_TOPIC, Server, bridge, naive
 from tests.bench.traffic import number_in, number_of
 from tests.cluster import STANDARD_TOPICS, EmbeddedCluster
 
@@ -100,15 +100,10 @@ class Candidate:
         self.exit_codes.append(server.child.exit_code)
 
 
-def candidates(console: Console) -> list[Candidate]:
-    """Return the control, the floor, Benthos if it is here, and the ingress."""
+def candidates() -> list[Candidate]:
+    """Return the control, the floor, and the ingress, which comes last and is soaked."""
     controls = [Candidate(f"naive, {kind}", partial(naive, kind=kind)) for kind in ("signed", "unsigned")]
-    program = find_benthos()
-    if program is None:
-        console.print("benthos: skipped, since BENTHOS names no program and the PATH has no `benthos`")
-    peers = [Candidate("benthos", partial(benthos, program))] if program else []
-    # The last one is soaked: ours.
-    return [*controls, *peers, Candidate("bridge", bridge)]
+    return [*controls, Candidate("bridge", bridge)]
 
 
 def run(console: Console, *, quick: bool = False) -> dict[str, Any]:
@@ -116,7 +111,7 @@ def run(console: Console, *, quick: bool = False) -> dict[str, Any]:
     directory = Path(tempfile.mkdtemp(prefix="drx-bench-"))
     cluster = EmbeddedCluster(directory, brokers=1)
     cluster.start()
-    all_of_them, rounds = candidates(console), 1 if quick else ROUNDS
+    all_of_them, rounds = candidates(), 1 if quick else ROUNDS
     try:
         for number in range(rounds):
             turns = all_of_them if number % 2 == 0 else all_of_them[::-1]

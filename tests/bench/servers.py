@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -21,12 +20,10 @@ from bridge.dev.ports import HOST, free_port
 from bridge.dev.processes import Child
 from bridge.dev.services import PARTITIONS, answers, child_environment
 from tests.bench.load import Load
-from tests.bench.traffic import HMAC_KEY, PATH, SECRET
+from tests.bench.traffic import PATH, SECRET
 
 ROOT = Path(__file__).parents[2]
 NAIVE_TOPIC = "bench.naive"
-# What is compared with, where its program is there, and what it is given.
-PEERS = Path(__file__).with_name("peers")
 START_S = 60.0
 STOP_S = 40.0
 
@@ -37,7 +34,6 @@ class Server:
 
     Attributes:
         topics: Where its records are.
-        registry: What it asks for schemas, with the port that answers; its work is not the candidate's.
         made: Requests it was sent so far.
         taken: Numbers of the deliveries it said 2xx to.
         rss: (requests so far, resident bytes), after each load.
@@ -47,23 +43,22 @@ class Server:
     port: int
     ready: tuple[int, str]
     topics: tuple[str, ...]
-    registry: tuple[Child, int] | None = None
     made: int = 0
     taken: set[int] = field(default_factory=set)
     rss: list[tuple[int, int]] = field(default_factory=list)
 
     def start(self) -> None:
         """Return when it is ready."""
-        if self.registry:
-            child, port = self.registry
-            _start(child, (port, "/subjects"))
-        _start(self.child, self.ready)
+        self.child.start()
+        deadline = time.monotonic() + START_S
+        while not answers(*self.ready):
+            if not self.child.alive or time.monotonic() > deadline:
+                sys.exit(f"{self.child.name} does not answer; see {self.child.log}")
+            time.sleep(0.1)
 
     def stop(self) -> int | None:
         """End it in order; return its exit code."""
         self.child.stop()
-        if self.registry:
-            self.registry[0].stop()
         return self.child.exit_code
 
     @property
@@ -104,16 +99,6 @@ class Server:
         self.made += count
         self.rss.append((self.made, psutil.Process(self.child.pid).memory_info().rss))
         return seen, used_s
-
-
-def _start(child: Child, ready: tuple[int, str]) -> None:
-    """Start a process; return when it answers at a port and path."""
-    child.start()
-    deadline = time.monotonic() + START_S
-    while not answers(*ready):
-        if not child.alive or time.monotonic() > deadline:
-            sys.exit(f"{child.name} does not answer; see {child.log}")
-        time.sleep(0.1)
 
 
 def naive(directory: Path, bootstrap_servers: str, *, kind: str) -> Server:
@@ -158,37 +143,3 @@ def bridge(directory: Path, bootstrap_servers: str, more: Mapping[str, str] = Ma
         grace_s=STOP_S,
     )
     return Server(child, port, (management, "/readyz"), ("drx.prescriptions.v1", "drx.unrecognized.v1"))
-
-
-def find_benthos(environment: Mapping[str, str] = os.environ) -> str | None:
-    """Return the program that `BENTHOS` names, or `benthos` on the PATH; None where there is none."""
-    found = shutil.which(environment.get("BENTHOS") or "benthos", path=environment.get("PATH", ""))
-    return str(Path(found).absolute()) if found else None
-
-
-def benthos(program: str, directory: Path, bootstrap_servers: str) -> Server:
-    """Describe Benthos, with a registry; `peers/benthos.yaml` says what work it does."""
-    port, management, registry_port = free_port(), free_port(), free_port()
-    registry = Child(
-        "registry",
-        command=[sys.executable, "-m", "bridge", "schemas", "serve", "--host", HOST, "--port", str(registry_port)],
-        cwd=ROOT,
-        log=directory / "registry.log",
-    )
-    settings = {
-        "BENTHOS_ADDRESS": f"{HOST}:{port}",
-        "BENTHOS_MANAGEMENT": f"{HOST}:{management}",
-        "BENTHOS_REGISTRY": f"http://{HOST}:{registry_port}",
-        "BENTHOS_KAFKA": bootstrap_servers,
-        "BENTHOS_KEY": HMAC_KEY.decode(),
-        # Times in headers are of the zone of the process.
-        "TZ": "UTC",
-    }
-    child = Child(
-        "benthos",
-        command=[program, "-c", str(PEERS / "benthos.yaml")],
-        cwd=directory,
-        log=directory / "benthos.log",
-        env=child_environment(os.environ, settings),
-    )
-    return Server(child, port, (management, "/ready"), ("drx.prescriptions.v1",), registry=(registry, registry_port))
