@@ -133,16 +133,6 @@ async def test_a_connection_that_sends_nothing_ends_like_one_whose_head_does_not
         assert ingress.ended("silent") == 1
 
 
-async def test_a_connection_between_two_requests_may_send_nothing() -> None:
-    """The read timeout is over at the second look of the guard at the latest, a second after the first."""
-    async with running(read_timeout_s=0.1) as ingress:
-        assert (await ingress.post())[0] == 200
-        async with attacking(ingress, b"") as (reader,):
-            await ended(reader)
-
-        assert ingress.server.open_connections == 1
-
-
 async def test_the_oldest_of_too_many_strangers_makes_room() -> None:
     async with running(connections_max=4) as ingress:
         assert (await ingress.post())[0] == 200  # stays open, and has proved itself
@@ -189,33 +179,6 @@ async def test_a_connection_with_a_new_delivery_outlasts_those_with_captured_one
                     with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
                         assert b'"%b"' % outcome in await reader.readuntil(b"}")
         await until(lambda: ingress.server.open_connections == 1)
-
-
-async def test_a_delivery_that_is_being_published_makes_room_for_nobody() -> None:
-    async with running(connections_max=2) as ingress:
-        ingress.publisher.gate.clear()
-        async with attacking(ingress, _genuine("evt_1")) as (honest,):
-            await ingress.publisher.waiting.wait()
-            async with attacking(ingress, b"POST", b"POST", b"POST"):
-                await until(lambda: ingress.ended("too_many") >= 2)
-                ingress.publisher.gate.set()
-
-                assert b'"accepted"' in await honest.readuntil(b"}")
-
-
-async def test_where_all_have_proved_themselves_the_longest_idle_makes_room() -> None:
-    async with running(connections_max=2) as ingress:
-        body = a_body()
-        whole = request_bytes(body, signed_headers(body).items())
-        async with attacking(ingress, whole) as (first,), attacking(ingress, b"") as (_second,):
-            await first.readuntil(b"}")
-        async with attacking(ingress, whole) as (first,):
-            await first.readuntil(b"}")
-            async with attacking(ingress, whole) as (second,):
-                await second.readuntil(b"}")
-                async with attacking(ingress, whole) as (third,):
-                    assert b'"duplicate"' in await third.readuntil(b"}")
-                    assert await ended(first) == b""
 
 
 @pytest.mark.parametrize("seed", range(8))

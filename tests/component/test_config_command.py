@@ -34,17 +34,6 @@ def test_the_effective_values_are_one_document_without_secrets(
     assert "hunter2" not in output
 
 
-def test_each_setting_is_one_line_under_the_name_of_its_variable(capsys: pytest.CaptureFixture[str]) -> None:
-    config.main([], standalone_mode=False)
-
-    output = capsys.readouterr().out
-    rows = {line.split()[0]: line.split()[1] for line in output.splitlines() if line.lstrip().startswith("BRIDGE_")}
-    assert rows["BRIDGE_KAFKA__PARTITIONS"] == "6"
-    assert rows["BRIDGE_SOURCES__DRX__PROFILE"] == "drx_standard"
-    assert rows["BRIDGE_SOURCES__DRX__TOLERANCE_S"] == "300"
-    assert "hunter2" not in output
-
-
 @pytest.mark.parametrize(
     ("setting", "value", "said"),
     [

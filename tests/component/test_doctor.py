@@ -9,12 +9,10 @@ from typing import Any
 import pytest
 
 from bridge.commands.doctor import doctor
-from bridge.commands.doctor_checks import check_registry, check_windows
+from bridge.commands.doctor_checks import check_windows
 from bridge.dev.ports import free_port
-from bridge.kafka.routing import RoutingTable
-from bridge.registry.loader import bundled
 from bridge.runtime.findings import Finding
-from bridge.settings import Registry, Settings, Source
+from bridge.settings import Settings, Source
 from bridge.start_checks import check_sources, check_start
 
 SECRET = "whsec_ZHJ4LWJyaWRnZS10ZXN0LWtleS1ub3Qtc2VjcmV0ISE="
@@ -86,35 +84,6 @@ def test_when_a_secret_counts_is_said(tmp_path: Path, lines: list[str], verdict:
     assert finding.verdict == verdict
     assert words in finding.text
     assert bool(finding.advice) == (verdict != "ok")
-
-
-async def test_a_registry_that_is_away_is_said_without_its_password() -> None:
-    registry = Registry(url=f"http://user:hunter2@127.0.0.1:{free_port()}")
-
-    (finding,) = [each async for each in check_registry(registry, routes=RoutingTable())]
-
-    assert finding.verdict == "failed"
-    assert "hunter2" not in finding.text
-
-
-async def test_no_registry_means_the_bundled_lock() -> None:
-    (finding,) = [each async for each in check_registry(Registry(), routes=RoutingTable())]
-
-    assert finding.verdict == "ok"
-    assert f"{len(bundled().latest())} schemas" in finding.text
-
-
-def test_a_configuration_that_cannot_be_read_is_exit_2(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("BRIDGE_KAFKA__PARTITION", "6")
-
-    code = doctor.main(["--json"], standalone_mode=False)
-
-    document = json.loads(capsys.readouterr().out)
-    assert code == 2
-    assert document["ok"] is False
-    assert "BRIDGE_KAFKA__PARTITION" in document["checks"][0]["says"]
 
 
 def test_all_that_a_start_would_refuse_is_found_at_once(

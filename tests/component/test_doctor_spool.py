@@ -11,7 +11,7 @@ from bridge.commands.doctor_spool import check_spool
 from bridge.runtime.findings import Finding
 from bridge.settings import Spool
 from bridge.spool.segment import PREFIX, segment_name
-from tests.spooling import as_somebody, files, open_spool, segments, write_key
+from tests.spooling import as_somebody, files, open_spool, write_key
 
 
 @pytest.fixture
@@ -51,13 +51,6 @@ async def test_what_another_version_wrote_is_named(settings: Spool) -> None:
     assert "1 event that another version" in finding.text
 
 
-def test_without_a_spool_it_says_what_that_means() -> None:
-    (finding,) = check_spool(Spool(enabled=False))
-
-    assert finding.verdict == "warning"
-    assert "503" in finding.text
-
-
 def test_a_directory_that_is_not_ours_is_said() -> None:
     with tempfile.TemporaryDirectory(prefix="drx-doctor-") as name:
         Path(name).chmod(0o555)
@@ -66,17 +59,6 @@ def test_a_directory_that_is_not_ours_is_said() -> None:
 
     assert finding.verdict == "failed"
     assert "cannot be written to" in finding.text
-
-
-@pytest.mark.parametrize(("name", "said"), [("file/spool", "/file is a file"), ("n" * 256, "File name too long")])
-def test_what_cannot_be_a_directory_is_said_without_talk_of_owners(settings: Spool, name: str, said: str) -> None:
-    (settings.dir.parent / "file").write_text("")
-
-    finding = found(settings.model_copy(update={"dir": settings.dir.parent / name}))["spool"]
-
-    assert finding.verdict == "failed"
-    assert said in finding.text
-    assert "chown" not in finding.advice
 
 
 async def test_what_is_held_by_a_process_is_on_its_way(settings: Spool) -> None:
@@ -113,19 +95,6 @@ async def test_events_whose_key_is_gone_are_a_failure(settings: Spool, tmp_path:
     assert str(tmp_path / "keys") in finding.advice
 
 
-async def test_damage_is_said(settings: Spool) -> None:
-    await fill(settings)
-    (path,) = segments(settings.dir)
-    raw = path.read_bytes()
-    path.write_bytes(raw[:100] + bytes([raw[100] ^ 1]) + raw[101:])
-
-    async with open_spool(settings.dir, key_dir=settings.key_dir):
-        finding = found(settings)["spool"]
-
-    assert finding.verdict == "warning"
-    assert "damaged" in finding.text
-
-
 def test_a_key_beside_what_it_seals_is_a_warning(tmp_path: Path) -> None:
     beside = Spool(dir=tmp_path)
     assert verdicts(beside)["spool key"] == "warning"
@@ -135,15 +104,6 @@ def test_a_key_beside_what_it_seals_is_a_warning(tmp_path: Path) -> None:
 
     assert verdicts(beside)["spool key"] == "warning"
     assert "BRIDGE_SPOOL__KEY_DIR" in found(beside)["spool key"].advice
-
-
-async def test_no_key_for_a_process_that_had_one_is_a_failure(settings: Spool, tmp_path: Path) -> None:
-    settings.dir.mkdir()
-    async with open_spool(settings.dir, key_dir=settings.key_dir):
-        (tmp_path / "keys" / "current").unlink()
-        finding = found(settings)["spool key"]
-
-    assert (finding.verdict, finding.text.split(":")[0]) == ("failed", "no_key")
 
 
 def test_a_key_that_others_may_read_is_named_and_not_shown(
@@ -158,16 +118,6 @@ def test_a_key_that_others_may_read_is_named_and_not_shown(
     assert finding.text == f"{path}: key_exposed"
     assert "chmod" in finding.advice
     assert capsys.readouterr().out == ""
-
-
-def test_an_older_key_that_cannot_be_used_is_a_warning(settings: Spool, tmp_path: Path) -> None:
-    (tmp_path / "keys" / "older").write_text("hunter2")
-    (tmp_path / "keys" / "older").chmod(0o600)
-
-    finding = found(settings)["spool key"]
-
-    assert finding.verdict == "warning"
-    assert "hunter2" not in finding.text
 
 
 def test_a_capacity_that_the_disk_has_not_is_a_warning(settings: Spool) -> None:

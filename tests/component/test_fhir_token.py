@@ -28,7 +28,6 @@ from consumers.http import open_http
 from consumers.options import read_options
 from tests.endpoint import an_endpoint
 from tests.fhir.fake import a_fake
-from tests.fhir.peers import a_writer
 
 KEYS: list[Key] = [rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP384R1())]
 
@@ -189,25 +188,3 @@ def test_a_key_that_cannot_sign_is_said_at_the_start_and_not_shown(content: byte
         read_key(file)
 
     assert "hunter2" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"smart_token_url": "https://ehr.example/token"},
-        {"smart_client_id": "drx"},
-        {"smart_key_file": "/k"},
-        {"smart_token_url": "https://e.test", "smart_client_id": "d", "smart_key_file": "/k", "token_file": "/t"},
-    ],
-)
-def test_a_half_of_its_settings_and_a_token_besides_are_refused(given: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match="belong together"):
-        read_options(FhirOptions, NAME, {"base_url": "https://ehr.example/fhir", **given})
-
-
-async def test_a_token_file_goes_with_every_request(tmp_path: Path) -> None:
-    file = tmp_path / "token"
-    file.write_text("t1\n")
-    async with a_fake() as fake, a_writer(fake.url, file) as server:
-        fake.token = "t1"
-        await server.ping()

@@ -64,16 +64,3 @@ def test_what_would_not_be_sent_says_why(
     monkeypatch.setenv(f"CONSUMER_FORWARD__{name}", value)
 
     assert tried(capfd, FILL) == (1, {"sent": False, "code": code}, "")
-
-
-@pytest.mark.parametrize("content", [b"\xff\xfe{", b"[]", b'{"id": "CANARY"}', b""])
-def test_a_file_that_is_no_event_is_told_without_its_content(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], content: bytes
-) -> None:
-    path = tmp_path / "event.json"
-    path.write_bytes(content)
-
-    code, shown, err = tried(capfd, path)
-
-    assert (code, shown["sent"], err) == (1, False, "")
-    assert "CANARY" not in shown["code"]

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from bridge.app import _heartbeat
 from bridge.dev.ports import free_port
 from bridge.event import Delivery
-from bridge.ingress.heartbeat import SOURCE, Heartbeat, reachable
+from bridge.ingress.heartbeat import SOURCE, Heartbeat
 from bridge.ingress.profiles.keys import KEY_PATTERN
 from bridge.ingress.profiles.profile import Mapped
 from bridge.ingress.proof import Raw
@@ -122,13 +122,6 @@ def test_an_instance_of_the_longest_name_has_heartbeats_too() -> None:
     assert str(key).startswith("heartbeat-iii")
 
 
-async def test_every_one_is_another_event() -> None:
-    async with beating(200) as sender:
-        await sender.beats(3)
-
-    assert len({heads[b"webhook-id"] for heads, _ in sender.received}) == len(sender.received)
-
-
 async def test_one_that_kafka_has_is_seen() -> None:
     async with beating(200, 503) as sender:
         assert sender.seen._value.get() == NOW
@@ -145,32 +138,3 @@ async def test_one_that_is_only_on_disk_or_nowhere_is_not_seen_and_told_of_once(
 
     assert sender.seen._value.get() == NOW
     assert [(line["event"], line["code"]) for line in lines] == [("worker.heartbeat_failed", f"status_{status}")]
-
-
-async def test_a_closed_port_is_told_of_by_its_kind_only() -> None:
-    with capture_logs() as lines:
-        async with beating(200, listening=False), asyncio.timeout(HANG_S):
-            while not lines:  # noqa: ASYNC110 - a log line sets no event
-                await asyncio.sleep(0)
-
-    assert [(line["event"], line["code"]) for line in lines] == [("worker.heartbeat_failed", "ClientConnectorError")]
-
-
-async def test_two_processes_have_two_keys() -> None:
-    first, second = (Sender([200]).heart.source.secrets.keys[0].key for _ in range(2))
-
-    assert first != second
-
-
-@pytest.mark.parametrize(
-    ("host", "address"),
-    [
-        ("0.0.0.0", "127.0.0.1"),  # noqa: S104 - as above
-        ("::", "[::1]"),
-        ("::1", "[::1]"),
-        ("10.1.2.3", "10.1.2.3"),
-        ("bridge.local", "bridge.local"),
-    ],
-)
-def test_an_address_that_stands_for_all_is_reached_over_loopback(host: str, address: str) -> None:
-    assert reachable(host) == address

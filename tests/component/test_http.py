@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -16,6 +14,7 @@ from bridge.runtime.http import CONTINUE, OLDEST, TURN_MAX, TURN_MAX_BYTES, Conn
 from bridge.runtime.messages import Answer
 
 HANG_S = 30.0
+UPGRADES = (b"h2c", b"websocket")
 
 
 class Overtaken:
@@ -77,37 +76,6 @@ async def serving(handler: Patient) -> AsyncIterator[tuple[HardenedServer, tuple
 async def until(true: Callable[[], bool]) -> None:
     while not true():  # noqa: ASYNC110 - bounded by `serving`; no event announces it
         await asyncio.sleep(0.005)
-
-
-async def test_what_came_in_one_turn_is_taken_together_in_the_order_of_arrival() -> None:
-    handler = Patient()
-    async with serving(handler) as (server, _):
-        connections = [server() for _ in range(3)]
-        for number, connection in enumerate(connections):
-            connection.connection_made(Quiet())
-            connection.data_received(b"POST /%d HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n" % number)
-        assert handler.taken == []
-        await handler.first()
-
-        assert [[request.target for request in turn] for turn in handler.taken] == [["/0", "/1", "/2"]]
-        for connection in connections:
-            connection.connection_lost(None)
-
-
-async def test_a_large_turn_lets_the_loop_read_in_between() -> None:
-    """Requests of many connections at one moment would hold up all others until the last is answered."""
-    handler = Patient()
-    async with serving(handler) as (server, _):
-        for _ in range(2 * TURN_MAX + 1):
-            connection = server()
-            connection.connection_made(Quiet())
-            connection.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
-        sizes = []
-        while sum(map(len, handler.taken)) < 2 * TURN_MAX + 1:
-            await asyncio.sleep(0)
-            sizes.append(sum(map(len, handler.taken)))
-
-        assert sizes[-3:] == [TURN_MAX, 2 * TURN_MAX, 2 * TURN_MAX + 1]
 
 
 async def test_of_many_the_oldest_go_first_and_then_those_of_proved_connections() -> None:
@@ -179,12 +147,15 @@ async def aborted_at_a_bound_of_two(*, busy: Sequence[int], proved: Sequence[int
         return [transport.aborted for transport in transports]
 
 
-async def test_a_request_under_way_makes_room_for_nobody_though_others_are_proved_since() -> None:
-    assert await aborted_at_a_bound_of_two(busy=(0, 1, 2), proved=(0, 1, 2)) == [False, False, True]
-
-
-async def test_where_all_others_are_busy_a_proved_connection_that_is_idle_makes_room() -> None:
-    assert await aborted_at_a_bound_of_two(busy=(0,), proved=(1, 2)) == [False, True, False]
+@pytest.mark.parametrize(
+    ("busy", "proved", "aborted"),
+    [((0, 1, 2), (0, 1, 2), [False, False, True]), ((0,), (1, 2), [False, True, False])],
+    ids=["a request under way makes room for nobody", "a proved connection that is idle does"],
+)
+async def test_a_connection_beyond_the_bound_takes_the_place_of_an_idle_one(
+    busy: Sequence[int], proved: Sequence[int], aborted: list[bool]
+) -> None:
+    assert await aborted_at_a_bound_of_two(busy=busy, proved=proved) == aborted
 
 
 async def test_a_client_that_is_lost_before_it_has_taken_its_answer_leaves_nothing() -> None:
@@ -200,23 +171,6 @@ async def test_a_client_that_is_lost_before_it_has_taken_its_answer_leaves_nothi
         connection.connection_lost(None)
 
         assert (server.open_connections, len(server._connections)) == (0, 0)
-
-
-async def test_a_client_that_is_lost_before_its_answer_counts_until_then() -> None:
-    """A stop waits for what was taken, whether or not its sender does."""
-    handler = Patient()
-    async with serving(handler) as (server, address):
-        _, writer = await asyncio.open_connection(*address)
-        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
-        request = await handler.first()
-        # Linger 0 sends a reset; a mere end of sending keeps the connection open for its answer.
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.transport.abort()
-        await until(lambda: server.open_connections == 0)
-        assert len(server._connections) == 1
-        request.answer(Answer(200, b"{}"))
-
-        assert len(server._connections) == 0
 
 
 @pytest.mark.parametrize(
@@ -294,62 +248,58 @@ async def test_a_request_is_answered_once_whatever_its_handler_does_later() -> N
         connection.connection_lost(None)
 
 
+async def sent_to(handler: Doorkeeper, *parts: bytes) -> bytes:
+    """Return what a client receives that sends these parts, a turn of the loop each."""
+    connection = HardenedServer(handler, read_timeout_s=HANG_S, keepalive_s=HANG_S)()
+    connection.connection_made(transport := Spoken())
+    for part in parts:
+        connection.data_received(part)
+        await asyncio.sleep(0)  # the handler has its turn
+    connection.connection_lost(None)
+    return transport.received
+
+
+HEAD = b"POST / HTTP/1.1\r\nHost: x\r\n"
+REFUSES = Doorkeeper(Answer(415, b"{}"))
+
+
 @pytest.mark.parametrize("expect", [b"", b"Expect: 100-continue\r\n"])
 @pytest.mark.parametrize("framing", [b"Content-Length: 4", b"Transfer-Encoding: chunked"])
 async def test_behind_a_body_that_was_not_waited_for_nothing_is_read(framing: bytes, expect: bytes) -> None:
     """A sender that was not asked for it may leave it out, and a proxy has another sender's request follow."""
-    server = HardenedServer(Doorkeeper(Answer(415, b"{}")), read_timeout_s=HANG_S, keepalive_s=HANG_S)
-    connection, transport = server(), Spoken()
-    connection.connection_made(transport)
-    connection.data_received(b"POST / HTTP/1.1\r\nHost: x\r\n" + expect + framing + b"\r\n\r\n")
-    connection.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
-    connection.connection_lost(None)
+    received = await sent_to(REFUSES, HEAD + expect + framing + b"\r\n\r\n", HEAD + b"Content-Length: 0\r\n\r\n")
 
-    assert transport.received.count(b"HTTP/1.1 ") == transport.received.count(b"HTTP/1.1 415 ") == 1
-    assert b"\r\nConnection: close\r\n" in transport.received
+    assert received.count(b"HTTP/1.1 ") == received.count(b"HTTP/1.1 415 ") == 1
+    assert b"\r\nConnection: close\r\n" in received
 
 
-@pytest.mark.parametrize(
-    "upgrade", [b"", b"Connection: upgrade\r\nUpgrade: h2c\r\n", b"Connection: upgrade\r\nUpgrade: websocket\r\n"]
-)
+@pytest.mark.parametrize("upgrade", [b"", *(b"Connection: upgrade\r\nUpgrade: %b\r\n" % each for each in UPGRADES)])
 async def test_no_request_behind_a_chunked_body_is_passed_over(upgrade: bytes) -> None:
     """The next one would get its answer, and a sender of both would take a delivery for accepted that is not."""
-    server = HardenedServer(Doorkeeper(Answer(415, b"{}")), read_timeout_s=HANG_S, keepalive_s=HANG_S)
-    connection, transport = server(), Spoken()
-    connection.connection_made(transport)
-    head = b"POST / HTTP/1.1\r\nHost: x\r\n%bTransfer-Encoding: chunked\r\n\r\n"
-    connection.data_received(head % upgrade + b"0\r\n\r\n" + head % b"" + b"0\r\n\r\n")
-    connection.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n")
-    connection.connection_lost(None)
+    head = HEAD + b"%bTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
 
-    assert transport.received.count(b"HTTP/1.1 ") == 1
+    received = await sent_to(REFUSES, head % upgrade + head % b"", HEAD + b"Content-Length: 4\r\n\r\n")
+
+    assert received.count(b"HTTP/1.1 ") == 1
 
 
-@pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
+@pytest.mark.parametrize("protocol", UPGRADES)
 async def test_behind_an_upgrade_that_is_declined_requests_are_read_whole(protocol: bytes) -> None:
     """A parser may take what follows for the other protocol."""
-    server = HardenedServer(Doorkeeper(None), read_timeout_s=HANG_S, keepalive_s=HANG_S)
-    connection, transport = server(), Spoken()
-    connection.connection_made(transport)
-    plain = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nnull"
-    for sent in (b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: %b\r\n\r\n" % protocol, plain, plain):
-        connection.data_received(sent)
-        await asyncio.sleep(0)  # the handler has its turn
-    connection.connection_lost(None)
+    upgrade = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: %b\r\n\r\n" % protocol
+    plain = HEAD + b"Content-Length: 4\r\n\r\nnull"
 
-    assert transport.received.count(b"HTTP/1.1 ") == transport.received.count(b"HTTP/1.1 200 ") == 3
+    received = await sent_to(Doorkeeper(None), upgrade, plain, plain)
+
+    assert received.count(b"HTTP/1.1 ") == received.count(b"HTTP/1.1 200 ") == 3
 
 
 @pytest.mark.parametrize(("version", "invited"), [(b"1.1", CONTINUE), (b"1.0", b"")])
 async def test_only_a_client_that_knows_that_answer_is_asked_for_a_body(version: bytes, invited: bytes) -> None:
     """One of HTTP/1.0 would take it for the answer to its request."""
-    server = HardenedServer(Doorkeeper(None), read_timeout_s=HANG_S, keepalive_s=HANG_S)
-    connection, transport = server(), Spoken()
-    connection.connection_made(transport)
-    connection.data_received(b"POST / HTTP/" + version + b"\r\nHost: x\r\nContent-Length: 4\r\n\r\n")
-    connection.connection_lost(None)
+    head = b"POST / HTTP/" + version + b"\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
 
-    assert transport.received == invited
+    assert await sent_to(Doorkeeper(None), head) == invited
 
 
 async def test_a_body_keeps_its_time_whatever_becomes_of_its_invitation() -> None:
@@ -374,26 +324,6 @@ async def test_what_comes_piece_by_piece_has_its_time_once(begun: bytes) -> None
     connection.data_received(b" ")
     assert (connection.due, connection.overdue) == (due, "slow_request")
     connection.connection_lost(None)
-
-
-async def test_what_is_too_large_is_taken_before_it_is_whole_and_answered_once() -> None:
-    """The handler says so; the client has gone before, or sends no HTTP behind."""
-    for rest in (b"", b"zz\r\n"):
-        handler = Patient()
-        async with serving(handler) as (_, address):
-            reader, writer = await asyncio.open_connection(*address)
-            head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-            writer.write(head + b"%x\r\n%b\r\n" % (2_000, b"x" * 2_000))
-            request = await handler.first()
-            writer.write(rest)
-            writer.write_eof()
-            await until(partial(getattr, request.connection, "last"))
-            assert len(request.body) > 1_000
-            request.answer(Answer(413, b"{}"))
-            received = await reader.read()
-            writer.close()
-
-        assert received.count(b"HTTP/1.1") == received.count(b"HTTP/1.1 413 ") == 1
 
 
 class Broken(Patient):

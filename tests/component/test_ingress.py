@@ -313,12 +313,6 @@ async def test_a_sender_is_told_which_field_is_at_fault_and_nothing_that_only_it
     assert "CANARY" not in str(answer)
 
 
-async def test_a_repeat_of_what_is_parked_is_told_the_same(ingress: Ingress) -> None:
-    body = a_body(data_prescription_id="")
-
-    assert await ingress.post(body) == await ingress.post(body)
-
-
 async def test_parks_what_a_bug_of_ours_cannot_map() -> None:
     async with running(profile=Exploding()) as ingress:
         with capture_logs() as lines:
@@ -357,17 +351,6 @@ async def test_what_an_engine_leaves_is_accepted_by_the_reference_and_counted(
             assert counted == (each == cause)
 
 
-async def test_the_same_id_with_another_body_is_parked_under_its_prescription(ingress: Ingress) -> None:
-    await ingress.post(a_body(account_id="acct_1"))
-
-    status, answer = await ingress.post(a_body(account_id="acct_2"))
-
-    assert (status, answer["reason"]) == (202, "id_conflict")
-    _, park = ingress.publisher.published[1]
-    assert isinstance(park, ParkReason)
-    assert park.key == "rx_1"
-
-
 async def test_a_bug_after_an_event_is_durable_parks_nothing_and_is_counted(
     ingress: Ingress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -384,13 +367,6 @@ async def test_a_bug_after_an_event_is_durable_parks_nothing_and_is_counted(
     assert len(ingress.publisher.published) == 1
     labels = {"route": ROUTE, "method": "POST", "outcome": "unavailable", "code": "unexpected"}
     assert ingress.metrics.registry.get_sample_value("drxbridge_http_requests_total", labels) == 1
-
-
-async def test_an_unavailable_publisher_is_no_bug_and_parks_nothing(ingress: Ingress) -> None:
-    ingress.publisher.failures.append(NotDurableError("kafka_unavailable"))
-
-    assert (await ingress.post())[0] == 503
-    assert ingress.publisher.published == []
 
 
 @pytest.mark.parametrize(
@@ -434,20 +410,6 @@ async def test_refuses_a_doubled_signed_header(ingress: Ingress) -> None:
     assert b"header_duplicated" in answer
 
 
-@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD", "PATCH"])
-async def test_other_methods_are_405(ingress: Ingress, method: str) -> None:
-    async with ingress.session.request(method, f"{ingress.url}/webhooks/drx") as answer:
-        assert answer.status == 405
-        assert answer.headers["Allow"] == "POST"
-
-
-async def test_takes_a_body_of_exactly_the_limit(ingress: Ingress) -> None:
-    body = a_body()
-    body = body[:-1] + b" " * (262_144 - len(body)) + body[-1:]
-
-    assert (await ingress.post(body))[0] == 200
-
-
 async def test_is_full_when_the_bound_is_in_flight_and_recovers() -> None:
     async with running(count_max=1) as ingress:
         ingress.publisher.gate.clear()
@@ -478,15 +440,6 @@ async def test_never_echoes_a_malformed_request(ingress: Ingress, capfd: pytest.
         assert marker not in answer
 
     assert marker.decode() not in "".join(capfd.readouterr())
-
-
-async def test_takes_the_absolute_form_of_an_address(ingress: Ingress) -> None:
-    body = a_body()
-    whole = request_bytes(body, [("Connection", "close"), *signed_headers(body).items()])
-
-    answer = await ingress.raw(whole.replace(b"POST /webhooks", b"POST http://bridge.test/webhooks", 1))
-
-    assert answer.startswith(b"HTTP/1.1 200 ")
 
 
 async def test_answers_expect_100_continue(ingress: Ingress) -> None:

@@ -44,8 +44,6 @@ def an_identity(event_id: str = "evt_1", *, body: bytes = b"{}", reason: str = "
 
 EVENT = an_identity()
 OTHER_BODY = an_identity(body=b"[]")
-PARKED = an_identity(reason="malformed_json")
-PARKED_OTHER_BODY = an_identity(body=b"[]", reason="unknown_type")
 
 
 async def test_a_retry_that_is_given_up_takes_nobody_with_it(dedupe: KnownIds) -> None:
@@ -57,48 +55,6 @@ async def test_a_retry_that_is_given_up_takes_nobody_with_it(dedupe: KnownIds) -
     dedupe.settled(EVENT, "spooled")
 
     assert await patient == "spooled"
-
-
-@pytest.mark.parametrize(("source", "window_s"), WINDOWS.items())
-def test_a_window_is_the_source_s_own(dedupe: KnownIds, clock: Clock, source: str, window_s: float) -> None:
-    event = an_identity(source=source)
-    dedupe.settled(event, "committed")
-
-    clock.s = START_S + window_s - 1
-    assert dedupe.begin([event]) == Known()
-    clock.s = START_S + window_s
-    assert dedupe.begin([event]) == Known(fresh=(0,))
-
-
-def test_what_is_spooled_is_not_forgotten_however_long(dedupe: KnownIds, clock: Clock) -> None:
-    dedupe.settled(EVENT, "spooled")
-    clock.s += 100 * WINDOW_S
-    for number in range(100):
-        dedupe.settled(an_identity(f"other_{number}"), "committed")
-
-    assert dedupe.begin([EVENT]) == Known(spooled=True)
-
-
-def test_a_source_that_is_not_configured_any_more_can_still_be_settled(dedupe: KnownIds) -> None:
-    """Its events may stand in the spool."""
-    gone = an_identity(source="gone")
-
-    dedupe.settled(gone, "spooled")
-    dedupe.settled(gone, "committed")
-
-    assert dedupe.committed_before(gone)
-
-
-async def test_events_of_one_delivery_are_looked_at_one_by_one(dedupe: KnownIds) -> None:
-    committed, spooled, pending, new = (an_identity(f"dlv/{number}") for number in range(4))
-    dedupe.settled(committed, "committed")
-    dedupe.settled(spooled, "spooled")
-    dedupe.begin([pending])
-
-    known = dedupe.begin([committed, spooled, pending, new])
-
-    assert (known.fresh, len(known.pending), known.spooled, known.conflict) == ((3,), 1, True, False)
-    assert len(dedupe.begin([new]).pending) == 1
 
 
 @pytest.mark.parametrize("state", [None, "committed", "spooled"])
@@ -159,28 +115,6 @@ def test_recall_finds_that_what_is_spooled_was_written(dedupe: KnownIds, clock: 
     assert dedupe.committed_before(EVENT)
     clock.s += WINDOW_S - 1
     assert dedupe.begin([EVENT]) == Known()
-
-
-def test_recall_finds_what_is_spooled_of_a_source_that_is_not_configured(dedupe: KnownIds) -> None:
-    """As heartbeats in `spool drain`, or what was accepted before a source was removed."""
-    gone = EVENT._replace(source="gone")
-    dedupe.settled(gone, "spooled")
-
-    dedupe.recalled(gone, START_S)
-
-    assert dedupe.committed_before(gone)
-
-
-def test_what_goes_before_its_time_is_counted(clock: Clock) -> None:
-    early: list[None] = []
-    dedupe = KnownIds(windows_s=WINDOWS, capacity=10, now=clock, evicted_early=lambda: early.append(None))
-
-    for number in range(13):
-        dedupe.settled(an_identity(f"evt_{number}"), "committed")
-
-    assert (len(dedupe), len(early)) == (10, 3)
-    assert dedupe.begin([an_identity("evt_12")]) == Known()
-    assert dedupe.begin([an_identity("evt_2")]) == Known(fresh=(0,))
 
 
 @pytest.mark.parametrize("s", [-1.0, 0.0, 4_294_967_295.0, 1e12])

@@ -32,16 +32,6 @@ def test_one_place_is_logged_once_a_second(library: tuple[logging.Logger, list[f
     assert "Mary Smith" not in str(lines)
 
 
-def test_what_was_raised_is_named_by_its_type(library: tuple[logging.Logger, list[float]]) -> None:
-    """Its text may hold a value."""
-    logger, _ = library
-    with capture_logs() as lines:
-        logger.error("Unable connect to node with id %s: %s", 1, ConnectionResetError("Mary Smith"))
-
-    assert [line["code"] for line in lines] == ["ConnectionResetError"]
-    assert "Mary Smith" not in str(lines)
-
-
 def test_another_place_is_logged_meanwhile(library: tuple[logging.Logger, list[float]]) -> None:
     logger, _ = library
     with capture_logs() as lines:

@@ -12,10 +12,8 @@ from click.testing import CliRunner, Result
 
 from bridge.commands.hash_id import hash_id as command
 from bridge.errors import ConfigError
-from bridge.process_checks import check_process
 from bridge.runtime.log_ids import current_id_key, read_id_keys
 from bridge.runtime.logging import configure_logging, id_hash, log, output
-from bridge.settings import Brokers, Log
 
 KEY, FORMER = "a key for tests, of 32 characters or more", "another key for tests, used some time ago"
 # BLAKE2s of ID in 12 bytes, keyed with the SHA-256 of KEY.
@@ -81,22 +79,6 @@ def test_after_a_rotation_both_hashes_are_said(directory: Path, monkeypatch: pyt
     assert [found[1]["hash"], found[0]["hash"] != HASH] == [before.strip(), True]
 
 
-def test_ids_are_read_from_standard_input_too(directory: Path) -> None:
-    said = run("-", "--key-dir", str(directory), given=f"{ID}\n\n {PRESCRIPTION} \n").output
-
-    assert said == run(ID, PRESCRIPTION, "--key-dir", str(directory)).output
-
-
-def test_a_line_of_standard_input_that_is_no_utf8_ends_nothing(directory: Path) -> None:
-    said = run("-", "--key-dir", str(directory), given=b"\xff\n" + ID.encode()).output
-
-    assert said.splitlines()[1:] == [HASH]
-
-
-def test_without_a_key_nothing_can_be_looked_up() -> None:
-    assert isinstance(run(ID).exception, ConfigError)
-
-
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
@@ -123,11 +105,3 @@ def test_a_command_shows_no_id_either(capsys: pytest.CaptureFixture[str]) -> Non
     assert "worker.anything" in said
     assert ID not in said
     assert PRESCRIPTION not in said
-
-
-def test_the_doctor_says_whether_ids_can_be_looked_up(directory: Path, tmp_path: Path) -> None:
-    def found(key_dir: Path | None) -> str:
-        (finding,) = check_process(Brokers(), Log(id_key_dir=key_dir), "", prefix="BRIDGE_")
-        return finding.verdict
-
-    assert [found(each) for each in (None, directory, tmp_path / "nowhere")] == ["warning", "ok", "failed"]

@@ -14,8 +14,6 @@ from tests.audit_lines import acts
 from tests.builders import SAMPLES, a_body
 from tests.unit.mapping_files import ACME, BODY
 
-SENT = SAMPLES / "native/03_prescription_sent.json"
-
 
 def run(*arguments: str | Path) -> int:
     code: int = map_body.main([str(each) for each in arguments], standalone_mode=False)
@@ -61,33 +59,6 @@ def test_health_information_is_shown_to_who_asks_with_an_audit_line(
     assert "CANARY" not in err
 
 
-@pytest.mark.parametrize("form", [(), ("--json",)])
-def test_the_name_of_a_file_may_be_no_utf8(
-    body: Path, capsys: pytest.CaptureFixture[str], form: tuple[str, ...]
-) -> None:
-    named = body.rename(body.with_name("\udcff.json"))
-
-    assert run(named, *form) == 0
-
-    assert "/\\xff.json" in capsys.readouterr().out.replace("\\\\", "\\")
-
-
-@pytest.mark.parametrize("webhook_id", ["two words", "x" * 201, "é", "\udcff"])
-def test_an_id_that_no_delivery_has_is_refused(body: Path, webhook_id: str) -> None:
-    with pytest.raises(ConfigError, match="--id: 1 to 200 printable ASCII characters"):
-        run(body, "--id", webhook_id)
-
-
-def test_people_see_a_field_a_line(body: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(body) == 0
-
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[1:3] == ["  prescription.processed  evt_1", "  drx.prescriptions.v1/0  key rx_1"]
-    assert "    network_status" in lines
-    assert "      kind verify" in lines
-    assert "  flags: none  unknown fields kept in extensions: 1" in lines
-
-
 @pytest.mark.parametrize(
     ("changes", "parked"),
     [
@@ -112,15 +83,6 @@ def test_what_would_be_parked_says_why_and_where_and_never_the_value(
     out = capsys.readouterr().out
     assert " ".join(filter(None, parked)) in out
     assert "CANARY" not in out
-
-
-def test_a_body_that_would_not_even_be_read_is_refused(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("BRIDGE_HTTP__BODY_MAX_BYTES", "10")
-
-    assert outcome(capsys, SENT)["refused"] == {"code": "body_too_large"}
-    assert run(SENT) == 1
 
 
 def test_a_configured_source_has_its_profile_and_environment(

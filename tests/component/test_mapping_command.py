@@ -10,7 +10,6 @@ import pytest
 
 from bridge.commands.config import config
 from bridge.commands.mapping import mapping
-from bridge.errors import ConfigError
 from bridge.ingress.profiles.mapped import compile_mapping
 from tests.builders import SECRET
 from tests.unit.mapping_files import ACCOUNT, ACME, BODY
@@ -63,47 +62,6 @@ def test_a_body_that_would_be_parked_fails_the_check(
     assert "CANARY" not in output
     digest = compile_mapping(ACME.encode(), "", ACCOUNT).sha256
     assert f": 1 event, sha256 {digest}" in output.replace("\n", "")
-
-
-def test_a_word_that_no_enum_has_is_named_by_its_field(
-    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = body(tmp_path, "one", state="CANARY")
-
-    run(str(file), path)
-    run(str(file), path, "--json")
-
-    *lines, document = capsys.readouterr().out.splitlines()
-    assert any("flags: enum_unknown /data/fulfillment_status, time_of_receipt" in line for line in lines)
-    assert json.loads(document)["enum_unknown"] == ["/data/fulfillment_status"]
-    assert "CANARY" not in "".join([*lines, document])
-
-
-def test_a_body_that_nobody_wants_is_shown_as_ignored(
-    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file.write_text(f'reported = "kind"\naccount = "shop"\nignore = ["BEAT"]\n{ACME}')
-
-    assert run(str(file), body(tmp_path, "beat", kind="BEAT")) == 0
-
-    assert "beat.json\n  ignored\n" in capsys.readouterr().out
-
-
-def test_a_file_is_named_as_it_is(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """To rich, brackets are markup: `[a]` would vanish, and `[/a]` end it."""
-    (tmp_path / "[").mkdir()
-    named = file.rename(tmp_path / "[" / "acme].toml")
-
-    assert run(str(named), body(tmp_path, "one")) == 0
-
-    assert f"{named}: 1 event" in capsys.readouterr().out
-
-
-def test_a_file_that_cannot_be_used_is_a_mistake_of_configuration(file: Path) -> None:
-    file.write_text(ACME.replace("queue_id", "queue_no"))
-
-    with pytest.raises(ConfigError, match=rf"^{file}: event.1.data.queue_no: unknown field"):
-        run(str(file))
 
 
 def test_the_configuration_shows_the_hash_of_each_mapping(

@@ -8,7 +8,7 @@ from pathlib import Path
 from bridge.kafka.partition_writer import NoSpool
 from bridge.kafka.publisher import ordinals
 from bridge.spool.store import Spool
-from tests.spooling import an_entry, make_spool, open_spool
+from tests.spooling import make_spool, open_spool
 
 NOON_S = 1_770_000_000
 NOON = NOON_S * 10**6
@@ -17,10 +17,6 @@ AGO_S = NOON_S - 86_400
 
 def given(spool: Spool | NoSpool, now_s: int, count: int = 3) -> list[int]:
     return list(islice(ordinals(lambda: spool.last_ordinal, now_ns=lambda: now_s * 10**9), count))
-
-
-def test_they_begin_at_the_clock_and_rise_by_one() -> None:
-    assert given(NoSpool(), NOON_S) == [NOON, NOON + 1, NOON + 2]
 
 
 async def test_they_rise_over_a_restart_with_a_clock_set_back_while_anything_is_spooled(tmp_path: Path) -> None:
@@ -34,17 +30,6 @@ async def test_they_rise_over_a_restart_with_a_clock_set_back_while_anything_is_
         third = given(kept.spool, AGO_S)
 
     assert first + second + third == list(range(NOON, NOON + 9))
-
-
-async def test_they_rise_over_a_restart_with_an_empty_spool_as_the_clock_does(tmp_path: Path) -> None:
-    async with open_spool(tmp_path) as kept:
-        first = given(kept.spool, NOON_S)
-        await kept.put(*first)
-        kept.spool.acknowledge(an_entry(0).partition, 3)
-    async with open_spool(tmp_path) as kept:
-        second = given(kept.spool, NOON_S + 1)
-
-    assert first + second == sorted({*first, *second})
 
 
 async def test_they_rise_above_a_spool_that_is_opened_late(tmp_path: Path) -> None:

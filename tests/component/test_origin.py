@@ -13,7 +13,6 @@ import pytest
 
 from bridge.errors import ConfigError, DeliveryRefusedError
 from bridge.event import Event, ParkReason
-from bridge.ingress.headers import head_rules, read_heads
 from bridge.ingress.origin import operator_keys, prove_origin, sign_origin
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.proof import FixedSecrets, Key, KeySlot, Raw, SharedSecret
@@ -133,19 +132,6 @@ def test_every_part_is_covered(change: Callable[[dict[str, str]], None], code: s
 def test_another_body_time_or_key_proves_nothing(body: bytes, now: int, slots: Sequence[KeySlot], code: str) -> None:
     with pytest.raises(DeliveryRefusedError, match=code):
         prove_origin(StandardWebhooks(), raw(headers(a_slot().key, b"{}"), body), slots, now)
-
-
-def test_a_first_receipt_in_the_future_is_now() -> None:
-    sent = headers(a_slot().key, b"{}", at=1_700_000_000)
-
-    assert prove_origin(StandardWebhooks(), raw(sent, b"{}"), [a_slot()], 1_700_000_000).received_s == 1_700_000_000
-
-
-def test_a_header_that_is_there_twice_is_refused() -> None:
-    twice = [(name.encode(), value.encode()) for name, value in headers(a_slot().key, b"{}").items()] * 2
-
-    with pytest.raises(DeliveryRefusedError, match="header_duplicated"):
-        read_heads(twice, head_rules([StandardWebhooks()]))
 
 
 def test_no_scheme_reads_a_header_that_an_operator_proves_a_delivery_with() -> None:

@@ -127,20 +127,6 @@ def test_what_the_machine_refuses_is_one_line_and_exit_2(command: str, said: str
     assert ended("pass", command=command, shell=full) == (2, "", said)
 
 
-@pytest.mark.parametrize(("encoding", "said"), [("utf-8", "✓ \\udcff\n"), ("latin-1", "\\u2713 \\udcff\n")])
-def test_what_the_encoding_of_the_output_lacks_is_written_as_an_escape(encoding: str, said: str) -> None:
-    output = f"export PYTHONIOENCODING={encoding}"
-
-    assert ended("pass", command="write", shell=output) == (0, said, "")
-
-
-def test_a_command_whose_library_is_not_installed_says_how_to_have_it() -> None:
-    """`pip install .` comes without what `dev` and `demo` need."""
-    said = "drx: `demo` needs psutils, which is not installed: install the package with its extra `dev`\n"
-
-    assert ended("pass", command="demo") == (2, "", said)
-
-
 def test_a_start_that_hangs_ends_at_a_signal() -> None:
     opening = "os.kill(os.getpid(), signal.SIGTERM); await asyncio.Event().wait()"
 

@@ -127,11 +127,6 @@ async def test_an_ingress_that_goes_away_on_the_way_ends_it_and_what_was_posted_
     assert "30 accepted; stopped: http" in capsys.readouterr().err
 
 
-async def test_nobody_at_the_address_ends_it_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(BridgeError, match="connection_error; nothing is lost"):
-        await run(tmp_path, "http://127.0.0.1:9", a_body())
-
-
 async def test_a_delivery_that_is_refused_alone_does_not_stop_the_others(tmp_path: Path) -> None:
     lines = [a_body(id=f"evt_{number}", data_prescription_id=f"rx_{number}") for number in range(5)]
     async with a_bridge(lambda body: 413 if body == lines[2] else 200) as (url, seen):

@@ -101,12 +101,6 @@ async def test_an_address_over_its_limit_does_not_use_up_that_of_the_source() ->
     assert sender == [200]
 
 
-@pytest.mark.parametrize("count", [50])
-async def test_without_limits_nothing_is_refused(count: int) -> None:
-    async with running(sources=[a_source()]) as ingress:
-        assert set(await statuses(ingress, count)) == {200}
-
-
 async def test_a_delivery_whose_body_comes_after_its_head_counts_once() -> None:
     async with running(sources=[a_source(burst=2)]) as ingress, asyncio.timeout(30):
         for number in range(3):

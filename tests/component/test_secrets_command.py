@@ -7,12 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 from click.testing import CliRunner, Result
 
 from bridge.commands.secrets import secrets
-from bridge.commands.spool import spool
 from bridge.commands.verify import verify
 from bridge.errors import ConfigError
 from bridge.ingress.proof import HmacKey
@@ -20,7 +18,7 @@ from bridge.ingress.secrets import load
 from bridge.settings import load_settings
 from bridge.sources import scheme_of
 from tests.builders import SECRET
-from tests.schemes import VERIFIED, Vector, vectors
+from tests.schemes import Vector, vectors
 
 SCHEMES: dict[str, dict[str, str]] = {
     "standard_webhooks": {},
@@ -92,15 +90,6 @@ def test_the_first_secret_makes_its_directory_for_nobody_else(directory: Path) -
     assert (directory / "current").is_file()
 
 
-def test_a_directory_that_may_be_mistyped_is_not_made(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the last part of the path is: a volume that is not mounted has none of it."""
-    monkeypatch.setenv("BRIDGE_SOURCES__DRX__SECRETS_DIR", str(directory / "etc" / "drx"))
-    result = run("new", "drx")
-
-    assert f"make {directory / 'etc'} first" in str(result.exception)
-    assert list(directory.iterdir()) == []
-
-
 def test_a_slot_that_exists_is_not_overwritten(directory: Path) -> None:
     (directory / "current").write_text(SECRET)
 
@@ -152,51 +141,6 @@ def test_a_second_rotation_waits_until_the_former_secret_has_ended(directory: Pa
     assert run("new", "drx", "--rotate-h", "72").return_value == 0
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("new", "nobody"), "no source is named 'nobody'; known: drx"),
-        (("new", "drx1"), "no source is named 'drx1'; known: drx"),
-        (("new", "drx", "--rotate-h", "1"), "nothing to rotate"),
-        (("new", "drx", "--accept-until", "tomorrow"), "are instants like"),
-        (("new", "drx", "--not-before", "\udcff"), "is not UTF-8"),
-        (("new", "drx", "--slot", "a/b"), "no slot name"),
-        (("list", "nobody"), "no source is named 'nobody'"),
-        (("check", "nobody"), "no source is named 'nobody'"),
-    ],
-)
-def test_a_mistake_is_named(directory: Path, arguments: tuple[str, ...], said: str) -> None:
-    assert said in refused(*arguments)
-    assert list(directory.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        (secrets, "new", "drx", "--rotate-h", "nan"),
-        (spool, "drain", "--patience", "inf"),
-        (spool, "aside", "--put-back", "--reason", "a drill", "--patience", "nan"),
-    ],
-)
-def test_a_time_that_never_ends_is_refused(directory: Path, arguments: tuple[click.Group, *tuple[str, ...]]) -> None:
-    (directory / "current").write_text(f"{SECRET}\n")
-    command, *given = arguments
-
-    result = CliRunner().invoke(command, given, standalone_mode=False)
-
-    assert isinstance(result.exception, click.BadParameter)
-    assert "is not finite" in str(result.exception)
-    assert (directory / "current").read_text() == f"{SECRET}\n"
-
-
-def test_a_scheme_without_secrets_has_none_to_list(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
-    del directory
-    configure(monkeypatch, "cidr", {"NETWORKS": "192.0.2.0/24"})
-
-    assert "the scheme cidr has no secrets" in refused("list", "drx")
-    assert run("list", "--json").return_value == 0  # of all sources, those that have some
-
-
 def test_slots_are_listed_with_their_windows_and_without_their_secrets(directory: Path) -> None:
     (directory / "current").write_text(SECRET)
     (directory / "previous").write_text(f"{SECRET}\naccept_until = 2001-01-01T00:00:00Z")
@@ -231,26 +175,6 @@ def test_the_slot_of_an_operator_is_made_for_any_scheme_and_is_no_secret_of_the_
     assert directory.joinpath("replay").read_text().startswith("whsec_")
 
 
-@pytest.mark.parametrize(
-    ("content", "mode", "code", "said"),
-    [
-        (SECRET, 0o600, 0, "current (hmac, no end)"),
-        ("hunter2", 0o600, 1, "a secret is whsec_"),
-        (f"{SECRET}\naccept_until = 2001-01-01T00:00:00Z", 0o600, 1, "none counts now"),
-        (SECRET, 0o644, 0, "can be read by every user"),
-    ],
-)
-def test_what_is_wrong_with_a_secret_is_said(directory: Path, content: str, mode: int, code: int, said: str) -> None:
-    (directory / "current").write_text(content)
-    (directory / "current").chmod(mode)
-
-    found, findings = checked("drx")
-
-    assert found == code
-    assert any(said in finding["says"] for finding in findings)
-    assert "hunter2" not in json.dumps(findings)
-
-
 def arguments_of(vector: Vector, secrets_dir: Path, body: Path) -> list[str]:
     for each in vector.given["slots"]:
         lines = [each["line"], *(f"{name} = {text}" for name, text in each.get("further", {}).items())]
@@ -260,29 +184,6 @@ def arguments_of(vector: Vector, secrets_dir: Path, body: Path) -> list[str]:
     for name, value in vector.raw.heads.items():
         found += ["--header", f"{name.decode()}: {os.fsdecode(value)}"]
     return [*found, str(body)]
-
-
-WITHOUT_WINDOWS = [
-    vector
-    for vector in vectors()
-    if vector.given.get("tolerance_s", 300) == 300
-    and not any("accept_until" in slot or "not_before" in slot for slot in vector.given["slots"])
-]
-
-
-@pytest.mark.parametrize("vector", WITHOUT_WINDOWS, ids=lambda vector: vector.name)
-def test_verify_decides_each_vector_as_it_says(vector: Vector, tmp_path: Path) -> None:
-    (tmp_path / "secrets").mkdir()
-    arguments = ["--scheme", vector.given["scheme"], "--secrets-dir", str(tmp_path / "secrets")]
-    for name, value in vector.given["parameters"].items():
-        arguments += ["--parameter", f"{name}={value}"]
-    arguments += arguments_of(vector, tmp_path / "secrets", tmp_path / "body")
-
-    result = CliRunner().invoke(verify, arguments, standalone_mode=False)
-
-    assert result.exception is None
-    assert json.loads(result.output) == {"accept": vector.code == VERIFIED, "code": vector.code}
-    assert result.return_value == (0 if vector.code == VERIFIED else 1)
 
 
 def test_verify_takes_scheme_and_secrets_of_a_source(
@@ -295,23 +196,3 @@ def test_verify_takes_scheme_and_secrets_of_a_source(
     result = CliRunner().invoke(verify, arguments, standalone_mode=False)
 
     assert json.loads(result.output)["code"] == vector.code
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--source", "nobody"], "no source is named 'nobody'"),
-        (["--source", "drx", "--scheme", "basic"], "leave --scheme"),
-        (["--scheme", "hmac", "--secrets-dir", "x"], "no scheme has this name"),
-        (["--scheme", "github"], "--secrets-dir"),
-        (["--scheme", "github", "--secrets-dir", "x", "--parameter", "y"], "NAME=VALUE"),
-        (["--scheme", "cidr", "--parameter", "networks=10.0.0.0/8", "--header", "x"], "'name: value'"),
-    ],
-)
-def test_verify_names_a_mistake(directory: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
-    del directory
-    (tmp_path / "body").write_bytes(b"{}")
-
-    result = CliRunner().invoke(verify, [*arguments, str(tmp_path / "body")], standalone_mode=False)
-
-    assert said in (str(result.exception) or "")

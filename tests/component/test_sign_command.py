@@ -6,7 +6,6 @@ import json
 import shlex
 from pathlib import Path
 
-import click
 import pytest
 from click.testing import CliRunner
 
@@ -77,17 +76,6 @@ def test_what_it_prints_is_accepted(
     assert json.loads(result.stdout) == {"accept": True, "code": "verified"}
 
 
-def test_the_id_is_that_of_the_body_or_given_or_made(body: Path, secrets: Path) -> None:
-    arguments = (body, "--secret-file", secrets / "current", "--json")
-
-    assert json.loads(run(*arguments))["webhook-id"] == "evt_1"
-    assert json.loads(run(*arguments, "--id", "msg_7"))["webhook-id"] == "msg_7"
-    body.write_bytes(b'{"id": "\\ud800"}')  # half of a surrogate pair, which no header can hold
-    made = {json.loads(run(*arguments))["webhook-id"] for _ in range(2)}
-    assert len(made) == 2
-    assert all(each.startswith("msg_") for each in made)
-
-
 def test_a_command_to_send_it_names_the_body_s_file(body: Path, secrets: Path) -> None:
     text = run(body, "--secret-file", secrets / "current", "--curl", "http://here/webhooks/drx")
 
@@ -98,40 +86,6 @@ def test_a_command_to_send_it_names_the_body_s_file(body: Path, secrets: Path) -
     assert arguments[-2:] == ["--data-binary", f"@{body}"]
 
 
-def test_a_source_has_its_scheme_and_its_slots(body: Path, secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (secrets / "current").rename(secrets / "next")
-    for name, value in {"PROFILE": "drx_standard", "ENVIRONMENT": "sandbox", "SECRETS_DIR": str(secrets)}.items():
-        monkeypatch.setenv(f"BRIDGE_SOURCES__DRX__{name}", value)
-
-    assert "webhook-signature: v1," in run(body, "--source", "drx", "--slot", "next")
-    with pytest.raises(ConfigError, match=r"cannot read .*current"):
-        run(body, "--source", "drx")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "said"),
-    [
-        ((), click.UsageError, "--secret-file"),
-        (("--secret-file", "absent"), ConfigError, "cannot read absent"),
-        (("--scheme", "url_token", "--secret-file", "."), ConfigError, "cannot read"),
-        (("--id", "two words", "--secret-file", "absent"), ConfigError, "--id"),
-        (("--id", "\udcff", "--secret-file", "absent"), ConfigError, "--id"),
-    ],
-)
-def test_a_mistake_is_named(body: Path, arguments: tuple[str, ...], error: type[Exception], said: str) -> None:
-    with pytest.raises(error) as caught:
-        run(body, *arguments)
-
-    assert said in str(caught.value)
-
-
-def test_a_secret_that_no_slot_file_could_hold_signs_nothing(body: Path, secrets: Path) -> None:
-    (secrets / "current").write_bytes(b"\xff-secret-of-many-characters\n")
-
-    with pytest.raises(ConfigError, match="is not UTF-8"):
-        run(body, "--scheme", "github", "--secret-file", secrets / "current")
-
-
 @pytest.mark.parametrize("scheme", ["url_token", "ed25519"])
 def test_what_cannot_be_signed_for_is_said_to_be_so(body: Path, secrets: Path, scheme: str) -> None:
     parameters = ("--parameter", "header=X-S") if scheme == "ed25519" else ()
@@ -140,15 +94,3 @@ def test_what_cannot_be_signed_for_is_said_to_be_so(body: Path, secrets: Path, s
         run(body, "--scheme", scheme, *parameters, "--secret-file", secrets / "current")
 
     assert SECRET not in str(caught.value)
-
-
-def test_headers_that_the_bridge_refuses_are_warned_of(body: Path, secrets: Path) -> None:
-    arguments = [str(body), "--secret-file", str(secrets / "current"), "--timestamp", str(NOW), "--id"]
-
-    refused = CliRunner().invoke(sign, [*arguments, "evt.12345"], standalone_mode=False)
-    taken = CliRunner().invoke(sign, [*arguments, "evt_12345"], standalone_mode=False)
-
-    assert "webhook-id: evt.12345" in refused.stdout
-    assert refused.stderr.startswith("warning: the bridge refuses this: ")
-    assert refused.stderr == "warning: the bridge refuses this: signature_mismatch\n"
-    assert taken.stderr == ""

@@ -1,6 +1,7 @@
 """Fixtures of the registry's component tests."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 import pytest
@@ -9,12 +10,11 @@ from aiohttp.test_utils import TestClient, TestServer
 from bridge.registry.client import RegistryClient
 from bridge.registry.loader import bundled
 from bridge.registry.server import registry_app
-from tests.component.registry.registry_calls import Client
 from tests.component.registry.registry_fakes import Clock, Connector, FakeRegistry
 
 
 @pytest.fixture
-async def registry() -> AsyncIterator[Client]:
+async def registry() -> AsyncIterator[TestClient[Any, Any]]:
     """The registry of the lock over a socket."""
     async with TestClient(TestServer(registry_app(bundled()))) as client:
         yield client

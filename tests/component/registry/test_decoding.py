@@ -104,11 +104,6 @@ def test_a_sound_record_of_another_type_is_told_from_a_broken_one() -> None:
         decoder.decode(a_record(b"\0\0\0\0\x07\x02"))
 
 
-async def test_without_a_registry_there_is_nothing_to_learn() -> None:
-    with pytest.raises(DecodeError, match="unknown_schema_id"):
-        await by_the_lock().learn(a_record(b"\0\0\0\0\x07\x02"))
-
-
 @pytest.fixture
 async def decoder(connect: Connector, fake: FakeRegistry) -> EventDecoder:
     """Know nothing yet, and ask `fake`."""

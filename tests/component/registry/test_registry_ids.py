@@ -8,7 +8,6 @@ import pytest
 
 from bridge.kafka.routing import RoutingTable
 from bridge.registry.client import (
-    RegistryClient,
     RegistryUnavailableError,
 )
 from bridge.registry.ids import IdsMissingError, newest, read_ids, resolve_ids, wanted, write_ids, wrong_ids
@@ -119,7 +118,3 @@ async def test_ids_that_mean_something_else_now_are_named() -> None:
     moved = Answers({**ids_from(100), OURS[3].record: 7})
 
     assert await wrong_ids(OURS, ids_from(100), registry=moved) == [OURS[3].record]
-
-
-async def test_ids_are_resolved_over_http(embedded: RegistryClient, ids_file: Path) -> None:
-    assert await resolve_ids(OURS, registry=embedded, path=ids_file) == bundled().ids()

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from bridge.commands.spool import spool
-from bridge.errors import ConfigError
 from bridge.spool import set_aside
 from tests.fault_disk import FaultDisk
 from tests.spooling import MARKER, OTHER, PARTITION, Kept, files, open_spool, ordinals, write_key
@@ -94,13 +93,3 @@ async def test_it_is_shown_as_far_as_keys_and_files_are_there(
         (first["name"], None, ""),
         (second["name"], None, second["key"]),
     ]
-
-
-@pytest.mark.parametrize(
-    ("words", "complaint"), [((), "--reason"), (("--reason", "now", "0" * 16), "nothing of that name")]
-)
-def test_what_is_to_be_put_back_needs_a_reason_and_a_name_that_is_there(
-    tmp_path: Path, words: tuple[str, ...], complaint: str
-) -> None:
-    with pytest.raises(ConfigError, match=complaint):
-        spool.main(["aside", "--dir", str(tmp_path), "--put-back", *words], standalone_mode=False)

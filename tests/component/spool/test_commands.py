@@ -11,10 +11,7 @@ from typing import Any
 
 import pytest
 
-from bridge.commands import spool_drain
 from bridge.commands.spool import spool
-from bridge.commands.spool_drain import Outcome
-from bridge.errors import ConfigError
 from bridge.kafka.partition_writer import from_entry
 from bridge.spool.inspect import survey
 from bridge.spool.segment import PREFIX, key_of, segment_name
@@ -90,13 +87,6 @@ def test_a_status_says_what_is_held(directory: Path, run: Run) -> None:
         ],
         "keys": [{"id": key, "file": "current", "is_current": True, "records": 5}],
     }
-
-
-async def test_a_process_that_misses_its_key_accepts_nothing(tmp_path: Path, run: Run) -> None:
-    async with open_spool(tmp_path):
-        (tmp_path / "keys" / "current").unlink()
-        assert run("status", "--dir", tmp_path)[1]["code"] == "no_key"
-    assert run("status", "--dir", tmp_path)[1]["code"] == ""
 
 
 def test_people_are_told_the_same_and_nothing_of_a_payload(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,11 +211,6 @@ async def test_looks_while_it_is_filled_and_drained_find_nothing_wrong(tmp_path:
     assert looks > 1
 
 
-def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no such directory"):
-        spool.main(["status", "--dir", str(tmp_path / "missing")], standalone_mode=False)
-
-
 def test_a_drain_fails_while_records_are_set_aside(tmp_path: Path, run: Run) -> None:
     """Whoever drains a volume removes it next, and with it events that were answered 202."""
     (tmp_path / "set-aside").mkdir()
@@ -234,14 +219,3 @@ def test_a_drain_fails_while_records_are_set_aside(tmp_path: Path, run: Run) -> 
     code, document = run("drain", "--dir", tmp_path)
 
     assert (code, document["ok"], document["left"], document["set_aside"]) == (1, False, 0, 1)
-
-
-def test_an_interrupted_drain_is_not_ok(directory: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def interrupted(*_: object, **__: object) -> tuple[Outcome, bool]:
-        return Outcome(), True
-
-    monkeypatch.setattr(spool_drain, "_drain", interrupted)
-
-    code, document = run("drain", "--dir", directory)
-
-    assert (code, document["ok"]) == (130, False)

@@ -18,7 +18,6 @@ from tests.spooling import (
     altered,
     an_entry,
     damaged,
-    files,
     make_spool,
     open_spool,
     ordinals,
@@ -187,17 +186,6 @@ async def test_damage_that_comes_while_it_runs_is_left_out_and_counted(tmp_path:
     assert segments(tmp_path) == [tmp_path / "damaged" / path.name]
 
 
-async def test_what_was_only_damaged_does_not_keep_a_lane_busy(tmp_path: Path) -> None:
-    async with open_spool(tmp_path) as kept:
-        await kept.put(1, 2)
-        (path,) = segments(tmp_path)
-        path.write_bytes(bytes(len(path.read_bytes())))
-
-        assert await kept.head() == []
-        assert kept.partitions == []
-        assert kept.value("corrupt_records_total") == 2
-
-
 async def test_a_file_that_vanished_costs_its_events_and_nothing_else(tmp_path: Path) -> None:
     async with open_spool(tmp_path) as kept:
         await kept.put(1, 2)
@@ -257,32 +245,6 @@ async def test_a_position_is_that_of_its_record_even_when_another_is_damaged(tmp
 
     async with open_spool(tmp_path) as again:
         assert ordinals(again.found) == [3, 4]
-
-
-async def test_positions_behind_a_torn_frame_count(tmp_path: Path) -> None:
-    """A power cut tears what was written last; what a later process writes behind it is no less true."""
-    async with open_spool(tmp_path) as kept:
-        await kept.put(1, 2, 3, 4)
-        kept.spool.acknowledge(PARTITION, 1)
-    (path,) = files(tmp_path, "*.positions")
-    path.write_bytes(path.read_bytes()[:-3])
-    async with open_spool(tmp_path) as kept:
-        assert ordinals(kept.found) == [1, 2, 3, 4]
-        kept.spool.acknowledge(PARTITION, 2)
-
-    async with open_spool(tmp_path) as kept:
-        assert ordinals(kept.found) == [3, 4]
-
-
-async def test_positions_that_are_damaged_cost_duplicates_only(tmp_path: Path) -> None:
-    async with open_spool(tmp_path) as kept:
-        await kept.put(1, 2, 3)
-        kept.spool.acknowledge(PARTITION, 2)
-    (side,) = files(tmp_path, "*.positions")
-    side.write_bytes(bytes([side.read_bytes()[0] ^ 1]) + side.read_bytes()[1:])
-
-    async with open_spool(tmp_path) as again:
-        assert ordinals(again.found) == [1, 2, 3]
 
 
 async def test_an_unfinished_last_write_is_cut_off_and_counted_once(tmp_path: Path) -> None:

@@ -54,13 +54,6 @@ def test_what_left_the_spool_for_elsewhere_is_not_drained(then: Held) -> None:
     assert (outcome.drained, outcome.left) == (4, 0)
 
 
-def test_it_ends_when_nothing_moves() -> None:
-    outcome, took_s = watch(Held(5, 0, 0, 0), Held(2, 0, 0, 0), drained=3, after_s=1)
-
-    assert (outcome.drained, outcome.left, outcome.is_complete) == (3, 2, False)
-    assert took_s == pytest.approx(1 + PATIENCE_S, abs=1)
-
-
 @pytest.mark.parametrize("kept", [Held(0, 1, 0, 0), Held(0, 0, 1, 0), Held(0, 0, 0, 1)])
 def test_what_cannot_be_opened_or_read_is_left_and_fails_it(kept: Held) -> None:
     """Nothing of that comes back while this process runs, so nothing is waited for."""

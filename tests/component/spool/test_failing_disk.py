@@ -10,7 +10,7 @@ import pytest
 
 from bridge.errors import NotDurableError
 from tests.fault_disk import FOREVER, FaultDisk
-from tests.spooling import CAPACITY_BYTES, PARTITION, Kept, an_entry, files, make_spool, open_spool, ordinals, segments
+from tests.spooling import CAPACITY_BYTES, PARTITION, Kept, an_entry, make_spool, open_spool, ordinals, segments
 
 # Nothing of this takes a tenth of it.
 HANG_S = 30.0
@@ -154,20 +154,6 @@ async def test_a_segment_that_was_begun_on_a_full_disk_and_holds_nothing_goes(tm
     async with open_spool(tmp_path) as again:
         assert ordinals(again.found) == [3]
         assert again.value("corrupt_records_total") == 0
-
-
-async def test_a_full_disk_is_drained_and_comes_back_by_that(tmp_path: Path, disk: FaultDisk) -> None:
-    disk.room_bytes = 2_000_000
-    async with open_spool(tmp_path, disk=disk, capacity_bytes=4_000_000) as kept:
-        taken = await until_full(kept, bytes(50_000))
-        disk.room_bytes = sum(path.stat().st_size for path in files(tmp_path))
-
-        kept.spool.acknowledge(PARTITION, taken - 1)
-        await kept.tend()
-
-        assert kept.spool.code == ""
-        assert await kept.head() == [taken - 1]
-        await kept.put(taken)
 
 
 async def test_a_disk_that_became_read_only_is_still_drained(tmp_path: Path, disk: FaultDisk) -> None:

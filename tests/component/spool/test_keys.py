@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from bridge.app import check_spool
 from bridge.errors import NotDurableError
 from bridge.spool.segment import Entry
-from tests.fakes import FakeProducer
 from tests.fault_disk import FaultDisk
 from tests.spooling import (
     MARKER,
@@ -96,14 +93,6 @@ async def test_a_key_that_somebody_else_makes_meanwhile_is_left_in_its_place(dir
         assert current.read_bytes() == content
 
 
-async def test_a_key_directory_elsewhere_that_is_empty_gets_one_too(directory: Path, tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-
-    async with open_spool(directory, key_dir=tmp_path / "elsewhere") as kept:
-        assert kept.spool.code == ""
-        assert (tmp_path / "elsewhere" / "current").exists()
-
-
 async def test_a_key_directory_elsewhere_that_is_not_there_was_not_mounted(directory: Path, tmp_path: Path) -> None:
     """A key made there would be gone with the pod, and with it whatever it sealed."""
     async with open_spool(directory, key_dir=tmp_path / "missing") as kept:
@@ -176,16 +165,6 @@ async def test_without_its_key_a_record_is_locked_until_that_is_back(directory: 
     assert segments(directory) == []
 
 
-async def test_what_is_locked_degrades_the_process(directory: Path, keys: Path) -> None:
-    await lock_up(directory, keys)
-    async with open_spool(directory, key_dir=keys) as again:
-        assert check_spool(again.spool, FakeProducer({})) == "degraded"
-
-        bring_back(keys, "previous")
-        await again.tend()
-        assert check_spool(again.spool, FakeProducer({})) == "ok"
-
-
 async def test_what_was_locked_gets_in_no_ones_place(directory: Path, keys: Path) -> None:
     """What is acknowledged while it is on its way to an empty queue is counted from the head."""
     await lock_up(directory, keys)
@@ -210,19 +189,6 @@ async def test_what_was_locked_gets_in_no_ones_place(directory: Path, keys: Path
         assert len(await again.head()) > 1
 
 
-async def test_what_is_locked_is_not_read_again_while_it_runs(directory: Path, keys: Path) -> None:
-    """Or a large spool without its key would keep the disk busy for nothing."""
-    await lock_up(directory, keys)
-    disk = FaultDisk(directory)
-
-    async with open_spool(directory, key_dir=keys, disk=disk) as again:
-        reads: list[str] = []
-        disk.observe = lambda operation: reads.append(operation) if operation.startswith("read") else None
-        await again.tend()
-
-        assert reads == []
-
-
 async def test_what_was_locked_comes_before_what_is_taken_when_the_key_is_back(directory: Path, keys: Path) -> None:
     async with open_spool(directory, key_dir=keys) as kept:
         await kept.put(1)
@@ -242,27 +208,6 @@ async def test_what_was_locked_comes_before_what_is_taken_when_the_key_is_back(d
     assert (codes, again.spool.code) == (["no_key"], "")
     assert await again.head() == [1]
     await again.spool.close()
-
-
-async def test_a_start_without_any_key_loses_nothing(directory: Path, keys: Path) -> None:
-    async with open_spool(directory, key_dir=keys) as kept:
-        await kept.put(1, 2)
-    take_away(keys, "current")
-
-    async with open_spool(directory, key_dir=keys) as again:
-        assert again.spool.code == "no_key"
-        assert again.value("locked_records") == 2
-        assert files(keys) == []
-        await again.tend()
-        assert again.spool.code == "no_key"
-
-        bring_back(keys, "current")
-        await again.tend()
-        assert again.spool.code == ""
-        await again.put(3)
-
-    async with open_spool(directory, key_dir=keys) as third:
-        assert await third.head() == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -295,27 +240,6 @@ async def test_a_group_may_read_a_key(directory: Path, keys: Path, mode: int) ->
 
     async with open_spool(directory, key_dir=keys) as kept:
         assert kept.spool.code == ""
-
-
-async def test_a_broken_new_key_leaves_the_last_one_in_force(directory: Path, keys: Path) -> None:
-    async with open_spool(directory, key_dir=keys, capacity_bytes=1_048_576) as kept:
-        await kept.spool.append([an_entry(1, payload=bytes(70_000))])
-        (keys / "current").rename(keys / "previous")
-        (keys / "current").write_bytes(b"half")
-        await kept.spool.append([an_entry(2, payload=bytes(70_000))])
-
-    async with open_spool(directory, key_dir=keys) as again:
-        assert ordinals(again.found) == [1, 2]
-
-
-async def test_a_key_is_not_made_where_nothing_can_be_written(directory: Path, tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    disk = FaultDisk(directory)
-    disk.read_only = True
-
-    async with open_spool(directory, key_dir=tmp_path / "elsewhere", disk=disk) as kept:
-        assert kept.spool.code == "read_only"
-        assert files(tmp_path / "elsewhere") == []
 
 
 async def test_a_key_whose_file_is_gone_is_noticed_within_a_round_and_seals_no_more(
@@ -352,17 +276,6 @@ async def test_the_first_append_of_an_outage_looks_for_the_key(directory: Path, 
         assert kept.spool.code == "no_key"
 
 
-async def test_the_keys_are_not_read_at_every_append(directory: Path, keys: Path) -> None:
-    async with open_spool(directory, key_dir=keys) as kept:
-        await kept.put(1)
-        loads: list[None] = []
-        kept.spool._keys.load = partial(loads.append, None)  # type: ignore[method-assign]
-        for number in range(2, 50):
-            await kept.put(number)
-
-        assert loads == []
-
-
 async def test_a_key_that_live_records_need_is_missed_although_another_seals(directory: Path, keys: Path) -> None:
     async with open_spool(directory, key_dir=keys) as kept:
         await kept.put(1)
@@ -377,22 +290,6 @@ async def test_a_key_that_live_records_need_is_missed_although_another_seals(dir
         assert kept.spool.code == ""
 
 
-async def test_what_an_earlier_process_sealed_needs_its_key_as_well(directory: Path, keys: Path) -> None:
-    async with open_spool(directory, key_dir=keys) as kept:
-        await kept.put(1)
-    turn(keys)
-
-    async with open_spool(directory, key_dir=keys) as again:
-        await again.tend()
-        assert again.spool.code == ""
-        take_away(keys, "previous")
-        await again.tend()
-        assert again.spool.code == "no_key"
-        bring_back(keys, "previous")
-        await again.tend()
-        assert again.spool.code == ""
-
-
 async def test_a_key_may_have_another_file(directory: Path, keys: Path) -> None:
     """A rotation renames it, and may be looked at half way."""
     async with open_spool(directory, key_dir=keys) as kept:
@@ -403,16 +300,3 @@ async def test_a_key_may_have_another_file(directory: Path, keys: Path) -> None:
         assert kept.spool.code == ""
         await kept.put(2)
         assert await kept.head() == [1, 2]
-
-
-async def test_a_key_that_was_replaced_while_nothing_was_held_seals_no_more(directory: Path, keys: Path) -> None:
-    async with open_spool(directory, key_dir=keys) as kept:
-        await kept.put(1)
-        kept.spool.acknowledge(PARTITION, 1)
-        write_key(keys, secret=NEW)
-        await kept.put(2)
-        await kept.tend()
-        assert kept.spool.code == ""
-
-    async with open_spool(directory, key_dir=keys) as again:
-        assert ordinals(again.found) == [2]

@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 
 from bridge.kafka.partition_writer import pack
 from bridge.kafka.record import Record
-from tests.component.spool import independent_reader
 from tests.component.spool.independent_reader import read, record_in
-from tests.spooling import OTHER, PARTITION, an_entry, open_spool, segments, write_key
-
-READER = Path(independent_reader.__file__)
-
-
-def test_the_reader_shares_nothing_with_the_spool() -> None:
-    imported = {
-        name.split(".")[0]
-        for node in ast.walk(ast.parse(READER.read_text()))
-        for name in (
-            [alias.name for alias in node.names]
-            if isinstance(node, ast.Import)
-            else [node.module or ""]
-            if isinstance(node, ast.ImportFrom)
-            else []
-        )
-    }
-
-    assert not imported & {"bridge", "tests", "consumers"}
+from tests.spooling import OTHER, PARTITION, an_entry, open_spool, write_key
 
 
 async def test_a_reader_written_from_the_page_reads_what_waits(tmp_path: Path) -> None:
@@ -61,23 +41,3 @@ async def test_a_payload_of_the_bridge_is_a_record(tmp_path: Path) -> None:
 
     expected = {"timestamp": 1_700_000_000_123, "value": b"value", "key": b"rx_1", "headers": dict(headers)}
     assert [record_in(bytes.fromhex(each["payload"])) for each in found] == [expected, {**expected, "value": None}]
-
-
-async def test_it_tells_what_is_locked_what_is_missing_and_what_is_damaged(tmp_path: Path) -> None:
-    keys = write_key(tmp_path / "keys", secret=b"a" * 32).parent
-    async with open_spool(tmp_path) as kept:
-        await kept.put(1, 2, 3)
-    (keys / "current").unlink()
-    write_key(keys, secret=b"b" * 32)
-    async with open_spool(tmp_path) as kept:
-        await kept.put(4, 5, 6)
-    path = segments(tmp_path)[-1]
-    raw = path.read_bytes()
-    size = (len(raw) - 68) // 3
-    path.write_bytes(raw[: size + 100] + bytes([raw[size + 100] ^ 1]) + raw[size + 101 :])
-
-    *found, summary = read(tmp_path, keys)
-
-    assert [each["ordinal"] for each in found] == [1, 2, 3, 4, 6]
-    assert ["locked" in each for each in found] == [True, True, True, False, False]
-    assert summary == {"missing": 1, "damaged_bytes": size}

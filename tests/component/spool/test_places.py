@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bridge.spool.disk import Disk
-from tests.spooling import NAMESPACE, NOBODY, as_somebody, make_spool, open_spool, ordinals, segments
-
-HANG_S = 60.0
-ROOT = Path(__file__).parents[3]
+from tests.spooling import NOBODY, as_somebody, make_spool, open_spool, ordinals, segments
 
 
 @pytest.fixture
@@ -27,14 +20,6 @@ def public() -> Iterator[Path]:
         directory = Path(name)
         directory.chmod(0o755)
         yield directory
-
-
-def play(scene: str, directory: Path) -> Any:
-    """Play a scene of `mounted` in a mount namespace of its own."""
-    command = [*NAMESPACE, sys.executable, "-m", "tests.component.spool.mounted", scene, str(directory)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=HANG_S, check=False)  # noqa: S603 - our own
-    assert done.returncode == 0, done.stderr.decode()
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 async def test_a_directory_that_is_not_there_is_made_for_its_owner_only(tmp_path: Path) -> None:
@@ -58,14 +43,6 @@ async def test_a_directory_that_cannot_be_made_is_no_stopped_start(tmp_path: Pat
         (tmp_path / "file").unlink()
         await kept.tend()
         assert kept.spool.code == ""
-
-
-@pytest.mark.parametrize(("name", "code"), [("file", "not_a_directory"), ("n" * 256, "name_too_long")])
-async def test_why_a_directory_cannot_be_one_is_said(tmp_path: Path, name: str, code: str) -> None:
-    (tmp_path / "file").write_bytes(b"")
-
-    async with open_spool(tmp_path / name) as kept:
-        assert kept.spool.code == code
 
 
 async def test_a_directory_of_somebody_else_is_named(public: Path) -> None:
@@ -104,26 +81,6 @@ async def test_segments_of_somebody_else_are_left_alone_and_found_when_they_are_
         assert kept.spool.code == ""
         assert ordinals(kept.found) == [1, 2]
         await kept.spool.close()
-
-
-def test_on_a_real_full_disk_nothing_is_lost_and_nothing_is_said_that_is_not_true(tmp_path: Path) -> None:
-    seen = play("full", tmp_path)
-
-    assert len(seen["first"]) > 100
-    assert (seen["code_when_full"], seen["refused_before"]) == ("full", 0)
-    assert seen["code_with_room"] == ""
-    assert len(seen["second"]) > 10
-    assert seen["rest"] == seen["second"]
-    # The disk is full again, so the positions have no room either: that costs duplicates only.
-    assert seen["found"] in (seen["second"], seen["first"] + seen["second"])
-    assert seen["counted"] == 0
-    assert seen["in_clear"] == []
-
-
-def test_on_a_real_read_only_disk_what_it_holds_is_delivered(tmp_path: Path) -> None:
-    seen = play("read_only", tmp_path)
-
-    assert seen == {"code": "read_only", "found": [1, 2, 3], "head": [1, 2, 3], "code_afterwards": ""}
 
 
 def test_a_new_directory_is_durable_with_all_above_it(tmp_path: Path) -> None:

@@ -285,22 +285,6 @@ async def test_a_start_that_is_cut_off_removes_nothing(tmp_path: Path, disk: Fau
         assert await again.head() == list(range(50))
 
 
-async def test_a_start_that_is_cut_off_while_it_waits_for_the_disk_removes_nothing(
-    tmp_path: Path, disk: FaultDisk
-) -> None:
-    await fill(tmp_path, [1], [2])
-    before = contents(tmp_path)
-    first = segments(tmp_path)[0]
-    disk.unreadable = lambda path, _start, _end: path == first
-    kept, opening = await failing_start(tmp_path, disk)
-    opening.cancel()
-    await asyncio.wait({opening})
-    await kept.spool.close()
-
-    assert contents(tmp_path) == before
-    await assert_all_is_found(tmp_path, [1, 2])
-
-
 async def test_nothing_overtakes_in_a_spool_that_opens_late(tmp_path: Path, disk: FaultDisk) -> None:
     await fill(tmp_path, [1], [2])
     second = segments(tmp_path)[1]

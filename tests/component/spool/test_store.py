@@ -52,19 +52,6 @@ async def test_the_order_of_the_calls_is_the_order_in_the_file(tmp_path: Path) -
         assert ordinals(again.found) == list(range(500))
 
 
-async def test_what_is_dropped_does_not_come_back(tmp_path: Path) -> None:
-    async with open_spool(tmp_path) as kept:
-        await kept.put(1, 2, 3)
-        await kept.put(10, 11, partition=OTHER)
-        kept.spool.acknowledge(PARTITION, 2)
-        kept.spool.acknowledge(OTHER, 1)
-        assert await kept.head() == [3]
-        assert sorted(kept.partitions) == [OTHER, PARTITION]
-
-    async with open_spool(tmp_path) as again:
-        assert ordinals(again.found) == [3, 11]
-
-
 async def test_a_file_goes_when_nothing_is_left_in_it(tmp_path: Path) -> None:
     async with open_spool(tmp_path) as kept:
         await kept.put(1, 2)
@@ -132,15 +119,6 @@ async def test_a_large_spool_is_many_files_and_each_goes_when_it_is_done(tmp_pat
         assert await kept.head() == [*range(30, 61)]
 
 
-async def test_a_peek_is_bounded_but_gives_at_least_one(tmp_path: Path) -> None:
-    async with open_spool(tmp_path) as kept:
-        await kept.put(*range(10))
-
-        assert ordinals(await kept.spool.peek(PARTITION, most=3, most_bytes=10_000)) == [0, 1, 2]
-        assert ordinals(await kept.spool.peek(PARTITION, most=10, most_bytes=1)) == [0]
-        assert await kept.spool.peek(OTHER, most=3, most_bytes=10_000) == []
-
-
 async def test_a_second_process_is_kept_out_until_the_first_has_left(tmp_path: Path) -> None:
     async with open_spool(tmp_path) as kept, open_spool(tmp_path) as second:
         await kept.put(1)
@@ -153,14 +131,6 @@ async def test_a_second_process_is_kept_out_until_the_first_has_left(tmp_path: P
 
         assert second.spool.code == ""
         assert ordinals(second.found) == [1]
-
-
-async def test_nothing_is_taken_before_it_is_open(tmp_path: Path) -> None:
-    async with open_spool(tmp_path) as kept:
-        await kept.spool.close()
-
-        with pytest.raises(NotDurableError, match="not_open"):
-            await kept.put(1)
 
 
 async def test_the_capacity_is_kept_and_comes_back(tmp_path: Path) -> None:
@@ -180,18 +150,6 @@ async def test_the_capacity_is_kept_and_comes_back(tmp_path: Path) -> None:
         assert kept.spool.code == ""
         await kept.spool.append([an_entry(10, payload=payload)])
         assert await kept.head() == [*range(5, 11)]
-
-
-async def test_no_call_is_half_durable(tmp_path: Path) -> None:
-    async with open_spool(tmp_path, capacity_bytes=1_048_576) as kept:
-        await kept.put(1)
-        with pytest.raises(NotDurableError, match="full"):
-            await kept.spool.append([an_entry(2), an_entry(3, payload=bytes(2_000_000))])
-        await kept.tend()
-        await kept.put(4)
-
-    async with open_spool(tmp_path) as again:
-        assert ordinals(again.found) == [1, 4]
 
 
 async def test_who_gave_up_before_it_was_begun_is_left_out(tmp_path: Path) -> None:

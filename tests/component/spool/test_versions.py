@@ -14,20 +14,15 @@ from bridge.kafka import partition_writer
 from bridge.kafka.partition_writer import pack, unpack
 from bridge.kafka.record import Record
 from bridge.spool import segment as spool_segment
-from bridge.spool.inspect import survey
 from bridge.spool.segment import (
     HEAD_BYTES,
     PREFIX,
     VERSION,
     Entry,
-    UnreadableEntryError,
-    end_mark,
     key_of,
-    positions_frame,
     seal,
     segment_name,
 )
-from tests.fault_disk import FaultDisk
 from tests.spooling import (
     OTHER,
     PARTITION,
@@ -150,21 +145,6 @@ async def test_a_file_of_another_version_is_kept_whatever_stands_in_it(tmp_path:
         assert damaged(tmp_path) == []
 
 
-async def test_what_is_acknowledged_in_a_file_of_another_version_does_not_remove_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with later_version(monkeypatch):
-        content = later_records(3) + end_mark(NUMBER, 3, key_of(SECRET))
-    path = foreign_segment(tmp_path, content)
-    path.with_suffix(".positions").write_bytes(positions_frame(NUMBER, range(3), key_of(SECRET)))
-
-    async with open_spool(tmp_path) as kept:
-        await kept.tend()
-
-        assert kept.value("locked_records") == 1
-    assert path.read_bytes() == content
-
-
 async def test_an_unfinished_write_of_another_version_is_not_cut_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,18 +168,6 @@ async def test_a_changed_version_byte_amid_records_of_ours_is_damage(tmp_path: P
     async with open_spool(tmp_path) as kept:
         assert ordinals(kept.found) == [2, 3]
         assert (kept.value("locked_records"), kept.value("corrupt_records_total")) == (0, 1)
-
-
-def test_a_look_from_outside_tells_another_version_from_a_missing_key(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with later_version(monkeypatch):
-        foreign_segment(tmp_path, later_records(3))
-
-    (state,) = survey(tmp_path, {}, read=partition_writer.from_entry)
-
-    assert (state.unknown, state.locked, state.lost, state.damage) == (3, 0, 0, [])
-    assert (state.is_torn, state.is_sound) == (False, False)
 
 
 @dataclass
@@ -254,21 +222,3 @@ async def test_what_is_no_record_at_all_is_kept_and_does_not_end_the_process(tmp
         assert kept.value("locked_records") == 1
         kept.spool.acknowledge(PARTITION, 1)
     assert len(segments(tmp_path)) == 1
-
-
-async def test_other_records_are_delivered_while_an_unread_segment_holds_one_of_another_layout(tmp_path: Path) -> None:
-    async with open_spool(tmp_path) as kept:
-        await kept.spool.append([an_entry(1, payload=b"?"), an_entry(2, payload=pack(a_record(2)))])
-    disk = FaultDisk(tmp_path)
-    disk.read_failures = 1
-
-    async with open_spool(tmp_path, drain=Reading, disk=disk) as kept:
-        await kept.tend()
-
-        assert ordinals(kept.found) == [2]
-        assert kept.value("locked_records") == 1
-
-
-def test_a_record_without_the_headers_of_an_event_is_none_of_ours() -> None:
-    with pytest.raises(UnreadableEntryError):
-        partition_writer.from_entry(an_entry(1, payload=pack(Record("t", 0, b"k", b"v", [("ce_id", b"evt_1")], 0))))

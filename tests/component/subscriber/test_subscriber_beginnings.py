@@ -22,15 +22,6 @@ async def test_records_are_offered_in_order_and_what_is_settled_is_committed(gro
     assert (group.processor.ids(A), group.processor.ids(B)) == (["a", "b"], ["c"])
 
 
-async def test_what_postgresql_says_counts_and_not_what_kafka_says(group: Group) -> None:
-    group.kafka.add(A, "a", "b", "c")
-    group.kafka.offsets = {A: 1, B: 0}
-    group.processor.stored[A] = Adoption(2, "b")
-
-    async with group.running():
-        await until(lambda: group.processor.ids(A) == ["c"])
-
-
 async def test_an_offset_that_only_kafka_has_counts_for_nothing(group: Group) -> None:
     """The database was restored from a backup in which the partition had no progress: what lies below was lost."""
     group.kafka.add(A, "a", "b")
@@ -69,18 +60,6 @@ async def test_a_new_partition_without_a_place_is_stopped_and_the_others_go_on(g
     async with group.running() as running:
         await until(lambda: group.processor.ids(A) == ["a"])
         await until(lambda: running.ready() == "not_initialized")
-
-
-async def test_an_offset_that_kafka_has_lost_is_committed_again(group: Group) -> None:
-    """The group's offsets expire when it was away for a week; PostgreSQL's are valid."""
-    group.kafka.add(A, "a", "b")
-    group.processor.stored = {A: Adoption(2, "b"), B: Adoption(0, None)}
-    group.policy = "none"
-
-    async with group.running():
-        await until(lambda: group.kafka.offsets == {A: 2, B: 0})
-
-    assert group.processor.ids(A) == []
 
 
 async def test_offsets_lost_while_reading_have_the_client_rebuilt(group: Group) -> None:

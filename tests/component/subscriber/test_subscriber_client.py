@@ -112,20 +112,6 @@ async def test_while_nobody_answers_one_question_is_out(group: Group) -> None:
         assert len(asked) == 1
 
 
-async def test_a_client_without_answers_is_rebuilt_before_anything_was_read(group: Group) -> None:
-    """What it was given is asked about from the first moment: an adoption would wait for such a client for ever."""
-    group.limits = WatchLimits(look_s=0.01, silent_s=0.1)
-    group.processor.claiming.clear()
-    async with group.running() as running:
-        await until(lambda: len(group.processor.adoptions) == 2)
-        group.kafka.go_away()
-        group.processor.claiming.set()
-        await until(lambda: len(group.transports) > 2)
-        group.kafka.come_back()
-
-        await until(lambda: running.degraded() == "ok")
-
-
 async def test_a_partition_that_nobody_answers_for_has_no_client_rebuilt(group: Group) -> None:
     """It would have all the others given back and taken again, as long as it has no leader."""
     group.limits = WatchLimits(look_s=0.01, silent_s=0.1)

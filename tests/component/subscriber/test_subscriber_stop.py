@@ -24,17 +24,6 @@ async def test_a_stop_drains_commits_and_leaves(group: Group) -> None:
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_nothing_is_polled_after_the_stop(group: Group) -> None:
-    async with group.running():
-        await until(lambda: set(group.processor.next_offsets) == {A, B})
-    polls = len(group.transport.polled)
-    group.kafka.add(A, "a")
-    await asyncio.sleep(0)
-
-    assert len(group.transport.polled) == polls
-    assert group.processor.ids(A) == []
-
-
 async def test_a_stop_is_bounded_when_a_drain_hangs(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subscriber, "DRAIN_MARGIN_S", 0.01)
     group.drain_s = 0.05
@@ -78,16 +67,6 @@ async def test_a_rebalance_amid_a_stop_waits_for_its_drain(group: Group) -> None
     assert not given_away
 
 
-async def test_a_stop_in_an_outage_ends(group: Group) -> None:
-    async with group.running():
-        await until(lambda: set(group.processor.next_offsets) == {A, B})
-        group.kafka.go_away()
-        group.processor.next_offsets[A] = 1
-
-    assert group.transport.stopped
-    assert asyncio.all_tasks() == {asyncio.current_task()}
-
-
 async def test_a_stop_while_joining_ends_at_once(group: Group) -> None:
     class Slow(FakeTransport):
         async def start(self, rebalances: object) -> None:
@@ -99,11 +78,3 @@ async def test_a_stop_while_joining_ends_at_once(group: Group) -> None:
         await until(lambda: len(group.transports) == 1)
 
     assert group.transport.stopped
-
-
-async def test_a_stop_during_a_claim_ends(group: Group) -> None:
-    group.processor.claiming.clear()
-    async with group.running():
-        await until(lambda: len(group.processor.adoptions) == 2)
-
-    assert asyncio.all_tasks() == {asyncio.current_task()}

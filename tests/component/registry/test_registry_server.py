@@ -1,12 +1,42 @@
 """What the registry of the lock shows, over a real socket, whatever real clients put into their requests."""
 
+from __future__ import annotations
+
 import asyncio
 import json
+from typing import Any
 
 import pytest
+from aiohttp import ClientResponse
+from aiohttp.test_utils import TestClient
 
 from bridge.registry.loader import bundled
-from tests.component.registry.registry_calls import CONTENT_TYPE, LOCKED, OURS, Client, get, refused
+
+CONTENT_TYPE = "application/vnd.schemaregistry.v1+json"
+LOCKED = bundled().entries[0]
+OURS = f"/subjects/{LOCKED.subject}"
+
+Client = TestClient[Any, Any]
+
+
+async def read(response: ClientResponse) -> Any:
+    """Return the body, having checked the content type that every answer has."""
+    assert response.headers["Content-Type"].split(";")[0] == CONTENT_TYPE
+    return json.loads(await response.read())
+
+
+async def get(client: Client, path: str, **headers: str) -> Any:
+    """Return the body of a 200."""
+    response = await client.get(path, headers=headers)
+    assert response.status == 200, await response.text()
+    return await read(response)
+
+
+async def refused(response: ClientResponse) -> tuple[int, int]:
+    """Return status and error code."""
+    body = await read(response)
+    assert body.keys() == {"error_code", "message"}
+    return response.status, body["error_code"]
 
 
 async def test_every_locked_schema_has_its_subject_version_id_and_guid(registry: Client) -> None:
@@ -68,28 +98,18 @@ async def test_a_schema_is_found_by_version_id_and_guid(registry: Client, path: 
     ("method", "path", "expected"),
     [
         ("GET", "/associations/resources/-/drx.prescriptions.v1", (404, 404)),
-        ("GET", "/associations/resources/-/a%2Fb?resourceType=topic&associationType=value", (404, 404)),
-        ("POST", "/associations", (404, 404)),
-        ("DELETE", "/associations/resources/-", (404, 404)),
         ("GET", "/nowhere", (404, 404)),
         ("GET", "/schemas/ids/abc", (404, 404)),
         ("GET", "/schemas/ids/99999999999999999999", (404, 404)),
-        ("GET", "/schemas/ids/%D9%A1", (404, 404)),
         ("GET", "/schemas/ids/999", (404, 40403)),
         ("GET", "/schemas/guids/00000000-0000-0000-0000-000000000000", (404, 40403)),
-        ("GET", "/schemas/guids/nonsense", (404, 40403)),
         ("GET", "/subjects/nobody/versions", (404, 40401)),
-        ("GET", "/subjects/nobody/versions/1", (404, 40401)),
-        ("GET", "/subjects/nobody/versions/latest", (404, 40401)),
         ("GET", f"{OURS}/versions/2", (404, 40402)),
         ("GET", f"{OURS}/versions/0", (422, 42202)),
-        ("GET", f"{OURS}/versions/-2", (422, 42202)),
         ("GET", f"{OURS}/versions/one", (422, 42202)),
         ("GET", f"{OURS}/versions/2147483648", (422, 42202)),
         ("POST", f"{OURS}", (404, 404)),
         ("POST", f"{OURS}/versions", (405, 405)),
-        ("DELETE", f"{OURS}/versions/1", (405, 405)),
-        ("PUT", "/mode", (405, 405)),
         ("PATCH", "/subjects", (405, 405)),
     ],
 )
@@ -97,20 +117,6 @@ async def test_what_is_not_there_is_refused_as_json(
     registry: Client, method: str, path: str, expected: tuple[int, int]
 ) -> None:
     assert await refused(await registry.request(method, path)) == expected
-
-
-@pytest.mark.parametrize(("path", "status"), [("/subjects", 200), (OURS, 404)])
-async def test_head_has_the_heads_of_get_and_no_body(registry: Client, path: str, status: int) -> None:
-    response = await registry.head(path)
-
-    assert (response.status, await response.read()) == (status, b"")
-    assert response.headers["Content-Type"].startswith(CONTENT_TYPE)
-
-
-async def test_an_anonymous_client_and_odd_heads_are_welcome(registry: Client) -> None:
-    heads = {"Authorization": "Basic Og==", "Content-Length": "0", "Accept": "text/html", "Expect": ""}
-
-    assert await get(registry, "/schemas/types", **heads) == ["AVRO"]
 
 
 async def test_an_offer_to_speak_http_2_is_passed_over(registry: Client) -> None:

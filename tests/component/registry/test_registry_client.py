@@ -1,0 +1,245 @@
+"""What our client makes of registries, ours and others: what counts is what a schema says, never its text."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from bridge.kafka.routing import RoutingTable
+from bridge.registry.client import (
+    TIMEOUT_S,
+    RegistryClient,
+    RegistryRefusedError,
+    RegistryUnavailableError,
+    SchemaUnknownError,
+    plain_url,
+)
+from bridge.registry.ids import newest, wanted
+from bridge.registry.loader import bundled
+from bridge.registry.schemas import meaning
+from tests.component.registry.registry_fakes import ORDER, Answer, Clock, Connector, FakeRegistry, shown
+
+LOCKED = bundled().entries[0]
+
+
+async def test_a_schema_is_fetched_by_id_and_by_guid(embedded: RegistryClient) -> None:
+    by_id = await embedded.fetch(LOCKED.id)
+    by_guid = await embedded.fetch(UUID(LOCKED.guid))
+
+    assert by_id == by_guid
+    assert (by_id.id, by_id.guid, by_id.schema) == (LOCKED.id, UUID(LOCKED.guid), LOCKED.schema)
+
+
+async def test_a_fetched_schema_is_not_asked_for_again(connect: Connector, fake: FakeRegistry) -> None:
+    fake.answers["GET /schemas/ids/7"] = [shown(ORDER)]
+    client = await connect(fake.app())
+    for _ in range(2):
+        assert (await client.fetch(7)).schema == ORDER
+
+    assert fake.asked == {"GET /schemas/ids/7": 1}
+
+
+async def test_an_id_that_is_not_known_yet_is_asked_for_again(connect: Connector, fake: FakeRegistry) -> None:
+    """Replicas of a registry lag behind its writers."""
+    fake.answers["GET /schemas/ids/7"] = [(404, {"error_code": 40403}), shown(ORDER)]
+    client = await connect(fake.app())
+    with pytest.raises(SchemaUnknownError):
+        await client.fetch(7)
+
+    assert (await client.fetch(7)).schema == ORDER
+
+
+OURS = wanted(newest(bundled()), RoutingTable().topics_of)
+REQUIRED = {**ORDER, "fields": [*ORDER["fields"], {"name": "note", "type": "string"}]}
+
+
+def respelled(schema: Any) -> Any:
+    """Spell a schema as Karapace may: other order, full names, no documentation."""
+    if isinstance(schema, list):
+        return [respelled(branch) for branch in schema]
+    if isinstance(schema, dict):
+        kept = {name: respelled(each) for name, each in reversed(schema.items()) if name not in ("doc", "namespace")}
+        return {**kept, "name": f"{schema['namespace']}.{schema['name']}"} if "namespace" in schema else kept
+    return schema
+
+
+async def test_every_locked_schema_is_looked_up(embedded: RegistryClient) -> None:
+    """Also under the second topic of a record that has two, and under one to which a site routes it."""
+    ids = bundled().ids()
+    assert [await embedded.look_up(each.subject, each.schema) for each in OURS] == [ids[each.record] for each in OURS]
+    assert await embedded.look_up(f"clinic.rx-{LOCKED.record}", LOCKED.schema) == LOCKED.id
+    assert await embedded.look_up("nobody", LOCKED.schema) is None
+    assert await embedded.look_up(LOCKED.subject, ORDER) is None
+
+
+async def test_a_rewritten_schema_is_the_same_schema(connect: Connector, fake: FakeRegistry) -> None:
+    path = f"/subjects/{LOCKED.subject}"
+    fake.answers[f"POST {path}"] = [shown(respelled(LOCKED.schema), id=4711, subject=LOCKED.subject, version=3)]
+    client = await connect(fake.app())
+
+    assert await client.look_up(LOCKED.subject, LOCKED.schema) == 4711
+
+
+async def test_a_schema_that_only_its_spelling_hides_is_found_among_the_versions(
+    connect: Connector, fake: FakeRegistry
+) -> None:
+    """Some registries look up by text."""
+    path = f"/subjects/{LOCKED.subject}"
+    fake.answers = {
+        f"GET {path}/versions": [(200, [1, 2])],
+        f"GET {path}/versions/1": [shown(respelled(LOCKED.schema), id=5)],
+        f"GET {path}/versions/2": [shown(ORDER, id=6)],
+    }
+    client = await connect(fake.app())
+
+    assert await client.look_up(LOCKED.subject, LOCKED.schema) == 5
+
+
+async def test_another_logical_type_is_another_schema(connect: Connector, fake: FakeRegistry) -> None:
+    """Avro's parsing canonical form, and so its fingerprint, would not tell them apart."""
+    changed = json.loads(json.dumps(LOCKED.schema).replace("timestamp-micros", "timestamp-millis"))
+    fake.answers[f"POST /subjects/{LOCKED.subject}"] = [shown(changed, id=5)]
+    client = await connect(fake.app())
+
+    assert await client.look_up(LOCKED.subject, LOCKED.schema) is None
+
+
+async def test_an_id_given_for_another_schema_is_not_taken(connect: Connector, fake: FakeRegistry) -> None:
+    fake.answers = {"POST /subjects/x/versions": [(200, {"id": 9})], "GET /schemas/ids/9": [shown(REQUIRED)]}
+    client = await connect(fake.app())
+    with pytest.raises(RegistryUnavailableError, match="another schema"):
+        await client.register("x", ORDER)
+
+
+async def test_credentials_are_sent_and_never_part_of_the_address(connect: Connector, fake: FakeRegistry) -> None:
+    fake.answers["GET /apis/ccompat/v7/schemas/ids/7"] = [shown(ORDER)]
+    client = await connect(fake.app(), credentials=("ann", "p:w"), path="apis/ccompat/v7/")
+    await client.fetch(7)
+
+    assert fake.authorizations == {"Basic YW5uOnA6dw=="}
+    assert client.url.endswith("/apis/ccompat/v7")
+    assert plain_url("https://ann:secret@registry.example/base/?x=1") == "https://registry.example/base"
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        (500, {"error_code": 50003, "message": "Error while forwarding the request to the master"}),
+        (503, "<html>"),
+        (429, {"error_code": 429}),
+    ],
+)
+async def test_passing_trouble_is_outlived(
+    connect: Connector, fake: FakeRegistry, clock: Clock, trouble: Answer
+) -> None:
+    """Karapace answers 500/50003 until it has elected a primary."""
+    fake.answers["GET /schemas/ids/7"] = [trouble, trouble, shown(ORDER)]
+    client = await connect(fake.app())
+
+    assert (await client.fetch(7)).schema == ORDER
+    assert clock.slept == [pytest.approx(0.075), pytest.approx(0.15)]
+
+
+async def test_lasting_trouble_is_unavailable_and_asked_again_next_time(
+    connect: Connector, fake: FakeRegistry, clock: Clock
+) -> None:
+    fake.answers["GET /schemas/ids/7"] = [*[(500, {})] * 4, shown(ORDER)]
+    client = await connect(fake.app())
+    with pytest.raises(RegistryUnavailableError) as unavailable:
+        await client.fetch(7)
+    assert unavailable.value.retriable
+    assert len(clock.slept) == 3
+
+    assert (await client.fetch(7)).schema == ORDER
+
+
+async def test_a_slow_registry_is_unavailable(connect: Connector, fake: FakeRegistry) -> None:
+    """The bound itself is asserted apart, so that this test need not wait for it four times."""
+    assert TIMEOUT_S == 2.0
+    fake.hangs = True
+    client = await connect(fake.app(), timeout_s=0.05)
+    with pytest.raises(RegistryUnavailableError, match="no answer in 4 tries"):
+        await client.fetch(7)
+
+
+async def test_nobody_listening_is_unavailable(connect: Connector) -> None:
+    client = connect.client("http://ann:secret@127.0.0.1:9")
+    with pytest.raises(RegistryUnavailableError) as unavailable:
+        await client.fetch(7)
+
+    assert str(unavailable.value).startswith("registry http://127.0.0.1:9: no answer in 4 tries;")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, "<html>Log in</html>"),
+        (200, []),
+        (200, {"id": 7}),
+        (200, {"schema": "{"}),
+        (200, {"schema": 7}),
+        shown(ORDER, guid="nonsense"),
+    ],
+)
+async def test_what_is_no_registrys_answer_is_unavailable(
+    connect: Connector, fake: FakeRegistry, answer: Answer
+) -> None:
+    fake.answers["GET /schemas/ids/7"] = [answer]
+    client = await connect(fake.app())
+    with pytest.raises(RegistryUnavailableError):
+        await client.fetch(7)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        shown("string"),
+        (200, {"schema": "message X {}", "schemaType": "PROTOBUF"}),
+        shown(ORDER, schemaType="JSON"),
+        shown(ORDER, references=[{"name": "x", "subject": "x", "version": 1}]),
+    ],
+)
+async def test_what_is_no_self_contained_avro_record_is_unknown_for_good(
+    connect: Connector, fake: FakeRegistry, answer: Answer
+) -> None:
+    fake.answers["GET /schemas/ids/7"] = [answer]
+    client = await connect(fake.app())
+    with pytest.raises(SchemaUnknownError):
+        await client.fetch(7)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_no_access_is_refused_with_the_status(connect: Connector, fake: FakeRegistry, status: int) -> None:
+    fake.answers["GET /schemas/ids/7"] = [(status, "Unauthorized")]
+    client = await connect(fake.app())
+    with pytest.raises(RegistryRefusedError) as refused:
+        await client.fetch(7)
+
+    assert (refused.value.status, refused.value.error_code, refused.value.retriable) == (status, 0, False)
+
+
+def test_documentation_is_no_part_of_the_meaning() -> None:
+    schema = copy.deepcopy(dict(bundled().entries[0].schema))
+    other = {**schema, "doc": "Otherwise."}
+
+    assert meaning(schema) == meaning(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("timestamp-micros", "timestamp-millis"),
+        ('"precision": ', '"precision": 1'),
+        ('"default": null', '"default_": null'),
+        ('"UNKNOWN"', '"UNSEEN"'),
+    ],
+)
+def test_what_changes_the_reading_changes_the_meaning(one: str, other: str) -> None:
+    texts = [json.dumps(schema) for schema in bundled().schemas().values() if one in json.dumps(schema)]
+
+    assert texts
+    assert all(meaning(json.loads(text)) != meaning(json.loads(text.replace(one, other))) for text in texts)
