@@ -261,22 +261,6 @@ async def test_a_database_without_tables_is_one_line(desk: Desk) -> None:
     assert await desk("lag") == (2, "", "drx-consumer: PostgreSQL: no_table → run `drx-consumer init`\n")
 
 
-async def test_a_second_read_model_is_begun_beside_the_live_one(
-    cluster: Cluster, topics: Topics, postgres: str
-) -> None:
-    topics.standard()
-    env = consumer_environment(bootstrap_servers=cluster.bootstrap_servers, dsn=postgres, KAFKA__OFFSET_RESET="none")
-
-    live = await drx_consumer(env, "init", "read_model", "--from", "latest")
-    beside = await drx_consumer(env, "init", "read_model", "--schema", "next", "--from", "earliest")
-
-    assert (live[0], beside[0]) == (0, 0)
-    (groups,) = execute(postgres, "select distinct grp from drx_consumer.progress order by 1")
-    assert groups == [("read_model",), ("read_model.next",)]
-    (schemas,) = execute(postgres, "select to_regclass('read_model.event'), to_regclass('next.event')")
-    assert None not in schemas[0]
-
-
 async def test_an_operator_begins_and_forgets_what_the_owner_made_tables_for(
     cluster: Cluster, topics: Topics, postgres: str
 ) -> None:
@@ -299,25 +283,6 @@ async def test_an_operator_begins_and_forgets_what_the_owner_made_tables_for(
     assert [acts(err) for _, _, err in done] == [[(verb, "begun"), (verb, "done")] for verb in verbs]
     assert [audit_lines(err)[0]["reason"] for _, _, err in done] == ["", "a drill", "a drill"]
     assert made[0] == 0
-
-
-async def test_tables_that_are_full_when_a_group_was_forgotten_are_refused(desk: Desk, topics: Topics) -> None:
-    """Each event would be applied to them once more."""
-    await asyncio.to_thread(topics.standard)
-    beside = ("read_model", "--schema", "read_model_full")
-    begin = ("init", *beside, "--from", "earliest")
-    reason = ("--reason", "a drill")
-
-    first = await drx_consumer(desk.env, *begin)
-    await drx_consumer(desk.env, "forget", *beside, *reason)
-    full = await drx_consumer(desk.env, *begin)
-    going_on = await drx_consumer(desk.env, *begin, "--go-on", *reason)
-    await drx_consumer(desk.env, "forget", *beside, *reason)
-    execute(desk.dsn, "drop schema read_model_full cascade")
-    anew = await drx_consumer(desk.env, *begin)
-
-    assert [code for code, _, _ in (first, full, going_on, anew)] == [0, 2, 0, 0]
-    assert "was forgotten, and schema read_model_full holds what it has applied before" in spoken(full[2])
 
 
 async def test_a_start_below_what_is_parked_is_refused(desk: Desk, cluster: Cluster) -> None:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition  # noqa: TID251 - the bare library
+from aiokafka import AIOKafkaConsumer, TopicPartition  # noqa: TID251 - the bare library
 
 from bridge.kafka.connection import Connection
-from bridge.kafka.record import Record
 from bridge.kafka.transport import Place
 from consumers.runtime.membership import TransportError
 from consumers.runtime.transport import Timing, open_transport
 from tests.cluster import Cluster, Topics
-from tests.kafka import HANG_S, killed, paused, ready_producer, until
+from tests.kafka import HANG_S, paused, until
 
 pytestmark = pytest.mark.kafka
 
@@ -50,14 +49,6 @@ def topic(topics: Topics) -> str:
 @pytest.fixture
 def group(topics: Topics) -> str:
     return topics.unique_key("group")
-
-
-async def write(topics: Topics, topic: str, *values: bytes) -> None:
-    """Write into both partitions."""
-    async with ready_producer(topics.bootstrap_servers, topic, partitions=PARTITIONS) as producer:
-        for partition in range(PARTITIONS):
-            records = [Record(topic, partition, b"rx_1", value, [], 1_772_366_400_000) for value in values]
-            await producer.write(topic, partition, records)
 
 
 @asynccontextmanager
@@ -108,18 +99,6 @@ async def poll_until_it_fails(transport: Any, place: Place) -> None:
 # A cancelled poll
 
 
-async def test_a_cancelled_poll_switches_the_max_poll_check_of_the_library_off(
-    topics: Topics, topic: str, group: str
-) -> None:
-    async with bare(topics, topic, group) as consumer:
-        await until(lambda: len(consumer.assignment()) == PARTITIONS)
-        await cancel(asyncio.create_task(consumer.getmany(timeout_ms=60_000)))
-        await consumer.getmany(timeout_ms=0)
-
-        assert consumer._subscription._fetch_count == 1  # it counts as polling for good
-        assert consumer._subscription.fetcher_idle_time == 0
-
-
 async def test_a_member_of_ours_that_polls_no_more_is_put_out_even_after_a_cancelled_and_a_failed_poll(
     topics: Topics, topic: str, group: str
 ) -> None:
@@ -146,66 +125,10 @@ async def test_a_poll_of_no_partition_is_enough_to_stay(topics: Topics, topic: s
         assert subscription.fetcher_idle_time < 1_000
 
 
-async def test_the_library_is_never_waited_for_inside_of_a_poll(topics: Topics, topic: str, group: str) -> None:
-    """So there is nothing in it that could be cancelled."""
-    await write(topics, topic, b"a")
-    async with ours(topics, topic, group) as transport:
-        first = Place(topic, 0)
-        transport.seek(first, 0)
-        for places in ([first], [first], []):
-            looking = transport._take(places)
-            with pytest.raises(StopIteration):
-                looking.send(None)
-
-
 # A seek in the listener
 
 
-async def test_the_library_hands_records_out_before_its_listener_has_sought(
-    topics: Topics, topic: str, group: str
-) -> None:
-    """So a partition is adopted by the task that polls; see the component and integration tests of the subscriber."""
-    await write(topics, topic, b"a", b"b")
-    polled = asyncio.Event()
-
-    class Seeks(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
-        def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
-            """Nothing."""
-
-        async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
-            await polled.wait()
-            for place in assigned:
-                consumer.seek(place, 1)
-
-    async with bare(topics, topic, group, Seeks()) as consumer:
-        async with asyncio.timeout(HANG_S):
-            while not (found := await consumer.getmany(timeout_ms=100)):
-                pass
-        polled.set()
-
-        assert {record.offset for records in found.values() for record in records} == {0, 1}
-
-
 # The commit of an old owner
-
-
-async def test_the_library_has_a_commit_accepted_for_a_partition_that_was_lost_meanwhile(
-    topics: Topics, topic: str, group: str
-) -> None:
-    both = [TopicPartition(topic, number) for number in range(PARTITIONS)]
-    async with AsyncExitStack() as stack:
-        old = await stack.enter_async_context(bare(topics, topic, group))
-        await until(lambda: len(old.assignment()) == PARTITIONS)
-        async with old._coordinator._commit_lock:  # another commit is out
-            committing = asyncio.create_task(old.commit(dict.fromkeys(both, 1)))
-            new = await stack.enter_async_context(bare(topics, topic, group))
-            await until(lambda: len(new.assignment()) == 1 and len(old.assignment()) == 1)
-            (moved,) = new.assignment()
-            await new.commit({moved: 77})
-
-        await committing
-
-        assert await new.committed(moved) == 1
 
 
 async def test_a_commit_of_ours_that_had_to_wait_is_not_sent_after_a_rebalance(
@@ -246,18 +169,6 @@ async def test_a_commit_of_ours_that_had_to_wait_is_not_sent_after_a_rebalance(
 # No partition means every partition
 
 
-async def test_the_library_takes_no_partition_for_every_partition(topics: Topics, topic: str, group: str) -> None:
-    """Ours does not: see the contract of a transport."""
-    await write(topics, topic, b"a")
-    async with bare(topics, topic, group) as consumer:
-        nothing: list[Any] = []
-        async with asyncio.timeout(HANG_S):
-            while not (found := await consumer.getmany(*nothing, timeout_ms=100)):
-                pass
-
-        assert found
-
-
 # A stop in an outage
 
 
@@ -275,17 +186,6 @@ async def test_a_stop_with_a_frozen_broker_ends_and_leaves_nothing(
     async with ours(topics, topic, group) as transport:
         transport.seek(Place(topic, 0), 0)
         async with paused(cluster):
-            await transport.poll([Place(topic, 0)], timeout_s=0.5)
-
-            await stopped_in_time(transport)
-
-
-async def test_a_stop_with_a_dead_broker_ends_and_leaves_nothing(
-    cluster: Cluster, topics: Topics, topic: str, group: str
-) -> None:
-    async with ours(topics, topic, group) as transport:
-        transport.seek(Place(topic, 0), 0)
-        async with killed(cluster):
             await transport.poll([Place(topic, 0)], timeout_s=0.5)
 
             await stopped_in_time(transport)

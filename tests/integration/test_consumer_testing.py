@@ -52,21 +52,6 @@ def test_a_word_that_an_enum_does_not_know_is_refused_with_what_to_give() -> Non
     an_event("shipment.status_changed", shipment_status="UNKNOWN", raw_shipment_status="lost")
 
 
-async def test_a_call_that_fails_because_the_service_is_away_is_a_call_and_no_retry() -> None:
-    consumer = Consumer("desk", TOPICS, mode=Lanes(2))
-
-    @consumer.handler
-    async def handle(_event: Event, _context: Context) -> None:
-        if len(desk.calls) < 3:
-            raise TransientError("away", systemic=True)
-
-    async with running(consumer) as desk:
-        await desk.feed(an_event("prescription.sent", id="evt_1"))
-
-    assert desk.calls == [Call("evt_1", 1)] * 3
-    assert (desk.count("retry"), desk.count("applied")) == (0, 1)
-
-
 async def test_effects_retries_duplicates_and_parked_keys_are_seen() -> None:
     consumer = Consumer("desk", TOPICS, mode=Lanes(2, transactional=True))
 
@@ -158,22 +143,6 @@ async def test_options_of_a_consumer_that_takes_none_are_refused() -> None:
         with pytest.raises(ConfigError, match="takes none"):
             async with running(made, options={"url": "https://desk.test"}):
                 pass
-
-
-async def test_an_id_that_comes_with_another_body_is_parked() -> None:
-    async with running(open_read_model) as desk:
-        await desk.feed(an_event("prescription.created", id="evt_1"))
-        await desk.feed(an_event("prescription.created", id="evt_1", account_id="acct_2"))
-
-        assert await desk.parked() == [Parked("rx_1", "evt_1", "id_conflict")]
-        assert await desk.fetch("select display from read_model.prescription") == [("draft",)]
-
-
-async def test_each_run_begins_on_an_empty_database() -> None:
-    for _ in range(2):
-        async with running(open_read_model) as desk:
-            await desk.feed(an_event("prescription.sent", id="evt_same"))
-            assert desk.count("applied") == 1
 
 
 async def test_consumers_that_run_at_a_time_have_nothing_in_common() -> None:

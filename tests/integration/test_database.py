@@ -144,15 +144,6 @@ async def test_one_statement_is_a_transaction_of_its_own_and_fails_as_any(databa
             await away.fetch("select 1")
 
 
-async def test_a_block_that_raises_is_rolled_back_and_its_own_error_comes_out(database: Database) -> None:
-    with pytest.raises(LookupError):  # noqa: PT012 - a statement and then the error
-        async with database.transaction() as connection:
-            await connection.execute("delete from note")
-            raise LookupError
-
-    assert len(await rows(database, "select from note")) == 2
-
-
 async def test_a_row_that_is_refused_is_permanent_and_its_values_are_not_told(database: Database) -> None:
     failure = await failure_of(database, "insert into note values (1, 'Jane Doe')")
 
@@ -161,24 +152,6 @@ async def test_a_row_that_is_refused_is_permanent_and_its_values_are_not_told(da
     told = "".join(traceback.format_exception(failure))
     assert "Key (id)" not in told
     assert "UniqueViolation" not in told
-
-
-@pytest.mark.parametrize(
-    ("statement", "argument", "code"),
-    [
-        ("insert into note values (9, $1)", "a\0b", "22021"),
-        ("select $1::int", "Jane Doe", "22000"),  # refused by the driver
-        ("select 1 / $1::int", 0, "22012"),
-    ],
-)
-async def test_a_value_that_cannot_be_stored_is_permanent(
-    database: Database, statement: str, argument: object, code: str
-) -> None:
-    with pytest.raises(PermanentError) as caught:
-        async with database.transaction() as connection:
-            await connection.fetch(statement, argument)
-
-    assert caught.value.code == code
 
 
 @pytest.mark.parametrize(
@@ -206,34 +179,6 @@ async def test_a_connection_to_what_has_become_a_standby_is_not_used_again(postg
         ((after,),) = await rows(database, "select pg_backend_pid()")
 
     assert before != after
-
-
-async def test_a_deadlock_is_transient_for_one_of_two(database: Database) -> None:
-    both_hold = asyncio.Barrier(2)
-
-    async def swap(first: int, second: int) -> None:
-        async with database.transaction() as connection:
-            await connection.execute("update note set content = 'x' where id = $1", first)
-            await both_hold.wait()
-            await connection.execute("update note set content = 'x' where id = $1", second)
-
-    outcomes = await asyncio.gather(swap(1, 2), swap(2, 1), return_exceptions=True)
-
-    (failure,) = [outcome for outcome in outcomes if outcome is not None]
-    assert isinstance(failure, TransientError)
-    assert (failure.code, failure.systemic) == ("deadlock", False)
-
-
-async def test_a_serialization_failure_is_transient(database: Database) -> None:
-    with pytest.raises(TransientError) as caught:  # noqa: PT012 - two transactions
-        async with database.transaction() as connection:
-            await connection.execute("set transaction isolation level repeatable read")
-            await connection.fetch("select from note")
-            async with database.transaction() as other:
-                await other.execute("update note set content = 'x'")
-            await connection.execute("update note set content = 'y'")
-
-    assert (caught.value.code, caught.value.systemic) == ("serialization_failure", False)
 
 
 async def test_a_lock_that_does_not_come_is_transient(postgres: str, database: Database) -> None:
@@ -318,19 +263,6 @@ async def test_a_session_that_is_ended_in_a_statement_is_systemic(postgres: str,
     assert isinstance(failure, TransientError)
     assert (failure.code, failure.systemic) == ("shutting_down", True)
     assert after == [(1,)]
-
-
-async def test_a_session_that_is_ended_between_two_statements_is_systemic(postgres: str, database: Database) -> None:
-    async with open_database(postgres, size=1, application_name="test") as other:
-        with pytest.raises(TransientError) as caught:  # noqa: PT012 - the session ends in the block
-            async with other.transaction() as connection:
-                await connection.execute("delete from note")
-                await end_session_of(database, connection)
-                await connection.execute("delete from note")
-        after = await rows(other, "select count(*) from note")
-
-    assert caught.value.systemic
-    assert after == [(2,)]
 
 
 async def test_a_session_that_is_ended_before_the_commit_is_systemic(postgres: str, database: Database) -> None:

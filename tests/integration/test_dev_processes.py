@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
-import textwrap
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from bridge.dev.processes import LOG_MAX_BYTES, RESTART_EVERY_S, Child, Supervisor
-from tests.freezing import freeze, thaw
-from tests.integration.dev_process import gone
 from tests.integration.service_process import until
 
 
@@ -29,38 +23,6 @@ def a_child(directory: Path, cleanup: ExitStack, *, command: tuple[str, ...] = (
     child = Child("sleeper", command=command, cwd=directory, log=directory / "log")
     cleanup.callback(child.kill)
     return child
-
-
-def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
-    program = f"""
-        import time
-        from pathlib import Path
-        from bridge.dev.processes import Child
-        here = Path({str(tmp_path)!r})
-        child = Child("sleeper", command=["sleep", "600"], cwd=here, log=here / "log")
-        child.start()
-        print(child.pid, flush=True)
-        time.sleep(600)
-    """
-    with subprocess.Popen(  # noqa: S603 - our own command line
-        [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True
-    ) as parent:
-        assert parent.stdout is not None
-        pid = int(parent.stdout.readline())
-        assert not gone(pid)
-
-        parent.kill()
-
-    until(lambda: gone(pid), what="the child's end")
-
-
-def test_a_child_outlives_the_thread_that_started_it(tmp_path: Path, cleanup: ExitStack) -> None:
-    """The kernel ties it to a thread; the fixtures of tests start brokers from threads that end."""
-    child = a_child(tmp_path, cleanup)
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(child.start).result()
-
-    assert not child.wait(0.3)
 
 
 def test_a_stop_is_bounded(tmp_path: Path, cleanup: ExitStack) -> None:
@@ -101,34 +63,3 @@ def test_what_dies_is_told_once_and_started_again_after_a_while_unless_it_is_lef
     child.kill()
     now[0] += RESTART_EVERY_S
     assert not supervisor.tend()
-
-
-def test_a_frozen_child_stands_still_with_all_its_threads_and_can_be_stopped(
-    tmp_path: Path, cleanup: ExitStack
-) -> None:
-    """A broker answered a write once that came after its pause, from a thread on another core."""
-    busy = """
-        import hashlib, threading
-        def work():
-            while True:
-                hashlib.sha256(block)
-        block = bytes(1 << 26)
-        for _ in range(4):
-            threading.Thread(target=work).start()
-        print("busy", flush=True)
-    """
-    child = a_child(tmp_path, cleanup, command=(sys.executable, "-c", textwrap.dedent(busy)))
-    child.start()
-    until(lambda: child.last_line == "busy", what="a busy child")
-
-    for _ in range(20):
-        freeze(child.pid)
-        assert {stat.read_text().rpartition(")")[2].split()[0] for stat in _threads(child)} == {"T"}
-        thaw(child.pid)
-    freeze(child.pid)
-    child.stop()
-    assert child.exit_code == -signal.SIGTERM
-
-
-def _threads(child: Child) -> list[Path]:
-    return list(Path(f"/proc/{child.pid}/task").glob("*/stat"))

@@ -33,18 +33,3 @@ def test_an_ingress_port_in_use(tmp_path: Path) -> None:
         line = refused("--data-dir", str(tmp_path), "--ingress-port", str(port))
 
     assert f"--ingress-port {port}: in use" in line
-
-
-def test_a_java_that_does_not_run(tmp_path: Path) -> None:
-    line = refused("--data-dir", str(tmp_path / "dev"), BRIDGE_DEV_JAVA="/bin/false")
-
-    assert line.endswith("BRIDGE_DEV_JAVA: /bin/false does not run as Java")
-
-
-def test_a_cache_that_cannot_be_made(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-
-    done = run_dev("--fetch-only", env={"BRIDGE_DEV_CACHE": str(tmp_path / "file" / "cache")})
-
-    assert done.returncode == 2
-    assert done.stderr.strip().endswith("(Not a directory): set BRIDGE_DEV_CACHE to another directory")

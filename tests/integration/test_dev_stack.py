@@ -13,7 +13,6 @@ from pathlib import Path
 import psutil
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # noqa: TID251 - asks the broker itself
-from aiokafka.admin import AIOKafkaAdminClient  # noqa: TID251 - as above
 from pyarrow import parquet  # noqa: TID251 - reads what was written
 
 from bridge.dev.kafka import known_brokers
@@ -54,15 +53,6 @@ def is_up(url: str) -> bool:
         return status(url) == 200
     except OSError:
         return False
-
-
-async def partitions(bootstrap_servers: str) -> dict[str, int]:
-    client = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
-    await client.start()
-    try:
-        return {found["topic"]: len(found["partitions"]) for found in await client.describe_topics(list(TOPICS))}
-    finally:
-        await client.close()
 
 
 async def write(bootstrap_servers: str, value: bytes) -> None:
@@ -133,12 +123,6 @@ def test_what_a_source_pushes_is_forwarded_to_the_receiver_and_in_the_lake(dev: 
     until(lambda: forwarded <= taken(f"{endpoints['receiver']}/received"), what="each event at the receiver")
     wanted = {body["id"] for body in bodies}
     until(lambda: wanted <= rows(Path(endpoints["lake"])), what="each event in the lake")
-
-
-async def test_the_topics_have_the_partitions_of_the_contract(dev: DevProcess) -> None:
-    found = await partitions(dev.endpoints()["bootstrap_servers"])
-
-    assert found == dict.fromkeys(TOPICS, 12)
 
 
 def test_a_second_one_on_the_same_directory_names_the_first(dev: DevProcess) -> None:

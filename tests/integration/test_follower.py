@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -257,21 +256,6 @@ async def test_a_stop_in_an_outage_is_obeyed(topics: Topics) -> None:
     assert not memory.finished
 
 
-async def test_what_comes_after_the_tails_is_told_once(topics: Topics) -> None:
-    events, parked = topics.fresh(partitions=2), topics.fresh(partitions=1)
-    fill(topics.bootstrap_servers, [a_record(events, "evt_1")])
-    memory = Memory()
-
-    async with following(topics.bootstrap_servers, [events, parked], memory) as follower:
-        await until(lambda: follower.ready)
-        fill(topics.bootstrap_servers, [a_record(events, "evt_2", partition=1), parked_record(parked, "w_1")])
-        await until(lambda: len(memory.told) > 2)
-        await until(lambda: follower.lag_s < LAG_MAX_S)
-        await follower.catch_up(events, 1)
-
-    assert memory.ids == Counter(["evt_1", "evt_2", "w_1"])
-
-
 async def test_to_catch_up_is_to_know_what_was_there_at_that_moment(topics: Topics) -> None:
     topic = topics.fresh(partitions=3)
     memory = Memory()
@@ -299,17 +283,6 @@ async def test_a_broker_that_was_away_is_followed_on_from_where_it_was_left(clus
         await until(lambda: memory.ids["evt_3"] == 1 and follower.lag_s < SILENT_S)
 
     assert memory.ids == Counter(["evt_1", "evt_2", "evt_3"])
-
-
-async def test_a_follow_that_is_far_behind_is_not_ready(topics: Topics) -> None:
-    topic = topics.fresh(partitions=2)
-
-    async with following(topics.bootstrap_servers, [topic], Memory()) as follower:
-        await until(lambda: follower.ready)
-        (state,) = follower._topics.values()
-        state.current_at[1] -= 2 * LAG_MAX_S
-        assert not follower.ready
-        await until(lambda: follower.ready)
 
 
 @pytest.fixture
@@ -380,22 +353,6 @@ async def test_a_follow_that_fell_out_of_the_log_begins_at_the_window_again(topi
         await until(lambda: follower.ready and follower.lag_s < LAG_MAX_S)
 
     assert memory.ids == Counter([f"evt_{n}" for n in range(10)] + ["evt_new"])
-
-
-async def test_a_partition_that_a_topic_made_anew_does_not_have_holds_up_nothing(topics: Topics) -> None:
-    topic = topics.fresh(partitions=2)
-    fill(topics.bootstrap_servers, [a_record(topic, "evt_1"), a_record(topic, "evt_2", partition=1)])
-    admin = AdminClient({"bootstrap.servers": topics.bootstrap_servers})
-
-    async with following(topics.bootstrap_servers, [topic], Memory()) as follower:
-        await until(lambda: follower.ready)
-        await asyncio.to_thread(admin.delete_topics([topic])[topic].result, HANG_S)
-        await asyncio.to_thread(create_topics, topics.bootstrap_servers, {topic: 1})
-        await until(lambda: followed(follower, topic) == {0})
-        (state,) = follower._topics.values()
-        state.current_at |= dict.fromkeys(state.current_at.keys() - {0}, time.monotonic() - 2 * LAG_MAX_S)
-
-        await until(lambda: follower.ready)
 
 
 async def test_partitions_and_topics_that_come_later_are_followed(topics: Topics) -> None:

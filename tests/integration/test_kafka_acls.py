@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
@@ -341,47 +340,6 @@ def test_a_consumer_whose_login_ends_waits_until_it_is_renewed(
         until(lambda: desk.applied(after), what="the others")
         assert "-secret" not in desk.output()
     secured.set_password("desk", "d-secret")
-
-
-async def test_a_consumer_that_cannot_log_in_waits_with_its_start(
-    secured: SecuredCluster, postgres: str, tmp_path: Path
-) -> None:
-    with Desk(tmp_path, secured.connection("desk", password="the one before"), postgres) as desk:
-        await asyncio.to_thread(until, lambda: desk.lines("worker.start_waits"), what="a start that waits")
-        assert desk.checks()["start"] == "handshake_failed"
-        secured.connection("desk")
-        await asyncio.to_thread(desk.ready)
-
-
-async def test_logins_that_end_again_and_again_cost_no_event(
-    brief: SecuredCluster, postgres: str, tmp_path: Path
-) -> None:
-    """`connections.max.reauth.ms`, as managed clusters have it: the client cannot renew a login, and connects anew."""
-    login = {"mechanism": "SCRAM-SHA-512"}
-    with (
-        IngressProcess(tmp_path, brief.bootstrap_servers, **settings(brief.connection("ingress", **login))) as ingress,
-        Desk(tmp_path / "desk", brief.connection("desk", **login), postgres) as desk,
-    ):
-        await asyncio.to_thread(ingress.ready)
-        await asyncio.to_thread(desk.ready)
-        first = {each: connections(each, brief) for each in (ingress, desk)}
-        sent = [f"evt_{ingress.source}_{number}" for number in range(25)]
-        async with aiohttp.ClientSession() as session:
-            for event_id in sent:
-                answer = await deliver(session, ingress, a_body(id=event_id), webhook_id=event_id)
-                assert answer.status in {200, 202}
-                await asyncio.sleep(0.2)
-
-        async with asyncio.timeout(HANG_S):
-            while len(await ingress.records()) < len(sent):  # noqa: ASYNC110 - another process gives us no event
-                await asyncio.sleep(0.2)
-        written = await ingress.records()
-        assert [record.header("ce_id") for record in written] == sent
-        await asyncio.to_thread(until, lambda: desk.has(set(sent)), what="that all are handled")
-        for process, before in first.items():
-            assert before
-            await asyncio.to_thread(until, partial(ended, process, brief, before), what="the end of its first logins")
-        assert desk.checks()["group"] == "ok"
 
 
 async def test_a_token_endpoint_that_refuses_for_a_while_costs_no_event(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from datetime import datetime
 from urllib.parse import urlsplit
 
@@ -89,17 +88,6 @@ async def test_a_mark_that_moves_past_no_record_of_ours_forgets_the_last_event(l
     assert (await ledger.claim(PLACE)).last_event_id is None
 
 
-async def test_the_fence_lets_the_owner_through(ledger: Ledger) -> None:
-    claim = await ledger.claim(PLACE)
-    await settled(ledger, claim.epoch, next_offset=10, last="evt-9")
-
-    async with ledger.begin(PLACE, claim.epoch) as settlement:
-        await settlement.fence(10)
-        await settlement.settle(next_offset=12, last_event_id="evt-11", above=())
-
-    assert (await ledger.claim(PLACE)).next_offset == 12
-
-
 @pytest.mark.parametrize("step", ["fence", "settle"])
 async def test_a_zombie_fails_at_the_fence(ledger: Ledger, step: str) -> None:
     old = await ledger.claim(PLACE)
@@ -147,36 +135,6 @@ async def test_a_clock_that_was_set_back_fences_nobody(ledger: Ledger, database:
             times.append(await settlement.settle(next_offset=offset, last_event_id="evt", above=()))
 
     assert times == sorted(set(times))
-
-
-async def test_a_zombies_effects_are_rolled_back(ledger: Ledger, database: Database) -> None:
-    """It was stopped before its first statement, lost the partition, and woke up."""
-    async with database.transaction() as connection:
-        await effects_table(connection)
-    old = await ledger.claim(PLACE)
-    with suppress(FencedError):
-        async with ledger.begin(PLACE, old.epoch) as settlement:
-            await settlement.admit([an_entry()])
-            await settlement.connection.execute("insert into effect values ('zombie')")
-            await ledger.claim(PLACE)
-            await settlement.settle(next_offset=1, last_event_id="evt-1", above=())
-
-    assert await rows(database, "select note from effect") == []
-    assert await rows(database, "select event_id from drx_consumer.inbox") == []
-
-
-async def test_a_late_claim_that_overtook_the_owners_is_answered_by_another_claim(ledger: Ledger) -> None:
-    """A member that has lost the partition claims it late: the rightful owner is fenced, and simply claims again."""
-    owner = await ledger.claim(PLACE)
-    late = await ledger.claim(PLACE)
-    with pytest.raises(FencedError):
-        await settled(ledger, owner.epoch, next_offset=1, last="evt-0")
-
-    again = await ledger.claim(PLACE)
-    await settled(ledger, again.epoch, next_offset=1, last="evt-0")
-
-    with pytest.raises(FencedError):
-        await settled(ledger, late.epoch, next_offset=1, last="evt-0")
 
 
 async def test_a_claim_waits_for_the_owners_transaction_and_sees_what_it_settled(
@@ -286,12 +244,6 @@ async def test_looking_without_a_partition_sees_the_same(ledger: Ledger) -> None
 
     assert await ledger.look([an_entry("evt-1", body="b2"), an_entry("evt-2")]) == ["conflict", "fresh"]
     assert await ledger.look([]) == []
-
-
-async def test_no_events_need_no_verdict(ledger: Ledger) -> None:
-    claim = await ledger.claim(PLACE)
-    async with ledger.begin(PLACE, claim.epoch) as settlement:
-        assert await settlement.admit([]) == await settlement.look([]) == []
 
 
 @pytest.mark.parametrize("event_id", ["evt\0-1", "x" * 100_000])

@@ -102,18 +102,6 @@ async def test_the_reader_of_the_log_is_gone(kafka: str, tmp_path: Path) -> None
         assert ingress.complaints() == ""
 
 
-async def test_the_disk_of_the_log_is_full(kafka: str, tmp_path: Path) -> None:
-    full = os.open("/dev/full", os.O_WRONLY)
-    with ingress_to(full)(tmp_path, kafka) as ingress:
-        os.close(full)
-        ingress.ready()
-
-        assert await deliver_many(ingress) == {200}
-        until(lambda: ingress.metric(DROPPED) >= DELIVERIES, what="the lines that are counted")
-        assert await ingress.end() == 0
-        assert ingress.complaints() == ""
-
-
 async def test_nobody_reads_the_log(kafka: str, tmp_path: Path) -> None:
     with pipe() as (_, writer), ingress_to(writer)(tmp_path, kafka) as ingress:
         ingress.ready()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -71,40 +70,6 @@ async def test_filters_choose_for_the_list_and_for_retry_alike(
     assert [each.key for each in await request_release(database, GROUP, filters, actor="ann")] == keys
 
 
-async def test_values_are_shown_only_when_asked_for(ledger: Ledger, database: Database) -> None:
-    await parked(ledger, 7)
-
-    (without,) = await show(database, GROUP, TOPIC, KEY)
-    (whole,) = await show(database, GROUP, TOPIC, KEY, values=True)
-
-    assert (without.offset, without.event_id, without.value, without.raw_key, without.headers) == (
-        7,
-        "evt-7",
-        None,
-        None,
-        None,
-    )
-    assert (whole.value, whole.raw_key) == (b"\x00v", KEY.encode())
-    assert ["x-binary", "/wA="] in json.loads(whole.headers or "")
-
-
-async def test_a_retry_asks_for_these_keys_only(ledger: Ledger, database: Database) -> None:
-    await parked(ledger, 7)
-    await parked(ledger, 8, key=b"rx-2")
-
-    decisions = await request_release(database, GROUP, Filters(keys=["rx-2", "gone"]), actor="ann")
-
-    assert [each.key for each in decisions] == ["rx-2"]
-    assert await parking.requested(database, GROUP, [PLACE]) == [(PLACE, "rx-2")]
-
-
-async def test_a_retry_of_no_keys_is_not_a_retry_of_all(ledger: Ledger, database: Database) -> None:
-    await parked(ledger, 7)
-
-    assert await request_release(database, GROUP, Filters(keys=[]), actor="ann") == []
-    assert await parking.requested(database, GROUP, [PLACE]) == []
-
-
 async def test_a_rate_spreads_the_requests(ledger: Ledger, database: Database) -> None:
     """The first is due at once, each other a while later: the owners need no limiter of their own."""
     for number, key in enumerate(("rx-1", "rx-2", "rx-3")):
@@ -129,16 +94,6 @@ async def test_a_skip_gives_up_one_record_and_leaves_those_behind_it(ledger: Led
     assert await rows(database, "select source, event_id from drx_consumer.inbox") == [("acme", "evt-7")]
 
 
-async def test_a_skip_of_the_last_record_makes_the_key_live(ledger: Ledger, database: Database) -> None:
-    await parked(ledger, 7)
-
-    await give_up(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="entered twice")
-
-    assert await list_parked(database, GROUP) == []
-    async with ledger.begin(PLACE, 1) as settlement:
-        assert not await parking.append(settlement, a_consumed_record(9))
-
-
 async def test_a_skip_of_an_equal_id_leaves_the_first_ones_digest(ledger: Ledger, database: Database) -> None:
     async with ledger.begin(PLACE, (await ledger.claim(PLACE)).epoch) as settlement:
         await settlement.admit([an_entry("evt-7", body="first")])
@@ -159,16 +114,6 @@ async def test_a_skip_of_a_record_without_an_id_writes_no_inbox_row(ledger: Ledg
 
     assert decision.inbox_written is False
     assert await rows(database, "select * from drx_consumer.inbox") == []
-
-
-async def test_a_drop_gives_up_every_record_of_the_key(ledger: Ledger, database: Database) -> None:
-    await parked(ledger, 7, 9)
-    await parked(ledger, 8, key=b"rx-2")
-
-    decisions = await give_up(database, GROUP, TOPIC, KEY, actor="ann", reason="test patient")
-
-    assert [(each.offset, each.inbox_written) for each in decisions] == [(7, True), (9, True)]
-    assert [each.key for each in await list_parked(database, GROUP)] == ["rx-2"]
 
 
 async def test_an_event_that_waits_twice_is_put_into_the_inbox_once(ledger: Ledger, database: Database) -> None:
@@ -253,19 +198,6 @@ async def placed(database: Database, offsets: dict[Place, int], *, cluster_id: s
         await lock_progress(connection, GROUP, [TOPIC])
         await set_offsets(connection, GROUP, offsets, cluster_id=cluster_id, move=True)
         await audit_offsets(connection, GROUP, offsets, actor="ann", reason="new cluster")
-
-
-async def test_a_group_starts_where_it_was_placed(ledger: Ledger, database: Database) -> None:
-    await placed(database, {PLACE: 40, Place(TOPIC, 0): 0})
-
-    claim = await ledger.claim(PLACE)
-
-    assert (claim.next_offset, claim.last_event_id) == (40, None)
-    assert [
-        (each.place.partition, each.next_offset) for each in (await standings(database, GROUP, [TOPIC])).values()
-    ] == [(0, 0), (3, 40)]
-    audit = 'select verb, part, "offset", actor, reason from drx_consumer.audit order by part'
-    assert await rows(database, audit) == [("init", 0, 0, "ann", "new cluster"), ("init", 3, 40, "ann", "new cluster")]
 
 
 async def test_a_group_placed_anew_reads_again_and_a_process_left_over_is_fenced(

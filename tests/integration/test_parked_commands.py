@@ -132,24 +132,6 @@ async def test_a_key_is_released_in_order(lot: Lot) -> None:
     assert lot.rows("select actor, verb, key from drx_consumer.audit") == [("ann", "retry", KEY)]
 
 
-async def test_all_of_a_class_are_released_at_a_rate(lot: Lot) -> None:
-    execute(lot.dsn, "insert into healed default values")
-
-    none = await lot.lines("retry", "--all", "--class", "poison", "--json")
-    both = await lot.lines("retry", "--all", "--class", "permanent", "--code", "refused", "--rate", "5", "--json")
-    until(lambda: lot.applied(OTHER) == LIVES.event_ids(2), what="the release")
-
-    assert (none, len(both)) == ([], 2)
-
-
-async def test_a_dry_run_decides_nothing(lot: Lot) -> None:
-    would = await lot.lines("drop-key", KEY, "--reason", "a drill", "--dry-run", "--json")
-
-    assert [each["event_id"] for each in would] == IDS
-    assert len(await lot.lines("show", KEY, "--json")) == len(IDS)
-    assert lot.rows("select from drx_consumer.audit") == []
-
-
 async def test_a_dry_run_says_what_it_would_do(lot: Lot) -> None:
     one = await lot("retry", KEY, "--dry-run")
     other = await lot("retry", KEY, "rx_other", "--dry-run")

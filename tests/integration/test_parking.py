@@ -76,12 +76,6 @@ def test_every_key_has_a_text_form_of_its_own(key: bytes | None, text: str) -> N
     assert key_text(ConsumedRecord(*PLACE, 7, 1, key, b"", [])) == text
 
 
-async def test_parking_writes_no_inbox_row(ledger: Ledger, database: Database) -> None:
-    await parked(ledger, 7)
-
-    assert await rows(database, "select * from drx_consumer.inbox") == []
-
-
 async def test_the_next_owner_knows_the_parked_keys_of_its_partition(ledger: Ledger) -> None:
     await parked(ledger, 7)
     await parked(ledger, 8, key=b"rx-2")
@@ -89,52 +83,6 @@ async def test_the_next_owner_knows_the_parked_keys_of_its_partition(ledger: Led
     mine, other = await ledger.claim(PLACE), await ledger.claim(Place(TOPIC, 4))
 
     assert (mine.parked, other.parked) == ({"rx-1", "rx-2"}, set())
-
-
-async def test_the_offset_advances_with_the_parking_or_not_at_all(ledger: Ledger, database: Database) -> None:
-    claim = await ledger.claim(PLACE)
-    with pytest.raises(LookupError):  # noqa: PT012 - what a crash between park and commit leaves
-        async with ledger.begin(PLACE, claim.epoch) as settlement:
-            await park(settlement, a_consumed_record(7), Why("bug", "unexpected", 1))
-            await settlement.settle(next_offset=8, last_event_id="evt-7", above=())
-            raise LookupError
-
-    assert (await ledger.claim(PLACE)).next_offset is None
-    assert await waiting_offsets(database) == []
-
-
-async def test_records_are_released_in_the_order_of_their_offsets(ledger: Ledger) -> None:
-    await parked(ledger, 7, 9, 12)
-    released, live = [], False
-    while not live:
-        async with settling(ledger) as settlement:
-            waiting = await head(settlement, KEY)
-            assert waiting is not None
-            live = await release(settlement, waiting)
-            released.append(waiting.record.offset)
-
-    async with settling(ledger) as settlement:
-        assert await head(settlement, KEY) is None
-    assert released == [7, 9, 12]
-
-
-async def test_a_key_that_is_live_takes_no_more_records(ledger: Ledger, database: Database) -> None:
-    async with settling(ledger) as settlement:
-        assert not await append(settlement, a_consumed_record(9))
-
-    assert await waiting_offsets(database) == []
-
-
-async def test_a_release_that_is_rolled_back_leaves_the_record_parked(ledger: Ledger, database: Database) -> None:
-    await parked(ledger, 7)
-    with pytest.raises(LookupError):  # noqa: PT012 - what a crash between release and commit leaves
-        async with settling(ledger) as settlement:
-            waiting = await head(settlement, KEY)
-            assert waiting is not None
-            await release(settlement, waiting)
-            raise LookupError
-
-    assert await waiting_offsets(database) == [7]
 
 
 async def test_a_record_that_fails_its_release_waits_for_another_request(ledger: Ledger, database: Database) -> None:
@@ -288,18 +236,6 @@ async def test_a_drop_that_waited_for_an_append_drops_that_record_too(ledger: Le
 
     assert [decision.offset for decision in await dropping] == [7, 9]
     assert await waiting_offsets(database) == []
-
-
-async def test_a_skip_that_waited_for_an_append_leaves_the_key_parked(ledger: Ledger, database: Database) -> None:
-    await parked(ledger, 7)
-    async with settling(ledger) as settlement:
-        assert await append(settlement, a_consumed_record(9))
-        skipping = asyncio.create_task(give_up(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="void"))
-        await until_waiting(database)
-    await skipping
-
-    assert await waiting_offsets(database) == [9]
-    assert (await ledger.claim(PLACE)).parked == {KEY}
 
 
 async def test_two_releases_at_once_release_each_record_once(ledger: Ledger, database: Database) -> None:

@@ -85,26 +85,6 @@ async def test_where_partitions_fill_the_window_together_the_largest_batches_mak
     assert (sorted(calls[:-1]), calls[-1]) == ([(place.partition, 25) for place in large], (0, 30))
 
 
-async def test_a_sink_that_is_away_leaves_a_batch_whole(database: Database) -> None:
-    """One by one its records would be batches of one."""
-    effects, calls = Effects(), []
-
-    async def write(batch: Sequence[Placed], connection: Connection) -> None:
-        calls.append(len(batch))
-        if len(calls) <= 3:
-            raise TransientError("full", systemic=True)
-        await effects.batch(batch, connection)
-
-    consumer = Consumer(GROUP, [PLACE.topic], mode=Batches(50, 0.05))
-    consumer.handler(write)
-    async with at_work(consumer, database) as bench:
-        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(20)])
-        await bench.settled(20)
-
-        assert await bench.parked() == []
-    assert calls == [20] * 4
-
-
 async def test_a_sink_that_is_away_for_long_leaves_a_batch_whole_too(database: Database) -> None:
     """One batch alone does not open the circuit before it has been tried so often that it would be taken apart."""
     effects, calls, away = Effects(), [], True
@@ -130,29 +110,6 @@ async def test_a_sink_that_is_away_for_long_leaves_a_batch_whole_too(database: D
         assert await bench.parked() == []
     assert len(calls) > ATTEMPTS_MAX
     assert set(calls) == {20}
-
-
-async def test_a_repeated_event_is_a_duplicate(database: Database) -> None:
-    effects = Effects()
-
-    async with at_work(a_consumer(effects), database) as bench:
-        await bench.feed([a_record(0), a_record(1, id="evt_0"), a_record(2)])
-        await bench.settled(3)
-
-        assert (await bench.effects(), bench.outcome("duplicate")) == (["evt_0", "evt_2"], 1)
-
-
-async def test_of_two_bodies_of_one_id_in_one_batch_one_is_applied_and_the_other_parked(database: Database) -> None:
-    """Keys have no order between them, so either may come first."""
-    effects = Effects()
-
-    async with at_work(a_consumer(effects), database) as bench:
-        await bench.feed([a_record(0), a_record(1, "rx_2", id="evt_0", body="other"), a_record(2, "rx_3")])
-        await bench.settled(3)
-
-        assert [code for _, _, code in await bench.parked()] == ["id_conflict"]
-        assert sorted(await bench.effects()) == ["evt_0", "evt_2"]
-        assert bench.count("id_conflicts_total", source="drx") == 1
 
 
 async def test_a_batch_stays_one_but_for_a_key_whose_id_came_with_another_body(database: Database) -> None:

@@ -10,7 +10,7 @@ from datetime import datetime
 
 import pytest
 
-from bridge.errors import DecodeError, PermanentError, TransientError
+from bridge.errors import PermanentError, TransientError
 from bridge.event import Event
 from bridge.kafka.transport import Place
 from consumers.api import Consumer, Context, Lanes
@@ -42,19 +42,6 @@ def a_consumer(effects: Effects, mode: Lanes | None = None, **changes: object) -
 def schema_7(offset: int, key: str) -> bytes:
     """A value whose schema has to be learned."""
     return b"\0\0\0\0\7" + (a_record(offset, key).value or b"")
-
-
-@MODES
-async def test_a_repeated_event_is_a_duplicate_and_another_body_a_conflict(database: Database, mode: Lanes) -> None:
-    effects = Effects()
-    log = [a_record(0), a_record(1, id="evt_0"), a_record(2, id="evt_0", body="other"), a_record(3)]
-
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed(log)
-        await bench.settled(4)
-
-        assert (effects.applied, bench.outcome("duplicate")) == (["evt_0"], 1)
-        assert await bench.parked() == [("rx_1", 2, "id_conflict"), ("rx_1", 3, "key_parked")]
 
 
 async def test_an_event_is_no_duplicate_of_an_equal_one_that_is_asked_about_with_it(database: Database) -> None:
@@ -253,34 +240,6 @@ async def test_a_handler_that_swallows_cancellation_costs_its_key_only(
         assert await bench.parked() == [("rx_1", 0, "handler_timeout")]
         assert (await bench.effects())[:2] == ["evt_1", "evt_2"]
         end.set()
-
-
-async def test_an_unknown_schema_is_learned_while_its_keys_wait(database: Database) -> None:
-    effects = Effects()
-    log = [a_record(0, "rx_1", value=schema_7(0, "rx_1")), a_record(1), a_record(2, "rx_2", value=schema_7(2, "rx_2"))]
-    decoder = PlainDecoder()
-
-    async with at_work(a_consumer(effects), database, decoder=decoder, learner=hasty_learner(decoder)) as bench:
-        await bench.feed(log)
-        await bench.settled(3)
-
-        assert [event for event in effects.applied if event != "evt_2"] == ["evt_0", "evt_1"]
-
-
-async def test_a_healthy_registrys_no_is_poison_only_after_a_grace(database: Database) -> None:
-    decoder = PlainDecoder()
-    decoder.answer = DecodeError("unknown_schema_id")
-    moment = 0.0
-    learner = hasty_learner(decoder, lambda: moment)
-
-    async with at_work(a_consumer(Effects()), database, decoder=decoder, learner=learner) as bench:
-        await bench.feed([a_record(0, value=schema_7(0, "rx_1")), a_record(1, "rx_2")])
-        await until(lambda: bench.outcome("applied") == 1 and decoder.learned >= 1)
-        before = await bench.parked()
-        moment = 61.0
-        await bench.settled(2)
-
-        assert (before, await bench.parked()) == ([], [("rx_1", 0, "unknown_schema_id")])
 
 
 async def test_a_registry_that_does_not_answer_keeps_no_other_key_waiting(database: Database) -> None:

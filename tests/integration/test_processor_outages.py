@@ -144,26 +144,6 @@ async def test_a_batch_that_takes_long_costs_a_retried_record_no_attempts(dsn: s
         assert sorted(await bench.effects()) == ["evt_0", "evt_1", "evt_2"]
 
 
-@pytest.mark.parametrize("mode", [Batches(50, 0.005), Lanes(4, transactional=True)], ids=["batches", "lanes"])
-async def test_a_lock_that_another_holds_for_long_parks_nothing(dsn: str, mode: Lanes | Batches) -> None:
-    """As an index that a migration builds beside a live consumer does, which takes minutes on a large table."""
-    effects = Effects()
-    log = [a_record(offset, f"rx_{offset}") for offset in range(3)]
-
-    async with (
-        a_database(dsn, lock_timeout_s=0.02) as database,
-        at_work(a_consumer(effects, mode), database) as bench,
-    ):
-        async with database.transaction() as connection:
-            await connection.execute("lock table effect in share mode")
-            await bench.feed(log)
-            await until(lambda: effects.attempts.count("evt_0") > 14 or bench.outcome("parked") > 0)
-        await bench.settled(3)
-
-        assert await bench.parked() == []
-        assert sorted(await bench.effects()) == ["evt_0", "evt_1", "evt_2"]
-
-
 async def test_what_is_in_flight_and_how_old_it_gets_is_reported(dsn: str) -> None:
     effects = Effects()
     go_on = asyncio.Event()

@@ -185,29 +185,6 @@ async def test_what_is_read_again_and_was_settled_above_the_mark_is_stale(
         assert sorted(effects.kept) == ["evt_0", "evt_3"]
 
 
-async def test_deadlocks_and_the_like_are_retried(database: Database) -> None:
-    """The error is the database's own: raised by a statement of the handler, it is no word of the handler."""
-    effects = Effects()
-    tried = 0
-
-    async def collide(placed: object, connection: object) -> None:
-        nonlocal tried
-        tried += 1
-        if tried < 3:
-            await connection.execute("do $$ begin raise exception using errcode = '40P01'; end $$")  # type: ignore[attr-defined]
-        await effects.batch(placed, connection)  # type: ignore[arg-type]
-
-    consumer = Consumer(GROUP, [PLACE.topic], mode=Batches(50, 0.005))
-    consumer.handler(collide)
-
-    async with at_work(consumer, database) as bench:
-        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(5)])
-        await bench.settled(5)
-
-        assert (tried, await bench.parked(), len(effects.applied)) == (3, [], 5)
-        assert (bench.outcome("retry"), bench.outcome("applied")) == (2 * 5, 5)
-
-
 async def test_the_window_is_bounded(database: Database) -> None:
     effects = Effects()
     effects.fail = lambda *_: TransientError("down", systemic=True)

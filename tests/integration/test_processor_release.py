@@ -73,44 +73,6 @@ async def test_a_record_that_fails_again_stays_with_its_new_code(database: Datab
 
 
 @MODES
-async def test_the_end_of_a_release_is_logged_and_counted(database: Database, mode: Lanes | Batches) -> None:
-    effects = Effects("evt_0")
-    where = {"group": GROUP, "topic": PLACE.topic, "partition": PLACE.partition}
-
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([a_record(0), a_record(1)])
-        await bench.settled(2)
-        before = bench.outcome("parked"), bench.count("park_total", **{"class": "permanent"})
-        with capture_logs() as logs:
-            await bench.request_release("rx_1")
-            await until(lambda: bench.outcome("parked") > before[0])
-            effects.refused.clear()
-            await bench.request_release("rx_1")
-            await bench.until_rows("select key from drx_consumer.parked_key", [])
-            await until(lambda: any(each["event"] == "worker.release_ended" for each in logs))
-
-        lines = [each for each in logs if each["event"] in {"record.parked", "worker.release_ended"}]
-        assert lines == [
-            {
-                "event": "record.parked",
-                "log_level": "error",
-                "code": "refused",
-                "class": "permanent",
-                "attempts": 1,
-                "offset": 0,
-                "event_id": "evt_0",
-                "record_key": "rx_1",
-                **where,
-            },
-            {"event": "worker.release_ended", "log_level": "info", **where},
-        ]
-        assert (bench.outcome("parked"), bench.count("park_total", **{"class": "permanent"})) == (
-            before[0] + 1,
-            before[1] + 1,
-        )
-
-
-@MODES
 async def test_new_records_of_a_key_never_overtake_its_release(database: Database, mode: Lanes | Batches) -> None:
     """The interleaving is forced: the release stands in the middle of its first record when new ones come."""
     effects = Effects("evt_0")
@@ -217,18 +179,3 @@ async def test_a_full_lot_stops_the_partition_and_drops_nothing(
         assert f"drx-consumer parked retry {GROUP} KEY --topic {PLACE.topic}" in line["hint"]
         assert bench.processor.next_offset(PLACE) == 2
         assert effects.kept == []
-
-
-@MODES
-async def test_a_release_waits_for_the_sink(database: Database, mode: Lanes | Batches) -> None:
-    effects = Effects()
-    answers = [PermanentError("refused"), TransientError("down", systemic=True), None]
-    effects.fail = lambda event, _: answers[min(len(effects.attempts) - 1, 2)] if event.id == "evt_0" else None
-
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([a_record(0)])
-        await bench.settled(1)
-        await bench.request_release("rx_1")
-        await bench.until_rows("select key from drx_consumer.parked_key", [])
-
-        assert (effects.kept, bench.processor.halted(PLACE)) == (["evt_0"], False)

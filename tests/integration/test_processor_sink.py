@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
 from collections.abc import AsyncIterator
 from functools import partial
 
@@ -166,23 +165,6 @@ async def test_a_sink_that_answers_nothing_but_pings_is_tried_by_one_record_at_a
         effects.fail = lambda *_: None
         await bench.settled(30)
         assert (bench.count("circuit_state", state="open"), await bench.parked()) == (0, [])
-
-
-async def test_a_quarter_of_the_keys_that_fail_wait_for_the_sink_or_an_operator(database: Database) -> None:
-    """One shard of the sink is away: none of its records is at fault, and the others go on."""
-    effects = Effects()
-    effects.fail = bad_keys_fail
-    log = [a_record(offset, f"{'rx' if offset % 4 else 'bad'}_{offset}") for offset in range(200)]
-
-    async with at_work(a_consumer(effects, Lanes(4)), database) as bench:
-        await bench.feed(log)
-        await until(lambda: bench.outcome("applied") == 150)
-        await until(lambda: max(Counter(effects.attempts).values()) > MANY)
-        parked = await bench.parked()
-        effects.fail = lambda *_: None
-        await bench.settled(200)
-
-        assert (parked, await bench.parked()) == ([], [])
 
 
 @pytest.mark.parametrize("mode", [Lanes(2, transactional=True), Lanes(2)], ids=["inside", "outside"])

@@ -72,25 +72,6 @@ async def parked_for_its_schema(effects: Effects, registry: Registry, database: 
 
 
 @MODES
-async def test_a_key_is_released_on_a_quiet_partition_whose_owners_died(
-    database: Database, mode: Lanes | Batches
-) -> None:
-    effects = Effects("evt_0")
-
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([a_record(0), a_record(1)])
-        await bench.settled(2)
-        for _ in range(4):
-            await bench.ledger.claim(PLACE)
-        await bench.feed([])
-        effects.refused.clear()
-        await bench.request_release("rx_1")
-        await bench.until_rows("select key from drx_consumer.parked_key", [])
-
-        assert effects.kept == ["evt_0", "evt_1"]
-
-
-@MODES
 async def test_a_registry_that_is_away_keeps_no_circuit_open(database: Database, mode: Lanes | Batches) -> None:
     effects = Effects()
     effects.down = True
@@ -120,28 +101,6 @@ async def test_a_schema_that_the_registry_learns_late_lets_a_key_go_on(database:
         await bench.until_rows("select key from drx_consumer.parked_key", [])
 
         assert effects.kept == ["evt_0"]
-
-
-@MODES
-async def test_a_full_key_can_be_released_and_its_partition_goes_on(
-    database: Database, mode: Lanes | Batches, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(parking, "EVENTS_OF_KEY_MAX", 2)
-    effects = Effects("evt_0")
-    log = [a_record(offset) for offset in range(4)]
-
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed(log[:2])
-        await bench.settled(2)
-        bench.processor.offer(PLACE, log[2:])
-        await until(lambda: bench.processor.halted(PLACE))
-        effects.refused.clear()
-        await bench.request_release("rx_1")
-        await bench.read_again(log)
-        await bench.settled(4)
-
-        assert effects.kept == [f"evt_{offset}" for offset in range(4)]
-        assert await bench.parked() == []
 
 
 async def drop(database: Database) -> None:

@@ -236,12 +236,6 @@ async def test_an_update_of_another_type_is_history_and_moves_no_machine(model: 
     ]
 
 
-async def test_a_key_of_a_source_without_prescription_ids_is_a_prescription(model: ReadModel) -> None:
-    await model.apply(worked_on(0, "packed", key="q:7:12", prescription_id=None))
-
-    assert (await model.prescription("q:7:12"))["display"] == "packed"
-
-
 async def test_a_safety_signal_is_counted_when_it_comes_up(model: ReadModel) -> None:
     await model.apply(cancel_answered(0, request_id="c1", decision="approved"))
     assert model.metric("safety_signals_total", kind="dispensed_after_cancel") == 0
@@ -251,15 +245,6 @@ async def test_a_safety_signal_is_counted_when_it_comes_up(model: ReadModel) -> 
 
     assert model.metric("safety_signals_total", kind="dispensed_after_cancel") == 1
     assert (await model.prescription())["safety"] == ["dispensed_after_cancel"]
-
-
-async def test_a_signal_is_news_however_late_its_event_is_applied(model: ReadModel) -> None:
-    """It was parked for a year, say, or the database was away."""
-    received_at = START - timedelta(days=366)
-    await model.apply(cancel_answered(0, request_id="c1", decision="approved", received_at=received_at))
-    await model.apply(filled(1, "dispensed", received_at=received_at))
-
-    assert model.metric("safety_signals_total", kind="dispensed_after_cancel") == 1
 
 
 async def test_what_a_rebuild_reads_again_is_no_news(postgres: str) -> None:
@@ -293,14 +278,6 @@ async def test_news_of_a_prescription_do_not_raise_its_old_signals_again(postgre
         assert (await model.prescription())["safety"] == ["dispensed_after_cancel"]
 
 
-async def test_an_anomaly_is_counted_when_it_comes_up(model: ReadModel) -> None:
-    await model.apply(failed(0, relates_to_message_id="m1", retryable=False), processed(1, relates_to_message_id="m1"))
-    await model.apply(processed(2, relates_to_message_id="m1"))
-
-    assert model.metric("read_model_anomalies_total", kind="processed_after_final_failure") == 1
-    assert (await model.prescription())["anomalies"] == 1
-
-
 @pytest.mark.parametrize("known", [True, False], ids=["changed", "appeared"])
 async def test_a_row_that_another_transaction_wrote_meanwhile_is_not_overwritten(model: ReadModel, known: bool) -> None:  # noqa: FBT001 -- a case
     """Possible where a key's events come through two topics: the fence is of one partition."""
@@ -319,17 +296,6 @@ async def test_a_row_that_another_transaction_wrote_meanwhile_is_not_overwritten
     assert (row["order_status"], row["dispense"], row["events"]) == ("cancel_pending", "dispensed", 3 if known else 2)
 
 
-async def test_the_times_of_a_row_are_times_of_its_facts(model: ReadModel) -> None:
-    await model.apply(sent(5, message_id="m1"), created(0))
-
-    row = await model.prescription()
-    assert (row["transmission_at"], row["first_event_at"], row["last_event_at"]) == (
-        START + timedelta(minutes=5),
-        START,
-        START + timedelta(minutes=5),
-    )
-
-
 @pytest.mark.parametrize("number", range(1, len(ALL)))
 async def test_an_upgrade_in_place_keeps_what_was_there(postgres: str, tmp_path: Path, number: int) -> None:
     for migration in ALL[:number]:
@@ -344,15 +310,3 @@ async def test_an_upgrade_in_place_keeps_what_was_there(postgres: str, tmp_path:
         row = await new.prescription()
     assert after == before
     assert (row["display"], row["events"]) == ("dispensed", 3)
-
-
-async def test_a_row_of_usual_size_is_not_compressed(model: ReadModel) -> None:
-    """It would be at each of its updates, for a third of its bytes."""
-    full = native((SAMPLES / "native" / "03_prescription_sent.json").read_bytes())
-    await model.apply(full, *(worked_on(each, "packed", f"q{each}", key=full.key) for each in range(1, 12)))
-
-    (row,) = await model.rows(
-        "select pg_column_size(p) as size, pg_column_compression(facts) as way from {schema}.prescription p"
-    )
-    assert 2100 < row["size"] < 4000
-    assert row["way"] is None

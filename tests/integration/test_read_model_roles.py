@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import TransientError
-from consumers.postgres.migrate import migrate, read_migrations
-from consumers.postgres.pool import open_database
+from consumers.postgres.migrate import read_migrations
 from consumers.read_model.consumer import MIGRATIONS
 from tests.prescriptions import cancel_answered, created, filled
 from tests.read_model import ReadModel, open_model
@@ -89,24 +88,6 @@ async def test_what_a_reader_is_for_is_allowed(model: ReadModel, role: str, stat
     await attempt(model, role, statement)
 
     assert (await model.prescription())["events"] == 1
-
-
-async def test_tables_of_an_earlier_release_are_brought_up_to_date_with_what_is_in_them(
-    postgres: str, tmp_path: Path
-) -> None:
-    first = MIGRATIONS / "0001_tables.sql"
-    (tmp_path / first.name).write_text(first.read_text())
-    async with open_database(postgres, size=1, application_name="test") as database:
-        await migrate(database, directory=tmp_path, schema="read_model")
-        async with database.transaction() as connection:
-            await connection.execute(
-                "insert into read_model.event values ('drx', 'e', 'rx_1', 'x.y', now(), now(), 't', 0, 0, '{}')"
-            )
-
-    async with open_model(postgres) as model:
-        await model.apply(created(0))
-
-        assert len(await model.rows("select * from {schema}.timeline")) == 2
 
 
 async def test_a_release_goes_on_with_tables_that_a_newer_one_has_added_to(postgres: str, tmp_path: Path) -> None:

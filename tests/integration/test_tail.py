@@ -16,7 +16,7 @@ from confluent_kafka import Producer
 from bridge.avro.codec import Codec
 from bridge.registry.loader import bundled
 from tests.audit_lines import acts, audit_lines
-from tests.builders import WHEN, an_event
+from tests.builders import an_event
 from tests.cluster import Cluster, Topics
 
 pytestmark = pytest.mark.kafka
@@ -121,15 +121,6 @@ def test_who_reads_no_more_ends_it_in_order(cluster: Cluster, topic: str, form: 
     assert (result.returncode, result.stderr) == (0, b"")
 
 
-def test_people_read_one_record_in_two_lines(cluster: Cluster, topic: str) -> None:
-    result = run(topic, "--bootstrap-servers", cluster.bootstrap_servers, "--until-end", "--key", "rx_2")
-
-    first, second, third = result.stdout.splitlines()
-    assert first.endswith("rx_2  tombstone")
-    assert second.endswith("rx_2  PrescriptionProcessed")
-    assert "prescription_id •••" in third
-
-
 def test_health_information_is_shown_to_who_asks_for_it(cluster: Cluster, topic: str) -> None:
     arguments = (topic, "--bootstrap-servers", cluster.bootstrap_servers, "--from-beginning", "--show-phi", "--json")
 
@@ -140,14 +131,6 @@ def test_health_information_is_shown_to_who_asks_for_it(cluster: Cluster, topic:
     assert line["value"]["prescription_id"] == "rx_1"
     assert acts(result.stderr) == [("tail", "begun"), ("tail", "done")]
     assert [(each["topic"], each["reason"]) for each in audit_lines(result.stderr)] == [(topic, "a drill")] * 2
-
-
-def test_a_missing_topic_is_one_line_and_exit_2(cluster: Cluster) -> None:
-    result = run("drx.absent.v1", "--bootstrap-servers", cluster.bootstrap_servers)
-
-    assert result.returncode == 2
-    assert "no such topic: drx.absent.v1" in result.stderr
-    assert len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("begin", ["", "trap '' INT"], ids=["foreground", "background"])
@@ -179,39 +162,3 @@ def test_it_follows_until_it_is_interrupted(cluster: Cluster, topics: Topics, be
     assert following.returncode == 130
     # The one line ends the echo of ^C.
     assert complaints == "\n"
-
-
-def parked_record(body: bytes) -> bytes:
-    """Encode an unrecognized delivery."""
-    value = {
-        "webhook_id": "evt_1",
-        "source": "drx",
-        "received_at": WHEN,
-        "reason": "malformed_json",
-        "detail": "syntax",
-        "field": "",
-        "headers": {},
-        "body": body,
-    }
-    return Codec(schemas=LOCK.schemas(), ids=LOCK.ids()).encode("drx.v1.UnrecognizedDelivery", value)
-
-
-def test_the_body_of_what_was_parked_is_text_for_who_asks_for_it(cluster: Cluster, topics: Topics) -> None:
-    name = topics.fresh()
-    write(cluster, name, [("evt_1", parked_record(b'{"name": "Zo\xc3\xab\xff\x1b[2J'))])
-    arguments = (name, "--bootstrap-servers", cluster.bootstrap_servers, "--until-end")
-
-    masked, shown = run(*arguments), run(*arguments, "--show-phi")
-
-    assert "body •••" in masked.stdout
-    assert 'body {"name": "Zoë\\xff\\x1b[2J' in shown.stdout
-    assert "\x1b" not in shown.stdout
-
-
-def test_that_nothing_matched_is_said(cluster: Cluster, topic: str) -> None:
-    arguments = (topic, "--bootstrap-servers", cluster.bootstrap_servers, "--until-end", "--key", "rx_none")
-
-    said, silent = run(*arguments), run(*arguments, "--json")
-
-    assert (said.returncode, said.stdout, said.stderr) == (0, "", f"{topic} has no record with this key\n")
-    assert (silent.returncode, silent.stdout, silent.stderr) == (0, "", "")

@@ -16,12 +16,10 @@ import pytest
 from aiohttp import web
 
 from bridge.contract.events import EVENT_MODELS
-from bridge.errors import ConfigError
 from consumers import http
 from consumers.cli import COMMANDS
-from consumers.commands.new import refuse_taken, render
+from consumers.commands.new import render
 from consumers.testing import an_event, running
-from tests.chart.tools import hadolint
 from tests.cluster import Cluster, Topics
 from tests.endpoint import an_endpoint
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer
@@ -55,49 +53,6 @@ def test_it_has_what_a_team_ships_and_names_nothing_that_is_not_there() -> None:
         path.split("/")[0] for path in documents
     }
     assert set(re.findall(r"drx-consumer (\w+)", documents["README.md"])) <= set(COMMANDS)
-
-
-def test_its_tests_run_without_a_warning(tmp_path: Path) -> None:
-    """Of plugins that are installed here, and that it does not use."""
-    for path, text in render("refill-desk").items():
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(text)
-
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-k", "notes_which", "tests"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-
-    assert done.returncode == 0, done.stdout
-    assert "arning" not in done.stdout + done.stderr
-
-
-def test_hadolint_has_nothing_to_say_of_the_dockerfile(tmp_path: Path) -> None:
-    (tmp_path / "Dockerfile").write_text(render("refill-desk")["Dockerfile"])
-
-    done = subprocess.run(  # noqa: S603 - our own command line
-        [hadolint(), str(tmp_path / "Dockerfile")], capture_output=True, text=True, check=False, timeout=60
-    )
-
-    assert (done.returncode, done.stdout) == (0, "")
-
-
-def test_the_handler_is_short() -> None:
-    """The promise of the page: under 20 lines."""
-    code = render("refill-desk")["refill_desk/consumer.py"]
-
-    _, _, consumer = code.partition("consumer = ")
-    assert len([line for line in consumer.splitlines() if line.strip()]) < 20
-
-
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_the_handler_of_an_example_is_short(name: str) -> None:
-    _, _, consumer = EXAMPLES[name].partition("consumer = ")
-    assert 0 < len([line for line in consumer.splitlines() if line.strip()]) < 20
 
 
 async def test_the_example_that_calls_a_service_posts_each_shipment_once() -> None:
@@ -170,19 +125,6 @@ def example(name: str) -> dict[str, Any]:
     names: dict[str, Any] = {"__name__": name}
     exec(compile(EXAMPLES[name], f"<example {name}>", "exec", dont_inherit=True), names)  # noqa: S102 - our own page
     return names
-
-
-def test_no_package_is_named_by_a_word_that_its_sql_would_have_to_quote(postgres: str) -> None:
-    (rows,) = execute(postgres, "select word from pg_get_keywords() where catcode in ('R', 'T')")
-
-    assert rows
-    for (word,) in rows:
-        with pytest.raises(ConfigError):
-            refuse_taken(word)
-
-
-def test_the_page_names_commands_that_exist() -> None:
-    assert set(re.findall(r"drx-consumer ([a-z]+)", PAGE)) <= set(COMMANDS)
 
 
 @dataclass(frozen=True, slots=True)

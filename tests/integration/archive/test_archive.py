@@ -103,19 +103,6 @@ async def test_every_sample_is_a_row_with_all_that_it_says(tmp_path: Path) -> No
         assert said == {name: pairs(value) if name in MAPS else value for name, value in wanted.items()}
 
 
-async def test_duckdb_reads_the_same_and_each_event_once(tmp_path: Path) -> None:
-    events = [an_event("prescription.sent", key=f"rx_{number}") for number in range(50)]
-    async with running(open_archive, options=options(tmp_path, batch_records="20")) as archive:
-        await archive.feed(*events, *events[:10])
-        await published(archive, tmp_path, 50)
-
-    found = by_duckdb(
-        f"select count(*), count(distinct event_id), count(distinct (_partition, _offset)), max(medication.quantity)"  # noqa: S608 - a test's path
-        f" from read_parquet('{tmp_path}/events/**/*.parquet', union_by_name = true)"
-    )
-    assert found == [(50, 50, 50, None)]
-
-
 async def test_readers_of_the_page_find_what_is_there(tmp_path: Path) -> None:
     page = PAGE.replace("/srv/drx-lake", str(tmp_path))
     sql, code = (page.partition(f"```{language}\n")[2].partition("```")[0] for language in ("sql", "python"))
@@ -313,14 +300,6 @@ async def test_an_archive_that_has_files_does_not_begin_again_in_an_empty_place(
         aside.rename(lake)
         await start()
         await published(archive, lake, 1)
-
-
-async def test_a_root_that_is_no_directory_ends_the_start(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-
-    with pytest.raises(ConfigError, match="cannot be used"):
-        async with running(open_archive, options=options(tmp_path / "file")):
-            pass
 
 
 @pytest.fixture(scope="module")

@@ -262,15 +262,6 @@ async def test_a_record_number_of_two_accounts_is_not_one_patient(fake: FakeFhir
     assert len([place for place in fake.all() if place.startswith("MedicationRequest")]) == 1
 
 
-async def test_events_of_other_accounts_are_left_alone(fake: FakeFhir) -> None:
-    async with running(open_fhir, options=options(fake, accounts="north,east")) as desk:
-        await desk.feed(created(0, account_id="south"), created(0, key="rx_2", account_id="east"))
-
-        assert desk.count("applied") == 2
-        assert await desk.fetch("select key from fhir.prescription") == [("rx_2",)]
-    assert ORDER not in fake.all()
-
-
 async def test_an_order_that_the_pharmacy_rejected_stays_so_while_its_cancellation_is_asked_for(
     fake: FakeFhir,
 ) -> None:
@@ -319,14 +310,6 @@ async def test_what_was_deleted_is_revived_or_left_alone(fake: FakeFhir) -> None
             assert desk.registry.get_sample_value("drxbridge_fhir_deleted_total", {"service": NAME}) == (not there)
         assert (ORDER in fake.all()) is there
         fake.kept.clear()
-
-
-async def test_what_is_about_no_order_is_left_alone(fake: FakeFhir) -> None:
-    async with running(open_fhir, options=options(fake)) as desk:
-        await desk.feed(an_event("system.ping", key="acct_1"))
-
-        assert desk.count("applied") == 1
-    assert fake.requests == []
 
 
 async def test_the_consumer_may_read_and_write_its_tables_and_no_more(fake: FakeFhir) -> None:

@@ -155,16 +155,6 @@ async def test_the_receiver_of_the_page_verifies_and_prints_each_event(secrets: 
     assert said.decode().splitlines() == [f"{event.id} prescription.sent rx_1" for event in events]
 
 
-async def test_during_a_rotation_receivers_with_either_secret_verify(secrets: Path) -> None:
-    (secrets / "next").write_text(OTHER)
-    for secret in (SECRET, OTHER):
-        with NodeReceiver(secret) as receiver:
-            async with running(open_forward, options=options(receiver.url, secrets)) as forward:
-                await forward.feed(an_event("prescription.sent"))
-
-            assert [each["status"] for each in receiver.requests] == [204]
-
-
 async def test_a_new_secret_signs_without_a_restart(secrets: Path) -> None:
     """The receiver has changed over already; what it refused until then is neither parked nor lost."""
     first, second = an_event("prescription.sent"), an_event("prescription.processed")
@@ -285,17 +275,6 @@ async def test_a_receiver_that_refuses_to_be_asked_is_there(secrets: Path) -> No
         assert forward.count("applied") == len(events)
 
 
-async def test_an_endpoint_that_takes_no_signature_parks_nothing_however_long_it_refuses(secrets: Path) -> None:
-    """A key that failed alone so often would else be parked: there is nothing to compare it with."""
-    event = an_event("prescription.sent")
-    script = Script([answers(401)] * 30)
-    async with an_endpoint(script) as url, running(open_forward, options=options(url, secrets)) as forward:
-        await forward.feed(event)
-
-        assert await forward.parked() == []
-    assert set(attempts(script)) == {event.id}
-
-
 @pytest.mark.parametrize("status", [302, 401, 404])
 async def test_an_event_that_alone_is_refused_waits_and_holds_up_no_other(status: int, secrets: Path) -> None:
     """As by a receiver that cannot verify some text: an operator may park it."""
@@ -372,32 +351,6 @@ async def test_a_receiver_of_another_shape_gets_its_own_and_the_same_again(secre
     said = {"at": orjson.loads(native_json(event.value))["timestamp"], "status": event.value["fill_status"]}
     put = ("/desk/orders/rx_1/messages/m%2F%C3%A4%20%3F?by=drx", orjson.dumps(said), event.id)
     assert puts == [put, put]
-
-
-async def test_headers_of_a_file_go_along(secrets: Path, tmp_path: Path) -> None:
-    file = tmp_path / "headers"
-    file.write_text("Authorization: Bearer abc\n")
-    script = Script([])
-    async with an_endpoint(script) as url:
-        given = options(url + "/", secrets, headers_file=str(file))
-        async with running(open_forward, options=given) as forward:
-            await forward.feed(an_event("prescription.sent"))
-
-    ((path, _, headers),) = script.posts
-    assert path == "/desk/"
-    assert headers["authorization"] == "Bearer abc"
-
-
-async def test_attempts_and_their_time_are_counted_and_pings_are_not(secrets: Path) -> None:
-    script = Script([answers(503), answers(503)])
-    async with an_endpoint(script) as url, running(open_forward, options=options(url, secrets)) as forward:
-        await forward.feed(an_event("prescription.sent"))
-
-        assert [requests(forward, code) for code in ("ok", "http_503")] == [1, 2]
-        assert (
-            forward.registry.get_sample_value("drxbridge_forward_request_duration_seconds_count", {"service": NAME})
-            == 3
-        )
 
 
 def requests(forward: Running, code: str) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from datetime import date
-from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -15,7 +14,6 @@ from bridge.errors import ConfigError
 from bridge.event import Event
 from consumers.hl7v2.consumer import open_hl7v2
 from consumers.hl7v2.mapping import EVENT_PART, event_part
-from consumers.runtime.circuit import OPEN_AFTER
 from consumers.testing import Parked, Running, an_event, running
 from tests.installed import ROOT
 from tests.integration.hl7v2.receiver import Act, a_receiver, acknowledges, resets, says_nothing, sends
@@ -59,18 +57,6 @@ async def test_each_event_is_one_message_in_order_on_one_connection() -> None:
         (event_part(event), event.id, event.key) for event in events
     }
     assert [str(each.segment("ORC")[1]) for each in receiver.taken].count("NW") == 5
-
-
-async def test_events_of_other_accounts_are_left_alone() -> None:
-    async with (
-        a_receiver() as receiver,
-        running(open_hl7v2, options=options(receiver.port, accounts="north,east")) as consumer,
-    ):
-        await consumer.feed(sent("rx_1", id="evt_1", account_id="south"), sent("rx_2", id="evt_2", account_id="east"))
-
-        assert consumer.count("applied") == 2
-        assert await consumer.fetch("select key from hl7v2.prescription") == [("rx_2",)]
-    assert len(receiver.taken) == 1
 
 
 async def test_as_many_connections_as_it_may_have_and_no_more() -> None:
@@ -184,16 +170,6 @@ async def test_a_receiver_that_is_away_parks_nothing_and_gets_all_in_order() -> 
         assert [each for each in receiver.ids() if each in of_key] == of_key
 
 
-async def test_a_receiver_that_refuses_the_type_parks_nothing() -> None:
-    refusals = [acknowledges("AR", condition="200")] * (OPEN_AFTER + 5)
-    events = [sent(f"rx_{number}", id=f"evt_{number}") for number in range(8)]
-    async with a_receiver(*refusals) as receiver, running(open_hl7v2, options=options(receiver.port)) as consumer:
-        await consumer.feed(*events)
-
-        assert await consumer.parked() == []
-    assert len(receiver.taken) == len(events)
-
-
 async def test_what_waits_for_its_patient_is_sent_in_order_once_the_patient_is_known() -> None:
     thin = [an_event("prescription.processed", key="rx_1", id=f"evt_{number}") for number in range(3)]
     whole = sent("rx_1", id="evt_9", patient=PATIENT)
@@ -210,23 +186,6 @@ async def test_what_waits_for_its_patient_is_sent_in_order_once_the_patient_is_k
         assert await consumer.fetch("select from hl7v2.held") == []
     assert receiver.ids() == [event_part(event) for event in (*thin, whole)]
     assert {str(each.segment("PID")[5]) for each in receiver.taken} == {"Quintero^Marisol^^^^^L"}
-
-
-async def test_what_waited_has_the_message_that_it_would_have_had() -> None:
-    held = an_event(
-        "fill.status_changed", key="rx_1", id="evt_1", quantity_dispensed=Decimal(30), fill_date=date(2026, 9, 15)
-    )
-    known = sent("rx_1", id="evt_0", patient=PATIENT)
-    taken: list[list[str]] = []
-    for events in ((known, held), (held, known)):
-        async with (
-            a_receiver() as receiver,
-            running(open_hl7v2, options=options(receiver.port, no_patient="hold")) as consumer,
-        ):
-            await consumer.feed(*events)
-        taken.append(sorted(receiver.tried))
-
-    assert taken[0] == taken[1]
 
 
 async def test_one_that_waited_and_is_refused_holds_nothing_back_and_is_kept() -> None:
@@ -256,19 +215,6 @@ async def test_an_unknown_patient_may_be_parked_instead() -> None:
         await consumer.feed(an_event("prescription.processed", key="rx_1", id="evt_1"))
 
         assert await consumer.parked() == [Parked("rx_1", "evt_1", "no_patient")]
-
-
-async def test_a_text_with_every_delimiter_comes_out_as_it_went_in() -> None:
-    hostile = "O'Brien|^~\\&\r\nPID|1||\x0b\x1c\x00é"
-    event = sent("rx_1", id="evt_1", patient={**PATIENT, "last_name": hostile})
-    async with a_receiver() as receiver, running(open_hl7v2, options=options(receiver.port)) as consumer:
-        await consumer.feed(event)
-
-        assert await consumer.parked() == []
-    (message,) = receiver.taken
-    assert [str(each[0]) for each in message] == ["MSH", "PID", "ORC", "RXO", "NTE", "RXR"]
-    name = str(message.segment("PID")[5]).split("^")[0]
-    assert message.unescape(name) == "O'Brien|^~\\& PID|1|| é"
 
 
 async def test_messages_that_are_never_acknowledged_wait_and_hold_up_no_other() -> None:

@@ -20,7 +20,6 @@ from tests.audit_lines import acts, spoken
 from tests.foreign_registry import ForeignRegistry
 from tests.integration.service_process import HANG_S
 
-RECORDS = len(bundled().latest())
 SENT = "drx.v1.PrescriptionSent"
 SUBJECT = f"drx.prescriptions.v1-{SENT}"
 OTHERWISE = {"type": "record", "name": "PrescriptionSent", "namespace": "drx.v1"}
@@ -87,29 +86,6 @@ async def test_push_registers_every_schema_and_records_ids_that_need_no_registry
     assert {row["record"]: row["id"] for row in rows} == ids
     assert all(json.loads(store.texts[ids[record]]) == schema for record, schema in bundled().schemas().items())
     assert min(ids.values()) >= 2**30
-
-
-async def test_push_again_changes_nothing(store: ForeignRegistry, url: str, ids_file: Path) -> None:
-    first = await run("push", "--url", url, "--ids-file", str(ids_file))
-    before = read_ids(ids_file, url)
-    store.read_only = True
-    again = await run("push", BRIDGE_REGISTRY__URL=url, BRIDGE_REGISTRY__IDS_FILE=str(ids_file))
-
-    assert (first.code, again.code) == (0, 0)
-    assert first.out == again.out
-    assert len(again.out.splitlines()) == RECORDS + 1
-    assert read_ids(ids_file, url) == before
-    assert len(before) == RECORDS
-
-
-async def test_push_follows_the_routing(store: ForeignRegistry, url: str) -> None:
-    routes = json.dumps({"prescription.*": "clinic.rx"})
-    pushed = await run("push", "--url", url, BRIDGE_KAFKA__ROUTES=routes)
-
-    assert pushed.code == 0
-    assert f"clinic.rx-{SENT}" in store.subjects
-    assert "drx.prescriptions.v1-drx.v1.AlertRaised" in store.subjects
-    assert "not recorded" in pushed.err
 
 
 async def test_push_says_what_is_incompatible_and_records_nothing(

@@ -8,17 +8,14 @@ import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib import import_module
 from typing import Any
 from uuid import uuid4
 
-import aiohttp
 import orjson
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from temporalio.api.testservice.v1 import SleepRequest  # noqa: TID251 - the peer's own client
 from temporalio.client import Client  # noqa: TID251 - as above
-from temporalio.testing import ActivityEnvironment  # noqa: TID251 - as above
 
 from bridge.dev.processes import launched
 from consumers.testing import an_event, running
@@ -125,43 +122,3 @@ async def test_a_renewal_reminds_after_three_days_and_escalates_after_fourteen(
         await consumer.feed(an_event("renewal.closed", key=key, request_id=key, id="evt_closed"))
         assert await client.get_workflow_handle(f"renewal:drx:{key}").result() == "evt_closed"
         assert words(answered) == []
-
-
-@pytest.mark.usefixtures("worker")
-async def test_every_workflow_of_the_shipped_rules_tells_and_ends(temporal: TemporalServer, desk: Desk) -> None:
-    key = f"rx_{uuid4().hex}"
-    options = {"address": temporal.address, "allow_plaintext": "true", "timers": "off"}
-    async with a_client(temporal.address) as client, running(open_workflow, options=options) as consumer:
-        await consumer.feed(
-            an_event("prescription.transmission_failed", key=key, message_id="m1"),
-            an_event("alert.raised", key=key, alert_id=key),
-            *(
-                an_event(f"{kind}.{word}", key=key, request_id=key)
-                for kind in ("change", "cancel")
-                for word in ("requested", "responded")
-            ),
-        )
-        overdue = await client.start_workflow(
-            "Overdue", {"kind": "unconfirmed", "subject": key}, id=f"overdue:{key}", task_queue="drx"
-        )
-        await until(
-            lambda: sorted(word for word, about in desk.told if about == key) == ["alert", "escalate", "repair"]
-        )
-        await overdue.signal("resolved", {"kind": "unconfirmed", "subject": key})
-
-        for workflow_id in (f"repair:drx:{key}:m1", f"alert:drx:{key}", f"change:drx:{key}", f"cancel:drx:{key}"):
-            await client.get_workflow_handle(workflow_id).result()
-        await overdue.result()
-    assert ("over", key) in desk.told
-
-
-async def test_a_worker_without_a_place_for_words_prints_them(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.syspath_prepend(WORKER.parent)
-    module = import_module("worker")
-
-    async with aiohttp.ClientSession() as session:
-        await ActivityEnvironment().run(module.Desk(session, None).tell, "remind", {"key": "rx_1"})
-
-    assert capsys.readouterr().out == "remind test:test\n"

@@ -116,18 +116,6 @@ async def test_a_failure_starts_one_workflow_for_each_message(temporal: Temporal
     assert (first.workflow, second.workflow) == ("Repair", "Repair")
 
 
-async def test_what_comes_after_the_end_of_a_workflow_is_settled(
-    temporal: TemporalServer, client: Client, request_id: str
-) -> None:
-    async with running(open_workflow, options=options(temporal)) as consumer:
-        await consumer.feed(an_event("cancel.requested", request_id=request_id))
-        await client.get_workflow_handle(f"cancel:drx:{request_id}").terminate()
-        await consumer.feed(an_event("cancel.responded", request_id=request_id))
-
-        assert await consumer.parked() == []
-        assert (consumer.count("applied"), counted(consumer, "late")) == (2, 1)
-
-
 async def test_a_rule_of_a_site_counts_instead_of_those_shipped(
     temporal: TemporalServer, client: Client, request_id: str, tmp_path: Path
 ) -> None:
@@ -165,17 +153,6 @@ async def test_a_rule_of_a_site_counts_instead_of_those_shipped(
 
     assert found is not None
     assert (found.workflow, found.task_queue, [name for name, _ in found.signals]) == ("Desk", "own", ["changed"])
-
-
-async def test_an_id_that_the_event_lacks_is_parked(temporal: TemporalServer, tmp_path: Path) -> None:
-    rules = tmp_path / "rules.toml"
-    rules.write_text(
-        'task_queue = "desk"\n[[rule]]\ntypes = ["fill.*"]\ndo = "start"\nworkflow = "Desk"\nid = "desk:{message_id}"'
-    )
-    async with running(open_workflow, options=options(temporal, rules=str(rules))) as consumer:
-        await consumer.feed(an_event("fill.status_changed", id="evt_1"))
-
-        assert await consumer.parked() == [Parked("rx_1", "evt_1", "no_id")]
 
 
 async def test_a_whole_event_is_sealed_and_opens_with_the_key(

@@ -141,26 +141,6 @@ async def test_what_waits_too_long_starts_one_workflow_that_is_told_when_it_is_o
     assert desk.counted("ok") == 2
 
 
-async def test_an_answer_that_came_before_its_question_starts_nothing(desk: Desk) -> None:
-    await desk.run(processed(ago(hours=1), key=desk.key, message_id="m1"))
-    await desk.run(sent(ago(hours=30), key=desk.key, message_id="m1"))
-
-    assert await desk.rows() == []
-
-
-async def test_the_same_wait_twice_is_two_workflows(desk: Desk) -> None:
-    await desk.run(cancel_asked(ago(hours=50), key=desk.key, request_id="c1"))
-    await desk.model.rows("update {schema}.prescription set cancel_pending_since = null returning 1")
-    await desk.run()
-    assert await desk.rows() == [("cancel_unanswered", desk.key, True)]
-
-    await desk.run(cancel_asked(ago(hours=50), key=desk.key, request_id="c1"))
-    assert await desk.rows() == [("cancel_unanswered", desk.key, False)]
-    (row,) = await desk.model.rows("select workflow_id, times from workflow.started")
-    assert row["times"] == 2
-    assert row["workflow_id"].endswith("Z:2")
-
-
 async def test_a_question_that_matches_no_prescription_and_a_dispense_after_a_cancel_start_one_too(desk: Desk) -> None:
     await desk.model.apply(
         renewal_asked(ago(days=15), key=f"req:{desk.key}", request_id=desk.key, prescription_id=None),
@@ -175,15 +155,6 @@ async def test_a_question_that_matches_no_prescription_and_a_dispense_after_a_ca
         ("request_open", f"req:{desk.key}", False),
         ("dispensed_after_cancel", desk.key, False),
     ]
-
-
-async def test_a_question_that_two_sources_brought_is_one_wait(desk: Desk) -> None:
-    asked = renewal_asked(ago(days=15), key=f"req:{desk.key}", request_id=desk.key, prescription_id=None)
-    other = asked._replace(source="other", value={**asked.value, "source": "other"})
-    await desk.model.apply(asked, other, topic="drx.accounts.v1")
-    await desk.run()
-
-    assert await desk.rows() == [("request_open", f"req:{desk.key}", False)]
 
 
 async def test_a_row_that_a_crash_has_lost_starts_nothing_again(desk: Desk) -> None:
