@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # The tests start a thousand processes: without compiled files each would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-tools check budget lint promtool fault-tools alert-tools chart chart-apiserver fhir-server hl7-server temporal-server audit bench docs faults fuzz test-docker test-postgres
+.PHONY: setup demo test test-tools check budget lint promtool fault-tools alert-tools chart fhir-server hl7-server temporal-server audit bench docs faults fuzz test-docker test-postgres
 
 $(INSTALLED): requirements-dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -73,10 +73,6 @@ alert-tools: $(INSTALLED)
 # The chart and its pods; part of `test`.
 chart: setup
 	$(BIN)/pytest tests/chart
-
-# The Kubernetes API server, built from source by Go in 15 minutes; without it the tests that need it are skipped.
-chart-apiserver: $(INSTALLED)
-	nice $(BIN)/python -m tests.chart.control_plane
 
 # A HAPI FHIR server for the tests of the consumer `fhir`: jars by the lock, and one compiled file. `test` uses it if it is
 # there.

@@ -7,7 +7,6 @@ free ones of the loopback address, and the root is sealed by `sealed/sitecustomi
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -65,7 +64,6 @@ class Pod:
         self._grace_s = int(spec.get("terminationGracePeriodSeconds", 30))
         self._root = directory / "root"
         self._root.mkdir(parents=True)
-        self._secrets: dict[str, Path] = {}
         self._writable: list[Path] = []
         self._claim = claim
         self._rewritten = dict(addresses or {})
@@ -120,37 +118,6 @@ class Pod:
         self._probe("readinessProbe", attempts=60)
         return self
 
-    def readiness(self) -> tuple[int, dict[str, str]]:
-        """What its readiness probe is answered: status, and each check; 0 while nobody answers."""
-        try:
-            with urlopen(f"{self.url('management')}/readyz", timeout=5) as answer:  # noqa: S310 - http to ourselves
-                return answer.status, json.load(answer)["checks"]
-        except HTTPError as exc:
-            with exc:
-                return exc.code, json.load(exc)["checks"]
-        except (URLError, ConnectionError, TimeoutError):
-            return 0, {}
-
-    def swap(self, secret: str, content: Mapping[str, str]) -> None:
-        """Change a mounted Secret as the kubelet does: a new folder, and one symbolic link that comes to name it."""
-        place = self._secrets[secret]
-        fresh = place / f"..{time.monotonic_ns()}"
-        fresh.mkdir()
-        for key, text in content.items():
-            (fresh / key).write_text(text)
-            (fresh / key).chmod(0o440)
-        link = place / "..data_tmp"
-        link.symlink_to(fresh.name)
-        before = (place / "..data").readlink() if (place / "..data").is_symlink() else None
-        link.rename(place / "..data")
-        shown = {path.name for path in place.iterdir() if not path.name.startswith("..")}
-        for key in content.keys() - shown:
-            (place / key).symlink_to(f"..data/{key}")
-        for key in shown - content.keys():
-            (place / key).unlink()
-        if before is not None:
-            shutil.rmtree(place / before)
-
     @property
     def drain_hook_s(self) -> float:
         """What the kubelet sleeps before it says that it is time to stop."""
@@ -203,9 +170,7 @@ class Pod:
             place.mkdir(parents=True, exist_ok=claimed is not None)
             self._rewritten[mount["mountPath"]] = str(place)
             if "secret" in volume:
-                name = volume["secret"]["secretName"]
-                self._secrets[name] = place
-                self.swap(name, secrets[name])
+                _lay(place, secrets[volume["secret"]["secretName"]])
             elif "configMap" in volume:
                 for key, text in rendered.one("ConfigMap", volume["configMap"]["name"])["data"].items():
                     (place / key).write_text(text)
@@ -231,6 +196,17 @@ class Pod:
         """Replace what is somewhere else here: mounts, and services."""
         ways = "|".join(re.escape(each) for each in sorted(self._rewritten, key=len, reverse=True))
         return re.sub(rf"(^|=)({ways})(?=/|$)", lambda found: found[1] + self._rewritten[found[2]], text)
+
+
+def _lay(place: Path, secret: Mapping[str, str]) -> None:
+    """Lay a Secret out as the kubelet does: its keys are links into the folder that `..data` names."""
+    fresh = place / "..first"
+    fresh.mkdir()
+    (place / "..data").symlink_to(fresh.name)
+    for key, text in secret.items():
+        (fresh / key).write_text(text)
+        (fresh / key).chmod(0o440)
+        (place / key).symlink_to(f"..data/{key}")
 
 
 def template_of(rendered: Rendered, kind: str, suffix: str) -> Any:

@@ -8,7 +8,6 @@ import sys
 from importlib import import_module
 from inspect import getmembers, isclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
@@ -41,10 +40,6 @@ def options_of(folder: Folder) -> type[Options]:
     return model  # type: ignore[no-any-return]  # `getmembers` loses what the predicate has found
 
 
-def topics_of(acls: list[dict[str, Any]]) -> set[str]:
-    return {each["resource"]["name"] for each in acls if each["resource"]["type"] == "topic"}
-
-
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
 def test_a_consumer_that_ships_reads_the_options_of_its_example(folder: Folder, clean: pytest.MonkeyPatch) -> None:
     rendered = render(load(folder.name))
@@ -60,35 +55,6 @@ def test_a_consumer_that_ships_reads_the_options_of_its_example(folder: Folder, 
     assert {each["topic"] for each in triggers} == set(options.topics)  # type: ignore[attr-defined]  # as all have
 
 
-def test_an_option_that_names_a_secret_is_the_path_of_its_mount(full: Rendered) -> None:
-    pod = full.one("Deployment", "-eligible")["spec"]["template"]
-    found = variables(full, pod, pod_name="pod-0")
-    mounts = {each["name"]: each for each in pod["spec"]["containers"][0]["volumeMounts"]}
-    volumes = {each["name"]: each for each in pod["spec"]["volumes"]}
-
-    prefix = "CONSUMER_ELIGIBILITY_CHECK__"
-    assert found[f"{prefix}CERT_FILE"] == "/etc/drx-bridge/secret-eligibility-certificate/tls.crt"
-    assert found[f"{prefix}KEYS_DIR"] == mounts["secret-eligibility-keys"]["mountPath"]
-    assert found[f"{prefix}RULES"] == f"{mounts['configmap-eligibility-rules']['mountPath']}/rules.toml"
-    assert found[f"{prefix}ROOT"] == mounts["claim-eligibility"]["mountPath"]
-    assert "readOnly" not in mounts["claim-eligibility"]
-    assert volumes["secret-eligibility-certificate"]["secret"]["secretName"] == "eligibility-certificate"
-    assert volumes["configmap-eligibility-rules"]["configMap"] == {"name": "eligibility-rules"}
-    assert volumes["claim-eligibility"]["persistentVolumeClaim"] == {"claimName": "eligibility"}
-
-
-def test_its_image_runs_it_by_name(full: Rendered) -> None:
-    for kind, suffix, command in (
-        ("Deployment", "-eligible", ["drx-consumer", "run", "eligibility-check"]),
-        ("Job", "-eligible-init", ["drx-consumer", "init", "eligibility-check"]),
-    ):
-        container = full.one(kind, suffix)["spec"]["template"]["spec"]["containers"][0]
-        assert container["command"][:3] == command
-        assert container["image"].startswith("registry.example.test/pharmacy/eligibility:2.4.1@sha256:9c8d")
-    other = full.one("Deployment", "-read-model")["spec"]["template"]["spec"]["containers"][0]
-    assert other["image"].count("drx-bridge:")
-
-
 def test_it_can_read_its_options(full: Rendered, clean: pytest.MonkeyPatch) -> None:
     pod = full.one("Deployment", "-eligible")["spec"]["template"]
     for name, value in variables(full, pod, pod_name="pod-0").items():
@@ -101,22 +67,6 @@ def test_it_can_read_its_options(full: Rendered, clean: pytest.MonkeyPatch) -> N
         "timeout_s": "2.5",
         "topics": "drx.prescriptions.v1",
     }
-
-
-def test_it_reaches_what_it_names_and_others_do_not(full: Rendered) -> None:
-    def reached(suffix: str) -> list[object]:
-        return [rule.get("to") for rule in full.one("NetworkPolicy", suffix)["spec"]["egress"]]
-
-    payer, everybody = [{"ipBlock": {"cidr": "10.80.0.7/32"}}], load("full")["consumerDefaults"]["egress"]
-    for suffix in ("-eligible", "-eligible-init"):
-        assert payer in reached(suffix)
-    for suffix in ("-read-model", "-ingress", "-drain"):
-        assert payer not in reached(suffix)
-    for suffix in ("-eligible", "-read-model"):
-        ports = [rule["ports"] for rule in full.one("NetworkPolicy", suffix)["spec"]["egress"]]
-        assert everybody[0]["ports"] in ports
-    for suffix in ("-ingress", "-drain", "-topics"):
-        assert [{"ipBlock": {"cidr": "10.70.0.3/32"}}] in reached(suffix)
 
 
 def test_it_is_scaled_by_the_lag_of_its_group(full: Rendered) -> None:

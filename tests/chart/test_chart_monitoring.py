@@ -38,14 +38,6 @@ def test_no_ingress_is_missing_where_none_is_installed() -> None:
     assert alerts(yaml.safe_load(text)).keys() == alerts(RULES).keys()
 
 
-def test_a_site_says_where_the_pages_of_the_alerts_are() -> None:
-    groups = render(CASES["full"]).one("PrometheusRule")["spec"]["groups"]
-    rules = [rule for group in groups for rule in group["rules"] if "annotations" in rule]
-    found = {rule["annotations"]["runbook_url"] for rule in rules}
-
-    assert {url.rpartition("/")[0] for url in found} == {load("full")["monitoring"]["runbooks"]}
-
-
 def test_the_pages_of_the_alerts_may_be_those_of_a_site() -> None:
     values = changed(load("operator-monitoring"), "monitoring.runbooks", "https://docs.example.test/runbooks/{alert}/")
     groups = render(values).one("PrometheusRule")["spec"]["groups"]

@@ -98,19 +98,6 @@ def test_every_volume_is_mounted_and_every_mount_has_a_volume(rendered: Rendered
         assert len(set(mounts)) == len(mounts)
 
 
-def test_processes_have_three_probes_of_their_own(rendered: Rendered) -> None:
-    for workload in workloads(rendered):
-        each = container(workload)
-        paths = {kind: each[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness", "readiness")}
-        assert paths == {"startup": "/livez", "liveness": "/livez", "readiness": "/readyz"}
-        assert {probe["httpGet"]["port"] for probe in (each["startupProbe"], each["readinessProbe"])} == {"management"}
-
-
-def test_a_sum_over_the_settings_stands_on_the_pods(rendered: Rendered) -> None:
-    for workload in workloads(rendered):
-        assert len(workload["spec"]["template"]["metadata"]["annotations"]["checksum/config"]) == 64
-
-
 def test_another_setting_is_another_sum() -> None:
     values = load("minimal")
     before = render(values).one("StatefulSet")["spec"]["template"]["metadata"]["annotations"]
@@ -181,12 +168,6 @@ def test_what_runs_before_all_else_may_talk_already() -> None:
     assert "hook-succeeded" in before["helm.sh/hook-delete-policy"].split(",")
 
 
-def test_a_consumer_that_comes_with_an_upgrade_is_placed_as_well() -> None:
-    (found,) = render(load("minimal")).one("Job", "-init")["spec"]["template"]["spec"]["containers"]
-
-    assert {"--from=earliest", "--unless-placed"} <= set(found["command"])
-
-
 def test_each_consumer_is_pruned_beside_itself_and_the_read_model_alone_compared() -> None:
     values = load("minimal")
     values["consumers"]["archive"] = values["consumers"]["read_model"] | {"enabled": True, "options": {"root": "/lake"}}
@@ -220,23 +201,6 @@ def test_consumers_reach_the_database_and_the_ingress_does_not() -> None:
     assert reached("-test") == {53, "http"}
 
 
-def test_all_that_log_in_to_kafka_by_tokens_reach_the_endpoint_that_gives_them() -> None:
-    found = render(load("full"))
-    wanted = {"to": [{"ipBlock": {"cidr": "10.25.0.3/32"}}], "ports": [{"port": 9444, "protocol": "TCP"}]}
-
-    for suffix in ("-ingress", "-drain", "-topics", "-read-model", "-read-model-init", "-eligible"):
-        assert wanted in found.one("NetworkPolicy", suffix)["spec"]["egress"], suffix
-    assert wanted not in found.one("NetworkPolicy", "-test")["spec"]["egress"]
-
-
-def test_a_spool_has_a_volume_that_stays() -> None:
-    found = render(load("minimal")).one("StatefulSet")["spec"]
-
-    assert found["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
-    (claim,) = found["volumeClaimTemplates"]
-    assert claim["spec"]["resources"]["requests"]["storage"] == "2Gi"
-
-
 def test_a_stop_fits_into_the_grace_of_the_pod(rendered: Rendered) -> None:
     for workload in workloads(rendered):
         grace_s = workload["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
@@ -268,3 +232,45 @@ def test_one_kind_of_scaler_at_most(rendered: Rendered) -> None:
     assert len(set(scaled)) == len(scaled)
     for workload in workloads(rendered):
         assert ("replicas" in workload["spec"]) == (workload["metadata"]["name"] not in scaled)
+
+
+def test_an_account_of_the_site_is_used_by_all() -> None:
+    values = load("minimal")
+    for component in (values["ingress"], values["consumers"]["read_model"]):
+        component["serviceAccount"] = {"name": "site", "automountToken": True}
+    found = render(values)
+
+    assert not found.all("ServiceAccount")
+    for kind, suffix in (("StatefulSet", "-ingress"), ("Deployment", "-read-model"), ("Job", "-read-model-init")):
+        spec = found.one(kind, suffix)["spec"]["template"]["spec"]
+        assert (spec["serviceAccountName"], spec["automountServiceAccountToken"]) == ("site", True)
+
+
+def test_security_contexts_are_overridden_key_by_key() -> None:
+    for _, pod in render(load("full")).pods():
+        assert pod["spec"]["securityContext"]["fsGroupChangePolicy"] == "Always"
+        assert pod["spec"]["securityContext"]["runAsUser"] == 10001
+        assert pod["spec"]["containers"][0]["securityContext"]["privileged"] is False
+    # OpenShift gives each namespace users of its own.
+    values = {**load("minimal"), "podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None}}
+    for _, pod in render(values).pods():
+        assert not {"runAsUser", "runAsGroup", "fsGroup"} & set(pod["spec"]["securityContext"])
+        assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+
+
+@pytest.mark.parametrize(
+    ("image", "registry", "expected"),
+    [
+        ({"digest": "", "tag": "0.1.0"}, "", "registry.example.test/drx-bridge:0.1.0"),
+        ({"tag": "0.1.0"}, "", "registry.example.test/drx-bridge:0.1.0@sha256:"),
+        ({}, "mirror.example.test:5000/hub", "mirror.example.test:5000/hub/registry.example.test/drx-bridge@sha256:"),
+    ],
+)
+def test_an_image_is_named_by_tag_or_digest_and_registry(image: dict[str, str], registry: str, expected: str) -> None:
+    values = load("minimal")
+    values["image"] |= image
+    values["global"] = {"imageRegistry": registry, "storageClass": "of another chart"}
+
+    for _, pod in render(values).pods():
+        assert pod["spec"]["containers"][0]["image"].startswith(expected)
+        assert ("@" in pod["spec"]["containers"][0]["image"]) == (not image or "digest" not in image)

@@ -24,14 +24,12 @@ from bridge.kafka.reader import open_reader
 from bridge.kafka.transport import ConsumedRecord
 from tests.builders import KEY, SECRET, a_body, signed_headers
 from tests.chart.kubelet import Pod, template_of
-from tests.chart.rendering import Rendered, Values, load, merged, notes, render
+from tests.chart.rendering import Rendered, Values, load, merged, render
 from tests.cluster import STANDARD_TOPICS, Cluster, Topics
 from tests.integration.service_process import HANG_S, until
 
 pytestmark = pytest.mark.kafka
 
-OTHER_KEY = b"the-secret-that-comes-after-it!!"
-OTHER_SECRET = "whsec_" + base64.b64encode(OTHER_KEY).decode()
 SPOOL_KEY = "spk_" + base64.b64encode(bytes(range(32))).decode()
 TAKEN = {200, 202}
 
@@ -113,14 +111,6 @@ class Site:
         return {dict(record.headers)["ce_id"].decode() for record in await self.records()}
 
 
-async def until_answered(site: Site, session: aiohttp.ClientSession, pod: Pod, status: int, *, key: bytes) -> None:
-    """Deliver until the answer is this one: a changed folder is read within seconds, and nothing tells us when."""
-    for number in itertools.count(1_000_000):
-        if await site.deliver(session, pod, number, key=key) == status:
-            return
-        await asyncio.sleep(0.1)
-
-
 @pytest.mark.parametrize("spool", [True, False])
 async def test_the_ingress_starts_and_takes_deliveries(
     cluster: Cluster, tmp_path: Path, session: aiohttp.ClientSession, *, spool: bool
@@ -171,26 +161,6 @@ async def test_a_pod_that_is_deleted_under_traffic_fails_nobody(
     assert await site.ids() == {f"{site.source}-{number}" for number in answers}
 
 
-async def test_what_a_pod_could_not_pass_on_its_successor_finds_on_the_volume(
-    cluster: Cluster, tmp_path: Path, session: aiohttp.ClientSession
-) -> None:
-    site = Site(cluster.bootstrap_servers)
-    volume = tmp_path / "claim"
-    # Nobody listens there.
-    away = site.rendered(kafka={"bootstrapServers": f"127.0.0.1:{free_port()}"})
-    async with site.running(away, "StatefulSet", "-ingress", tmp_path, claim=volume) as pod:
-        assert await site.deliver(session, pod, 1) == 202
-        assert await asyncio.to_thread(pod.delete) == 0
-    kept = [path.read_bytes() for path in volume.rglob("*") if path.is_file()]
-
-    assert kept
-    assert not [each for each in kept if f"rx-{site.source}".encode() in each]
-    async with site.running(site.rendered(), "StatefulSet", "-ingress", tmp_path, claim=volume) as pod:
-        while await site.ids() != {f"{site.source}-1"}:  # noqa: ASYNC110 - another process gives us no event
-            await asyncio.sleep(0.1)
-        assert await asyncio.to_thread(pod.delete) == 0
-
-
 async def test_what_a_pod_that_is_gone_has_spooled_a_job_delivers(
     cluster: Cluster, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
@@ -214,48 +184,6 @@ async def until_more(answers: dict[int, int], count: int) -> None:
     wanted = len(answers) + count
     while len(answers) < wanted:  # noqa: ASYNC110 - a hundred events would be one each
         await asyncio.sleep(0.01)
-
-
-@pytest.mark.parametrize("spool", [True, False])
-async def test_the_notes_say_what_a_missing_topic_does(cluster: Cluster, tmp_path: Path, *, spool: bool) -> None:
-    site = Site(cluster.bootstrap_servers)
-    values = site.values(kafka={"routes": {"prescription.*": f"absent.{site.source}"}}, spool={"enabled": spool})
-    values["topicsJob"]["enabled"] = False
-    kind = "StatefulSet" if spool else "Deployment"
-    with site.pod(render(values), kind, "-ingress", tmp_path) as pod:
-        status, missing = await asyncio.to_thread(until_looked_for, pod)
-
-    assert (status, missing) == ((200, "degraded") if spool else (503, "topic_missing"))
-    assert ("its events wait in the spool" in notes(values)) == spool
-    assert ("no pod of the ingress is ready" in notes(values)) == (not spool)
-
-
-def until_looked_for(pod: Pod) -> tuple[int, str]:
-    """Return the readiness, and what it says of the topics, once they have been asked for."""
-    found: list[tuple[int, str]] = []
-
-    def looked() -> bool:
-        status, said = pod.readiness()
-        found.append((status, said.get("topics", "ok")))
-        return found[-1][1] != "ok"
-
-    until(looked, what="a look at the topics")
-    return found[-1]
-
-
-async def test_secrets_rotate_under_traffic(cluster: Cluster, tmp_path: Path, session: aiohttp.ClientSession) -> None:
-    site = Site(cluster.bootstrap_servers)
-    async with site.running(site.rendered(), "StatefulSet", "-ingress", tmp_path) as pod:
-        assert await site.deliver(session, pod, 1, key=OTHER_KEY) == 401
-        pod.swap("drx-webhook", {"current": OTHER_SECRET, "previous": SECRET})
-        await until_answered(site, session, pod, 200, key=OTHER_KEY)
-        # The overlap: a sender that has not changed yet is still believed.
-        assert [await site.deliver(session, pod, number) for number in range(2, 20)] == [200] * 18
-        pod.swap("drx-webhook", {"current": OTHER_SECRET})
-        await until_answered(site, session, pod, 401, key=KEY)
-
-        assert await site.deliver(session, pod, 20, key=OTHER_KEY) == 200
-        assert await asyncio.to_thread(pod.delete) == 0
 
 
 async def test_helm_test_sends_a_heartbeat_all_the_way(cluster: Cluster, tmp_path: Path) -> None:

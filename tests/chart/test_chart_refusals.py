@@ -138,7 +138,3 @@ def test_an_empty_default_that_is_taken_away_is_still_empty() -> None:
     empty = [path for path, value in DEFAULTS.items() if value in ("", [], {}) and path not in given]
 
     assert render(reduce(lambda values, path: changed(values, path, None), empty, minimal)).text == render(minimal).text
-
-
-def test_a_consumer_that_is_taken_away_is_off() -> None:
-    assert render(changed(load("minimal"), READER, None)).all("Deployment") == []

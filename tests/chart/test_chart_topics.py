@@ -9,8 +9,6 @@ from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, RoutingTab
 from tests.chart.environment import variables
 from tests.chart.rendering import CASES, Object, Rendered, changed, load, notes, render
 
-ON, OFF = True, False
-
 
 @pytest.fixture(scope="module")
 def strimzi() -> Rendered:
@@ -48,36 +46,6 @@ def test_the_job_has_the_settings_that_say_what_topics_are() -> None:
 
     assert {name for name in job if "KAFKA" in name} == {name for name in ingress if "KAFKA" in name}
     assert job.items() <= {**ingress, **{name: job[name] for name in job if "__SASL_" in name}}.items()
-
-
-def test_the_job_logs_in_as_a_site_says_by_variables() -> None:
-    """Such as tokens by a provider in an image of its own, without which no broker would let it in."""
-    found = render(load("full"))
-    extra = load("full")["ingress"]["extraEnv"]
-    env = found.one("Job", "-topics")["spec"]["template"]["spec"]["containers"][0]["env"]
-    both = changed(
-        load("minimal"), "ingress.extraEnv", [{"name": "BRIDGE_KAFKA__SASL_MECHANISM", "value": "OAUTHBEARER"}]
-    )
-    own = render(changed(both, "topicsJob", {"enabled": ON})).one("Job", "-topics")
-    (given,) = own["spec"]["template"]["spec"]["containers"]
-
-    assert env[-len(extra) :] == extra
-    assert [each for each in given["env"] if each["name"] == "BRIDGE_KAFKA__SASL_MECHANISM"] == [
-        {"name": "BRIDGE_KAFKA__SASL_MECHANISM", "value": "OAUTHBEARER"}
-    ]
-
-
-def test_the_job_logs_in_as_its_own_user_or_as_the_ingress() -> None:
-    own = render(load("full")).one("Job", "-topics")
-    other = render(changed(load("minimal"), "topicsJob", {"enabled": ON})).one("Job", "-topics")
-
-    def secrets(job: Object) -> dict[str, str]:
-        volumes = job["spec"]["template"]["spec"]["volumes"]
-        return {each["name"]: each["secret"]["secretName"] for each in volumes if "secret" in each}
-
-    assert secrets(own)["kafka"] == "drx-topics-kafka"
-    assert secrets(own)["kafka-client"] == "drx-topics-certificate"
-    assert secrets(other)["kafka"] == load("minimal")["ingress"]["kafka"]["credentialsSecret"]
 
 
 def test_topics_of_strimzi_are_those_of_the_contract() -> None:
@@ -146,24 +114,6 @@ def test_a_pod_has_the_certificate_of_its_user_where_there_are_no_passwords() ->
     assert {each["spec"]["authentication"]["type"] for each in found.all("KafkaUser")} == {"tls"}
 
 
-def test_keda_gets_its_tokens_where_the_pods_do() -> None:
-    """It takes the endpoint and the scope from an authentication, and never from what a trigger says."""
-    found = render(load("full"))
-    kafka = load("full")["kafka"]
-    pod = found.one("Deployment", "-read-model")["spec"]["template"]
-    values = variables(found, pod, pod_name="pod-0")
-    given = found.one("TriggerAuthentication", "-read-model")["spec"]["env"]
-
-    assert {each["parameter"]: values[each["name"]] for each in given} == {
-        "oauthTokenEndpointUri": kafka["tokenUrl"],
-        "scopes": kafka["tokenScope"],
-    }
-    assert {each["containerName"] for each in given} == {pod["spec"]["containers"][0]["name"]}
-    for trigger in found.one("ScaledObject", "-read-model")["spec"]["triggers"]:
-        assert trigger["metadata"]["sasl"] == "oauthbearer"
-        assert not {"oauthTokenEndpointUri", "scopes"} & trigger["metadata"].keys()
-
-
 def test_tables_are_made_within_the_release_where_their_user_comes_with_it(strimzi: Rendered) -> None:
     """Before an install there would be no user yet, and the Job would wait for it for ever."""
     jobs = strimzi.all("Job")
@@ -174,27 +124,6 @@ def test_tables_are_made_within_the_release_where_their_user_comes_with_it(strim
     other = render(changed(load("strimzi"), "image.digest", f"sha256:{'0' * 64}")).all("Job")
     # A Job cannot be changed, so another one has another name.
     assert not {each["metadata"]["name"] for each in jobs} & {each["metadata"]["name"] for each in other}
-
-
-def test_the_notes_name_what_is_there() -> None:
-    by_hand, by_job, by_strimzi = (
-        notes(values)
-        for values in (
-            load("minimal"),
-            changed(load("minimal"), "topicsJob", {"enabled": ON}),
-            load("strimzi"),
-        )
-    )
-
-    assert "topics create" in by_hand
-    assert "topics create" not in by_job + by_strimzi
-    assert "Until Strimzi has made the topics and the users" in by_strimzi
-    without_secret = changed(
-        load("minimal"),
-        "ingress.sources.drx",
-        {"profile": "drx_standard", "environment": "sandbox", "scheme": "cidr", "schemeNetworks": "10.0.0.0/8"},
-    )
-    assert "kubectl --namespace pharmacy get secret" not in notes(without_secret)
 
 
 def test_the_notes_sign_a_test_call_for_a_sandbox_source_only() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
 
-from docs.chart_page import NAMED, SOURCE, chart_readme, chart_schema, chart_values, leaves
+from docs.chart_page import NAMED, chart_readme, chart_schema, chart_values, leaves
 from tests.chart.rendering import CHART, Values, load, render
 
 LEAVES = dict(leaves())
@@ -43,12 +43,6 @@ def test_what_is_generated_is_in_step() -> None:
 
 def test_every_value_has_a_default_but_those_of_a_name_that_the_operator_chooses() -> None:
     assert [path for path in LEAVES if path not in OF_A_NAME and not has(DEFAULTS, path)] == []
-
-
-def test_every_kind_is_in_use() -> None:
-    text = json.dumps(SOURCE["values"])
-
-    assert [kind for kind in SOURCE["kinds"] if f'["{kind}", ' not in text] == []
 
 
 def test_the_full_case_has_every_value() -> None:

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 from tests.chart.tools import ROOT, hadolint, python
 
@@ -71,23 +70,3 @@ def test_the_bill_of_materials_is_one() -> None:
     (own,) = (each for each in document["dependencies"] if each["ref"].startswith("pkg:pypi/drx-bridge@"))
     assert set(own["dependsOn"]) <= references
     assert any(each.startswith("pkg:pypi/aiokafka@") for each in own["dependsOn"])
-
-
-def test_the_bill_names_what_is_compiled_into_a_wheel(tmp_path: Path) -> None:
-    crate = {"type": "library", "name": "itoa", "version": "1.0.19", "purl": "pkg:cargo/itoa@1.0.19"}
-    licences = [{"expression": "MIT OR Apache-2.0"}]
-    info = tmp_path / "compiled-1.0.dist-info"
-    (info / "sboms").mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.4\nName: compiled\nVersion: 1.0\n")
-    (info / "RECORD").write_text("compiled-1.0.dist-info/sboms/compiled.cyclonedx.json,,\n")
-    part = {**crate, "bom-ref": "somewhere#itoa", "licenses": licences, "description": "left out"}
-    (info / "sboms" / "compiled.cyclonedx.json").write_text(json.dumps({"components": [part]}))
-
-    document = json.loads(bill(PYTHONPATH=str(tmp_path)))
-
-    assert {**crate, "bom-ref": crate["purl"], "licenses": licences} in document["components"]
-    assert {"ref": "pkg:pypi/compiled@1.0", "dependsOn": [crate["purl"]]} in document["dependencies"]
-
-
-def test_two_bills_are_the_same_bytes() -> None:
-    assert bill() == bill()

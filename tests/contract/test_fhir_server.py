@@ -6,7 +6,6 @@ import asyncio
 import json
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -331,33 +330,6 @@ async def test_a_withdrawn_resource_keeps_everything_but_its_status(desk: Desk) 
     assert (found["status"], found["code"], version(found)) == ("inactive", code, "2")
 
 
-async def test_another_that_writes_all_the_time_loses_nothing_and_neither_do_we(desk: Desk) -> None:
-    order = an_order("draft")
-    await desk.write(order)
-    done = asyncio.Event()
-
-    async def edit() -> None:
-        """As an EHR that reads, adds and writes; it does not look whether somebody wrote meanwhile."""
-        count = 0
-        while not done.is_set() and count < 3:
-            found = await desk.get(order)
-            await desk.peer.put({**found, "reasonCode": [*found.get("reasonCode", []), {"text": f"reason {count}"}]})
-            count += 1
-            await asyncio.sleep(0)
-
-    edits = asyncio.create_task(edit())
-    for status in ("active", "on-hold", "active", "cancelled"):
-        with suppress(TransientError):  # three times it was faster: the same event would be tried again
-            await desk.write(an_order(status, id=order.id))
-    done.set()
-    await edits
-    await desk.write(an_order("stopped", id=order.id))
-
-    found = await desk.get(order)
-    assert found["status"] == "stopped"
-    assert [each["text"] for each in found["reasonCode"]][:1] == ["reason 0"]
-
-
 async def test_two_writers_of_one_order_leave_one_order(peer: Peer, token_file: Path) -> None:
     order = an_order()
     async with (
@@ -469,30 +441,6 @@ async def test_a_patient_with_another_identifier_than_was_asked_for_is_not_the_o
 
         assert await writer.patient({"system": "urn:mrn", "value": "1"}, born=None) is None
         assert await writer.patient({"system": "urn:mrn", "value": "2"}, born=None) == {"reference": "Patient/p"}
-
-
-async def test_a_server_is_asked_for_json_whatever_it_answers_otherwise(peer: Peer, writer: FhirServer) -> None:
-    """Else the ping would take its XML for the answer of something that is not FHIR."""
-    assert peer.url
-
-    await writer.ping()
-
-
-async def test_what_a_server_says_that_it_can_do_is_enough(peer: Peer, token_file: Path) -> None:
-    async with a_writer(peer.url, token_file, ids=peer.ids, timeout_s="60") as writer:
-        assert await writer.lacks() == []
-
-
-async def test_decimals_of_others_stay_through_every_write(desk: Desk) -> None:
-    order = an_order("draft")
-    await desk.write(order)
-    dose = {"url": "https://ehr.example/dose", "valueDecimal": 1.5}
-    await desk.peer.put({**await desk.get(order), "extension": [dose]})
-
-    for status in ("active", "on-hold"):
-        await desk.write(an_order(status, id=order.id))
-        found = await desk.get(order)
-        assert (found["status"], found["extension"]) == (status, [dose])
 
 
 @pytest.mark.parametrize("bundle", ["true", "false"])

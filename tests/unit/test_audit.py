@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 import pytest
 
 from bridge.errors import ConfigError, DecodeError
-from bridge.runtime.audit import VARIABLE, audited, operator_name, places
+from bridge.runtime.audit import VARIABLE, audited, operator_name
 
 # The kernel gives no pipe more unless it is asked.
 PIPE_MAX = 1_048_576
@@ -115,24 +114,3 @@ def test_a_pipe_that_is_full_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, 
     finally:
         os.close(reader)
         os.close(writer)
-
-
-def test_a_user_without_a_name_has_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unknown(_uid: int) -> None:
-        raise KeyError
-
-    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(pwd, "getpwuid", unknown)
-
-    assert operator_name() == f"uid-{os.getuid()}"
-
-
-def test_places_leave_keys_out() -> None:
-    class Decided(NamedTuple):
-        topic: str | None = None
-        partition: int | None = None
-        key: str | None = None
-        offset: int | None = None
-
-    assert places([Decided("t", 3, "rx_1", 7), Decided("t", 3, "rx_1"), Decided()]) == ["t/3@7", "t/3"]

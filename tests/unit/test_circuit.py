@@ -71,16 +71,6 @@ def test_one_record_alone_does_not_open_it() -> None:
     assert circuit.closed
 
 
-def test_what_passes_closes_it() -> None:
-    circuit = a_circuit()
-    fail(circuit, *range(OPEN_AFTER))
-    opened = not circuit.closed
-
-    circuit.passed()
-
-    assert (opened, circuit.closed) == (True, True)
-
-
 async def test_a_ping_that_passes_admits_one_record_and_what_passes_closes_it() -> None:
     sink = Sink()
     sink.away = True

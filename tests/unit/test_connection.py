@@ -41,10 +41,6 @@ def test_a_server_without_a_port_is_refused(text: str) -> None:
         _ = Connection(text).servers
 
 
-def test_an_ipv6_address_is_given_to_clients_in_brackets() -> None:
-    assert Connection("[::1]:9092").options()["bootstrap_servers"] == ["[::1]:9092"]
-
-
 def test_credentials_are_read_anew_for_each_client(tmp_path: Path) -> None:
     """A rotated password counts from the next connect, without a restart."""
     username, password = tmp_path / "username", tmp_path / "password"

@@ -25,14 +25,6 @@ def given(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
         monkeypatch.setenv(name, value)
 
 
-def test_the_defaults_are_those_of_the_design() -> None:
-    settings = load_settings(INSTALLED)
-
-    kafka, shutdown = settings.kafka, settings.shutdown
-    assert (kafka.session_s, kafka.offset_reset) == (45, "none")
-    assert (shutdown.drain_s, shutdown.workers_s, shutdown.overdue_s, shutdown.grace_s) == (30, 35, 40, 45)
-
-
 def test_each_installed_consumer_has_a_section_of_plain_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a text could be taken for JSON."""
     given(monkeypatch, CONSUMER_READ_MODEL__SCHEMA="next", CONSUMER_READ_MODEL__LIMITS='{"a": 1}')
@@ -42,19 +34,6 @@ def test_each_installed_consumer_has_a_section_of_plain_texts(monkeypatch: pytes
 
     assert settings.options("read_model") == {"schema": "next", "limits": '{"a": 1}'}
     assert settings.options("refill-desk") == {"url": "http://desk"}
-
-
-def test_the_environment_wins_over_the_file_whose_numbers_and_switches_become_texts(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    file = tmp_path / "consumer.toml"
-    file.write_text('[kafka]\nsession_s = 10\n[read_model]\nschema = "old"\nrows = 3\nloud = true\n')
-    given(monkeypatch, CONSUMER_CONFIG=str(file), CONSUMER_READ_MODEL__SCHEMA="new")
-
-    settings = load_settings(INSTALLED)
-
-    assert settings.kafka.session_s == 10
-    assert settings.options("read_model") == {"schema": "new", "rows": "3", "loud": "true"}
 
 
 @pytest.mark.parametrize(
@@ -102,13 +81,6 @@ def test_the_dsn_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "s3cret" not in f"{masked(settings)} {settings!r} {settings}"
 
 
-def test_a_dsn_can_come_from_a_file(tmp_path: Path) -> None:
-    file = tmp_path / "dsn"
-    file.write_text("postgresql://u:s3cret@db/drx\n# rotated in May\n")
-
-    assert Postgres(dsn_file=file).address() == "postgresql://u:s3cret@db/drx"
-
-
 @pytest.mark.parametrize("content", [None, "", "\npostgresql://u:s3cret@db/drx\n"])
 def test_a_file_without_a_dsn_is_named(tmp_path: Path, content: str | None) -> None:
     file = tmp_path / "dsn"
@@ -119,11 +91,6 @@ def test_a_file_without_a_dsn_is_named(tmp_path: Path, content: str | None) -> N
         Postgres(dsn_file=file).address()
 
     assert "s3cret" not in str(caught.value)
-
-
-def test_no_database_is_a_mistake_that_says_what_to_set() -> None:
-    with pytest.raises(ConfigError, match="CONSUMER_POSTGRES__DSN or CONSUMER_POSTGRES__DSN_FILE"):
-        Postgres().address()
 
 
 def test_what_is_in_clear_or_talkative_is_refused_until_it_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:

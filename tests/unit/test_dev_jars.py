@@ -6,7 +6,7 @@ from typing import Self
 
 import pytest
 
-from bridge.dev.jars import LOCK, JarCache, cache_dir
+from bridge.dev.jars import JarCache
 from bridge.errors import ConfigError
 
 CONTENT = b"a jar"
@@ -49,20 +49,6 @@ def a_cache(directory: Path, content: bytes = CONTENT) -> JarCache:
         f'[[dependencies]]\ngroupId = "org.example"\nartifactId = "thing"\nversion = "1.0"\nsha256 = "{digest}"\n'
     )
     return JarCache(directory / "cache", lock=lock, repository=Repository(content))
-
-
-def test_the_lock_is_one_kafka_whole_and_without_addresses(tmp_path: Path) -> None:
-    locked = JarCache(tmp_path).jars
-
-    assert {jar.version for jar in locked if jar.group.startswith("org.apache.kafka")} == {"4.3.1"}
-    assert {"kafka_2.13", "kafka-clients", "log4j-slf4j-impl", "log4j-core"} <= {jar.artifact for jar in locked}
-    assert "//" not in LOCK.read_text()
-
-
-def test_the_cache_is_where_the_operator_or_the_desktop_standard_says() -> None:
-    assert cache_dir({"BRIDGE_DEV_CACHE": "/a", "XDG_CACHE_HOME": "/b"}) == Path("/a")
-    assert cache_dir({"XDG_CACHE_HOME": "/b"}) == Path("/b/drx-bridge")
-    assert cache_dir({}) == Path.home() / ".cache" / "drx-bridge"
 
 
 def test_what_is_missing_or_cut_short_is_fetched_under_its_own_name(tmp_path: Path) -> None:

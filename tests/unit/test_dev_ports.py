@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import socket
 import subprocess
 import sys
@@ -26,28 +25,9 @@ def test_ports_differ_and_stay_unless_someone_took_one(tmp_path: Path) -> None:
     assert stable_ports(file, names=("a", "b")) == second
 
 
-def test_a_file_that_makes_no_sense_is_made_anew(tmp_path: Path) -> None:
-    file = tmp_path / "ports.json"
-    for content in ("", "[]", '{"a": 0'):
-        file.write_text(content)
-
-        ports = stable_ports(file, names=("a",))
-
-        assert json.loads(file.read_text()) == ports
-
-
 def test_no_client_is_given_a_servers_port_as_its_own() -> None:
     """Ports that the system hands out by itself begin at 32768 (Linux) or 49152 (macOS)."""
     assert all(1024 <= free_port() < 32_768 for _ in range(50))
-
-
-def test_a_port_is_drawn_once_however_often_it_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between its draw and its server's bind, and while that server is down, a port is free."""
-    first = free_port()
-    draws = iter([first, first, *range(first + 1, first + 90)])
-    monkeypatch.setattr("random.randint", lambda *_: next(draws))
-
-    assert free_port() != first
 
 
 def drawn_by_another_process(port: int) -> str:

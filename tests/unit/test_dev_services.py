@@ -1,13 +1,6 @@
 from __future__ import annotations
 
-from pathlib import Path
-
-from bridge.dev.processes import Child
 from bridge.dev.services import child_environment
-
-
-def a_child(*, log: Path) -> Child:
-    return Child("any", command=["true"], cwd=log.parent, log=log)
 
 
 def test_a_child_hears_nothing_of_another_system() -> None:
@@ -37,11 +30,3 @@ def test_a_child_hears_nothing_of_another_system() -> None:
         "CONSUMER_LOG__LEVEL": "debug",
         "PYTHONUNBUFFERED": "1",
     }
-
-
-def test_the_last_line_of_a_log_is_the_last_with_something_in_it(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    log.write_text("x" * 5000 + "\nfirst\nthe reason\n\n")
-
-    assert a_child(log=log).last_line == "the reason"
-    assert a_child(log=tmp_path / "none").last_line == ""

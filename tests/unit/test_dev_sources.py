@@ -9,9 +9,9 @@ import pytest
 
 from bridge.dev.sources import SOURCES
 from bridge.dev.story import deliveries
-from bridge.errors import ConfigError, DeliveryRefusedError
+from bridge.errors import DeliveryRefusedError
 from bridge.event import ParkReason
-from bridge.ingress.profiles.lookup import SHIPPED, load_profile
+from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.proof import KeySlot, Raw
 from bridge.ingress.schemes.presets import configure
 from tests.profile_properties import assert_writable
@@ -23,10 +23,6 @@ NOW = 1_789_398_566
 @pytest.fixture(params=SOURCES)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-def test_there_is_a_source_for_each_shipped_profile_but_mapped() -> None:
-    assert {source.profile for source in SOURCES.values()} == set(SHIPPED) - {"mapped"}
 
 
 def test_what_a_source_sends_is_proved_by_its_scheme(name: str, tmp_path: Path) -> None:
@@ -43,40 +39,6 @@ def test_what_a_source_sends_is_proved_by_its_scheme(name: str, tmp_path: Path) 
     forged = {header: value[:-1] + (b"0" if value[-1:] != b"0" else b"1") for header, value in heads.items()}
     with pytest.raises(DeliveryRefusedError):
         scheme.prove(Raw(forged, b"{}"), [slot], NOW)
-
-
-def test_the_endpoint_says_what_a_sender_needs(tmp_path: Path) -> None:
-    found = {name: source.endpoint(name, tmp_path / "current") for name, source in SOURCES.items()}
-
-    secret = {"secret_file": str(tmp_path / "current")}
-    assert found == {
-        "drx": {"path": "/webhooks/drx", "profile": "drx_standard", "scheme": "standard_webhooks"} | secret,
-        "digitalrx": {
-            "path": "/webhooks/digitalrx",
-            "profile": "digitalrx_pharmacy",
-            "scheme": "secret_header",
-            "header": "x-webhook-secret",
-        }
-        | secret,
-        "dosespot": {
-            "path": "/webhooks/dosespot",
-            "profile": "dosespot_push",
-            "scheme": "secret_header",
-            "header": "Authorization",
-            "word": "Secret",
-        }
-        | secret,
-        "photon": {
-            "path": "/webhooks/photon",
-            "profile": "photon_cloudevents",
-            "scheme": "body_hmac",
-            "header": "X-Photon-Signature",
-            "timestamp_header": "X-Photon-Timestamp",
-            "template": "{timestamp}.{body}",
-            "encoding": "hex",
-        }
-        | secret,
-    }
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -98,13 +60,3 @@ def test_a_vendor_s_story_becomes_events(name: str) -> None:
     assert len({event.key for event in events}) > 5
     again = itertools.islice(deliveries(source=name, seed=7), 120)
     assert [outgoing.body for outgoing in again] == [outgoing.body for outgoing in sent]
-
-
-def test_a_secret_that_is_none_is_named(name: str, tmp_path: Path) -> None:
-    file = tmp_path / "current"
-
-    with pytest.raises(ConfigError, match=r"^--secret-file: cannot read "):
-        SOURCES[name].signer(file)
-    file.write_bytes(b"\n\xff")
-    with pytest.raises(ConfigError, match=r"^--secret-file: "):
-        SOURCES[name].signer(file)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,19 +13,13 @@ import yaml  # type: ignore[import-untyped]  # its types are a distribution of t
 from prometheus_client import CollectorRegistry
 
 from bridge.cli import COMMANDS
-from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
-from bridge.errors import ConfigError
 from bridge.ingress.metrics import PARK_REASONS
 from bridge.ingress.routes import REFUSAL_STATUS, STATUS
-from bridge.kafka.routing import RoutingTable
-from bridge.registry.loader import bundled
-from bridge.runtime.configuration import FileSettings
 from bridge.runtime.metrics import IngressMetrics
 from bridge.settings import Settings, load_settings
 from consumers.runtime.metrics import ConsumerMetrics
-from consumers.settings import ConsumerSettings
 from consumers.settings import load_settings as load_consumer_settings
-from docs.generate import COMMAND, HERE, PAGES, main
+from docs.generate import COMMAND, HERE, PAGES
 from docs.openapi import REASONS, REFUSALS, UNAVAILABLE
 
 ROOT = HERE.parent
@@ -55,17 +48,6 @@ NATIVE = [row["file"] for row in ROWS if row["profile"] == "drx_standard" and ro
 def document(name: str) -> dict[str, Any]:
     loaded: dict[str, Any] = yaml.load((HERE / name).read_text(), Loader=yaml.CSafeLoader)
     return loaded
-
-
-def references(part: Any) -> Iterator[str]:
-    if isinstance(part, dict):
-        if isinstance(part.get("$ref"), str):
-            yield part["$ref"]
-        for each in part.values():
-            yield from references(each)
-    elif isinstance(part, list):
-        for each in part:
-            yield from references(each)
 
 
 def resolve(reference: str, whole: Any) -> Any:
@@ -147,29 +129,6 @@ def test_a_page_names_files_that_exist(page: Path) -> None:
     assert [each for each in named if not any(path.endswith(f"/{each.rstrip('/')}") for path in there)] == []
 
 
-def test_an_unknown_argument_writes_nothing_either(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--chekc"]) == 2
-    assert COMMAND in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name", ["openapi.yaml", "asyncapi.yaml"])
-def test_every_reference_leads_somewhere(name: str) -> None:
-    whole = document(name)
-
-    found = set(references(whole))
-    assert found
-    for reference in found:
-        assert isinstance(resolve(reference, whole), dict), reference
-
-
-@pytest.mark.parametrize(("page", "model"), [("settings.md", Settings), ("consumer-settings.md", ConsumerSettings)])
-def test_every_setting_says_what_it_means(page: str, model: type[FileSettings]) -> None:
-    rows = [line.split(" | ") for line in (HERE / page).read_text().splitlines() if line.startswith("| `")]
-
-    assert len(rows) > len(model.model_fields)
-    assert [row[0] for row in rows if row[-1].strip(" |") == ""] == []
-
-
 def test_the_example_of_a_settings_file_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     example = (HERE / "settings.md").read_text().split("```toml\n")[1].split("```")[0]
     file = tmp_path / "bridge.toml"
@@ -186,37 +145,6 @@ def test_the_example_of_a_consumers_file_is_one(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("CONSUMER_CONFIG", str(file))
 
     assert load_consumer_settings(["read_model"]).options("read_model") == {"schema": "read_model"}
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"BRIDGE_HTTP__DEADLINE_S": "15"},
-        {"BRIDGE_SHUTDOWN__GRACE_S": "12"},
-        {"BRIDGE_KAFKA__SECURITY_PROTOCOL": "SASL_SSL"},
-        {"BRIDGE_KAFKA__SASL_MECHANISM": "PLAIN"},
-    ],
-)
-def test_settings_that_depend_on_each_other_are_held_to_it(
-    settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The page says so in words; this is what the words stand for."""
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-
-    with pytest.raises(ConfigError):
-        load_settings()
-
-
-def test_openapi_has_what_a_document_of_its_version_needs() -> None:
-    whole = document("openapi.yaml")
-
-    assert whole["openapi"].startswith("3.1.")
-    assert {"title", "version"} <= whole["info"].keys()
-    operations = [each for path in whole["paths"].values() for verb, each in path.items() if verb in {"get", "post"}]
-    assert len({each["operationId"] for each in operations}) == len(operations) == 4
-    for operation in operations:
-        assert all("description" in answer for answer in operation["responses"].values())
 
 
 def test_openapi_tells_every_answer_and_code() -> None:
@@ -265,46 +193,6 @@ def test_openapi_does_not_describe_just_anything() -> None:
     assert not fits({**body, "account_id": 7}, reference, whole)
     assert not fits({**body, "data": {**body["data"], "delivery_mode": "pigeon"}}, reference, whole)
     assert not fits({**body, "data": {**body["data"], "attempt": True}}, reference, whole)
-
-
-def test_asyncapi_has_what_a_document_of_its_version_needs() -> None:
-    whole = document("asyncapi.yaml")
-
-    assert whole["asyncapi"] == "3.0.0"
-    assert {"title", "version"} <= whole["info"].keys()
-    assert set(whole["channels"]) == set(RoutingTable().topics)
-    for name, channel in whole["channels"].items():
-        assert channel["address"] == channel["bindings"]["kafka"]["topic"] == name
-    assert {each["channel"]["$ref"] for each in whole["operations"].values()} == {
-        f"#/channels/{name}" for name in whole["channels"]
-    }
-
-
-def test_asyncapi_puts_every_message_on_its_channels_with_its_newest_schema() -> None:
-    whole = document("asyncapi.yaml")
-    messages = whole["components"]["messages"]
-
-    placed = [kind for channel in whole["channels"].values() for kind in channel["messages"]]
-    assert sorted(placed) == sorted([*messages, OTHER_REPORTED])
-    assert sorted(messages) == sorted([*EVENT_MODELS, "drx.unrecognized"])
-    for message in messages.values():
-        assert message["payload"]["schemaFormat"].startswith("application/vnd.apache.avro")
-        assert resolve(message["payload"]["schema"]["$ref"], whole) == bundled().schemas()[message["name"]]
-
-
-def test_every_type_has_an_example_of_what_is_sent_and_of_what_is_written() -> None:
-    whole = document("openapi.yaml")
-    content = whole["paths"]["/webhooks/{source}"]["post"]["requestBody"]["content"]["application/json"]
-    schemas = whole["components"]["schemas"]["Event"]["discriminator"]["mapping"]
-    messages = document("asyncapi.yaml")["components"]["messages"]
-
-    assert set(content["examples"]) == set(EVENT_MODELS)
-    for kind, example in content["examples"].items():
-        assert example["value"]["type"] == kind or kind == OTHER_REPORTED
-        assert fits(example["value"], {"$ref": schemas[kind]}, whole), kind
-        (written,) = (each["payload"] for each in messages[kind]["examples"])
-        assert written["event_type"] == kind
-        assert list(written) == [field["name"] for field in bundled().schemas()[messages[kind]["name"]]["fields"]]
 
 
 def test_what_a_reader_makes_beside_the_code_is_ignored() -> None:

@@ -14,8 +14,7 @@ from pydantic import ValidationError
 
 from bridge.avro.codec import Codec
 from bridge.contract.events import EVENT_MODELS
-from bridge.errors import UnknownRecordError
-from bridge.event import UNRECOGNIZED_TYPE, Event
+from bridge.event import Event
 from bridge.registry.loader import read_schemas, schemas_root
 from bridge.registry.schemas import expand
 from tests.unit.schema_corpus import values
@@ -42,11 +41,6 @@ def test_a_decoded_event_is_given_as_the_model_of_its_type(event_type: str, draw
     assert type(typed) is model
     assert typed.model_dump() == dict(event.value)
     assert json.loads(event.to_json()).keys() == event.value.keys()
-
-
-def test_what_is_no_event_has_no_model() -> None:
-    with pytest.raises(UnknownRecordError):
-        an_event(UNRECOGNIZED_TYPE, {}).typed()
 
 
 def test_a_value_that_does_not_fit_is_not_shown() -> None:

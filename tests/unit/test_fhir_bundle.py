@@ -11,7 +11,6 @@ from bridge.errors import PermanentError
 from consumers.fhir.bundle import (
     Entry,
     composed,
-    encoded,
     foreign,
     id_in,
     located,
@@ -19,7 +18,6 @@ from consumers.fhir.bundle import (
     parsed,
     refusal,
     replaces,
-    same,
     transaction,
     urn,
     version_in,
@@ -89,19 +87,6 @@ def test_numbers_of_others_are_written_with_the_digits_that_they_came_with(digit
     body = composed(an_order(), foreign(current, NAMING), source=SOURCE)
 
     assert b'"extension":[{"valueDecimal":%s}]' % digits.encode() in transaction([Entry(an_order(), body)], BASE)
-
-
-def test_a_number_of_ours_that_a_server_answers_is_the_same() -> None:
-    body = composed(an_order(dispenseRequest={"quantity": {"value": 0.1}}), {}, source=SOURCE)
-
-    assert same(body, parsed(encoded(body)))
-
-
-def test_only_what_a_server_keeps_for_itself_may_differ() -> None:
-    body = composed(an_order(), {}, source=SOURCE)
-
-    assert same(body, {**body, "meta": {"versionId": "9"}})
-    assert not same(body, {**body, "priority": "urgent"})
 
 
 def test_a_transaction_names_what_each_entry_replaces_and_what_it_is() -> None:
@@ -174,11 +159,6 @@ def test_an_answer_that_is_none_is_said_so(answer: bytes) -> None:
         outcomes(answer, 1)
 
     assert caught.value.code == "answer_unreadable"
-
-
-def test_what_is_cut_off_is_not_read() -> None:
-    with pytest.raises(PermanentError):
-        parsed(b'{"resourceType": "MedicationRequest", "id": "drx')
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from bridge.errors import ConfigError
-from consumers.api import Lanes, Setup
+from consumers.api import Setup
 from consumers.fhir.consumer import open_fhir
 from consumers.fhir.options import NAME, FhirOptions
 from consumers.options import read_options
@@ -20,35 +20,11 @@ def setup(**options: str) -> Setup:
     return Setup({**LEAST, **options}, CollectorRegistry())
 
 
-def test_the_least_settings_make_a_consumer_of_prescriptions() -> None:
-    consumer = open_fhir(setup())
-
-    assert (consumer.name, consumer.group, consumer.topics) == ("fhir", "fhir", ("drx.prescriptions.v1",))
-    assert consumer.mode == Lanes(8, transactional=True)
-    assert consumer.unknown == "park"
-    assert consumer.tables is not None
-    assert consumer.tables.schema == "fhir"
-    # The patient, a look, a write, and both again.
-    assert consumer.handler_timeout_s > 5 * 15
-
-
 def test_it_says_of_its_tables_too_that_they_hold_health_information() -> None:
     server, tables = open_fhir(setup(instance="north")).discloses or ()
 
     assert server.endswith(": written to https://ehr.example")
     assert "in clear: tables of the schema fhir_north " in tables
-
-
-def test_each_instance_is_a_group_with_tables_of_its_own() -> None:
-    consumer = open_fhir(setup(instance="north-ehr"))
-
-    assert (consumer.name, consumer.group) == ("fhir", "fhir.north-ehr")
-    assert consumer.tables is not None
-    assert consumer.tables.schema == "fhir_north_ehr"
-
-
-def test_there_are_no_more_lanes_than_connections_carry() -> None:
-    assert open_fhir(setup(lanes="64")).within(9).mode == Lanes(8, transactional=True)
 
 
 @pytest.mark.parametrize(
@@ -91,11 +67,6 @@ def test_a_setting_that_cannot_be_used_is_named(options: dict[str, str], words: 
 
     assert "hunter2" not in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_the_server_must_be_named() -> None:
-    with pytest.raises(ConfigError, match="CONSUMER_FHIR__BASE_URL"):
-        open_fhir(Setup({}, CollectorRegistry()))
 
 
 async def test_plain_http_must_be_allowed() -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from bridge.contract.native import native_json
 from bridge.errors import ConfigError, PermanentError
 from consumers.api import Context
-from consumers.forward.mapping import Mapping, is_header_text
+from consumers.forward.mapping import Mapping
 from consumers.testing import an_event
 
 
@@ -18,12 +17,6 @@ def a_context(origin: str = "") -> Context:
 
 def sends(mapping: Mapping, event_type: str = "prescription.sent", *, origin: str = "", **fields: object) -> bool:
     return mapping.request(an_event(event_type, **fields), a_context(origin)) is not None  # type: ignore[arg-type]  # fields of the record
-
-
-def test_an_event_is_sent_whole_unless_something_is_said() -> None:
-    event = an_event("fill.status_changed")
-
-    assert Mapping().request(event, a_context()) == ("", native_json(event.value))
 
 
 def test_a_ping_is_sent_only_if_it_is_named() -> None:
@@ -97,11 +90,6 @@ def test_an_id_that_cannot_stand_in_a_header_parks(event_id: str) -> None:
         sends(Mapping(), id=event_id)
 
 
-def test_what_may_stand_in_a_header() -> None:
-    assert is_header_text("dlv_1/2")
-    assert not is_header_text("")
-
-
 def test_body_and_path_are_the_receivers_own() -> None:
     event = an_event("fill.status_changed", key="rx_1")
     body = "{id: data.prescription_id, kind: type, none: data.nothing}"
@@ -112,16 +100,6 @@ def test_body_and_path_are_the_receivers_own() -> None:
         "/orders/rx_1/x?t=fill.status_changed",
         b'{"id":"rx_1","kind":"fill.status_changed","none":null}',
     )
-
-
-def test_a_body_is_made_of_what_may_be_sent() -> None:
-    mapping = Mapping(body="{name: data.patient.last_name}", phi=False)
-    event = an_event("prescription.sent", patient={"last_name": "Berry"})
-
-    request = mapping.request(event, a_context())
-
-    assert request is not None
-    assert request.body == b'{"name":null}'
 
 
 @pytest.mark.parametrize(("value", "segment"), [("a/b?c#d%2F é", "a%2Fb%3Fc%23d%252F%20%C3%A9"), ("7", "7")])

@@ -7,7 +7,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from consumers.api import Consumer, Context, Lanes, Setup
+from consumers.api import Consumer, Context, Setup
 from consumers.hl7v2.consumer import HELD_MANY, open_hl7v2
 from consumers.hl7v2.mapping import EVENT_PART, event_part
 from consumers.testing import an_event
@@ -18,26 +18,6 @@ LEAST = {"host": "engine.example", "port": "6661"}
 
 def opened(**options: str) -> Consumer:
     return open_hl7v2(Setup({**LEAST, **options}, CollectorRegistry()))
-
-
-def test_the_least_settings_make_a_consumer_of_one_topic() -> None:
-    consumer = opened()
-
-    assert (consumer.name, consumer.group) == ("hl7v2", "hl7v2")
-    assert consumer.topics == ("drx.prescriptions.v1",)
-    assert isinstance(consumer.mode, Lanes)
-    assert consumer.mode.transactional
-    assert consumer.unknown == "park"
-    assert consumer.tables is not None
-    assert consumer.tables.schema == "hl7v2"
-
-
-def test_each_instance_has_a_group_and_tables_of_its_own() -> None:
-    consumer = opened(instance="ehr-2")
-
-    assert consumer.group == "hl7v2.ehr-2"
-    assert consumer.tables is not None
-    assert consumer.tables.schema == "hl7v2_ehr_2"
 
 
 def test_there_is_time_for_all_that_may_wait_for_a_patient() -> None:

@@ -98,17 +98,6 @@ def test_no_message_is_left_over() -> None:
     assert {path.stem for path in GOLDEN.glob("*")} == set(NATIVE)
 
 
-@pytest.mark.parametrize("name", NATIVE)
-def test_a_sample_is_valid_by_the_standard(name: str) -> None:
-    event = sample(name)
-    ((_, made),) = told([event])
-    dead = event.type == "fulfillment.status_changed" and event.value["fulfillment_status"] == "rejected"
-
-    assert (made is None) == (event.type in SILENT or dead)
-    if made is not None:
-        demand_valid(made)
-
-
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_scenario_is_valid_message_by_message(name: str) -> None:
     events, _ = scenario(name)
@@ -210,11 +199,6 @@ def test_a_word_that_nobody_knows_says_nothing(event_type: str, field: str) -> N
     assert one(an_event(event_type, **words)) == {}
 
 
-def test_the_reject_of_a_line_that_is_alive_says_nothing() -> None:
-    for active in (True, None):
-        assert one(an_event("fulfillment.status_changed", fulfillment_status="rejected", active=active)) == {}
-
-
 def test_what_the_receiver_is_not_told_of_says_nothing() -> None:
     for event_type in ("prescription.created", "shipment.status_changed"):
         assert one(an_event(event_type), options=PLAIN) == {}
@@ -245,19 +229,6 @@ def test_an_answer_says_as_much_as_was_asked(scope: str | None, answers: dict[st
         assert (orc[1], orc[5]) == said
 
 
-def test_an_answer_is_told_also_where_the_scope_of_its_request_is_a_word_that_nobody_knows() -> None:
-    """A pharmacy that cancelled must not go unheard."""
-    asked = an_event("cancel.requested", request_id="c_1", scope="UNKNOWN", raw_scope="half")
-    for decision, control in (("approved", "CR"), ("denied", "UC"), ("no_response", "UC")):
-        orc = [*one(asked, an_event("cancel.responded", request_id="c_1", decision=decision))["ORC"], *[""] * 4]
-
-        assert (orc[1], orc[5]) == (control, "")
-
-
-def test_the_reason_of_a_cancel_is_words_and_no_code() -> None:
-    assert one(an_event("cancel.requested", scope="all", reason="Duplicate therapy"))["ORC"][16] == "^Duplicate therapy"
-
-
 def test_what_was_dispensed_and_approved_is_never_taken_from_the_order() -> None:
     whole = sample("01_prescription_created")
     filled = one(whole, an_event("fill.status_changed", fill_status="dispensed", fill_number=0))["RXD"]
@@ -275,14 +246,6 @@ def test_a_required_field_is_never_empty(nothing: str) -> None:
     filled = one(an_event("fill.status_changed", rx_reference_number=nothing, medication_dispensed=medication))
 
     assert (ordered["RXO"][1], filled["RXD"][2], filled["RXD"][7]) == ("^Unknown", "^Unknown", '""')
-
-
-def test_a_thin_event_is_told_with_what_is_known() -> None:
-    whole, thin = sample("01_prescription_created"), sample("21_cancel_requested")
-    found = one(whole, thin)
-
-    assert found["PID"][5] == "Quintero^Marisol^^^^^L"
-    assert found["RXO"][1] == one(whole)["RXO"][1] != "^Unknown"
 
 
 @pytest.mark.parametrize("event_type", ["renewal.requested", "change.requested"])
@@ -344,11 +307,6 @@ def test_a_fill_deletes_no_day_and_no_quantity_that_a_receiver_has() -> None:
     filled = one(an_event("fill.status_changed", fill_status="not_dispensed", fill_number=0))["RXD"]
 
     assert filled[3:5] == ["", ""]
-
-
-def test_only_production_is_sent_as_production() -> None:
-    for environment, processing in (("production", "P"), ("sandbox", "T"), ("UNKNOWN", "T")):
-        assert one(an_event("prescription.sent", environment=environment))["MSH"][11] == processing
 
 
 def test_a_control_id_fits_its_field_and_tells_source_and_event() -> None:

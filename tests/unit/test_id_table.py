@@ -76,38 +76,6 @@ def test_it_holds_what_a_dict_would_hold(capacity: int, steps: list[tuple[int, i
     assert len(early) == model.early
 
 
-def test_what_would_expire_soonest_goes_first_whatever_came_first() -> None:
-    table = IdTable(2)
-    table.add(1, 0, 0, expires=86_400, now=0)
-    table.add(2, 0, 0, expires=600, now=0)
-
-    table.add(3, 0, 0, expires=86_400, now=1)
-
-    assert [bool(table.find(key)) for key in (1, 2, 3)] == [True, False, True]
-
-
-def test_what_is_kept_goes_only_when_all_is_and_then_the_oldest() -> None:
-    table = IdTable(2)
-    table.add(1, 0, 0, expires=NEVER, now=0)
-    table.add(2, 0, 0, expires=1000, now=0)
-
-    table.add(3, 0, 0, expires=NEVER, now=0)
-    table.add(4, 0, 0, expires=NEVER, now=0)
-
-    assert [bool(table.find(key)) for key in (1, 2, 3, 4)] == [False, False, True, True]
-
-
-def test_what_has_expired_makes_room_without_a_loss() -> None:
-    early: list[None] = []
-    table = IdTable(2, evicted_early=lambda: early.append(None))
-    table.add(1, 0, 0, expires=10, now=0)
-    table.add(2, 0, 0, expires=10, now=0)
-
-    table.add(3, 0, 0, expires=1000, now=10)
-
-    assert (len(table), early) == (1, [])
-
-
 def test_kept_and_released_again_and_again_leaves_nothing_behind() -> None:
     """As a spool does that is drained at once: no list may grow by it."""
     table = IdTable(4)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -14,10 +11,6 @@ from hypothesis import strategies as st
 from bridge.event import ParkReason
 from bridge.ingress.json_body import DEPTH_MAX, Real, parse, to_json_text
 
-SAMPLES = Path(__file__).parents[1] / "data" / "samples"
-BODIES = [
-    path.read_bytes() for folder in ("native", "edge", "hostile") for path in sorted((SAMPLES / folder).iterdir())
-]
 BODY_MAX = 262_144
 unhurried = settings(deadline=None)  # a shared machine may stall for longer than an example takes
 DETAILS = (
@@ -53,71 +46,38 @@ def nested(depth: int, *, inside: str = "1") -> str:
         (b" \t\r\n", "empty"),
         (b'{"a":"\xff"}', "not_utf8"),
         (b'{"a":"\xc0\xaf"}', "not_utf8"),
-        (b'{"a":"\xed\xa0\x80"}', "not_utf8"),
         ('{"a":1}'.encode("utf-16"), "not_utf8"),
-        ('{"a":1}'.encode("utf-32"), "not_utf8"),
         ('{"a":1}'.encode("utf-16-le"), "syntax"),
         (b'\xef\xbb\xbf{"a":1}', "bom"),
-        (b"\xef\xbb\xbf", "bom"),
-        (b"payload=%7B%7D", "syntax"),
-        (b"\x0c", "syntax"),
         (b'{"a":1', "syntax"),
         (b'{"a":1,}', "syntax"),
-        (b'{"a" 1}', "syntax"),
-        (b"{a:1}", "syntax"),
-        (b"{'a':1}", "syntax"),
         (b'{"a":[1,]}', "syntax"),
-        (b'{"a":[,1]}', "syntax"),
-        (b'{"a":[1 2]}', "syntax"),
-        (b'{"a":[1}', "syntax"),
-        (b'{"a":1]', "syntax"),
-        (b'{,"a":1}', "syntax"),
-        (b'{"a":1,,"b":1}', "syntax"),
         (b'{"a":01}', "syntax"),
-        (b'{"a":+1}', "syntax"),
-        (b'{"a":.5}', "syntax"),
-        (b'{"a":1.}', "syntax"),
-        (b'{"a":-}', "syntax"),
-        (b'{"a":1e}', "syntax"),
         (b'{"a":nan}', "syntax"),
-        (b'{"a":True}', "syntax"),
-        (b'{"a":"\x00"}', "syntax"),
         (b'{"a":"\n"}', "syntax"),
-        (b'{"a":"\\x41"}', "syntax"),
-        (b'{"a":"\\u12g4"}', "syntax"),
         (b'{"a":"\\u+123"}', "syntax"),
         (b'{"a":1}//', "trailing"),
-        (b'{"a":1}{"a":1}', "trailing"),
-        (b'{"a":1}\x00', "trailing"),
         (b"1 2", "trailing"),
         (b'{"a":NaN}', "nan"),
         (b'{"a":Infinity}', "nan"),
-        (b'{"a":-Infinity}', "nan"),
-        (b"NaN", "nan"),
         (b'{"a":1,"a":1}', "duplicate_key"),
         (b'{"a":1,"\\u0061":1}', "duplicate_key"),
         (b'{"x":[{"a":{"b":1,"b":2}}]}', "duplicate_key"),
         (b'[{"a":1,"a":1}]', "duplicate_key"),
         (b'{"a":"\\ud800"}', "surrogate"),
-        (b'{"a":"\\uDFFF"}', "surrogate"),
         (b'{"a":"\\udc00\\ud800"}', "surrogate"),
-        (b'{"a":"\\ud800\\ud800\\udc00"}', "surrogate"),
         (b'{"a":"\\\\\\ud800"}', "surrogate"),
         (b'{"\\ud800":1}', "surrogate"),
         (b'{"a":9223372036854775808}', "number_range"),
         (b'{"a":-9223372036854775809}', "number_range"),
         (b'{"a":1e400}', "number_range"),
-        (b'{"a":-1E+309}', "number_range"),
         (b'{"a":' + b"9" * 5000 + b"}", "number_range"),
-        (b'{"a":' + b"9" * 5000 + b".5}", "number_range"),
         (nested(DEPTH_MAX + 1).encode(), "depth"),
         (nested(100_000).encode(), "depth"),
         (b'{"a":' * 40_000 + b"1" + b"}" * 40_000, "depth"),
         (b"[" * 33 + b"]" * 33, "depth"),
         (b"[]", "not_object"),
-        (b'"{}"', "not_object"),
         (b"null", "not_object"),
-        (b"-0", "not_object"),
     ],
     ids=lambda value: repr(value)[:24],
 )
@@ -148,11 +108,6 @@ def test_of_several_broken_rules_the_first_of_the_list_is_named(first: str) -> N
         assert detail_of(("[" + ",".join(order) + "]").encode(errors="surrogateescape")) == first
 
 
-def test_trailing_text_is_named_before_what_the_document_breaks() -> None:
-    assert detail_of(b'[NaN,{"a":1,"a":1}] x') == "trailing"
-    assert detail_of(b'{"a":1} NaN') == "trailing"
-
-
 @pytest.mark.parametrize("opener", ["[", '{"a":', '[{"a":'])
 def test_a_whole_body_of_openers_is_cut_off_text(opener: str) -> None:
     """The C scanner raises RecursionError here, which is no ValueError."""
@@ -166,14 +121,6 @@ def test_32_levels_are_allowed_also_among_many_brackets() -> None:
 
     assert parsed(wide) == json.loads(wide)
     assert detail_of(wide.replace("[1]", "[[1]]").encode()) == "depth"
-
-
-def test_brackets_inside_strings_are_no_depth() -> None:
-    assert parsed('{"a":"' + "[{" * 1000 + '"}') == {"a": "[{" * 1000}
-
-
-def test_integers_are_exact_over_64_bits_signed() -> None:
-    assert parsed('{"a":[9223372036854775807,-9223372036854775808,0]}') == {"a": [2**63 - 1, -(2**63), 0]}
 
 
 @pytest.mark.parametrize("lexeme", ["1.0", "-0", "-0.0", "1e3", "0.10", "1E-400", "3.14159265358979323846", "1e+2"])
@@ -208,108 +155,10 @@ def test_equal_keys_of_different_objects_are_no_duplicates() -> None:
     assert parsed('{"a":{"a":[{"a":1},{"a":2}]}}') == {"a": {"a": [{"a": 1}, {"a": 2}]}}
 
 
-@pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
-def test_each_sample_is_what_the_standard_parser_and_our_rules_make_of_it(body: bytes) -> None:
-    assert agrees_with_reference(body)
-
-
 def test_text_of_a_value_keeps_lexemes_and_characters() -> None:
     text = '{"a":[1.50,-0,1e3,true,false,null,{},[]],"é\\n\\"":"\U0001f600\\u0001/"}'
 
     assert to_json_text(parsed(text)) == text
-
-
-# Reference: the standard parser plus our rules, each in the plainest words.
-
-
-class RefusedError(Exception):
-    """The reference refuses the body."""
-
-
-def reference(body: bytes) -> dict[str, object]:
-    """Parse with `json.loads` and then look for everything that it lets pass."""
-
-    def pairs(members: list[tuple[str, object]]) -> dict[str, object]:
-        if len({name for name, _ in members}) < len(members):
-            raise RefusedError
-        return dict(members)
-
-    def constant(_: str) -> object:
-        raise RefusedError
-
-    def integer(lexeme: str) -> object:
-        if not -(2**63) <= int(lexeme[:25]) < 2**63:
-            raise RefusedError
-        return Real(lexeme) if lexeme == "-0" else int(lexeme)
-
-    def real(lexeme: str) -> object:
-        if abs(float(lexeme)) == float("inf"):
-            raise RefusedError
-        return Real(lexeme)
-
-    try:
-        document = json.loads(
-            body.decode(), object_pairs_hook=pairs, parse_constant=constant, parse_int=integer, parse_float=real
-        )
-    except (ValueError, RecursionError):
-        raise RefusedError from None
-    if not isinstance(document, dict) or any(problem(depth, value) for depth, value in walk(document, depth=1)):
-        raise RefusedError
-    return document
-
-
-def walk(value: object, *, depth: int) -> Iterator[tuple[int, object]]:
-    """Yield every value and key with its depth."""
-    yield depth, value
-    inside = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
-    for child in inside:
-        yield from walk(child, depth=depth + 1)
-
-
-def problem(depth: int, value: object) -> bool:
-    """Say whether a value is too deep or a string that UTF-8 cannot hold."""
-    if isinstance(value, str):
-        return bool(re.search("[\ud800-\udfff]", value))
-    return isinstance(value, dict | list) and depth > DEPTH_MAX
-
-
-def agrees_with_reference(body: bytes) -> bool:
-    """Say whether the body is accepted or set aside as the reference does, with the same value or a known detail."""
-    outcome = parse(body)
-    try:
-        expected = reference(body)
-    except RefusedError:
-        return isinstance(outcome, ParkReason) and outcome.detail in DETAILS
-    return outcome == expected and repr(outcome) == repr(expected)
-
-
-@unhurried
-@given(st.binary(max_size=64))
-def test_any_bytes_are_judged_as_by_the_reference(body: bytes) -> None:
-    assert agrees_with_reference(body)
-
-
-PARTS = st.sampled_from(
-    [*'{}[]:,"\\ \n', '"a"', '"b":', '"a":1', "1", "-0", "0.5", "1e999", "9" * 30, "NaN", "-Infinity", "true", "null",
-     '"\\ud800"', "\\udc00", '"\\ud83d\\ude00"', "\ufeff", "é", "[[[[[[[[", "]]]]]]]]"]
-)  # fmt: skip
-
-
-@unhurried
-@given(st.lists(PARTS, max_size=20).map("".join))
-def test_any_json_like_text_is_judged_as_by_the_reference(text: str) -> None:
-    assert agrees_with_reference(text.encode())
-    assert agrees_with_reference(f'{{"a":{text}}}'.encode())
-
-
-@unhurried
-@given(st.sampled_from([body for body in BODIES if 0 < len(body) < 10_000]), st.data())
-def test_any_damaged_sample_is_judged_as_by_the_reference(body: bytes, data: st.DataObject) -> None:
-    start = data.draw(st.integers(0, len(body)))
-    end = data.draw(st.integers(start, min(len(body), start + 40)))
-    patch = data.draw(st.one_of(st.binary(max_size=6), PARTS.map(str.encode)))
-
-    assert agrees_with_reference(body[:start] + patch + body[end:])
 
 
 VALUES = st.recursive(

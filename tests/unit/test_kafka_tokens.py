@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -35,17 +34,6 @@ class Own(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untyped
 
 def no_provider() -> str:
     return "text"
-
-
-async def test_a_token_is_kept_until_a_fifth_of_its_lifetime_is_left() -> None:
-    answers = iter([("first", 100.0), ("second", 100.0)])
-    clock = [0.0]
-    provider = ClientCredentials(GRANT, ask=lambda _: next(answers), now=lambda: clock[0])
-    found = []
-    for clock[0] in (0.0, 79.0, 81.0):
-        found.append(await provider.token())
-
-    assert found == ["first", "first", "second"]
 
 
 async def test_a_token_is_used_until_it_ends_while_the_endpoint_gives_no_other() -> None:
@@ -97,14 +85,6 @@ async def test_an_endpoint_that_is_away_says_nothing_of_the_secret() -> None:
 
     assert "canary" not in f"{caught.value!r}{caught.value}"
     assert caught.value.__cause__ is None
-
-
-async def test_an_endpoint_that_says_nothing_gives_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.kafka.tokens.TIMEOUT_S", 0.05)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"http://127.0.0.1:{silent.getsockname()[1]}/token"
-        with pytest.raises(TokenError):
-            await ClientCredentials(replace(GRANT, url=url)).token()
 
 
 @contextmanager

@@ -8,20 +8,15 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydantic import AwareDatetime
 from pydantic.fields import FieldInfo
 
-from bridge.avro.codec import Codec
 from bridge.contract.events import EVENT_MODELS
 from bridge.contract.fields import Bits, Digits, Record
 from bridge.registry.loader import read_schemas, schemas_root
 from bridge.registry.schemas import expand
-from tests.unit.schema_corpus import values
 
 SCHEMAS = read_schemas(schemas_root())
-CODEC = Codec(schemas=SCHEMAS, ids={record: number for number, record in enumerate(SCHEMAS, start=1)})
 
 NO_DEFAULT = "no default"
 PLAIN = {
@@ -116,27 +111,9 @@ def schema_type(schema: Any) -> Any:
     return schema
 
 
-def test_each_event_has_a_model_and_a_record_of_one_name() -> None:
-    models = {f"drx.v1.{model.__name__}" for model in EVENT_MODELS.values()}
-
-    assert models == set(SCHEMAS) - {"drx.v1.UnrecognizedDelivery"}
-
-
 @pytest.mark.parametrize("event_type", EVENT_MODELS)
 def test_a_model_has_the_fields_of_its_record(event_type: str) -> None:
     """Name, order, type, size, nullability, default and PHI class, down to the last record within."""
     model = EVENT_MODELS[event_type]
 
     assert model_fields(model) == schema_fields(expand(SCHEMAS[f"drx.v1.{model.__name__}"]))
-
-
-@pytest.mark.parametrize("event_type", EVENT_MODELS)
-@settings(max_examples=4, deadline=None)
-@given(drawn=st.data())
-def test_a_model_comes_back_from_avro_as_it_went(event_type: str, drawn: st.DataObject) -> None:
-    model = EVENT_MODELS[event_type]
-    record = f"drx.v1.{model.__name__}"
-    event = model.model_validate(drawn.draw(values(expand(SCHEMAS[record]))))
-
-    decoded = CODEC.decode(CODEC.encode(record, event.model_dump()))
-    assert model.model_validate(decoded.value) == event

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from bridge.contract.events import EVENT_MODELS
 from bridge.contract.native import native_json
-from bridge.errors import UnknownRecordError
 from bridge.event import Event
 from bridge.ingress.json_body import parse
 from bridge.ingress.profiles import drx_standard
@@ -19,7 +18,6 @@ from bridge.ingress.profiles.assemble import Native, assemble
 from bridge.ingress.profiles.plan import Pass
 from bridge.ingress.profiles.profile import Mapped
 from consumers.testing import an_event
-from tests.originals import originals
 from tests.profile_properties import codec, outcome_of
 from tests.unit.profile_documents import CHANGE, SAMPLES, a_delivery, edited, map_body
 from tests.unit.test_profile_properties import mutants
@@ -51,16 +49,6 @@ def test_a_sample_is_mapped_again_to_the_same_event(path: Any) -> None:
     assert map_again(event) == event
 
 
-@pytest.mark.parametrize("path", sorted(SAMPLES.glob("scenarios/*.ndjson")), ids=lambda path: path.stem)
-def test_each_event_of_a_scenario_is_mapped_again_to_the_same_event(path: Any) -> None:
-    for line in path.read_bytes().splitlines():
-        body = orjson.loads(line)
-        outcome = map_body(orjson.dumps(body.get("body", body)))
-        assert isinstance(outcome, Mapped)
-
-        assert map_again(outcome.events[0]) == outcome.events[0]
-
-
 @pytest.mark.volume
 @given(mutants())
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
@@ -70,11 +58,6 @@ def test_a_mutated_sample_is_mapped_again_to_the_same_event(document: dict[str, 
     (event,) = cast("Mapped", outcome).events
 
     assert map_again(event) == event
-
-
-def test_generated_prescriptions_are_mapped_again_to_the_same_events() -> None:
-    for original in (each for told in originals(7)[:70] for each in told):
-        assert map_again(original.event) == original.event
 
 
 @pytest.mark.parametrize("event_type", EVENT_MODELS)
@@ -155,13 +138,6 @@ def test_any_extensions_leave_the_fields_alone(event_type: str, extensions: dict
     assert {name: again["data"][name] for name in body["data"]} == body["data"]
 
 
-def test_equal_events_have_equal_bytes() -> None:
-    event = an_event("fill.status_changed")
-    turned = dict(reversed(list(event.value.items())))
-
-    assert native_json(turned) == native_json(event.value)
-
-
 CANARY = "CANARY"
 
 
@@ -186,10 +162,3 @@ def test_without_health_information_a_request_of_no_prescription_keeps_its_id() 
     event = an_event("renewal.requested", key="req:7", prescription_id=None, request_id="7")
 
     assert orjson.loads(native_json(event.value, phi=False))["data"]["request_id"] == "7"
-
-
-def test_what_is_no_event_has_no_body() -> None:
-    event = an_event("system.ping")
-
-    with pytest.raises(UnknownRecordError):
-        native_json({**event.value, "event_type": "drx.unrecognized"})

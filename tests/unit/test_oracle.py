@@ -9,16 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-import orjson
 import pytest
 from hypothesis import given
 
-from bridge.ingress.profiles.profile import Mapped
 from tests.builders import SAMPLES
 from tests.oracle import states as oracle
 from tests.oracle.histories import History, history, journeys
 from tests.oracle.states import cancels, expected_state, facts_of, fills, lines, messages, parcels, requests
-from tests.unit.profile_documents import RECEIVED_AT, map_body
 
 SCENARIOS = sorted(path.stem for path in (SAMPLES / "scenarios").glob("*.ndjson"))
 SEEDS = range(600)
@@ -41,19 +38,6 @@ def test_a_scenario_ends_as_it_says(scenario: str) -> None:
 @cache
 def written() -> tuple[History, ...]:
     return tuple(map(history, SEEDS))
-
-
-def test_the_ingress_accepts_every_body_of_the_histories() -> None:
-    for body in itertools.chain.from_iterable(each.bodies for each in written()[:100]):
-        outcome = map_body(orjson.dumps(body))
-
-        assert isinstance(outcome, Mapped), (body, outcome)
-
-
-def test_the_histories_are_of_all_types_about_prescriptions() -> None:
-    types = {body["type"] for each in written() for body in each.bodies}
-
-    assert len(types) == 18
 
 
 def reached(each: History) -> Iterator[tuple[str, object]]:
@@ -110,14 +94,3 @@ def test_no_order_and_no_repetition_changes_what_the_oracle_says(journey: tuple[
     told, batches = journey
 
     assert expected_state(itertools.chain.from_iterable(batches)) == expected_state(told.bodies)
-
-
-def test_a_record_says_what_its_body_says() -> None:
-    for each in written()[:100]:
-        records = []
-        for body in each.bodies:
-            outcome = map_body(orjson.dumps(body), received_at=RECEIVED_AT)
-            assert isinstance(outcome, Mapped)
-            records.append(outcome.events[0].value)
-
-        assert expected_state(records) == expected_state(each.bodies)

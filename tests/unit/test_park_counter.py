@@ -20,16 +20,6 @@ def test_no_more_than_its_share_is_parked() -> None:
         pytest.fail("there is no room")
 
 
-def test_what_was_parked_long_ago_counts_no_more() -> None:
-    counter = ParkCounter(last=20, percent=10)
-    counter.note(parked=2)
-    counter.note(other=20)
-
-    counter.note(parked=1)
-
-    assert counter.left == 1
-
-
 @given(st.lists(st.booleans(), max_size=200), st.integers(1, 50), st.integers(0, 100))
 def test_it_counts_the_last_records(parked: list[bool], last: int, percent: int) -> None:
     counter = ParkCounter(last=last, percent=percent)

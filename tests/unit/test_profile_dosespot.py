@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,8 +11,7 @@ from bridge.event import ParkReason
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.profiles.profile import Mapped
 from tests.profile_properties import assert_writable
-from tests.unit.profile_documents import RECEIVED_AT
-from tests.unit.vendor_documents import events, push, said, sample
+from tests.unit.vendor_documents import events, push, said
 
 PROFILE = "dosespot_push"
 AT = "2026-09-14T15:10:03.0025748Z"
@@ -126,11 +124,6 @@ def test_another_notification_is_reported_of_its_account(event_type: str) -> Non
     assert (own.key, own.value["account_id"], own.value["extensions"]) == ("ds:45", "ds:45", {})
 
 
-@pytest.mark.parametrize("event_type", ["", None, 7, ["x"], "of two words"])
-def test_a_notification_without_a_word_parks(event_type: object) -> None:
-    assert push(PROFILE, {"EventType": event_type}) == ParkReason("unknown_type", field="/EventType")
-
-
 def test_the_status_may_stand_under_its_short_name() -> None:
     body = result(None, Status="4")
 
@@ -147,15 +140,6 @@ def test_details_and_notes_go_where_the_type_has_a_place_or_are_kept() -> None:
     assert filled.value["note"] == "b"
     assert filled.value["extensions"] == {"/Data/StatusDetails": '"a"'}
     assert created.value["extensions"] == {"/Data/StatusDetails": '"a"'}
-
-
-def test_details_that_are_no_text_are_kept_and_park_nothing() -> None:
-    outcome = push(PROFILE, result(6, StatusDetails={"code": 7}))
-
-    assert isinstance(outcome, Mapped)
-    assert said(outcome.events[0])["network_status"] == network("error", "")
-    assert outcome.events[0].value["extensions"] == {"/Data/StatusDetails": '{"code":7}'}
-    assert "field_unfit" in outcome.flags
 
 
 @pytest.mark.parametrize(
@@ -178,27 +162,6 @@ def test_a_request_correlates(members: dict[str, Any], correlation: str | None, 
     assert event.value["extensions"] == kept
 
 
-@pytest.mark.parametrize("text", [None, "", "yesterday", 7, "0000-01-01T00:00:00Z"])
-def test_a_time_that_cannot_be_read_is_that_of_receipt(text: object) -> None:
-    outcome = push(PROFILE, result(11, StatusDateTime=text))
-
-    assert isinstance(outcome, Mapped)
-    (event,) = outcome.events
-    assert (event.occurred_at, event.value["signed_at"]) == (RECEIVED_AT, RECEIVED_AT)
-    assert "time_of_receipt" in outcome.flags
-    assert outcome.extensions == (text is not None)
-
-
-@pytest.mark.parametrize("text", ["0001-01-01T00:00:00", "0001-01-01T00:00:00Z", "1/1/0001 12:00:00 AM", "0001-01-01"])
-@pytest.mark.parametrize("zone", ["America/Chicago", "Asia/Tokyo"])
-def test_a_date_that_was_never_set_is_a_missing_one(text: str, zone: str) -> None:
-    outcome = push(load_profile(PROFILE, {"zone": zone}), result(11, StatusDateTime=text))
-
-    assert isinstance(outcome, Mapped)
-    assert outcome.events[0].occurred_at == RECEIVED_AT
-    assert (outcome.flags, outcome.extensions) == (("time_of_receipt",), 1)
-
-
 def test_a_time_without_a_zone_is_utc_unless_the_option_says_one() -> None:
     body = result(4, StatusDateTime="2026-09-14T15:10:03")
     chicago = load_profile(PROFILE, {"zone": "America/Chicago"})
@@ -207,32 +170,8 @@ def test_a_time_without_a_zone_is_utc_unless_the_option_says_one() -> None:
     assert events(chicago, body)[0].occurred_at == datetime(2026, 9, 14, 20, 10, 3, tzinfo=UTC)
 
 
-@pytest.mark.parametrize(("value", "detail"), [(None, "no_key"), ("", "no_key"), ({}, "bad_key"), ("a b", "bad_key")])
-def test_a_notification_without_a_prescription_parks(value: object, detail: str) -> None:
-    assert push(PROFILE, result(4, PrescriptionId=value)) == ParkReason("unusable", detail, "/Data/PrescriptionId")
-
-
 def test_a_notification_without_a_clinic_has_the_account_of_the_option_or_parks() -> None:
     body = result(4, ClinicId=None)
 
     assert events(PROFILE, body)[0].value["account_id"] == "acct_dev"
     assert push(load_profile(PROFILE), body) == ParkReason("unusable", "missing_field", "/Data/ClinicId", "ds:7")
-
-
-@pytest.mark.parametrize("data", [None, 7, [], "text"])
-def test_data_of_another_shape_is_kept(data: object) -> None:
-    (event,) = events(PROFILE, {"EventType": "PrescriptionResult", "Data": data})
-
-    assert (event.type, event.value["reported_type"]) == ("other.reported", "PrescriptionResult")
-    assert event.value["extensions"] == ({"/Data": json.dumps(data)} if data is not None else {})
-
-
-def test_the_samples_say_what_the_pharmacy_said() -> None:
-    (verified,) = events(PROFILE, sample("p11"))
-    (failed,) = events(PROFILE, sample("p12"))
-    (partial,) = events(PROFILE, sample("p13"))
-
-    assert said(verified)["network_status"] == network("verify", "010", "Prescription delivery verified")
-    assert (failed.key, failed.value["correlation_id"]) == ("ds:155502", "ds:rq:1623")
-    assert said(partial)["note"] == "Patient picked up partial fill"
-    assert verified.value["extensions"] == {"/Data/PatientId": "4321", "/Data/ClinicianId": "123"}

@@ -24,19 +24,8 @@ from tests.unit.vendor_documents import events, sample
 OF_A_SITE = EntryPoint("site", "bridge.ingress.profiles.drx_standard", GROUP)
 
 
-def test_a_shipped_profile_is_found() -> None:
-    assert load_profile("drx_standard") is drx_standard
-
-
 def test_a_profile_of_another_package_is_found() -> None:
     assert load_profile("site", registered=[OF_A_SITE]) is drx_standard
-
-
-@pytest.mark.parametrize("name", ["dosespot_push", "photon_cloudevents"])
-def test_a_profile_is_built_with_the_options_of_its_source(name: str) -> None:
-    profile = load_profile(name, {"account_id": "acct_1"})
-
-    assert getattr(profile, "account_id", "") == "acct_1"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -11,8 +11,7 @@ from bridge.event import ParkReason
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.profiles.profile import Mapped
 from tests.profile_properties import assert_writable
-from tests.unit.profile_documents import RECEIVED_AT
-from tests.unit.vendor_documents import events, push, said, sample
+from tests.unit.vendor_documents import events, push, said
 
 PROFILE = "photon_cloudevents"
 FILLS = [
@@ -136,17 +135,6 @@ def test_an_order_without_prescriptions_parks(fills: object) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("fill", "detail", "field"),
-    [
-        ({"prescription": {}}, "no_key", "/data/fills/*/prescription/id"),
-        ({"prescription": {"id": "a b"}}, "bad_key", "/data/fills/*/prescription/id"),
-    ],
-)
-def test_a_prescription_without_a_key_parks_the_order(fill: dict[str, Any], detail: str, field: str) -> None:
-    assert push(PROFILE, order("placed", fills=[FILLS[0], fill])) == ParkReason("unusable", detail, field)
-
-
 def test_a_fill_without_an_id_parks_where_it_is_needed() -> None:
     fills = [{"prescription": {"id": "rx_1"}}]
 
@@ -185,60 +173,8 @@ def test_an_event_without_a_prescription_is_reported_of_its_account(kind: str) -
     assert '"fil_2"' in str(event.value["extensions"])
 
 
-@pytest.mark.parametrize("event_type", ["", None, 7, "of two words"])
-def test_an_event_without_a_word_parks(event_type: object) -> None:
-    outcome = push(PROFILE, order("placed") | {"type": event_type})
-
-    assert isinstance(outcome, ParkReason)
-    assert (outcome.reason, outcome.field) == ("unknown_type", "/type")
-
-
-@pytest.mark.parametrize(("event_id", "kept"), [(None, False), ("", True), ("a b", True), ({}, True), ("é", True)])
-def test_an_event_without_a_usable_id_has_that_of_the_delivery(event_id: object, kept: object) -> None:
-    outcome = push(PROFILE, prescription() | {"id": event_id}, id="dlv_1")
-
-    assert isinstance(outcome, Mapped)
-    assert outcome.events[0].id == "dlv_1/1"
-    assert outcome.extensions == kept
-
-
-def test_an_event_without_a_time_has_that_of_receipt() -> None:
-    outcome = push(PROFILE, prescription() | {"time": "soon"})
-
-    assert isinstance(outcome, Mapped)
-    assert outcome.events[0].occurred_at == RECEIVED_AT
-    assert outcome.flags == ("field_unfit", "time_of_receipt")
-    assert outcome.events[0].value["extensions"] == {"/time": '"soon"'}
-
-
 def test_an_event_without_a_source_has_the_account_of_the_option_or_parks() -> None:
     body = prescription() | {"source": None}
 
     assert events(PROFILE, body)[0].value["account_id"] == "acct_dev"
     assert push(load_profile(PROFILE), body) == ParkReason("unusable", "missing_field", "/source", "ph:rx_1")
-
-
-def test_the_sample_is_a_prescription_sent() -> None:
-    (event,) = events(PROFILE, sample("p16"))
-
-    assert (event.type, event.key) == ("prescription.sent", "ph:rx_01K52AGBC91W1042CDRB19545")
-    assert event.value["prescriber_order_number"] == "rx_5KX0A1"
-    assert event.value["extensions"] == {
-        "/datacontenttype": '"application/json"',
-        "/data/externalId": '"1234"',
-        "/data/patient": '{"id":"pat_1","externalId":"pat_9001"}',
-        "/data/fills/0/id": '"fil_1"',
-    }
-
-
-def test_members_of_the_envelope_that_are_no_scalars_are_kept() -> None:
-    body = order("placed")
-
-    plain, shaped = (
-        cast("dict[str, str]", events(PROFILE, body | members)[0].value["extensions"])
-        for members in ({"subject": "x", "specversion": 1.5}, {"subject": {"a": "b"}, "specversion": ["1.0"]})
-    )
-
-    kept = {"/subject": '{"a":"b"}', "/specversion": '["1.0"]'}
-    assert not set(kept) & set(plain)
-    assert shaped == plain | kept

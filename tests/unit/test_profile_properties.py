@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -12,10 +10,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from bridge.contract.events import EVENT_MODELS
-from bridge.event import ParkReason
 from bridge.ingress.json_body import DEPTH_MAX, Real
 from bridge.ingress.profiles.profile import Mapped
-from tests.profile_properties import NATIVE, assert_closed, assert_nothing_lost, assert_writable, holders, outcome_of
+from tests.profile_properties import NATIVE, assert_closed, assert_writable, holders, outcome_of
 
 texts = st.sampled_from(
     [
@@ -85,34 +82,6 @@ def test_a_mutated_sample_is_an_event_that_can_be_written_or_a_reason(document: 
         assert_writable(event)
 
 
-@pytest.mark.volume
-@given(mutants())
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_an_accepted_body_loses_nothing(document: dict[str, object]) -> None:
-    outcome = outcome_of(document)
-    assume(isinstance(outcome, Mapped))
-    assert isinstance(outcome, Mapped)
-
-    assert_nothing_lost(outcome.events[0], document)
-
-
-@given(st.dictionaries(texts, values, max_size=5))
-@settings(max_examples=100, deadline=None)
-def test_any_document_has_a_reason(document: dict[str, object]) -> None:
-    outcome = outcome_of(document)
-
-    assert_closed(outcome)
-    assert isinstance(outcome, ParkReason)
-
-
-@given(st.sampled_from(list(EVENT_MODELS)), st.dictionaries(texts, values, max_size=5) | values)
-@settings(max_examples=150, deadline=None)
-def test_any_data_of_a_known_type_has_an_outcome(event_type: str, data: object) -> None:
-    outcome = outcome_of({"type": event_type, "environment": "sandbox", "version": "1", "timestamp": 0, "data": data})
-
-    assert_closed(outcome)
-
-
 @pytest.mark.parametrize("event_type", EVENT_MODELS)
 def test_the_deepest_and_widest_unknowns_are_kept(event_type: str) -> None:
     deep: object = []
@@ -128,28 +97,3 @@ def test_the_deepest_and_widest_unknowns_are_kept(event_type: str) -> None:
 
     assert isinstance(outcome, Mapped)
     assert outcome.extensions == 5_001
-
-
-@given(reals | st.integers(-(2**63), 2**63 - 1))
-@settings(max_examples=200, deadline=None)
-def test_a_number_as_time_is_a_moment_or_a_bad_time(number: object) -> None:
-    sample = NATIVE[0]
-    assert isinstance(sample, dict)
-    outcome = outcome_of({**sample, "timestamp": number})
-
-    assert isinstance(outcome, Mapped) or outcome.detail == "bad_time"
-    if isinstance(outcome, Mapped):
-        assert isinstance(outcome.events[0].occurred_at, datetime)
-        assert "instant_epoch" in outcome.flags
-
-
-@given(st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**9) + 1, max_value=10**9 - 1, places=3))
-@settings(max_examples=100, deadline=None)
-def test_a_decimal_that_fits_comes_out_equal(number: Decimal) -> None:
-    sample = next(one for one in NATIVE if isinstance(one, dict) and one["type"] == "fill.status_changed")
-    data: Any = sample["data"]
-    outcome = outcome_of({**sample, "data": {**data, "quantity_dispensed": f"{number:f}"}})
-
-    assert isinstance(outcome, Mapped)
-    assert outcome.events[0].value["quantity_dispensed"] == number
-    assert "decimal_rounded" not in outcome.flags

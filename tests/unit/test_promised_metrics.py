@@ -37,7 +37,7 @@ from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.metrics import Outcome as RecordEnd
 from consumers.workflow.metrics import KINDS, WorkflowMetrics
 from docs.openapi import UNAVAILABLE
-from tests.metric_contract import CONTRACT, PROMISES, SETS, broken
+from tests.metric_contract import SETS, broken
 
 
 def ingress() -> CollectorRegistry:
@@ -150,32 +150,6 @@ def test_why_nothing_is_durable_is_said_in_the_words_of_the_contract() -> None:
 
 def test_the_ends_of_a_write_are_those_that_a_sender_may_be_told() -> None:
     assert {"acknowledged"} == set(SETS["write_end"]) - set(UNAVAILABLE)
-
-
-def test_every_set_is_used_and_every_used_one_is_there() -> None:
-    assert {each for promise in PROMISES for each in promise.labels.values()} == set(SETS)
-
-
-@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: f"{promise.process}-{promise.name}")
-def test_a_name_tells_type_and_unit(promise: object) -> None:
-    name, kind, unit = (getattr(promise, each) for each in ("name", "type", "unit"))
-
-    assert kind in {"counter", "gauge", "histogram"}
-    assert name.endswith("_total") == (kind == "counter")
-    ending = name.rpartition("_")[2]
-    assert unit == (
-        "unix seconds"
-        if name.endswith("_timestamp_seconds")
-        else ending
-        if ending in {"seconds", "bytes", "ratio"}
-        else "1"
-    )
-
-
-def test_what_is_absent_is_absent() -> None:
-    names = {each.name.removeprefix("drxbridge_") for each in PROMISES}
-
-    assert names & {each["name"] for each in CONTRACT["absent"]} == set()
 
 
 def test_no_configured_source_can_have_the_name_of_the_heartbeat() -> None:

@@ -52,12 +52,6 @@ def test_an_operators_route_comes_before_the_built_in_ones_and_the_first_match_w
     assert table.topic("prescription.sent") == "drx.prescriptions.v1"
 
 
-def test_topics_names_each_topic_that_may_be_written_once() -> None:
-    table = RoutingTable({"epcs.*": "site.epcs", "alert.*": "drx.accounts.v1"})
-
-    assert sorted(table.topics) == ["drx.accounts.v1", "drx.prescriptions.v1", "drx.unrecognized.v1", "site.epcs"]
-
-
 @pytest.mark.parametrize("topic", ["", ".", "..", "a b", "x" * 250, "drx.unrecognized.v1"])
 def test_a_route_to_something_that_is_no_event_topic_is_refused(topic: str) -> None:
     with pytest.raises(ConfigError, match="epcs"):

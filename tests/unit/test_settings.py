@@ -8,7 +8,7 @@ import pytest
 
 from bridge.errors import ConfigError
 from bridge.ingress import origin
-from bridge.ingress.profiles.profile import DEDUPE_WINDOW_MAX_S, DEDUPE_WINDOW_MIN_S
+from bridge.ingress.profiles.profile import DEDUPE_WINDOW_MIN_S
 from bridge.runtime.configuration import masked
 from bridge.settings import load_settings
 
@@ -30,27 +30,6 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def given(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-
-
-def test_sources_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    given(monkeypatch, **SOURCE)
-
-    source = load_settings().sources["drx"]
-
-    assert (source.profile, source.environment, source.tolerance_s) == ("drx_standard", "sandbox", 300)
-
-
-def test_a_tolerance_can_be_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    given(monkeypatch, **SOURCE, BRIDGE_SOURCES__drx__TOLERANCE_S="off")
-
-    assert load_settings().sources["drx"].tolerance_s is None
-
-
-@pytest.mark.parametrize("seconds", [DEDUPE_WINDOW_MIN_S, DEDUPE_WINDOW_MAX_S])
-def test_a_source_remembers_ids_as_long_as_a_profile_could_say(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
-    given(monkeypatch, **SOURCE, BRIDGE_SOURCES__drx__DEDUPE_WINDOW_S=str(seconds))
-
-    assert load_settings().sources["drx"].dedupe_window_s == seconds
 
 
 def test_ids_are_remembered_for_as_long_as_an_operator_s_delivery_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,26 +100,12 @@ def test_what_kubernetes_injects_for_a_service_is_not_ours(monkeypatch: pytest.M
     assert load_settings().http.port == 8080
 
 
-def test_variables_of_the_development_stack_are_let_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    given(monkeypatch, BRIDGE_DEV_CACHE="/cache", BRIDGE_DEV_JAVA="/java", BRIDGE_INSTANCE="one")
-
-    assert load_settings().instance == "one"
-
-
 def test_an_empty_variable_leaves_what_the_file_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "bridge.toml"
     file.write_text("[http]\nport = 8001\n")
     given(monkeypatch, BRIDGE_CONFIG=str(file), BRIDGE_HTTP__PORT="")
 
     assert load_settings().http.port == 8001
-
-
-def test_an_empty_variable_is_unset(monkeypatch: pytest.MonkeyPatch) -> None:
-    given(monkeypatch, BRIDGE_REGISTRY__URL="", BRIDGE_HTTP__PORT="")
-
-    settings = load_settings()
-
-    assert (settings.registry.url, settings.http.port) == (None, 8080)
 
 
 def test_a_password_in_a_url_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:

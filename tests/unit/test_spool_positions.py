@@ -29,10 +29,6 @@ def test_what_is_noted_is_read_again() -> None:
     assert read_positions(content) == {0, 5, 7, 2**32 - 1}
 
 
-def test_the_file_of_another_segment_is_not_believed() -> None:
-    assert read_positions(positions_frame(SEGMENT, [1]), number=SEGMENT + 1) == set()
-
-
 def test_a_frame_counts_by_its_key_alone() -> None:
     content = segment.positions_frame(SEGMENT, [1], key_of(b"x" * 32)) + positions_frame(SEGMENT, [2])
 
@@ -49,14 +45,6 @@ def test_a_flipped_bit_anywhere_costs_positions_and_makes_none(bit: int) -> None
         changed[at] ^= 1 << bit
 
         assert read_positions(bytes(changed)) == ({1, 2} if at >= len(first) else {4, 8})
-
-
-def test_a_torn_end_is_left_out() -> None:
-    content = positions_frame(SEGMENT, [1]) + positions_frame(SEGMENT, [2])
-
-    for kept in range(len(content)):
-        assert read_positions(content[:kept]) <= {1, 2}
-    assert read_positions(content[:-1]) == {1}
 
 
 @pytest.mark.parametrize("filler", [b"", bytes(100), b"?"])

@@ -10,14 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from bridge.commands.verify import verify as verify_command
 from bridge.errors import ConfigError, DeliveryRefusedError
 from bridge.ingress.proof import (
     PUBLIC_ELEMENTS_MAX,
-    SIGNATURE_MAX_BYTES,
     HmacKey,
     KeySlot,
     Proof,
@@ -34,7 +31,6 @@ FULL_WIDTH = "\uff11\uff17\uff18\uff19"
 ARABIC = "\u0661\u0662\u0663"
 BODY = b'{"id":"evt_1"}'
 KEY = bytes(range(32))
-OTHER_KEY = bytes(range(1, 33))
 PRIVATE = Ed25519PrivateKey.from_private_bytes(KEY)
 PUBLIC_SLOT = KeySlot("current", PublicKey(PRIVATE.public_key().public_bytes_raw()))
 SLOT = KeySlot("current", HmacKey(KEY))
@@ -87,22 +83,6 @@ def test_each_vector_is_decided_as_the_contract_says(vector: dict[str, Any]) -> 
         accepted = False
 
     assert accepted is vector["accept"]
-
-
-def test_command_tells_people_the_slot_on_stderr_and_keeps_stdout_for_json(tmp_path: Path) -> None:
-    (tmp_path / "body").write_bytes(BODY)
-    (tmp_path / "secrets").mkdir()
-    (tmp_path / "secrets" / "current").write_text("whsec_" + base64.b64encode(KEY).decode())
-    arguments = ["--id", ID, "--timestamp", str(NOW), "--signature", GOOD.decode(), "--now", str(NOW)]
-
-    result = CliRunner().invoke(
-        verify_command,
-        [*arguments, "--secrets-dir", str(tmp_path / "secrets"), str(tmp_path / "body")],
-        standalone_mode=False,
-    )
-
-    assert json.loads(result.stdout) == {"accept": True, "code": "verified"}
-    assert "slot current" in result.stderr
 
 
 @pytest.mark.parametrize(("key", "slot"), [(KEY, SLOT), (PRIVATE, PUBLIC_SLOT)], ids=["v1", "v1a"])
@@ -191,14 +171,6 @@ def test_an_id_is_printable_ascii_without_space(webhook_id: bytes) -> None:
     assert refusal(id=webhook_id) == ("id_malformed", "format")
 
 
-def test_an_id_of_200_characters_is_accepted() -> None:
-    webhook_id = "~" * 200
-
-    verified = check(id=webhook_id.encode(), signature=sign(webhook_id, NOW, BODY, key=KEY).encode())
-
-    assert verified.id == webhook_id
-
-
 @pytest.mark.parametrize(
     "timestamp",
     [b"", b"+1789398570", b"-1", b" 1789398570", b"1789398570\n", b"1_789_398_570", b"1789398570.0", b"1e9", b"nan",
@@ -207,13 +179,6 @@ def test_an_id_of_200_characters_is_accepted() -> None:
 def test_a_timestamp_is_one_to_twelve_ascii_digits(timestamp: bytes) -> None:
     """Python's int() would take half of these."""
     assert refusal(timestamp=timestamp) == ("timestamp_malformed", "format")
-
-
-@pytest.mark.parametrize("now", [1, 2**31, 2**32 + 1, 999_999_999_999])
-def test_a_timestamp_counts_in_any_century(now: int) -> None:
-    signature = sign("evt_1", now, BODY, key=KEY).encode()
-
-    assert check(id=b"evt_1", timestamp=b"%d" % now, signature=signature, now=float(now)).timestamp == now
 
 
 @pytest.mark.parametrize(
@@ -248,10 +213,6 @@ def test_base64_with_stray_low_bits_is_a_mismatch() -> None:
 )  # fmt: skip
 def test_any_element_may_be_the_good_one(signature: bytes) -> None:
     assert check(signature=signature).slot == "current"
-
-
-def test_a_signature_header_longer_than_http_carries_is_refused_unread() -> None:
-    assert refusal(signature=GOOD + b" " * SIGNATURE_MAX_BYTES) == ("signature_malformed", "format")
 
 
 def test_ed25519_elements_are_few() -> None:
@@ -315,10 +276,6 @@ def test_a_mismatch_where_no_key_counts_is_told_apart_for_the_metric() -> None:
 @pytest.mark.parametrize("size", [24, 32, 64])
 def test_a_shared_secret_has_24_to_64_bytes(size: int) -> None:
     assert parse_secret("whsec_" + base64.b64encode(bytes(size)).decode()) == HmacKey(bytes(size))
-
-
-def test_a_public_key_has_32_bytes() -> None:
-    assert parse_secret("whpk_" + base64.b64encode(KEY).decode()) == PublicKey(KEY)
 
 
 @pytest.mark.parametrize(

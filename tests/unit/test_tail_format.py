@@ -83,25 +83,6 @@ def test_no_direct_or_linked_field_of_any_record_is_shown(record: str) -> None:
     assert PEOPLE_MASK in as_text
 
 
-@pytest.mark.parametrize("record", sorted(SCHEMAS))
-def test_what_is_no_secret_stays_as_it_is(record: str) -> None:
-    value = filled(SCHEMAS[record], {})
-
-    masked = Masker(SCHEMAS, mask=JSON_MASK).mask(record, value)
-
-    assert list(masked) == list(value)
-    assert list(leaves(masked)).count("open") == list(leaves(value)).count("open")
-
-
-def test_an_absent_secret_shows_that_it_is_absent() -> None:
-    value = filled(SCHEMAS["drx.v1.PrescriptionSent"], {}) | {"patient": None, "extensions": {}}
-
-    masked = Masker(SCHEMAS, mask=JSON_MASK).mask("drx.v1.PrescriptionSent", value)
-
-    assert masked["patient"] is None
-    assert masked["extensions"] == {}
-
-
 def test_a_record_or_field_without_a_schema_is_masked_whole() -> None:
     masker = Masker(SCHEMAS, mask=JSON_MASK)
 
@@ -157,21 +138,6 @@ def test_the_json_line_has_the_promised_names() -> None:
     }
 
 
-def test_a_tombstone_is_a_null_value_and_no_error() -> None:
-    shown = a_record(None, record="")
-
-    assert shown.document()["value"] is None
-    assert "error" not in shown.document()
-    assert "tombstone" in for_people(shown)
-
-
-def test_what_cannot_be_decoded_says_why() -> None:
-    shown = a_record(None, record="", error="unknown_schema_id")
-
-    assert shown.document()["error"] == "unknown_schema_id"
-    assert "unknown_schema_id" in for_people(shown)
-
-
 def test_nothing_from_outside_reaches_the_terminal_as_a_command() -> None:
     """A sender that puts an escape sequence into a field must not rewrite the operator's screen."""
     shown = a_record({"account_id": "a\x1b[2J\x9b\r\nb [red]c[/red]"})
@@ -182,32 +148,6 @@ def test_nothing_from_outside_reaches_the_terminal_as_a_command() -> None:
     assert "a\\x1b[2J\\x9b\\r\\nb [red]c[/red]" in lines
 
 
-def test_a_tree_has_a_line_for_each_field_that_holds_something() -> None:
-    value = {
-        "event_id": "evt_1",
-        "note": None,
-        "patient": PEOPLE_MASK,
-        "network_status": {"kind": "verify", "code": ""},
-        "factors": ["password", "otp"],
-        "lines": [{"id": 1, "in": {"deep": True}}, {"id": 2}],
-    }
-
-    lines = a_record(value).lines(as_tree=True).plain.splitlines()
-
-    assert lines[1:] == [
-        "    event_id evt_1",
-        f"    patient {PEOPLE_MASK}",
-        "    network_status",
-        "      kind verify",
-        "    factors [password, otp]",
-        "    lines",
-        "      - id 1",
-        "        in",
-        "          deep True",
-        "      - id 2",
-    ]
-
-
 @pytest.mark.parametrize("timestamp_ms", [253_402_300_800_000, 2**63 - 1, -(2**63)])
 def test_a_time_that_no_calendar_has_is_none(timestamp_ms: int) -> None:
     """Other producers write what they like: microseconds, as the time in milliseconds, are the year 57000."""
@@ -215,10 +155,3 @@ def test_a_time_that_no_calendar_has_is_none(timestamp_ms: int) -> None:
 
     assert shown.document()["timestamp"] is None
     assert for_people(shown).startswith("-  drx.prescriptions.v1/3@17")
-
-
-def test_a_key_that_is_no_text_stays_visible() -> None:
-    shown = Shown("t", 0, 0, NOW, b"\xff\x00", [("h", b"\xfe")])
-
-    assert shown.document()["key"] == "\\xff\x00"
-    assert shown.document()["headers"] == {"h": "\\xfe"}

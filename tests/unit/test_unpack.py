@@ -1,9 +1,10 @@
-"""A batch that unpacks to more than the bound is not unpacked, by whichever codec."""
+"""Batches of clients of other languages are unpacked, and none that would unpack to more than the bound."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import cramjam
 import pytest
@@ -71,3 +72,25 @@ def test_blocks_of_no_length_or_beyond_the_end_are_refused(blocks: bytes) -> Non
 
     with pytest.raises((UnpackError, cramjam.DecompressionError)):
         module.snappy_decode(head + blocks)
+
+
+RECORDED = sorted((Path(__file__).parents[1] / "data" / "batches").glob("*.bin"))
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=[path.stem for path in RECORDED])
+def test_a_batch_of_another_language_is_unpacked(path: Path) -> None:
+    batches = MemoryRecords(path.read_bytes())
+    records = []
+    while batches.has_next():
+        batch = batches.next_batch()
+        assert batch.validate_crc()
+        records += [(each.offset, each.key, each.value, tuple(each.headers)) for each in batch]
+
+    assert records == [
+        (number, b"rx_1", f"event-{number} ".encode() * 400, (("ce_id", f"evt_{number}".encode()),))
+        for number in range(3)
+    ]
+
+
+def test_each_codec_of_each_client_is_recorded() -> None:
+    assert len(RECORDED) == 2 * 4

@@ -28,23 +28,6 @@ def a_window(*offsets: int, start: int = 0, settled: tuple[int, ...] = ()) -> Wi
     return window
 
 
-def test_the_mark_stays_below_the_oldest_record_that_is_not_settled() -> None:
-    window = a_window(0, 1, 2)
-
-    window.settle([1, 2])
-
-    assert (window.next_offset, window.unsettled, window.count, window.size) == (0, 1, 3, 10)
-
-
-def test_settling_the_oldest_moves_the_mark_over_all_that_follow() -> None:
-    window = a_window(0, 1, 2)
-    window.settle([1])
-
-    window.settle([0])
-
-    assert (window.next_offset, window.last_event_id, window.count) == (2, "evt_1", 1)
-
-
 def test_gaps_of_the_log_are_no_records() -> None:
     """Transaction markers and compaction leave them; `next_offset` must lie right above a record that was seen."""
     window = a_window(3, 7, start=2)
@@ -61,12 +44,6 @@ def test_what_an_earlier_process_settled_is_not_taken_in() -> None:
     window.settle([5])
 
     assert (taken, window.next_offset) == ([True, False, True], 7)
-
-
-def test_a_record_comes_once() -> None:
-    window = a_window(0, 1)
-
-    assert window.add(1, size=1, event_id="again", now=0.0) is False
 
 
 def test_a_preview_changes_nothing() -> None:

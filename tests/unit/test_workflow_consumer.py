@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from bridge.errors import ConfigError
-from consumers.api import Consumer, Context, Lanes, Setup
+from consumers.api import Consumer, Context, Setup
 from consumers.testing import an_event
 from consumers.workflow.consumer import open_workflow
 from consumers.workflow.rules import Action
@@ -21,33 +19,6 @@ LEAST = {"address": "temporal.example:7233"}
 
 def opened(**options: str) -> Consumer:
     return open_workflow(Setup({**LEAST, **options}, CollectorRegistry()))
-
-
-def test_the_least_settings_make_a_consumer_with_timers() -> None:
-    consumer = opened()
-
-    assert (consumer.name, consumer.group) == ("workflow", "workflow")
-    assert consumer.topics == ("drx.prescriptions.v1", "drx.accounts.v1")
-    assert consumer.mode == Lanes(8)
-    assert consumer.unknown == "park"
-    assert consumer.wants("renewal.requested")
-    assert not consumer.wants("fill.status_changed")
-    assert consumer.prepare is not None
-    assert [(each.every_s, each.resource) for each in consumer.jobs] == [(60.0, True)]
-
-
-def test_timers_can_be_left_out() -> None:
-    consumer = opened(timers="off")
-
-    assert (consumer.jobs, consumer.prepare) == ([], None)
-
-
-def test_each_instance_has_a_group_and_a_table_of_its_own() -> None:
-    consumer = opened(instance="desk-2")
-
-    assert consumer.group == "workflow.desk-2"
-    assert consumer.tables is not None
-    assert consumer.tables.schema == "workflow_desk_2"
 
 
 @pytest.mark.parametrize(
@@ -75,14 +46,6 @@ def test_a_setting_that_cannot_be_used_is_named(options: dict[str, str], words: 
     assert words in str(caught.value)
     assert "hunter2" not in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_a_rule_that_cannot_be_used_is_named_with_its_file(tmp_path: Path) -> None:
-    rules = tmp_path / "ours.toml"
-    rules.write_text('task_queue = "q"\n[[rule]]\ntypes = ["renewal.asked"]\n')
-
-    with pytest.raises(ConfigError, match=rf"^{rules}: rule 1 types: no event type is 'renewal.asked'$"):
-        opened(rules=str(rules))
 
 
 def test_doctor_is_told_where_health_information_goes(tmp_path: Path) -> None:
@@ -137,15 +100,3 @@ async def test_what_cannot_be_opened_is_named(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=words):
             async with around():
                 pass
-
-
-def test_a_missing_library_is_named_with_what_installs_it() -> None:
-    code = (
-        "import sys; sys.modules['temporalio'] = None\n"
-        "from bridge.errors import ConfigError\n"
-        "try: import consumers.workflow.consumer\n"
-        "except ConfigError as exc: print(exc)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)  # noqa: S603 - our own line
-
-    assert "pip install 'drx-bridge[workflow]'" in done.stdout

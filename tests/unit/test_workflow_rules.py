@@ -57,13 +57,6 @@ def test_the_first_rule_that_fits_counts() -> None:
     assert found.action(an_event("renewal.closed")) is None
 
 
-def test_a_ping_does_something_only_if_it_is_named() -> None:
-    text = ONE.replace("{request_id}", "{key}")
-
-    assert rules(text.replace("renewal.requested", "*")).action(an_event("system.ping")) is None
-    assert rules(text.replace("renewal.requested", "system.ping")).action(an_event("system.ping")) is not None
-
-
 def test_an_update_of_an_unknown_type_does_something_where_a_rule_names_its_word() -> None:
     text = ONE.replace("{request_id}", "{key}").replace("renewal.requested", "other.reported")
     found = rules(text.replace('id = "', 'when = "reported_type == \'prescription.expired\'"\nid = "'))
@@ -123,12 +116,6 @@ def test_a_rule_that_cannot_be_used_is_named(old: str, new: str, said: str) -> N
     assert str(caught.value).startswith("rules.toml")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_the_rule_at_fault_is_told_from_others() -> None:
-    second = ONE.partition("\n")[2].replace("asked", "told")
-    with pytest.raises(ConfigError, match=r"^rules\.toml: rule 2 types: "):
-        rules(ONE + second.replace("renewal.requested", "renewal.asked"))
 
 
 def test_by_default_only_ids_and_a_time_are_told() -> None:

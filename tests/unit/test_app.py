@@ -1,4 +1,4 @@
-"""What keys that do not count yet, or not any more, make of readiness."""
+"""How the parts of the ingress are set against each other, and what its keys make of readiness."""
 
 from __future__ import annotations
 
@@ -6,14 +6,24 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.app import secret_checks
+from bridge.app import patience_beside_spool, secret_checks
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.proof import FixedSecrets, KeySlot, Scheme
 from bridge.ingress.routes import Source
 from bridge.ingress.schemes.presets import configure
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from bridge.runtime.health import judge
+from bridge.settings import Settings
 from tests.builders import a_slot
+
+
+@pytest.mark.parametrize("after_s", [Settings().spool_after_s, 0.1, 0.5, 30.0])
+def test_an_outage_is_seen_before_the_first_delivery_in_it_is_spooled(after_s: float) -> None:
+    """Or the next one, of another partition, would begin to wait as well."""
+    patience = patience_beside_spool(after_s)
+
+    assert patience.stalled_s + patience.tick_s < after_s
+
 
 NOW = 1_790_000_000.0
 ENDED = replace(a_slot(), accept_until=NOW - 1)
