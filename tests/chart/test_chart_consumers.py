@@ -69,13 +69,6 @@ def test_it_can_read_its_options(full: Rendered, clean: pytest.MonkeyPatch) -> N
     }
 
 
-def test_it_is_scaled_by_the_lag_of_its_group(full: Rendered) -> None:
-    triggers = [each["metadata"] for each in full.one("ScaledObject", "-eligible")["spec"]["triggers"]]
-
-    assert {each["consumerGroup"] for each in triggers} == {"eligibility.v2"}
-    assert [each["topic"] for each in triggers] == ["drx.prescriptions.v1", "drx.unrecognized.v1"]
-
-
 def test_the_values_of_a_new_package_run_it() -> None:
     values = load("minimal")
     written = yaml.safe_load(render_package("refill-desk-of-texas")["values.yaml"])
@@ -107,14 +100,6 @@ def test_a_second_one_of_a_name_has_pods_and_a_group_of_its_own() -> None:
     usual = changed(values, "consumers.second.options.schema", "read_model")
     (first_trigger, *_) = render(usual).one("ScaledObject", "-second")["spec"]["triggers"]
     assert first_trigger["metadata"]["consumerGroup"] == ReadModelOptions(schema="read_model").group
-
-
-@pytest.mark.parametrize("instance", ["forward", "ehr"])
-def test_the_group_of_an_instance_has_its_name(instance: str) -> None:
-    values = changed(load("forward"), "consumers.forward.options.instance", instance)
-    (trigger, *_) = render(values).one("ScaledObject", "-forward")["spec"]["triggers"]
-
-    assert trigger["metadata"]["consumerGroup"] == EndpointOptions(instance=instance).group("forward")
 
 
 def test_a_consumer_has_what_it_does_not_say_itself_from_the_defaults() -> None:

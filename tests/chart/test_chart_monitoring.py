@@ -79,19 +79,6 @@ def test_a_site_changes_some_alerts_and_adds_its_own() -> None:
             assert {**rule, "annotations": None} == {**old, "annotations": None}
 
 
-def test_a_site_without_a_sidecar_has_dashboards_by_the_operator_of_grafana() -> None:
-    rendered = render(CASES["full"])
-    wanted = load("full")["monitoring"]
-
-    for each in rendered.all("GrafanaDashboard"):
-        source = rendered.one("ConfigMap", each["spec"]["configMapRef"]["name"])
-        assert each["spec"]["configMapRef"]["key"] in source["data"]
-        assert source["metadata"]["annotations"] == wanted["dashboardsAnnotations"]
-        assert each["spec"]["folder"] == wanted["grafanaOperator"]["folder"]
-        assert each["spec"]["instanceSelector"]["matchLabels"] == wanted["grafanaOperator"]["instanceSelector"]
-    assert len(rendered.all("GrafanaDashboard")) == len(DASHBOARDS)
-
-
 def test_dashboards_are_those_of_the_files() -> None:
     found = [
         json.loads(text)

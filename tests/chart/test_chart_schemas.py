@@ -74,16 +74,8 @@ def test_operators_take_every_object_of_theirs(objects: list[tuple[str, Object]]
 
     assert [each for each in judged_by_operators(theirs) if each] == []
     assert {each["kind"] for each in theirs} == {
-        "ExternalSecret",
-        "GrafanaDashboard",
-        "HTTPRoute",
-        "KafkaTopic",
-        "KafkaUser",
-        "PodMonitor",
-        "PrometheusRule",
-        "ScaledObject",
-        "ServiceMonitor",
-        "TriggerAuthentication",
+        *("ExternalSecret", "GrafanaDashboard", "HTTPRoute", "KafkaTopic", "KafkaUser", "PodMonitor"),
+        *("PrometheusRule", "ScaledObject", "ServiceMonitor", "TriggerAuthentication"),
     }
 
 

@@ -139,10 +139,3 @@ def test_large_numbers_stay_whole(clean: pytest.MonkeyPatch) -> None:
     assert settings is not None
     assert settings.spool.capacity_bytes == 1_099_511_627_776
     assert settings.http.deadline_s == 3.25
-
-
-def test_init_has_the_settings_of_the_process_that_it_prepares() -> None:
-    rendered = render(CASES["full"])
-    template = rendered.one("Job", "-read-model-init")["spec"]["template"]
-
-    assert variables(rendered, template, pod_name="pod-0") == of(rendered, "-read-model")

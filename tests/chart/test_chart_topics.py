@@ -105,15 +105,6 @@ def test_a_pod_logs_in_by_the_secret_of_its_user(strimzi: Rendered, suffix: str,
     assert template["metadata"]["annotations"]["drx-bridge/kafka-user"] == secret["secret"]["name"]
 
 
-def test_a_pod_has_the_certificate_of_its_user_where_there_are_no_passwords() -> None:
-    found = render(changed(load("strimzi"), "kafka.securityProtocol", "SSL"))
-    spec = found.one("StatefulSet")["spec"]["template"]["spec"]
-    (volume,) = (each for each in spec["volumes"] if each["name"] == "kafka-client")
-
-    assert {each["path"] for each in volume["secret"]["items"]} == {"tls.crt", "tls.key"}
-    assert {each["spec"]["authentication"]["type"] for each in found.all("KafkaUser")} == {"tls"}
-
-
 def test_tables_are_made_within_the_release_where_their_user_comes_with_it(strimzi: Rendered) -> None:
     """Before an install there would be no user yet, and the Job would wait for it for ever."""
     jobs = strimzi.all("Job")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from aiohttp import web
 
 from bridge.errors import PermanentError, TransientError
 from consumers.fhir.mapping import Resource
@@ -205,20 +203,6 @@ async def test_a_server_that_follows_http_takes_what_is_not_there_yet_once(token
         await desk.forgetful().write(other)
         assert fake.writes == 3
         assert len(fake.all()) == 4
-
-
-@pytest.mark.parametrize(
-    ("status", "code"),
-    [("409 Conflict", "conflict"), ("422 Unprocessable Entity", "fhir_invalid"), ("503", "http_503"), ("", "conflict")],
-)
-async def test_the_status_of_each_entry_is_judged(token_file: Path, status: str, code: str) -> None:
-    """Of a server that answers 200 for a transaction of which it did not do all."""
-    async with a_fake() as fake, a_writer(fake.url, token_file) as writer:
-        fake.entries = status or "?"
-        with pytest.raises((PermanentError, TransientError)) as caught:
-            await writer.write([an_order()], {}, source=SOURCE)
-
-    assert caught.value.code == code
 
 
 @pytest.mark.parametrize("bundle", ["true", "false"])
@@ -430,17 +414,6 @@ async def test_a_patient_is_found_by_the_whole_of_an_identifier(peer: Peer, writ
     own = await peer.create({"resourceType": "Patient", "identifier": [other | {"value": "789"}, identifier]})
 
     assert await writer.patient(identifier, born=None) == {"reference": own}
-
-
-async def test_a_patient_with_another_identifier_than_was_asked_for_is_not_the_one(token_file: Path) -> None:
-    """Of a server that takes escapes for what was asked, or leaves the search parameter out."""
-    async with a_fake() as fake, a_writer(fake.url, token_file) as writer:
-        another = {"resourceType": "Patient", "id": "p", "identifier": [{"system": "urn:mrn", "value": "2"}]}
-        answer = json.dumps({"resourceType": "Bundle", "type": "searchset", "entry": [{"resource": another}]})
-        fake.before = lambda _: web.Response(text=answer, content_type="application/fhir+json")
-
-        assert await writer.patient({"system": "urn:mrn", "value": "1"}, born=None) is None
-        assert await writer.patient({"system": "urn:mrn", "value": "2"}, born=None) == {"reference": "Patient/p"}
 
 
 @pytest.mark.parametrize("bundle", ["true", "false"])

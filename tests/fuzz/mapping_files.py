@@ -20,20 +20,7 @@ from tests.unit.profile_documents import a_delivery
 WORDS = (b"when = ", b"each = ", b"root", b"[*]", b"[]", b"@", b"&", b"`1`", b"words(", b"day(", b"merge(", b"sort_by(")
 
 OPERANDS = (
-    "@",
-    "a",
-    "b.c",
-    "lines",
-    "lines[*]",
-    "lines[]",
-    "*",
-    "*.*",
-    "root",
-    "@|[@,@][]",
-    "`1`",
-    "'x'",
-    "`[]`",
-    "-1",
+    *("@", "a", "b.c", "lines", "lines[*]", "lines[]", "*", "*.*", "root", "@|[@,@][]", "`1`", "'x'", "`[]`", "-1"),
 )
 CALLS = (
     *("{0}", "!{0}", "{0} == {1}", "{0} > {1}", "{0} || {1}", "{0} && {1}", "[{0}, {1}]", "{{a: {0}}}", "{0} | {1}"),
@@ -45,14 +32,7 @@ CALLS = (
 )
 FIELDS = ("raw_status", "patient_pay", "active", "lot_number", "pharmacy_rx_number", "billing_status")
 ODD_FIELDS = (
-    "queue_id.",
-    "raw_kind",
-    "extensions.a",
-    "patient.name",
-    "network_status.raw_kind",
-    "a\nb",
-    "",
-    "note.x.y",
+    *("queue_id.", "raw_kind", "extensions.a", "patient.name", "network_status.raw_kind", "a\nb", "", "note.x.y"),
 )
 CONSTANTS = ('`"x"`', '`"UNKNOWN"`', "`1`", "`1e999`", '`"\\ud800"`', "`null`", "`[]`", "`true`")
 LEADING = ("when", "id", "time", "account", "correlation", "each")

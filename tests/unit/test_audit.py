@@ -61,13 +61,6 @@ def test_a_failure_is_said_by_its_code_and_never_by_its_text(
     assert "Marisol" not in text
 
 
-def test_a_command_says_itself_that_it_was_refused(capfd: pytest.CaptureFixture[str]) -> None:
-    with audited("schemas.push") as ended:
-        ended.update(outcome="failed", code="refused")
-
-    assert lines(capfd.readouterr().err)[-1]["outcome"] == "failed"
-
-
 def test_a_dry_run_changes_nothing_and_has_no_lines(capfd: pytest.CaptureFixture[str]) -> None:
     with audited("forget", dry_run=True):
         pass

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.avro.codec import SCHEMA_HEADER, Codec, Decoded, Writer, unknown_schema
+from bridge.avro.codec import SCHEMA_HEADER, Codec, Decoded, Writer
 from bridge.avro.encoder import EncodeError, compile_encoder, varint
 from bridge.errors import DecodeError
 from bridge.registry.loader import bundled
@@ -267,22 +267,6 @@ def test_noise_is_refused_or_decoded_and_nothing_else_ever_comes_out(record: str
         CODEC.decode(payload)
     except DecodeError as exc:
         assert exc.code in {"malformed", "trailing_bytes"}  # noqa: PT017 -- either outcome is right, a third is not
-
-
-@pytest.mark.parametrize(
-    ("payload", "headers", "named"),
-    [
-        (b"\x00\x00\x00\x10\x00rest", [], 4096),
-        (b"rest", [(SCHEMA_HEADER, b"\x01" + PING_GUID.bytes)], PING_GUID),
-        (b"\x00\x00\x00\x10\x00rest", [(SCHEMA_HEADER, b"short")], None),
-        (b"\x00\x00", [], None),
-        (b"\x01\x00\x00\x10\x00rest", [], None),
-    ],
-)
-def test_an_unknown_schema_is_named_for_a_registry_to_be_asked(
-    payload: bytes, headers: list[tuple[str, bytes]], named: int | UUID | None
-) -> None:
-    assert unknown_schema(payload, headers) == named
 
 
 def test_a_learned_schema_is_readable_at_once_even_if_no_record_of_ours() -> None:

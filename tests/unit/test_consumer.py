@@ -35,29 +35,9 @@ def test_a_job_has_a_connection_of_its_own() -> None:
     assert [count(consumer.within(connections)) for connections in (10, 8, 2)] == [8, 6, 1]
 
 
-@pytest.mark.parametrize("mode", [Lanes(8), Batches()])
-def test_other_modes_keep_no_connection_for_long(mode: Lanes | Batches) -> None:
-    consumer = Consumer("tests", ["topic"], mode=mode)
-
-    assert consumer.within(2) is consumer
-
-
-def test_a_type_that_this_release_does_not_know_is_parked_unless_the_team_says_otherwise() -> None:
-    assert Consumer("tests", ["topic"]).unknown == "park"
-
-
-class AsyncCall:
-    async def __call__(self, *given: object) -> None:
-        del given
-
-
 class SyncCall:
     def __call__(self, *given: object) -> None:
         del given
-
-
-async def handled(*given: object) -> None:
-    del given
 
 
 def effect_at_once(*given: object) -> None:
@@ -69,16 +49,6 @@ async def yields(*given: object) -> AsyncIterator[object]:
 
 
 REFUSED = [effect_at_once, SyncCall(), functools.partial(effect_at_once, 1), yields]
-
-
-@pytest.mark.parametrize("function", [handled, AsyncCall(), functools.partial(handled, 1), AsyncCall().__call__])
-def test_whatever_is_async_may_handle(function: Callable[..., Any]) -> None:
-    consumer = Consumer("tests", ["topic"])
-
-    consumer.handler(function)
-    consumer.job(every_s=1)(function)
-
-    assert (consumer.handle, consumer.jobs[0].run) == (function, function)
 
 
 @pytest.mark.parametrize("function", REFUSED)
@@ -137,14 +107,6 @@ def test_a_record_that_no_topic_takes_is_not_published(largest: dict[str, Any]) 
         context.publish("desk.done", **largest | {"headers": {**largest.get("headers", {}), "one": ""}})
 
     assert len(context.outgoing) == 1
-
-
-def test_a_header_that_is_no_unicode_is_not_published() -> None:
-    context = a_context()
-
-    with pytest.raises(ValueError, match="surrogates"):
-        context.publish("desk.done", "k", "v", headers={"h": "\ud800"})
-    assert context.outgoing == []
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,12 @@ from typing import Any, cast
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
 
 from bridge.avro.schema_ids import RECORDS
 from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
 from bridge.engine.plan import Field, Kind, make_plan
 from bridge.event import ParkReason
-from bridge.ingress.json_body import parse, to_json_text
+from bridge.ingress.json_body import parse
 from bridge.ingress.profiles import drx_standard
 from tests.engine_cases import (
     LOCK,
@@ -35,7 +34,6 @@ from tests.engine_cases import (
 from tests.fuzz.choices import Choices
 from tests.unit.profile_documents import SAMPLES, SENT, a_delivery
 from tests.unit.profile_documents import edited as with_edits
-from tests.unit.test_profile_properties import mutants
 
 MANIFEST = json.loads((SAMPLES / "manifest.json").read_bytes())
 TYPES = tuple(each for each in EVENT_MODELS if each != OTHER_REPORTED)  # which it defers
@@ -87,12 +85,6 @@ def test_edited_bodies_under_any_head_are_answered_as_the_reference_does_or_not_
 
     assert set(answered) == {None, *TYPES}
     assert min(answered.values()) > BODIES / len(TYPES) / 10
-
-
-@given(mutants())
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_a_mutated_document_is_answered_as_the_reference_does_or_not_at_all(document: dict[str, object]) -> None:
-    check_engine(to_json_text(document).encode(), Head(str(document.get("id"))))
 
 
 def full(fields: tuple[Field, ...], origin: str) -> dict[str, Any]:

@@ -159,23 +159,3 @@ def test_a_reader_that_is_gone_costs_lines(pipe: tuple[int, int]) -> None:
 
     assert writer.flush(HANG_S)
     assert writer.dropped == 10
-
-
-def test_without_an_output_everything_is_dropped() -> None:
-    writer = opened(None)
-    put(writer, b"line\n")
-
-    assert writer.flush(HANG_S)
-    assert writer.dropped == 1
-
-
-def test_another_output_begins_after_what_was_queued_for_the_first(tmp_path: Path) -> None:
-    with (tmp_path / "one").open("wb") as one, (tmp_path / "two").open("wb") as two:
-        writer = opened(one.fileno())
-        put(writer, b"first\n")
-        writer.open(two.fileno(), rendered)
-        put(writer, b"second\n")
-        assert writer.flush(HANG_S)
-
-    assert (tmp_path / "one").read_bytes() == b"first\n"
-    assert (tmp_path / "two").read_bytes() == b"second\n"

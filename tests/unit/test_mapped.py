@@ -67,10 +67,6 @@ def test_the_hash_of_the_file_goes_with_each_event() -> None:
     assert event_of(compiled(ACME + "# another file\n"), BODY).mapping != mapping.sha256[:12]
 
 
-def test_no_table_that_holds_parks() -> None:
-    assert parked(compiled(), BODY | {"kind": "OTHER"}) == ParkReason("unknown_type")
-
-
 @pytest.mark.parametrize(
     ("value", "detail"),
     [(None, "no_key"), ("", "no_key"), ([], "no_key"), (True, "bad_key"), ("a b", "bad_key"), ({}, "bad_key")],
@@ -184,12 +180,6 @@ def test_an_optional_field_that_does_not_fit_stays_out_and_its_claim_counts_for_
     assert said(outcome.events[0]) == {"queue_id": "7", "fulfillment_status": "packed", "lot_number": "L1"}
     assert outcome.events[0].value["extensions"] == {"/kind": '"STATE"', "/price": '"$7"'}
     assert "field_unfit" in outcome.flags
-
-
-def test_a_claim_of_the_envelope_that_no_expression_reads_is_not_kept() -> None:
-    mapping = compiled(ACME.replace('"/state"]', '"/state", "/version", "/kind"]'))
-
-    assert event_of(mapping, BODY | {"version": "3"}).value["extensions"] == {}
 
 
 def test_numbers_stay_exact_and_constants_are_what_they_say() -> None:
@@ -388,24 +378,10 @@ def test_words_that_a_source_names_are_passed_over_whatever_its_profile() -> Non
         open_profiles(sources)
 
 
-@pytest.mark.parametrize("lines", [None, [], {}, 7, "text"])
-def test_a_list_that_is_none_has_no_events(lines: object) -> None:
-    assert parked(compiled(BATCH), {"shop": "s", "lines": lines}) == ParkReason("unknown_type")
-
-
 def test_a_line_without_a_key_parks_the_delivery() -> None:
     body = {"shop": "s", "lines": [{"no": "1", "state": "PACKED"}, {"state": "PACKED"}, 7]}
 
     assert parked(compiled(BATCH), body) == ParkReason("unusable", "no_key", "/lines/*/no")
-
-
-def test_two_tables_that_hold_for_one_element_make_two_events() -> None:
-    second = BATCH.partition("[[event]]")[2].replace("fulfillment_status", "raw_status")
-    mapping = compiled(f"{BATCH}\n[[event]]{second}fulfillment_status = '`\"billing\"`'\n")
-
-    outcome = outcome_of(mapping, {"shop": "s", "lines": [{"no": "1", "state": "PACKED"}]}, id="dlv_1")
-
-    assert [event.id for event in outcome.events] == ["dlv_1/1", "dlv_1/1.fulfillment.status_changed"]
 
 
 def test_no_two_events_of_a_delivery_have_one_id_whatever_the_vendor_s_are() -> None:
@@ -519,10 +495,6 @@ def test_lines_of_several_prescriptions_park_and_one_line_needs_no_choice() -> N
     assert outcome_of(mapping, [line]).flags == outcome_of(mapping, line).flags == ("time_of_receipt",)
     assert parked(mapping, [line, line | {"no": "8"}]) == ParkReason("unusable", "wrong_type", "/*/no")
     assert parked(mapping, []) == ParkReason("unusable", "no_key", "/*/no")
-
-
-def test_the_name_of_a_table_ends_the_ids_of_its_events() -> None:
-    assert event_of(with_lines('name = "state"'), BODY, id="dlv_1").id == "dlv_1/state"
 
 
 def test_a_body_may_be_an_array_where_the_file_says_so() -> None:

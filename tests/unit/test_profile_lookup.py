@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Never, cast
+from typing import Any
 
 import pytest
 
 from bridge.errors import ConfigError
-from bridge.event import ParkReason
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.lookup import GROUP, load_profile, open_profiles
-from bridge.ingress.profiles.preview import map_body
-from bridge.ingress.profiles.profile import Profile, dedupe_window_s
+from bridge.ingress.profiles.profile import dedupe_window_s
 from tests.unit.mapping_files import ACME, BODY
 from tests.unit.profile_documents import a_delivery
-from tests.unit.vendor_documents import events, sample
+from tests.unit.vendor_documents import events
 
 OF_A_SITE = EntryPoint("site", "bridge.ingress.profiles.drx_standard", GROUP)
 
@@ -49,17 +46,6 @@ def test_an_option_that_cannot_be_used_is_named(name: str, options: dict[str, st
         load_profile(name, options)
 
     assert str(caught.value).startswith(message)
-
-
-def test_the_message_begins_with_the_setting() -> None:
-    said = {}
-    for profile, options in (("absent", {}), ("dosespot_push", {"zone": "Mars"})):
-        with pytest.raises(ConfigError) as caught:
-            open_profiles({"a": SimpleNamespace(profile=profile, options=options)})
-        said[profile] = str(caught.value)
-
-    assert said["absent"].startswith("sources.a.profile: no profile is named")
-    assert said["dosespot_push"].startswith("sources.a.options.zone: no time zone")
 
 
 def opened(**prefixes: str) -> dict[str, Any]:
@@ -102,17 +88,6 @@ def test_a_prefix_is_checked(profile: str, prefix: str) -> None:
         load_profile(profile, {"account_id": "a", "prefix": prefix})
 
 
-def test_accounts_and_correlations_have_the_prefix_of_the_option() -> None:
-    (dosespot,) = events(load_profile("dosespot_push", {"prefix": "d2:"}), sample("p12"))
-    photon = events(load_profile("photon_cloudevents", {"prefix": "p2:"}), sample("p16"))[0]
-    (pharmacy,) = events(load_profile("digitalrx_pharmacy", {"account_id": "a", "prefix": "q2:"}), sample("p01"))
-
-    assert (dosespot.key, dosespot.value["correlation_id"]) == ("d2:155502", "d2:rq:1623")
-    assert str(dosespot.value["account_id"]).startswith("d2:")
-    assert (photon.key, str(photon.value["account_id"])[:3]) == ("p2:rx_01K52AGBC91W1042CDRB19545", "p2:")
-    assert (pharmacy.key, pharmacy.value["account_id"]) == ("q2:999001:9000471", "q2:999001")
-
-
 def test_a_prefix_of_the_option_comes_before_that_of_the_file(tmp_path: Path) -> None:
     file = tmp_path / "acme.toml"
     options = {"account_id": "a", "mapping": str(file), "prefix": "acme2:"}
@@ -123,12 +98,6 @@ def test_a_prefix_of_the_option_comes_before_that_of_the_file(tmp_path: Path) ->
     file.write_text(ACME.replace('prefix = "acme:"', "native = true"))
     with pytest.raises(ConfigError, match="a source of native ids has no prefix"):
         load_profile("mapped", options)
-
-
-def test_a_shipped_name_cannot_be_taken() -> None:
-    thief = EntryPoint("drx_standard", "json", GROUP)
-
-    assert load_profile("drx_standard", registered=[thief]) is drx_standard
 
 
 def test_an_unknown_name_is_told_with_the_known_ones() -> None:
@@ -166,13 +135,3 @@ def test_a_profile_may_say_how_long_its_ids_are_remembered(monkeypatch: pytest.M
 def test_a_window_out_of_bounds_is_told_by_name(monkeypatch: pytest.MonkeyPatch, seconds: object) -> None:
     with pytest.raises(ConfigError, match=r"^profile 'site' \(a_site\): DEDUPE_WINDOW_S is no whole number"):
         load_profile("site", registered=[a_profile(monkeypatch, DEDUPE_WINDOW_S=seconds)])
-
-
-def test_a_command_shows_what_a_profile_fails_at_as_the_ingress_parks_it() -> None:
-    def fails(*_: object) -> Never:
-        raise KeyError
-
-    profile = cast("Profile", SimpleNamespace(map=fails))
-    delivery_id, found = map_body(profile, b"{}", source="acme", received_at=datetime(2026, 1, 1, tzinfo=UTC))
-
-    assert (delivery_id[:4], found) == ("dlv_", ParkReason("unexpected"))

@@ -89,10 +89,6 @@ def test_unknown_members_grow_to_six_times_at_most_wherever_they_stand(way: tupl
     assert event_bytes(filled) - event_bytes(plain) <= GROWTH_MAX * (len(filled) - len(plain))
 
 
-def test_the_longest_path_of_the_contract_is_among_them() -> None:
-    assert ("data", "medications_requested", 0) in WAYS
-
-
 def test_the_largest_body_becomes_an_event_that_fits() -> None:
     size = event_bytes(a_growing_body(BODY_MAX_BYTES))
 

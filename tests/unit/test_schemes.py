@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -131,13 +130,8 @@ def test_no_bit_of_a_key_can_change(vector: Vector) -> None:
 IDS = ("d", "d.1789398570", "d.1789398570.x", "d.7", "d.", "a..7", "1.2")
 BODIES = (b"7.5", b'{"v":"1.1789398570.3"}', b"1789398570.{}", b".7.", b"x.7.y", b"", b"5{}", b"1.{}")
 TEMPLATES = (
-    "{id}.{timestamp}.{body}",
-    "{timestamp}.{id}.{body}",
-    "{id}.{body}",
-    "{timestamp}.{body}",
-    "{timestamp}{body}",
-    "v0.{timestamp}.{body}",
-    "{id}..{body}",
+    *("{id}.{timestamp}.{body}", "{timestamp}.{id}.{body}", "{id}.{body}", "{timestamp}.{body}", "{timestamp}{body}"),
+    *("v0.{timestamp}.{body}", "{id}..{body}"),
 )
 
 
@@ -185,42 +179,6 @@ def readings(template: str, text: bytes) -> Iterator[dict[str, bytes]]:
     for end in range(1, len(text) + 1):
         for others in readings(rest, text[end:]):
             yield {name: text[:end], **others}
-
-
-PIECES = (b"v1,", b"v1=", b"t=", b",", b" ", b"=", b"sha256=", b"Basic ", b"Secret ", b"%", b"&token=", b"token=", b".")
-
-
-def noise(rng: random.Random) -> bytes:
-    if rng.random() < 0.3:
-        return b"".join(rng.choice(PIECES) for _ in range(rng.randrange(6))) + rng.randbytes(rng.randrange(4))
-    return rng.randbytes(rng.randrange(rng.choice((4, 80, 300))))
-
-
-def distorted(rng: random.Random, vector: Vector) -> Raw:
-    """Change anything about a delivery, as a hostile sender would."""
-    heads = dict(vector.raw.heads)
-    for name in vector.scheme.headers | vector.scheme.joined:
-        roll = rng.random()
-        if roll < 0.5:
-            heads[name] = noise(rng)
-        elif roll < 0.7:
-            value = heads.get(name, b"")
-            at = rng.randrange(len(value) + 1)
-            heads[name] = value[:at] + noise(rng) + value[at + rng.randrange(3) :]
-        elif roll < 0.8:
-            heads.pop(name, None)
-    peer = rng.choice((vector.raw.peer, "", "::1%lo", "fe80::1", "unix", "10.0.0.1"))
-    body = rng.choice((vector.raw.body, b"", noise(rng)))
-    return Raw(heads, body, rng.choice((vector.raw.query, noise(rng), b"token=" + noise(rng))), peer)
-
-
-@each_vector
-def test_no_head_or_body_raises_anything_but_a_refusal(vector: Vector) -> None:
-    rng = random.Random(vector.name)  # noqa: S311 - a seed is replayed
-
-    for _ in range(150):
-        raw = distorted(rng, vector)
-        assert verdict(vector.scheme, raw, vector.slots, vector.now) in {VERIFIED, *REASONS}
 
 
 @pytest.mark.parametrize("vector", [each for each in GOOD if each.scheme.name in SIGNING], ids=named)

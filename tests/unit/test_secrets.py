@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import math
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -132,14 +131,6 @@ def test_a_file_that_is_no_slot_by_its_name_is_refused(tmp_path: Path) -> None:
     assert code_of(tmp_path) == "secret_name"
 
 
-def test_dot_files_and_directories_are_no_slots(tmp_path: Path) -> None:
-    (tmp_path / "current").write_text(whsec(1))
-    (tmp_path / ".current.swp").write_text("half")
-    (tmp_path / "lost+found").mkdir()
-
-    assert [slot.name for slot in load(tmp_path, SCHEME)] == ["current"]
-
-
 @pytest.mark.parametrize("name", [".", "none", "file"])
 def test_without_any_secret_nothing_starts(tmp_path: Path, name: str) -> None:
     (tmp_path / "sub").mkdir()
@@ -212,15 +203,6 @@ def test_a_pipe_among_the_slots_is_a_failure_and_holds_up_no_reload(watched: Wat
     assert watched.after(2) == [("current", 3)]
 
 
-def test_an_undone_mistake_needs_no_reload(watched: Watched) -> None:
-    (watched.path / "next").write_text("oops")
-    watched.after(2)
-    (watched.path / "next").unlink()
-
-    assert watched.after(3) == [("current", 1)]
-    assert watched.outcomes == ["failed"]
-
-
 def test_a_file_amid_being_written_is_no_failure(watched: Watched) -> None:
     """It would raise an alarm at each rotation."""
     (watched.path / "next").write_text("whsec_")
@@ -252,18 +234,6 @@ def test_a_kubernetes_volume_is_followed_through_its_links(tmp_path: Path) -> No
 
     assert watched.after(2) == [("current", 2), ("previous", 1)]
     assert watched.outcomes == ["reloaded"]
-
-
-def test_the_end_of_a_set_is_the_end_of_its_last_slot(watched: Watched) -> None:
-    (watched.path / "previous").write_text(whsec(2) + "\naccept_until = 2026-01-31T00:00:00Z")
-    watched.after(2)
-
-    assert watched.directory.expires_at() == math.inf
-
-    (watched.path / "current").unlink()
-    watched.after(2)
-
-    assert watched.directory.expires_at() == unix("2026-01-31T00:00:00+0000")
 
 
 @pytest.fixture

@@ -9,17 +9,15 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 
 from bridge.errors import ConfigError
 from bridge.ingress.profiles.profile import Profile
 from bridge.ingress.proof import HmacKey, Key, KeySlot, PublicKey, SharedSecret
-from bridge.ingress.schemes.lint import is_small_order, shared_keys
 from bridge.ingress.secrets import slots_of
 from bridge.runtime.findings import Finding, refuse
 from bridge.runtime.slots import SecretsError, SlotDirectory
-from bridge.settings import SOURCE_RISKS, Settings, Source, load_settings
+from bridge.settings import Settings, Source, load_settings
 from bridge.sources import address_limit, check_new_keys, scheme_of
 from bridge.start_checks import check_keys, check_proof, check_start
 
@@ -167,10 +165,6 @@ def test_ids_are_remembered_while_a_repeat_may_come(scheme: dict[str, Any], wind
     assert complaint(a_source(**scheme, dedupe_window_s=window_s), tls=True, bucket_s=600) == ""
 
 
-def test_every_risk_of_a_source_has_a_case_here() -> None:
-    assert {name for name, _, _ in WEAK} | {"shared_key"} == set(SOURCE_RISKS)
-
-
 def slot(secret: bytes) -> KeySlot:
     return KeySlot("current", HmacKey(secret))
 
@@ -213,12 +207,6 @@ def test_a_public_key_that_anybody_can_sign_for_is_refused(text: str) -> None:
         assert "current: anybody can sign for this public key" in line
 
 
-def test_a_public_key_of_a_sender_is_not_of_small_order() -> None:
-    for _ in range(100):
-        key = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
-        assert not is_small_order(key)
-
-
 @pytest.mark.parametrize(
     "key", [HmacKey(b"k" * 32), SharedSecret(b"changeme"), (SharedSecret(b"a-secret"), HmacKey(b"k" * 32))]
 )
@@ -252,20 +240,6 @@ def test_a_key_of_another_source_is_not_taken_over_while_running(tmp_path: Path,
     for _ in range(2):
         opened["other"].poll()
     assert outcomes == [outcome, "reloaded"]
-
-
-def test_a_shared_key_is_found_in_every_kind() -> None:
-    kinds: list[Key] = [
-        HmacKey(b"k" * 32),
-        SharedSecret(b"k" * 32),
-        PublicKey(bytes(31) + b"\x01"),
-        (SharedSecret(b"s" * 16),),
-    ]
-
-    for key in kinds:
-        slots = [KeySlot("current", key)]
-        assert list(shared_keys({"a": slots, "b": slots})) == [("a", "b")]
-    assert list(shared_keys({"a": [KeySlot("x", kinds[0]), KeySlot("y", kinds[0])]})) == []
 
 
 def test_a_risk_that_is_none_is_named() -> None:
@@ -340,26 +314,6 @@ def test_a_mistake_in_the_file_is_named_with_its_file(
         scheme_of("drx", load_settings().sources["drx"])
 
     assert str(caught.value).startswith(f"{file}: sources.drx.{setting.lower()}: ")
-
-
-@pytest.mark.parametrize("text", ["[http]\n\nport = 0", "http.port = 0", "http = { port = 0 }"])
-def test_a_bad_value_in_the_file_is_named_with_its_file(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
-) -> None:
-    file = given(monkeypatch, tmp_path, text)
-
-    with pytest.raises(ConfigError) as caught:
-        load_settings()
-
-    assert str(caught.value).startswith(f"{file}: http.port: ")
-
-
-def test_a_variable_that_overrides_the_file_is_named_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    given(monkeypatch, tmp_path, TOML.replace("SCHEME", "github"))
-    monkeypatch.setenv("BRIDGE_SOURCES__drx__SCHEME", "hmac")
-
-    with pytest.raises(ConfigError, match=r"^BRIDGE_SOURCES__DRX__SCHEME: no scheme has this name"):
-        scheme_of("drx", load_settings().sources["drx"])
 
 
 def test_secrets_are_required_unless_the_scheme_has_none() -> None:

@@ -90,15 +90,3 @@ def test_a_segment_without_records_that_wait_may_still_be_needed(index: Index, n
     setattr(segment, name, value)
 
     assert segment.is_needed
-
-
-def test_a_forgotten_segment_takes_no_room(index: Index) -> None:
-    index.resize(index.segment(1), 30)
-    segment = index.segment(2)
-    index.resize(segment, 500)
-    index.active = segment.index
-    index.forget(segment)
-
-    assert (index.size, [each.number for each in index.segments.values()]) == (30, [1])
-    assert not index.active
-    assert index.segment(2).index > segment.index

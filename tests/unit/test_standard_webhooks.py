@@ -151,20 +151,6 @@ def test_signed_text_cannot_be_split_in_another_place(
 
 
 @pytest.mark.parametrize(
-    ("webhook_id", "body"),
-    [
-        ("evt.sent", BODY), ("evt.1a", BODY), ("1", BODY), ("evt.1789398570123", BODY), ("evt-1.", BODY),
-        (ID, b'{"version":"1.2.3","at":"10.0.0.1"}'), (ID, b'[1.5,"1.2.3"]'), (ID, b'"1.2.3"'), (ID, b"7"),
-        (ID, b" 1.5"), (ID, b"not.json"), (ID, b"1234567890123.5"), (ID, b'<a b="1.2.3"/>'), (ID, b"x" * 200 + b".1.2"),
-    ],
-)  # fmt: skip
-def test_a_dot_alone_is_no_altered_delivery(webhook_id: str, body: bytes) -> None:
-    signature = sign(webhook_id, NOW, body, key=KEY).encode()
-
-    assert check(id=webhook_id.encode(), body=body, signature=signature).id == webhook_id
-
-
-@pytest.mark.parametrize(
     "webhook_id", [b"", b"a b", b"a\x00", b"a\n", b"\xc3\xa9", b"\x7f", b"x" * 201], ids=lambda value: repr(value)[:12]
 )
 def test_an_id_is_printable_ascii_without_space(webhook_id: bytes) -> None:
@@ -195,17 +181,6 @@ def test_a_malformed_element_is_a_mismatch_and_never_an_exception(signature: byt
     assert refusal(signature=signature, keys=[slot]) == ("signature_mismatch", "mismatch")
 
 
-def test_base64_with_stray_low_bits_is_a_mismatch() -> None:
-    """A lax decoder reads the same 32 bytes out of four different texts."""
-    last = GOOD[-2:-1]
-    alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-    stray = alphabet[alphabet.index(last) | 1 : (alphabet.index(last) | 1) + 1]
-    twisted = GOOD[:-2] + stray + GOOD[-1:]
-    assert base64.b64decode(twisted[3:]) == base64.b64decode(GOOD[3:])
-
-    assert refusal(signature=twisted) == ("signature_mismatch", "mismatch")
-
-
 @pytest.mark.parametrize(
     "signature",
     [b"  " + GOOD, GOOD + b"  ", b"garbage   " + GOOD, GOOD + b" v1,\xff", b"v2,x v9,y " + GOOD,
@@ -223,15 +198,6 @@ def test_ed25519_elements_are_few() -> None:
 
     assert check(signature=allowed, keys=[PUBLIC_SLOT]).slot == "current"
     assert refusal(signature=junk + b" " + allowed, keys=[PUBLIC_SLOT]) == ("signature_malformed", "format")
-
-
-def test_only_what_an_ed25519_key_would_be_tried_on_counts_as_an_ed25519_element() -> None:
-    """Without a public key `v1a` is an unknown scheme, and what cannot be a signature costs nothing."""
-    many = PUBLIC_ELEMENTS_MAX + 1
-    junk = b"v1a,%s " % base64.b64encode(bytes(64))
-
-    assert check(signature=junk * many + GOOD, keys=[SLOT]).slot == "current"
-    assert check(signature=b"v1a,AAAA " * many + GOOD_PUBLIC, keys=[PUBLIC_SLOT]).slot == "current"
 
 
 def test_schemes_do_not_mix() -> None:
@@ -271,11 +237,6 @@ def test_a_forged_delivery_is_a_mismatch_however_old() -> None:
 
 def test_a_mismatch_where_no_key_counts_is_told_apart_for_the_metric() -> None:
     assert refusal(keys=[replace(SLOT, accept_until=0)]) == ("signature_mismatch", "unknown_key")
-
-
-@pytest.mark.parametrize("size", [24, 32, 64])
-def test_a_shared_secret_has_24_to_64_bytes(size: int) -> None:
-    assert parse_secret("whsec_" + base64.b64encode(bytes(size)).decode()) == HmacKey(bytes(size))
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,13 @@ from base64 import b64encode
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from google.protobuf.any_pb2 import Any as Detail
 from temporalio.api.common.v1 import GrpcStatus, Payload  # noqa: TID251 - what the door takes and gives
 from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure  # noqa: TID251 - as above
 from temporalio.service import RPCError, RPCStatusCode  # noqa: TID251 - as above
 
 from bridge.errors import BridgeError, PermanentError, TransientError
-from consumers.workflow.temporal import LATE, SealedPayloads, _judged, read_api_key, read_codec_keys
+from consumers.workflow.temporal import LATE, SealedPayloads, _judged, read_codec_keys
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 SAID = "rx_1 of Berry"
@@ -75,18 +74,6 @@ async def test_what_is_sealed_opens_with_its_key_and_shows_nothing() -> None:
         assert await SealedPayloads(keys).decode([sealed, plain]) == [plain, plain]
 
 
-async def test_the_codec_of_temporals_samples_opens_what_is_sealed() -> None:
-    """`encryption/codec.py` of samples-python, which knows a key by its id; those of other languages do the same."""
-    plain = Payload(metadata={"encoding": b"json/plain"}, data=SAID.encode())
-    (sealed,) = await SealedPayloads({"2026": KEY}).encode([plain])
-    encoding = sealed.metadata.get("encoding", b"").decode()
-    key_id = sealed.metadata.get("encryption-key-id", b"").decode()
-    opened = Payload.FromString(AESGCM(KEY).decrypt(sealed.data[:12], sealed.data[12:], None))
-
-    assert (encoding, key_id) == ("binary/encrypted", "2026")
-    assert opened == plain
-
-
 async def test_what_was_changed_or_has_another_key_does_not_open() -> None:
     (sealed,) = await SealedPayloads({"a": KEY}).encode([Payload(data=SAID.encode())])
     changed = Payload(metadata=dict(sealed.metadata), data=sealed.data[:-1] + bytes([sealed.data[-1] ^ 1]))
@@ -103,11 +90,3 @@ def test_keys_are_read_with_the_one_in_use_first(tmp_path: Path) -> None:
     assert next(iter(read_codec_keys(tmp_path).items())) == ("current", OTHER)
     (tmp_path / "current").unlink()
     assert list(read_codec_keys(tmp_path).items()) == [("2026", KEY), ("2025", OTHER)]
-
-
-@pytest.mark.parametrize("text", ["", " \n", "two words", "nötig"])
-def test_what_can_be_no_api_key_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "key").write_text(text)
-
-    with pytest.raises(TransientError, match=r"^no_api_key$"):
-        read_api_key(tmp_path / "key")
