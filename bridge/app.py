@@ -276,7 +276,6 @@ def _server(
     server = HardenedServer(
         webhooks,
         read_timeout_s=READ_TIMEOUT_S,
-        keepalive_s=http.keepalive_s,
         host=http.host,
         port=http.port,
         drain_s=settings.shutdown.drain_s,

@@ -78,7 +78,6 @@ class Http(Section):
     port: Port = Field(8080, description="port to listen on")
     body_max_bytes: int = Field(262_144, ge=1, le=16_777_216, description="larger bodies are refused with 413")
     deadline_s: Seconds = Field(4.0, description="time limit for an answer, from the receipt")
-    keepalive_s: Seconds = Field(75.0, description="an idle connection is closed after this time")
     connections_max: int = Field(
         2048,
         ge=16,
@@ -204,29 +203,8 @@ class Source(Section):
         description="how deliveries prove their origin: standard_webhooks, body_hmac, ed25519, secret_header, basic, "
         "url_token, cidr, github, stripe, shopify, photon, dosespot; several joined by `+` must all hold",
     )
-    scheme_header: str | None = Field(None, description="header of the signature or secret")
-    scheme_digest: str | None = Field(None, description="sha256 or sha512; unset: sha256")
-    scheme_encoding: str | None = Field(None, description="hex or base64, of the signature; unset: hex")
-    scheme_prefix: str | None = Field(None, description="text before the signature, such as `sha256=`")
-    scheme_format: str | None = Field(
-        None, description="plain, space_list, or pairs (`t=…,v1=…`); unset: plain, one signature"
-    )
-    scheme_template: str | None = Field(
-        None, description="text that is signed, of {id}, {timestamp} and {body}; unset: {body}"
-    )
-    scheme_timestamp_header: str | None = Field(None, description="header of {timestamp}, in unix seconds")
-    scheme_id_header: str | None = Field(None, description="header of the delivery's id")
-    scheme_unsigned_id: str | None = Field(
-        None, description="use or ignore an id that no signature covers; ignored, the body is the identity; unset: use"
-    )
-    scheme_key_encoding: str | None = Field(
-        None, description="utf8, hex or base64, of a shared secret; unset: utf8, the text itself"
-    )
-    scheme_word: str | None = Field(None, description="word before a secret in a header, as in `Secret …`")
-    scheme_param: str | None = Field(None, description="parameter of the URL with the token; unset: token")
-    scheme_networks: CommaList | None = Field(None, description="networks, separated by commas, that may send")
-    scheme_trusted_proxies: CommaList | None = Field(
-        None, description="networks of proxies, separated by commas, whose X-Forwarded-For counts"
+    scheme_parameters: dict[str, CommaList] = Field(
+        {}, description="a parameter of the scheme, such as SCHEME_HEADER for `body_hmac`"
     )
     tolerance_s: Annotated[Annotated[int, Field(ge=1, le=86_400)] | None, BeforeValidator(_tolerance)] = Field(
         300, description="seconds a delivery's timestamp may be off, or `off`"
@@ -249,6 +227,16 @@ class Source(Section):
         None,
         description="how long ids are remembered, at least twice tolerance_s; unset: the profile's value, else 86,400",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_parameters(cls, given: object) -> object:
+        """Leave the names of parameters to the schemes, which refuse those that they do not know."""
+        if not isinstance(given, dict):
+            return given
+        names = [name for name in given if name.startswith("scheme_") and name not in cls.model_fields]
+        kept = {name: value for name, value in given.items() if name not in names}
+        return {"scheme_parameters": {name.removeprefix("scheme_"): given[name] for name in names}} | kept
 
     @property
     def ignored(self) -> frozenset[str]:

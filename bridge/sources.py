@@ -13,7 +13,7 @@ from bridge.ingress.rate_limit import AddressLimit, RateLimit
 from bridge.ingress.schemes.lint import guessable, shared_keys
 from bridge.ingress.schemes.network import are_too_wide, networks
 from bridge.ingress.schemes.parameters import ParameterError
-from bridge.ingress.schemes.presets import PARAMETERS, configure
+from bridge.ingress.schemes.presets import configure
 from bridge.runtime.configuration import place_of
 from bridge.runtime.slots import SecretsError
 from bridge.settings import Http, Settings, Source, named
@@ -25,10 +25,8 @@ def scheme_of(name: str, source: Source) -> Scheme:
     Raises:
         ConfigError: It is unknown, or a parameter of it is, or its secrets are missing; the message names the setting.
     """
-    given = {each: getattr(source, f"scheme_{each}") for each in PARAMETERS}
-    set_ones = {each: value for each, value in given.items() if value is not None}
     try:
-        scheme = configure(source.scheme, set_ones, tolerance_s=source.tolerance_s)
+        scheme = configure(source.scheme, source.scheme_parameters, tolerance_s=source.tolerance_s)
     except ParameterError as exc:
         msg = f"{place(name, exc.parameter)}: {exc.problem}"
         raise ConfigError(msg) from None

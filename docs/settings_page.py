@@ -135,6 +135,9 @@ def _all_rows(model: type[FileSettings]) -> Iterator[tuple[str, str]]:
         section = {"properties": {"": member}} if target is None else schema["$defs"][target]
         for each, inside in section["properties"].items():
             full = f"{path}__{each.upper()}" if target else path
+            if each == "scheme_parameters":  # each of which is set by its own name
+                full = full.replace("_PARAMETERS", "_<PARAMETER>")
+                inside |= {"type": "string", "default": None}
             yield full, _row(f"{prefix}{full}", inside, required=each in section.get("required", []))
 
 

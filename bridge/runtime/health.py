@@ -15,7 +15,6 @@ from bridge.runtime.messages import Answer
 
 # A probe or a scrape is a GET with a small head; these only bound what a broken client can hold open.
 READ_TIMEOUT_S = 10.0
-KEEPALIVE_S = 75.0
 DRAIN_S = 1.0
 # For all of a stop: the drain, a second to close what is left, and a margin.
 MANAGEMENT_CLOSE_S = 3.0
@@ -37,11 +36,7 @@ def judge(checks: Mapping[str, Check]) -> tuple[Status, dict[str, str]]:
 
 
 class Management:
-    """Answers `/livez`, `/readyz` and `/metrics`.
-
-    Attributes:
-        listening: Set once it takes connections.
-    """
+    """Answers `/livez`, `/readyz` and `/metrics`."""
 
     def __init__(
         self,
@@ -60,13 +55,12 @@ class Management:
         self._server = HardenedServer(
             self,
             read_timeout_s=READ_TIMEOUT_S,
-            keepalive_s=KEEPALIVE_S,
             host=host,
             port=port,
             section=section,
             drain_s=DRAIN_S,
         )
-        self.listening = self._server.listening
+        self.listening = self._server.listening  # set once it takes connections
         self._live = live
         self._checks = checks
         self._registry = registry

@@ -55,10 +55,6 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 )
 # DigitalRX prescribes nothing: what was agreed with the pharmacy has to be named.
 UNDECIDED: Mapping[str, str] = MappingProxyType({"digitalrx": "secret_header, basic or url_token"})
-PARAMETERS = (
-    *("header", "digest", "encoding", "prefix", "format", "template", "timestamp_header", "id_header", "key_encoding"),
-    *("unsigned_id", "word", "param", "networks", "trusted_proxies"),
-)
 
 
 def configure(text: str, given: Mapping[str, str], *, tolerance_s: int | None) -> Scheme:
