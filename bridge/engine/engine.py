@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import cache, lru_cache, partial
 from typing import Any
 
@@ -39,13 +39,16 @@ from bridge.avro.encoder import (
     shortest,
     varint,
 )
+from bridge.contract.envelope import VERSION
 from bridge.engine.plan import EventPlan, Field, KeyPath, Kind, Plan
-from bridge.event import RECEIPTS_MAX, EncodedEvent
+from bridge.event import AHEAD_MAX, RECEIPTS_MAX, EncodedEvent
+from bridge.ingress.profiles.keys import KEY_PATTERN
 
 # Takes the document, `data`, and encoded: webhook id, source, environment, instants of the event and of its receipt.
 # Returns the number of members, the key, the prescription id, the record.
 _Encode = Callable[[dict[str, Any], Any, bytes, bytes, bytes, bytes, bytes], tuple[int, str, str | None, bytes]]
 
+_AHEAD_MAX_US = AHEAD_MAX // timedelta(microseconds=1)
 _TRUE, _FALSE = b"\x01", b"\x00"
 _PRESCRIPTION_ID = ("data", "prescription_id")
 # Instants with eight bytes: of the years 1979 to 3111.
@@ -72,20 +75,8 @@ class _Defer(Exception):  # noqa: N818 - no error: the reference decides
 class Engine:
     """Encodes the plainly conforming deliveries of one source."""
 
-    __slots__ = (
-        "_ahead_max_us",
-        "_encoders",
-        "_environment",
-        "_environment_bytes",
-        "_source",
-        "_source_bytes",
-        "_version",
-    )
-
     def __init__(self, compiled: Compiled, *, source: str, environment: str) -> None:
         self._encoders = compiled
-        self._version = compiled.plan.version
-        self._ahead_max_us = compiled.plan.ahead_max_us
         self._source = source
         self._source_bytes = _text(source)
         self._environment = environment
@@ -104,7 +95,7 @@ class Engine:
             if (
                 encode is None
                 or timestamp.__class__ is not str
-                or member("version") != self._version
+                or member("version") != VERSION
                 or member("environment") != self._environment
                 or (given_id is not None and given_id != webhook_id)
             ):
@@ -112,7 +103,7 @@ class Engine:
             occurred_at = _instant(timestamp)
             occurred_us = microseconds(occurred_at)
             received_us, received = _receipt(received_at)
-            if occurred_us - received_us > self._ahead_max_us:
+            if occurred_us - received_us > _AHEAD_MAX_US:
                 return None
             members, key, prescription_id, encoded = encode(
                 document,
@@ -157,7 +148,7 @@ class Compiled(dict[str, _Encode]):
         event = self.plan.events.get(event_type)
         if event is None:
             return None
-        encode = self[event_type] = _Function(self.plan, event).compile()
+        encode = self[event_type] = _Function(event).compile()
         return encode
 
 
@@ -238,8 +229,7 @@ def _encoded_map(item: Any, lead: bytes) -> tuple[int, bytes]:
 class _Function:
     """Writes the source of one function."""
 
-    def __init__(self, plan: Plan, event: EventPlan) -> None:
-        self._plan = plan
+    def __init__(self, event: EventPlan) -> None:
         self._event = event
         self._lines: list[str] = []
         self._names: dict[str, Any] = {
@@ -299,7 +289,7 @@ class _Function:
             self._key(depth + 1, tuple(others))
             self._line(depth, "else:")
             depth += 1
-        conforms = self._constant(_key_pattern(path, self._plan.key_pattern))
+        conforms = self._constant(_key_pattern(path))
         self._line(depth, "if key.__class__ is not str or not key: raise Defer")
         if path.prefix:
             self._line(depth, f"key = {path.prefix!r} + key")
@@ -384,9 +374,9 @@ class _Function:
         self._line(depth, f"{target} = {joined}")
 
 
-def _key_pattern(path: KeyPath, pattern: str) -> Callable[[str], re.Match[str] | None]:
+def _key_pattern(path: KeyPath) -> Callable[[str], re.Match[str] | None]:
     reserved = "|".join(re.escape(path.prefix + each) for each in path.reserved)
-    return re.compile(f"(?!{reserved}){pattern}" if reserved else pattern).fullmatch
+    return re.compile(f"(?!{reserved}){KEY_PATTERN}" if reserved else KEY_PATTERN).fullmatch
 
 
 def _merged(parts: Iterable[bytes | str]) -> Iterator[str]:

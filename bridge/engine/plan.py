@@ -2,40 +2,18 @@
 
 The engine turns a body straight into the bytes of its Avro record, without the document, the notes and the value that
 the reference (`json_body.py`, `profiles/drx_standard.py`, `avro/encoder.py`) makes on the way. It answers only a
-*plainly conforming* delivery and *defers* any other: it returns nothing, and the reference decides from the start. So the
-reference stays the only definition of the contract. The plan is derived from the contract's models and the schemas, as
-the readers and encoders of the reference are, and tests compare the engine with the reference.
+*plainly conforming* delivery and *defers* any other: it returns nothing, and the reference decides from the start. So
+the reference stays the only definition of the contract; tests compare the two.
 
 **Plainly conforming** means all of the following; the engine may defer more, never less.
 
-- The body is one JSON object (RFC 8259, UTF-8, no byte order mark, no lone surrogate), no name occurs twice in an object,
-  and no number is written `-0`.
-- `type` is a type of the plan, `version` is `Plan.version`, `environment` is that of the source, and `id` is absent, null
-  or the webhook id. `data` is an object.
-- `timestamp` is an instant (below), not later than `ahead_max_us` after the receipt.
-- Every other member is one that the type's fields name: of the body where the field is from `envelope`, of `data` where it
-  is from `member`. A member that is null counts as absent. An absent one is written as `absent`; without that, defer.
-- The key conforms: of `EventPlan.key` the first path whose value is there and not null decides. The value is a string and
-  not empty; it does not begin with one of `reserved`; `prefix` and value together match `Plan.key_pattern`.
-
-**The value** is the fields in their order, one behind the other (Avro 1.12, "Binary Encoding"). What a field is made of is
-its `origin`: `event_id` (string), `occurred_at` and `received_at` (microseconds, a long), `source` (string) and
-`environment` (`Plan.environments`) are given by the delivery; `constant` is always `absent`; `envelope` and `member`
-are read by `kind`, with the byte 02 in front if `nullable`. The prefix of the wire format is no part of it.
-
-| kind | JSON | Avro |
-|---|---|---|
-| text | string | length, UTF-8 |
-| word | string of `words` | the bytes that `words` has for it |
-| boolean | `true`, `false` | 01, 00 |
-| integer | number without fraction and exponent, `least` to `greatest` | zigzag varint |
-| decimal | string `-?digits[.digits]`, at most `scale` digits behind the point, at most `precision` once filled up to `scale` | length, shortest two's complement, big-endian, of the unscaled number |
-| day | string `YYYY-MM-DD`, a day of the years 1 to 9999 | days since 1970, zigzag varint |
-| instant | string `YYYY-MM-DDThh:mm:ss[.f]` with 1 to 6 digits `f` and `Z` or `±hh:mm`, in UTC within the years 1 to 9999, no leap second | microseconds since 1970, zigzag varint |
-| map | object of strings | count, pairs, 00; only 00 if empty |
-| array | array of `items`, none null | count, items, 00; only 00 if empty |
-| record | object | `fields`, all of them `member` or `constant` |
-"""  # noqa: E501 - the rows of a table
+- The body is one JSON object without a byte order mark, a lone surrogate, a name twice in an object, or a number `-0`.
+- `type` is a type of the plan, `version` the contract's, `environment` the source's; `id` is absent, null or that of
+  the delivery; `timestamp` is an instant, not later than `AHEAD_MAX` after the receipt.
+- Every other member is one that a field of the type is read from, in the body or in `data`, and of its kind as it is
+  usually written: a string for a decimal, a day or an instant, a word of the enum. A null is the same as no member.
+- Of `EventPlan.key` the first path whose value is there decides, and that conforms.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +21,7 @@ import builtins
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date, timedelta
+from datetime import date
 from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin
 
@@ -53,7 +31,6 @@ from bridge.avro.encoder import compile_encoder, varint
 from bridge.contract.envelope import VERSION, EventRecord, PrescriptionRecord
 from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
 from bridge.contract.fields import UNKNOWN, Bits, Digits, Record, kept_words, plain
-from bridge.event import AHEAD_MAX
 from bridge.ingress.profiles import keys
 from bridge.ingress.profiles.plan import blank_record
 from bridge.registry.schemas import expand
@@ -77,38 +54,23 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of an Avro record.
-
-    Attributes:
-        name: Its name in the schema.
-        origin: What it is made of.
-        member: Name of the JSON member, for `envelope` and `member`.
-        kind: How the member is read and written.
-        nullable: The schema is a union of null and the kind.
-        absent: Bytes that stand for no member; None if there must be one.
-    """
+    """One field of an Avro record."""
 
     name: str
-    origin: Origin
-    member: str = ""
-    kind: Kind | None = None
-    nullable: bool = False
-    absent: bytes | None = None
+    origin: Origin  # what it is made of
+    member: str = ""  # name of the JSON member, for `envelope` and `member`
+    kind: Kind | None = None  # how the member is read and written
+    nullable: bool = False  # the schema is a union of null and the kind
+    absent: bytes | None = None  # bytes that stand for no member; None if there must be one
 
 
 @dataclass(frozen=True, slots=True)
 class KeyPath:
-    """A place from which a record key may come.
+    """A place from which a record key may come."""
 
-    Attributes:
-        path: Member names from the root of the body.
-        prefix: What the key has before the value.
-        reserved: What the value must not begin with.
-    """
-
-    path: tuple[str, ...]
-    prefix: str = ""
-    reserved: tuple[str, ...] = ()
+    path: tuple[str, ...]  # member names from the root of the body
+    prefix: str = ""  # what the key has before the value
+    reserved: tuple[str, ...] = ()  # what the value must not begin with
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +83,8 @@ class EventPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All event types, and what they share."""
+    """All event types, and the bytes of what each source has one of."""
 
-    version: str
-    key_pattern: str
-    ahead_max_us: int
     environments: Mapping[str, bytes]
     events: Mapping[str, EventPlan]
 
@@ -145,22 +104,12 @@ def make_plan(
     prefixes: tuple[str, ...] = (),
     ignore: frozenset[str] = frozenset(),
 ) -> Plan:
-    """Derive the plan from the contract's models.
-
-    Args:
-        schemas: Record full name -> its self-contained schema.
-        records: Event type -> record full name.
-        prefixes: What no prescription id may begin with, besides the bridge's own prefixes.
-        ignore: Event types that are left to the reference.
-    """
+    """Derive the plan from the contract's models and schemas; types in `ignore` are left to the reference."""
     key_paths = _key_paths(prefixes)
     inlined = {event_type: expand(schemas[record]) for event_type, record in records.items()}
     (ping, *_) = inlined.values()
     (symbols,) = (each["type"]["symbols"] for each in ping["fields"] if each["name"] == "environment")
     return Plan(
-        version=VERSION,
-        key_pattern=keys.KEY_PATTERN,
-        ahead_max_us=AHEAD_MAX // timedelta(microseconds=1),
         environments={symbol: varint(place) for place, symbol in enumerate(symbols)},
         events={
             event_type: EventPlan(

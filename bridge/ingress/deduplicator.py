@@ -59,13 +59,7 @@ class Deduplicator:
         return asyncio.get_running_loop().time() + self._deadline_s
 
     def take_new(self, delivery: Delivery, events: tuple[AnyEvent, ...]) -> asyncio.Future[Durable] | None:
-        """Publish events if none is known; otherwise do nothing and return None.
-
-        The publisher keeps the deadline.
-
-        Raises:
-            NotDurableError: Not now; the sender keeps it.
-        """
+        """Publish events, by the publisher's deadline, or return None if one is known. `NotDurableError`: not now."""
         identities = [Identity(event.source, event.id, delivery.body_sha256) for event in events]
         if not self._known_ids.begin_new(identities):
             return None
@@ -77,11 +71,7 @@ class Deduplicator:
             raise
 
     async def take(self, delivery: Delivery, events: tuple[AnyEvent, ...], *, ends_at: float) -> Outcome:
-        """Make events durable, or none if one of their ids is known with another body: a `conflict`.
-
-        Raises:
-            NotDurableError: Not now; the sender keeps it.
-        """
+        """Make events durable, or none if an id is known with another body: `conflict`. `NotDurableError`: not now."""
         identities = [Identity(event.source, event.id, delivery.body_sha256) for event in events]
 
         def publish(fresh: tuple[int, ...]) -> Awaitable[Durable]:
@@ -93,11 +83,7 @@ class Deduplicator:
         return "spooled" if ended.spooled else "accepted" if ended.fresh else "duplicate"
 
     async def park(self, delivery: Delivery, park: ParkReason, *, ends_at: float) -> bool:
-        """Make a delivery that is no event durable as it is; return whether it is new.
-
-        Raises:
-            NotDurableError: Not now; the sender keeps it.
-        """
+        """Make a delivery that is no event durable as it is; return whether it is new. `NotDurableError`: not now."""
         identity = Identity(delivery.source, delivery.id, delivery.body_sha256, park.reason)
         return (await self._end([identity], lambda _: self._publisher.publish(delivery, park), ends_at)).fresh
 

@@ -36,15 +36,10 @@ _TRACEPARENT = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0
 
 
 class HeadRules(NamedTuple):
-    """The headers to pick.
+    """The headers to pick."""
 
-    Attributes:
-        wanted: Names that are read; all others are passed over.
-        single: A repeated one is refused: neither can be trusted (docs/contract.md §1).
-    """
-
-    wanted: frozenset[bytes]
-    single: frozenset[bytes]
+    wanted: frozenset[bytes]  # names that are read; all others are passed over
+    single: frozenset[bytes]  # a repeated one is refused: neither can be trusted (docs/contract.md §1)
 
 
 def head_rules(schemes: Iterable[Scheme]) -> HeadRules:
@@ -57,11 +52,7 @@ def head_rules(schemes: Iterable[Scheme]) -> HeadRules:
 
 
 def read_heads(raw_headers: Iterable[tuple[bytes, bytes]], rules: HeadRules) -> dict[bytes, bytes]:
-    """Pick the headers that matter, names in lower case; a repeated one is joined (RFC 9110 5.3).
-
-    Raises:
-        DeliveryRefusedError: A credential, or what a signature covers, is given twice.
-    """
+    """Pick the headers that matter, names in lower case; a repeated one is joined (RFC 9110 5.3) or refused."""
     wanted, single = rules
     heads: dict[bytes, bytes] = {}
     for raw_name, value in raw_headers:
@@ -77,16 +68,7 @@ def read_heads(raw_headers: Iterable[tuple[bytes, bytes]], rules: HeadRules) -> 
 
 
 def check_content(heads: Mapping[bytes, bytes], *, size_max: int, types: tuple[bytes, ...] = ()) -> None:
-    """Check type, encoding and length of a body before any of it is read.
-
-    Args:
-        heads: As `read_heads` gives them.
-        size_max: Most bytes of a body.
-        types: Accepted content types besides `application/json`, in lower case.
-
-    Raises:
-        DeliveryRefusedError: The content is no plain JSON, or declared too large.
-    """
+    """Refuse, before any of it is read, a body that is no plain JSON or of one of `types`, or declared too large."""
     if heads.get(b"content-encoding", b"identity").strip().lower() != b"identity":
         raise DeliveryRefusedError("content_encoding")
     content_type = heads.get(b"content-type", b"")

@@ -46,15 +46,8 @@ class Heartbeat:
     ) -> None:
         """Make the source; nothing is sent before a period has passed.
 
-        Args:
-            host: Address of the public port; one that stands for all of them is reached over loopback.
-            port: The public port.
-            environment: What is sent.
-            account_id: Key of the records.
-            every_s: The period.
-            timeout_s: For one delivery.
-            seen: Set to the time of the last delivery that Kafka had when it was answered.
-            now: Unix seconds.
+        A `host` that stands for all addresses is reached over loopback. `seen` is set to the time of the last delivery
+        that Kafka had when it was answered.
         """
         self._key = secrets.token_bytes(KEY_BYTES)
         slot = KeySlot("current", HmacKey(self._key))

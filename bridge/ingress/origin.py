@@ -54,11 +54,7 @@ def sign_origin(
 
 
 def prove_origin(scheme: Scheme, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
-    """Check that the holder of a key of `operator_keys` sent these bytes.
-
-    Raises:
-        DeliveryRefusedError: As `Scheme.prove`.
-    """
+    """Check that the holder of a key of `operator_keys` sent these bytes; raises as `Scheme.prove`."""
     origin, delivery_id, received, timestamp, signature = (raw.heads.get(name, b"") for name in HEADERS)
     if origin not in (b"replay", b"import") or not ID.fullmatch(delivery_id):
         refuse("id_malformed")

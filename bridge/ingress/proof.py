@@ -68,39 +68,24 @@ _DIGESTS: Mapping[Digest, type[HashAlgorithm]] = {"sha256": SHA256, "sha512": SH
 
 
 class Raw(NamedTuple):
-    """A delivery before its proof.
+    """A delivery before its proof."""
 
-    Attributes:
-        heads: Headers as received, names in lower case; `read_heads` has refused a duplicate of those of a scheme.
-        body: Exact bytes received.
-        query: What follows `?` in the request target; only for a scheme that reads it.
-        peer: Address at the other end of the connection; only for a scheme that reads it.
-    """
-
+    # Headers as received, names in lower case; `read_heads` has refused a duplicate of those of a scheme.
     heads: Mapping[bytes, bytes]
-    body: bytes
-    query: bytes = b""
-    peer: str = ""
+    body: bytes  # exact bytes received
+    query: bytes = b""  # what follows `?` in the request target; only for a scheme that reads it
+    peer: str = ""  # address at the other end of the connection; only for a scheme that reads it
 
 
 class Proof(NamedTuple):
-    """What a scheme proves.
+    """What a scheme proves."""
 
-    Attributes:
-        id: Id of the delivery; None where the sender gives none.
-        timestamp: Unix seconds of the sender's attempt; None where the scheme has none.
-        slot: Name of the matching slot.
-        id_signed: The signature covers the id.
-        origin: `replay` or `import` where an operator posts it again; else empty.
-        received_s: Unix seconds of its first receipt, where it is not received for the first time.
-    """
-
-    id: str | None
-    timestamp: int | None
-    slot: str
-    id_signed: bool = True
-    origin: str = ""
-    received_s: float | None = None
+    id: str | None  # id of the delivery; None where the sender gives none
+    timestamp: int | None  # Unix seconds of the sender's attempt; None where the scheme has none
+    slot: str  # name of the matching slot
+    id_signed: bool = True  # the signature covers the id
+    origin: str = ""  # `replay` or `import` where an operator posts it again; else empty
+    received_s: float | None = None  # Unix seconds of its first receipt, where it is not received for the first time
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,31 +173,18 @@ class FixedSecrets:
 
 
 class Scheme(ABC):
-    """How deliveries of a source prove themselves.
+    """How deliveries of a source prove themselves."""
 
-    Attributes:
-        name: As configured.
-        headers: Credentials and signed headers; a repeated one is refused.
-        joined: Other headers that it reads; several are joined by commas.
-        safe: Those of both that are no credential, and are kept with a parked delivery.
-        keyed: It needs keys.
-        further: Names of further lines of a slot file, each with another key.
-        reads_query: It needs `Raw.query`.
-        reads_peer: It needs `Raw.peer`.
-        dated: It proves when a delivery was sent.
-        ids: Whether deliveries have ids, and whether a signature covers them.
-    """
-
-    name: str
-    headers: frozenset[bytes] = frozenset()
-    joined: frozenset[bytes] = frozenset()
-    safe: frozenset[bytes] = frozenset()
-    keyed: bool = True
-    further: tuple[str, ...] = ()
-    reads_query: bool = False
-    reads_peer: bool = False
-    dated: bool = False
-    ids: Ids = "none"
+    name: str  # as configured
+    headers: frozenset[bytes] = frozenset()  # credentials and signed headers; a repeated one is refused
+    joined: frozenset[bytes] = frozenset()  # other headers that it reads; several are joined by commas
+    safe: frozenset[bytes] = frozenset()  # those of both that are no credential, and are kept with a parked delivery
+    keyed: bool = True  # it needs keys
+    further: tuple[str, ...] = ()  # names of further lines of a slot file, each with another key
+    reads_query: bool = False  # it needs `Raw.query`
+    reads_peer: bool = False  # it needs `Raw.peer`
+    dated: bool = False  # it proves when a delivery was sent
+    ids: Ids = "none"  # whether deliveries have ids, and whether a signature covers them
 
     @property
     def parts(self) -> Sequence[Scheme]:
@@ -285,13 +257,7 @@ def age_words(tolerance_s: int | None) -> str:
 
 
 def check_age(timestamp: int, tolerance_s: int | None, now: float) -> None:
-    """Bound the age in whole seconds, as the sender counts: in fractions the inclusive edge could never be met.
-
-    Args:
-        timestamp: Unix seconds, proved.
-        tolerance_s: How far it may be off in either direction, inclusive; None: any.
-        now: Unix seconds.
-    """
+    """Bound the age in whole seconds, as the sender counts: in fractions the inclusive edge could never be met."""
     if tolerance_s is None:
         return
     age_s = math.floor(now) - timestamp

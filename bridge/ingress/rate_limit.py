@@ -34,12 +34,7 @@ class RateLimit:
         self._due: OrderedDict[object, float] = OrderedDict()
 
     def wait_s(self, key: object, now: float) -> float:
-        """Count a delivery and return 0; or count nothing, and return after how many seconds one may come.
-
-        Args:
-            key: Whose delivery it is.
-            now: Seconds of a clock that is never set.
-        """
+        """Count a delivery of `key` and return 0; or count nothing, and return after how many seconds one may come."""
         due = self._due.get(key, now)
         if due - now > self._ahead_s + ROUNDING_S:
             return due - now - self._ahead_s

@@ -90,33 +90,19 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One configured sender.
+    """One configured sender."""
 
-    Attributes:
-        name: Last segment of its path.
-        environment: What it may send.
-        profile: Its dialect.
-        scheme: How its deliveries prove themselves.
-        secrets: Its key slots.
-        internal: It is ourselves: its clock is no sender's.
-        content_types: What its bodies may be called beside `application/json`.
-        answer_200: What is spooled or parked is answered 200 too.
-        engine: A faster way for deliveries that conform plainly, if the profile has one.
-        bucket_s: After how long equal bytes without an id are another delivery; 0: never.
-        limit: How many deliveries may come, proved or not.
-    """
-
-    name: str
-    environment: str
-    profile: Profile
-    scheme: Scheme
-    secrets: Secrets
-    internal: bool = False
-    content_types: tuple[bytes, ...] = ()
-    answer_200: bool = False
-    engine: Engine | None = None
-    bucket_s: int = 0
-    limit: RateLimit | None = None
+    name: str  # last segment of its path
+    environment: str  # what it may send
+    profile: Profile  # its dialect
+    scheme: Scheme  # how its deliveries prove themselves
+    secrets: Secrets  # its key slots
+    internal: bool = False  # it is ourselves: its clock is no sender's
+    content_types: tuple[bytes, ...] = ()  # what its bodies may be called beside `application/json`
+    answer_200: bool = False  # what is spooled or parked is answered 200 too
+    engine: Engine | None = None  # a faster way for deliveries that conform plainly, if the profile has one
+    bucket_s: int = 0  # after how long equal bytes without an id are another delivery; 0: never
+    limit: RateLimit | None = None  # how many deliveries may come, proved or not
 
 
 class Admission:
@@ -125,8 +111,6 @@ class Admission:
     There is no queue: excess deliveries are refused at once, and senders retry. Only verified deliveries take room, or
     clients without a secret could take all of it. The server bounds what those send (`runtime/http.py`).
     """
-
-    __slots__ = ("_bytes_max", "_count_max", "bytes", "count")
 
     def __init__(self, *, count_max: int, bytes_max: int) -> None:
         self._count_max = count_max
@@ -152,21 +136,7 @@ class Admission:
 
 
 class Call(Request):
-    """One request on its way through the stages.
-
-    Attributes:
-        http: The request as the server has it.
-        sender: The source that its path names.
-        heads: Those of its headers that matter.
-        room: Bytes that it takes of the admission; None while it has none.
-        proof: What the scheme has proved, once it has.
-        delivery: Once it was verified.
-        outcome: Once it was mapped.
-        ends_at: Loop time by which it must have its answer.
-        received_s: Unix seconds when it was taken, whole; those that are taken together have one receipt.
-        received_at: The same, aware UTC.
-        taken: How its events become durable, once they were published.
-    """
+    """One request on its way through the stages."""
 
     __slots__ = (
         "delivery",
@@ -182,20 +152,20 @@ class Call(Request):
         "taken",
     )
 
-    sender: Source
-    proof: Proof
-    delivery: Delivery
-    outcome: Mapped | Encoded | ParkReason
-    received_s: float
-    received_at: datetime
-    taken: asyncio.Future[Durable]
+    sender: Source  # the source that its path names
+    proof: Proof  # what the scheme has proved, once it has
+    delivery: Delivery  # once it was verified
+    outcome: Mapped | Encoded | ParkReason  # once it was mapped
+    received_s: float  # Unix seconds when it was taken, whole; those that are taken together have one receipt
+    received_at: datetime  # the same, aware UTC
+    taken: asyncio.Future[Durable]  # how its events become durable, once they were published
 
     def __init__(self, request: http.Request) -> None:
         super().__init__(request.method, began=request.began)
-        self.http = request
-        self.heads: Mapping[bytes, bytes] = {}
-        self.room: int | None = None
-        self.ends_at = 0.0
+        self.http = request  # the request as the server has it
+        self.heads: Mapping[bytes, bytes] = {}  # those of its headers that matter
+        self.room: int | None = None  # bytes that it takes of the admission; None while it has none
+        self.ends_at = 0.0  # loop time by which it must have its answer
 
 
 class Webhooks:

@@ -14,11 +14,7 @@ from bridge.runtime.slots import ParseSlot, SecretsError, load_slots, read_lines
 
 
 def load(path: Path, scheme: Scheme) -> tuple[KeySlot, ...]:
-    """Read all slots of a directory as they stand at one moment.
-
-    Raises:
-        SecretsError: Nothing there, or a file that is no slot.
-    """
+    """Read all slots of a directory as they stand at one moment; `SecretsError` if there is none, or a file is none."""
     return load_slots(path, slots_of(scheme))
 
 
@@ -33,11 +29,7 @@ def slots_of(scheme: Scheme) -> ParseSlot[KeySlot]:
 
 
 def parse_slot(where: Path, content: bytes, scheme: Scheme) -> KeySlot:
-    """Read the content of a slot file.
-
-    Raises:
-        SecretsError: It is none; the message names the file and nothing of its content.
-    """
+    """Read the content of a slot file; the message of its `SecretsError` names the file and nothing of its content."""
     if where.name == SLOT:
         (secret,), window = read_lines(where, content)
         if raw := shared_key(secret):

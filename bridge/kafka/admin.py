@@ -51,23 +51,15 @@ class AdminError(BridgeError):
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """The specification of a topic.
-
-    Attributes:
-        replication_factor: At least.
-        min_insync_replicas: At least; writes need that many.
-        retention_ms: Exactly; -1 keeps records for ever.
-        message_max_bytes: At least.
-        more: Further settings, exactly; none of those of the contract.
-    """
+    """The specification of a topic."""
 
     name: str
     partitions: int
-    replication_factor: int
-    min_insync_replicas: int
-    retention_ms: int
-    message_max_bytes: int = MESSAGE_MAX_BYTES
-    more: Mapping[str, str] = field(default_factory=dict)
+    replication_factor: int  # at least
+    min_insync_replicas: int  # at least; writes need that many
+    retention_ms: int  # exactly; -1 keeps records for ever
+    message_max_bytes: int = MESSAGE_MAX_BYTES  # at least
+    more: Mapping[str, str] = field(default_factory=dict)  # further settings, exactly; none of those of the contract
 
     @property
     def configs(self) -> dict[str, str]:
@@ -85,14 +77,10 @@ class TopicSpec:
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
-    """A difference between a topic and its specification.
-
-    Attributes:
-        what: `missing`, `partitions`, `replication_factor`, or the name of a setting.
-    """
+    """A difference between a topic and its specification."""
 
     topic: str
-    what: str
+    what: str  # `missing`, `partitions`, `replication_factor`, or the name of a setting
     expected: str
     found: str
 

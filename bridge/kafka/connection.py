@@ -33,37 +33,24 @@ class Refusal(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Brokers and credentials; secrets stay in their files until a client is built.
+    """Brokers and credentials; secrets stay in their files until a client is built."""
 
-    Attributes:
-        bootstrap_servers: `host:port`, separated by commas.
-        security_protocol: `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`.
-        sasl_mechanism: `PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512` or `OAUTHBEARER`.
-        sasl_username_file: With OAUTHBEARER, that of the client id, and `sasl_password_file` that of its secret.
-        sasl_token_url: Token endpoint for OAUTHBEARER.
-        sasl_token_provider: `module:function` that gives tokens instead.
-        ssl_cafile: Certificates to trust; the system's when None.
-    """
-
-    bootstrap_servers: str
-    security_protocol: str = "PLAINTEXT"
-    sasl_mechanism: str | None = None
+    bootstrap_servers: str  # `host:port`, separated by commas
+    security_protocol: str = "PLAINTEXT"  # `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`
+    sasl_mechanism: str | None = None  # `PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512` or `OAUTHBEARER`
+    # With OAUTHBEARER, that of the client id, and `sasl_password_file` that of its secret.
     sasl_username_file: Path | None = None
     sasl_password_file: Path | None = None
-    sasl_token_url: str | None = None
+    sasl_token_url: str | None = None  # token endpoint for OAUTHBEARER
     sasl_token_scope: str = ""
-    sasl_token_provider: str | None = None
-    ssl_cafile: Path | None = None
+    sasl_token_provider: str | None = None  # `module:function` that gives tokens instead
+    ssl_cafile: Path | None = None  # certificates to trust; the system's when None
     ssl_certfile: Path | None = None
     ssl_keyfile: Path | None = None
 
     @property
     def servers(self) -> list[tuple[str, int]]:
-        """Hosts and ports.
-
-        Raises:
-            ConfigError: Not a list of `host:port`.
-        """
+        """Hosts and ports; `ConfigError` for what is no list of `host:port`."""
         parts = [part.strip() for part in self.bootstrap_servers.split(",")]
         return [_host_and_port(part) for part in parts if part] or [_host_and_port("")]
 

@@ -108,11 +108,7 @@ class FetchBuffer:
             waiter.exception()  # the next look raises it
 
     async def after(self, place: Place, offset: int) -> int:
-        """Return the offset behind the batch that holds `offset`, by the head of the batch, or the next one.
-
-        Raises:
-            KafkaError: The leader does not answer.
-        """
+        """Return the offset behind the batch at `offset`, by its head; `KafkaError` if the leader does not answer."""
         client = self._consumer._client  # noqa: SLF001 - what `getmany` makes of an answer holds no batch
         leader = client.cluster.leader_for_partition(TopicPartition(*place))
         asked = [(place.topic, [(place.partition, offset, HEAD_BYTES)])]

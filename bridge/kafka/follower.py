@@ -42,19 +42,12 @@ LAG_MAX_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class FollowPatience:
-    """How long to wait for what.
+    """How long to wait for what."""
 
-    Attributes:
-        retry_s: Between two attempts to read a topic.
-        give_up_s: With reachable brokers, drains wait this long for a tail that cannot be read.
-        retry_late_s: Between two attempts at such a tail after that.
-        catch_up_s: A drain waits this long for the follower; a broken connection takes a second or two.
-    """
-
-    retry_s: float = 1.0
-    give_up_s: float = 120.0
-    retry_late_s: float = 60.0
-    catch_up_s: float = 5.0
+    retry_s: float = 1.0  # between two attempts to read a topic
+    give_up_s: float = 120.0  # with reachable brokers, drains wait this long for a tail that cannot be read
+    retry_late_s: float = 60.0  # between two attempts at such a tail after that
+    catch_up_s: float = 5.0  # a drain waits this long for the follower; a broken connection takes a second or two
 
 
 class _End(NamedTuple):
@@ -66,33 +59,21 @@ class _End(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Topic:
-    """How far one topic has been read.
-
-    Attributes:
-        positions: By partition, the offset of the next record.
-        ends: By partition, the last known end of the log.
-        targets: By partition, a known end that has not been reached yet.
-        current_at: By partition, the latest monotonic time at which everything written before has been read.
-        answers: By partition, the number of the last answer of a broker.
-        answered_at: Monotonic time at which any broker answered.
-        read: The tails of all partitions have been read.
-        code: Why the last attempt ended; empty without one.
-        tail: While it is being read.
-        advanced: Set and replaced when positions have moved.
-    """
+    """How far one topic has been read."""
 
     name: str
-    positions: dict[int, int] = field(default_factory=dict)
-    ends: dict[int, int] = field(default_factory=dict)
-    targets: dict[int, _End] = field(default_factory=dict)
+    positions: dict[int, int] = field(default_factory=dict)  # by partition, the offset of the next record
+    ends: dict[int, int] = field(default_factory=dict)  # by partition, the last known end of the log
+    targets: dict[int, _End] = field(default_factory=dict)  # by partition, a known end that has not been reached yet
+    # By partition, the latest monotonic time at which everything written before has been read.
     current_at: dict[int, float] = field(default_factory=dict)
-    answers: dict[int, int] = field(default_factory=dict)
-    answered_at: float = 0.0
-    read: bool = False
-    code: str = ""
-    tail: Tail | None = None
+    answers: dict[int, int] = field(default_factory=dict)  # by partition, the number of the last answer of a broker
+    answered_at: float = 0.0  # monotonic time at which any broker answered
+    read: bool = False  # the tails of all partitions have been read
+    code: str = ""  # why the last attempt ended; empty without one
+    tail: Tail | None = None  # while it is being read
     task: asyncio.Task[None] | None = None
-    advanced: asyncio.Event = field(default_factory=asyncio.Event)
+    advanced: asyncio.Event = field(default_factory=asyncio.Event)  # set and replaced when positions have moved
 
     def advance(self, positions: dict[int, int]) -> None:
         """Note how far the topic has been read, and wake what waits for that."""
@@ -135,18 +116,10 @@ class Follower:
         now: Callable[[], float] = time.time,
         patience: FollowPatience = FollowPatience(),
     ) -> None:
-        """Read `topics` into `known_ids`.
+        """Read into `known_ids` the newest `records_max` records of each topic, back to the start of `window_s`.
 
-        Args:
-            connection: How the brokers are reached.
-            topics: Those that are written; `follow` adds more.
-            known_ids: Where identities are kept.
-            window_s: The longest deduplication window; older records are not read.
-            records_max: Most records of one topic, the newest.
-            oldest_s: Receipt (Unix seconds) of the oldest spooled delivery, if any: a process that crashed may have
-                written it already, so the topics are read as far back.
-            now: Unix seconds.
-            patience: How long to wait for what.
+        `oldest_s` is the receipt (Unix seconds) of the oldest spooled delivery, if any: a process that crashed may have
+        written it already, so the topics are read as far back.
         """
         self._connection = connection
         self._known_ids = known_ids

@@ -162,45 +162,25 @@ class NoSpool:
 
 @dataclass(frozen=True, slots=True)
 class WriterLimits:
-    """How long and how much.
+    """How long and how much."""
 
-    Attributes:
-        deadline_s: From acceptance to the answer.
-        spool_after_s: From acceptance until Kafka has had its chance.
-        set_aside_after_s: From the first refusal of a record alone until it is for good.
-        records_max: Records in memory; one delivery alone may have more.
-        bytes_max: Bytes of them.
-    """
-
-    deadline_s: float = 4.0
-    spool_after_s: float = 2.0
-    set_aside_after_s: float = SET_ASIDE_AFTER_S
-    records_max: int = 10_000
-    bytes_max: int = 128 * 1024 * 1024
+    deadline_s: float = 4.0  # from acceptance to the answer
+    spool_after_s: float = 2.0  # from acceptance until Kafka has had its chance
+    set_aside_after_s: float = SET_ASIDE_AFTER_S  # from the first refusal of a record alone until it is for good
+    records_max: int = 10_000  # records in memory; one delivery alone may have more
+    bytes_max: int = 128 * 1024 * 1024  # bytes of them
 
 
 class Accepted(NamedTuple):
-    """A record that was accepted.
-
-    Attributes:
-        identity: What a repeat of it has in common with it.
-        ordinal: Rises in the order of acceptance.
-    """
+    """A record that was accepted."""
 
     record: Record
-    identity: Identity
-    ordinal: int
+    identity: Identity  # what a repeat of it has in common with it
+    ordinal: int  # rises in the order of acceptance
 
 
 class Acknowledgement:
-    """Acknowledges a delivery when all of its records are durable.
-
-    Attributes:
-        future: How they are durable, or `NotDurableError`.
-        spool_at: Loop time at which Kafka has had its chance.
-        expires_at: Loop time at which the sender is answered that nothing is durable.
-        writers: Where its records went.
-    """
+    """Acknowledges a delivery when all of its records are durable."""
 
     __slots__ = ("_left", "_spooled", "expires_at", "future", "spool_at", "writers")
 
@@ -208,10 +188,10 @@ class Acknowledgement:
         self, future: asyncio.Future[Durable], writers: list[PartitionWriter], spool_at: float, expires_at: float
     ) -> None:
         """Wait for one record in each of `writers`."""
-        self.future = future
-        self.writers = writers
-        self.spool_at = spool_at
-        self.expires_at = expires_at
+        self.future = future  # how they are durable, or `NotDurableError`
+        self.writers = writers  # where its records went
+        self.spool_at = spool_at  # loop time at which Kafka has had its chance
+        self.expires_at = expires_at  # loop time at which the sender is answered that nothing is durable
         self._left = len(writers)
         self._spooled = False
 
@@ -229,24 +209,17 @@ class Acknowledgement:
 
 
 class Pending:
-    """An accepted record in memory.
-
-    Attributes:
-        state: `open` until it is durable or given up.
-        in_flight: Handed to Kafka, which has not answered.
-        on_disk: Durable in the spool.
-        size: Roughly what it takes of the memory, in bytes.
-    """
+    """An accepted record in memory."""
 
     __slots__ = ("accepted", "acknowledgement", "in_flight", "on_disk", "size", "state")
 
     def __init__(self, accepted: Accepted, acknowledgement: Acknowledgement) -> None:
         self.accepted = accepted
-        self.size = OVERHEAD_BYTES + len(accepted.record.value or b"")
+        self.size = OVERHEAD_BYTES + len(accepted.record.value or b"")  # roughly what it takes of the memory, in bytes
         self.acknowledgement = acknowledgement
-        self.state: Literal["open", "durable", "failed"] = "open"
-        self.in_flight = False
-        self.on_disk = False
+        self.state: Literal["open", "durable", "failed"] = "open"  # `open` until it is durable or given up
+        self.in_flight = False  # handed to Kafka, which has not answered
+        self.on_disk = False  # durable in the spool
 
     @property
     def is_answered(self) -> bool:
@@ -263,15 +236,7 @@ class Append:
 
 
 class PartitionWriters:
-    """The partition writers of a process, and what they share: memory, deadlines and the stop.
-
-    Attributes:
-        records: Records in memory: waiting, in flight, or being appended to the spool.
-        bytes: Roughly what they take.
-        appends: Appends to the spool that have not ended.
-        drained: Records that left the spool for Kafka, or were there already.
-        stopping: Set when writers begin nothing more; a write in flight is still settled.
-    """
+    """The partition writers of a process, and what they share: memory, deadlines and the stop."""
 
     def __init__(
         self,
@@ -283,28 +248,19 @@ class PartitionWriters:
         limits: WriterLimits,
         follower: Follower | None = None,
     ) -> None:
-        """Write by `producer`, and keep in `spool` what cannot be written in time.
-
-        Args:
-            producer: The way to Kafka.
-            spool: The local disk.
-            known_ids: Gets what becomes of each event.
-            late_acks: Counts acknowledgements of Kafka that come after another answer.
-            limits: How long and how much.
-            follower: Reads what other replicas write; None if there are none.
-        """
+        """Write by `producer`, and keep in `spool` what cannot be written in time; no `follower`: no other replica."""
         self.producer = producer
         self.spool = spool
         self.known_ids = known_ids
         self.late_acks = late_acks
         self.limits = limits
         self.follower = follower
-        self.records = 0
-        self.drained = 0
+        self.records = 0  # records in memory: waiting, in flight, or being appended to the spool
+        self.drained = 0  # records that left the spool for Kafka, or were there already
         self._told_drained = 0
-        self.bytes = 0
-        self.appends: set[asyncio.Future[None]] = set()
-        self.stopping = asyncio.Event()
+        self.bytes = 0  # roughly what they take
+        self.appends: set[asyncio.Future[None]] = set()  # appends to the spool that have not ended
+        self.stopping = asyncio.Event()  # set when writers begin nothing more; a write in flight is still settled
         self._writers: dict[tuple[str, int], PartitionWriter] = {}
         # Not expired; all have the same time, so the oldest is the first.
         self._unanswered: deque[Acknowledgement] = deque()
@@ -435,21 +391,15 @@ class PartitionWriters:
 
 
 class PartitionWriter:
-    """The one way of a partition's records to Kafka; see the top of the module.
-
-    Attributes:
-        mode: Where new records go.
-        blocked: Code of what Kafka refuses at the head of the spool, or empty.
-        task: Runs while there is something to write or to drain.
-    """
+    """The one way of a partition's records to Kafka; see the top of the module."""
 
     def __init__(self, shared: PartitionWriters, topic: str, partition: int) -> None:
         self._shared = shared
         self._producer, self._spool, self._known_ids = shared.producer, shared.spool, shared.known_ids
         self._topic, self._partition = self._place = topic, partition
-        self.mode: Mode = "direct"
-        self.blocked = ""
-        self.task: asyncio.Task[None] | None = None
+        self.mode: Mode = "direct"  # where new records go
+        self.blocked = ""  # code of what Kafka refuses at the head of the spool, or empty
+        self.task: asyncio.Task[None] | None = None  # runs while there is something to write or to drain
         self._waiting: deque[Pending] = deque()  # neither handed to Kafka nor to the spool
         self._in_flight: list[Pending] = []  # handed to Kafka, from memory
         self._writing_since: float | None = None  # loop time
@@ -872,11 +822,7 @@ def _unpack(payload: bytes, topic: str, partition: int) -> Record:
 
 
 def from_entry(entry: Entry) -> Accepted:
-    """Return the accepted record in an entry of the spool.
-
-    Raises:
-        UnreadableEntryError: This version cannot read it, or it has no identity.
-    """
+    """Return the accepted record in an entry; `UnreadableEntryError` where this version finds none with an identity."""
     record = unpack(entry.payload, *entry.partition)
     identity = identity_of(record.headers)
     if identity is None:

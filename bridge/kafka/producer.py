@@ -93,24 +93,18 @@ class Patience:
     """How long to wait for what.
 
     Attributes:
-        tick_s: Between two checks.
-        missing_s: Between two requests for the metadata of a topic that does not exist yet.
         stalled_s: Without any answer, new deliveries are turned away at once; a little over the answer deadline.
         silent_s: Without any answer, the producer is replaced; above the 11 s that losing a leader was seen to cost.
-        stuck_s: The same for one partition while others answer.
-        retry_first_s: Before the second attempt to connect; doubles from there.
-        retry_max_s: Most between two attempts.
-        close_s: For the end, when `run` ends it.
     """
 
-    tick_s: float = 0.25
-    missing_s: float = 1.0
+    tick_s: float = 0.25  # between two checks
+    missing_s: float = 1.0  # between two requests for the metadata of a topic that does not exist yet
     stalled_s: float = 5.0
     silent_s: float = 20.0
-    stuck_s: float = 120.0
-    retry_first_s: float = 0.25
-    retry_max_s: float = 5.0
-    close_s: float = 10.0
+    stuck_s: float = 120.0  # the same for one partition while others answer
+    retry_first_s: float = 0.25  # before the second attempt to connect; doubles from there
+    retry_max_s: float = 5.0  # most between two attempts
+    close_s: float = 10.0  # for the end, when `run` ends it
 
 
 class KafkaProducer:
@@ -323,16 +317,12 @@ class KafkaProducer:
 
 
 class Generation:
-    """One aiokafka producer from its start to its end.
-
-    Attributes:
-        broken: Set when it must be replaced.
-    """
+    """One aiokafka producer from its start to its end."""
 
     def __init__(self, options: dict[str, Any], *, now: Callable[[], float] = time.time) -> None:
         """Build it; `options` say how to connect, and the others are as in `KafkaProducer`."""
         self._options = options
-        self.broken = asyncio.Event()
+        self.broken = asyncio.Event()  # set when it must be replaced
         self._now = now
         self._client = AIOKafkaProducer(
             **options,
@@ -353,11 +343,7 @@ class Generation:
         self._missing: dict[str, float] = {}
 
     async def start(self) -> None:
-        """Connect and get a producer id.
-
-        Raises:
-            NotConnectedError: Not connected; the code has the reason.
-        """
+        """Connect and get a producer id; `NotConnectedError` has the reason."""
         try:
             async with asyncio.timeout(START_S):
                 await self._client.start()
@@ -369,12 +355,7 @@ class Generation:
             raise NotConnectedError(refusal(self._options).code) from exc
 
     async def write(self, topic: str, partition: int, records: Sequence[Record]) -> int:
-        """Write the first `records`, as many as a batch holds; return how many all in-sync replicas have.
-
-        Raises:
-            RecordRefusedError: One of the records is at fault.
-            NotDurableError: Not written, or not known to be.
-        """
+        """As `KafkaProducer.write`."""
         try:
             return await self._write(topic, partition, records)
         except NotDurableError:

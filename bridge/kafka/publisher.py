@@ -52,18 +52,7 @@ class Publisher:
         ordinals: Iterator[int],
         message_max_bytes: int,
     ) -> None:
-        """Publish under the name of `instance`.
-
-        Args:
-            writers: The way to Kafka.
-            encode: Raises `EncodeError` when a value does not fit its schema.
-            schemas: Event type to full record name.
-            routing: Event type to topic.
-            partitions: Partitions that every topic must have; part of the key order.
-            instance: Name of this process, distinct for each replica.
-            ordinals: Numbers for `drx_ordinal`, rising; made by `ordinals`.
-            message_max_bytes: `max.message.bytes` of the topics.
-        """
+        """Publish as `instance`, distinct for each replica; the number of `partitions` is part of the key order."""
         self._writers = writers
         self._encode = encode
         self._schemas = schemas

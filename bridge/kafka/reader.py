@@ -54,14 +54,9 @@ async def open_reader(
     starts: Mapping[Place, int] = MappingProxyType({}),
     unreadable: Unreadable | None = None,
 ) -> AsyncIterator[TopicReader]:
-    """Open a reader of `topics` that stands at their beginning or their end.
+    """Open a reader of `topics` at their beginning or their end, or at `starts` as far as the log is there.
 
-    Args:
-        connection: How the brokers are reached.
-        topics: What to read.
-        from_beginning: From the oldest record on, else from the next one.
-        starts: Where to begin instead, as far as the log is there.
-        unreadable: Called for a batch that cannot be read, which is passed over; without it, reading ends there.
+    A batch that cannot be read is passed over and `unreadable` called; without it, reading ends there.
 
     Raises:
         ConfigError: A file of the connection cannot be used.
@@ -88,17 +83,9 @@ async def open_tail(
 ) -> AsyncIterator[Tail]:
     """Open a reader of the newest records of `topic` and of what follows, polled by few at a time.
 
-    Args:
-        connection: As `open_reader`.
-        topic: As `open_reader`.
-        since_ms: From the first record of each partition that is not older, by its own timestamp.
-        records_max: How many of the newest at most; each partition gets an equal part.
-        noted: By partition, the offset to go on from instead; ignored where the log does not have it any more.
-        unreadable: As `open_reader`.
-
-    Raises:
-        ConfigError: As `open_reader`.
-        ReadError: As `open_reader`, or no partition has a leader.
+    A partition begins at `noted`, or where the log does not have that any more, with the first record since `since_ms`;
+    in any case with its share of the newest `records_max`. Raises as `open_reader`, also where no partition has a
+    leader.
     """
     starts = partial(_newest, since_ms=since_ms, records_max=records_max, noted=noted)
     options = {
@@ -182,26 +169,18 @@ async def _newest(
 
 
 class TopicReader:
-    """Records of all partitions, each partition in order.
-
-    Attributes:
-        ends: By partition, as the client names it, the offset after the last record at the opening.
-    """
+    """Records of all partitions, each partition in order."""
 
     def __init__(self, consumer: Any, ends: Mapping[Any, int], unreadable: Unreadable | None) -> None:
         """Read from where `consumer` stands."""
         self._consumer = consumer
         self._fetch_buffer = FetchBuffer(consumer)
-        self.ends = ends
+        self.ends = ends  # by partition, as the client names it, the offset after the last record at the opening
         self._unreadable = unreadable
         self._heard_at = 0.0
 
     async def until_end(self) -> AsyncGenerator[ConsumedRecord, None]:
-        """Yield what was there when the reader was opened.
-
-        Raises:
-            ReadError: Nothing came for `SILENT_S` although there is more, or a batch cannot be read.
-        """
+        """Yield what was there at the opening; `ReadError` if nothing comes for `SILENT_S` or a batch is unreadable."""
         loop = asyncio.get_running_loop()
         self._heard_at = loop.time()
         while left := [place for place, end in self.ends.items() if await self._consumer.position(place) < end]:
@@ -213,11 +192,7 @@ class TopicReader:
                 raise ReadError("no_answer", "the brokers have stopped answering")
 
     async def by_time(self) -> AsyncGenerator[ConsumedRecord, None]:
-        """Yield the same as `until_end`, oldest first: between partitions by the times of the records.
-
-        Raises:
-            ReadError: As `until_end`.
-        """
+        """Yield the same as `until_end`, oldest first: between partitions by the times of the records."""
         waiting: dict[Any, deque[ConsumedRecord]] = {place: deque() for place in self.ends}
         loop = asyncio.get_running_loop()
         self._heard_at = loop.time()
@@ -236,21 +211,13 @@ class TopicReader:
             self._heard_at = loop.time()
 
     async def forever(self) -> AsyncGenerator[ConsumedRecord, None]:
-        """Yield records as they come; an outage is waited for.
-
-        Raises:
-            ReadError: A batch cannot be read.
-        """
+        """Yield records as they come; an outage is waited for, and a batch that cannot be read raises `ReadError`."""
         while True:
             for record in await self.poll(list(self.ends)):
                 yield record
 
     async def poll(self, places: list[Any], *, most: int = POLL_RECORDS) -> list[ConsumedRecord]:
-        """Return what has come from some places; nothing after `POLL_S`.
-
-        Raises:
-            ReadError: The brokers refuse it, or a batch cannot be read.
-        """
+        """Return what has come from some places, nothing after `POLL_S`; `ReadError` if it is refused or unreadable."""
         try:
             found = await self._fetch_buffer.take(places, most=most)
             if not found:
@@ -293,11 +260,7 @@ class Tail:
         self.ends = {place.partition: end for place, end in reader.ends.items()}
 
     async def poll(self) -> list[ConsumedRecord]:
-        """Return what has come; nothing after `POLL_S`.
-
-        Raises:
-            ReadError: The brokers refuse it; offsets may be out of range.
-        """
+        """Return what has come; nothing after `POLL_S`. Raises `ReadError` as `TopicReader.poll`."""
         return await self._reader.poll(self._places, most=SLICE_RECORDS)
 
     async def positions(self) -> dict[int, int]:
@@ -313,11 +276,7 @@ class Tail:
         return {partition: (at, end) for partition, (at, end) in answers.items() if at is not None}
 
     async def end_of(self, partition: int) -> int:
-        """Ask for the offset after the last record of a partition.
-
-        Raises:
-            ReadError: There is no answer.
-        """
+        """Ask for the offset after the last record of a partition; `ReadError` if there is no answer."""
         place = TopicPartition(self._topic, partition)
         try:
             found: dict[Any, int] = await self._consumer.end_offsets([place])
@@ -353,11 +312,7 @@ def led(consumer: Any, topic: str) -> set[int]:
 
 
 def places_of(consumer: Any, topics: Sequence[str]) -> list[Any]:
-    """Return every partition of the topics, as the client names them.
-
-    Raises:
-        ReadError: There is no such topic.
-    """
+    """Return every partition of the topics, as the client names them; `ReadError` if there is no such topic."""
     places = []
     for topic in topics:
         partitions = consumer.partitions_for_topic(topic)

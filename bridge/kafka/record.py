@@ -47,18 +47,14 @@ HEADERS_MAX_BYTES = 16 * 1024
 
 
 class Record(NamedTuple):
-    """One record as a topic takes it; a tuple, since thousands are made a second.
-
-    Attributes:
-        timestamp_ms: Receipt of the delivery. Kafka's own time of the record is never later than its write.
-    """
+    """One record as a topic takes it; a tuple, since thousands are made a second."""
 
     topic: str
     partition: int
     key: bytes
     value: bytes | None
     headers: list[Header]
-    timestamp_ms: int
+    timestamp_ms: int  # receipt of the delivery. Kafka's own time of the record is never later than its write.
 
     def __repr__(self) -> str:
         """Name only where it lies: key and value are health information."""

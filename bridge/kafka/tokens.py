@@ -53,11 +53,7 @@ class _NoRedirect(HTTPRedirectHandler):
 
 
 def ask_endpoint(grant: Grant) -> tuple[str, float]:
-    """Return a token and its lifetime in seconds.
-
-    Raises:
-        TokenError: The endpoint does not answer, or gives none.
-    """
+    """Return a token and its lifetime in seconds; `TokenError` if the endpoint does not answer or gives none."""
     form = {"grant_type": "client_credentials"} | ({"scope": grant.scope} if grant.scope else {})
     # RFC 6749, section 2.3.1: both are form-encoded before they are joined.
     login = base64.b64encode(f"{quote(grant.client_id, '')}:{quote(grant.client_secret, '')}".encode()).decode()
@@ -76,15 +72,11 @@ def ask_endpoint(grant: Grant) -> tuple[str, float]:
 
 
 class Tokens(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untyped
-    """Gives a client the tokens of a provider, and knows whether the last was to be had.
-
-    Attributes:
-        failed: Since the last attempt; aiokafka keeps to itself why a connection cannot be made.
-    """
+    """Gives a client the tokens of a provider, and knows whether the last was to be had."""
 
     def __init__(self, provider: AbstractTokenProvider) -> None:
         self._provider = provider
-        self.failed = False
+        self.failed = False  # since the last attempt; aiokafka keeps to itself why a connection cannot be made
 
     async def token(self) -> str:
         """Return a token that has not ended.
@@ -126,11 +118,7 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
         self._one_at_a_time = asyncio.Lock()
 
     async def token(self) -> str:
-        """Return a token that has not ended.
-
-        Raises:
-            TokenError: The endpoint does not answer, or gives none.
-        """
+        """Return a token that has not ended; `TokenError` if the endpoint does not give one."""
         async with self._one_at_a_time:
             if self._now() >= self._renewed_at or not self._token:
                 await self._renew()
@@ -152,11 +140,7 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
 
 
 def load_provider(place: str) -> AbstractTokenProvider:
-    """Call the function at `module:function`, which returns an `aiokafka.abc.AbstractTokenProvider`.
-
-    Raises:
-        ConfigError: There is no such function, it fails, or it returns something else.
-    """
+    """Call the function at `module:function` for an `AbstractTokenProvider`; `ConfigError` if it gives none."""
     module, _, name = place.partition(":")
     try:
         provider = getattr(import_module(module), name)()

@@ -94,21 +94,13 @@ def _hangs_on(event: AnyEvent, delivery: Delivery) -> bool:
 
 
 class Newest(NamedTuple):
-    """The newest delivery with a key.
+    """The newest delivery with a key."""
 
-    Attributes:
-        id: Its id.
-        body_sha256: Hex digest of its body.
-        bucket: Number of the bucket of its first receipt.
-        received_s: Unix seconds of that receipt.
-        until_s: Unix seconds from which on no equal body is a repeat of it.
-    """
-
-    id: str
-    body_sha256: str
-    bucket: int
-    received_s: float
-    until_s: float
+    id: str  # its id
+    body_sha256: str  # hex digest of its body
+    bucket: int  # number of the bucket of its first receipt
+    received_s: float  # Unix seconds of that receipt
+    until_s: float  # Unix seconds from which on no equal body is a repeat of it
 
 
 class NewestBodies:

@@ -21,32 +21,7 @@ _ITEM_BYTES = {"q": 8, "Q": 8, "I": 4, "B": 1}
 
 
 class IdTable:
-    """Entries by key; their numbers, from 1, are good until the next `add`.
-
-    Attributes:
-        bodies: By number: what was given as `body`.
-        expiries: By number: Unix seconds from which on the entry counts no more, or `NEVER`.
-        states: By number: what was given as `state`.
-    """
-
-    __slots__ = (
-        "_buckets",
-        "_capacity",
-        "_chained",
-        "_count",
-        "_evicted_early",
-        "_free",
-        "_keys",
-        "_mask",
-        "_next",
-        "_previous",
-        "_rings",
-        "_soonest",
-        "_used",
-        "bodies",
-        "expiries",
-        "states",
-    )
+    """Entries by key; their numbers, from 1, are good until the next `add`."""
 
     def __init__(self, capacity: int, *, evicted_early: Callable[[], object] = lambda: None) -> None:
         """Hold up to `capacity` entries; `evicted_early` is called for each that had to go before its time."""
@@ -56,9 +31,10 @@ class IdTable:
         self._mask = buckets - 1
         self._buckets = _array("I", buckets)
         self._keys = _array("q", capacity + 1)
-        self.bodies = _array("Q", capacity + 1)
+        self.bodies = _array("Q", capacity + 1)  # by number: what was given as `body`
+        # By number: Unix seconds from which on the entry counts no more, or `NEVER`.
         self.expiries = _array("I", capacity + 1)
-        self.states = _array("B", capacity + 1)
+        self.states = _array("B", capacity + 1)  # by number: what was given as `state`
         self._chained = _array("I", capacity + 1)
         self._next = _array("I", capacity + 1)
         self._previous = _array("I", capacity + 1)
@@ -82,14 +58,9 @@ class IdTable:
         return entry
 
     def add(self, key: int, body: int, state: int, *, expires: int, now: int) -> None:
-        """Hold a key that `find` does not find.
+        """Hold a key that `find` does not find: 64 bits, signed and spread evenly, as is `body`.
 
-        Args:
-            key: 64 bits, signed, spread evenly.
-            body: 64 bits.
-            state: 8 bits.
-            expires: Unix seconds, or `NEVER`; as `now` within 32 bits.
-            now: For expiry.
+        `expires` is in Unix seconds, or `NEVER`; `now` is needed for expiry.
         """
         self._make_room(now)
         entry = self._free

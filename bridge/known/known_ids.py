@@ -32,18 +32,15 @@ class Known:
     """What is known of the events of one delivery, or of one parked delivery.
 
     Attributes:
-        fresh: Positions of identities that were not known; they are pending now.
         pending: One for each that is pending with the same body: a retry attaches to it. Cancelling one harms nobody.
         rival: Set when one is pending with another body: wait for it, then ask again; nothing was registered.
-        conflict: One is committed or spooled with another body; nothing was registered.
-        spooled: At least one of the known ones is only spooled.
     """
 
-    fresh: tuple[int, ...] = ()
+    fresh: tuple[int, ...] = ()  # positions of identities that were not known; they are pending now
     pending: tuple[asyncio.Future[Settled], ...] = ()
     rival: asyncio.Future[Settled] | None = None
-    conflict: bool = False
-    spooled: bool = False
+    conflict: bool = False  # one is committed or spooled with another body; nothing was registered
+    spooled: bool = False  # at least one of the known ones is only spooled
 
 
 _FRESH = Known(fresh=(0,))
@@ -97,12 +94,8 @@ class KnownIds:
     ) -> None:
         """Start empty.
 
-        Args:
-            windows_s: By source, how long an id is remembered after it was committed.
-            capacity: Ids held at most; a million take 36 MiB.
-            buckets_s: By source, after how long equal bytes without an id are another delivery; 0: never.
-            now: Unix seconds.
-            evicted_early: Called for each id that had to go before its window was over, for lack of capacity.
+        An id is remembered for the `windows_s` of its source after it was committed; a million take 36 MiB.
+        `evicted_early` is called for each that had to go sooner, for lack of `capacity`.
         """
         self._sources = {name: _Source(window_s) for name, window_s in windows_s.items()}
         self._table = IdTable(capacity, evicted_early=evicted_early)

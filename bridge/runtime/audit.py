@@ -65,14 +65,7 @@ def audited(
     """Write a line before the act and one after it; what is put into the yielded dict is added to the latter.
 
     The end is `done`, `interrupted`, or `failed` with a code; a command that fails by its exit code sets `outcome`. A
-    dry run changes nothing and has no lines.
-
-    Args:
-        verb: Command and subcommand, joined by a dot.
-        actor: Who, where the command takes it; the user otherwise.
-        reason: Why, as the operator gave it.
-        dry_run: True when nothing is done.
-        what: What it is done to, as JSON types; no health information.
+    dry run changes nothing and has no lines. `what` holds no health information.
 
     Raises:
         ConfigError: The first line cannot be written; nothing has been done.
@@ -114,11 +107,7 @@ def _failure(exc: BaseException) -> dict[str, Any]:
 
 
 def _write(line: dict[str, Any]) -> None:
-    """Append one line in one write to each place.
-
-    Raises:
-        OSError: One of them does not take it.
-    """
+    """Append one line in one write to each place; `OSError` if one of them does not take it."""
     known = {"event": "audit", "timestamp": datetime.now(UTC), "user": operator_name(), "host": socket.gethostname()}
     text = orjson.dumps(known | line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z, default=str)
     path = os.environ.get(VARIABLE)

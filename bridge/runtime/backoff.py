@@ -17,15 +17,8 @@ def backoff_s(
 ) -> float:
     """Return the seconds to wait after `failures` in a row, at least one.
 
-    A ceiling doubles from `first_s` up to `max_s`. The delay is drawn below it, so that many processes that failed
-    together do not come back together.
-
-    Args:
-        failures: How often it has failed since it last worked.
-        first_s: Ceiling after the first failure.
-        max_s: Highest ceiling.
-        least_s: Shortest delay; by default half of the ceiling.
-        spread: Draws between the shortest delay and the ceiling.
+    A ceiling doubles from `first_s` up to `max_s`. The delay is drawn below it, but not below `least_s`, by default
+    half of it: many processes that failed together do not come back together.
     """
     ceiling = min(max_s, first_s * 2.0 ** min(failures - 1, _DOUBLINGS_MAX))
     return spread(ceiling / 2 if least_s is None else min(least_s, ceiling), ceiling)

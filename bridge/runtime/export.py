@@ -22,17 +22,11 @@ _gap = re.compile(r"[ \t\r\n]*")
 
 
 class Line(NamedTuple):
-    """One body.
+    """One body."""
 
-    Attributes:
-        number: Of its line, or of its element in the array, from 1.
-        body: Its exact bytes; of CSV, an object of the cells that are not empty.
-        unfit: Why there is none: `body_too_large` or `csv_columns`; empty otherwise.
-    """
-
-    number: int
-    body: bytes
-    unfit: str = ""
+    number: int  # of its line, or of its element in the array, from 1
+    body: bytes  # its exact bytes; of CSV, an object of the cells that are not empty
+    unfit: str = ""  # why there is none: `body_too_large` or `csv_columns`; empty otherwise
 
 
 def bodies_of(path: Path, *, body_max_bytes: int) -> Iterator[Line]:

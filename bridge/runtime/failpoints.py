@@ -57,11 +57,7 @@ class Failpoint:
 
 
 def armed(environment: Mapping[str, str]) -> dict[str, Failpoint]:
-    """Return the points that an environment names.
-
-    Raises:
-        ValueError: Not `name:kill|stop|error[@n]`.
-    """
+    """Return the points that an environment names; `ValueError` for what is not `name:kill|stop|error[@n]`."""
     points = {}
     for text in filter(None, environment.get(VARIABLE, "").split(",")):
         form = _form(text)

@@ -28,19 +28,12 @@ _CHECK_WIDTH = 14
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check.
+    """The result of one check."""
 
-    Attributes:
-        check: What was looked at, such as `topics`.
-        verdict: `failed` means that the process cannot do its work.
-        text: What was found; never a secret.
-        advice: What to do; empty when there is nothing to do.
-    """
-
-    check: str
-    verdict: Grade
-    text: str
-    advice: str = ""
+    check: str  # what was looked at, such as `topics`
+    verdict: Grade  # `failed` means that the process cannot do its work
+    text: str  # what was found; never a secret
+    advice: str = ""  # what to do; empty when there is nothing to do
 
     @property
     def sentence(self) -> str:
@@ -61,14 +54,7 @@ class Risk(NamedTuple):
     advice: str
 
     def judged(self, check: str, *, accepted: Collection[str], where: str, setting: str = "") -> Finding:
-        """Return what a check finds of it.
-
-        Args:
-            check: Its name.
-            accepted: Names of accepted risks.
-            where: The setting that accepts one.
-            setting: The setting with the risk, if it is one.
-        """
+        """Return what a check finds of it; `where` is the setting that accepts risks, `setting` the one that has it."""
         if self.name in accepted:
             return Finding(check, "warning", f"{self.text}; accepted ({self.name})", self.advice)
         text = f"{setting}: {self.text}" if setting else self.text
@@ -84,11 +70,7 @@ def failures(check: str, work: Callable[[], object], *, advice: str = "") -> Ite
 
 
 def refuse(findings: Iterable[Finding]) -> None:
-    """Stop at the first that failed.
-
-    Raises:
-        ConfigError: One did.
-    """
+    """Raise `ConfigError` for the first that failed."""
     for each in findings:
         if each.verdict == "failed":
             raise ConfigError(each.sentence)

@@ -51,6 +51,8 @@ from bridge.runtime.sockets import accept_all, listen
 TICK_S = 1.0
 # After an answer that leaves a body unread, read on this long so that the sender sees the answer, not a reset.
 LINGER_S = 2.0
+# Longer than a balancer keeps a connection idle (60 s of nginx and AWS), or it would write into one that we close.
+KEEPALIVE_S = 75.0
 # Defaults, for the management port.
 CONNECTIONS_MAX = 256
 READING_MAX_BYTES = 1_048_576
@@ -65,28 +67,20 @@ Ended = Literal["silent", "slow_request", "unread_answer", "bodies_full", "too_m
 
 
 class Request:
-    """One request; it is answered once, and what its client does meanwhile makes no difference to the handler.
-
-    Attributes:
-        method: In upper case.
-        target: As it was sent: a path with a query, or the absolute form, which RFC 9112 3.2.2 has servers accept.
-        raw_headers: Names and values as they were sent.
-        note: What the handler keeps from `check` to `take`.
-        body: Whole in `Handler.take`, or so much of it that it is larger than the server takes.
-        began: When its head had come, by `time.perf_counter`.
-    """
+    """One request; it is answered once, and what its client does meanwhile makes no difference to the handler."""
 
     __slots__ = ("began", "body", "connection", "message", "method", "note", "raw_headers", "target")
 
     def __init__(self, connection: Connection, message: Any) -> None:
         self.connection = connection
         self.message = message
-        self.method: str = message.method
+        self.method: str = message.method  # in upper case
+        # As it was sent: a path with a query, or the absolute form, which RFC 9112 3.2.2 has servers accept.
         self.target: str = message.path
-        self.raw_headers: Sequence[tuple[bytes, bytes]] = message.raw_headers
-        self.began = time.perf_counter()
-        self.body = b""
-        self.note: Any = None
+        self.raw_headers: Sequence[tuple[bytes, bytes]] = message.raw_headers  # names and values as they were sent
+        self.began = time.perf_counter()  # when its head had come, by `time.perf_counter`
+        self.body = b""  # whole in `Handler.take`, or so much of it that it is larger than the server takes
+        self.note: Any = None  # what the handler keeps from `check` to `take`
 
     @property
     def path(self) -> str:
@@ -139,10 +133,8 @@ class Connection(asyncio.Protocol):
     """One client connection; never puts a byte of a request into an answer or a log line.
 
     Attributes:
-        due: When what it waits for must have come, in the loop's time.
         overdue: Why it is reset when that has not come; None where it is closed: between two requests, or after an
             answer whose request has not come whole.
-        held: Bytes that it counts for in `HardenedServer.held_bytes`.
         last: Nothing that comes after the request under way is answered: the client has finished sending, or what has
             come is no HTTP.
     """
@@ -161,9 +153,9 @@ class Connection(asyncio.Protocol):
         self._answered = False  # that request, whose answer has not left
         self._closing = False  # whatever comes is dropped
         self._paused = False  # the kernel takes no more until the client reads
-        self.due = math.inf
+        self.due = math.inf  # when what it waits for must have come, in the loop's time
         self.overdue: Ended | None = None
-        self.held = 0
+        self.held = 0  # bytes that it counts for in `HardenedServer.held_bytes`
         self.last = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -351,21 +343,14 @@ class Connection(asyncio.Protocol):
 
 
 class HardenedServer:
-    """Makes `Connection`s, ends those that cost too much, and drains.
-
-    Attributes:
-        listening: Set once it takes connections.
-        draining: Set from the stop on: each connection ends with its next answer.
-        held_bytes: Bytes of requests that are not whole, or not their turn.
-        strangers: Connections that are not proved and have no whole request under way, the first to make room first.
-    """
+    """Makes `Connection`s, ends those that cost too much, and drains."""
 
     def __init__(
         self,
         handler: Handler,
         *,
         read_timeout_s: float,
-        keepalive_s: float,
+        keepalive_s: float = KEEPALIVE_S,
         host: str = "127.0.0.1",
         port: int = 0,
         section: str = "BRIDGE_HTTP",
@@ -383,9 +368,10 @@ class HardenedServer:
         self._address = (host, port)
         self._section = section
         self._drain_s = drain_s
-        self.listening = asyncio.Event()
-        self.draining = False
-        self.held_bytes = 0
+        self.listening = asyncio.Event()  # set once it takes connections
+        self.draining = False  # set from the stop on: each connection ends with its next answer
+        self.held_bytes = 0  # bytes of requests that are not whole, or not their turn
+        # Connections that are not proved and have no whole request under way, the first to make room first.
         self.strangers: dict[Connection, None] = {}
         self.body_max_bytes = body_max_bytes
         self.keepalive_s = keepalive_s
@@ -501,11 +487,7 @@ class HardenedServer:
         return sum(connection.transport is not None for connection in self._connections)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Accept until `stop` is set, then answer what is in flight for at most `drain_s`, and close.
-
-        Raises:
-            ConfigError: The address cannot be listened on.
-        """
+        """Accept until `stop` is set, then answer what is in flight for at most `drain_s`, and close."""
         host, port = self._address
         listener = await listen(self, host, port, connections_max=self._connections_max, section=self._section)
         self.listening.set()

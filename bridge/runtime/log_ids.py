@@ -27,11 +27,7 @@ IdKey: TypeAlias = Slot[bytes]
 
 
 def read_id_keys(directory: Path) -> tuple[IdKey, ...]:
-    """Read all keys, `current` first.
-
-    Raises:
-        SecretsError: No `current` there, or a file that is no key.
-    """
+    """Read all keys, `current` first; `SecretsError` if there is no `current`, or a file is no key."""
     keys = load_slots(directory, _parse)
     if keys[0].name != CURRENT:
         raise SecretsError("secrets_empty", f"{directory}: no file `{CURRENT}`; its key is the one in use")
@@ -39,11 +35,7 @@ def read_id_keys(directory: Path) -> tuple[IdKey, ...]:
 
 
 def current_id_key(directory: Path | None) -> bytes:
-    """Return the key in use, or a new one where there is no directory.
-
-    Raises:
-        SecretsError: As `read_id_keys`.
-    """
+    """Return the key in use, or a new one where there is no directory; raises as `read_id_keys`."""
     return secrets.token_bytes(32) if directory is None else read_id_keys(directory)[0].key
 
 

@@ -101,12 +101,7 @@ def parse_head(parser: Any, head: bytes) -> Any:
 
 
 class Chunked:
-    """Decodes a chunked body as it comes, strictly and with a bound on what is no content.
-
-    Attributes:
-        is_whole: The end has come.
-        is_last: The end has a trailer, or something behind it; the connection takes no further request then.
-    """
+    """Decodes a chunked body as it comes, strictly and with a bound on what is no content."""
 
     __slots__ = ("_framing", "_left", "_line", "_size", "is_last", "is_whole")
 
@@ -115,7 +110,8 @@ class Chunked:
         self._left = 0  # of the content of a chunk
         self._framing = 0
         self._size = 0
-        self.is_whole = False
+        self.is_whole = False  # the end has come
+        # The end has a trailer, or something behind it; the connection takes no further request then.
         self.is_last = False
 
     def feed(self, data: bytes) -> bytes | None:

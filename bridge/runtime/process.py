@@ -81,11 +81,7 @@ class LazyGroup(Group):
         return self.load(cmd_name) or super().get_command(ctx, cmd_name)
 
     def load(self, name: str) -> click.Command | None:
-        """Import the command `name`; None if it is none of those that are imported on use.
-
-        Raises:
-            ConfigError: It needs a library that is not installed.
-        """
+        """Import a command, None if it is not imported on use; `ConfigError` if a library that it needs is missing."""
         if name not in self._modules:
             return None
         module, _, attribute = self._modules[name][0].partition(":")
@@ -158,18 +154,10 @@ def run_service(
     overdue_s: float,
     gc_threshold: int,
 ) -> int:
-    """Run a long-running process and return its exit code.
+    """Run a long-running process and return its exit code; `BridgeError` if the operator must change something.
 
-    Args:
-        parts: Opens what the process consists of and yields what to run.
-        log_level: Of `logging.LEVELS`.
-        log_id_key: With which ids in log lines are hashed.
-        drain_timeout_s: For the workers to end after a stop, before they are cancelled.
-        overdue_s: For the whole stop, after which the process exits at once.
-        gc_threshold: New objects after which Python looks for garbage.
-
-    Raises:
-        BridgeError: The process cannot start; the operator must change something.
+    A stop has `drain_timeout_s` for the workers to end before they are cancelled, and `overdue_s` for all of it, after
+    which the process exits at once.
     """
     configure_logging(level=log_level, id_key=log_id_key)
     keep_values_in()

@@ -15,19 +15,12 @@ _KEY_BYTES = range(24, 65)  # Standard Webhooks 1.0.0, "Signature scheme"
 
 @dataclass(frozen=True, slots=True)
 class Slot(Generic[AnyKey]):
-    """One key of several and when it counts.
+    """One key of several and when it counts."""
 
-    Attributes:
-        name: Name of the slot, such as `current`.
-        key: What signs, or what a signature is checked with.
-        not_before: Unix seconds from which the key counts.
-        accept_until: Unix seconds up to and including which the key counts.
-    """
-
-    name: str
-    key: AnyKey = field(repr=False)
-    not_before: float = -math.inf
-    accept_until: float = math.inf
+    name: str  # name of the slot, such as `current`
+    key: AnyKey = field(repr=False)  # what signs, or what a signature is checked with
+    not_before: float = -math.inf  # Unix seconds from which the key counts
+    accept_until: float = math.inf  # Unix seconds up to and including which the key counts
 
     def counts_at(self, now: float) -> bool:
         """Return whether `now`, in unix seconds, is in the window."""

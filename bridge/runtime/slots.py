@@ -65,23 +65,14 @@ ParseSlot = Callable[[Path, bytes], AnySlot]
 
 
 class SlotLines(NamedTuple):
-    """The content of a slot file.
+    """The content of a slot file."""
 
-    Attributes:
-        secrets: The first line, and those of further names.
-        window: `not_before` and `accept_until` as far as they are there, in Unix seconds.
-    """
-
-    secrets: list[str]
-    window: dict[str, float]
+    secrets: list[str]  # the first line, and those of further names
+    window: dict[str, float]  # `not_before` and `accept_until` as far as they are there, in Unix seconds
 
 
 def load_slots(path: Path, parse: ParseSlot[AnySlot]) -> tuple[AnySlot, ...]:
-    """Read all slots of a directory as they stand at one moment.
-
-    Raises:
-        SecretsError: Nothing there, or a file that is no slot.
-    """
+    """Read all slots of a directory as they stand at one moment; `SecretsError` if there is none, or a file is none."""
     return _slots(path, _snapshot(path), parse)
 
 
@@ -97,17 +88,10 @@ class SlotDirectory(Generic[AnySlot]):
         observe: Callable[[Outcome], None],
         check: Callable[[Sequence[AnySlot]], None] = lambda _: None,
     ) -> None:
-        """Read the directory once.
+        """Read the directory once; `SecretsError` if there is no good set yet, so that the process cannot start.
 
-        Args:
-            path: Directory with one file per slot.
-            parse: Reads one of them.
-            source: Whose secrets they are, for the log.
-            observe: Called for each change that is applied and each failed reading.
-            check: Raises `SecretsError` for a changed set that is not to be taken over.
-
-        Raises:
-            SecretsError: There is no last good set to keep yet, so the process cannot start.
+        `observe` is called for each change that is applied and each failed reading; `check` raises `SecretsError` for a
+        changed set that is not to be taken over.
         """
         self._path = path
         self._parse = parse

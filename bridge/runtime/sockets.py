@@ -23,11 +23,7 @@ FILES_SPARE = 256
 async def listen(
     protocol: Callable[[], asyncio.Protocol], host: str, port: int, *, connections_max: int, section: str
 ) -> asyncio.Server:
-    """Accept connections; the variables of the address begin with `section`.
-
-    Raises:
-        ConfigError: The address cannot be listened on.
-    """
+    """Accept connections; a `ConfigError` names the variables of the address, which begin with `section`."""
     _allow_files(connections_max + BACKLOG + FILES_SPARE)
     try:
         listener = await asyncio.get_running_loop().create_server(protocol, host, port, backlog=BACKLOG)

@@ -21,9 +21,6 @@ class Availability:
 
     Attributes:
         refusal: Why a write would fail; empty when it would succeed.
-        is_stalled: The group that is being written takes too long.
-        disk_free_bytes: What the disk has left, when it was last asked.
-        damaged: How many records were found damaged.
     """
 
     def __init__(self, metrics: IngressMetrics, *, directory: Path, capacity_bytes: int, index: Index) -> None:
@@ -34,9 +31,9 @@ class Availability:
         self._index = index
         self._is_closed = False
         self._logged = self.refusal = NOT_OPEN
-        self.is_stalled = False
-        self.disk_free_bytes = capacity_bytes
-        self.damaged = 0
+        self.is_stalled = False  # the group that is being written takes too long
+        self.disk_free_bytes = capacity_bytes  # what the disk has left, when it was last asked
+        self.damaged = 0  # how many records were found damaged
         self._gauge.set(0)
         metrics.spool_capacity_bytes.set(capacity_bytes)
         metrics.spool_free_bytes.set_function(self.free_bytes)

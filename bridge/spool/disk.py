@@ -219,11 +219,7 @@ def write_whole(disk: Disk, path: Path, content: bytes) -> None:
 
 
 def read_what_can_be(disk: Disk, path: Path) -> tuple[bytes, bool]:
-    """Return a file, with zeros for unreadable parts, and whether all of it was read.
-
-    Raises:
-        OSError: Nothing can be read: the file is gone, or not ours.
-    """
+    """Return a file, with zeros for unreadable parts, and whether all was read; `OSError` if it is gone or not ours."""
     size, parts, is_whole = disk.size(path), [], True
     for at in range(0, size, READ_BYTES):
         to = min(at + READ_BYTES, size)

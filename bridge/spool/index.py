@@ -21,20 +21,13 @@ _COMPACT_MIN = 1024
 
 
 class Location(NamedTuple):
-    """Where one record is.
+    """Where one record is."""
 
-    Attributes:
-        segment: `Segment.index`.
-        offset: In the file, as `length` in bytes.
-        number: Running number in the segment.
-        at_ms: When its entry was accepted.
-    """
-
-    segment: int
-    offset: int
+    segment: int  # `Segment.index`
+    offset: int  # in the file, as `length` in bytes
     length: int
-    number: int
-    at_ms: int
+    number: int  # running number in the segment
+    at_ms: int  # when its entry was accepted
 
 
 @dataclass(slots=True)
@@ -43,13 +36,6 @@ class Segment:
 
     Attributes:
         index: Short name in locations, since a number takes 64 bits; rises in the order in which segments become known.
-        live: Records that are in a queue.
-        keys: Ids of the keys that sealed those.
-        locked: Records that cannot be opened: their key is missing, or another version of the bridge wrote them.
-        missing: Ids of the keys that are missing.
-        is_foreign: Another version of the bridge wrote to the file: it is not changed, and it stays.
-        is_unread: The disk did not give back something that is not acknowledged.
-        is_damaged: Something in it does not hold: in the end it is kept elsewhere, not removed.
         acknowledged: Running numbers that are not in the positions file yet.
     """
 
@@ -57,13 +43,13 @@ class Segment:
     number: int
     path: Path
     size: int = 0
-    live: int = 0
-    keys: set[bytes] = field(default_factory=set)
-    locked: int = 0
-    missing: set[bytes] = field(default_factory=set)
-    is_foreign: bool = False
-    is_unread: bool = False
-    is_damaged: bool = False
+    live: int = 0  # records that are in a queue
+    keys: set[bytes] = field(default_factory=set)  # ids of the keys that sealed those
+    locked: int = 0  # records that cannot be opened: their key is missing, or another version of the bridge wrote them
+    missing: set[bytes] = field(default_factory=set)  # ids of the keys that are missing
+    is_foreign: bool = False  # another version of the bridge wrote to the file: it is not changed, and it stays
+    is_unread: bool = False  # the disk did not give back something that is not acknowledged
+    is_damaged: bool = False  # something in it does not hold: in the end it is kept elsewhere, not removed
     acknowledged: array[int] = field(default_factory=lambda: array("I"))
 
     @property
@@ -74,8 +60,6 @@ class Segment:
 
 class _Queue:
     """A queue of locations in arrays, 24 bytes each: 10 GiB of records of 1 KiB are 10 million locations."""
-
-    __slots__ = ("_at_ms", "_first", "_lengths", "_numbers", "_where")
 
     def __init__(self) -> None:
         self._where = array("Q")
@@ -109,24 +93,17 @@ class _Queue:
 
 
 class Index:
-    """Every segment and every location; belongs to the loop's thread.
-
-    Attributes:
-        segments: By `Segment.index`.
-        active: `Segment.index` of the one that was written to last; None when that is closed.
-        size: Bytes of all segments.
-        last_ordinal: Highest one seen; 0 without any.
-    """
+    """Every segment and every location; belongs to the loop's thread."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._queues: dict[Partition, _Queue] = {}
         self._by_number: dict[int, Segment] = {}
         self._next_index = 0
-        self.segments: dict[int, Segment] = {}
-        self.active: int | None = None
-        self.size = 0
-        self.last_ordinal = 0
+        self.segments: dict[int, Segment] = {}  # by `Segment.index`
+        self.active: int | None = None  # `Segment.index` of the one that was written to last; None when that is closed
+        self.size = 0  # bytes of all segments
+        self.last_ordinal = 0  # highest one seen; 0 without any
 
     def segment(self, number: int) -> Segment:
         """Return the segment of that number, new if it is not known."""

@@ -18,35 +18,22 @@ BATCH = 200
 
 @dataclass(slots=True)
 class SegmentState:
-    """What one segment holds.
-
-    Attributes:
-        acknowledged: Intact records that Kafka has.
-        waiting: Intact records that it has not.
-        locked: Those of them whose key is not there.
-        unknown: Those of them that another version of the bridge wrote; at least one, when it wrote the file.
-        lost: Records that are damaged or gone.
-        damage: Ranges of bytes that are no intact record.
-        is_torn: True when the last write is unfinished: a crash, or a write that is under way.
-        is_read: False when the file, or part of it, cannot be read; what is counted then is what could be.
-        partitions: How many wait of each partition, without the locked.
-        keys: How many intact records each key has sealed.
-        oldest_ms: When the oldest that waits was accepted; 0 without any.
-    """
+    """What one segment holds."""
 
     name: str
     size: int = 0
-    acknowledged: int = 0
-    waiting: int = 0
-    locked: int = 0
-    unknown: int = 0
-    lost: int = 0
-    damage: list[tuple[int, int]] = field(default_factory=list)
-    is_torn: bool = False
-    is_read: bool = True
+    acknowledged: int = 0  # intact records that Kafka has
+    waiting: int = 0  # intact records that it has not
+    locked: int = 0  # those of them whose key is not there
+    unknown: int = 0  # those of them that another version of the bridge wrote; at least one, when it wrote the file
+    lost: int = 0  # records that are damaged or gone
+    damage: list[tuple[int, int]] = field(default_factory=list)  # ranges of bytes that are no intact record
+    is_torn: bool = False  # true when the last write is unfinished: a crash, or a write that is under way
+    is_read: bool = True  # false when the file, or part of it, cannot be read; what is counted then is what could be
+    # How many wait of each partition, without the locked.
     partitions: Counter[Partition] = field(default_factory=Counter)
-    keys: Counter[bytes] = field(default_factory=Counter)
-    oldest_ms: int = 0
+    keys: Counter[bytes] = field(default_factory=Counter)  # how many intact records each key has sealed
+    oldest_ms: int = 0  # when the oldest that waits was accepted; 0 without any
 
     @property
     def is_sound(self) -> bool:
@@ -59,14 +46,8 @@ def survey(
 ) -> Iterator[SegmentState]:
     """Yield the state of each segment, oldest first; one that vanishes meanwhile is left out.
 
-    Args:
-        directory: Of the spool.
-        keys: What opens, by id.
-        read: Raises `UnreadableEntryError` for a payload that this version cannot read.
-        disk: The file system.
-
-    Raises:
-        OSError: The directory cannot be listed.
+    `read` raises `UnreadableEntryError` for a payload that this version cannot read. `OSError`: the directory cannot be
+    listed.
     """
     disk = disk or Disk()
     numbers = segment_numbers(disk, directory)

@@ -24,24 +24,16 @@ FORBIDDEN_MODE = stat.S_IRWXO | stat.S_IWGRP | stat.S_IXGRP
 
 
 class KeyRing:
-    """The keys that were read so far; each opens records until the process ends, also when its file is gone.
-
-    Attributes:
-        directory: Where the files are.
-        current: The last good content of `current`; None when there was none yet.
-        opening: All keys, by id.
-        names: Names of their files, by id.
-        present: Ids of the keys that had a file at the last reading. What is sealed with any other cannot be opened
-            after a restart.
-        complaint: A file that cannot be used, and why.
-    """
+    """The keys that were read so far; each opens records until the process ends, also when its file is gone."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.complaint: tuple[str, str] | None = None
-        self.current: Key | None = None
-        self.opening: dict[bytes, Key] = {}
-        self.names: dict[bytes, str] = {}
+        self.directory = directory  # where the files are
+        self.complaint: tuple[str, str] | None = None  # a file that cannot be used, and why
+        self.current: Key | None = None  # the last good content of `current`; None when there was none yet
+        self.opening: dict[bytes, Key] = {}  # all keys, by id
+        self.names: dict[bytes, str] = {}  # names of their files, by id
+        # Ids of the keys that had a file at the last reading. What is sealed with any other cannot be opened after a
+        # restart.
         self.present: frozenset[bytes] = frozenset()
 
     def load(self) -> None:
@@ -75,11 +67,7 @@ class KeyRing:
         return not _names(self.directory)
 
     def make(self) -> None:
-        """Make the first key, in a directory that is there.
-
-        Raises:
-            OSError: It cannot be kept there.
-        """
+        """Make the first key, in a directory that is there; `OSError` if it cannot be kept there."""
         # Whole from the first moment, and never in the place of one that was put there meanwhile.
         handle, name = tempfile.mkstemp(prefix=f".{CURRENT}-", dir=self.directory)
         try:

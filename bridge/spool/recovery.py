@@ -69,19 +69,13 @@ class Drain(Protocol):
 
 
 class Content(NamedTuple):
-    """A segment file as it was read.
-
-    Attributes:
-        waiting: Intact records that are not acknowledged, by running number.
-        whole: Bytes of the file that count; what is behind them is an unfinished write.
-        is_read: False while the disk does not give all of it back: then only the records that were found are known.
-    """
+    """A segment file as it was read."""
 
     content: bytes
     scan: Scan
-    waiting: list[Intact]
-    whole: int
-    is_read: bool
+    waiting: list[Intact]  # intact records that are not acknowledged, by running number
+    whole: int  # bytes of the file that count; what is behind them is an unfinished write
+    is_read: bool  # false while the disk does not give all of it back: then only the records that were found are known
 
 
 class Opened(NamedTuple):
@@ -241,11 +235,7 @@ def segment_numbers(disk: Disk, directory: Path) -> list[int]:
 
 
 def examine(disk: Disk, path: Path, *, number: int, newest: bool, keys: Mapping[bytes, Key]) -> Content:
-    """Read and scan one segment, without changing it.
-
-    Raises:
-        OSError: It cannot be read at all.
-    """
+    """Read and scan one segment, without changing it; `OSError` if it cannot be read at all."""
     content, is_read = read_what_can_be(disk, path)
     result = scan(content, segment=number, newest=newest, keys=keys)
     if not is_read:

@@ -66,19 +66,12 @@ OVERHEAD_BYTES = HEAD_BYTES + _INSIDE.size + TAG_BYTES
 
 
 class Entry(NamedTuple):
-    """One opaque payload of a partition.
+    """One opaque payload of a partition."""
 
-    Attributes:
-        ordinal: Rises in the order of acceptance.
-        at_ms: When it was accepted, unix milliseconds.
-        partition: Topic and partition.
-        payload: Never looked into.
-    """
-
-    ordinal: int
-    at_ms: int
-    partition: Partition
-    payload: bytes
+    ordinal: int  # rises in the order of acceptance
+    at_ms: int  # when it was accepted, unix milliseconds
+    partition: Partition  # topic and partition
+    payload: bytes  # never looked into
 
     def __repr__(self) -> str:
         """Name only where it waits: the payload is health information."""
@@ -90,15 +83,11 @@ class UnreadableEntryError(Exception):
 
 
 class Key(NamedTuple):
-    """Seals and opens records; its id, which does not reveal it, stands in the clear.
-
-    Attributes:
-        hash: Keyed and without content; copied for each digest.
-    """
+    """Seals and opens records; its id, which does not reveal it, stands in the clear."""
 
     id: bytes
     cipher: AESGCM
-    hash: hashlib.blake2b
+    hash: hashlib.blake2b  # keyed and without content; copied for each digest
 
     def digest(self, content: bytes) -> bytes:
         """Return what proves that a process with this key wrote `content`, which stands in the clear."""
@@ -108,18 +97,12 @@ class Key(NamedTuple):
 
 
 class Head(NamedTuple):
-    """The part of a record in the clear.
+    """The part of a record in the clear."""
 
-    Attributes:
-        version: Of the format; in another version most other fields may mean something else.
-        segment: Number of the file it was written to: a stale block of another file is no record of this one.
-        number: Position in that file, from 0 and without gaps.
-    """
-
-    version: int
+    version: int  # of the format; in another version most other fields may mean something else
     length: int
-    segment: int
-    number: int
+    segment: int  # number of the file it was written to: a stale block of another file is no record of this one
+    number: int  # position in that file, from 0 and without gaps
     ordinal: int
     at_ms: int
     key_id: bytes
@@ -144,23 +127,15 @@ class Intact(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """What a segment file holds.
+    """What a segment file holds."""
 
-    Attributes:
-        records: Intact ones, by running number.
-        damage: Ranges of bytes that are no record, from and to.
-        total: Records that it had, by its end mark, or else estimated from what is there.
-        torn_at: Where an unfinished last write begins; None if there is none.
-        is_ended: True when there is an end mark.
-        is_foreign: True when another version wrote here. Then nothing counts as damaged, lost or torn: what looks like
-            it may be something that this version does not know.
-    """
-
-    records: list[Intact]
-    damage: list[tuple[int, int]]
-    total: int
-    torn_at: int | None
-    is_ended: bool
+    records: list[Intact]  # intact ones, by running number
+    damage: list[tuple[int, int]]  # ranges of bytes that are no record, from and to
+    total: int  # records that it had, by its end mark, or else estimated from what is there
+    torn_at: int | None  # where an unfinished last write begins; None if there is none
+    is_ended: bool  # true when there is an end mark
+    # True when another version wrote here. Then nothing counts as damaged, lost or torn: what looks like it may be
+    # something that this version does not know.
     is_foreign: bool = False
 
     @property
@@ -242,11 +217,8 @@ def read_head(content: bytes, at: int = 0) -> Head | None:
 def scan(content: bytes, *, segment: int, newest: bool, keys: Mapping[bytes, Key]) -> Scan:
     """Find every intact record of a segment, whatever stands between them.
 
-    Args:
-        content: The whole file.
-        segment: Its number.
-        newest: True for the one that was written to last; only that may end in an unfinished write.
-        keys: By id; an end mark counts by proof, or where no record can be opened.
+    Only the `newest`, which was written to last, may end in an unfinished write. An end mark counts by proof of its
+    key, or where no record can be opened.
     """
     found: dict[int, Intact] = {}
     damage: list[tuple[int, int]] = []

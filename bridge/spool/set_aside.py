@@ -24,18 +24,12 @@ _is_record = re.compile(r"[0-9a-f]{16}-[0-9a-f]{8}\.([a-z_]+)").fullmatch
 
 
 class Aside(NamedTuple):
-    """A record that is set aside.
-
-    Attributes:
-        code: Of Kafka's refusal.
-        key_id: Of the key that sealed it; empty when the file is damaged.
-        entry: What it holds, or why it cannot be opened.
-    """
+    """A record that is set aside."""
 
     name: str
-    code: str
-    key_id: bytes
-    entry: Entry | Literal["no_key", "damaged"]
+    code: str  # of Kafka's refusal
+    key_id: bytes  # of the key that sealed it; empty when the file is damaged
+    entry: Entry | Literal["no_key", "damaged"]  # what it holds, or why it cannot be opened
 
 
 def names_of(disk: Disk, directory: Path) -> list[str]:
@@ -47,11 +41,7 @@ def names_of(disk: Disk, directory: Path) -> list[str]:
 
 
 def keep(disk: Disk, segment: Segment, location: Location, code: str) -> str:
-    """Copy a record as it is sealed; return its name.
-
-    Raises:
-        OSError: The disk does not take it, or there are too many.
-    """
+    """Copy a record as it is sealed; return its name. `OSError`: the disk does not take it, or there are too many."""
     directory = segment.path.parent
     if len(names_of(disk, directory)) >= FILES_MAX:
         raise OSError(errno.EDQUOT, DIRECTORY)
@@ -62,11 +52,7 @@ def keep(disk: Disk, segment: Segment, location: Location, code: str) -> str:
 
 
 def read_aside(disk: Disk, directory: Path, name: str, keys: Mapping[bytes, Key]) -> Aside:
-    """Return a record that is set aside.
-
-    Raises:
-        OSError: It cannot be read.
-    """
+    """Return a record that is set aside; `OSError` if it cannot be read."""
     path = directory / DIRECTORY / name
     sealed = disk.read(path, 0, disk.size(path))
     head, code = read_head(sealed), path.suffix[1:]
@@ -77,10 +63,6 @@ def read_aside(disk: Disk, directory: Path, name: str, keys: Mapping[bytes, Key]
 
 
 def forget(disk: Disk, directory: Path, name: str) -> None:
-    """Remove a record that is in Kafka.
-
-    Raises:
-        OSError: It cannot be removed.
-    """
+    """Remove a record that is in Kafka; `OSError` if it cannot be removed."""
     disk.unlink(directory / DIRECTORY / name)
     disk.sync_directory(directory / DIRECTORY)

@@ -65,27 +65,16 @@ KEEP_OPEN_BYTES = 1_048_576
 
 
 class Held(NamedTuple):
-    """What a spool holds.
+    """What a spool holds."""
 
-    Attributes:
-        events: Records that wait.
-        locked: Records that cannot be opened.
-        damaged: Records that this process found damaged.
-        unread: Segments of which the disk did not give everything back.
-    """
-
-    events: int
-    locked: int
-    damaged: int
-    unread: int
+    events: int  # records that wait
+    locked: int  # records that cannot be opened
+    damaged: int  # records that this process found damaged
+    unread: int  # segments of which the disk did not give everything back
 
 
 class Directory:
-    """The directory from its lock to its unlinks; every method runs on the writing thread.
-
-    Attributes:
-        numbers: Of the segments that were there when it was locked, oldest first.
-    """
+    """The directory from its lock to its unlinks; every method runs on the writing thread."""
 
     def __init__(self, directory: Path, *, disk: Disk, keys: KeyRing, writer: SegmentWriter) -> None:
         self._directory = directory
@@ -94,7 +83,7 @@ class Directory:
         self._writer = writer
         self._lock: int | None = None
         self._missing: set[bytes] = set()
-        self.numbers: list[int] = []
+        self.numbers: list[int] = []  # of the segments that were there when it was locked, oldest first
 
     def open(self) -> str:
         """Lock the directory for this process and read the keys; return why that is not possible, or nothing."""
@@ -219,16 +208,9 @@ class Spool:
     ) -> None:
         """Touch nothing yet.
 
-        Args:
-            directory: Where segments are; of one process at a time.
-            key_dir: One file per key, `current` seals.
-            capacity_bytes: What all segments may take.
-            metrics: What is reported.
-            disk: The file system.
-            now_ns: Unix time; segments are named after it.
-            stalled_s: No more is taken while the disk needs longer than this for one group.
-            finish_s: What is on its way to the disk gets at the end.
-            order_s: How long order is kept behind what the disk does not give back.
+        Segments are named after `now_ns`. Nothing is taken while the disk needs longer than `stalled_s` for one group;
+        what is on its way to it gets `finish_s` at the end. Order is kept for `order_s` behind what it does not give
+        back.
         """
         disk = disk or Disk()
         self._finish_s = finish_s
@@ -330,8 +312,7 @@ class Spool:
     def append(self, entries: Sequence[Entry]) -> Awaitable[None]:
         """Take the entries of one call; the order of the calls is the order in the file.
 
-        Returns:
-            What ends when all of them are durable, or raises `NotDurableError` when none is.
+        What is returned ends when all of them are durable, or raises `NotDurableError` when none is.
         """
         if not entries:
             raise ValueError(entries)

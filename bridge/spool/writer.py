@@ -36,21 +36,13 @@ STALLED_S = 2.0
 
 
 class Written(NamedTuple):
-    """A durable group.
+    """A durable group."""
 
-    Attributes:
-        segment: Number of the file that holds all of it.
-        offsets: Where each entry's record stands, and where the last one ends.
-        first: Running number of the first.
-        key_id: Of what sealed it.
-        sync_s: What the disk took.
-    """
-
-    segment: int
-    offsets: list[int]
-    first: int
-    key_id: bytes
-    sync_s: float
+    segment: int  # number of the file that holds all of it
+    offsets: list[int]  # where each entry's record stands, and where the last one ends
+    first: int  # running number of the first
+    key_id: bytes  # of what sealed it
+    sync_s: float  # what the disk took
 
 
 @dataclass(slots=True)
@@ -65,11 +57,7 @@ class _Open:
 
 
 class SegmentWriter:
-    """Writes segments, on the writing thread.
-
-    Attributes:
-        last_number: Of the segment begun last; the next gets the time, or one more than this.
-    """
+    """Writes segments, on the writing thread."""
 
     def __init__(
         self,
@@ -87,7 +75,7 @@ class SegmentWriter:
         self._now_ns = now_ns
         self._open: _Open | None = None
         self._unmarked: list[tuple[Path, bytes]] = []
-        self.last_number = 0
+        self.last_number = 0  # of the segment begun last; the next gets the time, or one more than this
 
     def write(self, entries: Sequence[Entry], *, is_first: bool) -> Written:
         """Make all of them durable, or none; the first after the spool was empty has the keys read again.
@@ -210,11 +198,7 @@ class _Call(NamedTuple):
 
 
 class GroupCommit:
-    """Calls on their way to the disk, in order; on the loop's thread.
-
-    Attributes:
-        size: Bytes of the calls that are not in a group yet.
-    """
+    """Calls on their way to the disk, in order; on the loop's thread."""
 
     def __init__(
         self,
@@ -235,7 +219,7 @@ class GroupCommit:
         self._calls: deque[_Call] = deque()
         self._task: asyncio.Task[None] | None = None
         self._group: list[_Call] = []
-        self.size = 0
+        self.size = 0  # bytes of the calls that are not in a group yet
 
     @property
     def is_idle(self) -> bool:

@@ -28,36 +28,22 @@ REPEATED_MAX = 2 * 1024 * 1024
 
 
 class Native(NamedTuple):
-    """A native document: one event in the form that DRx itself sends.
+    """A native document: one event in the form that DRx itself sends."""
 
-    Attributes:
-        type: Of the contract.
-        key: Record key, checked.
-        id: Event id.
-        time: When it happened, aware UTC.
-        data: Member of the contract -> JSON value.
-        leading: Leading fields of the record that the source gives: at least `account_id`.
-    """
-
-    type: str
-    key: str
-    id: str
-    time: datetime
-    data: dict[str, object]
-    leading: Mapping[str, object]
+    type: str  # of the contract
+    key: str  # record key, checked
+    id: str  # event id
+    time: datetime  # when it happened, aware UTC
+    data: dict[str, object]  # member of the contract -> JSON value
+    leading: Mapping[str, object]  # leading fields of the record that the source gives: at least `account_id`
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that depends on the type of an event.
+    """All that depends on the type of an event."""
 
-    Attributes:
-        blank: The record with only what all events of the type share.
-        members: The members of `data`.
-    """
-
-    blank: dict[str, object]
-    members: Members
+    blank: dict[str, object]  # the record with only what all events of the type share
+    members: Members  # the members of `data`
 
 
 _LEADING = frozenset(EventRecord.model_fields)
@@ -77,13 +63,7 @@ PLANS: Mapping[str, Plan] = MappingProxyType(
 
 
 def assemble(delivery: Delivery, native: Native, run: Pass) -> Event:
-    """Read the document into the record of its type. If `run` has a fault afterwards, discard the event.
-
-    Args:
-        delivery: Its source, environment and receipt go into the record.
-        native: The document.
-        run: Faults, leniencies and unknown members are noted here; its `extensions` become the event's.
-    """
+    """Read the document into the record of its type. If `run` has a fault afterwards, discard the event."""
     value = _begin(delivery, native, run.extensions)
     PLANS[native.type].members.read(native.data, value, run)
     return _end(delivery, native, value, run)
@@ -117,17 +97,12 @@ def _end(delivery: Delivery, native: Native, value: dict[str, object], run: Pass
 
 
 class Part(NamedTuple):
-    """One field of a vendor's event.
+    """One field of a vendor's event."""
 
-    Attributes:
-        value: JSON value in native words; null means absent.
-        path: Where a fault of it is reported: the vendor's path, array indexes as `*`, no name of the sender's making.
-        pointers: Members of the body that the field holds completely.
-    """
-
-    value: object
+    value: object  # JSON value in native words; null means absent
+    # Where a fault of it is reported: the vendor's path, array indexes as `*`, no name of the sender's making.
     path: str
-    pointers: frozenset[str] = frozenset()
+    pointers: frozenset[str] = frozenset()  # members of the body that the field holds completely
 
 
 @dataclass(slots=True)
@@ -135,67 +110,43 @@ class Draft:
     """One event of a vendor; a field of a nested record is named `record.field`.
 
     Attributes:
-        type: Of the contract.
-        number: Position in the vendor's list, from 1, or name of the table; the event's id is `<id>/<number>`.
-        key: Record key and, where the type has one, prescription id; checked.
-        parts: Fields that the vendor gives, by name.
         constants: JSON values of fields that the vendor lacks, in native words.
         finished: Values that go into the record as they are, its leading fields included.
-        id: Prefix of the event's id, if it is not that of the reading.
-        time: When it happened, if it is not that of the reading.
-        mapping: See `Event.mapping`.
-        at: Pointer of its element, if the body lists several.
     """
 
-    type: str
-    number: str
-    key: str
-    parts: dict[str, Part] = field(default_factory=dict)
+    type: str  # of the contract
+    number: str  # position in the vendor's list, from 1, or name of the table; the event's id is `<id>/<number>`
+    key: str  # record key and, where the type has one, prescription id; checked
+    parts: dict[str, Part] = field(default_factory=dict)  # fields that the vendor gives, by name
     constants: Mapping[str, object] = field(default_factory=dict)
     finished: Mapping[str, object] = field(default_factory=dict)
-    id: str = ""
-    time: datetime | None = None
-    mapping: str = ""
-    at: str = ""
+    id: str = ""  # prefix of the event's id, if it is not that of the reading
+    time: datetime | None = None  # when it happened, if it is not that of the reading
+    mapping: str = ""  # see `Event.mapping`
+    at: str = ""  # pointer of its element, if the body lists several
 
 
 @dataclass(slots=True)
 class Reading:
-    """What the drafts of one body share.
+    """What the drafts of one body share."""
 
-    Attributes:
-        id: Prefix of the event ids.
-        time: When it happened, aware UTC.
-        claimed: Pointers of members that an event holds completely, and of the envelope's own.
-        dropped: Pointers of members that are kept nowhere.
-        drops: Whether members of this name are kept nowhere, at any depth.
-        lists: Pointers of lists whose elements describe different things.
-        flags: Leniencies used.
-    """
-
-    id: str
-    time: datetime
+    id: str  # prefix of the event ids
+    time: datetime  # when it happened, aware UTC
+    # Pointers of members that an event holds completely, and of the envelope's own.
     claimed: set[str] = field(default_factory=set)
-    dropped: set[str] = field(default_factory=set)
-    drops: Callable[[str], bool] = lambda _: False
-    lists: set[str] = field(default_factory=set)
-    flags: set[Flag] = field(default_factory=set)
+    dropped: set[str] = field(default_factory=set)  # pointers of members that are kept nowhere
+    drops: Callable[[str], bool] = lambda _: False  # whether members of this name are kept nowhere, at any depth
+    lists: set[str] = field(default_factory=set)  # pointers of lists whose elements describe different things
+    flags: set[Flag] = field(default_factory=set)  # leniencies used
 
 
 def compose(
     delivery: Delivery, document: object, drafts: Sequence[Draft], reading: Reading, *, key: str | None = None
 ) -> Mapped | ParkReason:
-    """Turn the drafts of one body into its events, or return why it holds none.
+    """Turn the drafts of one body into its events, or return why it holds none; `key` is that of a parked delivery.
 
     An optional field that does not fit is left out: a push of a whole record is not parked for a wrong price. Members
     that no event holds go to `extensions` (see `_shares`).
-
-    Args:
-        delivery: The body's.
-        document: The whole parsed body.
-        drafts: One or more.
-        reading: What they share; claims of their fields are added.
-        key: Of a parked delivery.
     """
     run = Pass()
     run.flags = reading.flags
@@ -328,13 +279,10 @@ _Steps = dict[str, "_Steps"]
 
 
 def unsaid(document: object, reading: Reading) -> dict[str, str]:
-    """Return the unclaimed members, each at the highest pointer without a claim below it.
+    """Return the unclaimed members as JSON, each by the highest pointer without a claim below it.
 
     Nulls are not kept: a vendor that pushes whole records sends dozens. Dropped members are removed like nulls and make
     no pointers of their own: a sender cannot repeat a long name in thousands of them.
-
-    Returns:
-        JSON pointer from the root of the body -> JSON text.
     """
     kept: dict[str, str] = {}
     divided = {at[:end] for at in reading.lists for end in (*_ends_of_steps(at), None)}

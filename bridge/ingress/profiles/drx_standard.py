@@ -50,10 +50,7 @@ def map(  # noqa: A001 - the seam's name
 ) -> Mapped | ParkReason:
     """Turn a native delivery into its one event, or say why it holds none; see `Profile.map`.
 
-    Args:
-        delivery: Verified.
-        document: The body.
-        prefixes: Beginnings of keys that are configured for other sources.
+    `prefixes` are beginnings of keys that are configured for other sources.
     """
     event_type, leading = document.get("type"), dict[str, object]()
     if type(event_type) is not str or event_type not in _TYPES:

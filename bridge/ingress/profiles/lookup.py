@@ -42,8 +42,7 @@ class Configured(Protocol):
 def open_profiles(sources: Mapping[str, Configured]) -> dict[str, Profile]:
     """Build the profile of each source; each refuses ids that begin with the prefix of another source's keys.
 
-    Raises:
-        ConfigError: A profile cannot be had, or keys of two sources begin alike; the message begins with the setting.
+    The message of a `ConfigError` begins with the setting.
     """
     opened = {}
     for name, source in sources.items():
@@ -95,11 +94,6 @@ def load_profile(
 ) -> Profile:
     """Load the profile `name`; a shipped name cannot be taken by another package.
 
-    Args:
-        name: As configured for a source.
-        options: As configured for it; a profile without `configure` has none.
-        registered: Entry points to look in; those of the installed packages if none are given.
-
     Raises:
         ConfigError: No profile has the name, the one that has cannot be loaded, or does not take the options.
     """
@@ -113,11 +107,7 @@ def load_profile(
 
 
 def find_profile(name: str, *, registered: Iterable[EntryPoint] | None = None) -> Any:
-    """Find what the name stands for, a profile or what builds one: enough for what no option decides.
-
-    Raises:
-        ConfigError: No profile has the name, or the one that has cannot be loaded.
-    """
+    """Find what the name stands for, a profile or what builds one; `ConfigError` if it cannot be loaded."""
     if name == "drx_standard":
         return drx_standard
     if name in SHIPPED:

@@ -39,15 +39,7 @@ _NATIVE_KEY = pattern(r"[A-Za-z0-9._:-]{1,128}")
 
 
 def configure(options: Mapping[str, str]) -> MappingFile:
-    """Build the profile `mapped`.
-
-    Args:
-        options: `mapping`, path of the file (required); `account_id`, of events without an account; `zone`, of times
-            without one; `prefix`, of the keys; the last two instead of the file's.
-
-    Raises:
-        ConfigError: The file cannot be used; the message names it and the place.
-    """
+    """Build the profile `mapped`; a `ConfigError` names the file and the place."""
     prefix_of(options)
     name = options.get("mapping", "")
     if not name:
@@ -75,11 +67,7 @@ class Vendor:
     name: str
 
     def configure(self, options: Mapping[str, str]) -> MappingFile:
-        """Build the profile.
-
-        Raises:
-            ConfigError: An option is unknown, missing, or cannot be used.
-        """
+        """Build the profile; `ConfigError` for an option that is unknown, missing, or cannot be used."""
         file = Path(__file__).with_name(f"{self.name}.toml")
         # Part of the release, whose version identifies the file.
         return replace(compile_mapping(file.read_bytes(), file.name, options, names_file=False), mark="")
@@ -87,22 +75,11 @@ class Vendor:
 
 @dataclass(frozen=True, slots=True)
 class MappingFile:
-    """A compiled file: the profile of the sources that name it.
+    """A compiled file: the profile of the sources that name it."""
 
-    Attributes:
-        sha256: Of the file.
-        mark: Identifies the file in events: the beginning of `sha256`, or empty.
-        PREFIX: Of the keys; empty for native ids. This and others in capitals: see `Profile`.
-        key: Of the lines of an array of which the best counts, and `best` what they are compared by.
-        names: Names of all members that an expression may read.
-        reported: The word of a body.
-        other: What a body is that no table is about; None if it is parked.
-        ignore: Words of bodies that nobody wants.
-    """
-
-    sha256: str
-    mark: str
-    PREFIX: str
+    sha256: str  # of the file
+    mark: str  # identifies the file in events: the beginning of `sha256`, or empty
+    PREFIX: str  # of the keys; empty for native ids. This and others in capitals: see `Profile`.
     account_id: str
     zone: tzinfo | None
     any_case: bool
@@ -110,10 +87,11 @@ class MappingFile:
     claims: tuple[Pointer, ...]
     drop: tuple[Pointer, ...]
     drops: DroppedNames | None
-    names: frozenset[str]
-    reported: Expression | None = None
-    other: Event | None = None
-    ignore: frozenset[str] = frozenset()
+    names: frozenset[str]  # names of all members that an expression may read
+    reported: Expression | None = None  # the word of a body
+    other: Event | None = None  # what a body is that no table is about; None if it is parked
+    ignore: frozenset[str] = frozenset()  # words of bodies that nobody wants
+    # Of the lines of an array of which the best counts, and `best` what they are compared by.
     key: Sequence[Expression] = ()
     best: Sequence[Expression] = ()
     ARRAYS: bool = False
@@ -145,17 +123,7 @@ class MappingFile:
 
 
 def compile_mapping(content: bytes, name: str, options: Mapping[str, str], *, names_file: bool = True) -> MappingFile:
-    """Compile a file and check all of it.
-
-    Args:
-        content: The file.
-        name: What messages call it.
-        options: Those of the source.
-        names_file: One of them is the file itself.
-
-    Raises:
-        ConfigError: It cannot be used; the message begins with the name and the place, or with the option.
-    """
+    """Compile a file that messages call `name`; a `ConfigError` begins with that and the place, or with the option."""
     found = Compiler(content, name, options)
     document = found.document
     named = ("mapping",) if names_file else ()
@@ -194,18 +162,13 @@ def compile_mapping(content: bytes, name: str, options: Mapping[str, str], *, na
 
 
 class Folded:
-    """A copy of a document with folded names; of two spellings of a name, the first with a value counts.
-
-    Attributes:
-        document: The folded copy.
-        spelled: Identity of a folded object -> folded name -> the name as it is written, where that differs.
-        is_ambiguous: There are two spellings of a name.
-    """
+    """A copy of a document with folded names; of two spellings of a name, the first with a value counts."""
 
     def __init__(self, document: object) -> None:
+        # Identity of a folded object -> folded name -> the name as it is written, where that differs.
         self.spelled: dict[int, dict[str, str]] = {}
-        self.is_ambiguous = False
-        self.document = self._fold(document)
+        self.is_ambiguous = False  # there are two spellings of a name
+        self.document = self._fold(document)  # the folded copy
 
     def _fold(self, node: object) -> object:
         if isinstance(node, list):
@@ -238,20 +201,16 @@ class _Place(NamedTuple):
 
 
 class Run:
-    """One body on its way through the tables.
-
-    Attributes:
-        drafts: Its events so far.
-        reading: What they have in common.
-    """
+    """One body on its way through the tables."""
 
     def __init__(self, mapping: MappingFile, delivery: Delivery, document: object) -> None:
         self.mapping = mapping
-        self.drafts: list[Draft] = []
+        self.drafts: list[Draft] = []  # its events so far
         self._folded = Folded(document) if mapping.any_case else None
         self._root: Any = self._folded.document if self._folded else document
         self._base = self._path = ""  # of the root in the body: its pointer, and that without positions
         self.scope = Scope(self._root, mapping.zone, prefix=mapping.PREFIX)
+        # What the drafts have in common.
         self.reading = Reading(id=delivery.id, time=delivery.received_at, flags=self.scope.flags)
         if mapping.drops:
             self.reading.drops = mapping.drops

@@ -61,33 +61,23 @@ class Scope:
     """One delivery's evaluation: its budget, and what the expression at work has read.
 
     Attributes:
-        left: Steps that are left.
         read: Members that were read: identity of the object and name -> value.
-        flags: Leniencies used.
-        zone: Of times without one.
-        prefix: Of the source's keys.
         root: The whole body, which an expression on one element of a list can name.
         element: That element, or the body itself.
         parent: What the list of that element stands in, if it is a list within an element of another one.
-        time: Of the event at work.
         named: Identity of an element and name in `[let]` -> value, and what was read for it.
     """
 
-    __slots__ = (
-        *("_interpreter", "element", "flags", "left", "named", "parent", "prefix", "read", "root", "time"),
-        "zone",
-    )
-
     def __init__(self, root: object, zone: tzinfo | None, *, prefix: str = "") -> None:
         self._interpreter = _Interpreter(self)
-        self.left = BUDGET
+        self.left = BUDGET  # steps that are left
         self.read: dict[tuple[int, str], object] = {}
-        self.flags: set[Flag] = set()
-        self.zone = zone
-        self.prefix = prefix
+        self.flags: set[Flag] = set()  # leniencies used
+        self.zone = zone  # of times without one
+        self.prefix = prefix  # of the source's keys
         self.root = self.element = root
         self.parent: object = None
-        self.time: datetime | None = None
+        self.time: datetime | None = None  # of the event at work
         self.named: dict[tuple[int, str], tuple[object, dict[tuple[int, str], object]]] = {}
 
     def evaluate(self, expression: Expression, value: object) -> object:
@@ -112,11 +102,7 @@ class Scope:
         return self.root if name == "root" else self.parent
 
     def spend(self, steps: int) -> None:
-        """Pay for some steps.
-
-        Raises:
-            ExhaustedError: There are not as many left.
-        """
+        """Pay for some steps; `ExhaustedError` where there are not as many left."""
         self.left -= steps
         if self.left < 0:
             raise ExhaustedError
@@ -130,19 +116,12 @@ class Scope:
 
 
 class Expression(NamedTuple):
-    """A compiled expression.
+    """A compiled expression."""
 
-    Attributes:
-        node: Root of its tree.
-        path: The member it reads first, as it is written in the file, array indexes as `*`; empty if it reads none.
-        paths: Last name of each member that it may read -> its path.
-        names: Names of all members that it may read.
-    """
-
-    node: Node
-    path: str
-    paths: Mapping[str, str]
-    names: frozenset[str]
+    node: Node  # root of its tree
+    path: str  # the member it reads first, as it is written in the file, array indexes as `*`; empty if it reads none
+    paths: Mapping[str, str]  # last name of each member that it may read -> its path
+    names: frozenset[str]  # names of all members that it may read
 
     @property
     def constant(self) -> object:
@@ -157,17 +136,7 @@ def compile_expression(
     tables: Words = MappingProxyType({}),
     lets: Mapping[str, Node] = MappingProxyType({}),
 ) -> Expression:
-    """Compile an expression and check all that can be checked before there is a body.
-
-    Args:
-        text: JMESPath.
-        any_case: Names of members are compared without their case.
-        tables: Of words, by the name with which functions call them.
-        lets: Trees of expressions that `let.name` stands for.
-
-    Raises:
-        ExpressionError: It is too long, no JMESPath, or calls a function that is unknown or takes other arguments.
-    """
+    """Compile a JMESPath and check it; `lets` are what `let.name` stands for. `ExpressionError` says what is wrong."""
     if len(text) > LENGTH_MAX:
         msg = f"longer than {LENGTH_MAX} characters"
         raise ExpressionError(msg)

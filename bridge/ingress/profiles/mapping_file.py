@@ -150,15 +150,10 @@ class Document(_Common):
 
 
 class Pointer(NamedTuple):
-    """A JSON pointer of a file, in which `*` means any index.
+    """A JSON pointer of a file, in which `*` means any index."""
 
-    Attributes:
-        way: Its steps but the last.
-        last: The last step.
-    """
-
-    way: tuple[str, ...]
-    last: str
+    way: tuple[str, ...]  # its steps but the last
+    last: str  # the last step
 
     @classmethod
     def of(cls, text: str) -> Pointer:
@@ -171,9 +166,6 @@ class Event:
     """One `[[event]]`, checked and compiled.
 
     Attributes:
-        name: Suffix of its events' ids.
-        is_named: The name is given in the table.
-        when: Whether there is an event; None means always.
         each: Lists, each within an element of the one before; the elements of the last are events.
         key: The parts of the key, from the general to the special.
         leading: Of the other leading fields that have an expression: id, time, account, correlation.
@@ -186,12 +178,12 @@ class Event:
     def __init__(
         self, table: EventTable, expressions: Mapping[str, Expression], *, name: str, claims: Sequence[Pointer]
     ) -> None:
-        self.name = table.name or name or table.type
-        self.is_named = table.name is not None
+        self.name = table.name or name or table.type  # suffix of its events' ids
+        self.is_named = table.name is not None  # the name is given in the table
         self.type = table.type
         self.park = table.park
         self.claims = claims
-        self.when = expressions.get("when")
+        self.when = expressions.get("when")  # whether there is an event; None means always
         self.each = [each for name, each in expressions.items() if name.startswith("each.")]
         self.key = [each for name, each in expressions.items() if name.startswith("key.")]
         self.leading = {name: expressions[name] for name in _LEADING if name in expressions}
@@ -211,26 +203,20 @@ class Compiler:
 
     Attributes:
         document: The file.
-        prefix: Of the keys; empty for native ids.
-        names: Names of all members that an expression may read.
         reported: Expression of a body's type.
         other: Event for a body that no `[[event]]` matches; None: the body is parked.
     """
 
     def __init__(self, content: bytes, name: str, options: Mapping[str, str]) -> None:
-        """Read a file that messages call `name`, for a source with these options.
-
-        Raises:
-            ConfigError: It cannot be used; the message begins with the name and the place.
-        """
+        """Read a file that messages call `name`; a `ConfigError` begins with that and the place."""
         self._name = name
         self._options = options
         self._count = 0
-        self.names: set[str] = set()
+        self.names: set[str] = set()  # names of all members that an expression may read
         self.document = document = self._parse(content)
         self._any_case = document.names == "any_case"
         self._check_options()
-        self.prefix = self._prefix()
+        self.prefix = self._prefix()  # of the keys; empty for native ids
         self._given = self._option_words()
         self._tables = {name: words | self._given.get(name, {}) for name, words in document.tables.items()}
         self._lets: dict[str, Node] = {}

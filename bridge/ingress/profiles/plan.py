@@ -41,22 +41,18 @@ class Pass:
 
     Attributes:
         worst: The first detail in the order of precedence, None while the document is usable.
-        field: Path of the first field with that detail; array indexes and map keys as `*`.
-        flags: Leniencies used.
         extensions: JSON pointer from the root of the body -> JSON text of an unknown subtree.
-        indexes: Positions in the arrays that enclose the field being read, outermost first.
-        prefixes: Beginnings of keys that are configured for other sources.
     """
 
     __slots__ = ("extensions", "field", "flags", "indexes", "prefixes", "worst")
 
     def __init__(self, prefixes: tuple[str, ...] = ()) -> None:
         self.worst: Detail | None = None
-        self.field = ""
-        self.flags: set[Flag] = set()
+        self.field = ""  # path of the first field with that detail; array indexes and map keys as `*`
+        self.flags: set[Flag] = set()  # leniencies used
         self.extensions: dict[str, str] = {}
-        self.indexes: list[int] = []
-        self.prefixes = prefixes
+        self.indexes: list[int] = []  # positions in the arrays that enclose the field being read, outermost first
+        self.prefixes = prefixes  # beginnings of keys that are configured for other sources
 
     def fault(self, detail: Detail, path: str) -> None:
         """Note that the field at `path` makes the document unusable."""
@@ -257,20 +253,12 @@ def read_instant(path: str, *, wrong: Detail = Detail.WRONG_TYPE, beyond: Detail
 
 
 class Members:
-    """The members of one object: which of them the contract knows, and where each goes.
-
-    Attributes:
-        path: Path of the object, array indexes as `*`.
-        puts: Member name -> what reads it.
-        required: Names that must be there and not null.
-    """
-
-    __slots__ = ("path", "puts", "required")
+    """The members of one object: which of them the contract knows, and where each goes."""
 
     def __init__(self, path: str, puts: Mapping[str, Put], required: Iterable[str]) -> None:
-        self.path = path
-        self.puts = dict(puts)
-        self.required = tuple(required)
+        self.path = path  # path of the object, array indexes as `*`
+        self.puts = dict(puts)  # member name -> what reads it
+        self.required = tuple(required)  # names that must be there and not null
 
     def read(self, item: dict[str, object], out: dict[str, object], run: Pass) -> None:
         """Read the object `item` into `out`; an unknown member is kept, a null is the same as no member."""
@@ -370,12 +358,9 @@ def blank_record(model: type[Record]) -> dict[str, object]:
 
 
 def compile_members(model: type[Record], path: str, *, without: frozenset[str] = frozenset()) -> Members:
-    """Compile the object at `path` that fills `model`.
+    """Compile the object at `path` that fills `model`, but for the fields `without`.
 
-    Args:
-        model: Record of the contract.
-        path: From the root of the body, array indexes as `*`.
-        without: Fields that no member fills; those for the words outside an enum are left out anyway.
+    No member fills those for the words outside an enum either.
     """
     fields = model.model_fields
     passed_over = without | kept_words(model)

@@ -26,13 +26,8 @@ def map_body(
 ) -> tuple[str, Mapped | ParkReason]:
     """Return the id of the delivery and the outcome of its body.
 
-    Args:
-        profile: Of the source.
-        body: Exact bytes.
-        source: Its name.
-        received_at: Receipt, aware UTC.
-        environment: Of the source; empty: that of the body.
-        delivery_id: Empty: the one that a native body has, else one that is made of the body.
+    Without an `environment`, that of the body counts; without a `delivery_id`, that of a native body, or else one that
+    is made of the body.
     """
     document, digest = parse(body, arrays=getattr(profile, "ARRAYS", False)), sha256(body).hexdigest()
     members = document if isinstance(document, dict) else {}

@@ -41,17 +41,11 @@ FLAGS: tuple[Flag, ...] = get_args(Flag)
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
-    """The events of one delivery, and what had to be forgiven on the way.
+    """The events of one delivery, and what had to be forgiven on the way."""
 
-    Attributes:
-        events: In their order; none if nobody wants the delivery.
-        flags: Leniencies that were needed, each named once, sorted.
-        extensions: How many unknown subtrees were kept in the events' `extensions`.
-    """
-
-    events: tuple[Event, ...]
-    flags: tuple[Flag, ...] = ()
-    extensions: int = 0
+    events: tuple[Event, ...]  # in their order; none if nobody wants the delivery
+    flags: tuple[Flag, ...] = ()  # leniencies that were needed, each named once, sorted
+    extensions: int = 0  # how many unknown subtrees were kept in the events' `extensions`
 
 
 # What an operator has named to be passed over: answered, counted, and written nowhere.
@@ -101,11 +95,7 @@ def bucket_s(profile: Profile) -> int:
 
 
 def refuse_unknown(options: Mapping[str, str], *known: str) -> None:
-    """Refuse options that a profile does not have.
-
-    Raises:
-        ConfigError: There is one; the message names it.
-    """
+    """Raise `ConfigError` for the first option that a profile does not have."""
     for name in options:
         if name not in known:
             msg = f"options.{name} is unknown; known: {', '.join(known) or 'none'}"

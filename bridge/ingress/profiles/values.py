@@ -16,18 +16,12 @@ _EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN, rounding=ROUND_UP,
 
 
 def exact(lexeme: str) -> Decimal:
-    """Read a number's text without rounding.
-
-    Args:
-        lexeme: Digits with an optional sign, point and exponent.
-    """
+    """Read a number's text, digits with an optional sign, point and exponent, without rounding."""
     return _EXACT.create_decimal(lexeme)
 
 
 class FixedPoint:
     """A fixed-point field, ready to fit numbers into it."""
-
-    __slots__ = ("_context", "_quantum")
 
     def __init__(self, digits: Digits) -> None:
         """Prepare the context once: making one costs more than using it."""
@@ -61,11 +55,7 @@ _MICROS = Context(prec=18, rounding=ROUND_DOWN, traps=[])
 
 
 def instant_of_text(text: str, flags: set[Flag]) -> datetime:
-    """Read RFC 3339, or the same without a zone as UTC.
-
-    Args:
-        text: As the source wrote it.
-        flags: Leniencies used are added.
+    """Read RFC 3339, or the same without a zone as UTC; leniencies used are added to `flags`.
 
     Raises:
         ValueError: It is no instant.
@@ -93,15 +83,7 @@ def instant_of_text(text: str, flags: set[Flag]) -> datetime:
 
 
 def instant_of_epoch(lexeme: str, flags: set[Flag]) -> datetime:
-    """Read a JSON number as seconds or, if it is large, milliseconds since 1970.
-
-    Args:
-        lexeme: The number as written.
-        flags: Leniencies used are added.
-
-    Raises:
-        OverflowError: A datetime cannot hold it.
-    """
+    """Read a JSON number as seconds or, if large, milliseconds since 1970; `OverflowError` if that is too far."""
     number = exact(lexeme)
     unit = _IN_SECONDS if number.copy_abs() < _MILLISECONDS_FROM else _IN_MILLISECONDS
     whole = number.quantize(unit, context=_MICROS)

@@ -58,12 +58,7 @@ def truth_of(item: object) -> bool | None:
 
 
 def key_of(prefix: str, *parts: object) -> str | None:
-    """Build the key of a vendor's id, or None if a part cannot stand in a key.
-
-    Args:
-        prefix: Of the vendor, with its colon.
-        parts: Strings or JSON integers, from the general to the special.
-    """
+    """Build the key of a vendor's id from the general part to the special; None if a part cannot stand in a key."""
     texts = [text_of_id(part) for part in parts]
     if not all(text is not None and _KEY_PART.fullmatch(text) for text in texts):
         return None
@@ -72,11 +67,7 @@ def key_of(prefix: str, *parts: object) -> str | None:
 
 
 def prefix_of(options: Mapping[str, str], default: str = "") -> str:
-    """Return the key prefix of a source: its option, else that of the vendor.
-
-    Raises:
-        ConfigError: It is none.
-    """
+    """Return the key prefix of a source: its option, else that of the vendor; `ConfigError` if it is none."""
     prefix = options.get("prefix", default)
     if "prefix" in options and not is_prefix(prefix):
         msg = f"options.prefix: {PREFIX_RULE}"
@@ -90,11 +81,7 @@ def is_prefix(text: str) -> bool:
 
 
 def zone_of(options: Mapping[str, str], default: str = "") -> tzinfo | None:
-    """Return the zone of times without one: the option, else the default, else None.
-
-    Raises:
-        ConfigError: No zone has the name.
-    """
+    """Return the zone of times without one: the option, else the default, else None; `ConfigError` if there is none."""
     name = options.get("zone", default)
     if not name:
         return None
@@ -128,17 +115,7 @@ def is_plain_day(text: str) -> bool:
 
 
 def instant_of(text: str, zone: tzinfo | None, flags: set[Flag]) -> datetime:
-    """Read an instant of RFC 3339, or a local time or day of `zone`, ISO or American.
-
-    Args:
-        text: As the vendor wrote it.
-        zone: Of a time without one; None means UTC.
-        flags: Leniencies used are added.
-
-    Raises:
-        ValueError: It is no instant.
-        OverflowError: It is one that a datetime cannot hold.
-    """
+    """Read RFC 3339, or a local time or day of `zone` (None: UTC), ISO or American; raises as `instant_of_text`."""
     text = text.strip()
     iso = _iso_of_american(text) or (f"{text}T00:00:00" if _ISO_DAY.fullmatch(text) else text)
     noted: set[Flag] = set()
