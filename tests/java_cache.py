@@ -7,13 +7,14 @@ different.
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import tempfile
 from pathlib import Path
 
 from bridge.dev.jars import LOCK, cache_dir
 from bridge.dev.kafka import create_topics
-from bridge.dev.programs import find_java, major_of
+from bridge.dev.programs import find_java
 from tests.cluster import STANDARD_TOPICS, EmbeddedCluster
 
 # The first Java that writes such a file in one go.
@@ -39,11 +40,18 @@ def _cache_of(java: Path) -> Path:
     return cache_dir() / f"kafka-{hashlib.sha256(made_for).hexdigest()[:12]}.aot"
 
 
+def _major_of(java: Path) -> int:
+    """Read it from what a JDK says of itself; 0 where it does not."""
+    release = java.parent.parent / "release"
+    found = re.search(r'JAVA_VERSION="(\d+)', release.read_text()) if release.exists() else None
+    return int(found[1]) if found else 0
+
+
 def main() -> None:
     """Have a broker start, make topics and stop, and keep what it needed for that."""
     java = find_java()
     path = _cache_of(java)
-    if (major_of(java, "-version") or 0) < MAJOR_MIN or path.exists():
+    if _major_of(java) < MAJOR_MIN or path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as directory:

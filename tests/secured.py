@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # as tests.ka
 )
 
 from bridge.dev.ports import free_port
-from bridge.dev.processes import nothing
 from bridge.kafka.connection import Connection
 from tests.certificates import Authority, self_signed
 from tests.cluster import EmbeddedCluster
@@ -79,9 +78,9 @@ class SecuredCluster(EmbeddedCluster):
         }
         path.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
 
-    def start(self, *, check: Callable[[], None] = nothing) -> None:
+    def start(self) -> None:
         """Start it, and give its users their passwords."""
-        super().start(check=check)
+        super().start()
         for user, password in self._passwords.items():
             self.set_password(user, password)
 

@@ -29,6 +29,7 @@ from bridge.ingress.schemes.shared import Basic
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from bridge.ingress.secrets import load, parse_slot
 from bridge.runtime.audit import audit_options, audited
+from bridge.runtime.files import replace_file
 from bridge.runtime.findings import Finding, finding_line
 from bridge.runtime.process import FloatRange, Group
 from bridge.settings import Settings, load_settings
@@ -37,7 +38,6 @@ from bridge.start_checks import check_sources
 
 KEY_BYTES = 32  # of the digests that they key, SHA-256
 CURRENT, PREVIOUS = "current", "previous"
-MODE = 0o600
 FAILED_EXIT = 1
 
 
@@ -193,24 +193,13 @@ def _keep_as_previous(directory: Path, scheme: Scheme, hours: float) -> None:
 
 def _write(where: Path, content: bytes, *, overwrite: bool) -> None:
     """Write a file so that it is whole under its name, and readable by its owner alone."""
-    draft = where.with_name(f".{where.name}.{os.getpid()}")  # a dot file is no slot
     try:
         where.parent.mkdir(mode=0o700, exist_ok=True)
         if not overwrite and where.exists():
             msg = f"{where}: is there already; choose another --slot, or rotate with --rotate-h"
             raise ConfigError(msg)
-        file = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
-        with os.fdopen(file, "wb") as opened:
-            if os.geteuid() == 0:  # the bridge runs as the owner of the directory
-                owner = where.parent.stat()
-                os.fchown(file, owner.st_uid, owner.st_gid)
-            opened.write(content)
-            opened.flush()
-            os.fsync(file)
-        draft.replace(where)
+        replace_file(where, content)  # its draft is a dot file, which is no slot
     except OSError as exc:
-        with contextlib.suppress(OSError):
-            draft.unlink()
         above = where.parent.parent
         why = exc.strerror if above.exists() else f"make {above} first, or mend the setting"
         msg = f"{where}: cannot be written ({why})"

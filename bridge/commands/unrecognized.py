@@ -52,7 +52,9 @@ class Group(NamedTuple):
 
 @click.group(
     cls=LazyGroup,
-    modules={"replay": ("bridge.dev.replay:replay", "Post parked deliveries to the running ingress again.")},
+    modules={
+        "replay": ("bridge.commands.unrecognized_replay:replay", "Post parked deliveries to the running ingress again.")
+    },
 )
 def unrecognized() -> None:
     """List, show or replay deliveries that could not become events."""

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shlex
-import signal
 import sys
 import tempfile
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from bridge.dev.cli import TEND_PERIOD_S, Signals, Stopped
-from bridge.dev.stack import Options, Stack, open_stack
+from bridge.dev.cli import Stopped, raise_on_signals
+from bridge.dev.stack import Stack, open_stack
 from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import INTERRUPTED
 
@@ -42,7 +41,8 @@ def demo(*, data_dir: Path | None, keep: bool) -> int:
     """
     from bridge.dev.tour import Screen, tour  # noqa: PLC0415 - with pyarrow and asyncpg half of the CPU of `--help`
 
-    signals, screen, finished = Signals(), Screen(), False
+    raise_on_signals()
+    screen, code = Screen(), INTERRUPTED
     # One in the outage would be in the spool, too, and be counted with the events of the story.
     os.environ["BRIDGE_HEARTBEAT__ENABLED"] = "false"
     silence_kafka_client()
@@ -56,23 +56,18 @@ def demo(*, data_dir: Path | None, keep: bool) -> int:
             # A broker that was killed may leave a file behind a moment later; that is no failure of the demo.
             scratch = tempfile.TemporaryDirectory(prefix="drx-demo-", ignore_cleanup_errors=True)
             directory = data_dir or Path(cleanup.enter_context(scratch))
-            opened = open_stack(Options(data_dir=directory), say=screen.line, check=signals.check)
-            stack = cleanup.enter_context(opened)
-            key = signals.run(tour(stack, screen, source=SOURCE))
+            stack = cleanup.enter_context(open_stack(directory, say=screen.line))
+            key = asyncio.run(tour(stack, screen, source=SOURCE))
             screen.close()
-            finished = True
+            code = int(bool(screen.differences))
             if keep or sys.stdin.isatty():
                 _invite(stack, screen, key=key)
-                while signals.came is None:
-                    stack.tend()
-                    time.sleep(TEND_PERIOD_S)
+                stack.keep_up()
             screen.line("stopping everything")
-            cleanup.close()
-    except Stopped:
+    except Stopped as stopped:
         screen.line("stopped")
-    if finished and screen.differences:
-        return 1
-    return INTERRUPTED if signals.came is signal.SIGINT or not finished else 0
+        code = code or stopped.code
+    return code
 
 
 def _invite(stack: Stack, screen: Screen, *, key: str) -> None:

@@ -1,4 +1,4 @@
-"""The directory of an embedded stack, the lock that keeps it to one stack, and files never seen half written."""
+"""The directory of an embedded stack, the lock that keeps it to one stack, and files in it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import contextlib
 import fcntl
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from bridge.errors import ConfigError
+from bridge.runtime.files import replace_file
 
 
 class DataDirectory:
@@ -84,13 +84,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Put `content` in place of the file at once."""
+    """Write an object as `write_text`."""
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Put `text` in place of the file at once, for the eyes of its owner alone: it may hold a secret or a password."""
-    handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    Path(scratch).replace(path)
+    """Write a file atomically and for its owner alone: it may hold a secret or a password."""
+    replace_file(path, text.encode())

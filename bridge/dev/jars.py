@@ -10,7 +10,7 @@ import os
 import tempfile
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,12 +22,6 @@ LOCK = Path(__file__).with_name("kafka.lock.toml")
 _DOWNLOADS_AT_ONCE = 6
 # A jar of 12 MB on a slow line; the default of the resolver is 10 s for each read.
 _READ_TIMEOUT_S = 60
-# A signal is heeded within this time, apart from the downloads under way.
-_CHECK_PERIOD_S = 0.5
-
-
-def _ignore(*_: object) -> None:
-    """Neither show anything nor give up."""
 
 
 class Jar(NamedTuple):
@@ -94,12 +88,8 @@ class JarCache:
         """Jars that are absent, cut short or changed: 45 MB are hashed, about 0.1 s."""
         return [jar for jar in self.jars if not _is_intact(self._path(jar), sha256=jar.sha256)]
 
-    def fetch(self, *, say: Callable[[str], None] = _ignore, check: Callable[[], None] = _ignore) -> None:
+    def fetch(self, *, say: Callable[[str], object] = str) -> None:
         """Download what is missing, compare each file with the lock, and only then give it its name.
-
-        Args:
-            say: Gets a line for people, if there is anything to do.
-            check: Called while waiting; may raise to give up.
 
         Raises:
             ConfigError: No network, a file that differs from the lock, or a cache that cannot be written.
@@ -112,20 +102,17 @@ class JarCache:
             self._directory.mkdir(parents=True, exist_ok=True)
             # Inside the cache: a rename is atomic within one file system only.
             with tempfile.TemporaryDirectory(prefix="fetch-", dir=self._directory) as scratch:
-                self._fetch(missing, context=self._repository(Path(scratch)), check=check)
+                self._fetch(missing, context=self._repository(Path(scratch)))
         except OSError as exc:
             msg = f"cannot write the cache {self._directory} ({exc.strerror}): set {VARIABLE} to another directory"
             raise ConfigError(msg) from exc
 
-    def _fetch(self, jars: Iterable[Jar], *, context: Any, check: Callable[[], None]) -> None:
+    def _fetch(self, jars: Iterable[Jar], *, context: Any) -> None:
         pool = ThreadPoolExecutor(_DOWNLOADS_AT_ONCE)
         try:
             pending = {pool.submit(_download, jar, context): jar for jar in jars}
-            while pending:
-                done, _ = wait(pending, timeout=_CHECK_PERIOD_S, return_when=FIRST_COMPLETED)
-                for download in done:
-                    download.result().replace(self._path(pending.pop(download)))
-                check()
+            for download in as_completed(pending):
+                download.result().replace(self._path(pending[download]))
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +19,7 @@ from aiokafka.admin import AIOKafkaAdminClient  # noqa: TID251 - the stack asks 
 
 from bridge.dev.files import read_json, write_json, write_text
 from bridge.dev.ports import HOST, stable_ports
-from bridge.dev.processes import Child, nothing
+from bridge.dev.processes import Child
 from bridge.errors import ConfigError
 from bridge.kafka.admin import FOREVER_MS, UNRECOGNIZED_RETENTION_MS, TopicSpec, open_admin
 from bridge.kafka.connection import CLIENT_FAILURES, Connection
@@ -70,11 +70,8 @@ class KafkaCluster:
         """Every broker as host:port, separated by commas."""
         return ",".join(self._address(number) for number in self.brokers)
 
-    def start(self, *, check: Callable[[], None] = nothing) -> None:
+    def start(self) -> None:
         """Start every broker and return when each answers and knows all the others.
-
-        Args:
-            check: Called while waiting; may raise to give up.
 
         Raises:
             ConfigError: A broker ended, or did not answer in time.
@@ -83,7 +80,7 @@ class KafkaCluster:
         for broker in self.brokers.values():
             broker.start()
         for number in self.brokers:
-            self._wait_ready(number, expect=set(self.brokers), check=check)
+            self._wait_ready(number, expect=set(self.brokers))
 
     def stop(self) -> None:
         """Stop all brokers, orderly as far as the quorum allows."""
@@ -156,9 +153,9 @@ class KafkaCluster:
             raise ConfigError(msg)
         formatted.touch()
 
-    def _wait_ready(self, number: int, *, expect: set[int], check: Callable[[], None] = nothing) -> None:
+    def _wait_ready(self, number: int, *, expect: set[int]) -> None:
         address = self._address(number)
-        self.brokers[number].wait_until(lambda: expect <= known_brokers(address), check=check)
+        self.brokers[number].wait_until(lambda: expect <= known_brokers(address))
 
 
 def _environment() -> dict[str, str]:

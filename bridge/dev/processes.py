@@ -54,10 +54,6 @@ def spawn(command: Sequence[str], *, user: str = "", **options: Any) -> subproce
     return _SPAWNER.submit(partial(subprocess.Popen, launched(command, user=user), **options)).result()
 
 
-def nothing() -> None:
-    """Find nothing to complain of."""
-
-
 class Child:
     """One program: started again under the same name, logging to the same file, in a process group of its own."""
 
@@ -130,23 +126,18 @@ class Child:
         """Whether it does its work; those that answer somewhere know better."""
         return self.alive
 
-    def wait_ready(self, *, check: Callable[[], None] = nothing) -> None:
+    def wait_ready(self) -> None:
         """Return when it does its work; see `wait_until`."""
-        self.wait_until(lambda: self.ready, check=check)
+        self.wait_until(lambda: self.ready)
 
-    def wait_until(self, ready: Callable[[], bool], *, check: Callable[[], None] = nothing) -> None:
+    def wait_until(self, ready: Callable[[], bool]) -> None:
         """Wait until `ready` returns true.
-
-        Args:
-            ready: Called repeatedly.
-            check: Called while waiting; may raise to give up.
 
         Raises:
             ConfigError: It ended, or was not ready in time.
         """
         deadline = time.monotonic() + READY_TIMEOUT_S
         while not ready():
-            check()
             if not self.alive:
                 msg = f"{self.name} ended with {self.exit_code}: {self.last_line}; see {self.log}"
                 raise ConfigError(msg)
@@ -192,13 +183,7 @@ class Supervisor:
     """Keeps children running; its owner calls `tend` several times a second."""
 
     def __init__(self, *, restart: bool, now: Callable[[], float], say: Callable[[str], None]) -> None:
-        """Watch nothing yet.
-
-        Args:
-            restart: False: only notice that one died.
-            now: Monotonic seconds.
-            say: Gets a line for people.
-        """
+        """Watch nothing yet; without `restart` only notice that one died."""
         self._started: dict[Child, float] = {}
         self._dead: set[Child] = set()
         self._restart = restart

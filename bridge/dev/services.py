@@ -11,7 +11,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,15 +37,9 @@ _ELSEWHERE = (
     "BRIDGE_REGISTRY__",
     "BRIDGE_SPOOL__",
     "BRIDGE_SOURCES__",
-    "CONSUMER_ARCHIVE__ENDPOINT",
-    "CONSUMER_ARCHIVE__HASH_KEY_FILE",
-    "CONSUMER_ARCHIVE__REGION",
+    "CONSUMER_ARCHIVE__",
     "CONSUMER_CONFIG",
-    "CONSUMER_FORWARD__CA_FILE",
-    "CONSUMER_FORWARD__CERT_FILE",
-    "CONSUMER_FORWARD__HEADERS_FILE",
-    "CONSUMER_FORWARD__INSTANCE",
-    "CONSUMER_FORWARD__KEY_FILE",
+    "CONSUMER_FORWARD__",
     "CONSUMER_KAFKA__",
     "CONSUMER_POSTGRES__",
     "CONSUMER_REGISTRY__",
@@ -81,7 +75,7 @@ class Service(Child):
             ready_path: What it answers with 200 when it is ready.
             grace_s: Time to end in order.
             settings: Its environment, besides ours.
-            sound: Checks that must be `ok`, where it is also ready with less.
+            sound: Checks of `/readyz` that must be `ok`: 200 is also answered with less.
         """
         super().__init__(
             name,
@@ -218,7 +212,7 @@ def run_program(program: str, *arguments: str, settings: Mapping[str, str]) -> O
     return Output(shlex.join([program, *arguments]), text, done.returncode)
 
 
-def wait_caught_up(management_port: int, *, check: Callable[[], None], timeout_s: float = CATCH_UP_TIMEOUT_S) -> int:
+def wait_caught_up(management_port: int, *, timeout_s: float = CATCH_UP_TIMEOUT_S) -> int:
     """Return when what an earlier run spooled is delivered, or after a while; how many partitions still spool.
 
     From then on every delivery is written directly, and a repeat of an earlier one is known.
@@ -230,7 +224,6 @@ def wait_caught_up(management_port: int, *, check: Callable[[], None], timeout_s
         left = int(gauges.get(_SPOOLING, 0))
         if (not left and gauges.get(_RECALLED)) or time.monotonic() > deadline:
             return left
-        check()
         time.sleep(_POLL_S)
 
 

@@ -10,20 +10,19 @@ import secrets
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import aiohttp
 import click
 import orjson
 from rich.console import Console
 from rich.progress import Progress
 
+from bridge.commands.sender import Ended, Outgoing, Reply, RetryPolicy, Sender, open_session, play, webhook_url
+from bridge.commands.sign import id_of
 from bridge.contract.events import EVENT_MODELS
-from bridge.dev.sign import id_of
-from bridge.dev.simulator import Answer, RetryPolicy, Sender, play, webhook_url
 from bridge.dev.sources import SOURCES
-from bridge.dev.story import Outgoing, deliveries, new_id
+from bridge.dev.story import deliveries, new_id
 from bridge.errors import ConfigError
 from bridge.runtime.process import INTERRUPTED, FloatRange
 
@@ -104,21 +103,15 @@ def simulate(
     url, sign = webhook_url(url, source), SOURCES[source].signer(secret_file)
     outgoings = arrange(chosen, rng=_rng(seed), duplicates=duplicates, shuffle=shuffle)
 
-    async def drive(on_answer: Callable[[Answer], None]) -> float:
-        # The attempt has its own deadline; the answer of a webhook is not worth a cookie.
-        async with aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=None), cookie_jar=aiohttp.DummyCookieJar()
-        ) as session:
-            sender = Sender(
-                session=session,
-                url=url,
-                sign=sign,
-                policy=RetryPolicy(attempts=attempts),
-                rng=_rng(seed),
-                content_type=SOURCES[source].content_type,
-            )
-            concurrency = 1 if rate is None else CONCURRENCY
-            return await play(sender, outgoings, rate=rate, concurrency=concurrency, on_answer=on_answer)
+    async def drive(count: Callable[[Ended], None]) -> float:
+        async with open_session() as session:
+            policy, kind = RetryPolicy(attempts=attempts), SOURCES[source].content_type
+            sender = Sender(session=session, url=url, sign=sign, policy=policy, rng=_rng(seed), content_type=kind)
+
+            async def deliver(outgoing: Outgoing) -> None:
+                count(await sender.deliver(outgoing))
+
+            return await play(_each(outgoings), deliver, rate=rate, concurrency=1 if rate is None else CONCURRENCY)
 
     return _run(drive, None if duplicates else total, shown={"url": url, "seed": seed}, as_json=as_json)
 
@@ -143,13 +136,18 @@ def _choose(
     return itertools.islice(generated, total), total
 
 
+async def _each(outgoings: Iterable[Outgoing]) -> AsyncIterator[Outgoing]:
+    for outgoing in outgoings:
+        yield outgoing
+
+
 def _rng(seed: int) -> random.Random:
     """One for each use, or the jitter of a retry would change what is sent next."""
     return random.Random(seed)  # noqa: S311 - test traffic, not keys
 
 
 def _run(
-    drive: Callable[[Callable[[Answer], None]], Coroutine[None, None, float]],
+    drive: Callable[[Callable[[Ended], None]], Coroutine[None, None, float]],
     total: int | None,
     *,
     shown: Mapping[str, object],
@@ -162,8 +160,8 @@ def _run(
     with Progress(console=people, transient=True, disable=is_short or not people.is_terminal) as progress:
         task = progress.add_task("Deliveries", total=total)
 
-        def count(answer: Answer) -> None:
-            tally.add(answer)
+        def count(ended: Ended) -> None:
+            tally.add(ended)
             progress.advance(task)
 
         try:
@@ -238,12 +236,12 @@ class Tally:
         self.failed = 0
         self._latencies_s = array("d")
 
-    def add(self, answer: Answer) -> None:
+    def add(self, ended: Ended) -> None:
         """Count one delivery that ended."""
-        reply = answer.reply
+        reply = ended.reply
         self.answers[reply.status, reply.outcome, reply.reason] += 1
-        self.retries.update(answer.retried)
-        self.failed += not answer.taken
+        self.retries.update(ended.retried)
+        self.failed += not reply.taken
         if reply.status:
             self._latencies_s.append(reply.latency_s)
 
@@ -277,7 +275,7 @@ class Tally:
     def lines(self) -> list[str]:
         """Everything counted, for people."""
         answers = [
-            f"{count:>9,}  {' '.join(filter(None, (str(status or 'no answer'), outcome, reason)))}"
+            f"{count:>9,}  {Reply(status, outcome, 0.0, reason)}"
             for (status, outcome, reason), count in self._ordered()
         ]
         times = [f"{name} {value:,.1f}" for name, value in self.latency_ms().items() if value is not None]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from bridge.commands.scheme_options import DEFAULT_SCHEME
 from bridge.commands.secrets import fresh_secret
-from bridge.dev.signing import Sign, read_signer
+from bridge.commands.signing import Sign, read_signer
 from bridge.ingress.proof import Scheme
 from bridge.ingress.schemes.presets import configure
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from bridge.dev.files import DataDirectory, claim, write_json
 from bridge.dev.jars import JarCache
@@ -34,48 +33,42 @@ from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, UNRECOGNIZ
 TOPICS = (PRESCRIPTIONS_TOPIC, ACCOUNTS_TOPIC, UNRECOGNIZED_TOPIC)
 
 Say = Callable[[str], None]
-Check = Callable[[], None]
-"""Called while something is waited for; raises to give up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What an operator chooses."""
-
-    data_dir: Path
-    brokers: int = 1
-    ingress_port: int | None = None
-    consumers: bool = True
-    restart: bool = True
+# A killed process is noticed within this time.
+TEND_PERIOD_S = 0.2
 
 
 @contextmanager
 def timed(part: str, *, say: Say) -> Iterator[None]:
-    """Say how long a part took, once it is there."""
+    """Print how long a part took, once it is there."""
     started = time.monotonic()
     yield
     say(f"{time.monotonic() - started:6.1f} s  {part}")
 
 
 @contextmanager
-def open_stack(options: Options, *, say: Say, check: Check) -> Iterator[Stack]:
+def open_stack(
+    data_dir: Path,
+    *,
+    brokers: int = 1,
+    ingress_port: int | None = None,
+    consumers: bool = True,
+    restart: bool = True,
+    say: Say,
+) -> Iterator[Stack]:
     """Start everything, hand over the running stack, and stop everything.
-
-    Args:
-        options: The operator's.
-        say: Prints a line.
-        check: Called while waiting for a part; what it raises ends the start, in order.
 
     Raises:
         ConfigError: The machine or an option prevents the start; the message is one line.
     """
     with ExitStack() as cleanup:
-        directory = cleanup.enter_context(claim(options.data_dir))
+        directory = cleanup.enter_context(claim(data_dir))
         directory.endpoints.unlink(missing_ok=True)
-        if options.ingress_port is not None and not is_free(options.ingress_port):
-            msg = f"--ingress-port {options.ingress_port}: in use"
+        if ingress_port is not None and not is_free(ingress_port):
+            msg = f"--ingress-port {ingress_port}: in use"
             raise ConfigError(msg)
-        stack = Stack(directory, options=options, say=say, check=check)
+        stack = Stack(
+            directory, brokers=brokers, ingress_port=ingress_port, consumers=consumers, restart=restart, say=say
+        )
         cleanup.callback(stack.stop)
         stack.start()
         yield stack
@@ -84,19 +77,27 @@ def open_stack(options: Options, *, say: Say, check: Check) -> Iterator[Stack]:
 class Stack:
     """The parts of a running stack."""
 
-    def __init__(self, directory: DataDirectory, *, options: Options, say: Say, check: Check) -> None:
+    def __init__(
+        self,
+        directory: DataDirectory,
+        *,
+        brokers: int,
+        ingress_port: int | None,
+        consumers: bool,
+        restart: bool,
+        say: Say,
+    ) -> None:
         self.directory = directory
         self._say = say
-        self._check = check
-        self._restart = options.restart
+        self._restart = restart
         java, programs, jars = find_java(), find_postgres(), JarCache()
-        jars.fetch(say=say, check=check)
+        jars.fetch(say=say)
         names = ("ingress", "management", "registry", "postgres", "receiver", *CONSUMERS)
         ports = self._ports = stable_ports(directory.ports, names=names)
-        if options.ingress_port is not None:
-            ports["ingress"] = options.ingress_port
+        if ingress_port is not None:
+            ports["ingress"] = ingress_port
         self._cluster = KafkaCluster(
-            directory.kafka, brokers=options.brokers, java=java, class_path=jars.class_path, logs=directory.logs
+            directory.kafka, brokers=brokers, java=java, class_path=jars.class_path, logs=directory.logs
         )
         self._postgres = PostgresServer(
             directory.postgres, programs=programs, port=ports["postgres"], log=directory.logs / "postgres.log"
@@ -118,9 +119,9 @@ class Stack:
         """What consumers and the commands of an operator must know of this stack."""
         self._consumers = [
             consumer_service(name, directory=directory, management_port=ports[name], settings=self.settings)
-            for name in (CONSUMERS if options.consumers else ())
+            for name in (CONSUMERS if consumers else ())
         ]
-        self._supervisor = Supervisor(restart=options.restart, now=time.monotonic, say=say)
+        self._supervisor = Supervisor(restart=restart, now=time.monotonic, say=say)
 
     @property
     def endpoints(self) -> dict[str, Any]:
@@ -152,25 +153,27 @@ class Stack:
         """Start part after part, each when those that it needs answer, and publish the endpoints."""
         with timed(f"PostgreSQL, {HOST}:{self._ports['postgres']}", say=self._say):
             self._postgres.start()
-            self._postgres.wait_ready(check=self._check)
+            self._postgres.wait_ready()
         with timed(f"Kafka, {len(self._cluster.brokers)} broker(s), {self._cluster.bootstrap_servers}", say=self._say):
-            self._cluster.start(check=self._check)
+            self._cluster.start()
         with timed(f"{len(TOPICS)} topics of {PARTITIONS} partitions", say=self._say):
             create_topics(self._cluster.bootstrap_servers, dict.fromkeys(TOPICS, PARTITIONS))
         with timed(", ".join(service.name for service in self._services), say=self._say):
             for service in self._services:
                 service.start()
             for service in self._services:
-                service.wait_ready(check=self._check)
-        if left := wait_caught_up(self._ports["management"], check=self._check):
+                service.wait_ready()
+        if left := wait_caught_up(self._ports["management"]):
             self._say(f"{left} partitions are still spooled; see {self._ingress.log}")
         self._supervisor.watch(self._children)
         self._publish()
 
-    def tend(self) -> None:
-        """Start again what died; to be called several times a second."""
-        if self._supervisor.tend():
-            self._publish()
+    def keep_up(self) -> NoReturn:
+        """Start again what dies, until a signal raises."""
+        while True:
+            if self._supervisor.tend():
+                self._publish()
+            time.sleep(TEND_PERIOD_S)
 
     def stop_brokers(self) -> None:
         """Take Kafka away at once, as a power cut would, until `start_brokers`; nobody starts it again meanwhile."""
@@ -180,7 +183,7 @@ class Stack:
 
     def start_brokers(self) -> None:
         """Bring Kafka back; return when it answers."""
-        self._cluster.start(check=self._check)
+        self._cluster.start()
         self._supervisor.watch(self._cluster.brokers.values())
         self._publish()
 
@@ -190,7 +193,7 @@ class Stack:
         self._ingress.env |= settings
         self._ingress.stop()
         self._ingress.start()
-        self._ingress.wait_ready(check=self._check)
+        self._ingress.wait_ready()
         self._publish()
 
     def stop(self) -> None:

@@ -10,9 +10,10 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import orjson
+
+from bridge.commands.sender import Outgoing
 
 # Stories in progress at one time: enough that neighbours in the stream have different keys, few enough to end soon.
 AT_ONCE = 16
@@ -24,13 +25,6 @@ _IDS = re.compile(
     rb'"(?:externalId|queue_id|rx_reference_number|pharmacy_rx_number|QueueID|RxNumber|PrescriptionId|PatientId)":"?)'
     rb"([0-9A-Z]+)|()\b([0-9a-f]{32}|[0-9A-Z]{26})\b"
 )
-
-
-class Outgoing(NamedTuple):
-    """One delivery to be made: its webhook id and the exact bytes of its body."""
-
-    id: str
-    body: bytes
 
 
 def deliveries(seed: int, *, source: str = "drx") -> Iterator[Outgoing]:

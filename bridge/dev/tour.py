@@ -27,13 +27,13 @@ from rich.console import Console
 from rich.text import Text
 
 from bridge.avro.event_decoder import EventDecoder, open_decoder
+from bridge.commands.sender import Ended, Outgoing, RetryPolicy, Sender
+from bridge.commands.signing import standard_headers
 from bridge.commands.tail_format import printable
 from bridge.dev.services import CONSUMERS, PARTITIONS, run_program
-from bridge.dev.signing import standard_headers
-from bridge.dev.simulator import Answer, RetryPolicy, Sender
 from bridge.dev.sources import SOURCES, DevSource
 from bridge.dev.stack import TOPICS, Stack
-from bridge.dev.story import Outgoing, new_id, tell
+from bridge.dev.story import new_id, tell
 from bridge.errors import DecodeError
 from bridge.kafka.connection import Connection
 from bridge.kafka.reader import open_reader
@@ -220,13 +220,13 @@ class Tour:
         screen.chapter("2  A forged delivery", text)
         new = orjson.loads(tell(rng)[0])["id"]
         answer = await self.forger.deliver(Outgoing(new, orjson.dumps({**event, "id": new})))
-        screen.check("401, with a constant code", words(answer), "401 refused signature_mismatch")
+        screen.check("401, with a constant code", str(answer.reply), "401 refused signature_mismatch")
         screen.check("nothing of it is in any topic", await self._records(new), [])
         text = "DRx signs a body that was cut off on the way out. It is genuine, so it is kept, byte for byte."
         screen.chapter("3  A broken delivery", text)
         body = orjson.dumps({**event, "id": new})[:-CUT_BYTES]
         answer = await self.drx.deliver(Outgoing(new, body))
-        screen.check("202: DRx need not send it again", words(answer), "202 parked malformed_json")
+        screen.check("202: DRx need not send it again", str(answer.reply), "202 parked malformed_json")
         kept = [(each.topic, each.value.get("body")) for each in await self._records(new)]
         screen.check(f"it is in {UNRECOGNIZED_TOPIC}, byte for byte", kept, [(UNRECOGNIZED_TOPIC, body)])
 
@@ -307,7 +307,7 @@ class Tour:
         spooled = [events[number] for number in range(1, 5) for events in lives]
         for event in [*spooled, spooled[0]]:
             answer = await self.drx.deliver(outgoing(event))
-            screen.check(f"{event['type']}, in {milliseconds(answer)}: spooled", words(answer), "202 spooled")
+            screen.check(f"{event['type']}, in {milliseconds(answer)}: spooled", str(answer.reply), "202 spooled")
         screen.check("the disk has each once, the repeat too", await self._spooled(), len(spooled))
         files = [each for each in self.stack.directory.spool.rglob("*") if each.is_file()]
         content = b"".join(each.read_bytes() for each in files)
@@ -331,11 +331,11 @@ class Tour:
         screen.chapter("8  The same once more", text)
         for event, way in zip(events, ("went straight to Kafka", "waited on the disk"), strict=False):
             answer = await self.drx.deliver(outgoing(event))
-            screen.check(f"{event['type']}, which {way}, is known", words(answer), "200 duplicate")
+            screen.check(f"{event['type']}, which {way}, is known", str(answer.reply), "200 duplicate")
         event = events[0]
         changed = orjson.dumps({**event, "data": {**event["data"], "origin": "renewal"}})
         answer = await self.drx.deliver(Outgoing(event["id"], changed))
-        screen.check("its id with another body is kept apart", words(answer), "202 parked id_conflict")
+        screen.check("its id with another body is kept apart", str(answer.reply), "202 parked id_conflict")
         kept = [each.value.get("body") for each in await self._records(event["id"]) if each.topic == UNRECOGNIZED_TOPIC]
         screen.check(f"in {UNRECOGNIZED_TOPIC}, byte for byte", kept, [changed])
         await self._accepted(events[5])
@@ -368,7 +368,7 @@ class Tour:
         url, sign = f"{stack.endpoints['ingress']}/webhooks/acme", acme.signer(slots / "current")
         vendor = Sender(session=self.session, url=url, sign=sign, policy=RetryPolicy(), rng=rng)
         answer = await vendor.deliver(Outgoing(new, BODY))
-        screen.check("202: the vendor need not send it again", words(answer), "202 parked unknown_type")
+        screen.check("202: the vendor need not send it again", str(answer.reply), "202 parked unknown_type")
         await self._operate("drx-bridge", "unrecognized", "list", "--source", "acme")
         screen.hop(1, "PACKED is added to acme.toml, and the ingress is started again with it")
         mapping.write_text(started + MAPPED.format(word="PACKED", status="packed"))
@@ -383,10 +383,10 @@ class Tour:
         await self._becomes("every consumer has applied it", states, dict.fromkeys(CONSUMERS, "applied"))
         await self._operate("drx-consumer", "where", new)
 
-    async def _accepted(self, event: Event) -> Answer:
+    async def _accepted(self, event: Event) -> Ended:
         answer = await self.drx.deliver(outgoing(event))
         text = f"{event['type']}, in {milliseconds(answer)}: accepted, after all in-sync replicas have it"
-        self.screen.check(text, words(answer), "200 accepted")
+        self.screen.check(text, str(answer.reply), "200 accepted")
         return answer
 
     async def _comes(self, text: str, query: str, key: str, expected: Rows) -> None:
@@ -475,13 +475,7 @@ def outgoing(event: Event) -> Outgoing:
     return Outgoing(event["id"], orjson.dumps(event))
 
 
-def words(answer: Answer) -> str:
-    """Return how a delivery was answered."""
-    reply = answer.reply
-    return " ".join(filter(None, (str(reply.status or "no answer"), reply.outcome, reply.reason)))
-
-
-def milliseconds(answer: Answer) -> str:
+def milliseconds(answer: Ended) -> str:
     """Return how fast a delivery was answered."""
     return f"{answer.reply.latency_s * 1000:.1f} ms"
 

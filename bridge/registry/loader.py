@@ -11,6 +11,7 @@ from typing import Any
 from bridge.errors import ConfigError
 from bridge.registry.lock import Lock, format_lock, parse_lock
 from bridge.registry.schemas import Schema, full_name, resolve
+from bridge.runtime.files import replace_file
 
 LOCK_NAME = "schemas.lock.json"
 
@@ -61,9 +62,7 @@ def read_lock(root: Path) -> Lock:
 
 def write_lock(root: Path, lock: Lock) -> None:
     """Replace the lock under `root` in one step."""
-    draft = root / f"{LOCK_NAME}.new"
-    draft.write_text(format_lock(lock), encoding="utf-8")
-    draft.replace(root / LOCK_NAME)
+    replace_file(root / LOCK_NAME, format_lock(lock).encode(), mode=0o644)
 
 
 @cache

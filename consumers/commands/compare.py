@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.profiles.preview import map_body
 from bridge.ingress.profiles.profile import Mapped, Profile
 from bridge.runtime.export import bodies_of
+from bridge.runtime.files import replace_file
 from bridge.runtime.process import FloatRange
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.screen import print_table
@@ -226,11 +226,8 @@ def _write(path: Path, content: bytes, *, mode: int) -> None:
     Raises:
         ConfigError: It cannot be written.
     """
-    part = path.with_name(f"{path.name}.part")
     try:
-        with open(part, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
-            file.write(content)
-        part.replace(path)
+        replace_file(path, content, mode=mode)
     except OSError as exc:
         msg = f"{path}: cannot be written ({exc.strerror})"
         raise ConfigError(msg) from None

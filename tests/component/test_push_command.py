@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from bridge.dev import posting
-from bridge.dev.push import push
-from bridge.dev.simulator import RetryPolicy
+from bridge.commands import posting
+from bridge.commands.push import push
+from bridge.commands.sender import RetryPolicy
 from bridge.errors import BridgeError, ConfigError
 from bridge.ingress.origin import prove_origin
 from bridge.ingress.proof import Raw

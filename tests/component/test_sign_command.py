@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from bridge.commands.sign import sign
 from bridge.commands.verify import verify
-from bridge.dev.sign import sign
 from bridge.errors import ConfigError
 from tests.builders import SECRET
 

@@ -18,8 +18,8 @@ import aiohttp
 import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
 
+from bridge.commands.signing import read_signer
 from bridge.dev.ports import free_port
-from bridge.dev.signing import read_signer
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from consumers.postgres.pool import open_database
 from tests.builders import a_body

@@ -12,16 +12,14 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-import aiohttp
 import click
 import orjson
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from bridge.commands.scheme_options import configured_source
-from bridge.dev.signing import Sign, read_signer
-from bridge.dev.simulator import RetryPolicy, Sender, webhook_url
-from bridge.dev.story import Outgoing
+from bridge.commands.sender import Outgoing, RetryPolicy, Sender, open_session, play, webhook_url
+from bridge.commands.signing import Sign, read_signer
 from bridge.errors import BridgeError, ConfigError
 from bridge.event import ParkReason
 from bridge.ingress.origin import SLOT, operator_keys, sign_origin
@@ -140,38 +138,19 @@ class Poster:
     async def _run(
         self, posts: AsyncIterable[Post], *, lanes: int, rate: float | None, advance: Callable[[], None]
     ) -> None:
-        loop = asyncio.get_running_loop()
-        free, last, started, number = asyncio.Semaphore(lanes), dict[str, asyncio.Task[None]](), loop.time(), 0
+        async with open_session() as session:
 
-        def ended(post: Post, task: asyncio.Task[None]) -> None:
-            free.release()
-            advance()
-            for key in post.keys:
-                if last.get(key) is task:
-                    del last[key]
+            async def deliver(post: Post) -> None:
+                sign = partial(self._headers, post)
+                sender = Sender(session=session, url=self._url, sign=sign, policy=POLICY, rng=self._rng)
+                reply = (await sender.deliver(Outgoing(post.id, post.body))).reply
+                if not reply.outcome or not (reply.taken or reply.status in REFUSED):
+                    msg = f"{self._url}: {reply}; nothing is lost, and the same command goes on where this one stopped"
+                    raise PostError(msg)
+                self.note(post.name, reply.outcome, reply.reason, reply.field)
+                advance()
 
-        async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session, asyncio.TaskGroup() as group:
-            async for post in posts:
-                if rate is not None:
-                    await asyncio.sleep(started + number / rate - loop.time())
-                number += 1
-                await free.acquire()
-                task = group.create_task(self._one(post, {last[key] for key in post.keys if key in last}, session))
-                last |= dict.fromkeys(post.keys, task)
-                task.add_done_callback(partial(ended, post))
-
-    async def _one(self, post: Post, before: Collection[asyncio.Task[None]], session: aiohttp.ClientSession) -> None:
-        if before:
-            await asyncio.wait(before)
-        sender = Sender(session=session, url=self._url, sign=partial(self._headers, post), policy=POLICY, rng=self._rng)
-        answer = await sender.deliver(Outgoing(post.id, post.body))
-        reply = answer.reply
-        if reply.outcome and (answer.taken or reply.status in REFUSED):
-            self.note(post.name, reply.outcome, reply.reason, reply.field)
-            return
-        summary = " ".join(filter(None, (str(reply.status or ""), reply.outcome, reply.reason)))
-        msg = f"{self._url}: {summary}; nothing is lost, and the same command goes on where this one stopped"
-        raise PostError(msg)
+            await play(posts, deliver, rate=rate, concurrency=lanes)
 
     def _headers(self, post: Post, delivery_id: str, timestamp: int, body: bytes) -> dict[str, str]:
         what = delivery_id, timestamp, body

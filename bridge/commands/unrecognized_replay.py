@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import click
 import orjson
 
+from bridge.commands.posting import Post, Poster
 from bridge.commands.unrecognized import parked
-from bridge.dev.posting import Post, Poster
 from bridge.event import ParkReason
 from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.audit import audit_options, audited

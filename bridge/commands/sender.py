@@ -1,22 +1,22 @@
-"""A DRx on the wire: signs each delivery, pushes it over HTTP and retries like a real sender."""
+"""A sender on the wire: signs each delivery, posts it and retries as a real sender does."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from typing import NamedTuple, Protocol, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 import orjson
 
-from bridge.dev.signing import Sign
-from bridge.dev.story import Outgoing
+from bridge.commands.signing import Sign
 from bridge.errors import ConfigError
 from bridge.runtime.backoff import backoff_s
 
@@ -27,6 +27,25 @@ ANSWER_MAX_BYTES = 65_536
 
 Sleep = Callable[[float], Awaitable[None]]
 PATH = "/webhooks/"
+
+
+class Outgoing(NamedTuple):
+    """One delivery to be made: its webhook id, the exact bytes of its body, and the keys that it keeps its order in."""
+
+    id: str
+    body: bytes
+    keys: Collection[str] = ()
+
+
+class Keyed(Protocol):
+    """What `play` plays."""
+
+    @property
+    def keys(self) -> Collection[str]:
+        """Those with a key in common are made one after the other."""
+
+
+AnyKeyed = TypeVar("AnyKeyed", bound=Keyed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +65,7 @@ class RetryPolicy:
     delay_max_s: float = 30.0
 
     def delay_s(self, attempt: int, *, retry_after_s: float, rng: random.Random) -> float:
-        """Say how long to wait after the failure of `attempt`; never less than the receiver asked for."""
+        """Return how long to wait after the failure of `attempt`; never less than the receiver asked for."""
         own_s = backoff_s(attempt, first_s=self.delay_first_s, max_s=self.delay_max_s, least_s=0.0, spread=rng.uniform)
         return min(retry_after_s, RETRY_AFTER_MAX_S) + own_s
 
@@ -57,52 +76,36 @@ class Reply:
 
     status: int
     outcome: str
-    reason: str
     latency_s: float
-    retry_after_s: float = 0.0
+    reason: str = ""
     field: str = ""
+    retry_after_s: float = 0.0
 
     @property
     def retriable(self) -> bool:
         """True when a sender tries again: no answer, too many, or the receiver's own fault."""
         return self.status in {0, HTTPStatus.TOO_MANY_REQUESTS} or self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
+    @property
+    def taken(self) -> bool:
+        """True for 2xx: the sender may forget the delivery."""
+        return HTTPStatus.OK <= self.status < HTTPStatus.MULTIPLE_CHOICES
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """How one delivery ended.
+    def __str__(self) -> str:
+        return " ".join(filter(None, (str(self.status or "no answer"), self.outcome, self.reason)))
 
-    Attributes:
-        id: Webhook id.
-        reply: To the last attempt.
-        retried: Why each attempt before it was repeated: a status, or why there was none.
-        headers: Sent with the last attempt.
-    """
+
+class Ended(NamedTuple):
+    """How one delivery ended: the last reply, why each attempt before it was repeated, and the last headers sent."""
 
     id: str
     reply: Reply
     retried: tuple[str, ...]
     headers: Mapping[str, str]
 
-    @property
-    def taken(self) -> bool:
-        """True for 2xx: the sender may forget the delivery."""
-        return HTTPStatus.OK <= self.reply.status < HTTPStatus.MULTIPLE_CHOICES
-
 
 class Sender:
-    """Delivers until it is answered, refused for good, or out of attempts.
-
-    Args:
-        session: Open client session; its owner closes it.
-        url: Address of the webhook.
-        sign: Webhook id, unix time and body of an attempt to the headers that prove it.
-        content_type: Of the bodies.
-        policy: How often and how fast it tries again.
-        rng: Source of the jitter.
-        sleep: Waits between attempts.
-        now: Current time, aware UTC.
-    """
+    """Delivers until it is answered, refused for good, or out of attempts; the owner of `session` closes it."""
 
     def __init__(
         self,
@@ -125,70 +128,77 @@ class Sender:
         self._sleep = sleep
         self._now = now
 
-    async def deliver(self, outgoing: Outgoing) -> Answer:
+    async def deliver(self, outgoing: Outgoing) -> Ended:
         """Make one delivery: the same id on every attempt, a fresh timestamp on each."""
         retried: list[str] = []
         while True:
-            headers = self._headers(outgoing)
-            reply = await self._attempt(outgoing, headers)
+            timestamp = int(self._now().timestamp())
+            headers = {"content-type": self._content_type, **self._sign(outgoing.id, timestamp, outgoing.body)}
+            reply = await self._attempt(outgoing.body, headers)
             if not reply.retriable or len(retried) + 1 >= self._policy.attempts:
-                return Answer(outgoing.id, reply, tuple(retried), headers)
+                return Ended(outgoing.id, reply, tuple(retried), headers)
             retried.append(str(reply.status or reply.outcome))
             await self._sleep(self._policy.delay_s(len(retried), retry_after_s=reply.retry_after_s, rng=self._rng))
 
-    def _headers(self, outgoing: Outgoing) -> dict[str, str]:
-        timestamp = int(self._now().timestamp())
-        return {"content-type": self._content_type, **self._sign(outgoing.id, timestamp, outgoing.body)}
-
-    async def _attempt(self, outgoing: Outgoing, headers: Mapping[str, str]) -> Reply:
+    async def _attempt(self, body: bytes, headers: Mapping[str, str]) -> Reply:
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
             async with (
                 asyncio.timeout(self._policy.timeout_s),
-                self._session.post(self._url, data=outgoing.body, headers=headers, allow_redirects=False) as response,
+                self._session.post(self._url, data=body, headers=headers, allow_redirects=False) as response,
             ):
                 outcome, reason, field = _words(await response.content.read(ANSWER_MAX_BYTES))
                 wait_s = _retry_after_s(response.headers.get("retry-after", ""), now=self._now())
-                return Reply(response.status, outcome, reason, loop.time() - started, wait_s, field)
+                return Reply(response.status, outcome, loop.time() - started, reason, field, wait_s)
         except TimeoutError:
-            return Reply(0, "timeout", "", loop.time() - started)
+            return Reply(0, "timeout", loop.time() - started)
         except (aiohttp.ClientError, OSError):
-            return Reply(0, "connection_error", "", loop.time() - started)
+            return Reply(0, "connection_error", loop.time() - started)
+
+
+def open_session() -> aiohttp.ClientSession:
+    """Open what senders post with: an attempt has its own deadline, and the answer of a webhook is worth no cookie."""
+    return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None), cookie_jar=aiohttp.DummyCookieJar())
 
 
 async def play(
-    sender: Sender,
-    outgoings: Iterable[Outgoing],
+    outgoings: AsyncIterable[AnyKeyed],
+    deliver: Callable[[AnyKeyed], Awaitable[None]],
     *,
     rate: float | None,
     concurrency: int,
-    on_answer: Callable[[Answer], None],
 ) -> float:
-    """Make all deliveries and say by how many seconds the latest one started behind its schedule.
+    """Make all deliveries and return by how many seconds the latest one started behind its schedule.
 
     With a `rate` the schedule is fixed beforehand (open loop): a slow answer delays no later delivery until
     `concurrency` of them are under way. Without one, only `concurrency` limits them; 1 keeps their order.
     """
     loop = asyncio.get_running_loop()
-    free = asyncio.Semaphore(concurrency)
-    started = loop.time()
-    behind_s = 0.0
+    free, last = asyncio.Semaphore(concurrency), dict[str, asyncio.Task[None]]()
+    started, number, behind_s = loop.time(), 0, 0.0
 
-    async def run(outgoing: Outgoing) -> None:
+    async def run(outgoing: AnyKeyed, before: Collection[asyncio.Task[None]]) -> None:
         try:
-            on_answer(await sender.deliver(outgoing))
+            if before:
+                await asyncio.wait(before)
+            await deliver(outgoing)
         finally:
             free.release()
+            for key in outgoing.keys:
+                if last.get(key) is asyncio.current_task():
+                    del last[key]
 
     async with asyncio.TaskGroup() as group:
-        for number, outgoing in enumerate(outgoings):
+        async for outgoing in outgoings:
             if rate is not None:
                 await asyncio.sleep(started + number / rate - loop.time())
             await free.acquire()
             if rate is not None:
                 behind_s = max(behind_s, loop.time() - started - number / rate)
-            group.create_task(run(outgoing))
+            number += 1
+            task = group.create_task(run(outgoing, {last[key] for key in outgoing.keys if key in last}))
+            last |= dict.fromkeys(outgoing.keys, task)
     return behind_s
 
 

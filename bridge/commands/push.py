@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from bridge.dev.posting import Post, Poster
+from bridge.commands.posting import Post, Poster
 from bridge.event import ParkReason
 from bridge.known.delivery_ids import id_of_body
 from bridge.runtime.audit import audit_options, audited
