@@ -11,8 +11,8 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from bridge.dev.signing import read_signer
 
+from bridge.commands.signing import read_signer
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.proof import FixedSecrets
 from bridge.ingress.routes import Source
