@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
 from bridge.runtime.announce import PERIOD_S, START_S, Readiness
 from tests.logs import capture_logs
 
-
-@pytest.fixture
-def results() -> dict[str, str]:
-    """Give what the checks say, to be changed."""
-    return {"kafka": "ok", "spool": "ok"}
+Line = tuple[str, dict[str, str]]
+READY: Line = ("worker.ready", {})
+DEGRADED: Line = ("worker.ready", {"kafka": "degraded"})
 
 
-async def lines_of(
-    results: dict[str, str], *changes: tuple[float, str], settle_s: float = 0.0
-) -> list[tuple[str, dict[str, str]]]:
-    """Return the lines when the check of Kafka says another word after each of these seconds."""
-    checks = {name: lambda name=name: results[name] for name in results}
+@pytest.mark.virtual_time
+@pytest.mark.parametrize(
+    ("first", "changes", "settle_s", "lines"),
+    [
+        ("ok", [(60, "ok")], 0, [READY]),
+        ("degraded", [], 0, [DEGRADED]),
+        ("degraded", [(4, "ok")], 5, [READY]),
+        ("degraded", [(6, "degraded")], 5, [DEGRADED]),
+        ("connecting", [(START_S / 2, "ok")], 0, [READY]),
+        ("unreachable", [(20 * START_S, "ok")], 0, [("worker.not_ready", {"kafka": "unreachable"}), READY]),
+        ("ok", [(60, "stalled"), (1, "ok")], 0, [READY, ("worker.not_ready", {"kafka": "stalled"}), READY]),
+    ],
+    ids=[
+        "ready once",
+        "degraded",
+        "degraded for a moment",
+        "stays degraded",
+        "short start",
+        "long start",
+        "lost later",
+    ],
+)
+async def test_lines(first: str, changes: list[tuple[float, str]], settle_s: float, lines: list[Line]) -> None:
+    """The check of Kafka says another word after each of the seconds."""
+    results = {"kafka": first, "spool": "ok"}
+    checks = {name: partial(results.__getitem__, name) for name in results}
     watch = Readiness(checks, settle_s=settle_s)
     stop = asyncio.Event()
     with capture_logs() as found:
@@ -31,58 +51,5 @@ async def lines_of(
         await asyncio.sleep(2 * PERIOD_S)
         stop.set()
         await running
-    return [(line["event"], line.get("checks", {})) for line in found]
 
-
-@pytest.mark.virtual_time
-async def test_a_process_is_said_to_be_ready_once(results: dict[str, str]) -> None:
-    assert await lines_of(results, (60, "ok")) == [("worker.ready", {})]
-
-
-@pytest.mark.virtual_time
-async def test_a_degraded_process_is_ready_and_says_what_is_not_well(results: dict[str, str]) -> None:
-    results["kafka"] = "degraded"
-
-    assert await lines_of(results) == [("worker.ready", {"kafka": "degraded"})]
-
-
-@pytest.mark.virtual_time
-async def test_a_process_that_is_degraded_for_a_moment_is_said_to_be_ready_when_it_is_well(
-    results: dict[str, str],
-) -> None:
-    results["kafka"] = "degraded"
-
-    assert await lines_of(results, (4, "ok"), settle_s=5) == [("worker.ready", {})]
-
-
-@pytest.mark.virtual_time
-async def test_one_that_stays_degraded_is_said_to_be_ready_so(results: dict[str, str]) -> None:
-    results["kafka"] = "degraded"
-
-    assert await lines_of(results, (6, "degraded"), settle_s=5) == [("worker.ready", {"kafka": "degraded"})]
-
-
-@pytest.mark.virtual_time
-async def test_a_short_start_says_nothing_until_it_is_over(results: dict[str, str]) -> None:
-    results["kafka"] = "connecting"
-
-    assert await lines_of(results, (START_S / 2, "ok")) == [("worker.ready", {})]
-
-
-@pytest.mark.virtual_time
-async def test_a_long_start_names_what_it_waits_for_once(results: dict[str, str]) -> None:
-    results["kafka"] = "unreachable"
-
-    assert await lines_of(results, (20 * START_S, "ok")) == [
-        ("worker.not_ready", {"kafka": "unreachable"}),
-        ("worker.ready", {}),
-    ]
-
-
-@pytest.mark.virtual_time
-async def test_what_is_lost_later_is_said_at_once(results: dict[str, str]) -> None:
-    assert await lines_of(results, (60, "stalled"), (1, "ok")) == [
-        ("worker.ready", {}),
-        ("worker.not_ready", {"kafka": "stalled"}),
-        ("worker.ready", {}),
-    ]
+    assert [(line["event"], line.get("checks", {})) for line in found] == lines

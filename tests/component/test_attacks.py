@@ -12,11 +12,8 @@ import pytest
 
 from bridge.dev.ports import HOST
 from bridge.ingress.profiles import drx_standard
-from bridge.ingress.proof import FixedSecrets
-from bridge.ingress.routes import Source
-from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
-from tests.builders import a_body, a_slot, signed_headers
-from tests.component.test_ingress import Ingress, StubTransport, request_bytes, running, until
+from tests.builders import a_body, signed_headers
+from tests.component.test_ingress import Ingress, StubTransport, a_source, request_bytes, running, until
 
 BODY_MAX = 262_144
 HEAD = (
@@ -166,10 +163,9 @@ async def test_a_connection_with_a_new_delivery_outlasts_those_with_captured_one
     sent: dict[str, str], outcome: bytes
 ) -> None:
     profile = drx_standard.ignoring(frozenset({"system.ping"}))
-    source = Source("drx", "sandbox", profile, StandardWebhooks(), FixedSecrets((a_slot(),)))
     captured = _genuine("evt_1", **sent)
     async with (
-        running(connections_max=4, sources=[source]) as ingress,
+        running(connections_max=4, sources=[a_source(profile=profile)]) as ingress,
         attacking(ingress, _genuine("evt_1" if not sent else "evt_2")) as (honest,),
     ):
         assert b'"accepted"' in await honest.readuntil(b"}")

@@ -7,8 +7,6 @@ import base64
 import contextlib
 import json
 import os
-import socket
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
@@ -20,7 +18,7 @@ from bridge.errors import ConfigError
 from bridge.kafka.transport import Place
 from consumers.api import Consumer
 from consumers.cli import main
-from consumers.commands.doctor import Kept, _sink, phi_findings, state_findings, type_findings
+from consumers.commands.doctor import Kept, _sink, phi_findings, state_findings
 from consumers.commands.lag import Lag, Standing, summary
 from consumers.commands.parked import topic_of
 from consumers.runtime.groups import GroupState
@@ -120,21 +118,6 @@ def test_a_setting_of_a_consumer_that_takes_none_is_refused(
     assert "hunter2" not in complaint
 
 
-def test_two_consumers_of_one_name_are_refused_by_every_command(
-    said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Which of them a command took would depend on the path."""
-    install_code(tmp_path, "read-model", HANDLER)  # its settings would be those of `read_model`
-    monkeypatch.syspath_prepend(tmp_path)
-
-    for command in (["run", "forward"], ["lag", "read_model"], ["new", "desk"]):
-        code, complaint = said(*command)
-
-        assert (code, complaint.count("\n")) == (2, 1), complaint
-        assert "read_model_consumer:consumer of drx-test-consumers" in complaint
-        assert "consumers.read_model.consumer:open_read_model of drx-bridge" in complaint
-
-
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
@@ -158,27 +141,6 @@ def test_a_name_that_a_new_consumer_cannot_have_is_refused_for_the_true_reason(
     assert (code, said_so.count("\n")) == (2, 1)
     assert said_so.startswith(f"drx-consumer: {complaint}")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_port_that_is_taken_is_said_before_anything_is_said_to_have_started(
-    tmp_path: Path,
-) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = str(taken.getsockname()[1])
-        env = {name: text for name, text in os.environ.items() if name != "CONSUMER_CONFIG"}
-        env |= install_code(tmp_path, "desk", HANDLER)
-        env |= {"CONSUMER_MANAGEMENT__HOST": "127.0.0.1", "CONSUMER_MANAGEMENT__PORT": port}
-        command = [sys.executable, "-m", "consumers", "run", "desk"]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603 - ours
-
-    assert done.returncode == 2
-    assert done.stderr == (
-        "drx-consumer: CONSUMER_MANAGEMENT__HOST, CONSUMER_MANAGEMENT__PORT: cannot listen on"
-        f" 127.0.0.1:{port} (Address already in use); choose another\n"
-    )
-    assert "worker.started" not in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -262,19 +224,6 @@ def test_doctor_says_where_health_information_goes_though_nothing_answers(
     assert checks[-1][2] == "does not answer as it should: unreachable"
     assert "hunter2" not in out
     assert "s3cret" not in out
-
-
-async def test_doctor_names_what_a_sink_lacks() -> None:
-    @contextlib.asynccontextmanager
-    async def around() -> AsyncIterator[str]:
-        yield "sink"
-
-    async def lacks(sink: str) -> list[str]:
-        return [f"transactions of the {sink}"]
-
-    answers, lacking = await _sink(Consumer("desk", ["t"], around=around, lacks=lacks))
-
-    assert (answers.verdict, lacking.verdict, lacking.text) == ("ok", "warning", "lacks transactions of the sink")
 
 
 def told(kept: Kept, *, begins_by_itself: bool = False) -> list[tuple[str, str, str]]:
@@ -401,10 +350,29 @@ async def test_doctor_waits_no_longer_for_a_sink_to_open_than_a_handler_may_take
     assert (finding.verdict, finding.text) == ("failed", "does not answer as it should: TimeoutError")
 
 
-def test_a_pattern_that_matches_no_type_is_named() -> None:
-    types = ["renewal.*", "renewals.*", "prescription.sent", "prescription.send"]
+def test_a_consumer_that_has_no_schema_of_its_own_is_not_taken_for_another(
+    said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the live one would be set where a second one was to begin."""
+    install_code(tmp_path, "desk", NO_HANDLER + "\n@consumer.handler\nasync def handle(event, context): ...")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "desk_consumer", raising=False)
 
-    (finding,) = type_findings(Consumer("desk", ["t"], types=types))
+    code, complaint = said("init", "desk", "--schema", "next", "--from", "earliest")
 
-    assert (finding.verdict, finding.text) == ("warning", "no event is of type renewals.*, prescription.send")
-    assert type_findings(Consumer("desk", ["t"])) == []
+    assert (code, "'desk' has no setting for its schema" in complaint) == (2, True)
+
+
+def test_two_consumers_of_one_name_are_refused_by_every_command(
+    said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which of them a command took would depend on the path."""
+    install_code(tmp_path, "read-model", HANDLER)  # its settings would be those of `read_model`
+    monkeypatch.syspath_prepend(tmp_path)
+
+    for command in (["run", "forward"], ["lag", "read_model"], ["new", "desk"]):
+        code, complaint = said(*command)
+
+        assert (code, complaint.count("\n")) == (2, 1), complaint
+        assert "read_model_consumer:consumer of drx-test-consumers" in complaint
+        assert "consumers.read_model.consumer:open_read_model of drx-bridge" in complaint

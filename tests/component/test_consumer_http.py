@@ -112,19 +112,6 @@ async def test_an_endless_answer_is_cut_at_its_bound() -> None:
     assert len(answer.body) == ANSWER_MAX_BYTES
 
 
-async def test_an_answer_with_a_long_header_is_taken_for_what_its_status_says() -> None:
-    """Gateways set cookies and policies of many KiB; an answer that is not read would be asked for again for ever."""
-
-    async def handler(request: web.BaseRequest) -> web.StreamResponse:
-        await request.read()
-        return web.Response(status=204, headers={"content-security-policy": "x" * 32 * 1024})
-
-    async with a_session(handler) as http:
-        answer = await http.post("", b"{}")
-
-    assert answer.status == 204
-
-
 async def test_a_certificate_that_is_not_trusted_is_no_outage_without_a_name(tmp_path: Path) -> None:
     tls, authority = self_signed(tmp_path)
     async with an_endpoint(answering(204), tls=tls) as url:
@@ -191,16 +178,3 @@ async def test_a_status_that_is_asked_for_comes_back_with_its_body() -> None:
             await http.request("GET", also=(410,))
 
     assert (answer.status, answer.body) == (404, b"nothing here")
-
-
-async def test_nothing_packed_is_asked_for() -> None:
-    asked: list[str] = []
-
-    async def handler(request: web.BaseRequest) -> web.StreamResponse:
-        asked.append(request.headers["accept-encoding"])
-        return web.Response()
-
-    async with a_session(handler, headers={"x-token": "t"}) as http:
-        await http.get()
-
-    assert asked == ["identity"]

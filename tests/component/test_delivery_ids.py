@@ -6,7 +6,6 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import product
@@ -15,14 +14,13 @@ from typing import Any, NamedTuple
 import pytest
 
 from bridge.errors import NotDurableError
-from bridge.event import Delivery, Identity, ParkReason
+from bridge.event import Identity, ParkReason
 from bridge.ingress.profiles.lookup import load_profile
-from bridge.ingress.profiles.profile import Mapped
 from bridge.ingress.proof import FixedSecrets, HmacKey, KeySlot
 from bridge.ingress.routes import Source
 from bridge.ingress.schemes.presets import configure
-from bridge.known.delivery_ids import NewestBodies, id_in_bucket_before, id_of_body, identities_as
-from tests.builders import a_body, a_delivery, a_slot, an_event, signed_headers
+from bridge.known.delivery_ids import NewestBodies, id_in_bucket_before, id_of_body
+from tests.builders import a_body, a_delivery, a_slot, signed_headers
 from tests.component.test_ingress import Ingress, StubTransport, request_bytes, running, until
 
 SECRET = "a-secret-of-many-characters"
@@ -243,28 +241,6 @@ def test_the_memory_of_newest_bodies_is_bounded_and_ends_with_the_repeats() -> N
     assert [len(newest.find("drx", [key])) for key in ("b", "c", "d")] == [0, 0, 1]
 
 
-@pytest.mark.parametrize(
-    ("source", "event_id", "reason", "received_s"),
-    [
-        ("other", f"dlv_{'0' * 32}_2982331/1", "", START + 1),
-        ("drx", f"dlv_{'0' * 32}_2982331", "unusable", START + 1),
-        ("drx", "evt_1/1", "", START + 1),
-        ("drx", f"dlv_{'0' * 32}_2982331/1", "", START - 1),  # received before what is known
-        ("drx", f"dlv_{'0' * 32}_2982329/1", "", START + 1),  # of a bucket whose repeats are over
-    ],
-)
-def test_what_says_nothing_about_the_newest_body_of_a_key_is_passed_over(
-    source: str, event_id: str, reason: str, received_s: float
-) -> None:
-    newest = NewestBodies({"drx": BUCKET_S, "without": 0}, now=Clock())
-    newest.note(a_delivery(id="dlv_1")._replace(received_at=datetime.fromtimestamp(START, UTC)), ["q:1"])
-
-    newest.recalled(Identity(source, event_id, "0" * 64, reason), b"q:1", received_s)
-
-    assert [each.id for each in newest.find("drx", ["q:1"])] == ["dlv_1"]
-    assert newest.find("other", ["q:1"]) == []
-
-
 @pytest.mark.parametrize("number", ["1", "12", "2.1"])  # the last of a second table of a mapping file
 def test_every_event_of_a_delivery_says_which_body_is_the_newest_of_its_key(number: str) -> None:
     newest = NewestBodies({"drx": BUCKET_S}, now=Clock())
@@ -290,20 +266,6 @@ async def test_a_retry_across_the_edge_waits_for_the_first_attempt_and_shares_it
     assert second[1]["id"] == third[1]["id"]
 
 
-async def test_a_parked_body_is_recognised_across_the_edge_too() -> None:
-    clock = Clock()
-    clock.now += 599
-    source = a_source("secret_header", "digitalrx_pharmacy", account_id="acct_1")
-    async with running(sources=[source], now=clock) as ingress:
-        answers = [await pushed(ingress, {"Statuswf": "Packed"})]
-        clock.now += 1
-        answers.append(await pushed(ingress, {"Statuswf": "Packed"}))
-
-    assert answers[0] == answers[1]
-    assert answers[0][1]["outcome"] == "parked"
-    assert len(ingress.publisher.published) == 1
-
-
 async def test_without_bucket_equal_bytes_are_a_repeat_whenever_they_come() -> None:
     clock = Clock()
     async with running(sources=[a_source("github")], now=clock) as ingress:
@@ -325,25 +287,6 @@ async def test_an_unsigned_id_with_another_body_is_another_delivery_and_its_retr
     assert said == [("accepted", "d-1"), ("accepted", second), ("duplicate", second), ("duplicate", "d-1")]
     assert list(event_ids(ingress)) == ["d-1", second]
     assert ingress.metrics.registry.get_sample_value("drxbridge_lenient_fields_total", {"flag": "id_reused"}) == 2
-
-
-class OwnIds:
-    """A profile whose event ids stand in the body."""
-
-    def map(self, delivery: Delivery, document: dict[str, object], /) -> Mapped:
-        del document
-        return Mapped((an_event(id="vendor/1", source=delivery.source),))
-
-
-async def test_a_conflict_on_an_id_of_the_body_is_no_reused_id_of_a_delivery() -> None:
-    source = replace(a_source("github"), profile=OwnIds())
-    async with running(sources=[source]) as ingress:
-        first = await github(ingress, a_body(), "d-1")
-        second = await github(ingress, a_body(data_note="another"), "d-2")
-
-    assert first[1]["outcome"] == "accepted"
-    assert (second[1]["outcome"], second[1]["reason"], second[1]["id"]) == ("parked", "id_conflict", "d-2")
-    assert ingress.metrics.registry.get_sample_value("drxbridge_lenient_fields_total", {"flag": "id_reused"}) == 0
 
 
 async def test_an_ignored_id_makes_no_second_delivery_of_a_captured_one() -> None:
@@ -385,14 +328,3 @@ def test_an_id_is_128_bits_of_the_body_and_the_bucket_of_its_receipt() -> None:
     bucketed = id_of_body(digest, received_s=START + 599.9, bucket_s=BUCKET_S)
     assert bucketed == "dlv_0123456789abcdef0123456789abcdef_2982331"
     assert id_in_bucket_before(bucketed) == id_of_body(digest, received_s=START - 0.1, bucket_s=BUCKET_S)
-
-
-def test_only_ids_that_hang_on_the_delivery_change_with_its_id() -> None:
-    delivery = a_delivery(id="d")
-    events = [an_event(id=each) for each in ("d", "d/1", "d/12", "vendor/1", "dd/1")]
-
-    found = [identity.id for identity in identities_as(delivery, events, "e")]
-
-    assert found == ["e", "e/1", "e/12"]
-    parked = list(identities_as(delivery, ParkReason("unusable"), "e"))
-    assert parked == [Identity("drx", "e", delivery.body_sha256, "unusable")]

@@ -1,4 +1,6 @@
-"""What the doctor finds without a broker; each finding says what to do."""
+"""What the doctor finds without a broker; each finding says what to do, and nothing is changed."""
+
+from __future__ import annotations
 
 import json
 import os
@@ -10,10 +12,12 @@ import pytest
 
 from bridge.commands.doctor import doctor
 from bridge.commands.doctor_checks import check_windows
+from bridge.commands.doctor_spool import check_spool
 from bridge.dev.ports import free_port
 from bridge.runtime.findings import Finding
-from bridge.settings import Settings, Source
+from bridge.settings import Settings, Source, Spool
 from bridge.start_checks import check_sources, check_start
+from tests.spooling import files, open_spool, write_key
 
 SECRET = "whsec_ZHJ4LWJyaWRnZS10ZXN0LWtleS1ub3Qtc2VjcmV0ISE="
 NOW = datetime(2026, 9, 14, tzinfo=UTC)
@@ -110,3 +114,78 @@ def test_every_check_is_one_line_and_what_failed_says_what_to_do(capsys: pytest.
     checks = ["config", "log", "sources", "kafka", "registry", "spool", "spool", "spool"]
     assert [line.split()[1] for line in lines] == checks
     assert all(("→" in line) == (not line.startswith("✓")) for line in lines)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Spool:
+    """Give a spool that has its key elsewhere and has not been used yet."""
+    write_key(tmp_path / "keys")
+    return Spool(dir=tmp_path / "spool", key_dir=tmp_path / "keys", capacity_bytes=1_048_576)
+
+
+def in_spool(settings: Spool) -> dict[str, Finding]:
+    return {finding.check: finding for finding in check_spool(settings)}
+
+
+def verdicts(settings: Spool) -> dict[str, str]:
+    return {check: finding.verdict for check, finding in in_spool(settings).items()}
+
+
+async def fill(settings: Spool) -> None:
+    settings.dir.mkdir()
+    async with open_spool(settings.dir, key_dir=settings.key_dir) as kept:
+        await kept.put(1, 2, 3)
+
+
+def test_a_spool_that_is_not_there_yet_is_fine_and_not_made(settings: Spool) -> None:
+    assert verdicts(settings) == {"spool": "ok", "spool key": "ok", "spool room": "ok"}
+    assert "made at the first start" in in_spool(settings)["spool"].text
+    assert not settings.dir.exists()
+
+
+async def test_what_is_held_by_a_process_is_on_its_way(settings: Spool) -> None:
+    settings.dir.mkdir()
+    async with open_spool(settings.dir, key_dir=settings.key_dir) as kept:
+        await kept.put(1, 2, 3)
+
+        finding = in_spool(settings)["spool"]
+
+    assert finding.verdict == "ok"
+    assert "in use, 3 events" in finding.text
+
+
+async def test_what_no_process_holds_is_an_orphan_and_stays_as_it_is(settings: Spool) -> None:
+    await fill(settings)
+    before = {path: path.read_bytes() for path in files(settings.dir)}
+
+    finding = in_spool(settings)["spool"]
+
+    assert finding.verdict == "warning"
+    assert "3 events, and no process has it open" in finding.text
+    assert "drx-bridge spool drain" in finding.advice
+    assert {path: path.read_bytes() for path in files(settings.dir)} == before
+
+
+async def test_events_whose_key_is_gone_are_a_failure(settings: Spool, tmp_path: Path) -> None:
+    await fill(settings)
+    write_key(tmp_path / "keys", secret=b"n" * 32)
+
+    finding = in_spool(settings)["spool"]
+
+    assert finding.verdict == "failed"
+    assert "3 events cannot be opened" in finding.text
+    assert str(tmp_path / "keys") in finding.advice
+
+
+def test_a_key_that_others_may_read_is_named_and_not_shown(
+    settings: Spool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "keys" / "current"
+    path.chmod(0o644)
+
+    finding = in_spool(settings)["spool key"]
+
+    assert finding.verdict == "failed"
+    assert finding.text == f"{path}: key_exposed"
+    assert "chmod" in finding.advice
+    assert capsys.readouterr().out == ""

@@ -19,11 +19,11 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from prometheus_client import CollectorRegistry
 
-from bridge.errors import ConfigError, TransientError
+from bridge.errors import TransientError
 from consumers.fhir.metrics import FhirMetrics
 from consumers.fhir.options import NAME, FhirOptions
 from consumers.fhir.sink import FhirServer, open_server
-from consumers.fhir.token import Key, SmartToken, read_key
+from consumers.fhir.token import Key, SmartToken
 from consumers.http import open_http
 from consumers.options import read_options
 from tests.endpoint import an_endpoint
@@ -172,19 +172,3 @@ async def test_a_token_that_is_taken_no_more_is_renewed_once(tmp_path: Path) -> 
 
     assert (caught.value.code, caught.value.systemic) == ("http_401", True)
     assert len(issuer.given) == 3
-
-
-@pytest.mark.parametrize(
-    "content",
-    [None, b"", b"hunter2", pem(ec.generate_private_key(ec.SECP256R1()))],
-    ids=["none", "empty", "text", "P-256"],
-)
-def test_a_key_that_cannot_sign_is_said_at_the_start_and_not_shown(content: bytes | None, tmp_path: Path) -> None:
-    file = tmp_path / "key"
-    if content is not None:
-        file.write_bytes(content)
-
-    with pytest.raises(ConfigError, match="smart_key_file") as caught:
-        read_key(file)
-
-    assert "hunter2" not in str(caught.value)

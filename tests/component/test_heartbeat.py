@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any
 
 import orjson
 import pytest
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import Gauge
 
-from bridge.app import _heartbeat
 from bridge.dev.ports import free_port
 from bridge.event import Delivery
 from bridge.ingress.heartbeat import SOURCE, Heartbeat
-from bridge.ingress.profiles.keys import KEY_PATTERN
 from bridge.ingress.profiles.profile import Mapped
 from bridge.ingress.proof import Raw
 from bridge.runtime.http import HardenedServer, Request
 from bridge.runtime.messages import Answer
-from bridge.runtime.metrics import IngressMetrics
-from bridge.settings import Settings
 from tests.logs import capture_logs
 
 HANG_S = 60.0
@@ -109,17 +103,6 @@ async def test_it_is_signed_and_holds_an_event() -> None:
     (event,) = mapped.events
     assert (event.type, event.key, event.source, event.occurred_at) == ("system.ping", "heartbeat-here", SOURCE, at)
     assert (mapped.flags, mapped.extensions) == ((), 0)
-
-
-def test_an_instance_of_the_longest_name_has_heartbeats_too() -> None:
-    """An account longer than a key would park each of them."""
-    source: Any = {"profile": "drx_standard", "environment": "sandbox"}
-    settings = Settings(instance="i" * 128, sources={"drx": source})
-    (heart,) = _heartbeat(settings, IngressMetrics(CollectorRegistry()))
-    key = heart._document("hb_1", NOW)["account_id"]
-
-    assert re.fullmatch(KEY_PATTERN, str(key))
-    assert str(key).startswith("heartbeat-iii")
 
 
 async def test_one_that_kafka_has_is_seen() -> None:

@@ -141,6 +141,12 @@ class StubTransport(asyncio.Transport):
         return self.aborted
 
 
+def a_source(name: str = "drx", *, profile: Any = None, scheme: Any = None, secrets: Any = None, **of: Any) -> Source:
+    """A source that signs as Standard Webhooks, unless it is said otherwise."""
+    profile, scheme = profile or load_profile("drx_standard"), scheme or StandardWebhooks()
+    return Source(name, "sandbox", profile, scheme, secrets or FixedSecrets((a_slot(),)), **of)
+
+
 @contextlib.asynccontextmanager
 async def running(
     *,
@@ -166,11 +172,7 @@ async def running(
     publisher = ScriptedPublisher()
     publisher.gate.set()
     publisher.dedupe.finished = True
-    keys = (a_slot(),)
-    source = Source(
-        "drx", "sandbox", profile or load_profile("drx_standard"), StandardWebhooks(), FixedSecrets(keys), engine=engine
-    )
-    sources = sources or [source]
+    sources = sources or [a_source(profile=profile, engine=engine)]
     admission = Admission(count_max=count_max, bytes_max=1 << 20)
     webhooks = Webhooks(
         sources={each.name: each for each in sources},
@@ -270,10 +272,7 @@ async def test_answers_503_with_retry_after_when_nothing_is_durable(ingress: Ing
 
 async def test_a_source_may_have_200_for_what_is_parked() -> None:
     """Some vendors take no other status as an acknowledgement, and send again for ever."""
-    profile = load_profile("drx_standard")
-    source = Source("drx", "sandbox", profile, StandardWebhooks(), FixedSecrets((a_slot(),)), answer_200=True)
-
-    async with running(sources=[source]) as ingress:
+    async with running(sources=[a_source(answer_200=True)]) as ingress:
         answer = await ingress.post(b"[]")
 
     assert answer == (200, {"outcome": "parked", "id": "evt_1", "reason": "malformed_json"})
@@ -394,13 +393,6 @@ async def test_refuses_before_verification_with_a_constant_body(
     assert ingress.publisher.published == []
 
 
-@pytest.mark.parametrize("content_type", ["Application/JSON", "application/json;charset=UTF-8", " application/json "])
-async def test_takes_json_in_every_spelling(ingress: Ingress, content_type: str) -> None:
-    body = a_body()
-
-    assert (await ingress.post(body, headers=signed_headers(body) | {"content-type": content_type}))[0] == 200
-
-
 async def test_refuses_a_doubled_signed_header(ingress: Ingress) -> None:
     pairs = [*signed_headers(a_body()).items(), ("Webhook-Id", "evt_1")]
 
@@ -440,18 +432,6 @@ async def test_never_echoes_a_malformed_request(ingress: Ingress, capfd: pytest.
         assert marker not in answer
 
     assert marker.decode() not in "".join(capfd.readouterr())
-
-
-async def test_answers_expect_100_continue(ingress: Ingress) -> None:
-    body = a_body()
-    reader, writer = await asyncio.open_connection("127.0.0.1", ingress.port)
-    whole = request_bytes(body, [("Expect", "100-continue"), *signed_headers(body).items()])
-    writer.write(whole.removesuffix(body))
-
-    assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
-    writer.write(body)
-    assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
-    writer.close()
 
 
 @pytest.mark.parametrize(
@@ -529,9 +509,7 @@ async def test_series_stay_constant_whatever_is_sent(ingress: Ingress) -> None:
 @pytest.mark.parametrize("word", ["prescription.sent", "counters.changed"])
 async def test_what_an_operator_has_named_is_answered_and_written_nowhere(word: str) -> None:
     """Also a type of the contract, whichever way it would have taken."""
-    profile = drx_standard.ignoring(frozenset({word}))
-    source = Source("drx", "sandbox", profile, StandardWebhooks(), FixedSecrets((a_slot(),)))
-    async with running(sources=[source]) as ingress:
+    async with running(sources=[a_source(profile=drx_standard.ignoring(frozenset({word})))]) as ingress:
         with capture_logs() as lines:
             answers = [await ingress.post(a_body(type=word)) for _ in range(2)]
         other = await ingress.post(a_body(type="prescription.cancelled"))

@@ -89,23 +89,6 @@ def test_what_is_too_old_or_not_ours_is_not_recalled(dedupe: KnownIds, identity:
     assert len(dedupe) == 0
 
 
-@pytest.mark.parametrize("at_s", [START_S + 1e6, 1e18])
-def test_a_receipt_in_the_future_counts_as_now(dedupe: KnownIds, clock: Clock, at_s: float) -> None:
-    dedupe.recalled(EVENT, at_s)
-
-    clock.s += WINDOW_S
-    assert dedupe.begin([EVENT]) == Known(fresh=(0,))
-
-
-def test_recall_does_not_shorten_a_window(dedupe: KnownIds, clock: Clock) -> None:
-    dedupe.settled(EVENT, "committed")
-
-    dedupe.recalled(EVENT, START_S - WINDOW_S / 2)
-
-    clock.s += WINDOW_S - 1
-    assert dedupe.begin([EVENT]) == Known()
-
-
 def test_recall_finds_that_what_is_spooled_was_written(dedupe: KnownIds, clock: Clock) -> None:
     """The process died between the acknowledgement and the removal; the drain must not write it again."""
     dedupe.settled(EVENT, "spooled")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,19 +12,18 @@ import pytest
 
 from bridge.errors import ConfigError, DeliveryRefusedError
 from bridge.event import Event, ParkReason
-from bridge.ingress.origin import operator_keys, prove_origin, sign_origin
+from bridge.ingress.origin import prove_origin, sign_origin
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.proof import FixedSecrets, Key, KeySlot, Raw, SharedSecret
 from bridge.ingress.routes import Source
 from bridge.ingress.schemes.presets import configure
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
-from bridge.ingress.secrets import load, parse_slot
+from bridge.ingress.secrets import parse_slot
 from tests.builders import SECRET, WHEN, a_body, a_slot, signed_headers
 from tests.component.test_ingress import Ingress, running
 
 NOW = 1_800_000_000
 RECEIVED_US = int(WHEN.timestamp() * 1e6)
-PUBLIC = base64.b64encode(bytes(range(32))).decode()
 
 
 def headers(
@@ -57,30 +55,6 @@ def test_who_has_all_secrets_of_a_delivery_can_post(scheme: str, parameters: dic
     proof = prove_origin(configured, raw(headers(slot.key, b"{}"), b"{}"), [slot], NOW + 300)
 
     assert (proof.id, proof.origin, proof.slot, proof.received_s) == ("dlv_1", "replay", "current", WHEN.timestamp())
-
-
-@pytest.mark.parametrize(
-    ("scheme", "parameters", "line"),
-    [
-        ("ed25519", {"header": "x-signature"}, PUBLIC),
-        ("standard_webhooks", {}, f"whpk_{PUBLIC}"),
-        ("secret_header+cidr", {"networks": "192.0.2.0/24"}, "a secret of sixteen or more"),
-    ],
-)
-def test_where_the_secret_is_not_enough_the_slot_replay_is_needed(
-    scheme: str, parameters: dict[str, str], line: str, tmp_path: Path
-) -> None:
-    configured = configure(scheme, parameters, tolerance_s=300)
-    (tmp_path / "current").write_text(line)
-
-    assert operator_keys(configured, load(tmp_path, configured)) == []
-
-    (tmp_path / "replay").write_text(SECRET)
-    slots = load(tmp_path, configured)
-    (usable,) = operator_keys(configured, slots)
-    assert prove_origin(configured, raw(headers(usable.key, b"{}"), b"{}"), slots, NOW).slot == "replay"
-    with pytest.raises(ConfigError, match="whsec_"):
-        parse_slot(tmp_path / "replay", b"a secret of sixteen or more", configured)
 
 
 def test_the_key_of_the_slot_replay_proves_no_delivery_of_the_sender() -> None:

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from bridge.errors import NotDurableError, RecordRefusedError
-from bridge.event import Durable, Identity
+from bridge.event import Durable
 from bridge.kafka import partition_writer
 from bridge.kafka.partition_writer import (
     BATCH_MAX,
@@ -199,20 +199,6 @@ async def test_an_ack_that_comes_before_the_disk_is_done_is_an_ack(hasty: Subjec
     await until(lambda: not hasty.spool.entries)
 
     assert hasty.written == ["a"]
-
-
-async def test_an_unknown_write_is_driven_again_through_the_disk_with_the_same_id(hasty: Subject) -> None:
-    hasty.producer.hold()
-    hasty.producer.failure = "outcome_unknown"
-    first = hasty.send("a")
-    await hasty.producer.wait_for_write()
-    await asyncio.gather(*first, *hasty.send("b"))
-
-    hasty.producer.failure = None
-    hasty.producer.flow()
-    await until(lambda: not hasty.spool.entries)
-
-    assert hasty.written == ["a", "b"]
 
 
 async def test_a_write_that_fails_is_kept_and_never_told_as_failed(subject: Subject) -> None:
@@ -414,17 +400,6 @@ async def test_what_is_no_fault_of_the_record_never_sets_it_aside(fault: str) ->
     await subject.writers.close(1)
 
 
-async def test_a_topic_that_is_missing_blocks_its_partitions_and_loses_nothing(subject: Subject) -> None:
-    subject.producer.topics.clear()
-
-    assert await asyncio.gather(*subject.send("a")) == ["spooled"]
-    await until(lambda: subject.writers.blocked)
-
-    subject.producer.topics[TOPIC] = 12
-    await until(lambda: not subject.spool.entries)
-    assert subject.written == ["a"]
-
-
 async def test_with_neither_kafka_nor_disk_nothing_is_taken(subject: Subject) -> None:
     subject.producer.connected = False
     subject.spool.code = "full"
@@ -455,28 +430,19 @@ async def test_a_disk_that_fails_is_no_success(subject: Subject) -> None:
     assert subject.known_ids.told == [("a", "failed")]
 
 
-async def test_a_disk_that_was_full_is_offered_again_what_kafka_does_not_answer(hasty: Subject) -> None:
+@pytest.mark.parametrize("full", [True, False], ids=["it was full", "it failed"])
+async def test_a_disk_is_offered_again_what_kafka_does_not_answer(hasty: Subject, *, full: bool) -> None:
     hasty.producer.hold()
-    hasty.spool.code = "full"
-    sent = hasty.send("a")
-    await hasty.producer.wait_for_write()
-    sent += hasty.send("b")
-    await asyncio.sleep(5 * SWEEP_S)
-    assert not hasty.writers.spooling
-
-    hasty.spool.code = ""
-
-    assert await asyncio.gather(*sent) == ["spooled"] * 2
-    assert hasty.kept == ["a", "b"]
-
-
-async def test_a_disk_that_failed_is_offered_again_what_kafka_does_not_answer(hasty: Subject) -> None:
-    hasty.producer.hold()
-    hasty.spool.failure = "io_error"
+    hasty.spool.code, hasty.spool.failure = ("full", None) if full else ("", "io_error")
     (sent,) = hasty.send("a")
-    await until(lambda: hasty.spool.refused)
+    if full:
+        await hasty.producer.wait_for_write()
+        await asyncio.sleep(5 * SWEEP_S)
+        assert not hasty.writers.spooling
+    else:
+        await until(lambda: hasty.spool.refused)
 
-    hasty.spool.failure = None
+    hasty.spool.code, hasty.spool.failure = "", None
 
     assert await sent == "spooled"
     assert await asyncio.gather(*hasty.send("b")) == ["spooled"]
@@ -562,17 +528,6 @@ async def test_a_record_that_the_disk_has_is_durable_in_whichever_turn_of_the_lo
     subject.resume_disk()
 
     assert await sent == "spooled"
-    await subject.writers.close(1)
-
-
-async def test_what_a_disk_finishes_late_and_nobody_has_sent_again_is_written_once() -> None:
-    subject, sent = await hung(deadline_s=0.3)
-    await subject.expire(sent)
-    await until(lambda: not subject.writers.spooling)
-
-    subject.resume_disk()
-    await until(lambda: subject.written and not subject.spool.entries and not subject.writers.spooling)
-    assert subject.written == ["a"]
     await subject.writers.close(1)
 
 
@@ -809,7 +764,3 @@ async def test_a_delivery_of_two_partitions_is_spooled_when_one_of_them_is(subje
     assert await subject.writers.enqueue([accepted("b", 1), accepted("c", 2, partition=1)]) == "spooled"
 
     assert subject.known_ids.told[1:] == [("b", "spooled"), ("c", "committed")]
-
-
-def test_identity_comes_back_from_the_headers() -> None:
-    assert accepted("a").identity == Identity("drx", "a", "00" * 32)

@@ -105,14 +105,6 @@ def test_a_part_that_fails_is_logged_with_its_code_and_without_its_text() -> Non
     assert "rx_1" not in out
 
 
-@pytest.mark.parametrize("raised", ["SystemExit('rx_1')", "BaseException('rx_1')"])
-def test_a_part_that_asks_for_the_end_has_failed_too(raised: str) -> None:
-    code, out, err = ended(f"await asyncio.sleep(0); raise {raised}")
-
-    assert (code, err, events(out)) == (1, "", [("worker.process_failed", "")])
-    assert "rx_1" not in out
-
-
 def test_what_the_operator_must_change_is_one_line_and_exit_2() -> None:
     assert ended("raise ConfigError('http.port: taken')") == (2, "", "drx: http.port: taken\n")
 

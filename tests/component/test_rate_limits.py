@@ -6,25 +6,19 @@ import asyncio
 
 import pytest
 
-from bridge.ingress.profiles.lookup import load_profile
-from bridge.ingress.proof import FixedSecrets
 from bridge.ingress.rate_limit import AddressLimit, RateLimit
 from bridge.ingress.routes import Source
 from bridge.ingress.schemes.network import networks
-from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
-from tests.builders import a_body, a_slot, signed_headers
-from tests.component.test_ingress import Ingress, request_bytes, running, until
+from tests.builders import a_body, signed_headers
+from tests.component.test_ingress import Ingress, a_source, request_bytes, running
 
 REFUSED = {"outcome": "refused", "code": "rate_limited"}
 # Slow enough that none of a test's deliveries comes back in time by itself.
 SLOW = 1 / 1000
 
 
-def a_source(name: str = "drx", *, burst: int | None = None) -> Source:
-    limit = RateLimit(per_s=SLOW, burst=burst) if burst else None
-    return Source(
-        name, "sandbox", load_profile("drx_standard"), StandardWebhooks(), FixedSecrets((a_slot(),)), limit=limit
-    )
+def limited(burst: int | None) -> Source:
+    return a_source(limit=RateLimit(per_s=SLOW, burst=burst) if burst else None)
 
 
 async def statuses(ingress: Ingress, count: int, **sent: str) -> list[int]:
@@ -36,7 +30,7 @@ async def statuses(ingress: Ingress, count: int, **sent: str) -> list[int]:
 
 
 async def test_a_source_that_sends_too_much_is_told_when_to_come_back() -> None:
-    async with running(sources=[a_source(burst=2), a_source("other")]) as ingress:
+    async with running(sources=[limited(2), a_source("other")]) as ingress:
         assert await statuses(ingress, 2) == [200, 200]
         async with ingress.session.post(f"{ingress.url}/webhooks/drx", data=b"{}") as answer:
             assert answer.status == 429
@@ -52,7 +46,7 @@ async def test_a_source_that_sends_too_much_is_told_when_to_come_back() -> None:
 
 
 async def test_it_comes_before_the_proof_and_before_the_body() -> None:
-    async with running(sources=[a_source(burst=1)]) as ingress:
+    async with running(sources=[limited(1)]) as ingress:
         assert (await ingress.post(headers={"content-type": "application/json"}))[0] == 401
         lines = (
             "POST /webhooks/drx HTTP/1.1",
@@ -82,34 +76,10 @@ async def test_what_its_head_alone_has_refused_counts(source_burst: int | None) 
     """For the address in any case, for a source where one is named."""
     limit = None if source_burst else AddressLimit(RateLimit(per_s=SLOW, burst=2), proxies=networks("127.0.0.0/8"))
     path = "/webhooks/drx" if source_burst else "/nowhere"
-    async with running(sources=[a_source(burst=source_burst)], address_limit=limit) as ingress:
+    async with running(sources=[limited(source_burst)], address_limit=limit) as ingress:
         doubled = request_bytes(b"{}", [("webhook-id", "a"), ("webhook-id", "b"), ("connection", "close")])
         assert (await ingress.raw(doubled)).startswith(b"HTTP/1.1 401 ")
         assert (await ingress.raw(doubled.replace(b"/webhooks/drx", path.encode()))).startswith(
             b"HTTP/1.1 401 " if source_burst else b"HTTP/1.1 404 "
         )
         assert await statuses(ingress, 1) == [429]
-
-
-async def test_an_address_over_its_limit_does_not_use_up_that_of_the_source() -> None:
-    limit = AddressLimit(RateLimit(per_s=SLOW, burst=1), proxies=networks("127.0.0.0/8"))
-    async with running(sources=[a_source(burst=2)], address_limit=limit) as ingress:
-        forger = await statuses(ingress, 5, forwarded="192.0.2.1")
-        sender = await statuses(ingress, 1, forwarded="192.0.2.2")
-
-    assert forger == [200, 429, 429, 429, 429]
-    assert sender == [200]
-
-
-async def test_a_delivery_whose_body_comes_after_its_head_counts_once() -> None:
-    async with running(sources=[a_source(burst=2)]) as ingress, asyncio.timeout(30):
-        for number in range(3):
-            body = a_body(id=f"evt_{number}")
-            whole = request_bytes(body, signed_headers(body, webhook_id=f"evt_{number}").items())
-            reader, writer = await asyncio.open_connection("127.0.0.1", ingress.port)
-            writer.write(whole[: -len(body)] + body[:1])
-            if number < 2:
-                await until(lambda: ingress.server.held_bytes > 0)
-                writer.write(body[1:])
-            assert (await reader.readline()).startswith(b"HTTP/1.1 200 " if number < 2 else b"HTTP/1.1 429 ")
-            writer.close()

@@ -226,15 +226,6 @@ async def test_after_a_rival_has_failed_the_one_that_waited_is_written(at: Wired
     assert at.written() == {("event", "evt_1"): 1}
 
 
-async def test_of_different_bodies_at_one_moment_one_is_the_event_and_all_others_are_kept(at: Wired) -> None:
-    bodies = [a_body(account_id=f"acct_{number}") for number in range(8)]
-
-    answers = await asyncio.gather(*[at.post(body) for body in bodies])
-
-    assert sorted(answer["outcome"] for _, answer in answers) == ["accepted"] + ["parked"] * 7
-    assert at.written() == {("event", "evt_1"): 1, ("id_conflict", "evt_1"): 7}
-
-
 async def test_a_late_acknowledgement_makes_the_retry_a_duplicate() -> None:
     """The write outlived its deadline: unknown is not failed."""
     async with wired(deadline_s=0.2) as at:

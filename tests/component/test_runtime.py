@@ -18,9 +18,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from bridge.dev.ports import free_port
-from bridge.errors import ConfigError
 from bridge.runtime.health import Check, Management
-from bridge.runtime.lifecycle import EndOf, background, first_fault, run_workers, unless
+from bridge.runtime.lifecycle import EndOf, background, run_workers, unless
 from bridge.runtime.logging import LEVELS, configure_logging, log, output
 from bridge.runtime.metrics import IngressMetrics
 
@@ -94,14 +93,6 @@ async def test_a_background_worker_that_fails_ends_the_process() -> None:
             await run_workers([EndOf(task), Part()], stop=asyncio.Event(), drain_timeout_s=30)
 
 
-def test_a_fault_is_found_however_deep_it_lies() -> None:
-    fault = ConfigError("why")
-    group = ExceptionGroup("workers", [OSError(), ExceptionGroup("parts", [ExceptionGroup("deeper", [fault])])])
-
-    assert first_fault(group, ConfigError) is fault
-    assert first_fault(group, KeyError) is None
-
-
 async def test_what_is_opened_is_given_unless_the_stop_comes_first() -> None:
     async def opened_after(part: Part) -> str:
         await part.run(asyncio.Event())
@@ -116,33 +107,6 @@ async def test_what_is_opened_is_given_unless_the_stop_comes_first() -> None:
 
     assert await opening is None
     assert part.cancelled
-
-
-async def test_nothing_goes_on_opening_for_somebody_who_was_cancelled() -> None:
-    part = Part()
-    cleaned = False
-
-    async def open_part() -> None:
-        nonlocal cleaned
-        try:
-            await part.run(asyncio.Event())
-        finally:
-            await asyncio.sleep(0.01)
-            cleaned = True
-
-    opening = asyncio.create_task(unless(asyncio.Event(), open_part()))
-    await asyncio.sleep(0.01)
-    opening.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await opening
-
-    assert part.cancelled
-    assert cleaned
-
-
-async def test_what_cannot_be_opened_says_why() -> None:
-    with pytest.raises(OSError, match="why"):
-        await unless(asyncio.Event(), Part(fails=OSError("why")).run(asyncio.Event()))
 
 
 @asynccontextmanager
@@ -183,21 +147,6 @@ async def test_ready_is_what_every_check_says_and_live_needs_none() -> None:
         assert (await ask("/metrics"))[1].startswith("text/plain")
         assert (await ask("/metrics", Accept="application/openmetrics-text"))[1].startswith("application/openmetrics")
         assert (await ask("/other"))[0] == 404
-
-
-async def test_degraded_is_ready_still() -> None:
-    async with managed({"sink": lambda: "degraded", "kafka": lambda: "ok"}, live=lambda: "ok") as ask:
-        status, _, text = await ask("/readyz")
-
-        assert status == 200
-        assert json.loads(text) == {"status": "degraded", "checks": {"sink": "degraded", "kafka": "ok"}}
-
-
-async def test_a_part_that_is_stuck_ends_the_process() -> None:
-    async with managed({}, live=lambda: "poll_stuck") as ask:
-        status, _, text = await ask("/livez")
-
-        assert (status, json.loads(text)) == (503, {"status": "unavailable", "code": "poll_stuck"})
 
 
 @pytest.fixture

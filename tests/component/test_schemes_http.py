@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import time
 from base64 import b64encode
 from hashlib import sha256
@@ -13,19 +12,13 @@ from pathlib import Path
 import pytest
 
 from bridge.commands.signing import read_signer
-from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.proof import FixedSecrets
-from bridge.ingress.routes import Source
 from bridge.ingress.schemes.presets import configure
 from bridge.ingress.secrets import slots_of
 from bridge.runtime.slots import SlotDirectory
 from tests.builders import a_body
-from tests.component.test_ingress import Ingress, running
+from tests.component.test_ingress import Ingress, a_source, running
 from tests.schemes import Vector, vectors
-
-
-def a_source(vector: Vector) -> Source:
-    return Source("drx", "sandbox", load_profile("drx_standard"), vector.scheme, FixedSecrets(vector.slots))
 
 
 async def sent(ingress: Ingress, vector: Vector, *, body: bytes, query: bytes) -> bytes:
@@ -36,23 +29,11 @@ async def sent(ingress: Ingress, vector: Vector, *, body: bytes, query: bytes) -
     return (await ingress.raw(head % (target, len(body), lines) + body)).partition(b"\r\n\r\n")[2]
 
 
-async def test_a_delivery_without_an_id_gets_that_of_its_body() -> None:
-    vector = vectors("secret_header")[0]
-    body = a_body()
-    async with running(sources=[a_source(vector)]) as ingress:
-        said = [json.loads(await sent(ingress, vector, body=body, query=b"")) for _ in range(2)]
-
-    assert [each["outcome"] for each in said] == ["accepted", "duplicate"]
-    assert said[0]["id"] == said[1]["id"]
-    assert said[0]["id"].startswith("dlv_")
-    assert len(said[0]["id"]) == 36
-
-
 async def test_a_source_may_be_proved_by_its_network() -> None:
     scheme = configure("cidr", {"networks": "127.0.0.0/8"}, tolerance_s=None)
-    source = Source("drx", "sandbox", load_profile("drx_standard"), scheme, FixedSecrets(()))
+    source = a_source(scheme=scheme, secrets=FixedSecrets(()))
     other = configure("cidr", {"networks": "192.0.2.0/24"}, tolerance_s=None)
-    away = Source("away", "sandbox", source.profile, other, FixedSecrets(()))
+    away = a_source("away", scheme=other, secrets=FixedSecrets(()))
     async with running(sources=[source, away]) as ingress:
         near = await ingress.post(headers={"content-type": "application/json"})
         far = await ingress.post(headers={"content-type": "application/json"}, path="/webhooks/away")
@@ -63,7 +44,7 @@ async def test_a_source_may_be_proved_by_its_network() -> None:
 
 async def test_a_credential_in_the_url_is_in_no_line_of_the_log(capfd: pytest.CaptureFixture[str]) -> None:
     vector = vectors("url_token")[0]
-    async with running(sources=[a_source(vector)]) as ingress:
+    async with running(sources=[a_source(scheme=vector.scheme, secrets=FixedSecrets(vector.slots))]) as ingress:
         for query in (vector.raw.query, vector.raw.query[:-1]):
             await sent(ingress, vector, body=vector.raw.body, query=query)
 
@@ -99,9 +80,7 @@ async def test_secrets_are_rotated_and_spoilt_under_load(scheme: str, tmp_path: 
         signers.append(read_signer(built, tmp_path / "current"))
     (tmp_path / "current").write_text(texts[0])
     watched = SlotDirectory(tmp_path, slots_of(built), source="drx", observe=outcomes.append)
-    source = Source("drx", "sandbox", load_profile("drx_standard"), built, watched)
-
-    async with running(sources=[source]) as ingress:
+    async with running(sources=[a_source(scheme=built, secrets=watched)]) as ingress:
 
         async def push(number: int, times: int = 5) -> set[int]:
             """Push new deliveries at once with one of the two secrets; return the statuses."""

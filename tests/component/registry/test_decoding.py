@@ -140,11 +140,6 @@ async def test_a_registry_that_does_not_help_says_nothing_about_the_record(
     assert (caught.value.code, caught.value.systemic) == (code, True)
 
 
-async def test_a_healthy_registry_that_does_not_know_it_says_so(decoder: EventDecoder) -> None:
-    with pytest.raises(DecodeError, match="unknown_schema_id"):
-        await decoder.learn(a_record())
-
-
 async def test_people_see_any_record(decoder: EventDecoder, fake: FakeRegistry) -> None:
     """`inspect` learns by itself, and takes records that are no events."""
     fake.answers["GET /schemas/ids/7"] = [shown(ORDER)]

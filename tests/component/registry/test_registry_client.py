@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from typing import Any
-from uuid import UUID
 
 import pytest
 
 from bridge.kafka.routing import RoutingTable
 from bridge.registry.client import (
-    TIMEOUT_S,
     RegistryClient,
     RegistryRefusedError,
     RegistryUnavailableError,
@@ -24,14 +21,6 @@ from bridge.registry.schemas import meaning
 from tests.component.registry.registry_fakes import ORDER, Answer, Clock, Connector, FakeRegistry, shown
 
 LOCKED = bundled().entries[0]
-
-
-async def test_a_schema_is_fetched_by_id_and_by_guid(embedded: RegistryClient) -> None:
-    by_id = await embedded.fetch(LOCKED.id)
-    by_guid = await embedded.fetch(UUID(LOCKED.guid))
-
-    assert by_id == by_guid
-    assert (by_id.id, by_id.guid, by_id.schema) == (LOCKED.id, UUID(LOCKED.guid), LOCKED.schema)
 
 
 async def test_a_fetched_schema_is_not_asked_for_again(connect: Connector, fake: FakeRegistry) -> None:
@@ -144,28 +133,6 @@ async def test_passing_trouble_is_outlived(
     assert clock.slept == [pytest.approx(0.075), pytest.approx(0.15)]
 
 
-async def test_lasting_trouble_is_unavailable_and_asked_again_next_time(
-    connect: Connector, fake: FakeRegistry, clock: Clock
-) -> None:
-    fake.answers["GET /schemas/ids/7"] = [*[(500, {})] * 4, shown(ORDER)]
-    client = await connect(fake.app())
-    with pytest.raises(RegistryUnavailableError) as unavailable:
-        await client.fetch(7)
-    assert unavailable.value.retriable
-    assert len(clock.slept) == 3
-
-    assert (await client.fetch(7)).schema == ORDER
-
-
-async def test_a_slow_registry_is_unavailable(connect: Connector, fake: FakeRegistry) -> None:
-    """The bound itself is asserted apart, so that this test need not wait for it four times."""
-    assert TIMEOUT_S == 2.0
-    fake.hangs = True
-    client = await connect(fake.app(), timeout_s=0.05)
-    with pytest.raises(RegistryUnavailableError, match="no answer in 4 tries"):
-        await client.fetch(7)
-
-
 async def test_nobody_listening_is_unavailable(connect: Connector) -> None:
     client = connect.client("http://ann:secret@127.0.0.1:9")
     with pytest.raises(RegistryUnavailableError) as unavailable:
@@ -220,13 +187,6 @@ async def test_no_access_is_refused_with_the_status(connect: Connector, fake: Fa
         await client.fetch(7)
 
     assert (refused.value.status, refused.value.error_code, refused.value.retriable) == (status, 0, False)
-
-
-def test_documentation_is_no_part_of_the_meaning() -> None:
-    schema = copy.deepcopy(dict(bundled().entries[0].schema))
-    other = {**schema, "doc": "Otherwise."}
-
-    assert meaning(schema) == meaning(other)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from bridge.kafka.routing import RoutingTable
 from bridge.registry.client import (
     RegistryUnavailableError,
 )
-from bridge.registry.ids import IdsMissingError, newest, read_ids, resolve_ids, wanted, write_ids, wrong_ids
+from bridge.registry.ids import IdsMissingError, newest, read_ids, resolve_ids, wanted, write_ids
 from bridge.registry.loader import bundled
 
 LOCKED = bundled().entries[0]
@@ -112,9 +112,3 @@ async def test_without_a_file_or_with_an_unwritable_one_every_start_looks_up(tmp
     in_the_way.touch()
     for path in (None, in_the_way / "ids.json"):
         assert await resolve_ids(OURS, registry=Answers(ids_from(100)), path=path) == ids_from(100)
-
-
-async def test_ids_that_mean_something_else_now_are_named() -> None:
-    moved = Answers({**ids_from(100), OURS[3].record: 7})
-
-    assert await wrong_ids(OURS, ids_from(100), registry=moved) == [OURS[3].record]

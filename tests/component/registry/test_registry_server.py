@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
@@ -117,17 +116,3 @@ async def test_what_is_not_there_is_refused_as_json(
     registry: Client, method: str, path: str, expected: tuple[int, int]
 ) -> None:
     assert await refused(await registry.request(method, path)) == expected
-
-
-async def test_an_offer_to_speak_http_2_is_passed_over(registry: Client) -> None:
-    """Java's client offers it with every first request, and goes on in HTTP/1.1 on the same connection."""
-    offer = b"Host: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
-    reader, writer = await asyncio.open_connection(registry.host, registry.port)
-    writer.write(b"GET /schemas/types HTTP/1.1\r\n" + offer + b"Content-Length: 0\r\n\r\n")
-    first = await reader.readuntil(b'["AVRO"]')
-    writer.write(b"GET /subjects HTTP/1.1\r\n" + offer + b"\r\n")
-    second = await reader.readuntil(b"\r\n")
-    writer.close()
-
-    assert first.startswith(b"HTTP/1.1 200")
-    assert second.startswith(b"HTTP/1.1 200")

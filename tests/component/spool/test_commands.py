@@ -1,4 +1,4 @@
-"""`drx-bridge spool status` and `verify`: the truth about a directory, and nothing changed in it."""
+"""The verbs of `drx-bridge spool`: the truth about a directory, and nothing changed in it by a look."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from bridge.commands.spool import spool
+from bridge.commands.spool_drain import Outcome, Watch
 from bridge.kafka.partition_writer import from_entry
 from bridge.spool.inspect import survey
 from bridge.spool.segment import PREFIX, key_of, segment_name
+from bridge.spool.store import Held
 from tests.fault_disk import FaultDisk
 from tests.spooling import MARKER, OTHER, PARTITION, an_entry, entries, files, open_spool, segments, write_key
+from tests.virtual_time import VirtualLoop
 
 Run = Callable[..., tuple[int, Any]]
 
@@ -211,11 +215,46 @@ async def test_looks_while_it_is_filled_and_drained_find_nothing_wrong(tmp_path:
     assert looks > 1
 
 
-def test_a_drain_fails_while_records_are_set_aside(tmp_path: Path, run: Run) -> None:
-    """Whoever drains a volume removes it next, and with it events that were answered 202."""
-    (tmp_path / "set-aside").mkdir()
-    (tmp_path / "set-aside" / "0000000000000001-00000000.record_too_large").write_bytes(b"sealed")
+PATIENCE_S = 5.0
 
-    code, document = run("drain", "--dir", tmp_path)
 
-    assert (code, document["ok"], document["left"], document["set_aside"]) == (1, False, 0, 1)
+def watch(first: Held, then: Held, *, drained: int, after_s: float) -> tuple[Outcome, float]:
+    """Have it watch a spool that holds `first` and, after a while, `then`; give the outcome and when it came."""
+    loop = VirtualLoop()
+    spool: Any = SimpleNamespace(held=first)
+    writers: Any = SimpleNamespace(blocked=0, drained=0)
+    parts: Any = SimpleNamespace(
+        producer=SimpleNamespace(ready=True), known_ids=SimpleNamespace(finished=True), writers=writers
+    )
+
+    def move() -> None:
+        spool.held, writers.drained = then, drained
+
+    async def run() -> tuple[Outcome, float]:
+        watched = Watch(parts, spool, patience_s=PATIENCE_S)
+        began = asyncio.get_running_loop().time()
+        asyncio.get_running_loop().call_later(after_s, move)
+        await watched.run(asyncio.Event())
+        return watched.outcome, asyncio.get_running_loop().time() - began
+
+    try:
+        return loop.run(run())
+    finally:
+        loop.close()
+
+
+def test_it_ends_when_nothing_is_left() -> None:
+    outcome, took_s = watch(Held(5, 0, 0, 0), Held(0, 0, 0, 0), drained=5, after_s=1)
+
+    assert (outcome.drained, outcome.left, outcome.is_complete) == (5, 0, True)
+    assert took_s == pytest.approx(1, abs=1)
+
+
+@pytest.mark.parametrize("kept", [Held(0, 1, 0, 0), Held(0, 0, 1, 0), Held(0, 0, 0, 1)])
+def test_what_cannot_be_opened_or_read_is_left_and_fails_it(kept: Held) -> None:
+    """Nothing of that comes back while this process runs, so nothing is waited for."""
+    outcome, took_s = watch(kept._replace(events=5), kept, drained=5, after_s=1)
+
+    assert (outcome.locked, outcome.damaged, outcome.unread) == kept[1:]
+    assert (outcome.drained, outcome.left, outcome.is_complete) == (5, 0, False)
+    assert took_s == pytest.approx(1, abs=1)

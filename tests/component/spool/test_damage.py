@@ -1,20 +1,24 @@
-"""Whatever happens to the files: every intact record comes back in order, what is damaged is set aside and counted."""
+"""Whatever happens to the files: what is intact comes back in order, the rest is counted, and nothing is forged."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 import shutil
+import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from bridge.spool.segment import HEAD_BYTES, read_head
+from bridge.spool.segment import HEAD_BYTES, NONCE_BYTES, PREFIX, VERSION, key_of, read_head
 from tests.fault_disk import FaultDisk
 from tests.spooling import (
     OTHER,
     PARTITION,
+    Kept,
     altered,
     an_entry,
     damaged,
@@ -22,6 +26,7 @@ from tests.spooling import (
     open_spool,
     ordinals,
     segments,
+    write_key,
 )
 
 SEEDS = 1_000
@@ -186,18 +191,6 @@ async def test_damage_that_comes_while_it_runs_is_left_out_and_counted(tmp_path:
     assert segments(tmp_path) == [tmp_path / "damaged" / path.name]
 
 
-async def test_a_file_that_vanished_costs_its_events_and_nothing_else(tmp_path: Path) -> None:
-    async with open_spool(tmp_path) as kept:
-        await kept.put(1, 2)
-        segments(tmp_path)[0].unlink()
-
-        assert await kept.head() == []
-        assert kept.value("corrupt_records_total") == 2
-        await kept.tend()
-        await kept.put(3)
-        assert await kept.head() == [3]
-
-
 async def test_a_file_that_cannot_be_kept_elsewhere_stays_and_is_found_by_the_next_start(tmp_path: Path) -> None:
     async with open_spool(tmp_path) as kept:
         await kept.put(1, 2, 3)
@@ -217,22 +210,6 @@ async def test_a_file_that_cannot_be_kept_elsewhere_stays_and_is_found_by_the_ne
         assert ordinals(third.found) == []
         assert third.value("corrupt_records_total") == 1
     assert (tmp_path / "damaged" / path.name).read_bytes() == spoilt
-
-
-async def test_what_is_moved_back_is_read_again_without_what_was_delivered(tmp_path: Path) -> None:
-    """A disk, or its cable, may have been at fault for a while."""
-    async with open_spool(tmp_path) as kept:
-        await kept.put(1, 2, 3)
-    (path,) = segments(tmp_path)
-    sound = path.read_bytes()
-    path.write_bytes(altered(sound, 100))
-    async with open_spool(tmp_path) as again:
-        again.spool.acknowledge(PARTITION, 2)
-    path.write_bytes(sound)
-    path.with_suffix(".positions").write_bytes((tmp_path / "damaged" / f"{path.stem}.positions").read_bytes())
-
-    async with open_spool(tmp_path) as third:
-        assert ordinals(third.found) == [1]
 
 
 async def test_a_position_is_that_of_its_record_even_when_another_is_damaged(tmp_path: Path) -> None:
@@ -263,3 +240,88 @@ async def test_an_unfinished_last_write_is_cut_off_and_counted_once(tmp_path: Pa
         assert ordinals(third.found) == [1, 2, 4]
         assert (third.value("torn_tails_total"), third.value("corrupt_records_total")) == (0, 0)
         assert await third.head() == [1, 2, 4]
+
+
+MAGIC = b"\x8bDRXAK\n\x01"
+SECRET = b"s" * 32
+IDS = [bytes(8), key_of(SECRET).id, b"no key's"]
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    return write_key(tmp_path / "keys", secret=SECRET).parent
+
+
+async def fill(directory: Path, keys: Path, *numbers: int) -> Path:
+    async with open_spool(directory, key_dir=keys) as kept:
+        for number in numbers:
+            await kept.put(number)
+    return segments(directory)[-1]
+
+
+async def head(kept: Kept) -> list[int]:
+    assert await kept.head() == ordinals(kept.found)
+    return ordinals(kept.found)
+
+
+async def test_positions_that_were_made_without_a_key_acknowledge_nothing(tmp_path: Path, keys: Path) -> None:
+    segment = await fill(tmp_path / "spool", keys, *range(1, 7))
+    content = struct.pack(">8sQI5I", MAGIC, int(segment.stem, 16), 5, *range(5))
+    frame = content + hashlib.blake2b(content, digest_size=16).digest()
+    segment.with_suffix(".positions").write_bytes(frame)
+
+    async with open_spool(tmp_path / "spool", key_dir=keys) as again:
+        assert await head(again) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("key_id", IDS)
+async def test_an_end_mark_that_was_made_without_a_key_hides_no_loss(tmp_path: Path, keys: Path, key_id: bytes) -> None:
+    segment = await fill(tmp_path / "spool", keys, *range(1, 7))
+    await fill(tmp_path / "spool", keys, 7)
+    clear = struct.pack(
+        ">7sBIQIQQ8s12s", PREFIX, VERSION, 0, int(segment.stem, 16), 1, 0, 0, key_id, bytes(NONCE_BYTES)
+    ) + bytes(4)
+    mark = clear + struct.pack(">I", zlib.crc32(clear))
+    content = segment.read_bytes()
+    segment.write_bytes(content[: content.index(PREFIX, 1)] + mark)
+
+    async with open_spool(tmp_path / "spool", key_dir=keys) as again:
+        assert await head(again) == [1, 7]
+        assert again.value("corrupt_records_total") >= 1
+
+
+async def test_what_was_acknowledged_with_a_key_that_is_gone_is_delivered_again(tmp_path: Path, keys: Path) -> None:
+    """Its records are locked meanwhile, and so are those that were delivered: nothing says which."""
+    async with open_spool(tmp_path / "spool", key_dir=keys) as kept:
+        await kept.put(1, 2, 3)
+        kept.spool.acknowledge(PARTITION, 1)
+    (keys / "current").rename(tmp_path / "vault")
+    write_key(keys, secret=b"n" * 32)
+    for _ in range(2):
+        async with open_spool(tmp_path / "spool", key_dir=keys) as without:
+            assert without.value("locked_records") == 3
+            assert without.value("corrupt_records_total") == 0
+            await without.put(4)
+            without.spool.acknowledge(PARTITION, 1)
+    (tmp_path / "vault").rename(keys / "previous")
+
+    async with open_spool(tmp_path / "spool", key_dir=keys) as again:
+        assert await head(again) == [2, 3]
+        assert again.value("corrupt_records_total") == 0
+
+
+async def test_what_a_process_without_the_key_could_not_mark_as_ended_counts_as_whole(
+    tmp_path: Path, keys: Path
+) -> None:
+    """A killed process left no end mark; the next one has another key, and a mark with that one counts, too."""
+    segment = await fill(tmp_path / "spool", keys, 1, 2)
+    content = segment.read_bytes()
+    segment.write_bytes(content[: content.rindex(PREFIX)])
+    (keys / "current").rename(tmp_path / "vault")
+    write_key(keys, secret=b"n" * 32)
+    await fill(tmp_path / "spool", keys, 3)
+    (tmp_path / "vault").rename(keys / "previous")
+
+    async with open_spool(tmp_path / "spool", key_dir=keys) as again:
+        assert await head(again) == [1, 2, 3]
+        assert again.value("corrupt_records_total") == 0

@@ -61,20 +61,6 @@ async def test_a_disk_that_fails_every_fsync_takes_nothing_and_loses_nothing(tmp
         assert ordinals(again.found) == [1, 4]
 
 
-async def test_a_write_that_breaks_off_leaves_nothing_behind(tmp_path: Path, disk: FaultDisk) -> None:
-    async with open_spool(tmp_path, disk=disk) as kept:
-        await kept.put(1)
-        disk.write_failures = 1
-        await kept.put(2, 3)
-        disk.write_failures = 4
-        with pytest.raises(NotDurableError, match="io_error"):
-            await kept.put(4, 5)
-
-    async with open_spool(tmp_path) as again:
-        assert ordinals(again.found) == [1, 2, 3]
-        assert again.value("corrupt_records_total") + again.value("torn_tails_total") == 0
-
-
 async def until_full(kept: Kept, payload: bytes) -> int:
     """Append until the disk takes no more; return how many entries it took."""
     taken = 0
@@ -106,36 +92,6 @@ async def test_a_full_disk_takes_entries_again_when_there_is_room_for_a_segment(
 
     async with open_spool(tmp_path) as again:
         assert ordinals(again.found) == list(range(taken + 1))
-        assert again.value("torn_tails_total") + again.value("corrupt_records_total") == 0
-
-
-async def test_what_is_free_is_the_less_of_what_the_capacity_and_the_disk_leave(
-    tmp_path: Path, disk: FaultDisk
-) -> None:
-    async with open_spool(tmp_path, disk=disk) as kept:
-        await kept.put(1)
-        await kept.tend()
-        assert kept.value("free_bytes") == CAPACITY_BYTES - kept.value("bytes")
-
-        disk.room_bytes = 2_000_000
-        await kept.tend()
-        assert 0 < kept.value("free_bytes") < 2_000_000
-
-
-async def test_a_group_for_which_the_disk_has_no_room_is_refused_whole(tmp_path: Path, disk: FaultDisk) -> None:
-    disk.room_bytes = 2_000_000
-    async with open_spool(tmp_path, disk=disk) as kept:
-        await kept.put(1)
-        with pytest.raises(NotDurableError, match="full"):
-            await kept.spool.append([an_entry(2), an_entry(3, payload=bytes(2_500_000))])
-
-        assert kept.spool.code == "full"
-        assert await kept.head() == [1]
-        await kept.tend()
-        assert kept.spool.code == ""
-
-    async with open_spool(tmp_path) as again:
-        assert ordinals(again.found) == [1]
         assert again.value("torn_tails_total") + again.value("corrupt_records_total") == 0
 
 

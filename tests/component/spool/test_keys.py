@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import pytest
 
 from bridge.errors import NotDurableError
 from bridge.spool.segment import Entry
-from tests.fault_disk import FaultDisk
 from tests.spooling import (
     MARKER,
     OTHER,
@@ -56,14 +54,6 @@ def bring_back(keys: Path, slot: str) -> None:
     (keys.parent / "vault").rename(keys / slot)
 
 
-async def lock_up(directory: Path, keys: Path) -> None:
-    """Leave an entry in the spool, and take the key away that opens it."""
-    async with open_spool(directory, key_dir=keys) as kept:
-        await kept.put(1)
-    turn(keys)
-    take_away(keys, "previous")
-
-
 async def test_the_first_start_makes_a_key_that_only_its_owner_reads(directory: Path) -> None:
     async with open_spool(directory) as kept:
         await kept.put(1)
@@ -77,20 +67,6 @@ async def test_the_first_start_makes_a_key_that_only_its_owner_reads(directory: 
     async with open_spool(directory) as again:
         assert ordinals(again.found) == [1]
         assert path.read_bytes() == content
-
-
-async def test_a_key_that_somebody_else_makes_meanwhile_is_left_in_its_place(directory: Path) -> None:
-    """Another process may have sealed with it already."""
-    path = write_key(directory.parent, "made")
-    content = path.read_bytes()
-    async with open_spool(directory) as kept:
-        current = directory / "keys" / "current"
-        current.write_bytes(content)
-
-        with pytest.raises(FileExistsError):
-            kept.spool._keys.make()
-        assert [each.name for each in current.parent.iterdir()] == ["current"]
-        assert current.read_bytes() == content
 
 
 async def test_a_key_directory_elsewhere_that_is_not_there_was_not_mounted(directory: Path, tmp_path: Path) -> None:
@@ -165,30 +141,6 @@ async def test_without_its_key_a_record_is_locked_until_that_is_back(directory: 
     assert segments(directory) == []
 
 
-async def test_what_was_locked_gets_in_no_ones_place(directory: Path, keys: Path) -> None:
-    """What is acknowledged while it is on its way to an empty queue is counted from the head."""
-    await lock_up(directory, keys)
-    disk = FaultDisk(directory)
-    async with open_spool(directory, key_dir=keys, disk=disk) as again:
-        loop = asyncio.get_running_loop()
-        calls: list[asyncio.Task[None]] = []
-
-        def observe(operation: str) -> None:
-            """Have one on its way while the locked segment is read."""
-            if operation == "read .segment":
-                disk.observe = lambda _operation: None
-                loop.call_soon_threadsafe(lambda: calls.append(asyncio.ensure_future(again.put(7))))
-
-        disk.observe = observe
-        bring_back(keys, "previous")
-        await again.tend()
-        await asyncio.gather(*calls)
-
-        assert calls
-        assert (await again.head())[0] == 7
-        assert len(await again.head()) > 1
-
-
 async def test_what_was_locked_comes_before_what_is_taken_when_the_key_is_back(directory: Path, keys: Path) -> None:
     async with open_spool(directory, key_dir=keys) as kept:
         await kept.put(1)
@@ -231,15 +183,6 @@ async def test_a_file_that_is_no_key_or_that_others_may_read_seals_nothing(
     async with open_spool(directory, key_dir=keys) as kept:
         assert kept.spool.code == "no_key"
         assert (keys / "current").read_bytes() == content
-
-
-@pytest.mark.parametrize("mode", [0o400, 0o440, 0o600, 0o640])
-async def test_a_group_may_read_a_key(directory: Path, keys: Path, mode: int) -> None:
-    """A secret mounted in a pod is shared with it through a group."""
-    (keys / "current").chmod(mode)
-
-    async with open_spool(directory, key_dir=keys) as kept:
-        assert kept.spool.code == ""
 
 
 async def test_a_key_whose_file_is_gone_is_noticed_within_a_round_and_seals_no_more(

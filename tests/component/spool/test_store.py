@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+import os
+import tempfile
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from bridge.errors import NotDurableError
-from bridge.spool.disk import Disk, is_locked
+from bridge.kafka import publisher
+from bridge.spool.disk import Disk
 from bridge.spool.segment import Entry
+from bridge.spool.store import Spool
 from tests.spooling import (
-    MARKER,
+    NOBODY,
     OTHER,
     PARTITION,
     Found,
     an_entry,
+    as_somebody,
     entries,
     files,
     make_spool,
@@ -24,8 +30,6 @@ from tests.spooling import (
     ordinals,
     segments,
 )
-
-STARTS = 3000
 
 
 async def test_what_is_appended_is_found_after_a_restart_in_order(tmp_path: Path) -> None:
@@ -40,16 +44,6 @@ async def test_what_is_appended_is_found_after_a_restart_in_order(tmp_path: Path
         assert (again.spool.depth(PARTITION), again.spool.depth(OTHER)) == (3, 1)
         assert again.spool.last_ordinal == 4
         assert await again.head() == [1, 2, 4]
-
-
-async def test_the_order_of_the_calls_is_the_order_in_the_file(tmp_path: Path) -> None:
-    async with open_spool(tmp_path) as kept:
-        calls = [kept.spool.append([an_entry(number)]) for number in range(500)]
-        await asyncio.gather(*calls)
-        assert await kept.head() == list(range(500))
-
-    async with open_spool(tmp_path) as again:
-        assert ordinals(again.found) == list(range(500))
 
 
 async def test_a_file_goes_when_nothing_is_left_in_it(tmp_path: Path) -> None:
@@ -101,22 +95,6 @@ async def test_a_file_stays_while_a_group_is_on_its_way_into_it(tmp_path: Path) 
 
     async with open_spool(tmp_path) as again:
         assert ordinals(again.found) == [2]
-
-
-async def test_a_large_spool_is_many_files_and_each_goes_when_it_is_done(tmp_path: Path) -> None:
-    payload = MARKER * 1000
-    async with open_spool(tmp_path, capacity_bytes=16 * 200_000) as kept:
-        for number in range(60):
-            await kept.spool.append([an_entry(number, payload=payload)])
-        before = segments(tmp_path)
-        taken = kept.value("bytes")
-        kept.spool.acknowledge(PARTITION, 30)
-        await kept.put(60)
-
-        assert len(before) > 4
-        assert len(segments(tmp_path)) < len(before)
-        assert kept.value("bytes") < taken
-        assert await kept.head() == [*range(30, 61)]
 
 
 async def test_a_second_process_is_kept_out_until_the_first_has_left(tmp_path: Path) -> None:
@@ -173,26 +151,109 @@ async def test_what_is_held_is_told(tmp_path: Path) -> None:
         assert kept.value("fsync_duration_seconds_count") == 1
 
 
-async def test_who_only_looks_keeps_nobody_out(tmp_path: Path) -> None:
-    """A bridge that starts while somebody asks for the status would do without its spool at first."""
-    async with open_spool(tmp_path):
-        assert is_locked(tmp_path)
-    disk, stop = Disk(), threading.Event()
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """Give a directory that everybody may enter; those of the test runner are its own."""
+    with tempfile.TemporaryDirectory(prefix="drx-spool-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        yield directory
 
-    def look() -> int:
-        looks = 0
-        while not stop.is_set():
-            is_locked(tmp_path)
-            looks += 1
-        return looks
 
-    looking = asyncio.create_task(asyncio.to_thread(look))
-    try:
-        for _ in range(STARTS):
-            disk.close(await asyncio.to_thread(disk.lock, tmp_path))
-    finally:
-        stop.set()
-        looks = await looking
+async def test_a_directory_that_is_not_there_is_made_for_its_owner_only(tmp_path: Path) -> None:
+    directory = tmp_path / "var" / "spool"
 
-    assert looks > 0
-    assert not is_locked(tmp_path)
+    async with open_spool(directory) as kept:
+        await kept.put(1)
+
+        assert directory.stat().st_mode & 0o777 == 0o700
+        assert all(path.stat().st_mode & 0o777 == 0o600 for path in segments(directory))
+
+
+async def test_a_directory_of_somebody_else_is_named(public: Path) -> None:
+    directory = public / "spool"
+    directory.mkdir(mode=0o555)
+    kept = make_spool(directory)
+    with as_somebody():
+        await kept.spool.open(kept.found)
+        assert kept.spool.code == "wrong_owner"
+        directory_after = list(directory.iterdir())
+    await kept.spool.close()
+
+    assert directory_after == []
+
+
+async def test_segments_of_somebody_else_are_left_alone_and_found_when_they_are_ours(public: Path) -> None:
+    """What is behind them in the spool would otherwise be delivered before them."""
+    directory = public / "spool"
+    async with open_spool(directory) as first:
+        await first.put(1, 2)
+    (path,) = segments(directory)
+    path.chmod(0o000)
+    if os.geteuid() == 0:
+        for each in (directory, directory / "keys", *directory.rglob("*")):
+            if each != path:
+                os.chown(each, NOBODY, NOBODY)
+    kept = make_spool(directory)
+    with as_somebody():
+        await kept.spool.open(kept.found)
+        assert (kept.spool.code, kept.found) == ("wrong_owner", [])
+    path.chmod(0o600)
+    if os.geteuid() == 0:
+        os.chown(path, NOBODY, NOBODY)
+    with as_somebody():
+        await kept.tend()
+        assert kept.spool.code == ""
+        assert ordinals(kept.found) == [1, 2]
+        await kept.spool.close()
+
+
+def test_a_new_directory_is_durable_with_all_above_it(tmp_path: Path) -> None:
+    """After a power cut, what was answered 202 would be gone with the directory."""
+    synced: list[Path] = []
+
+    class Noting(Disk):
+        def sync_directory(self, directory: Path) -> None:
+            synced.append(directory)
+            super().sync_directory(directory)
+
+    for _ in range(2):
+        Noting().make_directory(tmp_path / "a" / "b")
+
+    assert synced == [tmp_path / "a", tmp_path]
+
+
+NOON_S = 1_770_000_000
+NOON = NOON_S * 10**6
+AGO_S = NOON_S - 86_400
+
+
+def given(spool: Spool, now_s: int, count: int = 3) -> list[int]:
+    return list(islice(publisher.ordinals(lambda: spool.last_ordinal, now_ns=lambda: now_s * 10**9), count))
+
+
+async def test_they_rise_over_a_restart_with_a_clock_set_back_while_anything_is_spooled(tmp_path: Path) -> None:
+    async with open_spool(tmp_path) as kept:
+        first = given(kept.spool, NOON_S)
+        await kept.put(*first)
+    async with open_spool(tmp_path) as kept:
+        second = given(kept.spool, AGO_S)
+        await kept.put(*second)
+    async with open_spool(tmp_path) as kept:
+        third = given(kept.spool, AGO_S)
+
+    assert first + second + third == list(range(NOON, NOON + 9))
+
+
+async def test_they_rise_above_a_spool_that_is_opened_late(tmp_path: Path) -> None:
+    async with open_spool(tmp_path) as kept:
+        await kept.put(NOON)
+    kept = make_spool(tmp_path)
+    numbers = publisher.ordinals(lambda: kept.spool.last_ordinal, now_ns=lambda: AGO_S * 10**9)
+    before = next(numbers)
+
+    await kept.spool.open(kept.found)
+
+    assert before < NOON
+    assert next(numbers) == NOON + 1
+    await kept.spool.close()

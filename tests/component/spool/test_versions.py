@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +18,6 @@ from bridge.spool.segment import (
     PREFIX,
     VERSION,
     Entry,
-    key_of,
-    seal,
     segment_name,
 )
 from tests.spooling import (
@@ -77,13 +74,6 @@ def foreign_segment(directory: Path, content: bytes) -> Path:
     path = directory / segment_name(NUMBER)
     path.write_bytes(content)
     return path
-
-
-def later_records(count: int) -> bytes:
-    key = key_of(SECRET)
-    return b"".join(
-        seal(an_entry(number), segment=NUMBER, number=number, key=key, nonce=os.urandom(12)) for number in range(count)
-    )
 
 
 async def test_two_versions_may_follow_each_other_back_and_forth(
@@ -145,18 +135,6 @@ async def test_a_file_of_another_version_is_kept_whatever_stands_in_it(tmp_path:
         assert damaged(tmp_path) == []
 
 
-async def test_an_unfinished_write_of_another_version_is_not_cut_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with later_version(monkeypatch):
-        content = later_records(3)[:-7]
-    path = foreign_segment(tmp_path, content)
-
-    async with open_spool(tmp_path) as kept:
-        assert (kept.value("locked_records"), kept.value("torn_tails_total")) == (2, 0)
-    assert path.read_bytes() == content
-
-
 async def test_a_changed_version_byte_amid_records_of_ours_is_damage(tmp_path: Path) -> None:
     async with open_spool(tmp_path) as kept:
         await kept.put(1, 2, 3)
@@ -208,17 +186,3 @@ async def test_a_payload_of_another_layout_is_kept_for_the_version_that_reads_it
             assert ordinals(kept.found) == [2]
             kept.spool.acknowledge(PARTITION, 1)
     assert segments(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    "payload", [b"", b"\x01", b"\x01" + bytes(13), pack(a_record(1))[:-1], pack(a_record(1)) + b"!"]
-)
-async def test_what_is_no_record_at_all_is_kept_and_does_not_end_the_process(tmp_path: Path, payload: bytes) -> None:
-    async with open_spool(tmp_path) as kept:
-        await kept.spool.append([an_entry(1, payload=payload), an_entry(2, payload=pack(a_record(2)))])
-
-    async with open_spool(tmp_path, drain=Reading) as kept:
-        assert ordinals(kept.found) == [2]
-        assert kept.value("locked_records") == 1
-        kept.spool.acknowledge(PARTITION, 1)
-    assert len(segments(tmp_path)) == 1

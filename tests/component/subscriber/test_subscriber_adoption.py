@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 from bridge.kafka.transport import ConsumedRecord, Place
-from consumers.runtime.subscriber import Adoption
 from tests.component.subscriber.group import A, B, Group, turns, until
 
 
@@ -38,20 +37,6 @@ async def test_a_claim_that_fails_is_not_repeated_at_once(group: Group) -> None:
         await until(lambda: A in group.processor.next_offsets)
 
     assert all(0.005 * 2**n <= delay <= 0.01 * 2**n for n, delay in enumerate(delays))
-
-
-async def test_records_come_from_where_it_was_sought_although_the_client_fetches_before(group: Group) -> None:
-    """Kafka's own offset is behind; while the claim is out, records could flow from there."""
-    group.kafka.add(A, "a", "b", "c")
-    group.kafka.offsets = {A: 0, B: 0}
-    group.processor.stored[A] = Adoption(2, "b")
-    group.processor.claiming.clear()
-    async with group.running():
-        await until(lambda: len(group.processor.adoptions) == 2)
-        await turns(group)
-        group.processor.claiming.set()
-
-        await until(lambda: group.processor.ids(A) == ["c"])
 
 
 async def test_a_batch_whose_generation_moved_while_it_was_fetched_is_dropped(group: Group) -> None:

@@ -182,16 +182,3 @@ async def test_an_end_that_lags_behind_after_a_failover_is_looked_at_again(group
     async with group.running() as running:
         await until(lambda: A in group.processor.next_offsets)
         assert running.ready() == "ok"
-
-
-async def test_a_log_that_expires_under_the_reader_stops_the_partition(group: Group) -> None:
-    group.kafka.add(A, "a")
-    async with group.running() as running:
-        await until(lambda: group.processor.ids(A) == ["a"])
-        group.processor.full.add(A)
-        await turns(group)
-        group.kafka.add(A, "b", "c")
-        group.kafka.expire(A, 3)
-        group.processor.full.clear()
-
-        await until(lambda: running.ready() == "offset_expired")

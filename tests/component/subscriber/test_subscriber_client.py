@@ -10,7 +10,6 @@ import pytest
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.runtime.backoff import backoff_s
 from consumers.runtime import subscriber
-from consumers.runtime.membership import Bounds
 from consumers.runtime.subscriber import WatchLimits
 from tests.component.subscriber.group import A, B, Group, turns, until
 from tests.fake_transport import FakeTransport
@@ -89,27 +88,6 @@ async def test_replaced_credentials_are_used_as_soon_as_nobody_answers(group: Gr
         group.kafka.come_back()
 
         await until(lambda: running.ready() == "ok")
-
-
-async def test_while_nobody_answers_one_question_is_out(group: Group) -> None:
-    """A client connects ten times a second for each."""
-    group.limits = WatchLimits(look_s=0.01)
-    async with group.running() as running:
-        await until(lambda: set(group.processor.next_offsets) == {A, B})
-        group.kafka.go_away()
-        await until(lambda: running.degraded() == "degraded")
-        asked: list[Place] = []
-
-        async def unanswered(places: Collection[Place]) -> dict[Place, Bounds]:
-            asked.extend(places)
-            await asyncio.Event().wait()
-            raise AssertionError
-
-        group.transport.bounds = unanswered  # type: ignore[method-assign]
-        await until(lambda: bool(asked))
-        await turns(group)
-
-        assert len(asked) == 1
 
 
 async def test_a_partition_that_nobody_answers_for_has_no_client_rebuilt(group: Group) -> None:

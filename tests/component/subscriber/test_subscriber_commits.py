@@ -1,11 +1,15 @@
-"""Commits follow what is settled, and never touch what is not ours."""
+"""Commits follow what is settled, polls ask for what has room, and a stop drains, commits and leaves, within bounds."""
 
 from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from consumers.runtime import subscriber
 from consumers.runtime.subscriber import Adoption, WatchLimits
-from tests.component.subscriber.group import HANG_S, A, B, Group, until
+from tests.component.subscriber.group import HANG_S, A, B, Group, turns, until
+from tests.fake_transport import FakeTransport
 from tests.logs import capture_logs
 
 
@@ -93,3 +97,125 @@ async def test_a_commit_that_is_refused_at_a_revoke_means_that_the_partitions_we
         await group.transport.rebalance([B])
 
         assert group.sample("consumer_rebalances_total", kind="lost") == 1
+
+
+async def test_a_partition_without_room_is_left_out_and_none_with_room_means_none(group: Group) -> None:
+    """For aiokafka no partition means every partition."""
+    async with group.running():
+        await until(lambda: set(group.processor.next_offsets) == {A, B})
+        group.processor.full = {A}
+        await turns(group)
+        group.kafka.add(A, "a")
+        group.kafka.add(B, "b")
+        await until(lambda: group.processor.ids(B) == ["b"])
+        group.processor.full = {A, B}
+        await turns(group)
+        group.kafka.add(B, "c")
+        await turns(group)
+        assert group.transport.polled[-1] == frozenset()
+        assert (group.processor.ids(A), group.processor.ids(B)) == ([], ["b"])
+        assert group.transport.paused == set()
+        group.processor.full = set()
+
+        await until(lambda: (group.processor.ids(A), group.processor.ids(B)) == (["a"], ["b", "c"]))
+
+
+async def test_room_is_noticed_long_before_a_poll_without_records_ends(
+    group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with group.running():
+        await until(lambda: set(group.processor.next_offsets) == {A, B})
+        group.processor.full = {A}
+        group.kafka.add(A, "a")
+        await turns(group)
+        monkeypatch.setattr(subscriber, "POLL_S", 2 * HANG_S)
+        await turns(group)
+        group.processor.full = set()
+
+        await until(lambda: group.processor.ids(A) == ["a"])
+        monkeypatch.setattr(subscriber, "POLL_S", 0.02)
+        group.kafka.add(B, "b")  # which ends the poll that is out
+
+
+async def test_a_halted_partition_is_paused_polling_goes_on_and_later_it_is_resumed(group: Group) -> None:
+    async with group.running() as running:
+        await until(lambda: set(group.processor.next_offsets) == {A, B})
+        group.processor.stopped_for_long = {A, B}
+        await until(lambda: group.transport.paused == {A, B})
+        await turns(group)
+        assert (running.ready(), running.degraded()) == ("ok", "degraded")
+        assert group.sample("consumer_paused_partitions") == 2
+        group.kafka.add(A, "a")
+        group.processor.stopped_for_long = set()
+
+        await until(lambda: group.processor.ids(A) == ["a"])
+        assert group.transport.paused == set()
+
+
+async def test_a_stop_drains_commits_and_leaves(group: Group) -> None:
+    group.processor.holding = True
+    group.kafka.add(A, "a")
+    async with group.running() as running:
+        await until(lambda: group.processor.ids(A) == ["a"])
+
+    assert running.ready() == "stopping"
+    assert group.processor.drained[-1] == {A, B}
+    assert group.kafka.offsets[A] == 1
+    assert group.transport.stopped
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_stop_is_bounded_when_a_drain_hangs(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscriber, "DRAIN_MARGIN_S", 0.01)
+    group.drain_s = 0.05
+    async with group.running():
+        await until(lambda: set(group.processor.next_offsets) == {A, B})
+        group.processor.draining.clear()
+
+    assert group.transport.stopped
+
+
+async def test_a_stop_lets_a_rebalance_end_its_drain(group: Group) -> None:
+    """The client would cancel it after a second, and not leave the group, which waits until a session has run out."""
+    async with group.running():
+        await until(lambda: set(group.processor.next_offsets) == {A, B})
+        group.processor.draining.clear()
+        rebalance = asyncio.create_task(group.transport.rebalance([]))
+        await until(lambda: group.processor.drained[-1] == {A, B})
+        group.stop.set()
+        assert group.task is not None
+        await asyncio.wait({group.task}, timeout=0.5)
+        stopped = group.transport.stopped
+        group.processor.draining.set()
+        await rebalance
+
+    assert (stopped, group.transport.stopped) == (False, True)
+
+
+async def test_a_rebalance_amid_a_stop_waits_for_its_drain(group: Group) -> None:
+    """Until then the partitions are ours: another member would handle what is still in flight."""
+    async with group.running():
+        await until(lambda: set(group.processor.next_offsets) == {A, B})
+        group.processor.draining.clear()
+        group.stop.set()
+        await until(lambda: group.processor.drained[-1] == {A, B})
+        rebalance = asyncio.create_task(group.transport.rebalance([]))
+        await asyncio.wait({rebalance}, timeout=0.1)
+        given_away = rebalance.done()
+        group.processor.draining.set()
+        await rebalance
+
+    assert not given_away
+
+
+async def test_a_stop_while_joining_ends_at_once(group: Group) -> None:
+    class Slow(FakeTransport):
+        async def start(self, rebalances: object) -> None:
+            del rebalances
+            await asyncio.Event().wait()
+
+    group.open = lambda: group.transports.append(Slow(group.kafka)) or group.transport  # type: ignore[func-returns-value,method-assign]
+    async with group.running():
+        await until(lambda: len(group.transports) == 1)
+
+    assert group.transport.stopped

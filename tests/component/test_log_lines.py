@@ -1,8 +1,9 @@
-"""Ids in the log: hashed wherever a line is written, and looked up by who has the key."""
+"""Ids in the log are hashed wherever a line is written; of what libraries log, constants alone."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from click.testing import CliRunner, Result
 from bridge.commands.hash_id import hash_id as command
 from bridge.errors import ConfigError
 from bridge.runtime.log_ids import current_id_key, read_id_keys
-from bridge.runtime.logging import configure_logging, id_hash, log, output
+from bridge.runtime.logging import LIBRARY_EVERY_S, LibraryHandler, configure_logging, id_hash, log, output
+from tests.logs import capture_logs
 
 KEY, FORMER = "a key for tests, of 32 characters or more", "another key for tests, used some time ago"
 # BLAKE2s of ID in 12 bytes, keyed with the SHA-256 of KEY.
@@ -105,3 +107,25 @@ def test_a_command_shows_no_id_either(capsys: pytest.CaptureFixture[str]) -> Non
     assert "worker.anything" in said
     assert ID not in said
     assert PRESCRIPTION not in said
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> tuple[logging.Logger, list[float]]:
+    """A library's logger, and the time."""
+    now = [0.0]
+    found = logging.getLogger("aiokafka.test")
+    monkeypatch.setattr(found, "handlers", [LibraryHandler(now=lambda: now[0])])
+    monkeypatch.setattr(found, "propagate", False)
+    return found, now
+
+
+def test_one_place_is_logged_once_a_second(library: tuple[logging.Logger, list[float]]) -> None:
+    """A client that cannot log in says so a hundred times a second."""
+    logger, now = library
+    with capture_logs() as lines:
+        for at in (0, 0.1, 0.2, LIBRARY_EVERY_S, 5 * LIBRARY_EVERY_S):
+            now[0] = at
+            logger.error("Unable connect to node with id %s: %s", 1, "Mary Smith")
+
+    assert len(lines) == 3
+    assert "Mary Smith" not in str(lines)

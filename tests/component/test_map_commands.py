@@ -1,4 +1,4 @@
-"""`drx-bridge map` says of a body what the ingress would make of it."""
+"""`drx-bridge map` and `mapping check` say of a body what the ingress would make of it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
+from bridge.commands.config import config
 from bridge.commands.map import map_body
+from bridge.commands.mapping import mapping
 from bridge.errors import ConfigError
+from bridge.ingress.profiles.mapped import compile_mapping
 from tests.audit_lines import acts
-from tests.builders import SAMPLES, a_body
-from tests.unit.mapping_files import ACME, BODY
+from tests.builders import SAMPLES, SECRET, a_body
+from tests.unit.mapping_files import ACCOUNT, ACME, BODY
 
 
 def run(*arguments: str | Path) -> int:
@@ -114,3 +117,78 @@ def test_a_profile_has_its_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert document["events"][0]["key"].startswith("ds:")
     with pytest.raises(ConfigError, match=r"--profile: no profile is named 'drx_standart'"):
         run(sample, "--profile", "drx_standart")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "acme.toml"
+    path.write_text(ACME)
+    return path
+
+
+def sent(tmp_path: Path, name: str, **changes: Any) -> str:
+    path = tmp_path / f"{name}.json"
+    path.write_text(json.dumps(BODY | changes))
+    return str(path)
+
+
+def check(*arguments: str) -> int:
+    code: int = mapping.main(["check", *arguments], standalone_mode=False)
+    return code
+
+
+def test_bodies_that_become_events_are_shown_with_health_information_masked(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = check(str(file), sent(tmp_path, "one", note="CANARY"), "--json")
+
+    (line,) = capsys.readouterr().out.splitlines()
+    document = json.loads(line)
+    (event,) = document["events"]
+    assert code == 0
+    assert (event["type"], event["key"]) == ("fulfillment.status_changed", "acme:7")
+    assert event["value"]["queue_id"] == event["value"]["extensions"] == "***"
+    assert event["value"]["account_id"] == "acct_check"
+    assert document["flags"] == ["time_of_receipt"]
+    assert "CANARY" not in line
+
+
+def test_a_body_that_would_be_parked_fails_the_check(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parked = (sent(tmp_path, "two", rx={"id": "CANARY 7"}), sent(tmp_path, "three", kind="OTHER"))
+    code = check(str(file), sent(tmp_path, "one"), *parked, "--account-id", "a")
+
+    output = capsys.readouterr().out
+    assert code == 1
+    assert "parked: unusable bad_key /rx/id" in output
+    assert "parked: unknown_type no [[event]] has a `when` that holds" in output
+    assert "CANARY" not in output
+    digest = compile_mapping(ACME.encode(), "", ACCOUNT).sha256
+    assert f": 1 event, sha256 {digest}" in output.replace("\n", "")
+
+
+def test_the_configuration_shows_the_hash_of_each_mapping(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("BRIDGE_CONFIG", raising=False)
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "current").write_text(SECRET)
+    source = {
+        "PROFILE": "mapped",
+        "ENVIRONMENT": "sandbox",
+        "SECRETS_DIR": str(secrets),
+        "OPTIONS__MAPPING": str(file),
+        "OPTIONS__ACCOUNT_ID": "acct_1",
+    }
+    for name, value in source.items():
+        monkeypatch.setenv(f"BRIDGE_SOURCES__ACME__{name}", value)
+    digest = compile_mapping(ACME.encode(), "", ACCOUNT).sha256
+
+    config.main(["--json"], standalone_mode=False)
+    config.main([], standalone_mode=False)
+
+    document, *table = capsys.readouterr().out.splitlines()
+    assert json.loads(document)["sources"]["acme"]["mapping_sha256"] == digest
+    assert any("BRIDGE_SOURCES__ACME__OPTIONS__MAPPING" in line and digest in line for line in table)
