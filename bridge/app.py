@@ -304,12 +304,7 @@ def _checks(
 
 @dataclass(frozen=True, slots=True)
 class Durability:
-    """The running parts.
-
-    Attributes:
-        workers: What must run beside them.
-        checks: Whether something can be made durable now.
-    """
+    """The running parts; `checks` say whether something can be made durable now."""
 
     publisher: Publisher
     known_ids: KnownIds
@@ -333,14 +328,8 @@ async def open_durability(
 ) -> AsyncIterator[Durability]:
     """Recover what the spool holds, connect in the background, and end in order: all that was taken is kept.
 
-    Args:
-        settings: The whole configuration.
-        routing: Event type to topic.
-        encode: Record name and value to wire format.
-        windows_s: By source, how long ids are remembered.
-        metrics: Those of the process.
-        buckets_s: By source, after how long equal bytes without an id are another delivery.
-        set_aside_after_s: As in `WriterLimits`.
+    `windows_s` and `buckets_s` are by source: how long ids are remembered, and after how long equal bytes without an id
+    are another delivery.
     """
     async with AsyncExitStack() as stack:
         known_ids = KnownIds(

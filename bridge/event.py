@@ -137,16 +137,8 @@ class Event(NamedTuple):
 class EncodedEvent(NamedTuple):
     """An event whose value is encoded already, as an engine gives it; else the same as `Event`.
 
-    Attributes:
-        id: Event id.
-        type: One of the twenty types.
-        source: Configured name of the sender.
-        key: Record key.
-        prescription_id: As in the value.
-        occurred_at: When it happened at the source, aware UTC.
-        received_at: Receipt of its delivery, aware UTC.
-        encoded: The whole Avro record, without the prefix of the wire format.
-        mapping: As of `Event`; always empty, since no engine encodes what an operator's mapping made.
+    `encoded` is the whole Avro record without the prefix of the wire format. `mapping` is always empty: no engine
+    encodes what an operator's mapping made.
     """
 
     id: str

@@ -16,15 +16,7 @@ from bridge.settings import Brokers, Log, named
 def check_process(
     kafka: Brokers, log: Log, accept: str, *, prefix: str, further: Iterable[Risk] = ()
 ) -> Iterator[Finding]:
-    """Yield what is found; nothing is opened but files.
-
-    Args:
-        kafka: Of the settings.
-        log: Of the settings.
-        accept: Names of accepted risks.
-        prefix: What the variables of the process begin with.
-        further: Risks that only this kind of process has.
-    """
+    """Yield what is found; nothing is opened but files. `further` are risks that only this kind of process has."""
     yield from failures("kafka", kafka.connection.options, advice="mend the setting it names")
     # A developer has the brokers on the same machine, where nothing of this matters.
     if not _all_on_this_machine(kafka.connection):

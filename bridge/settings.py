@@ -349,9 +349,5 @@ class Settings(FileSettings):
 
 
 def load_settings() -> Settings:
-    """Read the configuration of the bridge once.
-
-    Raises:
-        ConfigError: As `read_settings`.
-    """
+    """Read the configuration of the bridge once."""
     return read_settings(Settings)

@@ -45,13 +45,7 @@ _MALFORMED = (EOFError, IndexError, ValueError, OverflowError)
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """A schema that records may have been written with.
-
-    Attributes:
-        id: Its id in the registry in use.
-        guid: Its GUID there, or None when it is not known.
-        schema: Self-contained.
-    """
+    """A self-contained schema that records may have been written with; its GUID is None when it is not known."""
 
     id: int
     guid: UUID | None
@@ -59,12 +53,9 @@ class Writer:
 
 
 class Decoded(NamedTuple):
-    """One decoded record.
+    """One decoded record, named as its writer did.
 
-    Attributes:
-        record: Full name of the record the writer used.
-        schema_id: Id of the writer's schema.
-        value: Every field of our newest schema of that name, or of the writer's if we have none.
+    `value` has every field of our newest schema of that name, or of the writer's if we have none.
     """
 
     record: str

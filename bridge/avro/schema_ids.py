@@ -71,12 +71,7 @@ class SchemaIds:
         return self._codec is not None
 
     def encode(self, record: str, value: Mapping[str, object] | bytes) -> bytes:
-        """Return the payload of one record, as `Codec.encode`.
-
-        Raises:
-            NotDurableError: The ids are not known yet.
-            EncodeError: The value does not fit.
-        """
+        """Return the payload of one record, as `Codec.encode`."""
         if self._codec is None:
             raise NotDurableError("schema_ids_unknown")
         return self._codec.encode(record, value)

@@ -27,14 +27,7 @@ _BASE64 = re.compile(rb"[A-Za-z0-9+/]{86}==|[A-Za-z0-9+/]{43}=")
 
 
 def hint(scheme: Scheme, raw: Raw, keys: Sequence[KeySlot], now: float) -> str:
-    """Return which mistake explains that a delivery is refused; empty if it is not, or if none does.
-
-    Args:
-        scheme: Of the source.
-        raw: As `Scheme.prove` takes it.
-        keys: Of the source.
-        now: Unix seconds.
-    """
+    """Return which mistake explains that a delivery is refused; empty if it is not, or if none does."""
     code = _refusal(scheme, raw, keys, now)
     if code == "timestamp_malformed" and any(map(_milliseconds, raw.heads.values())):
         return "the timestamp is in milliseconds: send and sign whole seconds"

@@ -51,15 +51,7 @@ class Mapper:
     masker: Masker | None
 
     def outcome(self, path: Path, *, webhook_id: str = "") -> dict[str, Any]:
-        """Return the outcome of the body in a file, as JSON types.
-
-        Args:
-            path: Of the file.
-            webhook_id: Of the delivery; where none is given, one that is made of the body.
-
-        Raises:
-            FileError: It cannot be read.
-        """
+        """Return the outcome of the body in a file, as JSON types; without `webhook_id` the id is made of the body."""
         body, file = _read(path), text_of(os.fsencode(path))
         if len(body) > self.body_max_bytes:
             return {"file": file, "refused": {"code": "body_too_large"}}
@@ -130,11 +122,7 @@ def masker_of(*, as_json: bool) -> Masker:
 
 
 def show(mapper: Mapper, bodies: Iterable[Path], *, as_json: bool, webhook_id: str = "") -> bool:
-    """Print the outcome of each body, and return whether all are events.
-
-    Raises:
-        FileError: A body cannot be read.
-    """
+    """Print the outcome of each body, and return whether all are events."""
     console = Console(soft_wrap=True, highlight=False)
     are_events = True
     for path in bodies:

@@ -63,11 +63,7 @@ class Poster:
     """Posts for one source, in its name."""
 
     def __init__(self, settings: Settings, name: str, *, origin: Literal["replay", "import"], url: str | None) -> None:
-        """Read its profile, and where something is to be posted the secret that began to count last.
-
-        Raises:
-            ConfigError: There is no such source, or no secret to post with.
-        """
+        """Read its profile, and where something is to be posted the secret that began to count last."""
         source = configured_source(settings, name)
         self._name, self._environment, self._origin = name, source.environment, origin
         self._profile = open_profiles(settings.sources)[name]
@@ -109,11 +105,7 @@ class Poster:
             click.echo(orjson.dumps(name | {"outcome": outcome, "reason": reason, "field": field or None}))
 
     def run(self, posts: AsyncIterable[Post], *, lanes: int, rate: float | None) -> int:
-        """Post all with a progress bar; return 1 if something was not accepted, or all ended before its time.
-
-        Raises:
-            BridgeError: As `posts`, or the ingress takes nothing; nothing was posted.
-        """
+        """Post all with a progress bar; return 1 if something was not accepted, or all ended before its time."""
         people, failed = Console(stderr=True, highlight=False, soft_wrap=True), ""
         columns = *Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn()
         try:

@@ -42,12 +42,7 @@ def scheme_options(command: Command) -> Command:
 
 
 def asked_scheme(source_name: str | None, scheme_text: str | None, parameters: Sequence[str]) -> AskedScheme:
-    """Return the scheme.
-
-    Raises:
-        ConfigError: There is no such source or scheme, or it cannot be used.
-        UsageError: Options contradict each other.
-    """
+    """Return the scheme."""
     if source_name is not None:
         if scheme_text or parameters:
             msg = "--source has a scheme; leave --scheme and --parameter out"
@@ -64,11 +59,7 @@ def asked_scheme(source_name: str | None, scheme_text: str | None, parameters: S
 
 
 def configured_source(settings: Settings, name: str) -> Source:
-    """Return the settings of a source.
-
-    Raises:
-        ConfigError: None has the name.
-    """
+    """Return the settings of a source."""
     if name not in settings.sources:
         known = ", ".join(settings.sources) or "none"
         msg = f"no source is named {name!r}; known: {known}"
@@ -82,22 +73,14 @@ def is_id(text: str) -> bool:
 
 
 def check_id(text: str) -> None:
-    """Refuse the value of an option that no delivery has for its id.
-
-    Raises:
-        ConfigError: It is none.
-    """
+    """Refuse the value of an option that no delivery has for its id."""
     if not is_id(text):
         msg = "--id: 1 to 200 printable ASCII characters without a space"
         raise ConfigError(msg)
 
 
 def pairs(texts: Sequence[str], separator: str, *, usage: str) -> Iterator[tuple[str, str]]:
-    """Split each of the values of an option.
-
-    Raises:
-        UsageError: One has no separator.
-    """
+    """Split each of the values of an option."""
     for text in texts:
         name, found, value = text.partition(separator)
         if not found:

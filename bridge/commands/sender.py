@@ -225,11 +225,7 @@ def _retry_after_s(header: str, *, now: datetime) -> float:
 
 
 def webhook_url(url: str, source: str = "drx") -> str:
-    """Complete an address of the bridge to the webhook of a source, unless it has a path.
-
-    Raises:
-        ConfigError: No http or https address.
-    """
+    """Complete an address of the bridge to the webhook of a source, unless it has a path."""
     with suppress(ValueError):
         parts = urlsplit(url)
         if parts.scheme in {"http", "https"} and parts.hostname and (parts.port is None or parts.port):

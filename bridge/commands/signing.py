@@ -20,11 +20,7 @@ _SECRET_FILE_MAX_BYTES = 4096  # as a slot file of the ingress: one secret and t
 
 
 def read_signer(scheme: Scheme, secret_file: Path) -> Sign:
-    """Read a secret, in the form of a slot file of the ingress, and return what proves a delivery with it.
-
-    Raises:
-        ConfigError: Unreadable, no secret of the scheme on its first line, or not a scheme that can be signed for.
-    """
+    """Read a secret, in the form of a slot file of the ingress, and return what proves a delivery with it."""
     try:
         with secret_file.open("rb") as file:
             line = file.read(_SECRET_FILE_MAX_BYTES).split(b"\n", 1)[0].strip().decode()

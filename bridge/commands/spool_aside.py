@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 class PutBack:
     """A worker that writes records to Kafka, removes the file of each that is there, and ends.
 
-    Attributes:
-        codes: By name, why a record is still set aside; empty when it is not.
+    `codes` has, by name, why a record is still set aside; empty when it is not.
     """
 
     def __init__(self, directory: Path, asides: Iterable[Aside], *, patience_s: float) -> None:

@@ -27,11 +27,7 @@ def path_options(command: Callable[..., int]) -> Callable[..., int]:
 
 
 def paths_of(directory: Path | None, key_dir: Path | None) -> tuple[Path, Path]:
-    """Return where the spool and its keys are: as given, or as set.
-
-    Raises:
-        ConfigError: There is no such directory.
-    """
+    """Return where the spool and its keys are: as given, or as set."""
     if directory is None or key_dir is None:
         settings = load_settings().spool
         directory = directory or settings.dir

@@ -29,11 +29,8 @@ _NOTHING: tuple[object, ...] = (None, {}, [])
 class Shown:
     """One record of a topic, decoded or not.
 
-    Attributes:
-        timestamp: Aware UTC; None where it is no moment.
-        record: Full name of its Avro record; empty when it is not decoded.
-        value: Decoded and masked; None for a tombstone and for what cannot be decoded.
-        error: Why it cannot be decoded, a stable word; empty otherwise.
+    `timestamp` is None where it is no moment, `value` for a tombstone and for what cannot be decoded, for which
+    `error` has a stable word.
     """
 
     topic: str

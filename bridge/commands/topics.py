@@ -152,11 +152,7 @@ async def _specs(admin: Admin, settings: Settings, asked: Asked) -> list[TopicSp
 
 
 def _refuse_unwritable(specs: Sequence[TopicSpec]) -> None:
-    """Refuse settings under which Kafka creates a topic, and then refuses every write to it.
-
-    Raises:
-        ConfigError: More replicas must be in sync than there are.
-    """
+    """Refuse settings under which Kafka creates a topic, and then refuses every write to it."""
     for spec in specs:
         if spec.min_insync_replicas > spec.replication_factor:
             msg = f"--min-insync-replicas: {spec.min_insync_replicas} of {spec.replication_factor} can never be in sync"

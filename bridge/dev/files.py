@@ -47,11 +47,7 @@ class DataDirectory:
 
 @contextlib.contextmanager
 def claim(path: Path) -> Iterator[DataDirectory]:
-    """Make the directory and hold it for this process until the context ends or the process does.
-
-    Raises:
-        ConfigError: It cannot be written, or is held by another process.
-    """
+    """Make the directory and hold it for this process until the context ends or the process does."""
     directory = DataDirectory(path.absolute())
     with contextlib.ExitStack() as stack:
         try:

@@ -89,11 +89,7 @@ class JarCache:
         return [jar for jar in self.jars if not _is_intact(self._path(jar), sha256=jar.sha256)]
 
     def fetch(self, *, say: Callable[[str], object] = str) -> None:
-        """Download what is missing, compare each file with the lock, and only then give it its name.
-
-        Raises:
-            ConfigError: No network, a file that differs from the lock, or a cache that cannot be written.
-        """
+        """Download what is missing, compare each file with the lock, and only then give it its name."""
         missing = self.missing()
         if not missing:
             return

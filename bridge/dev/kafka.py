@@ -41,11 +41,7 @@ class KafkaCluster:
     """Brokers 1 to n under one directory; stop and start keep data, ports and cluster id."""
 
     def __init__(self, directory: Path, *, brokers: int, java: Path, class_path: str, logs: Path) -> None:
-        """Describe the cluster below `directory`, which need not exist yet; `logs` must.
-
-        Raises:
-            ConfigError: The directory holds a cluster of another size.
-        """
+        """Describe the cluster below `directory`, which need not exist yet; `logs` must."""
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
         self._cluster_id = _cluster_id(directory / "cluster.json", brokers=brokers)
@@ -71,11 +67,7 @@ class KafkaCluster:
         return ",".join(self._address(number) for number in self.brokers)
 
     def start(self) -> None:
-        """Start every broker and return when each answers and knows all the others.
-
-        Raises:
-            ConfigError: A broker ended, or did not answer in time.
-        """
+        """Start every broker and return when each answers and knows all the others."""
         self._prepare()
         for broker in self.brokers.values():
             broker.start()
@@ -230,11 +222,7 @@ def known_brokers(address: str) -> set[int]:
 
 
 def create_topics(bootstrap_servers: str, topics: Mapping[str, int]) -> None:
-    """Create those of `topics` (partitions by name) that are missing, on as many brokers as there are, three at most.
-
-    Raises:
-        AdminError: The brokers refused, or did not answer in time.
-    """
+    """Create those of `topics` (partitions by name) that are missing, three replicas each if possible."""
     _run(_create_topics(bootstrap_servers, topics))
 
 

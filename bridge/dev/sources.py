@@ -19,13 +19,8 @@ _OPTIONS: Mapping[str, str] = MappingProxyType({"account_id": "acct_dev", "zone"
 class DevSource(NamedTuple):
     """A sender.
 
-    Attributes:
-        profile: Its dialect.
-        scheme: How its deliveries prove their origin.
-        parameters: Of the scheme, by their names in the settings without `scheme_`.
-        options: Of the profile.
-        content_type: Of its bodies.
-        accept: Risks of it that are accepted, since nothing leaves the machine.
+    `parameters` are those of its scheme, `options` those of its profile; `accept` are risks, since nothing leaves the
+    machine.
     """
 
     profile: str
@@ -63,11 +58,7 @@ class DevSource(NamedTuple):
         return fresh_secret(self._configured, "dev")
 
     def signer(self, secret_file: Path) -> Sign:
-        """Read the secret, in the form of a slot file of the ingress, and return what proves a delivery with it.
-
-        Raises:
-            ConfigError: Unreadable, or no secret of the scheme on its first line.
-        """
+        """Read the secret, in the form of a slot file of the ingress, and return what proves a delivery with it."""
         return read_signer(self._configured, secret_file)
 
     @property

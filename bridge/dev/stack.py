@@ -55,11 +55,7 @@ def open_stack(
     restart: bool = True,
     say: Say,
 ) -> Iterator[Stack]:
-    """Start everything, hand over the running stack, and stop everything.
-
-    Raises:
-        ConfigError: The machine or an option prevents the start; the message is one line.
-    """
+    """Start everything, hand over the running stack, and stop everything."""
     with ExitStack() as cleanup:
         directory = cleanup.enter_context(claim(data_dir))
         directory.endpoints.unlink(missing_ok=True)

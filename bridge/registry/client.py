@@ -29,7 +29,7 @@ from uuid import UUID
 from yarl import URL
 
 from bridge.errors import BridgeError, ConfigError
-from bridge.registry.schemas import Schema, meaning
+from bridge.registry.schemas import NotAvroError, Schema, meaning
 from bridge.runtime.backoff import Spread, backoff_s
 from bridge.runtime.hosts import is_host
 
@@ -87,12 +87,9 @@ class SchemaUnknownError(BridgeError):
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A schema as a registry has it.
+    """A self-contained schema as a registry has it.
 
-    Attributes:
-        id: Its id there; None where it was asked for by GUID and the registry did not say.
-        guid: Its GUID there, or None where the registry has none.
-        schema: Self-contained record.
+    `id` is None where it was asked for by GUID and the registry named none, `guid` where the registry has none.
     """
 
     id: int | None
@@ -190,12 +187,7 @@ class RegistryClient:
         return found
 
     async def look_up(self, subject: str, schema: Schema) -> int | None:
-        """Return the id that a subject has for a schema that means the same, or None.
-
-        Raises:
-            RegistryUnavailableError: No answer.
-            RegistryRefusedError: It does not let us look.
-        """
+        """Return the id that a subject has for a schema that means the same, or None."""
         path = f"subjects/{quote(subject, safe='')}"
         reply = await self._call("POST", path, body=_posted(schema))
         if reply.found and (found := _same(reply, schema)) is not None:
@@ -304,11 +296,7 @@ def plain_url(url: str) -> str:
 
 
 def read_credentials(username_file: Path | None, password_file: Path | None) -> tuple[str, str] | None:
-    """Return user and password from the first lines of two files, or None where no file is named.
-
-    Raises:
-        ConfigError: Only one is named, or one cannot be read.
-    """
+    """Return user and password from the first lines of two files, or None where no file is named."""
     if username_file is None and password_file is None:
         return None
     if username_file is None or password_file is None:
@@ -341,7 +329,7 @@ def _same(reply: _Reply, schema: Schema) -> int | None:
 def _means(text: str, schema: Schema) -> bool:
     try:
         return meaning(json.loads(text)) == meaning(schema)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, NotAvroError):
         return False
 
 

@@ -42,14 +42,7 @@ class Registry(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One of our schemas under the subject of the topic it is written to.
-
-    Attributes:
-        record: Full name.
-        subject: `<topic>-<record>`.
-        digest: Identifies the schema in the file.
-        schema: Self-contained.
-    """
+    """One of our schemas under the subject `<topic>-<record>` of the topic it is written to."""
 
     record: str
     subject: str
@@ -60,9 +53,7 @@ class Wanted:
 def wanted(entries: Sequence[LockedSchema], topics_of_type: Callable[[str], Iterable[str]]) -> list[Wanted]:
     """Name the subjects of each entry by the topics that the routing gives its event type.
 
-    Args:
-        entries: Of the lock.
-        topics_of_type: Event type -> topics; a record that is no event has a topic that no routing changes.
+    A record that is no event has a topic that no routing changes.
     """
     types = {f"{NAMESPACE}.{model.__name__}": event_type for event_type, model in EVENT_MODELS.items()}
     return [
@@ -85,12 +76,7 @@ def newest(lock: Lock) -> list[LockedSchema]:
 async def resolve_ids(schemas: Sequence[Wanted], *, registry: Registry, path: Path | None) -> dict[str, int]:
     """Return record full name -> id in this registry, for every schema.
 
-    Ids that the file lacks are looked up, and kept in it.
-
-    Args:
-        schemas: What must be known, one per record.
-        registry: Asked by look-up only; nothing is ever registered here.
-        path: The file that `schemas push` or an earlier start wrote; None keeps nothing.
+    Ids that the file lacks are looked up, and kept in it; nothing is ever registered here.
 
     Raises:
         RegistryUnavailableError, IdsMissingError: Not yet; the same call may work later.

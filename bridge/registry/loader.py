@@ -24,11 +24,7 @@ def schemas_root() -> Path:
 
 
 def read_files(root: Path) -> dict[str, Schema]:
-    """Return every type under `root` as written, by full name.
-
-    Raises:
-        ConfigError: A file is not JSON, or not named after its type.
-    """
+    """Return every type under `root` as written, by full name."""
     named: dict[str, Schema] = {}
     for path in sorted(root.glob("*/*.avsc")):
         schema = _read_json(path)
@@ -40,22 +36,14 @@ def read_files(root: Path) -> dict[str, Schema]:
 
 
 def read_schemas(root: Path) -> dict[str, Schema]:
-    """Return the self-contained schema of every record in `events`, by full name.
-
-    Raises:
-        ConfigError: A file cannot be used, or names a type that is in none.
-    """
+    """Return the self-contained schema of every record in `events`, by full name."""
     named = read_files(root)
     records = {path.stem for path in (root / "events").glob("*.avsc")}
     return {name: resolve(schema, named) for name, schema in named.items() if schema["name"] in records}
 
 
 def read_lock(root: Path) -> Lock:
-    """Return the lock under `root`; an empty one where there is no file yet.
-
-    Raises:
-        ConfigError: It was changed by hand.
-    """
+    """Return the lock under `root`; an empty one where there is no file yet."""
     path = root / LOCK_NAME
     return parse_lock(_read_json(path)) if path.exists() else Lock()
 

@@ -123,11 +123,7 @@ def default_topic(record: str) -> str:
 
 
 def parse_lock(document: Mapping[str, Any]) -> Lock:
-    """Read what `format_lock` wrote.
-
-    Raises:
-        ConfigError: An entry is not what it was when it was locked, or two entries share an id.
-    """
+    """Read what `format_lock` wrote."""
     try:
         entries = tuple(LockedSchema(**each) for each in document["schemas"])
         whole = all(entry == _entry(entry.schema, version=entry.version, schema_id=entry.id) for entry in entries)

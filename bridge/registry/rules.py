@@ -53,11 +53,7 @@ _Fault = tuple[str, str, str]
 class Finding:
     """One reason why a schema is refused.
 
-    Attributes:
-        record: Full name of the record looked at.
-        path: Field in it, array and map items as `*`; empty for the record itself.
-        rule: Stable code of the rule.
-        reason: One sentence.
+    `path` is a field, array and map items as `*`, or empty for the record itself; `rule` is a stable code.
     """
 
     record: str
@@ -71,12 +67,7 @@ class Finding:
 
 
 def findings(schemas: Mapping[str, Schema], lock: Lock) -> list[Finding]:
-    """Return every reason to refuse `schemas` as the successor of `lock`.
-
-    Args:
-        schemas: Record full name -> self-contained schema.
-        lock: What was ever published.
-    """
+    """Return every reason to refuse `schemas`, by full name, as the successor of `lock`."""
     found: list[Finding] = []
     for record, schema in schemas.items():
         broken = compatibility(schema, [entry.schema for entry in lock.history(record)])
@@ -89,12 +80,7 @@ def findings(schemas: Mapping[str, Schema], lock: Lock) -> list[Finding]:
 
 
 def compatibility(new: Any, olds: Sequence[Any]) -> list[Finding]:
-    """Return why `new` may not follow `olds`; nothing if it may.
-
-    Args:
-        new: A self-contained schema.
-        olds: Every earlier version, oldest first.
-    """
+    """Return why `new` may not follow `olds`, its earlier versions, oldest first; nothing if it may."""
     try:
         expanded = expand(new)
     except NotAvroError:

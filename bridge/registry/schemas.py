@@ -28,7 +28,6 @@ from bridge.errors import BridgeError, ConfigError
 Schema = Mapping[str, Any]
 
 _PRIMITIVES: Final = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
-_NAMED: Final = ("record", "error", "enum", "fixed")
 _INNER: Final = ("items", "values")
 _NOT_MEANING: Final = frozenset({"doc", "aliases", "order", "phi"})
 
@@ -46,10 +45,6 @@ def full_name(schema: Schema) -> str:
 
 def resolve(schema: Schema, named: Mapping[str, Schema]) -> dict[str, Any]:
     """Return a record self-contained: each type it names is defined where it first occurs.
-
-    Args:
-        schema: A record.
-        named: Full name -> type that `schema` may refer to.
 
     Raises:
         ConfigError: Names a type that is not there, or is none itself.
@@ -106,57 +101,25 @@ def digest(schema: Schema) -> str:
 
 
 def meaning(schema: Any) -> str:
-    """Return the one text of all schemas that read the same bytes the same way."""
-    return _text(_Meaning().of(schema, ""))
+    """Return the one text of all schemas that read the same bytes the same way.
+
+    Raises:
+        NotAvroError: As `expand`.
+    """
+    return _text(_meaning(expand(schema)))
+
+
+def _meaning(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_meaning(each) for each in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    parts = ("type", "fields", *_INNER)
+    kept = {
+        name: _meaning(each) if name in parts else each for name, each in schema.items() if name not in _NOT_MEANING
+    }
+    return kept["type"] if kept.keys() == {"type"} else kept
 
 
 def _text(schema: Any) -> str:
     return json.dumps(schema, sort_keys=True, separators=(",", ":"))
-
-
-class _Meaning:
-    """One walk over a schema, which remembers the names defined so far."""
-
-    def __init__(self) -> None:
-        self._defined: set[str] = set()
-
-    def of(self, schema: Any, namespace: str) -> Any:
-        if isinstance(schema, str):
-            full = _in_namespace(schema, namespace)
-            return full if full in self._defined else schema
-        if isinstance(schema, list):
-            return [self.of(branch, namespace) for branch in schema]
-        if isinstance(schema, Mapping):
-            return self._mapping(_kept(schema), namespace)
-        return schema
-
-    def _mapping(self, schema: dict[str, Any], namespace: str) -> Any:
-        kind = schema.get("type")
-        if schema.keys() == {"type"}:
-            return self.of(kind, namespace)
-        if kind in _NAMED:
-            name = _in_namespace(str(schema.get("name", "")), str(schema.pop("namespace", None) or namespace))
-            namespace = name.rpartition(".")[0]
-            schema["name"] = name
-            self._defined.add(name)
-        elif not isinstance(kind, str):
-            schema["type"] = self.of(kind, namespace)
-        for part in _INNER:
-            if part in schema:
-                schema[part] = self.of(schema[part], namespace)
-        if isinstance(schema.get("fields"), list):
-            schema["fields"] = [self._field(each, namespace) for each in schema["fields"]]
-        return schema
-
-    def _field(self, field: Any, namespace: str) -> Any:
-        if not isinstance(field, Mapping) or "type" not in field:
-            return field
-        return {**_kept(field), "type": self.of(field["type"], namespace)}
-
-
-def _kept(schema: Schema) -> dict[str, Any]:
-    return {name: each for name, each in schema.items() if name not in _NOT_MEANING}
-
-
-def _in_namespace(name: str, namespace: str) -> str:
-    return f"{namespace}.{name}" if namespace and "." not in name else name

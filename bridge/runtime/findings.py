@@ -43,7 +43,7 @@ class Finding:
     @property
     def document(self) -> dict[str, str | None]:
         """As JSON."""
-        return {"check": self.check, "verdict": self.verdict, "says": self.text, "advice": self.advice or None}
+        return {"check": self.check, "verdict": self.verdict, "message": self.text, "advice": self.advice or None}
 
 
 class Risk(NamedTuple):

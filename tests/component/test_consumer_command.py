@@ -213,7 +213,7 @@ def test_doctor_says_where_health_information_goes_though_nothing_answers(
 
     out, err = capsys.readouterr()
     assert (ended.value.code, err) == (1, "")
-    checks = [(each["check"], each["verdict"], each["says"]) for each in json.loads(out)["checks"]]
+    checks = [(each["check"], each["verdict"], each["message"]) for each in json.loads(out)["checks"]]
     assert checks[1][:2] == ("log", "warning")
     assert checks[:1] + checks[2:4] == [
         ("config", "ok", "every setting can be used; the group is forward"),

@@ -140,7 +140,7 @@ def test_the_slot_of_an_operator_is_made_for_any_scheme_and_is_no_secret_of_the_
     assert "who posts" in result.output
     code, findings = checked("drx")
     assert code == 1
-    assert "none counts now: replay (replay, no end)" in [finding["says"] for finding in findings]
+    assert "none counts now: replay (replay, no end)" in [finding["message"] for finding in findings]
     assert directory.joinpath("replay").read_text().startswith("whsec_")
 
 

@@ -41,7 +41,8 @@ async def checks(desk: Run) -> list[tuple[str, str, str]]:
     """Return what doctor finds in PostgreSQL."""
     _, out, _ = await desk("doctor", "desk", "--json")
     found = json.loads(out)["checks"]
-    return [(each["verdict"], each["says"], each["advice"]) for each in found if each["check"] in {"init", "parking"}]
+    wanted = [each for each in found if each["check"] in {"init", "parking"}]
+    return [(each["verdict"], each["message"], each["advice"]) for each in wanted]
 
 
 async def test_doctor_finds_what_a_start_would_refuse_and_what_is_parked(desk: Run, postgres: str) -> None:

@@ -23,12 +23,8 @@ def weaknesses(
 ) -> Iterator[Risk]:
     """Yield what is weak about a source.
 
-    Args:
-        scheme: Its scheme.
-        tolerance_s: How far a signed time may be off.
-        window_s: How long its ids are remembered.
-        tls_in_front: Deliveries come through a proxy that ends TLS.
-        bucket_s: After how long its profile takes equal bytes without an id as another delivery; 0: never.
+    `window_s` is how long its ids are remembered. After `bucket_s` its profile takes equal bytes without an id as
+    another delivery; 0: never.
     """
     parts = scheme.parts
     # Networks that may hold every address prove nothing.

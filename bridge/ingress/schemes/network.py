@@ -54,10 +54,7 @@ class Cidr(Scheme):
 def client_address(peer: str, forwarded: bytes, proxies: Sequence[Network]) -> Address | None:
     """Return where a delivery comes from: the peer, or what the last trusted proxy names.
 
-    Args:
-        peer: Address at the other end of the connection.
-        forwarded: `X-Forwarded-For`; each proxy adds the address that it was called from, at the end.
-        proxies: Whose word counts.
+    Each proxy adds the address that it was called from at the end of `forwarded`, the header `X-Forwarded-For`.
     """
     address = _address(peer)
     if not proxies or address is None or not _in_any(address, proxies):

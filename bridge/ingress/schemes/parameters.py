@@ -41,11 +41,8 @@ class Parameters:
     ) -> None:
         """Read for one scheme.
 
-        Args:
-            scheme: As the operator wrote it.
-            given: By name, without `scheme_`; what is read is taken out, so that the next scheme does not read it.
-            fixed: What a preset decides.
-            tolerance_s: How far a proved timestamp may be off.
+        What is read is taken out of `given`, so that the next scheme does not read it; `fixed` is what a preset
+        decides.
         """
         self.scheme = scheme
         self.tolerance_s = tolerance_s
@@ -53,11 +50,7 @@ class Parameters:
         self._fixed = fixed
 
     def text(self, name: str, default: str | None = None) -> str:
-        """Take a parameter.
-
-        Raises:
-            ParameterError: It is not set and has no default.
-        """
+        """Take a parameter."""
         value = self._fixed[name] if name in self._fixed else self._given.pop(name, default)
         if value is None:
             raise self.error(name, f"is required by {self.scheme}")

@@ -80,11 +80,7 @@ class Template:
     """The text that is signed."""
 
     def __init__(self, parameters: Parameters) -> None:
-        """Read the parameter `template`.
-
-        Raises:
-            ParameterError: Unknown placeholder, or a text that could be read in two ways.
-        """
+        """Read the parameter `template`."""
         self._parameters = parameters
         text = parameters.text("template", "{body}")
         self.text = text
@@ -156,12 +152,7 @@ class SignedHeader(Scheme):
     """A scheme whose signature stands in a header of its own."""
 
     def __init__(self, parameters: Parameters, *, title: str, bytes_of_signature: int) -> None:
-        """Read the parameters.
-
-        Args:
-            parameters: Of the scheme.
-            title: Stands in front of what is described.
-            bytes_of_signature: What a signature has before it is encoded.
+        """Read the parameters; `title` stands in front of what is described.
 
         Raises:
             ParameterError: A parameter is missing, unknown or contradicts another.
@@ -219,11 +210,7 @@ class SignedHeader(Scheme):
         return f"{self._title} {signs}{unsigned}, {age}"
 
     def _read(self, raw: Raw) -> Claim:
-        """Take apart what a delivery claims.
-
-        Raises:
-            DeliveryRefusedError: Something is missing, or not of its form.
-        """
+        """Take apart what a delivery claims."""
         heads = raw.heads
         value = heads.get(self.header)
         if value is None:
