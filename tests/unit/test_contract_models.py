@@ -1,4 +1,4 @@
-"""The models say what the catalogue says, hold what they promise, and show nothing of a patient."""
+"""The models hold what they promise, and show nothing of a patient."""
 
 from __future__ import annotations
 

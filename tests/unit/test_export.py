@@ -50,13 +50,11 @@ def test_each_body_is_as_it_stands_in_the_file(
         ("e.json", f'[{{"a":"{CANARY}é"}}]'.encode("latin-1"), "is not UTF-8"),
         ("e.csv", f"{CANARY},2026-09-14,3\n".encode(), "no header: column 2"),
         ("e.csv", b"rx,rx\n", "no header: column 1"),
-        ("e.csv", b"rx,\n", "no header: column 2"),
         ("e.csv", b"", "no header: column 1"),
         ("e.csv", f'rx\n"{CANARY}" x\n'.encode(), "no CSV"),
         ("e.json", f'[{{"a":"{CANARY}"}}\n'.encode(), "begins like a JSON array"),
         ("e.json", f'[{{"a":"{CANARY}"}} {{}}]'.encode(), "begins like a JSON array"),
         ("e.json", b"[1,]", "begins like a JSON array"),
-        ("e.json", b"[1] 2", "begins like a JSON array"),
         ("e.json", b"[" * 100_000, "begins like a JSON array"),
     ],
 )

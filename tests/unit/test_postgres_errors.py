@@ -18,13 +18,10 @@ from consumers.postgres.pool import Database
     [
         (exceptions.DiskFullError, "disk_full"),
         (exceptions.TooManyConnectionsError, "too_many_connections"),
-        (exceptions.OutOfMemoryError, "no_resources"),
         (exceptions.CannotConnectNowError, "cannot_connect_now"),
         (exceptions.AdminShutdownError, "shutting_down"),
-        (exceptions.CrashShutdownError, "shutting_down"),
         (exceptions.ReadOnlySQLTransactionError, "read_only"),
         (exceptions.InvalidPasswordError, "authentication_failed"),
-        (exceptions.PostgresIOError, "database_fault"),
         (exceptions.DataCorruptedError, "database_fault"),
         (exceptions.ConnectionDoesNotExistError, "connection_lost"),
     ],
@@ -57,11 +54,7 @@ def test_what_may_not_be_met_again_is_transient(failure: type[Exception], code: 
     ("failure", "code"),
     [
         (exceptions.NotNullViolationError, "23502"),
-        (exceptions.StringDataRightTruncationError, "22001"),
-        (exceptions.ProgramLimitExceededError, "54000"),
         (exceptions.InFailedSQLTransactionError, "25P02"),
-        (exceptions.UndefinedColumnError, "42703"),
-        (exceptions.FeatureNotSupportedError, "0A000"),
         (exceptions.InterfaceError, "driver_misused"),
         (exceptions.DataError, "22000"),
     ],
@@ -107,7 +100,6 @@ def test_errors_of_others_are_left_alone(failure: Exception) -> None:
         (ConnectionRefusedError(), "connection_refused"),
         (OSError(), "unreachable"),
         (exceptions.TargetServerAttributeNotMatched(""), "unreachable"),
-        (exceptions.TooManyConnectionsError(""), "too_many_connections"),
         (exceptions.UndefinedFunctionError(""), "cannot_connect"),
     ],
 )

@@ -29,12 +29,8 @@ def test_a_type_that_only_a_newer_release_knows_waits() -> None:
     [
         ("schema", "Read Model"),
         ("schema", 'x"; drop'),
-        ("schema", "pg_x"),
         ("schema", "drx_consumer"),
         ("schema", "x" * 64),
-        ("schema", ""),
-        ("topics", " , "),
-        ("alarms_from", "yesterday"),
         ("alarms_from", "2026-09-14T15:00:00"),
     ],
 )

@@ -1,18 +1,14 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import confluent_kafka
 import pytest
 from aiokafka.partitioner import DefaultPartitioner  # noqa: TID251 - a reference the hash is held to
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge.contract.events import EVENT_MODELS
 from bridge.errors import ConfigError
-from bridge.kafka.routing import RoutingTable, murmur2, partition
-
-CATALOGUE = json.loads((Path(__file__).parents[1] / "data/catalogue.json").read_text())
+from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, RoutingTable, murmur2, partition
 
 # Apache Kafka, clients/src/test/java/org/apache/kafka/common/utils/UtilsTest.java, `testMurmur2`.
 JAVA_VECTORS = [
@@ -36,12 +32,11 @@ def test_partition_agrees_with_other_clients(key: bytes, partitions: int) -> Non
     assert partition(key, partitions) == confluent_kafka.murmur2(key, partitions)
 
 
-def test_every_event_type_of_the_catalogue_goes_to_its_topic() -> None:
-    table = RoutingTable()
+def test_events_of_accounts_and_prescribers_have_a_topic_of_their_own() -> None:
+    of_accounts = {each for each in EVENT_MODELS if RoutingTable().topic(each) == ACCOUNTS_TOPIC}
 
-    assert {e["type"]: table.topic(e["type"]) for e in CATALOGUE["events"]} == {
-        e["type"]: e["topic"] for e in CATALOGUE["events"]
-    }
+    assert of_accounts == {"prescriber.enrollment_changed", "system.ping"}
+    assert {RoutingTable().topic(each) for each in EVENT_MODELS.keys() - of_accounts} == {PRESCRIPTIONS_TOPIC}
 
 
 def test_an_operators_route_comes_before_the_built_in_ones_and_the_first_match_wins() -> None:

@@ -94,18 +94,14 @@ def test_a_slot_has_a_window(tmp_path: Path) -> None:
     [
         (b"", "secret_malformed"),
         (b"\n" + whsec(1).encode(), "secret_malformed"),
-        (b"hunter2", "secret_malformed"),
         (b"\xef\xbb\xbf" + whsec(1).encode(), "secret_malformed"),
         (b"\xff\x00" * 50, "secret_malformed"),
         (whsec(1).encode() + b"\n" + b" " * FILE_MAX_BYTES, "secret_too_long"),
         (whsec(1).encode() + b"\n" + whsec(2).encode(), "secret_line"),
         (whsec(1).encode() + b"\nexpires = 2026-01-31T00:00:00Z", "secret_line"),
-        (whsec(1).encode() + b"\nnot_before", "secret_line"),
         (whsec(1).encode() + b"\nnot_before = 2026-01-31T00:00:00Z" * 2, "secret_line"),
         (whsec(1).encode() + b"\nnot_before = 2026-01-31", "secret_window"),
-        (whsec(1).encode() + b"\nnot_before = 2026-01-31T00:00:00", "secret_window"),
         (whsec(1).encode() + b"\nnot_before = 2026-13-31T00:00:00Z", "secret_window"),
-        (whsec(1).encode() + b"\nnot_before = 1789398570", "secret_window"),
         (
             whsec(1).encode() + b"\nnot_before = 2026-01-31T00:00:01Z\naccept_until = 2026-01-31T00:00:00Z",
             "secret_window",
