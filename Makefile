@@ -115,9 +115,9 @@ audit: $(INSTALLED)
 bench: setup
 	$(BIN)/python -m tests.bench
 
-# Needs root and Debian: installs an engine and builds the images; nothing is pulled.
+# Needs a Docker engine, which pulls Kafka and builds the image; a registry of your own: DRX_TEST_KAFKA_IMAGE, DRX_TEST_IMAGE_BASE.
 test-docker: setup
-	$(BIN)/python -m tests.docker.run
+	$(BIN)/pytest --kafka=docker -m kafka tests
 
 # The tests of the database on PostgreSQL 16, 17 and 18.
 test-postgres: setup

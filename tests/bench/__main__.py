@@ -1,7 +1,7 @@
 """`python -m tests.bench`: the ingress against a naive control, and what else costs something here.
 
-With `ingress`, `outage` (without Kafka), `consumers` (the read model), `forward`, `hl7v2`, `archive`, `workflow` or
-`fhir` (where their servers are) only that part, with `quick` fewer rounds.
+With `ingress`, `outage` (without Kafka), `consumers` (the read model), `forward`, `archive` or `fhir` (where its server
+is) only that part, with `quick` fewer rounds.
 """
 
 from __future__ import annotations
@@ -16,14 +16,11 @@ from tests.bench import (
     archive,
     fhir,
     forward,
-    hl7v2,
     ingress,
     outage,
     read_model,
-    workflow,
 )
 from tests.fhir import hapi
-from tests.temporal import server as temporal
 
 RESULTS = Path("build/bench")
 PARTS = {
@@ -32,12 +29,10 @@ PARTS = {
     "consumers": read_model,
     "forward": forward,
     "fhir": fhir,
-    "hl7v2": hl7v2,
     "archive": archive,
-    "workflow": workflow,
 }
 # What a part needs that may not be there.
-SERVERS = {"fhir": hapi.is_built, "workflow": temporal.is_built}
+SERVERS = {"fhir": hapi.is_built}
 
 
 def main(arguments: list[str]) -> None:

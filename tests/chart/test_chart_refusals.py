@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from functools import reduce
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
 
-from tests.chart.rendering import CHART, RefusedError, Values, changed, load, render, rendered_anew
+from tests.chart.rendering import CHART, RefusedError, Values, changed, load, render
 
 READER = "consumers.read_model"
 # Which case, what is changed in it, the value that is named, and the way out that is named with it.
@@ -115,20 +114,6 @@ def _defaults(values: Values, before: str = "") -> Iterator[tuple[str, Any]]:
 
 
 DEFAULTS = dict(_defaults(yaml.safe_load((CHART / "values.yaml").read_text())))
-
-
-def test_no_table_that_is_taken_away_ends_in_a_template() -> None:
-    """`null` in values takes a default away; a nil pointer would name neither it nor a way out."""
-    full = load("full")
-    ended: list[str] = []
-    for path in (path for path, value in DEFAULTS.items() if isinstance(value, dict) and value):
-        try:
-            rendered_anew(json.dumps(changed(full, path, None)), (), 4)
-        except RefusedError as exc:
-            if not any(word in str(exc) for word in ("missing property", "cannot be installed")):
-                ended.append(path)
-
-    assert ended == []
 
 
 def test_an_empty_default_that_is_taken_away_is_still_empty() -> None:

@@ -111,25 +111,6 @@ def test_every_setting_of_a_consumer_can_be_set() -> None:
     assert said - all_variables(consumer_settings_page()) == set()
 
 
-def test_the_defaults_are_those_of_the_programs(clean: pytest.MonkeyPatch) -> None:
-    rendered = render(CASES["minimal"])
-    settings, consumer = ingress_settings(rendered, clean), consumer_settings(rendered, clean)
-
-    assert settings is not None
-    assert consumer is not None
-    default = Settings.model_construct()
-    assert settings.http == default.http
-    assert settings.dedupe == default.dedupe
-    assert settings.spool.capacity_bytes == default.spool.capacity_bytes
-    assert settings.kafka.partitions == default.kafka.partitions
-    assert settings.kafka.message_max_bytes == default.kafka.message_max_bytes
-    other = ConsumerSettings.model_construct()
-    assert consumer.shutdown == other.shutdown
-    assert consumer.kafka.session_s == other.kafka.session_s
-    assert consumer.kafka.offset_reset == other.kafka.offset_reset
-    assert consumer.postgres.pool_size == other.postgres.pool_size
-
-
 def test_large_numbers_stay_whole(clean: pytest.MonkeyPatch) -> None:
     values = load("minimal")
     values["ingress"]["spool"] |= {"capacityBytes": 1_099_511_627_776, "volume": {"sizeGi": 2048}}

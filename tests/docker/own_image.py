@@ -70,8 +70,7 @@ def _default_base() -> str:
 
 def _build(client: Any, tag: str, **how: Any) -> None:
     try:
-        # The host's network: an engine of our own has no other.
-        client.images.build(tag=tag, rm=True, pull=False, network_mode="host", **how)
+        client.images.build(tag=tag, rm=True, **how)
     except BuildError as exc:
         log = "".join(line.get("stream", "") for line in exc.build_log)
         msg = f"{tag} does not build:\n{log}"

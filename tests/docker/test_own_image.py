@@ -22,7 +22,7 @@ from tests.integration.service_process import HANG_S, until
 
 pytestmark = [
     pytest.mark.kafka,
-    pytest.mark.skipif(not docker_answers(), reason="no Docker engine answers; `make test-docker` brings one"),
+    pytest.mark.skipif(not docker_answers(), reason="no Docker engine answers"),
 ]
 
 SIZE_MAX_BYTES = 90_000_000

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +10,6 @@ import pytest
 
 from bridge.errors import ConfigError, DecodeError
 from bridge.runtime.audit import VARIABLE, audited, operator_name
-
-# The kernel gives no pipe more unless it is asked.
-PIPE_MAX = 1_048_576
 
 
 def lines(text: str) -> list[dict[str, Any]]:
@@ -90,20 +85,3 @@ def test_nothing_is_done_when_the_first_line_cannot_be_written(monkeypatch: pyte
             done.append(place)
 
     assert done == []
-
-
-def test_a_pipe_that_is_full_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    path = tmp_path / "pipe"
-    os.mkfifo(path)
-    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
-    try:
-        with contextlib.suppress(BlockingIOError):
-            for _ in range(PIPE_MAX // 4096):
-                os.write(writer, b"x" * 4096)
-        monkeypatch.setenv(VARIABLE, str(path))
-        with pytest.raises(ConfigError, match="nothing was done"), audited("forget"):
-            pass
-    finally:
-        os.close(reader)
-        os.close(writer)

@@ -35,12 +35,6 @@ def test_what_is_no_server_is_named_with_its_setting(text: str) -> None:
         _ = Connection(text).servers
 
 
-@pytest.mark.parametrize("text", ["kafka", "a:1,kafka", "[2001:db8::1]"])
-def test_a_server_without_a_port_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"bootstrap_servers: .* has no port, as in .*:9092"):
-        _ = Connection(text).servers
-
-
 def test_credentials_are_read_anew_for_each_client(tmp_path: Path) -> None:
     """A rotated password counts from the next connect, without a restart."""
     username, password = tmp_path / "username", tmp_path / "password"

@@ -13,7 +13,6 @@ from consumers.fhir.bundle import (
     composed,
     foreign,
     id_in,
-    located,
     outcomes,
     parsed,
     refusal,
@@ -104,12 +103,6 @@ def test_a_transaction_names_what_each_entry_replaces_and_what_it_is() -> None:
         (urn(new), {"method": "POST", "url": "Task", **query}),
     ]
     assert entries[0].headers == {"if-match": 'W/"3"'}
-
-
-def test_references_at_any_depth_lead_to_where_a_resource_is() -> None:
-    said = {"focus": {"reference": "Task/a"}, "about": [{"what": {"reference": "Task/b"}}], "text": "Task/a"}
-
-    assert located(said, {"Task/a": "Task/7"}) == {**said, "focus": {"reference": "Task/7"}}
 
 
 @pytest.mark.parametrize(

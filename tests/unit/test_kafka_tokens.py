@@ -15,7 +15,7 @@ from aiokafka.abc import AbstractTokenProvider  # noqa: TID251 - what a provider
 
 from bridge.errors import ConfigError
 from bridge.kafka.connection import Connection, refusal
-from bridge.kafka.tokens import ClientCredentials, Grant, TokenError, Tokens, ask_endpoint, load_provider
+from bridge.kafka.tokens import ClientCredentials, Grant, TokenError, Tokens, load_provider
 
 GRANT = Grant("http://127.0.0.1:1/token", "me", "canary", "kafka")
 
@@ -116,20 +116,6 @@ async def test_the_secret_goes_to_nobody_to_whom_an_endpoint_redirects() -> None
         await ClientCredentials(replace(GRANT, url=url)).token()
 
     assert (len(asked), stolen) == (1, [])
-
-
-@pytest.mark.parametrize("answer", [b"garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 65_000])
-async def test_a_token_is_used_until_it_ends_while_the_endpoint_answers_nonsense(answer: bytes) -> None:
-    clock = [0.0]
-    with answering(answer) as (url, asked):
-        grant = replace(GRANT, url=url)
-        provider = ClientCredentials(
-            grant, ask=lambda each: ask_endpoint(each) if clock[0] else ("first", 100.0), now=lambda: clock[0]
-        )
-        for clock[0] in (0.0, 80.0):
-            assert await provider.token() == "first"
-
-    assert len(asked) == 1
 
 
 async def test_tokens_come_from_a_provider_of_a_site() -> None:

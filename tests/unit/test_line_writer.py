@@ -11,7 +11,6 @@ from pathlib import Path
 import orjson
 import pytest
 
-from bridge.runtime import logging
 from bridge.runtime.logging import QUEUE_MAX, Line, LineWriter, render
 
 HANG_S = 60.0
@@ -81,35 +80,6 @@ def test_lines_of_many_threads_are_whole_and_each_threads_in_order(tmp_path: Pat
     for name in range(4):
         assert [number for each, number in found if each == name] == list(range(500))
     assert writer.dropped == 0
-
-
-def test_lines_that_wait_are_written_together_and_a_pipe_gets_whole_lines_only(
-    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    line = b"x" * 299 + b"\n"
-    writer = stuck(pipe)
-    writes: list[bytes] = []
-    write = os.write
-
-    def noted(file: int, text: bytes) -> int:
-        if file == pipe[1]:
-            writes.append(bytes(text))
-        return write(file, text)
-
-    monkeypatch.setattr(os, "write", noted)
-    for _ in range(100):
-        put(writer, line)
-    rest = threading.Thread(target=read_until, args=(pipe[0], line * 9))
-    rest.start()
-    assert writer.flush(HANG_S)
-    write(pipe[1], line * 9)
-    rest.join(HANG_S)
-
-    assert b"".join(writes) == line * 100
-    assert {len(each) % len(line) for each in writes} == {0}
-    assert max(map(len, writes)) <= logging.WRITE_MAX
-    # One may have been written alone, before the others were there.
-    assert len(writes) <= 2 + 100 // (logging.WRITE_MAX // len(line))
 
 
 def test_a_full_queue_drops_what_is_new_and_says_later_how_much(

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.contract.events import EVENT_MODELS
@@ -18,9 +18,8 @@ from bridge.ingress.profiles.assemble import Native, assemble
 from bridge.ingress.profiles.plan import Pass
 from bridge.ingress.profiles.profile import Mapped
 from consumers.testing import an_event
-from tests.profile_properties import codec, outcome_of
+from tests.profile_properties import codec
 from tests.unit.profile_documents import CHANGE, SAMPLES, a_delivery, edited, map_body
-from tests.unit.test_profile_properties import mutants
 from tests.unit.vendor_documents import ROWS, push
 
 # Everything that bodies say: the samples, and those that break a rule only mildly.
@@ -45,17 +44,6 @@ def map_again(event: Event) -> Event:
 @pytest.mark.parametrize("path", ACCEPTED, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_sample_is_mapped_again_to_the_same_event(path: Any) -> None:
     (event,) = cast("Mapped", map_body(path.read_bytes())).events
-
-    assert map_again(event) == event
-
-
-@pytest.mark.volume
-@given(mutants())
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
-def test_a_mutated_sample_is_mapped_again_to_the_same_event(document: dict[str, object]) -> None:
-    outcome = outcome_of(document)
-    assume(isinstance(outcome, Mapped))
-    (event,) = cast("Mapped", outcome).events
 
     assert map_again(event) == event
 

@@ -7,21 +7,17 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from typing import Any
 
 import pytest
-from hypothesis import given
 
 from tests.builders import SAMPLES
 from tests.oracle import states as oracle
-from tests.oracle.histories import History, history, journeys
+from tests.oracle.histories import History, history
 from tests.oracle.states import cancels, expected_state, facts_of, fills, lines, messages, parcels, requests
 
 SCENARIOS = sorted(path.stem for path in (SAMPLES / "scenarios").glob("*.ndjson"))
 SEEDS = range(600)
 ENOUGH = 3
-
-Bodies = list[dict[str, Any]]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -86,11 +82,3 @@ def test_the_histories_reach_every_state_of_every_machine() -> None:
 
     few = [(name, state) for name, states in STATES.items() for state in states if counts[name, state] < ENOUGH]
     assert few == []
-
-
-@pytest.mark.volume
-@given(journeys())
-def test_no_order_and_no_repetition_changes_what_the_oracle_says(journey: tuple[History, list[Bodies]]) -> None:
-    told, batches = journey
-
-    assert expected_state(itertools.chain.from_iterable(batches)) == expected_state(told.bodies)

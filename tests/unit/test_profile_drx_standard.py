@@ -225,18 +225,3 @@ def test_a_required_field_must_be_there_and_not_null(sample: str, pointer: str, 
     reason = parked(sample, {pointer: text})
 
     assert (reason.detail, reason.field) == ("missing_field", path)
-
-
-def test_a_thin_delivery_leaves_the_records_empty() -> None:
-    edits = {f"/data/{name}": ABSENT for name in ("patient", "prescriber", "medication")}
-    event = event_of(SENT, edits | {"/data/pharmacy": "null"})
-
-    assert [event.value[name] for name in ("patient", "prescriber", "pharmacy", "medication")] == [None] * 4
-
-
-def test_records_of_two_deliveries_share_nothing() -> None:
-    first, second = event_of(SENT), event_of(SENT)
-
-    assert first.value == second.value
-    for pointer in ("/patient", "/patient/address", "/extensions"):
-        assert member(first.value, pointer) is not member(second.value, pointer)

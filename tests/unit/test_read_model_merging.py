@@ -6,7 +6,6 @@ from datetime import date
 from typing import Any, get_args
 
 import orjson
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,9 +13,8 @@ from bridge.contract.events import EVENT_MODELS
 from bridge.event import Event
 from consumers.lifecycle.facts import Document, blank
 from consumers.lifecycle.machines import apply
-from consumers.lifecycle.roll_up import roll_up
 from consumers.read_model.summary import note_summary
-from tests.prescriptions import SCENARIOS, a_fact, document_bytes, document_of, scenario
+from tests.prescriptions import a_fact, document_bytes
 
 TYPES = sorted(kind for kind in EVENT_MODELS if kind not in {"prescriber.enrollment_changed", "system.ping"})
 
@@ -79,21 +77,3 @@ def test_a_batch_split_leaves_no_trace(events: tuple[Event, ...], cuts: set[int]
         apply(document, event, note=note_summary)
 
     assert orjson.dumps(document, option=orjson.OPT_SORT_KEYS) == document_bytes(events)
-
-
-@given(events=HISTORIES, draws=st.data())
-def test_the_state_is_a_function_of_the_facts_alone(events: tuple[Event, ...], draws: st.DataObject) -> None:
-    shuffled = draws.draw(st.permutations(events))
-
-    assert roll_up(document_of(shuffled)) == roll_up(orjson.loads(document_bytes(events)))
-
-
-@pytest.mark.parametrize("name", SCENARIOS)
-@given(draws=st.data())
-def test_a_scenario_reversed_and_shuffled_with_repetitions_is_the_same_prescription(
-    name: str, draws: st.DataObject
-) -> None:
-    events, _ = scenario(name)
-    shuffled = draws.draw(st.permutations([*events, *events]))
-
-    assert document_bytes(shuffled) == document_bytes(reversed(events)) == document_bytes(events)

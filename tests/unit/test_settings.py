@@ -40,17 +40,6 @@ def test_ids_are_remembered_for_as_long_as_an_operator_s_delivery_counts(monkeyp
     assert 2 * origin.TOLERANCE_S <= DEDUPE_WINDOW_MIN_S
 
 
-def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    file = tmp_path / "bridge.toml"
-    file.write_text('[http]\nport = 8001\n[kafka]\npartitions = 6\n[kafka.routes]\n"epcs.*" = "drx.epcs.v1"\n')
-    given(monkeypatch, BRIDGE_CONFIG=str(file), BRIDGE_HTTP__PORT="8002")
-
-    settings = load_settings()
-
-    assert (settings.http.port, settings.kafka.partitions) == (8002, 6)
-    assert settings.kafka.routes == {"epcs.*": "drx.epcs.v1"}
-
-
 @pytest.mark.parametrize(
     ("variables", "named"),
     [

@@ -123,21 +123,6 @@ def test_values_become_json_without_loss(value: object, shown: object) -> None:
     assert plain(value) == shown
 
 
-def test_the_json_line_has_the_promised_names() -> None:
-    document = a_record({"sequence": 3}).document()
-
-    assert document == {
-        "topic": "drx.prescriptions.v1",
-        "partition": 3,
-        "offset": 17,
-        "timestamp": "2026-09-14T15:09:26.535000Z",
-        "key": "rx_1",
-        "record": "drx.v1.PrescriptionSent",
-        "headers": {"ce_type": "prescription.sent"},
-        "value": {"sequence": 3},
-    }
-
-
 def test_nothing_from_outside_reaches_the_terminal_as_a_command() -> None:
     """A sender that puts an escape sequence into a field must not rewrite the operator's screen."""
     shown = a_record({"account_id": "a\x1b[2J\x9b\r\nb [red]c[/red]"})
