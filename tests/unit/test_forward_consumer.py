@@ -1,13 +1,25 @@
-"""What the settings of forward make of it."""
+"""What the settings of forward make of it: which events an endpoint gets, what of them, and how that is signed."""
 
 from __future__ import annotations
 
+import base64
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
-from bridge.errors import ConfigError
-from consumers.api import Lanes, Setup
+from bridge.errors import ConfigError, PermanentError
+from bridge.ingress.proof import KeySlot, Raw
+from bridge.ingress.schemes.standard_webhooks import StandardWebhooks, parse_secret
+from bridge.runtime.slots import load_slots
+from consumers.api import Context, Lanes, Setup
 from consumers.forward.consumer import open_forward
+from consumers.forward.mapping import Mapping
+from consumers.forward.signing import SigningSlot, parse_slot, signatures
+from consumers.forward.sink import read_headers
+from consumers.testing import an_event
 
 LEAST = {"url": "https://ehr.example/drx", "secrets_dir": "/etc/drx-bridge/forward"}
 
@@ -54,3 +66,210 @@ async def test_plain_http_must_be_allowed(tmp_path: object) -> None:
     with pytest.raises(ConfigError):
         async with consumer.around():
             pass
+
+
+def a_context(origin: str = "") -> Context:
+    return Context("forward", "drx.prescriptions.v1", 0, 7, "i:7", 1, origin=origin)
+
+
+def sends(mapping: Mapping, event_type: str = "prescription.sent", *, origin: str = "", **fields: object) -> bool:
+    return mapping.request(an_event(event_type, **fields), a_context(origin)) is not None  # type: ignore[arg-type]  # fields of the record
+
+
+def test_a_ping_is_sent_only_if_it_is_named() -> None:
+    assert not sends(Mapping(), "system.ping")
+    assert not sends(Mapping(types=("system.*",)), "system.ping")
+    assert sends(Mapping(types=("system.ping",)), "system.ping")
+
+
+def test_imports_are_sent_only_if_that_is_said() -> None:
+    assert not sends(Mapping(), origin="import")
+    assert sends(Mapping(), origin="replay")
+    assert sends(Mapping(imports=True), origin="import")
+
+
+def test_an_account_is_told_by_its_whole_id() -> None:
+    mapping = Mapping(accounts=("acct_1",))
+
+    assert sends(mapping, account_id="acct_1")
+    assert not sends(mapping, account_id="acct_10")
+
+
+@pytest.mark.parametrize(
+    ("when", "sent"),
+    [
+        ("data.attempt == `1`", True),
+        ("data.attempt == `2`", False),
+        ("data.attempt", True),
+        ("data.nothing", False),
+        ("`0`", True),
+        ("`false`", False),
+        ("`[]`", False),
+        ("`{}`", False),
+        ("''", False),
+        ("data.network_status.code == 'code'", True),
+        ("type == 'prescription.sent' && environment == 'sandbox'", True),
+    ],
+)
+def test_an_expression_says_what_is_sent(when: str, *, sent: bool) -> None:
+    assert sends(Mapping(when=when)) is sent
+
+
+def test_an_expression_sees_what_is_not_sent() -> None:
+    mapping = Mapping(when="data.patient.last_name == 'Berry'", phi=False)
+    event = an_event("prescription.sent", patient={"last_name": "Berry"})
+
+    request = mapping.request(event, a_context())
+
+    assert request is not None
+    assert b"Berry" not in request.body
+    assert orjson.loads(request.body)["data"]["prescription_id"] == "rx_1"
+
+
+@pytest.mark.parametrize("when", ["contains(data.attempt, 'x')", "a || " * 800 + "a"], ids=["type", "nested"])
+def test_an_expression_without_an_answer_parks_and_shows_no_value(when: str) -> None:
+    with pytest.raises(PermanentError, match=r"^when_failed$") as caught:
+        sends(Mapping(when=when))
+
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("when", ["data.[", "(" * 2000 + "a" + ")" * 2000], ids=["syntax", "nested"])
+def test_what_is_no_expression_ends_the_start(when: str) -> None:
+    with pytest.raises(ConfigError, match="JMESPath"):
+        Mapping(when=when)
+
+
+@pytest.mark.parametrize("event_id", ["a b", "a\r\nx: y", "é", "\x7f"])
+def test_an_id_that_cannot_stand_in_a_header_parks(event_id: str) -> None:
+    with pytest.raises(PermanentError, match="bad_id"):
+        sends(Mapping(), id=event_id)
+
+
+def test_body_and_path_are_the_receivers_own() -> None:
+    event = an_event("fill.status_changed", key="rx_1")
+    body = "{id: data.prescription_id, kind: type, none: data.nothing}"
+
+    request = Mapping(body=body, path="/orders/{data.prescription_id}/x?t={type}").request(event, a_context())
+
+    assert request == (
+        "/orders/rx_1/x?t=fill.status_changed",
+        b'{"id":"rx_1","kind":"fill.status_changed","none":null}',
+    )
+
+
+@pytest.mark.parametrize(("value", "segment"), [("a/b?c#d%2F é", "a%2Fb%3Fc%23d%252F%20%C3%A9"), ("7", "7")])
+def test_a_value_stays_within_its_place_of_the_path(value: str, segment: str) -> None:
+    event = an_event("fill.status_changed", note=value)
+
+    request = Mapping(path="/m/{data.note}").request(event, a_context())
+
+    assert request is not None
+    assert request.path == f"/m/{segment}"
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"body": "data.nothing"}, "body_failed"),
+        ({"body": "[type]"}, "body_failed"),
+        ({"body": "{a: to_number('123456789012345678901234567890')}"}, "body_failed"),
+        ({"body": "{a: contains(data.attempt, 'x')}"}, "body_failed"),
+        ({"path": "/{data.nothing}"}, "path_failed"),
+        ({"path": "/{data}"}, "path_failed"),
+        ({"path": "/{'..'}"}, "path_failed"),
+        ({"path": "/{contains(data.attempt, 'x')}"}, "path_failed"),
+    ],
+)
+def test_what_has_no_usable_result_parks(options: dict[str, str], code: str) -> None:
+    with pytest.raises(PermanentError, match=f"^{code}$"):
+        sends(Mapping(**options))  # type: ignore[arg-type]  # all are texts
+
+
+@pytest.mark.parametrize(
+    "options", [{"body": "{a:"}, {"path": "/{a.[}"}, {"path": "a"}, {"path": "/a b"}, {"path": "/{}"}]
+)
+def test_a_shape_that_cannot_be_ends_the_start(options: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=rf"^forward\.{next(iter(options))}: "):
+        Mapping(**options)  # type: ignore[arg-type]  # as above
+
+
+NOW = datetime(2026, 9, 14, 15, 9, 26, 535897, tzinfo=UTC)
+BODY = '{"name":"Zoë"}'.encode()
+
+
+def whsec(number: int, *, size: int = 32) -> str:
+    return "whsec_" + base64.b64encode(bytes([number]) * size).decode()
+
+
+def slots(directory: Path, **files: str) -> tuple[SigningSlot, ...]:
+    for name, text in files.items():
+        (directory / name).write_text(text)
+    return load_slots(directory, parse_slot)
+
+
+def proved_by(signature: str, secret: str, *, now: datetime = NOW) -> str:
+    """Verify as the ingress does, which its vectors hold to the standard; return the slot."""
+    heads = {
+        b"webhook-id": b"evt_1",
+        b"webhook-timestamp": str(int(now.timestamp())).encode(),
+        b"webhook-signature": signature.encode(),
+    }
+    key = KeySlot("current", parse_secret(secret))
+    return StandardWebhooks().prove(Raw(heads, BODY), [key], now.timestamp()).slot
+
+
+def test_every_secret_that_counts_signs(tmp_path: Path) -> None:
+    found = slots(
+        tmp_path,
+        current=whsec(1),
+        previous=f"{whsec(2)}\naccept_until = 2026-09-14T15:09:27Z\n",
+        old=f"{whsec(3)}\naccept_until = 2026-09-14T15:09:26Z\n",
+        coming=f"{whsec(4)}\nnot_before = 2026-09-15T00:00:00Z\n",
+    )
+
+    signed = signatures(found, webhook_id="evt_1", now=NOW, body=BODY)
+
+    assert len(signed.split(" ")) == 2
+    assert proved_by(signed, whsec(1)) == proved_by(signed, whsec(2)) == "current"
+    with pytest.raises(Exception, match="signature_mismatch"):
+        proved_by(signed, whsec(3))
+
+
+def test_without_a_secret_that_counts_there_is_no_signature(tmp_path: Path) -> None:
+    found = slots(tmp_path, current=f"{whsec(1)}\nnot_before = 2027-01-01T00:00:00Z\n")
+
+    assert signatures(found, webhook_id="evt_1", now=NOW, body=BODY) == ""
+
+
+@pytest.mark.parametrize("zone", [None, timezone(timedelta(hours=2))])
+def test_another_zone_than_utc_is_refused(tmp_path: Path, zone: timezone | None) -> None:
+    """The library replaces the zone instead of converting to UTC, and signs another moment than the header says."""
+    with pytest.raises(ValueError, match=r"^$"):
+        signatures(slots(tmp_path, current=whsec(1)), webhook_id="evt_1", now=NOW.replace(tzinfo=zone), body=BODY)
+
+
+def test_static_headers_are_read_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "headers"
+    file.write_text("Authorization: Bearer a:b c\n\nx-team :  desk \n")
+
+    assert read_headers(file) == {"authorization": "Bearer a:b c", "x-team": "desk"}
+    assert read_headers(None) == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("no header\n", "a b: hunter2\n", "x: hunter2\nX: hunter2\n", "webhook-id: hunter2\n"),
+        *("Content-Length: 7\n", "drx-x: 1\n", "host: hunter2\n", "x: hunter2\x00\n", "x: hünter2\n"),
+    ],
+)
+def test_a_line_that_is_no_header_of_theirs_ends_the_start_and_is_not_shown(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "headers"
+    file.write_text(text, encoding="utf-8")
+
+    with pytest.raises(ConfigError, match="headers_file") as caught:
+        read_headers(file)
+
+    assert "hunter2" not in str(caught.value)

@@ -1,21 +1,34 @@
-"""The lock says what the schema files say, the files keep the house rules, and nothing lawless is locked."""
+"""The lock says what the schema files say; models and files are one contract, and changes keep the rules."""
 
 from __future__ import annotations
 
 import json
 import re
+import types
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import AwareDatetime
+from pydantic.fields import FieldInfo
 
+from bridge.avro.codec import Codec, Writer
+from bridge.avro.encoder import EncodeError
 from bridge.commands.schemas import schemas as schemas_command
-from bridge.errors import ConfigError
+from bridge.contract.events import EVENT_MODELS
+from bridge.contract.fields import Bits, Digits, Record
+from bridge.errors import ConfigError, DecodeError
 from bridge.registry.loader import bundled, read_lock, read_schemas, schemas_root
 from bridge.registry.lock import default_topic, format_lock, parse_lock
-from bridge.registry.rules import findings, house_findings
-from bridge.registry.schemas import digest, fingerprint
+from bridge.registry.rules import compatibility, findings, house_findings
+from bridge.registry.schemas import digest, expand, fingerprint
+from tests.unit.schema_corpus import values
 
 SCHEMAS = read_schemas(schemas_root())
 
@@ -177,3 +190,361 @@ def test_a_schema_that_breaks_a_house_rule_is_refused(rule: str, fields: list[di
     record = {"type": "record", "name": "T", "namespace": "drx.v1", "doc": "d", "fields": fields}
 
     assert rule in {finding.rule for finding in house_findings(record)}
+
+
+NO_DEFAULT = "no default"
+PLAIN = {
+    str: "string",
+    bool: "boolean",
+    date: {"type": "int", "logicalType": "date"},
+    AwareDatetime: {"type": "long", "logicalType": "timestamp-micros"},
+    dict[str, str]: {"type": "map", "values": "string"},
+}
+WIDTHS = {32: "int", 64: "long"}
+
+
+def model_fields(model: type[Record]) -> list[dict[str, Any]]:
+    """Return the fields of a model in the words of a schema."""
+    hints = get_type_hints(model, include_extras=True)
+    return [
+        {"name": name, "type": avro_type(hints[name]), "default": default(info), "phi": phi(info)}
+        for name, info in model.model_fields.items()
+    ]
+
+
+def default(info: FieldInfo) -> Any:
+    return NO_DEFAULT if info.is_required() else info.get_default(call_default_factory=True, validated_data={})
+
+
+def phi(info: FieldInfo) -> str | None:
+    assert not callable(info.json_schema_extra)
+    letter = (info.json_schema_extra or {}).get("phi")
+    assert letter is None or isinstance(letter, str)
+    return letter
+
+
+def avro_type(hint: Any) -> Any:
+    """Return what a type of a model is in a schema; a field class such as `Direct` adds nothing to it."""
+    if hint in PLAIN:
+        return PLAIN[hint]
+    if isinstance(hint, type) and issubclass(hint, Record):
+        return {"record": hint.__name__, "fields": model_fields(hint)}
+    arguments = get_args(hint)
+    if get_origin(hint) is Annotated:
+        return sized(arguments)
+    if get_origin(hint) in {Union, types.UnionType}:
+        inner, none = arguments
+        assert none is types.NoneType
+        return ["null", avro_type(inner)]
+    if get_origin(hint) is Literal:
+        return {"enum": set(arguments)}
+    assert get_origin(hint) is list, hint
+    return {"type": "array", "items": avro_type(arguments[0])}
+
+
+def sized(arguments: tuple[Any, ...]) -> Any:
+    """Return the type of an `Annotated`: a number with its size, or the bare type of a field with a PHI class."""
+    inner, *notes = arguments
+    sizes = [note for note in notes if not isinstance(note, FieldInfo)]
+    match sizes:
+        case [Bits(width=width)]:
+            assert inner is int
+            return WIDTHS[width]
+        case [Digits(precision=precision, scale=scale)]:
+            assert inner is Decimal
+            return {"type": "bytes", "logicalType": "decimal", "precision": precision, "scale": scale}
+    assert not sizes
+    return avro_type(inner)
+
+
+def schema_fields(record: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": field["name"],
+            "type": schema_type(field["type"]),
+            "default": field.get("default", NO_DEFAULT),
+            "phi": field.get("phi"),
+        }
+        for field in record["fields"]
+    ]
+
+
+def schema_type(schema: Any) -> Any:
+    """Return the type without docs and without the order of symbols, which only the wire needs."""
+    if isinstance(schema, list):
+        return [schema_type(branch) for branch in schema]
+    if isinstance(schema, str):
+        return schema
+    match schema["type"]:
+        case "record":
+            return {"record": schema["name"].removeprefix("drx.v1."), "fields": schema_fields(schema)}
+        case "enum":
+            return {"enum": set(schema["symbols"])}
+        case "array":
+            return {"type": "array", "items": schema_type(schema["items"])}
+    return schema
+
+
+@pytest.mark.parametrize("event_type", EVENT_MODELS)
+def test_a_model_has_the_fields_of_its_record(event_type: str) -> None:
+    """Name, order, type, size, nullability, default and PHI class, down to the last record within."""
+    model = EVENT_MODELS[event_type]
+
+    assert model_fields(model) == schema_fields(expand(SCHEMAS[f"drx.v1.{model.__name__}"]))
+
+
+MICROS = {"type": "long", "logicalType": "timestamp-micros"}
+
+
+def money(precision: int = 10, scale: int = 2) -> dict[str, Any]:
+    return {"type": "bytes", "logicalType": "decimal", "precision": precision, "scale": scale}
+
+
+def enum(*symbols: str, name: str = "Kind", default: str = "UNKNOWN") -> dict[str, Any]:
+    return {"type": "enum", "name": name, "symbols": ["UNKNOWN", *symbols], "default": default}
+
+
+def field(name: str, declared: Any, **attributes: object) -> dict[str, Any]:
+    return {"name": name, "type": declared, **attributes}
+
+
+def optional(name: str, declared: Any, **attributes: object) -> dict[str, Any]:
+    return field(name, ["null", declared], default=None, **attributes)
+
+
+def record(*fields: dict[str, Any], name: str = "Thing", **attributes: object) -> dict[str, Any]:
+    return {"type": "record", "name": name, "namespace": "t", "fields": list(fields), **attributes}
+
+
+ID = field("id", "string")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One change, and what comes of it.
+
+    Attributes:
+        old: Fields before.
+        new: Fields after.
+        before: A value of `old`.
+        after: A value of `new`.
+        backward: What a reader of `new` makes of `before`: a value, or the code it refuses it with.
+        forward: What a reader of `old` makes of `after`.
+    """
+
+    old: list[dict[str, Any]]
+    new: list[dict[str, Any]]
+    before: dict[str, Any]
+    after: dict[str, Any]
+    backward: dict[str, Any] | str
+    forward: dict[str, Any] | str
+
+
+def read(
+    value: dict[str, Any], *, written_with: dict[str, Any], by_a_reader_of: dict[str, Any]
+) -> dict[str, Any] | str:
+    """Send a value through the wire from one age to the other."""
+    writer = Codec(schemas={"t.Thing": written_with}, ids={"t.Thing": 1})
+    reader = Codec(schemas={"t.Thing": by_a_reader_of}, ids={}, writers=[Writer(1, None, written_with)])
+    payload = writer.encode("t.Thing", value)
+    try:
+        return reader.decode(payload).value
+    except DecodeError as exc:
+        return exc.code
+
+
+ALLOWED = {
+    "add a field with a default": Row(
+        old=[ID],
+        new=[ID, optional("note", "string")],
+        before={"id": "1"},
+        after={"id": "1", "note": "n"},
+        backward={"id": "1", "note": None},
+        forward={"id": "1"},
+    ),
+    "remove a field that had a default": Row(
+        old=[ID, optional("note", "string")],
+        new=[ID],
+        before={"id": "1", "note": "n"},
+        after={"id": "1"},
+        backward={"id": "1"},
+        forward={"id": "1", "note": None},
+    ),
+    "add an enum symbol": Row(
+        old=[field("kind", enum("a"))],
+        new=[field("kind", enum("a", "b"))],
+        before={"kind": "a"},
+        after={"kind": "b"},
+        backward={"kind": "a"},
+        forward={"kind": "UNKNOWN"},
+    ),
+    "add a symbol to an enum in an array": Row(
+        old=[field("kinds", {"type": "array", "items": enum("a")})],
+        new=[field("kinds", {"type": "array", "items": enum("a", "b")})],
+        before={"kinds": ["a"]},
+        after={"kinds": ["a", "b"]},
+        backward={"kinds": ["a"]},
+        forward={"kinds": ["a", "UNKNOWN"]},
+    ),
+    "add a field with a default to a record within": Row(
+        old=[optional("inner", record(ID, name="Inner"))],
+        new=[optional("inner", record(ID, optional("note", "string"), name="Inner"))],
+        before={"inner": {"id": "1"}},
+        after={"inner": {"id": "1", "note": "n"}},
+        backward={"inner": {"id": "1", "note": None}},
+        forward={"inner": {"id": "1"}},
+    ),
+    "raise a PHI class": Row(
+        old=[field("id", "string", phi="L"), ID | {"name": "other"}],
+        new=[field("id", "string", phi="D"), field("other", "string", phi="L")],
+        before={"id": "1", "other": "2"},
+        after={"id": "1", "other": "2"},
+        backward={"id": "1", "other": "2"},
+        forward={"id": "1", "other": "2"},
+    ),
+}
+
+INNER = record(ID, name="Inner")
+# Rule and path of the finding, then the fields before and after.
+REFUSED: dict[str, tuple[str, str, list[dict[str, Any]], list[dict[str, Any]]]] = {
+    "add a field without a default": ("added", "note", [ID], [ID, field("note", "string")]),
+    "rename a field by alias": (
+        "added",
+        "name",
+        [field("id", "string", default="")],
+        [field("name", "string", default="", aliases=["id"])],
+    ),
+    "remove a field that had no default": ("removed", "note", [ID, field("note", "string")], [ID]),
+    "give a field up for null": ("changed", "id", [ID], [field("id", ["null", "string"])]),
+    # Avro promotes each to the other, so nobody notices until somebody calls a method of str.
+    "string to bytes": ("changed", "n", [field("n", "string")], [field("n", "bytes")]),
+    "items of an array": (
+        "changed",
+        "n.*",
+        [field("n", {"type": "array", "items": "int"})],
+        [field("n", {"type": "array", "items": "string"})],
+    ),
+    # No reader of Avro looks at logical types, scales, units, or another version's default.
+    "take a logical type away": ("changed", "at", [field("at", MICROS)], [field("at", "long")]),
+    "change a scale": ("changed", "n", [field("n", money(scale=2))], [field("n", money(scale=3))]),
+    "change a unit": ("changed", "n", [field("n", "int", unit="mg")], [field("n", "int", unit="g")]),
+    "change a default": ("changed", "n", [field("n", "int", default=0)], [field("n", "int", default=1)]),
+    "remove an enum symbol": ("changed", "kind", [field("kind", enum("a", "b"))], [field("kind", enum("a"))]),
+    "swap enum symbols": ("changed", "kind", [field("kind", enum("a", "b"))], [field("kind", enum("b", "a"))]),
+    "change an enum's default": (
+        "changed",
+        "kind",
+        [field("kind", enum("a"))],
+        [field("kind", enum("a", default="a"))],
+    ),
+    "swap fields": ("changed", "", [ID, field("n", "int")], [field("n", "int"), ID]),
+    "rename a record within": (
+        "changed",
+        "inner",
+        [field("inner", INNER)],
+        [field("inner", record(ID, name="Outer"))],
+    ),
+    "lower a PHI class": ("phi_lowered", "id", [field("id", "string", phi="D")], [field("id", "string", phi="L")]),
+}
+
+
+@pytest.mark.parametrize("row", ALLOWED.values(), ids=ALLOWED)
+def test_an_allowed_change_passes_and_readers_of_both_versions_read_the_other(row: Row) -> None:
+    old, new = record(*row.old), record(*row.new)
+
+    assert compatibility(new, [old]) == []
+    assert read(row.before, written_with=old, by_a_reader_of=new) == row.backward
+    assert read(row.after, written_with=new, by_a_reader_of=old) == row.forward
+
+
+@pytest.mark.parametrize(("rule", "path", "old", "new"), REFUSED.values(), ids=REFUSED)
+def test_a_change_that_is_refused(rule: str, path: str, old: list[dict[str, Any]], new: list[dict[str, Any]]) -> None:
+    found = compatibility(record(*new), [record(*old)])
+
+    assert [(finding.record, finding.path, finding.rule) for finding in found] == [("t.Thing", path, rule)]
+    assert str(found[0]) == f"t.Thing {path}".rstrip() + f": {found[0].reason} [{rule}]"
+
+
+def test_a_record_cannot_be_renamed_nor_become_something_else() -> None:
+    assert {each.rule for each in compatibility(record(ID, name="Other"), [record(ID)])} == {"changed"}
+    assert {each.rule for each in compatibility(record(ID, namespace="u"), [record(ID)])} == {"changed"}
+    assert {each.rule for each in compatibility("string", [record(ID)])} == {"changed"}
+    assert {each.rule for each in compatibility(record(ID, aliases=["t.Old"]), [record(ID)])} == {"changed"}
+
+
+def test_every_earlier_version_counts_and_not_only_the_last() -> None:
+    """What the second version could follow the third may not: readers of the first are still there."""
+    first = record(ID)
+    second = record(ID, optional("n", "int"))
+    third = record(optional("n", "int"), optional("m", "int"))
+
+    assert [each.rule for each in compatibility(third, [first, second])] == ["removed"]
+
+
+@pytest.mark.parametrize("declared", ["string", "int"])
+def test_the_name_of_a_removed_field_stays_reserved(declared: str) -> None:
+    """Records that hold the old meaning are in the log for ever."""
+    olds = [record(ID, optional("note", "string")), record(ID)]
+
+    rules = {(each.path, each.rule) for each in compatibility(record(ID, optional("note", declared)), olds)}
+    assert ("note", "name_reserved") in rules
+
+
+def test_a_name_in_a_record_within_is_reserved_too_while_the_record_itself_may_come_back_elsewhere() -> None:
+    inner, smaller = record(ID, optional("note", "string"), name="Inner"), record(ID, name="Inner")
+    olds = [record(optional("a", inner)), record(optional("a", smaller)), record()]
+
+    assert compatibility(record(optional("b", smaller)), olds) == []
+    assert [(each.path, each.rule) for each in compatibility(record(optional("b", inner)), olds)] == [
+        ("b.note", "name_reserved")
+    ]
+
+
+def test_a_reason_is_given_once_however_many_versions_give_it() -> None:
+    old = record(ID)
+
+    assert len(compatibility(record(ID, field("n", "int")), [old, old, old])) == 1
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        None,
+        1,
+        "nothing",
+        {},
+        {"type": "record"},
+        {"type": "record", "name": "A", "fields": [{"name": "b"}]},
+        {"type": {}},
+    ],
+)
+def test_what_is_no_schema_is_said_and_not_raised(schema: Any) -> None:
+    assert [each.rule for each in compatibility(schema, [record(ID)])] == ["not_avro"]
+
+
+def test_a_first_version_may_be_anything() -> None:
+    assert compatibility(record(ID), []) == []
+
+
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_records_of_ours_that_grew_are_read_by_readers_of_both_versions(data: st.DataObject) -> None:
+    """The real schemas, with every lawful change at once."""
+    old = data.draw(st.sampled_from(sorted(read_schemas(schemas_root()).items())))[1]
+    name = f"{old['namespace']}.{old['name']}"
+    new = {**old, "doc": "Grown.", "fields": [optional("added", "string", doc="New."), *old["fields"]]}
+    value = data.draw(values(expand(new)))
+    old_codec = Codec(schemas={name: old}, ids={name: 1}, writers=[Writer(2, None, new)])
+    new_codec = Codec(schemas={name: new}, ids={name: 2}, writers=[Writer(1, None, old)])
+    known = {key: each for key, each in value.items() if key != "added"}
+
+    assert compatibility(new, [old]) == []
+    assert old_codec.decode(new_codec.encode(name, value)).value == known
+    assert new_codec.decode(old_codec.encode(name, known)).value == {"added": None, **known}
+
+
+def test_what_the_newer_writer_knows_the_older_one_refuses_to_write() -> None:
+    codec = Codec(schemas={"t.Thing": record(ID)}, ids={"t.Thing": 1})
+
+    with pytest.raises(EncodeError):
+        codec.encode("t.Thing", {"id": "1", "note": None})
