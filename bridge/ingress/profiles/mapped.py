@@ -23,7 +23,7 @@ from bridge.ingress.json_body import Real
 from bridge.ingress.profiles.assemble import Draft, Part, Reading, children, compose, escaped
 from bridge.ingress.profiles.keys import OUR_PREFIXES
 from bridge.ingress.profiles.mapped_functions import ExhaustedError, Expression, Scope, UnfitError
-from bridge.ingress.profiles.mapping_file import FILE_MAX_BYTES, Compiler, DroppedNames, Event, Pointer
+from bridge.ingress.profiles.mapping_file import FILE_MAX_BYTES, CompiledFile, Event, Pointer
 from bridge.ingress.profiles.plan import text_of_id
 from bridge.ingress.profiles.profile import IGNORED, Mapped, refuse_unknown
 from bridge.ingress.profiles.values import instant_of_epoch
@@ -77,26 +77,16 @@ class Vendor:
 class MappingFile:
     """A compiled file: the profile of the sources that name it."""
 
+    file: CompiledFile
     sha256: str  # of the file
     mark: str  # identifies the file in events: the beginning of `sha256`, or empty
     PREFIX: str  # of the keys; empty for native ids. This and others in capitals: see `Profile`.
     account_id: str
     zone: tzinfo | None
-    any_case: bool
-    tables: Sequence[Event]
-    claims: tuple[Pointer, ...]
-    drop: tuple[Pointer, ...]
-    drops: DroppedNames | None
-    names: frozenset[str]  # names of all members that an expression may read
-    reported: Expression | None = None  # the word of a body
-    other: Event | None = None  # what a body is that no table is about; None if it is parked
-    ignore: frozenset[str] = frozenset()  # words of bodies that nobody wants
-    # Of the lines of an array of which the best counts, and `best` what they are compared by.
-    key: Sequence[Expression] = ()
-    best: Sequence[Expression] = ()
-    ARRAYS: bool = False
-    BUCKET_S: int = 0
-    CONTENT_TYPES: tuple[str, ...] = ()
+    ignore: frozenset[str]  # words of bodies that nobody wants
+    ARRAYS: bool
+    BUCKET_S: int
+    CONTENT_TYPES: tuple[str, ...]
     prefixes: tuple[str, ...] = ()
 
     def refusing(self, prefixes: tuple[str, ...]) -> MappingFile:
@@ -105,7 +95,7 @@ class MappingFile:
 
     def ignoring(self, words: frozenset[str]) -> MappingFile | None:
         """Return the same profile, which ignores bodies of these types; None if the file has no `reported`."""
-        return replace(self, ignore=self.ignore | words) if self.reported else None
+        return replace(self, ignore=self.ignore | words) if self.file.reported else None
 
     def map(self, delivery: Delivery, document: object, /) -> Mapped | ParkReason:
         """Turn a body into the events of all tables that hold; see `Profile.map`."""
@@ -124,8 +114,8 @@ class MappingFile:
 
 def compile_mapping(content: bytes, name: str, options: Mapping[str, str], *, names_file: bool = True) -> MappingFile:
     """Compile a file that messages call `name`; a `ConfigError` begins with that and the place, or with the option."""
-    found = Compiler(content, name, options)
-    document = found.document
+    file = CompiledFile(content, name, options)
+    document = file.document
     named = ("mapping",) if names_file else ()
     refuse_unknown(options, *named, "account_id", "zone", "prefix", *document.option_tables)
     prefix_of(options)
@@ -139,22 +129,13 @@ def compile_mapping(content: bytes, name: str, options: Mapping[str, str], *, na
         msg = f"{name}: zone: {str(exc).removeprefix('options.zone: ')}"
         raise ConfigError(msg) from None
     return MappingFile(
+        file,
         sha256=digest,
         mark=digest[:12],
-        PREFIX=found.prefix,
+        PREFIX=file.prefix,
         account_id=options.get("account_id", ""),
         zone=zone,
-        any_case=document.names == "any_case",
-        tables=found.events,
-        claims=found.pointers(document.claims),
-        drop=found.pointers(document.drop),
-        drops=DroppedNames(document.drop_names) if document.drop_names else None,
-        names=frozenset(found.names),
-        reported=found.reported,
-        other=found.other,
         ignore=frozenset(document.ignore),
-        key=found.key,
-        best=found.best,
         ARRAYS=document.arrays or document.array is not None,
         BUCKET_S=document.bucket_s,
         CONTENT_TYPES=tuple(each.lower() for each in document.content_types),
@@ -204,16 +185,16 @@ class Run:
     """One body on its way through the tables."""
 
     def __init__(self, mapping: MappingFile, delivery: Delivery, document: object) -> None:
-        self.mapping = mapping
+        self.mapping, self._file = mapping, mapping.file
         self.drafts: list[Draft] = []  # its events so far
-        self._folded = Folded(document) if mapping.any_case else None
+        self._folded = Folded(document) if mapping.file.any_case else None
         self._root: Any = self._folded.document if self._folded else document
         self._base = self._path = ""  # of the root in the body: its pointer, and that without positions
         self.scope = Scope(self._root, mapping.zone, prefix=mapping.PREFIX)
         # What the drafts have in common.
         self.reading = Reading(id=delivery.id, time=delivery.received_at, flags=self.scope.flags)
-        if mapping.drops:
-            self.reading.drops = mapping.drops
+        if mapping.file.drops:
+            self.reading.drops = mapping.file.drops
         if self._folded is not None and self._folded.is_ambiguous:
             self.scope.flags.add("name_ambiguous")
         self._numbers: set[str] = set()
@@ -227,19 +208,17 @@ class Run:
     def choose(self) -> ParkReason | None:
         """Make the best line of a prescription the body; return why there is none."""
         lines = self._root
-        if not self.mapping.best or not isinstance(lines, list):
+        if not self._file.best or not isinstance(lines, list):
             return None
         self._path = "/*"
-        at = f"/*{self.mapping.key[-1].path}"
+        at = f"/*{self._file.key[-1].path}"
         noted = set(self.scope.flags)
         keys = {self._keyed(line) for line in lines if isinstance(line, dict)}
         if not lines:
             return ParkReason("unusable", "no_key", at)
         if len(keys) > 1 or not all(isinstance(line, dict) for line in lines):
             return ParkReason("unusable", "wrong_type", at)
-        chosen = max(
-            range(len(lines)), key=lambda index: [self._rank(each, lines[index]) for each in self.mapping.best]
-        )
+        chosen = max(range(len(lines)), key=lambda index: [self._rank(each, lines[index]) for each in self._file.best])
         # Flags of comparing the lines are not those of the best one.
         self.scope.flags.intersection_update(noted)
         if len(lines) > 1:
@@ -250,7 +229,7 @@ class Run:
 
     def _keyed(self, line: object) -> str | ParkReason:
         self.scope.root = self.scope.element = line
-        return self._key(self.mapping.key, line, self._path)
+        return self._key(self._file.key, line, self._path)
 
     def _rank(self, expression: Expression, line: object) -> tuple[int, float, str]:
         """Sort null before booleans and numbers, and these before texts."""
@@ -265,18 +244,18 @@ class Run:
     def word(self) -> object:
         """Return the vendor's type of the body."""
         self.scope.element = self._root
-        return None if self.mapping.reported is None else self._value(self.mapping.reported, self._root)
+        return None if self._file.reported is None else self._value(self._file.reported, self._root)
 
     def read_tables(self) -> ParkReason | None:
         """Make a draft of each table that holds, for each element if it has a list; say why there is none."""
         park: ParkReason | None = None
-        for event in self.mapping.tables:
+        for event in self._file.events:
             park = park or self._read_elements(event)
         if park is None and not self.drafts:
             park = self._read_other()
         self.scope.element = self._root
-        for claim in self.mapping.claims:
-            if claim.last not in self.mapping.names:
+        for claim in self._file.claims:
+            if claim.last not in self._file.names:
                 self.reading.claimed |= {at for _, at, value in self._places(claim) if type(value) not in _NESTED}
         return park
 
@@ -289,7 +268,7 @@ class Run:
 
     def _read_other(self) -> ParkReason | None:
         """Report a body that no table matches: for its prescriptions, or else for the account."""
-        other = self.mapping.other
+        other = self._file.other
         if other is None:
             return ParkReason("unknown_type")
         park = self._read_elements(other)
@@ -341,11 +320,11 @@ class Run:
 
     def _reported_at(self) -> str:
         self.word()
-        return "" if self.mapping.reported is None else self._at(self.mapping.reported, self._path)
+        return "" if self._file.reported is None else self._at(self._file.reported, self._path)
 
     def drop(self, document: object) -> None:
         """Note what the file drops, in every spelling that the body has."""
-        ways = [(*drop.way, drop.last) for drop in self.mapping.drop]
+        ways = [(*drop.way, drop.last) for drop in self._file.drop]
         if self._path:
             ways = [("*", *way) for way in ways]
         self.reading.dropped.update(self._spellings(document, "", ways) if ways else ())
@@ -529,7 +508,7 @@ class Run:
 
     def _claims(self, event: Event) -> dict[tuple[int, str], str]:
         if self._of_file is None:
-            self._of_file = self._claims_of(self.mapping.claims)
+            self._of_file = self._claims_of(self._file.claims)
         return self._of_file | self._claims_of(event.claims) if event.claims else self._of_file
 
     def _claims_of(self, patterns: Iterable[Pointer]) -> dict[tuple[int, str], str]:

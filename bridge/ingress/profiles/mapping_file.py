@@ -28,18 +28,20 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import translate
+from functools import cache
+from itertools import accumulate
 from typing import Annotated, Any, Literal, NamedTuple, NoReturn, cast, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
-from bridge.contract.fields import UNKNOWN, Record, plain, raw_name, words_of
+from bridge.contract.fields import UNKNOWN, Record, kept_words, plain, raw_name, words_of
 from bridge.errors import ConfigError
 from bridge.ingress.profiles.assemble import PLANS
 from bridge.ingress.profiles.mapped_functions import Expression, ExpressionError, Node, compile_expression, targets
-from bridge.ingress.profiles.plan import Detail, Members, Pass, compile_members
+from bridge.ingress.profiles.plan import Detail, Pass, compile_members
 from bridge.ingress.profiles.words import PREFIX_RULE, is_prefix, prefix_of
 
 EXPRESSIONS_MAX = 100
@@ -198,11 +200,10 @@ class Event:
         self.required = frozenset(PLANS[table.type].members.required) if table.type else frozenset()
 
 
-class Compiler:
-    """Checks a file, and compiles its expressions.
+class CompiledFile:
+    """A file, checked and its expressions compiled.
 
     Attributes:
-        document: The file.
         reported: Expression of a body's type.
         other: Event for a body that no `[[event]]` matches; None: the body is parked.
     """
@@ -214,7 +215,9 @@ class Compiler:
         self._count = 0
         self.names: set[str] = set()  # names of all members that an expression may read
         self.document = document = self._parse(content)
-        self._any_case = document.names == "any_case"
+        self.any_case = document.names == "any_case"
+        self.claims, self.drop = self._pointers(document.claims), self._pointers(document.drop)
+        self.drops = DroppedNames(document.drop_names) if document.drop_names else None
         self._check_options()
         self.prefix = self._prefix()  # of the keys; empty for native ids
         self._given = self._option_words()
@@ -309,14 +312,13 @@ class Compiler:
             self._check_fields(table, place)
         for dotted, text in table.data.items():
             expressions[f"data.{dotted}"] = self._expression(text, f"{place}.data.{dotted}")
-        event = Event(table, expressions, name=self.document.name or "", claims=self.pointers(table.claims))
+        event = Event(table, expressions, name=self.document.name or "", claims=self._pointers(table.claims))
         self._check_constants(event, place)
         self._check_words(event, place)
         return event
 
-    def pointers(self, texts: Iterable[str]) -> tuple[Pointer, ...]:
-        """Parse pointers of the file."""
-        return tuple(Pointer.of(text.casefold() if self._any_case else text) for text in texts)
+    def _pointers(self, texts: Iterable[str]) -> tuple[Pointer, ...]:
+        return tuple(Pointer.of(text.casefold() if self.any_case else text) for text in texts)
 
     def _expressions(self, texts: Iterable[str], place: str) -> list[Expression]:
         return [self._expression(text, place) for text in texts]
@@ -326,29 +328,25 @@ class Compiler:
         if self._count > EXPRESSIONS_MAX:
             self._fail(place, f"more than {EXPRESSIONS_MAX} expressions")
         try:
-            compiled = compile_expression(text, any_case=self._any_case, tables=self._tables, lets=self._lets)
+            compiled = compile_expression(text, any_case=self.any_case, tables=self._tables, lets=self._lets)
         except ExpressionError as exc:
             self._fail(place, str(exc))
         self.names |= compiled.names
         return compiled
 
     def _check_fields(self, table: EventTable, place: str) -> None:
+        fields = _fields_of(table.type)
         for dotted in table.data:
-            steps = dotted.split(".")
-            members: Members | None = PLANS[table.type].members
-            model: type[Record] | None = EVENT_MODELS[table.type]
-            for step in steps:
-                if members is None or step not in members.puts or steps[0] in _RESERVED:
-                    self._fail(f"{place}.data.{dotted}", f"unknown field of {table.type}")
-                model = _record_of(model, step)
-                members = compile_members(model, "") if model else None
-        given = {each for dotted in table.data for each in _prefixes(dotted)}
-        for name in sorted(_wanted(table.type, table.data) - given):
+            if dotted not in fields:
+                self._fail(f"{place}.data.{dotted}", f"unknown field of {table.type}")
+        given = {each for dotted in table.data for each in accumulate(dotted.split("."), "{}.{}".format)}
+        wanted = {*PLANS[table.type].members.required, *(each for each in fields if _is_wanted(each, given, fields))}
+        for name in sorted(wanted - given):
             self._fail(f"{place}.data", f"required field {name!r} of {table.type} has no expression")
 
     def _check_constants(self, event: Event, place: str) -> None:
         for dotted, value in event.constants.items():
-            model, name = _model_of(event.type, dotted)
+            model, name = _fields_of(event.type)[dotted]
             attempt = Pass()
             if value is not None:
                 members = PLANS[event.type].members if name == dotted else compile_members(model, "")
@@ -360,7 +358,7 @@ class Compiler:
         """Refuse tables and literals with a word that their enum lacks."""
         given = {meaning: option for option, words in self._given.items() for meaning in words.values()}
         for dotted, expression in event.data.items():
-            model, name = _model_of(event.type, dotted)
+            model, name = _fields_of(event.type)[dotted]
             field = plain(model.model_fields[name])
             words = () if get_origin(field) is list else words_of(field)
             for word in targets(expression.node) if words else ():
@@ -408,42 +406,31 @@ class DroppedNames:
         return any(hint in plain_name for hint in self._hints) and bool(self._words.search(name))
 
 
-def _wanted(event_type: str, data: Iterable[str]) -> set[str]:
-    """Return the fields that a type requires, also of the nested records of which a file gives a part."""
-    wanted = set(PLANS[event_type].members.required)
-    for dotted in data:
-        model: type[Record] | None = EVENT_MODELS[event_type]
-        *way, _ = dotted.split(".")
-        for depth, step in enumerate(way, 1):
-            model = _record_of(model, step)
-            inner = model.model_fields if model else {}
-            wanted |= {".".join([*way[:depth], name]) for name, info in inner.items() if info.is_required()}
-    return wanted
+_Fields = Mapping[str, tuple[type[Record], str]]
 
 
-def _prefixes(dotted: str) -> Iterator[str]:
-    end = dotted.find(".")
-    while end >= 0:
-        yield dotted[:end]
-        end = dotted.find(".", end + 1)
-    yield dotted
+@cache
+def _fields_of(event_type: str) -> _Fields:
+    """Return what a file may give: dotted name -> the record that the field stands in, and its name there."""
+
+    def walk(model: type[Record], prefix: str) -> Iterator[tuple[str, tuple[type[Record], str]]]:
+        for name in model.model_fields.keys() - kept_words(model):
+            yield f"{prefix}{name}", (model, name)
+            if inner := _record_of(model, name):
+                yield from walk(inner, f"{prefix}{name}.")
+
+    top = PLANS[event_type].members.puts.keys() - set(_RESERVED)
+    return {dotted: at for dotted, at in walk(EVENT_MODELS[event_type], "") if dotted.partition(".")[0] in top}
 
 
-def _model_of(event_type: str, dotted: str) -> tuple[type[Record], str]:
-    """Return the record that a field stands in, and its name there."""
-    *way, name = dotted.split(".")
-    model = cast("type[Record]", EVENT_MODELS[event_type])
-    for step in way:
-        model = cast("type[Record]", _record_of(model, step))
-    return model, name
+def _is_wanted(dotted: str, given: Collection[str], fields: _Fields) -> bool:
+    """Return whether a nested record of which a file gives a part requires this field of it."""
+    model, name = fields[dotted]
+    return dotted.rpartition(".")[0] in given and model.model_fields[name].is_required()
 
 
-def _record_of(model: type[Record] | None, name: str) -> type[Record] | None:
-    """Give the record that a field of `model` holds, if it holds one."""
-    if model is None or name not in model.model_fields:
-        return None
+def _record_of(model: type[Record], name: str) -> type[Record] | None:
+    """Return the record that a field of `model` holds, if it holds one."""
     annotation: Any = model.model_fields[name].annotation
-    if get_origin(annotation) is list:
-        return None
-    candidates = (annotation, *get_args(annotation))
+    candidates = () if get_origin(annotation) is list else (annotation, *get_args(annotation))
     return next((each for each in candidates if isinstance(each, type) and issubclass(each, Record)), None)
