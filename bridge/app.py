@@ -31,15 +31,14 @@ from bridge.ingress.secrets import senders, slots_of
 from bridge.kafka.follower import Follower
 from bridge.kafka.partition_writer import SET_ASIDE_AFTER_S, NoSpool, PartitionWriters, Producer, WriterLimits
 from bridge.kafka.producer import KafkaProducer, Patience
-from bridge.kafka.publisher import Encode, Publisher, ordinals
+from bridge.kafka.publisher import EncodeRecord, Publisher, ordinals
 from bridge.kafka.routing import RoutingTable
 from bridge.known.known_ids import KnownIds
 from bridge.registry.loader import bundled
 from bridge.runtime.announce import Readiness
 from bridge.runtime.configuration import masked_url
 from bridge.runtime.findings import refuse
-from bridge.runtime.health import MANAGEMENT_CLOSE_S, Check
-from bridge.runtime.health import Management as ManagementPort
+from bridge.runtime.health import MANAGEMENT_CLOSE_S, Check, ManagementPort
 from bridge.runtime.http import HardenedServer
 from bridge.runtime.io_thread import IOThread
 from bridge.runtime.lifecycle import (
@@ -49,7 +48,7 @@ from bridge.runtime.lifecycle import (
 )
 from bridge.runtime.logging import log
 from bridge.runtime.metrics import IngressMetrics, LoopLag
-from bridge.runtime.slots import Outcome, SlotDirectory
+from bridge.runtime.slots import Reload, SlotDirectory
 from bridge.settings import Http, Management, Settings
 from bridge.sources import address_limit, check_new_keys, rate_limit, scheme_of, slots_dir
 from bridge.spool.store import Spool
@@ -185,7 +184,7 @@ def _open_secrets(settings: Settings, metrics: IngressMetrics) -> dict[str, Slot
             observe=partial(_count_reload, metrics, name),
             check=partial(check_new_keys, settings, opened, name),
         )
-        for outcome in get_args(Outcome):
+        for outcome in get_args(Reload):
             metrics.secret_reload.labels(name, outcome)
         metrics.secret_expiry.labels(name).set_function(partial(_expires_at, opened[name]))
     return opened
@@ -250,11 +249,11 @@ def _with_engines(sources: Mapping[str, Source]) -> dict[str, Source]:
     return equipped
 
 
-def _native(profile: Profile) -> drx_standard.Configured | None:
+def _native(profile: Profile) -> drx_standard.NativeProfile | None:
     """Return native DRx as it is configured, or None for another profile."""
-    if isinstance(profile, drx_standard.Configured):
+    if isinstance(profile, drx_standard.NativeProfile):
         return profile
-    return drx_standard.Configured() if profile is drx_standard else None
+    return drx_standard.NativeProfile() if profile is drx_standard else None
 
 
 def _server(
@@ -320,7 +319,7 @@ async def open_durability(
     settings: Settings,
     *,
     routing: RoutingTable,
-    encode: Encode,
+    encode: EncodeRecord,
     windows_s: Mapping[str, float],
     metrics: IngressMetrics,
     buckets_s: Mapping[str, int] = MappingProxyType({}),

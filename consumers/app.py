@@ -17,7 +17,7 @@ from bridge.kafka.admin import AdminError
 from bridge.kafka.producer import KafkaProducer
 from bridge.kafka.reader import ReadError
 from bridge.runtime.announce import Readiness
-from bridge.runtime.health import MANAGEMENT_CLOSE_S, Check, Management
+from bridge.runtime.health import MANAGEMENT_CLOSE_S, Check, ManagementPort
 from bridge.runtime.lifecycle import (
     EndOf,
     Worker,
@@ -83,7 +83,7 @@ async def open_consumer(
         )
         decoder = await stack.enter_async_context(open_decoder(settings.registry))
         worker = ConsumerWorker(settings, consumer, database=database, decoder=decoder, metrics=metrics)
-        management = Management(
+        management = ManagementPort(
             checks=worker.checks,
             live=worker.live,
             registry=registry,

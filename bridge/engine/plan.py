@@ -32,7 +32,7 @@ from bridge.contract.envelope import VERSION, EventRecord, PrescriptionRecord
 from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
 from bridge.contract.fields import UNKNOWN, Bits, Digits, Record, kept_words, plain
 from bridge.ingress.profiles import keys
-from bridge.ingress.profiles.plan import blank_record
+from bridge.ingress.profiles.readers import blank_record
 from bridge.registry.schemas import expand
 
 Origin = Literal["event_id", "occurred_at", "received_at", "source", "environment", "constant", "envelope", "member"]

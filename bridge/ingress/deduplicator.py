@@ -30,7 +30,7 @@ Publish = Callable[[tuple[int, ...]], Awaitable[Durable]]
 SLACK_S = 0.05
 
 
-class _Ended(NamedTuple):
+class _Verdict(NamedTuple):
     conflict: bool = False
     fresh: bool = False
     spooled: bool = False
@@ -87,12 +87,12 @@ class Deduplicator:
         identity = Identity(delivery.source, delivery.id, delivery.body_sha256, park.reason)
         return (await self._end([identity], lambda _: self._publisher.publish(delivery, park), ends_at)).fresh
 
-    async def _end(self, identities: Sequence[Identity], publish: Publish, ends_at: float) -> _Ended:
+    async def _end(self, identities: Sequence[Identity], publish: Publish, ends_at: float) -> _Verdict:
         fresh = False
         while True:
             known = self._known_ids.begin(identities)
             if known.conflict:
-                return _Ended(conflict=True)
+                return _Verdict(conflict=True)
             if known.rival is not None:
                 await _end_of(known.rival, ends_at)
                 continue
@@ -102,7 +102,7 @@ class Deduplicator:
                 fresh = True
             states += [await _end_of(other, ends_at) for other in known.pending]
             if "failed" not in states:
-                return _Ended(fresh=fresh, spooled=known.spooled or "spooled" in states)
+                return _Verdict(fresh=fresh, spooled=known.spooled or "spooled" in states)
 
     async def _publish(
         self, identities: Sequence[Identity], fresh: tuple[int, ...], publish: Publish, ends_at: float

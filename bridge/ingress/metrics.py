@@ -47,7 +47,7 @@ SLOT_WORDS = ("current", "previous", "other")
 UNROUTED = ("malformed_http", "not_found", "method_not_allowed")
 
 
-class Request:
+class Observed:
     """What is known of one request while it is answered; for its log line and its metrics."""
 
     __slots__ = ("began", "event_id", "method", "routed", "source")
@@ -160,7 +160,7 @@ class Observations:
         """A delivery did not prove itself."""
         self._metrics.signature_failures.labels(source, reason).inc()
 
-    def answered(self, outcome: str, code: str, duration_s: float, request: Request) -> float:
+    def answered(self, outcome: str, code: str, duration_s: float, request: Observed) -> float:
         """Count an answer and return its duration in milliseconds, for the log."""
         route, method = ROUTE if request.routed else OTHER, POST if request.method == POST else OTHER
         counter, histogram = self._answer(route, method, outcome, code)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
-from typing import Literal, Protocol, cast
+from typing import Literal, cast
 
 import orjson
 
@@ -26,7 +26,7 @@ from bridge.event import AnyEvent, Delivery, Durable, EncodedEvent, Event, ParkR
 from bridge.ingress.deduplicator import Deduplicator, Outcome
 from bridge.ingress.headers import check_content, head_rules, read_heads, safe_headers, trace_of
 from bridge.ingress.json_body import parse
-from bridge.ingress.metrics import UNKNOWN, Deferral, Observations, Request
+from bridge.ingress.metrics import UNKNOWN, Deferral, Observations, Observed
 from bridge.ingress.origin import SIGNATURE, prove_origin
 from bridge.ingress.profiles.profile import IGNORED, Encoded, Mapped, Profile
 from bridge.ingress.proof import REASONS, Proof, Raw, Scheme, Secrets
@@ -81,11 +81,8 @@ _REFUSALS = {
 }
 
 
-class Engine(Protocol):
-    """Encodes the event of a plainly conforming delivery; see `bridge/engine/plan.py`."""
-
-    def __call__(self, body: bytes, webhook_id: str, received_at: datetime, /) -> EncodedEvent | None:
-        """Return the event that the reference would make of this delivery, encoded; or None: the reference decides."""
+# Body, webhook id and receipt -> the event that the reference would make, encoded; None where the reference decides.
+Shortcut = Callable[[bytes, str, datetime], EncodedEvent | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +97,7 @@ class Source:
     internal: bool = False  # it is ourselves: its clock is no sender's
     content_types: tuple[bytes, ...] = ()  # what its bodies may be called beside `application/json`
     answer_200: bool = False  # what is spooled or parked is answered 200 too
-    engine: Engine | None = None  # a faster way for deliveries that conform plainly, if the profile has one
+    engine: Shortcut | None = None  # a faster way for deliveries that conform plainly, if the profile has one
     bucket_s: int = 0  # after how long equal bytes without an id are another delivery; 0: never
     limit: RateLimit | None = None  # how many deliveries may come, proved or not
 
@@ -135,7 +132,7 @@ class Admission:
         self.bytes -= size
 
 
-class Call(Request):
+class Call(Observed):
     """One request on its way through the stages."""
 
     __slots__ = (
@@ -258,7 +255,7 @@ class Webhooks:
 
     def malformed(self) -> None:
         """Account for what was no HTTP and has been answered 400."""
-        self._refuse(Request(UNKNOWN), DeliveryRefusedError("malformed_http"))
+        self._refuse(Observed(UNKNOWN), DeliveryRefusedError("malformed_http"))
 
     def _check_head(self, call: Call) -> None:
         """Check the head; first the rates, so that whatever comes counts."""
@@ -488,7 +485,7 @@ class Webhooks:
         document = parse(delivery.body, arrays=getattr(source.profile, "ARRAYS", False))
         return document if isinstance(document, ParkReason) else source.profile.map(delivery, document)
 
-    def _encode(self, request: Request, delivery: Delivery, engine: Engine) -> EncodedEvent | None:
+    def _encode(self, request: Observed, delivery: Delivery, engine: Shortcut) -> EncodedEvent | None:
         """Ask the engine; what it does not take, or fails at, is left to the reference."""
         cause: Deferral = "form"
         try:
@@ -540,11 +537,11 @@ class Webhooks:
             body["field"] = park.field  # of ours or of the mapping file's: no text of the delivery is in it
         return Answer(self._status(request, "parked"), orjson.dumps(body))
 
-    def _status(self, request: Request, outcome: str) -> int:
+    def _status(self, request: Observed, outcome: str) -> int:
         """Return the status of what has been taken; some senders take only 200 as an acknowledgement."""
         return STATUS["accepted"] if request.source in self._always_200 else STATUS[outcome]
 
-    def _refuse(self, request: Request, exc: DeliveryRefusedError) -> Answer:
+    def _refuse(self, request: Observed, exc: DeliveryRefusedError) -> Answer:
         if exc.code in REASONS:
             self._observe.unproved(request.source, exc.reason)
         log.info(
@@ -560,11 +557,11 @@ class Webhooks:
         return answer
 
     @staticmethod
-    def _log_bug(reason: str, request: Request, exc: Exception) -> None:
+    def _log_bug(reason: str, request: Observed, exc: Exception) -> None:
         where = trail(exc)
         log.error("worker.failed", reason=reason, source=request.source, event_id=request.event_id, where=where)
 
-    def _unavailable(self, request: Request, code: str) -> Answer:
+    def _unavailable(self, request: Observed, code: str) -> Answer:
         log.warning(
             "delivery.unavailable",
             source=request.source,

@@ -86,7 +86,7 @@ class Deviation:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _Actual:
     partitions: int
     replication_factor: int
     configs: Mapping[str, str]
@@ -192,7 +192,7 @@ class Admin:
             if topic["topic"] in names and not topic["error_code"]
         }
 
-    async def _describe(self, names: Sequence[str]) -> dict[str, _Found]:
+    async def _describe(self, names: Sequence[str]) -> dict[str, _Actual]:
         partitions = await self._partitions(names)
         if not partitions:
             return {}
@@ -205,7 +205,7 @@ class Admin:
                     raise AdminError("refused", f"{name}: its settings cannot be read: {error.__name__} (ACL?)")
                 configs[name] = {entry[0]: entry[1] for entry in entries}
         return {
-            name: _Found(
+            name: _Actual(
                 partitions=len(each),
                 replication_factor=min(len(partition["replicas"]) for partition in each),
                 configs=configs.get(name, {}),
@@ -214,7 +214,7 @@ class Admin:
         }
 
 
-def _deviations(spec: TopicSpec, found: _Found | None) -> list[Deviation]:
+def _deviations(spec: TopicSpec, found: _Actual | None) -> list[Deviation]:
     if found is None:
         return [Deviation(spec.name, "missing", expected="a topic", found="none")]
     deviations = []

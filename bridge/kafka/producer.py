@@ -74,7 +74,7 @@ _TOPIC_FAULTS = {
 }
 
 
-State = Literal["connecting", "ready", "stalled", "failed", "closed"]
+ProducerState = Literal["connecting", "ready", "stalled", "failed", "closed"]
 
 
 class NotConnectedError(BridgeError):
@@ -307,12 +307,12 @@ class KafkaProducer:
             self._retired = None
         self._metrics.oldest_unacked.set(0)
 
-    def _enter(self, state: State, code: str = "") -> None:
+    def _enter(self, state: ProducerState, code: str = "") -> None:
         if (getattr(self, "state", None), self.code) == (state, code):
             return
-        self.state: State = state
+        self.state: ProducerState = state
         self.code = code
-        for each in get_args(State):
+        for each in get_args(ProducerState):
             self._metrics.producer_state.labels(each).set(each == state)
 
 

@@ -22,7 +22,7 @@ from bridge.kafka.record import (
 from bridge.kafka.routing import RoutingTable, partition
 
 # Full record name and value, which may be encoded already, to wire format.
-Encode = Callable[[str, Mapping[str, object] | bytes], bytes]
+EncodeRecord = Callable[[str, Mapping[str, object] | bytes], bytes]
 
 
 def ordinals(last: Callable[[], int], *, now_ns: Callable[[], int] = time.time_ns) -> Iterator[int]:
@@ -44,7 +44,7 @@ class Publisher:
         self,
         *,
         writers: PartitionWriters,
-        encode: Encode,
+        encode: EncodeRecord,
         schemas: Mapping[str, str],
         routing: RoutingTable,
         partitions: int,

@@ -63,7 +63,7 @@ class _Pending:
         return future
 
 
-class _Source:
+class _SourceWindow:
     """What is particular to one source."""
 
     __slots__ = ("event_salt", "parked_salt", "window_s")
@@ -97,7 +97,7 @@ class KnownIds:
         An id is remembered for the `windows_s` of its source after it was committed; a million take 36 MiB.
         `evicted_early` is called for each that had to go sooner, for lack of `capacity`.
         """
-        self._sources = {name: _Source(window_s) for name, window_s in windows_s.items()}
+        self._sources = {name: _SourceWindow(window_s) for name, window_s in windows_s.items()}
         self._table = IdTable(capacity, evicted_early=evicted_early)
         self._pending: dict[int, _Pending] = {}
         self._now = now
@@ -230,7 +230,7 @@ class KnownIds:
         source = self._sources.get(name)
         if source is None:
             # Something spooled of a source that is not configured any more.
-            source = self._sources[name] = _Source(DEDUPE_WINDOW_S)
+            source = self._sources[name] = _SourceWindow(DEDUPE_WINDOW_S)
         # Of a parked delivery the body belongs to the identity, so that one with another body is another one.
         key = f"{source.parked_salt}{event_id} {body_sha256}" if reason else source.event_salt + event_id
         return hash(key), int(body_sha256[:16], 16)

@@ -21,7 +21,7 @@ _is_name = re.compile(r"[^\W\d][\w .:/#()-]{0,127}").fullmatch
 _gap = re.compile(r"[ \t\r\n]*")
 
 
-class Line(NamedTuple):
+class Body(NamedTuple):
     """One body."""
 
     number: int  # of its line, or of its element in the array, from 1
@@ -29,7 +29,7 @@ class Line(NamedTuple):
     unfit: str = ""  # why there is none: `body_too_large` or `csv_columns`; empty otherwise
 
 
-def bodies_of(path: Path, *, body_max_bytes: int) -> Iterator[Line]:
+def bodies_of(path: Path, *, body_max_bytes: int) -> Iterator[Body]:
     """Yield what is in a file. An array is held as a whole, and cut before its first body is yielded.
 
     Raises:
@@ -39,7 +39,7 @@ def bodies_of(path: Path, *, body_max_bytes: int) -> Iterator[Line]:
         with path.open("rb") as file:
             kind = _rows if path.suffix.lower() == ".csv" else _elements if _is_array(file) else _documents
             for line in kind(file, body_max_bytes):
-                yield line if len(line.body) <= body_max_bytes else Line(line.number, b"", TOO_LARGE)
+                yield line if len(line.body) <= body_max_bytes else Body(line.number, b"", TOO_LARGE)
     except OSError as exc:
         problem = f"cannot be read ({exc.strerror})"
     except UnicodeDecodeError:
@@ -68,7 +68,7 @@ def _is_array(file: BinaryIO) -> bool:
         return True
 
 
-def _documents(file: BinaryIO, body_max_bytes: int) -> Iterator[Line]:
+def _documents(file: BinaryIO, body_max_bytes: int) -> Iterator[Body]:
     most = body_max_bytes + len(_BOM) + 2  # a line break may have two characters
     number = 0
     while line := file.readline(most):
@@ -79,12 +79,12 @@ def _documents(file: BinaryIO, body_max_bytes: int) -> Iterator[Line]:
         if len(line) == most and not line.endswith(b"\n"):
             while len(line) == most and not line.endswith(b"\n"):
                 line = file.readline(most)
-            yield Line(number, b"", TOO_LARGE)
+            yield Body(number, b"", TOO_LARGE)
         elif body:
-            yield Line(number, body)
+            yield Body(number, body)
 
 
-def _elements(file: BinaryIO, _: int) -> Iterator[Line]:
+def _elements(file: BinaryIO, _: int) -> Iterator[Body]:
     """Cut an array into its elements, each as it stands there, since numbers are not written in one way only."""
     text, scan = file.read().decode("utf-8-sig"), json.JSONDecoder().raw_decode
     spans: list[tuple[int, int]] = []
@@ -102,7 +102,7 @@ def _elements(file: BinaryIO, _: int) -> Iterator[Line]:
     if text[_skip(text, at + 1) :]:
         raise ValueError
     for number, (start, end) in enumerate(spans, 1):
-        yield Line(number, text[start:end].encode())
+        yield Body(number, text[start:end].encode())
 
 
 def _skip(text: str, at: int) -> int:
@@ -110,7 +110,7 @@ def _skip(text: str, at: int) -> int:
     return found.end() if found else at
 
 
-def _rows(file: BinaryIO, body_max_bytes: int) -> Iterator[Line]:
+def _rows(file: BinaryIO, body_max_bytes: int) -> Iterator[Body]:
     csv.field_size_limit(body_max_bytes)
     lines = chain([file.readline().removeprefix(_BOM)], file)
     reader = csv.DictReader((line.decode() for line in lines), strict=True)
@@ -121,6 +121,6 @@ def _rows(file: BinaryIO, body_max_bytes: int) -> Iterator[Line]:
             raise _HeaderError(msg)
     for row in reader:
         if None in row or None in row.values():
-            yield Line(reader.line_num, b"", "csv_columns")
+            yield Body(reader.line_num, b"", "csv_columns")
         else:
-            yield Line(reader.line_num, orjson.dumps({name: cell for name, cell in row.items() if cell}))
+            yield Body(reader.line_num, orjson.dumps({name: cell for name, cell in row.items() if cell}))

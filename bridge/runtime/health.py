@@ -35,7 +35,7 @@ def judge(checks: Mapping[str, Check]) -> tuple[Status, dict[str, str]]:
     return "unavailable" if found - {"degraded"} else "degraded" if found else "ok", results
 
 
-class Management:
+class ManagementPort:
     """Answers `/livez`, `/readyz` and `/metrics`."""
 
     def __init__(

@@ -32,7 +32,7 @@ Code = Literal[
     "secret_shared",
     "secret_guessable",
 ]
-Outcome = Literal["reloaded", "failed"]
+Reload = Literal["reloaded", "failed"]
 
 # A change counts once two readings in a row agree, so it is in force after two periods: well within the promised 5 s.
 POLL_PERIOD_S = 1.0
@@ -85,7 +85,7 @@ class SlotDirectory(Generic[AnySlot]):
         parse: ParseSlot[AnySlot],
         *,
         source: str,
-        observe: Callable[[Outcome], None],
+        observe: Callable[[Reload], None],
         check: Callable[[Sequence[AnySlot]], None] = lambda _: None,
     ) -> None:
         """Read the directory once; `SecretsError` if there is no good set yet, so that the process cannot start.

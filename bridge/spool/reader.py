@@ -21,7 +21,7 @@ from bridge.spool.segment import Entry, Partition, read_head, unseal
 ORDER_S = 40.0
 
 
-class Head(NamedTuple):
+class FirstEntries(NamedTuple):
     """The first entries of a partition, and why they end.
 
     Attributes:
@@ -81,7 +81,7 @@ class Reader:
             log.error("worker.spool_unread", segment=segment.path.stem, code="unread")
         segment.is_unread = True
 
-    def _read_all(self, partition: Partition, sources: Sequence[tuple[Segment, Location]]) -> Head:
+    def _read_all(self, partition: Partition, sources: Sequence[tuple[Segment, Location]]) -> FirstEntries:
         entries: list[Entry] = []
         for segment, location in sources:
             try:
@@ -90,11 +90,11 @@ class Reader:
             except FileNotFoundError:
                 entry = None
             except OSError as exc:
-                return Head(entries, "unread" if exc.errno == errno.EIO else "refused")
+                return FirstEntries(entries, "unread" if exc.errno == errno.EIO else "refused")
             if entry is None or entry.partition != partition:
-                return Head(entries, "damaged")
+                return FirstEntries(entries, "damaged")
             entries.append(entry)
-        return Head(entries, "")
+        return FirstEntries(entries, "")
 
     def _read(self, segment: Segment, location: Location) -> Entry | None:
         record = self._disk.read(segment.path, location.offset, location.length)

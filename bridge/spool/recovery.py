@@ -49,7 +49,7 @@ RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 2.0
 
 # Why a record cannot be opened; empty when it can.
-Lock = Literal["", "no_key", "unknown_version"]
+LockedBy = Literal["", "no_key", "unknown_version"]
 
 _is_segment = re.compile(rf"([0-9a-f]{{16}}){re.escape(SUFFIX)}").fullmatch
 
@@ -83,7 +83,7 @@ class Opened(NamedTuple):
 
     records: Sequence[Intact]
     entries: list[Entry | None]
-    locks: list[Lock]
+    locks: list[LockedBy]
 
 
 class Recovery:
@@ -250,10 +250,10 @@ def examine(disk: Disk, path: Path, *, number: int, newest: bool, keys: Mapping[
 def unseal_all(content: bytes, records: Sequence[Intact], keys: Mapping[bytes, Key]) -> Opened:
     """Open some records of a segment's content."""
     entries: list[Entry | None] = []
-    locks: list[Lock] = []
+    locks: list[LockedBy] = []
     for record in records:
         key = keys.get(record.head.key_id)
-        lock: Lock = "" if record.head.is_known and key else "no_key" if record.head.is_known else "unknown_version"
+        lock: LockedBy = "" if record.head.is_known and key else "no_key" if record.head.is_known else "unknown_version"
         end = record.offset + record.head.size
         entries.append(unseal(content[record.offset : end], key) if key and not lock else None)
         locks.append(lock)

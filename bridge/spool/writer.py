@@ -189,7 +189,7 @@ class SegmentWriter:
             self.end_segment()
 
 
-class _Call(NamedTuple):
+class _Waiting(NamedTuple):
     """The entries of one call, durable together."""
 
     entries: Sequence[Entry]
@@ -216,9 +216,9 @@ class GroupCommit:
         self._availability = availability
         self._sync_duration = metrics.spool_fsync_duration
         self._stalled_s = stalled_s
-        self._calls: deque[_Call] = deque()
+        self._calls: deque[_Waiting] = deque()
         self._task: asyncio.Task[None] | None = None
-        self._group: list[_Call] = []
+        self._group: list[_Waiting] = []
         self.size = 0  # bytes of the calls that are not in a group yet
 
     @property
@@ -233,7 +233,7 @@ class GroupCommit:
     def put(self, entries: Sequence[Entry], size: int) -> asyncio.Future[None]:
         """Take the entries of a call; the future ends when all are durable, or raises `NotDurableError`."""
         loop = asyncio.get_running_loop()
-        call = _Call(entries, size, loop.create_future())
+        call = _Waiting(entries, size, loop.create_future())
         self._calls.append(call)
         self.size += size
         if self._task is None:
@@ -255,9 +255,9 @@ class GroupCommit:
             self._group = []
             self._task = None
 
-    def _next(self) -> list[_Call]:
+    def _next(self) -> list[_Waiting]:
         """Take what goes together; a call that was cancelled before it was begun is left out."""
-        group: list[_Call] = []
+        group: list[_Waiting] = []
         size = 0
         while self._calls and (not group or size + self._calls[0].size <= GROUP_MAX_BYTES):
             call = self._calls.popleft()
@@ -267,7 +267,7 @@ class GroupCommit:
                 size += call.size
         return group
 
-    async def _commit(self, group: list[_Call]) -> None:
+    async def _commit(self, group: list[_Waiting]) -> None:
         entries = [entry for call in group for entry in call.entries]
         stall = partial(self._availability.stall, is_stalled=True)
         watch = asyncio.get_running_loop().call_later(self._stalled_s, stall)
@@ -298,7 +298,7 @@ class GroupCommit:
             self._index.add(entry.partition, Location(segment.index, start, end - start, number, entry.at_ms))
             self._index.last_ordinal = max(self._index.last_ordinal, entry.ordinal)
 
-    def _give_up(self, group: list[_Call], code: str) -> None:
+    def _give_up(self, group: list[_Waiting], code: str) -> None:
         """Refuse what waits as well: it would fail in the same way."""
         self._availability.refuse(code)
         waiting = list(self._calls)
@@ -307,7 +307,7 @@ class GroupCommit:
         _fail(group + waiting, code)
 
 
-def _fail(calls: Sequence[_Call], code: str) -> None:
+def _fail(calls: Sequence[_Waiting], code: str) -> None:
     for call in calls:
         if not call.done.done():
             call.done.set_exception(NotDurableError(code))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from bridge.runtime.metrics import NAMESPACE
-from bridge.runtime.slots import Outcome
+from bridge.runtime.slots import Reload
 from consumers.forward.options import NAME
 from consumers.http import RequestMetrics
 
@@ -43,7 +43,7 @@ class ForwardMetrics:
         for outcome in ("reloaded", "failed"):
             self._reload.labels(service, outcome)
 
-    def reloaded(self, outcome: Outcome) -> None:
+    def reloaded(self, outcome: Reload) -> None:
         """Count a reading of the secrets."""
         self._reload.labels(self.service, outcome).inc()
 

@@ -27,7 +27,7 @@ from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.proof import FixedSecrets
 from bridge.ingress.rate_limit import AddressLimit
-from bridge.ingress.routes import Admission, Call, Engine, Source, Webhooks
+from bridge.ingress.routes import Admission, Call, Shortcut, Source, Webhooks
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from bridge.known.delivery_ids import NewestBodies
 from bridge.known.known_ids import KnownIds
@@ -156,7 +156,7 @@ async def running(
     connections_max: int = 1_000,
     reading_max_bytes: int = 1 << 24,
     profile: Any = None,
-    engine: Engine | None = None,
+    engine: Shortcut | None = None,
     deduplicator: Deduplicator | None = None,
     sources: Sequence[Source] = (),
     address_limit: AddressLimit | None = None,
@@ -336,7 +336,7 @@ def broken_engine(_body: bytes, _webhook_id: str, _received_at: datetime) -> Enc
     ids=["answered", "deferred", "failed"],
 )
 async def test_what_an_engine_leaves_is_accepted_by_the_reference_and_counted(
-    engine: Engine, body: bytes, cause: str | None, events: type[object]
+    engine: Shortcut, body: bytes, cause: str | None, events: type[object]
 ) -> None:
     async with running(engine=engine) as ingress:
         assert (await ingress.post(body))[0] == 200

@@ -18,7 +18,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from bridge.dev.ports import free_port
-from bridge.runtime.health import Check, Management
+from bridge.runtime.health import Check, ManagementPort
 from bridge.runtime.lifecycle import EndOf, background, run_workers, unless
 from bridge.runtime.logging import LEVELS, configure_logging, log, output
 from bridge.runtime.metrics import IngressMetrics
@@ -115,7 +115,7 @@ async def managed(checks: Mapping[str, Check], live: Check) -> AsyncIterator[Ask
     port = free_port()
     registry = CollectorRegistry()
     IngressMetrics(registry)
-    management = Management(checks=checks, registry=registry, host="127.0.0.1", port=port, live=live)
+    management = ManagementPort(checks=checks, registry=registry, host="127.0.0.1", port=port, live=live)
     stop = asyncio.Event()
     task = asyncio.create_task(management.run(stop))
     async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:

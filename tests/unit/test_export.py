@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import ConfigError
-from bridge.runtime.export import TOO_LARGE, Line, bodies_of
+from bridge.runtime.export import TOO_LARGE, Body, bodies_of
 
 MOST, UNFIT = 64, "csv_columns"
 CANARY = "Quintero"
 
 
-def read(tmp_path: Path, content: bytes, name: str = "export.ndjson") -> list[Line]:
+def read(tmp_path: Path, content: bytes, name: str = "export.ndjson") -> list[Body]:
     file = tmp_path / name
     file.write_bytes(content)
     return list(bodies_of(file, body_max_bytes=MOST))
@@ -39,7 +39,7 @@ def read(tmp_path: Path, content: bytes, name: str = "export.ndjson") -> list[Li
 def test_each_body_is_as_it_stands_in_the_file(
     tmp_path: Path, name: str, content: bytes, lines: list[tuple[int, bytes]]
 ) -> None:
-    assert read(tmp_path, content, name) == [Line(*line) for line in lines]
+    assert read(tmp_path, content, name) == [Body(*line) for line in lines]
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from bridge.event import Event
 from bridge.ingress.json_body import parse
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.assemble import Native, assemble
-from bridge.ingress.profiles.plan import Pass
 from bridge.ingress.profiles.profile import Mapped
+from bridge.ingress.profiles.readers import Pass
 from consumers.testing import an_event
 from tests.profile_properties import codec
 from tests.unit.profile_documents import CHANGE, SAMPLES, a_delivery, edited, map_body

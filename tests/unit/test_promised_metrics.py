@@ -21,9 +21,9 @@ from bridge.ingress.metrics import (
 )
 from bridge.ingress.profiles.profile import FLAGS
 from bridge.ingress.routes import REFUSAL_STATUS, STATUS
-from bridge.kafka.producer import State as ProducerState
+from bridge.kafka.producer import ProducerState
 from bridge.runtime.metrics import IngressMetrics
-from bridge.runtime.slots import Outcome as Reload
+from bridge.runtime.slots import Reload
 from bridge.settings import Settings
 from consumers.archive.metrics import ArchiveMetrics
 from consumers.fhir.metrics import FhirMetrics

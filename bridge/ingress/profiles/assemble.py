@@ -19,8 +19,8 @@ from bridge.contract.envelope import VERSION, EventRecord, PrescriptionRecord
 from bridge.contract.events import EVENT_MODELS
 from bridge.event import AHEAD_MAX, Delivery, Event, ParkReason
 from bridge.ingress.json_body import to_json_text
-from bridge.ingress.profiles.plan import Detail, Members, Pass, blank_record, compile_members
 from bridge.ingress.profiles.profile import Flag, Mapped
+from bridge.ingress.profiles.readers import Fault, Members, Pass, blank_record, compile_members
 
 # What all elements of a list share is repeated in their events, up to these characters in all: several times the
 # largest body.
@@ -39,7 +39,7 @@ class Native(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class EventShape:
     """All that depends on the type of an event."""
 
     blank: dict[str, object]  # the record with only what all events of the type share
@@ -49,28 +49,28 @@ class Plan:
 _LEADING = frozenset(EventRecord.model_fields)
 
 
-def _compile_plan(event_type: str, model: type[EventRecord]) -> Plan:
+def _compile_shape(event_type: str, model: type[EventRecord]) -> EventShape:
     without = _LEADING | {"extensions", "reported_type"}  # the last is the type, and no member of `data`
     if issubclass(model, PrescriptionRecord):
         without -= {"prescription_id"}
     blank = blank_record(model) | {"event_type": event_type, "contract_version": VERSION}
-    return Plan(blank, compile_members(model, "/data", without=without))
+    return EventShape(blank, compile_members(model, "/data", without=without))
 
 
-PLANS: Mapping[str, Plan] = MappingProxyType(
-    {event_type: _compile_plan(event_type, model) for event_type, model in EVENT_MODELS.items()}
+SHAPES: Mapping[str, EventShape] = MappingProxyType(
+    {event_type: _compile_shape(event_type, model) for event_type, model in EVENT_MODELS.items()}
 )
 
 
 def assemble(delivery: Delivery, native: Native, run: Pass) -> Event:
     """Read the document into the record of its type. If `run` has a fault afterwards, discard the event."""
     value = _begin(delivery, native, run.extensions)
-    PLANS[native.type].members.read(native.data, value, run)
+    SHAPES[native.type].members.read(native.data, value, run)
     return _end(delivery, native, value, run)
 
 
 def _begin(delivery: Delivery, native: Native, extensions: dict[str, str]) -> dict[str, object]:
-    value = PLANS[native.type].blank.copy()
+    value = SHAPES[native.type].blank.copy()
     value.update(native.leading)
     value["event_id"] = native.id
     value["occurred_at"] = native.time
@@ -153,7 +153,7 @@ def compose(
     events = []
     for draft in drafts:
         leading = {
-            "prescription_id": draft.key if "prescription_id" in PLANS[draft.type].members.puts else None,
+            "prescription_id": draft.key if "prescription_id" in SHAPES[draft.type].members.puts else None,
             **draft.finished,
         }
         event_id = f"{draft.id or reading.id}/{draft.number}"
@@ -205,7 +205,7 @@ def _ends_of_steps(pointer: str) -> list[int]:
 
 
 def _read_draft(draft: Draft, value: dict[str, object], run: Pass, reading: Reading) -> None:
-    members = PLANS[draft.type].members
+    members = SHAPES[draft.type].members
     parts: dict[str, dict[str, Part]] = {}
     silent = set()
     for name, part in draft.parts.items():
@@ -222,7 +222,7 @@ def _read_draft(draft: Draft, value: dict[str, object], run: Pass, reading: Read
     for name in members.required:
         if name not in parts and value.get(name) is None:
             absent = draft.parts.get(name)
-            run.fault(Detail.MISSING_FIELD, absent.path if absent else f"/{name}")
+            run.fault(Fault.MISSING_FIELD, absent.path if absent else f"/{name}")
     for name, each in parts.items():
         if (out := _read_field(name, each, members, run, reading)) is not None:
             value.update(out)
@@ -235,7 +235,7 @@ def _read_field(
 
     If a part of a nested record does not fit, the record is read again without it.
     """
-    unfit: dict[str, tuple[Detail, str]] = {}
+    unfit: dict[str, tuple[Fault, str]] = {}
     while parts:
         item = parts[name].value if name in parts else _nest(parts)
         attempt, out = Pass(), dict[str, object]()

@@ -12,10 +12,11 @@ from typing import cast
 from bridge.contract.envelope import VERSION, EventRecord
 from bridge.contract.events import OTHER_REPORTED, is_reported_type
 from bridge.event import Delivery, ParkReason
-from bridge.ingress.profiles.assemble import PLANS, Native, assemble
+from bridge.ingress.profiles.assemble import SHAPES, Native, assemble
 from bridge.ingress.profiles.keys import KEY_RULES, prescription_key, readable_prescription
-from bridge.ingress.profiles.plan import (
-    Detail,
+from bridge.ingress.profiles.profile import IGNORED, Mapped
+from bridge.ingress.profiles.readers import (
+    Fault,
     Members,
     Pass,
     compile_members,
@@ -24,7 +25,6 @@ from bridge.ingress.profiles.plan import (
     read_instant,
     text_of_id,
 )
-from bridge.ingress.profiles.profile import IGNORED, Mapped
 
 # Leading fields that no member of the body fills by its own name: ours, renamed, or read from `data`.
 _NOT_IN_ENVELOPE = frozenset(EventRecord.model_fields) - {"account_id", "sequence", "correlation_id"}
@@ -40,9 +40,9 @@ def _compile_envelope() -> Members:
 
 
 # What is of no other type is reported as it came.
-_TYPES = frozenset(PLANS) - {OTHER_REPORTED}
+_TYPES = frozenset(SHAPES) - {OTHER_REPORTED}
 _ENVELOPE = _compile_envelope()
-_read_timestamp = read_instant("/timestamp", wrong=Detail.BAD_TIME, beyond=Detail.BAD_TIME)
+_read_timestamp = read_instant("/timestamp", wrong=Fault.BAD_TIME, beyond=Fault.BAD_TIME)
 
 
 def map(  # noqa: A001 - the seam's name
@@ -73,9 +73,9 @@ def map(  # noqa: A001 - the seam's name
         if run.worst is None:
             return Mapped((event,), tuple(sorted(run.flags)), len(run.extensions))
     else:
-        run.fault(Detail.MISSING_FIELD if body is None else Detail.WRONG_TYPE, "/data")
+        run.fault(Fault.MISSING_FIELD if body is None else Fault.WRONG_TYPE, "/data")
     return ParkReason(
-        "unusable", cast("Detail", run.worst).name.lower(), run.field, readable_prescription(document, prefixes)
+        "unusable", cast("Fault", run.worst).name.lower(), run.field, readable_prescription(document, prefixes)
     )
 
 
@@ -89,7 +89,7 @@ def _without_unreadable_key(document: dict[str, object], body: dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
-class Configured:
+class NativeProfile:
     """Native DRx beside sources whose keys begin with `prefixes`, without the types in `ignore`."""
 
     prefixes: tuple[str, ...] = ()
@@ -101,16 +101,16 @@ class Configured:
             return IGNORED
         return map(delivery, document, prefixes=self.prefixes)
 
-    def refusing(self, prefixes: tuple[str, ...]) -> Configured:
+    def refusing(self, prefixes: tuple[str, ...]) -> NativeProfile:
         """Build the profile for a bridge that has such sources."""
         return replace(self, prefixes=prefixes)
 
-    def ignoring(self, words: frozenset[str]) -> Configured:
+    def ignoring(self, words: frozenset[str]) -> NativeProfile:
         """Build the profile for a source with an `ignore`."""
         return replace(self, ignore=words)
 
 
-refusing, ignoring = Configured().refusing, Configured().ignoring
+refusing, ignoring = NativeProfile().refusing, NativeProfile().ignoring
 
 
 def _read_envelope(
@@ -120,7 +120,7 @@ def _read_envelope(
     _compare_id(document.get("id"), delivery.id, run)
     time = _read_timestamp(document.get("timestamp"), run)
     if document.get("version") != VERSION:
-        run.fault(Detail.BAD_VERSION, "/version")
+        run.fault(Fault.BAD_VERSION, "/version")
     _ENVELOPE.read(document, leading, run)
     return cast("datetime | None", time)
 
@@ -131,7 +131,7 @@ def _compare_id(item: object, webhook_id: str, run: Pass) -> None:
         return
     text = text_of_id(item)
     if text is None:
-        run.fault(Detail.BAD_ID, "/id")
+        run.fault(Fault.BAD_ID, "/id")
         return
     if type(item) is int:
         run.flags.add("integer_as_string_id")

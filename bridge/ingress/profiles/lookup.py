@@ -23,7 +23,7 @@ GROUP = "drx_bridge.profiles"
 SHIPPED = ("drx_standard", "digitalrx_pharmacy", "dosespot_push", "photon_cloudevents", "mapped")
 
 
-class Configured(Protocol):
+class Dialect(Protocol):
     """What the settings say of a source's dialect."""
 
     @property
@@ -39,7 +39,7 @@ class Configured(Protocol):
         """Words for types that nobody wants."""
 
 
-def open_profiles(sources: Mapping[str, Configured]) -> dict[str, Profile]:
+def open_profiles(sources: Mapping[str, Dialect]) -> dict[str, Profile]:
     """Build the profile of each source; each refuses ids that begin with the prefix of another source's keys.
 
     The message of a `ConfigError` begins with the setting.
@@ -77,7 +77,7 @@ def _ignoring(profile: Profile, words: frozenset[str], source: str) -> Profile:
     return found
 
 
-def _check_shared(owners: Mapping[str, list[str]], sources: Mapping[str, Configured]) -> None:
+def _check_shared(owners: Mapping[str, list[str]], sources: Mapping[str, Dialect]) -> None:
     """Refuse sources whose equal ids would be one key, unless each of them names the prefix that they share."""
     for prefix, names in owners.items():
         silent = [name for name in names if sources[name].options.get("prefix") != prefix]

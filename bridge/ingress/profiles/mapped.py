@@ -23,9 +23,9 @@ from bridge.ingress.json_body import Real
 from bridge.ingress.profiles.assemble import Draft, Part, Reading, children, compose, escaped
 from bridge.ingress.profiles.keys import OUR_PREFIXES
 from bridge.ingress.profiles.mapped_functions import ExhaustedError, Expression, Scope, UnfitError
-from bridge.ingress.profiles.mapping_file import FILE_MAX_BYTES, CompiledFile, Event, Pointer
-from bridge.ingress.profiles.plan import text_of_id
+from bridge.ingress.profiles.mapping_file import FILE_MAX_BYTES, CompiledFile, EventRule, Pointer
 from bridge.ingress.profiles.profile import IGNORED, Mapped, refuse_unknown
+from bridge.ingress.profiles.readers import text_of_id
 from bridge.ingress.profiles.values import instant_of_epoch
 from bridge.ingress.profiles.words import instant_of, is_given, key_of, prefix_of, zone_of
 
@@ -172,7 +172,7 @@ class Folded:
         return out
 
 
-class _Place(NamedTuple):
+class _Spot(NamedTuple):
     """Where a table is searched: an element, its path without positions, and what its list stands in."""
 
     element: object
@@ -259,7 +259,7 @@ class Run:
                 self.reading.claimed |= {at for _, at, value in self._places(claim) if type(value) not in _NESTED}
         return park
 
-    def _read_elements(self, event: Event) -> ParkReason | None:
+    def _read_elements(self, event: EventRule) -> ParkReason | None:
         park: ParkReason | None = None
         self._claimed = None
         for element, number, path in self._elements(event):
@@ -283,9 +283,9 @@ class Run:
             return ParkReason("unusable", "bad_key", "/account")
         return self._add(other, account, self._root, other.name, self._path, of_account=True)
 
-    def _elements(self, event: Event) -> Iterator[tuple[object, str, str]]:
+    def _elements(self, event: EventRule) -> Iterator[tuple[object, str, str]]:
         """Yield what a table is about: elements with what their ids end in, and their path without positions."""
-        level = [_Place(self._root, self._path)]
+        level = [_Spot(self._root, self._path)]
         for each in event.each:
             level = [below for place in level for below in self._below(place, each)]
         is_root = len(level) == 1 and level[0].element is self._root
@@ -294,17 +294,17 @@ class Run:
             number = f"{position}.{event.name}" if event.is_named else str(position)
             yield place.element, event.name if is_root else number, place.path
 
-    def _enter(self, place: _Place) -> None:
+    def _enter(self, place: _Spot) -> None:
         self.scope.element, self.scope.parent, self._parent_path = place.element, place.parent, place.parent_path
 
-    def _below(self, place: _Place, each: Expression) -> Iterator[_Place]:
+    def _below(self, place: _Spot, each: Expression) -> Iterator[_Spot]:
         self._enter(place)
         elements = self._value(each, place.element)
         path = f"{place.path}{each.path}/*" if each.path else place.path
         for element in elements if isinstance(elements, list) else ():
             if type(element) in _NESTED and element is not self._root and (pointer := self._pointer(element)):
                 self.reading.lists.add(pointer.rpartition("/")[0])
-            yield _Place(element, path, place.element, place.path)
+            yield _Spot(element, path, place.element, place.path)
 
     def _pointer(self, node: object) -> str:
         """Give the pointer of an object or list of the body; empty for the root, and for what is not of the body."""
@@ -329,7 +329,7 @@ class Run:
             ways = [("*", *way) for way in ways]
         self.reading.dropped.update(self._spellings(document, "", ways) if ways else ())
 
-    def _read_table(self, event: Event, element: object, number: str, path: str) -> ParkReason | None:
+    def _read_table(self, event: EventRule, element: object, number: str, path: str) -> ParkReason | None:
         scope = self.scope
         scope.spend(1)
         holds = True if event.when is None else self._value(event.when, element)
@@ -350,7 +350,7 @@ class Run:
         return self._add(event, key, element, number, path)
 
     def _add(
-        self, event: Event, key: str, element: object, number: str, path: str, *, of_account: bool = False
+        self, event: EventRule, key: str, element: object, number: str, path: str, *, of_account: bool = False
     ) -> ParkReason | None:
         """Make a draft of an event, or say why the delivery is parked."""
         # No slash, so that the last one of an event's id ends the vendor's, which may have some itself.
@@ -374,7 +374,7 @@ class Run:
         self.drafts.append(draft)
         return park
 
-    def _read_data(self, event: Event, draft: Draft, element: object, path: str) -> None:
+    def _read_data(self, event: EventRule, draft: Draft, element: object, path: str) -> None:
         """Read the fields of the record into the draft."""
         for name, expression in event.data.items():
             value = self._value(expression, element)
@@ -444,7 +444,7 @@ class Run:
             return ParkReason("unusable", "bad_key", at)
         return text
 
-    def _leading(self, event: Event, draft: Draft, element: object, path: str) -> ParkReason | None:
+    def _leading(self, event: EventRule, draft: Draft, element: object, path: str) -> ParkReason | None:
         """Read what the record leads with into the draft; say why the delivery is parked for want of an account."""
         park = None
         finished = dict(draft.finished)
@@ -470,7 +470,7 @@ class Run:
         draft.finished = finished
         return park
 
-    def _text(self, event: Event, name: str, element: object) -> str | None:
+    def _text(self, event: EventRule, name: str, element: object) -> str | None:
         expression = event.leading.get(name)
         if expression is None:
             self.scope.read = {}
@@ -484,7 +484,7 @@ class Run:
     def _claim(self) -> None:
         self.reading.claimed.update(self._read_pointers(None))
 
-    def _time(self, event: Event, draft: Draft, element: object) -> None:
+    def _time(self, event: EventRule, draft: Draft, element: object) -> None:
         expression = event.leading.get("time")
         value = None if expression is None else self._value(expression, element)
         try:
@@ -506,7 +506,7 @@ class Run:
             return instant_of_epoch(value.lexeme if isinstance(value, Real) else str(value), self.scope.flags)
         raise ValueError
 
-    def _claims(self, event: Event) -> dict[tuple[int, str], str]:
+    def _claims(self, event: EventRule) -> dict[tuple[int, str], str]:
         if self._of_file is None:
             self._of_file = self._claims_of(self._file.claims)
         return self._of_file | self._claims_of(event.claims) if event.claims else self._of_file

@@ -24,8 +24,8 @@ from jmespath.functions import Functions
 from jmespath.visitor import TreeInterpreter
 
 from bridge.ingress.json_body import Real
-from bridge.ingress.profiles.plan import text_of_id
 from bridge.ingress.profiles.profile import Flag
+from bridge.ingress.profiles.readers import text_of_id
 from bridge.ingress.profiles.words import day_of, instant_of, is_given, is_plain_day, is_scalar_given, truth_of
 
 LENGTH_MAX = 500  # characters; what is longer is a program

@@ -39,9 +39,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
 from bridge.contract.fields import UNKNOWN, Record, kept_words, plain, raw_name, words_of
 from bridge.errors import ConfigError
-from bridge.ingress.profiles.assemble import PLANS
+from bridge.ingress.profiles.assemble import SHAPES
 from bridge.ingress.profiles.mapped_functions import Expression, ExpressionError, Node, compile_expression, targets
-from bridge.ingress.profiles.plan import Detail, Pass, compile_members
+from bridge.ingress.profiles.readers import Fault, Pass, compile_members
 from bridge.ingress.profiles.words import PREFIX_RULE, is_prefix, prefix_of
 
 EXPRESSIONS_MAX = 100
@@ -49,7 +49,7 @@ LEVELS_MAX = 8  # no record of the contract nests as deeply; what does is an unk
 FILE_MAX_BYTES = 256 * 1024  # of 100 expressions of 500 characters, five times
 # Set by the profile for every event.
 _RESERVED = ("prescription_id", "extensions")
-_DETAILS = frozenset({"", *(each.name.lower() for each in Detail)})
+_DETAILS = frozenset({"", *(each.name.lower() for each in Fault)})
 _LEADING = ("id", "time", "account", "correlation")
 # Lists within lists, of which the innermost elements are events: `orders[].lines`.
 _is_nested = re.compile(r"[\w.]+(?:\[\*?\]\.[\w.]+)+(?:\[\*?\])?").fullmatch
@@ -86,11 +86,11 @@ Pointers = Annotated[list[PointerText], Field(max_length=EXPRESSIONS_MAX)]
 Words = dict[str, dict[str, str]]
 
 
-class _Part(BaseModel):
+class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class _Common(_Part):
+class _Common(_Table):
     """Settings that a file may give once for all its events."""
 
     key: Annotated[list[str] | None, BeforeValidator(_listed)] = Field(None, min_length=1)
@@ -102,7 +102,7 @@ class _Common(_Part):
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9_.-]{1,40}$")
 
 
-class Park(_Part):
+class ParkTable(_Table):
     """Why a delivery is parked instead of becoming an event."""
 
     reason: Literal["unknown_type", "unusable"]
@@ -110,7 +110,7 @@ class Park(_Part):
     field: PointerText | Literal[""] = ""
 
     @model_validator(mode="after")
-    def _has_detail(self) -> Park:
+    def _has_detail(self) -> ParkTable:
         if (self.reason == "unusable") != bool(self.detail):
             msg = "unusable has a detail, and unknown_type none"
             raise ValueError(msg)
@@ -124,10 +124,10 @@ class EventTable(_Common):
     type: str = ""
     claims: Pointers = []
     data: Annotated[dict[str, str], BeforeValidator(_flat)] = {}
-    park: Park | None = None
+    park: ParkTable | None = None
 
 
-class Document(_Common):
+class FileTable(_Common):
     """A whole file."""
 
     prefix: str = ""
@@ -164,7 +164,7 @@ class Pointer(NamedTuple):
         return cls(tuple(way), last)
 
 
-class Event:
+class EventRule:
     """One `[[event]]`, checked and compiled.
 
     Attributes:
@@ -191,13 +191,13 @@ class Event:
         self.leading = {name: expressions[name] for name in _LEADING if name in expressions}
         data = {name[5:]: each for name, each in expressions.items() if name.startswith("data.")}
         literals = {name: each.constant for name, each in data.items() if each.node["type"] == "literal"}
-        blank = PLANS[table.type].blank if table.type else {}
+        blank = SHAPES[table.type].blank if table.type else {}
         self.finished = {
             name: UNKNOWN for name, value in literals.items() if value == UNKNOWN and raw_name(name) in blank
         }
         self.constants = {name: value for name, value in literals.items() if name not in self.finished}
         self.data = {name: each for name, each in data.items() if name not in literals}
-        self.required = frozenset(PLANS[table.type].members.required) if table.type else frozenset()
+        self.required = frozenset(SHAPES[table.type].members.required) if table.type else frozenset()
 
 
 class CompiledFile:
@@ -205,7 +205,7 @@ class CompiledFile:
 
     Attributes:
         reported: Expression of a body's type.
-        other: Event for a body that no `[[event]]` matches; None: the body is parked.
+        other: EventRule for a body that no `[[event]]` matches; None: the body is parked.
     """
 
     def __init__(self, content: bytes, name: str, options: Mapping[str, str]) -> None:
@@ -236,11 +236,11 @@ class CompiledFile:
         if document.ignore and not self.reported:
             self._fail("ignore", "needs reported, which gives the word of a body")
 
-    def _parse(self, content: bytes) -> Document:
+    def _parse(self, content: bytes) -> FileTable:
         if len(content) > FILE_MAX_BYTES:
             self._fail("", f"larger than {FILE_MAX_BYTES} bytes")
         try:
-            return Document.model_validate(tomllib.loads(content.decode()))
+            return FileTable.model_validate(tomllib.loads(content.decode()))
         except UnicodeDecodeError:
             self._fail("", "not UTF-8")
         except tomllib.TOMLDecodeError as exc:
@@ -286,10 +286,10 @@ class CompiledFile:
                 found.setdefault(name, {})[word] = meaning
         return found
 
-    def _event(self, table: EventTable, place: str) -> Event:
+    def _event(self, table: EventTable, place: str) -> EventRule:
         if bool(table.type) == bool(table.park):
             self._fail(place, "needs a type, or park")
-        if table.type and table.type not in PLANS:
+        if table.type and table.type not in SHAPES:
             self._fail(f"{place}.type", f"unknown type {table.type[:60]!r}")
         own = {each: getattr(table, each) for each in ("when", *_LEADING)}
         texts = self._common | {each: text for each, text in own.items() if text is not None}
@@ -312,7 +312,7 @@ class CompiledFile:
             self._check_fields(table, place)
         for dotted, text in table.data.items():
             expressions[f"data.{dotted}"] = self._expression(text, f"{place}.data.{dotted}")
-        event = Event(table, expressions, name=self.document.name or "", claims=self._pointers(table.claims))
+        event = EventRule(table, expressions, name=self.document.name or "", claims=self._pointers(table.claims))
         self._check_constants(event, place)
         self._check_words(event, place)
         return event
@@ -340,21 +340,21 @@ class CompiledFile:
             if dotted not in fields:
                 self._fail(f"{place}.data.{dotted}", f"unknown field of {table.type}")
         given = {each for dotted in table.data for each in accumulate(dotted.split("."), "{}.{}".format)}
-        wanted = {*PLANS[table.type].members.required, *(each for each in fields if _is_wanted(each, given, fields))}
+        wanted = {*SHAPES[table.type].members.required, *(each for each in fields if _is_wanted(each, given, fields))}
         for name in sorted(wanted - given):
             self._fail(f"{place}.data", f"required field {name!r} of {table.type} has no expression")
 
-    def _check_constants(self, event: Event, place: str) -> None:
+    def _check_constants(self, event: EventRule, place: str) -> None:
         for dotted, value in event.constants.items():
             model, name = _fields_of(event.type)[dotted]
             attempt = Pass()
             if value is not None:
-                members = PLANS[event.type].members if name == dotted else compile_members(model, "")
+                members = SHAPES[event.type].members if name == dotted else compile_members(model, "")
                 members.puts[name]({}, value, attempt)
             if value is None or attempt.worst is not None or "enum_unknown" in attempt.flags:
                 self._fail(f"{place}.data.{dotted}", f"the constant does not fit {event.type}")
 
-    def _check_words(self, event: Event, place: str) -> None:
+    def _check_words(self, event: EventRule, place: str) -> None:
         """Refuse tables and literals with a word that their enum lacks."""
         given = {meaning: option for option, words in self._given.items() for meaning in words.values()}
         for dotted, expression in event.data.items():
@@ -419,7 +419,7 @@ def _fields_of(event_type: str) -> _Fields:
             if inner := _record_of(model, name):
                 yield from walk(inner, f"{prefix}{name}.")
 
-    top = PLANS[event_type].members.puts.keys() - set(_RESERVED)
+    top = SHAPES[event_type].members.puts.keys() - set(_RESERVED)
     return {dotted: at for dotted, at in walk(EVENT_MODELS[event_type], "") if dotted.partition(".")[0] in top}
 
 

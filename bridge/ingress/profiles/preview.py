@@ -18,7 +18,7 @@ ENVIRONMENTS = ("production", "sandbox")
 
 def is_native(profile: Profile) -> bool:
     """Return whether a profile is native DRx, in whose bodies the id is that of the delivery."""
-    return profile is drx_standard or isinstance(profile, drx_standard.Configured)
+    return profile is drx_standard or isinstance(profile, drx_standard.NativeProfile)
 
 
 def map_body(

@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from bridge.errors import ConfigError
 from bridge.ingress.json_body import Real
 from bridge.ingress.profiles.keys import KEY_MAX
-from bridge.ingress.profiles.plan import text_of_id
 from bridge.ingress.profiles.profile import Flag
+from bridge.ingress.profiles.readers import text_of_id
 from bridge.ingress.profiles.values import day_of_text, instant_of_text
 
 # As in keys of native DRx; a colon is what stands between the parts, so within one it is written `%3A`.

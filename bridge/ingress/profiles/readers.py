@@ -23,7 +23,7 @@ from bridge.ingress.profiles.profile import Flag
 from bridge.ingress.profiles.values import FixedPoint, day_of_text, exact, instant_of_epoch, instant_of_text
 
 
-class Detail(IntEnum):
+class Fault(IntEnum):
     """Why a document is `unusable`, in the order of precedence: the lowest one found anywhere is the one reported."""
 
     NO_KEY = 0
@@ -47,14 +47,14 @@ class Pass:
     __slots__ = ("extensions", "field", "flags", "indexes", "prefixes", "worst")
 
     def __init__(self, prefixes: tuple[str, ...] = ()) -> None:
-        self.worst: Detail | None = None
+        self.worst: Fault | None = None
         self.field = ""  # path of the first field with that detail; array indexes and map keys as `*`
         self.flags: set[Flag] = set()  # leniencies used
         self.extensions: dict[str, str] = {}
         self.indexes: list[int] = []  # positions in the arrays that enclose the field being read, outermost first
         self.prefixes = prefixes  # beginnings of keys that are configured for other sources
 
-    def fault(self, detail: Detail, path: str) -> None:
+    def fault(self, detail: Fault, path: str) -> None:
         """Note that the field at `path` makes the document unusable."""
         if self.worst is None or detail < self.worst:
             self.worst = detail
@@ -85,7 +85,7 @@ def put_text(name: str, path: str) -> Put:
 
     def put(out: dict[str, object], item: object, run: Pass) -> None:
         if type(item) is not str:
-            run.fault(Detail.WRONG_TYPE, path)
+            run.fault(Fault.WRONG_TYPE, path)
         out[name] = item
 
     return put
@@ -111,7 +111,7 @@ def put_word(name: str, path: str, words: Iterable[str]) -> Put:
 
     def put(out: dict[str, object], item: object, run: Pass) -> None:
         if type(item) is not str:
-            run.fault(Detail.WRONG_TYPE, path)
+            run.fault(Fault.WRONG_TYPE, path)
         elif item in listed:
             out[name] = item
         else:
@@ -127,7 +127,7 @@ def read_text(path: str) -> Read:
 
     def read(item: object, run: Pass) -> object:
         if type(item) is not str:
-            run.fault(Detail.WRONG_TYPE, path)
+            run.fault(Fault.WRONG_TYPE, path)
         return item
 
     return read
@@ -149,7 +149,7 @@ def read_id(path: str) -> Read:
         if type(item) is int:
             run.flags.add("integer_as_string_id")
             return str(item)
-        run.fault(Detail.WRONG_TYPE, path)
+        run.fault(Fault.WRONG_TYPE, path)
         return None
 
     return read
@@ -160,7 +160,7 @@ def read_truth(path: str) -> Read:
 
     def read(item: object, run: Pass) -> object:
         if type(item) is not bool:
-            run.fault(Detail.WRONG_TYPE, path)
+            run.fault(Fault.WRONG_TYPE, path)
         return item
 
     return read
@@ -177,10 +177,10 @@ def read_integer(path: str, bits: Bits) -> Read:
             run.flags.add("string_as_integer")
             number = int(item)
         else:
-            run.fault(Detail.WRONG_TYPE, path)
+            run.fault(Fault.WRONG_TYPE, path)
             return None
         if not least <= number <= greatest:
-            run.fault(Detail.OUT_OF_RANGE, path)
+            run.fault(Fault.OUT_OF_RANGE, path)
         return number
 
     return read
@@ -200,11 +200,11 @@ def read_decimal(path: str, digits: Digits) -> Read:
             run.flags.add("decimal_from_number")
             number = exact(item.lexeme)
         else:
-            run.fault(Detail.WRONG_TYPE, path)
+            run.fault(Fault.WRONG_TYPE, path)
             return None
         fitted = fit(number)
         if fitted is None:
-            run.fault(Detail.OUT_OF_RANGE, path)
+            run.fault(Fault.OUT_OF_RANGE, path)
         elif fitted != number:
             run.flags.add("decimal_rounded")
         return fitted
@@ -220,17 +220,17 @@ def read_day(path: str) -> Read:
             try:
                 return day_of_text(item)
             except OverflowError:
-                run.fault(Detail.OUT_OF_RANGE, path)
+                run.fault(Fault.OUT_OF_RANGE, path)
                 return None
             except ValueError:
                 pass
-        run.fault(Detail.WRONG_TYPE, path)
+        run.fault(Fault.WRONG_TYPE, path)
         return None
 
     return read
 
 
-def read_instant(path: str, *, wrong: Detail = Detail.WRONG_TYPE, beyond: Detail = Detail.OUT_OF_RANGE) -> Read:
+def read_instant(path: str, *, wrong: Fault = Fault.WRONG_TYPE, beyond: Fault = Fault.OUT_OF_RANGE) -> Read:
     """Read an instant of text or an epoch number; `wrong` and `beyond` are the faults of what is none or too far."""
 
     def read(item: object, run: Pass) -> datetime | None:
@@ -264,7 +264,7 @@ class Members:
         """Read the object `item` into `out`; an unknown member is kept, a null is the same as no member."""
         for name in self.required:
             if item.get(name) is None:
-                run.fault(Detail.MISSING_FIELD, f"{self.path}/{name}")
+                run.fault(Fault.MISSING_FIELD, f"{self.path}/{name}")
         find = self.puts.get
         for name, value in item.items():
             put = find(name)
@@ -280,7 +280,7 @@ def read_record(members: Members, blank: dict[str, object]) -> Read:
 
     def read(item: object, run: Pass) -> dict[str, object] | None:
         if type(item) is not dict:
-            run.fault(Detail.WRONG_TYPE, path)
+            run.fault(Fault.WRONG_TYPE, path)
             return None
         out = blank.copy()
         read_members(item, out, run)
@@ -294,7 +294,7 @@ def read_array(path: str, read_element: Read) -> Read:
 
     def read(item: object, run: Pass) -> list[object] | None:
         if type(item) is not list:
-            run.fault(Detail.WRONG_TYPE, path)
+            run.fault(Fault.WRONG_TYPE, path)
             return None
         out = []
         for index, element in enumerate(item):
@@ -311,11 +311,11 @@ def read_map(path: str) -> Read:
 
     def read(item: object, run: Pass) -> dict[str, object] | None:
         if type(item) is not dict:
-            run.fault(Detail.WRONG_TYPE, path)
+            run.fault(Fault.WRONG_TYPE, path)
             return None
         for value in item.values():
             if type(value) is not str:
-                run.fault(Detail.WRONG_TYPE, f"{path}/*")
+                run.fault(Fault.WRONG_TYPE, f"{path}/*")
         return dict(item)
 
     return read
@@ -328,10 +328,10 @@ def put_words(name: str, path: str, words: Iterable[str]) -> Put:
 
     def put(out: dict[str, object], item: object, run: Pass) -> None:
         if type(item) is not list:
-            run.fault(Detail.WRONG_TYPE, path)
+            run.fault(Fault.WRONG_TYPE, path)
             return
         if not all(type(word) is str for word in item):
-            run.fault(Detail.WRONG_TYPE, f"{path}/*")
+            run.fault(Fault.WRONG_TYPE, f"{path}/*")
             return
         out[name] = [word if word in listed else UNKNOWN for word in item]
         out[raw] = unlisted = [word for word in item if word not in listed]
