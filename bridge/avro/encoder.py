@@ -67,19 +67,17 @@ def _compile(schema: Any, path: str, named: Named) -> Encode:
         return _array(schema, path, named)
     if schema["type"] == "map":
         return _map(schema, path, named)
-    make = ENCODERS.get((schema["type"], schema.get("logicalType")))
+    make = _SCALARS.get((schema["type"], schema.get("logicalType")))
     if make is None:
         message = f"{path}: no encoder for this type"
         raise ValueError(message)
-    return make(schema, path)
+    return _checked(make(schema), path)
 
 
 def _nullable(schema: list[Any], path: str, named: Named) -> Encode:
     if len(schema) != 2 or schema[0] != "null":  # noqa: PLR2004 -- null and one type
         message = f"{path}: a union must be null and one type"
         raise ValueError(message)
-    if schema[1] == "string":
-        return nullable_string(path)
     encode_value = _compile(schema[1], path, named)
 
     def encode(value: Any) -> bytes:
@@ -131,7 +129,7 @@ def _array(schema: Mapping[str, Any], path: str, named: Named) -> Encode:
 
 
 def _map(schema: Mapping[str, Any], path: str, named: Named) -> Encode:
-    encode_key = string(schema, f"{path}.*")
+    encode_key = _checked(_string, f"{path}.*")
     encode_item = _compile(schema["values"], f"{path}.*", named)
 
     def encode(value: Any) -> bytes:
@@ -184,138 +182,103 @@ def shortest(unscaled: int) -> bytes:
     return VARINTS[size] + unscaled.to_bytes(size, "big", signed=True)
 
 
-def string(_schema: Mapping[str, Any], path: str) -> Encode:
-    """Take `str` that UTF-8 can hold."""
+def _checked(write: Encode, path: str) -> Encode:
+    """Return `write`, with our error for the `TypeError` or `ValueError` that it refuses a value with."""
 
     def encode(value: Any) -> bytes:
-        if type(value) is not str:
-            fail(path)
         try:
-            raw = value.encode()
-        except UnicodeEncodeError:  # a lone surrogate
+            return write(value)
+        except (TypeError, ValueError):
             fail(path)
-        size = len(raw)
-        return (VARINTS[size] if size < SHORT else varint(size)) + raw
 
     return encode
 
 
-def nullable_string(path: str) -> Encode:
-    """Take None or what `string` takes: half of all fields, so it is one call instead of two."""
-
-    def encode(value: Any) -> bytes:
-        if value is None:
-            return NULL
-        if type(value) is not str:
-            fail(path)
-        try:
-            raw = value.encode()
-        except UnicodeEncodeError:  # a lone surrogate
-            fail(path)
-        size = len(raw)
-        return (VALUE_VARINTS[size] if size < SHORT else VALUE + varint(size)) + raw
-
-    return encode
+def _string(value: Any) -> bytes:
+    """Take `str` that UTF-8 can hold: a lone surrogate raises `UnicodeEncodeError`."""
+    if type(value) is not str:
+        raise TypeError
+    raw = value.encode()
+    return number(len(raw)) + raw
 
 
-def binary(_schema: Mapping[str, Any], path: str) -> Encode:
-    """Take `bytes`."""
-
-    def encode(value: Any) -> bytes:
-        if type(value) is not bytes:
-            fail(path)
-        return varint(len(value)) + value
-
-    return encode
+def _binary(value: Any) -> bytes:
+    if type(value) is not bytes:
+        raise TypeError
+    return varint(len(value)) + value
 
 
-def enum(schema: Mapping[str, Any], path: str) -> Encode:
-    """Take one of the symbols."""
+def _enum(schema: Mapping[str, Any]) -> Encode:
     places = {symbol: varint(place) for place, symbol in enumerate(schema["symbols"])}
 
-    def encode(value: Any) -> bytes:
+    def write(value: Any) -> bytes:
         if type(value) is not str or value not in places:
-            fail(path)
+            raise ValueError
         return places[value]
 
-    return encode
+    return write
 
 
-def boolean(_schema: Mapping[str, Any], path: str) -> Encode:
+def _boolean(value: Any) -> bytes:
     """Take True or False, and not 1 or 0."""
-
-    def encode(value: Any) -> bytes:
-        if value is True:
-            return b"\x01"
-        if value is False:
-            return b"\x00"
-        fail(path)
-
-    return encode
+    if type(value) is not bool:
+        raise TypeError
+    return b"\x01" if value else b"\x00"
 
 
-def integer(schema: Mapping[str, Any], path: str) -> Encode:
+def _integer(bounds: tuple[int, int]) -> Encode:
     """Take an `int` that fits, and not a boolean."""
-    least, greatest = _INT if schema["type"] == "int" else _LONG
+    least, greatest = bounds
 
-    def encode(value: Any) -> bytes:
+    def write(value: Any) -> bytes:
         if type(value) is not int or not least <= value <= greatest:
-            fail(path)
+            raise ValueError
         return number(value)
 
-    return encode
+    return write
 
 
-def instant(_schema: Mapping[str, Any], path: str) -> Encode:
+def _instant(value: Any) -> bytes:
     """Require an aware `datetime`; a naive one would mean another instant on each host."""
-
-    def encode(value: Any) -> bytes:
-        if type(value) is not datetime or value.tzinfo is None:
-            fail(path)
-        return varint(microseconds(value))
-
-    return encode
+    if type(value) is not datetime or value.tzinfo is None:
+        raise TypeError
+    return varint(microseconds(value))
 
 
-def day(_schema: Mapping[str, Any], path: str) -> Encode:
+def _day(value: Any) -> bytes:
     """Take a `date`, and not a `datetime`, which Python calls one, too."""
-
-    def encode(value: Any) -> bytes:
-        if type(value) is not date:
-            fail(path)
-        return varint(value.toordinal() - EPOCH_DAY)
-
-    return encode
+    if type(value) is not date:
+        raise TypeError
+    return varint(value.toordinal() - EPOCH_DAY)
 
 
-def decimal(schema: Mapping[str, Any], path: str) -> Encode:
+def _decimal(schema: Mapping[str, Any]) -> Encode:
     """Take a `Decimal` that needs no rounding: rounding is flagged where it happens, and that is not here."""
     precision, scale = schema["precision"], schema["scale"]
     bound: int = 10**precision
 
-    def encode(value: Any) -> bytes:
+    def write(value: Any) -> bytes:
         if type(value) is not Decimal or not value.is_finite():
-            fail(path)
+            raise TypeError
         sign, digits, exponent = value.as_tuple()
         if not -scale <= exponent <= precision:
-            fail(path)
+            raise ValueError
         magnitude: int = int("".join(map(str, digits))) * 10 ** (exponent + scale)
         if magnitude >= bound:
-            fail(path)
-        unscaled = -magnitude if sign else magnitude
-        return shortest(unscaled)
+            raise ValueError
+        return shortest(-magnitude if sign else magnitude)
 
-    return encode
+    return write
 
 
-ENCODERS: dict[tuple[str, str | None], Callable[[Mapping[str, Any], str], Encode]] = {
-    ("string", None): string,
-    ("bytes", None): binary,
-    ("enum", None): enum,
-    ("boolean", None): boolean,
-    ("int", None): integer,
-    ("long", None): integer,
-    ("long", "timestamp-micros"): instant,
-    ("int", "date"): day,
-    ("bytes", "decimal"): decimal,
+_SCALARS: dict[tuple[str, str | None], Callable[[Mapping[str, Any]], Encode]] = {
+    ("string", None): lambda _: _string,
+    ("bytes", None): lambda _: _binary,
+    ("enum", None): _enum,
+    ("boolean", None): lambda _: _boolean,
+    ("int", None): lambda _: _integer(_INT),
+    ("long", None): lambda _: _integer(_LONG),
+    ("long", "timestamp-micros"): lambda _: _instant,
+    ("int", "date"): lambda _: _day,
+    ("bytes", "decimal"): _decimal,
 }

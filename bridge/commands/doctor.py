@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 
 import click
 
-from bridge.commands.doctor_checks import check_registry, check_windows
-from bridge.commands.doctor_kafka import check_kafka
 from bridge.commands.doctor_spool import check_spool
-from bridge.errors import ConfigError
+from bridge.commands.secrets import check_windows
+from bridge.commands.topics import ADVICE
+from bridge.errors import BridgeError, ConfigError
+from bridge.kafka.admin import Deviation, TopicSpec, open_admin, topic_specs
+from bridge.kafka.connection import Connection, reachable
 from bridge.kafka.routing import RoutingTable
+from bridge.registry.client import RegistryUnavailableError, open_client, read_credentials
+from bridge.registry.ids import IdsMissingError, newest, resolve_ids, wanted, wrong_ids
+from bridge.registry.loader import bundled
 from bridge.runtime.broker_option import asking, bootstrap_option
-from bridge.runtime.findings import Finding, Report
+from bridge.runtime.findings import Finding, Report, counted
 from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import MISCONFIGURED
-from bridge.settings import Settings, load_settings
+from bridge.settings import Kafka, Registry, Settings, load_settings
 from bridge.start_checks import check_start
+
+# In what a topic may differ while the ingress does all its work.
+_HARMLESS = {"compression.type"}
 
 
 @click.command()
@@ -57,3 +65,92 @@ async def _examine(settings: Settings, *, add: Callable[[Finding], None]) -> Non
             add(finding)
     for finding in check_spool(settings.spool):
         add(finding)
+
+
+async def check_registry(registry: Registry, *, routes: RoutingTable) -> AsyncIterator[Finding]:
+    """Compare the registry's ids with our schemas; without a URL, see that the bundled lock can be read."""
+    try:
+        lock = bundled()
+    except ConfigError as exc:
+        yield Finding("registry", "failed", str(exc), "install the package again")
+        return
+    if registry.url is None:
+        yield Finding(
+            "registry", "ok", f"none configured; {len(lock.latest())} schemas with the ids of the bundled lock"
+        )
+        return
+    needed = wanted(newest(lock), routes.topics_of)
+    try:
+        credentials = read_credentials(registry.username_file, registry.password_file)
+        async with open_client(registry.url, credentials=credentials) as client:
+            ids = await resolve_ids(needed, registry=client, path=registry.ids_file)
+            wrong = await wrong_ids(needed, ids, registry=client)
+    except IdsMissingError as exc:
+        yield Finding("registry", "failed", str(exc), "run `drx-bridge schemas push`")
+    except RegistryUnavailableError as exc:
+        known = "the ids of an earlier start still serve" if registry.ids_file else "a first start would not be ready"
+        yield Finding("registry", "failed", f"{exc}; {known}", "check BRIDGE_REGISTRY__URL and the way to it")
+    except BridgeError as exc:
+        yield Finding("registry", "failed", str(exc), "check BRIDGE_REGISTRY__URL and its credentials")
+    else:
+        if wrong:
+            text = f"{len(wrong)} ids mean something else there, such as that of {wrong[0]}"
+            yield Finding(
+                "registry", "failed", text, "delete BRIDGE_REGISTRY__IDS_FILE and run `drx-bridge schemas push`"
+            )
+        else:
+            yield Finding("registry", "ok", f"{client.url} holds all {len(ids)} schemas under the ids in use")
+
+
+async def check_kafka(kafka: Kafka, *, routes: RoutingTable) -> AsyncIterator[Finding]:
+    """Look at the brokers, and at the topics if one answers."""
+    reach = kafka.connection
+    try:
+        servers = reach.servers
+        alive = await reachable(servers)
+    except BridgeError as exc:
+        yield Finding("kafka", "failed", str(exc), "mend the setting it names")
+        return
+    if not alive:
+        text = f"no broker answers at {reach.bootstrap_servers}"
+        yield Finding("kafka", "failed", text, "start it, or set BRIDGE_KAFKA__BOOTSTRAP_SERVERS")
+        return
+    if len(alive) < len(servers):
+        text = f"{len(alive)} of {len(servers)} bootstrap servers answer: {', '.join(sorted(alive))}"
+        yield Finding("kafka", "warning", text, "start the others, or take them out of BRIDGE_KAFKA__BOOTSTRAP_SERVERS")
+    else:
+        text = f"{reach.bootstrap_servers} answers, {kafka.security_protocol}"
+        yield Finding("kafka", "ok", text)
+    for finding in await _check_topics(reach, kafka, routes=routes):
+        yield finding
+
+
+async def _check_topics(reach: Connection, kafka: Kafka, *, routes: RoutingTable) -> list[Finding]:
+    try:
+        async with open_admin(reach) as admin:
+            replicas = await admin.default_replication_factor()
+            specs = topic_specs(
+                routes,
+                partitions=kafka.partitions,
+                replication_factor=replicas,
+                message_max_bytes=kafka.message_max_bytes,
+            )
+            deviations = await admin.check(specs)
+    except BridgeError as exc:
+        return [Finding("topics", "failed", str(exc), "see BRIDGE_KAFKA__SECURITY_PROTOCOL and the ACLs of our user")]
+    return [finding for spec in specs for finding in _topic_findings(spec, deviations)]
+
+
+def _topic_findings(spec: TopicSpec, deviations: Sequence[Deviation]) -> list[Finding]:
+    found = [
+        Finding(
+            "topics",
+            "warning" if each.what in _HARMLESS else "failed",
+            f"{spec.name}: {each.what} is {each.found}, expected {each.expected}",
+            ADVICE[each.what],
+        )
+        for each in deviations
+        if each.topic == spec.name
+    ]
+    retention = "for ever" if spec.retention_ms < 0 else f"{spec.retention_ms // 86_400_000} days"
+    return found or [Finding("topics", "ok", f"{spec.name}: {counted(spec.partitions, 'partition')}, kept {retention}")]

@@ -17,17 +17,16 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from bridge.commands.doctor_checks import check_windows, slot_kind
 from bridge.commands.scheme_options import configured_source
 from bridge.errors import ConfigError
 from bridge.ingress.origin import SLOT
-from bridge.ingress.proof import KeySlot, Scheme
+from bridge.ingress.proof import HmacKey, KeySlot, PublicKey, ReplayKey, Scheme, SharedSecret
 from bridge.ingress.schemes.body_hmac import BodyHmac
 from bridge.ingress.schemes.combined import Combined
 from bridge.ingress.schemes.public_key import Ed25519
 from bridge.ingress.schemes.shared import Basic
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
-from bridge.ingress.secrets import load, parse_slot
+from bridge.ingress.secrets import load, parse_slot, senders
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.files import replace_file
 from bridge.runtime.findings import Finding, finding_line
@@ -37,6 +36,9 @@ from bridge.sources import scheme_of, slots_dir
 from bridge.start_checks import check_sources
 
 KEY_BYTES = 32  # of the digests that they key, SHA-256
+# Time to issue a new secret, hand it to the sender and see it used, with a weekend in between.
+EXPIRES_SOON_S = 14 * 86_400
+_KINDS = {HmacKey: "hmac", PublicKey: "ed25519", SharedSecret: "shared", ReplayKey: "replay"}
 CURRENT, PREVIOUS = "current", "previous"
 FAILED_EXIT = 1
 
@@ -130,6 +132,46 @@ def check(source: str | None, *, as_json: bool) -> int:
     return FAILED_EXIT if any(each.verdict == "failed" for each in shown) else 0
 
 
+def check_windows(settings: Settings, *, now: datetime) -> Iterator[Finding]:
+    """Say of each source's secrets when they count; a start takes a source of which none does."""
+    at = now.timestamp()
+    for name, source in settings.sources.items():
+        try:
+            scheme = scheme_of(name, source)
+            slots = load(source.secrets_dir, scheme) if scheme.keyed and source.secrets_dir else ()
+        except ConfigError:  # found by the start's own checks
+            continue
+        if not slots:
+            continue
+        listed = "; ".join(_slot_words(slot, now=at) for slot in slots)
+        active = [slot.accept_until for slot in senders(slots) if slot.counts_at(at)]
+        if not active:
+            advice = f"add a file with a secret to {source.secrets_dir}"
+            yield Finding(f"secrets {name}", "failed", f"none counts now: {listed}", advice)
+        elif max(active) < at + EXPIRES_SOON_S:
+            text = f"the last one ends soon: {listed}"
+            yield Finding(f"secrets {name}", "warning", text, "agree on a new secret with the sender")
+        else:
+            yield Finding(f"secrets {name}", "ok", listed)
+
+
+def _slot_words(slot: KeySlot, *, now: float) -> str:
+    kind = _kind(slot)
+    if slot.not_before > now:
+        return f"{slot.name} ({kind}, from {_day(slot.not_before)})"
+    if slot.accept_until < now:
+        return f"{slot.name} ({kind}, ended {_day(slot.accept_until)})"
+    return f"{slot.name} ({kind}, {'no end' if math.isinf(slot.accept_until) else f'until {_day(slot.accept_until)}'})"
+
+
+def _kind(slot: KeySlot) -> str:
+    return _KINDS.get(type(slot.key), "combined")
+
+
+def _day(unix_s: float) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%MZ")
+
+
 def _configured(settings: Settings, name: str, slot: str = "") -> tuple[Scheme, Path]:
     source = configured_source(settings, name)
     scheme = scheme_of(name, source)
@@ -209,7 +251,7 @@ def _write(where: Path, content: bytes, *, overwrite: bool) -> None:
 def _row(slot: KeySlot, now: float) -> dict[str, str | bool | None]:
     return {
         "slot": slot.name,
-        "kind": slot_kind(slot),
+        "kind": _kind(slot),
         "counts": slot.counts_at(now),
         "not_before": _instant(slot.not_before),
         "accept_until": _instant(slot.accept_until),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bridge.commands.spool_options import path_options, paths_of
 from bridge.errors import ConfigError
 from bridge.kafka.partition_writer import from_entry
 from bridge.runtime.findings import counted
 from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import LazyGroup
+from bridge.settings import load_settings
 from bridge.spool.disk import Disk, is_locked
 from bridge.spool.inspect import SegmentState, damaged_count, gets_first_key, survey
 from bridge.spool.keys import NO_KEY, KeyRing
@@ -32,6 +32,33 @@ _ELSEWHERE = {
     "drain": ("bridge.commands.spool_drain:drain", "Deliver what a spool holds that no process has any more."),
     "aside": ("bridge.commands.spool_aside:aside", "Show what Kafka refused for good, or deliver it."),
 }
+
+
+def path_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a verb `--dir`, `--key-dir` and `--json`."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output."),
+        click.option(
+            "--key-dir",
+            type=click.Path(path_type=Path),
+            help="Default: BRIDGE_SPOOL__KEY_DIR, or `keys` in the spool's directory.",
+        ),
+        click.option("--dir", "directory", type=click.Path(path_type=Path), help="Default: BRIDGE_SPOOL__DIR."),
+    ):
+        command = option(command)
+    return command
+
+
+def paths_of(directory: Path | None, key_dir: Path | None) -> tuple[Path, Path]:
+    """Return where the spool and its keys are: as given, or as set."""
+    if directory is None or key_dir is None:
+        settings = load_settings().spool
+        directory = directory or settings.dir
+        key_dir = key_dir or settings.key_dir
+    if not directory.is_dir():
+        msg = f"{directory}: no such directory; give that of the spool as --dir"
+        raise ConfigError(msg)
+    return directory, key_dir or directory / "keys"
 
 
 @click.group(cls=LazyGroup, modules=_ELSEWHERE)

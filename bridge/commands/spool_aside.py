@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
-from bridge.commands.spool import described
+from bridge.commands.spool import described, path_options, paths_of
 from bridge.commands.spool_drain import LOOK_S, checked_settings, opened
-from bridge.commands.spool_options import path_options, paths_of
 from bridge.errors import ConfigError, NotDurableError
 from bridge.kafka.partition_writer import from_entry
 from bridge.runtime.audit import audit_options, audited

@@ -13,7 +13,7 @@ import click
 import orjson
 from prometheus_client import CollectorRegistry
 
-from bridge.commands.spool_options import path_options, paths_of
+from bridge.commands.spool import path_options, paths_of
 from bridge.errors import ConfigError
 from bridge.ingress.profiles.lookup import find_profile
 from bridge.ingress.profiles.profile import dedupe_window_s

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from bridge.commands.doctor import doctor
-from bridge.commands.doctor_checks import check_windows
 from bridge.commands.doctor_spool import check_spool
+from bridge.commands.secrets import check_windows
 from bridge.dev.ports import free_port
 from bridge.runtime.findings import Finding
 from bridge.settings import Settings, Source, Spool

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridge.commands.doctor_kafka import check_kafka
+from bridge.commands.doctor import check_kafka
 from bridge.dev.ports import free_port
 from bridge.kafka.routing import RoutingTable
 from bridge.settings import Kafka
