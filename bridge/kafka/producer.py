@@ -90,16 +90,13 @@ class NotConnectedError(BridgeError):
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to wait for what.
-
-    Attributes:
-        stalled_s: Without any answer, new deliveries are turned away at once; a little over the answer deadline.
-        silent_s: Without any answer, the producer is replaced; above the 11 s that losing a leader was seen to cost.
-    """
+    """How long to wait for what."""
 
     tick_s: float = 0.25  # between two checks
     missing_s: float = 1.0  # between two requests for the metadata of a topic that does not exist yet
+    # Without any answer, new deliveries are turned away at once; a little over the answer deadline.
     stalled_s: float = 5.0
+    # Without any answer, the producer is replaced; above the 11 s that losing a leader was seen to cost.
     silent_s: float = 20.0
     stuck_s: float = 120.0  # the same for one partition while others answer
     retry_first_s: float = 0.25  # before the second attempt to connect; doubles from there

@@ -245,11 +245,7 @@ class TopicReader:
 
 
 class Tail:
-    """The newest records of one topic and what follows, with where it stands.
-
-    Attributes:
-        ends: By partition, the offset after the last record at the opening.
-    """
+    """The newest records of one topic and what follows, with where it stands."""
 
     def __init__(self, reader: TopicReader, topic: str) -> None:
         """Take what comes from `reader`, which has this topic alone."""
@@ -257,6 +253,7 @@ class Tail:
         self._consumer = reader._consumer  # noqa: SLF001 - of this module
         self._topic = topic
         self._places = list(reader.ends)
+        # By partition, the offset after the last record at the opening.
         self.ends = {place.partition: end for place, end in reader.ends.items()}
 
     async def poll(self) -> list[ConsumedRecord]:

@@ -29,15 +29,12 @@ _COMMITTED, _SPOOLED = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of the events of one delivery, or of one parked delivery.
-
-    Attributes:
-        pending: One for each that is pending with the same body: a retry attaches to it. Cancelling one harms nobody.
-        rival: Set when one is pending with another body: wait for it, then ask again; nothing was registered.
-    """
+    """What is known of the events of one delivery, or of one parked delivery."""
 
     fresh: tuple[int, ...] = ()  # positions of identities that were not known; they are pending now
+    # One for each that is pending with the same body: a retry attaches to it. Cancelling one harms nobody.
     pending: tuple[asyncio.Future[Settled], ...] = ()
+    # Set when one is pending with another body: wait for it, then ask again; nothing was registered.
     rival: asyncio.Future[Settled] | None = None
     conflict: bool = False  # one is committed or spooled with another body; nothing was registered
     spooled: bool = False  # at least one of the known ones is only spooled
@@ -75,13 +72,7 @@ class _SourceWindow:
 
 
 class KnownIds:
-    """The index of one ingress process.
-
-    Attributes:
-        newest: Which body is the newest of a key, of sources whose deliveries are identified by time.
-        finished: The tails of our own topics have been read, so that what earlier processes and other replicas wrote is
-            known; or they cannot be read, and nothing should wait for them any more.
-    """
+    """The index of one ingress process."""
 
     def __init__(
         self,
@@ -101,7 +92,10 @@ class KnownIds:
         self._table = IdTable(capacity, evicted_early=evicted_early)
         self._pending: dict[int, _Pending] = {}
         self._now = now
+        # Which body is the newest of a key, of sources whose deliveries are identified by time.
         self.newest = NewestBodies(buckets_s, now=now)
+        # The tails of our own topics have been read, so that what earlier processes and other replicas wrote is known;
+        # or they cannot be read, and nothing should wait for them any more.
         self.finished = False
 
     def __len__(self) -> int:

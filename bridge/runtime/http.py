@@ -130,14 +130,7 @@ class Handler(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """One client connection; never puts a byte of a request into an answer or a log line.
-
-    Attributes:
-        overdue: Why it is reset when that has not come; None where it is closed: between two requests, or after an
-            answer whose request has not come whole.
-        last: Nothing that comes after the request under way is answered: the client has finished sending, or what has
-            come is no HTTP.
-    """
+    """One client connection; never puts a byte of a request into an answer or a log line."""
 
     def __init__(self, server: HardenedServer, loop: asyncio.AbstractEventLoop) -> None:
         self.server = server
@@ -154,8 +147,12 @@ class Connection(asyncio.Protocol):
         self._closing = False  # whatever comes is dropped
         self._paused = False  # the kernel takes no more until the client reads
         self.due = math.inf  # when what it waits for must have come, in the loop's time
+        # Why it is reset when that has not come; None where it is closed: between two requests, or after an answer
+        # whose request has not come whole.
         self.overdue: Ended | None = None
         self.held = 0  # bytes that it counts for in `HardenedServer.held_bytes`
+        # Nothing that comes after the request under way is answered: the client has finished sending, or what has come
+        # is no HTTP.
         self.last = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

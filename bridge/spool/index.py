@@ -32,13 +32,9 @@ class Location(NamedTuple):
 
 @dataclass(slots=True)
 class Segment:
-    """One file and what keeps it on disk.
+    """One file and what keeps it on disk."""
 
-    Attributes:
-        index: Short name in locations, since a number takes 64 bits; rises in the order in which segments become known.
-        acknowledged: Running numbers that are not in the positions file yet.
-    """
-
+    # Short name in locations, since a number takes 64 bits; rises in the order in which segments become known.
     index: int
     number: int
     path: Path
@@ -50,6 +46,7 @@ class Segment:
     is_foreign: bool = False  # another version of the bridge wrote to the file: it is not changed, and it stays
     is_unread: bool = False  # the disk did not give back something that is not acknowledged
     is_damaged: bool = False  # something in it does not hold: in the end it is kept elsewhere, not removed
+    # Running numbers that are not in the positions file yet.
     acknowledged: array[int] = field(default_factory=lambda: array("I"))
 
     @property

@@ -22,14 +22,11 @@ ORDER_S = 40.0
 
 
 class FirstEntries(NamedTuple):
-    """The first entries of a partition, and why they end.
-
-    Attributes:
-        ended_by: `unread`, when the disk fails to read the next record; `damaged`, when that does not hold what was
-            written; `refused`, when it cannot be read for another reason, such as its owner or too many open files.
-    """
+    """The first entries of a partition, and why they end."""
 
     entries: list[Entry]
+    # `unread`, when the disk fails to read the next record; `damaged`, when that does not hold what was written;
+    # `refused`, when it cannot be read for another reason, such as its owner or too many open files.
     ended_by: Literal["", "unread", "damaged", "refused"]
 
 

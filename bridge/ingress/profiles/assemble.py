@@ -107,18 +107,15 @@ class Part(NamedTuple):
 
 @dataclass(slots=True)
 class Draft:
-    """One event of a vendor; a field of a nested record is named `record.field`.
-
-    Attributes:
-        constants: JSON values of fields that the vendor lacks, in native words.
-        finished: Values that go into the record as they are, its leading fields included.
-    """
+    """One event of a vendor; a field of a nested record is named `record.field`."""
 
     type: str  # of the contract
     number: str  # position in the vendor's list, from 1, or name of the table; the event's id is `<id>/<number>`
     key: str  # record key and, where the type has one, prescription id; checked
     parts: dict[str, Part] = field(default_factory=dict)  # fields that the vendor gives, by name
+    # JSON values of fields that the vendor lacks, in native words.
     constants: Mapping[str, object] = field(default_factory=dict)
+    # Values that go into the record as they are, its leading fields included.
     finished: Mapping[str, object] = field(default_factory=dict)
     id: str = ""  # prefix of the event's id, if it is not that of the reading
     time: datetime | None = None  # when it happened, if it is not that of the reading

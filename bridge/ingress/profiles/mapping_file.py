@@ -165,17 +165,7 @@ class Pointer(NamedTuple):
 
 
 class EventRule:
-    """One `[[event]]`, checked and compiled.
-
-    Attributes:
-        each: Lists, each within an element of the one before; the elements of the last are events.
-        key: The parts of the key, from the general to the special.
-        leading: Of the other leading fields that have an expression: id, time, account, correlation.
-        data: Field of the record, dotted if nested -> its expression.
-        constants: Fields that are literals, as JSON.
-        finished: Constants that no reader gives: enums that are `UNKNOWN` on purpose.
-        required: Fields that the type requires.
-    """
+    """One `[[event]]`, checked and compiled."""
 
     def __init__(
         self, table: EventTable, expressions: Mapping[str, Expression], *, name: str, claims: Sequence[Pointer]
@@ -186,27 +176,29 @@ class EventRule:
         self.park = table.park
         self.claims = claims
         self.when = expressions.get("when")  # whether there is an event; None means always
+        # Lists, each within an element of the one before; the elements of the last are events.
         self.each = [each for name, each in expressions.items() if name.startswith("each.")]
+        # The parts of the key, from the general to the special.
         self.key = [each for name, each in expressions.items() if name.startswith("key.")]
+        # Of the other leading fields that have an expression: id, time, account, correlation.
         self.leading = {name: expressions[name] for name in _LEADING if name in expressions}
         data = {name[5:]: each for name, each in expressions.items() if name.startswith("data.")}
         literals = {name: each.constant for name, each in data.items() if each.node["type"] == "literal"}
         blank = SHAPES[table.type].blank if table.type else {}
+        # Constants that no reader gives: enums that are `UNKNOWN` on purpose.
         self.finished = {
             name: UNKNOWN for name, value in literals.items() if value == UNKNOWN and raw_name(name) in blank
         }
+        # Fields that are literals, as JSON.
         self.constants = {name: value for name, value in literals.items() if name not in self.finished}
+        # Field of the record, dotted if nested -> its expression.
         self.data = {name: each for name, each in data.items() if name not in literals}
+        # Fields that the type requires.
         self.required = frozenset(SHAPES[table.type].members.required) if table.type else frozenset()
 
 
 class CompiledFile:
-    """A file, checked and its expressions compiled.
-
-    Attributes:
-        reported: Expression of a body's type.
-        other: EventRule for a body that no `[[event]]` matches; None: the body is parked.
-    """
+    """A file, checked and its expressions compiled."""
 
     def __init__(self, content: bytes, name: str, options: Mapping[str, str]) -> None:
         """Read a file that messages call `name`; a `ConfigError` begins with that and the place."""
@@ -230,8 +222,10 @@ class CompiledFile:
         self.key = self._expressions(document.key or [], "key")
         if document.array and not (self.best and self.key):
             self._fail("array", "needs best and key, which choose one of the lines")
+        # Expression of a body's type.
         self.reported = self._expression(document.reported, "reported") if document.reported else None
         self.events = [self._event(table, f"event.{number}") for number, table in enumerate(document.event, 1)]
+        # EventRule for a body that no `[[event]]` matches; None: the body is parked.
         self.other = self._event(EventTable(type=OTHER_REPORTED), "reported") if self.reported else None
         if document.ignore and not self.reported:
             self._fail("ignore", "needs reported, which gives the word of a body")

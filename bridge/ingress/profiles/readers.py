@@ -37,19 +37,16 @@ class Fault(IntEnum):
 
 
 class Pass:
-    """The notes of one pass.
-
-    Attributes:
-        worst: The first detail in the order of precedence, None while the document is usable.
-        extensions: JSON pointer from the root of the body -> JSON text of an unknown subtree.
-    """
+    """The notes of one pass."""
 
     __slots__ = ("extensions", "field", "flags", "indexes", "prefixes", "worst")
 
     def __init__(self, prefixes: tuple[str, ...] = ()) -> None:
+        # The first detail in the order of precedence, None while the document is usable.
         self.worst: Fault | None = None
         self.field = ""  # path of the first field with that detail; array indexes and map keys as `*`
         self.flags: set[Flag] = set()  # leniencies used
+        # JSON pointer from the root of the body -> JSON text of an unknown subtree.
         self.extensions: dict[str, str] = {}
         self.indexes: list[int] = []  # positions in the arrays that enclose the field being read, outermost first
         self.prefixes = prefixes  # beginnings of keys that are configured for other sources
