@@ -20,6 +20,7 @@ from bridge.ingress.profiles.readers import (
     Members,
     Pass,
     compile_members,
+    guarded,
     put_nothing,
     put_text,
     read_instant,
@@ -42,7 +43,7 @@ def _compile_envelope() -> Members:
 # What is of no other type is reported as it came.
 _TYPES = frozenset(SHAPES) - {OTHER_REPORTED}
 _ENVELOPE = _compile_envelope()
-_read_timestamp = read_instant("/timestamp", wrong=Fault.BAD_TIME, beyond=Fault.BAD_TIME)
+_read_timestamp = guarded("/timestamp", read_instant, wrong=Fault.BAD_TIME, beyond=Fault.BAD_TIME)
 
 
 def map(  # noqa: A001 - the seam's name

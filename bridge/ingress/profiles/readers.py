@@ -69,8 +69,9 @@ class Pass:
 
 
 Read = Callable[[object, Pass], object]
-# Reads one member of an object into the record that it belongs to.
+"""Reads a value; raises `ValueError` for one of another type, `OverflowError` for one that is out of range."""
 Put = Callable[[dict[str, object], object, Pass], None]
+"""Reads one member of an object into the record that it belongs to."""
 
 # docs/contract.md §3: an int or long field may be a string of 1-18 ASCII digits, a decimal `-?digits[.digits]`.
 _INTEGER_TEXT = re.compile(r"[0-9]{1,18}")
@@ -88,11 +89,16 @@ def put_text(name: str, path: str) -> Put:
     return put
 
 
-def put_read(name: str, read: Read) -> Put:
+def put_read(name: str, path: str, read: Read) -> Put:
     """Take what `read` gives."""
 
     def put(out: dict[str, object], item: object, run: Pass) -> None:
-        out[name] = read(item, run)
+        try:
+            out[name] = read(item, run)
+        except OverflowError:
+            run.fault(Fault.OUT_OF_RANGE, path)
+        except ValueError:
+            run.fault(Fault.WRONG_TYPE, path)
 
     return put
 
@@ -119,15 +125,21 @@ def put_word(name: str, path: str, words: Iterable[str]) -> Put:
     return put
 
 
-def read_text(path: str) -> Read:
-    """Read a string."""
+def guarded(
+    path: str, read: Read, *, wrong: Fault = Fault.WRONG_TYPE, beyond: Fault = Fault.OUT_OF_RANGE
+) -> Callable[[object, Pass], object]:
+    """Read with faults instead of errors; None where there is one."""
 
-    def read(item: object, run: Pass) -> object:
-        if type(item) is not str:
-            run.fault(Fault.WRONG_TYPE, path)
-        return item
+    def guard(item: object, run: Pass) -> object:
+        try:
+            return read(item, run)
+        except OverflowError:
+            run.fault(beyond, path)
+        except ValueError:
+            run.fault(wrong, path)
+        return None
 
-    return read
+    return guard
 
 
 def text_of_id(item: object) -> str | None:
@@ -137,116 +149,80 @@ def text_of_id(item: object) -> str | None:
     return str(item) if type(item) is int else None
 
 
-def read_id(path: str) -> Read:
-    """Read a string that may be a JSON integer."""
-
-    def read(item: object, run: Pass) -> str | None:
-        if type(item) is str:
-            return item
-        if type(item) is int:
-            run.flags.add("integer_as_string_id")
-            return str(item)
-        run.fault(Fault.WRONG_TYPE, path)
-        return None
-
-    return read
+def _text(item: object, _run: Pass) -> object:
+    if type(item) is not str:
+        raise ValueError
+    return item
 
 
-def read_truth(path: str) -> Read:
-    """Read true or false."""
+def _id(item: object, run: Pass) -> str:
+    if type(item) is int:
+        run.flags.add("integer_as_string_id")
+    text = text_of_id(item)
+    if text is None:
+        raise ValueError
+    return text
 
-    def read(item: object, run: Pass) -> object:
-        if type(item) is not bool:
-            run.fault(Fault.WRONG_TYPE, path)
+
+def _truth(item: object, _run: Pass) -> object:
+    if type(item) is not bool:
+        raise ValueError
+    return item
+
+
+def _integer(bits: Bits) -> Read:
+    least, greatest = bits.least, bits.greatest
+
+    def read(item: object, run: Pass) -> int:
+        if type(item) is str and _INTEGER_TEXT.fullmatch(item):
+            run.flags.add("string_as_integer")
+            item = int(item)
+        if type(item) is not int:
+            raise ValueError
+        if not least <= item <= greatest:
+            raise OverflowError
         return item
 
     return read
 
 
-def read_integer(path: str, bits: Bits) -> Read:
-    """Read a JSON integer, or a string of digits."""
-    least, greatest = bits.least, bits.greatest
-
-    def read(item: object, run: Pass) -> int | None:
-        if type(item) is int:
-            number = item
-        elif type(item) is str and _INTEGER_TEXT.fullmatch(item):
-            run.flags.add("string_as_integer")
-            number = int(item)
-        else:
-            run.fault(Fault.WRONG_TYPE, path)
-            return None
-        if not least <= number <= greatest:
-            run.fault(Fault.OUT_OF_RANGE, path)
-        return number
-
-    return read
-
-
-def read_decimal(path: str, digits: Digits) -> Read:
+def _decimal(digits: Digits) -> Read:
     """Read a decimal string, or a JSON number of any spelling."""
     fit = FixedPoint(digits).fit
 
-    def read(item: object, run: Pass) -> Decimal | None:
+    def read(item: object, run: Pass) -> Decimal:
         if type(item) is str and _DECIMAL_TEXT.fullmatch(item):
             number = exact(item)
-        elif type(item) is int:
+        elif type(item) is int or type(item) is Real:
             run.flags.add("decimal_from_number")
-            number = Decimal(item)
-        elif type(item) is Real:
-            run.flags.add("decimal_from_number")
-            number = exact(item.lexeme)
+            number = exact(item.lexeme if isinstance(item, Real) else str(item))
         else:
-            run.fault(Fault.WRONG_TYPE, path)
-            return None
+            raise ValueError
         fitted = fit(number)
         if fitted is None:
-            run.fault(Fault.OUT_OF_RANGE, path)
-        elif fitted != number:
+            raise OverflowError
+        if fitted != number:
             run.flags.add("decimal_rounded")
         return fitted
 
     return read
 
 
-def read_day(path: str) -> Read:
-    """Read a calendar day."""
-
-    def read(item: object, run: Pass) -> date | None:
-        if type(item) is str:
-            try:
-                return day_of_text(item)
-            except OverflowError:
-                run.fault(Fault.OUT_OF_RANGE, path)
-                return None
-            except ValueError:
-                pass
-        run.fault(Fault.WRONG_TYPE, path)
-        return None
-
-    return read
+def _day(item: object, _run: Pass) -> date:
+    if type(item) is not str:
+        raise ValueError
+    return day_of_text(item)
 
 
-def read_instant(path: str, *, wrong: Fault = Fault.WRONG_TYPE, beyond: Fault = Fault.OUT_OF_RANGE) -> Read:
-    """Read an instant of text or an epoch number; `wrong` and `beyond` are the faults of what is none or too far."""
-
-    def read(item: object, run: Pass) -> datetime | None:
-        try:
-            if type(item) is str:
-                return instant_of_text(item, run.flags)
-            if type(item) is int:
-                return instant_of_epoch(str(item), run.flags)
-            if type(item) is Real:
-                return instant_of_epoch(item.lexeme, run.flags)
-        except OverflowError:
-            run.fault(beyond, path)
-            return None
-        except ValueError:
-            pass
-        run.fault(wrong, path)
-        return None
-
-    return read
+def read_instant(item: object, run: Pass) -> datetime:
+    """Read an instant of text or an epoch number."""
+    if type(item) is str:
+        return instant_of_text(item, run.flags)
+    if type(item) is int:
+        return instant_of_epoch(str(item), run.flags)
+    if type(item) is Real:
+        return instant_of_epoch(item.lexeme, run.flags)
+    raise ValueError
 
 
 class Members:
@@ -271,14 +247,13 @@ class Members:
                 put(out, value, run)
 
 
-def read_record(members: Members, blank: dict[str, object]) -> Read:
+def _record(members: Members, blank: dict[str, object]) -> Read:
     """Read an object into a record of its own; `blank` is that record with nothing read."""
-    read_members, path = members.read, members.path
+    read_members = members.read
 
-    def read(item: object, run: Pass) -> dict[str, object] | None:
+    def read(item: object, run: Pass) -> dict[str, object]:
         if type(item) is not dict:
-            run.fault(Fault.WRONG_TYPE, path)
-            return None
+            raise ValueError
         out = blank.copy()
         read_members(item, out, run)
         return out
@@ -286,33 +261,31 @@ def read_record(members: Members, blank: dict[str, object]) -> Read:
     return read
 
 
-def read_array(path: str, read_element: Read) -> Read:
+def _array(path: str, read_element: Read) -> Read:
     """Read an array; a null is no element."""
+    guard = guarded(f"{path}/*", read_element)
 
-    def read(item: object, run: Pass) -> list[object] | None:
+    def read(item: object, run: Pass) -> list[object]:
         if type(item) is not list:
-            run.fault(Fault.WRONG_TYPE, path)
-            return None
+            raise ValueError
         out = []
         for index, element in enumerate(item):
             run.indexes.append(index)
-            out.append(read_element(element, run))
+            out.append(guard(element, run))
             run.indexes.pop()
         return out
 
     return read
 
 
-def read_map(path: str) -> Read:
+def _map(path: str) -> Read:
     """Read a map of strings; its keys come from the source, so they stand as `*` in a fault."""
 
-    def read(item: object, run: Pass) -> dict[str, object] | None:
+    def read(item: object, run: Pass) -> dict[str, object]:
         if type(item) is not dict:
-            run.fault(Fault.WRONG_TYPE, path)
-            return None
-        for value in item.values():
-            if type(value) is not str:
-                run.fault(Fault.WRONG_TYPE, f"{path}/*")
+            raise ValueError
+        if not all(type(value) is str for value in item.values()):
+            run.fault(Fault.WRONG_TYPE, f"{path}/*")
         return dict(item)
 
     return read
@@ -338,9 +311,7 @@ def put_words(name: str, path: str, words: Iterable[str]) -> Put:
     return put
 
 
-_SIMPLE: Mapping[object, Callable[[str], Read]] = MappingProxyType(
-    {bool: read_truth, date: read_day, AwareDatetime: read_instant}
-)
+_SIMPLE: Mapping[object, Read] = MappingProxyType({bool: _truth, date: _day, AwareDatetime: read_instant})
 
 
 def blank_record(model: type[Record]) -> dict[str, object]:
@@ -375,7 +346,7 @@ def _put(name: str, plain: object, path: str) -> Put:
         return put_words(name, path, words) if get_origin(plain) is list else put_word(name, path, words)
     if plain is str and not _may_be_integer(name):
         return put_text(name, path)
-    return put_read(name, _read(name, plain, path))
+    return put_read(name, path, _read(name, plain, path))
 
 
 def _may_be_integer(name: str) -> bool:
@@ -386,21 +357,21 @@ def _may_be_integer(name: str) -> bool:
 def _read(name: str, plain: Any, path: str) -> Read:
     origin, inner = get_origin(plain), get_args(plain)
     if origin is list:
-        return read_array(path, _read("", inner[0], f"{path}/*"))
+        return _array(path, _read("", inner[0], f"{path}/*"))
     if origin is dict:
-        return read_map(path)
+        return _map(path)
     if origin is Annotated:
-        return _read_sized(inner[1], path)
+        return _sized(inner[1])
     if plain in _SIMPLE:
-        return _SIMPLE[plain](path)
+        return _SIMPLE[plain]
     if plain is str:
-        return read_id(path) if _may_be_integer(name) else read_text(path)
-    return read_record(compile_members(plain, path), blank_record(plain))
+        return _id if _may_be_integer(name) else _text
+    return _record(compile_members(plain, path), blank_record(plain))
 
 
-def _read_sized(size: object, path: str) -> Read:
+def _sized(size: object) -> Read:
     if isinstance(size, Bits):
-        return read_integer(path, size)
+        return _integer(size)
     if isinstance(size, Digits):
-        return read_decimal(path, size)
-    raise TypeError(path)
+        return _decimal(size)
+    raise TypeError(size)
