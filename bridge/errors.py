@@ -6,15 +6,10 @@ from typing import ClassVar
 
 
 class BridgeError(Exception):
-    """Base of the tree; anything outside it is a bug.
+    """Base of the tree; anything outside it is a bug."""
 
-    Attributes:
-        code: Stable word for logs, HTTP bodies and headers; never a value of a delivery.
-        retriable: True when the same call may work later with nothing changed.
-    """
-
-    code: str = "error"
-    retriable: ClassVar[bool] = False
+    code: str = "error"  # stable word for logs, HTTP bodies and headers; never a value of a delivery
+    retriable: ClassVar[bool] = False  # true when the same call may work later with nothing changed
 
 
 class ConfigError(BridgeError):
@@ -87,20 +82,16 @@ class PermanentError(BridgeError):
 
 
 class TransientError(BridgeError):
-    """Raised by a handler: a retry may succeed. Repeated failures park the key, but never during an outage.
-
-    Attributes:
-        systemic: True when every event would fail (the sink is down, or refuses us): uses up no attempts.
-        blameless: True when neither the event nor the sink is at fault: uses up no attempts.
-    """
+    """Raised by a handler: a retry may succeed. Repeated failures park the key, but never during an outage."""
 
     retriable = True
-    blameless = False
+    blameless = False  # true when neither the event nor the sink is at fault: uses up no attempts
 
     def __init__(self, code: str, *, systemic: bool = False) -> None:
         """Keep a constant `code`; never a value of the event."""
         super().__init__(code)
         self.code = _word(code)
+        # True when every event would fail (the sink is down, or refuses us): uses up no attempts.
         self.systemic = systemic
 
 

@@ -32,31 +32,18 @@ Reason = Literal["malformed_json", "unknown_type", "environment_mismatch", "unus
 
 
 class Delivery(NamedTuple):
-    """One verified HTTP POST; a tuple, which is made in a quarter of the time of a frozen dataclass.
+    """One verified HTTP POST; a tuple, which is made in a quarter of the time of a frozen dataclass."""
 
-    Attributes:
-        source: Configured name of the sender.
-        environment: `production` or `sandbox`: what this source is configured to send.
-        id: The webhook id; the same on every retry.
-        received_at: Receipt of the complete body, aware UTC.
-        body: Exact bytes received.
-        body_sha256: Lower-case hex digest of `body`.
-        key_slot: Slot of the secret that verified it.
-        traceparent: W3C trace context for the records.
-        headers: Safe request headers, names in lower case, for a parked record.
-        origin: `replay` or `import` where it was not the sender who sent it; else empty.
-    """
-
-    source: str
-    environment: str
-    id: str
-    received_at: datetime
-    body: bytes
-    body_sha256: str
-    key_slot: str
-    traceparent: str
-    headers: Mapping[str, str]
-    origin: str = ""
+    source: str  # configured name of the sender
+    environment: str  # `production` or `sandbox`: what this source is configured to send
+    id: str  # the webhook id; the same on every retry
+    received_at: datetime  # receipt of the complete body, aware UTC
+    body: bytes  # exact bytes received
+    body_sha256: str  # lower-case hex digest of `body`
+    key_slot: str  # slot of the secret that verified it
+    traceparent: str  # W3C trace context for the records
+    headers: Mapping[str, str]  # safe request headers, names in lower case, for a parked record
+    origin: str = ""  # `replay` or `import` where it was not the sender who sent it; else empty
 
     def __repr__(self) -> str:
         """Identify the delivery without its content."""
@@ -64,43 +51,26 @@ class Delivery(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """What makes two deliveries of the same thing one: of an event, or of a delivery that holds none.
+    """What makes two deliveries of the same thing one: of an event, or of a delivery that holds none."""
 
-    Attributes:
-        source: Configured name of the sender.
-        id: Event id; of a parked delivery the webhook id.
-        body_sha256: Lower-case hex digest of the body it came in.
-        reason: Empty for an event; else why the delivery is parked.
-    """
-
-    source: str
-    id: str
-    body_sha256: str
-    reason: str = ""
+    source: str  # configured name of the sender
+    id: str  # event id; of a parked delivery the webhook id
+    body_sha256: str  # lower-case hex digest of the body it came in
+    reason: str = ""  # empty for an event; else why the delivery is parked
 
 
 class Event(NamedTuple):
-    """The fact inside a delivery, immutable, identified by (source, id).
+    """The fact inside a delivery, immutable, identified by (source, id)."""
 
-    Attributes:
-        id: Event id.
-        type: One of the twenty types, such as `prescription.sent`.
-        source: Configured name of the sender.
-        key: Record key; events of one key keep their order.
-        occurred_at: When it happened at the source, aware UTC, by the source.
-        received_at: Receipt of its delivery, aware UTC.
-        value: The whole Avro record: names as in the schema; instants aware UTC, decimals `Decimal`, dates `date`.
-        mapping: First 12 hex digits of the SHA-256 of the mapping file that made it, or empty.
-    """
-
-    id: str
-    type: str
-    source: str
-    key: str
-    occurred_at: datetime
-    received_at: datetime
+    id: str  # event id
+    type: str  # one of the twenty types, such as `prescription.sent`
+    source: str  # configured name of the sender
+    key: str  # record key; events of one key keep their order
+    occurred_at: datetime  # when it happened at the source, aware UTC, by the source
+    received_at: datetime  # receipt of its delivery, aware UTC
+    # The whole Avro record: names as in the schema; instants aware UTC, decimals `Decimal`, dates `date`.
     value: Mapping[str, object]
-    mapping: str = ""
+    mapping: str = ""  # first 12 hex digits of the SHA-256 of the mapping file that made it, or empty
 
     def __repr__(self) -> str:
         """Identify the event without its content."""
@@ -161,20 +131,14 @@ AnyEvent = Event | EncodedEvent
 
 @dataclass(frozen=True, slots=True)
 class ParkReason:
-    """Why a verified delivery is set aside instead of becoming events.
+    """Why a verified delivery is set aside instead of becoming events."""
 
-    Attributes:
-        reason: Word of the closed list; the only part that metrics carry.
-        detail: Word of the reason's own closed list, or empty.
-        field: Path of the field at fault, array indexes as `*`, for the answer too; never a value or a name that only
-            the body has. Or empty.
-        key: Prescription id if it could be read and is valid; the webhook id is the key otherwise.
-    """
-
-    reason: Reason
-    detail: str = ""
+    reason: Reason  # word of the closed list; the only part that metrics carry
+    detail: str = ""  # word of the reason's own closed list, or empty
+    # Path of the field at fault, array indexes as `*`, for the answer too; never a value or a name that only the body
+    # has. Or empty.
     field: str = ""
-    key: str | None = None
+    key: str | None = None  # prescription id if it could be read and is valid; the webhook id is the key otherwise
 
 
 def instant(at: datetime) -> str:

@@ -44,15 +44,10 @@ class Bits:
 
 @dataclass(frozen=True, slots=True)
 class Digits:
-    """Size of a fixed-point decimal, as in Avro's logical type.
+    """Size of a fixed-point decimal, as in Avro's logical type."""
 
-    Attributes:
-        precision: Digits in all.
-        scale: Digits after the point.
-    """
-
-    precision: int
-    scale: int
+    precision: int  # digits in all
+    scale: int  # digits after the point
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Hold pydantic to the same size."""

@@ -41,17 +41,11 @@ _ENVELOPE: Mapping[str, str] = MappingProxyType(
 
 
 class _Field(NamedTuple):
-    """One field of a record.
+    """One field of a record."""
 
-    Attributes:
-        words: It is an enum, or an array of enums, with the words outside it in the field `raw_name`.
-        inner: Shape of the record that it holds, or of each record in the array that it holds.
-        phi: It is directly identifying or health information (classes D and L).
-    """
-
-    words: bool
-    inner: _Shape | None
-    phi: bool
+    words: bool  # it is an enum, or an array of enums, with the words outside it in the field `raw_name`
+    inner: _Shape | None  # shape of the record that it holds, or of each record in the array that it holds
+    phi: bool  # it is directly identifying or health information (classes D and L)
 
 
 _Shape = Mapping[str, _Field]

@@ -62,21 +62,15 @@ class RegistryUnavailableError(BridgeError):
 
 
 class RegistryRefusedError(BridgeError):
-    """The registry refuses the call, and would refuse it again.
-
-    Attributes:
-        status: HTTP status; what decides.
-        error_code: From the body, else 0; a hint, as some registries always answer 0.
-        detail: Its message, for an operator; registries speak of schemas, never of records.
-    """
+    """The registry refuses the call, and would refuse it again."""
 
     code = "registry_refused"
 
     def __init__(self, what: str, *, status: int, error_code: int, detail: str) -> None:
         super().__init__(f"{what}: the registry answered {status} (error_code {error_code}) {detail}".rstrip())
-        self.status = status
-        self.error_code = error_code
-        self.detail = detail
+        self.status = status  # HTTP status; what decides
+        self.error_code = error_code  # from the body, else 0; a hint, as some registries always answer 0
+        self.detail = detail  # its message, for an operator; registries speak of schemas, never of records
 
 
 class SchemaUnknownError(BridgeError):

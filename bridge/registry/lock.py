@@ -32,25 +32,15 @@ _FIRST_ID = 1
 
 @dataclass(frozen=True, slots=True)
 class LockedSchema:
-    """One version of one record.
+    """One version of one record."""
 
-    Attributes:
-        subject: `<default topic>-<record>`.
-        version: From 1, per record.
-        id: Unique over all records; never given twice.
-        guid: Derived from `digest`, so that it is the same wherever the schema is.
-        fingerprint: SHA-256 of the parsing canonical form, as any Avro library computes it.
-        digest: SHA-256 of the whole schema; the canonical form leaves out logical types, defaults, docs and `phi`.
-        schema: Self-contained.
-    """
-
-    subject: str
-    version: int
-    id: int
-    guid: str
-    fingerprint: str
-    digest: str
-    schema: Schema = field(repr=False, hash=False)
+    subject: str  # `<default topic>-<record>`
+    version: int  # from 1, per record
+    id: int  # unique over all records; never given twice
+    guid: str  # derived from `digest`, so that it is the same wherever the schema is
+    fingerprint: str  # SHA-256 of the parsing canonical form, as any Avro library computes it
+    digest: str  # SHA-256 of the whole schema; the canonical form leaves out logical types, defaults, docs and `phi`
+    schema: Schema = field(repr=False, hash=False)  # self-contained
 
     @property
     def record(self) -> str:

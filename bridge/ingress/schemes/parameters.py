@@ -21,15 +21,11 @@ _RESERVED = frozenset({"connection", "content-encoding", "content-length", "cont
 
 
 class ParameterError(ConfigError):
-    """A parameter cannot be used.
-
-    Attributes:
-        parameter: Its name, or `scheme` where the fault is in the choice itself.
-    """
+    """A parameter cannot be used."""
 
     def __init__(self, parameter: str, problem: str) -> None:
         super().__init__(f"{parameter}: {problem}")
-        self.parameter = parameter
+        self.parameter = parameter  # its name, or `scheme` where the fault is in the choice itself
         self.problem = problem
 
 

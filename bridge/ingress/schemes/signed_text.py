@@ -59,21 +59,13 @@ _pieces = re.compile(r"\{([^{}]*)\}").split
 
 
 class Claim(NamedTuple):
-    """What a delivery claims, nothing of it proved.
+    """What a delivery claims, nothing of it proved."""
 
-    Attributes:
-        signatures: Those that have the form of one, encoded.
-        id: Id of the delivery, if it has one.
-        timestamp: Digits, if it has some.
-        signed: The text that a signature must be of.
-        ambiguous: The text could be read in another way; nothing proves it.
-    """
-
-    signatures: Sequence[bytes]
-    id: bytes | None
-    timestamp: bytes | None
-    signed: bytes
-    ambiguous: bool
+    signatures: Sequence[bytes]  # those that have the form of one, encoded
+    id: bytes | None  # id of the delivery, if it has one
+    timestamp: bytes | None  # digits, if it has some
+    signed: bytes  # the text that a signature must be of
+    ambiguous: bool  # the text could be read in another way; nothing proves it
 
 
 class Template:
