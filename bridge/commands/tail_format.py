@@ -12,8 +12,7 @@ from typing import Any
 from rich.text import Text
 
 from bridge.event import instant
-
-Schema = Mapping[str, Any]
+from bridge.registry.schemas import Schema, expand
 
 JSON_MASK = "***"
 PEOPLE_MASK = "•••"
@@ -81,40 +80,37 @@ class Masker:
 
     def __init__(self, schemas: Mapping[str, Schema], *, mask: str) -> None:
         """Keep the self-contained `schemas` by full name and the `mask` that stands for a value."""
-        self._schemas = schemas
+        self._schemas = {name: expand(schema) for name, schema in schemas.items()}
         self._mask = mask
 
     def mask(self, record: str, value: Mapping[str, Any]) -> dict[str, Any]:
         """Return the value with `mask` for each D or L field that holds something; what is empty stays so."""
         schema = self._schemas.get(record)
-        if schema is None:
-            return dict.fromkeys(value, self._mask)
-        return self._record(schema, value, _named(schema))
+        return dict.fromkeys(value, self._mask) if schema is None else self._record(schema, value)
 
-    def _record(self, schema: Schema, value: Mapping[str, Any], named: Mapping[str, Schema]) -> dict[str, Any]:
+    def _record(self, schema: Schema, value: Mapping[str, Any]) -> dict[str, Any]:
         fields = {each["name"]: each for each in schema["fields"]}
         return {
-            name: self._field(fields[name], inner, named) if name in fields else self._mask
-            for name, inner in value.items()
+            name: self._field(fields[name], inner) if name in fields else self._mask for name, inner in value.items()
         }
 
-    def _field(self, declared: Schema, value: Any, named: Mapping[str, Schema]) -> Any:
+    def _field(self, declared: Schema, value: Any) -> Any:
         if value in _NOTHING:
             return value
-        return self._mask if declared.get("phi") in PHI_CLASSES else self._any(declared["type"], value, named)
+        return self._mask if declared.get("phi") in PHI_CLASSES else self._any(declared["type"], value)
 
-    def _any(self, schema: Any, value: Any, named: Mapping[str, Schema]) -> Any:
+    def _any(self, schema: Any, value: Any) -> Any:
         """Mask inside a field that is no secret itself but may hold records with fields that are."""
         if not isinstance(value, Mapping | list):
             return value
         for branch in schema if isinstance(schema, list) else [schema]:
-            inner = named.get(branch, {}) if isinstance(branch, str) else branch
+            inner = branch if isinstance(branch, Mapping) else {}
             if isinstance(value, list) and "items" in inner:
-                return [self._any(inner["items"], item, named) for item in value]
+                return [self._any(inner["items"], item) for item in value]
             if isinstance(value, Mapping) and "fields" in inner:
-                return self._record(inner, value, named)
+                return self._record(inner, value)
             if isinstance(value, Mapping) and "values" in inner:
-                return {name: self._any(inner["values"], item, named) for name, item in value.items()}
+                return {name: self._any(inner["values"], item) for name, item in value.items()}
         return self._mask
 
 
@@ -193,21 +189,3 @@ def _value(value: Any) -> Text:
     if value == PEOPLE_MASK:
         return Text(PEOPLE_MASK, "magenta")
     return Text(printable(str(plain(value))))
-
-
-def _named(schema: Any) -> dict[str, Schema]:
-    """Collect the record types written out inside a self-contained schema, by full name."""
-    found: dict[str, Schema] = {}
-    for branch in schema if isinstance(schema, list) else [schema]:
-        if isinstance(branch, str):
-            continue
-        if "fields" in branch:
-            found[_full_name(branch)] = branch
-        parts = (branch.get("items"), branch.get("values"), *(each["type"] for each in branch.get("fields", ())))
-        for part in parts:
-            found |= {} if part is None else _named(part)
-    return found
-
-
-def _full_name(schema: Schema) -> str:
-    return f"{schema['namespace']}.{schema['name']}" if "namespace" in schema else str(schema["name"])
