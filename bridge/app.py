@@ -88,7 +88,13 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
         sources = await in_thread(partial(_with_engines, sources))
         routing = RoutingTable(settings.kafka.routes)
         ids = await in_thread(
-            partial(SchemaIds, settings.registry, routing=routing, requests=metrics.schema_registry_requests)
+            partial(
+                SchemaIds,
+                settings.registry,
+                ids_file=settings.registry.ids_file,
+                routing=routing,
+                requests=metrics.schema_registry_requests,
+            )
         )
         _log_start(settings, configured)
         # Outlives all others, so that a start and a stop can be watched from outside; not ready until all is there.

@@ -17,6 +17,7 @@ from bridge.kafka.record import (
     MESSAGE_MAX_MOST_BYTES,
     RAW_HEAD_MAX_BYTES,
 )
+from bridge.registry.address import RegistryAddress
 from bridge.runtime.configuration import FileSettings, Section, read_settings
 
 PREFIX = "BRIDGE_"
@@ -169,14 +170,6 @@ class Kafka(Brokers):
         description="max.message.bytes of every topic; a larger event is parked as received",
     )
     routes: dict[str, str] = Field({}, description="type pattern to topic, before the built-in table; first match wins")
-
-
-class RegistryAddress(Section):
-    """Where schemas come from."""
-
-    url: str | None = Field(None, description="Confluent-compatible registry; unset: the ids of the bundled lock")
-    username_file: Path | None = Field(None, description="file whose first line is the user")
-    password_file: Path | None = Field(None, description="file whose first line is the password")
 
 
 class Registry(RegistryAddress):

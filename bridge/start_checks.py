@@ -16,6 +16,7 @@ from bridge.ingress.secrets import load
 from bridge.kafka.routing import RoutingTable
 from bridge.known.delivery_ids import BUCKETS_OF_REPEATS
 from bridge.process_checks import check_process
+from bridge.registry.address import plain_url
 from bridge.runtime.configuration import place_of
 from bridge.runtime.findings import Finding, Risk, failures
 from bridge.settings import PREFIX, Http, Registry, Settings, Source, Spool, named
@@ -116,10 +117,7 @@ def _check_routes(routes: Mapping[str, str]) -> Iterator[Finding]:
 
 def _check_registry(registry: Registry) -> Iterator[Finding]:
     if registry.url or registry.username_file or registry.password_file:
-        # Imported here: aiohttp alone takes 0.2 s.
-        from bridge.registry.client import plain_url, read_credentials  # noqa: PLC0415
-
-        yield from failures("registry", partial(read_credentials, registry.username_file, registry.password_file))
+        yield from failures("registry", registry.credentials)
         if registry.url:
             yield from failures("registry", partial(plain_url, registry.url))
 

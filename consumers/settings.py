@@ -12,9 +12,10 @@ from pydantic_settings import SettingsConfigDict
 
 from bridge.errors import ConfigError
 from bridge.process_checks import check_process
+from bridge.registry.address import RegistryAddress
 from bridge.runtime.configuration import FileSettings, Section, read_settings
 from bridge.runtime.findings import Finding, failures
-from bridge.settings import PROCESS_RISKS, Brokers, CommaList, Log, Management, RegistryAddress, of
+from bridge.settings import PROCESS_RISKS, Brokers, CommaList, Log, Management, of
 
 PREFIX = "CONSUMER_"
 # A name is a group id, a metric label and, in capitals, part of a variable's name.

@@ -50,9 +50,9 @@ from bridge.event import Delivery, Event
 from bridge.kafka.record import event_record
 from bridge.kafka.routing import RoutingTable
 from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.registry.address import RegistryAddress
 from bridge.registry.loader import bundled
 from bridge.registry.lock import NAMESPACE
-from bridge.settings import RegistryAddress
 from consumers.api import OUTBOX_HEADER, Batches, Consumer, Context, Placed, Setup, build, takes_setup
 from consumers.postgres.pool import Database, open_database
 from consumers.postgres.tables import migrate_tables

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from bridge.avro.codec import UNKNOWN_SCHEMA_ID, Codec, Decoded, Writer, unknown_schema
@@ -13,18 +13,10 @@ from bridge.errors import BridgeError, DecodeError, TransientError, UnknownRecor
 from bridge.event import UNRECOGNIZED_TYPE, Event
 from bridge.kafka.record import UNRECOGNIZED_SCHEMA
 from bridge.kafka.transport import ConsumedRecord
-from bridge.registry.client import (
-    RegistryClient,
-    RegistryRefusedError,
-    RegistryUnavailableError,
-    open_client,
-    read_credentials,
-)
+from bridge.registry.address import RegistryAddress
+from bridge.registry.client import RegistryClient, RegistryRefusedError, RegistryUnavailableError, open_client
 from bridge.registry.loader import bundled
 from bridge.registry.lock import NAMESPACE
-
-if TYPE_CHECKING:
-    from bridge.avro.schema_ids import RegistryAddress
 
 # Codes of `DecodeError` beside those of the codec.
 TOMBSTONE = "tombstone"
@@ -132,6 +124,5 @@ async def open_decoder(registry: RegistryAddress) -> AsyncIterator[EventDecoder]
         writers = [Writer(entry.id, UUID(entry.guid), entry.schema) for entry in lock.entries]
         yield EventDecoder(Codec(schemas=lock.schemas(), ids={}, writers=writers), registry=None)
         return
-    credentials = read_credentials(registry.username_file, registry.password_file)
-    async with open_client(registry.url, credentials=credentials) as client:
+    async with open_client(registry) as client:
         yield EventDecoder(Codec(schemas=lock.schemas(), ids={}), registry=client)

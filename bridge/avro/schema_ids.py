@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
 from prometheus_client import Counter
 
@@ -13,6 +12,7 @@ from bridge.avro.codec import Codec
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import BridgeError, ConfigError, NotDurableError
 from bridge.kafka.routing import RoutingTable
+from bridge.registry.address import RegistryAddress
 from bridge.registry.loader import bundled
 from bridge.registry.lock import NAMESPACE
 from bridge.runtime.configuration import masked_url
@@ -26,36 +26,15 @@ RECORDS: Mapping[str, str] = {kind: f"{NAMESPACE}.{model.__name__}" for kind, mo
 """Event type to full record name."""
 
 
-class RegistryAddress(Protocol):
-    """Where the registry is; the settings have it."""
-
-    @property
-    def url(self) -> str | None:
-        """Without one, the ids are those of the bundled lock."""
-
-    @property
-    def username_file(self) -> Path | None:
-        """File whose first line is the user."""
-
-    @property
-    def password_file(self) -> Path | None:
-        """File whose first line is the password."""
-
-
-class Registry(RegistryAddress, Protocol):
-    """Where schema ids come from; the settings have it."""
-
-    @property
-    def ids_file(self) -> Path | None:
-        """Ids of that registry, kept for the next start."""
-
-
 class SchemaIds:
     """A worker that learns the ids once; the registry has no part in a request (docs/adr/0003-schema-evolution.md)."""
 
-    def __init__(self, registry: Registry, *, routing: RoutingTable, requests: Counter) -> None:
-        """Use the lock at once when no registry is configured."""
+    def __init__(
+        self, registry: RegistryAddress, *, ids_file: Path | None, routing: RoutingTable, requests: Counter
+    ) -> None:
+        """Use the lock at once when no registry is configured; `ids_file` keeps its ids for the next start."""
         self._registry = registry
+        self._ids_file = ids_file
         self._lock = bundled()
         self._routing = routing
         self._requests = requests
@@ -91,14 +70,12 @@ class SchemaIds:
 
     async def _learn(self) -> None:
         # Without a registry none of this is loaded.
-        from bridge.registry.client import open_client, read_credentials  # noqa: PLC0415
+        from bridge.registry.client import open_client  # noqa: PLC0415
         from bridge.registry.ids import newest, resolve_ids, wanted  # noqa: PLC0415
 
-        registry = self._registry
         schemas = wanted(newest(self._lock), self._routing.topics_of)
-        credentials = read_credentials(registry.username_file, registry.password_file)
-        async with open_client(registry.url or "", credentials=credentials) as client:
-            ids = await resolve_ids(schemas, registry=client, path=registry.ids_file)
+        async with open_client(self._registry) as client:
+            ids = await resolve_ids(schemas, registry=client, path=self._ids_file)
         self._requests.labels("ok").inc()
         self._codec = Codec(schemas=self._lock.schemas(), ids=ids)
         log.info("worker.schema_ids_known")

@@ -15,7 +15,7 @@ from bridge.errors import BridgeError, ConfigError
 from bridge.kafka.admin import Deviation, TopicSpec, open_admin, topic_specs
 from bridge.kafka.connection import Connection, reachable
 from bridge.kafka.routing import RoutingTable
-from bridge.registry.client import RegistryUnavailableError, open_client, read_credentials
+from bridge.registry.client import RegistryUnavailableError, open_client
 from bridge.registry.ids import IdsMissingError, newest, resolve_ids, wanted, wrong_ids
 from bridge.registry.loader import bundled
 from bridge.runtime.broker_option import asking, bootstrap_option
@@ -81,8 +81,7 @@ async def check_registry(registry: Registry, *, routes: RoutingTable) -> AsyncIt
         return
     needed = wanted(newest(lock), routes.topics_of)
     try:
-        credentials = read_credentials(registry.username_file, registry.password_file)
-        async with open_client(registry.url, credentials=credentials) as client:
+        async with open_client(registry) as client:
             ids = await resolve_ids(needed, registry=client, path=registry.ids_file)
             wrong = await wrong_ids(needed, ids, registry=client)
     except IdsMissingError as exc:

@@ -11,7 +11,8 @@ import click
 
 from bridge.errors import ConfigError
 from bridge.kafka.routing import RoutingTable
-from bridge.registry.client import RegistryRefusedError, open_client, read_credentials
+from bridge.registry.address import RegistryAddress
+from bridge.registry.client import RegistryRefusedError, open_client
 from bridge.registry.ids import Wanted, read_ids, wanted, write_ids
 from bridge.registry.loader import bundled
 from bridge.runtime.audit import audit_options, audited
@@ -37,10 +38,10 @@ def push(*, url: str | None, ids_file: Path | None, actor: str, reason: str, as_
         msg = "schemas push: no registry; give --url or set BRIDGE_REGISTRY__URL"
         raise ConfigError(msg)
     schemas = wanted(bundled().entries, RoutingTable(settings.kafka.routes).topics_of)
-    credentials = read_credentials(settings.registry.username_file, settings.registry.password_file)
+    address = settings.registry.model_copy(update={"url": url})
     try:
         with audited("schemas.push", actor=actor, reason=reason, schemas=len(schemas)):
-            ids = asyncio.run(_push(schemas, url, credentials))
+            ids = asyncio.run(_push(schemas, address))
     except RegistryRefusedError as exc:
         click.echo(f"refused: {exc}{_advice(exc)}", err=True)
         return REFUSED_EXIT
@@ -50,10 +51,10 @@ def push(*, url: str | None, ids_file: Path | None, actor: str, reason: str, as_
     return 0
 
 
-async def _push(schemas: list[Wanted], url: str, credentials: tuple[str, str] | None) -> dict[str, int]:
+async def _push(schemas: list[Wanted], address: RegistryAddress) -> dict[str, int]:
     """Return digest -> id; what is there already keeps its id, so that a push may be repeated."""
     ids: dict[str, int] = {}
-    async with open_client(url, credentials=credentials) as client:
+    async with open_client(address) as client:
         for each in schemas:
             known = await client.look_up(each.subject, each.schema)
             ids[each.digest] = await client.register(each.subject, each.schema) if known is None else known

@@ -38,7 +38,7 @@ from bridge.errors import DecodeError
 from bridge.kafka.connection import Connection
 from bridge.kafka.reader import open_reader
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, partition
-from bridge.settings import Registry
+from bridge.registry.address import RegistryAddress
 
 # The first story of `stories/drx.ndjson`: a caption for each event, and the word that the read model then shows.
 STORY = (
@@ -152,7 +152,7 @@ async def tour(stack: Stack, screen: Screen, *, source: str) -> str:
     forged_key = secrets.token_bytes(32)
     async with (
         aiohttp.ClientSession() as session,
-        open_decoder(Registry()) as decoder,
+        open_decoder(RegistryAddress()) as decoder,
         asyncpg.create_pool(stack.endpoints["postgres"], min_size=1, max_size=1) as database,
     ):
         url = f"{stack.endpoints['ingress']}{endpoint['path']}"

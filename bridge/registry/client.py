@@ -21,17 +21,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 from uuid import UUID
 
 from yarl import URL
 
-from bridge.errors import BridgeError, ConfigError
+from bridge.errors import BridgeError
+from bridge.registry.address import RegistryAddress, plain_url
 from bridge.registry.schemas import NotAvroError, Schema, meaning
 from bridge.runtime.backoff import Spread, backoff_s
-from bridge.runtime.hosts import is_host
 
 # aiohttp takes 0.1 s to import, and most commands never ask a registry.
 if TYPE_CHECKING:
@@ -264,47 +263,16 @@ class RegistryClient:
 
 
 @asynccontextmanager
-async def open_client(url: str, *, credentials: tuple[str, str] | None = None) -> AsyncIterator[RegistryClient]:
-    """Open a client of the registry at `url`."""
+async def open_client(address: RegistryAddress) -> AsyncIterator[RegistryClient]:
+    """Open a client of the registry at an address with a URL.
+
+    Raises:
+        ConfigError: The address cannot be used.
+    """
     import aiohttp  # noqa: PLC0415 - as above
 
     async with aiohttp.ClientSession() as session:
-        yield RegistryClient(session, url, credentials=credentials)
-
-
-def plain_url(url: str) -> str:
-    """Return the address that names a registry: without credentials, query or closing slash.
-
-    Raises:
-        ConfigError: No address that can be asked; the message does not show it, for it may hold a password.
-    """
-    try:
-        parts = URL(url)
-        host = parts.host or ""
-    except ValueError:
-        parts, host = URL(), ""
-    if parts.scheme not in ("http", "https") or not is_host(host):
-        msg = "the registry's URL is not an http address with a host, such as https://registry.example:8081"
-        raise ConfigError(msg)
-    return str(parts.with_user(None).with_query(None).with_fragment(None)).rstrip("/")
-
-
-def read_credentials(username_file: Path | None, password_file: Path | None) -> tuple[str, str] | None:
-    """Return user and password from the first lines of two files, or None where no file is named."""
-    if username_file is None and password_file is None:
-        return None
-    if username_file is None or password_file is None:
-        msg = "registry.username_file and registry.password_file go together; one of them is not set"
-        raise ConfigError(msg)
-    return _first_line(username_file), _first_line(password_file)
-
-
-def _first_line(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").split("\n", 1)[0].strip()
-    except (OSError, UnicodeDecodeError):
-        msg = f"{path}: cannot be read; registry.username_file and registry.password_file must name readable files"
-        raise ConfigError(msg) from None
+        yield RegistryClient(session, address.url or "", credentials=address.credentials())
 
 
 def _posted(schema: Schema) -> dict[str, str]:

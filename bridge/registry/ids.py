@@ -15,7 +15,7 @@ from typing import Protocol
 
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import BridgeError
-from bridge.registry.client import plain_url
+from bridge.registry.address import plain_url
 from bridge.registry.lock import NAMESPACE, Lock, LockedSchema, subject
 from bridge.registry.schemas import Schema
 from bridge.runtime.files import replace_file

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from bridge.kafka.routing import RoutingTable
+from bridge.registry.address import plain_url
 from bridge.registry.client import (
     RegistryClient,
     RegistryRefusedError,
     RegistryUnavailableError,
     SchemaUnknownError,
-    plain_url,
 )
 from bridge.registry.ids import newest, wanted
 from bridge.registry.loader import bundled

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter
 from bridge.avro.schema_ids import SchemaIds
 from bridge.errors import NotDurableError
 from bridge.kafka.routing import RoutingTable
+from bridge.registry.address import RegistryAddress
 from bridge.registry.client import open_client
 from bridge.registry.ids import wanted
 from bridge.registry.loader import bundled
@@ -33,14 +34,14 @@ async def foreign() -> AsyncIterator[TestServer]:
 
 
 async def push(url: str, routing: RoutingTable) -> None:
-    async with open_client(url) as client:
+    async with open_client(RegistryAddress(url=url)) as client:
         for each in wanted(bundled().entries, routing.topics_of):
             await client.register(each.subject, each.schema)
 
 
 def some_ids(registry: Registry, routing: RoutingTable) -> SchemaIds:
     requests = Counter("requests", "Calls.", ["result"], registry=CollectorRegistry())
-    return SchemaIds(registry, routing=routing, requests=requests)
+    return SchemaIds(registry, ids_file=registry.ids_file, routing=routing, requests=requests)
 
 
 async def learned(ids: SchemaIds) -> SchemaIds:
