@@ -13,7 +13,8 @@ import pytest
 from bridge.dev.ports import HOST
 from bridge.ingress.profiles import drx_standard
 from tests.builders import a_body, signed_headers
-from tests.component.test_ingress import Ingress, StubTransport, a_source, request_bytes, running, until
+from tests.component.test_ingress import Ingress, a_source, genuine, request_bytes, running
+from tests.waiting import until
 
 BODY_MAX = 262_144
 HEAD = (
@@ -34,11 +35,6 @@ async def attacking(ingress: Ingress, *sent: bytes) -> AsyncIterator[list[asynci
     finally:
         for _, writer in opened:
             writer.close()
-
-
-def _genuine(webhook_id: str, **changes: str) -> bytes:
-    body = a_body(id=webhook_id, **changes)
-    return request_bytes(body, signed_headers(body, webhook_id=webhook_id).items())
 
 
 async def ended(reader: asyncio.StreamReader) -> bytes:
@@ -62,10 +58,8 @@ async def test_forged_deliveries_of_one_turn_take_nobodys_room() -> None:
     async with running(count_max=1) as ingress:
         body = a_body()
         forged = request_bytes(body, (signed_headers(body) | {"webhook-id": "evt_2"}).items())
-        for sent in (forged, forged, request_bytes(body, signed_headers(body).items())):
-            connection = ingress.server()
-            connection.connection_made(StubTransport())
-            connection.data_received(sent)
+        for sent in (forged, forged, genuine()):
+            ingress.feed(sent)
         await until(lambda: ingress.admission.count == 0 and len(ingress.publisher.published) == 1)
 
 
@@ -109,8 +103,7 @@ async def test_a_client_that_never_reads_is_not_answered_into_memory() -> None:
 async def test_what_is_sent_ahead_waits_unparsed_and_is_answered_in_order() -> None:
     async with running() as ingress:
         ingress.publisher.gate.clear()
-        body = a_body()
-        requests = request_bytes(body, signed_headers(body).items()) * 100
+        requests = genuine() * 100
         async with attacking(ingress, requests) as (reader,):
             await ingress.publisher.waiting.wait()
             connection = next(iter(ingress.server._connections))
@@ -137,9 +130,7 @@ async def test_the_oldest_of_too_many_strangers_makes_room() -> None:
             for reader in readers[:3]:
                 assert await ended(reader) == b""
 
-            assert (
-                await ingress.post(a_body(id="evt_2"), headers=signed_headers(a_body(id="evt_2"), webhook_id="evt_2"))
-            )[0] == 200
+            assert (await ingress.post(webhook_id="evt_2"))[0] == 200
             assert ingress.ended("too_many") == 3
             assert ingress.server.open_connections == 4
 
@@ -147,12 +138,12 @@ async def test_the_oldest_of_too_many_strangers_makes_room() -> None:
 @pytest.mark.parametrize("ids", [["evt_1"] * 8, [f"own_{number}" for number in range(8)]], ids=["captured", "secret"])
 async def test_neither_a_captured_delivery_nor_a_secret_shuts_others_out(ids: list[str]) -> None:
     """Each connection makes a verified delivery and then sends half a head, so that none is idle."""
-    sent = [_genuine(webhook_id) + b"POST" for webhook_id in ids]
+    sent = [genuine(webhook_id) + b"POST" for webhook_id in ids]
     async with running(connections_max=8) as ingress, attacking(ingress, *sent) as attackers:
         for reader in attackers:
             await reader.readuntil(b"}")
         for webhook_id in ("evt_2", "evt_3", "evt_4"):
-            async with attacking(ingress, _genuine(webhook_id)) as (honest,):
+            async with attacking(ingress, genuine(webhook_id)) as (honest,):
                 assert b'"accepted"' in await honest.readuntil(b"}")
 
         assert ingress.ended("too_many") >= 1
@@ -163,10 +154,10 @@ async def test_a_connection_with_a_new_delivery_outlasts_those_with_captured_one
     sent: dict[str, str], outcome: bytes
 ) -> None:
     profile = drx_standard.ignoring(frozenset({"system.ping"}))
-    captured = _genuine("evt_1", **sent)
+    captured = genuine("evt_1", **sent)
     async with (
         running(connections_max=4, sources=[a_source(profile=profile)]) as ingress,
-        attacking(ingress, _genuine("evt_1" if not sent else "evt_2")) as (honest,),
+        attacking(ingress, genuine("evt_1" if not sent else "evt_2")) as (honest,),
     ):
         assert b'"accepted"' in await honest.readuntil(b"}")
         for _ in range(4):

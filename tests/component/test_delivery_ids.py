@@ -21,7 +21,8 @@ from bridge.ingress.routes import Source
 from bridge.ingress.schemes.presets import configure
 from bridge.known.delivery_ids import NewestBodies, id_in_bucket_before, id_of_body
 from tests.builders import a_body, a_delivery, a_slot, signed_headers
-from tests.component.test_ingress import Ingress, StubTransport, request_bytes, running, until
+from tests.component.test_ingress import Ingress, request_bytes, running
+from tests.waiting import until
 
 SECRET = "a-secret-of-many-characters"
 START = 1_789_398_600.0  # the beginning of a bucket
@@ -123,10 +124,8 @@ async def test_a_return_to_a_state_is_a_new_fact_also_among_what_is_taken_togeth
     source = a_source("secret_header", "digitalrx_pharmacy", account_id="acct_1")
     async with running(sources=[source], now=Clock()) as ingress:
         for document in documents:
-            connection = ingress.server()
-            connection.connection_made(StubTransport())
             heads = {"content-type": "application/json", "x-webhook-secret": SECRET}
-            connection.data_received(request_bytes(json.dumps(document).encode(), heads.items()))
+            ingress.feed(request_bytes(json.dumps(document).encode(), heads.items()))
         await until(lambda: bool(ingress.publisher.published) and not ingress.admission.count)
 
     assert len(set(event_ids(ingress))) == facts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -12,8 +12,8 @@ import pytest
 from bridge.dev.ports import HOST
 from bridge.runtime.http import CONTINUE, OLDEST, TURN_MAX, TURN_MAX_BYTES, Connection, HardenedServer, Request
 from bridge.runtime.messages import Answer
+from tests.waiting import HANG_S, until
 
-HANG_S = 30.0
 UPGRADES = (b"h2c", b"websocket")
 
 
@@ -71,11 +71,6 @@ async def serving(handler: Patient) -> AsyncIterator[tuple[HardenedServer, tuple
     listener = await asyncio.get_running_loop().create_server(server, HOST, 0)
     async with asyncio.timeout(HANG_S), listener:
         yield server, listener.sockets[0].getsockname()
-
-
-async def until(true: Callable[[], bool]) -> None:
-    while not true():  # noqa: ASYNC110 - bounded by `serving`; no event announces it
-        await asyncio.sleep(0.005)
 
 
 async def test_of_many_the_oldest_go_first_and_then_those_of_proved_connections() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
@@ -25,12 +25,12 @@ from bridge.spool.segment import Entry, UnreadableEntryError
 from tests.builders import identity_in
 from tests.fakes import FakeKnownIds, FakeProducer, FakeSpool
 from tests.logs import capture_logs
+from tests.waiting import HANG_S, until
 
 TOPIC = "drx.prescriptions.v1"
 PLACE = (TOPIC, 0)
 # Never reached unless a test is about the time.
 LONG_S = 60.0
-HANG_S = 30.0
 
 
 def accepted(event_id: str, ordinal: int = 0, *, partition: int = 0) -> Accepted:
@@ -114,12 +114,6 @@ class Subject:
     @property
     def kept(self) -> list[str]:
         return [from_entry(each).identity.id for each in self.spool.kept[PLACE]]
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(HANG_S):
-        while not condition():  # noqa: ASYNC110 - the writers have no event to wait for
-            await asyncio.sleep(0.005)
 
 
 @pytest.fixture

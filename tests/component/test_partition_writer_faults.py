@@ -13,9 +13,10 @@ from bridge.kafka import partition_writer
 from bridge.kafka.partition_writer import PartitionWriter
 from bridge.kafka.record import Record
 from bridge.spool.segment import Entry
-from tests.component.test_partition_writer import HANG_S, TOPIC, Subject, until
+from tests.component.test_partition_writer import TOPIC, Subject
 from tests.fakes import FakeKnownIds, FakeProducer, FakeSpool
 from tests.faulty_awaits import FaultyTasks, awaits_of
+from tests.waiting import HANG_S, until
 
 pytestmark = pytest.mark.virtual_time
 

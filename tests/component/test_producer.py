@@ -18,8 +18,8 @@ from bridge.kafka.producer import LEADER_LOOKS, Generation, KafkaProducer, NotCo
 from bridge.kafka.record import Record
 from bridge.runtime.metrics import IngressMetrics
 from tests.faulty_awaits import FaultyTasks, awaits_of
+from tests.waiting import HANG_S
 
-HANG_S = 30.0
 TOPIC = "drx.prescriptions.v1"
 RECORD = Record(TOPIC, 0, b"rx_1", b"v", [], 1_772_366_400_000)
 HASTY = Patience(tick_s=0.01, missing_s=0.0, retry_first_s=0.01, retry_max_s=0.01)

@@ -8,8 +8,9 @@ import json
 import pytest
 
 from bridge.dev.ports import HOST
-from tests.component.test_ingress import Ingress, running, until
+from tests.component.test_ingress import Ingress, running
 from tests.raw_http import RawCase, raw_cases, statuses
+from tests.waiting import until
 
 CASES = raw_cases()
 MARKER = b"PHI-MARKER"

@@ -30,8 +30,9 @@ from bridge.kafka.routing import RoutingTable
 from bridge.known.known_ids import KnownIds
 from bridge.registry.loader import bundled
 from tests.builders import a_body, a_growing_body, signed_headers
-from tests.component.test_ingress import Ingress, running, until
+from tests.component.test_ingress import Ingress, running
 from tests.fakes import FakeProducer, FakeSpool
+from tests.waiting import until
 
 State = Literal["pending", "spooled", "committed"]
 Answer = tuple[int, dict[str, Any]]
@@ -86,7 +87,7 @@ class Wired:
         self.once._deadline_s = LONG_S
 
     async def post(self, body: bytes = BODY, *, webhook_id: str = "evt_1") -> Answer:
-        return await self.ingress.post(body, headers=signed_headers(body, webhook_id=webhook_id))
+        return await self.ingress.post(body, webhook_id=webhook_id)
 
     def send(self, body: bytes = BODY) -> asyncio.Task[Answer]:
         return asyncio.create_task(self.post(body))

@@ -23,6 +23,10 @@ from tests.component.registry.registry_fakes import ORDER, Answer, Clock, Connec
 LOCKED = bundled().entries[0]
 
 
+OURS = wanted(newest(bundled()), RoutingTable().topics_of)
+REQUIRED = {**ORDER, "fields": [*ORDER["fields"], {"name": "note", "type": "string"}]}
+
+
 async def test_a_fetched_schema_is_not_asked_for_again(connect: Connector, fake: FakeRegistry) -> None:
     fake.answers["GET /schemas/ids/7"] = [shown(ORDER)]
     client = await connect(fake.app())
@@ -40,10 +44,6 @@ async def test_an_id_that_is_not_known_yet_is_asked_for_again(connect: Connector
         await client.fetch(7)
 
     assert (await client.fetch(7)).schema == ORDER
-
-
-OURS = wanted(newest(bundled()), RoutingTable().topics_of)
-REQUIRED = {**ORDER, "fields": [*ORDER["fields"], {"name": "note", "type": "string"}]}
 
 
 def respelled(schema: Any) -> Any:

@@ -25,6 +25,9 @@ from tests.virtual_time import VirtualLoop
 Run = Callable[..., tuple[int, Any]]
 
 
+PATIENCE_S = 5.0
+
+
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a verb with `--json`; give its exit code and what it printed."""
@@ -213,9 +216,6 @@ async def test_looks_while_it_is_filled_and_drained_find_nothing_wrong(tmp_path:
 
         _, looks = await asyncio.gather(use(), look())
     assert looks > 1
-
-
-PATIENCE_S = 5.0
 
 
 def watch(first: Held, then: Held, *, drained: int, after_s: float) -> tuple[Outcome, float]:

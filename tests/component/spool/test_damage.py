@@ -36,6 +36,11 @@ PER_SEGMENT = 12
 CAPACITY_BYTES = 1_048_576
 
 
+MAGIC = b"\x8bDRXAK\n\x01"
+SECRET = b"s" * 32
+IDS = [bytes(8), key_of(SECRET).id, b"no key's"]
+
+
 @dataclass(frozen=True)
 class Template:
     """An intact spool, to be copied and spoilt.
@@ -240,11 +245,6 @@ async def test_an_unfinished_last_write_is_cut_off_and_counted_once(tmp_path: Pa
         assert ordinals(third.found) == [1, 2, 4]
         assert (third.value("torn_tails_total"), third.value("corrupt_records_total")) == (0, 0)
         assert await third.head() == [1, 2, 4]
-
-
-MAGIC = b"\x8bDRXAK\n\x01"
-SECRET = b"s" * 32
-IDS = [bytes(8), key_of(SECRET).id, b"no key's"]
 
 
 @pytest.fixture

@@ -11,9 +11,7 @@ import pytest
 from bridge.errors import NotDurableError
 from tests.fault_disk import FOREVER, FaultDisk
 from tests.spooling import CAPACITY_BYTES, PARTITION, Kept, an_entry, make_spool, open_spool, ordinals, segments
-
-# Nothing of this takes a tenth of it.
-HANG_S = 30.0
+from tests.waiting import HANG_S
 
 
 @pytest.fixture

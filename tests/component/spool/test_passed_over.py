@@ -10,10 +10,10 @@ import pytest
 
 from bridge.kafka.partition_writer import Accepted, WriterLimits
 from tests.builders import identity_in
-from tests.component.test_partition_writer import HANG_S, until
 from tests.fakes import FakeProducer
 from tests.fault_disk import FaultDisk
 from tests.spooling import PARTITION, a_record, altered, make_spool, make_writers, segments
+from tests.waiting import HANG_S, until
 
 TOPIC, _ = PARTITION
 NUMBERS = range(1, 7)

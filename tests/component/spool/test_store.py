@@ -31,6 +31,10 @@ from tests.spooling import (
     segments,
 )
 
+NOON_S = 1_770_000_000
+NOON = NOON_S * 10**6
+AGO_S = NOON_S - 86_400
+
 
 async def test_what_is_appended_is_found_after_a_restart_in_order(tmp_path: Path) -> None:
     async with open_spool(tmp_path) as kept:
@@ -221,11 +225,6 @@ def test_a_new_directory_is_durable_with_all_above_it(tmp_path: Path) -> None:
         Noting().make_directory(tmp_path / "a" / "b")
 
     assert synced == [tmp_path / "a", tmp_path]
-
-
-NOON_S = 1_770_000_000
-NOON = NOON_S * 10**6
-AGO_S = NOON_S - 86_400
 
 
 def given(spool: Spool, now_s: int, count: int = 3) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 from prometheus_client import CollectorRegistry
@@ -13,8 +13,8 @@ from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.subscriber import Sleep, StartPolicy, Subscriber, WatchLimits
 from tests.fake_processor import FakeProcessor
 from tests.fake_transport import FakeKafka, FakeTransport
+from tests.waiting import HANG_S, until
 
-HANG_S = 5.0
 A, B = Place("t", 0), Place("t", 1)
 
 
@@ -75,13 +75,6 @@ class Group:
 
     def sample(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(f"drxbridge_{name}", {"service": "desk", **labels})
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what the subscriber's tasks do."""
-    async with asyncio.timeout(HANG_S):
-        while not condition():  # noqa: ASYNC110 - the turns of the subscriber's own tasks are what is waited for
-            await asyncio.sleep(0.001)
 
 
 async def turns(group: Group, count: int = 3) -> None:

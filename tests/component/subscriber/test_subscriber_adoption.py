@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from bridge.kafka.transport import ConsumedRecord, Place
-from tests.component.subscriber.group import A, B, Group, turns, until
+from tests.component.subscriber.group import A, B, Group, turns
+from tests.waiting import until
 
 
 async def test_a_claim_is_retried_while_the_database_is_away_and_the_partition_stays_paused(group: Group) -> None:

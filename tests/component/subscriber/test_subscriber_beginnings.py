@@ -8,8 +8,9 @@ from bridge.errors import ConfigError
 from bridge.kafka.transport import Place
 from consumers.postgres.text import TEXT_MAX_BYTES, stored_text
 from consumers.runtime.subscriber import Adoption, StartPolicy
-from tests.component.subscriber.group import A, B, Group, turns, until
+from tests.component.subscriber.group import A, B, Group, turns
 from tests.logs import capture_logs
+from tests.waiting import until
 
 
 async def test_records_are_offered_in_order_and_what_is_settled_is_committed(group: Group) -> None:

@@ -11,8 +11,9 @@ from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.runtime.backoff import backoff_s
 from consumers.runtime import subscriber
 from consumers.runtime.subscriber import WatchLimits
-from tests.component.subscriber.group import A, B, Group, turns, until
+from tests.component.subscriber.group import A, B, Group, turns
 from tests.fake_transport import FakeTransport
+from tests.waiting import until
 
 
 async def test_it_starts_without_kafka_and_joins_when_it_is_there(group: Group) -> None:

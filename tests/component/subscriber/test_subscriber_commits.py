@@ -8,9 +8,10 @@ import pytest
 
 from consumers.runtime import subscriber
 from consumers.runtime.subscriber import Adoption, WatchLimits
-from tests.component.subscriber.group import HANG_S, A, B, Group, turns, until
+from tests.component.subscriber.group import A, B, Group, turns
 from tests.fake_transport import FakeTransport
 from tests.logs import capture_logs
+from tests.waiting import HANG_S, until
 
 
 async def test_a_revoked_partition_is_drained_committed_and_forgotten_while_it_is_still_ours(group: Group) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Collection
 
 from bridge.kafka.transport import Place
 from consumers.runtime.subscriber import WatchLimits
-from tests.component.subscriber.group import A, B, Group, until
+from tests.component.subscriber.group import A, B, Group
 from tests.logs import capture_logs
+from tests.waiting import until
 
 
 async def test_it_is_ready_without_any_partition(group: Group) -> None:
