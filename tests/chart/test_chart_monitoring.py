@@ -8,7 +8,6 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
 
 from docs.metrics_page import contract
-from docs.monitoring import rule_files
 from tests.chart.rendering import CASES, CHART, changed, load, render
 
 RULE_FILES = sorted((CHART / "files" / "rules").glob("*.yaml"))
@@ -23,12 +22,6 @@ def test_the_rules_are_those_of_the_files() -> None:
     assert render(CASES["operator-monitoring"]).one("PrometheusRule")["spec"] == RULES
 
 
-def test_no_file_of_a_consumer_is_left_over() -> None:
-    by_hand = {"objectives.yaml", "ingress.yaml", "consumers.yaml"}
-
-    assert {path.name for path in RULE_FILES} == by_hand | rule_files().keys()
-
-
 def test_no_ingress_is_missing_where_none_is_installed() -> None:
     values = changed(load("consumers-only"), "monitoring.rules", "always")
     text = json.dumps(render(values).one("PrometheusRule")["spec"])
@@ -36,20 +29,6 @@ def test_no_ingress_is_missing_where_none_is_installed() -> None:
     assert "absent_over_time" in json.dumps(RULES)
     assert "absent_over_time" not in text
     assert alerts(yaml.safe_load(text)).keys() == alerts(RULES).keys()
-
-
-def test_the_pages_of_the_alerts_may_be_those_of_a_site() -> None:
-    values = changed(load("operator-monitoring"), "monitoring.runbooks", "https://docs.example.test/runbooks/{alert}/")
-    groups = render(values).one("PrometheusRule")["spec"]["groups"]
-    found = {
-        rule["alert"]: rule["annotations"]["runbook_url"]
-        for group in groups
-        for rule in group["rules"]
-        if "alert" in rule
-    }
-
-    assert found["SpoolStuck"] == "https://docs.example.test/runbooks/SpoolStuck/"
-    assert all(url.startswith("https://docs.example.test/runbooks/") and url.endswith("/") for url in found.values())
 
 
 def alerts(rules: Any) -> dict[str, list[Any]]:

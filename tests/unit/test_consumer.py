@@ -25,16 +25,6 @@ def test_transactional_lanes_leave_one_connection_free(connections: int, lanes: 
     assert count(consumer.within(connections)) == lanes
 
 
-def test_a_job_has_a_connection_of_its_own() -> None:
-    consumer = Consumer("tests", ["topic"], mode=Lanes(8, transactional=True))
-
-    @consumer.job(every_s=60)
-    async def tidy(connection: object) -> None:
-        del connection
-
-    assert [count(consumer.within(connections)) for connections in (10, 8, 2)] == [8, 6, 1]
-
-
 class SyncCall:
     def __call__(self, *given: object) -> None:
         del given

@@ -66,12 +66,6 @@ def test_a_mistake_is_named_in_one_line_without_its_value(
     assert "s3cret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["kafka", "Desk", "a b", "-x", "", "options", "model_dump"])
-def test_a_consumer_is_not_named_like_something_else(name: str) -> None:
-    with pytest.raises(ConfigError, match="cannot be named"):
-        load_settings([name])
-
-
 def test_the_dsn_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     given(monkeypatch, CONSUMER_POSTGRES__DSN="postgresql://u:s3cret@db/drx")
 

@@ -87,22 +87,18 @@ def test_a_page_names_files_that_exist(page: Path) -> None:
     assert [each for each in named if not any(path.endswith(f"/{each.rstrip('/')}") for path in there)] == []
 
 
-def test_the_example_of_a_settings_file_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    example = (HERE / "settings.md").read_text().split("```toml\n")[1].split("```")[0]
-    file = tmp_path / "bridge.toml"
-    file.write_text(example)
-    monkeypatch.setenv("BRIDGE_CONFIG", str(file))
+@pytest.mark.parametrize(("page", "variable"), [("settings.md", "BRIDGE"), ("consumer-settings.md", "CONSUMER")])
+def test_the_example_of_a_settings_file_is_one(
+    page: str, variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text((HERE / page).read_text().split("```toml\n")[1].split("```")[0])
+    monkeypatch.setenv(f"{variable}_CONFIG", str(file))
 
-    assert load_settings().sources["drx"].environment == "production"
-
-
-def test_the_example_of_a_consumers_file_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    example = (HERE / "consumer-settings.md").read_text().split("```toml\n")[1].split("```")[0]
-    file = tmp_path / "consumer.toml"
-    file.write_text(example)
-    monkeypatch.setenv("CONSUMER_CONFIG", str(file))
-
-    assert load_consumer_settings(["read_model"]).options("read_model") == {"schema": "read_model"}
+    if variable == "BRIDGE":
+        assert load_settings().sources["drx"].environment == "production"
+    else:
+        assert load_consumer_settings(["read_model"]).options("read_model") == {"schema": "read_model"}
 
 
 def test_openapi_tells_every_answer_and_code() -> None:

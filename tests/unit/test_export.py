@@ -66,9 +66,3 @@ def test_a_file_that_is_none_of_the_three_is_refused_in_one_line_without_what_is
 
     assert CANARY not in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "none.ndjson"):
-        with pytest.raises(ConfigError, match=f"{path}: cannot be read"):
-            list(bodies_of(path, body_max_bytes=MOST))

@@ -92,15 +92,6 @@ def test_what_was_raised_is_found_in_the_code_of_the_handlers_package() -> None:
     assert re.fullmatch(rf"json\.decoder\.JSONDecodeError at {re.escape(__name__)}:\d+", raised)
 
 
-def test_what_was_raised_without_the_handler_is_found_where_it_was() -> None:
-    exc = caught(lambda: json.loads("Mary Smith"))
-    assert exc.__traceback__ is not None
-    exc.__traceback__ = exc.__traceback__.tb_next.tb_next  # type: ignore[union-attr]  # the frames of this module
-
-    assert re.fullmatch(r"json\.decoder\.JSONDecodeError at json\.decoder:\d+", raised_at(exc, handle))
-    assert raised_at(KeyError("Mary Smith"), None) == "KeyError"
-
-
 def test_of_a_group_of_exceptions_the_worst_is_told() -> None:
     group = ExceptionGroup("Mary Smith", [TimeoutError(), caught(lambda: dict[str, int]()["Mary Smith"])])
 

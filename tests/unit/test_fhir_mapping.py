@@ -272,12 +272,6 @@ def test_a_parcel_belongs_to_the_newest_line_that_left_and_its_arrival_is_the_ha
     assert "tracking" not in str(found["preparation"])
 
 
-def test_a_request_about_no_order_makes_none() -> None:
-    asked = renewal_asked(0, request_id="r", key="req:r", prescription_id=None)
-
-    assert statuses(asked) == "proposal active, approve requested"
-
-
 @pytest.mark.parametrize(
     "make",
     [

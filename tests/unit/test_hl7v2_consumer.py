@@ -8,7 +8,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from consumers.api import Consumer, Context, Setup
-from consumers.hl7v2.consumer import HELD_MANY, open_hl7v2
+from consumers.hl7v2.consumer import open_hl7v2
 from consumers.hl7v2.mapping import EVENT_PART, event_part
 from consumers.testing import an_event
 
@@ -18,10 +18,6 @@ LEAST = {"host": "engine.example", "port": "6661"}
 
 def opened(**options: str) -> Consumer:
     return open_hl7v2(Setup({**LEAST, **options}, CollectorRegistry()))
-
-
-def test_there_is_time_for_all_that_may_wait_for_a_patient() -> None:
-    assert opened(ack_timeout_s="3").handler_timeout_s > HELD_MANY * 3
 
 
 def test_doctor_is_told_where_health_information_goes() -> None:

@@ -15,7 +15,7 @@ from aiokafka.abc import AbstractTokenProvider  # noqa: TID251 - what a provider
 
 from bridge.errors import ConfigError
 from bridge.kafka.connection import Connection, refusal
-from bridge.kafka.tokens import ClientCredentials, Grant, TokenError, Tokens, load_provider
+from bridge.kafka.tokens import ClientCredentials, Grant, TokenError, Tokens
 
 GRANT = Grant("http://127.0.0.1:1/token", "me", "canary", "kafka")
 
@@ -30,10 +30,6 @@ class Own(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untyped
 
     def extensions(self) -> dict[str, str]:
         return {"logicalCluster": "lkc-1"}
-
-
-def no_provider() -> str:
-    return "text"
 
 
 async def test_a_token_is_used_until_it_ends_while_the_endpoint_gives_no_other() -> None:
@@ -130,12 +126,6 @@ async def test_tokens_come_from_a_provider_of_a_site() -> None:
 
     assert await options["sasl_oauth_token_provider"].token() == "own"
     assert "sasl_plain_password" not in options
-
-
-@pytest.mark.parametrize("place", ["no.such.module:x", f"{__name__}:missing", f"{__name__}:no_provider"])
-def test_what_is_no_provider_is_refused_by_its_setting(place: str) -> None:
-    with pytest.raises(ConfigError, match="sasl_token_provider"):
-        load_provider(place)
 
 
 def test_client_id_and_secret_are_read_anew_for_each_client(tmp_path: Path) -> None:

@@ -6,8 +6,6 @@ from typing import Any, cast
 
 import orjson
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from bridge.contract.events import EVENT_MODELS
 from bridge.contract.native import native_json
@@ -113,19 +111,6 @@ def test_a_vendors_word_never_becomes_a_field_of_the_contract(pointer: str) -> N
     assert body == orjson.loads(native_json(plain.value))
 
 
-@given(st.sampled_from(list(EVENT_MODELS)), st.dictionaries(st.text(max_size=8), st.just("1"), max_size=3))
-@settings(max_examples=100, deadline=None)
-def test_any_extensions_leave_the_fields_alone(event_type: str, extensions: dict[str, str]) -> None:
-    plain = an_event(event_type, id="evt_1")
-    event = an_event(event_type, id="evt_1", extensions=extensions)
-
-    again = orjson.loads(native_json(event.value))
-    body = orjson.loads(native_json(plain.value))
-
-    assert {name: again[name] for name in body if name != "data"} == {n: v for n, v in body.items() if n != "data"}
-    assert {name: again["data"][name] for name in body["data"]} == body["data"]
-
-
 CANARY = "CANARY"
 
 
@@ -144,9 +129,3 @@ def test_without_health_information_only_the_key_is_left_of_it(event_type: str) 
         extra: Any = model.model_fields[name].json_schema_extra
         assert name == "prescription_id" or not (extra and extra.get("phi"))
         assert name in whole["data"]
-
-
-def test_without_health_information_a_request_of_no_prescription_keeps_its_id() -> None:
-    event = an_event("renewal.requested", key="req:7", prescription_id=None, request_id="7")
-
-    assert orjson.loads(native_json(event.value, phi=False))["data"]["request_id"] == "7"

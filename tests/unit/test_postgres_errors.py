@@ -14,56 +14,37 @@ from consumers.postgres.pool import Database
 
 
 @pytest.mark.parametrize(
-    ("failure", "code"),
+    ("failure", "code", "systemic"),
     [
-        (exceptions.DiskFullError, "disk_full"),
-        (exceptions.TooManyConnectionsError, "too_many_connections"),
-        (exceptions.CannotConnectNowError, "cannot_connect_now"),
-        (exceptions.AdminShutdownError, "shutting_down"),
-        (exceptions.ReadOnlySQLTransactionError, "read_only"),
-        (exceptions.InvalidPasswordError, "authentication_failed"),
-        (exceptions.DataCorruptedError, "database_fault"),
-        (exceptions.ConnectionDoesNotExistError, "connection_lost"),
+        # The sink is away.
+        (exceptions.DiskFullError, "disk_full", True),
+        (exceptions.TooManyConnectionsError, "too_many_connections", True),
+        (exceptions.CannotConnectNowError, "cannot_connect_now", True),
+        (exceptions.AdminShutdownError, "shutting_down", True),
+        (exceptions.ReadOnlySQLTransactionError, "read_only", True),
+        (exceptions.InvalidPasswordError, "authentication_failed", True),
+        (exceptions.DataCorruptedError, "database_fault", True),
+        (exceptions.ConnectionDoesNotExistError, "connection_lost", True),
+        # It may not be met again.
+        (exceptions.IdleInTransactionSessionTimeoutError, "idle_in_transaction", False),
+        (exceptions.QueryCanceledError, "statement_timeout", False),
+        (exceptions.ObjectInUseError, "object_in_use", False),
+        (exceptions.InvalidCachedStatementError, "stale_plan", False),
+        (exceptions.StatementCompletionUnknownError, "serialization_failure", False),
+        # It will be.
+        (exceptions.NotNullViolationError, "23502", None),
+        (exceptions.InFailedSQLTransactionError, "25P02", None),
+        (exceptions.InterfaceError, "driver_misused", None),
+        (exceptions.DataError, "22000", None),
     ],
 )
-def test_the_sink_being_away_is_systemic(failure: type[Exception], code: str) -> None:
+def test_each_failure_is_of_the_sink_of_the_moment_or_of_the_record(
+    failure: type[Exception], code: str, systemic: object
+) -> None:
     ours = translated(failure("Jane Doe"), broken=False)
 
-    assert isinstance(ours, TransientError)
-    assert (ours.code, ours.systemic) == (code, True)
-
-
-@pytest.mark.parametrize(
-    ("failure", "code"),
-    [
-        (exceptions.IdleInTransactionSessionTimeoutError, "idle_in_transaction"),
-        (exceptions.QueryCanceledError, "statement_timeout"),
-        (exceptions.ObjectInUseError, "object_in_use"),
-        (exceptions.InvalidCachedStatementError, "stale_plan"),
-        (exceptions.StatementCompletionUnknownError, "serialization_failure"),
-    ],
-)
-def test_what_may_not_be_met_again_is_transient(failure: type[Exception], code: str) -> None:
-    ours = translated(failure("Jane Doe"), broken=False)
-
-    assert isinstance(ours, TransientError)
-    assert (ours.code, ours.systemic) == (code, False)
-
-
-@pytest.mark.parametrize(
-    ("failure", "code"),
-    [
-        (exceptions.NotNullViolationError, "23502"),
-        (exceptions.InFailedSQLTransactionError, "25P02"),
-        (exceptions.InterfaceError, "driver_misused"),
-        (exceptions.DataError, "22000"),
-    ],
-)
-def test_what_will_be_met_again_is_permanent(failure: type[Exception], code: str) -> None:
-    ours = translated(failure("Jane Doe"), broken=False)
-
-    assert isinstance(ours, PermanentError)
-    assert ours.code == code
+    assert isinstance(ours, PermanentError if systemic is None else TransientError)
+    assert (ours.code, getattr(ours, "systemic", None)) == (code, systemic)
     assert "Jane" not in str(ours)
 
 

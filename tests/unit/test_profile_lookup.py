@@ -21,10 +21,6 @@ from tests.unit.vendor_documents import events
 OF_A_SITE = EntryPoint("site", "bridge.ingress.profiles.drx_standard", GROUP)
 
 
-def test_a_profile_of_another_package_is_found() -> None:
-    assert load_profile("site", registered=[OF_A_SITE]) is drx_standard
-
-
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [

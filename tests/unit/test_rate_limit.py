@@ -6,7 +6,6 @@ import random
 
 import pytest
 
-from bridge.errors import ConfigError
 from bridge.ingress.rate_limit import AddressLimit, RateLimit
 from bridge.ingress.schemes.network import networks
 from bridge.settings import Http
@@ -80,8 +79,3 @@ def test_limits_are_off_unless_configured_and_let_a_second_s_deliveries_come_at_
     assert slow is not None
     assert slow.wait_s("a", 0.0) == 0.0
     assert slow.wait_s("a", 0.0) == pytest.approx(10)
-
-
-def test_proxies_that_are_no_networks_are_named() -> None:
-    with pytest.raises(ConfigError, match="BRIDGE_HTTP__TRUSTED_PROXIES: is a list of networks"):
-        address_limit(Http(trusted_proxies="proxy.internal", address_rate_per_s=5))

@@ -37,14 +37,6 @@ def test_values_are_kept_as_json_that_loses_nothing(said: Any, kept: Any) -> Non
     assert orjson.loads(body_of(created(0, extensions=said)))["extensions"] == kept
 
 
-def test_an_event_without_u_0000_is_kept_as_it_is() -> None:
-    event = created(0, prescriber_order_number="\\u0000")
-
-    clean, _, changed = storable(event)
-
-    assert (clean, changed) == (event, 0)
-
-
 def test_u_0000_becomes_u_fffd_wherever_it_is() -> None:
     event = a_fact(
         "epcs.signed", 0, id="e\x00", key="k\x00", factors=["a\x00", "b"], extensions={"/\x00": "\x00\x00", "/b": "b"}

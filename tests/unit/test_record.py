@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from bridge.event import Delivery, Event, ParkReason
-from bridge.kafka.record import event_record, unrecognized_key, unrecognized_record, unrecognized_value
+from bridge.kafka.record import event_record, unrecognized_key, unrecognized_record
 
 RECEIVED_AT = datetime(2026, 3, 1, 12, 0, 0, 7, tzinfo=UTC)
 OCCURRED_AT = datetime(2026, 3, 1, 11, 59, 59, tzinfo=UTC)
@@ -97,21 +97,6 @@ def test_an_unrecognized_delivery_has_exactly_the_headers_of_the_contract() -> N
         ("drx_schema", b"drx.v1.UnrecognizedDelivery"),
     ]
     assert (record.topic, record.key, record.value) == ("drx.unrecognized.v1", b"wh_1", b"avro")
-
-
-def test_an_unrecognized_delivery_keeps_its_exact_bytes_and_why() -> None:
-    park = ParkReason("malformed_json", detail="not_utf8")
-
-    assert unrecognized_value(DELIVERY, park) == {
-        "webhook_id": "wh_1",
-        "source": "drx",
-        "received_at": RECEIVED_AT,
-        "reason": "malformed_json",
-        "detail": "not_utf8",
-        "field": "",
-        "headers": {"content-type": "application/json"},
-        "body": b'{"id": "\xff"}',
-    }
 
 
 def test_an_unrecognized_delivery_is_keyed_by_its_prescription_if_that_is_known() -> None:

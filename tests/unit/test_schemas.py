@@ -131,23 +131,6 @@ def test_check_and_lock_refuse_an_unlawful_change_and_say_which_field_and_why(tm
     assert (root / "schemas.lock.json").read_bytes() == locked
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", "not JSON"),
-        ("[" * 100_000, "not JSON"),
-        ('{"type": "record", "name": "Other"}', "must hold the type SystemPing"),
-        ("[]", "must hold"),
-    ],
-)
-def test_a_file_that_is_no_schema_is_named(tmp_path: Path, text: str, message: str) -> None:
-    root = work_tree(tmp_path)
-    (root / "events" / "SystemPing.avsc").write_text(text)
-
-    with pytest.raises(ConfigError, match=rf"SystemPing\.avsc.*{message}"):
-        read_schemas(root)
-
-
 UNKNOWN_FIRST = {"type": "enum", "name": "E", "doc": "d", "symbols": ["UNKNOWN", "a"], "default": "UNKNOWN"}
 RAW = {"name": "raw_f", "type": ["null", "string"], "default": None, "doc": "d"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -20,13 +20,12 @@ from bridge.ingress.proof import (
     KeySlot,
     PublicKey,
     Raw,
-    Scheme,
     SharedSecret,
 )
 from bridge.ingress.schemes.parameters import ParameterError
 from bridge.ingress.schemes.presets import configure
-from bridge.ingress.secrets import load, slots_of
-from bridge.runtime.slots import SecretsError, SlotDirectory
+from bridge.ingress.secrets import load
+from bridge.runtime.slots import SecretsError
 from tests.schemes import VERIFIED, Vector, vectors, verdict
 
 VECTORS = vectors()
@@ -271,57 +270,6 @@ def test_the_work_does_not_depend_on_the_outcome(vector: Vector) -> None:
     assert done[0] == done[1] == done[2]
 
 
-@pytest.mark.parametrize("vector", REPRESENTATIVES, ids=named)
-def test_a_rotation_refuses_nothing_and_ends(vector: Vector, tmp_path: Path) -> None:
-    """The old secret in `previous`, the new one in `current`, then the old one removed: as files, for each scheme."""
-    given = vector.given["slots"][-1]
-    lines = [given["line"], *(f"{name} = {text}" for name, text in given.get("further", {}).items())]
-    old = "\n".join(lines)
-    (tmp_path / "current").write_text(old)
-    watched = SlotDirectory(tmp_path, slots_of(vector.scheme), source="x", observe=lambda _: None)
-
-    def proved() -> str:
-        watched.poll()
-        watched.poll()
-        try:
-            return vector.scheme.prove(vector.raw, watched.keys, vector.now).slot
-        except Exception as exc:  # noqa: BLE001 - whatever it is
-            return str(exc)
-
-    seen = [proved()]
-    (tmp_path / "previous").write_text(old)
-    (tmp_path / "current").write_text(another(vector.scheme, lines))
-    seen.append(proved())
-    (tmp_path / "previous").write_text(f"{old}\naccept_until = 2001-01-01T00:00:00Z")
-    seen.append(proved())
-    (tmp_path / "previous").unlink()
-    seen.append(proved())
-
-    assert seen == ["current", "previous", "signature_mismatch", "signature_mismatch"]
-
-
-def another(scheme: Scheme, lines: Sequence[str]) -> str:
-    """Return the lines of a slot file with another secret: another letter for one of the same kind."""
-
-    def changed(line: str) -> str:
-        for at, letter in enumerate(line):
-            for other in "1234567890abcdefA":
-                if at > 8 and letter.isalnum() and other != letter:
-                    text = line[:at] + other + line[at + 1 :]
-                    if is_key(text):
-                        return text
-        raise AssertionError
-
-    def is_key(text: str) -> bool:
-        try:
-            scheme.parse_keys([text, *(line.partition(" = ")[2] for line in lines[1:])])
-        except (ConfigError, ValueError):
-            return False
-        return True
-
-    return "\n".join([changed(lines[0]), *lines[1:]])
-
-
 def test_a_slot_file_of_a_combination_has_a_line_for_each_secret(tmp_path: Path) -> None:
     scheme = configure("github+basic", {}, tolerance_s=300)
     where = tmp_path / "current"
@@ -407,12 +355,6 @@ def test_a_parameter_that_cannot_be_used_is_named(scheme: str, parameters: dict[
 
     assert caught.value.parameter == parameter
     assert "\n" not in str(caught.value)
-
-
-def test_a_parameter_goes_to_the_first_scheme_that_has_it() -> None:
-    scheme = configure("github+secret_header", {"header": "X-Api-Key"}, tolerance_s=300)
-
-    assert scheme.headers == {b"x-hub-signature-256", b"x-github-delivery", b"x-api-key"}
 
 
 def test_headers_of_all_schemes_are_single_but_what_proxies_add_to() -> None:

@@ -17,7 +17,7 @@ from bridge.ingress.proof import HmacKey, Key, KeySlot, PublicKey, SharedSecret
 from bridge.ingress.secrets import slots_of
 from bridge.runtime.findings import Finding, refuse
 from bridge.runtime.slots import SecretsError, SlotDirectory
-from bridge.settings import Settings, Source, load_settings
+from bridge.settings import Settings, Source
 from bridge.sources import address_limit, check_new_keys, scheme_of
 from bridge.start_checks import check_keys, check_proof, check_start
 
@@ -260,38 +260,6 @@ def given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> Path:
     file.write_text(text)
     monkeypatch.setenv("BRIDGE_CONFIG", str(file))
     return file
-
-
-TOML = """\
-[http]
-port = 8001  # [sources.drx]
-
-[sources.other]
-profile = "drx_standard"
-environment = "sandbox"
-secrets_dir = "/run/secrets/other"
-
-[sources."drx"]
-profile = "drx_standard"
-environment = "sandbox"
-secrets_dir = "/run/secrets/drx"
-scheme = "SCHEME"
-scheme_template = "{timestamp}"
-"""
-
-
-@pytest.mark.parametrize(
-    ("scheme", "setting"), [("hmac", "SCHEME"), ("body_hmac", "SCHEME_HEADER"), ("photon", "SCHEME_TEMPLATE")]
-)
-def test_a_mistake_in_the_file_is_named_with_its_file(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scheme: str, setting: str
-) -> None:
-    file = given(monkeypatch, tmp_path, TOML.replace("SCHEME", scheme))
-
-    with pytest.raises(ConfigError) as caught:
-        scheme_of("drx", load_settings().sources["drx"])
-
-    assert str(caught.value).startswith(f"{file}: sources.drx.{setting.lower()}: ")
 
 
 def test_secrets_are_required_unless_the_scheme_has_none() -> None:

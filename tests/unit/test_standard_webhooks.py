@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -233,10 +232,6 @@ def test_the_tolerance_is_inclusive_in_whole_seconds(offset_s: float, expected: 
 def test_a_forged_delivery_is_a_mismatch_however_old() -> None:
     """`stale` and `future` must speak of a genuine sender's clock."""
     assert refusal(now=NOW + 10_000, body=b"{}") == ("signature_mismatch", "mismatch")
-
-
-def test_a_mismatch_where_no_key_counts_is_told_apart_for_the_metric() -> None:
-    assert refusal(keys=[replace(SLOT, accept_until=0)]) == ("signature_mismatch", "unknown_key")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.kafka.transport import ConsumedRecord
-from consumers.runtime.window import Advance, Window
+from consumers.runtime.window import Window
 
 MEGABYTE = 1_000_000
 
@@ -44,22 +44,6 @@ def test_what_an_earlier_process_settled_is_not_taken_in() -> None:
     window.settle([5])
 
     assert (taken, window.next_offset) == ([True, False, True], 7)
-
-
-def test_a_preview_changes_nothing() -> None:
-    window = a_window(0, 1, 2, 3)
-
-    seen = window.preview({0, 1, 3})
-
-    assert seen == Advance(2, "evt_1", (3,))
-    assert (window.next_offset, window.unsettled) == (0, 4)
-
-
-def test_the_oldest_record_has_an_age() -> None:
-    window = a_window(1, 2, start=1)
-    window.settle([1])
-
-    assert (window.oldest_age_s(10.0), a_window().oldest_age_s(10.0)) == (8.0, 0.0)
 
 
 @given(

@@ -1,0 +1,579 @@
+"""The profiles that ship as mapping files: DigitalRX, DoseSpot and Photon."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from bridge.event import ParkReason
+from bridge.ingress.profiles.lookup import load_profile
+from bridge.ingress.profiles.profile import Mapped
+from tests.profile_properties import assert_writable, opcodes_of
+from tests.unit.vendor_documents import events, push, said, sample
+
+DIGITALRX = "digitalrx_pharmacy"
+KEY = "q:999001:9000471"
+LINE = {"StoreID": "1", "QueueID": "2"}
+
+
+def status_of(**members: Any) -> tuple[Any, Any]:
+    value = events(DIGITALRX, LINE | members)[0].value
+    return value["fulfillment_status"], value["raw_status"]
+
+
+def outcome_of(body: Any) -> Mapped:
+    outcome = push(DIGITALRX, body)
+    assert isinstance(outcome, Mapped), outcome
+    return outcome
+
+
+def test_a_push_without_a_word_or_a_sign_is_received() -> None:
+    (event,) = events(DIGITALRX, sample("p01"), id="dlv_1")
+
+    assert (event.id, event.type, event.key) == ("dlv_1/1", "fulfillment.status_changed", KEY)
+    assert (event.value["account_id"], event.value["prescription_id"]) == ("q:999001", KEY)
+    assert said(event) == {
+        "queue_id": "9000471",
+        "pharmacy_rx_number": "700273",
+        "fulfillment_status": "received",
+        "patient_pay": Decimal("15.00"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        *((word, "received") for word in ("Submitted", "ACTIVE", "fileonly", "Pending")),
+        ("Billing", "billing"),
+        *((word, "in_progress") for word in ("BILLED", "Processing", "TYPED")),
+        ("Packed", "packed"),
+        ("approved", "approved"),
+        ("Paused", "on_hold"),
+        *((word, "handed_to_carrier") for word in ("Picked Up", "SHIPPED", "  picked  up ")),
+        *((word, "delivered") for word in ("Delivered", "Completed")),
+        *((word, "rejected") for word in ("Reject", "REJECTED", "RPH REJECT", "rph rejected")),
+        *((word, "rejected") for word in ("Cancelled", "canceled", "Denied", "VOID", "voided")),
+    ],
+)
+def test_a_word_of_the_table_is_a_status_in_any_case(word: str, status: str) -> None:
+    assert status_of(RxStatus=word) == (status, word)
+
+
+def test_the_first_word_that_says_something_counts() -> None:
+    assert status_of(Statuswf=" ", Status=None, RxStatus="Packed", new_status="Shipped") == ("packed", "Packed")
+    assert status_of(RxStatus="Packed", Statuswf="TYPED") == ("in_progress", "TYPED")
+
+
+@pytest.mark.parametrize(
+    ("sign", "status"),
+    [
+        ({"DeliveredDate": "9/18/2026", "PickupDate": "9/17/2026"}, "delivered"),
+        ({"PickupDate": "9/17/2026", "ApprovedDate": "9/16/2026"}, "handed_to_carrier"),
+        ({"tracking_number": "1", "PrintedDate": "9/16/2026"}, "handed_to_carrier"),
+        ({"ApprovedByInitials": "JL", "PackDateTime": "9/16/2026"}, "approved"),
+        ({"PackDateTime": "9/16/2026"}, "packed"),
+        ({"PrintedDate": "9/16/2026"}, "packed"),
+        ({"DeliveryDate": "9/16/2026"}, "received"),
+        ({"PackDateTime": ""}, "received"),
+    ],
+)
+def test_without_a_word_the_first_sign_counts(sign: dict[str, str], status: str) -> None:
+    assert status_of(**sign) == (status, None)
+
+
+def test_a_date_that_was_never_set_is_no_sign() -> None:
+    """A .NET `DateTime` without a value is written as the first day of the year 1."""
+    unset = {"DeliveredDate": "0001-01-01T00:00:00", "PickupDate": "1/1/0001 12:00:00 AM"}
+
+    assert status_of(**unset, PrintedDate="9/17/2026") == ("packed", None)
+    _, shipment = events(DIGITALRX, LINE | unset | {"TrackingNumber": "1", "Status": "Delivered"})
+    assert shipment.value["delivered_at"] is None
+
+
+def test_the_zone_is_an_option() -> None:
+    profile = load_profile(DIGITALRX, {"account_id": "a", "zone": "America/New_York"})
+    body = LINE | {"Status": "Delivered", "TrackingNumber": "1", "DeliveredDate": "9/18/2026"}
+
+    assert events(profile, body)[1].value["delivered_at"] == datetime(2026, 9, 18, 4, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("number", "carrier"),
+    [
+        ("1Z999AA10123456784", "ups"),
+        ("9400111899223100001234", "usps"),
+        ("12345678901234567890", "usps"),
+        ("123456789012", "fedex"),
+        ("123456789012345", "fedex"),
+        (1234567890, "dhl"),
+        ("1234567890123", "other"),
+        ("LOCAL-7", "other"),
+    ],
+)
+def test_the_shape_of_a_tracking_number_names_the_carrier(number: object, carrier: str) -> None:
+    value = events(DIGITALRX, LINE | {"TrackingNumber": number})[1].value
+
+    assert (value["carrier"], value["tracking_number"]) == (carrier, str(number))
+
+
+@pytest.mark.parametrize(
+    ("value", "active"),
+    [("0", False), (0, False), (False, False), ("No", False), ("1", True), (1, True), ("YES", True), (True, True)],
+)
+def test_a_truth_is_read_in_any_spelling(value: object, active: object) -> None:
+    assert events(DIGITALRX, LINE | {"Active_Rx": value})[0].value["active"] is active
+    assert events(DIGITALRX, LINE | {"ActiveRx": value})[0].value["active"] is active
+
+
+def test_billing_is_read_in_any_case_and_another_word_kept() -> None:
+    assert said(events(DIGITALRX, LINE | {"BillingStatus": "Billed"})[0])["billing_status"] == "billed"
+    value = said(events(DIGITALRX, LINE | {"BillingStatus": "Comped"})[0])
+
+    assert (value["billing_status"], value["raw_billing_status"]) == ("UNKNOWN", "Comped")
+
+
+@pytest.mark.parametrize(
+    ("line", "detail", "field"),
+    [
+        ({}, "no_key", "/QueueID"),
+        ({"StoreID": "1", "QueueID": ""}, "no_key", "/QueueID"),
+        ({"QueueID": " 7"}, "bad_key", "/QueueID"),
+        ({"queue_id": 7.0}, "bad_key", "/queue_id"),
+        ({"QueueID": True}, "bad_key", "/QueueID"),
+        ({"QueueID": "7", "StoreID": "a b"}, "bad_key", "/StoreID"),
+        ({"QueueID": "7" * 127}, "bad_key", "/QueueID"),
+        ({"QueueID": "7%3A"}, "bad_key", "/QueueID"),
+    ],
+)
+def test_a_push_without_a_key_parks(line: dict[str, Any], detail: str, field: str) -> None:
+    assert push(DIGITALRX, line) == ParkReason("unusable", detail, field)
+
+
+def test_what_nobody_should_hold_is_in_no_event() -> None:
+    secret = "CANARY-7"
+    patient = dict.fromkeys(("SSN", "ssn", "EmployerName", "EMPLOYERPHONE", "DateOfInjury"), secret)
+    body = LINE | {
+        "Patient": patient | {"PatientName": "kept"},
+        "INSURANCE": {"InsuredName": secret},
+        "TrackingNumber": "1",
+        "Lines": [{"SSN": secret, "more": "kept"}],
+    }
+
+    outcome = push(DIGITALRX, [body, body | {"Insurance": secret}])
+
+    assert isinstance(outcome, Mapped)
+    assert secret not in repr([event.value for event in outcome.events])
+    assert repr(outcome.events[0].value).count("kept") == 4
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("SSN", "ssn", "PatientSSN", "patient_ssn", "patientssn", "SSNLast4", "ssnlast4", "SpouseSsnLast4", "S.S.N."),
+        *("spouse_ssn_last4", "EMPLOYEESSN", "PatientSSNHash", "patientssnlast4", "EmployeeSSN4"),
+        *(
+            "social_security_number",
+            "SocialSecurityNo",
+            "Social Security #",
+            "date_of_injury",
+            "DateOfInjury",
+            "INJURY",
+        ),
+        *("PatientEmployer", "employer-name", "EmployerPhone", "InsuranceID", "PrimaryInsurance", "insurance_2"),
+    ],
+)
+def test_no_spelling_of_what_nobody_should_hold_is_in_an_event(name: str) -> None:
+    secret = "CANARY-7"
+    body = LINE | {name: secret, "Patient": {name: {"inner": secret}, "PatientName": "kept"}, "Rows": [{name: secret}]}
+
+    outcome = outcome_of(body)
+
+    assert secret not in repr([event.value for event in outcome.events])
+    assert outcome.events[0].value["extensions"] == {"/Patient": '{"PatientName":"kept"}'}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("BusinessName", "BUSINESSNAME", "businessname", "business_name", "AddressNumber", "ClassName", "class_no"),
+        *("ProcessName", "Employee", "Sensor", "PassNumber"),
+    ],
+)
+def test_a_name_that_only_looks_like_one_of_these_is_kept(name: str) -> None:
+    assert outcome_of(LINE | {name: "kept"}).events[0].value["extensions"] == {f"/{name}": '"kept"'}
+
+
+@pytest.mark.parametrize("name", ["{long}", "Patient{long}"])
+def test_what_is_dropped_below_a_long_name_costs_no_more_than_its_bytes(name: str) -> None:
+    """Counted in instructions and in bytes kept: a body twice as long must not take four times the work."""
+
+    def work(size: int) -> tuple[int, int]:
+        rows = [{"ssn": 1, "a": 2}] * (size // 40)
+        body = json.dumps(LINE | {name.format(long="k" * (size // 2)): rows}).encode()
+        kept = repr(outcome_of(body).events[0].value["extensions"])
+        return opcodes_of(lambda: push(DIGITALRX, body)), len(kept)
+
+    (steps, _), (steps_twice, kept_twice) = work(8_000), work(16_000)
+
+    assert steps_twice < 3 * steps
+    assert kept_twice < 16_000
+
+
+LIVE = {"QueueID": 7, "Status": "Packed", "RxDate": "9/15/2026", "RxNumber": "5"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "chosen"),
+    [
+        ([LIVE | {"Status": "Reject"}, LIVE], 1),
+        ([LIVE | {"Status": "Reject", "Active_Rx": 0}, LIVE | {"Status": "Reject", "RxDate": "1/1/2026"}], 1),
+        ([LIVE | {"RxDate": "10/1/2026"}, LIVE | {"RxDate": "9/30/2026"}], 0),
+        ([LIVE | {"RxNumber": "9"}, LIVE | {"RxNumber": 10}], 1),
+        ([LIVE | {"RxDate": "never"}, LIVE], 1),
+    ],
+)
+def test_of_several_lines_the_one_that_counts_is_chosen(lines: list[dict[str, Any]], chosen: int) -> None:
+    outcome = outcome_of(lines)
+
+    (event,) = outcome.events
+    assert event.value["raw_status"] == lines[chosen]["Status"]
+    assert event.value["pharmacy_rx_number"] == str(lines[chosen]["RxNumber"])
+    extensions = event.value["extensions"]
+    assert isinstance(extensions, dict)
+    assert json.loads(extensions[f"/{1 - chosen}"]) == lines[1 - chosen]
+    assert "array_chosen" in outcome.flags
+
+
+DOSESPOT = "dosespot_push"
+AT = "2026-09-14T15:10:03.0025748Z"
+
+
+def result(status: object, **members: Any) -> dict[str, Any]:
+    data = {"PrescriptionId": 7, "ClinicId": 21, "StatusDateTime": AT, "PrescriptionStatus": status}
+    return {"EventType": "PrescriptionResult", "Data": data | members}
+
+
+def update(status: object, **members: Any) -> dict[str, Any]:
+    data = {"PrescriptionId": 7, "ClinicId": 21, "StatusDateTime": AT, "MedicationStatus": status}
+    return {"EventType": "MedicationStatusUpdate", "Data": data | members}
+
+
+def network(kind: str, code: str, description: str | None = None) -> dict[str, Any]:
+    return {"kind": kind, "raw_kind": None, "code": code, "description_code": None, "description": description}
+
+
+UNSCHEDULED = {"dea_schedule": "UNKNOWN"}
+RESULTS: list[tuple[str, str, str, dict[str, Any]]] = [
+    ("1", "Entered", "prescription.created", {"origin": "new", "awaiting": "signature"}),
+    ("9", "Edited", "prescription.updated", {"changed_fields": []}),
+    (
+        *("4", "eRxSent", "prescription.sent"),
+        {"delivery_mode": "erx", "attempt": 1, "network_status": network("status", "000")},
+    ),
+    (
+        *("2", "Printed", "prescription.sent"),
+        {"delivery_mode": "print", "attempt": 1, "network_status": network("status", "")},
+    ),
+    ("13", "PharmacyVerified", "prescription.processed", {"network_status": network("verify", "010")}),
+    (
+        *("6", "Error", "prescription.transmission_failed"),
+        {"network_status": network("error", ""), "retryable": False, "attempt": 1},
+    ),
+    ("10", "EpcsError", "epcs.signing_failed", UNSCHEDULED | {"failure": "other"}),
+    (
+        *("11", "EpcsSigned", "epcs.signed"),
+        UNSCHEDULED
+        | {"factors": [], "raw_factors": [], "signed_at": datetime(2026, 9, 14, 15, 10, 3, 2574, tzinfo=UTC)},
+    ),
+]
+UPDATES: list[tuple[str, str, str, dict[str, Any]]] = [
+    ("11", "Dispensed", "fill.status_changed", {"fill_number": 0, "fill_status": "dispensed"}),
+    ("12", "Partially_Dispensed", "fill.status_changed", {"fill_number": 0, "fill_status": "partially_dispensed"}),
+    ("13", "Not Dispensed", "fill.status_changed", {"fill_number": 0, "fill_status": "not_dispensed"}),
+    ("8", "Cancelled", "cancel.responded", {"request_id": "7", "decision": "approved"}),
+    ("9", "CancelDenied", "cancel.responded", {"request_id": "7", "decision": "denied"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("body", "number", "name", "event_type", "wanted"),
+    [(result, *row) for row in RESULTS] + [(update, *row) for row in UPDATES],
+)
+def test_a_status_is_a_number_digits_or_a_name(
+    body: Any, number: str, name: str, event_type: str, wanted: dict[str, Any]
+) -> None:
+    for status in (int(number), number, name, name.upper()):
+        outcome = push(DOSESPOT, body(status), id="dlv_1")
+
+        assert isinstance(outcome, Mapped)
+        (event,) = outcome.events
+        assert (event.id, event.type, event.key) == ("dlv_1/1", event_type, "ds:7")
+        assert said(event) == wanted
+        assert event.value["account_id"] == "ds:21"
+        # Seven digits of a second are one too many.
+        assert event.occurred_at == datetime(2026, 9, 14, 15, 10, 3, 2574, tzinfo=UTC)
+        assert (outcome.flags, outcome.extensions) == (("instant_truncated",), 0)
+        assert_writable(event)
+
+
+NO_RESULTS: tuple[object, ...] = (3, 5, 7, 8, 12, 14, 0, -1, "Deleted", True, {})
+NO_UPDATES: tuple[object, ...] = (3, 4, 5, 0, 99, None, "eRxSent", [])
+
+
+@pytest.mark.parametrize(
+    ("body", "name", "status"),
+    [
+        *((result(status), "PrescriptionResult", status) for status in NO_RESULTS),
+        *((update(status), "MedicationStatusUpdate", status) for status in NO_UPDATES),
+    ],
+)
+def test_a_status_that_none_of_the_types_says_is_reported_of_its_prescription(
+    body: Any, name: str, status: object
+) -> None:
+    (event,) = events(DOSESPOT, body, id="dlv_1")
+
+    assert (event.id, event.type, event.key) == ("dlv_1/1", "other.reported", "ds:7")
+    is_word = type(status) in (int, str)
+    assert event.value["reported_type"] == (f"{name}:{status}" if is_word else name)
+    assert bool(event.value["extensions"]) == (not is_word and status is not None)
+    assert_writable(event)
+
+
+@pytest.mark.parametrize("event_type", ["PrescriberNotificationCounts", "ClinicianLockedOut"])
+def test_another_notification_is_reported_of_its_account(event_type: str) -> None:
+    (event,) = events(DOSESPOT, {"EventType": event_type, "Data": {"ClinicId": 45}})
+
+    assert (event.type, event.value["reported_type"], event.value["prescription_id"]) == (
+        "other.reported",
+        event_type,
+        None,
+    )
+    # The account of the option, so that all of these are in one order.
+    assert (event.key, event.value["account_id"]) == ("acct_dev", "acct_dev")
+    assert event.value["extensions"] == {"/Data": '{"ClinicId":45}'}
+    (own,) = events(load_profile(DOSESPOT), {"EventType": event_type, "Data": {"ClinicId": 45}})
+    assert (own.key, own.value["account_id"], own.value["extensions"]) == ("ds:45", "ds:45", {})
+
+
+def test_the_status_may_stand_under_its_short_name() -> None:
+    body = result(None, Status="4")
+
+    assert events(DOSESPOT, body)[0].type == "prescription.sent"
+
+
+def test_details_and_notes_go_where_the_type_has_a_place_or_are_kept() -> None:
+    (sent,) = events(DOSESPOT, result(4, StatusDetails="a", StatusNotes="b"))
+    (filled,) = events(DOSESPOT, update(12, StatusDetails="a", StatusNotes="b"))
+    (created,) = events(DOSESPOT, result(1, StatusDetails="a", StatusNotes=None))
+
+    assert said(sent)["network_status"]["description"] == "a"
+    assert sent.value["extensions"] == {"/Data/StatusNotes": '"b"'}
+    assert filled.value["note"] == "b"
+    assert filled.value["extensions"] == {"/Data/StatusDetails": '"a"'}
+    assert created.value["extensions"] == {"/Data/StatusDetails": '"a"'}
+
+
+@pytest.mark.parametrize(
+    ("members", "correlation", "kept"),
+    [
+        ({"RelatedRxRequestQueueItemId": 1623}, "ds:rq:1623", {}),
+        ({"RelatedRxChangeQueueItemId": "5"}, "ds:ch:5", {}),
+        (
+            {"RelatedRxRequestQueueItemId": 1, "RelatedRxChangeQueueItemId": 2},
+            "ds:rq:1",
+            {"/Data/RelatedRxChangeQueueItemId": "2"},
+        ),
+        ({"RelatedRxRequestQueueItemId": {}}, None, {"/Data/RelatedRxRequestQueueItemId": "{}"}),
+    ],
+)
+def test_a_request_correlates(members: dict[str, Any], correlation: str | None, kept: dict[str, str]) -> None:
+    (event,) = events(DOSESPOT, result(4, **members))
+
+    assert event.value["correlation_id"] == correlation
+    assert event.value["extensions"] == kept
+
+
+def test_a_time_without_a_zone_is_utc_unless_the_option_says_one() -> None:
+    body = result(4, StatusDateTime="2026-09-14T15:10:03")
+    chicago = load_profile(DOSESPOT, {"zone": "America/Chicago"})
+
+    assert events(DOSESPOT, body)[0].occurred_at == datetime(2026, 9, 14, 15, 10, 3, tzinfo=UTC)
+    assert events(chicago, body)[0].occurred_at == datetime(2026, 9, 14, 20, 10, 3, tzinfo=UTC)
+
+
+def test_a_notification_without_a_clinic_has_the_account_of_the_option_or_parks() -> None:
+    body = result(4, ClinicId=None)
+
+    assert events(DOSESPOT, body)[0].value["account_id"] == "acct_dev"
+    assert push(load_profile(DOSESPOT), body) == ParkReason("unusable", "missing_field", "/Data/ClinicId", "ds:7")
+
+
+PHOTON = "photon_cloudevents"
+FILLS = [
+    {"id": "fil_1", "prescription": {"id": "rx_1", "externalId": "pon_1"}},
+    {"id": "fil_2", "treatment": {"name": "without a prescription"}},
+    {"id": "fil_3", "prescription": {"id": "rx_3"}},
+]
+
+
+def order(kind: str, **data: Any) -> dict[str, Any]:
+    return {
+        "id": "ce_1",
+        "type": f"photon:order:{kind}",
+        "specversion": "1.0",
+        "time": "2026-09-14T15:09:26.000Z",
+        "subject": "ord_1",
+        "source": "org:org_1",
+        "data": {"id": "ord_1", "fills": FILLS} | data,
+    }
+
+
+def prescription(**data: Any) -> dict[str, Any]:
+    return order("x") | {"type": "photon:prescription:created", "data": {"id": "rx_1", "externalId": "pon_1"} | data}
+
+
+def test_an_order_is_an_event_for_each_fill_with_a_prescription() -> None:
+    outcome = push(PHOTON, order("placed"), id="dlv_1")
+
+    assert isinstance(outcome, Mapped)
+    assert [(event.id, event.key) for event in outcome.events] == [("ce_1/1", "ph:rx_1"), ("ce_1/3", "ph:rx_3")]
+    first, second = outcome.events
+    assert first.occurred_at == datetime(2026, 9, 14, 15, 9, 26, tzinfo=UTC)
+    assert (first.value["account_id"], first.value["correlation_id"]) == ("ph:org_1", "ord_1")
+    assert (first.value["prescriber_order_number"], second.value["prescriber_order_number"]) == ("pon_1", None)
+    assert first.value["extensions"] == {"/data/fills/0/id": '"fil_1"', "/data/fills/1": _text(FILLS[1])}
+    assert second.value["extensions"] == {"/data/fills/2/id": '"fil_3"'}
+    assert outcome.flags == ()
+
+
+def _text(value: object) -> str:
+    assert value == FILLS[1]
+    return '{"id":"fil_2","treatment":{"name":"without a prescription"}}'
+
+
+@pytest.mark.parametrize("kind", ["placed", "rerouted"])
+def test_an_order_placed_is_a_prescription_sent(kind: str) -> None:
+    event = events(PHOTON, order(kind))[1]
+
+    assert event.type == "prescription.sent"
+    assert said(event) == {
+        "delivery_mode": "erx",
+        "attempt": 1,
+        "network_status": {
+            "kind": "status",
+            "raw_kind": None,
+            "code": "000",
+            "description_code": None,
+            "description": None,
+        },
+    }
+    assert_writable(event)
+
+
+def test_an_order_canceled_is_an_answer() -> None:
+    event = events(PHOTON, order("canceled"))[1]
+
+    assert (event.type, said(event)) == ("cancel.responded", {"request_id": "ord_1", "decision": "approved"})
+    assert_writable(event)
+
+
+def test_an_order_completed_is_delivered() -> None:
+    event = events(PHOTON, order("completed"))[1]
+
+    assert event.type == "fulfillment.status_changed"
+    assert said(event) == {"queue_id": "fil_3", "fulfillment_status": "delivered"}
+    assert_writable(event)
+
+
+def test_a_prescription_created_awaits_a_pharmacy() -> None:
+    (event,) = events(PHOTON, prescription())
+
+    assert (event.id, event.type, event.key) == ("ce_1/1", "prescription.created", "ph:rx_1")
+    assert said(event) == {"origin": "new", "awaiting": "pharmacy", "prescriber_order_number": "pon_1"}
+    assert event.value["correlation_id"] == "rx_1"
+    assert event.value["extensions"] == {}
+    assert_writable(event)
+
+
+@pytest.mark.parametrize(
+    ("data", "states", "status", "raw", "word"),
+    [
+        ({"fulfillment": {"state": "SHIPPED"}}, "SHIPPED=handed_to_carrier", "handed_to_carrier", None, "SHIPPED"),
+        ({"state": "Ready"}, "x=billing, ready = packed", "packed", None, "Ready"),
+        ({"fulfillment": {"state": "READY"}, "state": "SENT"}, "", "UNKNOWN", "READY", "READY"),
+        ({"fulfillment": {"state": ""}, "state": "SENT"}, "", "UNKNOWN", "SENT", "SENT"),
+        ({"fulfillment": "none", "state": "delivered"}, "", "delivered", None, "delivered"),
+    ],
+)
+def test_the_state_of_a_fulfilment_is_a_word_of_the_option_s_table(
+    data: dict[str, Any], states: str, status: str, raw: str | None, word: str
+) -> None:
+    profile = load_profile(PHOTON, {"states": states} if states else {})
+
+    for event, fill in zip(events(profile, order("fulfillment", **data)), ("fil_1", "fil_3"), strict=True):
+        value = event.value
+        assert (value["fulfillment_status"], value["raw_fulfillment_status"]) == (status, raw)
+        assert (value["raw_status"], value["queue_id"]) == (word, fill)
+
+
+@pytest.mark.parametrize(("state", "detail"), [(None, "missing_field"), (7, "wrong_type"), ({}, "wrong_type")])
+def test_a_fulfilment_without_a_state_parks(state: object, detail: str) -> None:
+    outcome = push(PHOTON, order("fulfillment", fulfillment={"state": state}))
+
+    assert outcome == ParkReason("unusable", detail, "/data/fulfillment/state", "ph:rx_1")
+
+
+@pytest.mark.parametrize("fills", [None, [], {}, [7], [{"id": "fil_1"}], [{"prescription": None}]])
+def test_an_order_without_prescriptions_parks(fills: object) -> None:
+    assert push(PHOTON, order("placed", fills=fills)) == ParkReason(
+        "unusable", "no_key", "/data/fills/*/prescription/id"
+    )
+
+
+def test_a_fill_without_an_id_parks_where_it_is_needed() -> None:
+    fills = [{"prescription": {"id": "rx_1"}}]
+
+    assert push(PHOTON, order("completed", fills=fills)) == ParkReason(
+        "unusable", "missing_field", "/data/fills/*/id", "ph:rx_1"
+    )
+    assert len(events(PHOTON, order("placed", fills=fills))) == 1
+
+
+def test_another_event_of_an_order_is_reported_of_each_prescription() -> None:
+    found = events(PHOTON, order("created"))
+
+    assert [(event.id, event.type, event.key) for event in found] == [
+        ("ce_1/1", "other.reported", "ph:rx_1"),
+        ("ce_1/3", "other.reported", "ph:rx_3"),
+    ]
+    assert {event.value["reported_type"] for event in found} == {"photon:order:created"}
+    assert {event.value["account_id"] for event in found} == {"ph:org_1"}
+
+
+@pytest.mark.parametrize("kind", ["depleted", "expired"])
+def test_another_event_of_a_prescription_is_reported_of_it(kind: str) -> None:
+    (event,) = events(PHOTON, prescription() | {"type": f"photon:prescription:{kind}"})
+
+    assert (event.id, event.type, event.key) == ("ce_1/1", "other.reported", "ph:rx_1")
+    assert (event.value["reported_type"], event.value["account_id"]) == (f"photon:prescription:{kind}", "ph:org_1")
+    assert event.value["extensions"] == {"/data/externalId": '"pon_1"'}
+
+
+@pytest.mark.parametrize("kind", ["photon:order:created", "photon:prescription:expired", "photon:patient:updated"])
+def test_an_event_without_a_prescription_is_reported_of_its_account(kind: str) -> None:
+    (event,) = events(PHOTON, order("x", fills=[FILLS[1]], id=None) | {"type": kind})
+
+    assert (event.id, event.key, event.value["prescription_id"]) == ("ce_1/1", "acct_dev", None)
+    assert event.value["extensions"]["/source"] == '"org:org_1"'  # type: ignore[index]
+    assert '"fil_2"' in str(event.value["extensions"])
+
+
+def test_an_event_without_a_source_has_the_account_of_the_option_or_parks() -> None:
+    body = prescription() | {"source": None}
+
+    assert events(PHOTON, body)[0].value["account_id"] == "acct_dev"
+    assert push(load_profile(PHOTON), body) == ParkReason("unusable", "missing_field", "/source", "ph:rx_1")
