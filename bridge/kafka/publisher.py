@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 from bridge.errors import TooLargeError
 from bridge.event import AnyEvent, Delivery, Durable, EncodedEvent, Identity, ParkReason
@@ -37,30 +38,18 @@ def ordinals(last: Callable[[], int], *, now_ns: Callable[[], int] = time.time_n
         yield ordinal
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Publisher:
     """Makes the outcome of a delivery durable, in Kafka or, while that is away, on disk."""
 
-    def __init__(
-        self,
-        *,
-        writers: PartitionWriters,
-        encode: EncodeRecord,
-        schemas: Mapping[str, str],
-        routing: RoutingTable,
-        partitions: int,
-        instance: str,
-        ordinals: Iterator[int],
-        message_max_bytes: int,
-    ) -> None:
-        """Publish as `instance`, distinct for each replica; the number of `partitions` is part of the key order."""
-        self._writers = writers
-        self._encode = encode
-        self._schemas = schemas
-        self._routing = routing
-        self._partitions = partitions
-        self._instance = instance
-        self._ordinals = ordinals
-        self._message_max_bytes = message_max_bytes
+    writers: PartitionWriters
+    encode: EncodeRecord
+    schemas: Mapping[str, str]  # event type to full record name
+    routing: RoutingTable
+    partitions: int  # of every topic; part of the key order
+    instance: str  # distinct for each replica
+    ordinals: Iterator[int]
+    message_max_bytes: int  # `max.message.bytes` of the topics
 
     def publish(self, delivery: Delivery, outcome: tuple[AnyEvent, ...] | ParkReason) -> Awaitable[Durable]:
         """Accept a delivery; the awaitable returns how, once every record of it is durable.
@@ -70,36 +59,36 @@ class Publisher:
             TooLargeError: An event is larger than its topic takes, and nothing was accepted.
             NotDurableError: At once, or from the awaitable; a record already handed to Kafka may still appear.
         """
-        self._writers.check_open()
+        self.writers.check_open()
         if isinstance(outcome, ParkReason):
-            return self._writers.enqueue([self._unrecognized(delivery, outcome)])
-        return self._writers.enqueue([self._event(event, delivery) for event in outcome])
+            return self.writers.enqueue([self._unrecognized(delivery, outcome)])
+        return self.writers.enqueue([self._event(event, delivery) for event in outcome])
 
     async def close(self, timeout_s: float) -> None:
         """Take nothing more, finish what was taken, then close the producer; all of it within `timeout_s`."""
-        await self._writers.close(timeout_s)
+        await self.writers.close(timeout_s)
 
     def _event(self, event: AnyEvent, delivery: Delivery) -> Accepted:
-        topic = self._routing.place(event)
-        schema = self._schemas[event.type]
-        ordinal = next(self._ordinals)
+        topic = self.routing.place(event)
+        schema = self.schemas[event.type]
+        ordinal = next(self.ordinals)
         record = event_record(
             event,
             delivery,
             topic=topic,
-            partition=partition(event.key.encode(), self._partitions),
-            value=self._encode(schema, event.encoded if isinstance(event, EncodedEvent) else event.value),
+            partition=partition(event.key.encode(), self.partitions),
+            value=self.encode(schema, event.encoded if isinstance(event, EncodedEvent) else event.value),
             schema=schema,
-            ordinal=f"{self._instance}:{ordinal}".encode(),
+            ordinal=f"{self.instance}:{ordinal}".encode(),
         )
-        if not fits(record, self._message_max_bytes):
+        if not fits(record, self.message_max_bytes):
             # Taken, it would be refused by the brokers for ever, and everything behind it would wait.
             raise TooLargeError
         return Accepted(record, Identity(event.source, event.id, delivery.body_sha256), ordinal)
 
     def _unrecognized(self, delivery: Delivery, park: ParkReason) -> Accepted:
-        value = self._encode(UNRECOGNIZED_SCHEMA, unrecognized_value(delivery, park))
-        number = partition(unrecognized_key(delivery, park), self._partitions)
+        value = self.encode(UNRECOGNIZED_SCHEMA, unrecognized_value(delivery, park))
+        number = partition(unrecognized_key(delivery, park), self.partitions)
         record = unrecognized_record(delivery, park, partition=number, value=value)
         identity = Identity(delivery.source, delivery.id, delivery.body_sha256, park.reason)
-        return Accepted(record, identity, next(self._ordinals))
+        return Accepted(record, identity, next(self.ordinals))

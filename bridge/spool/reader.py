@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -30,38 +31,36 @@ class FirstEntries(NamedTuple):
     ended_by: Literal["", "unread", "damaged", "refused"]
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Reader:
     """Keeps the order of each partition for `order_s` behind a record that cannot be read, then passes it over."""
 
-    def __init__(
-        self, *, disk: Disk, thread: IOThread, keys: KeyRing, index: Index, availability: Availability, order_s: float
-    ) -> None:
-        self._disk = disk
-        self._thread = thread
-        self._keys = keys
-        self._index = index
-        self._availability = availability
-        self._order_s = order_s
-        self._unread_since: dict[Partition, float] = {}
+    disk: Disk
+    thread: IOThread
+    keys: KeyRing
+    index: Index
+    availability: Availability
+    order_s: float
+    _unread_since: dict[Partition, float] = field(default_factory=dict)
 
     async def peek(self, partition: Partition, drain: Drain, *, most: int, most_bytes: int) -> list[Entry]:
         """Return the first entries of a partition; none when it is empty or cannot be read now."""
-        while locations := self._index.head(partition, most=most, most_bytes=most_bytes):
-            sources = [(self._index.segments[location.segment], location) for location in locations]
-            entries, ended_by = await self._thread.run(partial(self._read_all, partition, sources))
+        while locations := self.index.head(partition, most=most, most_bytes=most_bytes):
+            sources = [(self.index.segments[location.segment], location) for location in locations]
+            entries, ended_by = await self.thread.run(partial(self._read_all, partition, sources))
             if ended_by != "unread":
                 self._unread_since.pop(partition, None)
             if entries:
                 return entries
-            if self._index.head(partition, most=1, most_bytes=1) != locations[:1]:
+            if self.index.head(partition, most=1, most_bytes=1) != locations[:1]:
                 continue  # acknowledged meanwhile
             segment = sources[0][0]
             if ended_by == "damaged":
-                self._index.pass_over(partition)
+                self.index.pass_over(partition)
                 drain.passed_over()
-                self._availability.note_damage(segment, 1)
+                self.availability.note_damage(segment, 1)
             elif ended_by == "unread" and self._is_overdue(partition):
-                self._index.pass_over(partition)
+                self.index.pass_over(partition)
                 drain.passed_over()
                 self._leave_unread(segment)
             else:
@@ -70,7 +69,7 @@ class Reader:
 
     def _is_overdue(self, partition: Partition) -> bool:
         now = asyncio.get_running_loop().time()
-        return now - self._unread_since.setdefault(partition, now) >= self._order_s
+        return now - self._unread_since.setdefault(partition, now) >= self.order_s
 
     def _leave_unread(self, segment: Segment) -> None:
         """Leave a record to the next start, which reads all of its segment that is not acknowledged."""
@@ -94,9 +93,9 @@ class Reader:
         return FirstEntries(entries, "")
 
     def _read(self, segment: Segment, location: Location) -> Entry | None:
-        record = self._disk.read(segment.path, location.offset, location.length)
+        record = self.disk.read(segment.path, location.offset, location.length)
         head = read_head(record)
         if head is None or (head.segment, head.number) != (segment.number, location.number):
             return None
-        key = self._keys.opening.get(head.key_id)
+        key = self.keys.opening.get(head.key_id)
         return unseal(record, key) if key else None

@@ -16,6 +16,7 @@ import contextlib
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
@@ -86,44 +87,32 @@ class Opened(NamedTuple):
     locks: list[LockedBy]
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Recovery:
     """Reads segments, and mends them, on the writing thread, and enters them on the loop's."""
 
-    def __init__(
-        self,
-        *,
-        disk: Disk,
-        thread: IOThread,
-        keys: KeyRing,
-        index: Index,
-        writer: SegmentWriter,
-        commits: GroupCommit,
-        availability: Availability,
-        metrics: IngressMetrics,
-        order_s: float,
-    ) -> None:
-        self._disk = disk
-        self._thread = thread
-        self._keys = keys
-        self._index = index
-        self._writer = writer
-        self._commits = commits
-        self._availability = availability
-        self._torn_tails = metrics.spool_torn_tails
-        self._order_s = order_s
-        self._failing_since: float | None = None
-        self._newest = 0
+    disk: Disk
+    thread: IOThread
+    keys: KeyRing
+    index: Index
+    writer: SegmentWriter
+    commits: GroupCommit
+    availability: Availability
+    metrics: IngressMetrics
+    order_s: float
+    _failing_since: float | None = None
+    _newest: int = 0
 
     async def run(self, numbers: Sequence[int], drain: Drain) -> None:
         """Enter the segments of these numbers, oldest first, and give each entry that waits to `drain`."""
         self._newest = max(numbers, default=0)
         for number in numbers:
-            await self._recover(self._index.segment(number), drain)
+            await self._recover(self.index.segment(number), drain)
 
     async def unlock(self, drain: Drain) -> None:
         """Enter, behind what waits, the segments that were locked for want of a key that is there now."""
-        for segment in list(self._index.segments.values()):
-            if segment.missing & self._keys.opening.keys():
+        for segment in list(self.index.segments.values()):
+            if segment.missing & self.keys.opening.keys():
                 before, segment.missing = segment.locked, set()
                 await self._recover(segment, drain)
                 segment.locked -= before  # last, or the file would seem to hold nothing meanwhile
@@ -140,9 +129,9 @@ class Recovery:
         loop = asyncio.get_running_loop()
         failures = 0
         while True:
-            keys = self._keys.opening
-            work = partial(examine, self._disk, segment.path, number=segment.number, newest=newest, keys=keys)
-            content = await self._thread.run(partial(_or_none, work))
+            keys = self.keys.opening
+            work = partial(examine, self.disk, segment.path, number=segment.number, newest=newest, keys=keys)
+            content = await self.thread.run(partial(_or_none, work))
             is_unread = content is None or not content.is_read
             if is_unread != segment.is_unread:
                 segment.is_unread = is_unread
@@ -153,15 +142,15 @@ class Recovery:
                 self._failing_since = loop.time()
             failures += 1
             delay_s = backoff_s(failures, first_s=RETRY_FIRST_S, max_s=RETRY_MAX_S)
-            if loop.time() + delay_s > self._failing_since + self._order_s:
+            if loop.time() + delay_s > self._failing_since + self.order_s:
                 return content
             await asyncio.sleep(delay_s)
 
     async def _enter(self, segment: Segment, content: Content, drain: Drain, *, newest: bool) -> None:
-        self._index.resize(segment, content.whole)
+        self.index.resize(segment, content.whole)
         for record in content.scan.records:
             if record.head.is_known:
-                self._index.last_ordinal = max(self._index.last_ordinal, record.head.ordinal)
+                self.index.last_ordinal = max(self.index.last_ordinal, record.head.ordinal)
         if content.scan.is_foreign:
             segment.is_foreign = True
             log.error("worker.spool_locked", segment=segment.path.stem, records=0, code="unknown_version")
@@ -171,25 +160,25 @@ class Recovery:
         for code, count in locked.items():
             log.error("worker.spool_locked", segment=segment.path.stem, records=count, code=code)
         if broken:
-            self._availability.note_damage(segment, broken)
+            self.availability.note_damage(segment, broken)
 
     async def _repair(self, segment: Segment, content: Content, *, newest: bool) -> None:
         """Deal with what is wrong with a segment that was read from end to end."""
         if content.scan.torn_at is not None:
-            self._torn_tails.inc()
+            self.metrics.spool_torn_tails.inc()
             log.warning("worker.spool_torn_tail", segment=segment.path.stem)
-            await self._thread.run(partial(self._cut, segment.path, content.whole))
+            await self.thread.run(partial(self._cut, segment.path, content.whole))
         if newest and content.waiting and not content.scan.is_ended:
             # Nothing is appended to a segment of an earlier process.
-            key = self._keys.opening.get(content.waiting[0].head.key_id) or self._keys.sealing
+            key = self.keys.opening.get(content.waiting[0].head.key_id) or self.keys.sealing
             if key is not None:  # else nothing can be appended anywhere, and this stays the newest
-                await self._thread.run(partial(self._writer.mark_end, segment.number, content.scan.total, key))
+                await self.thread.run(partial(self.writer.mark_end, segment.number, content.scan.total, key))
         if content.scan.lost:
-            self._availability.note_damage(segment, content.scan.lost)
+            self.availability.note_damage(segment, content.scan.lost)
 
     def _cut(self, path: Path, size: int) -> None:
         with contextlib.suppress(OSError):  # the next start finds it again
-            self._disk.cut(path, size)
+            self.disk.cut(path, size)
 
     async def _open(self, segment: Segment, content: Content, drain: Drain) -> tuple[int, Counter[str]]:
         """Open what waits, batch by batch; return how many seals do not hold, and why other records are locked."""
@@ -197,7 +186,7 @@ class Recovery:
         locked = Counter[str]()
         for first in range(0, len(content.waiting), BATCH):
             batch = content.waiting[first : first + BATCH]
-            opened = await self._thread.run(partial(unseal_all, content.content, batch, self._keys.opening))
+            opened = await self.thread.run(partial(unseal_all, content.content, batch, self.keys.opening))
             for record, entry, lock in zip(opened.records, opened.entries, opened.locks, strict=True):
                 if lock:
                     segment.locked += 1
@@ -218,14 +207,14 @@ class Recovery:
         What is on its way to an empty queue goes first: it may be acknowledged without having been handed out, and
         `acknowledge` counts from the head.
         """
-        while not self._index.depth(entry.partition) and self._commits.carries(entry.partition):
-            await self._thread.run(_nothing)  # done after the group that is being written
+        while not self.index.depth(entry.partition) and self.commits.carries(entry.partition):
+            await self.thread.run(_nothing)  # done after the group that is being written
         try:
             drain.recovered(entry)
         except UnreadableEntryError:
-            self._index.segments[location.segment].locked += 1
+            self.index.segments[location.segment].locked += 1
             return False
-        self._index.add(entry.partition, location)
+        self.index.add(entry.partition, location)
         return True
 
 

@@ -222,7 +222,9 @@ class Spool:
             metrics, directory=directory, capacity_bytes=capacity_bytes, index=index
         )
         size = segment_bytes(capacity_bytes)
-        self._writer = writer = SegmentWriter(directory, disk=disk, keys=keys, segment_bytes=size, now_ns=now_ns)
+        self._writer = writer = SegmentWriter(
+            directory=directory, disk=disk, keys=keys, segment_bytes=size, now_ns=now_ns
+        )
         self._directory = Directory(directory, disk=disk, keys=keys, writer=writer)
         self._commits = GroupCommit(
             thread=writing, writer=writer, index=index, availability=availability, metrics=metrics, stalled_s=stalled_s

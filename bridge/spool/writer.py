@@ -15,7 +15,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -56,26 +56,18 @@ class _Open:
     records: int = 0
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class SegmentWriter:
     """Writes segments, on the writing thread."""
 
-    def __init__(
-        self,
-        directory: Path,
-        *,
-        disk: Disk,
-        keys: KeyRing,
-        segment_bytes: int,
-        now_ns: Callable[[], int],
-    ) -> None:
-        self._directory = directory
-        self._disk = disk
-        self._keys = keys
-        self._segment_bytes = segment_bytes
-        self._now_ns = now_ns
-        self._open: _Open | None = None
-        self._unmarked: list[tuple[Path, bytes]] = []
-        self.last_number = 0  # of the segment begun last; the next gets the time, or one more than this
+    directory: Path
+    disk: Disk
+    keys: KeyRing
+    segment_bytes: int
+    now_ns: Callable[[], int]
+    last_number: int = 0  # of the segment begun last; the next gets the time, or one more than this
+    _open: _Open | None = None
+    _unmarked: list[tuple[Path, bytes]] = field(default_factory=list)
 
     def write(self, entries: Sequence[Entry], *, is_first: bool) -> Written:
         """Make all of them durable, or none; the first after the spool was empty has the keys read again.
@@ -84,7 +76,7 @@ class SegmentWriter:
             NotDurableError: None of them is; of what could not be cut off again, some may be found after a restart.
         """
         if is_first or self._open is None:
-            self._keys.load()
+            self.keys.load()
         try:
             return self._write(entries)
         except OSError as exc:
@@ -102,23 +94,23 @@ class SegmentWriter:
         if self._open is not None:
             segment, self._open = self._open, None
             with contextlib.suppress(OSError):
-                self._disk.close(segment.handle)
+                self.disk.close(segment.handle)
             if segment.records:
                 self.mark_end(segment.number, segment.records, segment.key)
                 return
             with contextlib.suppress(OSError):
-                self._disk.unlink(self._directory / segment_name(segment.number))
+                self.disk.unlink(self.directory / segment_name(segment.number))
 
     def mark_end(self, number: int, count: int, key: Key) -> None:
         """Append the end mark to a segment of `count` records."""
-        self._unmarked.append((self._directory / segment_name(number), end_mark(number, count, key)))
+        self._unmarked.append((self.directory / segment_name(number), end_mark(number, count, key)))
         self.mark_ends()
 
     def mark_ends(self) -> None:
         """Append the end marks that are due; what the disk does not take now is left for the next time."""
         for due in tuple(self._unmarked):
             try:
-                self._disk.extend(*due)
+                self.disk.extend(*due)
             except FileNotFoundError:
                 pass  # it was empty, and is gone
             except OSError:
@@ -132,14 +124,14 @@ class SegmentWriter:
             for number, entry in enumerate(entries, segment.records)
         ]
         try:
-            self._disk.write(segment.handle, b"".join(records))
+            self.disk.write(segment.handle, b"".join(records))
         except OSError as exc:
             self._cut(segment, trusted=code_of(exc) == FULL)
             raise
         try:
             failpoints.hit(failpoints.BEFORE_FSYNC)
             began = time.perf_counter()
-            self._disk.sync(segment.handle)
+            self.disk.sync(segment.handle)
             took_s = time.perf_counter() - began
             failpoints.hit(failpoints.AFTER_FSYNC)
         except BaseException:
@@ -153,10 +145,10 @@ class SegmentWriter:
         return Written(segment.number, offsets, first, segment.key.id, took_s)
 
     def _segment(self) -> _Open:
-        if self._open is not None and self._open.size >= self._segment_bytes:
+        if self._open is not None and self._open.size >= self.segment_bytes:
             self.end_segment()
-            self._keys.load()
-        key = self._keys.sealing
+            self.keys.load()
+        key = self.keys.sealing
         if key is None:
             raise NotDurableError(NO_KEY)
         if self._open is not None and self._open.key.id != key.id:
@@ -166,23 +158,23 @@ class SegmentWriter:
         return self._open
 
     def _begin(self, key: Key) -> _Open:
-        number = max(self._now_ns(), self.last_number + 1)
-        path = self._directory / segment_name(number)
-        handle = self._disk.create(path)
+        number = max(self.now_ns(), self.last_number + 1)
+        path = self.directory / segment_name(number)
+        handle = self.disk.create(path)
         self.last_number = number
         try:
-            self._disk.sync_directory(self._directory)
+            self.disk.sync_directory(self.directory)
         except OSError:
-            self._disk.close(handle)
+            self.disk.close(handle)
             with contextlib.suppress(OSError):
-                self._disk.unlink(path)
+                self.disk.unlink(path)
             raise
         return _Open(number, handle, key)
 
     def _cut(self, segment: _Open, *, trusted: bool) -> None:
         """Take back what was not made durable; a segment that is not trusted, or cannot be cut, gets nothing more."""
         try:
-            self._disk.truncate(segment.handle, segment.size)
+            self.disk.truncate(segment.handle, segment.size)
         except OSError:
             trusted = False
         if not trusted:
@@ -197,29 +189,20 @@ class _Waiting(NamedTuple):
     done: asyncio.Future[None]
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class GroupCommit:
     """Calls on their way to the disk, in order; on the loop's thread."""
 
-    def __init__(
-        self,
-        *,
-        thread: IOThread,
-        writer: SegmentWriter,
-        index: Index,
-        availability: Availability,
-        metrics: IngressMetrics,
-        stalled_s: float,
-    ) -> None:
-        self._thread = thread
-        self._writer = writer
-        self._index = index
-        self._availability = availability
-        self._sync_duration = metrics.spool_fsync_duration
-        self._stalled_s = stalled_s
-        self._calls: deque[_Waiting] = deque()
-        self._task: asyncio.Task[None] | None = None
-        self._group: list[_Waiting] = []
-        self.size = 0  # bytes of the calls that are not in a group yet
+    thread: IOThread
+    writer: SegmentWriter
+    index: Index
+    availability: Availability
+    metrics: IngressMetrics
+    stalled_s: float
+    size: int = 0  # bytes of the calls that are not in a group yet
+    _calls: deque[_Waiting] = field(default_factory=deque)
+    _task: asyncio.Task[None] | None = None
+    _group: list[_Waiting] = field(default_factory=list)
 
     @property
     def is_idle(self) -> bool:
@@ -269,10 +252,10 @@ class GroupCommit:
 
     async def _commit(self, group: list[_Waiting]) -> None:
         entries = [entry for call in group for entry in call.entries]
-        stall = partial(self._availability.stall, is_stalled=True)
-        watch = asyncio.get_running_loop().call_later(self._stalled_s, stall)
+        stall = partial(self.availability.stall, is_stalled=True)
+        watch = asyncio.get_running_loop().call_later(self.stalled_s, stall)
         try:
-            written = await self._thread.run(partial(self._writer.write, entries, is_first=not self._index.events()))
+            written = await self.thread.run(partial(self.writer.write, entries, is_first=not self.index.events()))
         except NotDurableError as exc:
             self._give_up(group, exc.code)
         except Exception as exc:  # noqa: BLE001 - a bug must not leave anybody waiting, nor the next group unwritten
@@ -285,22 +268,22 @@ class GroupCommit:
                     call.done.set_result(None)
         finally:
             watch.cancel()
-            self._availability.stall(is_stalled=False)
+            self.availability.stall(is_stalled=False)
 
     def _add(self, entries: Sequence[Entry], written: Written) -> None:
-        self._sync_duration.observe(written.sync_s)
-        segment = self._index.segment(written.segment)
+        self.metrics.spool_fsync_duration.observe(written.sync_s)
+        segment = self.index.segment(written.segment)
         segment.keys.add(written.key_id)
-        self._index.resize(segment, written.offsets[-1])
-        self._index.active = segment.index
+        self.index.resize(segment, written.offsets[-1])
+        self.index.active = segment.index
         bounds = zip(written.offsets, written.offsets[1:], strict=False)
         for number, (entry, (start, end)) in enumerate(zip(entries, bounds, strict=True), written.first):
-            self._index.add(entry.partition, Location(segment.index, start, end - start, number, entry.at_ms))
-            self._index.last_ordinal = max(self._index.last_ordinal, entry.ordinal)
+            self.index.add(entry.partition, Location(segment.index, start, end - start, number, entry.at_ms))
+            self.index.last_ordinal = max(self.index.last_ordinal, entry.ordinal)
 
     def _give_up(self, group: list[_Waiting], code: str) -> None:
         """Refuse what waits as well: it would fail in the same way."""
-        self._availability.refuse(code)
+        self.availability.refuse(code)
         waiting = list(self._calls)
         self._calls.clear()
         self.size = 0
