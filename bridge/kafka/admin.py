@@ -27,7 +27,7 @@ FOREVER_MS = -1
 UNRECOGNIZED_RETENTION_MS = 30 * 86_400_000
 
 # Settings of a topic that may be larger than required.
-_AT_LEAST = {"min.insync.replicas", "max.message.bytes"}
+_AT_LEAST = {"replication_factor", "min.insync.replicas", "max.message.bytes"}
 
 _REFUSALS: Mapping[type[Exception], tuple[str, str]] = {
     kafka_errors.InvalidReplicationFactorError: ("too_few_brokers", "more replicas than there are brokers"),
@@ -83,13 +83,6 @@ class Deviation:
     what: str  # `missing`, `partitions`, `replication_factor`, or the name of a setting
     expected: str
     found: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Actual:
-    partitions: int
-    replication_factor: int
-    configs: Mapping[str, str]
 
 
 def topic_specs(
@@ -192,7 +185,8 @@ class Admin:
             if topic["topic"] in names and not topic["error_code"]
         }
 
-    async def _describe(self, names: Sequence[str]) -> dict[str, _Actual]:
+    async def _describe(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Return what the topics have by the names of `Deviation.what`."""
         partitions = await self._partitions(names)
         if not partitions:
             return {}
@@ -205,29 +199,26 @@ class Admin:
                     raise AdminError("refused", f"{name}: its settings cannot be read: {error.__name__} (ACL?)")
                 configs[name] = {entry[0]: entry[1] for entry in entries}
         return {
-            name: _Actual(
-                partitions=len(each),
-                replication_factor=min(len(partition["replicas"]) for partition in each),
-                configs=configs.get(name, {}),
-            )
+            name: {
+                "partitions": str(len(each)),
+                "replication_factor": str(min(len(partition["replicas"]) for partition in each)),
+                **configs.get(name, {}),
+            }
             for name, each in partitions.items()
         }
 
 
-def _deviations(spec: TopicSpec, found: _Actual | None) -> list[Deviation]:
+def _deviations(spec: TopicSpec, found: Mapping[str, str] | None) -> list[Deviation]:
     if found is None:
         return [Deviation(spec.name, "missing", expected="a topic", found="none")]
     deviations = []
-    if found.partitions != spec.partitions:
-        deviations.append(Deviation(spec.name, "partitions", str(spec.partitions), str(found.partitions)))
-    if found.replication_factor < spec.replication_factor:
-        expected = f"at least {spec.replication_factor}"
-        deviations.append(Deviation(spec.name, "replication_factor", expected, str(found.replication_factor)))
-    for name, expected in spec.configs.items():
-        value = found.configs.get(name, "unknown")
+    counts = {"partitions": str(spec.partitions), "replication_factor": str(spec.replication_factor)}
+    for name, expected in {**counts, **spec.configs}.items():
+        value = found.get(name, "unknown")
         enough = name in _AT_LEAST and value.isdigit() and int(value) >= int(expected)
         if value != expected and not enough:
-            deviations.append(Deviation(spec.name, name, expected, value))
+            shown = f"at least {expected}" if name == "replication_factor" else expected
+            deviations.append(Deviation(spec.name, name, shown, value))
     return deviations
 
 

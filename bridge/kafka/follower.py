@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from math import nan
 from typing import NamedTuple
 
@@ -101,36 +101,25 @@ class _Topic:
                 del self.targets[partition]
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Follower:
     """A worker that fills `known_ids` from the topics; each topic is read by a task and a client of its own."""
 
-    def __init__(
-        self,
-        *,
-        connection: Connection,
-        topics: Collection[str],
-        known_ids: KnownIds,
-        window_s: float,
-        records_max: int,
-        oldest_s: Callable[[], float | None] = lambda: None,
-        now: Callable[[], float] = time.time,
-        patience: FollowPatience = FollowPatience(),
-    ) -> None:
-        """Read into `known_ids` the newest `records_max` records of each topic, back to the start of `window_s`.
+    connection: Connection
+    topics: InitVar[Collection[str]]  # those that are written; `follow` adds more
+    known_ids: KnownIds
+    window_s: float  # the longest deduplication window; older records are not read
+    records_max: int  # of one topic, the newest
+    # Receipt (Unix seconds) of the oldest spooled delivery, if any: a process that crashed may have written it already,
+    # so the topics are read as far back.
+    oldest_s: Callable[[], float | None] = lambda: None
+    now: Callable[[], float] = time.time
+    patience: FollowPatience = FollowPatience()
+    _tail_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _reachable_since: float | None = None
 
-        `oldest_s` is the receipt (Unix seconds) of the oldest spooled delivery, if any: a process that crashed may have
-        written it already, so the topics are read as far back.
-        """
-        self._connection = connection
-        self._known_ids = known_ids
-        self._window_s = window_s
-        self._records_max = records_max
-        self._oldest_s = oldest_s
-        self._now = now
-        self._patience = patience
+    def __post_init__(self, topics: Collection[str]) -> None:
         self._topics = {name: _Topic(name) for name in topics}
-        self._tail_turn = asyncio.Lock()
-        self._reachable_since: float | None = None
 
     @property
     def ready(self) -> bool:
@@ -171,7 +160,7 @@ class Follower:
         if known is None or not known.read:
             return
         try:
-            async with asyncio.timeout(self._patience.catch_up_s):
+            async with asyncio.timeout(self.patience.catch_up_s):
                 end = await self._end_of(known, partition)
                 while known.positions.get(partition, 0) < end:
                     await known.advanced.wait()
@@ -199,8 +188,8 @@ class Follower:
             topic.code = await self._attempt(topic)
             topic.tail = None
             self._update_finished()
-            late = self._known_ids.finished and not topic.read
-            await asyncio.sleep(self._patience.retry_late_s if late else self._patience.retry_s)
+            late = self.known_ids.finished and not topic.read
+            await asyncio.sleep(self.patience.retry_late_s if late else self.patience.retry_s)
 
     async def _attempt(self, topic: _Topic) -> str:
         """Read a topic until something fails; return its code."""
@@ -213,18 +202,18 @@ class Follower:
             return "unexpected"
 
     async def _read(self, topic: _Topic) -> str:
-        since_s = self._now() - self._window_s
-        oldest_s = self._oldest_s()
+        since_s = self.now() - self.window_s
+        oldest_s = self.oldest_s()
         if oldest_s is not None:
             since_s = min(since_s, oldest_s)
         async with AsyncExitStack() as turn:
             if not topic.read:
                 await turn.enter_async_context(self._tail_turn)
             opening = open_tail(
-                self._connection,
+                self.connection,
                 topic.name,
                 since_ms=int(since_s * 1000),
-                records_max=self._records_max,
+                records_max=self.records_max,
                 noted=topic.positions,
                 unreadable=_log_unreadable,
             )
@@ -279,22 +268,22 @@ class Follower:
         for record in records:
             identity = identity_of(record.headers)
             if identity is not None:
-                self._known_ids.recalled(identity, record.timestamp_ms / 1000, record.key or b"")
+                self.known_ids.recalled(identity, record.timestamp_ms / 1000, record.key or b"")
 
     def _update_finished(self) -> None:
         """Set `finished` when all tails have been read, or one cannot be read for `give_up_s`."""
         unread = [topic for topic in self._topics.values() if not topic.read]
         codes = {topic.name: topic.code for topic in unread if topic.code}
         if not unread:
-            self._known_ids.finished = True
+            self.known_ids.finished = True
         elif "unreachable" in codes.values():
             self._reachable_since = None
-        elif not codes or self._known_ids.finished:
+        elif not codes or self.known_ids.finished:
             return
         elif self._reachable_since is None:
             self._reachable_since = time.monotonic()
-        elif time.monotonic() - self._reachable_since >= self._patience.give_up_s:
-            self._known_ids.finished = True
+        elif time.monotonic() - self._reachable_since >= self.patience.give_up_s:
+            self.known_ids.finished = True
             for name, code in codes.items():
                 log.warning("worker.recall_given_up", topic=name, code=code)
 
