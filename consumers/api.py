@@ -44,11 +44,6 @@ class Lanes:
     window_bytes: int = WINDOW_BYTES
 
     def __post_init__(self) -> None:
-        """Check that there is at least one lane.
-
-        Raises:
-            ConfigError: There is none, so nothing would be handled.
-        """
         if self.count < 1:
             msg = f"a consumer needs at least one lane, not {self.count}"
             raise ConfigError(msg)
@@ -73,11 +68,6 @@ class Batches:
     window_bytes: int = WINDOW_BYTES
 
     def __post_init__(self) -> None:
-        """Check that a batch can be full.
-
-        Raises:
-            ConfigError: It holds no record, or more than the window.
-        """
         if self.records < 1:
             msg = f"a batch needs at least one record, not {self.records}"
             raise ConfigError(msg)
@@ -174,12 +164,7 @@ Job = Callable[..., Awaitable[None]]
 
 
 class PeriodicJob(NamedTuple):
-    """Work beside the events, once a period in the whole group.
-
-    Attributes:
-        run: Gets a connection inside a transaction.
-        resource: It gets what `Consumer.around` yielded as well.
-    """
+    """Work beside the events, once a period in the whole group; see `Consumer.job`."""
 
     run: Job
     every_s: float
@@ -264,12 +249,6 @@ class Consumer:
     jobs: list[PeriodicJob] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
-        """Default the group.
-
-        Raises:
-            ConfigError: A text stands where several belong; the handler, the preparation or the ping is no coroutine
-                function.
-        """
         self.group = self.group or self.name
         for field_name in ("topics", "types", "publishes", "discloses"):
             # A text is a sequence of texts to a type checker: its characters would be taken for topics or types.
@@ -281,11 +260,7 @@ class Consumer:
                 self._demand_async(function)
 
     def handler(self, function: Handler) -> Handler:
-        """Decorate the one function that applies events: `(event, context)`, or `(batch, connection)` in batches.
-
-        Raises:
-            ConfigError: It is the second one, or no coroutine function.
-        """
+        """Decorate the one function that applies events: `(event, context)`, or `(batch, connection)` in batches."""
         if self.handle is not None:
             msg = f"consumer {self.name!r} has two handlers"
             raise ConfigError(msg)
@@ -297,9 +272,6 @@ class Consumer:
         """Decorate a function `(connection)` that runs every `every_s` seconds, on one process of the group.
 
         With `resource` it is called as `(connection, resource)`, the second being what `around` yielded.
-
-        Raises:
-            ConfigError: It is no coroutine function.
         """
 
         def register(function: Job) -> Job:

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry
 
 from bridge.avro.event_decoder import EventDecoder, open_decoder
-from bridge.errors import BridgeError, ConfigError, TransientError
+from bridge.errors import BridgeError, TransientError
 from bridge.kafka.admin import AdminError
 from bridge.kafka.producer import KafkaProducer
 from bridge.kafka.reader import ReadError
 from bridge.runtime.announce import Readiness
 from bridge.runtime.health import MANAGEMENT_CLOSE_S, Check, ManagementPort
-from bridge.runtime.lifecycle import (
-    EndOf,
-    Worker,
-    background,
-    first_of,
-    pause,
-    run_workers,
-)
+from bridge.runtime.lifecycle import EndOf, Worker, background, first_of, pause, run_workers
 from bridge.runtime.logging import log
 from bridge.runtime.metrics import IngressMetrics, LoopLag
 from consumers.api import Consumer
@@ -57,17 +50,14 @@ IDLE_MARGIN_S = 10.0
 # A record is tried five times, with pauses of 30 s at most; twice that without any progress is no patience any more.
 TRIES = 5
 PAUSE_MAX_S = 30.0
+Made = TypeVar("Made")
 
 
 @asynccontextmanager
 async def open_consumer(
     settings: ConsumerSettings, consumer: Consumer, registry: CollectorRegistry
 ) -> AsyncIterator[list[Worker]]:
-    """Build what outlives a member of the group, and yield what to run until the stop.
-
-    Raises:
-        ConfigError: No database, or a file or an address that cannot be used.
-    """
+    """Build what outlives a member of the group, and yield what to run until the stop."""
     metrics = ConsumerMetrics(registry, service=consumer.group)
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(
@@ -121,7 +111,6 @@ class ConsumerWorker:
         decoder: EventDecoder,
         metrics: ConsumerMetrics,
     ) -> None:
-        """Say what it is made of; nothing is asked before `run`."""
         self._settings = settings
         self._consumer = consumer
         self._database = database
@@ -154,9 +143,10 @@ class ConsumerWorker:
             ExceptionGroup: What a part raised.
         """
         async with AsyncExitStack() as stack:
+            around = self._consumer.around
             # Entered and left by this task: a task group or a time-out within `around` must not be left by another.
-            resource = await self._around(stack, stop)
-            cluster_id = await self._started(stop)
+            resource = None if around is None else await self._until(stop, lambda: stack.enter_async_context(around()))
+            cluster_id = await self._until(stop, self._check)
             if cluster_id is None:
                 return
             processor = await self._open_processor(stack, cluster_id, resource)
@@ -175,24 +165,19 @@ class ConsumerWorker:
             workers: list[Worker] = [subscriber, EndOf(settling), jobs]
             await run_workers(workers, stop=stop, drain_timeout_s=self._settings.shutdown.workers_s)
 
-    async def _around(self, stack: AsyncExitStack, stop: asyncio.Event) -> Any:
-        """Open what the handlers need, for as long as it takes; None where they need nothing, or `stop` was set."""
-        around = self._consumer.around
-        while around is not None and not stop.is_set():
+    async def _until(self, stop: asyncio.Event, attempt: Callable[[], Awaitable[Made]]) -> Made | None:
+        """Try for as long as it takes; None when `stop` was set before."""
+        while not stop.is_set():
             try:
-                return await stack.enter_async_context(around())
+                return await attempt()
             except BridgeError as exc:
                 if not exc.retriable:
                     raise
-                await self._wait(exc, stop)
+                if exc.code != self._start:
+                    log.warning("worker.start_waits", group=self._consumer.group, code=exc.code, **self._away(exc))
+                self._start = exc.code
+            await pause(stop, RETRY_S)
         return None
-
-    async def _wait(self, exc: BridgeError, stop: asyncio.Event) -> None:
-        """Wait before the next attempt at a start that `exc` prevented."""
-        if exc.code != self._start:
-            log.warning("worker.start_waits", group=self._consumer.group, code=exc.code, **self._away(exc))
-        self._start = exc.code
-        await pause(stop, RETRY_S)
 
     def _away(self, exc: BridgeError) -> dict[str, str]:
         """Name the server that a start waits for, as a field of the line."""
@@ -200,23 +185,16 @@ class ConsumerWorker:
             return {"address": self._settings.kafka.bootstrap_servers}
         return {"address": database_of(self._settings.postgres.address())} if isinstance(exc, TransientError) else {}
 
-    async def _started(self, stop: asyncio.Event) -> str | None:
-        """Ask until Kafka and PostgreSQL answer, and return the cluster's id; None when `stop` was set before."""
+    async def _check(self) -> str:
+        """Ask Kafka and PostgreSQL, and return the cluster's id."""
         kafka = self._settings.kafka
-        while not stop.is_set():
-            try:
-                return await check_start(
-                    self._consumer,
-                    database=self._database,
-                    connection=kafka.connection,
-                    accepted_cluster=self._settings.kafka.accept_cluster_id,
-                    begins_by_itself=kafka.offset_reset != "none",
-                )
-            except BridgeError as exc:
-                if isinstance(exc, ConfigError):
-                    raise
-                await self._wait(exc, stop)
-        return None
+        return await check_start(
+            self._consumer,
+            database=self._database,
+            connection=kafka.connection,
+            accepted_cluster=kafka.accept_cluster_id,
+            begins_by_itself=kafka.offset_reset != "none",
+        )
 
     async def _open_processor(self, stack: AsyncExitStack, cluster_id: str, resource: Any) -> Processor:
         consumer = self._consumer

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import jmespath
 import orjson
 from jmespath.exceptions import JMESPathError
+from pydantic import BeforeValidator, InstanceOf
 
 from bridge.contract.events import OTHER_REPORTED
 from bridge.errors import PermanentError
@@ -19,24 +20,18 @@ _FALSE: tuple[object, ...] = ("", [], {}, None)
 class Expression:
     """One expression."""
 
-    def __init__(self, text: str, *, failed: str = "when_failed") -> None:
-        """Compile it; `failed` is the code of a body for which it has no result.
-
-        Raises:
-            ValueError: It is none; the text is a short reason.
-        """
+    def __init__(self, text: str) -> None:
+        """Compile it; `ValueError` if it is none, with a short reason."""
         try:
             self._compiled = jmespath.compile(text)
         except (JMESPathError, ValueError, RecursionError) as exc:
             msg = f"is no JMESPath expression ({type(exc).__name__})"
             raise ValueError(msg) from None
-        self._failed = failed
 
-    def value(self, body: bytes, event: Event) -> Any:
+    def value(self, body: bytes, event: Event, *, failed: str = "when_failed") -> Any:
         """Return what it is of an event's native body, JSON, to which `reported_type` is added if the event has one.
 
-        Raises:
-            PermanentError: It has no result for this body.
+        A body for which it has no result is refused for good, with the code `failed`.
         """
         try:
             document = orjson.loads(body)
@@ -45,13 +40,17 @@ class Expression:
             return self._compiled.search(document)
         except (JMESPathError, ArithmeticError, TypeError, ValueError, RecursionError):
             # The message of a library quotes values of the event.
-            raise PermanentError(self._failed) from None
+            raise PermanentError(failed) from None
 
     def holds(self, body: bytes, event: Event) -> bool:
-        """Whether it is true of a body.
-
-        Raises:
-            PermanentError: As `value`.
-        """
+        """Whether it is true of a body; as `value`."""
         found = self.value(body, event)
         return found is not False and found not in _FALSE
+
+
+def _compiled(text: object) -> object:
+    return Expression(text) if isinstance(text, str) and text else text or None
+
+
+Condition = Annotated[InstanceOf[Expression] | None, BeforeValidator(_compiled)]
+"""An expression in a setting; empty: none."""

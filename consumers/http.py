@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -41,16 +42,11 @@ _CONFLICTS = frozenset({409, 412})
 
 
 class Answer(NamedTuple):
-    """What came back with a status of 2xx, or with one that was asked for.
-
-    Attributes:
-        headers: Names in lower case.
-        body: The first `answer_max_bytes`.
-    """
+    """What came back with a status of 2xx, or with one that was asked for."""
 
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes  # the first `answer_max_bytes`
 
 
 class Timed:
@@ -79,40 +75,28 @@ class RequestMetrics:
         timed: str = "Time to the answer",
     ) -> None:
         """Register both; `name` is a constant word, `service` the group of the consumer, the others are their help."""
-        self.requests = Counter(
-            f"{name}_requests",
-            counted,
-            ("service", "code"),
-            namespace=NAMESPACE,
-            registry=registry,
-        )
-        self.duration = Histogram(
-            f"{name}_request_duration_seconds",
-            timed,
-            ("service",),
-            namespace=NAMESPACE,
-            registry=registry,
-            buckets=DURATION_BUCKETS,
-        )
+        own: dict[str, Any] = {"namespace": NAMESPACE, "registry": registry}
+        self._requests = Counter(f"{name}_requests", counted, ("service", "code"), **own)
+        duration = Histogram(f"{name}_request_duration_seconds", timed, ("service",), buckets=DURATION_BUCKETS, **own)
+        self._duration = duration.labels(service)
         self.service = service
 
     @contextmanager
     def timed(self) -> Iterator[Timed]:
         """Count the request that is made in the block, by the code of what it raises, or by that which is set."""
-        loop, timed = asyncio.get_running_loop(), Timed()
-        began = loop.time()
+        timed, began = Timed(), time.monotonic()
         try:
             yield timed
         except BaseException as exc:
             timed.code = exc.code if isinstance(exc, BridgeError) else "cancelled"
             raise
         finally:
-            self.observe(timed.code, loop.time() - began)
+            self.observe(timed.code, time.monotonic() - began)
 
     def observe(self, code: str, seconds: float) -> None:
         """Count one request that ended with `code`."""
-        self.requests.labels(self.service, code).inc()
-        self.duration.labels(self.service).observe(seconds)
+        self._requests.labels(self.service, code).inc()
+        self._duration.observe(seconds)
 
 
 class Http:
@@ -148,11 +132,7 @@ class Http:
         return await self.request("PUT", path, body, headers=headers)
 
     async def ping(self) -> None:
-        """Check that the endpoint answers with a status below 500 that is not systemic.
-
-        Raises:
-            TransientError: It does not.
-        """
+        """Check that the endpoint answers with a status below 500 that is not systemic."""
         try:
             await self.request("GET", self._ping_path or "")
         except PermanentError:
@@ -175,10 +155,6 @@ class Http:
         """Send one request below the base URL and return an answer of 2xx; a body is JSON unless `headers` say else.
 
         `also` are statuses that are returned too, instead of being judged: their body tells what they mean.
-
-        Raises:
-            TransientError: See the table of this module.
-            PermanentError: The endpoint refuses this request for good.
         """
         with nullcontext(Timed()) if self._metrics is None else self._metrics.timed() as timed:
             answer = await self._exchange(method, path, body, headers or {}, also)
@@ -214,12 +190,7 @@ class Http:
 
 
 def judge(status: int) -> None:
-    """Raise what a status means; 2xx means nothing. The table of this module in code.
-
-    Raises:
-        TransientError: A retry may succeed.
-        PermanentError: It never will.
-    """
+    """Raise what a status means; 2xx means nothing. The table of this module in code."""
     code = f"http_{status}"
     if _OK <= status < _REDIRECT:
         return
@@ -255,9 +226,9 @@ async def open_http(
         headers: Sent with every request, such as a token; never logged.
         allow_http: Take an `http://` URL.
         allowed_by: How an operator has it taken, for the message.
-        ca_file: PEM of who may have signed the endpoint's certificate; the system's authorities unless given.
-        cert_file: PEM of our own certificate, with its key unless `key_file` has that.
-        key_file: PEM of its key.
+        ca_file: PEM, as `client_tls` takes it.
+        cert_file: PEM, as above.
+        key_file: PEM, as above.
         ping_path: What `ping` asks for; without one any answer to GET of the base URL but 5xx will do.
         metrics: Counts every request.
         answer_max_bytes: What is read of an answer.
@@ -303,13 +274,8 @@ def _server(url: str) -> tuple[str, str]:
 def client_tls(ca_file: Path | None, cert_file: Path | None, key_file: Path | None) -> ssl.SSLContext:
     """Return what a connection to an endpoint is opened with, for connections that are no HTTP too.
 
-    Args:
-        ca_file: PEM of who may have signed the endpoint's certificate; the system's authorities unless given.
-        cert_file: PEM of our own certificate, with its key unless `key_file` has that.
-        key_file: PEM of its key.
-
-    Raises:
-        ConfigError: A file cannot be used.
+    Files are PEM: authorities that may have signed its certificate (the system's unless given), and our own certificate
+    with its key, unless that has a file of its own.
     """
     try:
         context = ssl.create_default_context(cafile=ca_file)
@@ -324,12 +290,9 @@ def client_tls(ca_file: Path | None, cert_file: Path | None, key_file: Path | No
 
 async def _first_bytes(response: aiohttp.ClientResponse, limit: int) -> bytes:
     """Read up to the bound; a longer answer is left, and its connection closed."""
-    parts: list[bytes] = []
-    size = 0
-    async for chunk in response.content.iter_any():
-        parts.append(chunk[: limit - size])
-        size += len(parts[-1])
-        if size >= limit:
-            response.close()
-            break
-    return b"".join(parts)
+    try:
+        received = await response.content.readexactly(limit)
+    except asyncio.IncompleteReadError as exc:
+        return exc.partial
+    response.close()
+    return received

@@ -6,12 +6,13 @@ import re
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from bridge.errors import ConfigError
+from bridge.errors import ConfigError, TransientError
+from bridge.event import Event
 from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC
 
 # What a name of an instance may be: part of a group id, of metric labels, and, with `_` for `-`, of a schema's name.
@@ -30,6 +31,22 @@ _are_hosts = re.compile(rf"({_HOST}(,{_HOST})*)?", re.ASCII).fullmatch
 
 UNNAMED = "the configured server"
 """Where a URL leads of which nothing can be shown."""
+
+
+def is_plain(text: str) -> bool:
+    """Whether `text` can stand in a header as it is: printable ASCII without spaces, at least one character."""
+    return bool(text) and text.isascii() and text.isprintable() and " " not in text
+
+
+def read_token(file: Path, *, code: str) -> str:
+    """Read a token that goes into a header; `code`, systemic, if it cannot be read or no header can hold it."""
+    try:
+        token = file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        token = ""
+    if not is_plain(token):
+        raise TransientError(code, systemic=True)
+    return token
 
 
 def _words(given: object) -> object:
@@ -76,11 +93,7 @@ class Options(BaseModel):
 
 
 class EndpointOptions(Options):
-    """Settings of a consumer that may run several times, each for another endpoint.
-
-    Attributes:
-        instance: Name of the endpoint; each has a group, and so progress and parked keys, of its own.
-    """
+    """Settings of a consumer that may run several times, each for another endpoint with a group of its own."""
 
     instance: Annotated[str, Field(pattern=_INSTANCE)] = ""
 
@@ -94,19 +107,30 @@ class EndpointOptions(Options):
 
 
 class ServerOptions(EndpointOptions):
-    """Settings of one that tells a server over TLS what happens to the prescriptions of accounts.
-
-    Attributes:
-        ca_file: PEM of the authorities that may have signed the server's certificate.
-        cert_file: PEM of the client certificate, with its key unless `key_file` has that.
-        key_file: PEM of its key.
-        accounts: Account ids whose events are sent; all unless given.
-    """
+    """Settings of one that tells a server over TLS, by `client_tls`, what happens to the prescriptions of accounts."""
 
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
     accounts: Words | None = None
+
+    def wants_account(self, event: Event) -> bool:
+        """Whether an event is of one of the accounts."""
+        return self.accounts is None or event.value["account_id"] in self.accounts
+
+
+class HttpOptions(ServerOptions):
+    """Settings of one whose server speaks HTTP."""
+
+    allow_http: bool = False
+    timeout_s: float = Field(10.0, ge=0.1, le=TIMEOUT_MAX_S)
+
+    def session(self, name: str) -> dict[str, Any]:
+        """Return what `consumers.http.open_http` takes of these, for the consumer `name`."""
+        return {
+            **self.model_dump(include={"allow_http", "timeout_s", "ca_file", "cert_file", "key_file"}),
+            "allowed_by": f"{variable(name, 'allow_http')}=true",
+        }
 
 
 def schema_group(name: str, schema: str) -> str:
@@ -118,11 +142,7 @@ AnyOptions = TypeVar("AnyOptions", bound=Options)
 
 
 def read_options(model: type[AnyOptions], name: str, given: Mapping[str, str]) -> AnyOptions:
-    """Return the settings of the consumer `name`; `given` is `Setup.options`.
-
-    Raises:
-        ConfigError: One is unknown, missing, or cannot be used; the line names it and shows no value.
-    """
+    """Return the settings of the consumer `name`; `given` is `Setup.options`. A `ConfigError` shows no value."""
     try:
         return model.model_validate(dict(given))
     except ValidationError as exc:

@@ -72,11 +72,7 @@ class Postgres(Section):
         return self
 
     def address(self) -> str:
-        """Return the DSN.
-
-        Raises:
-            ConfigError: There is none, or its file cannot be used.
-        """
+        """Return the DSN; `ConfigError` if there is none, or its file cannot be used."""
         if self.dsn is not None:
             return self.dsn.get_secret_value()
         if self.dsn_file is None:
@@ -142,11 +138,7 @@ def check_settings(settings: ConsumerSettings) -> Iterator[Finding]:
 
 
 def section(consumer: str) -> str:
-    """Return the section of a consumer's own settings.
-
-    Raises:
-        ConfigError: The name cannot be one.
-    """
+    """Return the section of a consumer's own settings; `ConfigError` if the name cannot be one."""
     named = consumer.replace("-", "_")
     why = ""
     if NAME.fullmatch(consumer) is None:
@@ -162,10 +154,6 @@ def section(consumer: str) -> str:
 
 
 def load_settings(consumers: Iterable[str]) -> ConsumerSettings:
-    """Read the configuration once; every one of the installed `consumers` may have its section in it.
-
-    Raises:
-        ConfigError: As `read_settings`.
-    """
+    """Read the configuration once; every one of the installed `consumers` may have its section in it."""
     sections: dict[str, Any] = {section(name): (Options, Field({})) for name in consumers}
     return read_settings(create_model("InstalledSettings", __base__=ConsumerSettings, **sections))

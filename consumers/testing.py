@@ -53,7 +53,7 @@ from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.registry.address import RegistryAddress
 from bridge.registry.loader import bundled
 from bridge.registry.lock import NAMESPACE
-from consumers.api import OUTBOX_HEADER, Batches, Consumer, Context, Placed, Setup, build, takes_setup
+from consumers.api import OUTBOX_HEADER, Batches, Consumer, Context, Outgoing, Placed, Setup, build, takes_setup
 from consumers.postgres.pool import Database, open_database
 from consumers.postgres.tables import migrate_tables
 from consumers.runtime import operator, parking
@@ -127,11 +127,7 @@ def an_event(event_type: str, *, key: str = "rx_1", id: str = "", at: datetime =
 
 
 class Statements:
-    """Stands for `Context.connection` where a handler is called by itself: keeps what it executes, and does nothing.
-
-    Attributes:
-        executed: Each statement with its values, in order.
-    """
+    """Stands for `Context.connection` where a handler is called by itself: keeps what it executes, and does nothing."""
 
     def __init__(self) -> None:
         self.executed: list[tuple[str, tuple[object, ...]]] = []
@@ -169,49 +165,28 @@ class Parked:
     raised: str = field(default="", compare=False)
 
 
-class Published(NamedTuple):
-    """A record that a handler published."""
-
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: Mapping[str, str]
-
-
+@dataclass(slots=True)
 class Running:
     """A consumer at work on one partition of each of its topics.
+
+    What waits raises `TimeoutError` after `SETTLED_S`.
 
     Attributes:
         calls: Every call of the handler, in order; those that failed because a service was away too.
         registry: Metrics of the process, the consumer's own included.
     """
 
-    def __init__(
-        self,
-        consumer: Consumer,
-        *,
-        calls: list[Call],
-        processor: Processor,
-        work: asyncio.Task[None],
-        database: Database,
-        registry: CollectorRegistry,
-        resource: object,
-    ) -> None:
-        self.calls = calls
-        self.registry = registry
-        self._consumer = consumer
-        self._processor = processor
-        self._work = work
-        self._database = database
-        self._resource = resource
-        self._ends = {Place(topic, 0): 0 for topic in consumer.topics}
+    calls: list[Call]
+    registry: CollectorRegistry
+    _consumer: Consumer
+    _processor: Processor
+    _work: asyncio.Task[None]
+    _database: Database
+    _resource: object
+    _ends: dict[Place, int]
 
     async def feed(self, *events: Event) -> None:
-        """Give records to the consumer and return when each is settled: applied, a duplicate, of no use, or parked.
-
-        Raises:
-            TimeoutError: Some are not, after `SETTLED_S`; `offer` does not wait.
-        """
+        """Give records to the consumer and return when each is settled: applied, a duplicate, of no use, or parked."""
         self.offer(*events)
         await self.settled()
 
@@ -223,11 +198,7 @@ class Running:
             self._processor.offer(place, [_record(event, place, offset)])
 
     async def settled(self) -> None:
-        """Return when everything that was given is settled.
-
-        Raises:
-            TimeoutError: Some is not, after `SETTLED_S`.
-        """
+        """Return when everything that was given is settled."""
         async with asyncio.timeout(SETTLED_S):
             while any(self._processor.next_offset(place) != end for place, end in self._ends.items()):
                 if self._work.done():
@@ -235,11 +206,7 @@ class Running:
                 await asyncio.sleep(_POLL_S)
 
     async def release(self, key: str) -> None:
-        """Release a parked key as an operator does; return when it is live again, or parked again.
-
-        Raises:
-            TimeoutError: Neither, after `SETTLED_S`.
-        """
+        """Release a parked key as an operator does; return when it is live again, or parked again."""
         asked = parking.Filters(keys=[key])
         await operator.request_release(self._database, self._consumer.group, asked, actor="consumers.testing")
         async with asyncio.timeout(SETTLED_S):
@@ -271,11 +238,13 @@ where grp = $1 order by topic, part, "offset"
             if sample.name == "drxbridge_consumer_records_total" and sample.labels["outcome"] == outcome
         )
 
-    async def published(self) -> list[Published]:
-        """Return what handlers have published, in order; nothing is written to Kafka, so it stays here."""
-        query = "select topic, key, value, headers::text from drx_consumer.outbox where grp = $1 order by id"
-        rows = await self.fetch(query, self._consumer.group)
-        return [Published(topic, key, value, _own(json.loads(headers))) for topic, key, value, headers in rows]
+    async def published(self) -> list[Outgoing]:
+        """Return what handlers have published, in order, without the runtime's own header; none of it is in Kafka."""
+        query = """
+select topic, key, value, (headers - $2::text)::text from drx_consumer.outbox where grp = $1 order by id
+"""
+        rows = await self.fetch(query, self._consumer.group, OUTBOX_HEADER)
+        return [Outgoing(topic, key, value, json.loads(headers)) for topic, key, value, headers in rows]
 
     async def run_jobs(self) -> None:
         """Run every job of the consumer once, each in a transaction of its own."""
@@ -299,11 +268,7 @@ async def running(
     *,
     options: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Running]:
-    """Run a consumer, or what its entry point builds from `options`, on an empty database with its tables made.
-
-    Raises:
-        ConfigError: There are options, and it takes none.
-    """
+    """Run a consumer, or what its entry point builds from `options`, on an empty database with its tables made."""
     if options and not takes_setup(consumer):
         msg = "options are for a function of a Setup that builds the consumer; this one takes none"
         raise ConfigError(msg)
@@ -332,25 +297,13 @@ async def running(
             for place in places:
                 await processor.adopt(place)
                 processor.start(place, 0)
-            yield Running(
-                built,
-                calls=calls,
-                processor=processor,
-                work=work,
-                database=database,
-                registry=registry,
-                resource=resource,
-            )
+            ends = dict.fromkeys(places, 0)
+            yield Running(calls, registry, built, processor, work, database, resource, ends)
         finally:
             await processor.drain(places, timeout_s=1.0)
             processor.forget(places)
             stop.set()
             await work
-
-
-def _own(headers: dict[str, str]) -> dict[str, str]:
-    """Leave out what the runtime adds."""
-    return {name: text for name, text in headers.items() if name != OUTBOX_HEADER}
 
 
 def _watched(consumer: Consumer, calls: list[Call]) -> Consumer:

@@ -14,7 +14,6 @@ from datetime import date, datetime
 from functools import cache
 from importlib.metadata import version
 from itertools import chain
-from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import AwareDatetime
@@ -32,52 +31,37 @@ except ModuleNotFoundError as exc:
     msg = "the consumer archive needs a library that is not installed: pip install 'drx-bridge[archive]'"
     raise ConfigError(msg) from exc
 
-Digest = Callable[[str], str]
+IdDigest = Callable[[str], str]
 
 # Columns that name a prescription, a request or a message, or may (`correlation_id`). With a digest in their place rows
 # of one still join.
 IDS = frozenset(
     {
-        "_key",
-        "correlation_id",
-        "prescription_id",
-        "prescriber_order_number",
-        "rx_reference_number",
-        "message_id",
-        "relates_to_message_id",
-        "request_id",
-        "replacement_prescription_id",
-        "superseded_by",
-        "queue_id",
-        "pharmacy_rx_number",
-        "prior_authorization_number",
-        "alert_id",
+        "_key", "correlation_id", "prescription_id", "prescriber_order_number", "rx_reference_number", "message_id",
+        "relates_to_message_id", "request_id", "replacement_prescription_id", "superseded_by", "queue_id",
+        "pharmacy_rx_number", "prior_authorization_number", "alert_id",
     }
-)
+)  # fmt: skip
 
 _INSTANT = pa.timestamp("us", tz="UTC")
 # Where a row stands in the log; `_key` may be health information, as the id of a prescription is.
-_PLACE: Mapping[str, tuple[pa.DataType, str]] = MappingProxyType(
-    {
-        "_topic": (pa.string(), ""),
-        "_partition": (pa.int32(), ""),
-        "_offset": (pa.int64(), ""),
-        "_key": (pa.string(), "L"),
-        "_ordinal": (pa.string(), ""),
-        "_origin": (pa.string(), ""),
-    }
-)
-_SIMPLE: Mapping[object, pa.DataType] = MappingProxyType(
-    {
-        str: pa.string(),
-        bool: pa.bool_(),
-        date: pa.date32(),
-        datetime: _INSTANT,
-        AwareDatetime: _INSTANT,
-        dict[str, str]: pa.map_(pa.string(), pa.string()),
-    }
-)
-_BITS: Mapping[int, pa.DataType] = MappingProxyType({32: pa.int32(), 64: pa.int64()})
+_PLACE: Mapping[str, tuple[pa.DataType, str]] = {
+    "_topic": (pa.string(), ""),
+    "_partition": (pa.int32(), ""),
+    "_offset": (pa.int64(), ""),
+    "_key": (pa.string(), "L"),
+    "_ordinal": (pa.string(), ""),
+    "_origin": (pa.string(), ""),
+}
+_SIMPLE: Mapping[object, pa.DataType] = {
+    str: pa.string(),
+    bool: pa.bool_(),
+    date: pa.date32(),
+    datetime: _INSTANT,
+    AwareDatetime: _INSTANT,
+    dict[str, str]: pa.map_(pa.string(), pa.string()),
+}
+_BITS: Mapping[int, pa.DataType] = {32: pa.int32(), 64: pa.int64()}
 
 
 @cache
@@ -111,21 +95,13 @@ def unrecognized_schema() -> pa.Schema:
     )
 
 
-def table_of(batch: Sequence[Placed], schema: pa.Schema, *, digest: Digest | None = None) -> pa.Table:
-    """Return the rows of events, in order; with `digest` in place of what `IDS` have.
-
-    Raises:
-        pyarrow.ArrowInvalid, pyarrow.ArrowTypeError: A value does not fit its column.
-    """
+def table_of(batch: Sequence[Placed], schema: pa.Schema, *, digest: IdDigest | None = None) -> pa.Table:
+    """Return the rows of events, in order; with `digest` in place of what `IDS` have."""
     values: list[Mapping[str, Any]] = [event.value for event, _ in batch]
     place: dict[str, Sequence[object]] = {
-        "_topic": [context.topic for _, context in batch],
-        "_partition": [context.partition for _, context in batch],
-        "_offset": [context.offset for _, context in batch],
-        "_key": [event.key for event, _ in batch],
-        "_ordinal": [context.ordinal for _, context in batch],
-        "_origin": [context.origin for _, context in batch],
+        name: [getattr(context, name[1:]) for _, context in batch] for name in _PLACE if name != "_key"
     }
+    place["_key"] = [event.key for event, _ in batch]
     rows: dict[str, list[int]] = {}
     for row, (event, _) in enumerate(batch):
         rows.setdefault(event.type, []).append(row)

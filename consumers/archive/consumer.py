@@ -8,12 +8,11 @@ from pathlib import Path
 
 from bridge.errors import ConfigError
 from consumers.api import Batches, Consumer, Setup, Tables
-from consumers.archive.columns import Digest
+from consumers.archive.columns import IdDigest
 from consumers.archive.lake import Lake
-from consumers.archive.metrics import ArchiveMetrics
 from consumers.archive.options import NAME, S3, ArchiveOptions
-from consumers.archive.stores import Bucket, Disk, Store
-from consumers.archive.writer import Writer
+from consumers.archive.stores import Bucket, Directory, Store
+from consumers.archive.writer import ArchiveMetrics, Archiver
 from consumers.options import read_options
 
 MIGRATIONS = files("consumers.archive") / "migrations"
@@ -32,13 +31,10 @@ _RAW = "deliveries that are no events, whole"
 
 
 def open_archive(setup: Setup) -> Consumer:
-    """Build it from its settings.
-
-    Raises:
-        ConfigError: A setting cannot be used.
-    """
+    """Build it from its settings."""
     options = read_options(ArchiveOptions, NAME, setup.options)
-    writer = Writer(
+    written = [_WHAT[options.columns], *([_RAW] if options.raw else [])]
+    writer = Archiver(
         Lake(_store(options), root=options.root),
         options,
         metrics=ArchiveMetrics(setup.registry, service=options.group),
@@ -53,14 +49,12 @@ def open_archive(setup: Setup) -> Consumer:
             window_records=2 * options.batch_records,
             window_bytes=WINDOW_BYTES,
         ),
-        # A type that only a newer release knows waits, with all that follows it, instead of leaving a hole for ever.
-        unknown="park",
         handler_timeout_s=_TIMEOUT_S,
         group=options.group,
         tables=Tables(migrations=MIGRATIONS, schema=options.tables_schema),
         prepare=writer.prepare,
         ping=writer.ping,
-        discloses=[f"{what}: Parquet files below {options.root}" for what in _written(options)],
+        discloses=[f"{what}: Parquet files below {options.root}" for what in written],
     )
     consumer.handler(writer)
     consumer.job(every_s=PUBLISH_S)(writer.publish)
@@ -68,22 +62,14 @@ def open_archive(setup: Setup) -> Consumer:
     return consumer
 
 
-def _written(options: ArchiveOptions) -> list[str]:
-    return [_WHAT[options.columns], _RAW] if options.raw else [_WHAT[options.columns]]
-
-
 def _store(options: ArchiveOptions) -> Store:
     if not options.in_bucket:
-        return Disk(Path(options.root))
-    return Bucket(options.root.removeprefix(S3), endpoint=options.endpoint, region=options.region)
+        return Directory(Path(options.root))
+    return Bucket(options.root.removeprefix(S3), endpoint=options.endpoint)
 
 
-def read_digest(file: Path | None) -> Digest | None:
-    """Return what makes a digest of an id, with the secret in `file`.
-
-    Raises:
-        ConfigError: It cannot be read, or is too short.
-    """
+def read_digest(file: Path | None) -> IdDigest | None:
+    """Return what makes a digest of an id, with the secret in `file`."""
     if file is None:
         return None
     try:

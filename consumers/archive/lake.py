@@ -63,10 +63,13 @@ class Merged(NamedTuple):
 
 
 class Lake:
-    """Writes and names files; every call may block, and raises `TransientError`, systemic, while the store is away."""
+    """Writes and names files; `root` is its name for people.
+
+    Every call may block. It raises `TransientError`, systemic, while the store is away or (`lake_missing`) another
+    place has its name, and `ConfigError` where waiting does not heal it.
+    """
 
     def __init__(self, store: Store, *, root: str) -> None:
-        """Write to `store`; `root` is its name for people."""
         self._store = store
         self._root = root
         self._owner: bytes | None = None
@@ -74,15 +77,8 @@ class Lake:
     def claim(self, archive: str, *, begun: bool) -> None:
         """See that the lake is writable, and belongs to this archive and to no other, for ever.
 
-        Another one, or the same with an emptied database, would write again what is there. An archive that has files in
-        one place would leave a hole there if it went on in another, such as a volume that is not mounted.
-
-        Args:
-            archive: Id that is kept beside the table of files.
-            begun: Whether it has written files.
-
-        Raises:
-            ConfigError: It cannot be used, or is another one's.
+        Another one, or the same with an emptied database, would write again what is there. An archive that has `begun`
+        in one place would leave a hole there if it went on in another, such as a volume that is not mounted.
         """
         self._store.open()
         owner = self._store.read(_OWNER)
@@ -104,11 +100,7 @@ class Lake:
         self._owner = owner
 
     def stage(self, table: pa.Table) -> Staged:
-        """Write a file.
-
-        Raises:
-            TransientError: `lake_missing`: another place has the name of the lake that was claimed.
-        """
+        """Write a file."""
         self._demand_lake()
         sink = pa.BufferOutputStream()
         parquet.write_table(table, sink, compression="zstd", compression_level=_LEVEL)
@@ -118,11 +110,7 @@ class Lake:
         return Staged(name, table.num_rows, len(content), _columns(table.schema))
 
     def merge(self, names: Sequence[str], directory: str) -> Merged | None:
-        """Stage one file of several that are staged; None if one of these is missing.
-
-        Raises:
-            TransientError: As `stage`.
-        """
+        """Stage one file of several that are staged; None if one of these is missing."""
         sources = [f"{STAGING}/{name}" for name in names]
         if not all(map(self._store.exists, sources)):
             self._demand_lake()
@@ -131,11 +119,7 @@ class Lake:
         return Merged(self._merged(sources, name, f"{STAGING}/{name}"), f"{directory}/{_name(name)}")
 
     def merge_day(self, names: Sequence[str], directory: str) -> Merged | None:
-        """Stage a day with one file in place of those; None if one of them is missing. Others stay as they are.
-
-        Raises:
-            TransientError: As `stage`.
-        """
+        """Stage a day with one file in place of those; None if one of them is missing. Others stay as they are."""
         self._demand_lake()
         others = {each.name for each in self._store.entries(directory)} if self._store.exists(directory) else set()
         if not others.issuperset(names):
@@ -152,11 +136,7 @@ class Lake:
         return self._store.exchanges()
 
     def publish(self, name: str, path: str) -> bool:
-        """Give a committed file its name; False if it is neither staged nor published.
-
-        Raises:
-            TransientError: As `stage`.
-        """
+        """Give a committed file its name; False if it is neither staged nor published."""
         if name.endswith(DAY):
             return self._publish_day(name, path)
         # The process that moved it may have died before it could say so.
@@ -196,12 +176,7 @@ class Lake:
             self._store.remove(f"{STAGING}/{name}")
 
     def probe(self) -> None:
-        """See that a file can be written, in the lake that was claimed.
-
-        Raises:
-            ConfigError: It cannot, and waiting does not heal it by itself.
-            TransientError: As `stage`.
-        """
+        """See that a file can be written, in the lake that was claimed."""
         self._demand_lake()
         self._store.open()
 

@@ -1,4 +1,4 @@
-"""The settings of `archive`: `CONSUMER_ARCHIVE__<KEY>`."""
+"""The settings of `archive`: `CONSUMER_ARCHIVE__<KEY>`; `README.md` beside this says what each does."""
 
 from __future__ import annotations
 
@@ -41,24 +41,10 @@ def _endpoint(url: str) -> str:
 
 
 class ArchiveOptions(Options):
-    """All that can be set.
-
-    Attributes:
-        root: Directory of the lake, or `s3://bucket/prefix`; all processes see the same one.
-        endpoint: URL of a server that speaks S3, if it is not Amazon's.
-        region: Of the bucket, if the environment does not say it.
-        tables_schema: Schema of the tables (`schema`); each schema is a lake of its own.
-        topics: Topics that it reads.
-        raw: Deliveries that are no events become rows as well.
-        batch_records: Most events in one file.
-        wait_s: How long events wait for others of their day, to be published in one file.
-        columns: `no_d` leaves out PHI class D; `hashed` also has digests in place of ids.
-        hash_key_file: Secret that the digests are made with.
-    """
+    """All that can be set."""
 
     root: Annotated[str, AfterValidator(_root)]
     endpoint: Annotated[str, AfterValidator(_endpoint)] = ""
-    region: Annotated[str, Field(pattern=r"^[a-z0-9-]{0,64}$")] = ""
     allow_http: bool = False
     tables_schema: SchemaName = Field(NAME, alias="schema")
     topics: Words = TOPICS
@@ -73,8 +59,8 @@ class ArchiveOptions(Options):
         if (self.columns == "hashed") != (self.hash_key_file is not None):
             msg = "hash_key_file belongs to columns=hashed, and to nothing else"
             raise ValueError(msg)
-        if (self.endpoint or self.region) and not self.in_bucket:
-            msg = "endpoint and region belong to a root of s3://…"
+        if self.endpoint and not self.in_bucket:
+            msg = "endpoint belongs to a root of s3://…"
             raise ValueError(msg)
         if self.endpoint.startswith("http://") and not self.allow_http:
             msg = (

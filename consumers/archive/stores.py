@@ -31,14 +31,14 @@ _CONNECT_S, _REQUEST_S, _ATTEMPTS = 3.0, 20.0, 3
 _EXCHANGE, _AT_FDCWD = 2, -100
 
 
-class Found(NamedTuple):
+class StoredFile(NamedTuple):
     """An entry of a directory: its name, and when it was written, Unix seconds."""
 
     name: str
     written_at: float
 
 
-class Disk:
+class Directory:
     """Files by their paths below a directory, which may be shared by several hosts.
 
     Every method raises `TransientError`, systemic, when the directory does not do it now.
@@ -48,11 +48,7 @@ class Disk:
         self._root = root
 
     def open(self) -> None:
-        """Make the directories and write to them.
-
-        Raises:
-            ConfigError: They cannot be used, now or later.
-        """
+        """Make the directories and write to them; `ConfigError` if they cannot be used, now or later."""
         try:
             (self._root / STAGING).mkdir(parents=True, exist_ok=True)
             with self._part() as file:
@@ -150,10 +146,10 @@ class Disk:
             else:
                 there.unlink(missing_ok=True)
 
-    def entries(self, directory: str) -> list[Found]:
+    def entries(self, directory: str) -> list[StoredFile]:
         """Return what lies in a directory itself."""
         with _away(), os.scandir(self._root / directory) as entries:
-            return [Found(each.name, each.stat().st_mtime) for each in entries]
+            return [StoredFile(each.name, each.stat().st_mtime) for each in entries]
 
     def any_below(self, directory: str) -> bool:
         """Whether a file lies anywhere below a directory."""
@@ -182,18 +178,12 @@ class Disk:
 class Bucket:
     """The same in a bucket of S3 or of what speaks like it.
 
-    Credentials are those of the environment, as of every client of S3. There is no rename: a file is copied and then
-    removed, which a crash may leave between; the copy is made again then, of the same bytes.
+    Credentials and region are those of the environment, as of every client of S3. There is no rename: a file is copied
+    and then removed, which a crash may leave between; the copy is made again then, of the same bytes.
     """
 
-    def __init__(self, root: str, *, endpoint: str, region: str) -> None:
-        """Connect to nothing yet.
-
-        Args:
-            root: Bucket and prefix, with `/` between.
-            endpoint: URL of the server; empty: Amazon's.
-            region: Of the bucket; empty: from the environment.
-        """
+    def __init__(self, root: str, *, endpoint: str) -> None:
+        """Connect to nothing yet; `root` is bucket and prefix, and without the URL of a server it is Amazon's."""
         scheme, _, address = endpoint.partition("://")
         self._root = root
         self._files = fs.S3FileSystem(
@@ -201,7 +191,6 @@ class Bucket:
             request_timeout=_REQUEST_S,
             retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
             **({"endpoint_override": address, "scheme": scheme} if endpoint else {}),
-            **({"region": region} if region else {}),
         )
 
     def open(self) -> None:
@@ -268,9 +257,9 @@ class Bucket:
         with _away(), suppress(FileNotFoundError):
             self._files.delete_file(f"{self._root}/{path}")
 
-    def entries(self, directory: str) -> list[Found]:
+    def entries(self, directory: str) -> list[StoredFile]:
         """List the keys that begin with it."""
-        return [Found(each.base_name, each.mtime.timestamp()) for each in self._below(directory, recursive=False)]
+        return [StoredFile(each.base_name, each.mtime.timestamp()) for each in self._below(directory, recursive=False)]
 
     def any_below(self, directory: str) -> bool:
         """List what there is."""
@@ -282,7 +271,7 @@ class Bucket:
             return [each for each in self._files.get_file_info(place) if each.type == fs.FileType.File]
 
 
-Store = Disk | Bucket
+Store = Directory | Bucket
 
 
 @contextmanager

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, timedelta
+from functools import partial
 from itertools import groupby
 from math import inf
 from typing import Any
 
 import pyarrow as pa  # noqa: TID251 - a door: its errors
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from bridge.errors import PermanentError
 from bridge.event import UNRECOGNIZED_TYPE
 from bridge.runtime.failpoints import AFTER_MERGE, AFTER_PUBLISH, AFTER_STAGE, BEFORE_STAGE, hit
 from bridge.runtime.logging import log
+from bridge.runtime.metrics import NAMESPACE
 from consumers.api import Placed
-from consumers.archive.columns import Digest, schema_of, table_of, unrecognized_schema
+from consumers.archive.columns import IdDigest, schema_of, table_of, unrecognized_schema
 from consumers.archive.lake import EVENTS, UNRECOGNIZED, Lake, Merged, Staged
-from consumers.archive.metrics import ArchiveMetrics
 from consumers.archive.options import ArchiveOptions
 
 _NOTE = """
@@ -64,6 +66,36 @@ _DAY_FILES, _DAY_ROWS_MAX = 1_000, 4_000_000
 _LOOK_S = 600.0
 
 
+class ArchiveMetrics:
+    """What is staged, published and missed."""
+
+    def __init__(self, registry: CollectorRegistry, *, service: str) -> None:
+        own: dict[str, Any] = {"labelnames": ("service",), "namespace": NAMESPACE, "registry": registry}
+        counter: Callable[[str, str], Counter] = partial(Counter, **own)
+        self._staged = counter("archive_staged_files", "Files staged").labels(service)
+        self._rows = counter("archive_staged_rows", "Rows of the files staged").labels(service)
+        self._bytes = counter("archive_staged_bytes", "Bytes of the files staged").labels(service)
+        self._published = counter("archive_published_files", "Files published").labels(service)
+        missing = "Committed files that were not found, at every look again"
+        self._missing = counter("archive_missing_files", missing).labels(service)
+        current = "When this process last saw that readers see every committed file; until it looks, when it began"
+        self._current = Gauge("archive_current_timestamp_seconds", current, **own).labels(service)
+        self._current.set_to_current_time()
+
+    def staged(self, *, rows: int, size: int) -> None:
+        """Count a file."""
+        self._staged.inc()
+        self._rows.inc(rows)
+        self._bytes.inc(size)
+
+    def published(self, count: int, *, missing: int, current: bool) -> None:
+        """Note a run of the job; `current` if it left nothing."""
+        self._published.inc(count)
+        self._missing.inc(missing)
+        if current:
+            self._current.set_to_current_time()
+
+
 def path_of(placed: Sequence[Placed], day: date) -> str:
     """Return the path of the file of events of one partition and day, in the order of the log."""
     (event, first), last = placed[0], placed[-1].context
@@ -82,11 +114,12 @@ def by_day(batch: Sequence[Placed]) -> Iterator[tuple[date, list[Placed]]]:
         yield each, list(events)
 
 
-class Writer:
+class Archiver:
     """The handler of the archive, and what its jobs run; one per process."""
 
-    def __init__(self, lake: Lake, options: ArchiveOptions, *, metrics: ArchiveMetrics, digest: Digest | None) -> None:
-        """Write to `lake`; ids as what `digest` makes of them, if there is one."""
+    def __init__(
+        self, lake: Lake, options: ArchiveOptions, *, metrics: ArchiveMetrics, digest: IdDigest | None
+    ) -> None:
         self._lake = lake
         self._options = options
         self._schema = schema_of(identifying=options.columns == "all")
@@ -101,12 +134,7 @@ class Writer:
         return statement.format(schema=self._options.tables_schema)  # a checked name
 
     async def prepare(self, connection: Any) -> None:
-        """See that the lake is there, and belongs to these tables.
-
-        Raises:
-            ConfigError: It does not, or cannot be used.
-            TransientError: It is away.
-        """
+        """See that the lake is there, and belongs to these tables; as `Lake.claim`."""
         ((archive, begun),) = await connection.fetch(self._sql(_LAKE))
         await asyncio.to_thread(self._lake.claim, archive, begun=begun)
 
@@ -115,12 +143,7 @@ class Writer:
         await asyncio.to_thread(self._lake.probe)
 
     async def __call__(self, batch: Sequence[Placed], connection: Any) -> None:
-        """Write events that were never written before, of one partition.
-
-        Raises:
-            PermanentError: A value does not fit its column.
-            TransientError: The lake does not take the file.
-        """
+        """Write events of one partition that were never written before; a value that fits no column is permanent."""
         for day, events in by_day(batch):
             hit(BEFORE_STAGE)
             try:

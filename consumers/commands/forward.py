@@ -19,7 +19,7 @@ from bridge.runtime.process import Group
 from consumers.api import Context
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.options import json_option
-from consumers.forward.consumer import mapping_of
+from consumers.forward.mapping import RequestMapping
 from consumers.forward.options import NAME, ForwardOptions
 from consumers.options import read_options, server_of
 
@@ -64,7 +64,7 @@ def _document(chosen: Chosen, file: Path, *, show_phi: bool) -> dict[str, Any]:
         why = " ".join(filter(None, (found.reason, found.detail, found.field)))
         return {"sent": False, "code": why}
     event = found.events[0]
-    mapping, context = mapping_of(options), Context(NAME, PRESCRIPTIONS_TOPIC, 0, 0, "", 1)
+    mapping, context = RequestMapping(options), Context(NAME, PRESCRIPTIONS_TOPIC, 0, 0, "", 1)
     try:
         request = mapping.request(event, context) if chosen.consumer.wants(event.type) else None
     except PermanentError as exc:

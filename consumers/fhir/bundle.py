@@ -25,8 +25,7 @@ from consumers.fhir.mapping import Resource
 
 FHIR_JSON = "application/fhir+json"
 # Elements that only we write: without a value, the element is removed.
-_OWNED: Mapping[str, frozenset[str]] = MappingProxyType(
-    {
+_OWNED: Mapping[str, frozenset[str]] = {
         "MedicationRequest": frozenset(
             {
                 "status", "statusReason", "intent", "medicationCodeableConcept", "medicationReference", "subject",
@@ -46,12 +45,9 @@ _OWNED: Mapping[str, frozenset[str]] = MappingProxyType(
                 "authoredOn",
             }
         ),
-        "Communication": frozenset(
-            {"status", "category", "subject", "about", "sent", "reasonCode", "payload"}
-        ),
+        "Communication": frozenset({"status", "category", "subject", "about", "sent", "reasonCode", "payload"}),
         "Flag": frozenset({"status", "category", "code", "subject"}),
-    }
-)  # fmt: skip
+}  # fmt: skip
 # The server's own, or written anew each time.
 _HEAD = frozenset({"resourceType", "id", "meta", "identifier", "note", "output"})
 _ITEMS = ("note", "output")
@@ -62,10 +58,6 @@ _META = ("profile", "security", "tag")
 _is_version = re.compile(r"""(?:W/)?"?([A-Za-z0-9.-]{1,64})"?""").fullmatch
 _version_in = re.compile(r"/_history/([A-Za-z0-9.-]{1,64})$").search
 _id_in = re.compile(r"/([A-Za-z0-9.-]{1,64})(?:/_history/[A-Za-z0-9.-]{1,64})?$").search
-# HTTP's names of the conditions of `Bundle.entry.request`.
-_HEADERS: Mapping[str, str] = MappingProxyType(
-    {"ifMatch": "if-match", "ifNoneMatch": "if-none-match", "ifNoneExist": "if-none-exist"}
-)
 # FHIR R4, code system issue-type; a server's own words are not repeated.
 _ISSUES = frozenset(
     {
@@ -78,7 +70,7 @@ _ISSUES = frozenset(
 _says_multiple = re.compile(rb"match URL[^\"]{0,2000}matched \d+ resources").search
 
 
-class Digits(float):
+class ExactNumber(float):
     """A number that keeps its digits: in FHIR, 1.50 and 1.5 differ in precision (R4, "decimal")."""
 
     def __init__(self, text: str) -> None:
@@ -86,16 +78,11 @@ class Digits(float):
 
 
 class Entry(NamedTuple):
-    """One write.
-
-    Attributes:
-        body: The whole resource; without an id the server chooses one.
-        condition: Precondition: an element of `Bundle.entry.request` and its value.
-    """
+    """One write."""
 
     resource: Resource
-    body: Element
-    condition: Mapping[str, str] = MappingProxyType({})
+    body: Element  # the whole resource; without an id the server chooses one
+    condition: Mapping[str, str] = MappingProxyType({})  # an element of `Bundle.entry.request` and its value
 
     @property
     def method(self) -> str:
@@ -109,8 +96,8 @@ class Entry(NamedTuple):
 
     @property
     def headers(self) -> dict[str, str]:
-        """The condition as HTTP headers, for a write outside of a transaction."""
-        return {_HEADERS[name]: value for name, value in self.condition.items()}
+        """The condition as HTTP headers, for a write outside of a transaction: `if-match` is `ifMatch`."""
+        return {re.sub("[A-Z]", r"-\g<0>", name).lower(): value for name, value in self.condition.items()}
 
 
 def replaces(version: str) -> dict[str, str]:
@@ -226,14 +213,10 @@ def transaction(entries: Sequence[Entry], base_url: str) -> bytes:
 
 
 def parsed(body: bytes) -> dict[str, Any]:
-    """Parse a resource from a server's answer; decimals become `Digits`.
-
-    Raises:
-        PermanentError: It is no resource, or was cut off because of its length.
-    """
+    """Parse a resource from a server's answer; decimals become `ExactNumber`. What was cut off is no resource."""
     try:
         orjson.loads(body)  # stricter: what it refuses could not be written again
-        found = json.loads(body, parse_float=Digits, parse_int=_integer)
+        found = json.loads(body, parse_float=ExactNumber, parse_int=_integer)
     except (ValueError, RecursionError):
         raise PermanentError("answer_unreadable") from None
     if not isinstance(found, dict) or not isinstance(found.get("resourceType"), str):
@@ -241,51 +224,42 @@ def parsed(body: bytes) -> dict[str, Any]:
     return found
 
 
-class Outcome(NamedTuple):
-    """What a server answered to one write.
+class WriteResult(NamedTuple):
+    """What a server answered to one write."""
 
-    Attributes:
-        status: 0 if there is none.
-        body: Its OperationOutcome, if there is one.
-        id: Of the resource, if the server gives its location.
-    """
-
-    status: int
-    body: bytes = b""
-    id: str = ""
+    status: int  # 0 if there is none
+    body: bytes = b""  # its OperationOutcome, if there is one
+    id: str = ""  # of the resource, if the server gives its location
 
 
-def outcomes(answer: bytes, count: int) -> list[Outcome]:
-    """Return the outcome of each entry of a transaction.
-
-    Raises:
-        PermanentError: It does not answer a transaction of `count` entries.
-    """
+def outcomes(answer: bytes, count: int) -> list[WriteResult]:
+    """Return the outcome of each of the `count` entries of a transaction."""
     entries = parsed(answer).get("entry")
     if not isinstance(entries, list) or len(entries) != count:
         raise PermanentError("answer_unreadable")
     responses = [each.get("response", {}) for each in entries]
     return [
-        Outcome(_status(each.get("status")), encoded(each.get("outcome", {})), id_in(each.get("location")))
+        WriteResult(_status(each.get("status")), encoded(each.get("outcome", {})), id_in(each.get("location")))
         for each in responses
     ]
 
 
 def id_in(location: str | None) -> str:
     """Return the id of a resource in the URL of one of its versions, or of itself; empty if there is none."""
-    found = _id_in(location or "")
-    return found[1] if found else ""
+    return _first(_id_in(location or ""))
 
 
 def version_in(location: str | None) -> str:
     """Return the version in the URL of one; empty if there is none."""
-    found = _version_in(location or "")
-    return found[1] if found else ""
+    return _first(_version_in(location or ""))
 
 
 def version_of(etag: str | None) -> str:
     """Return the version in an ETag, in whatever form; empty if there is none."""
-    found = _is_version(etag or "")
+    return _first(_is_version(etag or ""))
+
+
+def _first(found: re.Match[str] | None) -> str:
     return found[1] if found else ""
 
 
@@ -311,13 +285,13 @@ def is_outcome(answer: bytes) -> bool:
 
 
 def _digits(value: object) -> orjson.Fragment:
-    if isinstance(value, Digits):
+    if isinstance(value, ExactNumber):
         return orjson.Fragment(value.text)
     raise TypeError
 
 
-def _integer(text: str) -> int | Digits:
-    return int(text) if len(text) <= _INTEGER_DIGITS else Digits(text)
+def _integer(text: str) -> int | ExactNumber:
+    return int(text) if len(text) <= _INTEGER_DIGITS else ExactNumber(text)
 
 
 def _issues(outcome: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:

@@ -12,15 +12,9 @@ _NO_IF_MATCH = frozenset({"no-version", "versioned"})
 
 
 def lacking(statement: Mapping[str, Any], *, chooses_ids: bool, transactions: bool, searches: bool) -> list[str]:
-    """Return what is missing, a line each.
+    """Return what is missing, a line each, of what the three uses of the server need.
 
     An optional member, such as `updateCreate`, counts as missing only if the statement denies it.
-
-    Args:
-        statement: The CapabilityStatement.
-        chooses_ids: Whether the server chooses the ids of resources.
-        transactions: Whether it has to take transactions.
-        searches: Whether the consumer searches for Patients.
     """
     servers = [each for each in statement.get("rest", ()) if each.get("mode") == "server"]
     rest: Mapping[str, Any] = servers[0] if servers else {}

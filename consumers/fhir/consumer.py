@@ -15,9 +15,8 @@ from bridge.event import Event
 from consumers.api import Consumer, Context, Lanes, Setup, Tables
 from consumers.fhir.elements import Element, Naming, demand_text, patient_identifier
 from consumers.fhir.mapping import Resource, provenance, resources, targets, withdrawn
-from consumers.fhir.metrics import FhirMetrics
-from consumers.fhir.options import NAME, FhirOptions
-from consumers.fhir.sink import FhirServer, Origin, open_server
+from consumers.fhir.options import LANES, NAME, FhirOptions
+from consumers.fhir.sink import EventOrigin, FhirMetrics, FhirServer, open_server
 from consumers.lifecycle.facts import Document, blank
 from consumers.lifecycle.machines import apply
 from consumers.lifecycle.whole import note_whole, shared
@@ -32,7 +31,7 @@ _REQUESTS, _MARGIN_S = 5, 5.0
 _NOT_ORDERS = frozenset({OTHER_REPORTED, "prescriber.enrollment_changed", "system.ping"})
 
 
-class Writer:
+class ResourceWriter:
     """The handler: stores facts and writes resources in the transaction that settles an event.
 
     What is written does not depend on the order in which events arrive. After a crash before the commit the event is
@@ -55,27 +54,22 @@ class Writer:
             """  # noqa: S608 - as above
 
     async def __call__(self, event: Event, context: Context) -> None:
-        """Apply one event.
-
-        Raises:
-            TransientError: See `FhirServer.write`.
-            PermanentError: FHIR cannot hold a value, the patient is not found, or the server refuses the write.
-        """
-        if self._is_left_out(event, context):
+        """Apply one event; as `FhirServer.write`, and refuse what FHIR cannot hold and a patient who is not found."""
+        options = self._options
+        imported = context.origin == "import" and options.imports == "skip"
+        if event.type in _NOT_ORDERS or imported or not options.wants_account(event):
             return
         if stored_text(event.key) != event.key:
             raise PermanentError("bad_key")
         demand_text((event.id, event.source, [value for name, value in event.value.items() if name != "extensions"]))
         connection: Any = context.connection
         server: FhirServer = context.resource
-        naming = self._options.naming(str(event.value["account_id"]))
+        naming = options.naming(str(event.value["account_id"]))
         found = await connection.fetch(self._load, event.key)
         document: Document = orjson.loads(found[0][0]) if found else blank()
         apply(document, event, note=note_whole)
         patient = await self._patient(document, server, naming)
-        derived = partial(
-            resources, event.key, naming=naming, patient=patient, complete=self._options.complete_after_refills
-        )
+        derived = partial(resources, event.key, naming=naming, patient=patient, complete=options.complete_after_refills)
         wanted, before = derived(document), derived(orjson.loads(found[0][0])) if found else []
         rows = await connection.fetch(self._written, event.key)
         known = {row[0]: row[2] for row in rows}
@@ -83,23 +77,18 @@ class Writer:
             [*wanted, *_gone({row[0]: row[1] for row in rows}, {each.id for each in wanted})],
             known,
             source=naming.system(f"source:{event.source}"),
-            origin=Origin(provenance(event, naming), targets(event, before, wanted))
-            if self._options.provenance
+            origin=EventOrigin(provenance(event, naming), targets(event, before, wanted))
+            if options.provenance
             else None,
         )
         await connection.execute(self._store, event.key, orjson.dumps(document).decode())
-        new = [each for each in wanted if each.id in written and known.get(each.id) != written[each.id]]
+        new = [
+            (each.id, each.type, written[each.id])
+            for each in wanted
+            if each.id in written and known.get(each.id) != written[each.id]
+        ]
         if new:
-            columns = ([each.id for each in new], [each.type for each in new], [written[each.id] for each in new])
-            await connection.execute(self._keep, event.key, *columns)
-
-    def _is_left_out(self, event: Event, context: Context) -> bool:
-        options = self._options
-        return (
-            event.type in _NOT_ORDERS
-            or (context.origin == "import" and options.imports == "skip")
-            or (options.accounts is not None and event.value["account_id"] not in options.accounts)
-        )
+            await connection.execute(self._keep, event.key, *zip(*new, strict=True))
 
     async def _patient(self, document: Document, server: FhirServer, naming: Naming) -> Element | None:
         """Return a reference to the server's Patient if `references` is `search`."""
@@ -114,39 +103,27 @@ class Writer:
 
 
 def open_fhir(setup: Setup) -> Consumer:
-    """Build it from its settings.
-
-    Raises:
-        ConfigError: A setting cannot be used.
-    """
+    """Build it from its settings."""
     options = read_options(FhirOptions, NAME, setup.options)
-    group = options.group(NAME)
+    group, schema = options.group(NAME), options.schema_name(NAME)
+    what = "orders, dispenses, requests and alerts with the patient's name and identifier"
     consumer = Consumer(
         NAME,
         options.topics,
-        mode=Lanes(options.lanes, transactional=True),
-        # An event of a newer release's type is parked with its successors, so that none is lost.
-        unknown="park",
+        mode=Lanes(LANES, transactional=True),
         handler_timeout_s=_REQUESTS * options.timeout_s + _MARGIN_S,
         group=group,
-        tables=Tables(migrations=MIGRATIONS, schema=options.schema_name(NAME)),
+        tables=Tables(migrations=MIGRATIONS, schema=schema),
         around=partial(open_server, options, FhirMetrics(setup.registry, service=group)),
         ping=FhirServer.ping,
         lacks=FhirServer.lacks,
-        discloses=disclosed(options),
+        discloses=[
+            f"{what}: written to {server_of(options.base_url)}",
+            f"what is known of each prescription, in clear: tables of the schema {schema} of this database",
+        ],
     )
-    consumer.handler(Writer(options))
+    consumer.handler(ResourceWriter(options))
     return consumer
-
-
-def disclosed(options: FhirOptions) -> list[str]:
-    """List where health information goes."""
-    schema = options.schema_name(NAME)
-    what = "orders, dispenses, requests and alerts with the patient's name and identifier"
-    return [
-        f"{what}: written to {server_of(options.base_url)}",
-        f"what is known of each prescription, in clear: tables of the schema {schema} of this database",
-    ]
 
 
 def _gone(types: Mapping[str, str], wanted: Iterable[str]) -> list[Resource]:

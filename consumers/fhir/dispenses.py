@@ -7,57 +7,33 @@ before the parcel's event, so a later refill never gets an earlier parcel.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import NamedTuple
 
-from consumers.fhir.elements import (
-    ACT_CODE,
-    Element,
-    coding,
-    concept,
-    days,
-    instant,
-    medication,
-    notes,
-    organization,
-    pruned,
-    quantity,
-)
+from consumers.fhir import elements as fhir
+from consumers.fhir.elements import Element
 from consumers.fhir.orders import Subject
 from consumers.lifecycle.facts import Document
 from consumers.lifecycle.whole import DELIVERIES, Fields, newest_of, shared
 
 TYPE = "MedicationDispense"
-_FILLED: Mapping[str, str] = MappingProxyType(
-    {
-        "dispensed": "completed",
-        "partially_dispensed": "completed",
-        "not_dispensed": "cancelled",
-        "transferred": "stopped",
-    }
-)
-_WORKED_ON: Mapping[str, str] = MappingProxyType(
-    {
-        "received": "preparation",
-        "billing": "preparation",
-        "in_progress": "preparation",
-        "packed": "preparation",
-        "approved": "preparation",
-        "on_hold": "on-hold",
-        "rejected": "declined",
-        "handed_to_carrier": "in-progress",
-        "delivered": "completed",
-    }
-)
+_FILLED = {
+    **dict.fromkeys(("dispensed", "partially_dispensed"), "completed"),
+    "not_dispensed": "cancelled",
+    "transferred": "stopped",
+}
+_WORKED_ON = {
+    **dict.fromkeys(("received", "billing", "in_progress", "packed", "approved"), "preparation"),
+    "on_hold": "on-hold",
+    "rejected": "declined",
+    "handed_to_carrier": "in-progress",
+    "delivered": "completed",
+}
 # Words of a line that has left the pharmacy.
 _LEFT = frozenset({"handed_to_carrier", "delivered"})
 # Statuses after which the medication has left, or may have left, the pharmacy.
 _HANDED_OUT = frozenset({"completed", "in-progress"})
 # Acts of v3-ActCode: first fill or refill, complete or partial fill.
-_ACTS: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {"dispensed": ("FFC", "RFC"), "partially_dispensed": ("FFP", "RFP")}
-)
+_ACTS = {"dispensed": ("FFC", "RFC"), "partially_dispensed": ("FFP", "RFP")}
 
 
 class _Parcel(NamedTuple):
@@ -90,43 +66,45 @@ def _fill(subject: Subject, number: str, fields: Fields) -> Element:
     act = _ACTS.get(word)
     handed_out = status in _HANDED_OUT
     note, elsewhere = fields.get("note"), fields.get("transferred_to_ncpdp_id")
+    quantity = fhir.quantity(fields.get("quantity_dispensed"), (product or {}).get("quantity_unit"))
     reason: Element = {}
     if word == "not_dispensed":
-        reason = concept(text=note)
+        reason = fhir.concept(text=note)
     elif word == "transferred":
-        reason = concept(text=f"Transferred to the pharmacy with NCPDP id {elsewhere}" if elsewhere else "Transferred")
-    return pruned(
+        reason = fhir.concept(text="Transferred" + (f" to the pharmacy with NCPDP id {elsewhere}" if elsewhere else ""))
+    return fhir.pruned(
         identifier=subject.naming.identifier("fill", f"{subject.key}/{number}"),
         status=status,
         statusReasonCodeableConcept=reason,
         medicationCodeableConcept=_product(subject, product, handed_out=handed_out),
         subject=subject.patient,
         performer=_performer(fields),
-        authorizingPrescription=_order(subject),
-        type=concept(coding(ACT_CODE, act[number != "0"])) if act is not None else {},
-        quantity=quantity(fields.get("quantity_dispensed"), (product or {}).get("quantity_unit")) if handed_out else {},
-        daysSupply=days((product or {}).get("days_supply")) if word == "dispensed" else {},
+        authorizingPrescription=subject.orders,
+        type=fhir.concept(fhir.coding(fhir.ACT_CODE, act[number != "0"])) if act is not None else {},
+        quantity=quantity if handed_out else {},
+        daysSupply=fhir.days((product or {}).get("days_supply")) if word == "dispensed" else {},
         whenPrepared=fields.get("fill_date") if handed_out else None,
-        note=notes(note if word != "not_dispensed" else None),
+        note=fhir.notes(note if word != "not_dispensed" else None),
     )
 
 
 def _line(subject: Subject, queue_id: str, fields: Fields, parcel: _Parcel) -> Element:
     naming = subject.naming
     status = "completed" if parcel.delivered else _WORKED_ON[fields["fulfillment_status"]]
-    return pruned(
+    reason = fields.get("raw_status") if status in {"on-hold", "declined"} else None
+    return fhir.pruned(
         identifier=[
             *naming.identifier("queue", queue_id),
             *naming.identifier("pharmacy-rx-number", fields.get("pharmacy_rx_number")),
             *naming.identifier("tracking-number", parcel.tracking_number),
         ],
         status=status,
-        statusReasonCodeableConcept=concept(text=fields.get("raw_status")) if status in {"on-hold", "declined"} else {},
+        statusReasonCodeableConcept=fhir.concept(text=reason),
         medicationCodeableConcept=_product(subject, None, handed_out=status in _HANDED_OUT),
         subject=subject.patient,
         performer=_performer(fields),
-        authorizingPrescription=_order(subject),
-        whenHandedOver=None if parcel.delivered_at is None else instant(parcel.delivered_at),
+        authorizingPrescription=subject.orders,
+        whenHandedOver=None if parcel.delivered_at is None else fhir.instant(parcel.delivered_at),
     )
 
 
@@ -150,14 +128,10 @@ def _parcels(document: Document) -> dict[str, _Parcel]:
 
 
 def _product(subject: Subject, product: Fields | None, *, handed_out: bool) -> Element:
-    return medication(product if product is not None or handed_out else shared(subject.document, "medication"))
+    return fhir.medication(product if product is not None or handed_out else shared(subject.document, "medication"))
 
 
 def _performer(fields: Fields) -> list[Element]:
     """Return the event's pharmacy only: it may no longer be that of the order."""
-    actor = organization(fields.get("pharmacy"))
+    actor = fhir.organization(fields.get("pharmacy"))
     return [{"actor": actor}] if actor else []
-
-
-def _order(subject: Subject) -> list[Element]:
-    return [] if subject.order is None else [subject.order]

@@ -27,6 +27,8 @@ ACT_CODE = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
 FLAG_CATEGORY = "http://terminology.hl7.org/CodeSystem/flag-category"
 COMMUNICATION_CATEGORY = "http://terminology.hl7.org/CodeSystem/communication-category"
 PARTICIPANT = "http://terminology.hl7.org/CodeSystem/provenance-participant-type"
+# Prefix of the element ids of our items in lists that others also write.
+OUR_ITEM = "drx"
 _ABSENT = "http://hl7.org/fhir/StructureDefinition/data-absent-reason"
 
 # Most characters of an id are 64 (FHIR R4, "id").
@@ -34,8 +36,6 @@ _ID_PREFIX, _ID_DIGITS = "drx-", 40
 _is_ncit = re.compile(r"C[0-9]+").fullmatch
 # What no FHIR string may hold (FHIR R4, "string": no character below U+0020 but tab, CR and LF).
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
-# FHIR R4, "unsignedInt"; the contract's int has 32 bits.
-_COUNT_MIN = 0
 
 
 _Identifier = Literal[
@@ -46,17 +46,11 @@ _IDENTIFIERS: tuple[_Identifier, ...] = get_args(_Identifier)
 
 
 class Naming(NamedTuple):
-    """The identifier systems of a site.
+    """The identifier systems of a site."""
 
-    Attributes:
-        base: Prefix of our own systems, ending with `:` or `/`.
-        mrn: System of medical record numbers.
-        patient: System of the source's patient ids.
-    """
-
-    base: str
-    mrn: str
-    patient: str
+    base: str  # prefix of our own ones, ending with `:` or `/`
+    mrn: str  # of medical record numbers
+    patient: str  # of the source's patient ids
 
     def system(self, name: str) -> str:
         """Return one of our own systems."""
@@ -77,11 +71,7 @@ class Naming(NamedTuple):
 
 
 def demand_text(value: Any) -> None:
-    """Check every string at any depth.
-
-    Raises:
-        PermanentError: One holds a control character, which FHIR cannot represent.
-    """
+    """Refuse a control character, which FHIR cannot represent, in any string at any depth."""
     match value:
         case str():
             if _CONTROL.search(value):
@@ -129,10 +119,6 @@ def notes(text: str | None) -> list[Element]:
     return [{"id": OUR_ITEM, "text": text}] if filled(text) else []
 
 
-OUR_ITEM = "drx"
-"""Prefix of the element ids of our items in lists that others also write."""
-
-
 def medication(fields: Mapping[str, Any] | None) -> Element:
     """Return a medication as a concept, or `absent`."""
     if fields is None:
@@ -148,12 +134,8 @@ def number(text: str | float) -> int | float:
 
 
 def count(value: int | None) -> int | None:
-    """Return a count.
-
-    Raises:
-        PermanentError: It is negative.
-    """
-    if value is not None and value < _COUNT_MIN:
+    """Return a count; a negative one is refused."""
+    if value is not None and value < 0:  # FHIR R4, "unsignedInt"; the contract's int has 32 bits
         raise PermanentError("negative_count")
     return value
 

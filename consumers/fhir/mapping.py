@@ -21,20 +21,8 @@ from typing import Any, NamedTuple
 
 from bridge.event import Event
 from consumers.fhir import dispenses, orders, tasks
-from consumers.fhir.elements import (
-    COMMUNICATION_CATEGORY,
-    FLAG_CATEGORY,
-    PARTICIPANT,
-    Element,
-    Naming,
-    absent,
-    coding,
-    concept,
-    filled,
-    instant,
-    practitioner,
-    pruned,
-)
+from consumers.fhir import elements as fhir
+from consumers.fhir.elements import Element, Naming
 from consumers.fhir.orders import Subject, order_id
 from consumers.lifecycle.facts import Document
 from consumers.lifecycle.roll_up import roll_up
@@ -47,17 +35,12 @@ _WITHDRAWN = {FLAG: "inactive", orders.TYPE: "cancelled"}
 
 
 class Resource(NamedTuple):
-    """The part of a resource that we write.
-
-    Attributes:
-        elements: The elements that we own, and our items of shared lists; without type, id and meta.
-        partial: Elements of ours that are not in `elements` stay as they are.
-    """
+    """The part of a resource that we write."""
 
     type: str
     id: str
-    elements: Element
-    partial: bool = False
+    elements: Element  # those that we own, and our items of shared lists; without type, id and meta
+    partial: bool = False  # elements of ours that are not in `elements` stay as they are
 
 
 def resources(
@@ -65,21 +48,11 @@ def resources(
 ) -> list[Resource]:
     """Return the resources of a prescription, each after those that it refers to.
 
-    Args:
-        key: The prescription.
-        document: Its facts.
-        naming: Identifier systems.
-        patient: A reference to the server's Patient, if it was searched for.
-        complete: Whether an order is `completed` once as many fills as it allows are dispensed.
-
-    Raises:
-        PermanentError: FHIR cannot hold a value.
+    `patient` and `complete` are those of `Subject`. A value that FHIR cannot hold is a `PermanentError`.
     """
     subject = Subject(key, document, roll_up(document), naming, found=patient, complete=complete)
-    found: list[Resource] = []
-    if subject.order is not None:
-        found.append(Resource(orders.TYPE, order_id(key, naming), orders.order(subject)))
-    found += [Resource(orders.TYPE, *each) for each in orders.proposals(subject)]
+    order = [(order_id(key, naming), orders.order(subject))] if subject.orders else []
+    found = [Resource(orders.TYPE, *each) for each in (*order, *orders.proposals(subject))]
     found += [Resource(tasks.TYPE, *each) for each in tasks.tasks(subject)]
     found += [Resource(dispenses.TYPE, *each) for each in dispenses.dispenses(subject)]
     found += _communications(subject)
@@ -106,24 +79,22 @@ def provenance(event: Event, naming: Naming) -> Resource:
     signer = _signer(event)
     activity = "Electronic signature of a controlled substance prescription" if signer else event.type
     source = {"identifier": {"system": naming.system("source"), "value": event.source}}
-    agents = [{"type": concept(coding(PARTICIPANT, "assembler")), "who": source}]
+    agents = [{"type": fhir.concept(fhir.coding(fhir.PARTICIPANT, "assembler")), "who": source}]
     if signer:
-        agents.append({"type": concept(coding(PARTICIPANT, "attester")), "who": signer})
-    elements = pruned(
+        agents.append({"type": fhir.concept(fhir.coding(fhir.PARTICIPANT, "attester")), "who": signer})
+    elements = fhir.pruned(
         occurredDateTime=_moment(event.occurred_at),
         recorded=_moment(event.received_at),
-        activity=concept(text=activity),
+        activity=fhir.concept(text=activity),
         agent=agents,
-        entity=[
-            {"role": "source", "what": {"identifier": {"system": naming.system("event"), "value": event.id}}},
-        ],
+        entity=[{"role": "source", "what": {"identifier": {"system": naming.system("event"), "value": event.id}}}],
     )
     return Resource(PROVENANCE, naming.id("provenance", event.source, event.id), elements)
 
 
 def _signer(event: Event) -> Element:
     value: Mapping[str, Any] = event.value
-    return practitioner(value.get("prescriber")) if event.type == "epcs.signed" else {}
+    return fhir.practitioner(value.get("prescriber")) if event.type == "epcs.signed" else {}
 
 
 def _communications(subject: Subject) -> list[Resource]:
@@ -131,19 +102,19 @@ def _communications(subject: Subject) -> list[Resource]:
         Resource(
             COMMUNICATION,
             subject.naming.id("alert", subject.key, alert_id),
-            pruned(
+            fhir.pruned(
                 identifier=subject.naming.identifier("alert", alert_id),
                 status="completed",
-                category=[concept(coding(COMMUNICATION_CATEGORY, "alert"))],
+                category=[fhir.concept(fhir.coding(fhir.COMMUNICATION_CATEGORY, "alert"))],
                 subject=subject.patient,
-                about=[subject.order] if subject.order is not None else [],
-                sent=instant(stamp[0]),
+                about=subject.orders,
+                sent=fhir.instant(stamp[0]),
                 reasonCode=[
-                    concept(each)
+                    fhir.concept(each)
                     for name in ("category", "severity")
-                    if (each := coding(subject.naming.system(f"alert-{name}"), fields[name]))
+                    if (each := fhir.coding(subject.naming.system(f"alert-{name}"), fields[name]))
                 ],
-                payload=[{"contentString": fields["message"]}] if filled(fields.get("message")) else [],
+                payload=[{"contentString": fields["message"]}] if fhir.filled(fields.get("message")) else [],
             ),
         )
         for alert_id, (stamp, fields) in sorted(newest_of(subject.document, "alert.raised").items())
@@ -154,18 +125,18 @@ def _flag(subject: Subject) -> Resource:
     return Resource(
         FLAG,
         subject.naming.id("flag", subject.key, DISPENSED_AFTER_CANCEL),
-        pruned(
+        fhir.pruned(
             identifier=subject.naming.identifier("safety-signal", f"{subject.key}/{DISPENSED_AFTER_CANCEL}"),
             status="active",
-            category=[concept(coding(FLAG_CATEGORY, "safety"))],
-            code=concept(
-                coding(subject.naming.system("safety-signal"), DISPENSED_AFTER_CANCEL),
+            category=[fhir.concept(fhir.coding(fhir.FLAG_CATEGORY, "safety"))],
+            code=fhir.concept(
+                fhir.coding(subject.naming.system("safety-signal"), DISPENSED_AFTER_CANCEL),
                 text="Dispensed after the pharmacy approved the cancellation",
             ),
-            subject=subject.patient or absent(),
+            subject=subject.patient or fhir.absent(),
         ),
     )
 
 
 def _moment(moment: datetime) -> str:
-    return instant(f"{moment.isoformat(timespec='microseconds')[:26]}Z")
+    return fhir.instant(f"{moment.isoformat(timespec='microseconds')[:26]}Z")

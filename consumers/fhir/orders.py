@@ -8,25 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from consumers.fhir.elements import (
-    Element,
-    Naming,
-    absent,
-    coding,
-    concept,
-    count,
-    days,
-    filled,
-    instant,
-    medication,
-    notes,
-    organization,
-    patient,
-    practitioner,
-    pruned,
-    quantity,
-    reference,
-)
+from consumers.fhir import elements as fhir
+from consumers.fhir.elements import Element, Naming
 from consumers.lifecycle.facts import Document
 from consumers.lifecycle.machines import REJECTED
 from consumers.lifecycle.roll_up import State
@@ -37,36 +20,34 @@ TYPE = "MedicationRequest"
 _REQUEST_PREFIX = "req:"
 # Status of a proposal by the answer; `pending` leaves it open.
 _ANSWERED = {"denied": "cancelled", "denied_new_rx_to_follow": "cancelled", "pending": "active"}
-
-
 # After such an answer the number of refills is unknown: it may be the new total or come on top.
 _MORE_FILLS = frozenset({"approved", "approved_with_changes"})
 
 
 class Subject(NamedTuple):
-    """A prescription, prepared for mapping.
-
-    Attributes:
-        found: A reference to the server's Patient.
-        complete: Whether an order is `completed` once as many fills as it allows are dispensed.
-    """
+    """A prescription, prepared for mapping."""
 
     key: str
     document: Document
     state: State
     naming: Naming
-    found: Element | None = None
-    complete: bool = False
+    found: Element | None = None  # a reference to the server's Patient, if it was searched for
+    complete: bool = False  # an order is `completed` once as many fills as it allows are dispensed
 
     @property
     def patient(self) -> Element:
         """Who it is for."""
-        return self.found or patient(shared(self.document, "patient"), self.naming)
+        return self.found or fhir.patient(shared(self.document, "patient"), self.naming)
 
     @property
     def order(self) -> Element | None:
         """A reference to the order; None for a request that matches no order."""
-        return None if self.key.startswith(_REQUEST_PREFIX) else reference(TYPE, order_id(self.key, self.naming))
+        return None if self.key.startswith(_REQUEST_PREFIX) else fhir.reference(TYPE, order_id(self.key, self.naming))
+
+    @property
+    def orders(self) -> list[Element]:
+        """The same for elements that are lists."""
+        return [] if self.order is None else [self.order]
 
 
 def order_id(key: str, naming: Naming) -> str:
@@ -79,7 +60,7 @@ def order(subject: Subject) -> Element:
     document, naming = subject.document, subject.naming
     fields = shared(document, "medication")
     status, reason = _status(subject)
-    return pruned(
+    return fhir.pruned(
         identifier=[
             *naming.identifier("prescription", subject.key),
             *naming.identifier("prescriber-order-number", shared(document, "prescriber_order_number")),
@@ -88,12 +69,7 @@ def order(subject: Subject) -> Element:
         status=status,
         statusReason=reason,
         intent="order",
-        **_content(
-            subject,
-            fields,
-            repeats=None if fields is None else fields.get("refills"),
-            pharmacy=shared(document, "pharmacy"),
-        ),
+        **_content(subject, fields, repeats=(fields or {}).get("refills"), pharmacy=shared(document, "pharmacy")),
     )
 
 
@@ -119,23 +95,17 @@ def proposals(subject: Subject) -> list[tuple[str, Element]]:
                 repeats = asked.get("refills_requested") if kind == "renewal" else (fields or {}).get("refills")
                 # Not the order's: another pharmacy may ask.
                 pharmacy = asked.get("pharmacy")
-                content = _content(subject, fields, repeats=repeats, pharmacy=pharmacy) | {
-                    "authoredOn": instant(stamp[0])
+                elements = {
+                    "identifier": subject.naming.identifier("request", request_id),
+                    "status": status,
+                    "intent": "proposal",
+                    "requester": {},
+                    "priorPrescription": subject.order,
+                    **_content(subject, fields, repeats=repeats, pharmacy=pharmacy),
+                    "authoredOn": fhir.instant(stamp[0]),
                 }
-                content.pop("requester", None)  # a pharmacy asks, not the prescriber
-                found.append(
-                    (
-                        identity,
-                        pruned(
-                            identifier=subject.naming.identifier("request", request_id),
-                            status=status,
-                            intent="proposal",
-                            requester=organization(pharmacy),
-                            priorPrescription=subject.order,
-                            **content,
-                        ),
-                    )
-                )
+                elements["requester"] = fhir.organization(pharmacy)  # a pharmacy asks, not the prescriber
+                found.append((identity, fhir.pruned(**elements)))
     return found
 
 
@@ -148,9 +118,9 @@ def transmission_failure(document: Document) -> Fields | None:
 def network_reason(fields: Mapping[str, Any], naming: Naming) -> Element:
     """Return why the network refused a message, in its own codes."""
     status = fields["network_status"]
-    return concept(
-        coding(naming.system("network-status"), status.get("code")),
-        coding(naming.system("network-description"), status.get("description_code")),
+    return fhir.concept(
+        fhir.coding(naming.system("network-status"), status.get("code")),
+        fhir.coding(naming.system("network-description"), status.get("description_code")),
         text=status.get("description"),
     )
 
@@ -173,9 +143,9 @@ def _status(subject: Subject) -> tuple[str, Element]:
     if state.order_status == "cancelled":
         return ("cancelled" if _all_cancelled(document) else "stopped"), {}
     if state.order_status == "replaced":
-        return "stopped", concept(text="Replaced by another prescription")
+        return "stopped", fhir.concept(text="Replaced by another prescription")
     if is_rejected(document):
-        return "stopped", concept(text="Rejected by the pharmacy")
+        return "stopped", fhir.concept(text="Rejected by the pharmacy")
     failure = transmission_failure(document)
     if state.transmission == "failed" and failure is not None and not failure["retryable"]:
         return "on-hold", network_reason(failure, naming)
@@ -220,19 +190,19 @@ def _content(subject: Subject, fields: Fields | None, *, repeats: int | None, ph
     known = fields or {}
     sig = known.get("sig")
     allowed = known.get("substitution_allowed")
-    return pruned(
-        medicationCodeableConcept=medication(fields),
-        subject=subject.patient or absent(),
+    return fhir.pruned(
+        medicationCodeableConcept=fhir.medication(fields),
+        subject=subject.patient or fhir.absent(),
         authoredOn=known.get("written_date"),
-        requester=practitioner(shared(document, "prescriber")),
-        dosageInstruction=[{"text": sig}] if filled(sig) else [],
-        dispenseRequest=pruned(
-            validityPeriod=pruned(start=known.get("effective_date")),
-            numberOfRepeatsAllowed=count(repeats),
-            quantity=quantity(known.get("quantity"), known.get("quantity_unit")),
-            expectedSupplyDuration=days(known.get("days_supply")),
-            performer=organization(pharmacy),
+        requester=fhir.practitioner(shared(document, "prescriber")),
+        dosageInstruction=[{"text": sig}] if fhir.filled(sig) else [],
+        dispenseRequest=fhir.pruned(
+            validityPeriod=fhir.pruned(start=known.get("effective_date")),
+            numberOfRepeatsAllowed=fhir.count(repeats),
+            quantity=fhir.quantity(known.get("quantity"), known.get("quantity_unit")),
+            expectedSupplyDuration=fhir.days(known.get("days_supply")),
+            performer=fhir.organization(pharmacy),
         ),
         substitution=None if allowed is None else {"allowedBoolean": allowed},
-        note=notes(known.get("note")),
+        note=fhir.notes(known.get("note")),
     )

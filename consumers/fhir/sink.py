@@ -11,42 +11,23 @@ import re
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import date
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from prometheus_client import CollectorRegistry, Counter
+
 from bridge.errors import BridgeError, PermanentError, TransientError
-from consumers.fhir.bundle import (
-    FHIR_JSON,
-    Entry,
-    Outcome,
-    another_person,
-    composed,
-    encoded,
-    foreign,
-    id_in,
-    is_outcome,
-    located,
-    outcomes,
-    parsed,
-    patched,
-    referred,
-    refusal,
-    replaces,
-    same,
-    transaction,
-    urn,
-    version_in,
-    version_of,
-)
+from bridge.runtime.metrics import NAMESPACE
+from consumers.fhir import bundle
+from consumers.fhir.bundle import FHIR_JSON, Entry, WriteResult
 from consumers.fhir.capability import lacking
 from consumers.fhir.elements import Element, Naming, reference
 from consumers.fhir.mapping import PROVENANCE, Resource
-from consumers.fhir.metrics import FhirMetrics
-from consumers.fhir.options import NAME, FhirOptions
+from consumers.fhir.options import LANES, NAME, FhirOptions
 from consumers.fhir.token import FileToken, SmartToken, Token, read_key
-from consumers.http import Answer, Http, judge, open_http
-from consumers.options import variable
+from consumers.http import Answer, Http, RequestMetrics, judge, open_http
 
 _OK, _CREATED, _REDIRECT, _BAD, _UNAUTHORIZED, _NOT_FOUND = 200, 201, 300, 400, 401, 404
 _CONFLICT, _GONE, _PRECONDITION, _UNPROCESSABLE = 409, 410, 412, 422
@@ -66,7 +47,18 @@ _ANSWER_MAX_BYTES = 4 * 1024 * 1024
 # The answer is not FHIR: the base URL is wrong.
 NOT_FHIR = "not_fhir"
 # The resource must not exist: HAPI's form, and that of HTTP.
-_VERSION_0, _NONE = replaces("0"), MappingProxyType({"ifNoneMatch": "*"})
+_VERSION_0, _NONE = bundle.replaces("0"), MappingProxyType({"ifNoneMatch": "*"})
+
+
+class FhirMetrics(RequestMetrics):
+    """Counts requests, not pings; `http_404` is the answer for what is written for the first time."""
+
+    def __init__(self, registry: CollectorRegistry, *, service: str) -> None:
+        super().__init__(registry, name=NAME, service=service)
+        counter = partial(Counter, labelnames=("service",), namespace=NAMESPACE, registry=registry)
+        conflicts = counter("fhir_conflicts", "Writes that met another version than the last one of ours")
+        deleted = counter("fhir_deleted", "Events of which something was left out because it was deleted")
+        self.conflicts, self.deleted = conflicts.labels(service), deleted.labels(service)
 
 
 class _Conflict(Exception):  # noqa: N818 - no error of a handler: it ends in here
@@ -77,31 +69,19 @@ class _Conflict(Exception):  # noqa: N818 - no error of a handler: it ends in he
         self.status = status
 
 
-class Origin(NamedTuple):
-    """Where an event's changes come from.
+class EventOrigin(NamedTuple):
+    """Where an event's changes come from."""
 
-    Attributes:
-        provenance: Without its targets; written once and never changed.
-        targets: Our ids of what the event's facts change; other resources that are written are added.
-    """
-
-    provenance: Resource
-    targets: Collection[str]
+    provenance: Resource  # without its targets; written once and never changed
+    targets: Collection[str]  # our ids of what the event's facts change; what else is written is added
 
 
 class _Current(NamedTuple):
-    """The current state of a resource on the server.
+    """The current state of a resource on the server."""
 
-    Attributes:
-        resource: None if it does not exist.
-        id: On the server; empty if the server is yet to choose one.
-        version: Of a resource, or of its deletion.
-        deleted: It existed and was deleted.
-    """
-
-    resource: Mapping[str, Any] | None = None
-    id: str = ""
-    version: str = ""
+    resource: Mapping[str, Any] | None = None  # None if it does not exist
+    id: str = ""  # there; empty if the server is yet to choose one
+    version: str = ""  # of the resource, or of its deletion
     deleted: bool = False
 
 
@@ -123,9 +103,7 @@ class FhirServer:
     async def patient(self, identifier: Mapping[str, str], *, born: date | str | None) -> Element | None:
         """Return a reference to the one active Patient with an identifier; None if there is none.
 
-        Raises:
-            PermanentError: There are several, or the birth date differs.
-            TransientError: As `write`.
+        Several, or another birth date, are refused for good.
         """
         wanted = "id,identifier,active,link,birthDate"
         found = await self._search("Patient", "identifier", identifier, f"&_elements={wanted}", most=_PATIENTS_MAX)
@@ -141,7 +119,7 @@ class FhirServer:
         return reference("Patient", current[0]["id"])
 
     async def write(
-        self, resources: Sequence[Resource], known: Mapping[str, str], *, source: str, origin: Origin | None = None
+        self, resources: Sequence[Resource], known: Mapping[str, str], *, source: str, origin: EventOrigin | None = None
     ) -> dict[str, str]:
         """Write what differs on the server; return our id of each resource -> its id there.
 
@@ -192,19 +170,15 @@ class FhirServer:
         return {each.id: ids[each.id] for each in kept if each.id in ids}
 
     async def ping(self) -> None:
-        """Read a resource that does not exist, with our token.
-
-        Raises:
-            TransientError: The server is unavailable, refuses our credentials, or does not speak FHIR.
-        """
+        """Read a resource that does not exist, with our token; the answer shows whether the server speaks FHIR."""
         answer = await self._authorized("GET", _NOTHING, headers={"accept": FHIR_JSON}, also=(_BAD, _NOT_FOUND, _GONE))
-        if answer.status >= _REDIRECT and not is_outcome(answer.body):
+        if answer.status >= _REDIRECT and not bundle.is_outcome(answer.body):
             raise TransientError(NOT_FHIR, systemic=True)
 
     async def lacks(self) -> list[str]:
         """Return the needed capabilities that the server's CapabilityStatement does not name."""
         try:
-            statement = parsed((await self._request("GET", "/metadata")).body)
+            statement = bundle.parsed((await self._request("GET", "/metadata")).body)
         except BridgeError as exc:
             return [f"/metadata, which has what it can do: {exc.code}"]
         return lacking(
@@ -223,17 +197,17 @@ class FhirServer:
         place = place if self._chooses_ids else resource.id
         if place:
             answer = await self._request("GET", f"/{resource.type}/{place}", also=(_NOT_FOUND, _GONE))
-            if answer.status == _NOT_FOUND and not is_outcome(answer.body):
+            if answer.status == _NOT_FOUND and not bundle.is_outcome(answer.body):
                 raise TransientError(NOT_FHIR, systemic=True)
             if answer.status == _OK:
-                found = parsed(answer.body)
+                found = bundle.parsed(answer.body)
                 if (found["resourceType"], found.get("id")) != (resource.type, place):
                     raise PermanentError("answer_unreadable")
-                version = version_of(answer.headers.get("etag")) or found.get("meta", {}).get("versionId", "")
+                version = bundle.version_of(answer.headers.get("etag")) or found.get("meta", {}).get("versionId", "")
                 return _Current(found, place, version)
             deleted = answer.status == _GONE
             if not self._chooses_ids or (deleted and self._options.deleted == "skip"):
-                return _Current(None, place, version_in(answer.headers.get("location")), deleted)
+                return _Current(None, place, bundle.version_in(answer.headers.get("location")), deleted)
         named = self._named(resource)
         matches = [each for each in await self._search(resource.type, "identifier", named) if _has(each, named)]
         if len(matches) > 1:
@@ -250,7 +224,7 @@ class FhirServer:
             f"/{resource_type}?{_query(name, token)}{more}&_count={most}",
             headers={"cache-control": "no-cache"},  # HAPI caches search results for a minute
         )
-        found = [each.get("resource", {}) for each in parsed(answer.body).get("entry", ())]
+        found = [each.get("resource", {}) for each in bundle.parsed(answer.body).get("entry", ())]
         if len(found) > most:
             raise PermanentError("multiple_matches")
         return [each for each in found if each.get("resourceType") == resource_type]
@@ -261,7 +235,7 @@ class FhirServer:
         places: set[str] = set()
         if self._options.deleted == "skip":
             for each in resources:
-                if current[each.id].deleted or places & referred(each.elements):
+                if current[each.id].deleted or places & bundle.referred(each.elements):
                     left.add(each.id)
                     places.add(f"{each.type}/{each.id}")
         return left
@@ -277,20 +251,24 @@ class FhirServer:
             placed = self._placed(each, state.id, places)
             if state.resource is None:
                 if not each.partial:
-                    condition = replaces(state.version) or self._creates("identifier", each)
-                    entries.append(Entry(each, composed(placed, {}, source=source), condition))
+                    condition = bundle.replaces(state.version) or self._creates("identifier", each)
+                    entries.append(Entry(each, bundle.composed(placed, {}, source=source), condition))
                 continue
-            if another_person(placed, state.resource):
+            if bundle.another_person(placed, state.resource):
                 raise PermanentError("patient_mismatch")
-            others = foreign(state.resource, self._naming)
-            body = patched(placed, state.resource) if each.partial else composed(placed, others, source=source)
-            if not same(body, state.resource):
-                entries.append(Entry(each, body, replaces(state.version)))
+            others = bundle.foreign(state.resource, self._naming)
+            body = (
+                bundle.patched(placed, state.resource)
+                if each.partial
+                else bundle.composed(placed, others, source=source)
+            )
+            if not bundle.same(body, state.resource):
+                entries.append(Entry(each, body, bundle.replaces(state.version)))
         return entries
 
     def _provenance(
         self,
-        origin: Origin,
+        origin: EventOrigin,
         resources: Sequence[Resource],
         entries: Sequence[Entry],
         ids: Mapping[str, str],
@@ -304,7 +282,7 @@ class FhirServer:
             return []
         whole = ours._replace(elements={"target": targets, **ours.elements})
         placed = self._placed(whole, "" if self._chooses_ids else ours.id, self._places(resources, ids))
-        body = composed(placed, {}, source=source)
+        body = bundle.composed(placed, {}, source=source)
         if self._chooses_ids:  # it has no identifier
             body["meta"]["tag"] = [{"system": self._naming.system("resource"), "code": ours.id}]
         return [Entry(whole, body, self._creates("_tag", ours))]
@@ -321,7 +299,7 @@ class FhirServer:
         if not self._chooses_ids:
             return {}
         return {
-            f"{each.type}/{each.id}": f"{each.type}/{ids[each.id]}" if each.id in ids else urn(each)
+            f"{each.type}/{each.id}": f"{each.type}/{ids[each.id]}" if each.id in ids else bundle.urn(each)
             for each in resources
         }
 
@@ -329,7 +307,7 @@ class FhirServer:
         """Return a resource with the references of the server and the identifier that finds it there."""
         if not self._chooses_ids:
             return resource
-        elements = located(resource.elements, places)
+        elements = bundle.located(resource.elements, places)
         if not resource.partial and resource.type != PROVENANCE:
             elements["identifier"] = [*elements.get("identifier", ()), self._named(resource)]
         return resource._replace(id=place, elements=elements)
@@ -337,17 +315,17 @@ class FhirServer:
     async def _put(self, entries: Sequence[Entry], ids: dict[str, str]) -> None:
         """Write the entries and add their ids on the server to `ids`."""
         if self._options.bundle:
-            answer = await self._request("POST", "", transaction(entries, self._base_url), also=_EXPLAINED)
+            answer = await self._request("POST", "", bundle.transaction(entries, self._base_url), also=_EXPLAINED)
             _judge(answer.status, answer.body)
-            for entry, outcome in zip(entries, outcomes(answer.body, len(entries)), strict=True):
+            for entry, outcome in zip(entries, bundle.outcomes(answer.body, len(entries)), strict=True):
                 _settle(entry, outcome, ids)
             return
         created: dict[str, str] = {}
         for entry in entries:
-            body = encoded(located(entry.body, created))
+            body = bundle.encoded(bundle.located(entry.body, created))
             answer = await self._request(entry.method, f"/{entry.url}", body, headers=entry.headers, also=_EXPLAINED)
-            _settle(entry, Outcome(answer.status, answer.body, id_in(answer.headers.get("location"))), ids)
-            created[urn(entry.resource)] = f"{entry.resource.type}/{ids[entry.resource.id]}"
+            _settle(entry, WriteResult(answer.status, answer.body, bundle.id_in(answer.headers.get("location"))), ids)
+            created[bundle.urn(entry.resource)] = f"{entry.resource.type}/{ids[entry.resource.id]}"
 
     async def _request(
         self,
@@ -364,7 +342,7 @@ class FhirServer:
             **({"content-type": FHIR_JSON} if body else {}),
             **(headers or {}),
         }
-        with self._metrics.requests.timed() as timed:
+        with self._metrics.timed() as timed:
             answer = await self._authorized(method, path, body, headers=named, also=also)
             timed.answered(answer.status)
         return answer
@@ -387,7 +365,7 @@ def _judge(status: int, body: bytes) -> None:
     """Raise the error that a status means, of a request or of one entry."""
     if _OK <= status < _REDIRECT:
         return
-    code = refusal(body)
+    code = bundle.refusal(body)
     if code == "multiple_matches":
         raise PermanentError(code)
     if not status or status in _CONFLICTS:
@@ -397,7 +375,7 @@ def _judge(status: int, body: bytes) -> None:
     judge(status)
 
 
-def _settle(entry: Entry, outcome: Outcome, ids: dict[str, str]) -> None:
+def _settle(entry: Entry, outcome: WriteResult, ids: dict[str, str]) -> None:
     """Record the id of a written resource on the server."""
     _judge(outcome.status, outcome.body)
     place = entry.body.get("id") or outcome.id
@@ -432,20 +410,16 @@ def _stands(patient: Mapping[str, Any]) -> bool:
 
 @asynccontextmanager
 async def open_server(options: FhirOptions, metrics: FhirMetrics) -> AsyncIterator[FhirServer]:
-    """Open the session.
-
-    Raises:
-        ConfigError: A URL or a file cannot be used.
-    """
+    """Open the session; `ConfigError` if a URL or a file cannot be used."""
     async with AsyncExitStack() as stack:
         token = await stack.enter_async_context(_open_token(options))
         http = await stack.enter_async_context(
             open_http(
                 options.base_url,
                 # A first write reads several resources at once; one more is for the ping.
-                connections=2 * options.lanes + 1,
+                connections=2 * LANES + 1,
                 answer_max_bytes=_ANSWER_MAX_BYTES,
-                **_connection(options),
+                **options.session(NAME),
             )
         )
         yield FhirServer(http, options, token=token, metrics=metrics)
@@ -457,16 +431,5 @@ async def _open_token(options: FhirOptions) -> AsyncIterator[Token]:
         yield FileToken(options.token_file)
         return
     key = read_key(options.smart_key_file)
-    async with open_http(options.smart_token_url, connections=1, **_connection(options)) as http:
+    async with open_http(options.smart_token_url, connections=1, **options.session(NAME)) as http:
         yield SmartToken(http, options, key=key)
-
-
-def _connection(options: FhirOptions) -> dict[str, Any]:
-    return {
-        "timeout_s": options.timeout_s,
-        "allow_http": options.allow_http,
-        "allowed_by": f"{variable(NAME, 'allow_http')}=true",
-        "ca_file": options.ca_file,
-        "cert_file": options.cert_file,
-        "key_file": options.key_file,
-    }

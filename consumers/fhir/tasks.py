@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Iterator
 
-from consumers.fhir.elements import (
-    OUR_ITEM,
-    TASK_CODE,
-    Element,
-    Naming,
-    coding,
-    concept,
-    count,
-    filled,
-    instant,
-    notes,
-    pruned,
-    reference,
-)
+from consumers.fhir import elements as fhir
+from consumers.fhir.elements import Element, Naming
 from consumers.fhir.orders import TYPE as ORDER
 from consumers.fhir.orders import Subject, is_rejected, network_reason, proposal_ids, transmission_failure
 from consumers.lifecycle.facts import Document
@@ -26,20 +13,14 @@ from consumers.lifecycle.machines import DELIVERED
 from consumers.lifecycle.whole import Fields, newest_of
 
 TYPE = "Task"
-_CODES: Mapping[str, str] = MappingProxyType({"renewal": "approve", "change": "change", "cancel": "abort"})
+_CODES = {"renewal": "approve", "change": "change", "cancel": "abort"}
 # Status of a renewal or change request by its answer.
-_DECIDED: Mapping[str, str] = MappingProxyType(
-    {
-        "approved": "completed",
-        "approved_with_changes": "completed",
-        "replace": "completed",
-        "validated": "completed",
-        "denied": "rejected",
-        "denied_new_rx_to_follow": "rejected",
-        "pending": "on-hold",
-        "no_response": "failed",
-    }
-)
+_DECIDED = {
+    **dict.fromkeys(("approved", "approved_with_changes", "replace", "validated"), "completed"),
+    **dict.fromkeys(("denied", "denied_new_rx_to_follow"), "rejected"),
+    "pending": "on-hold",
+    "no_response": "failed",
+}
 
 
 def tasks(subject: Subject) -> list[tuple[str, Element]]:
@@ -70,19 +51,19 @@ def _fulfill(subject: Subject) -> Element:
     else:
         refusal = _signing_failure(document)
         if refusal is not None:
-            status, reason = "on-hold", concept(coding(naming.system("signing-failure"), refusal["failure"]))
+            status, reason = "on-hold", fhir.concept(fhir.coding(naming.system("signing-failure"), refusal["failure"]))
         elif not document["known"] and "epcs.signed" not in document.get("said", {}):
             return {}  # known from later events only: it may never have been ordered
     ended = _ended(subject)
     if ended:
         status, reason, business = ended, Element(), ""
-    return pruned(
+    return fhir.pruned(
         identifier=naming.identifier("fulfill", subject.key),
         status=status,
         statusReason=reason,
-        businessStatus=concept(text=business),
+        businessStatus=fhir.concept(text=business),
         intent="order",
-        code=concept(coding(TASK_CODE, "fulfill")),
+        code=fhir.concept(fhir.coding(fhir.TASK_CODE, "fulfill")),
         focus=subject.order,
         for_=subject.patient,
     )
@@ -91,15 +72,12 @@ def _fulfill(subject: Subject) -> Element:
 def _ended(subject: Subject) -> str:
     """Return the status of a task that has ended, else an empty text. A dispensed order counts first."""
     state = subject.state
-    if state.dispense == "dispensed" or DELIVERED in {state.shipment, *_words(subject.document)}:
+    words = {word for _, word in subject.document["lines"].values()}
+    if state.dispense == "dispensed" or DELIVERED in {state.shipment, *words}:
         return "completed"
     if state.order_status in {"cancelled", "replaced"}:
         return "cancelled"
     return "rejected" if is_rejected(subject.document) else ""
-
-
-def _words(document: Document) -> Iterator[str]:
-    return (word for _, word in document["lines"].values())
 
 
 def _sent(document: Document) -> str:
@@ -129,29 +107,29 @@ def _request(subject: Subject, kind: str, request_id: str) -> Element:
     why = None if asked is None else asked[1].get("reason")
     status = "requested" if answer is None else _DECIDED[decided["decision"]]
     if closed is not None and (answer is None or decided["decision"] == "pending"):
-        status, reason = "cancelled", concept(coding(naming.system("closing-reason"), closed[1]["reason"]))
+        status, reason = "cancelled", fhir.concept(fhir.coding(naming.system("closing-reason"), closed[1]["reason"]))
     else:
-        reason = concept(coding(naming.system("denial-reason"), decided.get("denial_reason_code")))
-    decision = concept(coding(naming.system("decision"), decided.get("decision")))
+        reason = fhir.concept(fhir.coding(naming.system("denial-reason"), decided.get("denial_reason_code")))
+    decision = fhir.concept(fhir.coding(naming.system("decision"), decided.get("decision")))
     proposed = [] if kind == "cancel" else proposal_ids(subject, kind, request_id)
-    return pruned(
+    return fhir.pruned(
         identifier=naming.identifier("request", request_id),
         status=status,
         statusReason=reason,
         businessStatus=decision,
         intent="order" if kind == "cancel" else "proposal",
-        code=concept(
-            coding(TASK_CODE, _CODES[kind]),
-            coding(naming.system("change-code"), None if asked is None else asked[1].get("change_code")),
+        code=fhir.concept(
+            fhir.coding(fhir.TASK_CODE, _CODES[kind]),
+            fhir.coding(naming.system("change-code"), None if asked is None else asked[1].get("change_code")),
         ),
-        description=why if filled(why) else None,
-        focus=reference(ORDER, proposed[0]) if proposed else subject.order,
-        basedOn=[subject.order] if proposed and subject.order is not None else [],
+        description=why if fhir.filled(why) else None,
+        focus=fhir.reference(ORDER, proposed[0]) if proposed else subject.order,
+        basedOn=subject.orders if proposed else [],
         for_=subject.patient,
-        authoredOn=None if asked is None else instant(asked[0][0]),
-        note=notes(decided.get("note")),
+        authoredOn=None if asked is None else fhir.instant(asked[0][0]),
+        note=fhir.notes(decided.get("note")),
         output=[
-            {"id": f"{OUR_ITEM}-{name}", "type": concept(coding(naming.system("output"), name)), **value}
+            {"id": f"{fhir.OUR_ITEM}-{name}", "type": fhir.concept(fhir.coding(naming.system("output"), name)), **value}
             for name, value in _outputs(decided, naming)
         ],
     )
@@ -159,16 +137,16 @@ def _request(subject: Subject, kind: str, request_id: str) -> Element:
 
 def _outputs(decided: Fields, naming: Naming) -> Iterator[tuple[str, Element]]:
     """Yield the details of an answer by name."""
-    refills = count(decided.get("refills_approved"))
+    refills = fhir.count(decided.get("refills_approved"))
     if refills is not None:
         yield "refills-approved", {"valueUnsignedInt": refills}
     replacement = decided.get("replacement_prescription_id")
-    if filled(replacement):
+    if fhir.filled(replacement):
         # By identifier: its MedicationRequest may not exist yet.
         identifier = {"system": naming.system("prescription"), "value": replacement}
         yield "replacement", {"valueReference": {"type": ORDER, "identifier": identifier}}
     authorization = decided.get("prior_authorization_number")
-    if filled(authorization):
+    if fhir.filled(authorization):
         yield "prior-authorization", {"valueString": authorization}
     if "expected_response_date" in decided:
         yield "response-expected", {"valueDate": decided["expected_response_date"]}

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from bridge.errors import BridgeError, ConfigError, TransientError
 from consumers.fhir.options import FhirOptions
 from consumers.http import Http
+from consumers.options import is_plain, read_token
 
 # The longest that the standard allows is 300 s; the rest is for clocks that differ.
 _ASSERTION_S = 240
@@ -35,18 +36,14 @@ _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _NUMBER_BYTES = 48
 _P384_BITS = 384
 
-Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+SigningKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 
 class FileToken:
     """A bearer token in a file, read at each request; without a file none is sent."""
 
     def __init__(self, file: Path | None) -> None:
-        """Read the file once.
-
-        Raises:
-            ConfigError: It cannot be read, or holds no token.
-        """
+        """Read the file once, to refuse one that holds no token."""
         self._file = file
         try:
             self._read()
@@ -55,11 +52,7 @@ class FileToken:
             raise ConfigError(msg) from None
 
     async def headers(self) -> Mapping[str, str]:
-        """Return the headers that authorize a request.
-
-        Raises:
-            TransientError: No token can be got now.
-        """
+        """Return the headers that authorize a request; `TransientError` if no token can be got now."""
         return self._read()
 
     def forget(self) -> bool:
@@ -67,19 +60,16 @@ class FileToken:
         return False
 
     def _read(self) -> Mapping[str, str]:
-        if self._file is None:
-            return {}
-        try:
-            return _bearer(self._file.read_text(encoding="ascii").strip())
-        except (OSError, UnicodeDecodeError):
-            raise TransientError("no_token", systemic=True) from None
+        return {} if self._file is None else _bearer(read_token(self._file, code="no_token"))
 
 
 class SmartToken:
     """A token of SMART Backend Services, requested on first use and before it expires."""
 
-    def __init__(self, http: Http, options: FhirOptions, *, key: Key, now: Callable[[], float] = time.time) -> None:
-        """Request tokens through `http`, whose base URL is that of the token endpoint; `now` is Unix time."""
+    def __init__(
+        self, http: Http, options: FhirOptions, *, key: SigningKey, now: Callable[[], float] = time.time
+    ) -> None:
+        """Request tokens through `http`, a session with the token endpoint."""
         self._http = http
         self._options = options
         self._key = key
@@ -115,6 +105,8 @@ class SmartToken:
                 headers={"content-type": "application/x-www-form-urlencoded"},
             )
             granted = orjson.loads(answer.body)
+            if not is_plain(granted["access_token"]):
+                raise TransientError("no_token", systemic=True)
             self._headers = _bearer(granted["access_token"])
             self._until = self._now() + _USED * float(granted.get("expires_in", _LIFE_S))
         except BridgeError as exc:
@@ -151,12 +143,8 @@ class SmartToken:
 Token = FileToken | SmartToken
 
 
-def read_key(file: Path) -> Key:
-    """Read a private key that can sign: RSA, or EC on P-384.
-
-    Raises:
-        ConfigError: It cannot be read or is of another kind; the message shows nothing of its content.
-    """
+def read_key(file: Path) -> SigningKey:
+    """Read a private key that can sign: RSA, or EC on P-384; a message shows nothing of its content."""
     try:
         key = load_pem_private_key(file.read_bytes(), password=None)
     except (OSError, ValueError, TypeError):
@@ -170,8 +158,6 @@ def read_key(file: Path) -> Key:
 
 
 def _bearer(token: str) -> dict[str, str]:
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise TransientError("no_token", systemic=True)
     return {"authorization": f"Bearer {token}"}
 
 

@@ -22,11 +22,7 @@ SigningSlot: TypeAlias = Slot[Webhook]
 
 
 def parse_slot(where: Path, content: bytes) -> SigningSlot:
-    """Read a slot file, whose first line is `whsec_…`.
-
-    Raises:
-        SecretsError: It is none; the message names the file and nothing of its content.
-    """
+    """Read a slot file, whose first line is `whsec_…`; a message names the file and nothing of its content."""
     (secret,), window = read_lines(where, content)
     # Not by the library, which passes over what is no base64 and so would sign with another key.
     key = shared_key(secret)
@@ -39,11 +35,7 @@ def parse_slot(where: Path, content: bytes) -> SigningSlot:
 def signatures(slots: Iterable[SigningSlot], *, webhook_id: str, now: datetime, body: bytes) -> str:
     """Return the value of `webhook-signature`, one element for each slot that counts; empty if none does.
 
-    Args:
-        slots: All there are.
-        webhook_id: Signed too.
-        now: Time of the attempt, aware UTC: the library takes any other zone for UTC.
-        body: UTF-8.
+    `now` is the time of the attempt, aware UTC: the library takes any other zone for UTC.
     """
     if now.tzinfo is not UTC:
         raise ValueError

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from bridge.errors import BridgeError, ConfigError, TransientError
 from bridge.event import Event
 from bridge.runtime.lifecycle import background
-from bridge.runtime.slots import SlotDirectory
+from bridge.runtime.metrics import NAMESPACE
+from bridge.runtime.slots import Reload, SlotDirectory
 from consumers.api import Context
-from consumers.forward.mapping import Request, is_header_text
-from consumers.forward.metrics import ForwardMetrics
+from consumers.forward.mapping import EndpointRequest
 from consumers.forward.options import NAME, ForwardOptions
 from consumers.forward.signing import SigningSlot, parse_slot, signatures
-from consumers.http import Http, open_http
-from consumers.options import variable
+from consumers.http import Http, RequestMetrics, open_http
+from consumers.options import is_plain
 
 # Codes of `consumers.http` for an unavailable endpoint. A receiver of webhooks need not support GET, so any other
 # answer to the ping counts as available.
 _AWAY = frozenset({"unreachable", "tls", "timeout", "cut_off", "http_429", "http_502", "http_503", "http_504"})
-# Where the path is that of one event: its resource may be gone, and others may be there.
+# Where the path is that of one event: its resource may be gone, and others may be there. What gets one of these is
+# parked if others go on meanwhile.
 _NOT_THERE = frozenset({404, 410})
 # Headers that `headers_file` may not set: ours, or the connection's.
 _OURS = re.compile(
@@ -34,6 +38,30 @@ _is_name = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch  # RFC 9110, sec
 _CLOSE_S = 1.0
 
 
+class ForwardMetrics(RequestMetrics):
+    """Counts attempts, not pings.
+
+    What its secrets do has the names that the ingress uses, with the service for a source: the same alerts hold.
+    """
+
+    def __init__(self, registry: CollectorRegistry, *, service: str) -> None:
+        super().__init__(registry, name=NAME, service=service)
+        own: dict[str, Any] = {"namespace": NAMESPACE, "registry": registry}
+        self._reload = Counter("secret_reload", "Reloads of a secrets directory", ("source", "outcome"), **own)
+        expiry = "secret_expiry_timestamp_seconds"
+        self._expiry = Gauge(expiry, "When the last secret of a source expires", ("source",), **own).labels(service)
+        for outcome in ("reloaded", "failed"):
+            self._reload.labels(service, outcome)
+
+    def reloaded(self, outcome: Reload) -> None:
+        """Count a reading of the secrets."""
+        self._reload.labels(self.service, outcome).inc()
+
+    def watch(self, expires_at: Callable[[], float]) -> None:
+        """Ask `expires_at` at each scrape for the Unix seconds up to which the last secret signs."""
+        self._expiry.set_function(expires_at)
+
+
 class Endpoint:
     """Where events go; safe to share among lanes."""
 
@@ -41,38 +69,32 @@ class Endpoint:
         self,
         http: Http,
         slots: SlotDirectory[SigningSlot],
+        options: ForwardOptions,
         *,
-        method: str,
-        slash: str,
-        passing: Collection[int],
         metrics: ForwardMetrics,
         now: Callable[[], datetime],
     ) -> None:
-        """Send through `http`; `slash` ends its base URL where no path follows, `now` is aware UTC.
-
-        `passing` are statuses that may be of one event alone: what gets one is parked if others go on meanwhile.
-        """
+        """Send through `http`, whose base URL is that of the options; `now` is aware UTC."""
         self._http = http
         self._slots = slots
-        self._method = method
-        self._slash = slash
-        self._passing = passing
+        self._method = options.method
+        # The session has no slash at its end, and to a receiver with one it may be another place.
+        self._slash = "/" if options.url.endswith("/") else ""
+        self._passing = _NOT_THERE if "{" in options.path else frozenset()
         self._metrics = metrics
         self._now = now
 
-    async def send(self, event: Event, context: Context, request: Request) -> None:
+    async def send(self, event: Event, context: Context, request: EndpointRequest) -> None:
         """Send one event; every attempt has the same id, path and body, and a time and signatures of its own.
 
-        Raises:
-            TransientError: Not now; see the table of `consumers.http`. `no_secret`: no slot counts now.
-            PermanentError: The endpoint refuses this event for good.
+        The table of `consumers.http` has what is raised; `no_secret` if no slot counts now.
         """
         now = self._now()
         headers = _headers(event, context) | {
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": self._signed(event.id, now, request.body),
         }
-        with self._metrics.requests.timed():
+        with self._metrics.timed():
             answer = await self._http.request(
                 self._method, request.path or self._slash, request.body, headers=headers, also=self._passing
             )
@@ -81,11 +103,7 @@ class Endpoint:
                 raise TransientError(code)
 
     async def ping(self) -> None:
-        """Check by a GET that the endpoint is available; whether it takes events, the next one shows.
-
-        Raises:
-            TransientError: Nobody is, or no secret counts now.
-        """
+        """Check by a GET that the endpoint is available; whether it takes events, the next one shows."""
         self._signed("ping", self._now(), b"")
         try:
             await self._http.get(self._slash)
@@ -113,7 +131,7 @@ def _headers(event: Event, context: Context) -> dict[str, str]:
         "content-type": "application/json",
         "webhook-id": event.id,
         "idempotency-key": event.id,
-        **{name: text for name, text in place.items() if is_header_text(text)},
+        **{name: text for name, text in place.items() if is_plain(text)},
     }
 
 
@@ -121,39 +139,23 @@ def _headers(event: Event, context: Context) -> dict[str, str]:
 async def open_endpoint(
     options: ForwardOptions, metrics: ForwardMetrics, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
 ) -> AsyncIterator[Endpoint]:
-    """Open the session, and watch the secrets while it is open.
-
-    Raises:
-        ConfigError: The URL, a file or the secrets cannot be used.
-    """
+    """Open the session, and watch the secrets while it is open."""
     slots = SlotDirectory(options.secrets_dir, parse_slot, source=metrics.service, observe=metrics.reloaded)
     metrics.watch(slots.expires_at)
-    # The session has no slash at its end, and to a receiver with one it may be another place.
-    slash = "/" if options.url.endswith("/") else ""
     async with (
         open_http(
             options.url,
-            timeout_s=options.timeout_s,
             connections=options.lanes + 1,  # one for the ping
             headers=read_headers(options.headers_file),
-            allow_http=options.allow_http,
-            allowed_by=f"{variable(NAME, 'allow_http')}=true",
-            ca_file=options.ca_file,
-            cert_file=options.cert_file,
-            key_file=options.key_file,
+            **options.session(NAME),
         ) as http,
         background(slots, drain_timeout_s=_CLOSE_S),
     ):
-        passing = _NOT_THERE if "{" in options.path else ()
-        yield Endpoint(http, slots, method=options.method, slash=slash, passing=passing, metrics=metrics, now=now)
+        yield Endpoint(http, slots, options, metrics=metrics, now=now)
 
 
 def read_headers(file: Path | None) -> Mapping[str, str]:
-    """Read `Name: value` lines; empty lines are passed over.
-
-    Raises:
-        ConfigError: It cannot be read, or a line is no header or one of ours; the message shows the name only.
-    """
+    """Read `Name: value` lines; empty lines are passed over. A message about one shows nothing of it."""
     if file is None:
         return {}
     try:
@@ -168,9 +170,8 @@ def read_headers(file: Path | None) -> Mapping[str, str]:
         name, colon, value = (part.strip() for part in line.partition(":"))
         name = name.lower()
         if not colon or not _is_name(name) or not value.isprintable() or name in found or _OURS.fullmatch(name):
-            msg = (
-                f"forward.headers_file: line {number} of {file} is no `Name: value`, comes twice, or is set by forward"
-            )
+            where = f"forward.headers_file: line {number} of {file}"
+            msg = f"{where} is no `Name: value`, comes twice, or is set by forward"
             raise ConfigError(msg)
         found[name] = value
     return found

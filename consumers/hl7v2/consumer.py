@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from datetime import datetime
-from decimal import Decimal
-from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -15,8 +14,7 @@ from bridge.event import Event
 from bridge.runtime.logging import log
 from consumers.api import Consumer, Context, Lanes, Setup, Tables
 from consumers.hl7v2.mapping import News, message, news, note_hl7
-from consumers.hl7v2.metrics import Hl7Metrics
-from consumers.hl7v2.mllp import CONNECT_S, Link, open_link
+from consumers.hl7v2.mllp import CONNECT_S, Hl7Metrics, Link
 from consumers.hl7v2.options import NAME, Hl7Options
 from consumers.lifecycle.facts import Document, stamp_of
 from consumers.lifecycle.whole import shared
@@ -34,7 +32,7 @@ _WINDOW_BYTES = 8 * 1024 * 1024
 _MARGIN_S = 5.0
 
 
-class Sender:
+class MessageSender:
     """The handler: one message for each event, in the transaction that settles it.
 
     A crash before the transaction is committed repeats the message with the same MSH-10 and the same bytes.
@@ -64,14 +62,8 @@ class Sender:
         self._release = f'delete from "{schema}".held where key = $1 and code is null'  # noqa: S608 - as above
 
     async def __call__(self, event: Event, context: Context) -> None:
-        """Send the message of one event.
-
-        Raises:
-            TransientError: See `consumers.hl7v2.mllp`.
-            PermanentError: The receiver refuses the message, the key cannot be stored, or the patient is unknown and
-                `no_patient` is `park`.
-        """
-        if self._options.accounts is not None and event.value["account_id"] not in self._options.accounts:
+        """Send the message of one event, as `consumers.hl7v2.mllp` says, or hold it until its patient is known."""
+        if not self._options.wants_account(event):
             return
         if stored_text(event.key) != event.key:
             raise PermanentError("bad_key")
@@ -100,7 +92,7 @@ class Sender:
                 await connection.execute(self._release, event.key)
         elif new and news(event, document, self._options, ordered=ordered) is not None:
             await self._without_patient(event, connection)
-        columns = [[row[column] for row in sent] for column in range(4)]
+        columns = [*zip(*sent, strict=True)] or [()] * 4
         await connection.execute(self._store, event.key, orjson.dumps(document).decode(), ordered, *columns)
 
     async def _send(self, event: Event, content: News, document: Document, link: Link) -> tuple[str, str, str, str]:
@@ -124,11 +116,7 @@ class Sender:
 
 
 def open_hl7v2(setup: Setup) -> Consumer:
-    """Build it from its settings.
-
-    Raises:
-        ConfigError: A setting cannot be used.
-    """
+    """Build it from its settings."""
     options = read_options(Hl7Options, NAME, setup.options)
     group, schema = options.group(NAME), options.schema_name(NAME)
     metrics = Hl7Metrics(setup.registry, service=group)
@@ -137,44 +125,33 @@ def open_hl7v2(setup: Setup) -> Consumer:
         options.topics,
         # More lanes than connections: while one waits for an acknowledgement, others use the database.
         mode=Lanes(options.connections + _AT_DATABASE, transactional=True, window_bytes=_WINDOW_BYTES),
-        # An event of a newer release's type is parked with its successors, so that none is lost.
-        unknown="park",
         handler_timeout_s=(HELD_MANY + 1) * options.ack_timeout_s + 2 * CONNECT_S + _MARGIN_S,
         group=group,
         tables=Tables(migrations=MIGRATIONS, schema=schema),
-        around=partial(open_link, options, metrics),
+        around=lambda: aclosing(Link(options, metrics)),
         ping=Link.ping,
         discloses=[
             f"whole messages{', in clear' if options.allow_plaintext else ''}: sent to {options.host}:{options.port}",
             f"whom and what orders are about, in clear: tables of the schema {schema} of this database",
         ],
     )
-    consumer.handler(Sender(options, metrics=metrics))
+    consumer.handler(MessageSender(options, metrics=metrics))
     return consumer
 
 
 def _stored(event: Event) -> str:
     """Return a held event as JSON, without its extensions: no message has them."""
-    value = {**event.value, "extensions": {}}
-    return orjson.dumps(
-        [event.id, event.type, event.source, event.occurred_at, event.received_at, value], default=_decimal
-    ).decode()
+    return event._replace(value={**event.value, "extensions": {}}).to_json()
 
 
 def _restored(text: str, later: Event) -> Event:
     """Return a held event; `later` is another event of its key."""
-    identity, event_type, source, occurred_at, received_at, value = orjson.loads(text)
+    value = orjson.loads(text)
     return later._replace(
-        id=identity,
-        type=event_type,
-        source=source,
-        occurred_at=datetime.fromisoformat(occurred_at),
-        received_at=datetime.fromisoformat(received_at),
+        id=value["event_id"],
+        type=value["event_type"],
+        source=value["source"],
+        occurred_at=datetime.fromisoformat(value["occurred_at"]),
+        received_at=datetime.fromisoformat(value["received_at"]),
         value=value,
     )
-
-
-def _decimal(value: object) -> str:
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    raise TypeError

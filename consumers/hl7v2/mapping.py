@@ -15,7 +15,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
-from types import MappingProxyType
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -23,13 +22,10 @@ from bridge.contract.fields import UNKNOWN
 from bridge.contract.native import native
 from bridge.event import Event
 from consumers.hl7v2.options import Hl7Options
-from consumers.hl7v2.segments import NULL, Formatted, Segment, dropped, escape, write
+from consumers.hl7v2.segments import NULL, Formatted, MessageSegment, dropped, escape, write
 from consumers.lifecycle.facts import Document, Stamp, newest
 from consumers.lifecycle.machines import DELIVERED, REJECTED, is_transient_reject
-from consumers.lifecycle.whole import note_shared, shared
-
-Fields = Mapping[str, Any]
-"""The member `data` of a native body: instants and days as text, decimals as text."""
+from consumers.lifecycle.whole import Fields, note_shared, shared
 
 VERSION = "2.5.1"
 # MSH-10 has 20 characters, and ids of events are longer: 60 bits of a digest of the id, 40 of one of the message.
@@ -42,15 +38,9 @@ _SEXES = frozenset({"F", "M", "U"})
 
 
 class Message(NamedTuple):
-    """One message.
+    """One message; its segments, and how many characters were left out since no field can hold them."""
 
-    Attributes:
-        kind: `OMP`, `ORM` or `RDS`.
-        text: Segments, each ended by a carriage return.
-        dropped: How many characters were left out since no field can hold them.
-    """
-
-    kind: str
+    kind: str  # `OMP`, `ORM` or `RDS`
     control_id: str
     text: str
     dropped: int
@@ -58,72 +48,38 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One ORDER group.
+    """One ORDER group."""
 
-    Attributes:
-        control: ORC-1, a code of table 0119.
-        status: ORC-5, a code of table 0038, or empty.
-        reason: ORC-16.1, a code of the network or of the contract.
-        why: ORC-16.2, as text.
-        placer: ORC-2.1, the prescription's id.
-        filler: ORC-3.1, a number of the pharmacy or the request's id.
-        refills: RXO-13; None: that of the medication; empty: unknown.
-        notes: One NTE each.
-    """
-
-    control: str = ""
-    status: str = ""
-    reason: str = ""
-    why: str = ""
-    placer: str = ""
-    filler: str = ""
+    control: str = ""  # ORC-1, of table 0119
+    status: str = ""  # ORC-5, of table 0038
+    reason: str = ""  # ORC-16.1, a code of the network or of the contract
+    why: str = ""  # ORC-16.2, text
+    placer: str = ""  # ORC-2.1, the prescription's id
+    filler: str = ""  # ORC-3.1, a number of the pharmacy or the request's id
     medication: Fields | None = None
-    refills: int | str | None = None
-    notes: tuple[str, ...] = ()
-
-
-class Fill(NamedTuple):
-    """The RXD of a fill, beside its order."""
-
-    number: int
-    medication: Fields | None
-    quantity: str
-    day: str
-    rx_number: str
-    note: str
+    refills: int | str | None = None  # RXO-13; None: that of the medication; empty: unknown
+    notes: tuple[str, ...] = ()  # one NTE each
 
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """The content of a message: orders, or one order with a fill.
-
-    Attributes:
-        ordered: The receiver knows the order after this message.
-    """
+    """The content of a message: orders, or one order with the data of a fill."""
 
     orders: tuple[Order, ...]
-    fill: Fill | None = None
-    ordered: bool = False
+    fill: Fields | None = None
+    ordered: bool = False  # the receiver knows the order after this message
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What the mapping of an event depends on.
+    """What the mapping of an event depends on."""
 
-    Attributes:
-        value: Of the event; a word outside its list is `UNKNOWN`.
-        data: Of its native body; days, instants and decimals are text.
-        order: What is known of the order.
-        ordered: The receiver knows the order.
-        scope: Scope of the cancel request that the event answers; None if unknown.
-    """
-
-    value: Mapping[str, Any]
-    data: Fields
-    order: Order
+    value: Mapping[str, Any]  # of the event; a word outside its list is `UNKNOWN`
+    data: Fields  # of its native body; days, instants and decimals are text
+    order: Order  # what is known of it
     options: Hl7Options
-    ordered: bool
-    scope: str | None
+    ordered: bool  # the receiver knows the order
+    scope: str | None  # of the cancel request that the event answers; None if unknown
 
 
 def event_part(event: Event) -> str:
@@ -143,10 +99,7 @@ def note_hl7(document: Document, event: Event, stamp: Stamp) -> None:
 
 
 def news(event: Event, document: Document, options: Hl7Options, *, ordered: bool) -> News | None:
-    """Return what to send for an event that `document` includes already.
-
-    Returns: None if nothing is to be sent to this receiver.
-    """
+    """Return what to send for an event that `document` includes already; None if nothing is."""
     decide = _NEWS.get(event.type)
     if decide is None:
         return None
@@ -182,7 +135,7 @@ def message(event: Event, content: News, document: Document, options: Hl7Options
         if content.fill is None:
             segments += [_rxo(order, prescriber), *_notes(order.notes)]
         else:
-            segments += [_rxd(content.fill), *_notes(order.notes)]
+            segments += [_rxd(content.fill, order.filler), *_notes(order.notes)]
         if kind != "ORM":  # ORM^O01 has no RXR
             segments.append(_ROUTE)
     body = write(segments)
@@ -196,14 +149,20 @@ def message(event: Event, content: News, document: Document, options: Hl7Options
 # The mapping of each event type.
 
 
+def _one(given: Input, control: str, status: str = "", reason: str = "", **more: Any) -> News:
+    """Return the news of one order; `more` are further fields of it."""
+    more = {"notes": _optional(given.data.get("note")), **more}
+    return News((replace(given.order, control=control, status=status, reason=reason, **more),))
+
+
 def _created(given: Input) -> News | None:
     if not given.options.drafts or given.ordered:
         return None
-    return News((replace(given.order, control="NW"),), ordered=True)
+    return replace(_one(given, "NW"), ordered=True)
 
 
 def _updated(given: Input) -> News:
-    return News((replace(given.order, control="XX", notes=(f"Changed: {', '.join(given.data['changed_fields'])}",)),))
+    return _one(given, "XX", notes=(f"Changed: {', '.join(given.data['changed_fields'])}",))
 
 
 def _signing_failed(given: Input) -> News | None:
@@ -212,8 +171,10 @@ def _signing_failed(given: Input) -> News | None:
 
 
 def _sent(given: Input) -> News:
-    order = replace(given.order, control="XX" if given.ordered else "NW", status="IP", notes=_network(given.data))
-    return News((order,), ordered=True)
+    status = given.data["network_status"]
+    words = (status["code"], status.get("description_code"), status.get("description"))
+    note = f"Network: {' '.join(filter(None, words))}"
+    return replace(_one(given, "XX" if given.ordered else "NW", "IP", notes=(note,)), ordered=True)
 
 
 def _processed(given: Input) -> News:
@@ -226,23 +187,13 @@ def _failed(given: Input) -> News:
 
 def _renewal_asked(given: Input) -> News:
     data = given.data
-    order = replace(
-        given.order,
-        control="RF",
-        filler=_number_of_request(given),
-        medication=data.get("medication_dispensed") or given.order.medication,
-        refills=data.get("refills_requested", ""),
-    )
-    return News((order,))
+    medication = data.get("medication_dispensed") or given.order.medication
+    refills = data.get("refills_requested", "")
+    return _one(given, "RF", filler=_number_of_request(given), medication=medication, refills=refills)
 
 
 def _renewal_answered(given: Input) -> News | None:
-    control = _RENEWAL_ANSWERS.get(given.value["decision"])
-    if control is None:
-        return None
-    status = "HD" if given.value["decision"] == _PENDING else ""
-    (order,) = _one(given, control, status, given.data.get("denial_reason_code", "")).orders
-    return News((replace(order, refills=given.data.get("refills_approved", "")),))
+    return _answered(given, _RENEWAL_ANSWERS, refills=given.data.get("refills_approved", ""))
 
 
 def _renewal_closed(given: Input) -> News | None:
@@ -254,28 +205,27 @@ def _change_asked(given: Input) -> News | None:
     data = given.data
     if given.value["change_code"] == UNKNOWN:
         return None
-    order = replace(
-        given.order,
-        control="XO",
-        filler=_number_of_request(given),
-        reason=data["change_code"],
-        notes=_optional(data.get("reason")),
-    )
+    notes = _optional(data.get("reason"))
+    (order,) = _one(given, "XO", "", data["change_code"], filler=_number_of_request(given), notes=notes).orders
     asked = data.get("medications_requested") or [given.order.medication]
     return News(tuple(replace(order, medication=each) for each in asked))
 
 
 def _change_answered(given: Input) -> News | None:
-    control = _CHANGE_ANSWERS.get(given.value["decision"])
-    if control is None:
+    return _answered(given, _CHANGE_ANSWERS)
+
+
+def _answered(given: Input, answers: Mapping[str, str], **more: Any) -> News | None:
+    decision = given.value["decision"]
+    if decision not in answers:
         return None
-    status = "HD" if given.value["decision"] == _PENDING else ""
-    return _one(given, control, status, given.data.get("denial_reason_code", ""))
+    status = "HD" if decision == _PENDING else ""
+    return _one(given, answers[decision], status, given.data.get("denial_reason_code", ""), **more)
 
 
 def _cancel_asked(given: Input) -> News | None:
     control = _CANCELS.get(given.value["scope"])
-    return None if control is None else News((replace(given.order, control=control, why=given.data.get("reason", "")),))
+    return None if control is None else _one(given, control, why=given.data.get("reason", ""))
 
 
 def _cancel_answered(given: Input) -> News | None:
@@ -286,30 +236,18 @@ def _cancel_answered(given: Input) -> News | None:
 
 
 def _filled(given: Input) -> News | None:
-    data = given.data
     word = given.value["fill_status"]
     if word not in _FILLS:
         return None
-    fill = Fill(
-        number=data["fill_number"],
-        # The pharmacy may dispense another product than ordered.
-        medication=data.get("medication_dispensed"),
-        quantity=_number(data.get("quantity_dispensed")),
-        day=data.get("fill_date", ""),
-        rx_number=given.order.filler,
-        note=data.get("note", ""),
-    )
-    order = replace(given.order, control="RE", status=_FILLS[word], notes=(f"Fill: {word}",))
-    return News((order,), fill=fill)
+    return replace(_one(given, "RE", _FILLS[word], notes=(f"Fill: {word}",)), fill=given.data)
 
 
 def _worked_on(given: Input) -> News | None:
     word = given.value["fulfillment_status"]
     if word not in _STEPS or is_transient_reject(given.value):
         return None
-    control, status = _STEPS[word]
     filler = given.data.get("pharmacy_rx_number") or given.order.filler
-    return News((replace(given.order, control=control, status=status, filler=filler, notes=(f"Fulfillment: {word}",)),))
+    return _one(given, *_STEPS[word], filler=filler, notes=(f"Fulfillment: {word}",))
 
 
 def _shipped(given: Input) -> News | None:
@@ -317,18 +255,13 @@ def _shipped(given: Input) -> News | None:
     if not given.options.shipments or word == UNKNOWN:
         return None
     note = f"Shipment: {word}, {given.data['carrier']} {given.data['tracking_number']}"
-    return News((replace(given.order, control="SC", status="CM" if word == DELIVERED else "IP", notes=(note,)),))
+    return _one(given, "SC", "CM" if word == DELIVERED else "IP", notes=(note,))
 
 
 def _number_of_request(given: Input) -> str:
     """Return ORC-3 of a request: its own id if it matches no prescription, to identify it."""
     fits = given.order.placer and given.value["matched"]
     return given.order.filler if fits else given.data["request_id"]
-
-
-def _one(given: Input, control: str, status: str, reason: str = "") -> News:
-    notes = _optional(given.data.get("note"))
-    return News((replace(given.order, control=control, status=status, reason=reason, notes=notes),))
 
 
 def _number(text: str | None) -> str:
@@ -340,86 +273,64 @@ def _optional(text: str | None) -> tuple[str, ...]:
     return (text,) if text else ()
 
 
-def _network(data: Fields) -> tuple[str, ...]:
-    status = data["network_status"]
-    words = (status["code"], status.get("description_code"), status.get("description"))
-    return (f"Network: {' '.join(filter(None, words))}",)
-
-
 _REMAINING, _PENDING = "remaining_refills", "pending"
-_RENEWAL_ANSWERS: Mapping[str, str] = MappingProxyType(
-    {
-        "approved": "AF",
-        "approved_with_changes": "AF",
-        "denied": "DF",
-        "denied_new_rx_to_follow": "DF",
-        "replace": "RP",
-        _PENDING: "SC",
-    }
-)
-_CHANGE_ANSWERS: Mapping[str, str] = MappingProxyType(
-    {"approved": "XR", "approved_with_changes": "XR", "denied": "UX", "validated": "SC", _PENDING: "SC"}
-)
-_CANCELS: Mapping[str, str] = MappingProxyType({"all": "CA", _REMAINING: "DC"})
-_DENIED: Mapping[str | None, tuple[str, str]] = MappingProxyType(
-    {"all": ("UC", ""), _REMAINING: ("UD", ""), None: ("UC", "")}
-)
+_RENEWAL_ANSWERS = {
+    **dict.fromkeys(("approved", "approved_with_changes"), "AF"),
+    **dict.fromkeys(("denied", "denied_new_rx_to_follow"), "DF"),
+    "replace": "RP",
+    _PENDING: "SC",
+}
+_CHANGE_ANSWERS = {
+    **dict.fromkeys(("approved", "approved_with_changes"), "XR"),
+    "denied": "UX",
+    **dict.fromkeys(("validated", _PENDING), "SC"),
+}
+_CANCELS = {"all": "CA", _REMAINING: "DC"}
+_DENIED: Mapping[str | None, tuple[str, str]] = {"all": ("UC", ""), _REMAINING: ("UD", ""), None: ("UC", "")}
 # By the answer and the scope of the request; with an unknown scope the order's status stays empty.
-_CANCEL_ANSWERS: Mapping[str, Mapping[str | None, tuple[str, str]]] = MappingProxyType(
-    {
-        "approved": MappingProxyType({"all": ("CR", "CA"), _REMAINING: ("DR", "DC"), None: ("CR", "")}),
-        "denied": _DENIED,
-        "no_response": _DENIED,
-    }
-)
+_CANCEL_ANSWERS: Mapping[str, Mapping[str | None, tuple[str, str]]] = {
+    "approved": {"all": ("CR", "CA"), _REMAINING: ("DR", "DC"), None: ("CR", "")},
+    "denied": _DENIED,
+    "no_response": _DENIED,
+}
 # A fill does not end the order: refills may be left, and another pharmacy may fill it.
-_FILLS: Mapping[str, str] = MappingProxyType(
-    {"dispensed": "CM", "partially_dispensed": "A", "not_dispensed": "", "transferred": ""}
-)
-_STEPS: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        **dict.fromkeys(
-            ("received", "billing", "in_progress", "packed", "approved", "handed_to_carrier"), ("SC", "IP")
-        ),
-        "on_hold": ("OH", "HD"),
-        REJECTED: ("OC", "CA"),
-        DELIVERED: ("SC", "CM"),
-    }
-)
-_NEWS: Mapping[str, Callable[[Input], News | None]] = MappingProxyType(
-    {
-        "prescription.created": _created,
-        "prescription.updated": _updated,
-        "prescription.sent": _sent,
-        "prescription.processed": _processed,
-        "prescription.transmission_failed": _failed,
-        "renewal.requested": _renewal_asked,
-        "renewal.responded": _renewal_answered,
-        "renewal.closed": _renewal_closed,
-        "change.requested": _change_asked,
-        "change.responded": _change_answered,
-        "cancel.requested": _cancel_asked,
-        "cancel.responded": _cancel_answered,
-        "fill.status_changed": _filled,
-        "fulfillment.status_changed": _worked_on,
-        "shipment.status_changed": _shipped,
-        "epcs.signing_failed": _signing_failed,
-    }
-)
+_FILLS = {"dispensed": "CM", "partially_dispensed": "A", "not_dispensed": "", "transferred": ""}
+_STEPS = {
+    **dict.fromkeys(("received", "billing", "in_progress", "packed", "approved", "handed_to_carrier"), ("SC", "IP")),
+    "on_hold": ("OH", "HD"),
+    REJECTED: ("OC", "CA"),
+    DELIVERED: ("SC", "CM"),
+}
+_NEWS: Mapping[str, Callable[[Input], News | None]] = {
+    "prescription.created": _created,
+    "prescription.updated": _updated,
+    "prescription.sent": _sent,
+    "prescription.processed": _processed,
+    "prescription.transmission_failed": _failed,
+    "renewal.requested": _renewal_asked,
+    "renewal.responded": _renewal_answered,
+    "renewal.closed": _renewal_closed,
+    "change.requested": _change_asked,
+    "change.responded": _change_answered,
+    "cancel.requested": _cancel_asked,
+    "cancel.responded": _cancel_answered,
+    "fill.status_changed": _filled,
+    "fulfillment.status_changed": _worked_on,
+    "shipment.status_changed": _shipped,
+    "epcs.signing_failed": _signing_failed,
+}
 
 
 # The segments.
 
-_STRUCTURES: Mapping[str, tuple[str, str, str]] = MappingProxyType(
-    {"OMP": ("OMP", "O09", "OMP_O09"), "ORM": ("ORM", "O01", "ORM_O01"), "RDS": ("RDS", "O13", "RDS_O13")}
-)
+_STRUCTURES = {"OMP": ("OMP", "O09", "OMP_O09"), "ORM": ("ORM", "O01", "ORM_O01"), "RDS": ("RDS", "O13", "RDS_O13")}
 # RXR is required, but only the directions name a route.
-_ROUTE = Segment("RXR", {1: ("", "See sig")})
+_ROUTE = MessageSegment("RXR", {1: ("", "See sig")})
 
 
-def _msh(kind: str, given: str, event: Event, options: Hl7Options) -> Segment:
+def _msh(kind: str, given: str, event: Event, options: Hl7Options) -> MessageSegment:
     accept_ack = options.ack_mode == "enhanced"
-    return Segment(
+    return MessageSegment(
         "MSH",
         {
             3: options.sending_app,
@@ -439,10 +350,10 @@ def _msh(kind: str, given: str, event: Event, options: Hl7Options) -> Segment:
     )
 
 
-def _pid(event: Event, patient: Fields | None, options: Hl7Options) -> Segment:
+def _pid(event: Event, patient: Fields | None, options: Hl7Options) -> MessageSegment:
     if patient is None:
         # The patient is unknown; the order's number helps a person to find out.
-        return Segment("PID", {1: "1", 3: [(event.key, "", "", "DRX", "AN")], 5: ("", "", "", "", "", "", "U")})
+        return MessageSegment("PID", {1: "1", 3: [(event.key, "", "", "DRX", "AN")], 5: ("", "", "", "", "", "", "U")})
     address = patient.get("address") or {}
     numbers = [
         (number, "", "", assigner, kind)
@@ -451,7 +362,7 @@ def _pid(event: Event, patient: Fields | None, options: Hl7Options) -> Segment:
     ]
     phone, email = patient.get("phone"), patient.get("email")
     lines = ("line1", "line2", "city", "state", "postal_code", "country")
-    return Segment(
+    return MessageSegment(
         "PID",
         {
             1: "1",
@@ -468,8 +379,8 @@ def _pid(event: Event, patient: Fields | None, options: Hl7Options) -> Segment:
     )
 
 
-def _orc(order: Order, event: Event, prescriber: Fields | None, options: Hl7Options) -> Segment:
-    return Segment(
+def _orc(order: Order, event: Event, prescriber: Fields | None, options: Hl7Options) -> MessageSegment:
+    return MessageSegment(
         "ORC",
         {
             1: order.control,
@@ -483,12 +394,12 @@ def _orc(order: Order, event: Event, prescriber: Fields | None, options: Hl7Opti
     )
 
 
-def _rxo(order: Order, prescriber: Fields | None) -> Segment:
+def _rxo(order: Order, prescriber: Fields | None) -> MessageSegment:
     medication = order.medication or {}
     refills = medication.get("refills", "") if order.refills is None else order.refills
     allowed = medication.get("substitution_allowed")
     quantity = _number(medication.get("quantity"))
-    return Segment(
+    return MessageSegment(
         "RXO",
         {
             1: _code(medication),
@@ -502,25 +413,27 @@ def _rxo(order: Order, prescriber: Fields | None) -> Segment:
     )
 
 
-def _rxd(fill: Fill) -> Segment:
-    unit = (fill.medication or {}).get("quantity_unit")
-    return Segment(
+def _rxd(fill: Fields, rx_number: str) -> MessageSegment:
+    # The pharmacy may dispense another product than ordered.
+    medication: Fields = fill.get("medication_dispensed") or {}
+    quantity = _number(fill.get("quantity_dispensed"))
+    return MessageSegment(
         "RXD",
         {
-            1: str(fill.number + 1),  # the contract counts from 0, RXD-1 from 1
-            2: _code(fill.medication or {}),
+            1: str(fill["fill_number"] + 1),  # the contract counts from 0, RXD-1 from 1
+            2: _code(medication),
             # Null would delete the receiver's day and quantity, and is neither a TS nor an NM.
-            3: fill.day.replace("-", ""),
-            4: fill.quantity,
-            5: ("", unit) if fill.quantity else "",
-            7: _written(fill.rx_number) or NULL,
-            9: fill.note,
+            3: fill.get("fill_date", "").replace("-", ""),
+            4: quantity,
+            5: ("", medication.get("quantity_unit")) if quantity else "",
+            7: _written(rx_number) or NULL,
+            9: fill.get("note", ""),
         },
     )
 
 
-def _notes(notes: tuple[str, ...]) -> list[Segment]:
-    return [Segment("NTE", {1: str(number), 3: Formatted(text)}) for number, text in enumerate(notes, start=1)]
+def _notes(notes: tuple[str, ...]) -> list[MessageSegment]:
+    return [MessageSegment("NTE", {1: str(number), 3: Formatted(text)}) for number, text in enumerate(notes, start=1)]
 
 
 def _code(medication: Fields) -> tuple[str, ...]:

@@ -26,14 +26,15 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter
 
 from bridge.errors import PermanentError, TransientError
-from consumers.hl7v2.metrics import Hl7Metrics
-from consumers.hl7v2.options import Hl7Options
+from bridge.runtime.metrics import NAMESPACE
+from consumers.hl7v2.options import NAME, Hl7Options
 from consumers.hl7v2.segments import END
-from consumers.http import client_tls
+from consumers.http import RequestMetrics, client_tls
 
 CONNECT_S = 5.0
 # Bytes kept of an acknowledgement: it may echo the message, or never end.
@@ -45,6 +46,20 @@ _CONDITIONS = frozenset({"100", "101", "102", "103", "200", "201", "202", "203",
 _LATER = frozenset({"206", "207"})
 # Errors of every message, or of the receiver itself.
 _NOT_OF_THE_MESSAGE = frozenset({"", "200", "201", "202", "203", *_LATER})
+
+
+class Hl7Metrics(RequestMetrics):
+    """Counts messages, not pings; and what becomes of events without a known patient."""
+
+    def __init__(self, registry: CollectorRegistry, *, service: str) -> None:
+        messages = {"counted": "Messages sent by outcome", "timed": "Time to the acknowledgement"}
+        super().__init__(registry, name=NAME, service=service, **messages)
+        own: dict[str, Any] = {"namespace": NAMESPACE, "registry": registry}
+        text = "Events that waited until their patient was known, and those of them that the receiver refused then"
+        held = Counter("hl7v2_held", text, ("service", "outcome"), **own)
+        self.waiting, self.refused = (held.labels(service, outcome) for outcome in ("waiting", "refused"))
+        dropped = "Control characters left out of messages"
+        self.dropped = Counter("hl7v2_characters_dropped", dropped, ("service",), **own).labels(service)
 
 
 class _Connection:
@@ -59,10 +74,17 @@ class _Connection:
         """Whether the receiver has not closed it."""
         return not (self._reader.at_eof() or self._writer.is_closing())
 
-    async def exchange(self, message: bytes) -> str:
-        self._writer.write(_START + message + _STOP)
-        await self._writer.drain()
-        frame = await self._frame()
+    async def exchange(self, message: bytes, *, timeout_s: float) -> str:
+        """Send a message and return its acknowledgement."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                self._writer.write(_START + message + _STOP)
+                await self._writer.drain()
+                frame = await self._frame()
+        except TimeoutError as exc:
+            raise TransientError("ack_timeout", systemic=True) from exc
+        except (asyncio.IncompleteReadError, OSError) as exc:
+            raise TransientError("cut_off", systemic=True) from exc
         if frame[:1] != _START:
             raise TransientError("out_of_step", systemic=True)
         # An acknowledgement in another encoding still has its codes in ASCII.
@@ -91,11 +113,7 @@ class Link:
     """A pool of connections to one receiver, shared by the lanes."""
 
     def __init__(self, options: Hl7Options, metrics: Hl7Metrics) -> None:
-        """Keep up to `connections`, opened on demand.
-
-        Raises:
-            ConfigError: A file for TLS cannot be used.
-        """
+        """Keep up to `connections`, opened on demand."""
         self._options = options
         self._tls = (
             None if options.allow_plaintext else client_tls(options.ca_file, options.cert_file, options.key_file)
@@ -107,59 +125,46 @@ class Link:
             self._free.put_nowait(None)
 
     async def send(self, text: str, *, control_id: str) -> None:
-        """Send one message and return when it is acknowledged.
-
-        Raises:
-            TransientError: See the table of this module.
-            PermanentError: The receiver refuses this message for good.
-        """
-        with self._metrics.requests.timed():
-            await self._send(text, control_id)
+        """Send one message and return when it is acknowledged; the table of this module has what is raised."""
+        with self._metrics.timed():
+            connection, keep = await self._free.get(), None
+            try:
+                connection = await self._usable(connection)
+                answer = await connection.exchange(text.encode(), timeout_s=self._options.ack_timeout_s)
+                code, condition = _acknowledgement(answer, control_id)
+                keep = connection
+            finally:
+                # Also after cancellation: the acknowledgement may still arrive.
+                try:
+                    if keep is None and connection is not None:
+                        await asyncio.shield(connection.close())
+                finally:
+                    self._free.put_nowait(keep)
+            _judge(code, condition)
 
     async def ping(self) -> None:
-        """Connect to the receiver; HL7 has no ping message.
-
-        Raises:
-            TransientError: The connection fails.
-        """
+        """Connect to the receiver; HL7 has no ping message."""
         if self._free.empty():
             return  # all are in use: their messages will show it
-        connection = self._free.get_nowait()
+        connection, keep = self._free.get_nowait(), None
         try:
-            if connection is None or not connection.usable:
-                old, connection = connection, None
-                connection = await self._connect(old)
+            keep = await self._usable(connection)
         finally:
-            self._free.put_nowait(connection)
+            self._free.put_nowait(keep)
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close every connection; no message may be in progress."""
         while not self._free.empty():
             connection = self._free.get_nowait()
             if connection is not None:
                 await connection.close()
 
-    async def _send(self, text: str, control_id: str) -> None:
-        connection = await self._free.get()
-        keep = None
-        try:
-            if connection is None or not connection.usable:
-                connection = await self._connect(connection)
-            answer = await self._exchange(connection, text.encode())
-            code, condition = _acknowledgement(answer, control_id)
-            keep = connection
-        finally:
-            # Also after cancellation: the acknowledgement may still arrive.
-            try:
-                if keep is None and connection is not None:
-                    await asyncio.shield(connection.close())
-            finally:
-                self._free.put_nowait(keep)
-        _judge(code, condition)
-
-    async def _connect(self, old: _Connection | None) -> _Connection:
-        if old is not None:
-            await old.close()
+    async def _usable(self, connection: _Connection | None) -> _Connection:
+        """Return it, or a new one in the place of one that the receiver has closed."""
+        if connection is not None:
+            if connection.usable:
+                return connection
+            await connection.close()
         try:
             async with asyncio.timeout(CONNECT_S):
                 reader, writer = await asyncio.open_connection(
@@ -171,36 +176,9 @@ class Link:
             raise TransientError("unreachable", systemic=True) from exc
         return _Connection(reader, writer)
 
-    async def _exchange(self, connection: _Connection, message: bytes) -> str:
-        try:
-            async with asyncio.timeout(self._options.ack_timeout_s):
-                return await connection.exchange(message)
-        except TimeoutError as exc:
-            raise TransientError("ack_timeout", systemic=True) from exc
-        except (asyncio.IncompleteReadError, OSError) as exc:
-            raise TransientError("cut_off", systemic=True) from exc
-
-
-@asynccontextmanager
-async def open_link(options: Hl7Options, metrics: Hl7Metrics) -> AsyncIterator[Link]:
-    """Open a pool, and close its connections at the end.
-
-    Raises:
-        ConfigError: As `Link`.
-    """
-    link = Link(options, metrics)
-    try:
-        yield link
-    finally:
-        await link.close()
-
 
 def _acknowledgement(text: str, control_id: str) -> tuple[str, str]:
-    """Return MSA-1 and the error condition of table 0357, or an empty one.
-
-    Raises:
-        TransientError: It does not acknowledge this message.
-    """
+    """Return MSA-1 and the error condition of table 0357, or an empty one."""
     lines = text.replace("\n", END).split(END)
     if not lines[0].startswith("MSH") or len(lines[0]) < len("MSH|^"):
         raise TransientError("out_of_step", systemic=True)

@@ -1,4 +1,4 @@
-"""The settings of `hl7v2`: `CONSUMER_HL7V2__<KEY>`."""
+"""The settings of `hl7v2`: `CONSUMER_HL7V2__<KEY>`; `README.md` beside this says what each does."""
 
 from __future__ import annotations
 
@@ -42,34 +42,11 @@ def _zone(name: str) -> str:
     return name
 
 
-Name = Annotated[str, Field(max_length=_NAME_MAX), AfterValidator(_plain)]
+PartName = Annotated[str, Field(max_length=_NAME_MAX), AfterValidator(_plain)]
 
 
 class Hl7Options(ServerOptions):
-    """All that can be set.
-
-    Attributes:
-        host: Of the receiver.
-        port: Of the receiver.
-        allow_plaintext: Connect without TLS; messages hold health information.
-        connections: To the receiver; many receivers take one only. Prescriptions share them.
-        ack_timeout_s: For the acknowledgement of one message.
-        ack_mode: `original`: an application acknowledgement; `enhanced`: an accept acknowledgement (MSH-15 AL).
-        control_id: `short`: 20 characters, as MSH-10 has; `full`: the event's id.
-        sending_app: MSH-3.
-        sending_facility: MSH-4.
-        receiving_app: MSH-5.
-        receiving_facility: MSH-6.
-        orders: `omp`: OMP^O09; `orm`: ORM^O01, for receivers that are older than 2.4.
-        drafts: Whether drafts are sent.
-        shipments: Whether shipment events are sent.
-        no_patient: What happens to an event without a known patient: held until it is known, sent with the
-            prescription's id in PID-3, or parked.
-        assigner: Assigning authority of medical record numbers, PID-3.4.
-        timezone: Of times.
-        imports: Whether records that were imported are sent.
-        topics: Topics that it reads.
-    """
+    """All that can be set."""
 
     host: Annotated[str, Field(min_length=1, max_length=253), AfterValidator(_host)]
     port: int = Field(ge=1, le=_PORT_MAX)
@@ -78,15 +55,15 @@ class Hl7Options(ServerOptions):
     ack_timeout_s: float = Field(20.0, ge=0.1, le=TIMEOUT_MAX_S)
     ack_mode: Literal["original", "enhanced"] = "original"
     control_id: Literal["short", "full"] = "short"
-    sending_app: Name = "DRX"
-    sending_facility: Name = ""
-    receiving_app: Name = ""
-    receiving_facility: Name = ""
+    sending_app: PartName = "DRX"
+    sending_facility: PartName = ""
+    receiving_app: PartName = ""
+    receiving_facility: PartName = ""
     orders: Literal["omp", "orm"] = "omp"
     drafts: bool = False
     shipments: bool = False
     no_patient: Literal["hold", "send", "park"] = "hold"
-    assigner: Name = ""
+    assigner: PartName = ""
     timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
     imports: Literal["skip", "send"] = "skip"
     topics: Words = TOPICS

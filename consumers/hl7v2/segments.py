@@ -38,14 +38,14 @@ NULL = _Null('""')
 """HL7's null: deletes the receiver's value. A text of two quotes is no null."""
 
 
-class Segment(NamedTuple):
+class MessageSegment(NamedTuple):
     """One line of a message; `fields` are numbered from 1."""
 
     name: str
     fields: Mapping[int, Any]
 
 
-def write(segments: Iterable[Segment]) -> str:
+def write(segments: Iterable[MessageSegment]) -> str:
     """Return the message: each segment ended by a carriage return. The first is MSH, without its fields 1 and 2."""
     return "".join(f"{_line(each)}{END}" for each in segments)
 
@@ -63,7 +63,7 @@ def escape(text: str) -> str:
     return "" if escaped == NULL else escaped
 
 
-def dropped(segments: Iterable[Segment]) -> int:
+def dropped(segments: Iterable[MessageSegment]) -> int:
     """Count the characters that `write` leaves out: control characters other than line ends."""
     return sum(_dropped(value) for each in segments for value in each.fields.values())
 
@@ -85,7 +85,7 @@ def _is_control(character: str) -> bool:
     return unicodedata.category(character) in {"Cc", "Cs"}
 
 
-def _line(segment: Segment) -> str:
+def _line(segment: MessageSegment) -> str:
     fields = segment.fields
     if segment.name == "MSH":
         # The first field of MSH is the delimiter itself.

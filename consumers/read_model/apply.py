@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import collections
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from bridge.errors import TransientError
 from bridge.event import Event
+from bridge.runtime.metrics import NAMESPACE
 from consumers.api import Placed
 from consumers.lifecycle.facts import Document, blank
 from consumers.lifecycle.machines import apply
-from consumers.lifecycle.safety import SAFETY_KINDS, anomalies, safety_signals
+from consumers.lifecycle.safety import ANOMALY_KINDS, SAFETY_KINDS, anomalies, safety_signals
 from consumers.read_model.history import prescription_of, storable
-from consumers.read_model.metrics import ReadModelMetrics
 from consumers.read_model.rows import row, statements
 from consumers.read_model.summary import note_summary
+
+
+class ReadModelMetrics:
+    """Its metrics; a series whose label is from a closed list is there from the start."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        own: dict[str, Any] = {"namespace": NAMESPACE, "registry": registry}
+        self.safety_signals = Counter("safety_signals", "Safety signals raised", ("kind",), **own)
+        contradictory = "Contradictory events without a safety risk"
+        self.anomalies = Counter("read_model_anomalies", contradictory, ("kind",), **own)
+        replaced = "Strings stored with U+FFFD in the place of U+0000"
+        self.nul_replaced = Counter("read_model_nul_replaced", replaced, **own)
+        self.overdue = Gauge("read_model_overdue", "What has waited longer than its timer", ("kind",), **own)
+        silent = "1 while a source is silent for longer than is usual for it"
+        self.source_silent = Gauge("read_model_source_silent", silent, ("source",), **own)
+        checked = "When this process last looked at the timers"
+        self.timers_checked = Gauge("read_model_timers_checked_timestamp_seconds", checked, **own)
+        for kind in SAFETY_KINDS:
+            self.safety_signals.labels(kind=kind)
+        for kind in ANOMALY_KINDS:
+            self.anomalies.labels(kind=kind)
 
 
 class _Known(NamedTuple):
@@ -74,23 +96,12 @@ class Applier:
             key = None if prescription_of(given) is None else event.key
             if key is not None:
                 fresh.append((key, event))
-            rows.append(
-                (
-                    event.source,
-                    event.id,
-                    key,
-                    event.type,
-                    event.occurred_at,
-                    event.received_at,
-                    context.topic,
-                    context.partition,
-                    context.offset,
-                    body.decode(),
-                )
-            )
+            place = context.topic, context.partition, context.offset
+            times = event.occurred_at, event.received_at
+            rows.append((event.source, event.id, key, event.type, *times, *place, body.decode()))
         self._metrics.nul_replaced.inc(all_replaced)
         new = await connection.fetch(self._sql.history, rows)
-        return fresh, Counter(each[0] for each in new)
+        return fresh, collections.Counter(each[0] for each in new)
 
     async def _load(self, keys: set[str], connection: Any) -> dict[str, _Known]:
         """Load each prescription, in the order of their ids, in which rows are written.

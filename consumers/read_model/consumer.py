@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from typing import Any
 
 from consumers.api import Batches, Consumer, Setup, Tables
 from consumers.options import read_options
-from consumers.read_model.apply import Applier
-from consumers.read_model.metrics import ReadModelMetrics
+from consumers.read_model.apply import Applier, ReadModelMetrics
+from consumers.read_model.history import prunable
 from consumers.read_model.options import NAME, ReadModelOptions
-from consumers.read_model.pruning import history
-from consumers.read_model.timers import Timers
 
 MIGRATIONS = files("consumers.read_model") / "migrations"
 # Only a read model that lags has this many waiting. Larger batches read, roll up and write a prescription's row less
@@ -21,24 +20,37 @@ TIMERS_EVERY_S = 60.0
 
 
 def open_read_model(setup: Setup) -> Consumer:
-    """Build it from its settings.
-
-    Raises:
-        ConfigError: A setting cannot be used.
-    """
+    """Build it from its settings."""
     options = read_options(ReadModelOptions, NAME, setup.options)
     metrics = ReadModelMetrics(setup.registry)
     consumer = Consumer(
         NAME,
         options.topics,
         mode=Batches(records=BATCH_RECORDS),
-        # An event of a newer release's type is parked with its successors, so that none is lost.
-        unknown="park",
         group=options.group,
-        history=history(options.tables_schema),
+        history=prunable(options.tables_schema),
         tables=Tables(migrations=MIGRATIONS, schema=options.tables_schema),
         discloses=[f"whole events, in clear: tables of the schema {options.tables_schema} of this database"],
     )
     consumer.handler(Applier(schema=options.tables_schema, metrics=metrics, alarms_from=options.alarms_from))
-    consumer.job(every_s=TIMERS_EVERY_S)(Timers(options.tables_schema, metrics=metrics))
+    consumer.job(every_s=TIMERS_EVERY_S)(WaitCounts(options.tables_schema, metrics=metrics))
     return consumer
+
+
+class WaitCounts:
+    """A job: counts what has waited too long, by the limits in the table `timer`. It writes nothing."""
+
+    def __init__(self, schema: str, *, metrics: ReadModelMetrics) -> None:
+        self._metrics = metrics
+        self._overdue = f'select kind, waiting from "{schema}".overdue_count'  # noqa: S608 -- a checked name
+        self._silent = f'select source, silent from "{schema}".source_silence'  # noqa: S608 -- as above
+
+    async def __call__(self, connection: Any) -> None:
+        """Set the metrics to what is overdue and silent now."""
+        for kind, waiting in await connection.fetch(self._overdue):
+            self._metrics.overdue.labels(kind=kind).set(waiting)
+        silence = await connection.fetch(self._silent)
+        self._metrics.source_silent.clear()
+        for source, silent in silence:
+            self._metrics.source_silent.labels(source=source).set(silent)
+        self._metrics.timers_checked.set_to_current_time()

@@ -1,4 +1,4 @@
-"""An event of the history: the whole record as JSON that PostgreSQL accepts."""
+"""An event of the history, as JSON that PostgreSQL accepts; and which of them can be pruned."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import orjson
 
 from bridge.contract.events import OTHER_REPORTED
 from bridge.event import Event, plain
+from consumers.api import History
 from consumers.postgres.text import TEXT_MAX_BYTES, stored_text
 
 # PostgreSQL's text and jsonb take every character but this one, which JSON and Avro allow.
@@ -18,6 +19,30 @@ _NUL_IN_JSON = rb"\u0000"
 # Keys of prescribers, of accounts, and of requests that match no prescription.
 _ACCOUNT_TYPES = frozenset({"prescriber.enrollment_changed", "system.ping"})
 _REQUEST_PREFIX = "req:"
+# `t` is a row of `event`, $3 the horizon. A prescription has ended when nothing of it waits or alarms and one of its
+# machines is in a final state. One that was sent, without any event of a pharmacy, has not.
+_ENDED = """
+case
+when t.prescription_id is not null then exists (
+  select from "$schema".prescription p where p.prescription_id = t.prescription_id and p.last_event_at < $3
+    and p.open_since is null and p.cancel_pending_since is null and p.safety = '{}'
+    and (p.order_status in ('cancelled', 'replaced', 'rejected')
+      or p.dispense in ('dispensed', 'not_dispensed', 'transferred') or p.shipment = 'delivered')
+)
+when t.event_type in ('renewal.requested', 'change.requested') then exists (
+  select from "$schema".event a where a.event_type in ('renewal.responded', 'renewal.closed', 'change.responded')
+    and a.body ->> 'request_id' = t.body ->> 'request_id' and a.source = t.source
+    and coalesce(a.body ->> 'decision', a.body ->> 'reason') <> 'UNKNOWN'
+)
+else $3::timestamptz is not null
+end and not (
+  t.event_type in ('renewal.responded', 'renewal.closed', 'change.responded') and exists (
+    select from "$schema".event q
+    where q.prescription_id is null and q.event_type in ('renewal.requested', 'change.requested')
+      and q.body ->> 'request_id' = t.body ->> 'request_id' and q.source = t.source
+  )
+)
+"""
 
 
 def prescription_of(event: Event) -> str | None:
@@ -83,3 +108,8 @@ def _cleaned_members(members: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
         cleaned[new], changed = _cleaned(member)
         total += changed + (new != name)
     return cleaned, total
+
+
+def prunable(schema: str) -> History:
+    """Return what can be pruned of the tables of `schema`, a checked name."""
+    return History(f'"{schema}".event', "received_at", _ENDED.replace("$schema", schema))

@@ -1,4 +1,4 @@
-"""The read model's own settings: `CONSUMER_READ_MODEL__<KEY>`."""
+"""The read model's own settings: `CONSUMER_READ_MODEL__<KEY>`; `README.md` beside this says what each does."""
 
 from __future__ import annotations
 
@@ -10,13 +10,7 @@ NAME = "read_model"
 
 
 class ReadModelOptions(Options):
-    """All that can be set.
-
-    Attributes:
-        tables_schema: Schema of the tables (`schema`); each schema is a separate read model.
-        topics: Topics that it reads.
-        alarms_from: Contradictions raised by events received before this time are not counted as new.
-    """
+    """All that can be set."""
 
     tables_schema: SchemaName = Field(NAME, alias="schema")
     topics: Words = TOPICS

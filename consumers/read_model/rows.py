@@ -10,74 +10,39 @@ from consumers.lifecycle.facts import Document
 from consumers.lifecycle.roll_up import roll_up
 
 # Columns in the order of the type `prescription_row`, and the casts of those that are sent as text.
-COLUMNS: tuple[tuple[str, str], ...] = (
-    ("prescription_id", ""),
-    ("source", ""),
-    ("environment", ""),
-    ("account_id", ""),
-    ("transmission", ""),
-    ("order_status", ""),
-    ("dispense", ""),
-    ("fulfillment", ""),
-    ("shipment", ""),
-    ("display", ""),
-    ("open_requests", ""),
-    ("safety", ""),
-    ("anomalies", ""),
-    ("stub", ""),
-    ("replaced_by", ""),
-    ("prescriber_order_number", ""),
-    ("rx_reference_number", ""),
-    ("patient_id", ""),
-    ("patient_mrn", ""),
-    ("patient_name", ""),
-    ("patient_birth_date", "date"),
-    ("prescriber_id", ""),
-    ("prescriber_npi", ""),
-    ("prescriber_name", ""),
-    ("pharmacy_ncpdp_id", ""),
-    ("pharmacy_name", ""),
-    ("medication", ""),
-    ("medication_ndc", ""),
-    ("dea_schedule", ""),
-    ("transmission_at", "timestamptz"),
-    ("cancel_pending_since", "timestamptz"),
-    ("open_since", "timestamptz"),
-    ("cancelled_at", "timestamptz"),
-    ("dispensed_at", "timestamptz"),
-    ("first_event_at", "timestamptz"),
-    ("last_event_at", "timestamptz"),
-    ("last_event_type", ""),
-    ("events", ""),
-    ("facts", "jsonb"),
-)
+COLUMNS = (
+    "prescription_id", "source", "environment", "account_id", "transmission", "order_status", "dispense", "fulfillment",
+    "shipment", "display", "open_requests", "safety", "anomalies", "stub", "replaced_by", "prescriber_order_number",
+    "rx_reference_number", "patient_id", "patient_mrn", "patient_name", "patient_birth_date", "prescriber_id",
+    "prescriber_npi", "prescriber_name", "pharmacy_ncpdp_id", "pharmacy_name", "medication", "medication_ndc",
+    "dea_schedule", "transmission_at", "cancel_pending_since", "open_since", "cancelled_at", "dispensed_at",
+    "first_event_at", "last_event_at", "last_event_type", "events", "facts",
+)  # fmt: skip
+_INSTANTS = (
+    "transmission_at", "cancel_pending_since", "open_since", "cancelled_at", "dispensed_at", "first_event_at",
+    "last_event_at",
+)  # fmt: skip
+_CASTS = {"patient_birth_date": "date", "facts": "jsonb", **dict.fromkeys(_INSTANTS, "timestamptz")}
 _NOBODY: Document = {}
 _UNSAID = [None, _NOBODY]
 _UNSAID_TEXT = [None, None]
 
 
-class Statements(NamedTuple):
-    """The statements of one schema; each takes an array of rows, which is faster than an array per column.
+class RowStatements(NamedTuple):
+    """The statements of one schema; each takes an array of rows, which is faster than an array per column."""
 
-    Attributes:
-        history: Rows of `event`; returns the prescription ids of those that are new.
-        load: Prescription ids; returns their rows.
-        insert: Rows of `prescription`; skips those that exist by now.
-        update: The same; skips those that have changed meanwhile.
-    """
-
-    history: str
-    load: str
-    insert: str
-    update: str
+    history: str  # rows of `event`; returns the prescription ids of those that are new
+    load: str  # prescription ids; returns their rows
+    insert: str  # rows of `prescription`; skips those that exist by now
+    update: str  # the same; skips those that have changed meanwhile
 
 
-def statements(schema: str) -> Statements:
+def statements(schema: str) -> RowStatements:
     """Write the statements for `schema`, a checked name."""
-    names = ", ".join(name for name, _ in COLUMNS)
-    values = {name: f"u.{name}::{cast}" if cast else f"u.{name}" for name, cast in COLUMNS}
+    names = ", ".join(COLUMNS)
+    values = {name: f"u.{name}" + (f"::{_CASTS[name]}" if name in _CASTS else "") for name in COLUMNS}
     settings = ", ".join(f"{name} = {value}" for name, value in values.items() if name != "prescription_id")
-    return Statements(
+    return RowStatements(
         history=f"""
             insert into "{schema}".event (source, event_id, prescription_id, event_type, occurred_at, received_at,
               topic, partition, "offset", body)
@@ -113,44 +78,14 @@ def row(prescription_id: str, document: Document, *, before: int | None, added: 
     pharmacy = document.get("pharmacy", _UNSAID)[1]
     medication = document.get("medication", _UNSAID)[1]
     return (
-        prescription_id,
-        last_stamp[3],
-        environment,
-        account_id,
-        state.transmission,
-        state.order_status,
-        state.dispense,
-        state.fulfillment,
-        state.shipment,
-        state.display,
-        state.open_requests,
-        state.safety,
-        state.anomalies,
-        state.stub,
-        state.replaced_by,
-        document.get("prescriber_order_number", _UNSAID_TEXT)[1],
-        document.get("rx_reference_number", _UNSAID_TEXT)[1],
-        patient.get("id"),
-        patient.get("mrn"),
-        patient.get("name"),
-        patient.get("birth_date"),
-        prescriber.get("id"),
-        prescriber.get("npi"),
-        prescriber.get("name"),
-        pharmacy.get("ncpdp_id"),
-        pharmacy.get("name"),
-        medication.get("description"),
-        medication.get("ndc"),
-        medication.get("dea_schedule"),
-        state.transmission_at,
-        state.cancel_pending_since,
-        state.open_since,
-        state.cancelled_at,
-        state.dispensed_at,
-        document["first"][0],
-        last_stamp[0],
-        last_type,
-        (before or 0) + added,
-        orjson.dumps(document).decode(),
-        before,
-    )
+        prescription_id, last_stamp[3], environment, account_id, state.transmission, state.order_status,
+        state.dispense, state.fulfillment, state.shipment, state.display, state.open_requests, state.safety,
+        state.anomalies, state.stub, state.replaced_by,
+        document.get("prescriber_order_number", _UNSAID_TEXT)[1], document.get("rx_reference_number", _UNSAID_TEXT)[1],
+        patient.get("id"), patient.get("mrn"), patient.get("name"), patient.get("birth_date"),
+        prescriber.get("id"), prescriber.get("npi"), prescriber.get("name"),
+        pharmacy.get("ncpdp_id"), pharmacy.get("name"),
+        medication.get("description"), medication.get("ndc"), medication.get("dea_schedule"),
+        state.transmission_at, state.cancel_pending_since, state.open_since, state.cancelled_at, state.dispensed_at,
+        document["first"][0], last_stamp[0], last_type, (before or 0) + added, orjson.dumps(document).decode(), before,
+    )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 from bridge.event import Event
 from consumers.lifecycle.facts import Document, Stamp, newest
 
-Fields = Mapping[str, Any]
+Members = Mapping[str, Any]
 
 
 def note_summary(document: Document, event: Event, stamp: Stamp) -> None:
@@ -24,36 +24,24 @@ def note_summary(document: Document, event: Event, stamp: Stamp) -> None:
                 document[name] = [stamp, take(fields)]
 
 
-def _itself(fields: str) -> str:
-    return fields
+def _patient(fields: Members) -> Document:
+    birth_date = _day(fields.get("date_of_birth"))
+    return {"id": fields.get("id"), "mrn": fields.get("mrn"), "name": _name(fields), "birth_date": birth_date}
 
 
-def _patient(fields: Fields) -> Document:
-    return {
-        "id": fields.get("id"),
-        "mrn": fields.get("mrn"),
-        "name": _name(fields),
-        "birth_date": _day(fields.get("date_of_birth")),
-    }
-
-
-def _prescriber(fields: Fields) -> Document:
+def _prescriber(fields: Members) -> Document:
     return {"id": fields.get("id"), "npi": fields.get("npi"), "name": _name(fields)}
 
 
-def _pharmacy(fields: Fields) -> Document:
+def _pharmacy(fields: Members) -> Document:
     return {"ncpdp_id": fields.get("ncpdp_id"), "name": fields.get("name")}
 
 
-def _medication(fields: Fields) -> Document:
-    return {
-        "description": fields.get("description"),
-        "ndc": fields.get("ndc"),
-        "dea_schedule": fields.get("dea_schedule"),
-    }
+def _medication(fields: Members) -> Document:
+    return {name: fields.get(name) for name in ("description", "ndc", "dea_schedule")}
 
 
-def _name(fields: Fields) -> str:
+def _name(fields: Members) -> str:
     return f"{fields.get('first_name') or ''} {fields.get('last_name') or ''}".strip()
 
 
@@ -62,8 +50,8 @@ def _day(fields: object) -> str | None:
 
 
 _PARTS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
-    ("prescriber_order_number", _itself),
-    ("rx_reference_number", _itself),
+    ("prescriber_order_number", str),
+    ("rx_reference_number", str),
     ("patient", _patient),
     ("prescriber", _prescriber),
     ("pharmacy", _pharmacy),

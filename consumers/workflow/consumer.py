@@ -8,10 +8,9 @@ from importlib.resources import files
 from bridge.event import Event
 from consumers.api import Consumer, Context, Lanes, Setup, Tables
 from consumers.options import read_options
-from consumers.workflow.metrics import WorkflowMetrics
 from consumers.workflow.options import NAME, WorkflowOptions
 from consumers.workflow.rules import payload, request_id
-from consumers.workflow.temporal import TIMEOUT_S, Temporal, open_temporal, read_codec_keys
+from consumers.workflow.temporal import TIMEOUT_S, Temporal, WorkflowMetrics, open_temporal, read_codec_keys
 from consumers.workflow.timers import BUDGET_S, Timers
 
 MIGRATIONS = files("consumers.workflow") / "migrations"
@@ -22,11 +21,7 @@ _MARGIN_S = 5.0
 
 
 def disclosed(options: WorkflowOptions) -> list[str]:
-    """List where health information goes.
-
-    Raises:
-        ConfigError: A key for payloads cannot be used.
-    """
+    """List where health information goes."""
     server = f"Temporal at {options.address}, namespace {options.namespace}"
     clear = ", in clear" if options.allow_plaintext else ""
     flows = [f"ids of prescriptions, requests, messages and accounts{clear}: histories of {server}"]
@@ -39,11 +34,7 @@ def disclosed(options: WorkflowOptions) -> list[str]:
 
 
 def open_workflow(setup: Setup) -> Consumer:
-    """Build it from its settings.
-
-    Raises:
-        ConfigError: A setting or a rule cannot be used.
-    """
+    """Build it from its settings."""
     options = read_options(WorkflowOptions, NAME, setup.options)
     rules = options.read_rules()
     group = options.group(NAME)
@@ -54,8 +45,6 @@ def open_workflow(setup: Setup) -> Consumer:
         options.topics,
         mode=Lanes(LANES),
         types=rules.types,
-        # An event of a newer release's type is parked with its successors, so that none is lost.
-        unknown="park",
         handler_timeout_s=TIMEOUT_S + (0 if timers is None else BUDGET_S) + _MARGIN_S,
         group=group,
         tables=Tables(migrations=MIGRATIONS, schema=options.schema_name(NAME)),

@@ -1,4 +1,4 @@
-"""The settings of `workflow`: `CONSUMER_WORKFLOW__<KEY>`."""
+"""The settings of `workflow`: `CONSUMER_WORKFLOW__<KEY>`; `README.md` beside this says what each does."""
 
 from __future__ import annotations
 
@@ -27,25 +27,7 @@ def _server(text: str) -> str:
 
 
 class WorkflowOptions(EndpointOptions):
-    """All that can be set.
-
-    Attributes:
-        address: Of the Temporal frontend, host:port.
-        namespace: Where workflows are started.
-        allow_plaintext: Connect without TLS.
-        tls_dir: Directory with `ca.crt`, the authorities of the server, and with `tls.crt` and `tls.key`, the client
-            certificate, or one of the two kinds; without it the system's authorities count.
-        api_key_file: File with an API key; read again when the server refuses the key.
-        rules: TOML file that maps events to workflows.
-        payload: `ids`: what identifies prescriptions and requests; `full`: the whole body as well, sealed.
-        codec_key_dir: Directory of the keys that seal; `current` is in use.
-        timers: Whether workflows are started for what is overdue.
-        timers_every_s: How often the timers run.
-        timers_from: Waits that began before this time start none.
-        read_model_schema: Schema of the read model, in the same database.
-        imports: Whether imported records start or signal workflows.
-        topics: Topics that it reads.
-    """
+    """All that can be set."""
 
     address: Annotated[str, AfterValidator(_server)]
     namespace: Annotated[str, Field(min_length=1, max_length=1000)] = "default"
@@ -70,11 +52,7 @@ class WorkflowOptions(EndpointOptions):
         return self
 
     def read_rules(self) -> Rules:
-        """Read the rules.
-
-        Raises:
-            ConfigError: They cannot be used; the message names the rule.
-        """
+        """Read the rules, of the file that is set or those that ship."""
         if self.rules is None:
             return parse_rules(SHIPPED_RULES.read_text(encoding="utf-8"), file="rules.toml")
         try:

@@ -29,7 +29,7 @@ from bridge.contract.events import EVENT_MODELS
 from bridge.contract.native import native_json
 from bridge.errors import ConfigError, PermanentError
 from bridge.event import Event
-from consumers.conditions import Expression
+from consumers.conditions import Condition
 
 Verb = Literal["start", "signal", "signal_or_start"]
 
@@ -50,18 +50,13 @@ _FILE_MAX = 1_000
 
 
 class Action(NamedTuple):
-    """What is done.
-
-    Attributes:
-        workflow: Type of the workflow; empty if it is only signalled.
-        signal: Empty if it is only started.
-    """
+    """What is done."""
 
     do: Verb
     id: str
-    workflow: str
+    workflow: str  # its type; empty if it is only signalled
     task_queue: str
-    signal: str
+    signal: str  # empty if it is only started
 
 
 def _known_types(patterns: tuple[str, ...]) -> tuple[str, ...]:
@@ -83,11 +78,6 @@ def _template(text: str) -> str:
     return text
 
 
-def _expression(text: str) -> str:
-    Expression(text)
-    return text
-
-
 Name = Annotated[str, Field(min_length=1, max_length=_NAME_MAX)]
 
 
@@ -97,7 +87,7 @@ class Rule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     types: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_known_types)]
-    when: Annotated[str, AfterValidator(_expression)] | None = None
+    when: Condition = None
     do: Verb
     id: Annotated[Name, AfterValidator(_template)]
     workflow: Name | None = None
@@ -130,55 +120,38 @@ class Rule(BaseModel):
         return any(fnmatchcase(event_type, each) for each in self.types) and event_type not in self._pings()
 
 
-class _File(BaseModel):
+class Rules(BaseModel):
+    """The file."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     task_queue: Name
     rule: Annotated[tuple[Rule, ...], Field(min_length=1, max_length=_FILE_MAX)]
 
-
-class Rules:
-    """All rules.
-
-    Attributes:
-        task_queue: Of workflows whose rule names none.
-        types: Patterns of all event types with a rule.
-    """
-
-    def __init__(self, task_queue: str, rules: tuple[Rule, ...]) -> None:
-        """Compile them."""
-        self.task_queue = task_queue
-        self.types = tuple(dict.fromkeys(each for rule in rules for each in rule.types))
-        self._rules = [(rule, None if rule.when is None else Expression(rule.when)) for rule in rules]
+    @property
+    def types(self) -> tuple[str, ...]:
+        """Patterns of all event types that have a rule."""
+        return tuple(dict.fromkeys(each for rule in self.rule for each in rule.types))
 
     def action(self, event: Event) -> Action | None:
-        """Return what an event does, or None.
-
-        Raises:
-            PermanentError: The event lacks a field of the id, or a condition fails for it.
-        """
+        """Return what an event does, or None; `PermanentError` if it lacks a field of the id, or a condition fails."""
         body = b""
-        for rule, when in self._rules:
+        for rule in self.rule:
             if not rule.fits(event.type):
                 continue
-            if when is not None:
+            if rule.when is not None:
                 body = body or native_json(event.value)
-                if not when.holds(body, event):
+                if not rule.when.holds(body, event):
                     continue
-            return Action(
-                rule.do, _id(rule.id, event), rule.workflow or "", rule.task_queue or self.task_queue, rule.signal or ""
-            )
+            queue = rule.task_queue or self.task_queue
+            return Action(rule.do, _id(rule.id, event), rule.workflow or "", queue, rule.signal or "")
         return None
 
 
 def parse_rules(text: str, *, file: str) -> Rules:
-    """Read rules; messages name them as `file`.
-
-    Raises:
-        ConfigError: One cannot be used; the message names it, and shows no values.
-    """
+    """Read rules; a `ConfigError` names `file` and the rule, and shows no values."""
     try:
-        read = _File.model_validate(tomllib.loads(text))
+        return Rules.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as exc:
         found = _at_line(str(exc))
         line = int(found[1]) if found else len(text.splitlines())
@@ -189,7 +162,6 @@ def parse_rules(text: str, *, file: str) -> Rules:
         place = " ".join(str(each + 1) if isinstance(each, int) else each for each in error["loc"])
         msg = f"{file}: {place}: {error['msg'].removeprefix('Value error, ')}"
         raise ConfigError(msg) from None
-    return Rules(read.task_queue, read.rule)
 
 
 def payload(event: Event, *, whole: bool) -> bytes:

@@ -28,13 +28,16 @@ from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from bridge.errors import ConfigError, PermanentError, TransientError
+from bridge.runtime.metrics import NAMESPACE
 from bridge.runtime.slot import Slot
 from bridge.runtime.slots import SecretsError, load_slots, read_lines
-from consumers.http import client_tls
-from consumers.workflow.metrics import WorkflowMetrics
-from consumers.workflow.options import WorkflowOptions
+from consumers.http import RequestMetrics, client_tls
+from consumers.lifecycle.safety import SAFETY_KINDS
+from consumers.options import read_token
+from consumers.workflow.options import NAME, WorkflowOptions
 from consumers.workflow.rules import Action
 
 try:
@@ -94,13 +97,44 @@ _SYSTEMIC = {
 _refuses_us = re.compile(r"\bcode: (Unauthenticated|PermissionDenied)\b").search
 # Answers about the state of a workflow, not errors.
 LATE = "late"
+# What timers start workflows for: of the read model's views, and the signals of its facts.
+KINDS = ("unconfirmed", "cancel_unanswered", "request_open", "source_silent", *SAFETY_KINDS)
+
+
+class WorkflowMetrics(RequestMetrics):
+    """Counts calls of the server, not pings; and what timers did, if they are enabled."""
+
+    def __init__(self, registry: CollectorRegistry, *, service: str, timers: bool) -> None:
+        server = "of the workflow server"
+        counted, timed = f"Calls {server} by outcome", f"Time to the answer {server}"
+        super().__init__(registry, name=NAME, service=service, counted=counted, timed=timed)
+        own: dict[str, Any] = {"namespace": NAMESPACE, "registry": registry}
+        started = "Workflows started for what waits too long, and told that it does no more"
+        self._timers = Counter("workflow_timers", started, ("service", "kind", "outcome"), **own)
+        checked = "When this process last looked at what waits too long and told the workflow server all of it"
+        self._checked = Gauge("workflow_timers_checked_timestamp_seconds", checked, ("service",), **own)
+        if timers:
+            for kind in KINDS:
+                for outcome in ("started", "resolved"):
+                    self._timers.labels(service, kind, outcome)
+            self.checked()
+
+    def timer(self, kind: str, outcome: str) -> None:
+        """Count a timer's workflow that was `started`, or signalled that it is `resolved`."""
+        self._timers.labels(self.service, kind, outcome).inc()
+
+    def checked(self) -> None:
+        """Note a complete run."""
+        self._checked.labels(self.service).set_to_current_time()
 
 
 class SealedPayloads(PayloadCodec):
-    """Seals and opens payloads with AES-256-GCM; workers use it as `DataConverter(payload_codec=…)`."""
+    """Seals and opens payloads with AES-256-GCM; workers use it as `DataConverter(payload_codec=…)`.
+
+    It seals with the first of `keys` (id -> 32 bytes), and opens with any.
+    """
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
-        """Seal with the first of `keys` (id -> 32 bytes), and open with any."""
         self._keys = {name: AESGCM(key) for name, key in keys.items()}
 
     async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
@@ -108,11 +142,7 @@ class SealedPayloads(PayloadCodec):
         return [self.seal(each) for each in payloads]
 
     async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
-        """Open each that is sealed.
-
-        Raises:
-            ValueError: No key opens it, or it was altered.
-        """
+        """Open each that is sealed; `ValueError` if no key opens it, or it was altered."""
         return [self._open(each) for each in payloads]
 
     def seal(self, payload: Payload) -> Payload:
@@ -139,9 +169,6 @@ def read_codec_keys(directory: Path) -> dict[str, bytes]:
     """Read all keys of a directory by their ids, the names of their files; each has 32 bytes in base64.
 
     The first is the one in use: `current`, or the last by name if there is none of that name.
-
-    Raises:
-        SecretsError: There is no file, or one is no key.
     """
     keys = {each.name: each.key for each in load_slots(directory, _parse_key)}
     used = CURRENT if CURRENT in keys else max(keys)
@@ -157,10 +184,7 @@ def _parse_key(where: Path, content: bytes) -> Slot[bytes]:
     if len(key) != _KEY_BYTES:
         raise SecretsError("secret_malformed", f"{where}: a key is the base64 of {_KEY_BYTES} bytes")
     if window:
-        raise SecretsError(
-            "secret_line",
-            f"{where}: a key for payloads has no dates; the last by name is in use",
-        )
+        raise SecretsError("secret_line", f"{where}: a key for payloads has no dates; the last by name is in use")
     return Slot(where.name, key)
 
 
@@ -176,7 +200,6 @@ class Temporal:
         codec: SealedPayloads | None,
         metrics: WorkflowMetrics,
     ) -> None:
-        """Call with `client`; `identity` appears in histories, and `codec` seals payloads."""
         self._client = client
         self._service = client.workflow_service
         self._common: dict[str, Any] = {"namespace": options.namespace, "identity": identity}
@@ -187,11 +210,9 @@ class Temporal:
     async def act(self, action: Action, payload: bytes, *, request_id: str) -> bool:
         """Start or signal a workflow with a JSON payload; return False if it had ended or run before.
 
-        Raises:
-            TransientError: See the table of this module.
-            PermanentError: The server refuses it for good, or the payload is too large (`too_large`).
+        The table of this module has what is raised; a payload that is too large is refused, too.
         """
-        with self._metrics.requests.timed() as timed:
+        with self._metrics.timed() as timed:
             timed.code = await self._act(action, self._sealed(payload), request_id)
         return timed.code != LATE
 
@@ -221,13 +242,9 @@ class Temporal:
         )
 
     async def ping(self) -> None:
-        """Check that the server answers and has the namespace; read the API key again.
-
-        Raises:
-            TransientError: It does not.
-        """
+        """Check that the server answers and has the namespace; read the API key again."""
         if self._options.api_key_file is not None:
-            self._client.update_api_key(read_api_key(self._options.api_key_file))
+            self._client.update_api_key(read_token(self._options.api_key_file, code="no_api_key"))
         await self._called(
             self._service.describe_namespace, DescribeNamespaceRequest(namespace=self._options.namespace)
         )
@@ -273,27 +290,8 @@ def _judged(exc: RPCError, *, may_be_missing: bool) -> str:
     raise TransientError(code or exc.status.name.lower(), systemic=code is not None) from None
 
 
-def read_api_key(file: Path) -> str:
-    """Read an API key.
-
-    Raises:
-        TransientError: It cannot be read, or no header can hold it.
-    """
-    try:
-        key = file.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        key = ""
-    if not key or not key.isprintable() or " " in key:
-        raise TransientError("no_api_key", systemic=True)
-    return key
-
-
 def read_tls(directory: Path | None) -> TLSConfig:
-    """Read the files of a TLS directory; without one, the system's authorities are used.
-
-    Raises:
-        ConfigError: One cannot be used, or there is none.
-    """
+    """Read the files of a TLS directory; without one, the system's authorities are used."""
     if directory is None:
         return TLSConfig()
     ca, certificate, key = ((directory / name) for name in ("ca.crt", "tls.crt", "tls.key"))
@@ -313,16 +311,12 @@ def read_tls(directory: Path | None) -> TLSConfig:
 async def open_temporal(
     options: WorkflowOptions, metrics: WorkflowMetrics, *, identity: str
 ) -> AsyncIterator[Temporal]:
-    """Open a client; nothing is sent before the first request.
-
-    Raises:
-        ConfigError: A file or a key cannot be used.
-    """
+    """Open a client; nothing is sent before the first request. `ConfigError` if a file or a key cannot be used."""
     codec = None if options.codec_key_dir is None else SealedPayloads(read_codec_keys(options.codec_key_dir))
     api_key = None
     if options.api_key_file is not None:
         try:
-            api_key = read_api_key(options.api_key_file)
+            api_key = read_token(options.api_key_file, code="no_api_key")
         except TransientError:
             msg = f"workflow.api_key_file: cannot read {options.api_key_file}, or it holds no key"
             raise ConfigError(msg) from None

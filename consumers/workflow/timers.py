@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -18,10 +18,9 @@ import orjson
 from bridge.errors import BridgeError, ConfigError, TransientError
 from bridge.event import instant
 from bridge.runtime.logging import log
-from consumers.workflow.metrics import WorkflowMetrics
 from consumers.workflow.options import NAME, WorkflowOptions
 from consumers.workflow.rules import Action, request_id
-from consumers.workflow.temporal import Temporal
+from consumers.workflow.temporal import Temporal, WorkflowMetrics
 
 WORKFLOW = "Overdue"
 RESOLVED = "resolved"
@@ -47,17 +46,12 @@ _VIEWS = ("overdue", "safety_signal", "source_silence")
 
 
 class _Wait(NamedTuple):
-    """Something that is overdue, or is no longer.
-
-    Attributes:
-        times: How often the same wait was overdue, this time included.
-        action: Starts or signals its workflow.
-    """
+    """Something that is overdue, or is no longer; the action starts or signals its workflow."""
 
     kind: str
     subject: str
     since: datetime
-    times: int
+    times: int  # that the same wait was overdue, this time included
     workflow_id: str
     action: Action
     payload: bytes
@@ -101,11 +95,7 @@ class Timers:
             """  # noqa: S608 - as above
 
     async def prepare(self, connection: Any) -> None:
-        """Check that the read model exists.
-
-        Raises:
-            ConfigError: It does not.
-        """
+        """Check that the read model exists; `ConfigError` if it does not."""
         schema = self._options.read_model_schema
         for view in _VIEWS:
             if await connection.fetchval("select to_regclass($1)", f'"{schema}".{view}') is None:
@@ -122,7 +112,7 @@ class Timers:
         gone = [self._resolved(*row) for row in await connection.fetch(self._gone, _ROWS_MAX)]
         failures: list[str] = []
         for waits, statement, columns, outcome in ((gone, self._resolve, 3, RESOLVED), (new, self._note, 5, "started")):
-            for some in _slices(waits):
+            for some in (waits[start : start + _TOGETHER] for start in range(0, len(waits), _TOGETHER)):
                 if time.monotonic() >= until:
                     failures.append("too_many")
                     break
@@ -131,7 +121,7 @@ class Timers:
                 if done:
                     await connection.execute(statement, *([each[column] for each in done] for column in range(columns)))
                 for each in done:
-                    self._metrics.timed(each.kind, outcome)
+                    self._metrics.timer(each.kind, outcome)
                 failures.extend(failure.code for failure in answers if failure is not None)
                 if any(isinstance(failure, TransientError) and failure.systemic for failure in answers):
                     break
@@ -161,7 +151,3 @@ class Timers:
     def _resolved(kind: str, subject: str, since: datetime, times: int, workflow_id: str) -> _Wait:
         payload = orjson.dumps({"kind": kind, "since": instant(since), "subject": subject})
         return _Wait(kind, subject, since, times, workflow_id, Action("signal", workflow_id, "", "", RESOLVED), payload)
-
-
-def _slices(waits: Sequence[_Wait]) -> Iterator[Sequence[_Wait]]:
-    return (waits[start : start + _TOGETHER] for start in range(0, len(waits), _TOGETHER))

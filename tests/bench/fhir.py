@@ -44,7 +44,6 @@ def run(console: Console, *, quick: bool = False) -> dict[str, Any]:
                 settings={
                     "CONSUMER_FHIR__BASE_URL": hapi.url,
                     "CONSUMER_FHIR__ALLOW_HTTP": "true",
-                    "CONSUMER_FHIR__LANES": str(LANES),
                     "CONSUMER_POSTGRES__POOL_SIZE": str(LANES + 1),
                 },
             )

@@ -20,23 +20,22 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from prometheus_client import CollectorRegistry
 
 from bridge.errors import TransientError
-from consumers.fhir.metrics import FhirMetrics
 from consumers.fhir.options import NAME, FhirOptions
-from consumers.fhir.sink import FhirServer, open_server
-from consumers.fhir.token import Key, SmartToken
+from consumers.fhir.sink import FhirMetrics, FhirServer, open_server
+from consumers.fhir.token import SigningKey, SmartToken
 from consumers.http import open_http
 from consumers.options import read_options
 from tests.endpoint import an_endpoint
 from tests.fhir.fake import a_fake
 
-KEYS: list[Key] = [rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP384R1())]
+KEYS: list[SigningKey] = [rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP384R1())]
 
 
 @dataclass
 class Issuer:
     """A token endpoint that gives `t1`, `t2`, … to a client that proves its key."""
 
-    key: Key
+    key: SigningKey
     url: str = ""
     expires_in: Any = 300
     answer: web.Response | None = None
@@ -74,12 +73,12 @@ def decoded(text: str) -> bytes:
     return urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
-def pem(key: Key) -> bytes:
+def pem(key: SigningKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 @asynccontextmanager
-async def an_issuer(key: Key = KEYS[0]) -> AsyncIterator[Issuer]:
+async def an_issuer(key: SigningKey = KEYS[0]) -> AsyncIterator[Issuer]:
     issuer = Issuer(key)
 
     async with an_endpoint(issuer.handle) as url:
@@ -103,7 +102,7 @@ async def a_server(options: FhirOptions) -> AsyncIterator[FhirServer]:
 
 
 @pytest.mark.parametrize("key", KEYS, ids=["RS384", "ES384"])
-async def test_a_client_proves_itself_with_its_key(key: Key) -> None:
+async def test_a_client_proves_itself_with_its_key(key: SigningKey) -> None:
     async with an_issuer(key) as issuer, a_token(issuer) as token:
         assert await token.headers() == {"authorization": "Bearer t1"}
         assert await token.headers() == {"authorization": "Bearer t1"}

@@ -11,9 +11,8 @@ from prometheus_client import CollectorRegistry
 
 from bridge.dev.ports import HOST
 from bridge.errors import TransientError
-from consumers.workflow.metrics import WorkflowMetrics
 from consumers.workflow.options import WorkflowOptions
-from consumers.workflow.temporal import open_temporal
+from consumers.workflow.temporal import WorkflowMetrics, open_temporal
 
 # HTTP/2 (RFC 9113): what a client says first, the head of a frame, and the types HEADERS and SETTINGS.
 _PREFACE_BYTES, _HEAD_BYTES, _HEADERS, _SETTINGS = 24, 9, 1, 4

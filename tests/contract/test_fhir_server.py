@@ -13,7 +13,7 @@ import pytest
 
 from bridge.errors import PermanentError, TransientError
 from consumers.fhir.mapping import Resource
-from consumers.fhir.sink import FhirServer, Origin
+from consumers.fhir.sink import EventOrigin, FhirServer
 from tests.fhir.fake import a_fake
 from tests.fhir.hapi import HapiServer, is_built
 from tests.fhir.peers import TOKEN, FakePeer, HapiPeer, Peer, a_late, a_writer
@@ -87,10 +87,10 @@ def a_task(order: Resource, status: str = "requested") -> Resource:
     return Resource("Task", f"{order.id}-t", {"status": status, "intent": "order", "focus": focus})
 
 
-def an_origin(*targets: Resource) -> Origin:
+def an_origin(*targets: Resource) -> EventOrigin:
     who = {"who": {"display": "drx"}}
     elements = {"recorded": "2026-09-14T15:00:00Z", "agent": [who]}
-    return Origin(Resource("Provenance", f"drx-{uuid4().hex}", elements), [each.id for each in targets])
+    return EventOrigin(Resource("Provenance", f"drx-{uuid4().hex}", elements), [each.id for each in targets])
 
 
 def as_resource(whole: dict[str, Any]) -> Resource:
@@ -111,7 +111,7 @@ class Desk:
         self.writer = writer
         self.known: dict[str, str] = {}
 
-    async def write(self, *resources: Resource, origin: Origin | None = None) -> None:
+    async def write(self, *resources: Resource, origin: EventOrigin | None = None) -> None:
         self.known |= await self.writer.write(resources, self.known, source=SOURCE, origin=origin)
 
     def place(self, resource: Resource) -> str:

@@ -15,9 +15,8 @@ from aiohttp import ClientSession, web
 from prometheus_client import CollectorRegistry
 from yarl import URL
 
-from consumers.fhir.metrics import FhirMetrics
 from consumers.fhir.options import NAME, FhirOptions
-from consumers.fhir.sink import FhirServer, open_server
+from consumers.fhir.sink import FhirMetrics, FhirServer, open_server
 from consumers.options import read_options
 from tests.endpoint import an_endpoint
 from tests.fhir.fake import FakeFhir

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import ConfigError, PermanentError, TransientError
 from bridge.event import Event
-from consumers.api import Batches, Consumer, Context, Lanes, Placed, Setup
+from consumers.api import Batches, Consumer, Context, Lanes, Outgoing, Placed, Setup
 from consumers.read_model.consumer import open_read_model
-from consumers.testing import Call, Parked, Published, an_event, running
+from consumers.testing import Call, Parked, an_event, running
 
 TOPICS = ["drx.prescriptions.v1", "drx.accounts.v1"]
 
@@ -175,7 +175,7 @@ async def test_what_a_handler_publishes_is_kept_once_with_the_event_it_comes_fro
     async with running(consumer) as desk:
         await desk.feed(fine, fine, never, behind)
         assert await desk.published() == [
-            Published("desk.done", b"rx_1", b"evt_fine", {"kind": "prescription.sent"}),
+            Outgoing("desk.done", b"rx_1", b"evt_fine", {"kind": "prescription.sent"}),
         ]
 
         healed.append(True)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bridge.kafka.record import Record
-from consumers.read_model.pruning import history
+from consumers.read_model.history import prunable
 from consumers.testing import an_event
 from tests.cluster import Cluster, Topics
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer
@@ -133,7 +133,7 @@ async def test_a_question_that_matches_no_prescription_stays_until_it_is_answere
 
 async def pruned(model: ReadModel) -> list[str]:
     """Delete what the condition lets go, whenever it came; return what is left, in order."""
-    rows = history(model.schema)
+    rows = prunable(model.schema)
     where = f"{rows.condition} and t.{rows.time} between $1 and $2"
     delete = f"delete from {rows.table} where ctid = any (array(select t.ctid from {rows.table} t where {where}))"  # noqa: S608 - of ours
     latest = datetime(2100, 1, 1, tzinfo=UTC)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from pydantic import model_validator
 
 from bridge.errors import ConfigError
+from consumers.archive.options import ArchiveOptions
+from consumers.fhir.options import FhirOptions
+from consumers.forward.options import ForwardOptions
+from consumers.hl7v2.options import Hl7Options
 from consumers.options import UNNAMED, EndpointOptions, Instant, Options, Words, read_options, server_of
+from consumers.read_model.options import ReadModelOptions
+from consumers.workflow.options import WorkflowOptions
 
 
 class DeskOptions(EndpointOptions):
@@ -62,6 +70,25 @@ def test_what_cannot_be_used_is_one_line_without_its_value(given: dict[str, str]
 
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value).lower()
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("archive", ArchiveOptions),
+        ("fhir", FhirOptions),
+        ("forward", ForwardOptions),
+        ("hl7v2", Hl7Options),
+        ("read_model", ReadModelOptions),
+        ("workflow", WorkflowOptions),
+    ],
+)
+def test_the_page_of_a_consumer_names_every_setting(name: str, model: type[Options]) -> None:
+    """What a setting does stands there alone."""
+    page = (Path(__file__).parents[2] / "consumers" / name / "README.md").read_text()
+    settings = [(info.alias or field).upper() for field, info in model.model_fields.items()]
+
+    assert [each for each in settings if not re.search(rf"`{each}(=[a-z]+)?`", page)] == []
 
 
 def test_a_base_has_no_settings() -> None:

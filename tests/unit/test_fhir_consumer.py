@@ -49,7 +49,6 @@ def test_a_medical_record_number_is_one_of_its_account(given: dict[str, str], ex
     [
         ({"base_url": ""}, "fhir.base_url"),
         ({"instance": "Not-One"}, "fhir.instance"),
-        ({"lanes": "0"}, "fhir.lanes"),
         ({"references": "literal"}, "fhir.references"),
         ({"mrn_system": "our mrn"}, "fhir.mrn_system"),
         ({"identifier_base": "urn:drx"}, "fhir.identifier_base"),

@@ -16,9 +16,11 @@ from bridge.ingress.schemes.standard_webhooks import StandardWebhooks, parse_sec
 from bridge.runtime.slots import load_slots
 from consumers.api import Context, Lanes, Setup
 from consumers.forward.consumer import open_forward
-from consumers.forward.mapping import Mapping
+from consumers.forward.mapping import RequestMapping
+from consumers.forward.options import ForwardOptions
 from consumers.forward.signing import SigningSlot, parse_slot, signatures
 from consumers.forward.sink import read_headers
+from consumers.options import read_options
 from consumers.testing import an_event
 
 LEAST = {"url": "https://ehr.example/drx", "secrets_dir": "/etc/drx-bridge/forward"}
@@ -72,24 +74,30 @@ def a_context(origin: str = "") -> Context:
     return Context("forward", "drx.prescriptions.v1", 0, 7, "i:7", 1, origin=origin)
 
 
-def sends(mapping: Mapping, event_type: str = "prescription.sent", *, origin: str = "", **fields: object) -> bool:
+def mapping_of(**options: str) -> RequestMapping:
+    return RequestMapping(read_options(ForwardOptions, "forward", LEAST | options))
+
+
+def sends(
+    mapping: RequestMapping, event_type: str = "prescription.sent", *, origin: str = "", **fields: object
+) -> bool:
     return mapping.request(an_event(event_type, **fields), a_context(origin)) is not None  # type: ignore[arg-type]  # fields of the record
 
 
 def test_a_ping_is_sent_only_if_it_is_named() -> None:
-    assert not sends(Mapping(), "system.ping")
-    assert not sends(Mapping(types=("system.*",)), "system.ping")
-    assert sends(Mapping(types=("system.ping",)), "system.ping")
+    assert not sends(mapping_of(), "system.ping")
+    assert not sends(mapping_of(types="system.*"), "system.ping")
+    assert sends(mapping_of(types="system.ping"), "system.ping")
 
 
 def test_imports_are_sent_only_if_that_is_said() -> None:
-    assert not sends(Mapping(), origin="import")
-    assert sends(Mapping(), origin="replay")
-    assert sends(Mapping(imports=True), origin="import")
+    assert not sends(mapping_of(), origin="import")
+    assert sends(mapping_of(), origin="replay")
+    assert sends(mapping_of(imports="send"), origin="import")
 
 
 def test_an_account_is_told_by_its_whole_id() -> None:
-    mapping = Mapping(accounts=("acct_1",))
+    mapping = mapping_of(accounts="acct_1")
 
     assert sends(mapping, account_id="acct_1")
     assert not sends(mapping, account_id="acct_10")
@@ -112,11 +120,11 @@ def test_an_account_is_told_by_its_whole_id() -> None:
     ],
 )
 def test_an_expression_says_what_is_sent(when: str, *, sent: bool) -> None:
-    assert sends(Mapping(when=when)) is sent
+    assert sends(mapping_of(when=when)) is sent
 
 
 def test_an_expression_sees_what_is_not_sent() -> None:
-    mapping = Mapping(when="data.patient.last_name == 'Berry'", phi=False)
+    mapping = mapping_of(when="data.patient.last_name == 'Berry'", payload="ids")
     event = an_event("prescription.sent", patient={"last_name": "Berry"})
 
     request = mapping.request(event, a_context())
@@ -129,7 +137,7 @@ def test_an_expression_sees_what_is_not_sent() -> None:
 @pytest.mark.parametrize("when", ["contains(data.attempt, 'x')", "a || " * 800 + "a"], ids=["type", "nested"])
 def test_an_expression_without_an_answer_parks_and_shows_no_value(when: str) -> None:
     with pytest.raises(PermanentError, match=r"^when_failed$") as caught:
-        sends(Mapping(when=when))
+        sends(mapping_of(when=when))
 
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
@@ -138,20 +146,20 @@ def test_an_expression_without_an_answer_parks_and_shows_no_value(when: str) -> 
 @pytest.mark.parametrize("when", ["data.[", "(" * 2000 + "a" + ")" * 2000], ids=["syntax", "nested"])
 def test_what_is_no_expression_ends_the_start(when: str) -> None:
     with pytest.raises(ConfigError, match="JMESPath"):
-        Mapping(when=when)
+        mapping_of(when=when)
 
 
 @pytest.mark.parametrize("event_id", ["a b", "a\r\nx: y", "é", "\x7f"])
 def test_an_id_that_cannot_stand_in_a_header_parks(event_id: str) -> None:
     with pytest.raises(PermanentError, match="bad_id"):
-        sends(Mapping(), id=event_id)
+        sends(mapping_of(), id=event_id)
 
 
 def test_body_and_path_are_the_receivers_own() -> None:
     event = an_event("fill.status_changed", key="rx_1")
     body = "{id: data.prescription_id, kind: type, none: data.nothing}"
 
-    request = Mapping(body=body, path="/orders/{data.prescription_id}/x?t={type}").request(event, a_context())
+    request = mapping_of(body=body, path="/orders/{data.prescription_id}/x?t={type}").request(event, a_context())
 
     assert request == (
         "/orders/rx_1/x?t=fill.status_changed",
@@ -163,7 +171,7 @@ def test_body_and_path_are_the_receivers_own() -> None:
 def test_a_value_stays_within_its_place_of_the_path(value: str, segment: str) -> None:
     event = an_event("fill.status_changed", note=value)
 
-    request = Mapping(path="/m/{data.note}").request(event, a_context())
+    request = mapping_of(path="/m/{data.note}").request(event, a_context())
 
     assert request is not None
     assert request.path == f"/m/{segment}"
@@ -184,7 +192,7 @@ def test_a_value_stays_within_its_place_of_the_path(value: str, segment: str) ->
 )
 def test_what_has_no_usable_result_parks(options: dict[str, str], code: str) -> None:
     with pytest.raises(PermanentError, match=f"^{code}$"):
-        sends(Mapping(**options))  # type: ignore[arg-type]  # all are texts
+        sends(mapping_of(**options))
 
 
 @pytest.mark.parametrize(
@@ -192,7 +200,7 @@ def test_what_has_no_usable_result_parks(options: dict[str, str], code: str) -> 
 )
 def test_a_shape_that_cannot_be_ends_the_start(options: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match=rf"^forward\.{next(iter(options))}: "):
-        Mapping(**options)  # type: ignore[arg-type]  # as above
+        mapping_of(**options)
 
 
 NOW = datetime(2026, 9, 14, 15, 9, 26, 535897, tzinfo=UTC)

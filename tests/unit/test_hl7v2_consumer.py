@@ -65,7 +65,7 @@ async def test_what_is_imported_is_known_and_not_told() -> None:
     await handle(an_event("prescription.sent", key="rx_1", patient=PATIENT), a_context(rows, receiver))
 
     ((key, document, ordered, *sent),) = rows.stored
-    assert (key, ordered, sent) == ("rx_1", False, [[], [], [], []])
+    assert (key, ordered, sent) == ("rx_1", False, [(), (), (), ()])
     assert "Quintero" in str(document)
     assert receiver.taken == []
 

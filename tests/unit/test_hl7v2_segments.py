@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers.hl7v2.segments import END, NULL, Formatted, Segment, dropped, escape, write
+from consumers.hl7v2.segments import END, NULL, Formatted, MessageSegment, dropped, escape, write
 
-HEAD = Segment("MSH", {3: "DRX", 12: "2.5.1"})
+HEAD = MessageSegment("MSH", {3: "DRX", 12: "2.5.1"})
 HOSTILE = st.text(
     st.sampled_from('|^~\\&\r\n\v\f\x00\x1c\x0d\x0b\x1b\x85\u2028\u2029".,FSTRE') | st.characters(codec="utf-8"),
     max_size=30,
@@ -19,7 +19,7 @@ HOSTILE = st.text(
 
 
 def line(**fields: object) -> str:
-    return write([HEAD, Segment("ZZZ", {int(name[1:]): value for name, value in fields.items()})]).split(END)[1]
+    return write([HEAD, MessageSegment("ZZZ", {int(name[1:]): value for name, value in fields.items()})]).split(END)[1]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_the_head_names_the_delimiters() -> None:
 
 
 def test_characters_that_no_field_holds_are_counted() -> None:
-    assert dropped([Segment("ZZZ", {1: "a\x00b\r\n", 2: [("\x1c", "c")], 3: None})]) == 2
+    assert dropped([MessageSegment("ZZZ", {1: "a\x00b\r\n", 2: [("\x1c", "c")], 3: None})]) == 2
 
 
 @pytest.mark.volume
@@ -68,8 +68,8 @@ def test_no_text_makes_another_segment_field_or_frame(texts: list[str]) -> None:
     text = write(
         [
             HEAD,
-            Segment("ZZZ", {1: "x", 2: one, 3: [(two, three), "y"], 4: Formatted(four), 5: "x"}),
-            Segment("ZZ2", {1: "x"}),
+            MessageSegment("ZZZ", {1: "x", 2: one, 3: [(two, three), "y"], 4: Formatted(four), 5: "x"}),
+            MessageSegment("ZZ2", {1: "x"}),
         ]
     )
 

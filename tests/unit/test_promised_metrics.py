@@ -25,17 +25,17 @@ from bridge.kafka.producer import ProducerState
 from bridge.runtime.metrics import IngressMetrics
 from bridge.runtime.slots import Reload
 from bridge.settings import Settings
-from consumers.archive.metrics import ArchiveMetrics
-from consumers.fhir.metrics import FhirMetrics
-from consumers.forward.metrics import ForwardMetrics
-from consumers.hl7v2.metrics import Hl7Metrics
+from consumers.archive.writer import ArchiveMetrics
+from consumers.fhir.sink import FhirMetrics
+from consumers.forward.sink import ForwardMetrics
+from consumers.hl7v2.mllp import Hl7Metrics
 from consumers.lifecycle.safety import ANOMALY_KINDS, SAFETY_KINDS
-from consumers.read_model.metrics import ReadModelMetrics
+from consumers.read_model.apply import ReadModelMetrics
 from consumers.runtime.circuit import State as CircuitState
 from consumers.runtime.failure import FailureClass
 from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.metrics import Outcome as RecordEnd
-from consumers.workflow.metrics import KINDS, WorkflowMetrics
+from consumers.workflow.temporal import KINDS, WorkflowMetrics
 from docs.folders import folders
 from docs.openapi import UNAVAILABLE
 from tests.metric_contract import SETS, broken
@@ -55,15 +55,15 @@ def of_a_consumer(name: str) -> CollectorRegistry:
             metrics = ForwardMetrics(registry, service=name)
             metrics.reloaded("failed")
             metrics.watch(lambda: 0.0)
-            metrics.requests.observe("http_503", 0.1)
+            metrics.observe("http_503", 0.1)
         case "fhir":
-            FhirMetrics(registry, service=name).requests.observe("http_404", 0.1)
+            FhirMetrics(registry, service=name).observe("http_404", 0.1)
         case "hl7v2":
-            Hl7Metrics(registry, service=name).requests.observe("ack_timeout", 0.1)
+            Hl7Metrics(registry, service=name).observe("ack_timeout", 0.1)
         case "archive":
             ArchiveMetrics(registry, service=name)
         case "workflow":
-            WorkflowMetrics(registry, service=name, timers=True).requests.observe("late", 0.1)
+            WorkflowMetrics(registry, service=name, timers=True).observe("late", 0.1)
     return registry
 
 

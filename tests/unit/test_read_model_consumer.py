@@ -10,9 +10,8 @@ from prometheus_client import CollectorRegistry
 
 from bridge.errors import ConfigError
 from consumers.api import Consumer, Setup
+from consumers.read_model.apply import ReadModelMetrics
 from consumers.read_model.consumer import MIGRATIONS, open_read_model
-from consumers.read_model.metrics import ReadModelMetrics
-from consumers.read_model.options import ReadModelOptions
 
 
 def a_read_model(**options: str) -> Consumer:
@@ -40,11 +39,6 @@ def test_a_setting_that_cannot_be_used_is_named(option: str, given: str) -> None
 
 
 PAGE = (Path(__file__).parents[2] / "consumers" / "read_model" / "README.md").read_text()
-
-
-@pytest.mark.parametrize("option", [info.alias or name for name, info in ReadModelOptions.model_fields.items()])
-def test_the_page_names_every_setting(option: str) -> None:
-    assert f"`{option.upper()}`" in PAGE
 
 
 def test_the_page_names_every_metric() -> None:

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from consumers.api import Setup
 from consumers.archive.consumer import open_archive
-from consumers.archive.writer import Writer
+from consumers.archive.writer import Archiver
 from consumers.postgres.pool import Database, open_database
 from consumers.postgres.tables import migrate_tables
 
@@ -20,11 +20,11 @@ RUNS = 4
 
 
 @asynccontextmanager
-async def opened(dsn: str, root: str) -> AsyncIterator[tuple[Writer, Database]]:
+async def opened(dsn: str, root: str) -> AsyncIterator[tuple[Archiver, Database]]:
     """Open an archive, whose files are full with one event, with its tables."""
     consumer = open_archive(Setup({"root": root, "batch_records": "1"}, CollectorRegistry()))
     writer = consumer.handle
-    assert isinstance(writer, Writer)
+    assert isinstance(writer, Archiver)
     async with open_database(dsn, size=2, application_name="merging") as database:
         await migrate_tables(database, consumer)
         async with database.transaction() as connection:

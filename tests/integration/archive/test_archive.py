@@ -29,7 +29,7 @@ from consumers.api import Context, Placed, Setup
 from consumers.archive.columns import IDS, schema_of
 from consumers.archive.consumer import open_archive
 from consumers.archive.stores import Bucket
-from consumers.archive.writer import Writer
+from consumers.archive.writer import Archiver
 from consumers.options import TOPICS
 from consumers.testing import Running, an_event, running
 from tests.incomplete import incomplete_events
@@ -320,11 +320,12 @@ def s3() -> Iterator[str]:
 
 
 async def test_a_bucket_is_a_lake_as_a_directory_is(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-a-test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-a-test")
     there = fs.S3FileSystem(endpoint_override=s3, scheme="http", region="us-east-1", allow_bucket_creation=True)
     there.create_dir("lake")
-    given = {"root": "s3://lake/of/drx", "endpoint": f"http://{s3}", "allow_http": "true", "region": "us-east-1"}
+    given = {"root": "s3://lake/of/drx", "endpoint": f"http://{s3}", "allow_http": "true"}
     events = [an_event("prescription.sent", key=f"rx_{number}") for number in range(50)]
     async with running(open_archive, options={**given, "wait_s": "0.2", "batch_records": "20"}) as archive:
         await archive.feed(*events, *events[:10])
@@ -344,9 +345,10 @@ async def test_a_bucket_is_a_lake_as_a_directory_is(s3: str, monkeypatch: pytest
 
 
 async def test_a_bucket_that_does_not_answer_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-a-test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-a-test")
-    bucket = Bucket("lake", endpoint=f"http://{HOST}:{free_port()}", region="us-east-1")
+    bucket = Bucket("lake", endpoint=f"http://{HOST}:{free_port()}")
 
     with pytest.raises(TransientError, match="lake_") as raised:
         bucket.write("events/x.parquet", b"health information")
@@ -416,7 +418,7 @@ async def test_old_and_new_files_read_together(tmp_path: Path) -> None:
     """A new field of the contract is a new nullable column."""
     events = [an_event("prescription.sent") for _ in range(2)]
     async with running(open_archive, options=options(tmp_path)) as archive:
-        writer: Writer = archive._consumer.prepare.__self__  # type: ignore[union-attr]
+        writer: Archiver = archive._consumer.prepare.__self__  # type: ignore[union-attr]
         now = writer._schema
         writer._schema = now.remove(now.get_field_index("delivery_mode"))
         await archive.feed(events[0])

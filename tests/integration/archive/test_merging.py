@@ -21,7 +21,7 @@ from pyarrow import parquet  # noqa: TID251 - reads what was written
 from bridge.runtime.failpoints import AFTER_EXCHANGE, AFTER_MERGE, AFTER_PUBLISH, VARIABLE
 from consumers.api import Context, Placed
 from consumers.archive.consumer import open_archive
-from consumers.archive.writer import Writer
+from consumers.archive.writer import Archiver
 from consumers.postgres.pool import Database
 from consumers.testing import WHEN, an_event, running
 from tests.integration.archive.merging import opened
@@ -31,7 +31,7 @@ TOPIC = "drx.prescriptions.v1"
 _offsets = count()
 
 
-async def write(writer: Writer, database: Database, *, files: int = 3, day: datetime = WHEN) -> int:
+async def write(writer: Archiver, database: Database, *, files: int = 3, day: datetime = WHEN) -> int:
     """Settle events in files of two partitions, as if that was two days ago; return how many events."""
     for number in range(files):
         offset = next(_offsets)
@@ -47,7 +47,7 @@ async def age(database: Database) -> None:
         await connection.execute("update archive.file set committed_at = committed_at - interval '2 days'")
 
 
-async def run(writer: Writer, database: Database, times: int) -> None:
+async def run(writer: Archiver, database: Database, times: int) -> None:
     for _ in range(times):
         async with database.transaction() as connection:
             await writer.publish(connection)
@@ -226,7 +226,7 @@ async def test_files_wait_to_be_published_as_one(tmp_path: Path) -> None:
     """Those of all partitions, for `WAIT_S`: readers get few."""
     options = {"root": str(tmp_path), "wait_s": "86400"}
     async with running(open_archive, options=options) as archive:
-        writer: Writer = archive._consumer.prepare.__self__  # type: ignore[union-attr]
+        writer: Archiver = archive._consumer.prepare.__self__  # type: ignore[union-attr]
         database = archive._database
         rows = await write(writer, database, files=4)
         async with database.transaction() as connection:
