@@ -16,8 +16,7 @@ from fastavro.schema import SchemaParseException  # noqa: TID251 -- as above
 
 from bridge.avro.encoder import Encode, EncodeError, compile_encoder
 from bridge.errors import DecodeError
-
-Schema = Mapping[str, Any]
+from bridge.registry.schemas import Schema
 
 # Confluent, "Wire format": a magic byte 0 and a four-byte big-endian id lead the payload; or, in a header of this
 # name, a magic byte 1 and the schema's sixteen-byte GUID, and the payload is the bare Avro body.
@@ -44,7 +43,7 @@ _MALFORMED = (EOFError, IndexError, ValueError, OverflowError)
 
 
 @dataclass(frozen=True, slots=True)
-class Writer:
+class WriterSchema:
     """A self-contained schema that records may have been written with; its GUID is None when it is not known."""
 
     id: int
@@ -74,7 +73,7 @@ class Codec:
     """
 
     def __init__(
-        self, *, schemas: Mapping[str, Schema], ids: Mapping[str, int], writers: Iterable[Writer] = ()
+        self, *, schemas: Mapping[str, Schema], ids: Mapping[str, int], writers: Iterable[WriterSchema] = ()
     ) -> None:
         """Compile once what every record will need.
 
@@ -92,11 +91,11 @@ class Codec:
         self._writers: dict[int, tuple[dict[str, Any], dict[str, Any] | None]] = {}
         self._guids: dict[UUID, int] = {}
         for record, schema_id in ids.items():
-            self.learn(Writer(schema_id, None, schemas[record]))
+            self.learn(WriterSchema(schema_id, None, schemas[record]))
         for writer in writers:
             self.learn(writer)
 
-    def learn(self, writer: Writer) -> None:
+    def learn(self, writer: WriterSchema) -> None:
         """Make records of this writer readable.
 
         Raises:

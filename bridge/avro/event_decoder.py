@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
-from bridge.avro.codec import UNKNOWN_SCHEMA_ID, Codec, Decoded, Writer, unknown_schema
+from bridge.avro.codec import UNKNOWN_SCHEMA_ID, Codec, Decoded, WriterSchema, unknown_schema
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import BridgeError, DecodeError, TransientError, UnknownRecordError
 from bridge.event import UNRECOGNIZED_TYPE, Event
@@ -75,7 +75,7 @@ class EventDecoder:
         if fetched.id is None:
             raise DecodeError(UNKNOWN_SCHEMA_ID)
         try:
-            self._codec.learn(Writer(fetched.id, fetched.guid, fetched.schema))
+            self._codec.learn(WriterSchema(fetched.id, fetched.guid, fetched.schema))
         except ValueError:
             raise DecodeError(SCHEMA_INVALID) from None
 
@@ -121,7 +121,7 @@ async def open_decoder(registry: RegistryAddress) -> AsyncIterator[EventDecoder]
     """Open a decoder; with a registry URL the ids are that registry's and the lock's mean nothing."""
     lock = bundled()
     if registry.url is None:
-        writers = [Writer(entry.id, UUID(entry.guid), entry.schema) for entry in lock.entries]
+        writers = [WriterSchema(entry.id, UUID(entry.guid), entry.schema) for entry in lock.entries]
         yield EventDecoder(Codec(schemas=lock.schemas(), ids={}, writers=writers), registry=None)
         return
     async with open_client(registry) as client:

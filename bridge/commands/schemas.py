@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from bridge.registry.loader import read_lock, read_schemas, schemas_root, write_lock
-from bridge.registry.rules import Finding, findings
+from bridge.registry.rules import Violation, findings
 from bridge.runtime.process import LazyGroup
 
 # Verbs with a registry, imported only when they run: aiohttp alone takes 0.2 s.
@@ -71,10 +71,10 @@ def lock(ctx: click.Context, *, root: Path) -> None:
         click.echo(f"{entry.record}: version {entry.version}, id {entry.id}", err=True)
 
 
-def _not_locked(record: str) -> Finding:
-    return Finding(record, "", "not_locked", "The file is not what the lock has; run `drx-bridge schemas lock`.")
+def _not_locked(record: str) -> Violation:
+    return Violation(record, "", "not_locked", "The file is not what the lock has; run `drx-bridge schemas lock`.")
 
 
-def _print(found: list[Finding]) -> None:
+def _print(found: list[Violation]) -> None:
     for finding in found:
         click.echo(str(finding), err=True)

@@ -95,7 +95,7 @@ class Reply:
         return " ".join(filter(None, (str(self.status or "no answer"), self.outcome, self.reason)))
 
 
-class Ended(NamedTuple):
+class Delivered(NamedTuple):
     """How one delivery ended: the last reply, why each attempt before it was repeated, and the last headers sent."""
 
     id: str
@@ -128,7 +128,7 @@ class Sender:
         self._sleep = sleep
         self._now = now
 
-    async def deliver(self, outgoing: Outgoing) -> Ended:
+    async def deliver(self, outgoing: Outgoing) -> Delivered:
         """Make one delivery: the same id on every attempt, a fresh timestamp on each."""
         retried: list[str] = []
         while True:
@@ -136,7 +136,7 @@ class Sender:
             headers = {"content-type": self._content_type, **self._sign(outgoing.id, timestamp, outgoing.body)}
             reply = await self._attempt(outgoing.body, headers)
             if not reply.retriable or len(retried) + 1 >= self._policy.attempts:
-                return Ended(outgoing.id, reply, tuple(retried), headers)
+                return Delivered(outgoing.id, reply, tuple(retried), headers)
             retried.append(str(reply.status or reply.outcome))
             await self._sleep(self._policy.delay_s(len(retried), retry_after_s=reply.retry_after_s, rng=self._rng))
 

@@ -39,7 +39,7 @@ LOCKED = "locked"
 
 
 @dataclass(slots=True)
-class Outcome:
+class Drained:
     """What became of it.
 
     Attributes:
@@ -73,7 +73,7 @@ class Watch:
         self._parts = parts
         self._spool = spool
         self._patience_s = patience_s
-        self.outcome = Outcome()
+        self.outcome = Drained()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look until `stop` is set."""
@@ -86,7 +86,7 @@ class Watch:
             if held.events != before or is_looking:
                 moved_at = loop.time()
             before = held.events
-            self.outcome = Outcome(
+            self.outcome = Drained(
                 drained, held.events, held.locked, self._parts.writers.blocked, held.damaged, held.unread
             )
             if not held.events or loop.time() - moved_at > self._patience_s:
@@ -127,7 +127,7 @@ def drain(
             outcome.set_aside = len(names_of(Disk(), directory))
             ended.update(asdict(outcome), **({"outcome": "interrupted"} if interrupted else {}))
     else:
-        outcome, interrupted = Outcome(set_aside=len(names_of(Disk(), directory))), False
+        outcome, interrupted = Drained(set_aside=len(names_of(Disk(), directory))), False
     if as_json:
         click.echo(orjson.dumps({"ok": outcome.is_complete and not interrupted, **asdict(outcome)}))
     else:
@@ -143,12 +143,12 @@ def checked_settings() -> Settings:
     return settings
 
 
-async def _drain(settings: Settings, *, patience_s: float) -> tuple[Outcome, bool]:
+async def _drain(settings: Settings, *, patience_s: float) -> tuple[Drained, bool]:
     stop = asyncio.Event()
     signals = stop_on_signals(stop)
     async with opened(settings, stop, set_aside_after_s=patience_s / 2) as parts:
         if parts is None:
-            return Outcome(), True
+            return Drained(), True
         if not (isinstance(parts.spool, Spool) and parts.spool.is_open):
             raise ConfigError(_refusal(settings.spool.dir, parts.spool.code))
         watch = Watch(parts, parts.spool, patience_s=patience_s)

@@ -28,7 +28,7 @@ _BROKERS = f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS"
 
 
 @dataclass(frozen=True, slots=True)
-class Want:
+class Selection:
     """What to show of which topic."""
 
     topic: str
@@ -68,7 +68,7 @@ def tail(
     """
     settings = asking(load_settings(), bootstrap_servers)
     silence_kafka_client()
-    want = Want(
+    want = Selection(
         topic=topic,
         key=None if key is None else os.fsencode(key),
         count=count,
@@ -96,7 +96,7 @@ def tail(
     return 0
 
 
-async def _follow(want: Want, settings: Settings, *, masker: Masker | None, show: Callable[[Shown], None]) -> int:
+async def _follow(want: Selection, settings: Settings, *, masker: Masker | None, show: Callable[[Shown], None]) -> int:
     """Show what is wanted and return how many records that were."""
     shown = 0
     async with (

@@ -36,10 +36,10 @@ TYPE_MEMBERS = ("type", "event_type", "eventType", "EventType", "event")
 _is_type = re.compile(REPORTED_TYPE).fullmatch
 EXAMPLES = 3
 
-Wanted = Callable[[ConsumedRecord], bool]
+Filter = Callable[[ConsumedRecord], bool]
 
 
-class Group(NamedTuple):
+class ParkedGroup(NamedTuple):
     """Parked deliveries that have this in common."""
 
     source: str
@@ -70,7 +70,7 @@ def list_(*, source: str | None, as_json: bool, bootstrap_servers: str | None) -
     The type is what the body names as one, if it has the form of a type; else `unknown`. What was replayed stays in the
     topic, and is counted too.
     """
-    counts, examples = Counter[Group](), dict[Group, list[str]]()
+    counts, examples = Counter[ParkedGroup](), dict[ParkedGroup, list[str]]()
 
     async def count() -> None:
         settings = asking(load_settings(), bootstrap_servers)
@@ -82,7 +82,7 @@ def list_(*, source: str | None, as_json: bool, bootstrap_servers: str | None) -
                 shown.append(value["webhook_id"])
 
     asyncio.run(count())
-    table = Table(*Group._fields, "count", Column("examples", overflow="fold"), box=None, header_style="bold")
+    table = Table(*ParkedGroup._fields, "count", Column("examples", overflow="fold"), box=None, header_style="bold")
     for group, number in sorted(counts.items()):
         if as_json:
             click.echo(orjson.dumps(group._asdict() | {"count": number, "examples": examples[group]}))
@@ -126,7 +126,7 @@ def show(
     return int(not found)
 
 
-async def records(settings: Settings, wanted: Wanted) -> AsyncIterator[ConsumedRecord]:
+async def records(settings: Settings, wanted: Filter) -> AsyncIterator[ConsumedRecord]:
     """Yield the records of parked deliveries, in the order of their receipt."""
     silence_kafka_client()
     connection = settings.kafka.connection
@@ -136,7 +136,7 @@ async def records(settings: Settings, wanted: Wanted) -> AsyncIterator[ConsumedR
                 yield record
 
 
-async def parked(settings: Settings, wanted: Wanted) -> AsyncIterator[tuple[ConsumedRecord, dict[str, Any]]]:
+async def parked(settings: Settings, wanted: Filter) -> AsyncIterator[tuple[ConsumedRecord, dict[str, Any]]]:
     """Yield the records of parked deliveries with their values, in the order of their receipt."""
     async with open_decoder(settings.registry) as decoder:
         async for record in records(settings, wanted):
@@ -148,9 +148,9 @@ async def parked(settings: Settings, wanted: Wanted) -> AsyncIterator[tuple[Cons
                 )
 
 
-def _group(value: dict[str, Any]) -> Group:
+def _group(value: dict[str, Any]) -> ParkedGroup:
     day = value["received_at"].astimezone(UTC).date().isoformat()
-    return Group(value["source"], value["reason"], value["detail"], value["field"], _type_of(value["body"]), day)
+    return ParkedGroup(value["source"], value["reason"], value["detail"], value["field"], _type_of(value["body"]), day)
 
 
 def _type_of(body: bytes) -> str:

@@ -16,7 +16,7 @@ from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import INTERRUPTED
 
 
-class Stopped(KeyboardInterrupt):
+class Signalled(KeyboardInterrupt):
     """A signal asked for the end; `code` is the exit code."""
 
     def __init__(self, number: signal.Signals) -> None:
@@ -24,14 +24,14 @@ class Stopped(KeyboardInterrupt):
 
 
 def raise_on_signals() -> None:
-    """Raise `Stopped` at the first signal that asks for the end; a second one ends everything at once."""
+    """Raise `Signalled` at the first signal that asks for the end; a second one ends everything at once."""
     came: list[int] = []
 
     def take(number: int, _frame: FrameType | None) -> None:
         came.append(number)
         if len(came) > 1:
             os._exit(INTERRUPTED)  # the kernel ends the children with us
-        raise Stopped(signal.Signals(number))
+        raise Signalled(signal.Signals(number))
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # SIGINT also where the shell had us ignore it; SIGHUP is ignored under nohup, to outlive the terminal.
@@ -81,7 +81,7 @@ def dev(
         ) as stack:
             _print(stack, took_s=time.monotonic() - started)
             stack.keep_up()
-    except Stopped as stopped:
+    except Signalled as stopped:
         _say("stopped")
         return stopped.code
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bridge.dev.cli import Stopped, raise_on_signals
+from bridge.dev.cli import Signalled, raise_on_signals
 from bridge.dev.stack import Stack, open_stack
 from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import INTERRUPTED
@@ -64,7 +64,7 @@ def demo(*, data_dir: Path | None, keep: bool) -> int:
                 _invite(stack, screen, key=key)
                 stack.keep_up()
             screen.line("stopping everything")
-    except Stopped as stopped:
+    except Signalled as stopped:
         screen.line("stopped")
         code = code or stopped.code
     return code

@@ -18,7 +18,7 @@ import orjson
 from rich.console import Console
 from rich.progress import Progress
 
-from bridge.commands.sender import Ended, Outgoing, Reply, RetryPolicy, Sender, open_session, play, webhook_url
+from bridge.commands.sender import Delivered, Outgoing, Reply, RetryPolicy, Sender, open_session, play, webhook_url
 from bridge.commands.sign import id_of
 from bridge.contract.events import EVENT_MODELS
 from bridge.dev.sources import SOURCES
@@ -103,7 +103,7 @@ def simulate(
     url, sign = webhook_url(url, source), SOURCES[source].signer(secret_file)
     outgoings = arrange(chosen, rng=_rng(seed), duplicates=duplicates, shuffle=shuffle)
 
-    async def drive(count: Callable[[Ended], None]) -> float:
+    async def drive(count: Callable[[Delivered], None]) -> float:
         async with open_session() as session:
             policy, kind = RetryPolicy(attempts=attempts), SOURCES[source].content_type
             sender = Sender(session=session, url=url, sign=sign, policy=policy, rng=_rng(seed), content_type=kind)
@@ -147,20 +147,20 @@ def _rng(seed: int) -> random.Random:
 
 
 def _run(
-    drive: Callable[[Callable[[Ended], None]], Coroutine[None, None, float]],
+    drive: Callable[[Callable[[Delivered], None]], Coroutine[None, None, float]],
     total: int | None,
     *,
     shown: Mapping[str, object],
     as_json: bool,
 ) -> int:
     """Send all with a progress bar, and report; return the exit code."""
-    people, tally = Console(stderr=True, highlight=False, soft_wrap=True), Tally()
+    people, tally = Console(stderr=True, highlight=False, soft_wrap=True), Totals()
     behind_s, interrupted, started = 0.0, False, time.monotonic()
     is_short = total is not None and total < BAR_FROM
     with Progress(console=people, transient=True, disable=is_short or not people.is_terminal) as progress:
         task = progress.add_task("Deliveries", total=total)
 
-        def count(ended: Ended) -> None:
+        def count(ended: Delivered) -> None:
             tally.add(ended)
             progress.advance(task)
 
@@ -227,7 +227,7 @@ def _repeat(outgoings: Iterable[Outgoing], *, rng: random.Random, probability: f
     yield from (late for _, late in pending)
 
 
-class Tally:
+class Totals:
     """Counts answers as they come; keeps no bodies and no ids."""
 
     def __init__(self) -> None:
@@ -236,7 +236,7 @@ class Tally:
         self.failed = 0
         self._latencies_s = array("d")
 
-    def add(self, ended: Ended) -> None:
+    def add(self, ended: Delivered) -> None:
         """Count one delivery that ended."""
         reply = ended.reply
         self.answers[reply.status, reply.outcome, reply.reason] += 1

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.text import Text
 
 from bridge.avro.event_decoder import EventDecoder, open_decoder
-from bridge.commands.sender import Ended, Outgoing, RetryPolicy, Sender
+from bridge.commands.sender import Delivered, Outgoing, RetryPolicy, Sender
 from bridge.commands.signing import standard_headers
 from bridge.commands.tail_format import printable
 from bridge.dev.services import CONSUMERS, PARTITIONS, run_program
@@ -90,7 +90,7 @@ where k.grp = 'read_model' and k.key = $1 order by e."offset"
 """
 AUDIT = "select verb, reason from drx_consumer.audit where grp = 'read_model' and key = $1 order by number"
 
-Event = dict[str, Any]
+Body = dict[str, Any]
 Rows = list[tuple[Any, ...]]
 
 
@@ -134,7 +134,7 @@ class Screen:
         self.chapter(f"{self.checked} checks, {f'{number} differences' if number else 'no difference'}", "")
 
 
-class Found(NamedTuple):
+class Seen(NamedTuple):
     """A record; the name of its Avro record and its value are empty if it cannot be decoded."""
 
     place: str
@@ -194,7 +194,7 @@ class Tour:
         await self._mended(rng)
         return key_of(events)
 
-    async def _life(self, events: Sequence[Event]) -> None:
+    async def _life(self, events: Sequence[Body]) -> None:
         screen, key = self.screen, key_of(events)
         text = f"DRx pushes a signed delivery for each thing that happens to {key}. Here is the first one, hop by hop."
         screen.chapter("1  The life of one prescription", text)
@@ -213,7 +213,7 @@ class Tour:
             screen.check("it is in Kafka once, under its prescription's key, with the body's digest", found, wanted)
             await self._comes(f"PostgreSQL shows: {word}", ROW, key, [(number, word)])
 
-    async def _strangers(self, event: Event, rng: random.Random) -> None:
+    async def _strangers(self, event: Body, rng: random.Random) -> None:
         """Deliver what somebody else signed, then what was cut off on the way out."""
         screen = self.screen
         text = "Somebody who does not know the secret claims that the prescription was cancelled."
@@ -230,7 +230,7 @@ class Tour:
         kept = [(each.topic, each.value.get("body")) for each in await self._records(new)]
         screen.check(f"it is in {UNRECOGNIZED_TOPIC}, byte for byte", kept, [(UNRECOGNIZED_TOPIC, body)])
 
-    async def _downstream(self, events: Sequence[Event]) -> None:
+    async def _downstream(self, events: Sequence[Body]) -> None:
         screen, key = self.screen, key_of(events)
         screen.chapter("4  The same life in three systems", "Each consumer has a position of its own in the log.")
         records = [each for each in await self._records() if (each.topic, each.key) == (PRESCRIPTIONS_TOPIC, key)]
@@ -259,7 +259,7 @@ class Tour:
 
         await self._becomes("the lake has each once, in Parquet", lambda: asyncio.to_thread(lake), wanted)
 
-    async def _poison(self, sick: Sequence[Event], well: Sequence[Event]) -> None:
+    async def _poison(self, sick: Sequence[Body], well: Sequence[Body]) -> None:
         screen, key, other = self.screen, key_of(sick), key_of(well)
         screen.chapter(
             "5  A poisoned record",
@@ -292,7 +292,7 @@ class Tour:
         await self._comes("nothing of it is parked any more", PARKED, key, [])
         await self._comes("the audit has both decisions", AUDIT, key, [("skip", REASON), ("retry", "")])
 
-    async def _outage(self, *lives: Sequence[Event]) -> None:
+    async def _outage(self, *lives: Sequence[Body]) -> None:
         """Deliver one event of each prescription before Kafka goes away, and four of each meanwhile."""
         screen = self.screen
         screen.chapter(
@@ -324,7 +324,7 @@ class Tour:
             screen.check(text, ce_ids(found), [each["id"] for each in events[:5]])
             await self._comes("and in PostgreSQL", ROW, key_of(events), [(5, "packed")])
 
-    async def _repeats(self, events: Sequence[Event]) -> None:
+    async def _repeats(self, events: Sequence[Body]) -> None:
         """Send again what was taken, then something else under its id, and go on as if nothing had been."""
         screen = self.screen
         text = "A sender that has lost an answer sends again. What is durable already is known by its id and its body."
@@ -341,7 +341,7 @@ class Tour:
         await self._accepted(events[5])
         await self._comes("PostgreSQL goes on as if nothing had been", ROW, key_of(events), [(6, "dispensed")])
 
-    async def _unforeseen(self, event: Event) -> None:
+    async def _unforeseen(self, event: Body) -> None:
         screen, word = self.screen, "prescription.kept_cold"
         text = f"DRx begins to push {word}, of which this bridge has never heard. The teams have it all the same."
         screen.chapter("9  A type that nobody foresaw", text)
@@ -383,7 +383,7 @@ class Tour:
         await self._becomes("every consumer has applied it", states, dict.fromkeys(CONSUMERS, "applied"))
         await self._operate("drx-consumer", "where", new)
 
-    async def _accepted(self, event: Event) -> Ended:
+    async def _accepted(self, event: Body) -> Delivered:
         answer = await self.drx.deliver(outgoing(event))
         text = f"{event['type']}, in {milliseconds(answer)}: accepted, after all in-sync replicas have it"
         self.screen.check(text, str(answer.reply), "200 accepted")
@@ -405,7 +405,7 @@ class Tour:
             self.wait_s = 0.0  # after one wait in vain, the other differences are reported at once
         self.screen.check(text, found, expected)
 
-    async def _records(self, event_id: str = "") -> list[Found]:
+    async def _records(self, event_id: str = "") -> list[Seen]:
         """Read all topics from their first record to the last; only the records of `event_id` if one is given."""
         connection = Connection(self.stack.endpoints["bootstrap_servers"])
         found = []
@@ -420,7 +420,7 @@ class Tour:
                 except DecodeError:
                     name, value = "", {}
                 place, key = f"{record.topic}/{record.partition}@{record.offset}", (record.key or b"").decode()
-                found.append(Found(place, record.topic, key, headers, record.value or b"", name, value))
+                found.append(Seen(place, record.topic, key, headers, record.value or b"", name, value))
         return found
 
     async def _spooled(self) -> int:
@@ -442,7 +442,7 @@ class Tour:
         return output.text
 
 
-def a_life(rng: random.Random, fits: Callable[[int], bool] = lambda _partition: True) -> list[Event]:
+def a_life(rng: random.Random, fits: Callable[[int], bool] = lambda _partition: True) -> list[Body]:
     """Return the events of a prescription whose partition fits."""
     while True:
         events = [orjson.loads(body) for body in tell(rng)]
@@ -450,17 +450,17 @@ def a_life(rng: random.Random, fits: Callable[[int], bool] = lambda _partition: 
             return events
 
 
-def partition_of(events: Sequence[Event]) -> int:
+def partition_of(events: Sequence[Body]) -> int:
     """Return where the events of a prescription belong."""
     return partition(key_of(events).encode(), PARTITIONS)
 
 
-def key_of(events: Sequence[Event]) -> str:
+def key_of(events: Sequence[Body]) -> str:
     """Return the prescription that events are about."""
     return str(events[0]["data"]["prescription_id"])
 
 
-def ce_ids(records: Sequence[Found]) -> list[str | None]:
+def ce_ids(records: Sequence[Seen]) -> list[str | None]:
     """Return the ids of the events in records."""
     return [each.headers.get("ce_id") for each in records]
 
@@ -470,12 +470,12 @@ def place_of(values: Mapping[str, Any], prefix: str) -> str:
     return f"{values[f'{prefix}topic']}/{values[f'{prefix}partition']}@{values[f'{prefix}offset']}"
 
 
-def outgoing(event: Event) -> Outgoing:
+def outgoing(event: Body) -> Outgoing:
     """Return the delivery of an event."""
     return Outgoing(event["id"], orjson.dumps(event))
 
 
-def milliseconds(answer: Ended) -> str:
+def milliseconds(answer: Delivered) -> str:
     """Return how fast a delivery was answered."""
     return f"{answer.reply.latency_s * 1000:.1f} ms"
 

@@ -28,7 +28,7 @@ class IdsMissingError(BridgeError):
     retriable = True
 
 
-class Registry(Protocol):
+class LookUp(Protocol):
     """The calls needed here; `RegistryClient` has them."""
 
     url: str
@@ -73,7 +73,7 @@ def newest(lock: Lock) -> list[LockedSchema]:
     return sorted(lock.latest().values(), key=lambda entry: entry.id)
 
 
-async def resolve_ids(schemas: Sequence[Wanted], *, registry: Registry, path: Path | None) -> dict[str, int]:
+async def resolve_ids(schemas: Sequence[Wanted], *, registry: LookUp, path: Path | None) -> dict[str, int]:
     """Return record full name -> id in this registry, for every schema.
 
     Ids that the file lacks are looked up, and kept in it; nothing is ever registered here.
@@ -95,7 +95,7 @@ async def resolve_ids(schemas: Sequence[Wanted], *, registry: Registry, path: Pa
     return {each.record: known[each.digest] for each in schemas}
 
 
-async def wrong_ids(schemas: Sequence[Wanted], ids: Mapping[str, int], *, registry: Registry) -> list[str]:
+async def wrong_ids(schemas: Sequence[Wanted], ids: Mapping[str, int], *, registry: LookUp) -> list[str]:
     """Return the records whose id means something else in the registry now, as after a restore from elsewhere."""
     return [each.record for each in schemas if not await registry.holds(ids[each.record], each.schema)]
 

@@ -50,7 +50,7 @@ _Fault = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Violation:
     """One reason why a schema is refused.
 
     `path` is a field, array and map items as `*`, or empty for the record itself; `rule` is a stable code.
@@ -66,9 +66,9 @@ class Finding:
         return f"{where}: {self.reason} [{self.rule}]"
 
 
-def findings(schemas: Mapping[str, Schema], lock: Lock) -> list[Finding]:
+def findings(schemas: Mapping[str, Schema], lock: Lock) -> list[Violation]:
     """Return every reason to refuse `schemas`, by full name, as the successor of `lock`."""
-    found: list[Finding] = []
+    found: list[Violation] = []
     for record, schema in schemas.items():
         broken = compatibility(schema, [entry.schema for entry in lock.history(record)])
         found += broken
@@ -76,20 +76,20 @@ def findings(schemas: Mapping[str, Schema], lock: Lock) -> list[Finding]:
             found += house_findings(schema)
     gone = lock.latest().keys() - schemas.keys()
     reason = "The record is in the lock and has no file; a published record stays."
-    return found + [Finding(record, "", "record_removed", reason) for record in sorted(gone)]
+    return found + [Violation(record, "", "record_removed", reason) for record in sorted(gone)]
 
 
-def compatibility(new: Any, olds: Sequence[Any]) -> list[Finding]:
+def compatibility(new: Any, olds: Sequence[Any]) -> list[Violation]:
     """Return why `new` may not follow `olds`, its earlier versions, oldest first; nothing if it may."""
     try:
         expanded = expand(new)
     except NotAvroError:
-        return [Finding("", "", "not_avro", "This is no self-contained Avro schema.")]
+        return [Violation("", "", "not_avro", "This is no self-contained Avro schema.")]
     record = str(expanded["name"]) if isinstance(expanded, Mapping) and "name" in expanded else ""
     earlier = [expand(old) for old in olds]
     faults = [fault for old in earlier for fault in _type(expanded, old, "")]
     faults += _reserved(expanded, earlier)
-    return [Finding(record, *fault) for fault in dict.fromkeys(faults)]
+    return [Violation(record, *fault) for fault in dict.fromkeys(faults)]
 
 
 def _type(new: Any, old: Any, path: str) -> Iterator[_Fault]:
@@ -187,10 +187,10 @@ def records(schema: Any, path: str = "") -> Iterator[tuple[str, Schema]]:
                 yield from records(schema[part], _below(path, "*"))
 
 
-def house_findings(schema: Schema) -> list[Finding]:
+def house_findings(schema: Schema) -> list[Violation]:
     """Return where a self-contained record breaks a house rule."""
     expanded = expand(schema)
-    return [Finding(expanded["name"], *fault) for fault in _house_type(expanded, "", 0)]
+    return [Violation(expanded["name"], *fault) for fault in _house_type(expanded, "", 0)]
 
 
 def _house_type(schema: Any, path: str, rank: int) -> Iterator[_Fault]:

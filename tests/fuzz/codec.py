@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from bridge.avro.codec import SCHEMA_HEADER, Codec, Writer, unknown_schema
+from bridge.avro.codec import SCHEMA_HEADER, Codec, WriterSchema, unknown_schema
 from bridge.errors import DecodeError
 from bridge.registry.loader import bundled
 from tests.fuzz.choices import Choices
@@ -31,8 +31,8 @@ def older(record: str) -> dict[str, Any]:
 
 
 WRITERS = [
-    *(Writer(entry.id, UUID(entry.guid), entry.schema) for entry in LOCK.entries),
-    *(Writer(OLDER_FROM + place, UUID(int=place), older(record)) for place, record in enumerate(RECORDS)),
+    *(WriterSchema(entry.id, UUID(entry.guid), entry.schema) for entry in LOCK.entries),
+    *(WriterSchema(OLDER_FROM + place, UUID(int=place), older(record)) for place, record in enumerate(RECORDS)),
 ]
 CODEC = Codec(schemas=SCHEMAS, ids=LOCK.ids(), writers=WRITERS)
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.avro.codec import SCHEMA_HEADER, Codec, Decoded, Writer
+from bridge.avro.codec import SCHEMA_HEADER, Codec, Decoded, WriterSchema
 from bridge.avro.encoder import EncodeError, compile_encoder
 from bridge.errors import DecodeError
 from bridge.registry.loader import bundled
@@ -23,7 +23,9 @@ from tests.unit.schema_corpus import values
 LOCK = bundled()
 SCHEMAS = LOCK.schemas()
 PARSED = {record: fastavro.parse_schema(dict(schema)) for record, schema in SCHEMAS.items()}
-CODEC = Codec(schemas=SCHEMAS, ids=LOCK.ids(), writers=[Writer(e.id, UUID(e.guid), e.schema) for e in LOCK.entries])
+CODEC = Codec(
+    schemas=SCHEMAS, ids=LOCK.ids(), writers=[WriterSchema(e.id, UUID(e.guid), e.schema) for e in LOCK.entries]
+)
 RECORDS = sorted(SCHEMAS)
 
 PING = "drx.v1.SystemPing"
@@ -252,7 +254,7 @@ def test_a_schema_header_that_names_no_schema_is_refused(header: bytes, code: st
 def test_a_learned_schema_is_readable_at_once_even_if_no_record_of_ours() -> None:
     foreign = {"type": "record", "name": "Foreign", "namespace": "x", "fields": [{"name": "a", "type": "long"}]}
     codec = Codec(schemas=SCHEMAS, ids={})
-    codec.learn(Writer(4096, None, foreign))
+    codec.learn(WriterSchema(4096, None, foreign))
 
     assert codec.decode(b"\x00\x00\x00\x10\x00\x06") == Decoded("x.Foreign", 4096, {"a": 3})
 
@@ -275,14 +277,14 @@ def test_what_is_no_record_schema_is_not_learned(schema: Any) -> None:
     codec = Codec(schemas=SCHEMAS, ids={})
 
     with pytest.raises(ValueError, match=r"^not a self-contained Avro record$"):
-        codec.learn(Writer(4096, None, schema))
+        codec.learn(WriterSchema(4096, None, schema))
 
 
 def test_a_foreign_record_of_our_name_is_refused() -> None:
     """The id alone says how to read it, and what comes out must still be one of ours."""
     foreign = {"type": "record", "name": "SystemPing", "namespace": "drx.v1", "fields": []}
     codec = Codec(schemas=SCHEMAS, ids={})
-    codec.learn(Writer(4096, None, foreign))
+    codec.learn(WriterSchema(4096, None, foreign))
 
     with pytest.raises(DecodeError) as raised:
         codec.decode(b"\x00\x00\x00\x10\x00")
@@ -304,7 +306,7 @@ def test_a_decoded_record_shows_no_value() -> None:
 )
 def test_other_producers_may_use_more_of_avro_than_the_house_rules(schema: Any, body: bytes, value: object) -> None:
     codec = Codec(schemas={}, ids={})
-    codec.learn(Writer(1, None, {"type": "record", "name": "R", "fields": [{"name": "f", "type": schema}]}))
+    codec.learn(WriterSchema(1, None, {"type": "record", "name": "R", "fields": [{"name": "f", "type": schema}]}))
 
     assert codec.decode(b"\x00\x00\x00\x00\x01" + body) == Decoded("R", 1, {"f": value})
 
@@ -312,6 +314,6 @@ def test_other_producers_may_use_more_of_avro_than_the_house_rules(schema: Any, 
 def test_a_record_of_an_older_schema_comes_in_the_shape_of_the_newest() -> None:
     fields = [{"name": "a", "type": "long"}, {"name": "b", "type": ["null", "string"], "default": None}]
     newest = {"type": "record", "name": "R", "fields": fields}
-    codec = Codec(schemas={"R": newest}, ids={"R": 2}, writers=[Writer(1, None, newest | {"fields": fields[:1]})])
+    codec = Codec(schemas={"R": newest}, ids={"R": 2}, writers=[WriterSchema(1, None, newest | {"fields": fields[:1]})])
 
     assert codec.decode(b"\x00\x00\x00\x00\x01\x06").value == {"a": 3, "b": None}

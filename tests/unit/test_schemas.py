@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pydantic import AwareDatetime
 from pydantic.fields import FieldInfo
 
-from bridge.avro.codec import Codec, Writer
+from bridge.avro.codec import Codec, WriterSchema
 from bridge.avro.encoder import EncodeError
 from bridge.commands.schemas import schemas as schemas_command
 from bridge.contract.events import EVENT_MODELS
@@ -328,7 +328,7 @@ def read(
 ) -> dict[str, Any] | str:
     """Send a value through the wire from one age to the other."""
     writer = Codec(schemas={"t.Thing": written_with}, ids={"t.Thing": 1})
-    reader = Codec(schemas={"t.Thing": by_a_reader_of}, ids={}, writers=[Writer(1, None, written_with)])
+    reader = Codec(schemas={"t.Thing": by_a_reader_of}, ids={}, writers=[WriterSchema(1, None, written_with)])
     payload = writer.encode("t.Thing", value)
     try:
         return reader.decode(payload).value
@@ -517,8 +517,8 @@ def test_records_of_ours_that_grew_are_read_by_readers_of_both_versions(data: st
     name = f"{old['namespace']}.{old['name']}"
     new = {**old, "doc": "Grown.", "fields": [optional("added", "string", doc="New."), *old["fields"]]}
     value = data.draw(values(expand(new)))
-    old_codec = Codec(schemas={name: old}, ids={name: 1}, writers=[Writer(2, None, new)])
-    new_codec = Codec(schemas={name: new}, ids={name: 2}, writers=[Writer(1, None, old)])
+    old_codec = Codec(schemas={name: old}, ids={name: 1}, writers=[WriterSchema(2, None, new)])
+    new_codec = Codec(schemas={name: new}, ids={name: 2}, writers=[WriterSchema(1, None, old)])
     known = {key: each for key, each in value.items() if key != "added"}
 
     assert compatibility(new, [old]) == []

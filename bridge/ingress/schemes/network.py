@@ -19,7 +19,7 @@ OWN_V4_PREFIX, OWN_V6_PREFIX = 8, 7
 # An address of version 4 in this form is taken as one of version 4, so that none is in it.
 _MAPPED = IPv6Network("::ffff:0:0/96")
 
-Address = IPv4Address | IPv6Address
+IPAddress = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 
@@ -51,7 +51,7 @@ class Cidr(Scheme):
         return f"{NAME} of {len(self._networks)}"
 
 
-def client_address(peer: str, forwarded: bytes, proxies: Sequence[Network]) -> Address | None:
+def client_address(peer: str, forwarded: bytes, proxies: Sequence[Network]) -> IPAddress | None:
     """Return where a delivery comes from: the peer, or what the last trusted proxy names.
 
     Each proxy adds the address that it was called from at the end of `forwarded`, the header `X-Forwarded-For`.
@@ -100,11 +100,11 @@ def _read(parameters: Parameters, name: str, default: str | None = None) -> tupl
         raise parameters.error(name, problem) from None
 
 
-def _in_any(address: Address, networks: Sequence[Network]) -> bool:
+def _in_any(address: IPAddress, networks: Sequence[Network]) -> bool:
     return any(address in network for network in networks)
 
 
-def _address(text: str) -> Address | None:
+def _address(text: str) -> IPAddress | None:
     try:
         address = ip_address(text.partition("%")[0])  # an interface of ours is nothing of the sender
     except ValueError:

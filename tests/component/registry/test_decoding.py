@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from bridge.avro.codec import Codec, Writer
+from bridge.avro.codec import Codec, WriterSchema
 from bridge.avro.event_decoder import EventDecoder
 from bridge.errors import DecodeError, TransientError, UnknownRecordError
 from bridge.event import UNRECOGNIZED_TYPE, Event
@@ -47,7 +47,7 @@ def a_record(value: bytes | None = PAYLOAD, *, key: bytes | None = b"rx_1") -> C
 
 
 def by_the_lock() -> EventDecoder:
-    writers = [Writer(entry.id, UUID(entry.guid), entry.schema) for entry in LOCK.entries]
+    writers = [WriterSchema(entry.id, UUID(entry.guid), entry.schema) for entry in LOCK.entries]
     return EventDecoder(Codec(schemas=SCHEMAS, ids={}, writers=writers), registry=None)
 
 
@@ -98,7 +98,7 @@ def test_a_record_that_is_none_of_ours_says_why(record: ConsumedRecord, code: st
 
 
 def test_a_sound_record_of_another_type_is_told_from_a_broken_one() -> None:
-    decoder = EventDecoder(Codec(schemas=SCHEMAS, ids={}, writers=[Writer(7, None, ORDER)]), registry=None)
+    decoder = EventDecoder(Codec(schemas=SCHEMAS, ids={}, writers=[WriterSchema(7, None, ORDER)]), registry=None)
 
     with pytest.raises(UnknownRecordError):
         decoder.decode(a_record(b"\0\0\0\0\x07\x02"))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bridge.commands.spool import spool
-from bridge.commands.spool_drain import Outcome, Watch
+from bridge.commands.spool_drain import Drained, Watch
 from bridge.kafka.partition_writer import from_entry
 from bridge.spool.inspect import survey
 from bridge.spool.segment import PREFIX, key_of, segment_name
@@ -218,7 +218,7 @@ async def test_looks_while_it_is_filled_and_drained_find_nothing_wrong(tmp_path:
     assert looks > 1
 
 
-def watch(first: Held, then: Held, *, drained: int, after_s: float) -> tuple[Outcome, float]:
+def watch(first: Held, then: Held, *, drained: int, after_s: float) -> tuple[Drained, float]:
     """Have it watch a spool that holds `first` and, after a while, `then`; give the outcome and when it came."""
     loop = VirtualLoop()
     spool: Any = SimpleNamespace(held=first)
@@ -230,7 +230,7 @@ def watch(first: Held, then: Held, *, drained: int, after_s: float) -> tuple[Out
     def move() -> None:
         spool.held, writers.drained = then, drained
 
-    async def run() -> tuple[Outcome, float]:
+    async def run() -> tuple[Drained, float]:
         watched = Watch(parts, spool, patience_s=PATIENCE_S)
         began = asyncio.get_running_loop().time()
         asyncio.get_running_loop().call_later(after_s, move)

@@ -11,7 +11,7 @@ from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
-from bridge.avro.codec import Codec, Writer
+from bridge.avro.codec import Codec, WriterSchema
 from bridge.registry.loader import bundled
 from tests.integration.registry.registry_parts import Sample, Served
 
@@ -79,7 +79,7 @@ def test_a_record_in_the_header_form_is_read_by_guid(client: Any, samples: list[
     ctx = SerializationContext("drx.prescriptions.v1", MessageField.VALUE, header)
 
     assert AvroDeserializer(client)(sample.payload[5:], ctx) == sample.value
-    codec = Codec(schemas=bundled().schemas(), ids={}, writers=[Writer(entry.id, UUID(entry.guid), entry.schema)])
+    codec = Codec(schemas=bundled().schemas(), ids={}, writers=[WriterSchema(entry.id, UUID(entry.guid), entry.schema)])
     assert codec.decode(sample.payload[5:], header).value == sample.value
 
 
