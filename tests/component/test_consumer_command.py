@@ -19,9 +19,7 @@ from bridge.kafka.transport import Place
 from consumers.api import Consumer
 from consumers.cli import main
 from consumers.commands.doctor import Kept, _sink, phi_findings, state_findings
-from consumers.commands.lag import Lag, Standing, summary
 from consumers.commands.parked import topic_of
-from consumers.runtime.groups import GroupState
 from consumers.runtime.operator import Progress
 from tests.integration.consumer_process import install_code
 
@@ -125,10 +123,7 @@ def test_a_setting_of_a_consumer_that_takes_none_is_refused(
         ("read-model", "a consumer named 'read_model' is installed already"),
         ("json", "a consumer cannot be named 'json': the settings of the runtime use that name themselves"),
         ("kafka", "a consumer cannot be named 'kafka': the section CONSUMER_KAFKA__… of the runtime has that name"),
-        ("9lives", "a consumer cannot be named '9lives': a lower-case letter, then letters and digits"),
         ("logging", "a package cannot be named 'logging': Python has that name already"),
-        ("class", "a package cannot be named 'class': Python has that name already"),
-        ("click", "a package cannot be named 'click': Python has that name already"),
         ("order", "a schema cannot be named 'order': it is a word of SQL"),
         ("pg-desk", "a schema is named with a-z, 0-9 and _, at most 63 of them, and not pg_"),
     ],
@@ -289,34 +284,6 @@ def test_a_key_of_a_consumer_of_several_topics_needs_the_name_of_its_own() -> No
         with pytest.raises(ConfigError) as caught:
             topic_of(desk, given)
         assert str(caught.value) == message
-
-
-@pytest.mark.parametrize(
-    ("state", "next_offset", "opened", "said_so"),
-    [
-        (GroupState("Stable", 1), 3, False, "Stable, 1 member, 2 records behind, 4 keys parked"),
-        (
-            GroupState("Empty", 0),
-            3,
-            True,
-            (
-                "Empty, 0 members, 2 records behind, 4 keys parked; the park limit is open:"
-                " `drx-consumer parked resume desk --reason …`"
-            ),
-        ),
-        (
-            GroupState("Dead", 0),
-            None,
-            False,
-            "has not begun; `drx-consumer init desk --from earliest|latest|TIME` says where it does",
-        ),
-    ],
-)
-def test_lag_says_how_a_group_stands(state: GroupState, next_offset: int | None, said_so: str, *, opened: bool) -> None:
-    standing = Standing(state, 4, datetime.now(UTC) if opened else None)
-    lags = [Lag("t", 0, next_offset, 0, None, 0, 5, 2, 1.0, None)]
-
-    assert summary("desk", standing, lags) == said_so
 
 
 @pytest.mark.parametrize(

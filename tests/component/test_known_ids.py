@@ -122,17 +122,6 @@ async def test_an_index_keeps_no_future_of_those_who_have_left(dedupe: KnownIds)
     assert isinstance(pending.waiting[0], asyncio.Future)
 
 
-def test_what_is_plainly_new_begins_all_or_nothing(dedupe: KnownIds) -> None:
-    second, third = an_identity("evt_2"), an_identity("evt_3")
-    assert dedupe.begin_new([EVENT, second])
-
-    assert not dedupe.begin_new([third, OTHER_BODY])
-    assert not dedupe.begin_new([third, third])
-    assert dedupe.begin_new([third])
-    dedupe.settled(EVENT, "failed")
-    assert dedupe.begin_new([OTHER_BODY])
-
-
 def test_an_id_is_known_until_the_last_fraction_of_its_window(dedupe: KnownIds, clock: Clock) -> None:
     """With a window of twice the tolerance, a captured delivery is not stale before."""
     clock.s += 0.9

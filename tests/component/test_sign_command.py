@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 
 import pytest
@@ -74,16 +73,6 @@ def test_what_it_prints_is_accepted(
         verify, [*named, "--secrets-dir", str(secrets), "--now", str(NOW), *given, str(body)], standalone_mode=False
     )
     assert json.loads(result.stdout) == {"accept": True, "code": "verified"}
-
-
-def test_a_command_to_send_it_names_the_body_s_file(body: Path, secrets: Path) -> None:
-    text = run(body, "--secret-file", secrets / "current", "--curl", "http://here/webhooks/drx")
-
-    program, *arguments = shlex.split(text)
-    assert program == "curl"
-    assert "http://here/webhooks/drx" in arguments
-    assert "content-type: application/json" in arguments
-    assert arguments[-2:] == ["--data-binary", f"@{body}"]
 
 
 @pytest.mark.parametrize("scheme", ["url_token", "ed25519"])

@@ -19,7 +19,7 @@ from bridge.spool.inspect import survey
 from bridge.spool.segment import PREFIX, key_of, segment_name
 from bridge.spool.store import Held
 from tests.fault_disk import FaultDisk
-from tests.spooling import MARKER, OTHER, PARTITION, an_entry, entries, files, open_spool, segments, write_key
+from tests.spooling import MARKER, OTHER, PARTITION, an_entry, files, open_spool, segments, write_key
 from tests.virtual_time import VirtualLoop
 
 Run = Callable[..., tuple[int, Any]]
@@ -187,35 +187,6 @@ async def test_it_works_beside_the_process_that_has_the_spool(tmp_path: Path, ru
         whole = path.read_bytes()
         path.write_bytes(whole + whole[:90])  # a write that is under way
         assert (await asyncio.to_thread(run, "verify", "--dir", tmp_path))[0] == 0
-
-
-async def test_looks_while_it_is_filled_and_drained_find_nothing_wrong(tmp_path: Path) -> None:
-    """Files grow and vanish under the reader; none of that is damage."""
-    write_key(tmp_path / "keys", secret=b"a" * 32)
-    async with open_spool(tmp_path, capacity_bytes=1_048_576) as kept:
-        busy = True
-
-        async def use() -> None:
-            nonlocal busy
-            for number in range(400):
-                await kept.spool.append(
-                    [an_entry(number, payload=bytes(3000)), *entries([number + 1000], partition=OTHER)]
-                )
-                if kept.spool.depth(PARTITION) > 20:
-                    kept.spool.acknowledge(PARTITION, 20)
-                    kept.spool.acknowledge(OTHER, 20)
-            busy = False
-
-        async def look() -> int:
-            looks = 0
-            while busy:
-                states = await asyncio.to_thread(lambda: list(survey(tmp_path, kept.spool._keys.opening, read=len)))
-                assert all(state.is_sound for state in states)
-                looks += 1
-            return looks
-
-        _, looks = await asyncio.gather(use(), look())
-    assert looks > 1
 
 
 def watch(first: Held, then: Held, *, drained: int, after_s: float) -> tuple[Drained, float]:

@@ -60,6 +60,7 @@ async def test_the_first_start_makes_a_key_that_only_its_owner_reads(directory: 
         path = directory / "keys" / "current"
         content = path.read_bytes()
 
+        assert [each.name for each in path.parent.iterdir()] == ["current"]
         assert path.stat().st_mode & 0o777 == 0o600
         assert content.startswith(b"spk_")
         assert len(base64.b64decode(content[4:].strip())) == 32

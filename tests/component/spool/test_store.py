@@ -13,6 +13,7 @@ import pytest
 
 from bridge.errors import NotDurableError
 from bridge.kafka import publisher
+from bridge.spool import store
 from bridge.spool.disk import Disk
 from bridge.spool.segment import Entry
 from bridge.spool.store import Spool
@@ -30,6 +31,7 @@ from tests.spooling import (
     ordinals,
     segments,
 )
+from tests.waiting import until
 
 NOON_S = 1_770_000_000
 NOON = NOON_S * 10**6
@@ -65,6 +67,16 @@ async def test_a_file_goes_when_nothing_is_left_in_it(tmp_path: Path) -> None:
 
     assert segments(tmp_path) == []
     assert files(tmp_path, "*.positions") == []
+
+
+async def test_what_is_acknowledged_is_noted_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill would bring all of a long drain again."""
+    monkeypatch.setattr(store, "POSITIONS_S", 0.01)
+    async with open_spool(tmp_path) as kept:
+        await kept.put(1, 2)
+        kept.spool.acknowledge(PARTITION, 1)
+
+        await until(lambda: files(tmp_path, "*.positions"))
 
 
 async def test_what_is_dropped_while_it_is_recovered_takes_nothing_with_it(tmp_path: Path) -> None:
