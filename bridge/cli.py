@@ -15,7 +15,7 @@ COMMANDS = {
     "verify": ("bridge.commands.verify:verify", "Would this delivery be accepted, and if not why."),
     "sign": ("bridge.commands.sign:sign", "Print the headers that prove a body."),
     "map": ("bridge.commands.map:map_body", "What would become of this body: events and keys, or why it is parked."),
-    "mapping": ("bridge.commands.mapping:mapping", "Check what a mapping file makes of a vendor's bodies."),
+    "mapping": ("bridge.commands.map:mapping", "Check what a mapping file makes of a vendor's bodies."),
     "secrets": ("bridge.commands.secrets:secrets", "Make, list or check the secrets of sources."),
     "tail": ("bridge.commands.tail:tail", "Show decoded records of a topic."),
     "unrecognized": ("bridge.commands.unrecognized:unrecognized", "List, show or replay parked deliveries."),

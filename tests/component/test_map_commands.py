@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from bridge.commands.config import config
-from bridge.commands.map import map_body
-from bridge.commands.mapping import mapping
+from bridge.commands.map import map_body, mapping
 from bridge.errors import ConfigError
 from bridge.ingress.profiles.mapped import compile_mapping
 from tests.audit_lines import acts
