@@ -10,17 +10,14 @@ from typing import Any
 import click
 import orjson
 from pydantic import BaseModel
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from bridge.runtime.configuration import masked
 from bridge.runtime.process import MISCONFIGURED
+from bridge.runtime.screen import print_table
 from bridge.settings import PREFIX, Settings, load_settings
 from bridge.start_checks import check_start
-
-# Rows stay whole for grep.
-PIPED_WIDTH = 200
 
 
 @click.command()
@@ -54,10 +51,7 @@ def _print(settings: Settings, *, as_json: bool) -> None:
     table.add_column("meaning", style="dim")
     for name, value, meaning, changed in rows(settings):
         table.add_row(name, Text(value, "bold green" if changed else ""), meaning)
-    console = Console()
-    if not console.is_terminal:
-        console.width = PIPED_WIDTH
-    console.print(table)
+    print_table(table)
 
 
 def rows(settings: Settings) -> Iterator[tuple[str, str, str, bool]]:

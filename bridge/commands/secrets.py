@@ -31,6 +31,7 @@ from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.files import replace_file
 from bridge.runtime.findings import Finding, finding_line
 from bridge.runtime.process import FloatRange, Group
+from bridge.runtime.screen import print_table
 from bridge.settings import Settings, load_settings
 from bridge.sources import scheme_of, slots_dir
 from bridge.start_checks import check_sources
@@ -108,7 +109,7 @@ def list_(source: str | None, *, as_json: bool) -> int:
                 click.echo(orjson.dumps(row))
             table.add_row(*("yes" if each is True else "no" if each is False else each or "-" for each in row.values()))
     if not as_json:
-        Console().print(table)
+        print_table(table)
     return 0
 
 

@@ -8,6 +8,7 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 import orjson
@@ -27,7 +28,7 @@ from bridge.ingress.secrets import parse_slot
 @click.option("--timestamp", type=click.IntRange(0), help="Unix seconds of the attempt; default: now.")
 @click.option("--curl", "url", metavar="URL", help="Print a command that sends it there instead.")
 @click.option("--json", "as_json", is_flag=True, help="The headers as one JSON document.")
-@click.argument("body_file", type=click.Path(path_type=Path))
+@click.argument("body_file", type=click.File("rb"))
 def sign(
     *,
     source_name: str | None,
@@ -39,7 +40,7 @@ def sign(
     timestamp: int | None,
     url: str | None,
     as_json: bool,
-    body_file: Path,
+    body_file: BinaryIO,
 ) -> int:
     """Print the headers that prove the exact body in BODY_FILE; nothing is sent.
 
@@ -50,10 +51,7 @@ def sign(
     if file is None:
         msg = "name a --source, or a --secret-file"
         raise click.UsageError(msg)
-    try:
-        body = body_file.read_bytes()
-    except OSError:
-        raise click.FileError(str(body_file), "cannot be read") from None
+    body = body_file.read()
     named = webhook_id or id_of(body) or f"msg_{secrets.token_hex(16)}"
     check_id(named)
     at = int(time.time()) if timestamp is None else timestamp
@@ -64,7 +62,7 @@ def sign(
         click.echo(orjson.dumps(headers))
     elif url is not None:
         given = [part for name, value in headers.items() for part in ("-H", f"{name}: {value}")]
-        click.echo(shlex.join(["curl", "-sS", url, *given, "--data-binary", f"@{body_file}"]))
+        click.echo(shlex.join(["curl", "-sS", url, *given, "--data-binary", f"@{body_file.name}"]))
     else:
         click.echo("\n".join(f"{name}: {value}" for name, value in headers.items()))
     return 0

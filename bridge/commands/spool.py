@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 import orjson
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +19,7 @@ from bridge.kafka.partition_writer import from_entry
 from bridge.runtime.findings import counted
 from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import LazyGroup
+from bridge.runtime.screen import print_table
 from bridge.settings import load_settings
 from bridge.spool.disk import Disk, is_locked
 from bridge.spool.inspect import SegmentState, damaged_count, gets_first_key, survey
@@ -215,4 +215,4 @@ def _print(document: dict[str, Any]) -> None:
         rows.append((f"key {key['id']}", f"{counted(key['records'], 'record')}, {name}"))
     for name, value in rows:
         shown.add_row(name, Text(value))
-    Console().print(shown)
+    print_table(shown)

@@ -12,11 +12,9 @@ from typing import Any, NamedTuple
 
 import click
 import orjson
-from rich.console import Console
 from rich.table import Column, Table
 
 from bridge.avro.event_decoder import open_decoder
-from bridge.commands.config import PIPED_WIDTH
 from bridge.commands.tail import PipeConsole, decoded, json_line, passed_over, people_lines
 from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker
 from bridge.contract.events import REPORTED_TYPE
@@ -29,6 +27,7 @@ from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.broker_option import asking, bootstrap_option
 from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import LazyGroup
+from bridge.runtime.screen import print_table
 from bridge.settings import Settings, load_settings
 
 # Members in which vendors say what an update is, and what may be shown of that: it holds no free text.
@@ -88,10 +87,7 @@ def list_(*, source: str | None, as_json: bool, bootstrap_servers: str | None) -
             click.echo(orjson.dumps(group._asdict() | {"count": number, "examples": examples[group]}))
         table.add_row(*group, f"{number:,}", " ".join(examples[group]))
     if not as_json:
-        console = Console(markup=False)
-        if not console.is_terminal:
-            console.width = PIPED_WIDTH
-        console.print(table)
+        print_table(table)
     return 0
 
 

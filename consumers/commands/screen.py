@@ -1,14 +1,14 @@
-"""Tables for people; in a pipe the rows stay whole, for grep."""
+"""Tables of rows for people."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-PIPED_WIDTH = 200
+from bridge.runtime import screen
+
 TIME = "%Y-%m-%d %H:%M:%SZ"  # for people; of an aware UTC time
 
 
@@ -21,7 +21,4 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> No
         cells = ["-" if cell is None else str(cell) for cell in row]
         justified = ["right" if isinstance(cell, int | float) else "left" for cell in row]
         table.add_row(*(Text(cell, justify=side) for cell, side in zip(cells, justified, strict=True)))  # type: ignore[arg-type]  # one of the two words
-    console = Console()
-    if not console.is_terminal:
-        console.width = PIPED_WIDTH
-    console.print(table)
+    screen.print_table(table)
