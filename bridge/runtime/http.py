@@ -319,7 +319,7 @@ class Connection(asyncio.Protocol):
             else:
                 self.close()
             return
-        self._wait(self.server.keepalive_s)
+        self._wait(KEEPALIVE_S)
         if self._ahead:
             if self.transport is not None:
                 self.transport.resume_reading()
@@ -347,7 +347,6 @@ class HardenedServer:
         handler: Handler,
         *,
         read_timeout_s: float,
-        keepalive_s: float = KEEPALIVE_S,
         host: str = "127.0.0.1",
         port: int = 0,
         section: str = "BRIDGE_HTTP",
@@ -371,7 +370,6 @@ class HardenedServer:
         # Connections that are not proved and have no whole request under way, the first to make room first.
         self.strangers: dict[Connection, None] = {}
         self.body_max_bytes = body_max_bytes
-        self.keepalive_s = keepalive_s
         self._handler = handler
         self.on_malformed = on_malformed
         self._on_ended = on_ended

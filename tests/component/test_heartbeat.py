@@ -70,7 +70,7 @@ class Sender:
 @contextlib.asynccontextmanager
 async def beating(*statuses: int, listening: bool = True) -> AsyncIterator[Sender]:
     sender, stop = Sender(list(statuses)), asyncio.Event()
-    server = HardenedServer(sender, read_timeout_s=HANG_S, keepalive_s=HANG_S, port=sender.port, drain_s=1)
+    server = HardenedServer(sender, read_timeout_s=HANG_S, port=sender.port, drain_s=1)
     async with asyncio.timeout(HANG_S), asyncio.TaskGroup() as tasks:
         if listening:
             tasks.create_task(server.run(stop))

@@ -34,7 +34,7 @@ class Overtaken:
 async def test_a_connection_that_is_closed_right_after_its_answer_is_not_kept() -> None:
     """It would be until the keep-alive time is over, and so would every other of a sender that closes each time."""
     handler = Overtaken()
-    server = HardenedServer(handler, read_timeout_s=HANG_S, keepalive_s=HANG_S)
+    server = HardenedServer(handler, read_timeout_s=HANG_S)
     listener = await asyncio.get_running_loop().create_server(server, HOST, 0)
     async with asyncio.timeout(HANG_S), listener:
         reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())
@@ -67,7 +67,7 @@ class Patient:
 
 @asynccontextmanager
 async def serving(handler: Patient) -> AsyncIterator[tuple[HardenedServer, tuple[str, int]]]:
-    server = HardenedServer(handler, read_timeout_s=HANG_S, keepalive_s=HANG_S, body_max_bytes=1_000)
+    server = HardenedServer(handler, read_timeout_s=HANG_S, body_max_bytes=1_000)
     listener = await asyncio.get_running_loop().create_server(server, HOST, 0)
     async with asyncio.timeout(HANG_S), listener:
         yield server, listener.sockets[0].getsockname()
@@ -245,7 +245,7 @@ async def test_a_request_is_answered_once_whatever_its_handler_does_later() -> N
 
 async def sent_to(handler: Doorkeeper, *parts: bytes) -> bytes:
     """Return what a client receives that sends these parts, a turn of the loop each."""
-    connection = HardenedServer(handler, read_timeout_s=HANG_S, keepalive_s=HANG_S)()
+    connection = HardenedServer(handler, read_timeout_s=HANG_S)()
     connection.connection_made(transport := Spoken())
     for part in parts:
         connection.data_received(part)
@@ -298,7 +298,7 @@ async def test_only_a_client_that_knows_that_answer_is_asked_for_a_body(version:
 
 
 async def test_a_body_keeps_its_time_whatever_becomes_of_its_invitation() -> None:
-    server = HardenedServer(Doorkeeper(None), read_timeout_s=HANG_S, keepalive_s=HANG_S)
+    server = HardenedServer(Doorkeeper(None), read_timeout_s=HANG_S)
     connection, transport = server(), Quiet()
     transport.taken, transport.protocol = False, connection
     connection.connection_made(transport)
@@ -312,7 +312,7 @@ async def test_a_body_keeps_its_time_whatever_becomes_of_its_invitation() -> Non
 
 @pytest.mark.parametrize("begun", [b"POST", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{"])
 async def test_what_comes_piece_by_piece_has_its_time_once(begun: bytes) -> None:
-    connection = HardenedServer(Doorkeeper(None), read_timeout_s=HANG_S, keepalive_s=HANG_S)()
+    connection = HardenedServer(Doorkeeper(None), read_timeout_s=HANG_S)()
     connection.connection_made(Quiet())
     connection.data_received(begun)
     due = connection.due

@@ -202,7 +202,6 @@ async def running(
     server = HardenedServer(
         webhooks,
         read_timeout_s=read_timeout_s,
-        keepalive_s=75,
         port=port,
         drain_s=5,
         body_max_bytes=body_max,

@@ -603,8 +603,8 @@ network_status.code = '`"000"`'
 
 
 @pytest.mark.parametrize("value", ["'`\"x\"`'", "'word'"], ids=["constant", "expression"])
-@pytest.mark.parametrize("name", ["network_status.raw_kind", "raw_delivery_mode"])
-def test_a_word_of_the_vendor_s_is_no_field_that_a_file_may_set(name: str, value: str) -> None:
+@pytest.mark.parametrize("name", ["network_status.raw_kind", "raw_delivery_mode", "prescription_id"])
+def test_what_the_profile_sets_is_no_field_that_a_file_may_set(name: str, value: str) -> None:
     assert (
         complaint(f"{SENDING}{name} = {value}") == f"acme.toml: event.1.data.{name}: unknown field of prescription.sent"
     )
