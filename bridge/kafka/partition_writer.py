@@ -23,7 +23,7 @@ import asyncio
 import struct
 from collections import deque
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, NamedTuple, Protocol
 
@@ -235,37 +235,28 @@ class Append:
     future: asyncio.Future[None]
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class PartitionWriters:
     """The partition writers of a process, and what they share: memory, deadlines and the stop."""
 
-    def __init__(
-        self,
-        *,
-        producer: Producer,
-        spool: Spool,
-        known_ids: KnownIds,
-        late_acks: Counter,
-        limits: WriterLimits,
-        follower: Follower | None = None,
-    ) -> None:
-        """Write by `producer`, and keep in `spool` what cannot be written in time; no `follower`: no other replica."""
-        self.producer = producer
-        self.spool = spool
-        self.known_ids = known_ids
-        self.late_acks = late_acks
-        self.limits = limits
-        self.follower = follower
-        self.records = 0  # records in memory: waiting, in flight, or being appended to the spool
-        self.drained = 0  # records that left the spool for Kafka, or were there already
-        self._told_drained = 0
-        self.bytes = 0  # roughly what they take
-        self.appends: set[asyncio.Future[None]] = set()  # appends to the spool that have not ended
-        self.stopping = asyncio.Event()  # set when writers begin nothing more; a write in flight is still settled
-        self._writers: dict[tuple[str, int], PartitionWriter] = {}
-        # Not expired; all have the same time, so the oldest is the first.
-        self._unanswered: deque[Acknowledgement] = deque()
-        self._sweeper: asyncio.TimerHandle | None = None
-        self._closing = False
+    producer: Producer
+    spool: Spool  # keeps what cannot be written in time
+    known_ids: KnownIds  # gets what becomes of each event
+    late_acks: Counter  # acknowledgements of Kafka that come after another answer
+    limits: WriterLimits
+    follower: Follower | None = None  # reads what other replicas write, if there are some
+    records: int = 0  # in memory: waiting, in flight, or being appended to the spool
+    bytes: int = 0  # roughly what they take
+    drained: int = 0  # records that left the spool for Kafka, or were there already
+    appends: set[asyncio.Future[None]] = field(default_factory=set)  # appends to the spool that have not ended
+    # Set when writers begin nothing more; a write in flight is still settled.
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _told_drained: int = 0
+    _writers: dict[tuple[str, int], PartitionWriter] = field(default_factory=dict)
+    # Not expired; all have the same time, so the oldest is the first.
+    _unanswered: deque[Acknowledgement] = field(default_factory=deque)
+    _sweeper: asyncio.TimerHandle | None = None
+    _closing: bool = False
 
     @property
     def blocked(self) -> int:
