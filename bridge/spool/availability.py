@@ -17,11 +17,7 @@ GROUP_MAX_BYTES = 1_048_576
 
 
 class Availability:
-    """Whether entries are accepted, and why not; closed at first.
-
-    Attributes:
-        refusal: Why a write would fail; empty when it would succeed.
-    """
+    """Whether entries are accepted, and why not; closed at first."""
 
     def __init__(self, metrics: IngressMetrics, *, directory: Path, capacity_bytes: int, index: Index) -> None:
         self._gauge = metrics.spool_available
@@ -30,7 +26,7 @@ class Availability:
         self._capacity_bytes = capacity_bytes
         self._index = index
         self._is_closed = False
-        self._logged = self.refusal = NOT_OPEN
+        self._logged = self.refusal = NOT_OPEN  # why a write would fail; empty when it would succeed
         self.is_stalled = False  # the group that is being written takes too long
         self.disk_free_bytes = capacity_bytes  # what the disk has left, when it was last asked
         self.damaged = 0  # how many records were found damaged
