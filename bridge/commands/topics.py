@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import click
 import orjson
@@ -29,15 +29,6 @@ ADVICE = {
     "compression.type": "kafka-configs --alter to producer; another one is readable here, but costs the broker CPU",
     "cleanup.policy": "kafka-configs --alter; compaction would drop all but the last event of a key",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What was asked for; None: as many replicas as there are brokers, three at most, and one of them may fail."""
-
-    factor: int | None
-    min_insync: int | None
-    configs: Mapping[str, str]
 
 
 @click.group(cls=Group)
@@ -91,7 +82,7 @@ def create(
 
     async def order() -> dict[str, str]:
         async with open_admin(settings.kafka.connection) as admin:
-            specs = await _specs(admin, settings, Asked(replication_factor, min_insync_replicas, configs))
+            specs = await _specs(admin, settings, replication_factor, min_insync_replicas, configs)
             _refuse_unwritable(specs)
             outcomes = await admin.create(specs)
         for spec in specs:
@@ -123,7 +114,7 @@ def check(
 
     async def ask() -> int:
         async with open_admin(settings.kafka.connection) as admin:
-            specs = await _specs(admin, settings, Asked(replication_factor, min_insync_replicas, configs))
+            specs = await _specs(admin, settings, replication_factor, min_insync_replicas, configs)
             deviations = await admin.check(specs)
         for spec in specs:
             mine = [deviation for deviation in deviations if deviation.topic == spec.name]
@@ -140,14 +131,16 @@ def _settings(bootstrap_servers: str | None) -> Settings:
     return asking(load_settings(), bootstrap_servers)
 
 
-async def _specs(admin: Admin, settings: Settings, asked: Asked) -> list[TopicSpec]:
+async def _specs(
+    admin: Admin, settings: Settings, factor: int | None, min_insync: int | None, configs: Mapping[str, str]
+) -> list[TopicSpec]:
     return topic_specs(
         RoutingTable(settings.kafka.routes),
         partitions=settings.kafka.partitions,
-        replication_factor=asked.factor or await admin.default_replication_factor(),
+        replication_factor=factor or await admin.default_replication_factor(),
         message_max_bytes=settings.kafka.message_max_bytes,
-        min_insync_replicas=asked.min_insync,
-        more=asked.configs,
+        min_insync_replicas=min_insync,
+        more=configs,
     )
 
 

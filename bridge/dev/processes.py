@@ -1,14 +1,15 @@
-"""Start programs that end with us, watch them, start again what died, and stop them in time."""
+"""Start programs that end with us, watch them, and stop them in time."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -29,8 +30,6 @@ STOP_GRACE_S = 10.0
 # Seconds on an idle machine, several times that beside a busy test suite; the last resort against a hang.
 READY_TIMEOUT_S = 90.0
 _READY_POLL_S = 0.05
-# At most one start in this time: one of Python or of a JVM takes about a second of CPU.
-RESTART_EVERY_S = 3.0
 # Another user has no groups and one capability of root: to pass by the permissions of files, since programs and files
 # may lie below directories that only root may enter. Without `no_setuid_fixup` access(2) leaves it out of account.
 _AS_USER = "--clear-groups --securebits=+no_setuid_fixup --inh-caps=-all,+dac_override --ambient-caps=+dac_override"
@@ -76,6 +75,8 @@ class Child:
         self.env = dict(os.environ if env is None else env)
         self._user = ""
         self._process: subprocess.Popen[bytes] | None = None
+        self.started_at = -math.inf
+        """Monotonic seconds."""
 
     @property
     def pid(self) -> int | None:
@@ -109,6 +110,7 @@ class Child:
             return
         if self.log.exists() and self.log.stat().st_size > LOG_MAX_BYTES:
             self.log.replace(self.log.with_name(f"{self.log.name}.1"))
+        self.started_at = time.monotonic()
         with self.log.open("ab") as log:
             self._process = spawn(
                 self._command,
@@ -173,46 +175,3 @@ class Child:
             return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
-
-
-class Supervisor:
-    """Keeps children running; its owner calls `tend` several times a second."""
-
-    def __init__(self, *, restart: bool, now: Callable[[], float], say: Callable[[str], None]) -> None:
-        """Watch nothing yet; without `restart` only notice that one died."""
-        self._started: dict[Child, float] = {}
-        self._dead: set[Child] = set()
-        self._restart = restart
-        self._now = now
-        self._say = say
-
-    def watch(self, children: Iterable[Child]) -> None:
-        """Look after these, which have just been started."""
-        for child in children:
-            self._started[child] = self._now()
-            self._dead.discard(child)
-
-    def leave(self, children: Iterable[Child]) -> None:
-        """Leave these alone, dead or alive."""
-        for child in children:
-            self._started.pop(child, None)
-
-    def tend(self) -> bool:
-        """Look at each child once, without waiting; whether a pid has changed."""
-        changes = [self._tend(child, started) for child, started in list(self._started.items())]
-        return any(changes)
-
-    def _tend(self, child: Child, started: float) -> bool:
-        """Whether the pid has changed."""
-        if child.alive:
-            return False
-        if child not in self._dead:
-            self._dead.add(child)
-            self._say(f"{child.name} ended with {child.exit_code}; see {child.log}")
-            return True
-        if not self._restart or self._now() < started + RESTART_EVERY_S:
-            return False
-        child.start()
-        self.watch([child])
-        self._say(f"{child.name} started again, pid {child.pid}")
-        return True

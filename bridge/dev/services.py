@@ -227,11 +227,6 @@ def wait_caught_up(management_port: int, *, timeout_s: float = CATCH_UP_TIMEOUT_
         time.sleep(_POLL_S)
 
 
-def answers(port: int, path: str) -> bool:
-    """Whether a loopback server answers 200."""
-    return get(port, path)[0] == http.HTTPStatus.OK
-
-
 def get(port: int, path: str) -> tuple[int, bytes]:
     """Ask a loopback server directly, whatever proxy the environment names; status 0 when it does not answer."""
     connection = http.client.HTTPConnection(HOST, port, timeout=_PROBE_TIMEOUT_S)

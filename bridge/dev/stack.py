@@ -13,7 +13,7 @@ from bridge.dev.jars import JarCache
 from bridge.dev.kafka import KafkaCluster, create_topics
 from bridge.dev.ports import HOST, is_free, stable_ports
 from bridge.dev.postgres import PostgresServer
-from bridge.dev.processes import Child, Supervisor
+from bridge.dev.processes import Child
 from bridge.dev.programs import find_java, find_postgres
 from bridge.dev.services import (
     CONSUMERS,
@@ -35,6 +35,8 @@ TOPICS = (PRESCRIPTIONS_TOPIC, ACCOUNTS_TOPIC, UNRECOGNIZED_TOPIC)
 Say = Callable[[str], None]
 # A killed process is noticed within this time.
 TEND_PERIOD_S = 0.2
+# At most one start in this time: one of Python or of a JVM takes about a second of CPU.
+RESTART_EVERY_S = 3.0
 
 
 @contextmanager
@@ -117,7 +119,6 @@ class Stack:
             consumer_service(name, directory=directory, management_port=ports[name], settings=self.settings)
             for name in (CONSUMERS if consumers else ())
         ]
-        self._supervisor = Supervisor(restart=restart, now=time.monotonic, say=say)
 
     @property
     def endpoints(self) -> dict[str, Any]:
@@ -161,26 +162,40 @@ class Stack:
                 service.wait_ready()
         if left := wait_caught_up(self._ports["management"]):
             self._say(f"{left} partitions are still spooled; see {self._ingress.log}")
-        self._supervisor.watch(self._children)
         self._publish()
 
     def keep_up(self) -> NoReturn:
         """Start again what dies, until a signal raises."""
+        dead: set[Child] = set()
         while True:
-            if self._supervisor.tend():
+            changed = [self._tend(child, dead) for child in self._children]
+            if any(changed):
                 self._publish()
             time.sleep(TEND_PERIOD_S)
 
+    def _tend(self, child: Child, dead: set[Child]) -> bool:
+        """Start a child again if it died; return whether its pid has changed."""
+        if child.alive:
+            return False
+        if child not in dead:
+            dead.add(child)
+            self._say(f"{child.name} ended with {child.exit_code}; see {child.log}")
+            return True
+        if not self._restart or time.monotonic() < child.started_at + RESTART_EVERY_S:
+            return False
+        child.start()
+        dead.discard(child)
+        self._say(f"{child.name} started again, pid {child.pid}")
+        return True
+
     def stop_brokers(self) -> None:
-        """Take Kafka away at once, as a power cut would, until `start_brokers`; nobody starts it again meanwhile."""
-        self._supervisor.leave(self._cluster.brokers.values())
+        """Take Kafka away at once, as a power cut would, until `start_brokers`."""
         self._cluster.kill()
         self._publish()
 
     def start_brokers(self) -> None:
         """Bring Kafka back; return when it answers."""
         self._cluster.start()
-        self._supervisor.watch(self._cluster.brokers.values())
         self._publish()
 
     def restart_ingress(self, settings: Mapping[str, str]) -> None:

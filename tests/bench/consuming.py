@@ -25,7 +25,7 @@ from bridge.dev.ports import HOST, free_port
 from bridge.dev.postgres import PostgresServer
 from bridge.dev.processes import Child
 from bridge.dev.programs import find_postgres
-from bridge.dev.services import answers, child_environment
+from bridge.dev.services import child_environment, get
 from tests.cluster import EmbeddedCluster
 from tests.installed import ROOT
 
@@ -98,7 +98,7 @@ class Consuming:
     def wait_ready(self) -> None:
         """Return when it has joined its group."""
         deadline = time.monotonic() + START_S
-        while not answers(self.management_port, "/readyz"):
+        while get(self.management_port, "/readyz")[0] != 200:
             if not self.child.alive or time.monotonic() > deadline:
                 sys.exit(f"{self.child.name} does not get ready: {self.child.last_line}")
             time.sleep(0.1)

@@ -18,7 +18,7 @@ import psutil
 
 from bridge.dev.ports import HOST, free_port
 from bridge.dev.processes import Child
-from bridge.dev.services import PARTITIONS, answers, child_environment
+from bridge.dev.services import PARTITIONS, child_environment, get
 from tests.bench.load import Load
 from tests.bench.traffic import PATH, SECRET
 
@@ -51,7 +51,7 @@ class Server:
         """Return when it is ready."""
         self.child.start()
         deadline = time.monotonic() + START_S
-        while not answers(*self.ready):
+        while get(*self.ready)[0] != 200:
             if not self.child.alive or time.monotonic() > deadline:
                 sys.exit(f"{self.child.name} does not answer; see {self.child.log}")
             time.sleep(0.1)
