@@ -20,7 +20,7 @@ from pyarrow import dataset, fs, parquet  # noqa: TID251 - as above
 
 from bridge.contract.events import EVENT_MODELS
 from bridge.dev.ports import HOST, free_port
-from bridge.dev.services import answers
+from bridge.dev.services import get
 from bridge.errors import ConfigError, TransientError
 from bridge.event import UNRECOGNIZED_TYPE, Event
 from bridge.ingress.profiles.profile import Mapped
@@ -312,7 +312,7 @@ def s3() -> Iterator[str]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        until(lambda: answers(port, "/moto-api/"), what="a server of S3")
+        until(lambda: get(port, "/moto-api/")[0] == 200, what="a server of S3")
         yield f"{HOST}:{port}"
     finally:
         server.kill()
