@@ -351,19 +351,6 @@ def _instant(scope: Scope, text: object, *zones: object) -> str | None:
     return instant_of(_short(text), zone, scope.flags).isoformat()
 
 
-def _time(scope: Scope) -> str | None:
-    """Return the event's time, or that of its receipt if the vendor gives none."""
-    return scope.time.isoformat() if scope.time else None
-
-
-def _lower(_: Scope, text: object) -> str | None:
-    return None if text is None else _short(text).lower()
-
-
-def _trim(_: Scope, text: object) -> str | None:
-    return None if text is None else _text(text).strip()
-
-
 def _number_as_written(_: Scope, number: object) -> str | None:
     return None if number is None else _lexeme(number)
 
@@ -406,20 +393,11 @@ def _given(scope: Scope, *values: object) -> bool:
     return any(map(is_scalar_given, values))
 
 
-def _first(scope: Scope, items: object) -> object:
-    """Return the first element with a value."""
-    return _chosen(scope, items, is_given)
-
-
 def _first_text(scope: Scope, items: object) -> object:
     """Return the first text that is not blank; values other than texts and null do not fit."""
     if isinstance(items, list) and not all(isinstance(item, str | None) for item in items):
         scope.flags.add("field_unfit")
     return _chosen(scope, items, lambda item: type(item) is str and is_given(item))
-
-
-def _not_null(scope: Scope, *arguments: object) -> object:
-    return _chosen(scope, list(arguments), lambda argument: argument is not None)
 
 
 def _chosen(scope: Scope, items: object, wanted: Callable[[object], bool]) -> object:
@@ -488,21 +466,23 @@ _OWN: Mapping[str, _Own] = MappingProxyType(
         "contains": _Own(_contains, 2, 2),
         "day": _Own(_day, most=2),
         "digits": _Own(_digits),
-        "first": _Own(_first),
+        "first": _Own(lambda scope, items: _chosen(scope, items, is_given)),
         "first_text": _Own(_first_text),
         "given": _Own(_given, most=LENGTH_MAX),
         "id": _Own(_id),
         "instant": _Own(_instant, most=2),
         "join": _Own(_join, 2, 2),
         "lookup": _Own(_lookup, 2, 2),
-        "lower": _Own(_lower),
-        "not_null": _Own(_not_null, most=LENGTH_MAX),
+        "lower": _Own(lambda _, text: None if text is None else _short(text).lower()),
+        "not_null": _Own(
+            lambda scope, *given: _chosen(scope, list(given), lambda each: each is not None), most=LENGTH_MAX
+        ),
         "prefixed": _Own(_prefixed, most=LENGTH_MAX),
         "text": _Own(_number_as_written),
-        "time": _Own(_time, 0, 0),
+        "time": _Own(lambda scope: scope.time.isoformat() if scope.time else None, 0, 0),
         "to_number": _Own(_to_number),
         "to_string": _Own(_number_as_written),
-        "trim": _Own(_trim),
+        "trim": _Own(lambda _, text: None if text is None else _text(text).strip()),
         "truth": _Own(_truth),
         "type": _Own(_type),
         "without": _Own(_without, 2, 2),
