@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bridge.runtime import failpoints
 from bridge.runtime.logging import log
+from bridge.spool.disk import Disk
 from bridge.spool.segment import KEY_BYTES, Key, key_of
 
 CURRENT = "current"
@@ -81,7 +82,7 @@ class KeyRing:
         finally:
             Path(name).unlink()
         for directory in (self.directory, self.directory.parent):
-            _sync(directory)
+            Disk().sync_directory(directory)
         log.warning("worker.spool_key_made", hint="back the key up: without it, what is spooled cannot be read")
 
 
@@ -117,11 +118,3 @@ def _read(path: Path) -> Key:
     if not first.startswith(PREFIX.encode()) or len(secret) != KEY_BYTES:
         raise KeyFileError("key_malformed")
     return key_of(secret)
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
