@@ -249,17 +249,13 @@ class Spool:
         self._unwritten: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._drain: Drain
-        self._is_open = self._is_closed = False
+        self.is_open = False  # what is on disk is in the index, whether more is taken or not
+        self._is_closed = False
 
     @property
     def code(self) -> str:
         """Why no entries are taken; empty when they are."""
         return self._availability.code
-
-    @property
-    def is_open(self) -> bool:
-        """True when what is on disk is in the index, whether more is taken or not."""
-        return self._is_open
 
     @property
     def last_ordinal(self) -> int:
@@ -286,7 +282,7 @@ class Spool:
 
     async def tend(self) -> None:
         """Open, take entries again, read what is unlocked and remove what is empty, if that is possible now."""
-        if not self._is_open:
+        if not self.is_open:
             await self._try_to_open()
             return
         self._availability.disk_free_bytes = await self._writing.run(self._directory.free_bytes)
@@ -333,7 +329,7 @@ class Spool:
         What is found damaged is left out. What the disk does not give back is waited for, and after `order_s` left to
         the next start. Nothing is handed out before all that is on disk is in the index.
         """
-        if not self._is_open:
+        if not self.is_open:
             return []
         return await self._reader.peek(partition, self._drain, most=most, most_bytes=most_bytes)
 
@@ -376,7 +372,7 @@ class Spool:
         await self._commits.finish(self._finish_s)
         self._write_positions()
         self._remove_empty()
-        self._is_open = False
+        self.is_open = False
         await asyncio.wait({self._writing.run(self._directory.close)}, timeout=self._finish_s)
         for thread in (self._writing, self._reading):
             thread.end()
@@ -386,7 +382,7 @@ class Spool:
             self._availability.refuse(code)
             return
         await self._recovery.run(self._directory.numbers, self._drain)
-        self._is_open = True
+        self.is_open = True
         self._remove_empty()
         self._availability.refuse(await self._writing.run(partial(self._directory.prepare, self._index.keys())))
 
@@ -410,7 +406,7 @@ class Spool:
         """Remove a segment that nothing needs, but for one into which a group may be on its way."""
         is_active = segment.index == self._index.active
         # Before it is open, a segment of which not all is in the index seems to hold nothing.
-        if not self._is_open or segment.is_needed or (is_active and not self._commits.is_idle):
+        if not self.is_open or segment.is_needed or (is_active and not self._commits.is_idle):
             return
         if segment.is_damaged:
             self._write_positions()  # they are kept with it
