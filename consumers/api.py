@@ -32,16 +32,13 @@ OUTBOX_HEADER = "drx_outbox"
 class Lanes:
     """Handle events one by one, several keys at a time and each key in order.
 
-    Attributes:
-        count: Keys handled at one time; fewer where the process may have no connection for each.
-        transactional: The handler gets a database connection whose transaction also settles the record, so that
-            what it writes there happens exactly once. Without, its effects must be idempotent.
-        window_bytes: Bytes of the records that are taken in and not settled, of all partitions of a process.
+    In `transactional` lanes the handler gets a database connection whose transaction also settles the record, so that
+    what it writes there happens exactly once. Without, its effects must be idempotent.
     """
 
-    count: int = 8
+    count: int = 8  # keys at one time; fewer where the process may have no connection for each
     transactional: bool = False
-    window_bytes: int = WINDOW_BYTES
+    window_bytes: int = WINDOW_BYTES  # of the records that are taken in and not settled, of all partitions of a process
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -54,18 +51,12 @@ class Batches:
     """Handle the events of one partition many at a time, in one transaction; effects happen exactly once.
 
     When a batch fails, its events are handled again one by one, each as a batch and in a transaction of its own.
-
-    Attributes:
-        records: Most of one batch.
-        wait_s: How long a batch that is not full waits for more; not at all once the window is full.
-        window_records: Records of a partition that are taken in and not settled.
-        window_bytes: Their bytes, of all partitions of a process.
     """
 
     records: int = BATCH_RECORDS
-    wait_s: float = BATCH_WAIT_S
-    window_records: int = WINDOW_RECORDS
-    window_bytes: int = WINDOW_BYTES
+    wait_s: float = BATCH_WAIT_S  # of one that is not full, for more; not at all once the window is full
+    window_records: int = WINDOW_RECORDS  # of a partition, taken in and not settled
+    window_bytes: int = WINDOW_BYTES  # of them, of all partitions of a process
 
     def __post_init__(self) -> None:
         if self.records < 1:
@@ -87,27 +78,19 @@ class Outgoing(NamedTuple):
 
 @dataclass(slots=True)
 class Context:
-    """Where an event stands and how often it was tried.
-
-    Attributes:
-        ordinal: `<ingress instance>:<number>`, rising in the order of acceptance; empty for a foreign record.
-        attempt: 1 for the first; a call that fails because the service is away uses up none.
-        connection: A PostgreSQL connection inside the settling transaction, in `Batches` and transactional `Lanes`.
-        resource: What `Consumer.around` yielded.
-        traceparent: W3C trace context of the delivery; empty for a foreign record.
-        origin: `import` or `replay` where the record did not come from a sender just now (header `drx_origin`).
-    """
+    """Where an event stands and how often it was tried."""
 
     group: str
     topic: str
     partition: int
     offset: int
-    ordinal: str
-    attempt: int
+    ordinal: str  # `<ingress instance>:<number>`, rising in the order of acceptance; empty for a foreign record
+    attempt: int  # 1 for the first; a call that fails because the service is away uses up none
+    # A PostgreSQL connection inside the settling transaction, in `Batches` and transactional `Lanes`.
     connection: Any = field(default=None, repr=False)
-    resource: Any = field(default=None, repr=False)
-    traceparent: str = ""
-    origin: str = ""
+    resource: Any = field(default=None, repr=False)  # what `Consumer.around` yielded
+    traceparent: str = ""  # W3C trace context of the delivery; empty for a foreign record
+    origin: str = ""  # `import` or `replay` where it did not come from a sender just now (header `drx_origin`)
     outgoing: list[Outgoing] = field(default_factory=list, repr=False, compare=False)
 
     def publish(
@@ -138,15 +121,10 @@ class Context:
 
 
 class Setup(NamedTuple):
-    """What an entry point that is a function gets to build its `Consumer` from.
+    """What an entry point that is a function gets to build its `Consumer` from."""
 
-    Attributes:
-        options: The consumer's own settings (`CONSUMER_<NAME>__<KEY>`), keys in lower case.
-        registry: Where metrics of its own are registered; they are served beside those of the runtime.
-    """
-
-    options: Mapping[str, str]
-    registry: CollectorRegistry
+    options: Mapping[str, str]  # its own settings (`CONSUMER_<NAME>__<KEY>`), keys in lower case
+    registry: CollectorRegistry  # of its own metrics, which are served beside those of the runtime
 
 
 class Placed(NamedTuple):
@@ -176,29 +154,18 @@ class PeriodicJob(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """Tables of a consumer's own, made and kept up to date by `drx-consumer init`.
+    """Tables of a consumer's own, made and kept up to date by `drx-consumer init`."""
 
-    Attributes:
-        migrations: Directory or package resource with files `0001_words.sql`, in which `{schema}` stands for `schema`.
-        schema: Name of the schema; no other consumer's.
-    """
-
-    migrations: Any
-    schema: str
+    migrations: Any  # directory or package resource with files `0001_words.sql`; `{schema}` in them stands for `schema`
+    schema: str  # no other consumer's
 
 
 class History(NamedTuple):
-    """A table of single events that `drx-consumer prune` may delete rows of.
+    """A table of single events that `drx-consumer prune` may delete rows of."""
 
-    Attributes:
-        table: With its schema, quoted as needed; it has the columns source, event_id, topic, partition and "offset".
-        time: Column of the time that counts; with an index, such as BRIN.
-        condition: SQL of what nothing needs any more: `t` is the row, $3 the time before which events may go.
-    """
-
-    table: str
-    time: str
-    condition: str
+    table: str  # with its schema, quoted as needed; has the columns source, event_id, topic, partition and "offset"
+    time: str  # column of the time that counts; with an index, such as BRIN
+    condition: str  # SQL of what nothing needs any more: `t` is the row, $3 the time before which events may go
 
 
 @dataclass(slots=True)

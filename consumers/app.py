@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from typing import Any, TypeVar
@@ -72,7 +73,7 @@ async def open_consumer(
             )
         )
         decoder = await stack.enter_async_context(open_decoder(settings.registry))
-        worker = ConsumerWorker(settings, consumer, database=database, decoder=decoder, metrics=metrics)
+        worker = ConsumerWorker(settings, consumer, database, decoder, metrics)
         management = ManagementPort(
             checks=worker.checks,
             live=worker.live,
@@ -99,26 +100,18 @@ async def open_consumer(
         yield [worker, EndOf(managing), announcing, LoopLag(metrics.event_loop_lag)]
 
 
+@dataclass(eq=False, repr=False)
 class ConsumerWorker:
     """A worker that checks what it stands on, then joins its group, and settles what it reads."""
 
-    def __init__(
-        self,
-        settings: ConsumerSettings,
-        consumer: Consumer,
-        *,
-        database: Database,
-        decoder: EventDecoder,
-        metrics: ConsumerMetrics,
-    ) -> None:
-        self._settings = settings
-        self._consumer = consumer
-        self._database = database
-        self._decoder = decoder
-        self._metrics = metrics
-        self._start = "starting"
-        self._processor: Processor | None = None
-        self._subscriber: Subscriber | None = None
+    _settings: ConsumerSettings
+    _consumer: Consumer
+    _database: Database
+    _decoder: EventDecoder
+    _metrics: ConsumerMetrics
+    _start: str = "starting"
+    _processor: Processor | None = None
+    _subscriber: Subscriber | None = None
 
     @property
     def checks(self) -> dict[str, Check]:

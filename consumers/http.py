@@ -18,6 +18,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -99,23 +100,15 @@ class RequestMetrics:
         self._duration.observe(seconds)
 
 
+@dataclass(eq=False, repr=False)
 class Http:
     """A session with one endpoint; safe to share among key lanes."""
 
-    def __init__(
-        self,
-        session: aiohttp.ClientSession,
-        base_url: str,
-        *,
-        ping_path: str | None,
-        metrics: RequestMetrics | None,
-        answer_max_bytes: int,
-    ) -> None:
-        self._session = session
-        self._base_url = base_url.rstrip("/")
-        self._ping_path = ping_path
-        self._metrics = metrics
-        self._answer_max_bytes = answer_max_bytes
+    _session: aiohttp.ClientSession
+    _base_url: str  # without a slash at its end
+    _ping_path: str | None
+    _metrics: RequestMetrics | None
+    _answer_max_bytes: int
 
     async def get(self, path: str = "", *, headers: Mapping[str, str] | None = None) -> Answer:
         """As `request`."""
@@ -257,7 +250,7 @@ async def open_http(
         max_field_size=ANSWER_MAX_BYTES,
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as session:
-        yield Http(session, base_url, ping_path=ping_path, metrics=metrics, answer_max_bytes=answer_max_bytes)
+        yield Http(session, base_url.rstrip("/"), ping_path, metrics, answer_max_bytes)
 
 
 def _server(url: str) -> tuple[str, str]:

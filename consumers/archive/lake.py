@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
 from uuid import uuid4
@@ -62,6 +63,7 @@ class Merged(NamedTuple):
     path: str
 
 
+@dataclass(eq=False, repr=False)
 class Lake:
     """Writes and names files; `root` is its name for people.
 
@@ -69,10 +71,9 @@ class Lake:
     place has its name, and `ConfigError` where waiting does not heal it.
     """
 
-    def __init__(self, store: Store, *, root: str) -> None:
-        self._store = store
-        self._root = root
-        self._owner: bytes | None = None
+    store: Store
+    root: str
+    _owner: bytes | None = None
 
     def claim(self, archive: str, *, begun: bool) -> None:
         """See that the lake is writable, and belongs to this archive and to no other, for ever.
@@ -80,22 +81,22 @@ class Lake:
         Another one, or the same with an emptied database, would write again what is there. An archive that has `begun`
         in one place would leave a hole there if it went on in another, such as a volume that is not mounted.
         """
-        self._store.open()
-        owner = self._store.read(_OWNER)
+        self.store.open()
+        owner = self.store.read(_OWNER)
         if owner is None:
-            if self._store.any_below(EVENTS) or self._store.any_below(UNRECOGNIZED):
-                msg = f"archive.root: {self._root} holds files and no owner; give an empty place"
+            if self.store.any_below(EVENTS) or self.store.any_below(UNRECOGNIZED):
+                msg = f"archive.root: {self.root} holds files and no owner; give an empty place"
                 raise ConfigError(msg)
             if begun:
                 msg = (
-                    f"archive.root: {self._root} is empty, and this archive has files elsewhere; mount or name that"
+                    f"archive.root: {self.root} is empty, and this archive has files elsewhere; mount or name that"
                     " place, or begin anew with another schema"
                 )
                 raise ConfigError(msg)
-            self._store.write(_OWNER, archive.encode())
-            owner = self._store.read(_OWNER)
+            self.store.write(_OWNER, archive.encode())
+            owner = self.store.read(_OWNER)
         if owner != archive.encode():
-            msg = f"archive.root: {self._root} is the lake of another database or schema; give an empty place"
+            msg = f"archive.root: {self.root} is the lake of another database or schema; give an empty place"
             raise ConfigError(msg)
         self._owner = owner
 
@@ -106,13 +107,13 @@ class Lake:
         parquet.write_table(table, sink, compression="zstd", compression_level=_LEVEL)
         content = sink.getvalue().to_pybytes()
         name = f"{uuid4().hex}.parquet"
-        self._store.write(f"{STAGING}/{name}", content)
+        self.store.write(f"{STAGING}/{name}", content)
         return Staged(name, table.num_rows, len(content), _columns(table.schema))
 
     def merge(self, names: Sequence[str], directory: str) -> Merged | None:
         """Stage one file of several that are staged; None if one of these is missing."""
         sources = [f"{STAGING}/{name}" for name in names]
-        if not all(map(self._store.exists, sources)):
+        if not all(map(self.store.exists, sources)):
             self._demand_lake()
             return None
         name = f"{uuid4().hex}.parquet"
@@ -121,26 +122,26 @@ class Lake:
     def merge_day(self, names: Sequence[str], directory: str) -> Merged | None:
         """Stage a day with one file in place of those; None if one of them is missing. Others stay as they are."""
         self._demand_lake()
-        others = {each.name for each in self._store.entries(directory)} if self._store.exists(directory) else set()
+        others = {each.name for each in self.store.entries(directory)} if self.store.exists(directory) else set()
         if not others.issuperset(names):
             return None
         name = f"{uuid4().hex}{DAY}"
         sources = [f"{directory}/{each}" for each in names]
         staged = self._merged(sources, name, f"{STAGING}/{name}/{_name(name)}")
         for each in others.difference(names):
-            self._store.link(f"{directory}/{each}", f"{STAGING}/{name}/{each}")
+            self.store.link(f"{directory}/{each}", f"{STAGING}/{name}/{each}")
         return Merged(staged, f"{directory}/{_name(name)}")
 
     def merges_days(self) -> bool:
         """Whether the store can exchange a day for what was staged."""
-        return self._store.exchanges()
+        return self.store.exchanges()
 
     def publish(self, name: str, path: str) -> bool:
         """Give a committed file its name; False if it is neither staged nor published."""
         if name.endswith(DAY):
             return self._publish_day(name, path)
         # The process that moved it may have died before it could say so.
-        if self._store.move(f"{STAGING}/{name}", path) or self._store.exists(path):
+        if self.store.move(f"{STAGING}/{name}", path) or self.store.exists(path):
             return True
         self._demand_lake()
         return False
@@ -148,15 +149,15 @@ class Lake:
     def _publish_day(self, name: str, path: str) -> bool:
         directory, _, file = path.rpartition("/")
         staged, gone = f"{STAGING}/{name}", f"{STAGING}/{uuid4().hex}.gone"
-        if not self._store.exists(path):
-            if not self._store.exists(f"{staged}/{file}"):
+        if not self.store.exists(path):
+            if not self.store.exists(f"{staged}/{file}"):
                 self._demand_lake()
                 return False
-            self._store.exchange(staged, directory)
+            self.store.exchange(staged, directory)
             hit(AFTER_EXCHANGE)
         # Not removed yet: who lists the day might have it open. Under another name, so that a process that was frozen
         # until now does not exchange it back.
-        self._store.move(staged, gone)
+        self.store.move(staged, gone)
         return True
 
     def orphans(self) -> list[str]:
@@ -165,27 +166,27 @@ class Lake:
         By the clock of the store, since ours may be ahead of it: what another process is about to commit is no orphan.
         """
         mark = f"{uuid4().hex}.mark"
-        self._store.write(f"{STAGING}/{mark}", b"")
-        written_at = dict(self._store.entries(STAGING))
+        self.store.write(f"{STAGING}/{mark}", b"")
+        written_at = dict(self.store.entries(STAGING))
         self.discard(mark)
         return [name for name, at in written_at.items() if at < written_at[mark] - ORPHAN_S]
 
     def discard(self, name: str) -> None:
         """Remove what was staged in vain; what cannot be removed now is found again."""
         with suppress(TransientError):
-            self._store.remove(f"{STAGING}/{name}")
+            self.store.remove(f"{STAGING}/{name}")
 
     def probe(self) -> None:
         """See that a file can be written, in the lake that was claimed."""
         self._demand_lake()
-        self._store.open()
+        self.store.open()
 
     def _merged(self, sources: Sequence[str], name: str, path: str) -> Staged:
         """Write the rows of `sources`, which have equal columns, to `path`, some at a time."""
         rows = 0
         tables = _grouped(self._tables(sources))
         first = next(tables)
-        with self._store.create(path) as file:
+        with self.store.create(path) as file:
             with parquet.ParquetWriter(file, first.schema, compression="zstd", compression_level=_LEVEL) as writer:
                 for table in chain([first], tables):
                     writer.write_table(table)
@@ -195,14 +196,14 @@ class Lake:
 
     def _tables(self, sources: Sequence[str]) -> Iterator[pa.Table]:
         for source in sources:
-            with self._store.input(source) as file:
+            with self.store.input(source) as file:
                 read = parquet.ParquetFile(file)
                 for group in range(read.num_row_groups):
                     yield read.read_row_group(group)
 
     def _demand_lake(self) -> None:
         """See that the lake that was claimed is still there: a volume that is unmounted leaves an empty directory."""
-        if self._owner is not None and self._store.read(_OWNER) != self._owner:
+        if self._owner is not None and self.store.read(_OWNER) != self._owner:
             raise TransientError("lake_missing", systemic=True)
 
 

@@ -10,6 +10,7 @@ import asyncio
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlencode
 from uuid import uuid4
@@ -63,25 +64,22 @@ class FileToken:
         return {} if self._file is None else _bearer(read_token(self._file, code="no_token"))
 
 
+@dataclass(eq=False, repr=False)
 class SmartToken:
     """A token of SMART Backend Services, requested on first use and before it expires."""
 
-    def __init__(
-        self, http: Http, options: FhirOptions, *, key: SigningKey, now: Callable[[], float] = time.time
-    ) -> None:
-        """Request tokens through `http`, a session with the token endpoint."""
-        self._http = http
-        self._options = options
-        self._key = key
-        self._now = now
-        self._lock = asyncio.Lock()
-        self._until = 0.0
-        self._headers: dict[str, str] = {}
+    http: Http  # a session with the token endpoint
+    options: FhirOptions
+    key: SigningKey
+    now: Callable[[], float] = time.time
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _until: float = 0.0
+    _headers: dict[str, str] = field(default_factory=dict)
 
     async def headers(self) -> Mapping[str, str]:
         """Return them."""
         async with self._lock:
-            if self._now() >= self._until:
+            if self.now() >= self._until:
                 await self._get()
         return self._headers
 
@@ -93,14 +91,14 @@ class SmartToken:
     async def _get(self) -> None:
         form = {
             "grant_type": "client_credentials",
-            "scope": self._options.smart_scope,
+            "scope": self.options.smart_scope,
             "client_assertion_type": _ASSERTION_TYPE,
             "client_assertion": self._assertion(),
         }
         try:
-            answer = await self._http.post(
+            answer = await self.http.post(
                 # The session has no slash at its end.
-                "/" if self._options.smart_token_url.endswith("/") else "",
+                "/" if self.options.smart_token_url.endswith("/") else "",
                 urlencode(form),
                 headers={"content-type": "application/x-www-form-urlencoded"},
             )
@@ -108,7 +106,7 @@ class SmartToken:
             if not is_plain(granted["access_token"]):
                 raise TransientError("no_token", systemic=True)
             self._headers = _bearer(granted["access_token"])
-            self._until = self._now() + _USED * float(granted.get("expires_in", _LIFE_S))
+            self._until = self.now() + _USED * float(granted.get("expires_in", _LIFE_S))
         except BridgeError as exc:
             if isinstance(exc, TransientError) and exc.systemic:
                 raise
@@ -118,9 +116,9 @@ class SmartToken:
             raise TransientError("token_refused", systemic=True) from None
 
     def _assertion(self) -> str:
-        now = int(self._now())
-        algorithm = "RS384" if isinstance(self._key, rsa.RSAPrivateKey) else "ES384"
-        options = self._options
+        now = int(self.now())
+        algorithm = "RS384" if isinstance(self.key, rsa.RSAPrivateKey) else "ES384"
+        options = self.options
         header = {"alg": algorithm, "typ": "JWT"} | ({"kid": options.smart_key_id} if options.smart_key_id else {})
         claims = {
             "iss": options.smart_client_id,
@@ -134,9 +132,9 @@ class SmartToken:
         return (signed + b"." + _base64(self._signed(signed))).decode()
 
     def _signed(self, signed: bytes) -> bytes:
-        if isinstance(self._key, rsa.RSAPrivateKey):
-            return self._key.sign(signed, padding.PKCS1v15(), hashes.SHA384())
-        numbers = decode_dss_signature(self._key.sign(signed, ec.ECDSA(hashes.SHA384())))
+        if isinstance(self.key, rsa.RSAPrivateKey):
+            return self.key.sign(signed, padding.PKCS1v15(), hashes.SHA384())
+        numbers = decode_dss_signature(self.key.sign(signed, ec.ECDSA(hashes.SHA384())))
         return b"".join(each.to_bytes(_NUMBER_BYTES, "big") for each in numbers)
 
 

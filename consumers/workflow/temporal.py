@@ -22,6 +22,7 @@ import re
 from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -188,36 +189,32 @@ def _parse_key(where: Path, content: bytes) -> Slot[bytes]:
     return Slot(where.name, key)
 
 
+@dataclass(eq=False, repr=False)
 class Temporal:
     """One namespace of a server; safe to share among lanes."""
 
-    def __init__(
-        self,
-        client: ServiceClient,
-        options: WorkflowOptions,
-        *,
-        identity: str,
-        codec: SealedPayloads | None,
-        metrics: WorkflowMetrics,
-    ) -> None:
-        self._client = client
-        self._service = client.workflow_service
-        self._common: dict[str, Any] = {"namespace": options.namespace, "identity": identity}
-        self._options = options
-        self._codec = codec
-        self._metrics = metrics
+    client: ServiceClient
+    options: WorkflowOptions
+    identity: str  # in histories
+    codec: SealedPayloads | None  # seals payloads
+    metrics: WorkflowMetrics
 
     async def act(self, action: Action, payload: bytes, *, request_id: str) -> bool:
         """Start or signal a workflow with a JSON payload; return False if it had ended or run before.
 
         The table of this module has what is raised; a payload that is too large is refused, too.
         """
-        with self._metrics.timed() as timed:
+        with self.metrics.timed() as timed:
             timed.code = await self._act(action, self._sealed(payload), request_id)
         return timed.code != LATE
 
     async def _act(self, action: Action, payloads: Payloads, request_id: str) -> str:
-        common: dict[str, Any] = {**self._common, "request_id": request_id}
+        service = self.client.workflow_service
+        common: dict[str, Any] = {
+            "namespace": self.options.namespace,
+            "identity": self.identity,
+            "request_id": request_id,
+        }
         if action.do == "signal":
             signal = SignalWorkflowExecutionRequest(
                 **common,
@@ -225,7 +222,7 @@ class Temporal:
                 signal_name=action.signal,
                 input=payloads,
             )
-            return await self._called(self._service.signal_workflow_execution, signal, may_be_missing=True)
+            return await self._called(service.signal_workflow_execution, signal, may_be_missing=True)
         started: dict[str, Any] = {
             **common,
             "workflow_id": action.id,
@@ -235,19 +232,18 @@ class Temporal:
             "workflow_id_reuse_policy": WorkflowIdReusePolicy.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
         }
         if action.do == "start":
-            return await self._called(self._service.start_workflow_execution, StartWorkflowExecutionRequest(**started))
+            return await self._called(service.start_workflow_execution, StartWorkflowExecutionRequest(**started))
         return await self._called(
-            self._service.signal_with_start_workflow_execution,
+            service.signal_with_start_workflow_execution,
             SignalWithStartWorkflowExecutionRequest(**started, signal_name=action.signal, signal_input=payloads),
         )
 
     async def ping(self) -> None:
         """Check that the server answers and has the namespace; read the API key again."""
-        if self._options.api_key_file is not None:
-            self._client.update_api_key(read_token(self._options.api_key_file, code="no_api_key"))
-        await self._called(
-            self._service.describe_namespace, DescribeNamespaceRequest(namespace=self._options.namespace)
-        )
+        if self.options.api_key_file is not None:
+            self.client.update_api_key(read_token(self.options.api_key_file, code="no_api_key"))
+        request = DescribeNamespaceRequest(namespace=self.options.namespace)
+        await self._called(self.client.workflow_service.describe_namespace, request)
 
     async def _called(
         self, call: Callable[..., Awaitable[object]], request: object, *, may_be_missing: bool = False
@@ -269,8 +265,8 @@ class Temporal:
 
     def _sealed(self, payload: bytes) -> Payloads:
         made = Payload(metadata={_ENCODING: b"json/plain"}, data=payload)
-        if self._codec is not None:
-            made = self._codec.seal(made)
+        if self.codec is not None:
+            made = self.codec.seal(made)
         if made.ByteSize() > PAYLOAD_MAX:
             raise PermanentError("too_large")
         return Payloads(payloads=[made])
