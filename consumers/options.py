@@ -23,6 +23,8 @@ _is_schema = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}").fullmatch
 _LEDGER_SCHEMA = "drx_consumer"
 # The topics of the contract's routing table; a site that routes some types elsewhere names its own.
 TOPICS = (PRESCRIPTIONS_TOPIC, ACCOUNTS_TOPIC)
+# Without enrollments and pings, which are about no order.
+ORDER_TOPICS = (PRESCRIPTIONS_TOPIC,)
 # A receiver has to answer before it does its work; the senders of DRx itself give up no later.
 TIMEOUT_MAX_S = 60.0
 # Hosts as they may stand in a URL, with their ports; PostgreSQL takes several.

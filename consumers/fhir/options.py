@@ -9,11 +9,9 @@ from urllib.parse import quote
 from pydantic import AfterValidator, Field, model_validator
 
 from consumers.fhir.elements import Naming
-from consumers.options import TIMEOUT_MAX_S, HttpOptions, Words, is_plain
+from consumers.options import ORDER_TOPICS, TIMEOUT_MAX_S, HttpOptions, Words, is_plain
 
 NAME = "fhir"
-# Prescriptions only: enrollments and pings of `drx.accounts.v1` are about no order.
-TOPICS = ("drx.prescriptions.v1",)
 # Prescriptions written at one time; each keeps a database connection for as long as the server takes, so the pool has
 # fewer (`Consumer.within`), and sizes it.
 LANES = 64
@@ -58,7 +56,7 @@ class FhirOptions(HttpOptions):
     patient_system: System = ""
     identifier_base: Annotated[str, Field(min_length=3, max_length=_SYSTEM_MAX), AfterValidator(_base)] = "urn:drx:"
     imports: Literal["send", "skip"] = "send"
-    topics: Words = TOPICS
+    topics: Words = ORDER_TOPICS
     timeout_s: float = Field(15.0, ge=0.1, le=TIMEOUT_MAX_S)
 
     @model_validator(mode="after")

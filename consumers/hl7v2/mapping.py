@@ -165,20 +165,11 @@ def _updated(given: Input) -> News:
     return _one(given, "XX", notes=(f"Changed: {', '.join(given.data['changed_fields'])}",))
 
 
-def _signing_failed(given: Input) -> News | None:
-    failure = given.value["failure"]
-    return None if failure == UNKNOWN else _one(given, "SC", "HD", failure)
-
-
 def _sent(given: Input) -> News:
     status = given.data["network_status"]
     words = (status["code"], status.get("description_code"), status.get("description"))
     note = f"Network: {' '.join(filter(None, words))}"
     return replace(_one(given, "XX" if given.ordered else "NW", "IP", notes=(note,)), ordered=True)
-
-
-def _processed(given: Input) -> News:
-    return _one(given, "SC", "SC")
 
 
 def _failed(given: Input) -> News:
@@ -192,13 +183,9 @@ def _renewal_asked(given: Input) -> News:
     return _one(given, "RF", filler=_number_of_request(given), medication=medication, refills=refills)
 
 
-def _renewal_answered(given: Input) -> News | None:
-    return _answered(given, _RENEWAL_ANSWERS, refills=given.data.get("refills_approved", ""))
-
-
-def _renewal_closed(given: Input) -> News | None:
-    reason = given.value["reason"]
-    return None if reason == UNKNOWN else _one(given, "UF", "", reason)
+def _known(given: Input, field: str, control: str, status: str = "") -> News | None:
+    """Return the news of one order with the word of a field as its reason; None if that is unknown."""
+    return None if given.value[field] == UNKNOWN else _one(given, control, status, given.value[field])
 
 
 def _change_asked(given: Input) -> News | None:
@@ -209,10 +196,6 @@ def _change_asked(given: Input) -> News | None:
     (order,) = _one(given, "XO", "", data["change_code"], filler=_number_of_request(given), notes=notes).orders
     asked = data.get("medications_requested") or [given.order.medication]
     return News(tuple(replace(order, medication=each) for each in asked))
-
-
-def _change_answered(given: Input) -> News | None:
-    return _answered(given, _CHANGE_ANSWERS)
 
 
 def _answered(given: Input, answers: Mapping[str, str], **more: Any) -> News | None:
@@ -305,19 +288,21 @@ _NEWS: Mapping[str, Callable[[Input], News | None]] = {
     "prescription.created": _created,
     "prescription.updated": _updated,
     "prescription.sent": _sent,
-    "prescription.processed": _processed,
+    "prescription.processed": lambda given: _one(given, "SC", "SC"),
     "prescription.transmission_failed": _failed,
     "renewal.requested": _renewal_asked,
-    "renewal.responded": _renewal_answered,
-    "renewal.closed": _renewal_closed,
+    "renewal.responded": lambda given: _answered(
+        given, _RENEWAL_ANSWERS, refills=given.data.get("refills_approved", "")
+    ),
+    "renewal.closed": lambda given: _known(given, "reason", "UF"),
     "change.requested": _change_asked,
-    "change.responded": _change_answered,
+    "change.responded": lambda given: _answered(given, _CHANGE_ANSWERS),
     "cancel.requested": _cancel_asked,
     "cancel.responded": _cancel_answered,
     "fill.status_changed": _filled,
     "fulfillment.status_changed": _worked_on,
     "shipment.status_changed": _shipped,
-    "epcs.signing_failed": _signing_failed,
+    "epcs.signing_failed": lambda given: _known(given, "failure", "SC", "HD"),
 }
 
 

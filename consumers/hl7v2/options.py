@@ -8,11 +8,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, Field
 
 from bridge.runtime.hosts import is_host
-from consumers.options import TIMEOUT_MAX_S, ServerOptions, Words
+from consumers.options import ORDER_TOPICS, TIMEOUT_MAX_S, ServerOptions, Words
 
 NAME = "hl7v2"
-# Prescriptions only: enrollments and pings of `drx.accounts.v1` are about no order.
-TOPICS = ("drx.prescriptions.v1",)
 CONNECTIONS_MAX = 64
 _PORT_MAX = 65_535
 # HD, the type of MSH-3 to MSH-6 and of assigners, in its first component.
@@ -66,4 +64,4 @@ class Hl7Options(ServerOptions):
     assigner: PartName = ""
     timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
     imports: Literal["skip", "send"] = "skip"
-    topics: Words = TOPICS
+    topics: Words = ORDER_TOPICS
