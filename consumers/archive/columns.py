@@ -14,6 +14,7 @@ from datetime import date, datetime
 from functools import cache
 from importlib.metadata import version
 from itertools import chain
+from operator import attrgetter
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import AwareDatetime
@@ -98,10 +99,9 @@ def unrecognized_schema() -> pa.Schema:
 def table_of(batch: Sequence[Placed], schema: pa.Schema, *, digest: IdDigest | None = None) -> pa.Table:
     """Return the rows of events, in order; with `digest` in place of what `IDS` have."""
     values: list[Mapping[str, Any]] = [event.value for event, _ in batch]
-    place: dict[str, Sequence[object]] = {
-        name: [getattr(context, name[1:]) for _, context in batch] for name in _PLACE if name != "_key"
-    }
-    place["_key"] = [event.key for event, _ in batch]
+    place: dict[str, Sequence[object]] = {"_key": [event.key for event, _ in batch]}
+    contexts = [context for _, context in batch]
+    place |= {name: [*map(attrgetter(name[1:]), contexts)] for name in _PLACE if name not in place}
     rows: dict[str, list[int]] = {}
     for row, (event, _) in enumerate(batch):
         rows.setdefault(event.type, []).append(row)

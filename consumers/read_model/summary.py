@@ -38,7 +38,11 @@ def _pharmacy(fields: Members) -> Document:
 
 
 def _medication(fields: Members) -> Document:
-    return {name: fields.get(name) for name in ("description", "ndc", "dea_schedule")}
+    return {
+        "description": fields.get("description"),
+        "ndc": fields.get("ndc"),
+        "dea_schedule": fields.get("dea_schedule"),
+    }
 
 
 def _name(fields: Members) -> str:
