@@ -67,7 +67,7 @@ class Naming(NamedTuple):
 
     def identifier(self, name: _Identifier, value: str | None) -> list[Element]:
         """Return an identifier of one of our own systems, if there is a value."""
-        return [{"system": self.system(name), "value": value}] if filled(value) else []
+        return [found] if (found := _of(self.system(name), value)) else []
 
 
 def demand_text(value: Any) -> None:
@@ -168,26 +168,18 @@ def person_name(fields: Mapping[str, Any]) -> str:
 
 def practitioner(fields: Mapping[str, Any] | None) -> Element:
     """Return a logical reference to a prescriber, by NPI."""
-    if fields is None:
-        return {}
-    identifier = {"system": NPI, "value": fields["npi"]} if filled(fields.get("npi")) else None
-    return _logical("Practitioner", identifier, person_name(fields))
+    return {} if fields is None else _logical("Practitioner", _of(NPI, fields.get("npi")), person_name(fields))
 
 
 def organization(fields: Mapping[str, Any] | None) -> Element:
     """Return a logical reference to a pharmacy, by NCPDP id."""
-    if fields is None:
-        return {}
-    identifier = {"system": NCPDP, "value": fields["ncpdp_id"]} if filled(fields.get("ncpdp_id")) else None
-    return _logical("Organization", identifier, fields.get("name"))
+    return {} if fields is None else _logical("Organization", _of(NCPDP, fields.get("ncpdp_id")), fields.get("name"))
 
 
 def patient_identifier(fields: Mapping[str, Any] | None, naming: Naming) -> Element:
     """Return a patient's identifier: the medical record number, else the source's id."""
-    for name, system in (("mrn", naming.mrn), ("id", naming.patient)):
-        if fields is not None and filled(fields.get(name)):
-            return {"system": system, "value": fields[name]}
-    return {}
+    known = fields or {}
+    return _of(naming.mrn, known.get("mrn")) or _of(naming.patient, known.get("id"))
 
 
 def patient(fields: Mapping[str, Any] | None, naming: Naming) -> Element:
@@ -195,6 +187,10 @@ def patient(fields: Mapping[str, Any] | None, naming: Naming) -> Element:
     return {} if fields is None else _logical("Patient", patient_identifier(fields, naming), person_name(fields))
 
 
-def _logical(resource_type: str, identifier: Element | None, display: str | None) -> Element:
+def _of(system: str, value: str | None) -> Element:
+    return {"system": system, "value": value} if filled(value) else {}
+
+
+def _logical(resource_type: str, identifier: Element, display: str | None) -> Element:
     named = pruned(identifier=identifier, display=display if filled(display) else None)
     return {"type": resource_type, **named} if named else {}
