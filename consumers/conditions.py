@@ -17,7 +17,7 @@ from bridge.event import Event
 _FALSE: tuple[object, ...] = ("", [], {}, None)
 
 
-class Expression:
+class BodyExpression:
     """One expression."""
 
     def __init__(self, text: str) -> None:
@@ -49,8 +49,8 @@ class Expression:
 
 
 def _compiled(text: object) -> object:
-    return Expression(text) if isinstance(text, str) and text else text or None
+    return BodyExpression(text) if isinstance(text, str) and text else text or None
 
 
-Condition = Annotated[InstanceOf[Expression] | None, BeforeValidator(_compiled)]
+Condition = Annotated[InstanceOf[BodyExpression] | None, BeforeValidator(_compiled)]
 """An expression in a setting; empty: none."""

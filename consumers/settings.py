@@ -33,7 +33,7 @@ def _text(value: object) -> object:
     return str(value) if isinstance(value, int | float) else value
 
 
-Options = dict[str, Annotated[str, BeforeValidator(_text)]]
+OptionTexts = dict[str, Annotated[str, BeforeValidator(_text)]]
 
 
 class Kafka(Brokers):
@@ -155,5 +155,5 @@ def section(consumer: str) -> str:
 
 def load_settings(consumers: Iterable[str]) -> ConsumerSettings:
     """Read the configuration once; every one of the installed `consumers` may have its section in it."""
-    sections: dict[str, Any] = {section(name): (Options, Field({})) for name in consumers}
+    sections: dict[str, Any] = {section(name): (OptionTexts, Field({})) for name in consumers}
     return read_settings(create_model("InstalledSettings", __base__=ConsumerSettings, **sections))

@@ -11,7 +11,7 @@ from consumers.api import Batches, Consumer, Setup, Tables
 from consumers.archive.columns import IdDigest
 from consumers.archive.lake import Lake
 from consumers.archive.options import NAME, S3, ArchiveOptions
-from consumers.archive.stores import Bucket, Directory, Store
+from consumers.archive.stores import Bucket, LakeDirectory, Store
 from consumers.archive.writer import ArchiveMetrics, Archiver
 from consumers.options import read_options
 
@@ -64,7 +64,7 @@ def open_archive(setup: Setup) -> Consumer:
 
 def _store(options: ArchiveOptions) -> Store:
     if not options.in_bucket:
-        return Directory(Path(options.root))
+        return LakeDirectory(Path(options.root))
     return Bucket(options.root.removeprefix(S3), endpoint=options.endpoint)
 
 

@@ -38,7 +38,7 @@ class StoredFile(NamedTuple):
     written_at: float
 
 
-class Directory:
+class LakeDirectory:
     """Files by their paths below a directory, which may be shared by several hosts.
 
     Every method raises `TransientError`, systemic, when the directory does not do it now.
@@ -271,7 +271,7 @@ class Bucket:
             return [each for each in self._files.get_file_info(place) if each.type == fs.FileType.File]
 
 
-Store = Directory | Bucket
+Store = LakeDirectory | Bucket
 
 
 @contextmanager

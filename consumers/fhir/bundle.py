@@ -77,7 +77,7 @@ class ExactNumber(float):
         self.text = text
 
 
-class Entry(NamedTuple):
+class BundleEntry(NamedTuple):
     """One write."""
 
     resource: Resource
@@ -194,7 +194,7 @@ def encoded(body: Mapping[str, Any]) -> bytes:
     return orjson.dumps(body, default=_digits)
 
 
-def transaction(entries: Sequence[Entry], base_url: str) -> bytes:
+def transaction(entries: Sequence[BundleEntry], base_url: str) -> bytes:
     """Return a Bundle that writes all entries or none."""
     return encoded(
         {

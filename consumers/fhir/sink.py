@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry, Counter
 from bridge.errors import BridgeError, PermanentError, TransientError
 from bridge.runtime.metrics import NAMESPACE
 from consumers.fhir import bundle
-from consumers.fhir.bundle import FHIR_JSON, Entry, WriteResult
+from consumers.fhir.bundle import FHIR_JSON, BundleEntry, WriteResult
 from consumers.fhir.capability import lacking
 from consumers.fhir.elements import Element, Naming, reference
 from consumers.fhir.mapping import PROVENANCE, Resource
@@ -242,9 +242,9 @@ class FhirServer:
 
     def _entries(
         self, resources: Sequence[Resource], current: Mapping[str, _Current], ids: Mapping[str, str], *, source: str
-    ) -> list[Entry]:
+    ) -> list[BundleEntry]:
         """Return the writes that are needed."""
-        entries: list[Entry] = []
+        entries: list[BundleEntry] = []
         places = self._places(resources, ids)
         for each in resources:
             state = current[each.id]
@@ -252,7 +252,7 @@ class FhirServer:
             if state.resource is None:
                 if not each.partial:
                     condition = bundle.replaces(state.version) or self._creates("identifier", each)
-                    entries.append(Entry(each, bundle.composed(placed, {}, source=source), condition))
+                    entries.append(BundleEntry(each, bundle.composed(placed, {}, source=source), condition))
                 continue
             if bundle.another_person(placed, state.resource):
                 raise PermanentError("patient_mismatch")
@@ -263,18 +263,18 @@ class FhirServer:
                 else bundle.composed(placed, others, source=source)
             )
             if not bundle.same(body, state.resource):
-                entries.append(Entry(each, body, bundle.replaces(state.version)))
+                entries.append(BundleEntry(each, body, bundle.replaces(state.version)))
         return entries
 
     def _provenance(
         self,
         origin: EventOrigin,
         resources: Sequence[Resource],
-        entries: Sequence[Entry],
+        entries: Sequence[BundleEntry],
         ids: Mapping[str, str],
         *,
         source: str,
-    ) -> list[Entry]:
+    ) -> list[BundleEntry]:
         """Return the write of the Provenance; none if nothing changed."""
         ours, changed = origin.provenance, {*origin.targets, *(each.resource.id for each in entries)}
         targets = [reference(each.type, each.id) for each in resources if each.id in changed]
@@ -285,7 +285,7 @@ class FhirServer:
         body = bundle.composed(placed, {}, source=source)
         if self._chooses_ids:  # it has no identifier
             body["meta"]["tag"] = [{"system": self._naming.system("resource"), "code": ours.id}]
-        return [Entry(whole, body, self._creates("_tag", ours))]
+        return [BundleEntry(whole, body, self._creates("_tag", ours))]
 
     def _creates(self, name: str, resource: Resource) -> Mapping[str, str]:
         """Return the condition that a resource does not exist; `name` is the search parameter that finds it."""
@@ -312,7 +312,7 @@ class FhirServer:
             elements["identifier"] = [*elements.get("identifier", ()), self._named(resource)]
         return resource._replace(id=place, elements=elements)
 
-    async def _put(self, entries: Sequence[Entry], ids: dict[str, str]) -> None:
+    async def _put(self, entries: Sequence[BundleEntry], ids: dict[str, str]) -> None:
         """Write the entries and add their ids on the server to `ids`."""
         if self._options.bundle:
             answer = await self._request("POST", "", bundle.transaction(entries, self._base_url), also=_EXPLAINED)
@@ -375,7 +375,7 @@ def _judge(status: int, body: bytes) -> None:
     judge(status)
 
 
-def _settle(entry: Entry, outcome: WriteResult, ids: dict[str, str]) -> None:
+def _settle(entry: BundleEntry, outcome: WriteResult, ids: dict[str, str]) -> None:
     """Record the id of a written resource on the server."""
     _judge(outcome.status, outcome.body)
     place = entry.body.get("id") or outcome.id

@@ -12,7 +12,7 @@ from bridge.contract.native import native_json
 from bridge.errors import PermanentError
 from bridge.event import Event
 from consumers.api import Context
-from consumers.conditions import Expression
+from consumers.conditions import BodyExpression
 from consumers.forward.options import SLOT, ForwardOptions
 from consumers.options import is_plain
 
@@ -32,7 +32,7 @@ class RequestMapping:
     def __init__(self, options: ForwardOptions) -> None:
         self._options = options
         # Texts between the expressions have even places.
-        self._path = [Expression(part) if at % 2 else part for at, part in enumerate(SLOT.split(options.path))]
+        self._path = [BodyExpression(part) if at % 2 else part for at, part in enumerate(SLOT.split(options.path))]
 
     def request(self, event: Event, context: Context) -> EndpointRequest | None:
         """Return what is sent of an event, or None if it is not sent; refuse one that cannot be."""
@@ -56,7 +56,7 @@ class RequestMapping:
         return EndpointRequest(path, _object(options.body.value(native, event, failed="body_failed")))
 
 
-def _segment(expression: Expression, native: bytes, event: Event) -> str:
+def _segment(expression: BodyExpression, native: bytes, event: Event) -> str:
     """Return a value as it stands in a path; an empty one, or dots, would lead to another place."""
     value = expression.value(native, event, failed="path_failed")
     if not isinstance(value, str | int | float) or isinstance(value, bool) or str(value) in {"", ".", ".."}:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from consumers.conditions import Condition, Expression
+from consumers.conditions import BodyExpression, Condition
 from consumers.options import TOPICS, HttpOptions, Words, is_plain
 
 NAME = "forward"
@@ -23,7 +23,7 @@ def _path(path: str) -> str:
         msg = "begins with /, percent-encoded where it is no {expression}"
         raise ValueError(msg)
     for expression in SLOT.findall(path):
-        Expression(expression)
+        BodyExpression(expression)
     return path
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from bridge.event import Event
 from consumers.lifecycle.facts import Document, Stamp, newest
 
-Members = Mapping[str, Any]
+PartFields = Mapping[str, Any]
 
 
 def note_summary(document: Document, event: Event, stamp: Stamp) -> None:
@@ -24,20 +24,20 @@ def note_summary(document: Document, event: Event, stamp: Stamp) -> None:
                 document[name] = [stamp, take(fields)]
 
 
-def _patient(fields: Members) -> Document:
+def _patient(fields: PartFields) -> Document:
     birth_date = _day(fields.get("date_of_birth"))
     return {"id": fields.get("id"), "mrn": fields.get("mrn"), "name": _name(fields), "birth_date": birth_date}
 
 
-def _prescriber(fields: Members) -> Document:
+def _prescriber(fields: PartFields) -> Document:
     return {"id": fields.get("id"), "npi": fields.get("npi"), "name": _name(fields)}
 
 
-def _pharmacy(fields: Members) -> Document:
+def _pharmacy(fields: PartFields) -> Document:
     return {"ncpdp_id": fields.get("ncpdp_id"), "name": fields.get("name")}
 
 
-def _medication(fields: Members) -> Document:
+def _medication(fields: PartFields) -> Document:
     return {
         "description": fields.get("description"),
         "ndc": fields.get("ndc"),
@@ -45,7 +45,7 @@ def _medication(fields: Members) -> Document:
     }
 
 
-def _name(fields: Members) -> str:
+def _name(fields: PartFields) -> str:
     return f"{fields.get('first_name') or ''} {fields.get('last_name') or ''}".strip()
 
 

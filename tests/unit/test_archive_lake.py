@@ -14,11 +14,11 @@ import pytest
 from bridge.errors import TransientError
 from consumers.archive.columns import schema_of
 from consumers.archive.lake import ORPHAN_S, Lake
-from consumers.archive.stores import Directory
+from consumers.archive.stores import LakeDirectory
 
 
 def claimed(root: Path) -> Lake:
-    lake = Lake(Directory(root), root=str(root))
+    lake = Lake(LakeDirectory(root), root=str(root))
     lake.claim("an-archive", begun=False)
     return lake
 

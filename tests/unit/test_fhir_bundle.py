@@ -9,7 +9,7 @@ import pytest
 
 from bridge.errors import PermanentError
 from consumers.fhir.bundle import (
-    Entry,
+    BundleEntry,
     composed,
     foreign,
     id_in,
@@ -85,14 +85,18 @@ def test_numbers_of_others_are_written_with_the_digits_that_they_came_with(digit
     current = parsed(answer % digits.encode())
     body = composed(an_order(), foreign(current, NAMING), source=SOURCE)
 
-    assert b'"extension":[{"valueDecimal":%s}]' % digits.encode() in transaction([Entry(an_order(), body)], BASE)
+    assert b'"extension":[{"valueDecimal":%s}]' % digits.encode() in transaction([BundleEntry(an_order(), body)], BASE)
 
 
 def test_a_transaction_names_what_each_entry_replaces_and_what_it_is() -> None:
     """Without `fullUrl` no reference in it leads anywhere, and a server that validates refuses it."""
     said, new = {"id": "drx-1"}, Resource("Task", "drx-2", {})
     query = {"ifNoneExist": "identifier=urn%3Adrx%3Aresource%7Cdrx-2"}
-    entries = [Entry(an_order(), said, replaces("3")), Entry(an_order(), said, replaces("")), Entry(new, {}, query)]
+    entries = [
+        BundleEntry(an_order(), said, replaces("3")),
+        BundleEntry(an_order(), said, replaces("")),
+        BundleEntry(new, {}, query),
+    ]
 
     assert [(each["fullUrl"], each["request"]) for each in orjson.loads(transaction(entries, BASE))["entry"]] == [
         (
