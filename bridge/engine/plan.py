@@ -30,7 +30,7 @@ from pydantic import AwareDatetime
 from bridge.avro.encoder import compile_encoder, varint
 from bridge.contract.envelope import VERSION, EventRecord, PrescriptionRecord
 from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
-from bridge.contract.fields import UNKNOWN, Bits, Digits, Record, kept_words, plain
+from bridge.contract.fields import UNKNOWN, Bits, Record, kept_words, plain
 from bridge.ingress.profiles import keys
 from bridge.ingress.profiles.readers import blank_record
 from bridge.registry.schemas import expand
@@ -191,22 +191,15 @@ def _kind(annotation: Any, avro: Any) -> Kind:
             kind = Kind("array", items=_kind(inner[0], avro["items"]))
         case builtins.dict:
             kind = Kind("map")
+        case typing.Annotated if isinstance(inner[1], Bits):
+            kind = Kind("integer", least=inner[1].least, greatest=inner[1].greatest)
         case typing.Annotated:
-            kind = _sized(inner[1])
+            kind = Kind("decimal", precision=inner[1].precision, scale=inner[1].scale)
         case _ if annotation in _SIMPLE:
             kind = _SIMPLE[annotation]
         case _:
             kind = Kind("record", fields=_record_fields(annotation, avro))
     return kind
-
-
-def _sized(mark: object) -> Kind:
-    match mark:
-        case Bits():
-            return Kind("integer", least=mark.least, greatest=mark.greatest)
-        case Digits():
-            return Kind("decimal", precision=mark.precision, scale=mark.scale)
-    raise TypeError(mark)
 
 
 def _encoded(avro: Any, value: object) -> bytes:

@@ -7,7 +7,7 @@ import errno
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from bridge.runtime.io_thread import IOThread
 from bridge.runtime.logging import log
@@ -22,13 +22,9 @@ from bridge.spool.segment import Entry, Partition, read_head, unseal
 ORDER_S = 40.0
 
 
-class FirstEntries(NamedTuple):
-    """The first entries of a partition, and why they end."""
-
-    entries: list[Entry]
-    # `unread`, when the disk fails to read the next record; `damaged`, when that does not hold what was written;
-    # `refused`, when it cannot be read for another reason, such as its owner or too many open files.
-    ended_by: Literal["", "unread", "damaged", "refused"]
+# Why the first entries of a partition end: the disk fails to read the next record; that does not hold what was written;
+# or it cannot be read for another reason, such as its owner or too many open files.
+End = Literal["", "unread", "damaged", "refused"]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -77,7 +73,7 @@ class Reader:
             log.error("worker.spool_unread", segment=segment.path.stem, code="unread")
         segment.is_unread = True
 
-    def _read_all(self, partition: Partition, sources: Sequence[tuple[Segment, Location]]) -> FirstEntries:
+    def _read_all(self, partition: Partition, sources: Sequence[tuple[Segment, Location]]) -> tuple[list[Entry], End]:
         entries: list[Entry] = []
         for segment, location in sources:
             try:
@@ -86,11 +82,11 @@ class Reader:
             except FileNotFoundError:
                 entry = None
             except OSError as exc:
-                return FirstEntries(entries, "unread" if exc.errno == errno.EIO else "refused")
+                return entries, "unread" if exc.errno == errno.EIO else "refused"
             if entry is None or entry.partition != partition:
-                return FirstEntries(entries, "damaged")
+                return entries, "damaged"
             entries.append(entry)
-        return FirstEntries(entries, "")
+        return entries, ""
 
     def _read(self, segment: Segment, location: Location) -> Entry | None:
         record = self.disk.read(segment.path, location.offset, location.length)
