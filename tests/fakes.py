@@ -140,10 +140,6 @@ class FakeSpool:
         for entries, future in held:
             self._settle(entries, future)
 
-    def forget_unfinished(self) -> None:
-        """Lose what a killed process had not heard the end of."""
-        self._held = None
-
     def depth(self, partition: tuple[str, int], /) -> int:
         """Count."""
         return len(self.kept[partition])
