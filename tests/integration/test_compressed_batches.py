@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
 from confluent_kafka import Producer
 
 from bridge.kafka.connection import Connection
-from bridge.kafka.reader import ReadError, open_reader, open_tail
+from bridge.kafka.reader import open_reader, open_tail
 from bridge.kafka.transport import Place
-from consumers.runtime.groups import open_group
 from consumers.runtime.membership import TransportError
 from consumers.runtime.transport import Timing, open_transport
 from tests.cluster import Cluster, EmbeddedCluster, Topics
@@ -146,61 +144,3 @@ async def test_a_reader_passes_over_a_corrupt_batch_and_says_where_it_lies(spoil
 
     assert sorted(whole, key=str) == sorted(end, key=str) == [b"0", b"1", b"5", b"6", b"other"]
     assert passed == [(Place(spoiled, 0), 2, 5)] * 2
-
-
-async def test_a_reader_that_may_pass_over_nothing_ends_at_a_corrupt_batch(spoiled: str, topics: Topics) -> None:
-    with pytest.raises(ReadError, match="/0: the batch at offset 2 cannot be read"):
-        await read_all(topics.bootstrap_servers, spoiled)
-
-
-async def test_who_looks_at_a_group_is_not_stopped_by_a_corrupt_batch(spoiled: str, topics: Topics) -> None:
-    first, second = Place(spoiled, 0), Place(spoiled, 1)
-    group = topics.unique_key("group")
-    async with open_group(Connection(topics.bootstrap_servers), group, [spoiled]) as view:
-        found = await view.first_records({first: 3, second: 0})
-
-    assert {place: record and record.value for place, record in found.items()} == {second: b"other"}
-    assert view.unreadable == {first: 3}
-
-
-async def test_what_a_transaction_has_taken_back_is_not_read_and_its_marker_is_no_lag(topics: Topics) -> None:
-    topic = await asyncio.to_thread(topics.fresh, partitions=1)
-    place = Place(topic, 0)
-    await asyncio.to_thread(_abort_and_commit, topics.bootstrap_servers, topic, topics.unique_key("tx"))
-
-    transport = open_transport(
-        Connection(topics.bootstrap_servers), group=topics.unique_key("group"), topics=[topic], timing=HASTY
-    )
-    listener = Listener()
-    await transport.start(listener)
-    values: list[bytes | None] = []
-    try:
-        async with asyncio.timeout(HANG_S):
-            await listener.joined.wait()
-            transport.seek(place, 0)
-            end = (await transport.bounds([place]))[place].end
-            while transport.position(place) != end:
-                for records in (await transport.poll([place], timeout_s=0.2)).values():
-                    values += [record.value for record in records]
-    finally:
-        await transport.stop()
-    async with open_group(Connection(topics.bootstrap_servers), topics.unique_key("group"), [topic]) as view:
-        behind_the_last = await view.first_records({place: 3})
-
-    assert values == [b"kept"]
-    assert end == 4  # taken back, its marker, kept, its marker
-    assert behind_the_last == {place: None}
-
-
-def _abort_and_commit(bootstrap_servers: str, topic: str, name: str) -> None:
-    producer = Producer({"bootstrap.servers": bootstrap_servers, "transactional.id": name, "log_level": 0})
-    producer.init_transactions(HANG_S)
-    endings: list[tuple[bytes, Callable[[float], None]]] = [
-        (b"taken back", producer.abort_transaction),
-        (b"kept", producer.commit_transaction),
-    ]
-    for value, end in endings:
-        producer.begin_transaction()
-        producer.produce(topic, value, partition=0)
-        producer.flush(HANG_S)
-        end(HANG_S)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -171,12 +170,6 @@ async def test_the_server_ends_nothing_before_the_handlers_own_bound(
     assert rows(postgres, "select * from applied") == [("100s 100s",)]
 
 
-def _settled(dsn: str, written: int) -> bool:
-    """Whether all is; the first process makes the tables."""
-    made = rows(dsn, "select to_regclass('drx_consumer.progress') is not null")[0][0]
-    return bool(made) and progress(dsn) == written
-
-
 async def test_a_stop_that_hangs_ends_before_the_pod_is_killed(start: Start, cluster: Cluster, topic: str) -> None:
     write(cluster, topic, 1)
     with start(code=HANGING, SHUTDOWN__GRACE_S="4") as desk:
@@ -186,13 +179,6 @@ async def test_a_stop_that_hangs_ends_before_the_pod_is_killed(start: Start, clu
 
     assert code == 1
     assert len(desk.lines("worker.stop_overdue")) == 1
-
-
-async def test_an_interrupt_has_its_exit_code(start: Start) -> None:
-    with start() as desk:
-        desk.ready()
-
-        assert await desk.end(signal.SIGINT) == 130
 
 
 @pytest.mark.parametrize("away", ["kafka", "postgres"])

@@ -69,6 +69,7 @@ def test_the_tour_shows_and_checks_every_hop_and_leaves_nothing_behind(tmp_path:
     assert [process for process in psutil.process_iter() if marked(process, mark)] == []
 
 
+@pytest.mark.faults
 def test_broken_hops_are_named_and_end_it_with_1(tmp_path: Path) -> None:
     """A demo that cannot fail shows nothing; each difference is a line of the one list that makes it fail.
 

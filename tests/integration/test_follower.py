@@ -23,7 +23,7 @@ from bridge.dev.kafka import create_topics
 from bridge.event import Identity, ParkReason
 from bridge.kafka.connection import Connection
 from bridge.kafka.follower import LAG_MAX_S, Follower, FollowPatience
-from bridge.kafka.reader import SILENT_S, SLICE_RECORDS, Tail
+from bridge.kafka.reader import SLICE_RECORDS, Tail
 from bridge.kafka.record import Record, event_record, unrecognized_record
 from bridge.known.known_ids import KnownIds
 from tests.builders import a_delivery, an_event
@@ -38,6 +38,8 @@ acl: Any = confluent_admin  # its types leave these names out
 WHEN_S = datetime(2026, 9, 14, 15, 0, tzinfo=UTC).timestamp()
 # Two attempts and no patience at all.
 HASTY = FollowPatience(retry_s=0.05, give_up_s=0.0, retry_late_s=0.05)
+# In the place of `SILENT_S`, after which a client that brings nothing is given up.
+SHORT_S = 3.0
 PATIENT = FollowPatience(retry_s=0.05, give_up_s=10 * HANG_S)
 
 
@@ -154,7 +156,7 @@ async def test_what_was_written_late_is_found_however_old_it_is(topics: Topics) 
 
 async def test_a_long_topic_is_read_to_its_end_while_others_work(topics: Topics) -> None:
     topic = topics.fresh(partitions=12)
-    lives = Lives.of_records(50_000)
+    lives = Lives.of_records(10_000)
     await asyncio.to_thread(fill, topics.bootstrap_servers, lives.records(topic))
     memory, at_each_turn = Memory(), [0]
 
@@ -268,7 +270,11 @@ async def test_to_catch_up_is_to_know_what_was_there_at_that_moment(topics: Topi
             assert memory.ids[f"evt_{number}"] == 1
 
 
-async def test_a_broker_that_was_away_is_followed_on_from_where_it_was_left(cluster: Cluster, topics: Topics) -> None:
+async def test_a_broker_that_was_away_is_followed_on_from_where_it_was_left(
+    cluster: Cluster, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.kafka.follower.SILENT_S", SHORT_S)
+    monkeypatch.setattr("bridge.kafka.reader.SILENT_S", SHORT_S)
     topic = topics.fresh(partitions=2)
     fill(topics.bootstrap_servers, [a_record(topic, "evt_1"), a_record(topic, "evt_2", partition=1)])
     memory = Memory()
@@ -277,10 +283,10 @@ async def test_a_broker_that_was_away_is_followed_on_from_where_it_was_left(clus
         await until(lambda: follower.ready)
         async with killed(cluster):
             # Whether aiokafka's client outlasts it or another one is opened.
-            await until(lambda: follower.lag_s > SILENT_S + 2)
+            await until(lambda: follower.lag_s > SHORT_S + 2)
         fill(topics.bootstrap_servers, [a_record(topic, "evt_3", partition=1)])
         await follower.catch_up(topic, 1)
-        await until(lambda: memory.ids["evt_3"] == 1 and follower.lag_s < SILENT_S)
+        await until(lambda: memory.ids["evt_3"] == 1 and follower.lag_s < SHORT_S)
 
     assert memory.ids == Counter(["evt_1", "evt_2", "evt_3"])
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -20,7 +20,7 @@ from tests.cluster import Cluster, Topics
 from tests.integration.ingress_process import IngressProcess, Reply, ask, deliver, header
 from tests.integration.load import Traffic
 from tests.integration.service_process import HANG_S
-from tests.kafka import killed, paused
+from tests.kafka import paused
 
 pytestmark = pytest.mark.kafka
 
@@ -84,68 +84,6 @@ async def ids_in_topic(ingress: IngressProcess) -> list[str]:
     return [header(record, "ce_id") for record in await ingress.records()]
 
 
-async def test_without_kafka_it_keeps_deliveries_on_disk_and_recovers_by_itself(
-    cluster: Cluster, session: aiohttp.ClientSession, tmp_path: Path
-) -> None:
-    async with AsyncExitStack() as outage:
-        await outage.enter_async_context(killed(cluster))
-        with IngressProcess(tmp_path, cluster.bootstrap_servers) as ingress:
-            await asyncio.to_thread(ingress.ready)
-            readiness = await ask(session, f"{ingress.management_url}/readyz")
-            away = [await an_answer(session, ingress, f"evt_{number}") for number in range(3)]
-            again = await an_answer(session, ingress, "evt_0")
-            # A stop and a start in the outage lose nothing either.
-            assert await ingress.end(signal.SIGTERM) == 0
-            ingress.start()
-            await asyncio.to_thread(ingress.ready)
-            later = await an_answer(session, ingress, "evt_3")
-
-            await outage.aclose()
-            await until_said(session, ingress, "spool_events", 0.0)
-            back = [await an_answer(session, ingress, f"evt_{number}") for number in range(5)]
-
-            assert (readiness.status, readiness.json["status"]) == (200, "degraded")
-            assert readiness.json["checks"] == {
-                "draining": "ok",
-                "kafka": "degraded",
-                "topics": "ok",
-                "spool": "ok",
-                "schema_ids": "ok",
-                f"secrets_{ingress.source}": "ok",
-            }
-            assert [(reply.status, reply.json["outcome"]) for reply in (*away, again, later)] == [(202, "spooled")] * 5
-            assert [reply.json["outcome"] for reply in back] == ["duplicate"] * 4 + ["accepted"]
-            assert await ids_in_topic(ingress) == [f"evt_{number}" for number in range(5)]
-            assert await ingress.end(signal.SIGTERM) == 0
-
-
-async def test_without_kafka_and_without_a_spool_it_turns_deliveries_away(
-    cluster: Cluster, session: aiohttp.ClientSession, tmp_path: Path
-) -> None:
-    async with AsyncExitStack() as outage:
-        await outage.enter_async_context(killed(cluster))
-        with IngressProcess(tmp_path, cluster.bootstrap_servers, SPOOL__ENABLED="false") as ingress:
-            await asyncio.to_thread(ingress.live)
-            alive = await ask(session, f"{ingress.management_url}/livez")
-            readiness = await ask(session, f"{ingress.management_url}/readyz")
-            away = await an_answer(session, ingress, "evt_early")
-
-            await outage.aclose()
-            await asyncio.to_thread(ingress.ready)
-            back = await an_answer(session, ingress, "evt_early")
-
-            assert alive.status == 200
-            assert (readiness.status, readiness.json["checks"]["kafka"]) == (503, "unreachable")
-            assert {"draining", "kafka", "topics", "schema_ids", f"secrets_{ingress.source}"} == set(
-                readiness.json["checks"]
-            )
-            assert (away.status, away.json) == (503, {"outcome": "unavailable", "code": "kafka_unavailable"})
-            assert int(away.headers["Retry-After"]) >= 1
-            assert (back.status, back.json) == (200, {"outcome": "accepted", "id": "evt_early"})
-            assert await ids_in_topic(ingress) == ["evt_early"]
-            assert await ingress.end(signal.SIGTERM) == 0
-
-
 async def test_a_stop_answers_what_waits_for_kafka_and_is_not_ready_meanwhile(
     cluster: Cluster, session: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
@@ -176,12 +114,6 @@ async def test_a_stop_ends_although_kafka_says_nothing_and_requests_wait(
 
         replies = await asyncio.gather(*waiting)
         assert {(reply.status, reply.json["outcome"]) for reply in replies} == {(202, "spooled")}
-
-
-async def test_an_interrupt_ends_it_with_130(cluster: Cluster, tmp_path: Path) -> None:
-    async with serving(tmp_path, cluster) as ingress:
-        assert await ingress.end(signal.SIGINT) == 130
-        assert "Traceback" not in ingress.output()
 
 
 async def test_whatever_has_arrived_when_the_stop_comes_is_answered(cluster: Cluster, tmp_path: Path) -> None:

@@ -8,19 +8,15 @@ from typing import cast
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient  # noqa: TID251 - no part of the bridge ever deletes a topic
-from prometheus_client import CollectorRegistry
 
 from bridge.errors import NotDurableError, RecordRefusedError
-from bridge.kafka.connection import Connection
 from bridge.kafka.producer import KafkaProducer, Patience
 from bridge.kafka.record import Record
-from bridge.runtime.metrics import IngressMetrics
 from tests.cluster import Cluster, Topics
 from tests.kafka import (
     HANG_S,
     a_producer,
     configure_topic,
-    killed,
     paused,
     read_all,
     ready_producer,
@@ -103,44 +99,6 @@ async def test_a_producer_without_answers_is_replaced_and_its_writes_are_unknown
     await until_gone()
 
 
-async def test_a_producer_that_is_closed_while_it_is_replaced_leaves_nothing_behind(
-    cluster: Cluster, topic: str
-) -> None:
-    async with running(a_producer(cluster.bootstrap_servers, topic, patience=REPLACING)) as producer:
-        await until_working(producer, topic)
-        async with paused(cluster):
-            writing = asyncio.create_task(code_of_write(producer, topic))
-            await until(lambda: producer.code == "no_answer")
-            await producer.close(5)
-
-            async with asyncio.timeout(HANG_S):
-                assert await writing == "outcome_unknown"
-    await until_gone()
-
-
-async def test_nothing_is_unanswered_any_more_once_a_producer_is_given_up(cluster: Cluster, topic: str) -> None:
-    metrics = IngressMetrics(CollectorRegistry())
-    producer = KafkaProducer(
-        connection=Connection(cluster.bootstrap_servers),
-        topics=[topic],
-        partitions=12,
-        metrics=metrics,
-        patience=REPLACING,
-    )
-
-    def oldest_s() -> float:
-        return metrics.registry.get_sample_value("drxbridge_oldest_unacked_seconds") or 0.0
-
-    async with running(producer):
-        await until_working(producer, topic)
-        async with killed(cluster):
-            writing = asyncio.create_task(code_of_write(producer, topic))
-            await until(lambda: oldest_s() > 0)
-            await writing
-            await until(lambda: oldest_s() == 0)
-            assert not producer.ready
-
-
 async def test_a_stop_with_a_frozen_broker_and_a_write_in_flight_is_bounded(cluster: Cluster, topic: str) -> None:
     """Aiokafka's own `stop()` was seen to hang for more than 20 s."""
     async with running(a_producer(cluster.bootstrap_servers, topic, patience=HASTY)) as producer:
@@ -153,27 +111,6 @@ async def test_a_stop_with_a_frozen_broker_and_a_write_in_flight_is_bounded(clus
 
             assert await writing == "outcome_unknown"
             assert producer.state == "closed"
-    await until_gone()
-
-
-async def test_a_stop_while_a_broker_leaves_us_waiting_for_a_session_is_bounded() -> None:
-    asked = asyncio.Event()
-
-    async def leave_waiting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            if await reader.read(1):
-                asked.set()
-        await say_nothing(reader, writer)
-
-    async with await asyncio.start_server(leave_waiting, "127.0.0.1", 0) as server:
-        producer = a_producer(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", "t", patience=HASTY)
-        task = asyncio.create_task(producer.run(asyncio.Event()))
-        async with asyncio.timeout(HANG_S):
-            await asked.wait()
-
-        async with asyncio.timeout(10):
-            await producer.close(3)
-        await task
     await until_gone()
 
 

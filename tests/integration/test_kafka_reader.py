@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
 
 import pytest
 
@@ -9,7 +8,7 @@ from bridge.kafka.connection import Connection
 from bridge.kafka.reader import ReadError, open_reader
 from bridge.kafka.record import Record
 from tests.cluster import Topics
-from tests.kafka import HANG_S, ready_producer
+from tests.kafka import ready_producer
 
 pytestmark = pytest.mark.kafka
 
@@ -34,28 +33,6 @@ async def test_until_end_gives_what_was_there_at_the_opening_with_all_its_parts(
     assert {(r.topic, r.key, r.timestamp_ms, r.headers[0]) for r in records} == {
         (topic, b"rx_1", WHEN_MS, ("ce_id", b"evt_1"))
     }
-
-
-async def test_from_the_end_only_what_comes_later_is_given(topics: Topics) -> None:
-    topic = await asyncio.to_thread(topics.fresh)
-    async with ready_producer(topics.bootstrap_servers, topic) as producer:
-        await producer.write(topic, 0, [a_record(topic, b"before")])
-
-        async with (
-            asyncio.timeout(HANG_S),
-            open_reader(Connection(topics.bootstrap_servers), [topic], from_beginning=False) as reader,
-            aclosing(reader.forever()) as records,
-        ):
-            await producer.write(topic, 0, [a_record(topic, b"after")])
-            first = await anext(records)
-
-    assert first.value == b"after"
-
-
-async def test_an_empty_topic_ends_at_once(topics: Topics) -> None:
-    topic = await asyncio.to_thread(topics.fresh)
-    async with open_reader(Connection(topics.bootstrap_servers), [topic], from_beginning=True) as reader:
-        assert [record async for record in reader.until_end()] == []
 
 
 async def test_a_missing_topic_and_a_missing_broker_are_told(topics: Topics) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 
-import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -92,13 +91,6 @@ def test_topics_are_made_as_the_contract_says_and_stay_checked(run: Run, own_clu
     ]
 
 
-def test_what_the_contract_fixes_is_no_setting_of_a_site(run: Run) -> None:
-    result = run("create", "--config", "retention.ms=1", "--config", "segment.bytes=1")
-
-    assert isinstance(result.exception, click.BadParameter)
-    assert result.exception.message.startswith("retention.ms: fixed by the contract")
-
-
 def test_more_replicas_than_brokers_is_one_clear_line(run: Run) -> None:
     result = run("create", "--replication-factor", "3", BRIDGE_KAFKA__ROUTES='{"epcs.*": "site.epcs"}')
 
@@ -145,9 +137,3 @@ async def test_a_cluster_that_takes_its_time_is_waited_for(own_cluster: Cluster)
         asyncio.get_running_loop().call_later(REQUEST_TIMEOUT_MS / 1000 + 1, own_cluster.resume_broker, 1)
 
         assert await admin.default_replication_factor() == 1
-
-
-async def test_a_bug_of_who_asks_is_not_taken_for_one_that_has_no_answer(own_cluster: Cluster) -> None:
-    with pytest.raises(NotImplementedError):
-        async with open_admin(Connection(own_cluster.bootstrap_servers)):
-            raise NotImplementedError

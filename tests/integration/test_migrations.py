@@ -96,17 +96,6 @@ async def test_two_processes_at_once_apply_each_migration_once(database: Databas
     assert sorted(applied) == [[], [1]]
 
 
-async def test_the_schemas_name_is_filled_in(database: Database, tmp_path: Path) -> None:
-    directory = files(tmp_path / "steps", "create table {schema}.note (content jsonb default '{}')")
-    for schema in ("read_model", "read_model_2"):
-        await migrate(database, directory=directory, schema=schema)
-
-    assert await rows(database, "select schemaname from pg_tables where tablename = 'note' order by 1") == [
-        ("read_model",),
-        ("read_model_2",),
-    ]
-
-
 async def test_a_migration_that_fails_leaves_nothing_and_keeps_the_ones_before(
     database: Database, tmp_path: Path
 ) -> None:
@@ -148,15 +137,6 @@ async def test_a_newer_schema_that_began_otherwise_is_refused(database: Database
 
     with pytest.raises(ConfigError, match="0001_step"):
         await migrate(database, directory=files(tmp_path / "old", "create table {schema}.uno ()"), schema="own")
-
-
-@pytest.mark.parametrize("role", ["drx_operator", "drx_consumer"])
-async def test_who_may_not_make_tables_finds_that_none_are_lacking(postgres: str, role: str) -> None:
-    async with (
-        ledger_database(postgres),
-        open_database(f"{postgres}?role={role}", size=1, application_name="test") as database,
-    ):
-        assert await migrate(database, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA) == []
 
 
 def test_a_gap_in_the_numbers_is_refused(tmp_path: Path) -> None:

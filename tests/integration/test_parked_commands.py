@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.audit_lines import acts, audit_lines, spoken
+from tests.audit_lines import acts, audit_lines
 from tests.cluster import Cluster, Topics
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer, install_code
 from tests.integration.service_process import until
@@ -178,24 +178,6 @@ async def test_a_record_is_skipped_and_a_key_dropped_for_a_reason(lot: Lot) -> N
         ("skip", "seen to by hand"),
         ("drop_key", "told twice"),
     ]
-
-
-async def test_a_breaker_that_is_closed_cannot_be_resumed_and_no_breaker_without_a_reason(lot: Lot) -> None:
-    closed = await lot("resume", "--reason", "a drill")
-    unexplained = await lot("resume")
-
-    assert (closed[0], spoken(closed[2]).strip()) == (2, "drx-consumer: the park limit is not open")
-    assert acts(closed[2]) == [("parked.resume", "begun"), ("parked.resume", "failed")]
-    assert unexplained[0] == 2
-    assert lot.rows("select from drx_consumer.audit") == []
-
-
-async def test_a_key_that_is_not_parked_is_one_line(lot: Lot) -> None:
-    code, out, err = await lot("drop-key", "rx_unheard_of", "--reason", "a drill")
-
-    assert (code, out) == (2, "")
-    assert spoken(err) == "drx-consumer: nothing of that topic, key and offset is parked\n"
-    assert [line.get("code") for line in audit_lines(err)] == [None, "config"]
 
 
 async def test_every_look_at_health_information_and_every_decision_has_an_audit_line_without_the_key(lot: Lot) -> None:

@@ -100,18 +100,6 @@ async def test_an_inbox_that_gives_no_answer_counts_against_no_record(database: 
         assert (bench.outcome("retry"), await bench.parked()) == (0, [])
 
 
-async def test_an_outage_found_by_the_inbox_is_one_failure_of_the_sink(database: Database) -> None:
-    effects, ledger = Effects(), FailingLedger(database)
-    fails = itertools.chain([TransientError("connection_lost", systemic=True)], itertools.repeat(None))
-    ledger.look_fails = lambda _: next(fails)
-
-    async with at_work(a_consumer(effects), database, ledger=ledger) as bench:
-        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(8)])
-        await bench.settled(8)
-
-        assert bench.count("consumer_sink_failures_total") == 1
-
-
 async def test_an_event_that_the_inbox_refuses_keeps_no_other_from_its_answer(database: Database) -> None:
     effects, ledger = Effects(), FailingLedger(database)
     ledger.look_fails = lambda events: PermanentError("22021") if "evt_3" in events else None

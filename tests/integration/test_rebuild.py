@@ -131,19 +131,6 @@ async def test_tables_that_would_lack_what_was_read_are_not_made(site: Site, pol
     assert site.rows("select from pg_namespace where nspname = '{schema}'") == []
 
 
-async def test_an_interrupted_forgetting_is_still_a_past(site: Site) -> None:
-    """What the inbox knows would be taken for duplicates."""
-    assert (await site("init", "--from", "earliest"))[0] == 0
-    await site.fill()
-    site.drop()
-    execute(site.dsn, "delete from drx_consumer.progress")
-
-    refused = await site("init", "--from", "earliest")
-
-    assert refused[0] == 2
-    assert "drx-consumer forget" in refused[2]
-
-
 async def test_tables_may_lack_what_was_read_if_somebody_says_so(site: Site) -> None:
     """A consumer that gets tables of its own after a year at work."""
     assert (await site("init", "--from", "latest"))[0] == 0
@@ -159,16 +146,6 @@ async def test_tables_may_lack_what_was_read_if_somebody_says_so(site: Site) -> 
     kept = site.rows("select actor, reason from drx_consumer.audit where verb = 'go_on'")
     assert kept == [("ann", "new in 2.0")]
     assert site.rows("select count(*) from {schema}.event") == [(0,)]
-
-
-async def test_offsets_that_only_kafka_has_are_not_where_empty_tables_begin(site: Site) -> None:
-    """Another database, or one that was emptied."""
-    assert (await site("init", "--from", "earliest"))[0] == 0
-    whole = await site.fill()
-    site.drop()
-    execute(site.dsn, "drop schema drx_consumer cascade")
-
-    assert await site.fill(KAFKA__OFFSET_RESET="earliest") == whole
 
 
 async def test_a_consumer_that_begins_by_itself_starts_again_before_anything_has_come(site: Site) -> None:
@@ -193,9 +170,3 @@ async def test_a_group_that_somebody_is_in_is_not_forgotten(site: Site) -> None:
     assert refused[:2] == (2, "")
     assert "has 1 member: stop each first" in refused[2]
     assert site.groups() == before
-
-
-async def test_forgetting_needs_a_reason(site: Site) -> None:
-    code, _, err = await site("forget", "--reason", " ")
-
-    assert (code, "--reason is needed" in err) == (2, True)

@@ -196,13 +196,6 @@ async def test_without_kafka_it_ends_and_keeps_everything(topics: Topics, tmp_pa
         assert len(kept.found) == 10
 
 
-async def test_an_empty_spool_needs_no_kafka(tmp_path: Path) -> None:
-    code, document, _ = drain(f"127.0.0.1:{free_port()}", tmp_path)
-
-    assert (code, document["ok"]) == (0, True)
-    assert files(tmp_path) == []
-
-
 async def test_the_file_of_a_mapped_source_need_not_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What drains a spool in another pod maps nothing."""
     monkeypatch.setitem(SOURCE, "BRIDGE_SOURCES__drx__PROFILE", "mapped")

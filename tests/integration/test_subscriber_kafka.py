@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from aiokafka import TopicPartition  # noqa: TID251 - no part of the bridge ever deletes records
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete  # noqa: TID251 - as above
 from prometheus_client import CollectorRegistry
 
 from bridge.dev.kafka import create_topics
@@ -160,71 +158,6 @@ async def test_a_topic_that_is_made_later_is_read_before_the_metadata_are_old(
         await late.until_all_seen()
 
     assert sorted(late.seen()) == list(range(2 * PARTITIONS))
-
-
-async def test_a_claim_that_is_late_delivers_exactly_from_the_sought_offset(group: Group) -> None:
-    """Kafka's own offset is behind, and the client fetches from there while the claim is out."""
-    await group.write(4 * PARTITIONS)
-    async with group.running() as (_, processor):
-        await group.until_all_seen()
-    group.stored |= {place: Adoption(2, str(PARTITIONS + place.partition)) for place in group.places}
-
-    async with group.running() as (_, processor):
-        await until(
-            lambda: len(processor.next_offsets) == PARTITIONS and all(processor.offered[each] for each in group.places)
-        )
-
-    assert {place: [each.offset for each in processor.offered[place]] for place in group.places} == {
-        place: [2, 3] for place in group.places
-    }
-
-
-async def test_an_offset_that_kafka_never_had_is_committed_from_what_is_stored(group: Group) -> None:
-    """No policy decides when PostgreSQL knows; and the client raises nothing for want of an offset of Kafka's."""
-    await group.write(2 * PARTITIONS)
-    group.stored = {place: Adoption(1, str(place.partition)) for place in group.places}
-
-    async with group.running("none") as (subscriber, processor):
-        await until(lambda: all(processor.ids(each) for each in group.places))
-        assert subscriber.ready() == "ok"
-
-    assert {each.offset for place in group.places for each in processor.offered[place]} == {1}
-    assert group.commits[-1] == dict.fromkeys(group.places, 2) or offsets_only_rise(group.commits)
-
-
-async def test_a_topic_with_other_records_than_were_settled_stops_its_partition(group: Group) -> None:
-    await group.write(3 * PARTITIONS)
-    changed, *others = group.places
-    group.stored = {each: Adoption(2, str(PARTITIONS + each.partition)) for each in others}
-    group.stored[changed] = Adoption(2, "another")
-
-    async with group.running() as (subscriber, processor):
-        await until(lambda: subscriber.ready() == "topic_recreated")
-        await until(lambda: all(processor.ids(each) for each in others))
-
-    assert processor.ids(changed) == []
-
-
-async def test_records_that_were_deleted_before_they_were_settled_stop_their_partition(group: Group) -> None:
-    await group.write(4 * PARTITIONS)
-    cut_in_time, cut_too_far, *_ = group.places
-    group.stored = {each: Adoption(2, str(PARTITIONS + each.partition)) for each in group.places}
-    admin = AIOKafkaAdminClient(bootstrap_servers=group.topics.bootstrap_servers)
-    await admin.start()
-    await admin.delete_records(
-        {
-            TopicPartition(*cut_in_time): RecordsToDelete(before_offset=2),
-            TopicPartition(*cut_too_far): RecordsToDelete(before_offset=3),
-        }
-    )
-    await admin.close()
-
-    async with group.running() as (subscriber, processor):
-        await until(lambda: subscriber.ready() == "offset_expired")
-        await until(lambda: all(processor.ids(each) for each in group.places if each != cut_too_far))
-
-    assert [each.offset for each in processor.offered[cut_in_time]] == [2, 3]
-    assert processor.ids(cut_too_far) == []
 
 
 async def test_a_broker_that_dies_and_comes_back_is_waited_for(cluster: Cluster, group: Group) -> None:

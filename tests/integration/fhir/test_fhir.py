@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
-from datetime import date, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from consumers.fhir.options import NAME
 from consumers.runtime.circuit import OPEN_AFTER
 from consumers.testing import Running, an_event, running
 from tests.builders import SAMPLES
-from tests.fhir.fake import FakeFhir, a_fake, outcome, referring
+from tests.fhir.fake import FakeFhir, a_fake, outcome
 from tests.fhir.told import NAMING, REFUSED, of_orders, samples, told
 from tests.prescriptions import START, native
 
@@ -25,7 +25,6 @@ EVENTS = dict(samples())
 SCENARIOS = [name for name in EVENTS if name.startswith("scenario")]
 PATIENT = {"mrn": "MRN-1", "first_name": "Marisol", "last_name": "Quintero"}
 ORDER = f"MedicationRequest/{NAMING.id('order', 'rx_1')}"
-FULFILL = f"Task/{NAMING.id('task', 'rx_1', 'fulfill', '')}"
 FLAG = f"Flag/{NAMING.id('flag', 'rx_1', 'dispensed_after_cancel')}"
 
 
@@ -36,7 +35,6 @@ def told_at(event_type: str, minute: float, *, key: str = "rx_1", id: str = "", 
 created = partial(told_at, "prescription.created")
 sent = partial(told_at, "prescription.sent", message_id="m")
 processed = partial(told_at, "prescription.processed", relates_to_message_id="m")
-cancel_asked = partial(told_at, "cancel.requested", request_id="c", scope="all")
 approved = partial(told_at, "cancel.responded", request_id="c", decision="approved")
 
 
@@ -113,16 +111,6 @@ async def test_what_changes_nothing_writes_nothing(fake: FakeFhir) -> None:
 
         assert desk.count("applied") == 2
     assert fake.writes == before
-
-
-async def test_an_order_is_completed_by_its_last_fill_and_active_again_if_that_is_taken_back(fake: FakeFhir) -> None:
-    async with running(open_fhir, options=options(fake, complete_after_refills="true")) as desk:
-        await desk.feed(told_at("prescription.created", 0, medication={"description": "lisinopril", "refills": 0}))
-        await desk.feed(filled(1, "dispensed"))
-        assert fake.get(ORDER)["status"] == "completed"
-
-        await desk.feed(filled(2, "not_dispensed"))
-    assert fake.get(ORDER)["status"] == "active"
 
 
 async def test_the_edits_of_others_stay_through_a_whole_life(fake: FakeFhir) -> None:
@@ -243,59 +231,6 @@ async def test_the_servers_own_patient_is_referred_to(fake: FakeFhir) -> None:
         await desk.feed(an_event("prescription.updated"))
         assert await codes(desk) == ["multiple_matches"]
     assert fake.get(ORDER)["subject"] == {"reference": "Patient/p1"}
-
-
-async def test_a_record_number_of_two_accounts_is_not_one_patient(fake: FakeFhir) -> None:
-    """Both clinics have a patient 1001; the server knows that of the first."""
-    identifier = {"system": "https://ehr.example/mrn", "value": "1001"}
-    fake.put({"resourceType": "Patient", "id": "p1", "identifier": [identifier], "birthDate": "1971-03-04"})
-    searching = options(fake, references="search", mrn_system=identifier["system"])
-    own = {"mrn": "1001", "first_name": "Marisol", "last_name": "Quintero", "date_of_birth": date(1971, 3, 4)}
-    other = {"mrn": "1001", "first_name": "Ed", "last_name": "Moss", "date_of_birth": date(1950, 1, 1)}
-    async with running(open_fhir, options=searching) as desk:
-        await desk.feed(
-            an_event("prescription.created", account_id="north", patient=own),
-            an_event("prescription.created", account_id="south", key="rx_2", patient=other),
-        )
-
-        assert await codes(desk) == ["patient_mismatch"]
-    assert len([place for place in fake.all() if place.startswith("MedicationRequest")]) == 1
-
-
-async def test_an_order_that_the_pharmacy_rejected_stays_so_while_its_cancellation_is_asked_for(
-    fake: FakeFhir,
-) -> None:
-    rejected = told_at("fulfillment.status_changed", 1, queue_id="q", fulfillment_status="rejected", active=False)
-    async with running(open_fhir, options=options(fake, complete_after_refills="true")) as desk:
-        await desk.feed(sent(0), rejected, cancel_asked(2))
-
-        assert await desk.parked() == []
-    assert fake.get(ORDER)["status"] == "stopped"
-    assert fake.get(FULFILL)["status"] == "rejected"
-
-
-async def test_a_server_that_chooses_ids_has_each_resource_once_and_what_refers_to_it(fake: FakeFhir) -> None:
-    fake.chooses_ids = True
-    life = [created(0), sent(1), processed(2), filled(3, "dispensed"), cancel_asked(4), approved(5)]
-    async with running(open_fhir, options=options(fake, ids="server")) as desk:
-        await desk.feed(*life)
-        assert await desk.parked() == []
-        places = dict(await desk.fetch("select type || '/' || id, type || '/' || server_id from fhir.resource"))
-
-    ours = {"urn:drx:resource"}
-    found = {
-        place: {
-            **each,
-            "id": "",
-            "identifier": [had for had in each["identifier"] if had["system"] not in ours],
-        }
-        for place, each in kept(fake).items()
-    }
-    wanted = {
-        places[place]: {**referring(each, places), "id": "", "identifier": each["identifier"]}
-        for place, each in expected(life).items()
-    }
-    assert found == wanted
 
 
 async def test_what_was_deleted_is_revived_or_left_alone(fake: FakeFhir) -> None:
