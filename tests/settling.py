@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
+import pytest
 from prometheus_client import CollectorRegistry
 
 from bridge.errors import DecodeError, PermanentError, UnknownRecordError
 from bridge.event import Event
 from bridge.kafka.transport import ConsumedRecord, Place
-from consumers.api import Consumer, Context, Placed
+from consumers.api import Batches, Consumer, Context, Lanes, Placed
 from consumers.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
 from consumers.postgres.pool import Database, open_database
 from consumers.runtime.ledger import Ledger
@@ -29,6 +30,10 @@ PLACE = Place("drx.prescriptions.v1", 0)
 GROUP = "tests"
 WHEN = datetime(2026, 9, 14, 15, 9, 26, tzinfo=UTC)
 POISON = b"\xffpoison"
+# Each way to handle records: in batches, and in lanes inside the settling transaction or outside of it.
+MODES = pytest.mark.parametrize(
+    "mode", [Batches(50, 0.005), Lanes(4, transactional=True), Lanes(4)], ids=["batches", "inside", "outside"]
+)
 
 EFFECTS = """
 create table effect (number bigint generated always as identity, event_id text unique, key text, "offset" bigint)
@@ -161,6 +166,13 @@ class Effects:
         if failure is not None:
             raise failure
         self.applied.append(event.id)
+
+
+def a_consumer(effects: Effects, mode: Lanes | Batches, **changes: Any) -> Consumer:
+    """Build a consumer that has these effects."""
+    consumer = Consumer(GROUP, [PLACE.topic], mode=mode, **changes)
+    consumer.handler(effects.batch if isinstance(mode, Batches) else effects.one)
+    return consumer
 
 
 class Bench:

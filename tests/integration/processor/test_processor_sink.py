@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
 from functools import partial
 
 import aiohttp
@@ -16,11 +15,8 @@ from consumers.postgres.pool import Database
 from consumers.runtime import operator, parking
 from consumers.runtime.failure import ATTEMPTS_MAX
 from tests.kafka import until
-from tests.settling import GROUP, PLACE, Effects, a_database, a_record, at_work
+from tests.settling import GROUP, MODES, PLACE, Effects, a_record, at_work
 
-MODES = pytest.mark.parametrize(
-    "mode", [Batches(50, 0.005), Lanes(4, transactional=True), Lanes(4)], ids=["batches", "inside", "outside"]
-)
 # Failures of one record, more than any limit of attempts.
 MANY = 30
 FAILURES = [
@@ -29,12 +25,6 @@ FAILURES = [
     aiohttp.ServerDisconnectedError(),
     TransientError("http_503", systemic=True),
 ]
-
-
-@pytest.fixture
-async def database(ledger_dsn: str) -> AsyncIterator[Database]:
-    async with a_database(ledger_dsn) as opened:
-        yield opened
 
 
 def a_consumer(effects: Effects, mode: Lanes | Batches, *, pings: bool = True, timeout_s: float = 30.0) -> Consumer:

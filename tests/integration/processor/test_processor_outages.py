@@ -12,16 +12,12 @@ import pytest
 from bridge.errors import TransientError
 from bridge.event import Event
 from bridge.kafka.transport import Place
-from consumers.api import Batches, Consumer, Lanes
+from consumers.api import Batches, Lanes
 from consumers.postgres.errors import NoConnectionError
 from consumers.runtime.ledger import Ledger, Settlement
 from tests.kafka import until
 from tests.postgres import EmbeddedPostgres, fresh_database
-from tests.settling import GROUP, PLACE, Effects, a_database, a_record, at_work
-
-MODES = pytest.mark.parametrize(
-    "mode", [Batches(50, 0.005), Lanes(4, transactional=True), Lanes(4)], ids=["batches", "inside", "outside"]
-)
+from tests.settling import GROUP, MODES, PLACE, Effects, a_consumer, a_database, a_record, at_work
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +29,6 @@ def server(make_postgres: Callable[[], EmbeddedPostgres]) -> EmbeddedPostgres:
 def dsn(server: EmbeddedPostgres) -> Iterator[str]:
     with fresh_database(server.dsn) as given:
         yield given
-
-
-def a_consumer(effects: Effects, mode: Lanes | Batches) -> Consumer:
-    consumer = Consumer(GROUP, [PLACE.topic], mode=mode)
-    consumer.handler(effects.batch if isinstance(mode, Batches) else effects.one)
-    return consumer
 
 
 @MODES

@@ -12,7 +12,7 @@ import pytest
 from bridge.errors import DecodeError, TransientError
 from bridge.event import Event
 from bridge.kafka.transport import Place
-from consumers.api import Batches, Consumer, Lanes
+from consumers.api import Batches, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime import operator, parking, partition
 from consumers.runtime.park_limit import ParkLimitError
@@ -20,33 +20,20 @@ from consumers.runtime.sorting import UNKNOWN_GRACE_S
 from tests.kafka import until
 from tests.settling import (
     GROUP,
+    MODES,
     PLACE,
     POISON,
     Bench,
     Effects,
     PlainDecoder,
+    a_consumer,
     a_database,
     a_record,
     at_work,
     hasty_learner,
 )
 
-MODES = pytest.mark.parametrize(
-    "mode", [Batches(50, 0.005), Lanes(4, transactional=True), Lanes(4)], ids=["batches", "inside", "outside"]
-)
 UNKNOWN = b'\0\0\0\0\x07{"id": "evt_0", "type": "prescription.sent"}'
-
-
-@pytest.fixture
-async def database(ledger_dsn: str) -> AsyncIterator[Database]:
-    async with a_database(ledger_dsn) as opened:
-        yield opened
-
-
-def a_consumer(effects: Effects, mode: Lanes | Batches, *, timeout_s: float = 30.0) -> Consumer:
-    consumer = Consumer(GROUP, [PLACE.topic], mode=mode, handler_timeout_s=timeout_s)
-    consumer.handler(effects.batch if isinstance(mode, Batches) else effects.one)
-    return consumer
 
 
 class Registry:

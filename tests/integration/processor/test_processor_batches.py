@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -16,27 +16,16 @@ from consumers.runtime.batches import BATCHES_MAX
 from consumers.runtime.failure import ATTEMPTS_MAX
 from consumers.runtime.sorting import UnknownTypeError
 from tests.kafka import until
-from tests.settling import GROUP, PLACE, POISON, Effects, a_database, a_record, at_work
+from tests.settling import GROUP, PLACE, POISON, Effects, a_consumer, a_record, at_work
 
-
-@pytest.fixture
-async def database(ledger_dsn: str) -> AsyncIterator[Database]:
-    async with a_database(ledger_dsn) as opened:
-        yield opened
-
-
-def a_consumer(effects: Effects, **changes: object) -> Consumer:
-    fields = {"name": GROUP, "topics": [PLACE.topic], "mode": Batches(records=50, wait_s=0.005)} | changes
-    consumer = Consumer(**fields)  # type: ignore[arg-type]  # fields by name
-    consumer.handler(effects.batch)
-    return consumer
+ONES = Batches(50, 0.005)
 
 
 async def test_a_batch_is_applied_once_and_in_order(database: Database) -> None:
     effects = Effects()
     log = [a_record(offset, f"rx_{offset % 7}") for offset in range(120)]
 
-    async with at_work(a_consumer(effects), database) as bench:
+    async with at_work(a_consumer(effects, ONES), database) as bench:
         await bench.feed(log)
         await bench.settled(120)
 
@@ -50,7 +39,7 @@ async def test_a_batch_waits_for_no_more_than_the_window_takes_in(database: Data
     effects = Effects()
     mode = Batches(records=1_000, wait_s=3_600.0, window_records=1_000, window_bytes=20 * 2_048)
 
-    async with at_work(a_consumer(effects, mode=mode), database) as bench:
+    async with at_work(a_consumer(effects, mode), database) as bench:
         await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(30)])
         await bench.until_rows("select count(*) > 0 from effect", [(True,)])
 
@@ -145,7 +134,7 @@ async def test_unwanted_types_are_settled_without_being_decoded(database: Databa
     effects = Effects()
     log = [a_record(0, value=POISON, type="renewal.requested"), a_record(1), a_record(2, type="made.up")]
 
-    async with at_work(a_consumer(effects, types=["prescription.*"]), database) as bench:
+    async with at_work(a_consumer(effects, ONES, types=["prescription.*"]), database) as bench:
         await bench.feed(log)
         await bench.settled(3)
 
@@ -168,7 +157,7 @@ async def test_a_record_that_never_succeeds_parks_its_key_alone(
     effects.fail = lambda event, _: failure if event.id == "evt_1" else None
     log = [a_record(0), a_record(1), a_record(2, "rx_2"), a_record(3)]
 
-    async with at_work(a_consumer(effects), database) as bench:
+    async with at_work(a_consumer(effects, ONES), database) as bench:
         await bench.feed(log)
         await bench.settled(4)
 
@@ -184,7 +173,7 @@ async def test_a_transient_failure_holds_its_key_only(database: Database) -> Non
     held = asyncio.Event()
     effects.fail = lambda event, _: None if event.id != "evt_1" or held.is_set() else TransientError("conflict")
 
-    async with at_work(a_consumer(effects), database) as bench:
+    async with at_work(a_consumer(effects, ONES), database) as bench:
         await bench.feed([a_record(0), a_record(1), a_record(2, "rx_2"), a_record(3)])
         await until(lambda: bench.outcome("applied") == 2)
         standing = await bench.rows(
@@ -204,7 +193,7 @@ async def test_five_attempts_then_the_key_is_parked(database: Database) -> None:
     effects = Effects()
     effects.fail = lambda event, _: TransientError("conflict") if event.id == "evt_1" else None
 
-    async with at_work(a_consumer(effects), database) as bench:
+    async with at_work(a_consumer(effects, ONES), database) as bench:
         await bench.feed([a_record(0, "rx_2"), a_record(1), a_record(2)])
         await bench.settled(await bench.others_pass(3))
 
@@ -221,7 +210,7 @@ async def test_a_handler_that_never_ends_parks_its_key_and_others_go_on(database
 
     effects.before = hang
 
-    async with at_work(a_consumer(effects, handler_timeout_s=0.05), database) as bench:
+    async with at_work(a_consumer(effects, ONES, handler_timeout_s=0.05), database) as bench:
         await bench.feed([a_record(0, "rx_2"), a_record(1), a_record(2, "rx_3")])
         await bench.settled(await bench.others_pass(3))
 
@@ -252,7 +241,7 @@ async def test_a_type_this_release_does_not_know(
 
 
 async def test_a_consumer_may_fail_for_a_type_it_does_not_know(database: Database) -> None:
-    async with at_work(a_consumer(Effects(), unknown="fail"), database) as bench:
+    async with at_work(a_consumer(Effects(), ONES, unknown="fail"), database) as bench:
         bench.decoder.unknown.add("made.up")
         await bench.feed([a_record(0, type="made.up")])
         await until(lambda: bench.failed)

@@ -21,22 +21,9 @@ from consumers.runtime.key_queues import ROUNDS_MAX
 from consumers.runtime.ledger import Inbox, InboxState, Ledger, Settlement
 from tests.kafka import HANG_S, until
 from tests.logs import capture_logs
-from tests.settling import GROUP, PLACE, Effects, PlainDecoder, a_database, a_record, at_work, hasty_learner
+from tests.settling import GROUP, PLACE, Effects, PlainDecoder, a_consumer, a_database, a_record, at_work, hasty_learner
 
 MODES = pytest.mark.parametrize("mode", [Lanes(8, transactional=True), Lanes(8)], ids=["inside", "outside"])
-
-
-@pytest.fixture
-async def database(ledger_dsn: str) -> AsyncIterator[Database]:
-    async with a_database(ledger_dsn) as opened:
-        yield opened
-
-
-def a_consumer(effects: Effects, mode: Lanes | None = None, **changes: object) -> Consumer:
-    fields = {"name": GROUP, "topics": [PLACE.topic], "mode": mode or Lanes(8)} | changes
-    consumer = Consumer(**fields)  # type: ignore[arg-type]  # fields by name
-    consumer.handler(effects.one)
-    return consumer
 
 
 def schema_7(offset: int, key: str) -> bytes:
@@ -49,7 +36,7 @@ async def test_an_event_is_no_duplicate_of_an_equal_one_that_is_asked_about_with
     effects = Effects("evt_same")
     log = [a_record(0, "rx_1", id="evt_same"), a_record(1, "rx_2", id="evt_same"), a_record(2, "rx_3")]
 
-    async with at_work(a_consumer(effects), database) as bench:
+    async with at_work(a_consumer(effects, Lanes(8)), database) as bench:
         await bench.feed(log)
         await bench.settled(3)
 
@@ -92,7 +79,7 @@ async def test_an_inbox_that_gives_no_answer_counts_against_no_record(database: 
     fails = itertools.chain([TransientError("statement_timeout")] * 2 * ATTEMPTS_MAX, itertools.repeat(None))
     ledger.look_fails = lambda _: next(fails)
 
-    async with at_work(a_consumer(effects), database, ledger=ledger) as bench:
+    async with at_work(a_consumer(effects, Lanes(8)), database, ledger=ledger) as bench:
         await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(8)])
         await bench.settled(8)
 
@@ -104,7 +91,7 @@ async def test_an_event_that_the_inbox_refuses_keeps_no_other_from_its_answer(da
     effects, ledger = Effects(), FailingLedger(database)
     ledger.look_fails = lambda events: PermanentError("22021") if "evt_3" in events else None
 
-    async with at_work(a_consumer(effects), database, ledger=ledger) as bench:
+    async with at_work(a_consumer(effects, Lanes(8)), database, ledger=ledger) as bench:
         await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(8)])
         await bench.settled(8)
 
@@ -116,7 +103,7 @@ async def test_what_waits_for_an_inbox_that_is_away_holds_no_drain_up(database: 
     effects, ledger = Effects(), FailingLedger(database)
     ledger.look_fails = lambda _: TransientError("connection_lost", systemic=True)
 
-    async with at_work(a_consumer(effects), database, ledger=ledger) as bench:
+    async with at_work(a_consumer(effects, Lanes(8)), database, ledger=ledger) as bench:
         await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(8)])
         await until(lambda: ledger.failed > 1)
         with capture_logs() as lines:
@@ -131,7 +118,7 @@ async def test_partitions_that_cannot_be_settled_hold_no_other_up(database: Data
     places = [Place(PLACE.topic, number) for number in range(ROUNDS_MAX + 1)]
     ledger.begin_fails = set(places[:-1])
 
-    async with at_work(a_consumer(effects), database, ledger=ledger) as bench:
+    async with at_work(a_consumer(effects, Lanes(8)), database, ledger=ledger) as bench:
         for place in places[:-1]:
             await bench.feed([a_record(0, f"rx_{place.partition}", id=f"evt_{place.partition}", place=place)], place)
         await until(lambda: ledger.failed >= ROUNDS_MAX)
@@ -235,7 +222,7 @@ async def test_a_registry_that_does_not_answer_keeps_no_other_key_waiting(databa
     decoder.answer = TransientError("registry_unreachable", systemic=True)
     learner = hasty_learner(decoder)
 
-    async with at_work(a_consumer(Effects()), database, decoder=decoder, learner=learner) as bench:
+    async with at_work(a_consumer(Effects(), Lanes(8)), database, decoder=decoder, learner=learner) as bench:
         await bench.feed([a_record(0, value=schema_7(0, "rx_1")), a_record(1, "rx_2")])
         await until(lambda: bench.outcome("applied") == 1 and decoder.learned > 1)
         halted = bench.processor.halted(PLACE)

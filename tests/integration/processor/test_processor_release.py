@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
 from bridge.errors import PermanentError, TransientError
 from bridge.event import Event
-from consumers.api import Batches, Consumer, Lanes
+from consumers.api import Batches, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime import parking
 from tests.kafka import until
 from tests.logs import capture_logs
-from tests.settling import GROUP, PLACE, Effects, a_database, a_record, at_work
-
-MODES = pytest.mark.parametrize(
-    "mode", [Batches(50, 0.005), Lanes(4, transactional=True), Lanes(4)], ids=["batches", "inside", "outside"]
-)
-
-
-@pytest.fixture
-async def database(ledger_dsn: str) -> AsyncIterator[Database]:
-    async with a_database(ledger_dsn) as opened:
-        yield opened
-
-
-def a_consumer(effects: Effects, mode: Lanes | Batches) -> Consumer:
-    consumer = Consumer(GROUP, [PLACE.topic], mode=mode)
-    consumer.handler(effects.batch if isinstance(mode, Batches) else effects.one)
-    return consumer
+from tests.settling import GROUP, MODES, PLACE, Effects, a_consumer, a_record, at_work
 
 
 @MODES

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from bridge.errors import PermanentError
 from bridge.kafka.transport import Place
-from consumers.api import Batches, Consumer, Lanes
+from consumers.api import Batches, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime.operator import resume
 from consumers.runtime.park_limit import ParkCounter
 from tests.kafka import until
-from tests.settling import GROUP, PLACE, POISON, Bench, Effects, a_database, a_record, at_work
+from tests.settling import GROUP, PLACE, POISON, Bench, Effects, a_consumer, a_record, at_work
 
 MODES = pytest.mark.parametrize(
     "mode", [Batches(50, 0.005), Lanes(1, transactional=True), Lanes(1)], ids=["batches", "inside", "outside"]
@@ -24,20 +22,8 @@ LOG = [a_record(offset, f"rx_{offset}") for offset in range(200)]
 ALLOWED = 10
 
 
-@pytest.fixture
-async def database(ledger_dsn: str) -> AsyncIterator[Database]:
-    async with a_database(ledger_dsn) as opened:
-        yield opened
-
-
 def a_counter() -> ParkCounter:
     return ParkCounter(last=100, percent=10)
-
-
-def a_consumer(effects: Effects, mode: Lanes | Batches, **changes: object) -> Consumer:
-    consumer = Consumer(GROUP, [PLACE.topic], mode=mode, **changes)  # type: ignore[arg-type]  # fields by name
-    consumer.handler(effects.batch if isinstance(mode, Batches) else effects.one)
-    return consumer
 
 
 def refusing_half() -> Effects:

@@ -1,0 +1,190 @@
+"""Each shipped consumer, from a real broker to its sink and by its commands, in which nothing of an event is shown."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from bridge.contract.native import native_json
+from bridge.event import Event
+from consumers.fhir.mapping import resources
+from consumers.options import read_options
+from consumers.workflow.options import NAME, WorkflowOptions
+from tests.cluster import Cluster, Topics
+from tests.faults.away import HOST
+from tests.faults.messaging import Receiver
+from tests.faults.recording import Server
+from tests.fhir.told import NAMING, documents
+from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer
+from tests.integration.forward.node_receiver import NodeReceiver
+from tests.integration.service_process import until
+from tests.read_model import open_model
+from tests.temporal.histories import a_client, told
+from tests.temporal.server import TemporalServer
+from tests.topic_filler import Lives, fill
+
+pytestmark = pytest.mark.kafka
+
+LIVES = Lives(30)
+EVENTS = [event for number in range(LIVES.prescriptions) for event in LIVES.events(number)]
+SECRET = "whsec_" + base64.b64encode(b"PHI-free and 32 bytes long, yes.").decode()
+TOKEN = "hunter2-of-the-endpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """Where a consumer writes to.
+
+    Attributes:
+        options: Of the consumer.
+        arrived: Says whether everything is there.
+        check: Compares what is there with the events.
+        due: The events that the consumer applies.
+        secrets: What its commands must not show besides.
+    """
+
+    options: dict[str, str]
+    arrived: Callable[[], bool]
+    check: Callable[[], None]
+    due: Sequence[Event] = EVENTS
+    secrets: Sequence[str] = ()
+
+
+@asynccontextmanager
+async def archive(directory: Path, _dsn: str) -> AsyncIterator[Sink]:
+    """Open a lake, read by DuckDB."""
+    lake = directory / "lake"
+
+    def check() -> None:
+        rows = duckdb.sql(
+            f"select count(*), count(distinct (_partition, _offset)), count(distinct event_id)"  # noqa: S608 - a test's path
+            f" from read_parquet('{lake}/events/**/*.parquet', union_by_name = true)"
+        )
+        assert rows is not None
+        assert rows.fetchall() == [(len(EVENTS),) * 3]
+
+    yield Sink({"ROOT": str(lake), "WAIT_S": "1"}, lambda: not list((lake / "staging").iterdir()), check)
+
+
+@asynccontextmanager
+async def fhir(directory: Path, _dsn: str) -> AsyncIterator[Sink]:
+    """Open a FHIR server."""
+    (directory / "token").write_text(TOKEN)
+    found = [each for key, facts in documents(EVENTS).items() for each in resources(key, facts, NAMING)]
+    expected = {f"{each.type}/{each.id}" for each in found}
+    with Server() as server:
+        server.fake.token = TOKEN
+
+        def check() -> None:
+            assert expected <= set(server.kept("urn:drx:"))
+
+        options = {"BASE_URL": server.url, "ALLOW_HTTP": "true", "TOKEN_FILE": str(directory / "token")}
+        yield Sink(options, lambda: True, check, secrets=(TOKEN, "HAPI-0000"))
+
+
+@asynccontextmanager
+async def forward(directory: Path, _dsn: str) -> AsyncIterator[Sink]:
+    """Open a receiver with the official package, which refuses some at first."""
+    (directory / "secrets").mkdir()
+    (directory / "secrets" / "current").write_text(SECRET)
+    (directory / "headers").write_text(f"x-token: {TOKEN}\n")
+    with NodeReceiver(SECRET, refused=30) as receiver:
+
+        def check() -> None:
+            taken = [each["headers"]["webhook-id"] for each in receiver.taken]
+            bodies = {each["headers"]["webhook-id"]: each["body"] for each in receiver.taken}
+            assert bodies == {event.id: native_json(event.value).decode() for event in EVENTS}
+            for number in range(LIVES.prescriptions):
+                of_one = LIVES.event_ids(number)
+                assert [each for each in taken if each in of_one] == of_one
+            assert {(each["error"], each["headers"]["x-token"]) for each in receiver.requests} == {("", TOKEN)}
+
+        options = {
+            "URL": receiver.url,
+            "ALLOW_HTTP": "true",
+            "SECRETS_DIR": str(directory / "secrets"),
+            "HEADERS_FILE": str(directory / "headers"),
+        }
+        shown = (SECRET.removeprefix("whsec_"), TOKEN, "tenant")
+        yield Sink(options, lambda: len(receiver.taken) >= len(EVENTS), check, secrets=shown)
+
+
+@asynccontextmanager
+async def hl7v2(_directory: Path, _dsn: str) -> AsyncIterator[Sink]:
+    """Open a receiver of HL7 v2."""
+    with Receiver() as receiver:
+
+        def check() -> None:
+            assert len(receiver.ids()) == len(receiver.taken)
+            assert any(LIVES.events(0)[0].value["patient"]["last_name"].encode() in each for each in receiver.taken)  # type: ignore[index]  # a record
+
+        options = {"HOST": HOST, "PORT": str(receiver.port), "ALLOW_PLAINTEXT": "true", "CONNECTIONS": "4"}
+        yield Sink(options, lambda: bool(receiver.taken), check)
+
+
+@asynccontextmanager
+async def workflow(directory: Path, dsn: str) -> AsyncIterator[Sink]:
+    """Open a Temporal server, and the read model that timers need."""
+    with TemporalServer(directory) as server:
+        rules = read_options(WorkflowOptions, NAME, {"address": server.address}).read_rules()
+        due = [event for event in EVENTS if rules.action(event) is not None]
+        async with open_model(dsn):  # makes its tables
+            pass
+        yield Sink({"ADDRESS": server.address, "ALLOW_PLAINTEXT": "true"}, lambda: True, lambda: None, due)
+        action = rules.action(due[0])
+        assert action is not None
+        async with a_client(server.address) as client:
+            found = await told(client, action.id)
+        assert found is not None
+        assert found.started_with["event_id"] == due[0].id
+
+
+@pytest.mark.parametrize("sink", [archive, fhir, forward, hl7v2, workflow], ids=lambda each: each.__name__)
+async def test_every_event_reaches_the_sink_and_nothing_of_it_is_shown(
+    sink: Callable[[Path, str], AbstractAsyncContextManager[Sink]],
+    cluster: Cluster,
+    topics: Topics,
+    postgres: str,
+    tmp_path: Path,
+) -> None:
+    name, topic = sink.__name__, topics.fresh(partitions=4)
+    fill(cluster.bootstrap_servers, LIVES.records(topic, partitions=4))
+    async with sink(tmp_path, postgres) as to:
+        options = to.options | {"TOPICS": topic}
+        given: dict[str, Any] = {
+            "bootstrap_servers": cluster.bootstrap_servers,
+            "dsn": postgres,
+            **{f"{name.upper()}__{option}": value for option, value in options.items()},
+        }
+        said = ""
+
+        async def command(*arguments: str) -> str:
+            nonlocal said
+            code, out, err = await drx_consumer(consumer_environment(**given), *arguments)
+            said += out + err
+            assert code == 0, out + err
+            return out
+
+        await command("init", name, "--from", "earliest")
+        with ConsumerProcess(tmp_path, name, **given) as process:
+            process.ready()
+            applied = "drxbridge_consumer_records_total"
+            until(lambda: process.metric(applied, outcome="applied") == len(to.due), what="every event to be applied")
+            until(to.arrived, what="every event to arrive")
+            assert await process.end() == 0
+        said += process.output()
+        to.check()
+        await command("doctor", name)
+        await command("lag", name, "--json")
+        assert await command("parked", "list", name, "--json") == ""
+
+    patient: Any = LIVES.events(0)[0].value["patient"]
+    hidden = (*to.secrets, patient["last_name"], patient["first_name"], LIVES.prescription_id(0))
+    assert [each for each in hidden if each in said] == []
