@@ -12,7 +12,7 @@ import pytest
 from bridge.dev.ports import free_port
 from consumers.postgres.migrate import LEDGER_MIGRATIONS, read_migrations
 from tests.cluster import Cluster, Topics
-from tests.integration.consumer_process import ConsumerProcess, drx_consumer, install_code
+from tests.integration.consumer_process import ConsumerProcess, install_code
 from tests.integration.service_process import until
 from tests.postgres import execute
 from tests.topic_filler import Lives, fill
@@ -140,22 +140,6 @@ def progress(dsn: str) -> int:
     return int(rows(dsn, "select coalesce(sum(next_offset), 0) from drx_consumer.progress")[0][0])
 
 
-async def test_what_is_written_is_applied_and_a_stop_settles_and_leaves(
-    start: Start, cluster: Cluster, topic: str, postgres: str
-) -> None:
-    written = write(cluster, topic, 60)
-    with start() as desk:
-        desk.ready()
-        until(lambda: progress(postgres) == written, what="everything settled")
-        until(lambda: rows(postgres, "select runs from jobs")[0][0] > 1, what="a job that ran again")
-        applied = desk.metric("drxbridge_consumer_records_total", outcome="applied")
-        code = await desk.end()
-
-    assert rows(postgres, "select count(*) from applied") == [(written,)]
-    assert applied == written
-    assert code == 0, desk.output()
-
-
 async def test_the_server_ends_nothing_before_the_handlers_own_bound(
     start: Start, cluster: Cluster, topic: str, postgres: str
 ) -> None:
@@ -221,38 +205,6 @@ async def test_progress_of_another_cluster_is_refused_until_it_is_accepted(
         desk.start(CONSUMER_KAFKA__ACCEPT_CLUSTER_ID=cluster_id).ready()
 
         assert rows(postgres, "select distinct cluster_id from drx_consumer.progress") == [(cluster_id,)]
-
-
-async def test_a_release_that_parks_everything_stands_still_until_an_operator_resumes_it(
-    start: Start, cluster: Cluster, topic: str, postgres: str
-) -> None:
-    """It stays up, so that it can be scraped; a restart changes nothing."""
-    written = write(cluster, topic, 200)
-    with start(refuses=True) as desk:
-        until(lambda: desk.checks().get("parking") == "park_breaker_open", what="an open breaker")
-        until(lambda: rows(postgres, "select from drx_consumer.park_breaker") != [], what="a group that knows")
-        assert desk.metric("drxbridge_park_breaker_open") == 1
-        assert await desk.end() == 0
-        parked = rows(postgres, "select count(*) from drx_consumer.parked_key")
-
-        desk.start(HEALED="1")
-        until(lambda: desk.checks().get("group") == "ok", what="a member")
-        until(lambda: desk.metric("drxbridge_consumer_assigned_partitions") == 2, what="its partitions")
-        until(lambda: desk.metric("drxbridge_consumer_paused_partitions") == 2, what="that they stand still")
-        assert desk.checks()["parking"] == "park_breaker_open"
-        assert desk.metric("drxbridge_park_breaker_open") == 1
-        assert rows(postgres, "select count(*) from applied") == [(0,)]
-
-        code, out, err = await drx_consumer(desk.env, "parked", "list", "desk")
-        assert (code, out.count("refused")) == (0, parked[0][0])
-        assert "the park limit is open since" in err
-        assert "`drx-consumer parked resume desk --reason …`" in err
-        code, out, err = await drx_consumer(desk.env, "parked", "resume", "desk", "--reason", "mended")
-        assert (code, out.startswith("resume group ")) == (0, True), err
-        until(lambda: progress(postgres) == written, what="everything settled")
-        desk.ready()
-
-    assert rows(postgres, "select count(*) from drx_consumer.parked_key") == parked
 
 
 async def test_what_handlers_need_is_opened_before_them_and_closed_after_them(

@@ -197,17 +197,3 @@ async def test_a_header_that_is_no_text_is_a_bug_that_ends_no_process(mode: Lane
 
         assert await desk.published() == []
         assert [(each.event_id, each.code) for each in await desk.parked()] == [("evt_1", "unexpected")]
-
-
-async def test_a_topic_that_the_consumer_does_not_name_is_a_bug() -> None:
-    consumer = Consumer("desk", TOPICS, publishes=["desk.done"])
-
-    @consumer.handler
-    async def handle(event: Event, context: Context) -> None:
-        context.publish("desk.dnoe", event.key, event.id)
-
-    async with running(consumer) as desk:
-        await desk.feed(an_event("prescription.sent", id="evt_1"))
-
-        assert await desk.published() == []
-        assert [(each.event_id, each.code) for each in await desk.parked()] == [("evt_1", "unexpected")]

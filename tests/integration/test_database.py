@@ -288,25 +288,6 @@ async def test_a_session_that_is_ended_while_nobody_uses_it_is_not_noticed(postg
         assert await rows(other, "select 1") == [(1,)]
 
 
-async def test_a_stopped_server_is_systemic_and_the_same_database_works_when_it_is_back(
-    own_postgres: EmbeddedPostgres,
-) -> None:
-    async with open_database(own_postgres.dsn, size=2, application_name="test", command_timeout_s=5) as database:
-        with pytest.raises(TransientError) as inside:  # noqa: PT012 - the server stops in the block
-            async with database.transaction() as connection:
-                await connection.execute("create table note ()")
-                await asyncio.to_thread(own_postgres.stop)
-                await connection.execute("select from note")
-        outside = await failure_of(database)
-        await asyncio.to_thread(own_postgres.start)
-        after = await rows(database, "select to_regclass('note')")
-
-    assert inside.value.systemic
-    assert isinstance(outside, TransientError)
-    assert (outside.code, outside.systemic) == ("connection_refused", True)
-    assert after == [(None,)]
-
-
 async def test_a_frozen_server_is_systemic_within_the_bound(own_postgres: EmbeddedPostgres) -> None:
     async with open_database(
         own_postgres.dsn, size=1, application_name="test", command_timeout_s=1, acquire_timeout_s=1

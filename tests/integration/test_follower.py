@@ -8,11 +8,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
 import pytest
-from confluent_kafka import admin as confluent_admin
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its stub does not say what it hands on
     AdminClient,
     NewPartitions,
@@ -27,14 +24,12 @@ from bridge.kafka.reader import SLICE_RECORDS, Tail
 from bridge.kafka.record import Record, event_record, unrecognized_record
 from bridge.known.known_ids import KnownIds
 from tests.builders import a_delivery, an_event
-from tests.cluster import Cluster, EmbeddedCluster, Topics
+from tests.cluster import Cluster, Topics
 from tests.kafka import HANG_S, killed, until
-from tests.logs import capture_logs
 from tests.topic_filler import Lives, fill
 
 pytestmark = pytest.mark.kafka
 
-acl: Any = confluent_admin  # its types leave these names out
 WHEN_S = datetime(2026, 9, 14, 15, 0, tzinfo=UTC).timestamp()
 # Two attempts and no patience at all.
 HASTY = FollowPatience(retry_s=0.05, give_up_s=0.0, retry_late_s=0.05)
@@ -393,50 +388,3 @@ async def test_one_record_that_is_not_ours_and_a_fault_of_the_memory_stop_nothin
         await until(lambda: follower.ready)
         fill(topics.bootstrap_servers, [strange, a_record(topic, "evt_1"), a_record(topic, "evt_2")])
         await until(lambda: memory.ids["evt_2"] > 0)
-
-
-class GuardedCluster(EmbeddedCluster):
-    """One broker that knows ACLs; what none speaks of is allowed."""
-
-    def _prepare(self) -> None:
-        super()._prepare()
-        with (self._home(1) / "server.properties").open("a") as file:
-            file.write(
-                "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n"
-                "allow.everyone.if.no.acl.found=true\n"
-            )
-
-
-@pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[str]:
-    cluster = GuardedCluster(tmp_path, brokers=1)
-    try:
-        cluster.start()
-        yield cluster.bootstrap_servers
-    finally:
-        cluster.stop()
-
-
-async def test_a_topic_that_may_not_be_read_keeps_nobody_waiting_and_is_tried_again(guarded: str) -> None:
-    await asyncio.to_thread(create_topics, guarded, {"open": 1, "shut": 1})
-    fill(guarded, [a_record("open", "evt_open"), a_record("shut", "evt_shut")])
-    admin = AdminClient({"bootstrap.servers": guarded})
-    # What an ACL speaks of is forbidden except for what one allows.
-    place = (acl.ResourceType.TOPIC, "shut", acl.ResourcePatternType.LITERAL)
-    allowed = ("User:ANONYMOUS", "*", acl.AclOperation.DESCRIBE, acl.AclPermissionType.ALLOW)
-    for created in admin.create_acls([acl.AclBinding(*place, *allowed)]).values():
-        created.result(HANG_S)
-    memory = Memory()
-
-    with capture_logs() as said:
-        async with following(guarded, ["open", "shut"], memory, patience=HASTY) as follower:
-            await until(lambda: memory.finished)
-            assert not follower.ready
-            assert memory.ids == Counter(["evt_open"])
-            for deleted in admin.delete_acls([acl.AclBindingFilter(*place, *allowed)]).values():
-                deleted.result(HANG_S)
-            await until(lambda: follower.ready)
-
-    assert memory.ids == Counter(["evt_open", "evt_shut"])
-    warnings = [(each["event"], each["topic"], each["code"]) for each in said if each["log_level"] == "warning"]
-    assert warnings == [("worker.recall_given_up", "shut", "read_failed")]

@@ -60,15 +60,6 @@ BROKEN = {
     "two documents": (GOOD + GOOD, "trailing"),
     "every byte": (bytes(range(256)) * 1000, "not_utf8"),
 }
-# Odd, and events nevertheless.
-SOUND = {
-    "20,000 members": with_member(b"{" + b",".join(b'"%d":0' % number for number in range(20_000)) + b"}"),
-    "a string of 200 KiB": with_member(b'"' + b"\xf0\x9f\x98\x80" * 50_000 + b'"'),
-    "minus zero": with_member(b"-0"),
-    "the last levels": with_member(b"[" * (DEPTH_MAX - 1) + b"]" * (DEPTH_MAX - 1)),
-    "numbers at their ends": with_member(b"[9223372036854775807,-9223372036854775808,1e308,1e-400]"),
-    "an escaped NUL": with_member(b'"\\u0000"'),
-}
 
 
 @pytest.fixture(autouse=True)
@@ -95,23 +86,6 @@ async def test_what_breaks_a_rule_is_parked_byte_for_byte_and_nowhere_else(tmp_p
     assert [found[f"evt_{number}"]["body"] for number in range(len(bodies))] == [body for body, _ in bodies]
     details = [found[f"evt_{number}"]["detail"] for number in range(len(BROKEN))]
     assert dict(zip(BROKEN, details, strict=True)) == {name: detail for name, (_, detail) in BROKEN.items()}
-
-
-async def test_what_is_odd_but_sound_is_an_event_and_what_is_too_large_is_refused(
-    tmp_path: Path, cluster: Cluster
-) -> None:
-    with IngressProcess(tmp_path, cluster.bootstrap_servers) as ingress:
-        await asyncio.to_thread(ingress.ready)
-        async with asyncio.timeout(HANG_S), aiohttp.ClientSession() as session:
-            replies = [await post(session, ingress, number, body) for number, body in enumerate(SOUND.values())]
-            large = [await post(session, ingress, 100, b'"' * size) for size in (BODY_MAX + 1, 1_000_000)]
-        records = await ingress.records()
-
-    assert [(name, reply.json["outcome"]) for name, reply in zip(SOUND, replies, strict=True)] == [
-        (name, "accepted") for name in SOUND
-    ]
-    assert [(reply.status, reply.json["code"]) for reply in large] == [(413, "body_too_large")] * 2
-    assert sorted(header(record, "ce_id") for record in records) == [f"evt_{number}" for number in range(len(SOUND))]
 
 
 # Parts of a request that end up near a log line, each made to end or to forge one.

@@ -154,22 +154,6 @@ async def test_a_claim_waits_for_the_owners_transaction_and_sees_what_it_settled
     assert (new.next_offset, new.settled) == (10, frozenset({12}))
 
 
-async def test_a_fence_that_waited_for_a_claim_fails(ledger: Ledger, database: Database) -> None:
-    old = await ledger.claim(PLACE)
-
-    async def settle_as_old() -> None:
-        async with ledger.begin(PLACE, old.epoch) as settlement:
-            await settlement.fence(0)
-
-    async with database.transaction() as connection:
-        await connection.execute("update drx_consumer.progress set epoch = epoch + 1")
-        zombie = asyncio.create_task(settle_as_old())
-        await until_waiting(database)
-
-    with pytest.raises(FencedError):
-        await zombie
-
-
 async def test_a_zombie_stopped_inside_its_transaction_does_not_hold_the_partition_for_ever(
     ledger_dsn: str, ledger: Ledger
 ) -> None:
@@ -235,15 +219,6 @@ async def test_looking_writes_nothing(ledger: Ledger) -> None:
 
     assert seen == ["duplicate", "conflict", "fresh", "duplicate"]
     assert then == ["fresh"]
-
-
-async def test_looking_without_a_partition_sees_the_same(ledger: Ledger) -> None:
-    claim = await ledger.claim(PLACE)
-    async with ledger.begin(PLACE, claim.epoch) as settlement:
-        await settlement.admit([an_entry("evt-1")])
-
-    assert await ledger.look([an_entry("evt-1", body="b2"), an_entry("evt-2")]) == ["conflict", "fresh"]
-    assert await ledger.look([]) == []
 
 
 @pytest.mark.parametrize("event_id", ["evt\0-1", "x" * 100_000])

@@ -131,21 +131,6 @@ async def test_an_older_release_takes_the_schema_of_a_newer_one_as_it_is(databas
     assert await rows(database, "select number from own.schema_migration order by 1") == [(1,), (2,)]
 
 
-async def test_a_newer_schema_that_began_otherwise_is_refused(database: Database, tmp_path: Path) -> None:
-    steps = "create table {schema}.one ()", "create table {schema}.two ()"
-    await migrate(database, directory=files(tmp_path / "new", *steps), schema="own")
-
-    with pytest.raises(ConfigError, match="0001_step"):
-        await migrate(database, directory=files(tmp_path / "old", "create table {schema}.uno ()"), schema="own")
-
-
-def test_a_gap_in_the_numbers_is_refused(tmp_path: Path) -> None:
-    (files(tmp_path / "steps", "select 1", "select 2") / "0001_step.sql").unlink()
-
-    with pytest.raises(ConfigError):
-        read_migrations(tmp_path / "steps")
-
-
 @pytest.mark.parametrize("schema", ["", "Desk", "pg_desk", "desk-2", 'x"; drop schema public; --', "d" * 64])
 async def test_a_name_that_is_no_plain_identifier_is_refused(database: Database, schema: str) -> None:
     with pytest.raises(ConfigError):

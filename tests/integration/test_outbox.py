@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from bridge.dev.kafka import create_topics
 from bridge.kafka.record import Record
 from bridge.kafka.routing import partition
 from bridge.kafka.transport import ConsumedRecord
@@ -89,29 +88,6 @@ async def test_what_is_published_is_there_in_order_through_kills(
     }
     assert len(named) == written
     assert all(each.header("kind") for each in records)
-
-
-async def test_a_topic_that_is_missing_is_waited_for(
-    cluster: Cluster, topics: Topics, postgres: str, tmp_path: Path
-) -> None:
-    topic, group = topics.fresh(partitions=2), topics.unique_key("group")
-    out = topics.unique_key("out")
-    env = install_code(tmp_path / "package", "desk", CODE.format(topic=topic, group=group, out=out, mode="Lanes(4)"))
-    written = fill(cluster.bootstrap_servers, islice(LIVES.records(topic, partitions=2), 10))
-    with ConsumerProcess(tmp_path, "desk", bootstrap_servers=cluster.bootstrap_servers, dsn=postgres, env=env) as desk:
-        desk.ready()
-        until(lambda: settled(postgres, group) == written, what="everything settled")
-        until(lambda: desk.lines("worker.outbox_waits"), what="a word about it")
-        until(lambda: desk.metric("drxbridge_outbox_records", service=group) == written, what="the metric")
-        assert waiting(postgres, group) == written
-
-        create_topics(cluster.bootstrap_servers, {out: 1})
-        until(lambda: not waiting(postgres, group), what="an empty outbox")
-        assert desk.metric("drxbridge_outbox_published_total", service=group, topic=out) == written
-        until(lambda: desk.lines("worker.outbox_resumed"), what="a word that it goes on")
-
-    assert [(line["code"], line["topic"]) for line in desk.lines("worker.outbox_waits")] == [("topic_missing", out)]
-    assert len(await read_all(cluster.bootstrap_servers, out)) == written
 
 
 class OneTopic:

@@ -47,18 +47,6 @@ async def test_a_parked_record_comes_back_whole(ledger: Ledger) -> None:
     assert waiting[1:] == (KEY, an_entry("evt-7"), "permanent", "refused", 3)
 
 
-async def test_a_record_without_key_or_value_comes_back_whole(ledger: Ledger) -> None:
-    record = ConsumedRecord(TOPIC, PLACE.partition, 7, 1, None, None, [])
-    async with settling(ledger) as settlement:
-        await park(settlement, record, Why("poison", "not_avro", 0))
-
-    async with settling(ledger) as settlement:
-        waiting = await head(settlement, "\\null@7")
-
-    assert waiting is not None
-    assert tuple(waiting.record) == tuple(record)
-
-
 @pytest.mark.parametrize(
     ("key", "text"),
     [
@@ -188,24 +176,6 @@ async def test_parking_waits_for_the_release_of_the_same_key_and_parks_it_anew(
 
     assert await waiting_offsets(database) == [9]
     assert await rows(database, "select count(*) from drx_consumer.parked_key") == [(1,)]
-
-
-async def test_a_release_that_waited_for_a_parking_finds_the_record(ledger: Ledger, database: Database) -> None:
-    await parked(ledger, 7)
-
-    async def release_head() -> bool:
-        async with settling(ledger) as settlement:
-            waiting = await head(settlement, KEY)
-            assert waiting is not None
-            return await release(settlement, waiting)
-
-    async with settling(ledger) as settlement:
-        assert await append(settlement, a_consumed_record(9))
-        releasing = asyncio.create_task(release_head())
-        await until_waiting(database)
-
-    assert not await releasing
-    assert await waiting_offsets(database) == [9]
 
 
 async def test_an_append_that_waited_for_a_drop_is_refused(ledger: Ledger, database: Database) -> None:

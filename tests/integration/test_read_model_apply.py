@@ -78,17 +78,6 @@ async def test_batches_single_records_and_any_order_end_in_the_same_rows(postgre
     assert len(found[0][0]) == len({event.key for event in events})
 
 
-async def test_an_event_that_is_there_already_changes_nothing(model: ReadModel) -> None:
-    """The inbox keeps repetitions out; without it they would still do no harm."""
-    await model.apply(created(0), filled(1, "dispensed"))
-    before = await model.rows(ROWS), await model.rows(HISTORY)
-
-    await model.apply(filled(1, "dispensed"), filled(1, "dispensed"), created(0))
-
-    assert (await model.rows(ROWS), await model.rows(HISTORY)) == before
-    assert (await model.prescription())["events"] == 2
-
-
 async def test_the_row_says_who_and_what_from_the_newest_event_that_does(model: ReadModel) -> None:
     full = native((SAMPLES / "native" / "03_prescription_sent.json").read_bytes())
     thin = filled(60 * 24, "dispensed", key=full.key)
@@ -180,14 +169,6 @@ async def test_a_foreign_record_of_odd_names_is_stored(model: ReadModel, text: s
     assert tuple(history[0].values()) == (kept, kept, kept)
     assert history[1]["prescription_id"] is None
     assert [row["source"] for row in await model.rows("select source from {schema}.prescription")] == [kept]
-
-
-async def test_ids_may_hold_what_an_array_quotes(model: ReadModel) -> None:
-    ids = ['"', "\\", ",", "{}", "null", " x ", "", "ü"]
-
-    await model.apply(*(renewal_asked(place, request_id=each) for place, each in enumerate(ids)))
-
-    assert (await model.prescription())["open_requests"] == sorted(ids)
 
 
 async def test_ids_of_any_length_are_stored(model: ReadModel) -> None:

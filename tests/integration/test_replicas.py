@@ -13,9 +13,9 @@ import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.builders import SECRET, a_body
+from tests.builders import SECRET
 from tests.cluster import Cluster, Topics
-from tests.integration.ingress_process import IngressProcess, Reply, ask, deliver, header
+from tests.integration.ingress_process import IngressProcess, ask, header
 from tests.integration.service_process import HANG_S
 
 pytestmark = pytest.mark.kafka
@@ -57,43 +57,6 @@ async def gauge(session: aiohttp.ClientSession, ingress: IngressProcess, name: s
     text = (await ask(session, f"{ingress.management_url}/metrics")).body.decode()
     families = {family.name: family for family in text_string_to_metric_families(text)}
     return float(families[f"drxbridge_{name}"].samples[0].value)
-
-
-def said(reply: Reply) -> tuple[int, str]:
-    return reply.status, reply.json["outcome"] + reply.json.get("reason", "")
-
-
-async def test_what_another_replica_took_is_a_duplicate_and_another_body_is_parked(
-    cluster: Cluster, session: aiohttp.ClientSession, source: str, tmp_path: Path
-) -> None:
-    same, other = a_body(), a_body(account_id="acct_2")
-    unusable = a_body(id="evt_bad", type="prescription unheard of")
-    async with (
-        replica(tmp_path, cluster, session, source) as left,
-        replica(tmp_path, cluster, session, source) as right,
-    ):
-        taken = [
-            await deliver(session, left, same, webhook_id="evt_1"),
-            await deliver(session, left, unusable, webhook_id="evt_bad"),
-        ]
-        while await gauge(session, right, "dedupe_ids") < len(taken):  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0.01)
-        retries = [
-            await deliver(session, right, same, webhook_id="evt_1"),
-            await deliver(session, right, other, webhook_id="evt_1"),
-            await deliver(session, right, unusable, webhook_id="evt_bad"),
-        ]
-        lags = [await gauge(session, each, "dedupe_follow_lag_seconds") for each in (left, right)]
-        records = await left.records()
-
-    assert [said(reply) for reply in taken] == [(200, "accepted"), (202, "parkedunknown_type")]
-    assert [said(reply) for reply in retries] == [
-        (200, "duplicate"),
-        (202, "parkedid_conflict"),
-        (202, "parkedunknown_type"),
-    ]
-    assert sorted(header(each, "ce_id") for each in records) == ["evt_1", "evt_1", "evt_bad"]
-    assert all(lag >= 0 for lag in lags)
 
 
 async def test_a_return_to_a_state_is_written_if_another_replica_took_what_was_in_between(

@@ -263,33 +263,5 @@ def test_ordinals_rise_in_the_order_of_acceptance(played: Played) -> None:
     assert all(earlier < later for earlier, later in itertools.pairwise(ordinals))
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
-def test_a_scenario_lies_in_the_topic_in_the_order_it_was_sent(played: Played, scenario: str) -> None:
-    """Only first occurrences count: a delivery that is sent again may lie there again."""
-    sent = played.scenarios[scenario]
-    ids = [each.id for each in sent]
-
-    found: dict[bytes | None, list[str]] = {}
-    for record in played.records:
-        if header(record, "ce_id") in ids:
-            found.setdefault(record.key, []).append(header(record, "ce_id"))
-
-    assert {each.reply.status for each in sent} == {200}
-    wanted: dict[bytes | None, list[str]] = {}
-    for each in sent:
-        wanted.setdefault(json.loads(each.body)["data"]["prescription_id"].encode(), []).append(each.id)
-    assert {key: list(dict.fromkeys(ids)) for key, ids in found.items()} == {
-        key: list(dict.fromkeys(ids)) for key, ids in wanted.items()
-    }
-
-
-def test_nothing_was_written_that_was_not_sent(played: Played) -> None:
-    sent = {each.id for each in played.samples.values()} | {
-        each.id for scenario in played.scenarios.values() for each in scenario
-    }
-
-    assert {header(record, "ce_id") for record in played.records} <= sent
-
-
 def rfc3339(moment: datetime) -> str:
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

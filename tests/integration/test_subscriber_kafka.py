@@ -122,28 +122,6 @@ def offsets_only_rise(commits: list[Mapping[Place, int]]) -> bool:
     return True
 
 
-async def test_members_come_and_go_and_every_event_is_settled_once_and_in_order(group: Group) -> None:
-    await group.write(40)
-    async with group.running() as (first, one):
-        await group.until_all_seen()
-        async with group.running() as (second, two):
-            await until(lambda: len(two.next_offsets) == PARTITIONS // 2 and len(one.next_offsets) == PARTITIONS // 2)
-            await group.write(40)
-            await group.until_all_seen()
-            assert (first.ready(), second.ready()) == ("ok", "ok")
-        await until(lambda: len(one.next_offsets) == PARTITIONS)
-        await group.write(40)
-        await group.until_all_seen()
-
-    assert len(group.seen()) == group.written
-    for processor in group.processors:
-        for place in group.places:
-            offsets = [record.offset for record in processor.offered[place]]
-            assert offsets == sorted(offsets)
-    assert offsets_only_rise(group.commits)
-    assert {place: group.stored[place].next_offset for place in group.places} == dict.fromkeys(group.places, 30)
-
-
 async def test_a_topic_that_is_made_later_is_read_before_the_metadata_are_old(
     group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,6 @@ from threading import Event as Flag
 from threading import Thread
 
 import duckdb
-import pyarrow as pa  # noqa: TID251 - reads what was written
 import pytest
 from pyarrow import parquet  # noqa: TID251 - reads what was written
 
@@ -141,23 +140,6 @@ async def test_a_day_that_lacks_a_file_stays_as_it_is_and_holds_up_no_other(post
         assert days == [*["received_date=2026-09-13"] * 2, "received_date=2026-09-14"]
         shutil.rmtree(gone.parent)
         await run(writer, database, 1)
-
-
-async def test_a_day_with_a_file_that_nobody_can_read_holds_up_no_other(postgres: str, tmp_path: Path) -> None:
-    async with opened(postgres, str(tmp_path)) as (writer, database):
-        await write(writer, database, day=WHEN - timedelta(days=1))
-        await write(writer, database)
-        await run(writer, database, 1)
-        visible(tmp_path)[0].write_bytes(b"not Parquet")
-        with pytest.raises(pa.ArrowInvalid):
-            await run(writer, database, 1)
-        writer._look_at = 0.0
-        await run(writer, database, 2)
-
-        assert [path.parent.name for path in visible(tmp_path)] == [
-            *["received_date=2026-09-13"] * 3,
-            "received_date=2026-09-14",
-        ]
 
 
 async def test_who_lists_a_day_sees_the_files_before_or_the_one_after(postgres: str, tmp_path: Path) -> None:

@@ -154,22 +154,6 @@ async def test_what_is_refused_for_good_is_parked_with_what_follows_of_its_key(a
     assert receiver.ids() == [event_part(sent("", id=each)) for each in ("evt_3", "evt_1", "evt_2")]
 
 
-async def test_a_receiver_that_is_away_parks_nothing_and_gets_all_in_order() -> None:
-    async with a_receiver() as first:
-        port = first.port
-    events = [sent(f"rx_{number % 8}", id=f"evt_{number}") for number in range(64)]
-    async with running(open_hl7v2, options=options(port)) as consumer:
-        consumer.offer(*events)
-        await until(lambda: consumer.registry.get_sample_value("drxbridge_circuit_state", OPEN))
-        async with a_receiver(port=port) as receiver:
-            await consumer.settled()
-
-            assert await consumer.parked() == []
-    for key in {event.key for event in events}:
-        of_key = [event_part(event) for event in events if event.key == key]
-        assert [each for each in receiver.ids() if each in of_key] == of_key
-
-
 async def test_what_waits_for_its_patient_is_sent_in_order_once_the_patient_is_known() -> None:
     thin = [an_event("prescription.processed", key="rx_1", id=f"evt_{number}") for number in range(3)]
     whole = sent("rx_1", id="evt_9", patient=PATIENT)

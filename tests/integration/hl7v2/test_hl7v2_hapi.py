@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-from bridge.event import Event
 from consumers.hl7v2.consumer import open_hl7v2
 from consumers.hl7v2.mapping import EVENT_PART, event_part
 from consumers.testing import running
@@ -24,10 +22,6 @@ HOSTILE = "O'Brien|^~\\&\r\nPID|1||\x0b\x1c\x00é \U0001f48a \\F\\"
 def fields(message: str) -> list[list[str]]:
     """Segments and their fields, without empty ones at the end, which nobody need send."""
     return [line.rstrip("|").split("|") for line in message.strip("\r").split("\r")]
-
-
-def has_taken(server: Hl7Server, least: int) -> bool:
-    return len(server.taken()) >= least
 
 
 @pytest.mark.parametrize("orders", ["omp", "orm"])
@@ -62,21 +56,3 @@ async def test_what_it_has_no_application_for_waits_until_it_has_one(tmp_path: P
 
             assert await consumer.parked() == []
     assert {each.sent.split("|")[9][:EVENT_PART] for each in server.taken()} == {event_part(event) for event in events}
-
-
-async def test_it_may_end_at_any_moment_and_gets_all_in_order(tmp_path: Path) -> None:
-    server = Hl7Server(tmp_path)
-    events: list[Event] = [sent(f"rx_{number % 8}", id=f"evt_{number}") for number in range(400)]
-    async with running(open_hl7v2, options=options(server.port)) as consumer:
-        consumer.offer(*events)
-        for least in (50, 150):
-            with server:
-                await until(partial(has_taken, server, least))
-        with server:
-            await consumer.settled()
-
-            assert await consumer.parked() == []
-    ids = list(dict.fromkeys(each.sent.split("|")[9][:EVENT_PART] for each in server.taken()))
-    for key in {event.key for event in events}:
-        of_key = [event_part(event) for event in events if event.key == key]
-        assert [each for each in ids if each in of_key] == of_key

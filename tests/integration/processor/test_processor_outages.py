@@ -17,7 +17,7 @@ from consumers.postgres.errors import NoConnectionError
 from consumers.runtime.ledger import Ledger, Settlement
 from tests.kafka import until
 from tests.postgres import EmbeddedPostgres, fresh_database
-from tests.settling import GROUP, MODES, PLACE, Effects, a_consumer, a_database, a_record, at_work
+from tests.settling import GROUP, PLACE, Effects, a_consumer, a_database, a_record, at_work
 
 
 @pytest.fixture(scope="module")
@@ -29,28 +29,6 @@ def server(make_postgres: Callable[[], EmbeddedPostgres]) -> EmbeddedPostgres:
 def dsn(server: EmbeddedPostgres) -> Iterator[str]:
     with fresh_database(server.dsn) as given:
         yield given
-
-
-@MODES
-async def test_a_database_that_goes_away_is_waited_for(
-    server: EmbeddedPostgres, dsn: str, mode: Lanes | Batches
-) -> None:
-    effects = Effects("evt_7")
-    log = [a_record(offset, f"rx_{offset}") for offset in range(20)]
-
-    async with a_database(dsn) as database, at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed(log[:5])
-        await bench.settled(5)
-        await asyncio.to_thread(server.kill)
-        bench.processor.offer(PLACE, log[5:])
-        await until(lambda: bench.processor.halted(PLACE))
-        await asyncio.to_thread(server.start)
-        await bench.settled(20)
-
-        assert await bench.parked() == [("rx_7", 7, "refused")]
-        assert len(await bench.rows("select 1 from drx_consumer.inbox")) == 19
-        if not isinstance(mode, Lanes) or mode.transactional:
-            assert len(await bench.effects()) == 19
 
 
 class CrowdedLedger(Ledger):

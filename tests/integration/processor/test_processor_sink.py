@@ -91,20 +91,6 @@ async def test_a_brown_out_parks_nothing_and_is_worked_through(
         assert len(effects.attempts) < 2 * records * 100 / (100 - percent), "calls beyond those that had to fail"
 
 
-@pytest.mark.parametrize("percent", [70])
-async def test_a_brown_out_that_pings_do_not_see_parks_nothing_either(database: Database, percent: int) -> None:
-    """The health page of a service answers, whatever becomes of its writes."""
-    rng = random.Random(percent)  # noqa: S311 - no key
-    effects = Effects()
-    effects.fail = lambda *_: TransientError("http_503", systemic=True) if rng.randrange(100) < percent else None
-
-    async with at_work(a_consumer(effects, Lanes(4)), database) as bench:
-        await bench.feed([a_record(offset, f"rx_{offset % 50}") for offset in range(300)])
-        await bench.settled(300)
-
-        assert await bench.parked() == []
-
-
 @MODES
 @pytest.mark.parametrize("others", [0, 30])
 async def test_what_every_record_would_meet_parks_none_however_often_and_however_alone(

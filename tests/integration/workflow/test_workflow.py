@@ -187,31 +187,6 @@ async def test_what_the_server_cannot_take_is_parked(temporal: TemporalServer, r
         assert await consumer.parked() == [Parked("rx_1", "evt_1", "too_large")]
 
 
-async def test_a_server_that_is_away_parks_nothing_and_gets_all_in_order(
-    temporal: TemporalServer, client: Client, request_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("consumers.workflow.temporal.TIMEOUT_S", 0.2)
-    events = [
-        an_event(f"renewal.{word}", key=f"rx_{number}", request_id=f"{request_id}-{number}")
-        for number in range(30)
-        for word in ("requested", "responded")
-    ]
-    async with running(open_workflow, options=options(temporal)) as consumer:
-        await consumer.feed(events[0])
-        with temporal.frozen():
-            consumer.offer(*events[1:])
-            await until(lambda: bool(consumer.registry.get_sample_value("drxbridge_circuit_state", OPEN)))
-        await consumer.settled()
-
-        assert await consumer.parked() == []
-        assert counted(consumer, "timeout")
-    for number in range(30):
-        found = await told(client, f"renewal:drx:{request_id}-{number}")
-        assert found is not None
-        # The first call may have been taken before its time was up; a repeat has the same event.
-        assert list(dict.fromkeys(name for name, _ in found.signals)) == ["asked", "answered"]
-
-
 async def test_a_balancer_that_cuts_each_connection_while_its_server_is_away_parks_nothing(
     temporal: TemporalServer, request_id: str
 ) -> None:
