@@ -89,30 +89,7 @@ async def cancel(task: asyncio.Task[Any]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def poll_until_it_fails(transport: Any, place: Place) -> None:
-    """Poll a partition that has no offset; the client has to find that out first."""
-    async with asyncio.timeout(HANG_S):
-        while True:
-            await transport.poll([place], timeout_s=0.1)
-
-
 # A cancelled poll
-
-
-async def test_a_member_of_ours_that_polls_no_more_is_put_out_even_after_a_cancelled_and_a_failed_poll(
-    topics: Topics, topic: str, group: str
-) -> None:
-    first = Place(topic, 0)
-    async with ours(topics, topic, group, Timing(session_s=10, rebalance_s=10, max_poll_s=2)) as transport:
-        transport.seek(first, 0)
-        await cancel(asyncio.create_task(transport.poll([first], timeout_s=60)))
-        with pytest.raises(TransportError):
-            await poll_until_it_fails(transport, Place(topic, 1))
-
-        async with ours(topics, topic, group) as other:
-            async with asyncio.timeout(HANG_S):
-                while len(other.assigned()) < PARTITIONS:
-                    await other.poll([], timeout_s=0.1)
 
 
 async def test_a_poll_of_no_partition_is_enough_to_stay(topics: Topics, topic: str, group: str) -> None:

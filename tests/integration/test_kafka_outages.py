@@ -7,14 +7,12 @@ import contextlib
 from typing import cast
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient  # noqa: TID251 - no part of the bridge ever deletes a topic
 
 from bridge.errors import NotDurableError, RecordRefusedError
 from bridge.kafka.producer import KafkaProducer, Patience
 from bridge.kafka.record import Record
 from tests.cluster import Cluster, Topics
 from tests.kafka import (
-    HANG_S,
     a_producer,
     configure_topic,
     paused,
@@ -55,14 +53,6 @@ async def until_working(producer: KafkaProducer, topic: str) -> None:
     await until(lambda: producer.ready)
 
 
-async def delete(cluster: Cluster, topic: str) -> None:
-    """Delete a topic behind the producer's back."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=cluster.bootstrap_servers)
-    await admin.start()
-    await admin.delete_topics([topic])
-    await admin.close()
-
-
 async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Take a connection and read until the other side gives up."""
     with contextlib.suppress(ConnectionError):
@@ -73,18 +63,6 @@ async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 async def until_gone() -> None:
     """Wait until no task but the caller's is left: a replaced producer must not go on sending."""
     await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
-
-
-async def test_a_frozen_broker_makes_it_unready_and_a_late_answer_ready_again(cluster: Cluster, topic: str) -> None:
-    async with running(a_producer(cluster.bootstrap_servers, topic, patience=HASTY)) as producer:
-        await until_working(producer, topic)
-        async with paused(cluster):
-            writing = asyncio.create_task(producer.write(topic, 0, [a_record(topic)]))
-            await until(lambda: not producer.ready)
-            assert producer.state == "stalled"
-
-        assert await writing == 1
-        await until(lambda: producer.ready)
 
 
 async def test_a_producer_without_answers_is_replaced_and_its_writes_are_unknown(cluster: Cluster, topic: str) -> None:
@@ -138,38 +116,6 @@ async def test_an_address_that_takes_connections_and_says_nothing_does_not_stand
 
     async with silent, running(a_producer(addresses, topic, patience=HASTY)) as producer:
         await until_working(producer, topic)
-
-
-async def test_another_partition_count_is_an_alarm_and_the_expected_one_stays_in_use(
-    cluster: Cluster, topics: Topics
-) -> None:
-    narrow, wide = topics.fresh(partitions=3), topics.fresh(partitions=16)
-
-    async with running(a_producer(cluster.bootstrap_servers, narrow, wide, "absent", partitions=12)) as producer:
-        await until(lambda: producer.wrong_counts == {narrow: 3, wide: 16, "absent": None})
-        assert await producer.write(wide, 11, [a_record(wide, partition=11)]) == 1
-
-
-async def test_a_topic_that_is_deleted_is_told_and_the_others_go_on(
-    cluster: Cluster, topics: Topics, topic: str
-) -> None:
-    gone = await asyncio.to_thread(topics.fresh)
-    async with running(a_producer(cluster.bootstrap_servers, topic, gone, patience=HASTY)) as producer:
-        await until_working(producer, topic)
-        await until_working(producer, gone)
-        await delete(cluster, gone)
-
-        async with asyncio.timeout(HANG_S):
-            code = ""
-            while code != "topic_missing":
-                await until(lambda: producer.ready)
-                try:  # a broker that has not heard of it takes records still
-                    await producer.write(gone, 0, [a_record(gone)])
-                except NotDurableError as exc:
-                    code = exc.code
-
-        await until(lambda: producer.ready)
-        assert await producer.write(topic, 0, [a_record(topic)]) == 1
 
 
 async def test_a_record_that_a_broker_looks_into_and_refuses_is_told_and_the_next_is_written(

@@ -23,7 +23,7 @@ from tests.topic_filler import Lives, fill
 
 pytestmark = pytest.mark.kafka
 
-FIRST, ALL = Lives.of_records(6_000), Lives.of_records(9_000)
+FIRST, ALL = Lives.of_records(2_000), Lives.of_records(3_000)
 SETTLED = "select coalesce(sum(next_offset), 0)::int from drx_consumer.progress where grp = 'read_model'"
 COUNTS = "select count(*)::int, sum(events)::int from read_model.prescription"
 # Every second prescription is two years old.

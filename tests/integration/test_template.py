@@ -13,15 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 
-from bridge.contract.events import EVENT_MODELS
 from consumers import http
 from consumers.cli import COMMANDS
 from consumers.commands.new import render
 from consumers.testing import an_event, running
 from tests.cluster import Cluster, Topics
-from tests.endpoint import an_endpoint
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer
 from tests.integration.service_process import until
 from tests.postgres import execute
@@ -55,29 +52,6 @@ def test_it_has_what_a_team_ships_and_names_nothing_that_is_not_there() -> None:
     assert set(re.findall(r"drx-consumer (\w+)", documents["README.md"])) <= set(COMMANDS)
 
 
-async def test_the_example_that_calls_a_service_posts_each_shipment_once() -> None:
-    asked: list[tuple[str, str, str]] = []
-
-    async def courier(request: web.BaseRequest) -> web.Response:
-        body = json.loads(await request.read())
-        asked.append((request.path, request.headers["idempotency-key"], body["prescription_id"]))
-        return web.Response(status=503 if len(asked) == 1 else 204)
-
-    shipment = an_event("shipment.status_changed", id="evt_1", key="rx_1")
-    async with (
-        an_endpoint(courier) as url,
-        running(example("courier")["open_courier"], options={"url": url, "allow_http": "true"}) as desk,
-    ):
-        await desk.feed(shipment, shipment, an_event("prescription.sent"))
-
-        assert desk.count("applied") == 1
-        assert desk.registry.get_sample_value(
-            "drxbridge_courier_requests_total", {"service": "courier", "code": "http_503"}
-        )
-
-    assert asked == [("/desk/shipments", "evt_1", "rx_1")] * 2
-
-
 def test_the_test_of_the_example_that_calls_a_service_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("courier.consumer")
     vars(module).update(example("courier"))
@@ -88,17 +62,6 @@ def test_the_test_of_the_example_that_calls_a_service_passes(monkeypatch: pytest
     exec(compile(code, "<test courier>", "exec", dont_inherit=True), names)  # noqa: S102 - our own page
 
     names["test_a_shipment_is_sent_until_it_is_taken_and_a_refused_one_is_parked"]()
-
-
-def test_the_page_says_where_each_model_is() -> None:
-    rows = re.findall(r"^\| (`.*`) \| (`.*`) in `(bridge\.contract\.\w+)` \|$", PAGE, re.MULTILINE)
-
-    shown = {
-        event_type: (module, model)
-        for types_, models, module in rows
-        for event_type, model in zip(re.findall("`(.*?)`", types_), re.findall("`(.*?)`", models), strict=True)
-    }
-    assert shown == {event_type: (model.__module__, model.__name__) for event_type, model in EVENT_MODELS.items()}
 
 
 def test_the_page_says_what_each_answer_means() -> None:

@@ -177,10 +177,6 @@ async def play(told: Told, ingress: IngressProcess, stranded: IngressProcess) ->
                 told.bodies[name] = json.dumps(document).encode()
                 await send(session, where, told, profile, name)
             await park_and_refuse(session, ingress, told, profile, told.marked(marker, profile, copy.deepcopy(sample)))
-        sample = (SAMPLES / "profiles/p13_dosespot_partial_fill.json").read_bytes()
-        for profile, body in (("dosespot_push", sample), ("mapped", sample + b"\n")):
-            told.bodies[f"plain {profile}"] = body
-            await send(session, ingress, told, profile, f"plain {profile}")
         for name, one in (("with kafka", ingress), ("without kafka", stranded)):
             for path in ("metrics", "readyz"):
                 reply = await ask(session, f"{one.management_url}/{path}")
@@ -213,23 +209,8 @@ async def park_and_refuse(
     told.replies[f"refused {profile}"] = await ask(session, url, method="POST", data=body, headers=forged)
 
 
-def test_a_mapping_says_the_same_and_names_itself_in_its_records(told: Told) -> None:
-    digest = sha256((MAPPINGS / "dosespot_push.toml").read_bytes()).hexdigest()
-    (mapped,), (own,) = told.of("plain mapped"), told.of("plain dosespot_push")
-    values = [value_of(record) for record in (mapped, own)]
-    changing = dict.fromkeys(("event_id", "received_at", "source"))
-
-    assert header(mapped, "drx_mapping") == digest[:12]
-    assert "drx_mapping" not in dict(own.headers)
-    assert values[0] | changing == values[1] | changing
-
-
 def test_every_delivery_met_the_end_that_was_meant_for_it(told: Told) -> None:
-    ends = {
-        name: (reply.status, reply.json["outcome"])
-        for name, reply in told.replies.items()
-        if not name.startswith("plain ")
-    }
+    ends = {name: (reply.status, reply.json["outcome"]) for name, reply in told.replies.items()}
 
     assert ends == {
         f"{kind} {profile}": end
