@@ -91,11 +91,6 @@ class SecuredCluster(EmbeddedCluster):
         admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
         admin.alter_user_scram_credentials([change])[user].result()
 
-    def cut(self) -> None:
-        """End every connection, by another start of the broker; return when it answers."""
-        self.kill_broker(1)
-        self.start_broker(1)
-
     @property
     def secure_address(self) -> str:
         """Where clients prove who they are."""

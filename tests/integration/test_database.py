@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -237,17 +236,6 @@ async def test_a_statement_that_takes_too_long_is_transient_and_the_connection_g
     assert before == after
 
 
-async def test_a_server_that_answers_again_after_the_time_out_was_away(postgres: str) -> None:
-    """It was frozen for a little longer than a statement may take, so the connection can still be rolled back."""
-    async with open_database(postgres, size=1, application_name="test", command_timeout_s=1) as database:
-        failure = await failure_of(database, "set local statement_timeout = 0", "select pg_sleep(60)")
-        after = await rows(database, "select 1")
-
-    assert isinstance(failure, TransientError)
-    assert (failure.code, failure.systemic) == ("no_answer", True)
-    assert after == [(1,)]
-
-
 async def test_a_session_that_is_ended_in_a_statement_is_systemic(postgres: str, database: Database) -> None:
     async with open_database(postgres, size=1, application_name="test") as other:
         async with database.transaction() as holder:
@@ -274,18 +262,6 @@ async def test_a_session_that_is_ended_before_the_commit_is_systemic(postgres: s
 
     assert caught.value.systemic
     assert len(await rows(database, "select from note")) == 2
-
-
-async def test_a_session_that_is_ended_while_nobody_uses_it_is_not_noticed(postgres: str, database: Database) -> None:
-    async with open_database(postgres, size=1, application_name="test") as other:
-        async with other.transaction() as connection:
-            pid = await connection.fetchval("select pg_backend_pid()")
-        async with database.transaction() as connection:
-            await connection.fetchval("select pg_terminate_backend($1, 10000)", pid)
-        with suppress(TransientError):  # the news may be on its way
-            await rows(other, "select 1")
-
-        assert await rows(other, "select 1") == [(1,)]
 
 
 async def test_a_frozen_server_is_systemic_within_the_bound(own_postgres: EmbeddedPostgres) -> None:

@@ -321,27 +321,6 @@ def test_a_consumer_goes_on_by_itself_once_it_has_its_acl_again(
         assert len(members(secured.bootstrap_servers, GROUP)) == 1
 
 
-def test_a_consumer_whose_login_ends_waits_until_it_is_renewed(
-    secured: SecuredCluster, postgres: str, tmp_path: Path
-) -> None:
-    """The files are replaced, and nothing is restarted but the broker, which ends the connections."""
-    with Desk(tmp_path, secured.connection("desk", mechanism="SCRAM-SHA-512"), postgres) as desk:
-        before = written(secured)
-        until(lambda: desk.applied(before), what="a start")
-        secured.set_password("desk", "another-secret")
-        secured.cut()
-        until(lambda: desk.checks()["group"] == "handshake_failed", what="the word for it")
-        after = written(secured)
-        line = desk.lines("worker.client_failed")[-1]
-        assert (line["code"], line["address"]) == ("handshake_failed", desk.env["CONSUMER_KAFKA__BOOTSTRAP_SERVERS"])
-        assert not desk.applied(after)
-
-        secured.connection("desk", password="another-secret", mechanism="SCRAM-SHA-512")
-        until(lambda: desk.applied(after), what="the others")
-        assert "-secret" not in desk.output()
-    secured.set_password("desk", "d-secret")
-
-
 async def test_a_token_endpoint_that_refuses_for_a_while_costs_no_event(
     brief: SecuredCluster, postgres: str, token_url: str, tmp_path: Path
 ) -> None:
