@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 import urllib.request
 from collections.abc import Iterator
 from itertools import islice
@@ -190,3 +191,22 @@ def test_ctrl_c_while_starting_ends_what_runs_already(tmp_path: Path) -> None:
         assert dev.end(signal.SIGINT) == 130
         assert all(map(gone, pids))
         assert not dev.endpoints_file.exists()
+
+
+def refused(*arguments: str) -> str:
+    """Run one that cannot start, and return the line that says why."""
+    done = run_dev(*arguments)
+    lines = done.stderr.strip().splitlines()
+    assert (done.returncode, len(lines), done.stdout) == (2, 1, ""), done.stderr
+    return lines[0]
+
+
+def test_what_stands_in_the_way_of_a_start_is_one_line(tmp_path: Path) -> None:
+    """A directory below a regular file, which not even root can enter, and a port in use."""
+    (tmp_path / "file").touch()
+    below = tmp_path / "file" / "dev"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+
+        assert f"--ingress-port {port}: in use" in refused("--data-dir", str(tmp_path), "--ingress-port", str(port))
+    assert f"{below}" in refused("--data-dir", str(below))

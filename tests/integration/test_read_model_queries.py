@@ -59,18 +59,14 @@ def every_case() -> list[Event]:
     return list({(event.source, event.id): event for event in (*samples, *lives, *others)}.values())
 
 
-@pytest.mark.parametrize("query", [query for _, query in QUERIES], ids=[title for title, _ in QUERIES])
-async def test_an_example_query_finds_something_with_the_rights_of_a_reader(model: ReadModel, query: str) -> None:
+async def test_each_example_query_finds_something_with_the_rights_of_a_reader(model: ReadModel) -> None:
     await model.apply(*every_case())
 
+    assert len(QUERIES) >= 15
     async with model.database.transaction() as connection:
         await connection.execute("set local role drx_phi_reader")
         await connection.execute(f"set local search_path to {model.schema}")
-        assert await connection.fetch(query)
-
-
-def test_the_page_has_queries() -> None:
-    assert len(QUERIES) >= 15
+        assert [title for title, query in QUERIES if not await connection.fetch(query)] == []
 
 
 async def test_the_timeline_is_in_the_order_of_facts(model: ReadModel) -> None:
