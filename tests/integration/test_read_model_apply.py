@@ -47,16 +47,6 @@ async def model(postgres: str) -> AsyncIterator[ReadModel]:
         yield opened
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
-async def test_a_scenario_ends_as_it_expects(model: ReadModel, name: str) -> None:
-    events, expected = scenario(name)
-
-    await model.apply(*events)
-
-    row = await model.prescription(events[0].key)
-    assert {word: row["order_status" if word == "order" else word] for word in expected} == expected
-
-
 async def test_batches_single_records_and_any_order_end_in_the_same_rows(postgres: str) -> None:
     """The pure merging is proved elsewhere; this is the way through jsonb and the two statements."""
     events = [event for name in SCENARIOS for event in scenario(name)[0]]
