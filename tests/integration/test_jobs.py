@@ -136,23 +136,3 @@ async def test_a_job_that_takes_too_long_is_ended(database: Database) -> None:
             await until(lambda: runs > 1)
 
     assert {line["code"] for line in lines} == {"timeout"}
-
-
-async def test_a_job_that_wants_it_gets_what_the_handlers_have(database: Database) -> None:
-    got: list[object] = []
-    ran, stop = asyncio.Event(), asyncio.Event()
-
-    async def look(_: Connection, resource: object) -> None:
-        got.append(resource)
-        ran.set()
-
-    jobs = Jobs(
-        [PeriodicJob(look, HANG_S, resource=True)], group="desk", database=database, timeout_s=HANG_S, resource="sink"
-    )
-    task = asyncio.create_task(jobs.run(stop))
-    async with asyncio.timeout(HANG_S):
-        await ran.wait()
-    stop.set()
-    await task
-
-    assert got == ["sink"]

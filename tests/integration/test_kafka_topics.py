@@ -11,12 +11,12 @@ from click.testing import CliRunner, Result
 
 from bridge.commands.topics import topics
 from bridge.errors import BridgeError, ConfigError
-from bridge.kafka.admin import AdminError, open_admin
+from bridge.kafka.admin import open_admin
 from bridge.kafka.connection import Connection
 from bridge.kafka.producer import REQUEST_TIMEOUT_MS
 from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC
 from tests.cluster import Cluster
-from tests.kafka import configure_topic, reset_connections
+from tests.kafka import configure_topic
 
 pytestmark = pytest.mark.kafka
 
@@ -115,19 +115,6 @@ def test_without_a_broker_it_says_where_it_looked(run: Run) -> None:
 
     assert isinstance(result.exception, BridgeError)
     assert str(result.exception) == "no broker answers at 127.0.0.1:1"
-
-
-async def test_a_connection_that_was_reset_is_one_that_has_no_answer(own_cluster: Cluster) -> None:
-    async def ask_again() -> None:
-        async with open_admin(Connection(own_cluster.bootstrap_servers)) as admin:
-            await admin.default_replication_factor()
-            reset_connections(admin._client._client)
-            await admin.default_replication_factor()
-
-    with pytest.raises(AdminError) as caught:
-        await ask_again()
-
-    assert caught.value.code == "no_answer"
 
 
 async def test_a_cluster_that_takes_its_time_is_waited_for(own_cluster: Cluster) -> None:

@@ -201,26 +201,6 @@ async def test_an_unknown_patient_may_be_parked_instead() -> None:
         assert await consumer.parked() == [Parked("rx_1", "evt_1", "no_patient")]
 
 
-async def test_messages_that_are_never_acknowledged_wait_and_hold_up_no_other() -> None:
-    silent = {event_part(sent("", id=each)) for each in ("evt_a", "evt_b")}
-
-    async def desk(message: Any, reader: Any, writer: Any) -> None:
-        if str(message.segment("MSH")[10])[:EVENT_PART] not in silent:
-            await acknowledges()(message, reader, writer)
-
-    others = [sent(f"rx_{number}", id=f"evt_{number}") for number in range(20)]
-    async with (
-        a_receiver(*[desk] * 2_000) as receiver,
-        running(open_hl7v2, options=options(receiver.port, ack_timeout_s="0.1")) as consumer,
-    ):
-        consumer.offer(sent("rx_a", id="evt_a"), sent("rx_b", id="evt_b"), *others)
-        await until(lambda: consumer.count("applied") == len(others))
-        silent.clear()
-        await consumer.settled()
-
-        assert await consumer.parked() == []
-
-
 async def test_the_consumer_may_read_and_write_its_tables_and_no_more() -> None:
     query = """
         select t.name, array_agg(p.kind order by p.kind) from (values ('prescription'), ('sent'), ('held')) t (name),

@@ -94,67 +94,6 @@ async def test_an_answer_before_its_question_starts_the_same_workflow(
     assert [name for name, _ in found.signals] == ["answered", "asked"]
 
 
-async def test_a_failure_starts_one_workflow_for_each_message(temporal: TemporalServer, client: Client) -> None:
-    key = f"rx_{uuid4().hex}"
-    events = [
-        an_event("prescription.transmission_failed", key=key, message_id="m1"),
-        an_event("prescription.transmission_failed", key=key, message_id="m1"),
-        an_event("epcs.signing_failed", key=key, id="evt_signing"),
-        an_event("prescription.sent", key=key),
-        an_event("system.ping"),
-    ]
-    async with running(open_workflow, options=options(temporal)) as consumer:
-        await consumer.feed(*events)
-
-        assert (counted(consumer, "ok"), counted(consumer, "late")) == (2, 1)
-    first = await told(client, f"repair:drx:{key}:m1")
-    second = await told(client, f"repair:drx:{key}:evt_signing")
-
-    assert first is not None
-    assert second is not None
-    assert first.started_with["event_id"] == events[0].id
-    assert (first.workflow, second.workflow) == ("Repair", "Repair")
-
-
-async def test_a_rule_of_a_site_counts_instead_of_those_shipped(
-    temporal: TemporalServer, client: Client, request_id: str, tmp_path: Path
-) -> None:
-    rules = tmp_path / "rules.toml"
-    rules.write_text(
-        """
-        task_queue = "desk"
-        [[rule]]
-        types = ["renewal.*"]
-        when = "data.request_id == 'other'"
-        do = "start"
-        workflow = "Other"
-        id = "other:{key}"
-        [[rule]]
-        types = ["renewal.*"]
-        do = "start"
-        workflow = "Desk"
-        task_queue = "own"
-        id = "desk:{request_id}"
-        [[rule]]
-        types = ["change.*"]
-        do = "signal"
-        signal = "changed"
-        id = "desk:{request_id}"
-        """
-    )
-    change = an_event("change.requested", request_id=request_id)
-    async with running(open_workflow, options=options(temporal, rules=str(rules))) as consumer:
-        await consumer.feed(change, an_event("renewal.requested", request_id=request_id))
-        await consumer.feed(an_event("change.responded", request_id=request_id))
-
-        # The first one had nobody to tell.
-        assert (counted(consumer, "late"), counted(consumer, "ok")) == (1, 2)
-    found = await told(client, f"desk:{request_id}")
-
-    assert found is not None
-    assert (found.workflow, found.task_queue, [name for name, _ in found.signals]) == ("Desk", "own", ["changed"])
-
-
 async def test_a_whole_event_is_sealed_and_opens_with_the_key(
     temporal: TemporalServer, client: Client, request_id: str, tmp_path: Path
 ) -> None:
