@@ -33,7 +33,7 @@ from tests.topic_filler import Lives, fill
 pytestmark = pytest.mark.kafka
 
 LIVES = Lives(30)
-EVENTS = [event for number in range(LIVES.prescriptions) for event in LIVES.events(number)]
+EVENTS = tuple(event for number in range(LIVES.prescriptions) for event in LIVES.events(number))
 SECRET = "whsec_" + base64.b64encode(b"PHI-free and 32 bytes long, yes.").decode()
 TOKEN = "hunter2-of-the-endpoint"
 
