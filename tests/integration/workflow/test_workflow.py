@@ -15,6 +15,7 @@ from temporalio.client import Client  # noqa: TID251 - the peer's own client
 from temporalio.converter import DataConverter  # noqa: TID251 - as above
 
 from bridge.dev.ports import HOST, free_port
+from bridge.errors import ConfigError
 from bridge.event import Event
 from consumers.testing import Parked, Running, an_event, running
 from consumers.workflow.consumer import open_workflow
@@ -214,3 +215,9 @@ async def test_a_server_that_wants_a_certificate_gets_it(
 
             assert counted(consumer, "ok") == 1
     assert await told(client, f"renewal:drx:{request_id}") is not None
+
+
+async def test_timers_need_the_read_model_in_the_same_database() -> None:
+    with pytest.raises(ConfigError, match=r"this database has no read_model\.overdue"):
+        async with running(open_workflow, options={"address": f"{HOST}:{free_port()}", "allow_plaintext": "true"}):
+            pass
