@@ -19,6 +19,8 @@ from tests.kafka import until
 from tests.settling import GROUP, PLACE, POISON, Effects, a_consumer, a_record, at_work
 
 ONES = Batches(50, 0.005)
+# Soon over for who waits for it, and enough for a statement on a busy machine.
+SHORT_S = 0.5
 
 
 async def test_a_batch_is_applied_once_and_in_order(database: Database) -> None:
@@ -76,7 +78,7 @@ async def test_where_partitions_fill_the_window_together_the_largest_batches_mak
 
 async def test_a_sink_that_is_away_for_long_leaves_a_batch_whole_too(database: Database) -> None:
     """One batch alone does not open the circuit before it has been tried so often that it would be taken apart."""
-    effects, calls, away = Effects(), [], True
+    effects, calls, away, pings = Effects(), [], True, 0
 
     async def write(batch: Sequence[Placed], connection: Connection) -> None:
         calls.append(len(batch))
@@ -85,7 +87,9 @@ async def test_a_sink_that_is_away_for_long_leaves_a_batch_whole_too(database: D
         await effects.batch(batch, connection)
 
     async def ping(_: object) -> None:
+        nonlocal pings
         if away and len(calls) >= ATTEMPTS_MAX:
+            pings += 1
             raise TransientError("full", systemic=True)
 
     consumer = Consumer(GROUP, [PLACE.topic], mode=Batches(50, 0.05), ping=ping)
@@ -93,6 +97,8 @@ async def test_a_sink_that_is_away_for_long_leaves_a_batch_whole_too(database: D
     async with at_work(consumer, database) as bench:
         await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(20)])
         await until(lambda: bench.processor.halted(PLACE))
+        seen = pings
+        await until(lambda: pings > seen + 1)  # one may still be of the attempt that has opened the circuit
         away = False
         await bench.settled(20)
 
@@ -210,7 +216,7 @@ async def test_a_handler_that_never_ends_parks_its_key_and_others_go_on(database
 
     effects.before = hang
 
-    async with at_work(a_consumer(effects, ONES, handler_timeout_s=0.05), database) as bench:
+    async with at_work(a_consumer(effects, ONES, handler_timeout_s=SHORT_S), database) as bench:
         await bench.feed([a_record(0, "rx_2"), a_record(1), a_record(2, "rx_3")])
         await bench.settled(await bench.others_pass(3))
 

@@ -202,7 +202,7 @@ async def test_a_handler_that_swallows_cancellation_costs_its_key_only(
                     await end.wait()
         await effects.one(event, context)
 
-    consumer = Consumer(GROUP, [PLACE.topic], mode=Lanes(2, transactional=True), handler_timeout_s=0.05)
+    consumer = Consumer(GROUP, [PLACE.topic], mode=Lanes(2, transactional=True), handler_timeout_s=0.5)
     consumer.handler(stubborn)
 
     async with at_work(consumer, database) as bench:
@@ -213,7 +213,7 @@ async def test_a_handler_that_swallows_cancellation_costs_its_key_only(
         stuck = next(each for each in logs if each["event"] == "worker.handler_stuck")
         assert (stuck["group"], stuck["topic"], stuck["partition"], stuck["offset"]) == (GROUP, *PLACE, 0)
         assert await bench.parked() == [("rx_1", 0, "handler_timeout")]
-        assert (await bench.effects())[:2] == ["evt_1", "evt_2"]
+        assert {"evt_1", "evt_2"} <= set(await bench.effects())
         end.set()
 
 
