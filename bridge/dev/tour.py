@@ -179,23 +179,23 @@ class Tour:
 
     async def play(self, rng: random.Random) -> str:
         """Play all chapters in order; return the prescription that the first one is about."""
-        events = a_life(rng)
+        events = _a_life(rng)
         await self._life(events)
         await self._strangers(events[0], rng)
         await self._downstream(events)
-        sick = a_life(rng)
-        place = partition_of(sick)
-        await self._poison(sick, a_life(rng, lambda other: other == place))
-        one = a_life(rng)
-        place = partition_of(one)
-        await self._outage(one, a_life(rng, lambda other: other != place))
+        sick = _a_life(rng)
+        place = _partition_of(sick)
+        await self._poison(sick, _a_life(rng, lambda other: other == place))
+        one = _a_life(rng)
+        place = _partition_of(one)
+        await self._outage(one, _a_life(rng, lambda other: other != place))
         await self._repeats(one)
         await self._unforeseen(one[6])
         await self._mended(rng)
-        return key_of(events)
+        return _key_of(events)
 
     async def _life(self, events: Sequence[Body]) -> None:
-        screen, key = self.screen, key_of(events)
+        screen, key = self.screen, _key_of(events)
         text = f"DRx pushes a signed delivery for each thing that happens to {key}. Here is the first one, hop by hop."
         screen.chapter("1  The life of one prescription", text)
         for number, (event, (caption, word)) in enumerate(zip(events, STORY, strict=True), start=1):
@@ -231,22 +231,22 @@ class Tour:
         screen.check(f"it is in {UNRECOGNIZED_TOPIC}, byte for byte", kept, [(UNRECOGNIZED_TOPIC, body)])
 
     async def _downstream(self, events: Sequence[Body]) -> None:
-        screen, key = self.screen, key_of(events)
+        screen, key = self.screen, _key_of(events)
         screen.chapter("4  The same life in three systems", "Each consumer has a position of its own in the log.")
         records = [each for each in await self._records() if (each.topic, each.key) == (PRESCRIPTIONS_TOPIC, key)]
         wanted: Rows = [(event["id"], each.place) for event, each in zip(events, records, strict=False)]
-        screen.check("Kafka has every event once, in order", ce_ids(records), [event["id"] for event in events])
+        screen.check("Kafka has every event once, in order", _ce_ids(records), [event["id"] for event in events])
         await self._comes("PostgreSQL has each, in order, and its place in the log", HISTORY, key, wanted)
 
         async def forwarded() -> Rows:
             async with self.session.get(f"{self.stack.endpoints['receiver']}/received") as answer:
                 received = [each for each in orjson.loads(await answer.read()) if key in each["body"]]
             return [
-                (each["refused"], place_of(each["headers"], "drx-"), normal(orjson.loads(each["body"])))
+                (each["refused"], _place_of(each["headers"], "drx-"), _normal(orjson.loads(each["body"])))
                 for each in received
             ]
 
-        bodies: Rows = [("", place, normal(event)) for event, (_, place) in zip(events, wanted, strict=False)]
+        bodies: Rows = [("", place, _normal(event)) for event, (_, place) in zip(events, wanted, strict=False)]
         await self._becomes("the receiver has verified each, and each body says what DRx sent", forwarded, bodies)
 
         def lake() -> Rows:
@@ -255,12 +255,12 @@ class Tour:
                 return []
             found = dataset.dataset(files, format="parquet", partitioning=None)
             rows = found.to_table(filter=dataset.field("_key") == key).sort_by("_offset").to_pylist()
-            return [(each["event_id"], place_of(each, "_")) for each in rows]
+            return [(each["event_id"], _place_of(each, "_")) for each in rows]
 
         await self._becomes("the lake has each once, in Parquet", lambda: asyncio.to_thread(lake), wanted)
 
     async def _poison(self, sick: Sequence[Body], well: Sequence[Body]) -> None:
-        screen, key, other = self.screen, key_of(sick), key_of(well)
+        screen, key, other = self.screen, _key_of(sick), _key_of(well)
         screen.chapter(
             "5  A poisoned record",
             "A program of another team writes to the topic, past the bridge, what nobody can decode.\n"
@@ -269,7 +269,7 @@ class Tour:
         for event in sick[:2]:
             await self._accepted(event)
         async with AIOKafkaProducer(bootstrap_servers=self.stack.endpoints["bootstrap_servers"]) as producer:
-            place = partition_of(sick)
+            place = _partition_of(sick)
             written = await producer.send_and_wait(PRESCRIPTIONS_TOPIC, POISON, key=key.encode(), partition=place)
         waiting: Rows = [("", "poison")]
         await self._comes(f"{PRESCRIPTIONS_TOPIC}/{place}@{written.offset} parks its key", PARKED, key, waiting)
@@ -306,8 +306,8 @@ class Tour:
         screen.hop(1, "Every broker is killed, as a power cut would; the first delivery gives Kafka two seconds")
         spooled = [events[number] for number in range(1, 5) for events in lives]
         for event in [*spooled, spooled[0]]:
-            answer = await self.drx.deliver(outgoing(event))
-            screen.check(f"{event['type']}, in {milliseconds(answer)}: spooled", str(answer.reply), "202 spooled")
+            answer = await self.drx.deliver(_outgoing(event))
+            screen.check(f"{event['type']}, in {_milliseconds(answer)}: spooled", str(answer.reply), "202 spooled")
         screen.check("the disk has each once, the repeat too", await self._spooled(), len(spooled))
         files = [each for each in self.stack.directory.spool.rglob("*") if each.is_file()]
         content = b"".join(each.read_bytes() for each in files)
@@ -319,10 +319,10 @@ class Tour:
         await self._becomes("the spool is empty", self._spooled, 0)
         records = await self._records()
         for events in lives:
-            found = [each for each in records if (each.topic, each.key) == (PRESCRIPTIONS_TOPIC, key_of(events))]
-            text = f"all events of {key_of(events)} are in Kafka, each once, in the order in which they were sent"
-            screen.check(text, ce_ids(found), [each["id"] for each in events[:5]])
-            await self._comes("and in PostgreSQL", ROW, key_of(events), [(5, "packed")])
+            found = [each for each in records if (each.topic, each.key) == (PRESCRIPTIONS_TOPIC, _key_of(events))]
+            text = f"all events of {_key_of(events)} are in Kafka, each once, in the order in which they were sent"
+            screen.check(text, _ce_ids(found), [each["id"] for each in events[:5]])
+            await self._comes("and in PostgreSQL", ROW, _key_of(events), [(5, "packed")])
 
     async def _repeats(self, events: Sequence[Body]) -> None:
         """Send again what was taken, then something else under its id, and go on as if nothing had been."""
@@ -330,7 +330,7 @@ class Tour:
         text = "A sender that has lost an answer sends again. What is durable already is known by its id and its body."
         screen.chapter("8  The same once more", text)
         for event, way in zip(events, ("went straight to Kafka", "waited on the disk"), strict=False):
-            answer = await self.drx.deliver(outgoing(event))
+            answer = await self.drx.deliver(_outgoing(event))
             screen.check(f"{event['type']}, which {way}, is known", str(answer.reply), "200 duplicate")
         event = events[0]
         changed = orjson.dumps({**event, "data": {**event["data"], "origin": "renewal"}})
@@ -339,7 +339,7 @@ class Tour:
         kept = [each.value.get("body") for each in await self._records(event["id"]) if each.topic == UNRECOGNIZED_TOPIC]
         screen.check(f"in {UNRECOGNIZED_TOPIC}, byte for byte", kept, [changed])
         await self._accepted(events[5])
-        await self._comes("PostgreSQL goes on as if nothing had been", ROW, key_of(events), [(6, "dispensed")])
+        await self._comes("PostgreSQL goes on as if nothing had been", ROW, _key_of(events), [(6, "dispensed")])
 
     async def _unforeseen(self, event: Body) -> None:
         screen, word = self.screen, "prescription.kept_cold"
@@ -384,8 +384,8 @@ class Tour:
         await self._operate("drx-consumer", "where", new)
 
     async def _accepted(self, event: Body) -> Delivered:
-        answer = await self.drx.deliver(outgoing(event))
-        text = f"{event['type']}, in {milliseconds(answer)}: accepted, after all in-sync replicas have it"
+        answer = await self.drx.deliver(_outgoing(event))
+        text = f"{event['type']}, in {_milliseconds(answer)}: accepted, after all in-sync replicas have it"
         self.screen.check(text, str(answer.reply), "200 accepted")
         return answer
 
@@ -442,50 +442,44 @@ class Tour:
         return output.text
 
 
-def a_life(rng: random.Random, fits: Callable[[int], bool] = lambda _partition: True) -> list[Body]:
+def _a_life(rng: random.Random, fits: Callable[[int], bool] = lambda _partition: True) -> list[Body]:
     """Return the events of a prescription whose partition fits."""
     while True:
         events = [orjson.loads(body) for body in tell(rng)]
-        if fits(partition_of(events)):
+        if fits(_partition_of(events)):
             return events
 
 
-def partition_of(events: Sequence[Body]) -> int:
-    """Return where the events of a prescription belong."""
-    return partition(key_of(events).encode(), PARTITIONS)
+def _partition_of(events: Sequence[Body]) -> int:
+    return partition(_key_of(events).encode(), PARTITIONS)
 
 
-def key_of(events: Sequence[Body]) -> str:
-    """Return the prescription that events are about."""
+def _key_of(events: Sequence[Body]) -> str:
     return str(events[0]["data"]["prescription_id"])
 
 
-def ce_ids(records: Sequence[Seen]) -> list[str | None]:
-    """Return the ids of the events in records."""
+def _ce_ids(records: Sequence[Seen]) -> list[str | None]:
     return [each.headers.get("ce_id") for each in records]
 
 
-def place_of(values: Mapping[str, Any], prefix: str) -> str:
-    """Return the place in the log that headers or a row name."""
+def _place_of(values: Mapping[str, Any], prefix: str) -> str:
     return f"{values[f'{prefix}topic']}/{values[f'{prefix}partition']}@{values[f'{prefix}offset']}"
 
 
-def outgoing(event: Body) -> Outgoing:
-    """Return the delivery of an event."""
+def _outgoing(event: Body) -> Outgoing:
     return Outgoing(event["id"], orjson.dumps(event))
 
 
-def milliseconds(answer: Delivered) -> str:
-    """Return how fast a delivery was answered."""
+def _milliseconds(answer: Delivered) -> str:
     return f"{answer.reply.latency_s * 1000:.1f} ms"
 
 
-def normal(value: Any) -> Any:
+def _normal(value: Any) -> Any:
     """Return a body without empty members and without trailing zeros of fractions."""
     if isinstance(value, dict):
-        return {name: normal(inner) for name, inner in value.items() if inner not in (None, {}, [])}
+        return {name: _normal(inner) for name, inner in value.items() if inner not in (None, {}, [])}
     if isinstance(value, list):
-        return [normal(inner) for inner in value]
+        return [_normal(inner) for inner in value]
     if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\dT.*Z", value):
         return datetime.fromisoformat(value)
     return re.sub(r"^(\d+)\.0+$|(\.\d*[1-9])0+$", r"\1\2", value) if isinstance(value, str) else value
