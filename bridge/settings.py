@@ -229,7 +229,10 @@ class Source(Section):
             return given
         names = [name for name in given if name.startswith("scheme_") and name not in cls.model_fields]
         kept = {name: value for name, value in given.items() if name not in names}
-        return {"scheme_parameters": {name.removeprefix("scheme_"): given[name] for name in names}} | kept
+        if names:
+            named = {name.removeprefix("scheme_"): given[name] for name in names}
+            kept["scheme_parameters"] = {**kept.get("scheme_parameters", {}), **named}
+        return kept
 
     @property
     def ignored(self) -> frozenset[str]:
