@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from pydantic import model_validator
 
-from bridge.errors import ConfigError
+from bridge.errors import ConfigError, TransientError
 from consumers.archive.options import ArchiveOptions
 from consumers.fhir.options import FhirOptions
 from consumers.forward.options import ForwardOptions
 from consumers.hl7v2.options import Hl7Options
-from consumers.options import UNNAMED, EndpointOptions, Instant, Options, Words, read_options, server_of
+from consumers.options import UNNAMED, EndpointOptions, Instant, Options, Words, read_options, read_token, server_of
 from consumers.read_model.options import ReadModelOptions
 from consumers.workflow.options import WorkflowOptions
 
@@ -89,6 +89,19 @@ def test_the_page_of_a_consumer_names_every_setting(name: str, model: type[Optio
     settings = [(info.alias or field).upper() for field, info in model.model_fields.items()]
 
     assert [each for each in settings if not re.search(rf"`{each}(=[a-z]+)?`", page)] == []
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"two words", b"two\nlines", "é".encode(), None])
+def test_what_no_header_can_hold_is_no_token(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(TransientError, match=r"^no_token$") as caught:
+        read_token(file, code="no_token")
+
+    assert caught.value.systemic
+    file.write_bytes(b"a-token\n")
+    assert read_token(file, code="no_token") == "a-token"
 
 
 def test_a_base_has_no_settings() -> None:

@@ -145,10 +145,10 @@ def test_the_rules_shipped_start_and_signal_what_the_page_says() -> None:
 
 def test_the_first_rule_that_fits_counts() -> None:
     first = ONE.replace('id = "', 'when = "data.urgent"\nid = "urgent:')
-    found = rules(first + ONE.partition("\n")[2])
+    found = rules(first + ONE.partition("\n")[2] + 'task_queue = "renewals"\n')
     event = an_event("renewal.requested", request_id="r1")
 
-    assert found.action(event) == Action("signal_or_start", "renewal:r1", "Renewal", "desk", "asked")
+    assert found.action(event) == Action("signal_or_start", "renewal:r1", "Renewal", "renewals", "asked")
     assert found.action(an_event("renewal.closed")) is None
 
 
