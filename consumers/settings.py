@@ -51,10 +51,6 @@ class Kafka(Brokers):
     )
 
 
-class Registry(RegistryAddress):
-    """Where the schemas of records come from."""
-
-
 class Postgres(Section):
     """The database of progress, parked records and transactional effects."""
 
@@ -119,7 +115,7 @@ class ConsumerSettings(FileSettings):
         "", description=f"risks that are accepted, of {', '.join(PROCESS_RISKS)}"
     )
     kafka: Kafka = Kafka()
-    registry: Registry = Registry()
+    registry: RegistryAddress = RegistryAddress()
     postgres: Postgres = Postgres()
     management: Management = Management()
     shutdown: Shutdown = Shutdown()

@@ -59,6 +59,7 @@ from consumers.postgres.tables import migrate_tables
 from consumers.runtime import operator, parking
 from consumers.runtime.ledger import Ledger
 from consumers.runtime.metrics import ConsumerMetrics
+from consumers.runtime.operator import By
 from consumers.runtime.processor import Processor
 from consumers.runtime.start_checks import prepare
 
@@ -208,11 +209,11 @@ class Running:
     async def release(self, key: str) -> None:
         """Release a parked key as an operator does; return when it is live again, or parked again."""
         asked = parking.Filters(keys=[key])
-        await operator.request_release(self._database, self._consumer.group, asked, actor="consumers.testing")
+        await operator.request_release(self._database, self._consumer.group, asked, by=By("consumers.testing"))
         async with asyncio.timeout(SETTLED_S):
             # The database has no event to wait for.
             while any(  # noqa: ASYNC110 - as above
-                each.release_requested_at
+                each["release_requested_at"]
                 for each in await parking.list_parked(self._database, self._consumer.group, asked)
             ):
                 await asyncio.sleep(_POLL_S)

@@ -91,10 +91,10 @@ class Report:
         self._console = Console(soft_wrap=True)
         self._findings: list[Finding] = []
 
-    def add(self, finding: Finding) -> None:
-        """Add one."""
-        self._findings.append(finding)
-        if not self._as_json:
+    def add(self, *findings: Finding) -> None:
+        """Add findings."""
+        self._findings += findings
+        for finding in () if self._as_json else findings:
             self._console.print(finding_line(finding))
 
     @property

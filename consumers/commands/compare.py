@@ -133,11 +133,7 @@ def _profile(mapping: str, options: Sequence[str]) -> Profile:
 
 
 def _read(file: Path, profile: Profile) -> Export:
-    """Map each line.
-
-    Raises:
-        ConfigError: The file cannot be read.
-    """
+    """Map each line."""
     prescriptions, others = defaultdict[_Kind, list[Fact]](list), defaultdict[_Kind, list[Fact]](list)
     unmapped: dict[int, str] = {}
     count = 0
@@ -221,11 +217,7 @@ def _metrics(counts: Mapping[str, int]) -> bytes:
 
 
 def _write(path: Path, content: bytes, *, mode: int) -> None:
-    """Write a file as a whole.
-
-    Raises:
-        ConfigError: It cannot be written.
-    """
+    """Write a file as a whole."""
     try:
         replace_file(path, content, mode=mode)
     except OSError as exc:

@@ -19,20 +19,19 @@ from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import MISCONFIGURED
 from consumers.api import Consumer
 from consumers.commands.installed import Chosen, choose
-from consumers.commands.options import name_argument
 from consumers.commands.screen import TIME
 from consumers.options import database_of
 from consumers.postgres.pool import Database
 from consumers.postgres.tables import pending_tables
+from consumers.runtime.beginnings import Adoption, Stopped, decide_start, hint
 from consumers.runtime.groups import open_group
-from consumers.runtime.membership import Bounds
 from consumers.runtime.operator import Progress, opened_at, standings
 from consumers.runtime.sorting import KNOWN_TYPES
 from consumers.runtime.start_checks import check_cluster, check_tables, prepare
-from consumers.runtime.subscriber import Adoption, Stopped, decide_start, hint
+from consumers.runtime.transport import Bounds
 from consumers.settings import check_settings
 
-Add = Callable[[Finding], None]
+Add = Callable[..., None]
 
 # Bounds of a partition that no longer exists: its topic was recreated with fewer.
 NO_LOG = Bounds(0, 0)
@@ -58,7 +57,8 @@ class Kept:
 
 @click.command()
 @bootstrap_option
-@name_argument
+@click.argument("name")
+@click.option("--schema", help="Schema of the one that is built beside the live one.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 def doctor(*, bootstrap_servers: str | None, name: str, schema: str | None, as_json: bool) -> int:
     """Check settings, PostgreSQL, Kafka and the sink of the consumer NAME, and say where health information goes.
@@ -74,14 +74,10 @@ def doctor(*, bootstrap_servers: str | None, name: str, schema: str | None, as_j
         report.add(Finding("config", "failed", str(exc), where))
         return report.close(MISCONFIGURED)
     report.add(Finding("config", "ok", f"every setting can be used; the group is {chosen.consumer.group}"))
-    for finding in check_settings(chosen.settings):
-        report.add(finding)
+    report.add(*check_settings(chosen.settings))
     if not report.failed:
-        for finding in (
-            *type_findings(chosen.consumer),
-            *phi_findings(chosen.consumer, chosen.settings.postgres.address()),
-        ):
-            report.add(finding)
+        consumer = chosen.consumer
+        report.add(*type_findings(consumer), *phi_findings(consumer, chosen.settings.postgres.address()))
         asyncio.run(_examine(chosen, report.add))
     return report.close(int(report.failed))
 
@@ -112,29 +108,22 @@ async def _examine(chosen: Chosen, add: Add) -> None:
         kept = await _kept(chosen)
         add(Finding("postgres", "ok", f"answers; {len(kept.progress)} partitions have a position"))
         begins_by_itself = chosen.settings.kafka.offset_reset != "none"
-        for finding in state_findings(chosen.named, kept, begins_by_itself=begins_by_itself):
-            add(finding)
+        add(*state_findings(chosen.named, kept, begins_by_itself=begins_by_itself))
     except ConfigError as exc:
         add(Finding("postgres", "failed", str(exc), "see CONSUMER_POSTGRES__DSN"))
     try:
         async with open_group(chosen.settings.kafka.connection, consumer.group, consumer.topics) as view:
             bounds, cluster_id = await view.bounds(), await view.cluster_id()
         add(Finding("kafka", "ok", f"{', '.join(sorted(consumer.topics))}: {len(bounds)} partitions"))
-        for finding in offset_findings(chosen, kept, bounds, cluster_id=cluster_id):
-            add(finding)
+        add(*offset_findings(chosen, kept, bounds, cluster_id=cluster_id))
     except BridgeError as exc:
         add(Finding("kafka", "failed", str(exc), "see CONSUMER_KAFKA__… and that the topics are there"))
     if not kept.refused and (consumer.around is not None or consumer.ping is not None):
-        for finding in await _sink(consumer):
-            add(finding)
+        add(*await _sink(consumer))
 
 
 async def _kept(chosen: Chosen) -> Kept:
-    """Ask PostgreSQL.
-
-    Raises:
-        ConfigError: It is away or refuses, or tables were made by other files than these.
-    """
+    """Ask PostgreSQL."""
     consumer = chosen.consumer
     async with chosen.open_database("doctor") as database:
         try:
@@ -158,13 +147,7 @@ async def _refused(database: Database, consumer: Consumer) -> str:
 
 
 def state_findings(named: str, kept: Kept, *, begins_by_itself: bool) -> Iterator[Finding]:
-    """Yield why a start would be refused, and what is parked.
-
-    Args:
-        named: The consumer as a command takes it.
-        kept: Its state in PostgreSQL.
-        begins_by_itself: It makes its tables, and needs no `init`.
-    """
+    """Yield why a start would be refused, and what is parked; `named` is the consumer as a command takes it."""
     never = any(each.endswith(" 1") for each in kept.missing)
     has_begun = any(each.next_offset is not None for each in kept.progress.values())
     if kept.misfit:
@@ -207,28 +190,21 @@ def offset_findings(
 async def _sink(consumer: Consumer) -> list[Finding]:
     """Open the sink, ping it and list what it lacks, within the time of one handler."""
     lacks: Sequence[str] = ()
+    opened = contextlib.nullcontext() if consumer.around is None else consumer.around()
     try:
-        async with asyncio.timeout(consumer.handler_timeout_s):
-            if consumer.around is None:
-                await _ping(consumer, None)
-            else:
-                async with consumer.around() as resource:
-                    await _ping(consumer, resource)
-                    lacks = await consumer.lacks(resource) if consumer.lacks is not None else ()
+        async with asyncio.timeout(consumer.handler_timeout_s), opened as resource:
+            if consumer.ping is not None:
+                await consumer.ping(resource)
+            if consumer.lacks is not None:
+                lacks = await consumer.lacks(resource)
     except ConfigError as exc:
         return [Finding("sink", "failed", str(exc), "change this setting")]
-    except BridgeError as exc:
-        return [Finding("sink", "failed", f"does not answer as it should: {exc.code}", "look at the sink")]
     except Exception as exc:  # noqa: BLE001 - a sink of another team: anything may happen
         # Its message may hold what was sent.
-        return [Finding("sink", "failed", f"does not answer as it should: {type(exc).__name__}", "look at the sink")]
+        what = exc.code if isinstance(exc, BridgeError) else type(exc).__name__
+        return [Finding("sink", "failed", f"does not answer as it should: {what}", "look at the sink")]
     found = Finding("sink", "ok", "answers" if consumer.ping is not None else "can be opened")
     return [
         found,
         *(Finding("sink", "warning", f"lacks {each}", "its page in docs says what it must allow") for each in lacks),
     ]
-
-
-async def _ping(consumer: Consumer, resource: object) -> None:
-    if consumer.ping is not None:
-        await consumer.ping(resource)

@@ -14,14 +14,16 @@ from bridge.event import ParkReason
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.preview import map_body
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
-from bridge.runtime.audit import audit_options, audited
+from bridge.runtime.audit import audited
 from bridge.runtime.process import Group
 from consumers.api import Context
 from consumers.commands.installed import Chosen, choose
-from consumers.commands.options import json_option
+from consumers.commands.options import json_option, phi_options
+from consumers.commands.screen import print_json
 from consumers.forward.mapping import RequestMapping
 from consumers.forward.options import NAME, ForwardOptions
 from consumers.options import read_options, server_of
+from consumers.runtime.operator import By
 
 MASK = "***"
 
@@ -33,22 +35,21 @@ def forward() -> None:
 
 @forward.command("try")
 @click.argument("event_file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--show-phi", is_flag=True, help="Show health information: path and body as they would be sent.")
-@audit_options
+@phi_options
 @json_option
-def try_event(*, event_file: Path, show_phi: bool, actor: str, reason: str, as_json: bool) -> int:
+def try_event(*, event_file: Path, show_phi: bool, by: By, as_json: bool) -> int:
     """Show what would be sent of the event in EVENT_FILE, a body of contract v1; exit 1 if nothing would be.
 
     Values are masked unless --show-phi asks for them, which writes an audit line. Nothing is signed or sent.
     """
     chosen = choose(NAME)
-    with audited("forward.try", actor=actor, reason=reason, dry_run=not show_phi, show_phi=True):
+    with audited("forward.try", show_phi=True, **by._asdict()):
         document = _document(chosen, event_file, show_phi=show_phi)
     if as_json:
-        click.echo(orjson.dumps(document))
+        print_json(document)
     elif document["sent"]:
         click.echo(f"{document['method']} {document['server']}…{document['path']}")
-        click.echo(orjson.dumps(document["body"], option=orjson.OPT_INDENT_2))
+        print_json(document["body"], indented=True)
     else:
         click.echo(f"not sent: {document['code']}", err=True)
     return int(not document["sent"])

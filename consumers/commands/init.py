@@ -3,39 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import click
-import orjson
 
 from bridge.errors import ConfigError, TransientError
 from bridge.kafka.reader import ReadError
 from bridge.kafka.transport import Place
-from bridge.runtime.audit import audit_options, audited
+from bridge.runtime.audit import audited
 from bridge.runtime.broker_option import bootstrap_option
-from bridge.runtime.logging import silence_kafka_client
-from consumers.commands.installed import Chosen, choose
+from consumers.commands.installed import Chosen
+from consumers.commands.options import decision_options, json_option, of_consumer
+from consumers.commands.screen import print_json
 from consumers.options import aware_instant
 from consumers.postgres.pool import Database
 from consumers.postgres.tables import migrate_tables, pending_tables
 from consumers.runtime.groups import GroupView, open_group
-from consumers.runtime.operator import (
-    audit_offsets,
-    lock_progress,
-    parked_from,
-    set_offsets,
-    standings,
-)
+from consumers.runtime.operator import By, lock_progress, parked_from, set_offsets, standings
 from consumers.runtime.start_checks import accept_tables, check_tables, prepare
 
 EARLIEST, LATEST = "earliest", "latest"
 Begin = str | datetime | int
 
 
-@dataclass(frozen=True, slots=True)
-class Want:
+class InitOptions(NamedTuple):
     """The options of the command.
 
     Attributes:
@@ -52,12 +45,9 @@ class Want:
     force: bool
     unless_placed: bool
     go_on: bool
-    actor: str
-    reason: str
-    dry_run: bool
 
 
-class Start(NamedTuple):
+class Move(NamedTuple):
     """The offset of a partition before and after."""
 
     place: Place
@@ -88,7 +78,7 @@ def _partition(_context: click.Context, _parameter: click.Parameter, value: str 
 
 @click.command()
 @bootstrap_option
-@click.argument("name")
+@of_consumer
 @click.option(
     "--from",
     "begin",
@@ -97,101 +87,83 @@ def _partition(_context: click.Context, _parameter: click.Parameter, value: str 
     help="Where to begin; default: only make the tables.",
 )
 @click.option("--partition", callback=_partition, metavar="TOPIC/NUMBER", help="Set the offset of this partition only.")
-@click.option("--schema", help="Build beside the live one, in this schema and a group of its own.")
 @click.option("--force", is_flag=True, help="Move a group that has offsets; events in its inbox are not applied again.")
 @click.option(
     "--unless-placed", is_flag=True, help="Leave a group that has offsets, in use or not; for every deployment."
 )
 @click.option("--go-on", is_flag=True, help="Make empty tables although the group has read events before.")
-@audit_options
-@click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON line per partition.")
-def init(
-    *,
-    bootstrap_servers: str | None,
-    name: str,
-    begin: Begin | None,
-    partition: Place | None,
-    schema: str | None,
-    force: bool,
-    unless_placed: bool,
-    go_on: bool,
-    reason: str,
-    actor: str,
-    dry_run: bool,
-    as_json: bool,
-) -> int:
+@decision_options(needs_reason=False)
+@json_option
+def init(*, chosen: Chosen, by: By, as_json: bool, **options: Any) -> int:
     """Make or upgrade the tables of the consumer NAME, and set where it begins.
 
     Partitions with progress stay where they are, unless --force is given. The group must have no members.
     --force and --go-on need a reason.
     """
-    if (force or go_on) and not reason.strip():
-        msg = f"{'--force' if force else '--go-on'} needs --reason: it is kept with what was done"
+    want = InitOptions(**options)
+    if (want.force or want.go_on) and not by.reason.strip():
+        msg = f"{'--force' if want.force else '--go-on'} needs --reason: it is kept with what was done"
         raise click.UsageError(msg)
-    if force and unless_placed:
+    if want.force and want.unless_placed:
         msg = "--unless-placed leaves a group where it stands, and --force moves it"
         raise click.UsageError(msg)
-    if isinstance(begin, int) and partition is None:
+    if isinstance(want.begin, int) and want.partition is None:
         msg = "--from OFFSET needs --partition: each has offsets of its own"
         raise click.UsageError(msg)
-    chosen = choose(name, schema=schema, bootstrap_servers=bootstrap_servers)
-    silence_kafka_client()
-    want = Want(begin, partition, force, unless_placed, go_on, actor, reason, dry_run)
-    only = None if partition is None else f"{partition.topic}/{partition.partition}"
-    asked: dict[str, Any] = {"begin": begin, "partition": only, "force": force, "unless_placed": unless_placed}
-    who: dict[str, Any] = {"actor": actor, "reason": reason, "dry_run": dry_run}
-    with audited("init", group=chosen.consumer.group, go_on=go_on, **asked, **who) as ended:
-        starts = asyncio.run(_init(chosen, want))
+    asked = want._asdict() | {"partition": want.partition and "{}/{}".format(*want.partition)}
+    with audited("init", group=chosen.consumer.group, **asked, **by._asdict()) as ended:
+        starts = asyncio.run(_init(chosen, want, by))
         ended["starts"] = {f"{topic}/{number}": offset for (topic, number), _, offset in starts}
     for (topic, number), before, offset in starts:
-        document = {"topic": topic, "partition": number, "before": before, "next_offset": offset}
-        line = f"{topic}/{number}: {offset}" + ("" if before is None else f", before {before}")
-        click.echo(orjson.dumps(document) if as_json else line)
+        if as_json:
+            print_json({"topic": topic, "partition": number, "before": before, "next_offset": offset})
+        else:
+            click.echo(f"{topic}/{number}: {offset}" + ("" if before is None else f", before {before}"))
     return 0
 
 
-async def _init(chosen: Chosen, want: Want) -> list[Start]:
-    consumer = chosen.consumer
+async def _init(chosen: Chosen, want: InitOptions, by: By) -> list[Move]:
+    consumer, dry_run = chosen.consumer, by.dry_run
     async with chosen.open_database("init") as database:
         # Before there are tables: an install that fails for a missing topic leaves nothing behind.
         await _see_topics(database, chosen, want)
         if not want.go_on:
             await check_tables(database, consumer)
-        elif not want.dry_run:
-            await accept_tables(database, consumer, actor=want.actor, reason=want.reason)
+        elif not dry_run:
+            await accept_tables(database, consumer, by)
         missing = await pending_tables(database, consumer)
         if missing:
             click.echo(f"tables to make or upgrade: {', '.join(missing)}", err=True)
-        if not want.dry_run:
+        if not dry_run:
             await migrate_tables(database, consumer, notice=lambda text: click.echo(text, err=True))
             try:
                 await prepare(database, consumer)
             except TransientError as exc:
                 msg = f"{consumer.name} cannot use what it writes to: {exc.code}"
                 raise ConfigError(msg) from None
-        usable = not (want.dry_run and missing)
-        starts: list[Start] = []
-        if want.begin is not None:
-            try:
-                starts = await _begin_in_kafka(database if usable else None, chosen, want)
-            except ReadError:
-                if not (want.unless_placed and usable and await _has_offsets(database, chosen)):
-                    raise
-                click.echo("Kafka is away: what stands somewhere was left there", err=True)
-        return starts
+        usable = not (dry_run and missing)
+        if want.begin is None:
+            return []
+        try:
+            async with _group_of(chosen) as view:
+                return await _set_offsets(database if usable else None, view, chosen, want, by)
+        except ReadError:
+            if not (want.unless_placed and usable and await _is_placed(database, chosen)):
+                raise
+            click.echo("Kafka is away: what stands somewhere was left there", err=True)
+            return []
 
 
-async def _see_topics(database: Database, chosen: Chosen, want: Want) -> None:
-    """Read the topics from Kafka, unless only tables are created.
+def _group_of(chosen: Chosen) -> AbstractAsyncContextManager[GroupView]:
+    return open_group(chosen.settings.kafka.connection, chosen.consumer.group, chosen.consumer.topics)
 
-    Raises:
-        ReadError: A topic is missing or no broker answers, and the group has no offsets yet.
-    """
+
+async def _see_topics(database: Database, chosen: Chosen, want: InitOptions) -> None:
+    """Read the topics from Kafka, unless only tables are created."""
     if want.begin is None:
         return
     try:
-        async with open_group(chosen.settings.kafka.connection, chosen.consumer.group, chosen.consumer.topics):
+        async with _group_of(chosen):
             pass
     except ReadError:
         if not (want.unless_placed and await _is_placed(database, chosen)):
@@ -199,28 +171,16 @@ async def _see_topics(database: Database, chosen: Chosen, want: Want) -> None:
 
 
 async def _is_placed(database: Database, chosen: Chosen) -> bool:
-    """As `_has_offsets`, also for a database without tables."""
-    try:
-        return await _has_offsets(database, chosen)
-    except TransientError as exc:
-        if exc.code not in {"no_schema", "no_table"}:
-            raise
+    """Return whether the group has an offset in each of its topics; not where there are no tables."""
+    if not await database.fetchval("select to_regclass('drx_consumer.progress') is not null"):
         return False
-
-
-async def _has_offsets(database: Database, chosen: Chosen) -> bool:
-    """Return whether the group has an offset in each of its topics."""
     stored = await standings(database, chosen.consumer.group, chosen.consumer.topics)
     return {at.topic for at, each in stored.items() if each.next_offset is not None} == set(chosen.consumer.topics)
 
 
-async def _begin_in_kafka(database: Database | None, chosen: Chosen, want: Want) -> list[Start]:
-    consumer, connection = chosen.consumer, chosen.settings.kafka.connection
-    async with open_group(connection, consumer.group, consumer.topics) as view:
-        return await _set_offsets(database, view, chosen, want)
-
-
-async def _set_offsets(database: Database | None, view: GroupView, chosen: Chosen, want: Want) -> list[Start]:
+async def _set_offsets(
+    database: Database | None, view: GroupView, chosen: Chosen, want: InitOptions, by: By
+) -> list[Move]:
     """Set the offsets that may be set; without a database there is no progress yet, and it is a dry run."""
     consumer = chosen.consumer
     if not want.unless_placed:
@@ -234,7 +194,7 @@ async def _set_offsets(database: Database | None, view: GroupView, chosen: Chose
             return []
         msg = f"{consumer.group} is placed in every partition: --unless-placed leaves it, --force --reason … moves it"
         raise ConfigError(msg)
-    if database is not None and not want.dry_run:
+    if database is not None and not by.dry_run:
         async with database.transaction(calls_services=True) as connection:
             await lock_progress(connection, consumer.group, consumer.topics)
             if parked := await parked_from(connection, consumer.group, offsets):
@@ -242,17 +202,17 @@ async def _set_offsets(database: Database | None, view: GroupView, chosen: Chose
                 msg = f"{parked} parked events lie beyond that start; release, skip or drop them first"
                 raise ConfigError(msg)
             cluster_id = await view.cluster_id()
-            placed = await set_offsets(connection, consumer.group, offsets, cluster_id=cluster_id, move=want.force)
-            offsets = {at: offset for at, offset in offsets.items() if at in placed}
-            await audit_offsets(connection, consumer.group, offsets, actor=want.actor, reason=want.reason)
+            offsets = await set_offsets(
+                connection, consumer.group, offsets, by=by, cluster_id=cluster_id, move=want.force
+            )
             if not (want.unless_placed and (await view.state()).live):
                 # Inside the transaction: Kafka refuses it if a member has joined meanwhile. Live members commit what
                 # they adopt.
                 await view.commit(offsets)
-    return [Start(at, before.get(at), offset) for at, offset in sorted(offsets.items())]
+    return [Move(at, before.get(at), offset) for at, offset in sorted(offsets.items())]
 
 
-async def _offsets(view: GroupView, want: Want) -> dict[Place, int]:
+async def _offsets(view: GroupView, want: InitOptions) -> dict[Place, int]:
     begin = want.begin
     bounds = await view.bounds()
     if want.partition is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -50,11 +49,7 @@ class Chosen:
 
     @asynccontextmanager
     async def open_database(self, command: str, *, timeout_s: float = COMMAND_TIMEOUT_S) -> AsyncIterator[Database]:
-        """Open the consumer's database for an operator's `command`, on one connection.
-
-        Raises:
-            ConfigError: The database is unavailable or refuses; the message names the remedy.
-        """
+        """Open the consumer's database for an operator's `command`, on one connection."""
         name = f"drx-consumer {command} {self.consumer.name}"
         try:
             async with open_database(
@@ -82,7 +77,7 @@ def choose(name: str, *, schema: str | None = None, bootstrap_servers: str | Non
     registry = CollectorRegistry()
     given = settings.options(name)
     own = {**given, **({} if schema is None else {"schema": schema})}
-    consumer = _checked(_built(found[name], own, registry), name)
+    consumer = _built(found[name], own, registry)
     if given and not takes_setup(found[name].load()):
         where = place_of(type(settings), section(name), min(given))
         msg = f"{where}: unknown setting; consumer {name!r} takes none: its entry point names no function of a Setup"
@@ -94,24 +89,18 @@ def choose(name: str, *, schema: str | None = None, bootstrap_servers: str | Non
 
 
 def installed() -> dict[str, EntryPoint]:
-    """Return the installed consumers by name.
-
-    Raises:
-        ConfigError: Two of them would have the same section of settings.
-    """
+    """Return the installed consumers by name."""
     found: dict[str, EntryPoint] = {}
     for point in entry_points(group=GROUP):
         own = section(point.name)
         if own in found:
-            both = " and ".join(f"{each.value} of {_package(each)}" for each in (found[own], point))
+            both = " and ".join(
+                f"{each.value} of {each.dist.name if each.dist else 'a package'}" for each in (found[own], point)
+            )
             msg = f"two consumers are named {point.name!r}, {both}: uninstall or rename one"
             raise ConfigError(msg)
         found[own] = point
     return {point.name: point for point in found.values()}
-
-
-def _package(point: EntryPoint) -> str:
-    return "a package" if point.dist is None else point.dist.name
 
 
 def _built(point: EntryPoint, options: Mapping[str, str], registry: CollectorRegistry) -> Consumer:
@@ -120,26 +109,15 @@ def _built(point: EntryPoint, options: Mapping[str, str], registry: CollectorReg
     except BridgeError:
         raise
     except Exception as exc:  # a package of another team: anything may happen
-        hint = "" if _has(point) else "; after a change of pyproject.toml install the package again"
-        msg = f"consumer {point.name!r} cannot be loaded from {point.value}: {type(exc).__name__}{hint}"
+        msg = f"consumer {point.name!r} cannot be loaded from {point.value}: {type(exc).__name__}"
         raise ConfigError(msg) from exc
     if not isinstance(consumer, Consumer):
         msg = f"consumer {point.name!r}: {point.value} is neither a Consumer nor a function that returns one"
         raise ConfigError(msg)
-    return consumer
-
-
-def _has(point: EntryPoint) -> bool:
-    """Return whether the module has what the entry point names; True if it cannot be imported."""
-    module = sys.modules.get(point.module)
-    return module is None or hasattr(module, point.attr.partition(".")[0])
-
-
-def _checked(consumer: Consumer, name: str) -> Consumer:
     if consumer.handle is None:
-        msg = f"consumer {name!r} has no handler: decorate one function with @consumer.handler"
+        msg = f"consumer {point.name!r} has no handler: decorate one function with @consumer.handler"
         raise ConfigError(msg)
     if not consumer.topics:
-        msg = f"consumer {name!r} subscribes to no topic"
+        msg = f"consumer {point.name!r} subscribes to no topic"
         raise ConfigError(msg)
     return consumer

@@ -5,34 +5,29 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import NamedTuple
 
 import click
-import orjson
 
 from bridge.kafka.transport import Place
 from bridge.runtime.broker_option import bootstrap_option
 from bridge.runtime.findings import counted
-from bridge.runtime.logging import silence_kafka_client
-from consumers.commands.installed import Chosen, choose
-from consumers.commands.options import name_argument
-from consumers.commands.screen import print_table
+from consumers.commands.installed import Chosen
+from consumers.commands.options import of_consumer
+from consumers.commands.screen import print_json, print_table
 from consumers.runtime.groups import GroupState, open_group
 from consumers.runtime.operator import opened_at, standings
 
 
-@dataclass(frozen=True, slots=True)
-class Lag:
+class Lag(NamedTuple):
     """How far one partition is behind.
 
     Attributes:
         next_offset: Everything below is settled; None if there is no progress yet.
         above: Records settled at or above it.
         committed: The group's offset in Kafka, which follows.
-        records: Records not settled yet.
-        seconds: Age of the oldest of them; None if it could not be read.
+        seconds: Age of the oldest record not settled; None if it could not be read.
         unreadable: Offset of the batch that cannot be read, if that is the next one.
     """
 
@@ -58,17 +53,14 @@ class Standing(NamedTuple):
 
 @click.command()
 @bootstrap_option
-@name_argument
+@of_consumer
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per partition.")
-def lag(*, bootstrap_servers: str | None, name: str, schema: str | None, as_json: bool) -> int:
+def lag(*, chosen: Chosen, as_json: bool) -> int:
     """Show how far the consumer NAME is behind, in records and seconds per partition, also while it is not running."""
-    chosen = choose(name, schema=schema, bootstrap_servers=bootstrap_servers)
-    silence_kafka_client()
     standing, lags = asyncio.run(_lags(chosen))
     group, state = chosen.consumer.group, standing.state
     if as_json:
-        for each in lags:
-            click.echo(orjson.dumps({"group": group, "state": state.state, **asdict(each)}))
+        print_json(*({"group": group, "state": state.state, **each._asdict()} for each in lags))
         return 0
     print_table(("partition", "next", "end", "behind", "seconds"), (_row(each) for each in lags))
     for each in lags:

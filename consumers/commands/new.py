@@ -19,18 +19,6 @@ from consumers.settings import section
 
 TEMPLATE = files("consumers") / "template"
 SUFFIX = ".tmpl"
-# Words that name no schema unless they are quoted: `pg_get_keywords()` of PostgreSQL 18, reserved ones.
-_SQL_WORDS = frozenset(
-    """
-    all analyse analyze and any array as asc asymmetric authorization binary both case cast check collate collation
-    column concurrently constraint create cross current_catalog current_date current_role current_schema current_time
-    current_timestamp current_user default deferrable desc distinct do else end except false fetch for foreign freeze
-    from full grant group having ilike in initially inner intersect into is isnull join lateral leading left like limit
-    localtime localtimestamp natural not notnull null offset on only or order outer overlaps placing primary references
-    returning right select session_user similar some symmetric system_user table tablesample then to trailing true
-    union unique user using variadic verbose when where window with
-    """.split()  # noqa: SIM905 - one word a line would take a hundred
-)
 OBJECT_NAME_MAX = 12  # of a key of `consumers` in the chart
 
 
@@ -54,11 +42,7 @@ def new(*, name: str, parent: Path) -> int:
 
 
 def refuse_taken(name: str) -> None:
-    """Refuse a name that another consumer or another module of Python has, or that its schema cannot have.
-
-    Raises:
-        ConfigError: It is taken, or no name of a schema.
-    """
+    """Refuse a name that another consumer or another module of Python has, or that its schema cannot have."""
     module = section(name)
     if taken := [each for each in installed() if section(each) == module]:
         msg = f"a consumer named {taken[0]!r} is installed already; choose another name"
@@ -66,30 +50,18 @@ def refuse_taken(name: str) -> None:
     if iskeyword(module) or find_spec(module) is not None:
         msg = f"a package cannot be named {module!r}: Python has that name already; choose another"
         raise ConfigError(msg)
-    if module in _SQL_WORDS:
-        msg = f"a schema cannot be named {module!r}: it is a word of SQL; choose another"
-        raise ConfigError(msg)
     check_schema(module)
 
 
 def render(name: str) -> dict[str, str]:
-    """Return the files of a package by their paths.
-
-    Raises:
-        ConfigError: The name is not usable.
-    """
+    """Return the files of a package by their paths."""
     module = section(name)
     return {
         path.replace("package/", f"{module}/").removesuffix(SUFFIX): _filled(
-            text, name=name, module=module, object=_object_name(name), version=version("drx-bridge")
+            text, name=name, module=module, object=name[:OBJECT_NAME_MAX].rstrip("_-"), version=version("drx-bridge")
         )
         for path, text in _texts(TEMPLATE, "")
     }
-
-
-def _object_name(name: str) -> str:
-    """Shorten a name to what the chart takes for the names of its objects."""
-    return name[:OBJECT_NAME_MAX].rstrip("_-")
 
 
 def _filled(text: str, **words: str) -> str:

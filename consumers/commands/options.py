@@ -1,21 +1,32 @@
-"""Options that several commands share."""
+"""Options that several commands share; a command gets what they stand for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any
 
 import click
 
 from bridge.runtime.audit import audit_options
+from bridge.runtime.logging import silence_kafka_client
+from consumers.commands.installed import choose
+from consumers.runtime.operator import By
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+Command = Callable[..., int]
 
 
-def name_argument(command: Command) -> Command:
-    """Add NAME of the consumer, and the schema that makes a group of its own."""
-    command = click.option("--schema", help="Schema of the one that is built beside the live one.")(command)
-    return click.argument("name")(command)
+def of_consumer(command: Command) -> Command:
+    """Add NAME and the schema that makes a group of its own; the command gets the `chosen` consumer."""
+
+    @click.argument("name")
+    @click.option("--schema", help="Schema of the one that is built beside the live one.")
+    @wraps(command)
+    def chosen(*, name: str, schema: str | None, bootstrap_servers: str | None = None, **others: Any) -> int:
+        silence_kafka_client()
+        return command(chosen=choose(name, schema=schema, bootstrap_servers=bootstrap_servers), **others)
+
+    return chosen
 
 
 def json_option(command: Command) -> Command:
@@ -23,19 +34,31 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="One JSON line per item.")(command)
 
 
-def decision_options(command: Command) -> Command:
-    """Add who decides, why, and the dry run."""
-    return click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")(
-        audit_options(command)
-    )
+def decision_options(*, needs_reason: bool) -> Callable[[Command], Command]:
+    """Add who decides, why, and the dry run; the command gets them as `by`."""
+
+    def decorate(command: Command) -> Command:
+        @audit_options
+        @click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
+        @wraps(command)
+        def decided(*, actor: str, reason: str, dry_run: bool, **others: Any) -> int:
+            if needs_reason and not reason.strip():
+                msg = "--reason is needed: it is kept with the decision"
+                raise click.UsageError(msg)
+            return command(by=By(actor, reason, dry_run=dry_run), **others)
+
+        return decided
+
+    return decorate
 
 
-def require_reason(reason: str) -> None:
-    """Refuse an empty reason.
+def phi_options(command: Command) -> Command:
+    """Add `--show-phi`, and who asks and why; without it, `by` is a dry run, which has no audit lines."""
 
-    Raises:
-        UsageError: It is empty.
-    """
-    if not reason.strip():
-        msg = "--reason is needed: it is kept with the decision"
-        raise click.UsageError(msg)
+    @click.option("--show-phi", is_flag=True, help="Show health information: the content of the records.")
+    @audit_options
+    @wraps(command)
+    def shown(*, show_phi: bool, actor: str, reason: str, **others: Any) -> int:
+        return command(show_phi=show_phi, by=By(actor, reason, dry_run=not show_phi), **others)
+
+    return shown

@@ -6,18 +6,17 @@ import asyncio
 import math
 import re
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
 
 import click
-import orjson
 
 from bridge.runtime.audit import audited
 from consumers.api import History
 from consumers.archive.options import NAME as ARCHIVE
-from consumers.commands.installed import Chosen, choose
-from consumers.commands.options import decision_options, json_option, name_argument
+from consumers.commands.installed import Chosen
+from consumers.commands.options import decision_options, json_option, of_consumer
+from consumers.commands.screen import print_json
 from consumers.postgres.pool import Database
-from consumers.runtime.operator import Decision, audit
+from consumers.runtime.operator import By, Decision, audit
 
 # Rows deleted at a time: takes a fraction of a second, far below the time-out of a statement.
 BATCH_ROWS = 5_000
@@ -48,13 +47,6 @@ not exists (
 """  # noqa: S608 - a constant
 
 
-class Pruned(NamedTuple):
-    """How many rows were deleted."""
-
-    history: int
-    inbox: int
-
-
 def _days(_context: click.Context, _parameter: click.Parameter, given: str) -> timedelta:
     if not _is_days(given):
         msg = "a number of days, such as 400d"
@@ -63,42 +55,39 @@ def _days(_context: click.Context, _parameter: click.Parameter, given: str) -> t
 
 
 @click.command()
-@name_argument
+@of_consumer
 @click.option("--older-than", required=True, callback=_days, metavar="DAYS", help="Horizon, such as 400d.")
-@decision_options
+@decision_options(needs_reason=False)
 @json_option
-def prune(
-    *, name: str, schema: str | None, older_than: timedelta, actor: str, reason: str, dry_run: bool, as_json: bool
-) -> int:
+def prune(*, chosen: Chosen, older_than: timedelta, by: By, as_json: bool) -> int:
     """Delete what the consumer NAME has settled longer ago than the horizon, and its history from before it.
 
     Kept are prescriptions that are open, and what a group of `archive` has not stored. A repeat of an event beyond the
     horizon is applied again. May run beside the consumer, and be interrupted at any time.
     """
-    chosen = choose(name, schema=schema)
-    group, horizon = chosen.consumer.group, datetime.now(UTC) - older_than
-    reason = reason or f"older than {older_than.days}d"
-    with audited("prune", actor=actor, reason=reason, dry_run=dry_run, group=group, before=horizon) as ended:
-        pruned = asyncio.run(_prune(chosen, horizon, actor=actor, reason=reason, dry_run=dry_run))
-        ended.update(pruned._asdict())
+    group, horizon, dry_run = chosen.consumer.group, datetime.now(UTC) - older_than, by.dry_run
+    by = by._replace(reason=by.reason or f"older than {older_than.days}d")
+    with audited("prune", group=group, before=horizon, **by._asdict()) as ended:
+        pruned = asyncio.run(_prune(chosen, horizon, by))
+        ended.update(pruned)
     if as_json:
-        document = {"verb": "prune", "dry_run": dry_run, "group": group, "before": horizon, **pruned._asdict()}
-        click.echo(orjson.dumps(document, option=orjson.OPT_UTC_Z))
+        print_json({"verb": "prune", "dry_run": dry_run, "group": group, "before": horizon, **pruned})
     else:
         most, would = ("at most ", "would be ") if dry_run else ("", "")
-        found = f"{pruned.history} events of its history, {most}{pruned.inbox} of its inbox"
+        found = f"{pruned['history']} events of its history, {most}{pruned['inbox']} of its inbox"
         click.echo(f"group {group}: {found} {would}deleted")
     return 0
 
 
-async def _prune(chosen: Chosen, horizon: datetime, *, actor: str, reason: str, dry_run: bool) -> Pruned:
-    group, history = chosen.consumer.group, chosen.consumer.history
+async def _prune(chosen: Chosen, horizon: datetime, by: By) -> dict[str, int]:
+    """Return how many rows were deleted of the history and of the inbox."""
+    group, history, dry_run = chosen.consumer.group, chosen.consumer.history, by.dry_run
     async with chosen.open_database("prune", timeout_s=STATEMENT_TIMEOUT_S) as database:
         if not dry_run:
             # First: it shows `where` what an interrupted run has deleted.
             async with database.transaction() as connection:
                 decision = Decision(code=horizon.isoformat())
-                await audit(connection, group, "prune", [decision], actor=actor, reason=reason)
+                await audit(connection, group, "prune", [decision], by)
         events, condition = 0, _INBOX
         if history is not None:
             unneeded = history._replace(condition=f"({history.condition}) and {_ARCHIVED}")
@@ -106,7 +95,7 @@ async def _prune(chosen: Chosen, horizon: datetime, *, actor: str, reason: str, 
             if not dry_run:  # the history that would go is still there, and would hold all
                 condition = f"{_INBOX} and {_HELD.format(table=history.table)}"
         inbox = History("drx_consumer.inbox", "settled_at", condition)
-        return Pruned(events, await _sweep(database, inbox, horizon, group, dry_run=dry_run))
+        return {"history": events, "inbox": await _sweep(database, inbox, horizon, group, dry_run=dry_run)}
 
 
 async def _sweep(

@@ -1,15 +1,26 @@
-"""Tables of rows for people."""
+"""Output of commands: tables for people, whose rows stay whole in a pipe, and JSON for programs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
+import click
+import orjson
 from rich.table import Table
 from rich.text import Text
 
+from bridge.event import plain
 from bridge.runtime import screen
 
 TIME = "%Y-%m-%d %H:%M:%SZ"  # for people; of an aware UTC time
+
+
+def print_json(*documents: Any, indented: bool = False) -> None:
+    """Print each on a line of its own, unless `indented`."""
+    for each in documents:
+        option = orjson.OPT_UTC_Z | (orjson.OPT_INDENT_2 if indented else 0)
+        click.echo(orjson.dumps(each, default=plain, option=option))
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -9,16 +9,15 @@ from datetime import datetime
 from typing import Any
 
 import click
-import orjson
 
 from bridge.avro.event_decoder import EventDecoder, open_decoder
 from bridge.errors import DecodeError
-from bridge.event import UNRECOGNIZED_TYPE, instant, plain
+from bridge.event import UNRECOGNIZED_TYPE, instant
 from bridge.kafka.partition_writer import from_entry
 from bridge.kafka.reader import ReadError, open_reader
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 from bridge.kafka.transport import ConsumedRecord, Place
-from bridge.runtime.audit import audit_options, audited
+from bridge.runtime.audit import audited
 from bridge.runtime.broker_option import bootstrap_option
 from bridge.runtime.findings import counted
 from bridge.runtime.logging import silence_kafka_client
@@ -27,13 +26,13 @@ from bridge.spool.inspect import survey
 from bridge.spool.keys import KeyRing
 from bridge.spool.segment import Entry
 from consumers.commands.installed import Chosen, choose
-from consumers.commands.options import json_option
-from consumers.commands.screen import print_table
+from consumers.commands.options import json_option, phi_options
+from consumers.commands.screen import print_json, print_table
 from consumers.postgres.pool import Database
 from consumers.postgres.text import stored_text
 from consumers.read_model.options import NAME
 from consumers.runtime.groups import open_group
-from consumers.runtime.operator import standings
+from consumers.runtime.operator import By, standings
 
 # Of a prescription; the newest of them. One has some ten events.
 EVENTS_MAX = 1_000
@@ -91,8 +90,7 @@ where p.topic = $1 and p.part = $2 order by p.grp
 @click.argument("wanted", metavar="ID")
 @click.option("--from-beginning", is_flag=True, help="Search the whole log: finds what was pruned from the read model.")
 @click.option("--schema", help="Schema of the read model, if it is another.")
-@click.option("--show-phi", is_flag=True, help="Show health information: the content of the records.")
-@audit_options
+@phi_options
 @json_option
 @bootstrap_option
 def where(
@@ -101,8 +99,7 @@ def where(
     from_beginning: bool,
     schema: str | None,
     show_phi: bool,
-    actor: str,
-    reason: str,
+    by: By,
     as_json: bool,
     bootstrap_servers: str | None,
 ) -> int:
@@ -117,7 +114,7 @@ def where(
         raise click.UsageError(msg)
     chosen = choose(NAME, schema=schema, bootstrap_servers=bootstrap_servers)
     silence_kafka_client()
-    with audited("where", actor=actor, reason=reason, dry_run=not show_phi, show_phi=True) as ended:
+    with audited("where", show_phi=True, **by._asdict()) as ended:
         found = asyncio.run(_where(chosen, wanted, from_beginning=from_beginning, show_phi=show_phi))
         ended["records"] = len(found)
     if not found:
@@ -127,20 +124,16 @@ def where(
         newest = {name: value for name, value in found[-1].items() if name not in _OF_ONE}
         every = [{name: value for name, value in each.items() if name != "by"} for each in found]
         document = newest | {"events": every} if len(found) > 1 else newest
-        click.echo(orjson.dumps(document, default=plain, option=orjson.OPT_UTC_Z))
+        print_json(document)
         return 0
     print_table(("at", "what", "state", "detail"), [row for each in found for row in _rows(each)])
     for each in found if show_phi else ():
-        click.echo(orjson.dumps(each["value"], default=plain, option=orjson.OPT_UTC_Z | orjson.OPT_INDENT_2))
+        print_json(each["value"], indented=True)
     return 0
 
 
 async def _where(chosen: Chosen, wanted: str, *, from_beginning: bool, show_phi: bool) -> list[dict[str, Any]]:
-    """Return a document for each record; during an outage of Kafka, a record may be in the spool.
-
-    Raises:
-        ReadError: Nothing is found, and a topic cannot be read.
-    """
+    """Return a document for each record; during an outage of Kafka, a record may be in the spool."""
     registry, failure = chosen.settings.registry, None
     async with chosen.open_database("where") as database:
         # What moves on meanwhile is met twice and not missed: from the spool into the log, from there into the history.
@@ -184,11 +177,7 @@ async def _located(database: Database, chosen: Chosen, wanted: str) -> _Places:
 async def _read(
     chosen: Chosen, topics: Collection[str], records: _Places, *, wanted: str, starts: Mapping[Place, int]
 ) -> None:
-    """Replace records by those of the log, and add what is found from `starts` on.
-
-    Raises:
-        ReadError: The topics cannot be read.
-    """
+    """Replace records by those of the log, and add what is found from `starts` on."""
     connection = chosen.settings.kafka.connection
     left = [at for at in records if at[0] in topics]
     if left:

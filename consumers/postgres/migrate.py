@@ -42,11 +42,7 @@ class Migration(NamedTuple):
 
 
 async def migrate(
-    database: Database,
-    *,
-    directory: Traversable | Path,
-    schema: str,
-    notice: Callable[[str], None] = lambda _: None,
+    database: Database, *, directory: Traversable | Path, schema: str, notice: Callable[[str], None] = lambda _: None
 ) -> list[int]:
     """Apply what `schema` lacks, each file in a transaction of its own; return the numbers applied.
 
@@ -65,7 +61,8 @@ async def migrate(
     while True:
         async with database.transaction() as connection:
             await _lock(connection, schema)
-            missing = _missing(known, await _prepared(connection, schema), schema)
+            await _prepare(connection, schema)
+            missing = _missing(known, await _applied(connection, schema), schema)
             if not missing:
                 return applied
             await _apply(connection, missing[0], schema=schema, notice=notice)
@@ -73,26 +70,16 @@ async def migrate(
 
 
 async def pending(database: Database, *, directory: Traversable | Path, schema: str) -> list[int]:
-    """Return the numbers that `migrate` would apply; needs only the right to read.
-
-    Raises:
-        ConfigError: The schema was made by other files than these.
-        TransientError: The database is away.
-    """
+    """Return the numbers that `migrate` would apply; needs only the right to read. Errors as of `migrate`."""
     known = read_migrations(directory)
     check_schema(schema)
-    async with database.transaction() as connection:
-        exists = await connection.fetchval("select to_regclass($1) is not null", f'"{schema}".schema_migration')
-        applied = await _applied(connection, schema) if exists else {}
+    exists = await database.fetchval("select to_regclass($1) is not null", f'"{schema}".schema_migration')
+    applied = await _applied(database, schema) if exists else {}
     return [migration.number for migration in _missing(known, applied, schema)]
 
 
 def read_migrations(directory: Traversable | Path) -> list[Migration]:
-    """Return the migrations of a directory in order.
-
-    Raises:
-        ConfigError: Numbers do not run from 1 without a gap.
-    """
+    """Return the migrations of a directory in order."""
     found = []
     for file in directory.iterdir():
         match = _FILE_NAME.fullmatch(file.name)
@@ -106,11 +93,7 @@ def read_migrations(directory: Traversable | Path) -> list[Migration]:
 
 
 def check_schema(schema: str) -> None:
-    """Check the name of a schema.
-
-    Raises:
-        ConfigError: No schema may have it.
-    """
+    """Refuse a name that no schema may have."""
     if not _SCHEMA_NAME.fullmatch(schema):
         msg = "a schema is named with a-z, 0-9 and _, at most 63 of them, and not pg_…"
         raise ConfigError(msg)
@@ -126,8 +109,8 @@ async def _lock(connection: Any, schema: str) -> None:
     await connection.execute(f"set local lock_timeout = '{_LOCK_TIMEOUT_S}s'")
 
 
-async def _prepared(connection: Connection, schema: str) -> dict[int, str]:
-    """Create the schema and its list of migrations if needed; return what was applied."""
+async def _prepare(connection: Connection, schema: str) -> None:
+    """Create the schema and its list of migrations if needed."""
     # `create schema if not exists` needs the right to create one even if it exists.
     if not await connection.fetchval("select exists (select from pg_namespace where nspname = $1)", schema):
         await connection.execute(f'create schema "{schema}"')
@@ -141,14 +124,10 @@ async def _prepared(connection: Connection, schema: str) -> dict[int, str]:
         )
         """
     )
-    return await _applied(connection, schema)
 
 
-async def _applied(connection: Connection, schema: str) -> dict[int, str]:
-    rows = await connection.fetch(
-        f'select number, sha256 from "{schema}".schema_migration'  # noqa: S608 - a checked name
-    )
-    return {row["number"]: row["sha256"] for row in rows}
+async def _applied(source: Connection | Database, schema: str) -> dict[int, str]:
+    return dict(map(tuple, await source.fetch(f'select number, sha256 from "{schema}".schema_migration')))  # noqa: S608 - a checked name
 
 
 def _missing(known: list[Migration], applied: dict[int, str], schema: str) -> list[Migration]:

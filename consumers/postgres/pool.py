@@ -110,12 +110,7 @@ class Database:
             await self._release(connection)
 
     async def fetch(self, query: str, *args: Any) -> list[Any]:
-        """Return the rows of one statement, which is a transaction of its own: a third of the round trips.
-
-        Raises:
-            TransientError: As `transaction`.
-            PermanentError: As `transaction`.
-        """
+        """Return the rows of one statement, which is a transaction of its own: a third of the round trips."""
         connection = await self._acquire()
         try:
             rows: list[Any] = await connection.fetch(query, *args)
@@ -130,6 +125,11 @@ class Database:
         finally:
             await self._release(connection)
         return rows
+
+    async def fetchval(self, query: str, *args: Any) -> Any:
+        """Return the first value of the first row, or None; as `fetch`."""
+        rows = await self.fetch(query, *args)
+        return rows[0][0] if rows else None
 
     async def _acquire(self) -> Any:
         try:
@@ -205,9 +205,7 @@ async def open_database(
     await pool
     try:
         yield Database(
-            pool,
-            acquire_timeout_s=acquire_timeout_s,
-            rollback_timeout_s=min(ROLLBACK_TIMEOUT_S, command_timeout_s),
+            pool, acquire_timeout_s=acquire_timeout_s, rollback_timeout_s=min(ROLLBACK_TIMEOUT_S, command_timeout_s)
         )
     finally:
         try:

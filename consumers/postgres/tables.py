@@ -1,4 +1,4 @@
-"""All tables that a consumer needs: those of the runtime, schema `drx_consumer`, and its own."""
+"""All tables that a consumer needs: the runtime's, schema `drx_consumer`, and its own; errors as of `migrate`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,7 @@ from consumers.postgres.pool import Database
 async def migrate_tables(
     database: Database, consumer: Consumer, *, notice: Callable[[str], None] = lambda _: None
 ) -> list[str]:
-    """Create or upgrade the tables; return what was applied, as `schema 1`.
-
-    Raises:
-        ConfigError: A schema was made by other files than these.
-        TransientError: The database is away.
-    """
+    """Create or upgrade the tables; return what was applied, as `schema 1`."""
     return [
         f"{tables.schema} {number}"
         for tables in _tables(consumer)
@@ -26,12 +21,7 @@ async def migrate_tables(
 
 
 async def pending_tables(database: Database, consumer: Consumer) -> list[str]:
-    """Return what `migrate_tables` would apply; needs only the right to read.
-
-    Raises:
-        ConfigError: As `migrate_tables`.
-        TransientError: The database is away.
-    """
+    """Return what `migrate_tables` would apply; needs only the right to read."""
     return [
         f"{tables.schema} {number}"
         for tables in _tables(consumer)
@@ -40,12 +30,7 @@ async def pending_tables(database: Database, consumer: Consumer) -> list[str]:
 
 
 async def lacks_own_tables(database: Database, consumer: Consumer) -> bool:
-    """Return whether the consumer has tables of its own that do not exist: not yet, or dropped as a whole.
-
-    Raises:
-        ConfigError: As `migrate_tables`.
-        TransientError: The database is away.
-    """
+    """Return whether the consumer has tables of its own that do not exist: not yet, or dropped as a whole."""
     own = consumer.tables
     return own is not None and 1 in await pending(database, directory=own.migrations, schema=own.schema)
 

@@ -162,11 +162,7 @@ class Settlement:
         self._known = known
 
     async def fence(self, first: int) -> None:
-        """Check, and lock, that the partition is ours and its `next_offset` is not above `first`.
-
-        Raises:
-            FencedError: It is not so.
-        """
+        """Lock the partition, if it is ours and its `next_offset` is not above `first`; else `FencedError`."""
         if await self.connection.fetchrow(_FENCE, *self._where, first) is None:
             raise FencedError
 
@@ -190,18 +186,11 @@ class Settlement:
         before = await _digests(self.connection, self.group, columns) if known else {}
         return _states(wanted, first | before, first.keys() - known)
 
-    async def look(self, entries: Sequence[Inbox]) -> list[InboxState]:
-        """Return what `admit` would say now, and write nothing: another transaction may admit them meanwhile."""
-        return await _look(self.connection, self.group, entries)
-
     async def settle(self, *, next_offset: int, last_event_id: str | None, above: Sequence[int]) -> datetime:
         """Move progress up to `next_offset`, never back; store what is settled `above` it, and what was published.
 
         `last_event_id` is the `ce_id` of the record at `next_offset` - 1, or None if there is no such record. The
-        `updated_at` that this commits is returned.
-
-        Raises:
-            FencedError: The partition is not ours, or commits were lost.
+        `updated_at` that this commits is returned. `FencedError` as of `admit`.
         """
         if self.outgoing:
             columns = [list(column) for column in zip(*self.outgoing, strict=True)]
@@ -255,20 +244,15 @@ class Ledger:
             self.published.set()
 
     async def look(self, entries: Sequence[Inbox]) -> list[InboxState]:
-        """As `Settlement.look`, without a transaction.
-
-        Raises:
-            TransientError: The database is away.
-        """
-        return await _look(self._database, self._group, entries)
+        """Return what `Settlement.admit` would say now, and write nothing: another process may admit them meanwhile."""
+        if not entries:
+            return []
+        wanted, first, columns = _distinct(entries)
+        before = await _digests(self._database, self._group, columns)
+        return _states(wanted, first | before, set(first.keys() - before.keys()))
 
     async def ping(self) -> None:
-        """Write a row and roll it back: a server that is full, or has become a standby, refuses it.
-
-        Raises:
-            TransientError: The database is away.
-            PermanentError: It refuses the row.
-        """
+        """Write a row and roll it back: a server that is full, or has become a standby, refuses it."""
         with suppress(_UndoneError):
             async with self._database.transaction() as connection:
                 await connection.execute(_PING, self._group)
@@ -277,14 +261,6 @@ class Ledger:
 
 class _UndoneError(Exception):
     """Rolls the transaction back."""
-
-
-async def _look(source: Connection | Database, group: str, entries: Sequence[Inbox]) -> list[InboxState]:
-    if not entries:
-        return []
-    wanted, first, columns = _distinct(entries)
-    before = await _digests(source, group, columns)
-    return _states(wanted, first | before, set(first.keys() - before.keys()))
 
 
 async def _digests(source: Connection | Database, group: str, columns: _Columns) -> dict[tuple[str, ...], str]:

@@ -142,21 +142,21 @@ select verb = 'forget' and at > (select applied_at from "{schema}".schema_migrat
 from drx_consumer.audit where grp = $1 and verb in ('forget', 'go_on') order by number desc limit 1
 """
 # In the order of their references; progress first, so that a running process is fenced.
-_FORGET = (
-    "delete from drx_consumer.progress where grp = $1",
-    "delete from drx_consumer.settled where grp = $1",
-    "delete from drx_consumer.parked_event where grp = $1",
-    "delete from drx_consumer.parked_key where grp = $1",
-    "delete from drx_consumer.park_breaker where grp = $1",
-    "delete from drx_consumer.outbox where grp = $1",
-    "delete from drx_consumer.job where grp = $1",
-)
+_FORGET = ("progress", "settled", "parked_event", "parked_key", "park_breaker", "outbox", "job")
 _FORGET_INBOX = """
 with gone as (
   delete from drx_consumer.inbox
   where ctid = any (array(select ctid from drx_consumer.inbox where grp = $1 limit $2)) returning 1
 ) select count(*) from gone
 """
+
+
+class By(NamedTuple):
+    """Who acts and why; in a dry run, nothing is done."""
+
+    actor: str
+    reason: str = ""
+    dry_run: bool = False
 
 
 class Decision(NamedTuple):
@@ -186,7 +186,6 @@ class Progress(NamedTuple):
         above: Number of records settled at or above `next_offset`.
     """
 
-    place: Place
     next_offset: int | None
     last_event_id: str | None
     epoch: int
@@ -197,26 +196,8 @@ class Progress(NamedTuple):
     parked_events: int
 
 
-class Forgotten(NamedTuple):
-    """Numbers of rows that a group had."""
-
-    progress: int
-    inbox: int
-    settled: int
-    parked_keys: int
-    parked_events: int
-    outbox: int
-
-
 async def request_release(
-    database: Database,
-    group: str,
-    filters: Filters,
-    *,
-    per_second: float | None = None,
-    actor: str,
-    reason: str = "",
-    dry_run: bool = False,
+    database: Database, group: str, filters: Filters, *, per_second: float | None = None, by: By
 ) -> list[Decision]:
     """Request the release of all parked keys that the filters match.
 
@@ -224,27 +205,19 @@ async def request_release(
     """
     interval = timedelta(seconds=1 / per_second if per_second else 0)
     async with database.transaction() as connection:
-        choose = _CHOOSE if dry_run else _CHOOSE + " for update"
-        rows = await connection.fetch(choose, group, *filters.criteria())
+        choose = _CHOOSE if by.dry_run else _CHOOSE + " for update"
+        rows = await connection.fetch(choose, group, *filters)
         rows.sort(key=lambda row: (row["parked_at"], row["topic"], row["part"], row["key"]))
         decisions = [Decision(row["topic"], row["part"], row["key"], code=row["code"]) for row in rows]
-        if not dry_run and decisions:
+        if not by.dry_run and decisions:
             topics, partitions, names, *_ = zip(*decisions, strict=True)
-            await connection.execute(_REQUEST, group, actor, interval, topics, partitions, names)
-            await audit(connection, group, "retry", decisions, actor=actor, reason=reason)
+            await connection.execute(_REQUEST, group, by.actor, interval, topics, partitions, names)
+            await audit(connection, group, "retry", decisions, by)
     return decisions
 
 
 async def park(
-    database: Database,
-    group: str,
-    topic: str,
-    key: str,
-    *,
-    partition: int | None = None,
-    actor: str,
-    reason: str,
-    dry_run: bool = False,
+    database: Database, group: str, topic: str, key: str, *, partition: int | None = None, by: By
 ) -> list[Decision]:
     """Park a key by hand: its records wait in order, unhandled, until it is released; withdraws a release.
 
@@ -257,13 +230,13 @@ async def park(
         if partition is None:
             partition = await _partition(connection, group, topic, key)
         if await connection.fetchval(_IS_PARKED, group, topic, key, partition) or not (
-            dry_run or await connection.fetchval(_PARK, group, topic, key, partition)
+            by.dry_run or await connection.fetchval(_PARK, group, topic, key, partition)
         ):
             msg = "that key is parked already"
             raise ConfigError(msg)
         decision = Decision(topic, partition, key, code="by_hand")
-        if not dry_run:
-            await audit(connection, group, "park", [decision], actor=actor, reason=reason)
+        if not by.dry_run:
+            await audit(connection, group, "park", [decision], by)
     return [decision]
 
 
@@ -275,9 +248,7 @@ async def give_up(
     *,
     offset: int | None = None,
     partition: int | None = None,
-    actor: str,
-    reason: str,
-    dry_run: bool = False,
+    by: By,
 ) -> list[Decision]:
     """Give up one record of a key, or all of them in every partition unless one is named.
 
@@ -288,7 +259,7 @@ async def give_up(
     """
     which = (topic, key, partition, offset)
     async with database.transaction() as connection:
-        if not dry_run:
+        if not by.dry_run:
             await connection.fetch(_LOCK_KEY, group, topic, key, partition)
         rows = await connection.fetch(_EVENTS, group, *which)
         decisions = [Decision(topic, row["part"], key, *tuple(row)[1:]) for row in rows]
@@ -302,53 +273,44 @@ async def give_up(
             found = ", ".join(str(each.partition) for each in decisions)
             msg = f"partitions {found} have a record of that key at that offset: --partition says which is meant"
             raise ConfigError(msg)
-        if not dry_run:
+        if not by.dry_run:
             decisions = await _into_inbox(connection, group, decisions)
             await connection.execute(_REMOVE_EVENTS, group, *which)
             await connection.execute(_REMOVE_KEY, group, topic, key, partition)
             verb = "drop_key" if offset is None else "skip"
-            await audit(connection, group, verb, decisions, actor=actor, reason=reason)
+            await audit(connection, group, verb, decisions, by)
     return decisions
 
 
-async def resume(database: Database, group: str, *, actor: str, reason: str, dry_run: bool = False) -> list[Decision]:
-    """Close the park breaker of a group: its processes go on, and what was parked before no longer counts.
-
-    Raises:
-        ConfigError: The breaker is not open.
-    """
+async def resume(database: Database, group: str, by: By) -> list[Decision]:
+    """Close the open park breaker of a group: its processes go on, and what was parked before no longer counts."""
     async with database.transaction() as connection:
         if await connection.fetchrow(_LOCK_BREAKER, group) is None:
             msg = "the park limit is not open"
             raise ConfigError(msg)
-        if not dry_run:
+        if not by.dry_run:
             await connection.execute(_CLOSE_BREAKER, group)
-            await audit(connection, group, "resume", [Decision()], actor=actor, reason=reason)
+            await audit(connection, group, "resume", [Decision()], by)
     return [Decision()]
 
 
 async def opened_at(database: Database, group: str) -> datetime | None:
     """Return when the park breaker of a group opened; None while it is closed."""
-    async with database.transaction() as connection:
-        since: datetime | None = await connection.fetchval(_OPENED_AT, group)
+    since: datetime | None = await database.fetchval(_OPENED_AT, group)
     return since
 
 
-async def audit(
-    connection: Connection, group: str, verb: str, decisions: Sequence[Decision], *, actor: str, reason: str
-) -> None:
+async def audit(connection: Connection, group: str, verb: str, decisions: Sequence[Decision], by: By) -> None:
     """Write decisions to the audit, in the transaction that carries them out."""
     columns = [list(column) for column in zip(*decisions, strict=True)]
     if columns:
-        await connection.execute(_AUDIT, group, verb, actor, reason, *columns)
+        await connection.execute(_AUDIT, group, verb, by.actor, by.reason, *columns)
 
 
 async def standings(database: Database, group: str, topics: Collection[str]) -> dict[Place, Progress]:
     """Return the progress of a group in each partition of these topics that has any."""
-    async with database.transaction() as connection:
-        rows = await connection.fetch(_PROGRESS, group, list(topics))
-    found = [Progress(Place(row["topic"], row["part"]), *tuple(row)[2:]) for row in rows]
-    return {each.place: each for each in found}
+    rows = await database.fetch(_PROGRESS, group, list(topics))
+    return {Place(*row[:2]): Progress(*row[2:]) for row in map(tuple, rows)}
 
 
 async def lock_progress(connection: Connection, group: str, topics: Collection[str]) -> None:
@@ -364,58 +326,50 @@ async def parked_from(connection: Connection, group: str, offsets: Mapping[Place
 
 
 async def set_offsets(
-    connection: Connection, group: str, offsets: Mapping[Place, int], *, cluster_id: str, move: bool
-) -> set[Place]:
+    connection: Connection, group: str, offsets: Mapping[Place, int], *, cluster_id: str, move: bool, by: By
+) -> dict[Place, int]:
     """Make a group go on from these offsets; the inbox stays, so an event that was applied is a duplicate.
 
     Returns:
-        The partitions that were set: without `move`, only those that had no offset.
+        What was set: without `move`, only partitions that had no offset.
     """
     places = sorted(offsets)
     columns = [at.topic for at in places], [at.partition for at in places]
     if move:
         await connection.execute(_UNSETTLE, group, *columns)
     rows = await connection.fetch(_SET_OFFSETS, group, *columns, [offsets[at] for at in places], cluster_id, move)
-    return {Place(*row) for row in rows}
-
-
-async def audit_offsets(
-    connection: Connection, group: str, offsets: Mapping[Place, int], *, actor: str, reason: str
-) -> None:
-    """Write offsets that were set to the audit, in the same transaction."""
-    decisions = [Decision(at.topic, at.partition, offset=offsets[at]) for at in sorted(offsets)]
-    await audit(connection, group, "init", decisions, actor=actor, reason=reason)
+    placed = {at: offsets[at] for at in sorted(Place(*row) for row in rows)}
+    decisions = [Decision(*at, offset=offset) for at, offset in placed.items()]
+    await audit(connection, group, "init", decisions, by)
+    return placed
 
 
 async def has_past(database: Database, group: str) -> bool:
     """Return whether a group has progress, or an inbox by which it would take events for duplicates."""
-    async with database.transaction() as connection:
-        if not await connection.fetchval("select to_regclass('drx_consumer.inbox') is not null"):
-            return False
-        return bool(await connection.fetchval(_ANY, group))
+    if not await database.fetchval("select to_regclass('drx_consumer.inbox') is not null"):
+        return False
+    return bool(await database.fetchval(_ANY, group))
 
 
 async def forgotten_since(database: Database, group: str, schema: str) -> bool:
     """Return whether a group was forgotten after the tables of its schema, which must exist, were made."""
-    async with database.transaction() as connection:
-        if not await connection.fetchval("select to_regclass('drx_consumer.audit') is not null"):
-            return False
-        return bool(await connection.fetchval(_FORGOTTEN_SINCE.format(schema=schema), group))
+    if not await database.fetchval("select to_regclass('drx_consumer.audit') is not null"):
+        return False
+    return bool(await database.fetchval(_FORGOTTEN_SINCE.format(schema=schema), group))
 
 
-async def forget_group(database: Database, group: str, *, actor: str, reason: str, dry_run: bool = False) -> Forgotten:
-    """Delete all rows of a group but its audit; return how many there are."""
+async def forget_group(database: Database, group: str, by: By) -> dict[str, int]:
+    """Delete all rows of a group but its audit; return how many there were, by table."""
     async with database.transaction() as connection:
-        forgotten = Forgotten(*await connection.fetchrow(_COUNT, group))
-        if dry_run:
+        forgotten: dict[str, int] = dict(await connection.fetchrow(_COUNT, group))
+        if by.dry_run:
             return forgotten
-        for statement in _FORGET:
-            await connection.execute(statement, group)
-        await audit(connection, group, "forget", [Decision()], actor=actor, reason=reason)
-    while True:
-        async with database.transaction() as connection:
-            if await connection.fetchval(_FORGET_INBOX, group, FORGET_ROWS) < FORGET_ROWS:
-                return forgotten
+        for table in _FORGET:
+            await connection.execute(f"delete from drx_consumer.{table} where grp = $1", group)  # noqa: S608 - constants
+        await audit(connection, group, "forget", [Decision()], by)
+    while await database.fetchval(_FORGET_INBOX, group, FORGET_ROWS) == FORGET_ROWS:
+        pass
+    return forgotten
 
 
 async def _partition(connection: Connection, group: str, topic: str, key: str) -> int:

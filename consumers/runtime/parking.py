@@ -5,7 +5,8 @@ failed, `append` each later one of its key, both in the `Settlement` that moves 
 the lock of everything that concerns the key: its owner releases record by record (`head`, the effects, `release`), and
 operators decide (`operator`), under that lock alone. When the last record is released the key is live again.
 
-A key is kept as text that names it (`key_text`), since operators and SQL handle it.
+A key is kept as text that names it (`key_text`), since operators and SQL handle it. Where too much is parked,
+`ParkingFullError` rolls the transaction back.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ from __future__ import annotations
 import hashlib
 from base64 import b64decode, b64encode
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, ClassVar, NamedTuple
 
 import orjson
@@ -23,7 +22,7 @@ from bridge.errors import BridgeError
 from bridge.kafka.transport import ConsumedRecord, Place
 from consumers.postgres.pool import Connection, Database
 from consumers.postgres.text import TEXT_MAX_BYTES, stored_text
-from consumers.runtime.ledger import Inbox, Settlement
+from consumers.runtime.ledger import Settlement
 
 # A bad day should park a hundred keys, and a prescription has far fewer than a thousand events: beyond these limits
 # something else is wrong, and the partition stops.
@@ -55,7 +54,7 @@ _COUNT_EVENTS = """
 select count(*) from drx_consumer.parked_event where grp = $1 and topic = $2 and part = $3 and key = $4
 """
 _HEAD = """
-select "offset", key, timestamp_ms, raw_key, value, headers, source, event_id, body_sha256, class, code, attempts
+select "offset", timestamp_ms, raw_key, value, headers
 from drx_consumer.parked_event where grp = $1 and topic = $2 and part = $3 and key = $4 order by "offset" limit 1
 """
 _RELEASE_EVENT = """
@@ -90,11 +89,11 @@ _CENSUS = """
 select
   (select count(*) from drx_consumer.parked_key where grp = $1) as keys,
   (select count(*) from drx_consumer.parked_event where grp = $1) as events,
-  (select extract(epoch from clock_timestamp() - min(parked_at))::float8
+  (select coalesce(extract(epoch from clock_timestamp() - min(parked_at)), 0)::float8
    from drx_consumer.parked_key where grp = $1) as oldest_age_s
 """
 _LIST = """
-select topic, part as partition, key, class as cls, code, attempts, parked_at, release_requested_at,
+select topic, part as partition, key, class, code, attempts, parked_at, release_requested_at,
   release_requested_by, e.events, e.first_offset, e.raised
 from drx_consumer.parked_key as k, lateral (
   select count(*) as events, min("offset") as first_offset, (array_agg(raised order by "offset"))[1] as raised
@@ -106,7 +105,7 @@ order by parked_at, topic, part, key limit $6
 """
 _SHOW = """
 select topic, part as partition, "offset", key, timestamp_ms, source, event_id, event_type, body_sha256,
-  class as cls, code, attempts, raised, parked_at,
+  class, code, attempts, raised, parked_at,
   case when $4 then raw_key end as raw_key, case when $4 then value end as value,
   case when $4 then headers end as headers
 from drx_consumer.parked_event where grp = $1 and topic = $2 and key = $3 order by part, "offset"
@@ -114,9 +113,11 @@ from drx_consumer.parked_event where grp = $1 and topic = $2 and key = $3 order 
 
 
 class Why(NamedTuple):
-    """Why a record is parked; see `ParkedEvent`.
+    """Why a record is parked.
 
     Attributes:
+        cls: Class of the failure, or `behind` if it only waits for an earlier record of its key.
+        attempts: How often its handler was tried, releases included.
         raised: As in `failure.Park`.
     """
 
@@ -126,97 +127,13 @@ class Why(NamedTuple):
     raised: str = ""
 
 
-class ParkedEvent(NamedTuple):
-    """A parked record, and why.
-
-    Attributes:
-        key: In text form.
-        inbox: Identity by its headers; texts are empty for a foreign record.
-        cls: Class of the failure, or `behind` if it only waits for an earlier record of its key.
-        attempts: How often its handler was tried, releases included.
-    """
-
-    record: ConsumedRecord
-    key: str
-    inbox: Inbox
-    cls: str
-    code: str
-    attempts: int
-
-    def __repr__(self) -> str:
-        """Name the place only: key and value are health information."""
-        return f"ParkedEvent({self.record!r})"
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
+class Filters(NamedTuple):
     """Which parked keys: those that meet all that is given; `keys` are in text form."""
 
     cls: str | None = None
     code: str | None = None
     topic: str | None = None
     keys: Sequence[str] | None = None
-
-    def criteria(self) -> tuple[object, ...]:
-        """Return the arguments of a statement, in this order."""
-        return self.cls, self.code, self.topic, self.keys
-
-
-class ParkedKey(NamedTuple):
-    """A parked key, why, and how much waits behind it.
-
-    Attributes:
-        key: In text form.
-        cls: Class of the failure, or `operator` if it was parked by hand.
-        raised: What the handler raised for its first record, and where; None if that is not known.
-    """
-
-    topic: str
-    partition: int
-    key: str
-    cls: str
-    code: str
-    attempts: int
-    parked_at: datetime
-    release_requested_at: datetime | None
-    release_requested_by: str | None
-    events: int
-    first_offset: int | None
-    raised: str | None
-
-
-class WaitingEvent(NamedTuple):
-    """A parked record as operators see it; the last three are None unless values were asked for.
-
-    Attributes:
-        headers: JSON, `[[name, base64], …]`.
-    """
-
-    topic: str
-    partition: int
-    offset: int
-    key: str
-    timestamp_ms: int
-    source: str
-    event_id: str
-    event_type: str
-    body_sha256: str
-    cls: str
-    code: str
-    attempts: int
-    raised: str | None
-    parked_at: datetime
-    raw_key: bytes | None
-    value: bytes | None
-    headers: str | None
-
-
-class Census(NamedTuple):
-    """How much a group has parked; the age is that of its oldest key, 0 when there is none."""
-
-    keys: int
-    events: int
-    oldest_age_s: float
 
 
 class StoppedError(BridgeError):
@@ -267,11 +184,7 @@ def key_text(record: ConsumedRecord) -> str:
 
 
 async def park(settlement: Settlement, record: ConsumedRecord, why: Why) -> None:
-    """Park a record and its key; later records of the key must be appended.
-
-    Raises:
-        ParkingFullError: Nothing was written; the caller rolls back.
-    """
+    """Park a record and its key; later records of the key must be appended."""
     connection, group, key = settlement.connection, settlement.group, key_text(record)
     new = await connection.fetchval(_PARK_KEY, group, record.topic, key, record.partition, *why[:3])
     if new and await connection.fetchval(_COUNT_KEYS, group) > KEYS_MAX:
@@ -280,11 +193,7 @@ async def park(settlement: Settlement, record: ConsumedRecord, why: Why) -> None
 
 
 async def append(settlement: Settlement, record: ConsumedRecord) -> bool:
-    """Park a record behind the others of its key; False, with nothing done, if the key is no longer parked.
-
-    Raises:
-        ParkingFullError: Nothing was written; the caller rolls back.
-    """
+    """Park a record behind the others of its key; False, with nothing done, if the key is no longer parked."""
     key = key_text(record)
     if await _lock(settlement, key) is None:
         return False
@@ -292,7 +201,7 @@ async def append(settlement: Settlement, record: ConsumedRecord) -> bool:
     return True
 
 
-async def head(settlement: Settlement, key: str, *, asked: bool = False) -> ParkedEvent | None:
+async def head(settlement: Settlement, key: str, *, asked: bool = False) -> ConsumedRecord | None:
     """Lock a key, given in text form, and return its first record; None if the key is live.
 
     A key that was parked by hand, and of which no record has come since, becomes live by this.
@@ -310,25 +219,25 @@ async def head(settlement: Settlement, key: str, *, asked: bool = False) -> Park
     if row is None:
         await settlement.connection.fetchval(_RELEASE_KEY, *which)
         return None
-    return _parked_event(settlement.place, row)
+    headers = [(name, b64decode(content)) for name, content in orjson.loads(row["headers"])]
+    return ConsumedRecord(*settlement.place, row["offset"], row["timestamp_ms"], row["raw_key"], row["value"], headers)
 
 
-async def release(settlement: Settlement, event: ParkedEvent) -> bool:
+async def release(settlement: Settlement, record: ConsumedRecord) -> bool:
     """Remove the record that `head` returned, its effects being done; True if the key is live again."""
-    connection, group, record = settlement.connection, settlement.group, event.record
-    await connection.execute(_RELEASE_EVENT, group, record.topic, record.partition, record.offset)
-    return bool(await connection.fetchval(_RELEASE_KEY, group, record.topic, record.partition, event.key))
+    connection, place = settlement.connection, (settlement.group, *settlement.place)
+    await connection.execute(_RELEASE_EVENT, *place, record.offset)
+    return bool(await connection.fetchval(_RELEASE_KEY, *place, key_text(record)))
 
 
-async def park_again(settlement: Settlement, event: ParkedEvent, why: Why) -> None:
+async def park_again(settlement: Settlement, record: ConsumedRecord, why: Why) -> None:
     """Leave the record that `head` returned parked, having failed again; its key waits for another request.
 
     The attempts are those of this release only.
     """
-    connection, group, record = settlement.connection, settlement.group, event.record
-    place = (record.topic, record.partition)
-    await connection.execute(_FAILED_KEY, group, *place, event.key, *why[:3])
-    await connection.execute(_FAILED_EVENT, group, *place, record.offset, *why)
+    connection, place = settlement.connection, (settlement.group, *settlement.place)
+    await connection.execute(_FAILED_KEY, *place, key_text(record), *why[:3])
+    await connection.execute(_FAILED_EVENT, *place, record.offset, *why)
 
 
 async def requested(database: Database, group: str, places: Collection[Place]) -> list[tuple[Place, str]]:
@@ -348,41 +257,31 @@ async def has_room(connection: Connection, group: str, place: Place, full: Parki
     return int(await connection.fetchval(_COUNT_EVENTS, group, *place, full.key)) < EVENTS_OF_KEY_MAX
 
 
-async def census(database: Database, group: str) -> Census:
-    """Count what a group has parked."""
-    async with database.transaction() as connection:
-        row = await connection.fetchrow(_CENSUS, group)
-    return Census(row["keys"], row["events"], row["oldest_age_s"] or 0.0)
-
-
-def _headers_json(headers: Sequence[tuple[str, bytes]]) -> str:
-    """Return headers as `parked_event.headers` has them."""
-    return orjson.dumps([[stored_text(name), b64encode(content).decode()] for name, content in headers]).decode()
+async def census(database: Database, group: str) -> tuple[int, int, float]:
+    """Return how many keys and events a group has parked, and the age of the oldest key; 0 without one."""
+    ((keys, events, oldest_age_s),) = await database.fetch(_CENSUS, group)
+    return keys, events, oldest_age_s
 
 
 async def list_parked(
-    database: Database,
-    group: str,
-    filters: Filters = Filters(),
-    *,
-    limit: int = LIST_MAX,
-) -> list[ParkedKey]:
-    """Return parked keys, the oldest first."""
-    async with database.transaction() as connection:
-        return [ParkedKey(*row) for row in await connection.fetch(_LIST, group, *filters.criteria(), limit)]
+    database: Database, group: str, filters: Filters, *, limit: int = LIST_MAX
+) -> list[dict[str, Any]]:
+    """Return parked keys, the oldest first: the columns of `_LIST`; `raised` is of the first record."""
+    return [dict(row) for row in await database.fetch(_LIST, group, *filters, limit)]
 
 
-async def show(database: Database, group: str, topic: str, key: str, *, values: bool = False) -> list[WaitingEvent]:
-    """Return the records of a key, by partition and in order; key, value and headers only with `values`."""
-    async with database.transaction() as connection:
-        return [WaitingEvent(*row) for row in await connection.fetch(_SHOW, group, topic, key, values)]
+async def show(database: Database, group: str, topic: str, key: str, *, values: bool = False) -> list[dict[str, Any]]:
+    """Return the records of a key, by partition and in order: the columns of `_SHOW`.
+
+    Raw key, value and headers (JSON, `[[name, base64], …]`) are None without `values`.
+    """
+    return [dict(row) for row in await database.fetch(_SHOW, group, topic, key, values)]
 
 
 async def _keys(database: Database, query: str, group: str, places: Collection[Place]) -> list[tuple[Place, str]]:
     topics, partitions = [at.topic for at in places], [at.partition for at in places]
-    async with database.transaction() as connection:
-        rows = await connection.fetch(query, group, topics, partitions)
-    return [(Place(row["topic"], row["part"]), row["key"]) for row in rows]
+    rows = await database.fetch(query, group, topics, partitions)
+    return [(Place(topic, partition), key) for topic, partition, key in rows]
 
 
 async def _lock(settlement: Settlement, key: str) -> Any:
@@ -395,17 +294,11 @@ async def _store(settlement: Settlement, record: ConsumedRecord, key: str, why: 
     if await connection.fetchval(_COUNT_EVENTS, group, *settlement.place, key) >= EVENTS_OF_KEY_MAX:
         raise ParkingFullError(key)
     names = ("ce_source", "ce_id", "ce_type", "drx_body_sha256")
+    headers = [[stored_text(name), b64encode(content).decode()] for name, content in record.headers]
     await connection.execute(
         _PARK_EVENT,
         *(group, record.topic, key, record.partition, record.offset, record.timestamp_ms),
-        *(record.key, record.value, _headers_json(record.headers)),
+        *(record.key, record.value, orjson.dumps(headers).decode()),
         *(stored_text(record.header(name)) for name in names),
         *why,
     )
-
-
-def _parked_event(place: Place, row: Any) -> ParkedEvent:
-    headers = [(name, b64decode(content)) for name, content in orjson.loads(row["headers"])]
-    record = ConsumedRecord(*place, row["offset"], row["timestamp_ms"], row["raw_key"], row["value"], headers)
-    inbox = Inbox(row["source"], row["event_id"], row["body_sha256"])
-    return ParkedEvent(record, row["key"], inbox, row["class"], row["code"], row["attempts"])

@@ -14,7 +14,7 @@ from consumers.api import Consumer
 from consumers.postgres.pool import Database
 from consumers.postgres.tables import lacks_own_tables, migrate_tables, pending_tables
 from consumers.runtime.groups import open_group
-from consumers.runtime.operator import Decision, Progress, audit, forgotten_since, has_past, standings
+from consumers.runtime.operator import By, Decision, Progress, audit, forgotten_since, has_past, standings
 
 _ACCEPT = """
 update drx_consumer.progress set cluster_id = $2
@@ -32,12 +32,8 @@ async def check_start(
 ) -> str:
     """Return the id of the Kafka cluster, after all checks.
 
-    Args:
-        consumer: Its tables and topics are checked.
-        database: Where its group has its progress.
-        connection: To the Kafka cluster.
-        accepted_cluster: Id of a cluster that the operator accepts for the stored offsets.
-        begins_by_itself: It makes its tables, and needs no `init`.
+    `accepted_cluster` is one that the operator accepts for the stored offsets. A consumer that `begins_by_itself` makes
+    its tables, and needs no `init`.
 
     Raises:
         ConfigError: An operator must decide.
@@ -56,18 +52,12 @@ async def check_start(
         cluster_id = await view.cluster_id()
     check_cluster(consumer.name, stored.values(), cluster_id=cluster_id, accepted=accepted_cluster)
     if accepted_cluster is not None:
-        async with database.transaction() as session:
-            await session.execute(_ACCEPT, consumer.group, cluster_id)
+        await database.fetch(_ACCEPT, consumer.group, cluster_id)
     return cluster_id
 
 
 async def prepare(database: Database, consumer: Consumer) -> None:
-    """Have the consumer prepare what it writes to, once its tables are there.
-
-    Raises:
-        ConfigError: It refuses.
-        TransientError: The database is away, or what it writes to.
-    """
+    """Have the consumer prepare what it writes to, once its tables are there; it may refuse (`ConfigError`)."""
     if consumer.prepare is not None:
         async with database.transaction(calls_services=True) as connection:
             await consumer.prepare(connection)
@@ -79,17 +69,16 @@ async def check_tables(database: Database, consumer: Consumer) -> None:
     Raises:
         ConfigError: The tables were dropped and the group was not forgotten, so they would lack events for ever; or the
             other way round, so that events would be applied to them twice.
-        TransientError: The database is away.
     """
     if misfit := await _tables_misfit(database, consumer):
         raise ConfigError(misfit)
 
 
-async def accept_tables(database: Database, consumer: Consumer, *, actor: str, reason: str) -> None:
+async def accept_tables(database: Database, consumer: Consumer, by: By) -> None:
     """Write to the audit that tables which do not fit their group are used all the same; nothing if they fit."""
     if await _tables_misfit(database, consumer):
         async with database.transaction() as connection:
-            await audit(connection, consumer.group, "go_on", [Decision()], actor=actor, reason=reason)
+            await audit(connection, consumer.group, "go_on", [Decision()], by)
 
 
 async def _tables_misfit(database: Database, consumer: Consumer) -> str:
@@ -116,11 +105,7 @@ async def _tables_misfit(database: Database, consumer: Consumer) -> str:
 
 
 def check_cluster(consumer: str, stored: Iterable[Progress], *, cluster_id: str, accepted: str | None) -> None:
-    """Check that the stored offsets belong to this Kafka cluster, or to one that the operator accepts as equal.
-
-    Raises:
-        ConfigError: They do not.
-    """
+    """Refuse offsets of another Kafka cluster than this one, unless the operator accepts it as equal."""
     foreign = sorted({each.cluster_id for each in stored if each.cluster_id not in {None, cluster_id}}, key=str)
     if foreign and accepted != cluster_id:
         msg = (

@@ -66,13 +66,7 @@ def test_a_consumer_that_is_not_installed_is_named(said: Said) -> None:
     [
         (NO_HANDLER, "consumer 'desk' has no handler: decorate one function with @consumer.handler"),
         ("raise KeyError('Marisol')", "consumer 'desk' cannot be loaded from desk_consumer:consumer: KeyError"),
-        (
-            "desk = 7",
-            (
-                "consumer 'desk' cannot be loaded from desk_consumer:consumer: AttributeError"
-                "; after a change of pyproject.toml install the package again"
-            ),
-        ),
+        ("desk = 7", "consumer 'desk' cannot be loaded from desk_consumer:consumer: AttributeError"),
         (
             "def consumer(setup): return setup.nothing",
             "consumer 'desk' cannot be loaded from desk_consumer:consumer: AttributeError",
@@ -124,7 +118,6 @@ def test_a_setting_of_a_consumer_that_takes_none_is_refused(
         ("json", "a consumer cannot be named 'json': the settings of the runtime use that name themselves"),
         ("kafka", "a consumer cannot be named 'kafka': the section CONSUMER_KAFKA__… of the runtime has that name"),
         ("logging", "a package cannot be named 'logging': Python has that name already"),
-        ("order", "a schema cannot be named 'order': it is a word of SQL"),
         ("pg-desk", "a schema is named with a-z, 0-9 and _, at most 63 of them, and not pg_"),
     ],
 )
@@ -229,8 +222,7 @@ def told(kept: Kept, *, begins_by_itself: bool = False) -> list[tuple[str, str, 
 
 def progress(next_offset: int | None, *, keys: int = 0, events: int = 0) -> dict[Place, Progress]:
     """Return what is stored of a partition."""
-    at = Place("t", 0)
-    return {at: Progress(at, next_offset, None, 1, "c", datetime.now(UTC), 0, keys, events)}
+    return {Place("t", 0): Progress(next_offset, None, 1, "c", datetime.now(UTC), 0, keys, events)}
 
 
 INIT = "drx-consumer init desk --from earliest|latest|TIME"

@@ -12,7 +12,7 @@ from bridge.errors import PermanentError, TransientError
 from bridge.kafka.transport import Place
 from consumers.postgres.pool import Database, open_database
 from consumers.runtime.ledger import Claim, FencedError, Ledger
-from consumers.runtime.operator import forget_group
+from consumers.runtime.operator import By, forget_group
 from tests.ledger import GROUP, PLACE, an_entry, effects_table, rows, until_waiting
 from tests.postgres import fresh_database
 
@@ -212,13 +212,11 @@ async def test_looking_writes_nothing(ledger: Ledger) -> None:
     claim = await ledger.claim(PLACE)
     async with ledger.begin(PLACE, claim.epoch) as settlement:
         await settlement.admit([an_entry("evt-1")])
-        seen = await settlement.look(
-            [an_entry("evt-1"), an_entry("evt-1", body="b2"), an_entry("evt-2"), an_entry("evt-2")]
-        )
-        then = await settlement.admit([an_entry("evt-2")])
 
-    assert seen == ["duplicate", "conflict", "fresh", "duplicate"]
-    assert then == ["fresh"]
+    asked = [an_entry("evt-1"), an_entry("evt-1", body="b2"), an_entry("evt-2"), an_entry("evt-2")]
+    assert await ledger.look(asked) == ["duplicate", "conflict", "fresh", "duplicate"]
+    async with ledger.begin(PLACE, claim.epoch) as settlement:
+        assert await settlement.admit([an_entry("evt-2")]) == ["fresh"]
 
 
 @pytest.mark.parametrize("event_id", ["evt\0-1", "x" * 100_000])
@@ -315,7 +313,7 @@ async def test_an_epoch_never_comes_again_also_where_the_group_was_forgotten(
 ) -> None:
     """Else a process that was frozen meanwhile would pass the fence, and settle what it has not applied."""
     frozen = await ledger.claim(PLACE)
-    await forget_group(database, GROUP, actor="ann", reason="a drill")
+    await forget_group(database, GROUP, by=By("ann", "a drill"))
 
     epochs = [(await ledger.claim(PLACE)).epoch for _ in range(3)]
 

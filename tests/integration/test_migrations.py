@@ -15,6 +15,7 @@ from consumers.postgres.pool import Database, open_database
 from consumers.runtime import parking
 from consumers.runtime.ledger import Ledger
 from consumers.runtime.operator import (
+    By,
     forget_group,
     give_up,
     lock_progress,
@@ -213,7 +214,7 @@ async def test_a_consumer_and_an_operator_need_no_more_than_their_roles(postgres
         assert await pending(consumer, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA) == []
         async with operator.transaction() as connection:
             await lock_progress(connection, GROUP, [topic])
-            await set_offsets(connection, GROUP, {PLACE: 0}, cluster_id="cluster-a", move=True)
+            await set_offsets(connection, GROUP, {PLACE: 0}, cluster_id="cluster-a", move=True, by=By("ann", "r"))
         ledger = Ledger(consumer, group=GROUP, cluster_id="cluster-a")
         epoch = (await ledger.claim(PLACE)).epoch
         async with ledger.begin(PLACE, epoch) as settlement:
@@ -223,7 +224,7 @@ async def test_a_consumer_and_an_operator_need_no_more_than_their_roles(postgres
             for offset in (6, 7, 8):
                 await parking.append(settlement, a_consumed_record(offset))
             await settlement.settle(next_offset=1, last_event_id="evt-0", above=(5, 6, 7, 8))
-        await request_release(operator, GROUP, parking.Filters(), actor="ann")
+        await request_release(operator, GROUP, parking.Filters(), by=By("ann"))
         assert await parking.requested(consumer, GROUP, [PLACE]) == [(PLACE, key)]
         async with ledger.begin(PLACE, epoch) as settlement:
             waiting = await parking.head(settlement, key)
@@ -232,9 +233,9 @@ async def test_a_consumer_and_an_operator_need_no_more_than_their_roles(postgres
             waiting = await parking.head(settlement, key)
             assert waiting is not None
             await parking.park_again(settlement, waiting, parking.Why("bug", "unexpected", 1))
-        await give_up(operator, GROUP, topic, key, offset=6, actor="ann", reason="void")
-        await give_up(operator, GROUP, topic, key, actor="ann", reason="void")
-        await forget_group(operator, GROUP, actor="ann", reason="void")
+        await give_up(operator, GROUP, topic, key, offset=6, by=By("ann", "void"))
+        await give_up(operator, GROUP, topic, key, by=By("ann", "void"))
+        await forget_group(operator, GROUP, by=By("ann", "void"))
 
         assert await parking.census(consumer, GROUP) == (0, 0, 0.0)
 

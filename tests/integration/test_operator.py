@@ -14,8 +14,8 @@ from consumers.postgres.pool import Database
 from consumers.runtime import parking
 from consumers.runtime.ledger import FencedError, Ledger
 from consumers.runtime.operator import (
+    By,
     Decision,
-    audit_offsets,
     forget_group,
     give_up,
     lock_progress,
@@ -40,9 +40,9 @@ async def test_the_list_shows_the_oldest_first_with_what_waits(ledger: Ledger, d
     await parked(ledger, 7, 9)
     await parked(ledger, 8, key=b"rx-2", cls="poison", code="not_avro")
 
-    listed = await list_parked(database, GROUP)
+    listed = await list_parked(database, GROUP, Filters())
 
-    assert [(each.key, each.cls, each.code, each.events, each.first_offset) for each in listed] == [
+    assert [tuple(map(each.get, ("key", "class", "code", "events", "first_offset"))) for each in listed] == [
         ("rx-1", "bug", "unexpected", 2, 7),
         ("rx-2", "poison", "not_avro", 1, 8),
     ]
@@ -66,15 +66,15 @@ async def test_filters_choose_for_the_list_and_for_retry_alike(
     await parked(ledger, 7)
     await parked(ledger, 8, key=b"rx-2", cls="poison", code="not_avro")
 
-    assert [each.key for each in await list_parked(database, GROUP, filters)] == keys
-    assert [each.key for each in await request_release(database, GROUP, filters, actor="ann")] == keys
+    assert [each["key"] for each in await list_parked(database, GROUP, filters)] == keys
+    assert [each.key for each in await request_release(database, GROUP, filters, by=By("ann"))] == keys
 
 
 async def test_a_rate_spreads_the_requests(ledger: Ledger, database: Database) -> None:
     """The first is due at once, each other a while later: the owners need no limiter of their own."""
     for number, key in enumerate(("rx-1", "rx-2", "rx-3")):
         await parked(ledger, number, key=key.encode())
-    await request_release(database, GROUP, Filters(), per_second=0.01, actor="ann")
+    await request_release(database, GROUP, Filters(), per_second=0.01, by=By("ann"))
 
     gaps = """
     select key, round(extract(epoch from release_requested_at - min(release_requested_at) over ()) / 100)::int
@@ -87,10 +87,10 @@ async def test_a_rate_spreads_the_requests(ledger: Ledger, database: Database) -
 async def test_a_skip_gives_up_one_record_and_leaves_those_behind_it(ledger: Ledger, database: Database) -> None:
     await parked(ledger, 7, 9)
 
-    (decision,) = await give_up(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="entered twice")
+    (decision,) = await give_up(database, GROUP, TOPIC, KEY, offset=7, by=By("ann", "entered twice"))
 
     assert decision == Decision(TOPIC, 3, KEY, 7, "acme", "evt-7", digest("a1"), "unexpected", inbox_written=True)
-    assert [each.offset for each in await show(database, GROUP, TOPIC, KEY)] == [9]
+    assert [each["offset"] for each in await show(database, GROUP, TOPIC, KEY)] == [9]
     assert await rows(database, "select source, event_id from drx_consumer.inbox") == [("acme", "evt-7")]
 
 
@@ -99,7 +99,7 @@ async def test_a_skip_of_an_equal_id_leaves_the_first_ones_digest(ledger: Ledger
         await settlement.admit([an_entry("evt-7", body="first")])
     await parked(ledger, 7, code="id_conflict")
 
-    (decision,) = await give_up(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="entered twice")
+    (decision,) = await give_up(database, GROUP, TOPIC, KEY, offset=7, by=By("ann", "entered twice"))
 
     assert decision.inbox_written is False
     assert await rows(database, "select body_sha256 from drx_consumer.inbox") == [(bytes.fromhex(digest("first")),)]
@@ -110,7 +110,7 @@ async def test_a_skip_of_a_record_without_an_id_writes_no_inbox_row(ledger: Ledg
         bare = a_consumed_record(7)._replace(headers=[])
         await parking.park(settlement, bare, Why("poison", "not_avro", 0))
 
-    (decision,) = await give_up(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="not ours")
+    (decision,) = await give_up(database, GROUP, TOPIC, KEY, offset=7, by=By("ann", "not ours"))
 
     assert decision.inbox_written is False
     assert await rows(database, "select * from drx_consumer.inbox") == []
@@ -120,9 +120,9 @@ async def test_an_event_that_waits_twice_is_put_into_the_inbox_once(ledger: Ledg
     async with ledger.begin(PLACE, 1) as settlement:
         await parking.park(settlement, a_consumed_record(7, event_id="evt"), Why("bug", "unexpected", 1))
         await parking.append(settlement, a_consumed_record(9, event_id="evt", body="b2"))
-    would = await give_up(database, GROUP, TOPIC, KEY, actor="ann", reason="test patient", dry_run=True)
+    would = await give_up(database, GROUP, TOPIC, KEY, by=By("ann", "test patient", dry_run=True))
 
-    decisions = await give_up(database, GROUP, TOPIC, KEY, actor="ann", reason="test patient")
+    decisions = await give_up(database, GROUP, TOPIC, KEY, by=By("ann", "test patient"))
 
     assert [each.inbox_written for each in decisions] == [True, False]
     assert would == decisions
@@ -131,9 +131,9 @@ async def test_an_event_that_waits_twice_is_put_into_the_inbox_once(ledger: Ledg
 async def test_every_change_is_kept_with_who_and_why(ledger: Ledger, database: Database) -> None:
     await parked(ledger, 7, 9)
     await parked(ledger, 8, key=b"rx-2")
-    await request_release(database, GROUP, Filters(keys=[KEY]), actor="ann", reason="fixed in 1.2")
-    await give_up(database, GROUP, TOPIC, KEY, offset=7, actor="bob", reason="entered twice")
-    await give_up(database, GROUP, TOPIC, "rx-2", actor="ann", reason="test patient")
+    await request_release(database, GROUP, Filters(keys=[KEY]), by=By("ann", "fixed in 1.2"))
+    await give_up(database, GROUP, TOPIC, KEY, offset=7, by=By("bob", "entered twice"))
+    await give_up(database, GROUP, TOPIC, "rx-2", by=By("ann", "test patient"))
 
     kept = 'select actor, verb, topic, part, key, "offset", event_id, reason from drx_consumer.audit order by number'
     assert await rows(database, kept) == [
@@ -144,12 +144,10 @@ async def test_every_change_is_kept_with_who_and_why(ledger: Ledger, database: D
 
 
 _VERBS: dict[str, Callable[..., Awaitable[Any]]] = {
-    "retry": lambda database, dry: request_release(database, GROUP, Filters(), actor="ann", dry_run=dry),
-    "skip": lambda database, dry: give_up(
-        database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="void", dry_run=dry
-    ),
-    "drop_key": lambda database, dry: give_up(database, GROUP, TOPIC, KEY, actor="ann", reason="void", dry_run=dry),
-    "forget": lambda database, dry: forget_group(database, GROUP, actor="ann", reason="gone", dry_run=dry),
+    "retry": lambda database, dry: request_release(database, GROUP, Filters(), by=By("ann", dry_run=dry)),
+    "skip": lambda database, dry: give_up(database, GROUP, TOPIC, KEY, offset=7, by=By("ann", "void", dry_run=dry)),
+    "drop_key": lambda database, dry: give_up(database, GROUP, TOPIC, KEY, by=By("ann", "void", dry_run=dry)),
+    "forget": lambda database, dry: forget_group(database, GROUP, by=By("ann", "gone", dry_run=dry)),
 }
 
 
@@ -171,9 +169,9 @@ async def test_a_dry_run_says_what_would_be_done_and_does_nothing(
 async def test_what_is_not_parked_cannot_be_given_up(ledger: Ledger, database: Database) -> None:
     await parked(ledger, 7)
     with pytest.raises(ConfigError) as caught:
-        await give_up(database, GROUP, TOPIC, KEY, offset=8, actor="ann", reason="void")
+        await give_up(database, GROUP, TOPIC, KEY, offset=8, by=By("ann", "void"))
     with pytest.raises(ConfigError):
-        await give_up(database, "other", TOPIC, KEY, actor="ann", reason="void")
+        await give_up(database, "other", TOPIC, KEY, by=By("ann", "void"))
 
     assert KEY not in str(caught.value)  # health information
 
@@ -183,7 +181,7 @@ async def test_two_operators_give_a_record_up_once(ledger: Ledger, database: Dat
     async with database.transaction() as connection:
         await connection.execute("select from drx_consumer.parked_key for update")
         both = [
-            asyncio.create_task(give_up(database, GROUP, TOPIC, KEY, offset=7, actor=actor, reason="void"))
+            asyncio.create_task(give_up(database, GROUP, TOPIC, KEY, offset=7, by=By(actor, "void")))
             for actor in ("ann", "bob")
         ]
         await until_waiting(database, 2)
@@ -196,8 +194,7 @@ async def test_two_operators_give_a_record_up_once(ledger: Ledger, database: Dat
 async def placed(database: Database, offsets: dict[Place, int], *, cluster_id: str = "cluster-a") -> None:
     async with database.transaction() as connection:
         await lock_progress(connection, GROUP, [TOPIC])
-        await set_offsets(connection, GROUP, offsets, cluster_id=cluster_id, move=True)
-        await audit_offsets(connection, GROUP, offsets, actor="ann", reason="new cluster")
+        await set_offsets(connection, GROUP, offsets, cluster_id=cluster_id, move=True, by=By("ann", "new cluster"))
 
 
 async def test_a_group_placed_anew_reads_again_and_a_process_left_over_is_fenced(
@@ -223,9 +220,9 @@ async def test_progress_counts_what_is_settled_above_and_what_waits(ledger: Ledg
         await settlement.settle(next_offset=10, last_event_id="evt-9", above=(12, 14))
     await parked(ledger, 12, 14)
 
-    (standing,) = (await standings(database, GROUP, [TOPIC, "other"])).values()
+    ((place, standing),) = (await standings(database, GROUP, [TOPIC, "other"])).items()
 
-    assert (standing.place, standing.next_offset, standing.cluster_id) == (PLACE, 10, "cluster-a")
+    assert (place, standing.next_offset, standing.cluster_id) == (PLACE, 10, "cluster-a")
     assert (standing.above, standing.parked_keys, standing.parked_events) == (2, 1, 2)
 
 
@@ -238,9 +235,9 @@ async def test_a_forgotten_group_leaves_only_the_trace_of_it(ledger: Ledger, dat
     stranger = Ledger(database, group="other", cluster_id="cluster-a")
     await stranger.claim(PLACE)
 
-    forgotten = await forget_group(database, GROUP, actor="ann", reason="rebuilt as desk-2")
+    forgotten = await forget_group(database, GROUP, by=By("ann", "rebuilt as desk-2"))
 
-    assert forgotten == (1, 2, 2, 1, 2, 0)
+    assert list(forgotten.values()) == [1, 2, 2, 1, 2, 0]
     tables = await everything(database)
     assert {table for table, content in tables.items() if any(GROUP in row for row in content)} == {"audit"}
     assert len(tables["progress"]) == 1
@@ -256,10 +253,10 @@ async def test_a_decision_about_a_key_in_two_partitions_says_which_is_meant(ledg
         await parking.park(settlement, record, Why("bug", "unexpected", 1))
 
     with pytest.raises(ConfigError, match="partitions 3, 4 have a record"):
-        await give_up(database, GROUP, TOPIC, KEY, offset=7, actor="ann", reason="void")
-    asked = await request_release(database, GROUP, Filters(keys=[KEY]), actor="ann")
-    (skipped,) = await give_up(database, GROUP, TOPIC, KEY, offset=7, partition=4, actor="ann", reason="void")
-    dropped = await give_up(database, GROUP, TOPIC, KEY, actor="ann", reason="void")
+        await give_up(database, GROUP, TOPIC, KEY, offset=7, by=By("ann", "void"))
+    asked = await request_release(database, GROUP, Filters(keys=[KEY]), by=By("ann"))
+    (skipped,) = await give_up(database, GROUP, TOPIC, KEY, offset=7, partition=4, by=By("ann", "void"))
+    dropped = await give_up(database, GROUP, TOPIC, KEY, by=By("ann", "void"))
 
     assert [each.partition for each in asked] == [3, 4]
     assert (skipped.partition, skipped.event_id) == (4, "evt-other")
@@ -270,9 +267,9 @@ async def test_a_decision_about_a_key_in_two_partitions_says_which_is_meant(ledg
 async def test_a_key_that_is_parked_again_is_not_released_any_more(ledger: Ledger, database: Database) -> None:
     """Its release may be what kills each process."""
     await parked(ledger, 7)
-    await request_release(database, GROUP, Filters(keys=[KEY]), actor="ann")
+    await request_release(database, GROUP, Filters(keys=[KEY]), by=By("ann"))
 
-    (decision,) = await park(database, GROUP, TOPIC, KEY, partition=PLACE.partition, actor="ann", reason="kills")
+    (decision,) = await park(database, GROUP, TOPIC, KEY, partition=PLACE.partition, by=By("ann", "kills"))
 
     assert (decision.key, await parking.requested(database, GROUP, [PLACE])) == (KEY, [])
     assert await rows(database, "select class from drx_consumer.parked_key") == [("bug",)]

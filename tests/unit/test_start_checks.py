@@ -15,7 +15,7 @@ PLACE = Place("drx.prescriptions.v1", 3)
 
 
 def standing(cluster_id: str | None) -> Progress:
-    return Progress(PLACE, 5, None, 1, cluster_id, datetime(2026, 9, 14, tzinfo=UTC), 0, 0, 0)
+    return Progress(5, None, 1, cluster_id, datetime(2026, 9, 14, tzinfo=UTC), 0, 0, 0)
 
 
 @pytest.mark.parametrize("accepted", [None, "A"])
