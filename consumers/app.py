@@ -27,11 +27,12 @@ from consumers.options import database_of
 from consumers.postgres.pool import COMMAND_TIMEOUT_S, SERVER_SHARE, Database, open_database
 from consumers.runtime.jobs import Jobs
 from consumers.runtime.ledger import Ledger
+from consumers.runtime.member import Membership, WatchLimits
 from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.processor import Processor
 from consumers.runtime.start_checks import check_start
-from consumers.runtime.subscriber import Subscriber, WatchLimits
-from consumers.runtime.transport import Timing, open_transport
+from consumers.runtime.subscriber import Subscriber
+from consumers.runtime.transport import GroupTransport, Timing
 from consumers.settings import ConsumerSettings
 
 # Between two attempts to start while Kafka or PostgreSQL is away.
@@ -48,9 +49,6 @@ MAX_POLL_S = 600.0
 # Above a handler's own bound and the time it gets to end once cancelled: a transaction that the server ends before
 # looks like a database that is away, and a statement that it ends before like a fault of the record.
 IDLE_MARGIN_S = 10.0
-# A record is tried five times, with pauses of 30 s at most; twice that without any progress is no patience any more.
-TRIES = 5
-PAUSE_MAX_S = 30.0
 Made = TypeVar("Made")
 
 
@@ -216,20 +214,14 @@ class ConsumerWorker:
         settings, consumer = self._settings, self._consumer
         kafka = settings.kafka
         timing = Timing(session_s=kafka.session_s, max_poll_s=MAX_POLL_S)
-        return Subscriber(
-            open_transport=partial(
-                open_transport, kafka.connection, group=consumer.group, topics=consumer.topics, timing=timing
-            ),
-            address=kafka.bootstrap_servers,
+        membership = Membership(
+            name=consumer.group,
+            consumer=consumer.name,
             processor=processor,
             metrics=self._metrics,
-            group=consumer.group,
-            consumer=consumer.name,
             policy=kafka.offset_reset,
             drain_s=settings.shutdown.drain_s,
-            limits=WatchLimits(
-                silent_s=kafka.session_s + SILENT_MARGIN_S,
-                join_s=2 * timing.rebalance_s,
-                stuck_s=2 * TRIES * (consumer.handler_timeout_s + PAUSE_MAX_S),
-            ),
+            limits=WatchLimits(silent_s=kafka.session_s + SILENT_MARGIN_S, join_s=2 * timing.rebalance_s),
         )
+        opening = partial(GroupTransport, kafka.connection, group=consumer.group, topics=consumer.topics, timing=timing)
+        return Subscriber(membership, open_transport=opening, address=kafka.bootstrap_servers)

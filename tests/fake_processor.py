@@ -8,10 +8,11 @@ from collections.abc import Collection, Sequence
 
 from bridge.errors import TransientError
 from bridge.kafka.transport import ConsumedRecord, Place
-from consumers.runtime.subscriber import Adoption
+from consumers.runtime.beginnings import Adoption
+from consumers.runtime.processor import Processor
 
 
-class FakeProcessor:
+class FakeProcessor(Processor):
     """Settles everything at once, unless told otherwise; PostgreSQL is a dictionary, which members may share.
 
     Attributes:
@@ -22,7 +23,6 @@ class FakeProcessor:
         holding: Whether what is offered stays unsettled until `settle` or a drain.
         full: Partitions without room.
         stopped_for_long: Those that are halted.
-        trying: Whether something is tried all the time, if in vain.
         overtaken: Those whose fence fails, until they are adopted again.
     """
 
@@ -39,8 +39,6 @@ class FakeProcessor:
         self.full: set[Place] = set()
         self.stopped_for_long: set[Place] = set()
         self.overtaken: set[Place] = set()
-        self.trying = False
-        self.tries = 0
         self.drained: list[frozenset[Place]] = []
         self.forgotten: list[Place] = []
         self.offered: defaultdict[Place, list[ConsumedRecord]] = defaultdict(list)
@@ -107,11 +105,6 @@ class FakeProcessor:
     def next_offset(self, place: Place) -> int | None:
         """Return the offset after what is settled."""
         return self.next_offsets.get(place)
-
-    def activity(self) -> int:
-        """Count, while a test wants something to be tried."""
-        self.tries += self.trying
-        return self.tries
 
     async def run(self, stop: asyncio.Event) -> None:
         """Do nothing beside."""

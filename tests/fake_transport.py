@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from bridge.kafka.transport import ConsumedRecord, Place
-from consumers.runtime.membership import Bounds, Rebalances, TransportError
+from consumers.runtime.transport import Bounds, GroupTransport, Rebalances, TransportError
 
 
 class FakeKafka:
@@ -83,7 +83,7 @@ class FakeKafka:
         return Bounds(self.starts[place], len(self.logs[place]))
 
 
-class FakeTransport:
+class FakeTransport(GroupTransport):
     """A member that gets what a test gives it; at the start, everything.
 
     Attributes:
@@ -132,7 +132,7 @@ class FakeTransport:
         """Return what is there for `places`, or wait for anything to come."""
         asked = frozenset(places)
         self.polled.append(asked)
-        found = self._take(asked)
+        found = self._taken(asked)
         if not found and timeout_s > 0:
             self.kafka.news.clear()
             try:
@@ -140,10 +140,10 @@ class FakeTransport:
                     await self.kafka.news.wait()
             except TimeoutError:
                 return {}
-            found = self._take(asked)
+            found = self._taken(asked)
         return found
 
-    def _take(self, asked: frozenset[Place]) -> dict[Place, list[ConsumedRecord]]:
+    def _taken(self, asked: frozenset[Place]) -> dict[Place, list[ConsumedRecord]]:
         if self.failure is not None:
             code, self.failure = self.failure, None
             raise TransportError(code)

@@ -19,7 +19,7 @@ from bridge.kafka.producer import METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, end_c
 from bridge.kafka.reader import ReadError, end_consumer, no_session, places_of
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.runtime.findings import counted
-from consumers.runtime.membership import Bounds
+from consumers.runtime.transport import Bounds
 
 Answer = TypeVar("Answer")
 
@@ -122,11 +122,7 @@ class GroupView:
         return await self._until_answered(self._state)
 
     async def refuse_members(self, *, session_s: float) -> None:
-        """Refuse a group that a process is a member of, or was when it was killed less than `session_s` ago.
-
-        Raises:
-            ConfigError: It has members.
-        """
+        """Refuse (`ConfigError`) a group that has a member, or had one that was killed less than `session_s` ago."""
         state = await self.state()
         if state.live:
             msg = (
@@ -175,11 +171,7 @@ class GroupView:
         await self._consumer.commit({_partition(place): offset for place, offset in offsets.items()})
 
     async def forget(self) -> None:
-        """Remove the group with its offsets, if it exists.
-
-        Raises:
-            ConfigError: The group has members.
-        """
+        """Remove the group with its offsets, if it exists; `ConfigError` while it has members."""
         await self._until_answered(self._delete)
 
     async def _delete(self) -> None:

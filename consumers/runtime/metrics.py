@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -34,138 +34,126 @@ from bridge.runtime.metrics import (
 from consumers.runtime.failure import Failure, FailureClass
 from consumers.runtime.sorting import Skip, Sorted
 
+AnyMetric = TypeVar("AnyMetric", Counter, Gauge, LoopHistogram)
 Outcome = Literal["applied", "duplicate", "stale", "skipped", "parked", "retry"]
 """`duplicate`: its event was settled before. `stale`: the record itself was, by an earlier owner. `skipped`: of a
 type that this release does not know, and the consumer skips those. `retry` is no end."""
 
 
 class ConsumerMetrics:
-    """The metrics of `drx-consumer run`; attributes are named as the metrics are, without prefix and suffix."""
+    """The metrics of `drx-consumer run`; attributes are named as the metrics are, without prefix and suffix.
+
+    Each has the label `service`, the consumer's group. Those without another one are there from the start.
+    """
 
     def __init__(self, registry: CollectorRegistry, *, service: str) -> None:
-        """Register everything; call once per registry. `service` is the consumer's group."""
+        """Register everything; call once per registry."""
         disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client leaves it untyped
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         self.registry = registry
         self.service = service
-        self._records()
-        self._group()
-        self._parking()
-        self._outbox()
-        self._health()
-
-    def _counter(self, name: str, text: str, labels: Iterable[str] = ()) -> Counter:
-        return Counter(name, text, ("service", *labels), namespace=NAMESPACE, registry=self.registry)
-
-    def _gauge(self, name: str, text: str, labels: Iterable[str] = ()) -> Gauge:
-        return Gauge(name, text, ("service", *labels), namespace=NAMESPACE, registry=self.registry)
-
-    def _histogram(self, name: str, text: str, buckets: Iterable[float], labels: Iterable[str] = ()) -> Histogram:
-        return LoopHistogram(
-            name, text, ("service", *labels), namespace=NAMESPACE, registry=self.registry, buckets=tuple(buckets)
-        )
-
-    def _records(self) -> None:
-        self.consumer_records = self._counter("consumer_records", "Records, by outcome", ("topic", "outcome"))
-        self.consumer_last_applied = self._gauge(
-            "consumer_last_applied_timestamp_seconds",
-            "Time at which a record of the topic was last applied",
-            ("topic",),
-        )
-        self.freshness = self._histogram(
-            "freshness_seconds", "Age of an event when it reached a stage", FRESHNESS_BUCKETS, ("segment",)
-        )
-        self.freshness_negative = self._counter(
-            "freshness_negative", "Events whose time is in the future", ("segment",)
-        )
-        self.bugs = self._counter("consumer_bugs", "Exceptions of handlers that are no BridgeError")
-        self.id_conflicts = self._counter(
-            "id_conflicts", "Events whose id was seen before with another body", ("source",)
-        )
-
-    def _group(self) -> None:
-        place = ("topic", "partition")
-        self.consumer_lag_records = self._gauge("consumer_lag_records", "Records not settled yet", place)
-        self.consumer_lag_seconds = self._gauge("consumer_lag_seconds", "Age of the oldest record not settled", place)
-        self.consumer_settled_offset = self._gauge(
-            "consumer_settled_offset", "Offset below which everything is settled", place
-        )
-        self.consumer_rebalances = self._counter(
-            "consumer_rebalances", "Partitions assigned, revoked or lost", ("kind",)
-        )
-        self.consumer_assigned_partitions = self._gauge(
-            "consumer_assigned_partitions", "Partitions assigned to this member"
-        )
-        self.consumer_paused_partitions = self._gauge(
-            "consumer_paused_partitions", "Partitions whose fetching is paused"
-        )
-        self.consumer_stopped_partitions = self._gauge(
-            "consumer_stopped_partitions", "Partitions stopped until an operator acts", ("code",)
-        )
-        self.commit = self._histogram("commit_seconds", "Duration of an offset commit to Kafka", DURATION_BUCKETS)
-        self.fence_rejected = self._counter(
-            "fence_rejected",
-            "Transactions rejected because another member had claimed the partition, or the database had lost commits",
-        )
-        self.client_rebuilds = self._counter("client_rebuilds", "Kafka clients that failed and were replaced")
-        self.consumer_start = self._gauge("consumer_start_timestamp_seconds", "When the process began, in Unix time")
-        self.consumer_start.labels(self.service).set(time.time())
-        self.poll_age = self._gauge("poll_age_seconds", "Time since the last poll returned")
-
-    def _parking(self) -> None:
-        self.parked_keys = self._gauge("parked_keys", "Parked keys")
-        self.parked_events = self._gauge("parked_events", "Events of parked keys")
-        self.parked_oldest_age = self._gauge("parked_oldest_age_seconds", "Age of the oldest parked key")
-        self.park = self._counter("park", "Keys parked, by class of failure", ("class",))
-        self.park_breaker_open = self._gauge("park_breaker_open", "1 while the park limit stops the consumer")
-        self.parking_full_partitions = self._gauge(
-            "parking_full_partitions", "Partitions stopped because too much is parked to park more"
-        )
-
-    def _outbox(self) -> None:
-        self.outbox_records = self._gauge("outbox_records", "Records published by handlers and not yet in Kafka")
-        self.outbox_oldest_age = self._gauge(
-            "outbox_oldest_age_seconds", "Age of the oldest record in the outbox; 0 if it is empty"
-        )
-        for gauge in (self.outbox_records, self.outbox_oldest_age):
-            gauge.labels(self.service)
-        self.outbox_published = self._counter(
-            "outbox_published", "Records of the outbox that were written to Kafka", ("topic",)
-        )
-
-    def _health(self) -> None:
-        self.inflight_records = self._gauge("inflight_records", "Records read and not settled")
-        self.oldest_inflight_age = self._gauge(
-            "oldest_inflight_age_seconds", "Age of the oldest record that was read and not settled"
-        )
-        self.circuit_state = self._gauge("circuit_state", "1 for the current state of the circuit breaker", ("state",))
-        self.consumer_sink_failures = self._counter(
-            "consumer_sink_failures", "Calls that failed because the sink is unavailable"
-        )
+        self.log_dropped = LogDropped({"service": service})
+        registry.register(self.log_dropped)
+        build = Gauge("build_info", "1, with the version", ("version",), namespace=NAMESPACE, registry=registry)
+        build.labels(version=version("drx-bridge")).set(1)
         self.event_loop_lag = Histogram(
             "event_loop_lag_seconds",
             "Delay of the event loop",
             namespace=NAMESPACE,
-            registry=self.registry,
+            registry=registry,
             buckets=LAG_BUCKETS,
         )
-        self.log_dropped = LogDropped({"service": self.service})
-        self.registry.register(self.log_dropped)
-        build = Gauge("build_info", "1, with the version", ("version",), namespace=NAMESPACE, registry=self.registry)
-        build.labels(version=version("drx-bridge")).set(1)
+        self._records()
+        self._group()
+        self._waiting()
+
+    def _made(self, kind: type[AnyMetric], name: str, text: str, *labels: str, **options: Any) -> AnyMetric:
+        made = kind(name, text, ("service", *labels), namespace=NAMESPACE, registry=self.registry, **options)
+        return made if labels else made.labels(self.service)
+
+    def _records(self) -> None:
+        made = self._made
+        self.consumer_records = made(Counter, "consumer_records", "Records, by outcome", "topic", "outcome")
+        self.consumer_last_applied = made(
+            Gauge,
+            "consumer_last_applied_timestamp_seconds",
+            "Time at which a record of the topic was last applied",
+            "topic",
+        )
+        self.freshness = made(
+            LoopHistogram,
+            "freshness_seconds",
+            "Age of an event when it reached a stage",
+            "segment",
+            buckets=FRESHNESS_BUCKETS,
+        )
+        self.freshness_negative = made(Counter, "freshness_negative", "Events whose time is in the future", "segment")
+        self.bugs = made(Counter, "consumer_bugs", "Exceptions of handlers that are no BridgeError")
+        self.id_conflicts = made(Counter, "id_conflicts", "Events whose id was seen before with another body", "source")
+        self.circuit_state = made(Gauge, "circuit_state", "1 for the current state of the circuit breaker", "state")
+        self.consumer_sink_failures = made(
+            Counter, "consumer_sink_failures", "Calls that failed because the sink is unavailable"
+        )
+
+    def _group(self) -> None:
+        made, place = self._made, ("topic", "partition")
+        self.consumer_lag_records = made(Gauge, "consumer_lag_records", "Records not settled yet", *place)
+        self.consumer_lag_seconds = made(Gauge, "consumer_lag_seconds", "Age of the oldest record not settled", *place)
+        self.consumer_settled_offset = made(
+            Gauge, "consumer_settled_offset", "Offset below which everything is settled", *place
+        )
+        self.consumer_rebalances = made(Counter, "consumer_rebalances", "Partitions assigned, revoked or lost", "kind")
+        self.consumer_assigned_partitions = made(
+            Gauge, "consumer_assigned_partitions", "Partitions assigned to this member"
+        )
+        self.consumer_paused_partitions = made(
+            Gauge, "consumer_paused_partitions", "Partitions whose fetching is paused"
+        )
+        self.consumer_stopped_partitions = made(
+            Gauge, "consumer_stopped_partitions", "Partitions stopped until an operator acts", "code"
+        )
+        self.commit = made(
+            LoopHistogram, "commit_seconds", "Duration of an offset commit to Kafka", buckets=DURATION_BUCKETS
+        )
+        self.fence_rejected = made(
+            Counter,
+            "fence_rejected",
+            "Transactions rejected because another member had claimed the partition, or the database had lost commits",
+        )
+        self.client_rebuilds = made(Counter, "client_rebuilds", "Kafka clients that failed and were replaced")
+        self.consumer_start = made(Gauge, "consumer_start_timestamp_seconds", "When the process began, in Unix time")
+        self.consumer_start.set(time.time())
+        self.poll_age = made(Gauge, "poll_age_seconds", "Time since the last poll returned")
+
+    def _waiting(self) -> None:
+        made = self._made
+        self.inflight_records = made(Gauge, "inflight_records", "Records read and not settled")
+        self.oldest_inflight_age = made(
+            Gauge, "oldest_inflight_age_seconds", "Age of the oldest record that was read and not settled"
+        )
+        self.parked_keys = made(Gauge, "parked_keys", "Parked keys")
+        self.parked_events = made(Gauge, "parked_events", "Events of parked keys")
+        self.parked_oldest_age = made(Gauge, "parked_oldest_age_seconds", "Age of the oldest parked key")
+        self.park = made(Counter, "park", "Keys parked, by class of failure", "class")
+        self.park_breaker_open = made(Gauge, "park_breaker_open", "1 while the park limit stops the consumer")
+        self.parking_full_partitions = made(
+            Gauge, "parking_full_partitions", "Partitions stopped because too much is parked to park more"
+        )
+        self.outbox_records = made(Gauge, "outbox_records", "Records published by handlers and not yet in Kafka")
+        self.outbox_oldest_age = made(
+            Gauge, "outbox_oldest_age_seconds", "Age of the oldest record in the outbox; 0 if it is empty"
+        )
+        self.outbox_published = made(
+            Counter, "outbox_published", "Records of the outbox that were written to Kafka", "topic"
+        )
 
 
 class Tally:
-    """Counts for one consumer; a number of records at a time where there may be thousands a second.
-
-    Attributes:
-        tries: Attempts of any kind, at records of any partition.
-    """
+    """Counts for one consumer; a number of records at a time where there may be thousands a second."""
 
     def __init__(self, metrics: ConsumerMetrics, *, group: str, topics: Iterable[str]) -> None:
         """Count into `metrics`; the series are there from the start, so that a rate sees the first of each."""
-        self.tries = 0
         self._metrics = metrics
         self._group = group
         service = metrics.service
@@ -180,8 +168,6 @@ class Tally:
                 self.count(topic, outcome, 0)
         for each in get_args(FailureClass):
             metrics.park.labels(service, each)
-        metrics.bugs.labels(service)
-        metrics.fence_rejected.labels(service)
 
     def count(self, topic: str, outcome: Outcome, records: int = 1) -> None:
         """Count records of a topic."""
@@ -215,10 +201,6 @@ class Tally:
             for each in records:
                 log.debug("record.applied", event_type=each.event.type, **self._where(each.record))
 
-    def tried(self) -> None:
-        """Note that something is tried: it is not stuck."""
-        self.tries += 1
-
     def conflicted(self, record: ConsumedRecord) -> None:
         """Count an id that came with another body; its source is a configured name, so the label is bounded."""
         self._metrics.id_conflicts.labels(self._metrics.service, record.header("ce_source")).inc()
@@ -242,19 +224,15 @@ class Tally:
             "record.parked", code=failure.code, attempts=attempts, **{"class": failure.cls}, **self._where(record)
         )
 
-    def appended(self, topic: str, records: int = 1) -> None:
-        """Count records appended behind their parked key."""
-        self.count(topic, "parked", records)
-
     def bug(self, exc: BaseException, place: Place, *, offset: int | None) -> None:
         """Count an exception outside the tree of errors, and log where it came from: places only."""
-        self._metrics.bugs.labels(self._metrics.service).inc()
+        self._metrics.bugs.inc()
         at = {"group": self._group, "topic": place.topic, "partition": place.partition, "offset": offset}
         log.error("worker.handler_bug", where=trail(exc), **at)
 
     def fenced(self) -> None:
         """Count a transaction rejected because another member has claimed the partition."""
-        self._metrics.fence_rejected.labels(self._metrics.service).inc()
+        self._metrics.fence_rejected.inc()
 
     def _where(self, record: ConsumedRecord) -> dict[str, Any]:
         return {

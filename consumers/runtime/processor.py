@@ -21,6 +21,7 @@ from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any
 
+from bridge.avro.event_decoder import EventDecoder
 from bridge.errors import TransientError
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.runtime.backoff import Spread
@@ -28,6 +29,7 @@ from consumers.api import Batches, Consumer, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime import parking
 from consumers.runtime.batches import BatchDriver
+from consumers.runtime.beginnings import Adoption
 from consumers.runtime.circuit import Circuit
 from consumers.runtime.key_queues import KeyQueues
 from consumers.runtime.ledger import Ledger
@@ -37,8 +39,7 @@ from consumers.runtime.park_limit import ParkCounter, ParkLimit
 from consumers.runtime.parking import ParkingFullError
 from consumers.runtime.partition import Partition, Partitions
 from consumers.runtime.settling import STOPS, Settling
-from consumers.runtime.sorting import Decoder, Learner, Sorter
-from consumers.runtime.subscriber import Adoption
+from consumers.runtime.sorting import Learner, Sorter
 from consumers.runtime.tasks import Tasks
 
 # How soon an operator sees that a release has begun.
@@ -57,7 +58,7 @@ PARKED_EVERY = 15
 
 
 class Processor:
-    """Implements `subscriber.Processor` for one consumer; a worker of its process."""
+    """Settles what a member offers: each partition is adopted, started, offered records, and at last forgotten."""
 
     def __init__(
         self,
@@ -65,7 +66,7 @@ class Processor:
         consumer: Consumer,
         database: Database,
         ledger: Ledger,
-        decoder: Decoder,
+        decoder: EventDecoder,
         metrics: ConsumerMetrics,
         resource: Any = None,
         producer: Producer | None = None,
@@ -89,12 +90,7 @@ class Processor:
         self._partitions = Partitions(
             ledger, group=group, consumer=consumer.name, tally=self._tally, mode=consumer.mode
         )
-        self._circuit = Circuit(
-            partial(_ping, consumer, ledger, resource),
-            metrics=metrics,
-            group=group,
-            spread=spread,
-        )
+        self._circuit = Circuit(partial(_ping, consumer, ledger, resource), metrics=metrics, group=group, spread=spread)
         self._park_limit = ParkLimit(
             park_counter or ParkCounter(),
             self._partitions,
@@ -117,7 +113,7 @@ class Processor:
         )
         self._key_queues = KeyQueues(
             self._settling,
-            learner=learner or Learner(decoder, tried=self._tally.tried),
+            learner=learner or Learner(decoder),
             lanes=consumer.mode.count if isinstance(consumer.mode, Lanes) else RETRY_LANES,
             tasks=self._tasks,
         )
@@ -131,11 +127,7 @@ class Processor:
             )
 
     async def adopt(self, place: Place) -> Adoption:
-        """Claim a partition; what was held of it counts for nothing.
-
-        Raises:
-            TransientError: Not now.
-        """
+        """Claim a partition; what was held of it counts for nothing."""
         await self._park_limit.look()
         partition = await self._partitions.adopt(place)
         # A release goes first: in a full lot one more record would stop the partition again.
@@ -195,10 +187,6 @@ class Processor:
         waits = self._circuit.closed and any(partition.waits(now) for partition in self._partitions.opened())
         return "degraded" if waits else "ok"
 
-    def activity(self) -> int:
-        """Return a number that moves whenever something is tried, settled or released."""
-        return self._tally.tries
-
     def fenced(self, place: Place) -> bool:
         """Whether the partition is to be forgotten and adopted again: claimed since, or resumed after a stop."""
         return self._partitions.is_fenced(place)
@@ -219,11 +207,8 @@ class Processor:
         self._partitions.forget(places)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Settle what is offered; after `stop` until every partition is forgotten.
-
-        Raises:
-            UnknownTypeError: The consumer fails for a type that this release does not know.
-        """
+        """Settle what is offered; after `stop` until every partition is forgotten. Raises what a task has raised."""
+        self._key_queues.begin()
         self._tasks.start(self._circuit.work())
         self._tasks.start(self._park_limit.work())
         if self._outbox is not None:
@@ -271,29 +256,30 @@ class Processor:
 
     async def _observe(self) -> None:
         """Report once in a while what is in flight and what is parked."""
-        metrics, service = self._metrics, self._metrics.service
+        metrics = self._metrics
         for looks in itertools.count():
             if looks % PARKED_EVERY == 0:
                 await self._count_parked()
             now = asyncio.get_running_loop().time()
             held = self._partitions.opened()
             full = sum(isinstance(partition.stopped, ParkingFullError) for partition in held)
-            metrics.parking_full_partitions.labels(service).set(full)
+            metrics.parking_full_partitions.set(full)
             windows = [partition.window for partition in held]
-            metrics.inflight_records.labels(service).set(sum(window.unsettled for window in windows))
+            metrics.inflight_records.set(sum(window.unsettled for window in windows))
             oldest_s = max((window.oldest_age_s(now) for window in windows), default=0.0)
-            metrics.oldest_inflight_age.labels(service).set(oldest_s)
+            metrics.oldest_inflight_age.set(oldest_s)
             await asyncio.sleep(OBSERVE_S)
 
     async def _count_parked(self) -> None:
         try:
-            census = await parking.census(self._database, self._consumer.group)
+            counted = await parking.census(self._database, self._consumer.group)
         except TransientError:
             return  # the last figures stand; what settles records logs that the database is away
-        metrics, service = self._metrics, self._metrics.service
-        metrics.parked_keys.labels(service).set(census.keys)
-        metrics.parked_events.labels(service).set(census.events)
-        metrics.parked_oldest_age.labels(service).set(census.oldest_age_s)
+        metrics = self._metrics
+        for gauge, value in zip(
+            (metrics.parked_keys, metrics.parked_events, metrics.parked_oldest_age), counted, strict=True
+        ):
+            gauge.set(value)
 
 
 async def _ping(consumer: Consumer, ledger: Ledger, resource: Any) -> None:

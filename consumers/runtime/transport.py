@@ -8,12 +8,11 @@ So `getmany` is only called when it cannot wait, and private parts of aiokafka a
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition  # noqa: TID251 - this is the door
 from aiokafka import errors as kafka_errors  # noqa: TID251 - as above
@@ -22,14 +21,12 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import (  # noqa: TID
 )
 from aiokafka.structs import OffsetAndMetadata  # noqa: TID251 - as above
 
-from bridge.errors import ConfigError
+from bridge.errors import BridgeError, ConfigError
 from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable, refusal
 from bridge.kafka.fetch_buffer import POLL_RECORDS, FetchBuffer, UnreadableBatchError
 from bridge.kafka.producer import METADATA_MAX_AGE_MS, START_S
 from bridge.kafka.reader import end_consumer
 from bridge.kafka.transport import ConsumedRecord, Place
-from bridge.runtime.backoff import Spread, backoff_s
-from consumers.runtime.membership import Bounds, Rebalances, Transport, TransportError
 
 FETCH_MAX_BYTES = 8 * 1024 * 1024
 PARTITION_FETCH_MAX_BYTES = 1024 * 1024
@@ -41,10 +38,9 @@ ANSWER_S = 5.0
 JOIN_MARGIN_S = 5.0
 # As Kafka's own clients: a member must be able to miss two heartbeats.
 HEARTBEATS = 3
-# A broker whose metadata lag behind the others' knows a new topic within this time.
-MISSING_TOPIC_FIRST_S = 1.0
-# So that a topic that is missing for long costs its brokers, and the log, little.
-MISSING_TOPIC_MAX_S = 10.0
+# A broker whose metadata lag behind the others' knows a new topic within a second; a topic that is missing for long
+# costs a request each time.
+MISSING_TOPIC_S = 2.0
 
 _CODES = {
     kafka_errors.NoOffsetForPartitionError: "offset_missing",
@@ -74,11 +70,41 @@ class Timing:
     max_poll_s: float = 600.0
 
 
-def open_transport(
-    connection: Connection, *, group: str, topics: Sequence[str], timing: Timing = Timing()
-) -> Transport:
-    """Return a member of `group` that joins it, for `topics`, when it is started; it can be started once."""
-    return _GroupTransport(connection, group=group, topics=topics, timing=timing)
+class Bounds(NamedTuple):
+    """Offset of the first record that is still there, and the one after the last."""
+
+    start: int
+    end: int
+
+
+class TransportError(BridgeError):
+    """The client must be replaced; `code` is the reason.
+
+    Codes: `offset_missing` (the group has no offset for a partition), `offset_out_of_range` (the log no longer, or
+    not yet, has it), `batch_unreadable` (the next batch of a partition is corrupt), `refused` (ACL), `no_answer`,
+    `handshake_failed` (a broker takes the connection and gives no session: TLS, or who we are), `no_token` (nor does
+    the token endpoint give a token), `config` (a file of the connection cannot be used now), `not_member` (a commit by
+    a member that lost the partition).
+    """
+
+    retriable = True
+
+    def __init__(self, code: str, places: Iterable[Place] = (), *, offset: int | None = None) -> None:
+        """Keep the constant `code`, the partitions at fault, and the `offset` that cannot be read."""
+        super().__init__(code)
+        self.code = code
+        self.places = frozenset(places)
+        self.offset = offset
+
+
+class Rebalances(Protocol):
+    """Hears of rebalances, in the client's own task: while `revoked` runs, the partitions are still ours."""
+
+    async def revoked(self, places: frozenset[Place]) -> None:
+        """Drain and commit; within the rebalance timeout."""
+
+    def assigned(self, places: frozenset[Place]) -> None:
+        """Note what is ours from now on; records may be polled before this returns, so nothing is sought here."""
 
 
 class MissingTopics:
@@ -88,40 +114,26 @@ class MissingTopics:
     of yet, though others have.
     """
 
-    def __init__(
-        self,
-        client: Any,
-        topics: Sequence[str],
-        *,
-        now: Callable[[], float] = time.monotonic,
-        spread: Spread = random.uniform,
-    ) -> None:
+    def __init__(self, client: Any, topics: Sequence[str], *, now: Callable[[], float] = time.monotonic) -> None:
         self._client = client
         self._topics = topics
         self._now = now
-        self._spread = spread
-        self._looks = 0  # in a row that found a topic missing
         self._look_at = now()
 
     def look(self) -> None:
-        """Start a refresh if a topic is missing and the last one is long enough ago; cheap, for every poll."""
+        """Start a refresh if a topic is missing and the last look is long enough ago; cheap, for every poll."""
         now = self._now()
-        if now < self._look_at:
-            return
-        known = all(self._client.cluster.partitions_for_topic(topic) for topic in self._topics)
-        if known:
-            self._looks = 0
-            self._look_at = now + MISSING_TOPIC_FIRST_S
-        else:
-            self._looks += 1
-            self._look_at = now + backoff_s(
-                self._looks, first_s=MISSING_TOPIC_FIRST_S, max_s=MISSING_TOPIC_MAX_S, spread=self._spread
-            )
-            self._client.force_metadata_update()
+        if now >= self._look_at:
+            self._look_at = now + MISSING_TOPIC_S
+            if not all(map(self._client.cluster.partitions_for_topic, self._topics)):
+                self._client.force_metadata_update()
 
 
-class _GroupTransport:
-    def __init__(self, connection: Connection, *, group: str, topics: Sequence[str], timing: Timing) -> None:
+class GroupTransport:
+    """A member of a group; one task alone calls `poll`, `seek`, `pause` and `resume`, and is never cancelled there."""
+
+    def __init__(self, connection: Connection, *, group: str, topics: Sequence[str], timing: Timing = Timing()) -> None:
+        """Join `group` for `topics` once started, which can be done once."""
         self._connection = connection
         self._group = group
         self._topics = topics
@@ -133,6 +145,11 @@ class _GroupTransport:
         self._credentials = b""
 
     async def start(self, rebalances: Rebalances) -> None:
+        """Join the group.
+
+        Raises:
+            TransportError: `no_answer`, `handshake_failed`, `no_token`, `config`.
+        """
         self._credentials = self._connection.credentials()
         try:
             options = self._connection.options()
@@ -156,6 +173,11 @@ class _GroupTransport:
         self._missing = MissingTopics(self._consumer._client, self._topics)  # noqa: SLF001 - it alone renews metadata
 
     async def poll(self, places: Collection[Place], *, timeout_s: float) -> Mapping[Place, Sequence[ConsumedRecord]]:
+        """Return records of `places` alone, of none when it is empty; each call keeps this member in its group.
+
+        Raises:
+            TransportError: `no_answer`, `offset_missing`, `offset_out_of_range`, `batch_unreadable`, `refused`.
+        """
         self._missing.look()
         found = await self._take(places)
         if not found and timeout_s > 0:
@@ -192,10 +214,12 @@ class _GroupTransport:
             coordinator.request_rejoin()
 
     def position(self, place: Place) -> int | None:
+        """Return the next offset that will be read, past what no reader sees; None while that is not known."""
         state = self._state(place)
         return state.position if state is not None and state.has_valid_position else None
 
     def high_watermark(self, place: Place) -> int | None:
+        """Return the end of the log as the last fetch saw it, also behind an open transaction; None before one."""
         state = self._state(place)
         return None if state is None else state.highwater
 
@@ -206,16 +230,20 @@ class _GroupTransport:
         return self._consumer._subscription.subscription.assignment.state_value(partition)  # noqa: SLF001 - `position()` may wait
 
     def assigned(self) -> frozenset[Place]:
+        """Return what the group has given to this member."""
         return frozenset(Place(*each) for each in self._consumer.assignment())
 
     def seek(self, place: Place, offset: int) -> None:
+        """Read `place` from `offset` on."""
         for each in self._ours([place]):
             self._consumer.seek(each, offset)
 
     def pause(self, places: Collection[Place]) -> None:
+        """Stop fetching; what was fetched and not polled is dropped and comes again."""
         self._consumer.pause(*self._ours(places))
 
     def resume(self, places: Collection[Place]) -> None:
+        """Undo `pause`."""
         self._consumer.resume(*self._ours(places))
 
     def _ours(self, places: Collection[Place]) -> list[Any]:
@@ -224,6 +252,11 @@ class _GroupTransport:
         return [TopicPartition(*place) for place in places if place in ours]
 
     async def commit(self, offsets: Mapping[Place, int]) -> None:
+        """Keep the next offsets in the group, within a bound.
+
+        Raises:
+            TransportError: `not_member`, `no_answer`.
+        """
         coordinator = self._consumer._coordinator  # noqa: SLF001 - `commit()` waits first, and then sends what is stale
         membership = (coordinator.generation, coordinator.member_id)
         async with _answered(ANSWER_S):
@@ -237,6 +270,11 @@ class _GroupTransport:
             )
 
     async def bounds(self, places: Collection[Place]) -> Mapping[Place, Bounds]:
+        """Return where the logs start and end, for readers: an open transaction is an end.
+
+        Raises:
+            TransportError: `no_answer`.
+        """
         wanted = [TopicPartition(*place) for place in places]
         async with _answered(ANSWER_S):
             starts = await self._consumer.beginning_offsets(wanted)
@@ -244,9 +282,11 @@ class _GroupTransport:
         return {place: Bounds(starts[place], ends[place]) for place in places}
 
     def outdated(self) -> bool:
+        """Whether another member would log in with other credentials, since their files were replaced."""
         return self._connection.credentials() != self._credentials
 
     async def stop(self) -> None:
+        """Leave the group and close every connection, within a bound, also in an outage."""
         if self._consumer is None:
             return
         if self._ending is None:

@@ -15,8 +15,7 @@ from bridge.kafka.connection import Connection
 from bridge.kafka.producer import KafkaProducer
 from bridge.kafka.record import Record
 from bridge.kafka.transport import ConsumedRecord, Place
-from consumers.runtime.membership import Bounds, Transport, TransportError
-from consumers.runtime.transport import Timing, open_transport
+from consumers.runtime.transport import Bounds, GroupTransport, Timing, TransportError
 from tests.cluster import Topics
 from tests.fake_transport import FakeKafka, FakeTransport
 from tests.kafka import HANG_S, ready_producer, reset_connections, until
@@ -51,7 +50,7 @@ class Subject:
     producer: KafkaProducer | None = None
     topics: Topics | None = None
     group: str = ""
-    members: list[Transport] = field(default_factory=list)
+    members: list[GroupTransport] = field(default_factory=list)
 
     @property
     def places(self) -> list[Place]:
@@ -66,7 +65,7 @@ class Subject:
             record = Record(*place, b"rx_1", each.encode(), [("ce_id", each.encode())], 1_772_366_400_000)
             await self.producer.write(*place, [record])
 
-    async def member(self) -> tuple[Transport, Listener]:
+    async def member(self) -> tuple[GroupTransport, Listener]:
         """Return a member that was given all partitions."""
         listener = Listener()
         transport = self._new()
@@ -77,14 +76,14 @@ class Subject:
         self.members.append(transport)
         return transport, listener
 
-    def _new(self) -> Transport:
+    def _new(self) -> GroupTransport:
         if self.fake is not None:
             return FakeTransport(self.fake)
         assert self.topics is not None
         connection = Connection(self.topics.bootstrap_servers)
-        return open_transport(connection, group=self.group, topics=[self.topic], timing=HASTY)
+        return GroupTransport(connection, group=self.group, topics=[self.topic], timing=HASTY)
 
-    async def share(self, transport: Transport, listener: Listener) -> None:
+    async def share(self, transport: GroupTransport, listener: Listener) -> None:
         """Have another member join, so that `transport` keeps one partition."""
         listener.joined.clear()
         if isinstance(transport, FakeTransport):
@@ -111,7 +110,7 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         yield Subject(topic, stack, producer=producer, topics=topics, group=topics.unique_key("group"))
 
 
-async def poll_for(transport: Transport, places: Collection[Place], count: int) -> list[ConsumedRecord]:
+async def poll_for(transport: GroupTransport, places: Collection[Place], count: int) -> list[ConsumedRecord]:
     """Poll until `count` records have come."""
     found: list[ConsumedRecord] = []
     async with asyncio.timeout(HANG_S):
@@ -287,7 +286,7 @@ async def test_without_a_broker_a_start_says_so() -> None:
     """On the fake: see below for the real one."""
     kafka = FakeKafka({"t": 1})
     kafka.go_away()
-    for transport in (FakeTransport(kafka), open_transport(Connection("127.0.0.1:1"), group="g", topics=["t"])):
+    for transport in (FakeTransport(kafka), GroupTransport(Connection("127.0.0.1:1"), group="g", topics=["t"])):
         with pytest.raises(TransportError) as caught:
             await transport.start(Listener())
 
@@ -297,7 +296,7 @@ async def test_without_a_broker_a_start_says_so() -> None:
 async def test_a_file_that_cannot_be_used_now_is_waited_for(tmp_path: Path) -> None:
     """A certificate is replaced, and its key is not yet: the process has checked both at its start."""
     connection = Connection("127.0.0.1:1", security_protocol="SSL", ssl_certfile=tmp_path / "away")
-    transport = open_transport(connection, group="g", topics=["t"])
+    transport = GroupTransport(connection, group="g", topics=["t"])
 
     with pytest.raises(TransportError) as caught:
         await transport.start(Listener())
@@ -309,7 +308,7 @@ async def test_a_file_that_cannot_be_used_now_is_waited_for(tmp_path: Path) -> N
 @pytest.mark.kafka
 async def test_a_member_that_has_ended_leaves_no_task(topics: Topics) -> None:
     topic = await asyncio.to_thread(topics.fresh, partitions=PARTITIONS)
-    transport = open_transport(
+    transport = GroupTransport(
         Connection(topics.bootstrap_servers), group=topics.unique_key("group"), topics=[topic], timing=HASTY
     )
     listener = Listener()
@@ -325,7 +324,7 @@ async def test_a_member_that_has_ended_leaves_no_task(topics: Topics) -> None:
 async def reset(topics: Topics) -> AsyncIterator[Any]:
     """Give a member that has joined and whose connections have then been reset, but for the one to its coordinator."""
     topic = await asyncio.to_thread(topics.fresh, partitions=1)
-    member: Any = open_transport(
+    member: Any = GroupTransport(
         Connection(topics.bootstrap_servers), group=topics.unique_key("group"), topics=[topic], timing=HASTY
     )
     listener = Listener()

@@ -12,8 +12,7 @@ from confluent_kafka import Producer
 from bridge.kafka.connection import Connection
 from bridge.kafka.reader import open_reader, open_tail
 from bridge.kafka.transport import Place
-from consumers.runtime.membership import TransportError
-from consumers.runtime.transport import Timing, open_transport
+from consumers.runtime.transport import GroupTransport, Timing, TransportError
 from tests.cluster import Cluster, EmbeddedCluster, Topics
 from tests.kafka import HANG_S, configure_topic, read_all
 
@@ -47,7 +46,7 @@ class Listener:
 
 
 async def member_reads(topics: Topics, topic: str, count: int) -> list[bytes | None]:
-    transport = open_transport(
+    transport = GroupTransport(
         Connection(topics.bootstrap_servers), group=topics.unique_key("group"), topics=[topic], timing=HASTY
     )
     listener = Listener()
@@ -98,7 +97,7 @@ async def spoiled(cluster: Cluster, topics: Topics) -> str:
 async def test_a_member_reads_up_to_a_corrupt_batch_and_the_other_partitions(spoiled: str, topics: Topics) -> None:
     """The client drops what it has unpacked before such a batch, also of the other partitions."""
     first, second = places = Place(spoiled, 0), Place(spoiled, 1)
-    transport = open_transport(
+    transport = GroupTransport(
         Connection(topics.bootstrap_servers), group=topics.unique_key("group"), topics=[spoiled], timing=HASTY
     )
     listener = Listener()

@@ -18,8 +18,8 @@ from bridge.dev.ports import free_port
 from bridge.kafka.connection import Connection
 from bridge.kafka.record import Record
 from bridge.kafka.transport import Place
-from consumers.runtime.subscriber import hint
-from consumers.runtime.transport import open_transport
+from consumers.runtime.beginnings import hint
+from consumers.runtime.transport import GroupTransport
 from tests.audit_lines import acts, audit_lines, spoken
 from tests.cluster import Cluster, EmbeddedCluster, Topics
 from tests.integration.consumer_process import consumer_environment, drx_consumer, install_code
@@ -86,7 +86,7 @@ async def a_member(desk: Desk) -> AsyncIterator[None]:
             joined.set()
 
     servers = desk.env["CONSUMER_KAFKA__BOOTSTRAP_SERVERS"]
-    member = open_transport(Connection(servers), group=desk.group, topics=[desk.topic])
+    member = GroupTransport(Connection(servers), group=desk.group, topics=[desk.topic])
     await member.start(Listener())
     try:
         async with asyncio.timeout(HANG_S):

@@ -12,8 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition  # noqa: TID251 - the bare
 
 from bridge.kafka.connection import Connection
 from bridge.kafka.transport import Place
-from consumers.runtime.membership import TransportError
-from consumers.runtime.transport import Timing, open_transport
+from consumers.runtime.transport import GroupTransport, Timing, TransportError
 from tests.cluster import Cluster, Topics
 from tests.kafka import HANG_S, paused, until
 
@@ -71,7 +70,7 @@ async def bare(topics: Topics, topic: str, group: str, listener: Any = None) -> 
 @asynccontextmanager
 async def ours(topics: Topics, topic: str, group: str, timing: Timing = HASTY) -> AsyncIterator[Any]:
     """Give our member of the group, once it has joined."""
-    transport = open_transport(Connection(topics.bootstrap_servers), group=group, topics=[topic], timing=timing)
+    transport = GroupTransport(Connection(topics.bootstrap_servers), group=group, topics=[topic], timing=timing)
     listener = Listener()
     await transport.start(listener)
     try:

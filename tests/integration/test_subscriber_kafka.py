@@ -17,10 +17,11 @@ from bridge.kafka.producer import KafkaProducer
 from bridge.kafka.record import Record
 from bridge.kafka.transport import Place
 from consumers.runtime import transport
-from consumers.runtime.membership import Transport
+from consumers.runtime.beginnings import Adoption, StartPolicy
+from consumers.runtime.member import Membership, WatchLimits
 from consumers.runtime.metrics import ConsumerMetrics
-from consumers.runtime.subscriber import Adoption, StartPolicy, Subscriber, WatchLimits
-from consumers.runtime.transport import Timing, open_transport
+from consumers.runtime.subscriber import Subscriber
+from consumers.runtime.transport import GroupTransport, Timing
 from tests.cluster import Cluster, Topics
 from tests.fake_processor import FakeProcessor
 from tests.kafka import HANG_S, killed, ready_producer, until
@@ -48,9 +49,9 @@ class Group:
     def places(self) -> list[Place]:
         return [Place(self.topic, number) for number in range(PARTITIONS)]
 
-    def open(self) -> Transport:
+    def open(self) -> GroupTransport:
         """Return a member whose commits are seen."""
-        transport: Any = open_transport(
+        transport: Any = GroupTransport(
             Connection(self.topics.bootstrap_servers), group=self.name, topics=[self.topic], timing=HASTY
         )
         commit = transport.commit
@@ -60,7 +61,7 @@ class Group:
             self.commits.append(dict(offsets))
 
         transport.commit = seen
-        opened: Transport = transport
+        opened: GroupTransport = transport
         return opened
 
     @asynccontextmanager
@@ -68,16 +69,15 @@ class Group:
         """Run one member."""
         processor = FakeProcessor(self.stored)
         self.processors.append(processor)
-        subscriber = Subscriber(
-            open_transport=self.open,
-            address="kafka:9092",
+        membership = Membership(
+            name=self.name,
+            consumer="desk",
             processor=processor,
             metrics=ConsumerMetrics(CollectorRegistry(), service="desk"),
-            group=self.name,
-            consumer="desk",
             policy=policy,
             limits=WatchLimits(look_s=0.5),
         )
+        subscriber = Subscriber(membership, open_transport=self.open, address="kafka:9092")
         stop = asyncio.Event()
         task = asyncio.create_task(subscriber.run(stop))
         try:

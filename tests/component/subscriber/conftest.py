@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from consumers.runtime import subscriber
+from consumers.runtime import member, subscriber
 from tests.component.subscriber.group import Group
 
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a test see in milliseconds what production sees in seconds."""
-    monkeypatch.setattr(subscriber, "CLAIM_RETRY_FIRST_S", 0.01)
-    monkeypatch.setattr(subscriber, "BEYOND_END_S", 0.001)
-    monkeypatch.setattr(subscriber, "COMMIT_PERIOD_S", 0.01)
-    monkeypatch.setattr(subscriber, "POLL_S", 0.02)
-    monkeypatch.setattr(subscriber, "FAILED_POLL_S", 0.01)
+    monkeypatch.setattr(member, "CLAIM_RETRY_FIRST_S", 0.01)
+    monkeypatch.setattr(member, "BEYOND_END_S", 0.001)
+    monkeypatch.setattr(member, "COMMIT_PERIOD_S", 0.01)
+    monkeypatch.setattr(member, "POLL_S", 0.02)
+    monkeypatch.setattr(member, "FAILED_POLL_S", 0.01)
     monkeypatch.setattr(subscriber, "CLIENT_RETRY_FIRST_S", 0.01)
-    monkeypatch.setattr(subscriber, "WATCH_PERIOD_S", 0.01)
+    monkeypatch.setattr(member, "WATCH_PERIOD_S", 0.01)
 
 
 @pytest.fixture

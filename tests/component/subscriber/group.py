@@ -9,8 +9,10 @@ from contextlib import asynccontextmanager
 from prometheus_client import CollectorRegistry
 
 from bridge.kafka.transport import Place
+from consumers.runtime.beginnings import StartPolicy
+from consumers.runtime.member import Membership, Sleep, WatchLimits
 from consumers.runtime.metrics import ConsumerMetrics
-from consumers.runtime.subscriber import Sleep, StartPolicy, Subscriber, WatchLimits
+from consumers.runtime.subscriber import Subscriber
 from tests.fake_processor import FakeProcessor
 from tests.fake_transport import FakeKafka, FakeTransport
 from tests.waiting import HANG_S, until
@@ -46,18 +48,17 @@ class Group:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Subscriber]:
-        self.subscriber = Subscriber(
-            open_transport=self.open,
-            address="kafka:9092",
+        membership = Membership(
+            name="desk",
+            consumer="counter",
             processor=self.processor,
             metrics=ConsumerMetrics(self.registry, service="desk"),
-            group="desk",
-            consumer="counter",
             policy=self.policy,
             drain_s=self.drain_s,
             limits=self.limits,
             sleep=self.sleep,
         )
+        self.subscriber = Subscriber(membership, open_transport=self.open, address="kafka:9092")
         self.stop.clear()
         self.task = asyncio.create_task(self.subscriber.run(self.stop))
         try:

@@ -46,7 +46,7 @@ async def test_a_batch_whose_generation_moved_while_it_was_fetched_is_dropped(gr
         await until(lambda: A in group.processor.next_offsets)
         transport = group.transport
         taken = asyncio.Event()
-        taking = transport._take
+        taking = transport._taken
 
         def take_and_lose(asked: frozenset[Place]) -> dict[Place, list[ConsumedRecord]]:
             found = taking(asked)
@@ -57,7 +57,7 @@ async def test_a_batch_whose_generation_moved_while_it_was_fetched_is_dropped(gr
                 transport._rebalances.assigned(frozenset([A]))
             return found
 
-        transport._take = take_and_lose  # type: ignore[method-assign]
+        transport._taken = take_and_lose  # type: ignore[method-assign]
         group.kafka.add(A, "a")
         await taken.wait()
         await turns(group)

@@ -9,8 +9,8 @@ import pytest
 
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.runtime.backoff import backoff_s
-from consumers.runtime import subscriber
-from consumers.runtime.subscriber import WatchLimits
+from consumers.runtime import member, subscriber
+from consumers.runtime.member import WatchLimits
 from tests.component.subscriber.group import A, B, Group, turns
 from tests.fake_transport import FakeTransport
 from tests.waiting import until
@@ -121,7 +121,7 @@ async def test_a_partition_without_an_offset_that_came_back_during_a_poll_fails_
     group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The poll asked on behalf of the tenure before; in this one nothing is sought yet."""
-    monkeypatch.setattr(subscriber, "POLL_S", 0.2)
+    monkeypatch.setattr(member, "POLL_S", 0.2)
     group.kafka.refuses += ["not_member"] * 1_000
     async with group.running():
         await until(lambda: set(group.processor.next_offsets) == {A, B})
@@ -166,16 +166,16 @@ class NeverGiven(FakeTransport):
 async def test_a_cluster_that_refuses_is_asked_again_and_said(group: Group) -> None:
     async with group.running() as running:
         await until(lambda: set(group.processor.next_offsets) == {A, B})
-        taking = group.transport._take
+        taking = group.transport._taken
 
         def refuse(asked: frozenset[Place]) -> dict[Place, list[ConsumedRecord]]:
             group.transport.failure = "refused"
             return taking(asked)
 
-        group.transport._take = refuse  # type: ignore[method-assign]
+        group.transport._taken = refuse  # type: ignore[method-assign]
         await until(lambda: running.ready() == "refused")
         assert running.live() == "ok"
-        group.transport._take = taking  # type: ignore[method-assign]
+        group.transport._taken = taking  # type: ignore[method-assign]
 
         await until(lambda: running.ready() == "ok")
         assert len(group.transports) == 1

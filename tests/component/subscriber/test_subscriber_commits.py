@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
-from consumers.runtime import subscriber
-from consumers.runtime.subscriber import Adoption, WatchLimits
+from consumers.runtime import member
+from consumers.runtime.beginnings import Adoption
+from consumers.runtime.member import WatchLimits
 from tests.component.subscriber.group import A, B, Group, turns
 from tests.fake_transport import FakeTransport
 from tests.logs import capture_logs
@@ -129,12 +130,12 @@ async def test_room_is_noticed_long_before_a_poll_without_records_ends(
         group.processor.full = {A}
         group.kafka.add(A, "a")
         await turns(group)
-        monkeypatch.setattr(subscriber, "POLL_S", 2 * HANG_S)
+        monkeypatch.setattr(member, "POLL_S", 2 * HANG_S)
         await turns(group)
         group.processor.full = set()
 
         await until(lambda: group.processor.ids(A) == ["a"])
-        monkeypatch.setattr(subscriber, "POLL_S", 0.02)
+        monkeypatch.setattr(member, "POLL_S", 0.02)
         group.kafka.add(B, "b")  # which ends the poll that is out
 
 
@@ -167,7 +168,7 @@ async def test_a_stop_drains_commits_and_leaves(group: Group) -> None:
 
 
 async def test_a_stop_is_bounded_when_a_drain_hangs(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subscriber, "DRAIN_MARGIN_S", 0.01)
+    monkeypatch.setattr(member, "DRAIN_MARGIN_S", 0.01)
     group.drain_s = 0.05
     async with group.running():
         await until(lambda: set(group.processor.next_offsets) == {A, B})

@@ -1,0 +1,83 @@
+"""Where a claimed partition is read from, by what is settled and by its log; or why it is not read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from bridge.kafka.transport import ConsumedRecord, Place
+from consumers.postgres.text import stored_text
+from consumers.runtime.transport import Bounds
+
+StartPolicy = Literal["none", "earliest", "latest"]
+
+# It sets only partitions that have no progress; `--force` without `--partition` would move all of the group.
+_INIT = "drx-consumer init {name} --from earliest|latest|TIME"
+_MOVE = "drx-consumer init {name} --partition {at} --from %s --force --reason …"
+# Why a partition is not read, and what an operator does about it once all members of the group are stopped.
+HINTS = {
+    "not_initialized": _INIT,
+    "offset_expired": f"records were deleted before they were settled; to go on without them: {_MOVE % 'earliest'}",
+    "offset_beyond_end": f"the topic is not what it was; to begin anew: {_MOVE % 'earliest|OFFSET'}",
+    "batch_unreadable": f"a batch is corrupt; let another replica lead, or go on behind it: {_MOVE % 'OFFSET'}",
+    "topic_recreated": f"the topic is not what it was; to begin anew: {_MOVE % 'earliest|OFFSET'}",
+}
+
+
+def hint(code: str, *, consumer: str, place: Place) -> str:
+    """Return what an operator does about a partition that is not read."""
+    return HINTS[code].format(name=consumer, at=f"{place.topic}/{place.partition}")
+
+
+class Adoption(NamedTuple):
+    """What is settled of a claimed partition; both None when nothing ever was.
+
+    Attributes:
+        next_offset: Everything below is settled.
+        last_event_id: `ce_id` of the record before `next_offset`; None when it is not known.
+    """
+
+    next_offset: int | None
+    last_event_id: str | None
+
+
+class Start(NamedTuple):
+    """Where reading starts.
+
+    Attributes:
+        expected_id: `stored_text` of the `ce_id` that the record before `offset` must have; None when there is nothing
+            to compare.
+    """
+
+    offset: int
+    expected_id: str | None
+
+
+class Stopped(NamedTuple):
+    """Why a partition is not read; codes as in `HINTS`."""
+
+    code: str
+
+
+def decide_start(adoption: Adoption, *, bounds: Bounds, policy: StartPolicy) -> Start | Stopped:
+    """Start at the group's settled position, else by the policy; never past a gap."""
+    offset = adoption.next_offset
+    if offset is None:
+        if policy == "none":
+            return Stopped("not_initialized")
+        return Start(bounds.start if policy == "earliest" else bounds.end, None)
+    if offset < bounds.start:
+        return Stopped("offset_expired")
+    if offset > bounds.end:
+        return Stopped("offset_beyond_end")
+    # At the start of the log the record before cannot be read any more, and none can have been missed.
+    return Start(offset, adoption.last_event_id if offset > bounds.start else None)
+
+
+def is_same_log(start: Start, records: Sequence[ConsumedRecord]) -> bool:
+    """Whether records, read from the one before `start`, begin with the one that was settled last.
+
+    A gap there proves nothing: compaction and transaction markers leave some.
+    """
+    first = records[0]
+    return first.offset != start.offset - 1 or stored_text(first.header("ce_id")) == start.expected_id

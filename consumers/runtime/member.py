@@ -1,0 +1,589 @@
+"""A member of a consumer group: claims partitions, reads them, commits what is settled, and leaves in order.
+
+Records go to the `Processor`. A partition passes through these states:
+
+    assigned ──▶ claimed ──▶ compared ──▶ reading ──▶ draining ──▶ forgotten
+                    │            │           │
+                    └────────────┴───────────┴──▶ stopped, until an operator acts
+
+- Assigned: the rebalance listener gives the partition a new generation. It does nothing else, because records flow
+  before the client has run the listener to its end: a seek in `on_partitions_assigned` came after 40 of 74 records.
+- Claimed: a task takes the partition in PostgreSQL, which fences its former owner, and decides by what is settled and
+  by the bounds of the log where reading starts (`decide_start`). The start of a new partition is settled progress, too.
+- Compared: the record before that offset is read first. If its event id is not the one that was settled last, the
+  topic was recreated or truncated.
+- Reading: records are offered to the processor. A partition without room is left out of the poll; one that is halted
+  (its sink is away) is paused. One whose claim was overtaken by another process is claimed again.
+- Draining: a rebalance or a stop takes the partition. It is ours until what is in flight is settled and committed.
+
+One task alone polls, seeks, pauses and resumes, and it is never cancelled inside a poll (see `transport`). A batch
+that was fetched for an earlier generation of its partition is dropped.
+
+The group's offsets in Kafka only follow PostgreSQL, where the truth is, and are never read: a database that was
+restored is behind them. They are sent only for partitions that are ours at that moment, since the broker accepts the
+commit of a former owner, which would rewind the new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from bridge.errors import ConfigError, TransientError
+from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.runtime.backoff import backoff_s
+from bridge.runtime.failpoints import BETWEEN_CLAIM_AND_SEEK, hit
+from bridge.runtime.lifecycle import pause
+from bridge.runtime.logging import log
+from consumers.runtime.beginnings import Start, StartPolicy, Stopped, decide_start, hint, is_same_log
+from consumers.runtime.metrics import ConsumerMetrics
+from consumers.runtime.processor import Processor
+from consumers.runtime.transport import Bounds, GroupTransport, TransportError
+
+# One poll without records: how late a halt, a rebalance or the stop is noticed.
+POLL_S = 0.1
+# The same while a partition has no room or is being claimed, which may be over in milliseconds.
+SHORT_POLL_S = 0.01
+# After a failed poll, so that a failure that stays is no busy loop.
+FAILED_POLL_S = 0.25
+
+# Between two attempts at a claim.
+CLAIM_RETRY_FIRST_S = 0.2
+CLAIM_RETRY_MAX_S = 10.0
+# Right after a failover a new leader may report an end of the log below what consumers have read already.
+BEYOND_END_LOOKS = 10
+BEYOND_END_S = 1.0
+
+# Others see our lag by these commits. A late one loses nothing: PostgreSQL knows what is settled.
+COMMIT_PERIOD_S = 1.0
+# For one commit, including the wait for another that is out.
+COMMIT_S = 5.0
+# For a drain to notice its own time-out.
+DRAIN_MARGIN_S = 1.0
+
+WATCH_PERIOD_S = 1.0
+# The event loop is late if the watch has not run for this long.
+LOOP_LATE_S = 10.0
+
+Sleep = Callable[[float], Awaitable[None]]
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class WatchLimits:
+    """Bounds of the watch.
+
+    Attributes:
+        look_s: Between two questions for the ends of the logs.
+        silent_s: Without any answer to them the client is replaced; above the session time-out, so that little is lost.
+        partly_silent_s: Without an answer for one partition, likewise. Mostly it has no leader, and another client
+            would know no more; but the connection to its leader may be dead, and aiokafka keeps such a one for long.
+        join_s: The same for a join that does not end; above the rebalance time-out.
+        poll_s: Without a poll the process is not live; far above what any poll takes.
+    """
+
+    look_s: float = 5.0
+    silent_s: float = 60.0
+    partly_silent_s: float = 300.0
+    join_s: float = 180.0
+    poll_s: float = 60.0
+
+
+LIMITS = WatchLimits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Membership:
+    """What every member of this process joins with.
+
+    Attributes:
+        name: Id of the group.
+        consumer: Name by which `drx-consumer` knows it, for hints.
+        processor: Takes the records; outlives the members.
+        policy: Where a partition begins that the group has never read.
+        drain_s: For what is in flight at a stop and at a rebalance; well below the rebalance time-out.
+        sleep: Between two attempts at a claim.
+    """
+
+    name: str
+    consumer: str
+    processor: Processor
+    metrics: ConsumerMetrics
+    policy: StartPolicy
+    drain_s: float = 30.0
+    limits: WatchLimits = LIMITS
+    sleep: Sleep = asyncio.sleep
+
+
+class PartitionLag:
+    """How far one partition is behind, in offsets and in time.
+
+    Attributes:
+        next_offset: Everything below is settled, as it was observed last.
+    """
+
+    def __init__(self, offset: int) -> None:
+        """Start at `offset`."""
+        self.next_offset = self._offered_to = offset
+        self._behind_at: float | None = None
+        # First offset and timestamp of each batch that was offered and is not settled.
+        self._stamps: deque[tuple[int, int]] = deque()
+
+    def offered(self, records: Sequence[ConsumedRecord]) -> None:
+        """Note what was offered to the processor."""
+        self._stamps.append((records[0].offset, records[0].timestamp_ms))
+        self._offered_to = records[-1].offset + 1
+
+    def observe(self, next_offset: int) -> None:
+        """Note what is settled."""
+        self.next_offset = next_offset
+        while self._stamps and (self._stamps[1][0] if len(self._stamps) > 1 else self._offered_to) <= next_offset:
+            self._stamps.popleft()
+
+    def behind(self, end: int, *, position: int | None, now: float, now_ms: float) -> tuple[int, float]:
+        """Return the number of unsettled records, and the age in seconds of the oldest.
+
+        While none of them was read yet, the age is how long it is known that there are some. What lies between the last
+        record and `position` is no record: transaction markers and aborted transactions.
+        """
+        settled_to = self.next_offset
+        seen = settled_to if position is None or settled_to < self._offered_to else max(settled_to, position)
+        records = max(0, end - seen)
+        if records == 0:
+            self._behind_at = None
+            return 0, 0.0
+        if self._behind_at is None:
+            self._behind_at = now
+        age_s = (now_ms - self._stamps[0][1]) / 1000 if self._stamps else now - self._behind_at
+        return records, max(0.0, age_s)
+
+
+@dataclass(slots=True, eq=False)
+class AssignedPartition:
+    """One generation of a partition: from its assignment until it is revoked, or must be claimed again.
+
+    Each is an object of its own, by which later steps know an earlier one.
+
+    Attributes:
+        claim: The task that finds out where to start.
+        comparing: Where to start, until the record before it was compared.
+        lag: How far it is behind, from the start of reading on; None before.
+        committed: The offset that was committed to Kafka last, in this generation; -1 when none was.
+        halted: True while it is paused because nothing of it can be settled.
+        stopped: Code, once it is certain that it cannot be read.
+    """
+
+    place: Place
+    claim: asyncio.Task[Start | Stopped] | None = None
+    comparing: Start | None = None
+    lag: PartitionLag | None = None
+    committed: int = -1
+    halted: bool = False
+    stopped: str = ""
+
+    @property
+    def reading(self) -> bool:
+        """Whether its records are offered to the processor."""
+        return self.lag is not None
+
+    @property
+    def progressing(self) -> bool:
+        """Whether it is read and nothing keeps it from being settled."""
+        return self.reading and not self.halted and not self.stopped
+
+    @property
+    def fetched(self) -> bool:
+        """Whether its records are wanted from Kafka, to offer or to compare."""
+        return (self.reading or self.comparing is not None) and not self.halted and not self.stopped
+
+
+class Member:
+    """One client from joining the group to leaving it.
+
+    Attributes:
+        started: True once the client has found the cluster.
+    """
+
+    def __init__(self, transport: GroupTransport, membership: Membership) -> None:
+        self.started = False
+        self._transport = transport
+        self._of = membership
+        self._processor, self._metrics, self._group = membership.processor, membership.metrics, membership.name
+        metrics = membership.metrics
+        self._assigned: dict[Place, AssignedPartition] = {}
+        self._draining: set[AssignedPartition] = set()
+        self._finishing = asyncio.Event()
+        self._background: list[asyncio.Task[None]] = []
+        self._failure: Exception | None = None
+        self._refused = False
+        self._committing = asyncio.Lock()
+        self._giving_back = asyncio.Lock()
+        self._commit_outcome = "ok"
+        now = time.monotonic()
+        self._joined = False
+        self._joining_since: float | None = now
+        self._ticked_at = self._polled_at = now
+        self._silent_since: dict[Place, float] = {}
+        metrics.poll_age.set_function(lambda: time.monotonic() - self._polled_at)
+        self._partition_gauges = (
+            metrics.consumer_lag_records,
+            metrics.consumer_lag_seconds,
+            metrics.consumer_settled_offset,
+        )
+        for kind in ("assigned", "revoked", "lost"):
+            metrics.consumer_rebalances.labels(metrics.service, kind)
+
+    def live(self) -> str:
+        """Return `ok`, or why only a restart can help."""
+        now = time.monotonic()
+        if now - self._ticked_at > LOOP_LATE_S:
+            return "loop_late"
+        if now - self._polled_at > self._of.limits.poll_s:
+            return "poll_late"
+        return "ok"
+
+    def ready(self) -> str:
+        """Return `ok` once joined, also without a partition; else the code of what is not read."""
+        if not self._joined:
+            return "joining"
+        if self._refused:
+            return "refused"
+        return next((each.stopped for each in self._assigned.values() if each.stopped), "ok")
+
+    def degraded(self) -> str:
+        """Return `ok`, or `degraded` while Kafka does not answer or a partition is not read."""
+        if not self._joined or self._silent_since:
+            return "degraded"
+        return "ok" if all(each.progressing for each in self._assigned.values()) else "degraded"
+
+    def stopped(self, code: str) -> int:
+        """Return how many partitions are stopped for that reason."""
+        return sum(each.stopped == code for each in self._assigned.values())
+
+    async def run(self) -> None:
+        """Join and read until `finish`."""
+        await self._transport.start(self)
+        self.started = True
+        for each in (self._commit_periodically(), self._watch()):
+            self._background.append(asyncio.create_task(self._noting(each)))
+        while not self._finishing.is_set():
+            if self._failure is not None:
+                raise self._failure
+            await self._read()
+
+    def finish(self) -> None:
+        """Make `run` return after the poll that is out."""
+        self._finishing.set()
+
+    async def leave(self) -> None:
+        """Drain, commit and leave the group; after `run` has ended, however it did."""
+        for each in self._background:
+            each.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        try:
+            await self._give_back(list(self._assigned))
+        finally:
+            await self._transport.stop()
+
+    async def _noting(self, work: Coroutine[Any, Any, None]) -> None:
+        """Keep the failure of what runs beside the poll task, which raises it."""
+        try:
+            await work
+        except Exception as exc:  # noqa: BLE001 - see above
+            self._failure = exc
+
+    async def revoked(self, places: frozenset[Place]) -> None:
+        """Drain and commit; until this returns the partitions are ours."""
+        self._joining_since = time.monotonic()
+        # The client would swallow what is raised here.
+        await self._noting(self._give_back(places))
+
+    def assigned(self, places: frozenset[Place]) -> None:
+        """Give each partition a new generation; the poll task does the rest."""
+        self._joining_since = None
+        self._joined = True
+        self._forget(self._take_away(list(self._assigned)))  # nothing, unless the client has left `revoked` out
+        self._assigned = {place: AssignedPartition(place) for place in places}
+        self._metrics.consumer_rebalances.labels(self._metrics.service, "assigned").inc()
+        log.info("worker.assigned", group=self._group, partitions=len(places))
+
+    async def _give_back(self, places: Collection[Place]) -> None:
+        ours = self._take_away(places)
+        outcome = "ok"
+        try:
+            # A stop waits for the drain of a rebalance, which the client would cancel after a second; a rebalance for
+            # that of a stop, since the partitions are ours until then.
+            async with self._giving_back:
+                with contextlib.suppress(TimeoutError):  # what is still in flight fails at its fence
+                    async with asyncio.timeout(self._of.drain_s + DRAIN_MARGIN_S):
+                        await self._processor.drain([each.place for each in ours], timeout_s=self._of.drain_s)
+                outcome = await self._commit(ours)
+        finally:
+            self._forget(ours)
+        if ours:
+            kind = "lost" if outcome == "not_member" else "revoked"
+            self._metrics.consumer_rebalances.labels(self._metrics.service, kind).inc()
+            log.info("worker.revoked", group=self._group, partitions=len(ours), code=outcome)
+
+    def _take_away(self, places: Collection[Place]) -> list[AssignedPartition]:
+        """Take these out of reading, so that a batch which is being fetched is dropped; return those there were."""
+        ours = [self._assigned.pop(place) for place in places if place in self._assigned]
+        for each in ours:
+            if each.claim is not None:
+                each.claim.cancel()
+        self._draining.update(ours)
+        return ours
+
+    def _forget(self, partitions: Collection[AssignedPartition]) -> None:
+        self._draining.difference_update(partitions)
+        self._processor.forget([each.place for each in partitions])
+        for each in partitions:
+            for gauge in self._partition_gauges:
+                gauge.remove(self._metrics.service, *each.place)
+
+    def _ours(self) -> list[AssignedPartition]:
+        return [*self._assigned.values(), *self._draining]
+
+    async def _read(self) -> None:
+        """Poll once, and offer what was fetched for the present generation of its partition."""
+        self._advance()
+        fetched = [each for each in self._assigned.values() if each.fetched]
+        asked = {each.place: each for each in fetched if not each.reading or self._processor.room(each.place)}
+        claiming = any(not each.reading and not each.stopped for each in self._assigned.values())
+        short = claiming or len(asked) < len(fetched)
+        try:
+            found = await self._transport.poll(asked, timeout_s=SHORT_POLL_S if short else POLL_S)
+            self._refused = False
+        except TransportError as exc:
+            await self._poll_failed(exc, asked)
+            return
+        finally:
+            self._polled_at = time.monotonic()
+        for place, records in found.items():
+            if self._assigned.get(place) is asked[place]:
+                self._offer(asked[place], records)
+
+    def _advance(self) -> None:
+        """Take each partition to its next state, if it may go there."""
+        for each in list(self._assigned.values()):
+            if each.claim is None:
+                self._transport.pause([each.place])
+                each.claim = asyncio.create_task(self._claim(each.place))
+            elif each.reading:
+                self._follow(each)
+            elif each.claim.done() and each.comparing is None and not each.stopped:
+                self._claimed(each, each.claim.result())
+        self._metrics.consumer_assigned_partitions.set(len(self._assigned))
+        self._metrics.consumer_paused_partitions.set(sum(not each.progressing for each in self._assigned.values()))
+
+    def _follow(self, partition: AssignedPartition) -> None:
+        """Apply the processor's state to a partition that is read."""
+        halted = self._processor.halted(partition.place)
+        if self._processor.fenced(partition.place):
+            self._claim_again(partition.place)
+        elif partition.halted != halted and not partition.stopped:
+            partition.halted = halted
+            (self._transport.pause if halted else self._transport.resume)([partition.place])
+
+    def _claim_again(self, place: Place) -> None:
+        """Begin a new generation; what is in flight of this one is void."""
+        self._forget(self._take_away([place]))
+        self._assigned[place] = AssignedPartition(place)
+
+    def _claimed(self, partition: AssignedPartition, verdict: Start | Stopped) -> None:
+        if isinstance(verdict, Stopped):
+            self._stop(partition, verdict.code)
+            return
+        compares = verdict.expected_id is not None
+        self._transport.seek(partition.place, verdict.offset - compares)
+        self._transport.resume([partition.place])
+        if compares:
+            partition.comparing = verdict
+        else:
+            self._start(partition, verdict)
+
+    def _start(self, partition: AssignedPartition, start: Start) -> None:
+        partition.comparing = None
+        partition.lag = PartitionLag(start.offset)
+        where = {"topic": partition.place.topic, "partition": partition.place.partition, "offset": start.offset}
+        log.info("worker.reading", group=self._group, **where)
+        self._processor.start(partition.place, start.offset)
+
+    def _offer(self, partition: AssignedPartition, records: Sequence[ConsumedRecord]) -> None:
+        start = partition.comparing
+        if start is not None:
+            if not is_same_log(start, records):
+                self._stop(partition, "topic_recreated")
+                return
+            self._start(partition, start)
+            records = [each for each in records if each.offset >= start.offset]
+        if records and partition.lag is not None:
+            partition.lag.offered(records)
+            self._processor.offer(partition.place, records)
+
+    def _stop(self, partition: AssignedPartition, code: str, offset: int | None = None) -> None:
+        """Read this partition no more; the others go on."""
+        partition.stopped = code
+        partition.comparing = None
+        self._transport.pause([partition.place])
+        where = {"topic": partition.place.topic, "partition": partition.place.partition, "offset": offset}
+        advice = hint(code, consumer=self._of.consumer, place=partition.place)
+        log.error("worker.partition_stopped", group=self._group, **where, code=code, hint=advice)
+        if code == "not_initialized" and all(each.stopped == code for each in self._assigned.values()):
+            msg = f"nothing says where group {self._group!r} begins; {advice}"
+            raise ConfigError(msg)
+
+    async def _poll_failed(self, exc: TransportError, asked: Mapping[Place, AssignedPartition]) -> None:
+        """Handle a failed poll, or raise; a failure of a former generation of its partition is ignored."""
+        ours = [place for place in exc.places & self._assigned.keys() if self._assigned[place] is asked.get(place)]
+        if exc.code == "offset_out_of_range":  # expired or truncated while we read: the next claim decides which
+            for place in ours:
+                self._claim_again(place)
+        elif exc.code == "batch_unreadable":
+            for place in ours:
+                self._batch_unreadable(self._assigned[place], exc.offset)
+        elif exc.code == "refused":
+            self._refused = True
+        elif ours or not exc.places:
+            # `offset_missing`: Kafka has lost the group's offsets; ours are committed on the way out.
+            raise exc
+        await asyncio.sleep(FAILED_POLL_S)
+
+    def _batch_unreadable(self, partition: AssignedPartition, offset: int | None) -> None:
+        start = partition.comparing
+        if start is None:
+            self._stop(partition, "batch_unreadable", offset)
+        else:  # a batch of settled records: it proves nothing, and nothing of it is needed
+            self._transport.seek(partition.place, start.offset)
+            self._start(partition, start)
+
+    async def _claim(self, place: Place) -> Start | Stopped:
+        """Claim a partition in PostgreSQL, then look at its log; retry both until they answer."""
+        adoption = await self._until_answered(lambda: self._processor.adopt(place))
+        hit(BETWEEN_CLAIM_AND_SEEK)
+        for _ in range(BEYOND_END_LOOKS):
+            bounds = await self._until_answered(lambda: self._transport.bounds([place]))
+            verdict = decide_start(adoption, bounds=bounds[place], policy=self._of.policy)
+            if verdict != Stopped("offset_beyond_end"):
+                break
+            await self._of.sleep(BEYOND_END_S)
+        return verdict
+
+    async def _until_answered(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        failures = 0
+        while True:
+            try:
+                return await ask()
+            except (TransientError, TransportError):
+                failures += 1
+                await self._of.sleep(backoff_s(failures, first_s=CLAIM_RETRY_FIRST_S, max_s=CLAIM_RETRY_MAX_S))
+
+    async def _commit_periodically(self) -> None:
+        while not self._finishing.is_set():
+            await self._commit()
+            await pause(self._finishing, COMMIT_PERIOD_S)
+
+    async def _commit(self, partitions: Collection[AssignedPartition] | None = None) -> str:
+        """Commit what was settled since the last commit, of all partitions unless some are given.
+
+        Returns:
+            `ok`, or the code of a failure; the next commit makes up for it.
+        """
+        try:
+            async with asyncio.timeout(COMMIT_S), self._committing:
+                # Only now: more may be settled, and partitions been taken, while another commit was out.
+                outcome = await self._send_commit(self._ours() if partitions is None else partitions)
+        except TimeoutError:
+            outcome = "no_answer"
+        if outcome not in {"ok", self._commit_outcome}:  # once, not once a period
+            log.warning("worker.commit_failed", group=self._group, code=outcome)
+        self._commit_outcome = outcome
+        return outcome
+
+    async def _send_commit(self, partitions: Collection[AssignedPartition]) -> str:
+        reading = [(each, self._processor.next_offset(each.place)) for each in partitions if each.reading]
+        news = [(each, offset) for each, offset in reading if offset is not None and offset != each.committed]
+        if not news:
+            return "ok"
+        begun = time.monotonic()
+        try:
+            await self._transport.commit({each.place: offset for each, offset in news})
+        except TransportError as exc:
+            return exc.code
+        finally:
+            self._metrics.commit.observe(time.monotonic() - begun)
+        for each, offset in news:
+            each.committed = offset
+        return "ok"
+
+    async def _watch(self) -> None:
+        """Notice what aiokafka does not report: no poll, no answer, no progress of a partition."""
+        looked_at = -math.inf
+        while not self._finishing.is_set():
+            self.tick()
+            if time.monotonic() - looked_at >= self._of.limits.look_s:
+                looked_at = time.monotonic()
+                await self._report_lag()
+            await pause(self._finishing, WATCH_PERIOD_S)
+
+    def tick(self) -> None:
+        """Note that the loop runs, and what is settled of each partition."""
+        self._ticked_at = now = time.monotonic()
+        for each in self._ours():
+            next_offset = self._processor.next_offset(each.place)
+            if each.lag is not None and next_offset is not None:
+                each.lag.observe(next_offset)
+        if self._joining_since is not None and now - self._joining_since > self._of.limits.join_s:
+            raise TransportError("no_answer")
+
+    async def _report_lag(self) -> None:
+        """Ask where the logs end, and report the lag."""
+        # Also for partitions that are being claimed, whose claim would wait for ever on a client without answers.
+        answers = await self._ask_bounds(self._transport.assigned())
+        now = time.monotonic()
+        self._note_silence(answers, now)
+        for each in self._ours():
+            bounds = answers.get(each.place)  # assigned since we asked
+            if each.lag is not None and bounds is not None:
+                position = self._transport.position(each.place)
+                end = max(bounds.end, self._transport.high_watermark(each.place) or 0)
+                found = each.lag.behind(end, position=position, now=now, now_ms=time.time() * 1000)
+                for gauge, value in zip(self._partition_gauges, (*found, each.lag.next_offset), strict=True):
+                    gauge.labels(self._metrics.service, *each.place).set(value)
+
+    def _note_silence(self, answers: Mapping[Place, Bounds | None], now: float) -> None:
+        # Counted from the first question without an answer: a process that was frozen has heard nothing for long, and
+        # lost nothing yet.
+        self._silent_since = {at: self._silent_since.get(at, now) for at, bounds in answers.items() if bounds is None}
+        since = sorted(self._silent_since.values())
+        all_for_s = now - since[-1] if since and len(since) == len(answers) else 0.0
+        one_for_s = now - since[0] if since else 0.0
+        # A session that was lost may be worth a wait, but not with a password that has been replaced.
+        if all_for_s > 0 and self._transport.outdated():
+            raise TransportError("no_answer")
+        if all_for_s > self._of.limits.silent_s or one_for_s > self._of.limits.partly_silent_s:
+            raise TransportError("no_answer")
+
+    async def _ask_bounds(self, places: Collection[Place]) -> dict[Place, Bounds | None]:
+        """Ask one question each: asked together, a partition without a leader would leave all without an answer.
+
+        While nothing had an answer only one is asked, which any will do: the client connects ten times a second for it.
+        """
+        if places and self._silent_since.keys() == set(places):
+            one = random.choice(list(places))  # noqa: S311 - no secret; the same one may have no leader for long
+            if await self._bounds(one) is None:
+                return dict.fromkeys(places)
+        return dict(zip(places, await asyncio.gather(*map(self._bounds, places)), strict=True))
+
+    async def _bounds(self, place: Place) -> Bounds | None:
+        try:
+            return (await self._transport.bounds([place]))[place]
+        except TransportError:
+            return None
