@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from bridge.avro.event_decoder import EventDecoder
 from bridge.errors import DecodeError, PermanentError, UnknownRecordError
 from bridge.event import Event
 from bridge.kafka.transport import ConsumedRecord, Place
@@ -63,7 +64,7 @@ def a_record(
     return ConsumedRecord(*place, offset, 1_789_000_000_000, None if key is None else key.encode(), given, headers)
 
 
-class PlainDecoder:
+class PlainDecoder(EventDecoder):
     """Reads what `a_record` writes.
 
     Attributes:
@@ -104,7 +105,7 @@ class PlainDecoder:
 
 def hasty_learner(decoder: PlainDecoder, clock: Callable[[], float] = time.monotonic) -> Learner:
     """Make a learner that asks again at once."""
-    return Learner(decoder, tried=lambda: None, clock=clock, sleep=lambda _: asyncio.sleep(0.01))
+    return Learner(decoder, clock=clock, sleep=lambda _: asyncio.sleep(0.01))
 
 
 class Effects:

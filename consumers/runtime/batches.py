@@ -38,12 +38,7 @@ class BatchDriver:
         self._filling: set[Partition] = set()
 
     async def drive(self, partition: Partition) -> None:
-        """Settle what is offered for as long as records may be handled.
-
-        Raises:
-            FencedError: The partition is not ours.
-            UnknownTypeError: The consumer fails for a type that this release does not know.
-        """
+        """Settle what is offered for as long as records may be handled."""
         attempt = 0
         while partition.may_start:
             self._key_queues.release_due(partition)
@@ -109,7 +104,6 @@ class BatchDriver:
         batch = self._form(partition)
         if not len(batch):
             return True
-        self._settling.tally.tried()
         with partition.in_hand():
             return await self._settle(partition, batch, attempt)
 

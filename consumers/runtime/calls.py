@@ -99,11 +99,7 @@ def _retrieve(task: asyncio.Task[None]) -> None:
 
 
 async def _contained(call: Callable[[], Awaitable[None]]) -> None:
-    """Call a handler within its own task; `asyncio` lets some of what is raised in a task end the process.
-
-    Raises:
-        HandlerExitError: It raised such a thing.
-    """
+    """Call a handler within its own task; `asyncio` lets some of what is raised in a task end the process."""
     try:
         await call()
     except (Exception, asyncio.CancelledError, GeneratorExit):

@@ -44,7 +44,7 @@ class Circuit:
         self._group = group
         self._spread = spread
         self._states = {each: metrics.circuit_state.labels(metrics.service, each) for each in get_args(State)}
-        self._failures = metrics.consumer_sink_failures.labels(metrics.service)
+        self._failures = metrics.consumer_sink_failures
         self._opened, self._closed, self._admits = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._closed.set()
         self._admits.set()

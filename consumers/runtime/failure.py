@@ -57,14 +57,6 @@ class Failure(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Retry:
-    """Retry the record alone after a delay; later records of its key wait."""
-
-    failure: Failure
-    delay_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class Park:
     """Park the record's key.
 
@@ -75,9 +67,6 @@ class Park:
     failure: Failure
     attempts: int
     raised: str = ""
-
-
-Verdict = Retry | Park
 
 
 @dataclass(slots=True)

@@ -1,8 +1,8 @@
 """Handle keys side by side, and the records of each key one by one, in order.
 
-`put` appends a record to the queue of its key, and a task for each queue settles its records one after another: each is
-applied, found to be a duplicate, skipped or parked, however often it must be tried. An attempt takes a *lane*; between
-two attempts its key waits and holds none.
+`put` appends a record to the queue of its key. Workers take the queues that are ready, the one that has waited longest
+first, and try the first record of each: it is applied, found to be a duplicate, skipped or parked, or its queue is
+ready again after a delay. An attempt takes a *lane*; a key that waits for its next attempt holds neither.
 
 Where the handler works inside the settling transaction, effects and progress are committed together. Where it does not,
 the inbox is asked before the handler is called and its record is settled after it has returned, both in rounds
@@ -12,20 +12,17 @@ the inbox is asked before the handler is called and its record is settled after 
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Self
 
 from bridge.avro.codec import UNKNOWN_SCHEMA_ID
 from bridge.errors import TransientError
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.runtime.failpoints import AFTER_EFFECT, hit
-from consumers.runtime.failure import ID_CONFLICT, Failure, Park, Retry, Tries
+from consumers.api import Outgoing
+from consumers.runtime.failure import Failure, Park, Tries
 from consumers.runtime.ledger import InboxState
-from consumers.runtime.parking import ParkedEvent, WithdrawnError, key_text
+from consumers.runtime.parking import WithdrawnError, key_text
 from consumers.runtime.partition import KeyQueue, Partition
 from consumers.runtime.rounds import Rounds
 from consumers.runtime.settling import STOPS, ConflictError, LiveError, Settling, Work
@@ -40,129 +37,21 @@ ROUNDS_MAX = 2
 HANDLED_PER_LANE = 4
 
 
-class _EndedError(Exception):
-    """No more records of the partition are to be handled."""
-
-
 class _SchemaError(Exception):
     """The schema of the record is not known here."""
 
 
-class _Lanes:
-    """So many keys are handled at a time; who has waited longest is next: a queue that begins, or one that goes on.
-
-    A window holds thousands of keys: a task for each from the start would take more memory than their records.
-    """
-
-    def __init__(self, count: int, *, begin: Callable[[KeyQueue], None]) -> None:
-        """Call `begin` for a queue that holds a lane from then on."""
-        self._free = count
-        self._begin = begin
-        self._waiting: deque[KeyQueue | asyncio.Future[None]] = deque()
-
-    def enter(self, queue: KeyQueue) -> None:
-        """Have a queue begin once there is a lane for it."""
-        self._waiting.append(queue)
-        self._hand_out()
-
-    async def acquire(self) -> None:
-        """Wait for a lane."""
-        lane: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(lane)
-        self._hand_out()
-        try:
-            await lane
-        except asyncio.CancelledError:
-            if lane.done() and not lane.cancelled():
-                self.release()
-            raise
-
-    def release(self) -> None:
-        """Give a lane back."""
-        self._free += 1
-        self._hand_out()
-
-    def _hand_out(self) -> None:
-        while self._free and self._waiting:
-            each = self._waiting.popleft()
-            if isinstance(each, KeyQueue):
-                if each.partition.may_start:
-                    self._free -= 1
-                    self._begin(each)
-            elif not each.done():
-                self._free -= 1
-                each.set_result(None)
-
-
-class _Lane:
-    """What a queue holds for an attempt at a record of its partition."""
-
-    def __init__(self, partition: Partition, settling: Settling, *, lanes: _Lanes, handled: asyncio.Semaphore) -> None:
-        """Begin with a lane."""
-        self._partition = partition
-        self._settling = settling
-        self._lanes = lanes
-        self._handled = handled
-        self._held: _Lanes | asyncio.Semaphore | None = lanes
-
-    async def __aenter__(self) -> Self:
-        """Wait for a lane, and until a record may be tried.
-
-        Raises:
-            _EndedError: None of the partition may be tried any more.
-        """
-        if self._held is None:
-            await self._lanes.acquire()
-            self._held = self._lanes
-        await self._settling.circuit.admitted()
-        if not self._partition.may_start:
-            raise _EndedError
-        self._settling.tally.tried()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Hold nothing between two attempts."""
-        self.leave()
-
-    async def give_up(self) -> None:
-        """Let another key be handled, unless too many records that were handled wait to be settled."""
-        await self._handled.acquire()
-        self._lanes.release()
-        self._held = self._handled
-
-    def leave(self) -> None:
-        """Give back what is held."""
-        held, self._held = self._held, None
-        if held is not None:
-            held.release()
-
-
-@dataclass(slots=True)
-class _Head:
-    """The first record of a queue.
-
-    Attributes:
-        parked: It, if it is parked and to be released.
-        unreadable: Why it cannot be read, once the registry does not know its schema.
-    """
-
-    queue: KeyQueue
-    record: ConsumedRecord
-    parked: ParkedEvent | None = None
-    tries: Tries = field(default_factory=Tries)
-    unreadable: Failure | None = None
-
-
 class KeyQueues:
-    """The key queues of all partitions."""
+    """The key queues of all partitions; their workers must run (`begin`)."""
 
     def __init__(self, settling: Settling, *, learner: Learner, lanes: int, tasks: Tasks) -> None:
-        """Handle as many keys at a time as there are `lanes`; queues and rounds run among `tasks`."""
+        """Handle as many keys at a time as there are `lanes`; workers and rounds run among `tasks`."""
         self._settling = settling
         self._learner = learner
         self._tasks = tasks
-        self._lanes = _Lanes(lanes, begin=self._begin)
-        self._handled = asyncio.Semaphore(HANDLED_PER_LANE * lanes)
+        self._lanes = asyncio.Semaphore(lanes)
+        self._workers = lanes if settling.consumer.transactional else lanes * (1 + HANDLED_PER_LANE)
+        self._ready: asyncio.Queue[KeyQueue] = asyncio.Queue()
         self._slots = asyncio.Semaphore(ROUNDS_MAX)
         # Of equal events one is asked about in a round: the second would be called a duplicate of one that is not
         # settled yet, and if that one is never applied, the event would be lost.
@@ -174,6 +63,11 @@ class KeyQueues:
             slots=asyncio.Semaphore(1),
         )
         self._rounds: dict[Place, tuple[Partition, Rounds[Work, None]]] = {}
+
+    def begin(self) -> None:
+        """Start the workers."""
+        for _ in range(self._workers):
+            self._tasks.start(self._work())
 
     def put(self, partition: Partition, record: ConsumedRecord) -> None:
         """Let a record wait behind those of its key."""
@@ -199,133 +93,151 @@ class KeyQueues:
         queue = partition.queues.get(key)
         if queue is None:
             queue = partition.queues[key] = KeyQueue(partition, key)
-            self._lanes.enter(queue)
+            self._ready.put_nowait(queue)
         return queue
 
-    def _begin(self, queue: KeyQueue) -> None:
-        lane = _Lane(queue.partition, self._settling, lanes=self._lanes, handled=self._handled)
-        queue.task = self._tasks.start(self._work(queue, lane))
-        # However it ends: a task that is cancelled before its first step runs no `finally`.
-        queue.task.add_done_callback(lambda _: lane.leave())
+    async def _work(self) -> None:
+        """Try the first record of one queue after the other; raises what the process cannot outlive."""
+        task: asyncio.Task[None] = asyncio.current_task()  # type: ignore[assignment]  # there is one
+        while True:
+            queue = await self._ready.get()
+            queue.task = task
+            try:
+                delay_s = await self._turn(queue)
+            except asyncio.CancelledError:
+                if not queue.was_cancelled(task):
+                    raise
+                continue
+            finally:
+                queue.task = None
+            if delay_s is None:
+                queue.task = self._tasks.start(self._learn(queue))
+            else:
+                self._go_on(queue, delay_s)
 
-    async def _work(self, queue: KeyQueue, lane: _Lane) -> None:
-        """Settle the records of a queue until there are none; raises what the process cannot outlive."""
+    def _go_on(self, queue: KeyQueue, delay_s: float) -> None:
+        """Have a queue ready again after a delay, unless nothing is left to do."""
         partition = queue.partition
-        try:
-            while partition.may_start and (queue.releasing or queue.records):
-                if queue.releasing:
-                    await self._release(queue, lane)
-                else:
-                    await self._settle(_Head(queue, queue.records[0]), lane)
-                    if partition.may_start:
-                        queue.records.popleft()
-        except _EndedError:
-            return
-        except STOPS as exc:
-            self._settling.stop(partition, exc)
-        finally:
+        if not partition.may_start or not (queue.releasing or queue.records):
             partition.queues.pop(queue.key, None)
             partition.wake.set()
-
-    async def _release(self, queue: KeyQueue, lane: _Lane) -> None:
-        """Release the first parked record of the key; none is left once the key is live, or one has failed again."""
-        parked: ParkedEvent | None = None
-        for failures in itertools.count(1):
-            try:
-                async with lane:
-                    parked = await self._settling.to_release(queue.partition, queue.key)
-            except WithdrawnError:
-                break
-            except (TransientError, OSError) as exc:
-                await self._settling.back_off(exc, failures)
-            else:
-                break
-        if parked is None:
-            queue.releasing = False
+        elif delay_s:
+            asyncio.get_running_loop().call_later(delay_s, self._ready.put_nowait, queue)
         else:
-            await self._settle(_Head(queue, parked.record, parked), lane)
+            self._ready.put_nowait(queue)
 
-    async def _settle(self, head: _Head, lane: _Lane) -> None:
-        """Settle a record, however often it must be tried."""
-        while True:
-            try:
-                async with lane:
-                    delay_s = await self._attempt(head, lane)
-            except _SchemaError:
-                head.tries.attempt -= 1
-                head.unreadable = await self._learner.learn(head.record)
-            else:
-                if delay_s is None:
-                    return
-                await asyncio.sleep(delay_s)
+    async def _turn(self, queue: KeyQueue) -> float | None:
+        """Try the first record of a queue, or begin its release.
 
-    async def _attempt(self, head: _Head, lane: _Lane) -> float | None:
-        """Settle a record, or return after how many seconds to try again.
-
-        Raises:
-            FencedError: The partition is not ours.
-            ParkLimitError: Too much is parked.
-            ParkingFullError: The parking lot is full.
-            UnknownTypeError: The consumer fails for a type that this release does not know.
+        Returns:
+            Seconds until the next turn; None if the schema of its first record is to be learned before.
         """
-        settling, tries = self._settling, head.tries
+        partition, settling = queue.partition, self._settling
+        if not partition.may_start:
+            return 0.0
+        await self._lanes.acquire()
+        queue.has_lane = True
+        try:
+            await settling.circuit.admitted()
+            if not partition.may_start:
+                return 0.0
+            if queue.releasing and queue.parked is None:
+                return await self._begin_release(queue)
+            queue.begin_first()
+            again_s = await self._attempt(queue)
+        except _SchemaError:
+            queue.tries.attempt -= 1
+            return None
+        except STOPS as exc:
+            settling.stop(partition, exc)
+            return 0.0
+        finally:
+            self._leave(queue)
+        if again_s is None:
+            queue.end_first()
+        return again_s or 0.0
+
+    def _leave(self, queue: KeyQueue) -> None:
+        """Give back the lane, if it is still held."""
+        if queue.has_lane:
+            queue.has_lane = False
+            self._lanes.release()
+
+    async def _learn(self, queue: KeyQueue) -> None:
+        queue.unreadable = await self._learner.learn(queue.first)
+        queue.task = None
+        self._go_on(queue, 0.0)
+
+    async def _begin_release(self, queue: KeyQueue) -> float:
+        """Take the first parked record of the key; there is none once the key is live, or one has failed again."""
+        try:
+            queue.parked = await self._settling.to_release(queue.partition, queue.key)
+        except WithdrawnError:
+            pass
+        except (TransientError, OSError) as exc:
+            queue.tries.failures += 1
+            return self._settling.delay_s(exc, queue.tries.failures)
+        queue.tries = Tries()
+        queue.releasing = queue.parked is not None
+        return 0.0
+
+    async def _attempt(self, queue: KeyQueue) -> float | None:
+        """Settle the first record, or return after how many seconds to try again."""
+        settling, tries = self._settling, queue.tries
         tries.attempt += 1
         tries.calling = False
         try:
-            await self._settle_once(head, lane)
-        except (*STOPS, UnknownTypeError, _EndedError, _SchemaError):
+            await self._settle_once(queue)
+        except (*STOPS, UnknownTypeError, _SchemaError):
             raise
         except WithdrawnError:
-            return None  # what is to be released now is asked again
+            pass  # what is to be released now is asked again
         except Exception as exc:  # noqa: BLE001 - whatever a handler raises is judged
-            verdict = settling.on_failure(head.queue, head.record, tries, exc)
-            if isinstance(verdict, Retry):
-                settling.tally.retried(head.record, verdict.failure, attempt=tries.attempt)
-                return verdict.delay_s
-            if verdict.failure.code == ID_CONFLICT:
-                settling.tally.conflicted(head.record)
-            await self._park(head, verdict)
+            verdict = settling.on_failure(queue, exc)
+            if not isinstance(verdict, Park):
+                return verdict
+            await self._park(queue, verdict)
         return None
 
-    async def _settle_once(self, head: _Head, lane: _Lane) -> None:
-        settling, partition, record = self._settling, head.queue.partition, head.record
-        if head.parked is None and head.queue.key in partition.claim.parked:
+    async def _settle_once(self, queue: KeyQueue) -> None:
+        settling, partition, record, tries = self._settling, queue.partition, queue.first, queue.tries
+        if queue.parked is None and queue.key in partition.claim.parked:
             with suppress(LiveError), partition.in_hand():
-                await settling.settle(partition, Work(behind=[record]), head.tries)
+                await settling.settle(partition, Work(behind=[record]), tries)
                 return
-        ready = head.unreadable or settling.sorter.sort(record)
+        ready = queue.unreadable or settling.sorter.sort(record)
         if isinstance(ready, Failure):
-            if ready.code == UNKNOWN_SCHEMA_ID and head.unreadable is None:
+            if ready.code == UNKNOWN_SCHEMA_ID and queue.unreadable is None:
                 raise _SchemaError
-            await self._park(head, Park(ready, head.tries.attempt))
+            await self._park(queue, Park(ready, tries.attempt))
             return
-        work = Work(parked=head.parked)
+        work = Work(parked=queue.parked)
         work.add(record, ready)
-        if settling.consumer.transactional or not work.events:
-            with partition.in_hand():
-                await settling.settle(partition, work, head.tries)
-        else:
-            await self._settle_outside(partition, work, head.tries, lane)
+        if not settling.consumer.transactional and work.events:
+            await self._settle_outside(queue, work)
+            return
+        with partition.in_hand():
+            await settling.settle(partition, work, tries)
 
-    async def _settle_outside(self, partition: Partition, work: Work, tries: Tries, lane: _Lane) -> None:
+    async def _settle_outside(self, queue: KeyQueue, work: Work) -> None:
         """Run the handler, whose effects are idempotent, and settle its record in the next round."""
-        settling, (event,) = self._settling, work.events
+        settling, partition, (event,) = self._settling, queue.partition, work.events
         state = await self._looks.ask(event)
         if state == "conflict":
             raise ConflictError([event.record])
         if not partition.may_start:
-            raise _EndedError
+            return
         with partition.in_hand():
             work.handled = {}
             if state == "fresh":
-                work.handled[event.record.offset] = await settling.call((event,), tries)
+                work.handled[event.record.offset] = await settling.call((event,), queue.tries)
                 settling.circuit.passed()
                 hit(AFTER_EFFECT)
-            await lane.give_up()
+            self._leave(queue)
             if work.parked is None:
                 await self._rounds_of(partition).ask(work)
             else:
-                await settling.persist(lambda: settling.settle(partition, work, tries))
+                await settling.persist(lambda: settling.settle(partition, work, queue.tries))
 
     async def _look(self, events: Sequence[Sorted]) -> Sequence[InboxState]:
         """Ask the inbox whether events were handled before; another process may handle them meanwhile."""
@@ -336,18 +248,18 @@ class KeyQueues:
         if rounds is None or owner is not partition:
 
             async def settle(works: Sequence[Work]) -> Sequence[None]:
-                whole = Work(handled={})
+                handled: dict[int, Sequence[Outgoing]] = {}
                 for work in works:
-                    whole.events += work.events
-                    whole.handled = {**(whole.handled or {}), **(work.handled or {})}
-                await self._settling.settle(partition, whole, Tries())
+                    handled.update(work.handled or {})
+                events = [event for work in works for event in work.events]
+                await self._settling.settle(partition, Work(events, handled=handled), Tries())
                 return [None] * len(works)
 
             rounds = Rounds(settle, name=id, back_off=self._settling.back_off, tasks=self._tasks, slots=self._slots)
             self._rounds[partition.place] = partition, rounds
         return rounds
 
-    async def _park(self, head: _Head, verdict: Park) -> None:
-        partition = head.queue.partition
+    async def _park(self, queue: KeyQueue, verdict: Park) -> None:
+        partition = queue.partition
         with partition.in_hand():
-            await self._settling.park(partition, head.record, verdict, released=head.parked is not None)
+            await self._settling.park(partition, queue.first, verdict, released=queue.parked is not None)

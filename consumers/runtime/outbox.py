@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
 
 from bridge.errors import NotDurableError, TransientError
 from bridge.kafka.record import Record
@@ -55,11 +56,6 @@ class Producer(Protocol):
         """
 
 
-class _Row(NamedTuple):
-    id: int
-    record: Record
-
-
 class Outbox:
     """Writes the rows of the partitions that this process owns."""
 
@@ -71,97 +67,73 @@ class Outbox:
         self._producer = producer
         self._group = group
         self._metrics = metrics
-        self._reason: tuple[str, str] | None = None
         self._published = published
+        self._reason: tuple[str, str] | None = None
 
     async def work(self, partitions: Partitions) -> None:
         """Write until cancelled; rows that Kafka does not take are retried."""
         while True:
             self._published.clear()
-            try:
-                full = await self._turn([each.place for each in partitions.opened()])
-            except TransientError:  # settling meets the same outage, and logs it
-                full = False
-            if not full:
-                try:
-                    async with asyncio.timeout(POLL_S):
-                        await self._published.wait()
-                except TimeoutError:
-                    continue
+            with suppress(TransientError):  # settling meets the same outage, and logs it
+                await self._write_waiting(partitions)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL_S):
+                    await self._published.wait()
 
-    async def _turn(self, places: Sequence[Place]) -> bool:
-        """Write the oldest rows; True when there may be more that can be written now."""
-        reasons: set[tuple[str, str]] = set()
+    async def _write_waiting(self, partitions: Partitions) -> None:
+        """Write the oldest rows, until there are no more that can be written now."""
+        stuck: dict[str, str] = {}  # by topic, why it takes nothing: the rows of others are looked for without it
         while True:
-            # A topic that takes nothing now may have more rows waiting than a turn holds: the others are looked for
-            # without it.
-            found = await self._waiting(places, {topic for _, topic in reasons})
-            new = await self._write_all(found)
-            reasons |= new
-            if not new or len(found) < ROWS:
+            found = await self._waiting([each.place for each in partitions.opened()], list(stuck))
+            batches: defaultdict[tuple[str, int], list[tuple[int, Record]]] = defaultdict(list)
+            for row in found:
+                count = self._producer.partitions(row["topic"])
+                if count is None:
+                    stuck[row["topic"]] = "topic_missing"
+                else:
+                    record = _record(row, count)
+                    batches[record.topic, record.partition].append((row["id"], record))
+            for (topic, number), rows in batches.items():
+                try:
+                    await self._write(topic, number, rows)
+                except NotDurableError as exc:
+                    stuck[topic] = exc.code
+            if len(found) < ROWS:
                 break
-        self._say(reasons)
-        return len(found) == ROWS and not new
+        self._report(min(((code, topic) for topic, code in stuck.items()), default=None))
 
-    async def _waiting(self, places: Sequence[Place], stuck: Collection[str]) -> Sequence[Mapping[str, Any]]:
+    async def _waiting(self, places: Sequence[Place], stuck: Sequence[str]) -> Sequence[Mapping[str, Any]]:
         """Return the oldest rows of other topics than `stuck`, and report how many there are of all."""
         async with self._database.transaction() as connection:
             columns = [each.topic for each in places], [each.partition for each in places]
-            found = await connection.fetch(_WAITING, self._group, *columns, list(stuck), ROWS)
+            found: Sequence[Mapping[str, Any]] = await connection.fetch(_WAITING, self._group, *columns, stuck, ROWS)
             waiting, age_s = tuple(await connection.fetchrow(_STANDING, self._group))
-        self._metrics.outbox_records.labels(self._metrics.service).set(waiting)
-        self._metrics.outbox_oldest_age.labels(self._metrics.service).set(age_s)
+        self._metrics.outbox_records.set(waiting)
+        self._metrics.outbox_oldest_age.set(age_s)
         return found
 
-    async def _write_all(self, found: Sequence[Mapping[str, Any]]) -> set[tuple[str, str]]:
-        """Write rows; return why some of them stay, with their topics."""
-        batches: defaultdict[tuple[str, int], list[_Row]] = defaultdict(list)
-        reasons: set[tuple[str, str]] = set()
-        for row in found:
-            count = self._producer.partitions(row["topic"])
-            if count is None:
-                reasons.add(("topic_missing", row["topic"]))
-            else:
-                made = self._record(row, count)
-                batches[made.topic, made.partition].append(_Row(row["id"], made))
-        for (topic, number), rows in batches.items():
-            code = await self._write(topic, number, rows)
-            if code:
-                reasons.add((code, topic))
-        return reasons
+    async def _write(self, topic: str, number: int, rows: Sequence[tuple[int, Record]]) -> None:
+        """Write the rows of one partition in order, and delete what all replicas have."""
+        while rows:
+            written = await self._producer.write(topic, number, [record for _, record in rows])
+            await self._database.fetch(_DELETE, self._group, [row_id for row_id, _ in rows[:written]])
+            rows = rows[written:]
+            self._metrics.outbox_published.labels(self._metrics.service, topic).inc(written)
 
-    async def _write(self, topic: str, number: int, rows: Sequence[_Row]) -> str:
-        """Write the rows of one partition in order; return why some of them stay, or an empty string."""
-        code, left = "", list(rows)
-        try:
-            while left:
-                written = await self._producer.write(topic, number, [row.record for row in left])
-                done, left = left[:written], left[written:]
-                async with self._database.transaction() as connection:
-                    await connection.execute(_DELETE, self._group, [row.id for row in done])
-                self._metrics.outbox_published.labels(self._metrics.service, topic).inc(written)
-        except NotDurableError as exc:
-            code = exc.code
-        return code
-
-    def _record(self, row: Mapping[str, object], partitions: int) -> Record:
-        key: bytes | None = row["key"]  # type: ignore[assignment]  # the driver's rows are untyped
-        headers: Mapping[str, str] = json.loads(str(row["headers"]))
-        named = [(name, text.encode()) for name, text in headers.items()]
-        # Records without a key have no order, so any partition will do.
-        number = int(str(row["id"])) % partitions if key is None else partition(key, partitions)
-        topic, value = str(row["topic"]), row["value"]
-        timestamp_ms = int(float(str(row["published_at"])) * 1000)
-        return Record(topic, number, key, value, named, timestamp_ms)  # type: ignore[arg-type]  # a record may have no key
-
-    def _say(self, reasons: Collection[tuple[str, str]]) -> None:
-        """Log a reason to wait once, until it is another, and when there is none any more."""
-        reason = min(reasons, default=None)
+    def _report(self, reason: tuple[str, str] | None) -> None:
+        """Log why a topic waits, once until it is another, and when there is no reason any more."""
         if reason == self._reason:
             return
+        self._reason = reason
         if reason is None:
             log.info("worker.outbox_resumed", group=self._group)
         else:
-            code, topic = reason
-            log.warning("worker.outbox_waits", group=self._group, code=code, topic=topic)
-        self._reason = reason
+            log.warning("worker.outbox_waits", group=self._group, code=reason[0], topic=reason[1])
+
+
+def _record(row: Mapping[str, Any], partitions: int) -> Record:
+    key, headers = row["key"], json.loads(row["headers"])
+    named = [(name, text.encode()) for name, text in headers.items()]
+    # Records without a key have no order, so any partition will do.
+    number = row["id"] % partitions if key is None else partition(key, partitions)
+    return Record(row["topic"], number, key, row["value"], named, int(row["published_at"] * 1000))

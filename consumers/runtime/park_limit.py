@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from bridge.errors import TransientError
 from bridge.runtime.logging import log
@@ -48,29 +47,19 @@ class ParkCounter:
         """Allow `percent` % of the `last` records; while there were fewer, as many as of all."""
         self._last: deque[bool] = deque(maxlen=last)
         self._parked = 0
-        self._reserved = 0
         self._max = int(last * percent / 100)
 
     @property
     def left(self) -> int:
         """How many more may be parked now."""
-        return max(0, self._max - self._parked - self._reserved)
+        return max(0, self._max - self._parked)
 
-    @contextmanager
-    def room(self) -> Iterator[None]:
-        """Reserve room for one record that is about to be parked, beside others that are.
-
-        Raises:
-            ParkLimitError: There is none.
-        """
-        if not self.left:
-            self.note(parked=1)
+    def take(self) -> None:
+        """Count a record that is about to be parked; `ParkLimitError` if it is one too many."""
+        exceeded = not self.left
+        self.note(parked=1)
+        if exceeded:
             raise ParkLimitError
-        self._reserved += 1
-        try:
-            yield
-        finally:
-            self._reserved -= 1
 
     def reset(self) -> None:
         """Reset the count."""
@@ -111,7 +100,7 @@ class ParkLimit:
         self._partitions = partitions
         self._database = database
         self._group = group
-        self._gauge = metrics.park_breaker_open.labels(metrics.service)
+        self._gauge = metrics.park_breaker_open
         self._poll_s = poll_s
         # The limit was exceeded here, and that is not committed yet.
         self._uncommitted = False
@@ -119,14 +108,9 @@ class ParkLimit:
         self._set(exceeded=False)
 
     async def look(self) -> None:
-        """Read the group's state, before a partition is claimed.
-
-        Raises:
-            TransientError: The database is away.
-        """
-        async with self._database.transaction() as connection:
-            if await connection.fetchval(_IS_OPEN, self._group):
-                self._set(exceeded=True)
+        """Read the group's state, before a partition is claimed."""
+        if await self._database.fetchval(_IS_OPEN, self._group):
+            self._set(exceeded=True)
 
     def stop(self, partition: Partition, why: StoppedError) -> None:
         """Settle nothing of a partition any more; too much parked stops all of them, here and in the whole group."""

@@ -11,10 +11,12 @@ import asyncio
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.runtime.logging import log
 from consumers.api import WINDOW_RECORDS, Batches, Lanes
+from consumers.runtime.failure import Failure, Tries
 from consumers.runtime.ledger import Claim, Ledger
 from consumers.runtime.metrics import Tally
 from consumers.runtime.parking import StoppedError
@@ -28,23 +30,51 @@ SETTLED_WINDOWS = 16
 WAITS_S = 300.0
 
 
+@dataclass(slots=True, eq=False)
 class KeyQueue:
-    """The records of one key that are handled one by one, oldest first; `key_queues` runs a task for each.
+    """The records of one key that are handled one by one, oldest first, by the workers of `key_queues`.
 
     Attributes:
         key: In text form.
         releasing: True while the parked records of the key go first.
-        task: Settles the records, from when the queue has a lane; the queue ends with it.
+        parked: The parked record that is being released.
+        first: The record that is tried.
+        tries: The attempts at it.
+        unreadable: Why it cannot be read, once the registry does not know its schema.
+        has_lane: An attempt is on that holds a lane.
+        task: Works on it now.
     """
 
-    __slots__ = ("key", "partition", "records", "releasing", "task")
+    partition: Partition
+    key: str
+    records: deque[ConsumedRecord] = field(default_factory=deque)
+    releasing: bool = False
+    parked: ConsumedRecord | None = None
+    first: ConsumedRecord = field(init=False)
+    tries: Tries = field(default_factory=Tries)
+    unreadable: Failure | None = None
+    has_lane: bool = False
+    task: asyncio.Task[None] | None = None
 
-    def __init__(self, partition: Partition, key: str) -> None:
-        self.partition = partition
-        self.key = key
-        self.records: deque[ConsumedRecord] = deque()
-        self.releasing = False
-        self.task: asyncio.Task[None] | None = None
+    def begin_first(self) -> None:
+        """Take up the record to be tried: a partition that is stopped meanwhile drops the others."""
+        self.first = self.records[0] if self.parked is None else self.parked
+
+    def end_first(self) -> None:
+        """Go on to the next record."""
+        if self.parked is None and self.records:  # a partition that was stopped has none
+            self.records.popleft()
+        self.parked = self.unreadable = None
+        self.tries = Tries()
+
+    def cancel(self) -> None:
+        """Give up what is in hand of it; its partition is void, which the task itself may have found."""
+        if self.task is not None and self.task is not asyncio.current_task():
+            self.task.cancel()
+
+    def was_cancelled(self, task: asyncio.Task[None]) -> bool:
+        """Whether a task that was cancelled may go on with others, since only this queue was given up."""
+        return self.partition.gone and not task.uncancel()
 
 
 class Partition:
@@ -147,23 +177,16 @@ class Partition:
         self.gone = True
         self.backlog.clear()
         self._idle.set()
-        for task in (self.driver, *(queue.task for queue in self.queues.values())):
-            if task is not None:
-                task.cancel()
+        if self.driver is not None:
+            self.driver.cancel()
+        for queue in self.queues.values():
+            queue.cancel()
 
 
 class Partitions:
     """The partitions of this member: claimed, drained, forgotten."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        *,
-        group: str,
-        consumer: str,
-        tally: Tally,
-        mode: Lanes | Batches,
-    ) -> None:
+    def __init__(self, ledger: Ledger, *, group: str, consumer: str, tally: Tally, mode: Lanes | Batches) -> None:
         """`consumer` is its name for `drx-consumer`, used in hints; `mode` bounds the window."""
         self._window_records = mode.window_records if isinstance(mode, Batches) else WINDOW_RECORDS
         self._window_bytes = mode.window_bytes
@@ -210,11 +233,7 @@ class Partitions:
         return partition.window.next_offset if partition is not None and partition.opened else None
 
     async def adopt(self, place: Place) -> Partition:
-        """Claim a partition; an earlier `Partition` of it becomes void.
-
-        Raises:
-            TransientError: The database is unavailable, or a transaction of the former owner is open.
-        """
+        """Claim a partition; an earlier `Partition` of it becomes void."""
         claim = await self._ledger.claim(place)
         self.forget((place,))
         partition = self._held[place] = Partition(place, claim)

@@ -73,11 +73,7 @@ class Rounds(Generic[Item, Answer]):
         return list(first.values())
 
     async def _round(self, taken: Sequence[Waiting[Item, Answer]]) -> None:
-        """Ask about items together; when one of them is at fault, about each by itself.
-
-        Raises:
-            TransientError: The database is away; some may have their answers.
-        """
+        """Ask about items together; when one of them is at fault, about each by itself."""
         if not taken:
             return
         try:

@@ -5,7 +5,8 @@ are new, releases or appends parked records, and moves progress; then the record
 handler does not work inside the transaction it was called before (`call`), and the work has what it published.
 
 `on_failure` classifies a failed attempt, and `park` parks a record. Joint failures are handled elsewhere: a batch is
-retried or taken apart (`batches`), a round is split (`rounds`).
+retried or taken apart (`batches`), a round is split (`rounds`). What writes raises `FencedError` where the partition is
+not ours, and `TransientError` where the database is away or could not do it this time.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,9 +41,7 @@ from consumers.runtime.failure import (
     SYSTEMIC_MAX_S,
     Failure,
     Park,
-    Retry,
     Tries,
-    Verdict,
     at_fault,
     classify,
     delay_s,
@@ -51,7 +50,7 @@ from consumers.runtime.failure import (
 from consumers.runtime.ledger import FencedError, Ledger, Settlement
 from consumers.runtime.metrics import Tally
 from consumers.runtime.park_limit import ParkLimit, ParkLimitError
-from consumers.runtime.parking import ParkedEvent, ParkingFullError, StoppedError, Why, WithdrawnError, key_text
+from consumers.runtime.parking import ParkingFullError, StoppedError, Why, WithdrawnError, key_text
 from consumers.runtime.partition import KeyQueue, Partition, Partitions
 from consumers.runtime.sorting import Skip, Sorted, Sorter
 
@@ -87,7 +86,7 @@ class Work:
     events: list[Sorted] = field(default_factory=list)
     skipped: list[tuple[ConsumedRecord, Skip]] = field(default_factory=list)
     behind: list[ConsumedRecord] = field(default_factory=list)
-    parked: ParkedEvent | None = None
+    parked: ConsumedRecord | None = None
     handled: dict[int, Sequence[Outgoing]] | None = None
 
     def __len__(self) -> int:
@@ -164,8 +163,6 @@ class Settling:
             LiveError: A key is parked no more.
             WithdrawnError: The parked record is no more to be released.
             ConflictError: An id came with another body.
-            TransientError: The database is away, or could not do it this time.
-            FencedError: The partition is not ours.
             ParkingFullError: Too many records of a key are parked.
         """
         offsets = work.offsets
@@ -208,8 +205,8 @@ class Settling:
                 partition.claim.parked.discard(key_text(record))
                 raise LiveError
         if work.parked is not None:
-            head = await parking.head(settlement, work.parked.key, asked=True)
-            if head is None or head.record.offset != work.parked.record.offset:
+            head = await parking.head(settlement, key_text(work.parked), asked=True)
+            if head is None or head.offset != work.parked.offset:
                 raise WithdrawnError
 
     def _count(self, partition: Partition, work: Work, applied: Sequence[Sorted]) -> None:
@@ -218,7 +215,7 @@ class Settling:
         tally.applied(applied)
         tally.passed_over(topic, (skip for _, skip in work.skipped))
         if work.behind:
-            tally.appended(topic, len(work.behind))
+            tally.count(topic, "parked", len(work.behind))
         if work.parked is None:
             self.park_limit.counter.note(other=len(work.events))
             if len(applied) < len(work.events):
@@ -231,9 +228,6 @@ class Settling:
         """Open a transaction that settles `offsets` at its end, and settle them in the window once it is committed.
 
         `effects`: handlers run inside it.
-
-        Raises:
-            FencedError: The partition is not ours.
         """
         hit(BEFORE_FENCE)
         claim, window = partition.claim, partition.window
@@ -263,34 +257,38 @@ class Settling:
             except (TransientError, OSError):
                 return  # settling meets the same failure, and logs it
 
-    def on_failure(self, queue: KeyQueue, record: ConsumedRecord, tries: Tries, exc: Exception) -> Verdict:
-        """Decide what to do with a record whose attempt failed with `exc`.
+    def on_failure(self, queue: KeyQueue, exc: Exception) -> float | Park:
+        """Decide about the first record of a queue whose attempt failed: try again after so many seconds, or park it.
 
         An attempt is not counted if our own statements failed, or if every record would have failed. A failure that may
         be the sink's is charged to the record only if calls of other keys have passed since its last attempt.
         """
-        failure = classify(exc)
+        failure, record, tries = classify(exc), queue.first, queue.tries
         if failure.cls in {"systemic", "transient"}:
-            return self._on_passing(queue, tries, exc, failure)
-        if failure.cls == "permanent":  # the sink has answered
+            again_s = self._again_s(queue, failure)
+            if again_s is not None:
+                self.tally.retried(record, failure, attempt=tries.attempt)
+                return again_s
+        elif failure.cls == "permanent":  # the sink has answered
             self.circuit.passed()
         elif failure.cls == "bug":
             self.tally.bug(at_fault(exc), queue.partition.place, offset=record.offset)
+        if failure.code == ID_CONFLICT:
+            self.tally.conflicted(record)
         return Park(failure, tries.attempt, raised_at(exc, self.consumer.handle))
 
-    def _on_passing(self, queue: KeyQueue, tries: Tries, exc: Exception, failure: Failure) -> Verdict:
+    def _again_s(self, queue: KeyQueue, failure: Failure) -> float | None:
+        tries = queue.tries
         tries.failures += 1
         own = tries.calling and not failure.blameless
         if own or failure.cls == "systemic":
             self.circuit.failed((queue.partition.place, queue.key) if own else None, code=failure.code)
         if not own or failure.cls == "systemic":
             tries.attempt -= 1
-            return Retry(failure, delay_s(tries.failures, spread=self.spread, max_s=SYSTEMIC_MAX_S))
+            return delay_s(tries.failures, spread=self.spread, max_s=SYSTEMIC_MAX_S)
         tries.charged += self.circuit.passes != tries.passes
         tries.passes = self.circuit.passes
-        if tries.charged >= ATTEMPTS_MAX:
-            return Park(failure, tries.attempt, raised_at(exc, self.consumer.handle))
-        return Retry(failure, delay_s(tries.failures, spread=self.spread))
+        return None if tries.charged >= ATTEMPTS_MAX else delay_s(tries.failures, spread=self.spread)
 
     async def park(
         self, partition: Partition, record: ConsumedRecord, verdict: Park, *, released: bool = False
@@ -300,7 +298,6 @@ class Settling:
         Raises:
             ParkLimitError: Too much was parked already; nothing was written.
             ParkingFullError: The parking lot is full; nothing was written.
-            FencedError: The partition is not ours.
         """
         key, failure, offset = key_text(record), verdict.failure, frozenset((record.offset,))
         why = Why(failure.cls, failure.code, verdict.attempts, verdict.raised)
@@ -314,23 +311,15 @@ class Settling:
                 hit(WHILE_PARKING)
 
         # No event of ours is without a key: another producer's junk is no sign of a bad release.
-        counts = record.key is not None and not released
-        with self.park_limit.counter.room() if counts else nullcontext():
-            await self.persist(write)
-            partition.claim.parked.add(key)
-            partition.moved()
-            if not released:
-                self.park_limit.counter.note(parked=counts)
-            self.tally.parked(record, failure, attempts=verdict.attempts)
+        if record.key is not None and not released:
+            self.park_limit.counter.take()
+        await self.persist(write)
+        partition.claim.parked.add(key)
+        partition.moved()
+        self.tally.parked(record, failure, attempts=verdict.attempts)
 
-    async def to_release(self, partition: Partition, key: str) -> ParkedEvent | None:
-        """Return the first parked record of a key that is being released; None if the key is live.
-
-        Raises:
-            WithdrawnError: Its release is not requested any more.
-            TransientError: The database is away.
-            FencedError: The partition is not ours.
-        """
+    async def to_release(self, partition: Partition, key: str) -> ConsumedRecord | None:
+        """Return the first parked record of a key, None if it is live; `WithdrawnError` if no release is requested."""
         async with self.transaction(partition) as settlement:
             head = await parking.head(settlement, key, asked=True)
         if head is None:
@@ -341,11 +330,7 @@ class Settling:
         return head
 
     async def requested(self, partitions: Iterable[Partition]) -> list[tuple[Partition, str]]:
-        """Return the parked keys to be released; note on the way which keys an operator has parked.
-
-        Raises:
-            TransientError: The database is away.
-        """
+        """Return the parked keys to be released; note on the way which keys an operator has parked."""
         group, places = self.consumer.group, {each.place: each for each in partitions if not each.draining}
         if not places:
             return []
@@ -372,11 +357,14 @@ class Settling:
 
     async def back_off(self, exc: Exception, attempt: int) -> None:
         """Wait after a failure of our own statement."""
+        await asyncio.sleep(self.delay_s(exc, attempt))
+
+    def delay_s(self, exc: Exception, attempt: int) -> float:
+        """Note a failure of our own statement; return after how many seconds to try again."""
         failure = classify(exc)
         if failure.cls == "systemic":
             self.circuit.failed(code=failure.code)
-        self.tally.tried()
-        await asyncio.sleep(delay_s(attempt, spread=self.spread, max_s=SYSTEMIC_MAX_S))
+        return delay_s(attempt, spread=self.spread, max_s=SYSTEMIC_MAX_S)
 
     def stop(self, partition: Partition, why: FencedError | StoppedError) -> None:
         """End a partition after one of `STOPS`: adopt it again if another claimed it, else wait for an operator."""

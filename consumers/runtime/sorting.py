@@ -10,9 +10,10 @@ import itertools
 import time
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from bridge.avro.codec import UNKNOWN_SCHEMA_ID
+from bridge.avro.event_decoder import EventDecoder
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import BridgeError, DecodeError, TransientError, UnknownRecordError
 from bridge.event import UNRECOGNIZED_TYPE, Event
@@ -32,25 +33,6 @@ AGAIN_FIRST_S = 1.0
 AGAIN_MAX_S = 15.0
 # Requests at a time: a registry answers in milliseconds, and a flood of made-up ids must not become one of requests.
 ASKING_MAX = 4
-
-
-class Decoder(Protocol):
-    """Turns records into events."""
-
-    def decode(self, record: ConsumedRecord) -> Event:
-        """Return the event of a record.
-
-        Raises:
-            DecodeError: It holds none that can be read; after `unknown_schema_id`, `learn` may help.
-        """
-
-    async def learn(self, record: ConsumedRecord) -> None:
-        """Learn the schema a record was written with; return when it is known.
-
-        Raises:
-            DecodeError: The registry does not know it.
-            TransientError: The registry does not answer.
-        """
 
 
 class UnknownTypeError(BridgeError):
@@ -82,7 +64,7 @@ class Sorted(NamedTuple):
 class Sorter:
     """Sorts the records of one consumer; one that its header shows to be unwanted is never decoded."""
 
-    def __init__(self, consumer: Consumer, decoder: Decoder) -> None:
+    def __init__(self, consumer: Consumer, decoder: EventDecoder) -> None:
         self._consumer = consumer
         self._decode = decoder.decode
         self._skips: dict[bytes, Skip | None] = {}
@@ -95,11 +77,7 @@ class Sorter:
         return None
 
     def sort(self, record: ConsumedRecord) -> Sorted | Failure | Skip:
-        """Return the event, or why there is none.
-
-        Raises:
-            UnknownTypeError: The consumer fails for types that are not known.
-        """
+        """Return the event, or why there is none."""
         headers = dict(record.headers)  # the last of a name counts, as in `identity_of`
         content = headers.get("ce_type")
         skip = None if content is None else self._skips_type(content)
@@ -145,15 +123,13 @@ class Learner:
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoder: EventDecoder,
         *,
-        tried: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """Ask by `decoder` and call `tried` each time; `clock` counts seconds."""
+        """Ask by `decoder`; `clock` counts seconds."""
         self._decoder = decoder
-        self._tried = tried
         self._clock = clock
         self._sleep = sleep
         self._slots = asyncio.Semaphore(ASKING_MAX)
@@ -163,7 +139,6 @@ class Learner:
         """Return once the schema of a record is known; or why it cannot be read, once that is certain."""
         refused_at: float | None = None
         for times in itertools.count(1):
-            self._tried()
             try:
                 async with self._slots:
                     await self._decoder.learn(record)

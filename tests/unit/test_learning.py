@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from bridge.avro.codec import UNKNOWN_SCHEMA_ID
+from bridge.avro.event_decoder import EventDecoder
 from bridge.errors import DecodeError, TransientError
 from bridge.event import Event
 from bridge.kafka.transport import ConsumedRecord
@@ -14,7 +15,7 @@ from consumers.runtime.sorting import ASKING_MAX, UNKNOWN_GRACE_S, Learner
 RECORD = ConsumedRecord("drx.prescriptions.v1", 0, 0, 0, b"rx", b"\0\0\0\0\7\0", [])
 
 
-class Registry:
+class Registry(EventDecoder):
     """Answers every question the same way, when it answers."""
 
     def __init__(self) -> None:
@@ -40,7 +41,7 @@ async def test_an_unknown_id_is_a_failure_only_after_the_grace_and_asked_for_les
         pauses.append(pause_s)
         now[0] += pause_s
 
-    failure = await Learner(Registry(), tried=lambda: None, clock=lambda: now[0], sleep=sleep).learn(RECORD)
+    failure = await Learner(Registry(), clock=lambda: now[0], sleep=sleep).learn(RECORD)
 
     assert failure == Failure("poison", UNKNOWN_SCHEMA_ID)
     assert pauses == [1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0]
@@ -56,7 +57,7 @@ async def test_silence_does_not_count_towards_the_grace() -> None:
         now[0] += UNKNOWN_GRACE_S / 2
         registry.answer = DecodeError(UNKNOWN_SCHEMA_ID)
 
-    await Learner(registry, tried=lambda: None, clock=lambda: now[0], sleep=sleep).learn(RECORD)
+    await Learner(registry, clock=lambda: now[0], sleep=sleep).learn(RECORD)
 
     assert len(pauses) == 3
 
@@ -64,7 +65,7 @@ async def test_silence_does_not_count_towards_the_grace() -> None:
 async def test_a_flood_of_made_up_ids_is_a_few_requests_at_a_time() -> None:
     registry = Registry()
     registry.answering.clear()
-    learner = Learner(registry, tried=lambda: None)
+    learner = Learner(registry)
     asking = [asyncio.create_task(learner.learn(RECORD)) for _ in range(100)]
     for _ in range(10):
         await asyncio.sleep(0)

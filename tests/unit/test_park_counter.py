@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from contextlib import ExitStack
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,12 +10,11 @@ from consumers.runtime.park_limit import ParkCounter, ParkLimitError
 def test_no_more_than_its_share_is_parked() -> None:
     counter = ParkCounter(last=20, percent=10)
 
-    counter.note(parked=1)
-    with counter.room():
-        counter.note(parked=1)
+    counter.take()
+    counter.take()
 
-    with pytest.raises(ParkLimitError), counter.room():
-        pytest.fail("there is no room")
+    with pytest.raises(ParkLimitError):
+        counter.take()
 
 
 @given(st.lists(st.booleans(), max_size=200), st.integers(1, 50), st.integers(0, 100))
@@ -27,15 +24,3 @@ def test_it_counts_the_last_records(parked: list[bool], last: int, percent: int)
         counter.note(parked=each, other=not each)
 
     assert counter.left == max(0, last * percent // 100 - sum(parked[-last:]))
-
-
-def test_room_that_is_reserved_is_free_again_when_it_is_left() -> None:
-    counter = ParkCounter(last=100, percent=2)
-
-    with ExitStack() as first, counter.room():
-        first.enter_context(counter.room())
-        with pytest.raises(ParkLimitError), counter.room():
-            pytest.fail("there is no room")
-        left = counter.left
-
-    assert (left, counter.left) == (0, 1)

@@ -24,6 +24,7 @@ from consumers.postgres.errors import NoConnectionError
 from consumers.postgres.pool import Database
 from consumers.runtime import operator
 from consumers.runtime.ledger import Ledger, Settlement
+from consumers.runtime.operator import By
 from tests.kafka import HANG_S
 from tests.settling import GROUP, PLACE, Bench, Effects, PlainDecoder, a_database, a_record
 
@@ -229,7 +230,7 @@ class World:
     async def park(self) -> None:
         """Park a key by hand, unless it is parked."""
         with suppress(ConfigError):
-            await operator.park(self.database, GROUP, PLACE.topic, "rx_1", partition=0, actor="ann", reason="a drill")
+            await operator.park(self.database, GROUP, PLACE.topic, "rx_1", partition=0, by=By("ann", "a drill"))
 
     async def take_backup(self) -> None:
         """Copy all tables."""
@@ -297,9 +298,7 @@ class World:
         query = "select key, \"offset\" from drx_consumer.parked_event where code = 'id_conflict'"
         rows = await self.bench.rows(query)
         for key, offset in rows:
-            await operator.give_up(
-                self.database, GROUP, PLACE.topic, key, offset=offset, actor="ann", reason="another body"
-            )
+            await operator.give_up(self.database, GROUP, PLACE.topic, key, offset=offset, by=By("ann", "another body"))
         return [offset for _, offset in rows]
 
     async def check(self) -> None:

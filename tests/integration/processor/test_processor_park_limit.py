@@ -8,7 +8,7 @@ from bridge.errors import PermanentError
 from bridge.kafka.transport import Place
 from consumers.api import Batches, Lanes
 from consumers.postgres.pool import Database
-from consumers.runtime.operator import resume
+from consumers.runtime.operator import By, resume
 from consumers.runtime.park_limit import ParkCounter
 from tests.kafka import until
 from tests.settling import GROUP, PLACE, POISON, Bench, Effects, a_consumer, a_record, at_work
@@ -106,7 +106,7 @@ async def test_an_operator_resumes_the_group_and_what_was_parked_counts_no_more(
         await bench.feed(LOG)
         await until_told(bench)
         effects.fail = lambda event, _: PermanentError("refused") if event.id == "evt_199" else None
-        await resume(database, GROUP, actor="ann", reason="mended")
+        await resume(database, GROUP, by=By("ann", "mended"))
         await bench.read_again(LOG)
         await bench.settled(200)
 

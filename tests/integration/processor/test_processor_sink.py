@@ -14,6 +14,7 @@ from consumers.api import Batches, Consumer, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime import operator, parking
 from consumers.runtime.failure import ATTEMPTS_MAX
+from consumers.runtime.operator import By
 from tests.kafka import until
 from tests.settling import GROUP, MODES, PLACE, Effects, a_record, at_work
 
@@ -149,7 +150,7 @@ async def test_an_operator_sets_a_key_aside_that_the_sink_never_takes(
     effects = Effects()
     effects.fail = bad_keys_fail
     log = [a_record(offset, ("rx_0", "bad_1", "bad_2")[offset % 3]) for offset in range(6)]
-    park = partial(operator.park, database, GROUP, PLACE.topic, actor="ann", reason="refused by the service")
+    park = partial(operator.park, database, GROUP, PLACE.topic, by=By("ann", "refused by the service"))
 
     async with at_work(a_consumer(effects, mode), database) as bench:
         await bench.feed(log)
@@ -161,7 +162,7 @@ async def test_an_operator_sets_a_key_aside_that_the_sink_never_takes(
         await park("bad_2", partition=0)
         await bench.settled(6)
         effects.fail = lambda *_: None
-        await operator.request_release(database, GROUP, parking.Filters(keys=["bad_1"]), actor="ann")
+        await operator.request_release(database, GROUP, parking.Filters(keys=["bad_1"]), by=By("ann"))
         await bench.until_rows("select key from drx_consumer.parked_key", [("bad_2",)])
 
         assert effects.kept[-2:] == ["evt_1", "evt_4"]
@@ -185,11 +186,11 @@ async def test_a_key_that_was_set_aside_and_never_came_can_be_let_go(
     async with at_work(a_consumer(effects, mode), database) as bench:
         await bench.feed([a_record(0)])
         await bench.settled(1)
-        await operator.park(database, GROUP, PLACE.topic, "rx_1", actor="ann", reason="by mistake")
+        await operator.park(database, GROUP, PLACE.topic, "rx_1", by=By("ann", "by mistake"))
         if verb == "retry":
-            await operator.request_release(database, GROUP, parking.Filters(keys=["rx_1"]), actor="ann")
+            await operator.request_release(database, GROUP, parking.Filters(keys=["rx_1"]), by=By("ann"))
         else:
-            await operator.give_up(database, GROUP, PLACE.topic, "rx_1", actor="ann", reason="by mistake")
+            await operator.give_up(database, GROUP, PLACE.topic, "rx_1", by=By("ann", "by mistake"))
         await bench.until_rows("select key from drx_consumer.parked_key", [])
         bench.processor.offer(PLACE, [a_record(1)])
         await bench.settled(2)
@@ -199,4 +200,4 @@ async def test_a_key_that_was_set_aside_and_never_came_can_be_let_go(
 
 async def test_a_key_of_a_partition_that_is_not_known_is_not_guessed(database: Database) -> None:
     with pytest.raises(ConfigError, match="--partition"):
-        await operator.park(database, GROUP, PLACE.topic, "rx_1", actor="ann", reason="void")
+        await operator.park(database, GROUP, PLACE.topic, "rx_1", by=By("ann", "void"))
