@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
 
-from consumers.commands.new import render as render_package
 from consumers.options import EndpointOptions, Options, read_options
 from consumers.read_model.options import ReadModelOptions
 from consumers.settings import load_settings
@@ -67,16 +66,6 @@ def test_it_can_read_its_options(full: Rendered, clean: pytest.MonkeyPatch) -> N
         "timeout_s": "2.5",
         "topics": "drx.prescriptions.v1",
     }
-
-
-def test_the_values_of_a_new_package_run_it() -> None:
-    values = load("minimal")
-    written = yaml.safe_load(render_package("refill-desk-of-texas")["values.yaml"])
-    values["consumers"] |= written["consumers"]
-
-    container = render(values).one("Deployment", "-refill-desk")["spec"]["template"]["spec"]["containers"][0]
-    assert container["command"][:3] == ["drx-consumer", "run", "refill-desk-of-texas"]
-    assert container["image"] == "registry.example.com/refill-desk-of-texas:0.1.0"
 
 
 def test_a_second_one_of_a_name_has_pods_and_a_group_of_its_own() -> None:

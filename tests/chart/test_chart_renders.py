@@ -48,10 +48,6 @@ def test_a_render_is_the_golden_one(case: str) -> None:
     assert text == golden.read_text(), f"another render than {golden}; with {REWRITE}=1 in the environment it is kept"
 
 
-def test_no_golden_render_is_left_over() -> None:
-    assert {path.stem for path in GOLDEN.glob("*")} == set(GOLDEN_CASES)
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_both_helms_render_the_same(case: str) -> None:
     # Helm 4 ends a document by one more line.

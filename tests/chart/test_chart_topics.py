@@ -6,7 +6,6 @@ import pytest
 
 from bridge.kafka.admin import topic_specs
 from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, RoutingTable
-from tests.chart.environment import variables
 from tests.chart.rendering import CASES, Object, Rendered, changed, load, notes, render
 
 
@@ -35,17 +34,6 @@ def test_a_job_makes_the_topics_before_the_job_that_asks_for_them() -> None:
         "--replication-factor=5",
         "--min-insync-replicas=3",
     ]
-
-
-def test_the_job_has_the_settings_that_say_what_topics_are() -> None:
-    found = render(load("full"))
-    job, ingress = (
-        variables(found, found.one(kind, suffix)["spec"]["template"], pod_name="pod-0")
-        for kind, suffix in (("Job", "-topics"), ("StatefulSet", "-ingress"))
-    )
-
-    assert {name for name in job if "KAFKA" in name} == {name for name in ingress if "KAFKA" in name}
-    assert job.items() <= {**ingress, **{name: job[name] for name in job if "__SASL_" in name}}.items()
 
 
 def test_topics_of_strimzi_are_those_of_the_contract() -> None:
