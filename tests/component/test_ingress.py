@@ -578,3 +578,10 @@ async def test_deliveries_of_one_turn_are_published_in_the_order_of_their_arriva
         connection.connection_lost(None)
 
     assert [delivery.id for delivery, _ in ingress.publisher.published] == ["evt_2", "evt_1", "evt_3"]
+
+
+async def test_takes_a_body_of_exactly_the_limit(ingress: Ingress) -> None:
+    body = a_body()
+    body = body[:-1] + b" " * (262_144 - len(body)) + body[-1:]
+
+    assert (await ingress.post(body))[0] == 200
