@@ -7,6 +7,7 @@ import socketserver
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from itertools import chain
 from uuid import uuid4
 
 from consumers.hl7v2.mapping import EVENT_PART, event_part, news, note_hl7
@@ -81,12 +82,13 @@ class _Handler(socketserver.StreamRequestHandler):
 def messaging(ground: Ground, lives: Lives) -> Iterator[list[tuple[Scene, Receiver]]]:
     """Set a scene for each group."""
     with ExitStack() as stack:
-        yield [_entered(stack, ground, lives) for _ in range(GROUPS)]
+        yield [stack.enter_context(sending(ground, lives)) for _ in range(GROUPS)]
 
 
-def _entered(stack: ExitStack, ground: Ground, lives: Lives) -> tuple[Scene, Receiver]:
-    receiver = stack.enter_context(Receiver())
-    instance = f"i{uuid4().hex[:12]}"
+@contextmanager
+def sending(ground: Ground, lives: Lives) -> Iterator[tuple[Scene, Receiver]]:
+    """Set the scene of one group."""
+    receiver, instance = Receiver(), f"i{uuid4().hex[:12]}"
     options = {
         "HOST": HOST,
         "PORT": str(receiver.port),
@@ -97,8 +99,8 @@ def _entered(stack: ExitStack, ground: Ground, lives: Lives) -> tuple[Scene, Rec
     }
     settings = {"KAFKA__SESSION_S": SESSION_S, **{f"{NAME.upper()}__{name}": value for name, value in options.items()}}
     subject = Subject(NAME, f"{NAME}.{instance}", settings, {}, (), partial(check, receiver))
-    scene = scene_of(ground, subject, topic=options["TOPICS"], lives=lives, partitions=PARTITIONS)
-    return stack.enter_context(scene), receiver
+    with receiver, scene_of(ground, subject, topic=options["TOPICS"], lives=lives, partitions=PARTITIONS) as scene:
+        yield scene, receiver
 
 
 def check(receiver: Receiver, scene: Scene) -> None:
@@ -108,11 +110,10 @@ def check(receiver: Receiver, scene: Scene) -> None:
     assert scene.ask(f'select count(*) from "{schema}".held') == [(0,)]  # noqa: S608 - ours
     ids = receiver.ids()
     assert len(set(receiver.taken)) == len(ids)
-    expected = [_messages(scene.lives, number) for number in range(scene.lives.prescriptions)]
-    for of_one in expected:
-        known = set(of_one)
-        assert [each for each in ids if each in known] == of_one
-    assert len(ids) == sum(map(len, expected))
+    due = [_messages(scene.lives, number) for number in range(scene.lives.prescriptions)]
+    assert set(ids) == set(chain.from_iterable(due))
+    places = {each: place for place, each in enumerate(ids)}
+    assert [of_one for of_one in due if of_one != sorted(of_one, key=places.__getitem__)] == []
 
 
 def _messages(lives: Lives, number: int) -> list[str]:

@@ -12,6 +12,8 @@ from consumers.workflow.options import NAME, SHIPPED_RULES
 from consumers.workflow.rules import parse_rules
 from consumers.workflow.timers import RESOLVED
 from tests.faults.scene import PARTITIONS, SESSION_S, Ground, Scene, Subject, scene_of
+from tests.integration.service_process import until
+from tests.postgres import execute
 from tests.temporal.histories import Told, a_client, told
 from tests.temporal.server import TemporalServer
 from tests.topic_filler import Lives
@@ -37,18 +39,19 @@ _VIEWS = (
     from generate_series(1, {WAITING + OVER}) n
     """,  # noqa: S608 - ours
 )
-ENDS = f"delete from read_model.overdue where prescription_id in (select 'rx_' || n from generate_series(1, {OVER}) n)"  # noqa: S608 - ours
+_ENDS = f"delete from read_model.overdue where prescription_id in (select 'rx_' || n from generate_series(1, {OVER}) n)"  # noqa: S608 - ours
 
 
 @contextmanager
 def starting(ground: Ground, lives: Lives, server: TemporalServer) -> Iterator[list[Scene]]:
     """Set a scene for each group."""
     with ExitStack() as stack:
-        yield [stack.enter_context(_scene(ground, lives, server)) for _ in range(GROUPS)]
+        yield [stack.enter_context(calling(ground, lives, server)) for _ in range(GROUPS)]
 
 
 @contextmanager
-def _scene(ground: Ground, lives: Lives, server: TemporalServer) -> Iterator[Scene]:
+def calling(ground: Ground, lives: Lives, server: TemporalServer) -> Iterator[Scene]:
+    """Set the scene of one group."""
     instance = f"i{uuid4().hex[:12]}"
     options = {
         "ADDRESS": server.address,
@@ -62,6 +65,22 @@ def _scene(ground: Ground, lives: Lives, server: TemporalServer) -> Iterator[Sce
     subject = Subject(NAME, f"{NAME}.{instance}", settings, {}, _VIEWS, partial(check, server, instance))
     with scene_of(ground, subject, topic=options["TOPICS"], lives=lives, partitions=PARTITIONS) as scene:
         yield scene
+
+
+def end_waits(scene: Scene) -> None:
+    """Wait until a workflow was started for everything that waits, and say that some of it is over."""
+    _wait_started(scene, WAITING + OVER)
+    execute(scene.dsn, _ENDS)
+    _wait_started(scene, OVER, "resolved_at is not null")
+
+
+def _wait_started(scene: Scene, many: int, which: str = "true") -> None:
+    """Wait until the table of started workflows has `many` rows that meet the condition `which`."""
+    table = f'"{scene.group.replace(".", "_")}".started'
+    until(
+        lambda: scene.ask(f"select count(*) from {table} where {which}") == [(many,)],  # noqa: S608 - ours
+        what=f"{many} workflows for what waits",
+    )
 
 
 def expected(lives: Lives) -> dict[str, list[tuple[str, str]]]:

@@ -7,11 +7,9 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.faults.scene import Ground, Scene
-from tests.faults.starting import ENDS, OVER, WAITING, starting
+from tests.faults.scene import Ground
+from tests.faults.starting import end_waits, starting
 from tests.faults.troubles import MAX_POLL_S, RECORDS_PER_KILL, be_away, freeze, kill
-from tests.integration.service_process import until
-from tests.postgres import execute
 from tests.temporal.server import TemporalServer
 from tests.topic_filler import Lives
 
@@ -53,19 +51,8 @@ def play(ground: Ground, case: Case, seed: int) -> None:
         if case.frozen:
             freeze(scenes)
         for scene in scenes:
-            wait_started(scene, WAITING + OVER)
-            execute(scene.dsn, ENDS)
-            wait_started(scene, OVER, "resolved_at is not null")
+            end_waits(scene)
             scene.finish()
-
-
-def wait_started(scene: Scene, many: int, which: str = "true") -> None:
-    """Wait until the table of started workflows has `many` rows that meet the condition `which`."""
-    table = f'"{scene.group.replace(".", "_")}".started'
-    until(
-        lambda: scene.ask(f"select count(*) from {table} where {which}") == [(many,)],  # noqa: S608 - ours
-        what=f"{many} workflows for what waits",
-    )
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.kills}-{case.away_s:g}-{case.frozen}")

@@ -254,8 +254,12 @@ class FakeFhir:
             return outcome(412 if self.strict else 409, "processing")
         if self.strict and conditions.get("ifNoneMatch") and kept is not None and kept.resource is not None:
             return outcome(412, "processing")
-        missing = references(resource) - set(self.all()) - coming
+        missing = [place for place in references(resource) - coming if not self._has(place)]
         return outcome(400, "processing") if missing else None
+
+    def _has(self, place: str) -> bool:
+        kept = self.kept.get(place)
+        return kept is not None and kept.resource is not None
 
     def _write(self, path: str, resource: Resource, request: str) -> int:
         """Keep it and return its version, which only changes with its content."""
