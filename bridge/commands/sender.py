@@ -24,6 +24,9 @@ from bridge.runtime.backoff import backoff_s
 RETRY_AFTER_MAX_S = 300.0
 # The bridge answers in a few hundred bytes; more is somebody else's server.
 ANSWER_MAX_BYTES = 65_536
+# Deliveries that are read while they wait for their keys or a place: an export may have a prescription line by line. At
+# most 128 MiB.
+AHEAD = 512
 
 Sleep = Callable[[float], Awaitable[None]]
 PATH = "/webhooks/"
@@ -175,31 +178,33 @@ async def play(
     `concurrency` of them are under way. Without one, only `concurrency` limits them; 1 keeps their order.
     """
     loop = asyncio.get_running_loop()
-    free, last = asyncio.Semaphore(concurrency), dict[str, asyncio.Task[None]]()
+    read, under_way = asyncio.Semaphore(AHEAD + concurrency), asyncio.Semaphore(concurrency)
+    last = dict[str, asyncio.Task[None]]()
     started, number, behind_s = loop.time(), 0, 0.0
 
-    async def run(outgoing: AnyKeyed, before: Collection[asyncio.Task[None]]) -> None:
+    async def run(outgoing: AnyKeyed, before: Collection[asyncio.Task[None]], due: float) -> None:
+        nonlocal behind_s
         try:
             if before:
                 await asyncio.wait(before)
-            await deliver(outgoing)
+            async with under_way:
+                behind_s = max(behind_s, loop.time() - due)
+                await deliver(outgoing)
         finally:
-            free.release()
+            read.release()
             for key in outgoing.keys:
                 if last.get(key) is asyncio.current_task():
                     del last[key]
 
     async with asyncio.TaskGroup() as group:
         async for outgoing in outgoings:
-            if rate is not None:
-                await asyncio.sleep(started + number / rate - loop.time())
-            await free.acquire()
-            if rate is not None:
-                behind_s = max(behind_s, loop.time() - started - number / rate)
+            due = loop.time() if rate is None else started + number / rate
+            await asyncio.sleep(due - loop.time())
+            await read.acquire()
             number += 1
-            task = group.create_task(run(outgoing, {last[key] for key in outgoing.keys if key in last}))
+            task = group.create_task(run(outgoing, {last[key] for key in outgoing.keys if key in last}, due))
             last |= dict.fromkeys(outgoing.keys, task)
-    return behind_s
+    return 0.0 if rate is None else behind_s
 
 
 def _words(body: bytes) -> tuple[str, str, str]:

@@ -77,6 +77,22 @@ async def test_lines_are_posted_under_their_ids_and_in_the_order_of_their_key(tm
         assert [body for _, body in seen if body in lines[key::3]] == lines[key::3]
 
 
+async def test_a_prescription_line_by_line_takes_one_lane(tmp_path: Path) -> None:
+    """The server answers nothing before the delivery of another one has come, which stands behind it in the file."""
+    lines = [a_body(id=f"evt_{number}", data_prescription_id="rx_1") for number in range(20)]
+    lines.append(a_body(id="evt_other", data_prescription_id="rx_2"))
+    came = asyncio.Event()
+
+    async def act(request: web.BaseRequest) -> web.Response:
+        if request.headers["webhook-id"] == "evt_other":
+            came.set()
+        await came.wait()
+        return web.json_response({"outcome": "accepted"})
+
+    async with an_endpoint(act) as url:
+        assert await run(tmp_path, url, *lines) == 0
+
+
 async def test_what_is_no_event_stays_here_and_is_reported_without_a_value(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
