@@ -14,7 +14,7 @@ import orjson
 from rich.console import Console
 from rich.text import Text
 
-from bridge.commands.scheme_options import check_id, configured_source, pairs
+from bridge.commands.scheme_options import check_id, configured_source
 from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker, fields_tree, plain, printable
 from bridge.commands.tail_format import text as text_of
 from bridge.contract.events import EVENT_MODELS
@@ -31,7 +31,7 @@ from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable, partition
 from bridge.registry.loader import bundled
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.findings import counted
-from bridge.runtime.process import Group
+from bridge.runtime.process import Group, pairs
 from bridge.settings import Kafka, load_settings
 
 # The bounds of a source, so that results agree with the ingress.

@@ -12,6 +12,7 @@ from bridge.errors import ConfigError
 from bridge.ingress.proof import ID, Scheme
 from bridge.ingress.schemes.parameters import ParameterError
 from bridge.ingress.schemes.presets import configure
+from bridge.runtime.process import pairs
 from bridge.settings import Settings, Source, load_settings
 from bridge.sources import scheme_of
 
@@ -77,15 +78,6 @@ def check_id(text: str) -> None:
     if not is_id(text):
         msg = "--id: 1 to 200 printable ASCII characters without a space"
         raise ConfigError(msg)
-
-
-def pairs(texts: Sequence[str], separator: str, *, usage: str) -> Iterator[tuple[str, str]]:
-    """Split each of the values of an option."""
-    for text in texts:
-        name, found, value = text.partition(separator)
-        if not found:
-            raise click.UsageError(usage)
-        yield name, value
 
 
 def _named(parameters: Sequence[str]) -> Iterator[tuple[str, str]]:

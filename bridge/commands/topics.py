@@ -9,14 +9,13 @@ from dataclasses import asdict
 import click
 import orjson
 
-from bridge.commands.scheme_options import pairs
 from bridge.errors import ConfigError
 from bridge.kafka.admin import Admin, Deviation, TopicSpec, open_admin, topic_specs
 from bridge.kafka.routing import RoutingTable
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.broker_option import asking, bootstrap_option
 from bridge.runtime.logging import silence_kafka_client
-from bridge.runtime.process import Group
+from bridge.runtime.process import Group, pairs
 from bridge.settings import Settings, load_settings
 
 ADVICE = {

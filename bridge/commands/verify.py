@@ -11,11 +11,12 @@ from typing import BinaryIO
 
 import click
 
-from bridge.commands.scheme_options import AskedScheme, asked_scheme, pairs, scheme_options
+from bridge.commands.scheme_options import AskedScheme, asked_scheme, scheme_options
 from bridge.errors import DeliveryRefusedError
 from bridge.ingress.headers import head_rules, read_heads
 from bridge.ingress.proof import KeySlot, Raw
 from bridge.ingress.secrets import load
+from bridge.runtime.process import pairs
 
 ACCEPTED = "verified"
 REFUSED_EXIT = 1

@@ -45,7 +45,11 @@ def bodies_of(path: Path, *, body_max_bytes: int) -> Iterator[Body]:
     except UnicodeDecodeError:
         problem = "is not UTF-8"
     except csv.Error as exc:
-        problem = str(exc) if isinstance(exc, _HeaderError) else "is no CSV with commas and double quotes"
+        problem = "is no CSV with commas and double quotes"
+        if isinstance(exc, _HeaderError):
+            problem = str(exc)
+        elif "field limit" in str(exc):
+            problem = f"has a cell of more than {body_max_bytes} characters, or a double quote that has no end"
     except (ValueError, RecursionError):
         problem = "begins like a JSON array and is none"
     else:

@@ -19,7 +19,7 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
@@ -51,6 +51,19 @@ class FloatRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is not finite.", param, ctx)
         return number
+
+
+def pairs(texts: Sequence[str], separator: str, *, usage: str) -> Iterator[tuple[str, str]]:
+    """Split each of the values of an option.
+
+    Raises:
+        UsageError: One has no separator.
+    """
+    for text in texts:
+        name, found, value = text.partition(separator)
+        if not found:
+            raise click.UsageError(usage)
+        yield name, value
 
 
 class Group(click.Group):

@@ -20,7 +20,7 @@ from bridge.ingress.profiles.preview import map_body
 from bridge.ingress.profiles.profile import Mapped, Profile
 from bridge.runtime.export import bodies_of
 from bridge.runtime.files import replace_file
-from bridge.runtime.process import FloatRange
+from bridge.runtime.process import FloatRange, pairs
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.screen import print_table
 from consumers.postgres.pool import Database
@@ -123,7 +123,7 @@ def compare(
 
 
 def _profile(mapping: str, options: Sequence[str]) -> Profile:
-    given = {name: value for name, _, value in (each.partition("=") for each in options)}
+    given = dict(pairs(options, "=", usage="--option is NAME=VALUE"))
     is_file = mapping.endswith(".toml")
     try:
         return load_profile("mapped" if is_file else mapping, given | ({"mapping": mapping} if is_file else {}))

@@ -52,6 +52,7 @@ def test_each_body_is_as_it_stands_in_the_file(
         ("e.csv", b"rx,rx\n", "no header: column 1"),
         ("e.csv", b"", "no header: column 1"),
         ("e.csv", f'rx\n"{CANARY}" x\n'.encode(), "no CSV"),
+        ("e.csv", b"rx\n" + b"x" * (MOST + 1) + b"\n", f"has a cell of more than {MOST} characters"),
         ("e.json", f'[{{"a":"{CANARY}"}}\n'.encode(), "begins like a JSON array"),
         ("e.json", f'[{{"a":"{CANARY}"}} {{}}]'.encode(), "begins like a JSON array"),
         ("e.json", b"[1,]", "begins like a JSON array"),
