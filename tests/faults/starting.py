@@ -21,6 +21,8 @@ from tests.topic_filler import Lives
 GROUPS = 3
 # What waits too long all the while, and what does so until a test says that it is over.
 WAITING, OVER = 40, 10
+# A life that is a copy of another has the ids of its requests.
+RULES = SHIPPED_RULES.read_text(encoding="utf-8").replace("{source}", "{source}:{key}")
 # In the place of the read model's views, with what `workflow` asks of them.
 _VIEWS = (
     "create schema read_model",
@@ -53,6 +55,8 @@ def starting(ground: Ground, lives: Lives, server: TemporalServer) -> Iterator[l
 def calling(ground: Ground, lives: Lives, server: TemporalServer) -> Iterator[Scene]:
     """Set the scene of one group."""
     instance = f"i{uuid4().hex[:12]}"
+    rules = ground.directory / f"{instance}.toml"
+    rules.write_text(RULES)
     options = {
         "ADDRESS": server.address,
         "ALLOW_PLAINTEXT": "true",
@@ -60,6 +64,7 @@ def calling(ground: Ground, lives: Lives, server: TemporalServer) -> Iterator[Sc
         "INSTANCE": instance,
         "TOPICS": f"faults.workflow.{instance}",
         "TIMERS_EVERY_S": "1",
+        "RULES": str(rules),
     }
     settings = {"KAFKA__SESSION_S": SESSION_S, **{f"WORKFLOW__{name}": value for name, value in options.items()}}
     subject = Subject(NAME, f"{NAME}.{instance}", settings, {}, _VIEWS, partial(check, server, instance))
@@ -85,7 +90,7 @@ def _wait_started(scene: Scene, many: int, which: str = "true") -> None:
 
 def expected(lives: Lives) -> dict[str, list[tuple[str, str]]]:
     """Return the signals of every workflow that is due, by its id: name and event; a start has an empty name."""
-    rules = parse_rules(SHIPPED_RULES.read_text(), file="rules.toml")
+    rules = parse_rules(RULES, file="rules.toml")
     due: dict[str, list[tuple[str, str]]] = {}
     for number in range(lives.prescriptions):
         for event in lives.events(number):
