@@ -190,7 +190,7 @@ class Settling:
             if work.parked is not None:
                 await parking.release(settlement, work.parked)
                 hit(WHILE_RELEASING)
-        if inside and work.events:
+        if inside and fresh:
             self.circuit.passed()
         for event in conflicts:  # handled under two keys at the same moment
             self.tally.conflicted(event.record)
@@ -269,8 +269,6 @@ class Settling:
             if again_s is not None:
                 self.tally.retried(record, failure, attempt=tries.attempt)
                 return again_s
-        elif failure.cls == "permanent":  # the sink has answered
-            self.circuit.passed()
         elif failure.cls == "bug":
             self.tally.bug(at_fault(exc), queue.partition.place, offset=record.offset)
         if failure.code == ID_CONFLICT:

@@ -124,6 +124,31 @@ async def test_what_may_be_anybodys_fault_counts_only_while_others_pass(database
         assert (alone, await bench.parked()) == ([], [("bad", 0, "http_500")])
 
 
+@MODES
+async def test_a_record_that_the_sink_was_not_asked_about_is_no_pass_of_it(
+    database: Database, mode: Lanes | Batches
+) -> None:
+    """Neither one that was applied before, nor one that its handler refuses by itself, speaks for the sink."""
+    others = range(2, 6 + ATTEMPTS_MAX)
+    effects = Effects(*(f"evt_{offset}" for offset in others[::2]))
+    effects.fail = lambda event, _: TransientError("http_500") if event.key == "bad" else None
+
+    def tried(times: int) -> bool:
+        return effects.attempts.count("evt_1") >= times
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed([a_record(0, "first")])
+        await bench.settled(1)
+        bench.processor.offer(PLACE, [a_record(1, "bad")])
+        for offset in others:
+            other = a_record(offset, "first", id="evt_0") if offset % 2 else a_record(offset, f"key_{offset}")
+            bench.processor.offer(PLACE, [other])
+            await until(partial(tried, effects.attempts.count("evt_1") + 1))
+        await until(lambda: bench.outcome("parked") >= len(others[::2]))
+
+        assert [key for key, *_ in await bench.parked()] == [f"key_{offset}" for offset in others[::2]]
+
+
 async def test_a_sink_that_answers_nothing_but_pings_is_tried_by_one_record_at_a_time(database: Database) -> None:
     effects = Effects()
     effects.fail = lambda *_: TransientError("http_503", systemic=True)
