@@ -21,23 +21,27 @@ _ACCOUNT_TYPES = frozenset({"prescriber.enrollment_changed", "system.ping"})
 _REQUEST_PREFIX = "req:"
 # `t` is a row of `event`, $3 the horizon. A prescription has ended when nothing of it waits or alarms and one of its
 # machines is in a final state. One that was sent, without any event of a pharmacy, has not.
+#
+# The subqueries yield a scalar, which PostgreSQL looks up by an index. Of `exists` it makes a table of all that have
+# ended, anew for each few thousand events.
 _ENDED = """
 case
-when t.prescription_id is not null then exists (
-  select from "$schema".prescription p where p.prescription_id = t.prescription_id and p.last_event_at < $3
-    and p.open_since is null and p.cancel_pending_since is null and p.safety = '{}'
+when t.prescription_id is not null then (
+  select p.last_event_at < $3 and p.open_since is null and p.cancel_pending_since is null and p.safety = '{}'
     and (p.order_status in ('cancelled', 'replaced', 'rejected')
       or p.dispense in ('dispensed', 'not_dispensed', 'transferred') or p.shipment = 'delivered')
+  from "$schema".prescription p where p.prescription_id = t.prescription_id
 )
-when t.event_type in ('renewal.requested', 'change.requested') then exists (
-  select from "$schema".event a where a.event_type in ('renewal.responded', 'renewal.closed', 'change.responded')
+when t.event_type in ('renewal.requested', 'change.requested') then (
+  select count(*) > 0 from "$schema".event a
+  where a.event_type in ('renewal.responded', 'renewal.closed', 'change.responded')
     and a.body ->> 'request_id' = t.body ->> 'request_id' and a.source = t.source
     and coalesce(a.body ->> 'decision', a.body ->> 'reason') <> 'UNKNOWN'
 )
 else $3::timestamptz is not null
 end and not (
-  t.event_type in ('renewal.responded', 'renewal.closed', 'change.responded') and exists (
-    select from "$schema".event q
+  t.event_type in ('renewal.responded', 'renewal.closed', 'change.responded') and (
+    select count(*) > 0 from "$schema".event q
     where q.prescription_id is null and q.event_type in ('renewal.requested', 'change.requested')
       and q.body ->> 'request_id' = t.body ->> 'request_id' and q.source = t.source
   )
