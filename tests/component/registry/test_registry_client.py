@@ -203,3 +203,11 @@ def test_what_changes_the_reading_changes_the_meaning(one: str, other: str) -> N
 
     assert texts
     assert all(meaning(json.loads(text)) != meaning(json.loads(text.replace(one, other))) for text in texts)
+
+
+def test_a_type_means_the_same_in_either_spelling() -> None:
+    field = {"name": "a", "type": ["null", "string"]}
+    short = {"type": "record", "name": "x.R", "fields": [field]}
+    long = {"type": "record", "name": "R", "namespace": "x", "fields": [field | {"type": ["null", {"type": "string"}]}]}
+
+    assert meaning(short) == meaning(long)
