@@ -68,7 +68,6 @@ renewal_asked = partial(a_fact, "renewal.requested")
 renewal_answered = partial(a_fact, "renewal.responded")
 renewal_closed = partial(a_fact, "renewal.closed")
 change_asked = partial(a_fact, "change.requested")
-change_answered = partial(a_fact, "change.responded")
 
 
 def filled(at: float, word: str, number: int = 0, **fields: Any) -> Event:
