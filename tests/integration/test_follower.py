@@ -244,27 +244,6 @@ async def test_an_outage_is_waited_for_however_long(cluster: Cluster, topics: To
     assert memory.ids == Counter(["evt_1"])
 
 
-async def test_a_stop_in_an_outage_is_obeyed(topics: Topics) -> None:
-    memory = Memory()
-
-    async with following("127.0.0.1:1", [topics.unique_key("test")], memory):
-        pass
-
-    assert not memory.finished
-
-
-async def test_to_catch_up_is_to_know_what_was_there_at_that_moment(topics: Topics) -> None:
-    topic = topics.fresh(partitions=3)
-    memory = Memory()
-
-    async with following(topics.bootstrap_servers, [topic], memory) as follower:
-        await until(lambda: follower.ready)
-        for number in range(6):
-            fill(topics.bootstrap_servers, [a_record(topic, f"evt_{number}", partition=number % 3)])
-            await follower.catch_up(topic, number % 3)
-            assert memory.ids[f"evt_{number}"] == 1
-
-
 async def test_a_broker_that_was_away_is_followed_on_from_where_it_was_left(
     cluster: Cluster, topics: Topics, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,6 @@ import pytest
 
 from tests.builders import a_body
 from tests.cluster import Cluster, Topics
-from tests.integration.consumer_process import ConsumerProcess, install_code
 from tests.integration.ingress_process import IngressProcess, deliver, serve_command
 from tests.integration.service_process import HANG_S, until
 
@@ -28,14 +27,6 @@ pytestmark = pytest.mark.kafka
 DELIVERIES = 240
 PIPE_BYTES = 4096
 DROPPED = "drxbridge_log_dropped_total"
-CONSUMER = """
-from consumers.api import Consumer, Lanes
-
-async def handle(event, context):
-    pass
-
-consumer = Consumer(name="desk", topics=["{topic}"], mode=Lanes(4), handle=handle, group="{topic}")
-"""
 
 
 @contextmanager
@@ -54,10 +45,6 @@ def pipe(*, blocking: bool = True) -> Iterator[tuple[int, int]]:
 
 def ingress_to(stdout: int) -> type[IngressProcess]:
     return type("IngressTo", (IngressProcess,), {"stdout": stdout})
-
-
-def consumer_to(stdout: int) -> type[ConsumerProcess]:
-    return type("ConsumerTo", (ConsumerProcess,), {"stdout": stdout})
 
 
 async def deliver_many(ingress: IngressProcess) -> set[int]:
@@ -142,34 +129,3 @@ async def test_there_is_no_standard_output(kafka: str, tmp_path: Path) -> None:
         assert ingress.metric(DROPPED) >= DELIVERIES
         assert await ingress.end() == 0
         assert ingress.complaints() == ""
-
-
-@pytest.mark.parametrize("output", ["full", "unread"])
-async def test_a_consumer_works_and_stops_as_well(
-    cluster: Cluster, topics: Topics, postgres: str, tmp_path: Path, output: str
-) -> None:
-    topic = topics.fresh(partitions=1)
-    env = install_code(tmp_path / "package", "desk", CONSUMER.format(topic=topic))
-    with pipe() as (_, unread):
-        while output == "unread":
-            os.set_blocking(unread, False)
-            try:
-                os.write(unread, b"x")
-            except BlockingIOError:
-                os.set_blocking(unread, True)
-                break
-        stdout = os.open("/dev/full", os.O_WRONLY) if output == "full" else os.dup(unread)
-        with consumer_to(stdout)(
-            tmp_path,
-            "desk",
-            bootstrap_servers=cluster.bootstrap_servers,
-            dsn=postgres,
-            env=env,
-            LOG__LEVEL="debug",
-        ) as desk:
-            os.close(stdout)
-            desk.ready()
-            assert desk.asked("/livez")[0] == 200
-            assert (desk.metric(DROPPED) > 0) == (output == "full")
-            assert await desk.end() == 0
-            assert desk.complaints() == ""

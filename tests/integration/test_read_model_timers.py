@@ -192,18 +192,6 @@ async def test_a_source_is_silent_after_some_of_its_own_gaps(model: ReadModel) -
     assert model.metric("read_model_source_silent", source="slow") == 0
 
 
-async def test_a_source_is_not_silent_within_the_shortest_silence(model: ReadModel) -> None:
-    await model.apply(*steady("brisk", gap_s=1, count=30, last_s=600))
-
-    assert await silent(model) == {"brisk": False}
-
-
-async def test_too_few_events_say_nothing_of_a_silence(model: ReadModel) -> None:
-    await model.apply(*steady("new", gap_s=60, count=20, last_s=36_000))
-
-    assert await silent(model) == {"new": False}
-
-
 async def test_a_ping_is_no_sign_of_life_of_the_orders(model: ReadModel) -> None:
     await model.apply(
         *steady("brisk", gap_s=60, count=30, last_s=3600),

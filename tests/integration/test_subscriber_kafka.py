@@ -151,13 +151,3 @@ async def test_a_broker_that_dies_and_comes_back_is_waited_for(cluster: Cluster,
 
     assert len(processor.adoptions) >= PARTITIONS
     assert offsets_only_rise(group.commits)
-
-
-async def test_a_stop_in_an_outage_ends_and_leaves_no_task(cluster: Cluster, group: Group) -> None:
-    await group.write(PARTITIONS)
-    before = asyncio.all_tasks()
-    async with group.running():
-        await group.until_all_seen()
-        await asyncio.to_thread(cluster.kill_broker, 1)
-    assert asyncio.all_tasks() <= before
-    await asyncio.to_thread(cluster.start_broker, 1)
