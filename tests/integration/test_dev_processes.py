@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bridge.dev.processes import LOG_MAX_BYTES, Child
+from bridge.dev.processes import Child
 from tests.integration.service_process import until
 
 
@@ -34,11 +34,3 @@ def test_a_stop_is_bounded(tmp_path: Path, cleanup: ExitStack) -> None:
     deaf.stop()
 
     assert deaf.exit_code == -signal.SIGKILL
-
-
-def test_a_log_that_has_grown_too_large_is_set_aside(tmp_path: Path, cleanup: ExitStack) -> None:
-    (tmp_path / "log").write_bytes(b"x" * (LOG_MAX_BYTES + 1))
-    a_child(tmp_path, cleanup).start()
-
-    assert (tmp_path / "log.1").stat().st_size == LOG_MAX_BYTES + 1
-    assert (tmp_path / "log").stat().st_size == 0

@@ -17,7 +17,7 @@ from tests.cluster import Cluster, Topics
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer
 from tests.integration.service_process import until
 from tests.postgres import execute
-from tests.prescriptions import renewal_asked, renewal_closed
+from tests.prescriptions import renewal_answered, renewal_asked, renewal_closed
 from tests.read_model import ReadModel, open_model
 from tests.topic_filler import Lives, fill
 
@@ -124,11 +124,16 @@ async def test_a_question_that_matches_no_prescription_stays_until_it_is_answere
         for at, name in enumerate(("r1", "r2"))
     )
     closed = renewal_closed(2, reason="expired", key="req:r2", request_id="r2", prescription_id=None)
+    unclear = [
+        renewal_asked(3, key="req:r3", request_id="r3", prescription_id=None),
+        renewal_answered(4, decision="UNKNOWN", key="req:r3", request_id="r3", prescription_id=None),
+    ]
+    kept = [each.id for each in unclear]
     async with open_model(postgres) as model:
-        await model.apply(asked, answered, closed, an_event("prescriber.enrollment_changed"))
+        await model.apply(asked, answered, closed, *unclear, an_event("prescriber.enrollment_changed"))
         left = [await pruned(model) for _ in range(3)]
 
-    assert left == [[asked.id, closed.id], [asked.id], [asked.id]]
+    assert left == [[asked.id, closed.id, *kept], [asked.id, *kept], [asked.id, *kept]]
 
 
 async def pruned(model: ReadModel) -> list[str]:
