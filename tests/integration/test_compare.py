@@ -114,7 +114,7 @@ NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 @pytest.mark.parametrize(
     ("facts", "known", "left"),
     [
-        ([0], [], [0]),
+        ([0, 10], [50], [10]),
         ([0], [120], []),
         ([0], [121], [0]),
         # Each needs one of its own, and an equal time is its own.
