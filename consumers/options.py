@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -86,6 +86,21 @@ Instant = Annotated[datetime, BeforeValidator(_aware)]
 """An instant with its zone, RFC 3339."""
 SchemaName = Annotated[str, AfterValidator(_schema)]
 """A schema for tables of a consumer's own."""
+# What several consumers have is described here, for docs/consumer-settings.md; the page of each describes the rest.
+TablesSchema = Annotated[
+    SchemaName, Field(description="schema of its tables; another schema is another group, `NAME.SCHEMA`")
+]
+Topics = Annotated[Words, Field(description="what it reads, with commas")]
+Imports = Annotated[
+    Literal["skip", "send"],
+    Field(description="whether [imported](write-a-consumer.md#what-a-handler-gets) records are passed on"),
+]
+AllowHttp = Annotated[
+    bool, Field(description="permits `http://`: in a test, or to a proxy on the same host; it is health information")
+]
+AllowPlaintext = Annotated[
+    bool, Field(description="connect without TLS: in a test, or to a proxy on the same host; it is health information")
+]
 
 
 class Options(BaseModel):
@@ -97,7 +112,11 @@ class Options(BaseModel):
 class EndpointOptions(Options):
     """Settings of a consumer that may run several times, each for another endpoint with a group of its own."""
 
-    instance: Annotated[str, Field(pattern=_INSTANCE)] = ""
+    instance: str = Field(
+        "",
+        pattern=_INSTANCE,
+        description="name of its server, in lower case: each instance is a group of its own, `NAME.INSTANCE`",
+    )
 
     def group(self, name: str) -> str:
         """Return the group id of the consumer `name` for this endpoint: `name`, or `name.instance`."""
@@ -111,10 +130,12 @@ class EndpointOptions(Options):
 class ServerOptions(EndpointOptions):
     """Settings of one that tells a server over TLS, by `client_tls`, what happens to the prescriptions of accounts."""
 
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
-    accounts: Words | None = None
+    ca_file: Path | None = Field(None, description="PEM: certificates of authorities to trust; unset: the system's")
+    cert_file: Path | None = Field(None, description="PEM: client certificate, if the server requires one")
+    key_file: Path | None = Field(None, description="PEM: private key of the client certificate")
+    accounts: Words | None = Field(
+        None, description="account ids, with commas; events of others are neither sent nor known; unset: all"
+    )
 
     def wants_account(self, event: Event) -> bool:
         """Whether an event is of one of the accounts."""
@@ -124,7 +145,7 @@ class ServerOptions(EndpointOptions):
 class HttpOptions(ServerOptions):
     """Settings of one whose server speaks HTTP."""
 
-    allow_http: bool = False
+    allow_http: AllowHttp = False
     timeout_s: float = Field(10.0, ge=0.1, le=TIMEOUT_MAX_S)
 
     def session(self, name: str) -> dict[str, Any]:

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
+from textwrap import fill
 from typing import Any
 
 from bridge.runtime.configuration import FileSettings, config_variable, prefix_of
 from bridge.settings import PREFIX, Settings
+from consumers.options import Options
 from consumers.settings import PREFIX as CONSUMER
 from consumers.settings import ConsumerSettings
+from docs.folders import folders
 
 # A source is named by the operator, so its settings have a place for the name.
 NAME = "<NAME>"
@@ -71,10 +75,27 @@ variables, and names with too few underscores, are read as by `drx-bridge` ([set
 a password and is never shown; prefer `DSN_FILE`. The operator's commands (`init`, `lag`, `parked`) read the same
 settings.
 
-Settings that depend on each other:
+One of `{CONSUMER}POSTGRES__DSN` and `{CONSUMER}POSTGRES__DSN_FILE` is needed.
+"""
+SHARED = f"""
+## As for the ingress
 
-- one of `{CONSUMER}POSTGRES__DSN` and `{CONSUMER}POSTGRES__DSN_FILE`;
-- SASL, and the registry's files, as for `drx-bridge` ([settings](settings.md)).
+[Settings](settings.md) has these under the same names with `{PREFIX}`; they depend on each other in the same way:
+
+"""
+OF_SEVERAL = """
+## Of several consumers
+
+What one consumer alone has stands on its own page:
+[archive](../consumers/archive/README.md#settings-consumer_archive__),
+[fhir](../consumers/fhir/README.md#settings-consumer_fhir__),
+[forward](../consumers/forward/README.md#settings-consumer_forward__),
+[hl7v2](../consumers/hl7v2/README.md#settings-consumer_hl7v2__),
+[read_model](../consumers/read_model/README.md#settings-consumer_read_model__),
+[workflow](../consumers/workflow/README.md#settings-consumer_workflow__).
+
+| key | default and who has it | meaning |
+|---|---|---|
 """
 # What a site decides before its first event.
 NEEDED = {
@@ -110,19 +131,62 @@ _BOUNDS = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}",
 
 def settings_page() -> str:
     """Return the page of the bridge."""
-    return INTRO + _tables(Settings)
+    return INTRO + _tables(_all_rows(Settings))
 
 
 def consumer_settings_page() -> str:
-    """Return the page of a consumer."""
-    return CONSUMER_INTRO + _tables(ConsumerSettings)
+    """Return the page of a consumer: what differs from the ingress, and what several consumers have."""
+    bridge = {row.removeprefix(f"| `{PREFIX}") for _, row in _all_rows(Settings)}
+    rows = dict(_all_rows(ConsumerSettings))
+    own = {name: row for name, row in rows.items() if row.removeprefix(f"| `{CONSUMER}") not in bridge}
+    shared = ", ".join(f"`{CONSUMER}{name}`" for name in rows if name not in own)
+    several = "".join(
+        f"| `{key}` | {'; '.join(f'{default}: {names}' for default, names in defaults.items())} | {meaning} |\n"
+        for (key, meaning), defaults in shared_options().items()
+    )
+    return CONSUMER_INTRO + _tables(own.items()) + SHARED + fill(shared, 118) + ".\n" + OF_SEVERAL + several
 
 
-def _tables(model: type[FileSettings]) -> str:
+def all_variables(model: type[FileSettings]) -> set[str]:
+    """Return every variable."""
+    return {f"{prefix_of(model)}{name}" for name, _ in _all_rows(model)}
+
+
+def options_of(consumer: str) -> type[Options]:
+    """Return the model of a shipped consumer's own settings."""
+    module = import_module(f"consumers.{consumer}.options")
+    (found,) = (
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Options) and value.__module__ == module.__name__
+    )
+    return found
+
+
+def shared_options() -> dict[tuple[str, str], dict[str, str]]:
+    """Return what several consumers have: key and meaning, then each default with the consumers that have it."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for folder in folders():
+        for name, info in options_of(folder.name).model_fields.items():
+            if info.description is not None:  # what one has alone is described on its page
+                key = (info.alias or name).upper(), info.description
+                defaults, default = found.setdefault(key, {}), _option_default(info.default)
+                defaults[default] = ", ".join(filter(None, (defaults.get(default), folder.name)))
+    return found
+
+
+def _option_default(default: object) -> str:
+    if isinstance(default, tuple):
+        return f"`{','.join(default)}`"
+    return "unset" if default in {None, ""} else f"`{str(default).lower()}`"
+
+
+def _tables(rows: Iterable[tuple[str, str]]) -> str:
     """Return the table of what most sites set, and the table of the rest."""
-    rows = list(_all_rows(model))
-    needed = [row for name, row in rows if name in NEEDED]
-    rarely = [row for name, row in rows if name not in NEEDED]
+    needed: list[str] = []
+    rarely: list[str] = []
+    for name, row in rows:
+        (needed if name in NEEDED else rarely).append(row)
     parts = (("Needed", needed), ("Rarely", rarely))
     return "".join(f"\n## {title}\n\n{_HEADER}\n" + "\n".join(rows) + "\n" for title, rows in parts)
 

@@ -15,17 +15,16 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Iterable, Mapping
-from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeGuard
 
 import click
 import psutil
 import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
 
 from bridge.dev.ports import free_port
-from consumers.options import Options
+from docs.folders import folders
+from docs.settings_page import options_of, shared_options
 
 ROOT = Path(__file__).parent.parent
 BOUNDS = ROOT / "tests" / "budget.toml"
@@ -75,18 +74,13 @@ def _lines(files: Iterable[Path]) -> int:
 
 
 def _settings() -> int:
-    """Count those of both pages, and the options of each consumer."""
+    """Count what an operator learns: once what ingress and consumers, or several consumers, have in common."""
     pages = (ROOT / "docs" / name for name in ("settings.md", "consumer-settings.md"))
     listed = sum(
         line.startswith(("| `BRIDGE_", "| `CONSUMER_")) for page in pages for line in page.read_text().splitlines()
     )
-    modules = [import_module(f"consumers.{file.parent.name}.options") for file in ROOT.glob("consumers/*/options.py")]
-    models = {value for module in modules for value in vars(module).values() if _is_options_of(value, module.__name__)}
-    return listed + sum(len(model.model_fields) for model in models)
-
-
-def _is_options_of(value: object, module: str) -> TypeGuard[type[Options]]:
-    return isinstance(value, type) and issubclass(value, Options) and value.__module__ == module
+    fields = [info for folder in folders() for info in options_of(folder.name).model_fields.values()]
+    return listed + len(shared_options()) + sum(info.description is None for info in fields)
 
 
 def _verbs() -> int:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
-from consumers.options import TOPICS, Options, SchemaName, Words, schema_group, variable
+from consumers.options import TOPICS, AllowHttp, Options, TablesSchema, Topics, schema_group, variable
 
 NAME = "archive"
 # A decoded event takes 14 KiB and three batches are in hand at a time.
@@ -45,9 +45,9 @@ class ArchiveOptions(Options):
 
     root: Annotated[str, AfterValidator(_root)]
     endpoint: Annotated[str, AfterValidator(_endpoint)] = ""
-    allow_http: bool = False
-    tables_schema: SchemaName = Field(NAME, alias="schema")
-    topics: Words = TOPICS
+    allow_http: AllowHttp = False
+    tables_schema: TablesSchema = Field(NAME, alias="schema")
+    topics: Topics = TOPICS
     raw: bool = False
     batch_records: int = Field(BATCH_RECORDS, ge=1, le=_BATCH_MAX)
     wait_s: float = Field(_WAIT_S, ge=0.05, le=_WAIT_MAX_S)

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from pydantic import AfterValidator, Field, model_validator
 
 from consumers.fhir.elements import Naming
-from consumers.options import ORDER_TOPICS, TIMEOUT_MAX_S, HttpOptions, Words, is_plain
+from consumers.options import ORDER_TOPICS, TIMEOUT_MAX_S, HttpOptions, Imports, Topics, is_plain
 
 NAME = "fhir"
 # Prescriptions written at one time; each keeps a database connection for as long as the server takes, so a smaller pool
@@ -55,8 +55,8 @@ class FhirOptions(HttpOptions):
     mrn_system: System = ""
     patient_system: System = ""
     identifier_base: Annotated[str, Field(min_length=3, max_length=_SYSTEM_MAX), AfterValidator(_base)] = "urn:drx:"
-    imports: Literal["send", "skip"] = "send"
-    topics: Words = ORDER_TOPICS
+    imports: Imports = "send"
+    topics: Topics = ORDER_TOPICS
     timeout_s: float = Field(15.0, ge=0.1, le=TIMEOUT_MAX_S)
 
     @model_validator(mode="after")

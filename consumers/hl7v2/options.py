@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, Field
 
 from bridge.runtime.hosts import is_host
-from consumers.options import ORDER_TOPICS, TIMEOUT_MAX_S, ServerOptions, Words
+from consumers.options import ORDER_TOPICS, TIMEOUT_MAX_S, AllowPlaintext, Imports, ServerOptions, Topics
 
 NAME = "hl7v2"
 CONNECTIONS_MAX = 64
@@ -48,7 +48,7 @@ class Hl7Options(ServerOptions):
 
     host: Annotated[str, Field(min_length=1, max_length=253), AfterValidator(_host)]
     port: int = Field(ge=1, le=_PORT_MAX)
-    allow_plaintext: bool = False
+    allow_plaintext: AllowPlaintext = False
     connections: int = Field(1, ge=1, le=CONNECTIONS_MAX)
     ack_timeout_s: float = Field(20.0, ge=0.1, le=TIMEOUT_MAX_S)
     ack_mode: Literal["original", "enhanced"] = "original"
@@ -63,5 +63,5 @@ class Hl7Options(ServerOptions):
     no_patient: Literal["hold", "send", "park"] = "hold"
     assigner: PartName = ""
     timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
-    imports: Literal["skip", "send"] = "skip"
-    topics: Words = ORDER_TOPICS
+    imports: Imports = "skip"
+    topics: Topics = ORDER_TOPICS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from consumers.options import TOPICS, Instant, Options, SchemaName, Words, schema_group
+from consumers.options import TOPICS, Instant, Options, TablesSchema, Topics, schema_group
 
 NAME = "read_model"
 
@@ -12,8 +12,8 @@ NAME = "read_model"
 class ReadModelOptions(Options):
     """All that can be set."""
 
-    tables_schema: SchemaName = Field(NAME, alias="schema")
-    topics: Words = TOPICS
+    tables_schema: TablesSchema = Field(NAME, alias="schema")
+    topics: Topics = TOPICS
     alarms_from: Instant | None = None
 
     @property

@@ -9,7 +9,16 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from bridge.errors import ConfigError
-from consumers.options import TOPICS, EndpointOptions, Instant, SchemaName, Words, split_address
+from consumers.options import (
+    TOPICS,
+    AllowPlaintext,
+    EndpointOptions,
+    Imports,
+    Instant,
+    SchemaName,
+    Topics,
+    split_address,
+)
 from consumers.workflow.rules import Rules, parse_rules
 
 NAME = "workflow"
@@ -31,7 +40,7 @@ class WorkflowOptions(EndpointOptions):
 
     address: Annotated[str, AfterValidator(_server)]
     namespace: Annotated[str, Field(min_length=1, max_length=1000)] = "default"
-    allow_plaintext: bool = False
+    allow_plaintext: AllowPlaintext = False
     tls_dir: Path | None = None
     api_key_file: Path | None = None
     rules: Path | None = None
@@ -41,8 +50,8 @@ class WorkflowOptions(EndpointOptions):
     timers_every_s: float = Field(60.0, ge=1, le=_TIMERS_MAX_S)
     timers_from: Instant | None = None
     read_model_schema: SchemaName = "read_model"
-    imports: Literal["skip", "apply"] = "skip"
-    topics: Words = TOPICS
+    imports: Imports = "skip"
+    topics: Topics = TOPICS
 
     @model_validator(mode="after")
     def _sealed(self) -> WorkflowOptions:

@@ -84,7 +84,7 @@ def test_what_cannot_be_used_is_one_line_without_its_value(given: dict[str, str]
     ],
 )
 def test_the_page_of_a_consumer_names_every_setting(name: str, model: type[Options]) -> None:
-    """What a setting does stands there alone."""
+    """What a setting does stands there, or on the page of what several have."""
     page = (Path(__file__).parents[2] / "consumers" / name / "README.md").read_text()
     settings = [(info.alias or field).upper() for field, info in model.model_fields.items()]
 
