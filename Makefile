@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # The tests start a thousand processes: without compiled files each would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-tools check budget lint promtool fault-tools alert-tools chart fhir-server hl7-server temporal-server audit bench docs faults fuzz test-docker test-postgres
+.PHONY: setup demo test test-tools check budget lint promtool fault-tools alert-tools chart engines fhir-server hl7-server temporal-server audit bench docs faults fuzz test-docker test-postgres
 
 $(INSTALLED): requirements-dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -73,6 +73,11 @@ alert-tools: $(INSTALLED)
 # The chart and its pods; part of `test`.
 chart: setup
 	$(BIN)/pytest tests/chart
+
+# Flink and Spark on the topics, as docs/engines.md shows them; 1.5 GB below build/, and not part of `test`.
+engines: setup
+	$(BIN)/python -m tests.engines.engines
+	$(BIN)/pytest tests/engines
 
 # A HAPI FHIR server for the tests of the consumer `fhir`: jars by the lock, and one compiled file. `test` uses it if it is
 # there.

@@ -1,4 +1,4 @@
-"""Write a lock of jars anew: `python -m tests.relock kafka|hl7v2|temporal`, after a change of the table below."""
+"""Write a lock of jars anew, after a change of the table below: `python -m tests.relock NAME`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from jgo.maven import MavenContext
 from jgo.parse import Endpoint
 
 from bridge.dev.jars import LOCK
+from tests.engines import engines
 from tests.hl7v2 import hapi
 from tests.temporal import server
 
@@ -22,6 +23,15 @@ COORDINATES = {
     "hl7v2": (
         hapi.LOCK,
         "ca.uhn.hapi:hapi-base:2.6.0+ca.uhn.hapi:hapi-structures-v251:2.6.0+org.eclipse.jdt:ecj:3.38.0",
+    ),
+    # Flink's have what they need within.
+    "flink": (
+        engines.FLINK,
+        "org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2+org.apache.flink:flink-sql-avro-confluent-registry:2.3.0",
+    ),
+    "spark": (
+        engines.SPARK,
+        "org.apache.spark:spark-sql-kafka-0-10_2.13:4.1.1+org.apache.spark:spark-avro_2.13:4.1.1",
     ),
     "temporal": (server.LOCK, "io.temporal:temporal-test-server:1.32.0"),
 }

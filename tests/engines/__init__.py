@@ -1,0 +1,1 @@
+"""Flink and Spark on the topics, as docs/engines.md shows them: `make engines`."""
