@@ -165,21 +165,15 @@ def check(
 
 @dataclass(frozen=True, slots=True)
 class Mapper:
-    """Maps bodies as the ingress does for one source.
-
-    Attributes:
-        environment: Of the source; empty: that of each body.
-        body_max_bytes: A larger body is refused before it is mapped.
-        masker: Hides health information; None: it is shown.
-    """
+    """Maps bodies as the ingress does for one source."""
 
     profile: Profile
     source: str
-    environment: str
+    environment: str  # of the source; empty: that of each body
     routing: RoutingTable
     partitions: int
-    body_max_bytes: int
-    masker: Masker | None
+    body_max_bytes: int  # a larger body is refused before it is mapped
+    masker: Masker | None  # hides health information; None: it is shown
 
     def outcome(self, path: Path, *, webhook_id: str = "") -> dict[str, Any]:
         """Return the outcome of the body in a file, as JSON types; without `webhook_id` the id is made of the body."""

@@ -44,19 +44,13 @@ class PostError(BridgeError):
 
 
 class Post(NamedTuple):
-    """One delivery.
+    """One delivery."""
 
-    Attributes:
-        name: What a report calls it.
-        keys: Of its events; deliveries with a key in common keep their order.
-        received_us: Unix microseconds of its first receipt; None for an import.
-    """
-
-    name: dict[str, Any]
+    name: dict[str, Any]  # what a report calls it
     id: str
     body: bytes
-    keys: Collection[str] = ()
-    received_us: int | None = None
+    keys: Collection[str] = ()  # of its events; deliveries with a key in common keep their order
+    received_us: int | None = None  # Unix microseconds of its first receipt; None for an import
 
 
 class Poster:

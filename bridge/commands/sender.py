@@ -53,19 +53,12 @@ AnyKeyed = TypeVar("AnyKeyed", bound=Keyed)
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How stubborn a sender is; exponential with full jitter, as the Standard Webhooks guidelines advise.
+    """How stubborn a sender is; exponential with full jitter, as the Standard Webhooks guidelines advise."""
 
-    Attributes:
-        attempts: Most attempts for one delivery, the first included.
-        timeout_s: An attempt without an answer after this time has failed.
-        delay_first_s: Longest wait before the second attempt; doubles from there.
-        delay_max_s: Longest wait that is not asked for by `Retry-After`.
-    """
-
-    attempts: int = 8
-    timeout_s: float = 15.0
-    delay_first_s: float = 0.5
-    delay_max_s: float = 30.0
+    attempts: int = 8  # most attempts for one delivery, the first included
+    timeout_s: float = 15.0  # an attempt without an answer after this time has failed
+    delay_first_s: float = 0.5  # longest wait before the second attempt; doubles from there
+    delay_max_s: float = 30.0  # longest wait that is not asked for by `Retry-After`
 
     def delay_s(self, attempt: int, *, retry_after_s: float, rng: random.Random) -> float:
         """Return how long to wait after the failure of `attempt`; never less than the receiver asked for."""

@@ -40,25 +40,15 @@ LOCKED = "locked"
 
 @dataclass(slots=True)
 class Drained:
-    """What became of it.
+    """What became of it."""
 
-    Attributes:
-        drained: Events that Kafka has now.
-        left: Events that it has not.
-        locked: Records that cannot be opened.
-        blocked: Partitions in which Kafka refuses what is first.
-        damaged: Records that were found damaged, and left out.
-        unread: Segments of which the disk does not give everything back.
-        set_aside: Records that Kafka refused for good; with the directory they would be lost.
-    """
-
-    drained: int = 0
-    left: int = 0
-    locked: int = 0
-    blocked: int = 0
-    damaged: int = 0
-    unread: int = 0
-    set_aside: int = 0
+    drained: int = 0  # events that Kafka has now
+    left: int = 0  # events that it has not
+    locked: int = 0  # records that cannot be opened
+    blocked: int = 0  # partitions in which Kafka refuses what is first
+    damaged: int = 0  # records that were found damaged, and left out
+    unread: int = 0  # segments of which the disk does not give everything back
+    set_aside: int = 0  # records that Kafka refused for good; with the directory they would be lost
 
     @property
     def is_complete(self) -> bool:

@@ -55,17 +55,12 @@ class Fact(NamedTuple):
 
 
 class Export(NamedTuple):
-    """What the lines of an export are mapped to.
-
-    Attributes:
-        others: Facts about no prescription.
-        unmapped: Why a line has none, by its number.
-    """
+    """What the lines of an export are mapped to."""
 
     lines: int
     prescriptions: Mapping[_Kind, Sequence[Fact]]
-    others: Mapping[_Kind, Sequence[Fact]]
-    unmapped: Mapping[int, str]
+    others: Mapping[_Kind, Sequence[Fact]]  # facts about no prescription
+    unmapped: Mapping[int, str]  # why a line has none, by its number
 
 
 @click.command()

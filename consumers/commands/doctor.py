@@ -39,20 +39,14 @@ NO_LOG = Bounds(0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The state of a group in PostgreSQL.
+    """The state of a group in PostgreSQL."""
 
-    Attributes:
-        misfit: Why its own tables do not fit its progress, with the remedy; empty if they fit.
-        missing: Tables that `init` would make, as `schema 1`. With either of these two, the rest is not queried.
-        opened_at: When the park limit opened; None while it is closed.
-        refused: Why a start would refuse the target of its handlers; empty if it would not.
-    """
-
-    misfit: str = ""
+    misfit: str = ""  # why its own tables do not fit its progress, with the remedy; empty if they fit
+    # Tables that `init` would make, as `schema 1`. With either of these two, the rest is not queried.
     missing: Collection[str] = ()
     progress: Mapping[Place, Progress] = field(default_factory=dict)
-    opened_at: datetime | None = None
-    refused: str = ""
+    opened_at: datetime | None = None  # when the park limit opened; None while it is closed
+    refused: str = ""  # why a start would refuse the target of its handlers; empty if it would not
 
 
 @click.command()

@@ -29,22 +29,15 @@ Begin = str | datetime | int
 
 
 class InitOptions(NamedTuple):
-    """The options of the command.
+    """The options of the command."""
 
-    Attributes:
-        begin: `earliest`, `latest`, an instant, an offset, or None: only the tables.
-        partition: The only one to set; None: all of them.
-        force: Also move partitions that have an offset.
-        unless_placed: Set partitions without an offset and leave the rest, even if the group has members; without
-            Kafka, succeed if the group has an offset in each of its topics.
-        go_on: Create tables without the data of records that the group has read already.
-    """
-
-    begin: Begin | None
-    partition: Place | None
-    force: bool
+    begin: Begin | None  # `earliest`, `latest`, an instant, an offset, or None: only the tables
+    partition: Place | None  # the only one to set; None: all of them
+    force: bool  # also move partitions that have an offset
+    # Set partitions without an offset and leave the rest, even if the group has members; without Kafka, succeed if the
+    # group has an offset in each of its topics.
     unless_placed: bool
-    go_on: bool
+    go_on: bool  # create tables without the data of records that the group has read already
 
 
 class Move(NamedTuple):

@@ -31,16 +31,12 @@ _ADVICE = {
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A consumer with the settings of its process and the registry of its metrics.
-
-    Attributes:
-        named: The consumer as a command takes it, for advice: its name, with `--schema` where that was given.
-    """
+    """A consumer with the settings of its process and the registry of its metrics."""
 
     settings: ConsumerSettings
     consumer: Consumer
     registry: CollectorRegistry
-    named: str
+    named: str  # the consumer as a command takes it, for advice: its name, with `--schema` where that was given
 
     @property
     def schema(self) -> str:

@@ -21,26 +21,18 @@ from consumers.runtime.operator import opened_at, standings
 
 
 class Lag(NamedTuple):
-    """How far one partition is behind.
-
-    Attributes:
-        next_offset: Everything below is settled; None if there is no progress yet.
-        above: Records settled at or above it.
-        committed: The group's offset in Kafka, which follows.
-        seconds: Age of the oldest record not settled; None if it could not be read.
-        unreadable: Offset of the batch that cannot be read, if that is the next one.
-    """
+    """How far one partition is behind."""
 
     topic: str
     partition: int
-    next_offset: int | None
-    above: int
-    committed: int | None
+    next_offset: int | None  # everything below is settled; None if there is no progress yet
+    above: int  # records settled at or above it
+    committed: int | None  # the group's offset in Kafka, which follows
     log_start: int
     log_end: int
     records: int
-    seconds: float | None
-    unreadable: int | None
+    seconds: float | None  # age of the oldest record not settled; None if it could not be read
+    unreadable: int | None  # offset of the batch that cannot be read, if that is the next one
 
 
 class Standing(NamedTuple):

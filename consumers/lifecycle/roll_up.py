@@ -21,19 +21,7 @@ _DISPENSE_SHOWN = frozenset({"dispensed", "partially_dispensed", "transferred"})
 
 
 class State(NamedTuple):
-    """The state of a prescription; times are ISO 8601 with `Z`, or None.
-
-    Attributes:
-        safety: Kinds of safety signals that stand, sorted.
-        anomalies: How many contradictions without danger the facts hold.
-        stub: Neither the draft nor the sending of the order is known yet.
-        replaced_by: The replacement's prescription id, where an answer names one.
-        transmission_at: When `transmission` was reached; None if no message is known.
-        cancel_pending_since: The earliest cancel request without any answer.
-        open_since: The earliest open renewal or change request.
-        cancelled_at: The first approved cancel answer, even if a later answer revoked it.
-        dispensed_at: The newest fill that is dispensed, fully or partially.
-    """
+    """The state of a prescription; times are ISO 8601 with `Z`, or None."""
 
     transmission: str
     order_status: str
@@ -42,15 +30,15 @@ class State(NamedTuple):
     shipment: str
     display: str
     open_requests: list[str]
-    safety: list[str]
-    anomalies: int
-    stub: bool
-    replaced_by: str | None
-    transmission_at: str | None
-    cancel_pending_since: str | None
-    open_since: str | None
-    cancelled_at: str | None
-    dispensed_at: str | None
+    safety: list[str]  # kinds of safety signals that stand, sorted
+    anomalies: int  # how many contradictions without danger the facts hold
+    stub: bool  # neither the draft nor the sending of the order is known yet
+    replaced_by: str | None  # the replacement's prescription id, where an answer names one
+    transmission_at: str | None  # when `transmission` was reached; None if no message is known
+    cancel_pending_since: str | None  # the earliest cancel request without any answer
+    open_since: str | None  # the earliest open renewal or change request
+    cancelled_at: str | None  # the first approved cancel answer, even if a later answer revoked it
+    dispensed_at: str | None  # the newest fill that is dispensed, fully or partially
 
 
 def roll_up(document: Document) -> State:

@@ -30,26 +30,17 @@ def hint(code: str, *, consumer: str, place: Place) -> str:
 
 
 class Adoption(NamedTuple):
-    """What is settled of a claimed partition; both None when nothing ever was.
+    """What is settled of a claimed partition; both None when nothing ever was."""
 
-    Attributes:
-        next_offset: Everything below is settled.
-        last_event_id: `ce_id` of the record before `next_offset`; None when it is not known.
-    """
-
-    next_offset: int | None
-    last_event_id: str | None
+    next_offset: int | None  # everything below is settled
+    last_event_id: str | None  # `ce_id` of the record before `next_offset`; None when it is not known
 
 
 class Start(NamedTuple):
-    """Where reading starts.
-
-    Attributes:
-        expected_id: `stored_text` of the `ce_id` that the record before `offset` must have; None when there is nothing
-            to compare.
-    """
+    """Where reading starts."""
 
     offset: int
+    # `stored_text` of the `ce_id` that the record before `offset` must have; None when there is nothing to compare.
     expected_id: str | None
 
 

@@ -31,15 +31,11 @@ Ping = Callable[[], Awaitable[None]]
 
 
 class Circuit:
-    """Counts calls that pass and fail; `work` must run, or an open circuit stays open.
-
-    Attributes:
-        passes: Calls that have passed.
-    """
+    """Counts calls that pass and fail; `work` must run, or an open circuit stays open."""
 
     def __init__(self, ping: Ping, *, metrics: ConsumerMetrics, group: str, spread: Spread) -> None:
         """Start closed; `spread` draws the delays between pings."""
-        self.passes = 0
+        self.passes = 0  # calls that have passed
         self._ping = ping
         self._group = group
         self._spread = spread

@@ -44,49 +44,34 @@ _SYSTEMIC: tuple[tuple[type[Exception], str], ...] = (
 
 
 class Failure(NamedTuple):
-    """A failure, safe to log.
-
-    Attributes:
-        code: Constant of the error's class; never a value of an event.
-        blameless: Not the record's fault: no attempt is counted.
-    """
+    """A failure, safe to log."""
 
     cls: FailureClass
-    code: str
-    blameless: bool = False
+    code: str  # constant of the error's class; never a value of an event
+    blameless: bool = False  # not the record's fault: no attempt is counted
 
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """Park the record's key.
-
-    Attributes:
-        raised: As `raised_at` returns it; empty if no attempt failed.
-    """
+    """Park the record's key."""
 
     failure: Failure
     attempts: int
-    raised: str = ""
+    raised: str = ""  # as `raised_at` returns it; empty if no attempt failed
 
 
 @dataclass(slots=True)
 class Tries:
-    """The attempts at one record.
+    """The attempts at one record."""
 
-    Attributes:
-        attempt: Attempts made, without blameless ones.
-        failures: All failed attempts.
-        charged: Failures that count towards parking.
-        passes: `Circuit.passes` at the last failure that could be the record's or the sink's; None before one.
-        calling: The handler was called in the last attempt and has not returned: what failed may be the record's fault.
-        refused: The handler has raised a `TransientError`; one that comes of its statements is the database's.
-    """
-
-    attempt: int = 0
-    failures: int = 0
-    charged: int = 0
+    attempt: int = 0  # attempts made, without blameless ones
+    failures: int = 0  # all failed attempts
+    charged: int = 0  # failures that count towards parking
+    # `Circuit.passes` at the last failure that could be the record's or the sink's; None before one.
     passes: int | None = None
+    # The handler was called in the last attempt and has not returned: what failed may be the record's fault.
     calling: bool = False
+    # The handler has raised a `TransientError`; one that comes of its statements is the database's.
     refused: bool = False
 
 

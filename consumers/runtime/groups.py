@@ -97,21 +97,16 @@ async def _log_in(*clients: Any, connection: Connection, options: Mapping[str, A
 
 
 class GroupView:
-    """What can be asked and done about one group.
-
-    Attributes:
-        places: All partitions of its topics.
-        unreadable: Offsets of batches that `first_records` could not read.
-    """
+    """What can be asked and done about one group."""
 
     def __init__(self, consumer: Any, admin: Any, group: str, places: Sequence[Place]) -> None:
         """Use started clients; the consumer is assigned `places` and is not a member."""
-        self.unreadable: dict[Place, int] = {}
+        self.unreadable: dict[Place, int] = {}  # offsets of batches that `first_records` could not read
         self._consumer = consumer
         self._fetch_buffer = FetchBuffer(consumer)
         self._admin = admin
         self._group = group
-        self.places = places
+        self.places = places  # all partitions of its topics
 
     async def cluster_id(self) -> str:
         """Return the id of the Kafka cluster."""

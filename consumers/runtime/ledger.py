@@ -111,24 +111,15 @@ insert into drx_consumer.settled (grp, topic, part, "offset") values ($1, '', 0,
 
 @dataclass(slots=True)
 class Claim:
-    """Where a partition stands at the moment it becomes ours; the last two are kept up to date while it is.
-
-    Attributes:
-        next_offset: Everything below is settled; None when nothing is known of the partition.
-        last_event_id: `stored_text` of the `ce_id` of the record before `next_offset`, if there was one.
-        cluster_id: The Kafka cluster that the offsets belong to.
-        settled: Offsets at or above `next_offset` that are settled.
-        parked: Parked keys, in text form.
-        updated_at: As this process has found or committed it last.
-    """
+    """Where a partition stands at the moment it becomes ours; the last two are kept up to date while it is."""
 
     epoch: int
-    next_offset: int | None
-    last_event_id: str | None
-    cluster_id: str | None
-    settled: frozenset[int]
-    parked: set[str]
-    updated_at: datetime
+    next_offset: int | None  # everything below is settled; None when nothing is known of the partition
+    last_event_id: str | None  # `stored_text` of the `ce_id` of the record before `next_offset`, if there was one
+    cluster_id: str | None  # the Kafka cluster that the offsets belong to
+    settled: frozenset[int]  # offsets at or above `next_offset` that are settled
+    parked: set[str]  # parked keys, in text form
+    updated_at: datetime  # as this process has found or committed it last
 
 
 class Inbox(NamedTuple):
@@ -146,17 +137,13 @@ class FencedError(BridgeError):
 
 
 class Settlement:
-    """One transaction that settles records of a partition.
-
-    Attributes:
-        connection: Inside the transaction; handed to handlers.
-        outgoing: What handlers have published; put into the outbox at the end of the transaction.
-    """
+    """One transaction that settles records of a partition."""
 
     def __init__(self, connection: Connection, *, group: str, place: Place, epoch: int, known: datetime | None) -> None:
-        self.connection = connection
+        self.connection = connection  # inside the transaction; handed to handlers
         self.group = group
         self.place = place
+        # What handlers have published; put into the outbox at the end of the transaction.
         self.outgoing: list[Outgoing] = []
         self._where = (group, place.topic, place.partition, epoch)
         self._known = known
@@ -206,18 +193,14 @@ class Settlement:
 
 
 class Ledger:
-    """Claims the partitions of one group and opens the transactions that settle their records.
-
-    Attributes:
-        published: Set when something new is in the outbox.
-    """
+    """Claims the partitions of one group and opens the transactions that settle their records."""
 
     def __init__(self, database: Database, *, group: str, cluster_id: str) -> None:
         """Note new partitions as those of Kafka cluster `cluster_id`."""
         self._database = database
         self._group = group
         self._cluster_id = cluster_id
-        self.published = asyncio.Event()
+        self.published = asyncio.Event()  # set when something new is in the outbox
 
     async def claim(self, place: Place) -> Claim:
         """Claim a partition: transactions of its former owner fail from now on.

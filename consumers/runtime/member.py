@@ -78,22 +78,16 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class WatchLimits:
-    """Bounds of the watch.
+    """Bounds of the watch."""
 
-    Attributes:
-        look_s: Between two questions for the ends of the logs.
-        silent_s: Without any answer to them the client is replaced; above the session time-out, so that little is lost.
-        partly_silent_s: Without an answer for one partition, likewise. Mostly it has no leader, and another client
-            would know no more; but the connection to its leader may be dead, and aiokafka keeps such a one for long.
-        join_s: The same for a join that does not end; above the rebalance time-out.
-        poll_s: Without a poll the process is not live; far above what any poll takes.
-    """
-
-    look_s: float = 5.0
+    look_s: float = 5.0  # between two questions for the ends of the logs
+    # Without any answer to them the client is replaced; above the session time-out, so that little is lost.
     silent_s: float = 60.0
+    # Without an answer for one partition, likewise. Mostly it has no leader, and another client would know no more; but
+    # the connection to its leader may be dead, and aiokafka keeps such a one for long.
     partly_silent_s: float = 300.0
-    join_s: float = 180.0
-    poll_s: float = 60.0
+    join_s: float = 180.0  # the same for a join that does not end; above the rebalance time-out
+    poll_s: float = 60.0  # without a poll the process is not live; far above what any poll takes
 
 
 LIMITS = WatchLimits()
@@ -101,25 +95,16 @@ LIMITS = WatchLimits()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Membership:
-    """What every member of this process joins with.
+    """What every member of this process joins with."""
 
-    Attributes:
-        name: Id of the group.
-        consumer: Name by which `drx-consumer` knows it, for hints.
-        processor: Takes the records; outlives the members.
-        policy: Where a partition begins that the group has never read.
-        drain_s: For what is in flight at a stop and at a rebalance; well below the rebalance time-out.
-        sleep: Between two attempts at a claim.
-    """
-
-    name: str
-    consumer: str
-    processor: Processor
+    name: str  # id of the group
+    consumer: str  # name by which `drx-consumer` knows it, for hints
+    processor: Processor  # takes the records; outlives the members
     metrics: ConsumerMetrics
-    policy: StartPolicy
-    drain_s: float = 30.0
+    policy: StartPolicy  # where a partition begins that the group has never read
+    drain_s: float = 30.0  # for what is in flight at a stop and at a rebalance; well below the rebalance time-out
     limits: WatchLimits = LIMITS
-    sleep: Sleep = asyncio.sleep
+    sleep: Sleep = asyncio.sleep  # between two attempts at a claim
 
 
 class PartitionLag:
@@ -170,23 +155,15 @@ class AssignedPartition:
     """One generation of a partition: from its assignment until it is revoked, or must be claimed again.
 
     Each is an object of its own, by which later steps know an earlier one.
-
-    Attributes:
-        claim: The task that finds out where to start.
-        comparing: Where to start, until the record before it was compared.
-        lag: How far it is behind, from the start of reading on; None before.
-        committed: The offset that was committed to Kafka last, in this generation; -1 when none was.
-        halted: True while it is paused because nothing of it can be settled.
-        stopped: Code, once it is certain that it cannot be read.
     """
 
     place: Place
-    claim: asyncio.Task[Start | Stopped] | None = None
-    comparing: Start | None = None
-    lag: PartitionLag | None = None
-    committed: int = -1
-    halted: bool = False
-    stopped: str = ""
+    claim: asyncio.Task[Start | Stopped] | None = None  # the task that finds out where to start
+    comparing: Start | None = None  # where to start, until the record before it was compared
+    lag: PartitionLag | None = None  # how far it is behind, from the start of reading on; None before
+    committed: int = -1  # the offset that was committed to Kafka last, in this generation; -1 when none was
+    halted: bool = False  # true while it is paused because nothing of it can be settled
+    stopped: str = ""  # code, once it is certain that it cannot be read
 
     @property
     def reading(self) -> bool:
@@ -205,14 +182,10 @@ class AssignedPartition:
 
 
 class Member:
-    """One client from joining the group to leaving it.
-
-    Attributes:
-        started: True once the client has found the cluster.
-    """
+    """One client from joining the group to leaving it."""
 
     def __init__(self, transport: GroupTransport, membership: Membership) -> None:
-        self.started = False
+        self.started = False  # true once the client has found the cluster
         self._transport = transport
         self._of = membership
         self._processor, self._metrics, self._group = membership.processor, membership.metrics, membership.name

@@ -160,12 +160,7 @@ class By(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """A decision about a record, a key, a partition or a whole group; in a dry run, what it would be.
-
-    Attributes:
-        code: Why it was parked.
-        inbox_written: Whether the event went into the inbox: not if an equal id was there, or it has none.
-    """
+    """A decision about a record, a key, a partition or a whole group; in a dry run, what it would be."""
 
     topic: str | None = None
     partition: int | None = None
@@ -174,24 +169,20 @@ class Decision(NamedTuple):
     source: str | None = None
     event_id: str | None = None
     body_sha256: str | None = None
-    code: str | None = None
+    code: str | None = None  # why it was parked
+    # Whether the event went into the inbox: not if an equal id was there, or it has none.
     inbox_written: bool | None = None
 
 
 class Progress(NamedTuple):
-    """Progress of a group in a partition; see `Claim`.
+    """Progress of a group in a partition; see `Claim`."""
 
-    Attributes:
-        next_offset: None if the partition was claimed, and nothing settled or set yet.
-        above: Number of records settled at or above `next_offset`.
-    """
-
-    next_offset: int | None
+    next_offset: int | None  # none if the partition was claimed, and nothing settled or set yet
     last_event_id: str | None
     epoch: int
     cluster_id: str | None
     updated_at: datetime
-    above: int
+    above: int  # number of records settled at or above `next_offset`
     parked_keys: int
     parked_events: int
 

@@ -79,11 +79,7 @@ class ParkCounter:
 
 
 class ParkLimit:
-    """Stops partitions, and resumes them when the reason is gone; `work` must run for that.
-
-    Attributes:
-        counter: Counts what this process parks.
-    """
+    """Stops partitions, and resumes them when the reason is gone; `work` must run for that."""
 
     def __init__(
         self,
@@ -96,7 +92,7 @@ class ParkLimit:
         poll_s: float,
     ) -> None:
         """Poll the group's state every `poll_s`."""
-        self.counter = counter
+        self.counter = counter  # counts what this process parks
         self._partitions = partitions
         self._database = database
         self._group = group

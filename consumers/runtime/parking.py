@@ -113,18 +113,12 @@ from drx_consumer.parked_event where grp = $1 and topic = $2 and key = $3 order 
 
 
 class Why(NamedTuple):
-    """Why a record is parked.
+    """Why a record is parked."""
 
-    Attributes:
-        cls: Class of the failure, or `behind` if it only waits for an earlier record of its key.
-        attempts: How often its handler was tried, releases included.
-        raised: As in `failure.Park`.
-    """
-
-    cls: str
+    cls: str  # class of the failure, or `behind` if it only waits for an earlier record of its key
     code: str
-    attempts: int
-    raised: str = ""
+    attempts: int  # how often its handler was tried, releases included
+    raised: str = ""  # as in `failure.Park`
 
 
 class Filters(NamedTuple):
@@ -137,21 +131,14 @@ class Filters(NamedTuple):
 
 
 class StoppedError(BridgeError):
-    """A partition stops until an operator acts.
+    """A partition stops until an operator acts."""
 
-    Attributes:
-        command: What the operator runs, with `{name}` for the consumer and `{topic}` for the partition's topic.
-    """
-
+    # What the operator runs, with `{name}` for the consumer and `{topic}` for the partition's topic.
     command: ClassVar[str]
 
 
 class ParkingFullError(StoppedError):
-    """A limit is reached: the partition stops until there is room, since nothing is dropped.
-
-    Attributes:
-        key: In text form, if it has too many events; None if the group has too many keys.
-    """
+    """A limit is reached: the partition stops until there is room, since nothing is dropped."""
 
     code = "parking_full"
     # Without the key: it is health information.
@@ -159,7 +146,7 @@ class ParkingFullError(StoppedError):
 
     def __init__(self, key: str | None = None) -> None:
         super().__init__(self.code)
-        self.key = key
+        self.key = key  # in text form, if it has too many events; None if the group has too many keys
 
 
 class WithdrawnError(Exception):

@@ -32,29 +32,18 @@ WAITS_S = 300.0
 
 @dataclass(slots=True, eq=False)
 class KeyQueue:
-    """The records of one key that are handled one by one, oldest first, by the workers of `key_queues`.
-
-    Attributes:
-        key: In text form.
-        releasing: True while the parked records of the key go first.
-        parked: The parked record that is being released.
-        first: The record that is tried.
-        tries: The attempts at it.
-        unreadable: Why it cannot be read, once the registry does not know its schema.
-        has_lane: An attempt is on that holds a lane.
-        task: Works on it now.
-    """
+    """The records of one key that are handled one by one, oldest first, by the workers of `key_queues`."""
 
     partition: Partition
-    key: str
+    key: str  # in text form
     records: deque[ConsumedRecord] = field(default_factory=deque)
-    releasing: bool = False
-    parked: ConsumedRecord | None = None
-    first: ConsumedRecord = field(init=False)
-    tries: Tries = field(default_factory=Tries)
-    unreadable: Failure | None = None
-    has_lane: bool = False
-    task: asyncio.Task[None] | None = None
+    releasing: bool = False  # true while the parked records of the key go first
+    parked: ConsumedRecord | None = None  # the parked record that is being released
+    first: ConsumedRecord = field(init=False)  # the record that is tried
+    tries: Tries = field(default_factory=Tries)  # the attempts at it
+    unreadable: Failure | None = None  # why it cannot be read, once the registry does not know its schema
+    has_lane: bool = False  # an attempt is on that holds a lane
+    task: asyncio.Task[None] | None = None  # works on it now
 
     def begin_first(self) -> None:
         """Take up the record to be tried: a partition that is stopped meanwhile drops the others."""
@@ -81,30 +70,22 @@ class Partition:
     """A partition as it was claimed.
 
     Attributes:
-        claim: Written by `settling` alone.
-        window: Replaced when reading starts (`open`).
-        backlog: Records that no batch and no key queue has taken yet.
-        queues: Keys handled one by one, in text form; what follows of them waits there.
-        releases: Keys, in text form, whose release was requested and has not begun.
-        driver: Settles the backlog in batches.
-        wake: Has the driver look again.
         draining: No more records are to be handled.
-        stopped: Why nothing of it is settled any more; None while things go on.
         gone: The partition is void.
     """
 
     def __init__(self, place: Place, claim: Claim) -> None:
         self.place = place
-        self.claim = claim
-        self.window = Window(claim.next_offset or 0)
+        self.claim = claim  # written by `settling` alone
+        self.window = Window(claim.next_offset or 0)  # replaced when reading starts (`open`)
         self.opened = False
-        self.backlog: deque[ConsumedRecord] = deque()
-        self.queues: dict[str, KeyQueue] = {}
-        self.releases: set[str] = set()
-        self.driver: asyncio.Task[None] | None = None
-        self.wake = asyncio.Event()
+        self.backlog: deque[ConsumedRecord] = deque()  # records that no batch and no key queue has taken yet
+        self.queues: dict[str, KeyQueue] = {}  # keys handled one by one, in text form; what follows of them waits there
+        self.releases: set[str] = set()  # keys, in text form, whose release was requested and has not begun
+        self.driver: asyncio.Task[None] | None = None  # settles the backlog in batches
+        self.wake = asyncio.Event()  # has the driver look again
         self.draining = self.gone = False
-        self.stopped: StoppedError | None = None
+        self.stopped: StoppedError | None = None  # why nothing of it is settled any more; None while things go on
         self._in_hand = 0
         self._idle = asyncio.Event()
         self._moved_at = 0.0

@@ -72,21 +72,15 @@ class ConflictError(PermanentError):
 
 @dataclass(slots=True)
 class Work:
-    """Records of one partition that one transaction settles.
+    """Records of one partition that one transaction settles."""
 
-    Attributes:
-        events: For the handler, in order.
-        skipped: Settled unseen.
-        behind: Records of parked keys, in order: they are parked as well.
-        parked: The parked record that is released, of which the only event is.
-        handled: What the handler has published for each event, by offset, for which it was called before; None if it is
-            called inside the transaction.
-    """
-
-    events: list[Sorted] = field(default_factory=list)
-    skipped: list[tuple[ConsumedRecord, Skip]] = field(default_factory=list)
+    events: list[Sorted] = field(default_factory=list)  # for the handler, in order
+    skipped: list[tuple[ConsumedRecord, Skip]] = field(default_factory=list)  # settled unseen
+    # Records of parked keys, in order: they are parked as well.
     behind: list[ConsumedRecord] = field(default_factory=list)
-    parked: ConsumedRecord | None = None
+    parked: ConsumedRecord | None = None  # the parked record that is released, of which the only event is
+    # What the handler has published for each event, by offset, for which it was called before; None if it is called
+    # inside the transaction.
     handled: dict[int, Sequence[Outgoing]] | None = None
 
     def __len__(self) -> int:
@@ -125,12 +119,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Settling:
-    """Settles records.
-
-    Attributes:
-        spread: Draws delays; `random.uniform` but in tests.
-        resource: What `Consumer.around` yielded.
-    """
+    """Settles records."""
 
     consumer: Consumer
     database: Database
@@ -140,8 +129,8 @@ class Settling:
     tally: Tally
     partitions: Partitions
     park_limit: ParkLimit
-    spread: Spread = random.uniform
-    resource: Any = None
+    spread: Spread = random.uniform  # draws delays; `random.uniform` but in tests
+    resource: Any = None  # what `Consumer.around` yielded
 
     async def call(self, events: Sequence[Sorted], tries: Tries, connection: Any = None) -> list[Outgoing]:
         """Run the handler; return what it publishes."""

@@ -57,17 +57,11 @@ _CODES = {
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Time-outs of a group member, as Kafka defines them.
+    """Time-outs of a group member, as Kafka defines them."""
 
-    Attributes:
-        session_s: Without a heartbeat for this long the broker removes a member.
-        rebalance_s: For a member to give its partitions back and join again.
-        max_poll_s: Without a poll for this long a member leaves the group.
-    """
-
-    session_s: float = 45.0
-    rebalance_s: float = 90.0
-    max_poll_s: float = 600.0
+    session_s: float = 45.0  # without a heartbeat for this long the broker removes a member
+    rebalance_s: float = 90.0  # for a member to give its partitions back and join again
+    max_poll_s: float = 600.0  # without a poll for this long a member leaves the group
 
 
 class Bounds(NamedTuple):

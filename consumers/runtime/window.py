@@ -14,29 +14,17 @@ OVERHEAD_BYTES = 2_048
 
 
 class Advance(NamedTuple):
-    """How far a partition is settled.
+    """How far a partition is settled."""
 
-    Attributes:
-        next_offset: Everything below is settled, and the record just below, if there is one, was seen.
-        last_event_id: Event id of the record just below, or None when it is not known or it has none.
-        above: Offsets at or above `next_offset` among those that were asked about.
-    """
-
-    next_offset: int
-    last_event_id: str | None
-    above: tuple[int, ...]
+    next_offset: int  # everything below is settled, and the record just below, if there is one, was seen
+    last_event_id: str | None  # event id of the record just below, or None when it is not known or it has none
+    above: tuple[int, ...]  # offsets at or above `next_offset` among those that were asked about
 
 
 class Window:
     """The records of one partition from `next_offset` on, in order; a log has gaps, so no offset is taken for granted.
 
     A record leaves when everything below it has left: until then its offset and event id are kept, not its bytes.
-
-    Attributes:
-        next_offset: Everything below is settled.
-        last_event_id: Event id of the record just below `next_offset`.
-        written: `next_offset` as it is in the ledger; None while it has none.
-        size: Bytes of the records that are not settled.
     """
 
     def __init__(
@@ -48,10 +36,10 @@ class Window:
         written: int | None = None,
     ) -> None:
         """Start at `next_offset`; `settled` are offsets above it that were settled by an owner before."""
-        self.next_offset = next_offset
-        self.last_event_id = last_event_id
-        self.written = written
-        self.size = 0
+        self.next_offset = next_offset  # everything below is settled
+        self.last_event_id = last_event_id  # event id of the record just below `next_offset`
+        self.written = written  # `next_offset` as it is in the ledger; None while it has none
+        self.size = 0  # bytes of the records that are not settled
         self._settled_before = {offset for offset in settled if offset >= next_offset}
         self._entries: deque[tuple[int, str]] = deque()  # offsets and event ids
         self._open: dict[int, tuple[int, float]] = {}  # by offset, sizes and when they were taken in
