@@ -29,7 +29,7 @@ from bridge.ingress.proof import FixedSecrets, KeySlot
 from bridge.ingress.routes import Admission, Source, Webhooks
 from bridge.ingress.secrets import senders, slots_of
 from bridge.kafka.follower import Follower
-from bridge.kafka.partition_writer import SET_ASIDE_AFTER_S, NoSpool, PartitionWriters, Producer, WriterLimits
+from bridge.kafka.partition_writer import SET_ASIDE_AFTER_S, NoSpool, PartitionWriters, ProducerProtocol, WriterLimits
 from bridge.kafka.producer import KafkaProducer, Patience
 from bridge.kafka.publisher import EncodeRecord, Publisher, ordinals
 from bridge.kafka.routing import RoutingTable
@@ -49,12 +49,12 @@ from bridge.runtime.lifecycle import (
 from bridge.runtime.logging import log
 from bridge.runtime.metrics import IngressMetrics, LoopLag
 from bridge.runtime.slots import Reload, SlotDirectory
-from bridge.settings import Http, Management, Settings
+from bridge.settings import HttpSettings, Management, Settings
 from bridge.sources import address_limit, check_new_keys, rate_limit, scheme_of, slots_dir
 from bridge.spool.store import Spool
 from bridge.start_checks import check_start
 
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 
 # On top of the waits that have settings, for the rest of a stop, such as closing files.
 STOP_MARGIN_S = 1.0
@@ -150,7 +150,7 @@ def _log_start(settings: Settings, sources: Mapping[str, Source]) -> None:
     )
 
 
-def _address(port: Http | Management) -> str:
+def _address(port: HttpSettings | Management) -> str:
     return f"{port.host}:{port.port}"
 
 
@@ -389,7 +389,7 @@ async def open_durability(
         yield Durability(publisher, known_ids, writers, producer, spool, workers, checks)
 
 
-async def in_thread(work: Callable[[], Result]) -> Result:
+async def in_thread(work: Callable[[], _Result]) -> _Result:
     """Do what may hang on a volume without the loop, which would not see a stop."""
     thread = IOThread("start")
     try:
@@ -477,7 +477,7 @@ def _durability_checks(
     return checks if isinstance(spool, NoSpool) else {**checks, "spool": partial(check_spool, spool, producer)}
 
 
-def check_spool(spool: Spool, producer: Producer) -> str:
+def check_spool(spool: Spool, producer: ProducerProtocol) -> str:
     """Return `ok`, or why the spool takes nothing; `degraded` beside a Kafka that does, or while records are locked."""
     if not spool.code:
         return "degraded" if spool.held.locked else "ok"

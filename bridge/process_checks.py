@@ -7,14 +7,14 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from bridge.errors import ConfigError
-from bridge.kafka.connection import Connection
+from bridge.kafka.connection import KafkaConnection
 from bridge.runtime.findings import Finding, Risk, failures
 from bridge.runtime.log_ids import read_id_keys
-from bridge.settings import Brokers, Log, named
+from bridge.settings import Brokers, LogSettings, named
 
 
 def check_process(
-    kafka: Brokers, log: Log, accept: str, *, prefix: str, further: Iterable[Risk] = ()
+    kafka: Brokers, log: LogSettings, accept: str, *, prefix: str, further: Iterable[Risk] = ()
 ) -> Iterator[Finding]:
     """Yield what is found; nothing is opened but files. `further` are risks that only this kind of process has."""
     yield from failures("kafka", kafka.connection.options, advice="mend the setting it names")
@@ -25,7 +25,7 @@ def check_process(
     yield _check_id_keys(log.id_key_dir, setting=f"{prefix}LOG__ID_KEY_DIR")
 
 
-def _risks(kafka: Brokers, log: Log, prefix: str) -> Iterator[Risk]:
+def _risks(kafka: Brokers, log: LogSettings, prefix: str) -> Iterator[Risk]:
     if kafka.security_protocol.endswith("PLAINTEXT"):
         text = f"{kafka.security_protocol} carries health information, and any password, in clear"
         yield Risk("plaintext_kafka", text, f"set {prefix}KAFKA__SECURITY_PROTOCOL to SSL or SASL_SSL")
@@ -33,7 +33,7 @@ def _risks(kafka: Brokers, log: Log, prefix: str) -> Iterator[Risk]:
         yield Risk("debug_log", "libraries log what we have not read", f"set {prefix}LOG__LEVEL to info")
 
 
-def _all_on_this_machine(connection: Connection) -> bool:
+def _all_on_this_machine(connection: KafkaConnection) -> bool:
     try:
         return all(host == "localhost" or ip_address(host).is_loopback for host, _ in connection.servers)
     except (ConfigError, ValueError):

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from bridge.kafka.connection import Connection
+from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.record import (
     MESSAGE_MAX_BYTES,
     MESSAGE_MAX_LEAST_BYTES,
@@ -72,7 +72,7 @@ def of(known: Collection[str]) -> AfterValidator:
     return AfterValidator(check)
 
 
-class Http(Section):
+class HttpSettings(Section):
     """The public port."""
 
     host: str = Field("0.0.0.0", description="address to listen on")  # noqa: S104 - a pod listens on its own address
@@ -137,9 +137,9 @@ class Brokers(Section):
     ssl_keyfile: Path | None = Field(None, description="private key of the client certificate")
 
     @property
-    def connection(self) -> Connection:
+    def connection(self) -> KafkaConnection:
         """How clients reach these brokers."""
-        return Connection(**{name: getattr(self, name) for name in Brokers.model_fields})
+        return KafkaConnection(**{name: getattr(self, name) for name in Brokers.model_fields})
 
     @model_validator(mode="after")
     def _sasl_is_complete(self) -> Self:
@@ -157,7 +157,7 @@ class Brokers(Section):
         return self
 
 
-class Kafka(Brokers):
+class KafkaSettings(Brokers):
     """The brokers and what is written to them."""
 
     partitions: int = Field(
@@ -178,7 +178,7 @@ class Registry(RegistryAddress):
     ids_file: Path | None = Field(None, description="ids of that registry, written by `schemas push` or at a start")
 
 
-class Source(Section):
+class SourceSettings(Section):
     """One sender of webhooks."""
 
     profile: str = Field(
@@ -246,7 +246,7 @@ class Dedupe(Section):
     capacity: int = Field(1_000_000, ge=1000, le=100_000_000, description="most ids remembered; a million take 36 MiB")
 
 
-class Spool(Section):
+class SpoolSettings(Section):
     """Local disk for what Kafka does not take in time."""
 
     enabled: bool = Field(default=True, description="if off, what Kafka does not take in time is answered 503")
@@ -259,7 +259,7 @@ class Spool(Section):
     key_dir: Path | None = Field(None, description="directory with one file per key; unset: `keys` in the spool's")
 
 
-class Shutdown(Section):
+class ShutdownSettings(Section):
     """The time limit of a stop."""
 
     grace_s: Seconds = Field(45.0, description="terminationGracePeriodSeconds of the pod")
@@ -280,13 +280,13 @@ class Shutdown(Section):
         return max(self.grace_s - MARGIN_S, self.grace_s * 7 / 9)
 
 
-class Heartbeat(Section):
+class HeartbeatSettings(Section):
     """A signed `system.ping` through the public port, which distinguishes an outage from a quiet sender."""
 
     enabled: bool = Field(default=True, description="post heartbeats into the topic of `system.ping`")
 
 
-class Log(Section):
+class LogSettings(Section):
     """What goes to standard output."""
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
@@ -310,16 +310,16 @@ class Settings(FileSettings):
     accept: Annotated[CommaList, of(INGRESS_RISKS)] = Field(
         "", description=f"risks that are accepted, of {', '.join(INGRESS_RISKS)}"
     )
-    http: Http = Http()
+    http: HttpSettings = HttpSettings()
     management: Management = Management()
-    kafka: Kafka = Kafka()
+    kafka: KafkaSettings = KafkaSettings()
     registry: Registry = Registry()
     dedupe: Dedupe = Dedupe()
-    sources: dict[SourceName, Source] = Field({})
-    spool: Spool = Spool()
-    shutdown: Shutdown = Shutdown()
-    heartbeat: Heartbeat = Heartbeat()
-    log: Log = Log()
+    sources: dict[SourceName, SourceSettings] = Field({})
+    spool: SpoolSettings = SpoolSettings()
+    shutdown: ShutdownSettings = ShutdownSettings()
+    heartbeat: HeartbeatSettings = HeartbeatSettings()
+    log: LogSettings = LogSettings()
 
     @property
     def spool_after_s(self) -> float:

@@ -16,10 +16,10 @@ from bridge.ingress.schemes.parameters import ParameterError
 from bridge.ingress.schemes.presets import configure
 from bridge.runtime.configuration import place_of
 from bridge.runtime.slots import SecretsError
-from bridge.settings import Http, Settings, Source, named
+from bridge.settings import HttpSettings, Settings, SourceSettings, named
 
 
-def scheme_of(name: str, source: Source) -> Scheme:
+def scheme_of(name: str, source: SourceSettings) -> Scheme:
     """Build the scheme of a source.
 
     Raises:
@@ -36,7 +36,7 @@ def scheme_of(name: str, source: Source) -> Scheme:
     return scheme
 
 
-def slots_dir(scheme: Scheme, source: Source) -> Path | None:
+def slots_dir(scheme: Scheme, source: SourceSettings) -> Path | None:
     """Return the directory of a source's slots; that of a scheme without keys has at most the slot `replay`."""
     directory = source.secrets_dir
     return directory if directory and (scheme.keyed or (directory / SLOT).exists()) else None
@@ -68,7 +68,7 @@ def rate_limit(per_s: float | None) -> RateLimit | None:
     return None if per_s is None else RateLimit(per_s=per_s, burst=max(1, math.ceil(per_s)))
 
 
-def address_limit(http: Http) -> AddressLimit | None:
+def address_limit(http: HttpSettings) -> AddressLimit | None:
     """Return the limit of each address, if there is one.
 
     Raises:

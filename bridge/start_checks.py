@@ -19,7 +19,7 @@ from bridge.process_checks import check_process
 from bridge.registry.address import plain_url
 from bridge.runtime.configuration import place_of
 from bridge.runtime.findings import Finding, Risk, failures
-from bridge.settings import PREFIX, Http, Registry, Settings, Source, Spool, named
+from bridge.settings import PREFIX, HttpSettings, Registry, Settings, SourceSettings, SpoolSettings, named
 from bridge.sources import address_limit, place, scheme_of, shared_key_pairs, slots_dir
 from bridge.spool.keys import CURRENT
 
@@ -65,7 +65,7 @@ def check_sources(settings: Settings) -> Iterator[Finding]:
 
 
 def check_proof(
-    name: str, source: Source, scheme: Scheme, profile: Profile, *, tls_in_front: bool
+    name: str, source: SourceSettings, scheme: Scheme, profile: Profile, *, tls_in_front: bool
 ) -> Iterator[Finding]:
     """Look for ids that are forgotten too early, and for what makes deliveries easy to forge or to send again."""
     window_s = source.dedupe_window_s or dedupe_window_s(profile)
@@ -100,7 +100,7 @@ def check_keys(settings: Settings, keys: Mapping[str, Sequence[KeySlot]]) -> Ite
         yield Finding(f"secrets {other}", "failed", text, advice)
 
 
-def _check_address_limit(http: Http) -> Iterator[Finding]:
+def _check_address_limit(http: HttpSettings) -> Iterator[Finding]:
     yield from failures("http", partial(address_limit, http))
     if http.address_rate_per_s is not None and http.tls_in_front and not http.trusted_proxies:
         text = f"{place_of(Settings, 'http', 'address_rate_per_s')}: all have the address of the proxy in front"
@@ -122,7 +122,7 @@ def _check_registry(registry: Registry) -> Iterator[Finding]:
             yield from failures("registry", partial(plain_url, registry.url))
 
 
-def _key_risk(spool: Spool) -> Iterator[Risk]:
+def _key_risk(spool: SpoolSettings) -> Iterator[Risk]:
     if spool.enabled and (spool.key_dir is None or not (spool.key_dir / CURRENT).is_file()):
         where = "beside what it seals" if spool.key_dir is None else f"in {spool.key_dir}, where there is none now"
         advice = f"make one, back it up, and set {PREFIX}SPOOL__KEY_DIR to its directory"

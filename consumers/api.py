@@ -137,7 +137,7 @@ class Placed(NamedTuple):
 EventHandler = Callable[[Event, Context], Awaitable[None]]
 BatchHandler = Callable[[Sequence[Placed], Any], Awaitable[None]]
 """Gets events that were never applied before, in order, and the connection of the settling transaction."""
-Handler = TypeVar("Handler", bound=Callable[..., Awaitable[None]])
+_Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[None]])
 Job = Callable[..., Awaitable[None]]
 
 
@@ -226,7 +226,7 @@ class Consumer:
             if function is not None:
                 self._demand_async(function)
 
-    def handler(self, function: Handler) -> Handler:
+    def handler(self, function: _Handler) -> _Handler:
         """Decorate the one function that applies events: `(event, context)`, or `(batch, connection)` in batches."""
         if self.handle is not None:
             msg = f"consumer {self.name!r} has two handlers"

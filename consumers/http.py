@@ -42,7 +42,7 @@ _SYSTEMIC = frozenset({401, 403, 404, 407, 408, 410, 425, 429, 502, 503, 504})
 _CONFLICTS = frozenset({409, 412})
 
 
-class Answer(NamedTuple):
+class HttpReply(NamedTuple):
     """What came back with a status of 2xx, or with one that was asked for."""
 
     status: int
@@ -101,7 +101,7 @@ class RequestMetrics:
 
 
 @dataclass(eq=False, repr=False)
-class Http:
+class HttpClient:
     """A session with one endpoint; safe to share among key lanes."""
 
     _session: aiohttp.ClientSession
@@ -110,17 +110,19 @@ class Http:
     _metrics: RequestMetrics | None
     _answer_max_bytes: int
 
-    async def get(self, path: str = "", *, headers: Mapping[str, str] | None = None) -> Answer:
+    async def get(self, path: str = "", *, headers: Mapping[str, str] | None = None) -> HttpReply:
         """As `request`."""
         return await self.request("GET", path, headers=headers)
 
     async def post(
         self, path: str = "", body: str | bytes = b"", *, headers: Mapping[str, str] | None = None
-    ) -> Answer:
+    ) -> HttpReply:
         """As `request`. Send `event.id` along as `idempotency-key`: a request may be repeated."""
         return await self.request("POST", path, body, headers=headers)
 
-    async def put(self, path: str = "", body: str | bytes = b"", *, headers: Mapping[str, str] | None = None) -> Answer:
+    async def put(
+        self, path: str = "", body: str | bytes = b"", *, headers: Mapping[str, str] | None = None
+    ) -> HttpReply:
         """As `request`."""
         return await self.request("PUT", path, body, headers=headers)
 
@@ -144,7 +146,7 @@ class Http:
         *,
         headers: Mapping[str, str] | None = None,
         also: Collection[int] = (),
-    ) -> Answer:
+    ) -> HttpReply:
         """Send one request below the base URL and return an answer of 2xx; a body is JSON unless `headers` say else.
 
         `also` are statuses that are returned too, instead of being judged: their body tells what they mean.
@@ -156,7 +158,7 @@ class Http:
 
     async def _exchange(
         self, method: str, path: str, body: str | bytes, headers: Mapping[str, str], also: Collection[int]
-    ) -> Answer:
+    ) -> HttpReply:
         content = body.encode() if isinstance(body, str) else body
         named = {name.lower(): value for name, value in headers.items()}
         if content:
@@ -169,7 +171,7 @@ class Http:
                 if response.status not in also:
                     judge(response.status)
                 names = {name.lower(): value for name, value in response.headers.items()}
-                return Answer(response.status, names, received)
+                return HttpReply(response.status, names, received)
         except aiohttp.ClientSSLError as exc:
             raise TransientError("tls", systemic=True) from exc
         except aiohttp.ConnectionTimeoutError as exc:
@@ -209,7 +211,7 @@ async def open_http(
     ping_path: str | None = None,
     metrics: RequestMetrics | None = None,
     answer_max_bytes: int = ANSWER_MAX_BYTES,
-) -> AsyncIterator[Http]:
+) -> AsyncIterator[HttpClient]:
     """Open a session with the endpoint at `base_url`; nothing is sent before the first request.
 
     Args:
@@ -250,7 +252,7 @@ async def open_http(
         max_field_size=ANSWER_MAX_BYTES,
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as session:
-        yield Http(session, base_url.rstrip("/"), ping_path, metrics, answer_max_bytes)
+        yield HttpClient(session, base_url.rstrip("/"), ping_path, metrics, answer_max_bytes)
 
 
 def _server(url: str) -> tuple[str, str]:

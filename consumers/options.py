@@ -80,7 +80,7 @@ def _schema(name: str) -> str:
     return name
 
 
-Words = Annotated[tuple[str, ...], BeforeValidator(_words), Field(min_length=1)]
+WordList = Annotated[tuple[str, ...], BeforeValidator(_words), Field(min_length=1)]
 """Names with commas between them."""
 Instant = Annotated[datetime, BeforeValidator(_aware)]
 """An instant with its zone, RFC 3339."""
@@ -90,7 +90,7 @@ SchemaName = Annotated[str, AfterValidator(_schema)]
 TablesSchema = Annotated[
     SchemaName, Field(description="schema of its tables; another schema is another group, `NAME.SCHEMA`")
 ]
-Topics = Annotated[Words, Field(description="what it reads, with commas")]
+Topics = Annotated[WordList, Field(description="what it reads, with commas")]
 Imports = Annotated[
     Literal["skip", "send"],
     Field(description="whether [imported](write-a-consumer.md#what-a-handler-gets) records are passed on"),
@@ -133,7 +133,7 @@ class ServerOptions(EndpointOptions):
     ca_file: Path | None = Field(None, description="PEM: certificates of authorities to trust; unset: the system's")
     cert_file: Path | None = Field(None, description="PEM: client certificate, if the server requires one")
     key_file: Path | None = Field(None, description="PEM: private key of the client certificate")
-    accounts: Words | None = Field(
+    accounts: WordList | None = Field(
         None, description="account ids, with commas; events of others are neither sent nor known; unset: all"
     )
 

@@ -15,7 +15,7 @@ from bridge.process_checks import check_process
 from bridge.registry.address import RegistryAddress
 from bridge.runtime.configuration import FileSettings, Section, read_settings
 from bridge.runtime.findings import Finding, failures
-from bridge.settings import PROCESS_RISKS, Brokers, CommaList, Log, Management, of
+from bridge.settings import PROCESS_RISKS, Brokers, CommaList, LogSettings, Management, of
 
 PREFIX = "CONSUMER_"
 # A name is a group id, a metric label and, in capitals, part of a variable's name.
@@ -36,7 +36,7 @@ def _text(value: object) -> object:
 OptionTexts = dict[str, Annotated[str, BeforeValidator(_text)]]
 
 
-class Kafka(Brokers):
+class MemberSettings(Brokers):
     """The brokers, and this process as a member of its group."""
 
     # Less than `MAX_POLL_S` of `consumers.app`.
@@ -84,7 +84,7 @@ class Postgres(Section):
         return first
 
 
-class Shutdown(Section):
+class ConsumerShutdownSettings(Section):
     """The time limit of a stop."""
 
     # A rebalance drains as well: `workers_s` is then less than the 90 s of `Timing.rebalance_s`.
@@ -114,12 +114,12 @@ class ConsumerSettings(FileSettings):
     accept: Annotated[CommaList, of(PROCESS_RISKS)] = Field(
         "", description=f"risks that are accepted, of {', '.join(PROCESS_RISKS)}"
     )
-    kafka: Kafka = Kafka()
+    kafka: MemberSettings = MemberSettings()
     registry: RegistryAddress = RegistryAddress()
     postgres: Postgres = Postgres()
     management: Management = Management()
-    shutdown: Shutdown = Shutdown()
-    log: Log = Log()
+    shutdown: ConsumerShutdownSettings = ConsumerShutdownSettings()
+    log: LogSettings = LogSettings()
 
     def options(self, consumer: str) -> Mapping[str, str]:
         """Return the consumer's own settings, keys in lower case."""

@@ -41,7 +41,7 @@ from bridge.avro.codec import Codec
 from bridge.avro.event_decoder import open_decoder
 from bridge.contract.envelope import VERSION
 from bridge.contract.events import EVENT_MODELS
-from bridge.contract.fields import Record as ContractRecord
+from bridge.contract.fields import ContractRecord
 from bridge.dev.ports import free_port
 from bridge.dev.postgres import PostgresServer
 from bridge.dev.programs import find_postgres
@@ -145,7 +145,7 @@ def a_context(connection: object = None, *, attempt: int = 1, resource: object =
     return Context(**place, attempt=attempt, connection=connection, resource=resource, traceparent=TRACEPARENT)  # type: ignore[arg-type]  # of two types
 
 
-class Call(NamedTuple):
+class Attempt(NamedTuple):
     """One attempt at an event: `attempt` counts from 1, and stays while the service that is called is away."""
 
     event_id: str
@@ -177,7 +177,7 @@ class Running:
         registry: Metrics of the process, the consumer's own included.
     """
 
-    calls: list[Call]
+    calls: list[Attempt]
     registry: CollectorRegistry
     _consumer: Consumer
     _processor: Processor
@@ -279,7 +279,7 @@ async def running(
         database = await stack.enter_async_context(_empty_database())
         await migrate_tables(database, built)
         await prepare(database, built)
-        calls: list[Call] = []
+        calls: list[Attempt] = []
         resource = None if built.around is None else await stack.enter_async_context(built.around())
         processor = Processor(
             consumer=_watched(built, calls).within(_POOL_SIZE),
@@ -307,7 +307,7 @@ async def running(
             await work
 
 
-def _watched(consumer: Consumer, calls: list[Call]) -> Consumer:
+def _watched(consumer: Consumer, calls: list[Attempt]) -> Consumer:
     """Return the consumer with a handler that notes each attempt before the true one makes it."""
     handle: Any = consumer.handle
     if handle is None:
@@ -316,12 +316,12 @@ def _watched(consumer: Consumer, calls: list[Call]) -> Consumer:
 
     @wraps(handle)
     async def one(event: Event, context: Context) -> None:
-        calls.append(Call(event.id, context.attempt))
+        calls.append(Attempt(event.id, context.attempt))
         await handle(event, context)
 
     @wraps(handle)
     async def many(batch: Sequence[Placed], connection: Any) -> None:
-        calls.extend(Call(event.id, context.attempt) for event, context in batch)
+        calls.extend(Attempt(event.id, context.attempt) for event, context in batch)
         await handle(batch, connection)
 
     return replace(consumer, handle=many if isinstance(consumer.mode, Batches) else one)

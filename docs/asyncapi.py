@@ -14,7 +14,7 @@ from bridge.kafka.admin import REPLICAS_MAX, TopicSpec, topic_specs
 from bridge.kafka.record import UNRECOGNIZED_SCHEMA, Header, event_record, unrecognized_record
 from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, RoutingTable
 from bridge.registry.loader import LOCK_NAME, bundled
-from bridge.settings import Kafka
+from bridge.settings import KafkaSettings
 from docs.examples import examples
 
 Document = dict[str, Any]
@@ -61,7 +61,7 @@ def asyncapi() -> Document:
     """Return the document."""
     routing = RoutingTable()
     topics = {kind: routing.topics_of(kind) for kind in RECORDS} | {UNRECOGNIZED_TYPE: (UNRECOGNIZED_TOPIC,)}
-    kafka = Kafka()
+    kafka = KafkaSettings()
     specs = topic_specs(
         routing,
         partitions=kafka.partitions,

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from bridge.contract.envelope import VERSION, EventRecord, PrescriptionRecord
 from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED, REPORTED_TYPE
-from bridge.contract.fields import Bits, Digits, Record
+from bridge.contract.fields import Bits, ContractRecord, Digits
 from bridge.ingress.profiles.keys import KEY_PATTERN, KEY_RULES, OUR_PREFIXES
 
 Schema = dict[str, Any]
@@ -99,7 +99,9 @@ def _set_key(kind: str, body: Schema) -> None:
         members["prescription_id"]["type"] = "string"
 
 
-def _object(model: type[Record], records: dict[str, Schema], *, without: frozenset[str] = frozenset()) -> Schema:
+def _object(
+    model: type[ContractRecord], records: dict[str, Schema], *, without: frozenset[str] = frozenset()
+) -> Schema:
     fields = {name: field for name, field in model.model_fields.items() if name not in without}
     # The words that are in no list are kept there by the bridge; nobody sends them.
     kept = {name for name in fields if name.startswith("raw_") and name.removeprefix("raw_") in fields}

@@ -10,7 +10,7 @@ from typing import Any
 from bridge.ingress import proof
 from bridge.ingress.metrics import PARK_REASONS, ROUTE
 from bridge.ingress.routes import REFUSAL_STATUS, RETRY_AFTER_S, STATUS
-from bridge.settings import Http, Management
+from bridge.settings import HttpSettings, Management
 from docs.body_schema import body_schemas
 from docs.examples import examples
 
@@ -79,7 +79,7 @@ def openapi() -> Document:
     return {
         "openapi": "3.1.0",
         "info": _META,
-        "servers": [_server("public port", Http().port)],
+        "servers": [_server("public port", HttpSettings().port)],
         "paths": {
             ROUTE: {"post": _delivery()},
             **{path: _probe(*said) for path, said in _probes().items()},
@@ -111,7 +111,7 @@ def _delivery() -> Document:
         "parameters": _parameters(),
         "requestBody": {
             "required": True,
-            "description": f"At most {Http().body_max_bytes} bytes unless configured otherwise.",
+            "description": f"At most {HttpSettings().body_max_bytes} bytes unless configured otherwise.",
             "content": {"application/json": {"schema": {"$ref": f"{REFERENCE}Event"}, "examples": _examples()}},
         },
         "responses": {

@@ -19,7 +19,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its stub do
 from prometheus_client import CollectorRegistry
 
 from bridge.kafka.admin import FOREVER_MS, TopicSpec, open_admin
-from bridge.kafka.connection import Connection
+from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.producer import KafkaProducer, Patience
 from bridge.kafka.reader import open_reader
 from bridge.kafka.transport import ConsumedRecord
@@ -42,7 +42,7 @@ def a_producer(
 ) -> KafkaProducer:
     """Build a producer that `run` will connect."""
     return KafkaProducer(
-        connection=Connection(bootstrap_servers),
+        connection=KafkaConnection(bootstrap_servers),
         topics=topics,
         partitions=partitions,
         metrics=IngressMetrics(CollectorRegistry()),
@@ -80,7 +80,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 async def read_all(bootstrap_servers: str, topic: str) -> list[ConsumedRecord]:
     """Everything a topic holds now."""
-    async with open_reader(Connection(bootstrap_servers), [topic], from_beginning=True) as reader:
+    async with open_reader(KafkaConnection(bootstrap_servers), [topic], from_beginning=True) as reader:
         return [record async for record in reader.until_end()]
 
 
@@ -88,7 +88,7 @@ async def narrow_topic(bootstrap_servers: str, *, partitions: int) -> str:
     """Create an empty topic for small records only and return its name."""
     name = f"test-{uuid4().hex}"
     spec = TopicSpec(name, partitions, 1, 1, FOREVER_MS, message_max_bytes=NARROW_BYTES)
-    async with open_admin(Connection(bootstrap_servers)) as admin:
+    async with open_admin(KafkaConnection(bootstrap_servers)) as admin:
         await admin.create([spec])
     return name
 

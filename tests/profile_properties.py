@@ -17,12 +17,12 @@ from bridge.event import Event, ParkReason, Reason
 from bridge.ingress.json_body import Real, parse, to_json_text
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import FLAGS, Mapped
-from bridge.ingress.profiles.readers import Fault
+from bridge.ingress.profiles.readers import UnusableFault
 from bridge.registry.loader import read_schemas, schemas_root
 from tests.unit.profile_documents import SAMPLES, a_delivery, leaves
 
 NATIVE = [parse(path.read_bytes()) for path in sorted(SAMPLES.glob("native/*.json"))]
-DETAILS = {detail.name.lower() for detail in Fault}
+DETAILS = {detail.name.lower() for detail in UnusableFault}
 # Contract names, `*`, and nothing that a source could have put there.
 PATH = re.compile(r"(/[A-Za-z0-9_]+|/\*)*")
 

@@ -14,7 +14,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # as tests.ka
 )
 
 from bridge.dev.ports import free_port
-from bridge.kafka.connection import Connection
+from bridge.kafka.connection import KafkaConnection
 from tests.certificates import Authority, self_signed
 from tests.cluster import EmbeddedCluster
 
@@ -96,12 +96,12 @@ class SecuredCluster(EmbeddedCluster):
         """Where clients prove who they are."""
         return f"127.0.0.1:{self._port}"
 
-    def connection(self, user: str, *, password: str | None = None, mechanism: str = "PLAIN") -> Connection:
+    def connection(self, user: str, *, password: str | None = None, mechanism: str = "PLAIN") -> KafkaConnection:
         """How `user` connects; the files are rewritten by each call."""
         name, secret = self._files / f"{user}.name", self._files / f"{user}.password"
         name.write_text(user)
         secret.write_text(self._passwords[user] if password is None else password)
-        return Connection(
+        return KafkaConnection(
             self.secure_address,
             security_protocol=self._protocol,
             sasl_mechanism=mechanism,
@@ -110,10 +110,10 @@ class SecuredCluster(EmbeddedCluster):
             ssl_cafile=self.authority,
         )
 
-    def by_certificate(self, user: str, *, ends: timedelta = timedelta(days=1)) -> Connection:
+    def by_certificate(self, user: str, *, ends: timedelta = timedelta(days=1)) -> KafkaConnection:
         """How `user` connects with a certificate, which is issued anew by each call."""
         certificate, key = self.clients.issue(user, ends=ends)
-        return Connection(
+        return KafkaConnection(
             f"127.0.0.1:{self._mutual_port}",
             security_protocol="SSL",
             ssl_cafile=self.authority,

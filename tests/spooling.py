@@ -19,13 +19,13 @@ from bridge.runtime.metrics import IngressMetrics
 from bridge.spool.disk import Disk
 from bridge.spool.reader import ORDER_S
 from bridge.spool.recovery import Drain
-from bridge.spool.segment import Entry, Partition
+from bridge.spool.segment import Entry, SpoolPartition
 from bridge.spool.store import Spool
 from tests.fakes import FakeProducer
 
 CAPACITY_BYTES = 64 * 1024 * 1024
-PARTITION: Partition = ("drx.prescriptions.v1", 3)
-OTHER: Partition = ("drx.accounts.v1", 0)
+PARTITION: SpoolPartition = ("drx.prescriptions.v1", 3)
+OTHER: SpoolPartition = ("drx.accounts.v1", 0)
 # What no raw file may hold.
 MARKER = b"PHI-canary-Adams-1961"
 ALL = 1_000_000
@@ -46,19 +46,19 @@ def as_somebody() -> Iterator[None]:
         os.seteuid(before)
 
 
-def an_entry(ordinal: int, *, partition: Partition = PARTITION, payload: bytes | None = None) -> Entry:
+def an_entry(ordinal: int, *, partition: SpoolPartition = PARTITION, payload: bytes | None = None) -> Entry:
     at_ms = 1_700_000_000_000 + ordinal
     return Entry(
         ordinal, at_ms, partition, pack(a_record(ordinal, partition=partition)) if payload is None else payload
     )
 
 
-def a_record(number: int, *, partition: Partition = PARTITION) -> Record:
+def a_record(number: int, *, partition: SpoolPartition = PARTITION) -> Record:
     headers = [("ce_source", b"drx"), ("ce_id", b"evt_%d" % number), ("drx_body_sha256", b"00" * 32)]
     return Record(*partition, MARKER, MARKER, headers, 1_700_000_000_000 + number)
 
 
-def entries(numbers: Iterable[int], *, partition: Partition = PARTITION) -> list[Entry]:
+def entries(numbers: Iterable[int], *, partition: SpoolPartition = PARTITION) -> list[Entry]:
     return [an_entry(number, partition=partition) for number in numbers]
 
 
@@ -121,18 +121,18 @@ class Kept:
         (sample,) = metric.samples
         return sample.value
 
-    async def put(self, *ordinals: int, partition: Partition = PARTITION) -> None:
+    async def put(self, *ordinals: int, partition: SpoolPartition = PARTITION) -> None:
         await self.spool.append(entries(ordinals, partition=partition))
 
     @property
-    def partitions(self) -> list[Partition]:
+    def partitions(self) -> list[SpoolPartition]:
         """Those of which any wait."""
         return [partition for partition, queue in self.spool._index._queues.items() if len(queue)]
 
     async def tend(self) -> None:
         await self.spool.tend()
 
-    async def head(self, partition: Partition = PARTITION) -> list[int]:
+    async def head(self, partition: SpoolPartition = PARTITION) -> list[int]:
         return ordinals(await self.spool.peek(partition, most=ALL, most_bytes=ALL * 1000))
 
 

@@ -13,7 +13,7 @@ from bridge.commands.secrets import check_windows
 from bridge.commands.topics import ADVICE
 from bridge.errors import BridgeError, ConfigError
 from bridge.kafka.admin import Deviation, TopicSpec, open_admin, topic_specs
-from bridge.kafka.connection import Connection, reachable
+from bridge.kafka.connection import KafkaConnection, reachable
 from bridge.kafka.routing import RoutingTable
 from bridge.registry.client import RegistryUnavailableError, open_client
 from bridge.registry.ids import IdsMissingError, newest, resolve_ids, wanted, wrong_ids
@@ -22,7 +22,7 @@ from bridge.runtime.broker_option import asking, bootstrap_option
 from bridge.runtime.findings import Finding, Report, counted
 from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import MISCONFIGURED
-from bridge.settings import Kafka, Registry, Settings, load_settings
+from bridge.settings import KafkaSettings, Registry, Settings, load_settings
 from bridge.start_checks import check_start
 
 # In what a topic may differ while the ingress does all its work.
@@ -101,7 +101,7 @@ async def check_registry(registry: Registry, *, routes: RoutingTable) -> AsyncIt
             yield Finding("registry", "ok", f"{client.url} holds all {len(ids)} schemas under the ids in use")
 
 
-async def check_kafka(kafka: Kafka, *, routes: RoutingTable) -> AsyncIterator[Finding]:
+async def check_kafka(kafka: KafkaSettings, *, routes: RoutingTable) -> AsyncIterator[Finding]:
     """Look at the brokers, and at the topics if one answers."""
     reach = kafka.connection
     try:
@@ -124,7 +124,7 @@ async def check_kafka(kafka: Kafka, *, routes: RoutingTable) -> AsyncIterator[Fi
         yield finding
 
 
-async def _check_topics(reach: Connection, kafka: Kafka, *, routes: RoutingTable) -> list[Finding]:
+async def _check_topics(reach: KafkaConnection, kafka: KafkaSettings, *, routes: RoutingTable) -> list[Finding]:
     try:
         async with open_admin(reach) as admin:
             replicas = await admin.default_replication_factor()

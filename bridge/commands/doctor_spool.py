@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bridge.kafka.partition_writer import from_entry
 from bridge.runtime.findings import Finding, Grade, counted
-from bridge.settings import Spool
+from bridge.settings import SpoolSettings
 from bridge.spool.availability import GROUP_MAX_BYTES
 from bridge.spool.disk import is_locked
 from bridge.spool.inspect import SegmentState, damaged_count, gets_first_key, survey
@@ -26,7 +26,7 @@ _KEY_ADVICE = {
 }
 
 
-def check_spool(spool: Spool) -> Iterator[Finding]:
+def check_spool(spool: SpoolSettings) -> Iterator[Finding]:
     """Look at the directory, what it holds, the keys and the room."""
     if not spool.enabled:
         text = "off: what Kafka does not take in time is answered 503, and is lost if the sender gives up"
@@ -100,7 +100,7 @@ def _check_key(directory: Path, keys: KeyRing, *, is_empty: bool) -> Finding:
     return Finding("spool key", "ok", f"{text}; part of the backup, or what is spooled goes with it")
 
 
-def _check_room(spool: Spool, place: Path, *, used: int) -> Finding:
+def _check_room(spool: SpoolSettings, place: Path, *, used: int) -> Finding:
     free, wanted = shutil.disk_usage(place).free, spool.capacity_bytes - used
     text = f"{free // _MEBIBYTE:,} MiB free, {wanted // _MEBIBYTE:,} MiB more may be spooled"
     if free < GROUP_MAX_BYTES:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from itertools import product
 
 from bridge.errors import DeliveryRefusedError
-from bridge.ingress.proof import HmacKey, Key, KeySlot, Raw, Scheme
+from bridge.ingress.proof import HmacKey, KeySlot, ProofKey, Raw, Scheme
 
 _EXACT = "sign the exact bytes that are sent"
 _seconds = re.compile(rb"(?<![0-9])[0-9]{9,11}(?![0-9])").findall
@@ -90,7 +90,7 @@ def _keys(slots: Sequence[KeySlot]) -> Iterator[tuple[str, Sequence[KeySlot]]]:
             yield text, [replace(slot, key=key)]
 
 
-def _mistaken(key: Key) -> Iterator[tuple[str, Key]]:
+def _mistaken(key: ProofKey) -> Iterator[tuple[str, ProofKey]]:
     if isinstance(key, tuple):
         for place, part in enumerate(key):
             yield from ((text, (*key[:place], each, *key[place + 1 :])) for text, each in _mistaken(part))

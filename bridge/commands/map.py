@@ -18,7 +18,7 @@ from bridge.commands.scheme_options import check_id, configured_source
 from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker, fields_tree, plain, printable
 from bridge.commands.tail_format import text as text_of
 from bridge.contract.events import EVENT_MODELS
-from bridge.contract.fields import Record, raw_name, words_of
+from bridge.contract.fields import ContractRecord, raw_name, words_of
 from bridge.contract.fields import plain as plain_type
 from bridge.errors import ConfigError
 from bridge.event import Event, ParkReason
@@ -32,7 +32,7 @@ from bridge.registry.loader import bundled
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.findings import counted
 from bridge.runtime.process import Group, pairs
-from bridge.settings import Kafka, load_settings
+from bridge.settings import KafkaSettings, load_settings
 
 # The bounds of a source, so that results agree with the ingress.
 BODY_MAX_BYTES = 16 * 1024 * 1024
@@ -152,7 +152,7 @@ def check(
         source="check",
         environment="sandbox",
         routing=RoutingTable(),
-        partitions=Kafka.model_fields["partitions"].default,
+        partitions=KafkaSettings.model_fields["partitions"].default,
         body_max_bytes=BODY_MAX_BYTES,
         masker=_masker(as_json=as_json, show_phi=show_phi),
     )
@@ -227,7 +227,7 @@ class Mapper:
         }
 
 
-def unknown_words(model: type[Record], value: Mapping[str, Any], path: str = "/data") -> Iterator[str]:
+def unknown_words(model: type[ContractRecord], value: Mapping[str, Any], path: str = "/data") -> Iterator[str]:
     """Yield the paths of the enums that have no such word as the body has; array indexes are `*`."""
     for name, info in model.model_fields.items():
         kind, item = plain_type(info), value.get(name)
@@ -235,7 +235,7 @@ def unknown_words(model: type[Record], value: Mapping[str, Any], path: str = "/d
             yield f"{path}/{name}"
         is_list = get_origin(kind) is list
         inner = get_args(kind)[0] if is_list else kind
-        if isinstance(inner, type) and issubclass(inner, Record):
+        if isinstance(inner, type) and issubclass(inner, ContractRecord):
             at = f"{path}/{name}/*" if is_list else f"{path}/{name}"
             for each in item or () if is_list else (item or {},):
                 yield from unknown_words(inner, each, at)

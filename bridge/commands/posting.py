@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from bridge.commands.scheme_options import configured_source
-from bridge.commands.sender import Outgoing, RetryPolicy, Sender, open_session, play, webhook_url
+from bridge.commands.sender import RetryPolicy, Sender, SimulatedDelivery, open_session, play, webhook_url
 from bridge.commands.signing import Sign, read_signer
 from bridge.errors import BridgeError, ConfigError
 from bridge.event import ParkReason
@@ -129,7 +129,7 @@ class Poster:
             async def deliver(post: Post) -> None:
                 sign = partial(self._headers, post)
                 sender = Sender(session=session, url=self._url, sign=sign, policy=POLICY, rng=self._rng)
-                reply = (await sender.deliver(Outgoing(post.id, post.body))).reply
+                reply = (await sender.deliver(SimulatedDelivery(post.id, post.body))).reply
                 if not reply.outcome or not (reply.taken or reply.status in REFUSED):
                     msg = f"{self._url}: {reply}; nothing is lost, and the same command goes on where this one stopped"
                     raise PostError(msg)

@@ -13,13 +13,13 @@ from bridge.ingress.proof import ID, Scheme
 from bridge.ingress.schemes.parameters import ParameterError
 from bridge.ingress.schemes.presets import configure
 from bridge.runtime.process import pairs
-from bridge.settings import Settings, Source, load_settings
+from bridge.settings import Settings, SourceSettings, load_settings
 from bridge.sources import scheme_of
 
-TOLERANCE_S: int | None = Source.model_fields["tolerance_s"].default
-DEFAULT_SCHEME: str = Source.model_fields["scheme"].default
+TOLERANCE_S: int | None = SourceSettings.model_fields["tolerance_s"].default
+DEFAULT_SCHEME: str = SourceSettings.model_fields["scheme"].default
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class AskedScheme(NamedTuple):
@@ -29,7 +29,7 @@ class AskedScheme(NamedTuple):
     secrets_dir: Path | None
 
 
-def scheme_options(command: Command) -> Command:
+def scheme_options(command: _Command) -> _Command:
     """Add the options that `asked_scheme` reads."""
     command = click.option("--parameter", "parameters", multiple=True, help="Parameter of that scheme, NAME=VALUE.")(
         command
@@ -59,7 +59,7 @@ def asked_scheme(source_name: str | None, scheme_text: str | None, parameters: S
     return AskedScheme(scheme, None)
 
 
-def configured_source(settings: Settings, name: str) -> Source:
+def configured_source(settings: Settings, name: str) -> SourceSettings:
     """Return the settings of a source."""
     if name not in settings.sources:
         known = ", ".join(settings.sources) or "none"

@@ -28,11 +28,11 @@ ANSWER_MAX_BYTES = 65_536
 # most 128 MiB.
 AHEAD = 512
 
-Sleep = Callable[[float], Awaitable[None]]
+_Sleep = Callable[[float], Awaitable[None]]
 PATH = "/webhooks/"
 
 
-class Outgoing(NamedTuple):
+class SimulatedDelivery(NamedTuple):
     """One delivery to be made: its webhook id, the exact bytes of its body, and the keys that it keeps its order in."""
 
     id: str
@@ -112,7 +112,7 @@ class Sender:
         policy: RetryPolicy,
         rng: random.Random,
         content_type: str = "application/json",
-        sleep: Sleep = asyncio.sleep,
+        sleep: _Sleep = asyncio.sleep,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._session = session
@@ -124,7 +124,7 @@ class Sender:
         self._sleep = sleep
         self._now = now
 
-    async def deliver(self, outgoing: Outgoing) -> Delivered:
+    async def deliver(self, outgoing: SimulatedDelivery) -> Delivered:
         """Make one delivery: the same id on every attempt, a fresh timestamp on each."""
         retried: list[str] = []
         while True:

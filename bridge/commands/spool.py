@@ -24,7 +24,7 @@ from bridge.settings import load_settings
 from bridge.spool.disk import Disk, is_locked
 from bridge.spool.inspect import SegmentState, damaged_count, gets_first_key, survey
 from bridge.spool.keys import NO_KEY, KeyRing
-from bridge.spool.segment import Entry, Key, Partition
+from bridge.spool.segment import Entry, Key, SpoolPartition
 from bridge.spool.set_aside import names_of, read_aside
 
 # Verbs that change something, imported only when they run.
@@ -112,7 +112,7 @@ def _read(directory: Path, key_dir: Path) -> tuple[list[SegmentState], KeyRing]:
 def _document(directory: Path, states: list[SegmentState], keys: KeyRing) -> dict[str, Any]:
     disk = Disk()
     can_seal = keys.current is not None or gets_first_key(directory, keys, is_empty=not states)
-    partitions, sealed = Counter[Partition](), Counter[bytes]()
+    partitions, sealed = Counter[SpoolPartition](), Counter[bytes]()
     for state in states:
         partitions += state.partitions
         sealed += state.keys

@@ -9,7 +9,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from bridge.contract.fields import Bits, Digits, Direct, Linked, Record
+from bridge.contract.fields import Bits, ContractRecord, Digits, Direct, Linked
 
 Int = Annotated[int, Bits(32)]
 Long = Annotated[int, Bits(64)]
@@ -19,7 +19,7 @@ Money = Annotated[Decimal, Digits(precision=10, scale=2)]
 DeaSchedule = Literal["II", "III", "IV", "V", "UNKNOWN"]
 
 
-class Address(Record):
+class Address(ContractRecord):
     """A postal address."""
 
     line1: Direct[str | None] = None
@@ -30,7 +30,7 @@ class Address(Record):
     country: Direct[str | None] = None
 
 
-class Patient(Record):
+class Patient(ContractRecord):
     """The person the prescription is for."""
 
     id: Direct[str | None] = None
@@ -46,7 +46,7 @@ class Patient(Record):
     address: Direct[Address | None] = None
 
 
-class Prescriber(Record):
+class Prescriber(ContractRecord):
     """Who prescribes, or on whose behalf an agent acts."""
 
     id: str | None = None
@@ -59,7 +59,7 @@ class Prescriber(Record):
     supervisor_npi: str | None = None
 
 
-class Pharmacy(Record):
+class Pharmacy(ContractRecord):
     """Where the prescription goes."""
 
     ncpdp_id: str | None = None
@@ -70,7 +70,7 @@ class Pharmacy(Record):
     address: Direct[Address | None] = None
 
 
-class Medication(Record):
+class Medication(ContractRecord):
     """What is ordered, asked for or dispensed."""
 
     description: Linked[str]
@@ -89,7 +89,7 @@ class Medication(Record):
     effective_date: Linked[date | None] = None
 
 
-class NetworkStatus(Record):
+class NetworkStatus(ContractRecord):
     """SCRIPT Status, Verify or Error; the codes are open strings."""
 
     kind: Literal["status", "verify", "error", "UNKNOWN"]

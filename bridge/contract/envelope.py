@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import AwareDatetime
 
 from bridge.contract.common import Long, Medication, Patient, Pharmacy, Prescriber
-from bridge.contract.fields import Direct, Linked, Record
+from bridge.contract.fields import ContractRecord, Direct, Linked
 
 # What the contract knows nothing about: JSON pointer from the root of the body -> JSON text.
 Extensions = Direct[dict[str, str]]
@@ -16,7 +16,7 @@ Extensions = Direct[dict[str, str]]
 VERSION = "1"
 
 
-class EventRecord(Record):
+class EventRecord(ContractRecord):
     """Fields of every event; each class ends with its `extensions`."""
 
     event_id: str

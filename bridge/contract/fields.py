@@ -54,7 +54,7 @@ class Digits:
         return core_schema.decimal_schema(max_digits=self.precision, decimal_places=self.scale)
 
 
-class Record(BaseModel):
+class ContractRecord(BaseModel):
     """A record of the contract: closed, immutable, never coerced, and silent about what it holds."""
 
     # Validators are built at the first use: a process that never makes a model starts a tenth of a second sooner.
@@ -78,7 +78,7 @@ def raw_name(name: str) -> str:
     return f"raw_{name}"
 
 
-def kept_words(model: type[Record]) -> frozenset[str]:
+def kept_words(model: type[ContractRecord]) -> frozenset[str]:
     """Return the fields of a record that only keep words which an enum beside them does not have."""
     return frozenset(raw_name(name) for name, info in model.model_fields.items() if words_of(plain(info)))
 

@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 
 from bridge.contract.envelope import EventRecord, PrescriptionRecord
 from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
-from bridge.contract.fields import UNKNOWN, Record, kept_words, plain, raw_name, words_of
+from bridge.contract.fields import UNKNOWN, ContractRecord, kept_words, plain, raw_name, words_of
 from bridge.errors import UnknownRecordError
 
 # Field of the record -> member of the body, in the order of docs/contract.md §3.
@@ -105,7 +105,7 @@ def _shape_of(event_type: str) -> _Shape:
     return _shape(model, without)
 
 
-def _shape(model: type[Record], without: Iterable[str] = ()) -> _Shape:
+def _shape(model: type[ContractRecord], without: Iterable[str] = ()) -> _Shape:
     left_out = kept_words(model).union(without)
     return {name: _field(info) for name, info in model.model_fields.items() if name not in left_out}
 
@@ -118,7 +118,7 @@ def _field(info: FieldInfo) -> _Field:
     extra = info.json_schema_extra
     return _Field(
         words=words,
-        inner=_shape(kind) if isinstance(kind, type) and issubclass(kind, Record) else None,
+        inner=_shape(kind) if isinstance(kind, type) and issubclass(kind, ContractRecord) else None,
         phi=isinstance(extra, dict) and extra.get("phi") in {"D", "L"},
     )
 

@@ -22,7 +22,7 @@ from bridge.dev.ports import HOST, stable_ports
 from bridge.dev.processes import Child
 from bridge.errors import ConfigError
 from bridge.kafka.admin import FOREVER_MS, UNRECOGNIZED_RETENTION_MS, TopicSpec, open_admin
-from bridge.kafka.connection import CLIENT_FAILURES, Connection
+from bridge.kafka.connection import CLIENT_FAILURES, KafkaConnection
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 
 _FORMAT_TIMEOUT_S = 60.0
@@ -249,7 +249,7 @@ async def _known_brokers(address: str) -> set[int]:
 
 
 async def _create_topics(bootstrap_servers: str, topics: Mapping[str, int]) -> None:
-    async with open_admin(Connection(bootstrap_servers)) as admin:
+    async with open_admin(KafkaConnection(bootstrap_servers)) as admin:
         replicas = await admin.default_replication_factor()
         specs = [
             TopicSpec(

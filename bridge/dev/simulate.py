@@ -18,7 +18,16 @@ import orjson
 from rich.console import Console
 from rich.progress import Progress
 
-from bridge.commands.sender import Delivered, Outgoing, Reply, RetryPolicy, Sender, open_session, play, webhook_url
+from bridge.commands.sender import (
+    Delivered,
+    Reply,
+    RetryPolicy,
+    Sender,
+    SimulatedDelivery,
+    open_session,
+    play,
+    webhook_url,
+)
 from bridge.commands.sign import id_of
 from bridge.contract.events import EVENT_MODELS
 from bridge.dev.sources import SOURCES
@@ -108,7 +117,7 @@ def simulate(
             policy, kind = RetryPolicy(attempts=attempts), SOURCES[source].content_type
             sender = Sender(session=session, url=url, sign=sign, policy=policy, rng=_rng(seed), content_type=kind)
 
-            async def deliver(outgoing: Outgoing) -> None:
+            async def deliver(outgoing: SimulatedDelivery) -> None:
                 count(await sender.deliver(outgoing))
 
             return await play(_each(outgoings), deliver, rate=rate, concurrency=1 if rate is None else CONCURRENCY)
@@ -118,7 +127,7 @@ def simulate(
 
 def _choose(
     scenario: Path | None, sample: Path | None, count: int | None, types: Sequence[str], *, source: str, seed: int
-) -> tuple[Iterator[Outgoing], int]:
+) -> tuple[Iterator[SimulatedDelivery], int]:
     """Return what to send and how much it is, before repetitions."""
     if sum(given is not None for given in (scenario, sample, count)) > 1:
         msg = "--scenario, --sample and --count exclude each other"
@@ -128,7 +137,7 @@ def _choose(
         raise ConfigError(msg)
     if (file := sample or scenario) is not None:
         rng, bodies = _rng(seed), [_read(file)] if sample else _lines_of(file)
-        return iter([Outgoing(id_of(body) or new_id(rng), body) for body in bodies]), len(bodies)
+        return iter([SimulatedDelivery(id_of(body) or new_id(rng), body) for body in bodies]), len(bodies)
     generated = deliveries(seed, source=source)
     if types:
         generated = (each for each in generated if orjson.loads(each.body)["type"] in types)
@@ -136,7 +145,7 @@ def _choose(
     return itertools.islice(generated, total), total
 
 
-async def _each(outgoings: Iterable[Outgoing]) -> AsyncIterator[Outgoing]:
+async def _each(outgoings: Iterable[SimulatedDelivery]) -> AsyncIterator[SimulatedDelivery]:
     for outgoing in outgoings:
         yield outgoing
 
@@ -205,8 +214,8 @@ def _read(path: Path) -> bytes:
 
 
 def arrange(
-    outgoings: Iterable[Outgoing], *, rng: random.Random, duplicates: float, shuffle: bool
-) -> Iterator[Outgoing]:
+    outgoings: Iterable[SimulatedDelivery], *, rng: random.Random, duplicates: float, shuffle: bool
+) -> Iterator[SimulatedDelivery]:
     """Repeat deliveries with probability `duplicates`, and mix everything up if asked to."""
     repeated = _repeat(outgoings, rng=rng, probability=duplicates)
     if not shuffle:
@@ -216,8 +225,10 @@ def arrange(
     return iter(mixed)
 
 
-def _repeat(outgoings: Iterable[Outgoing], *, rng: random.Random, probability: float) -> Iterator[Outgoing]:
-    pending: list[tuple[int, Outgoing]] = []
+def _repeat(
+    outgoings: Iterable[SimulatedDelivery], *, rng: random.Random, probability: float
+) -> Iterator[SimulatedDelivery]:
+    pending: list[tuple[int, SimulatedDelivery]] = []
     for number, outgoing in enumerate(outgoings):
         yield outgoing
         if rng.random() < probability:

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.text import Text
 
 from bridge.avro.event_decoder import EventDecoder, open_decoder
-from bridge.commands.sender import Delivered, Outgoing, RetryPolicy, Sender
+from bridge.commands.sender import Delivered, RetryPolicy, Sender, SimulatedDelivery
 from bridge.commands.signing import standard_headers
 from bridge.commands.tail_format import printable
 from bridge.dev.services import CONSUMERS, PARTITIONS, run_program
@@ -35,7 +35,7 @@ from bridge.dev.sources import SOURCES, DevSource
 from bridge.dev.stack import TOPICS, Stack
 from bridge.dev.story import new_id, tell
 from bridge.errors import DecodeError
-from bridge.kafka.connection import Connection
+from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.reader import open_reader
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, partition
 from bridge.registry.address import RegistryAddress
@@ -90,7 +90,7 @@ where k.grp = 'read_model' and k.key = $1 order by e."offset"
 """
 AUDIT = "select verb, reason from drx_consumer.audit where grp = 'read_model' and key = $1 order by number"
 
-Body = dict[str, Any]
+BodyJson = dict[str, Any]
 Rows = list[tuple[Any, ...]]
 
 
@@ -194,7 +194,7 @@ class Tour:
         await self._mended(rng)
         return _key_of(events)
 
-    async def _life(self, events: Sequence[Body]) -> None:
+    async def _life(self, events: Sequence[BodyJson]) -> None:
         screen, key = self.screen, _key_of(events)
         text = f"DRx pushes a signed delivery for each thing that happens to {key}. Here is the first one, hop by hop."
         screen.chapter("1  The life of one prescription", text)
@@ -213,24 +213,24 @@ class Tour:
             screen.check("it is in Kafka once, under its prescription's key, with the body's digest", found, wanted)
             await self._comes(f"PostgreSQL shows: {word}", ROW, key, [(number, word)])
 
-    async def _strangers(self, event: Body, rng: random.Random) -> None:
+    async def _strangers(self, event: BodyJson, rng: random.Random) -> None:
         """Deliver what somebody else signed, then what was cut off on the way out."""
         screen = self.screen
         text = "Somebody who does not know the secret claims that the prescription was cancelled."
         screen.chapter("2  A forged delivery", text)
         new = orjson.loads(tell(rng)[0])["id"]
-        answer = await self.forger.deliver(Outgoing(new, orjson.dumps({**event, "id": new})))
+        answer = await self.forger.deliver(SimulatedDelivery(new, orjson.dumps({**event, "id": new})))
         screen.check("401, with a constant code", str(answer.reply), "401 refused signature_mismatch")
         screen.check("nothing of it is in any topic", await self._records(new), [])
         text = "DRx signs a body that was cut off on the way out. It is genuine, so it is kept, byte for byte."
         screen.chapter("3  A broken delivery", text)
         body = orjson.dumps({**event, "id": new})[:-CUT_BYTES]
-        answer = await self.drx.deliver(Outgoing(new, body))
+        answer = await self.drx.deliver(SimulatedDelivery(new, body))
         screen.check("202: DRx need not send it again", str(answer.reply), "202 parked malformed_json")
         kept = [(each.topic, each.value.get("body")) for each in await self._records(new)]
         screen.check(f"it is in {UNRECOGNIZED_TOPIC}, byte for byte", kept, [(UNRECOGNIZED_TOPIC, body)])
 
-    async def _downstream(self, events: Sequence[Body]) -> None:
+    async def _downstream(self, events: Sequence[BodyJson]) -> None:
         screen, key = self.screen, _key_of(events)
         screen.chapter("4  The same life in three systems", "Each consumer has a position of its own in the log.")
         records = [each for each in await self._records() if (each.topic, each.key) == (PRESCRIPTIONS_TOPIC, key)]
@@ -259,7 +259,7 @@ class Tour:
 
         await self._becomes("the lake has each once, in Parquet", lambda: asyncio.to_thread(lake), wanted)
 
-    async def _poison(self, sick: Sequence[Body], well: Sequence[Body]) -> None:
+    async def _poison(self, sick: Sequence[BodyJson], well: Sequence[BodyJson]) -> None:
         screen, key, other = self.screen, _key_of(sick), _key_of(well)
         screen.chapter(
             "5  A poisoned record",
@@ -292,7 +292,7 @@ class Tour:
         await self._comes("nothing of it is parked any more", PARKED, key, [])
         await self._comes("the audit has both decisions", AUDIT, key, [("skip", REASON), ("retry", "")])
 
-    async def _outage(self, *lives: Sequence[Body]) -> None:
+    async def _outage(self, *lives: Sequence[BodyJson]) -> None:
         """Deliver one event of each prescription before Kafka goes away, and four of each meanwhile."""
         screen = self.screen
         screen.chapter(
@@ -324,7 +324,7 @@ class Tour:
             screen.check(text, _ce_ids(found), [each["id"] for each in events[:5]])
             await self._comes("and in PostgreSQL", ROW, _key_of(events), [(5, "packed")])
 
-    async def _repeats(self, events: Sequence[Body]) -> None:
+    async def _repeats(self, events: Sequence[BodyJson]) -> None:
         """Send again what was taken, then something else under its id, and go on as if nothing had been."""
         screen = self.screen
         text = "A sender that has lost an answer sends again. What is durable already is known by its id and its body."
@@ -334,14 +334,14 @@ class Tour:
             screen.check(f"{event['type']}, which {way}, is known", str(answer.reply), "200 duplicate")
         event = events[0]
         changed = orjson.dumps({**event, "data": {**event["data"], "origin": "renewal"}})
-        answer = await self.drx.deliver(Outgoing(event["id"], changed))
+        answer = await self.drx.deliver(SimulatedDelivery(event["id"], changed))
         screen.check("its id with another body is kept apart", str(answer.reply), "202 parked id_conflict")
         kept = [each.value.get("body") for each in await self._records(event["id"]) if each.topic == UNRECOGNIZED_TOPIC]
         screen.check(f"in {UNRECOGNIZED_TOPIC}, byte for byte", kept, [changed])
         await self._accepted(events[5])
         await self._comes("PostgreSQL goes on as if nothing had been", ROW, _key_of(events), [(6, "dispensed")])
 
-    async def _unforeseen(self, event: Body) -> None:
+    async def _unforeseen(self, event: BodyJson) -> None:
         screen, word = self.screen, "prescription.kept_cold"
         text = f"DRx begins to push {word}, of which this bridge has never heard. The teams have it all the same."
         screen.chapter("9  A type that nobody foresaw", text)
@@ -367,7 +367,7 @@ class Tour:
         await asyncio.to_thread(stack.restart_ingress, acme.settings("acme", slots))
         url, sign = f"{stack.endpoints['ingress']}/webhooks/acme", acme.signer(slots / "current")
         vendor = Sender(session=self.session, url=url, sign=sign, policy=RetryPolicy(), rng=rng)
-        answer = await vendor.deliver(Outgoing(new, BODY))
+        answer = await vendor.deliver(SimulatedDelivery(new, BODY))
         screen.check("202: the vendor need not send it again", str(answer.reply), "202 parked unknown_type")
         await self._operate("drx-bridge", "unrecognized", "list", "--source", "acme")
         screen.hop(1, "PACKED is added to acme.toml, and the ingress is started again with it")
@@ -383,7 +383,7 @@ class Tour:
         await self._becomes("every consumer has applied it", states, dict.fromkeys(CONSUMERS, "applied"))
         await self._operate("drx-consumer", "where", new)
 
-    async def _accepted(self, event: Body) -> Delivered:
+    async def _accepted(self, event: BodyJson) -> Delivered:
         answer = await self.drx.deliver(_outgoing(event))
         text = f"{event['type']}, in {_milliseconds(answer)}: accepted, after all in-sync replicas have it"
         self.screen.check(text, str(answer.reply), "200 accepted")
@@ -407,7 +407,7 @@ class Tour:
 
     async def _records(self, event_id: str = "") -> list[Seen]:
         """Read all topics from their first record to the last; only the records of `event_id` if one is given."""
-        connection = Connection(self.stack.endpoints["bootstrap_servers"])
+        connection = KafkaConnection(self.stack.endpoints["bootstrap_servers"])
         found = []
         async with open_reader(connection, TOPICS, from_beginning=True) as reader:
             async for record in reader.until_end():
@@ -442,7 +442,7 @@ class Tour:
         return output.text
 
 
-def _a_life(rng: random.Random, fits: Callable[[int], bool] = lambda _partition: True) -> list[Body]:
+def _a_life(rng: random.Random, fits: Callable[[int], bool] = lambda _partition: True) -> list[BodyJson]:
     """Return the events of a prescription whose partition fits."""
     while True:
         events = [orjson.loads(body) for body in tell(rng)]
@@ -450,11 +450,11 @@ def _a_life(rng: random.Random, fits: Callable[[int], bool] = lambda _partition:
             return events
 
 
-def _partition_of(events: Sequence[Body]) -> int:
+def _partition_of(events: Sequence[BodyJson]) -> int:
     return partition(_key_of(events).encode(), PARTITIONS)
 
 
-def _key_of(events: Sequence[Body]) -> str:
+def _key_of(events: Sequence[BodyJson]) -> str:
     return str(events[0]["data"]["prescription_id"])
 
 
@@ -466,8 +466,8 @@ def _place_of(values: Mapping[str, Any], prefix: str) -> str:
     return f"{values[f'{prefix}topic']}/{values[f'{prefix}partition']}@{values[f'{prefix}offset']}"
 
 
-def _outgoing(event: Body) -> Outgoing:
-    return Outgoing(event["id"], orjson.dumps(event))
+def _outgoing(event: BodyJson) -> SimulatedDelivery:
+    return SimulatedDelivery(event["id"], orjson.dumps(event))
 
 
 def _milliseconds(answer: Delivered) -> str:

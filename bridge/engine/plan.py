@@ -30,7 +30,7 @@ from pydantic import AwareDatetime
 from bridge.avro.encoder import compile_encoder, varint
 from bridge.contract.envelope import VERSION, EventRecord, PrescriptionRecord
 from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
-from bridge.contract.fields import UNKNOWN, Bits, Record, kept_words, plain
+from bridge.contract.fields import UNKNOWN, Bits, ContractRecord, kept_words, plain
 from bridge.ingress.profiles import keys
 from bridge.ingress.profiles.readers import blank_record
 from bridge.registry.schemas import expand
@@ -156,7 +156,7 @@ def _event_fields(event_type: str, model: type[EventRecord], avro: Mapping[str, 
     return tuple(fields)
 
 
-def _record_fields(model: type[Record], avro: Mapping[str, Any]) -> tuple[Field, ...]:
+def _record_fields(model: type[ContractRecord], avro: Mapping[str, Any]) -> tuple[Field, ...]:
     """Describe the fields of a record as if each were filled by the member of its name."""
     blank = blank_record(model)
     types = {name: plain(info) for name, info in model.model_fields.items()}

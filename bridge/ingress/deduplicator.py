@@ -11,7 +11,7 @@ from bridge.event import AnyEvent, Delivery, Durable, Identity, ParkReason, Sett
 from bridge.known.known_ids import KnownIds
 
 
-class Publisher(Protocol):
+class PublisherProtocol(Protocol):
     """Makes the outcome of a delivery durable, and reports the end of each part to `KnownIds`, however late."""
 
     def publish(self, delivery: Delivery, outcome: tuple[AnyEvent, ...] | ParkReason) -> Awaitable[Durable]:
@@ -39,7 +39,7 @@ class _Verdict(NamedTuple):
 class Deduplicator:
     """Publishes what is new; a repeat gets the end of its first delivery."""
 
-    def __init__(self, *, publisher: Publisher, known_ids: KnownIds, deadline_s: float) -> None:
+    def __init__(self, *, publisher: PublisherProtocol, known_ids: KnownIds, deadline_s: float) -> None:
         """Answer every delivery within `deadline_s`, whatever it waits for."""
         self._publisher = publisher
         self._known_ids = known_ids

@@ -16,9 +16,9 @@ from hmac import compare_digest
 from bridge.ingress.proof import (
     ID,
     TIMESTAMP,
-    Key,
     KeySlot,
     Proof,
+    ProofKey,
     PublicKey,
     Raw,
     ReplayKey,
@@ -45,7 +45,7 @@ _is_receipt = re.compile(rb"[0-9]{0,17}").fullmatch
 
 
 def sign_origin(
-    key: Key, delivery_id: str, timestamp: int, body: bytes, *, origin: str, received_us: int | None
+    key: ProofKey, delivery_id: str, timestamp: int, body: bytes, *, origin: str, received_us: int | None
 ) -> dict[str, str]:
     """Return the headers that prove a delivery with a key of `operator_keys`."""
     values = (origin, delivery_id, "" if received_us is None else str(received_us), str(timestamp))
@@ -79,7 +79,7 @@ def operator_keys(scheme: Scheme, keys: Sequence[KeySlot]) -> list[KeySlot]:
     return [] if scheme.reads_peer else [slot for slot in keys if _secret(slot.key) is not None]
 
 
-def _secret(key: Key) -> bytes | None:
+def _secret(key: ProofKey) -> bytes | None:
     """Return the secret of a key; None if only the sender has it."""
     if isinstance(key, tuple):
         secrets = [_secret(part) for part in key]
@@ -87,6 +87,6 @@ def _secret(key: Key) -> bytes | None:
     return None if isinstance(key, PublicKey) else key.secret
 
 
-def _signature(key: Key, signed: bytes) -> bytes:
+def _signature(key: ProofKey, signed: bytes) -> bytes:
     derived = hmac.digest(_secret(key) or b"", _LABEL, "sha256")
     return hmac.digest(derived, signed, "sha256").hex().encode()

@@ -149,11 +149,11 @@ class ReplayKey:
 
 
 # A tuple: one for each part of a combination.
-Key: TypeAlias = HmacKey | PublicKey | SharedSecret | ReplayKey | tuple["Key", ...]
+ProofKey: TypeAlias = HmacKey | PublicKey | SharedSecret | ReplayKey | tuple["ProofKey", ...]
 
 
 @dataclass(frozen=True, slots=True)
-class KeySlot(Slot[Key]):
+class KeySlot(Slot[ProofKey]):
     """One key of a source, which the source's scheme tries, and when it counts."""
 
 
@@ -191,7 +191,7 @@ class Scheme(ABC):
         """Those that it combines; itself where it combines none."""
         return (self,)
 
-    def parse_key(self, text: str) -> Key:
+    def parse_key(self, text: str) -> ProofKey:
         """Decode the line of a slot file; a scheme without keys has none.
 
         Raises:
@@ -201,7 +201,7 @@ class Scheme(ABC):
         msg = f"{self.name} has no secret"
         raise ConfigError(msg)
 
-    def parse_keys(self, texts: Sequence[str]) -> Key:
+    def parse_keys(self, texts: Sequence[str]) -> ProofKey:
         """Decode the first line of a slot file and those that `further` names; raises as `parse_key`."""
         return self.parse_key(texts[0])
 
@@ -232,7 +232,7 @@ def strict_base64(text: bytes) -> bytes:
     return raw if b2a_base64(raw, newline=False) == text else b""
 
 
-def matching_slot(keys: Sequence[KeySlot], now: float, proves: Callable[[Key], bool]) -> KeySlot | None:
+def matching_slot(keys: Sequence[KeySlot], now: float, proves: Callable[[ProofKey], bool]) -> KeySlot | None:
     """Return the first valid slot whose key proves a delivery; every key is tried."""
     matched = None
     for slot in keys:

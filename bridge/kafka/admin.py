@@ -13,7 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # noqa: TID251 - as ab
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType  # noqa: TID251 - as above
 
 from bridge.errors import BridgeError
-from bridge.kafka.connection import BUGS, CLIENT_FAILURES, Connection, reachable, refusal
+from bridge.kafka.connection import BUGS, CLIENT_FAILURES, KafkaConnection, reachable, refusal
 from bridge.kafka.producer import end_client
 from bridge.kafka.record import MESSAGE_MAX_BYTES
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable
@@ -111,7 +111,7 @@ def topic_specs(
 
 
 @asynccontextmanager
-async def open_admin(connection: Connection) -> AsyncIterator[Admin]:
+async def open_admin(connection: KafkaConnection) -> AsyncIterator[Admin]:
     """Open an admin client; the block and its opening together have `ADMIN_S`.
 
     Raises:

@@ -32,7 +32,7 @@ class Refusal(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
+class KafkaConnection:
     """Brokers and credentials; secrets stay in their files until a client is built."""
 
     bootstrap_servers: str  # `host:port`, separated by commas

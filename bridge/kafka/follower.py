@@ -15,7 +15,7 @@ from math import nan
 from typing import NamedTuple
 
 from bridge.errors import BridgeError
-from bridge.kafka.connection import Connection
+from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.reader import SILENT_S, SLICE_RECORDS, ReadError, Tail, open_tail
 from bridge.kafka.record import identity_of
 from bridge.kafka.transport import ConsumedRecord, Place
@@ -105,7 +105,7 @@ class _Topic:
 class Follower:
     """A worker that fills `known_ids` from the topics; each topic is read by a task and a client of its own."""
 
-    connection: Connection
+    connection: KafkaConnection
     topics: InitVar[Collection[str]]  # those that are written; `follow` adds more
     known_ids: KnownIds
     window_s: float  # the longest deduplication window; older records are not read

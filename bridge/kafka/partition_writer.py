@@ -69,7 +69,7 @@ _REFUSALS = {"record_too_large", "record_refused", "topic_missing", "not_authori
 Mode = Literal["direct", "spooling", "finishing"]
 
 
-class Producer(Protocol):
+class ProducerProtocol(Protocol):
     """Writes to Kafka; every call ends within a bound of the producer's own."""
 
     @property
@@ -88,7 +88,7 @@ class Producer(Protocol):
         """Finish what is in flight within `timeout_s`, then end every connection."""
 
 
-class Spool(Protocol):
+class SpoolProtocol(Protocol):
     """Keeps entries durably on this host; `bridge.spool` does."""
 
     @property
@@ -115,7 +115,7 @@ class Spool(Protocol):
         """Forget the first entries of a partition, which are in Kafka."""
 
 
-class Follower(Protocol):
+class FollowerProtocol(Protocol):
     """Tells `KnownIds` what other replicas write."""
 
     def follow(self, topic: str) -> None:
@@ -239,12 +239,12 @@ class Append:
 class PartitionWriters:
     """The partition writers of a process, and what they share: memory, deadlines and the stop."""
 
-    producer: Producer
-    spool: Spool  # keeps what cannot be written in time
+    producer: ProducerProtocol
+    spool: SpoolProtocol  # keeps what cannot be written in time
     known_ids: KnownIds  # gets what becomes of each event
     late_acks: Counter  # acknowledgements of Kafka that come after another answer
     limits: WriterLimits
-    follower: Follower | None = None  # reads what other replicas write, if there are some
+    follower: FollowerProtocol | None = None  # reads what other replicas write, if there are some
     records: int = 0  # in memory: waiting, in flight, or being appended to the spool
     bytes: int = 0  # roughly what they take
     drained: int = 0  # records that left the spool for Kafka, or were there already

@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition  # noqa: TID251 - this is 
 from aiokafka import errors as kafka_errors  # noqa: TID251 - as above
 
 from bridge.errors import BridgeError, ConfigError, NotDurableError, RecordRefusedError
-from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable, refusal
+from bridge.kafka.connection import CLIENT_FAILURES, KafkaConnection, reachable, refusal
 from bridge.kafka.record import Record
 from bridge.runtime.backoff import backoff_s
 from bridge.runtime.lifecycle import first_of, is_cancelled
@@ -110,7 +110,7 @@ class KafkaProducer:
     def __init__(
         self,
         *,
-        connection: Connection,
+        connection: KafkaConnection,
         topics: Sequence[str],
         partitions: int | None,
         metrics: IngressMetrics,

@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition  # noqa: TID251 - this is 
 from aiokafka.errors import KafkaError  # noqa: TID251 - as above
 
 from bridge.errors import BridgeError
-from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable, refusal
+from bridge.kafka.connection import CLIENT_FAILURES, KafkaConnection, reachable, refusal
 from bridge.kafka.fetch_buffer import POLL_RECORDS, FetchBuffer, UnreadableBatchError
 from bridge.kafka.producer import END_S, METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, START_S, end_client
 from bridge.kafka.transport import ConsumedRecord, Place
@@ -47,7 +47,7 @@ class ReadError(BridgeError):
 
 @asynccontextmanager
 async def open_reader(
-    connection: Connection,
+    connection: KafkaConnection,
     topics: Sequence[str],
     *,
     from_beginning: bool,
@@ -73,7 +73,7 @@ async def open_reader(
 
 @asynccontextmanager
 async def open_tail(
-    connection: Connection,
+    connection: KafkaConnection,
     topic: str,
     *,
     since_ms: int,
@@ -98,7 +98,7 @@ async def open_tail(
 
 @asynccontextmanager
 async def _open(
-    connection: Connection,
+    connection: KafkaConnection,
     topics: Sequence[str],
     starts: _Starts,
     unreadable: Unreadable | None,
@@ -142,7 +142,7 @@ async def _open(
         await end_consumer(consumer)
 
 
-def no_session(connection: Connection, options: Mapping[str, Any]) -> ReadError:
+def no_session(connection: KafkaConnection, options: Mapping[str, Any]) -> ReadError:
     """Return what to raise where a broker takes a connection and gives no session to a client of these options."""
     code, doubt = refusal(options)
     return ReadError(code, f"{connection.bootstrap_servers} takes connections but gives no session; {doubt}")

@@ -27,7 +27,7 @@ STDERR = 2
 # A line stays below 16 KiB also where a command concerns every parked key.
 PLACES_MAX = 100
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def operator_name() -> str:
@@ -38,7 +38,7 @@ def operator_name() -> str:
         return f"uid-{os.getuid()}"
 
 
-def audit_options(command: Command) -> Command:
+def audit_options(command: _Command) -> _Command:
     """Add the options `--actor` and `--reason` to a command, for its audit lines."""
     for option in (
         click.option("--actor", default=operator_name, callback=_text, help="Who; default: the user name."),

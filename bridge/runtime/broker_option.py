@@ -9,16 +9,16 @@ import click
 
 from bridge.runtime.configuration import FileSettings
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-AnySettings = TypeVar("AnySettings", bound=FileSettings)
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_Settings = TypeVar("_Settings", bound=FileSettings)
 
 
-def bootstrap_option(command: Command) -> Command:
+def bootstrap_option(command: _Command) -> _Command:
     """Add `--bootstrap-servers`."""
     return click.option("--bootstrap-servers", help="host:port,…; default: …_KAFKA__BOOTSTRAP_SERVERS.")(command)
 
 
-def asking(settings: AnySettings, bootstrap_servers: str | None) -> AnySettings:
+def asking(settings: _Settings, bootstrap_servers: str | None) -> _Settings:
     """Return the settings, with the brokers that an option names."""
     if bootstrap_servers is None:
         return settings

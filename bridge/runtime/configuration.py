@@ -21,7 +21,7 @@ _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 # Of BRIDGE_DEV_CACHE and its like.
 _DEV = "dev_"
 
-AnySettings = TypeVar("AnySettings", bound="FileSettings")
+_Settings = TypeVar("_Settings", bound="FileSettings")
 
 
 class Section(BaseModel):
@@ -67,7 +67,7 @@ def config_variable(model: type[FileSettings]) -> str:
     return f"{prefix_of(model)}CONFIG"
 
 
-def read_settings(model: type[AnySettings]) -> AnySettings:
+def read_settings(model: type[_Settings]) -> _Settings:
     """Read a configuration once.
 
     Raises:

@@ -2,7 +2,7 @@
 
 The way of a request:
 
-1. `Connection.data_received` cuts the bytes into requests (`messages`).
+1. `ClientConnection.data_received` cuts the bytes into requests (`messages`).
 2. If its body has not come with its head, `Handler.check` may answer by the head alone. Nothing is read behind a body
    that was not waited for: the answer ends the connection.
 3. Requests whose bodies are whole are given to `Handler.take`, up to 16 of one turn of the event loop together: taken
@@ -71,7 +71,7 @@ class Request:
 
     __slots__ = ("began", "body", "connection", "message", "method", "note", "raw_headers", "target")
 
-    def __init__(self, connection: Connection, message: Any) -> None:
+    def __init__(self, connection: ClientConnection, message: Any) -> None:
         self.connection = connection
         self.message = message
         self.method: str = message.method  # in upper case
@@ -129,7 +129,7 @@ class Handler(Protocol):
         """Answer requests of one turn of the loop, in the order of arrival, now or later."""
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """One client connection; never puts a byte of a request into an answer or a log line."""
 
     def __init__(self, server: HardenedServer, loop: asyncio.AbstractEventLoop) -> None:
@@ -340,7 +340,7 @@ class Connection(asyncio.Protocol):
 
 
 class HardenedServer:
-    """Makes `Connection`s, ends those that cost too much, and drains."""
+    """Makes `ClientConnection`s, ends those that cost too much, and drains."""
 
     def __init__(
         self,
@@ -368,7 +368,7 @@ class HardenedServer:
         self.draining = False  # set from the stop on: each connection ends with its next answer
         self.held_bytes = 0  # bytes of requests that are not whole, or not their turn
         # Connections that are not proved and have no whole request under way, the first to make room first.
-        self.strangers: dict[Connection, None] = {}
+        self.strangers: dict[ClientConnection, None] = {}
         self.body_max_bytes = body_max_bytes
         self._handler = handler
         self.on_malformed = on_malformed
@@ -377,16 +377,16 @@ class HardenedServer:
         self._connections_max = connections_max
         self._reading_max_bytes = reading_max_bytes
         self._loop = asyncio.get_running_loop()
-        self._connections: set[Connection] = set()  # with those lost while a request of theirs is under way
-        self._proved: dict[Connection, None] = {}  # in the order of their last new delivery
-        self._holders: dict[Connection, None] = {}  # in the order of arrival of what they hold
+        self._connections: set[ClientConnection] = set()  # with those lost while a request of theirs is under way
+        self._proved: dict[ClientConnection, None] = {}  # in the order of their last new delivery
+        self._holders: dict[ClientConnection, None] = {}  # in the order of arrival of what they hold
         self._arrived: list[Request] = []  # and not taken, in the order of arrival
 
-    def __call__(self) -> Connection:
+    def __call__(self) -> ClientConnection:
         """Make the protocol of a new connection."""
-        return Connection(self, self._loop)
+        return ClientConnection(self, self._loop)
 
-    def opened(self, newcomer: Connection) -> None:
+    def opened(self, newcomer: ClientConnection) -> None:
         """Count a connection, and have another one make room where there are too many."""
         self._connections.add(newcomer)
         # Those that were ended in this turn of the loop are still counted, and so are the new ones they made room for.
@@ -395,7 +395,7 @@ class HardenedServer:
             self.end(next(chain(self.strangers, idle), newcomer), "too_many")
         self.strangers[newcomer] = None
 
-    def lost(self, connection: Connection) -> None:
+    def lost(self, connection: ClientConnection) -> None:
         """Count a connection no more, once nothing of it is under way."""
         self.forget(connection)
         if not connection.is_busy:
@@ -434,7 +434,7 @@ class HardenedServer:
             if answer is not None:
                 request.answer(answer)
 
-    def hold(self, connection: Connection, size: int) -> None:
+    def hold(self, connection: ClientConnection, size: int) -> None:
         """Note that a connection has sent `size` bytes of requests that are not whole, or not their turn."""
         self.held_bytes += size - connection.held
         connection.held = size
@@ -446,19 +446,19 @@ class HardenedServer:
         while self.held_bytes > self._reading_max_bytes and len(self._holders) > 1:
             self.end(next(iter(self._holders)), "bodies_full")
 
-    def end(self, connection: Connection, reason: Ended) -> None:
+    def end(self, connection: ClientConnection, reason: Ended) -> None:
         """Reset a connection."""
         self.forget(connection)
         if connection.transport is not None:
             self._on_ended(reason)
             connection.transport.abort()
 
-    def rest(self, connection: Connection) -> None:
+    def rest(self, connection: ClientConnection) -> None:
         """Let a connection make room for another from now on, unless it is proved or has a request under way."""
         if connection not in self._proved and not connection.is_busy:
             self.strangers[connection] = None
 
-    def trust(self, connection: Connection) -> None:
+    def trust(self, connection: ClientConnection) -> None:
         """Note that a connection, which may be lost by now, has carried a new delivery."""
         if connection.transport is None:
             return
@@ -470,7 +470,7 @@ class HardenedServer:
             del self._proved[oldest]
             self.rest(oldest)
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: ClientConnection) -> None:
         """Count nothing of what a connection holds any more."""
         self.strangers.pop(connection, None)
         self._proved.pop(connection, None)
@@ -510,7 +510,7 @@ class HardenedServer:
     async def _drain(self) -> None:
         """Close idle connections, let the others give their answer, then close those too."""
         deadline = self._loop.time() + self._drain_s
-        idle: set[Connection] = set()
+        idle: set[ClientConnection] = set()
         while self._connections and self._loop.time() < deadline:
             before, idle = idle, {each for each in self._connections if each.idle}
             for connection in idle & before:  # at first sight its request may have come and not been read yet

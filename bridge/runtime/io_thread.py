@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 
 
 class IOThread:
@@ -19,9 +19,9 @@ class IOThread:
         self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
-    def run(self, work: Callable[[], Result]) -> asyncio.Future[Result]:
+    def run(self, work: Callable[[], _Result]) -> asyncio.Future[_Result]:
         """Return the future outcome of a call, to be awaited on the running loop."""
-        outcome: Future[Result] = Future()
+        outcome: Future[_Result] = Future()
         self._calls.put((work, outcome))
         return asyncio.wrap_future(outcome)
 

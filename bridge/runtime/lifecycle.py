@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequ
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 Fault = TypeVar("Fault", bound=Exception)
 
 
@@ -64,7 +64,7 @@ async def background(worker: Worker, *, drain_timeout_s: float) -> AsyncIterator
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, Result]) -> Result | None:
+async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, _Result]) -> _Result | None:
     """Return what `work` does; when `stop` is set before, cancel it, wait for that, and return None."""
     task = asyncio.create_task(work)
     try:

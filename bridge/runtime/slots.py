@@ -21,7 +21,7 @@ from bridge.runtime.lifecycle import pause
 from bridge.runtime.logging import log
 from bridge.runtime.slot import Slot
 
-Code = Literal[
+SlotFault = Literal[
     "secrets_unreadable",
     "secrets_empty",
     "secret_name",
@@ -54,7 +54,7 @@ Snapshot = tuple[tuple[str, bytes], ...]
 class SecretsError(ConfigError):
     """A secrets directory cannot be used; the message names a file and never anything of its content."""
 
-    def __init__(self, code: Code, message: str) -> None:
+    def __init__(self, code: SlotFault, message: str) -> None:
         super().__init__(message)
         self.code = code
 

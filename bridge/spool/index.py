@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from bridge.spool.segment import Partition, segment_name
+from bridge.spool.segment import SpoolPartition, segment_name
 
 _OFFSET_BITS = 32
 _OFFSET_MASK = (1 << _OFFSET_BITS) - 1
@@ -94,7 +94,7 @@ class Index:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._queues: dict[Partition, _Queue] = {}
+        self._queues: dict[SpoolPartition, _Queue] = {}
         self._by_number: dict[int, Segment] = {}
         self._next_index = 0
         self.segments: dict[int, Segment] = {}  # by `Segment.index`
@@ -123,12 +123,12 @@ class Index:
         if segment.index == self.active:
             self.active = None
 
-    def add(self, partition: Partition, location: Location) -> None:
+    def add(self, partition: SpoolPartition, location: Location) -> None:
         """Append a record to the queue of its partition."""
         self._queues.setdefault(partition, _Queue()).append(location)
         self.segments[location.segment].live += 1
 
-    def head(self, partition: Partition, *, most: int, most_bytes: int) -> list[Location]:
+    def head(self, partition: SpoolPartition, *, most: int, most_bytes: int) -> list[Location]:
         """Return the first locations of a partition, at least one unless it is empty."""
         locations: list[Location] = []
         size = 0
@@ -140,7 +140,7 @@ class Index:
             locations.append(location)
         return locations
 
-    def acknowledge(self, partition: Partition, count: int) -> set[int]:
+    def acknowledge(self, partition: SpoolPartition, count: int) -> set[int]:
         """Take out the first `count`, which are in Kafka; return the indexes of their segments."""
         touched: set[int] = set()
         queue = self._queues.get(partition)
@@ -153,14 +153,14 @@ class Index:
             queue.remove(count)
         return touched
 
-    def pass_over(self, partition: Partition) -> None:
+    def pass_over(self, partition: SpoolPartition) -> None:
         """Take the first out, although it is not acknowledged: it is damaged, or the disk does not give it back."""
         queue = self._queues[partition]
         for location in queue.first(1):
             self.segments[location.segment].live -= 1
         queue.remove(1)
 
-    def depth(self, partition: Partition) -> int:
+    def depth(self, partition: SpoolPartition) -> int:
         """Return how many records of a partition wait."""
         return len(self._queues.get(partition, ()))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from bridge.spool.disk import DAMAGED, Disk, is_locked
 from bridge.spool.keys import KeyRing
 from bridge.spool.recovery import Content, Opened, examine, segment_numbers, unseal_all
-from bridge.spool.segment import SUFFIX, Entry, Key, Partition, UnreadableEntryError, segment_name
+from bridge.spool.segment import SUFFIX, Entry, Key, SpoolPartition, UnreadableEntryError, segment_name
 
 # Opened at once, so that memory does not depend on how much is spooled.
 BATCH = 200
@@ -31,7 +31,7 @@ class SegmentState:
     is_torn: bool = False  # true when the last write is unfinished: a crash, or a write that is under way
     is_read: bool = True  # false when the file, or part of it, cannot be read; what is counted then is what could be
     # How many wait of each partition, without the locked.
-    partitions: Counter[Partition] = field(default_factory=Counter)
+    partitions: Counter[SpoolPartition] = field(default_factory=Counter)
     keys: Counter[bytes] = field(default_factory=Counter)  # how many intact records each key has sealed
     oldest_ms: int = 0  # when the oldest that waits was accepted; 0 without any
 

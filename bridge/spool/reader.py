@@ -16,7 +16,7 @@ from bridge.spool.disk import Disk
 from bridge.spool.index import Index, Location, Segment
 from bridge.spool.keys import KeyRing
 from bridge.spool.recovery import Drain
-from bridge.spool.segment import Entry, Partition, read_head, unseal
+from bridge.spool.segment import Entry, SpoolPartition, read_head, unseal
 
 # Longer than a device takes to time out and be reset (30 s in Linux); what it does not give back by then may be gone.
 ORDER_S = 40.0
@@ -37,9 +37,9 @@ class Reader:
     index: Index
     availability: Availability
     order_s: float
-    _unread_since: dict[Partition, float] = field(default_factory=dict)
+    _unread_since: dict[SpoolPartition, float] = field(default_factory=dict)
 
-    async def peek(self, partition: Partition, drain: Drain, *, most: int, most_bytes: int) -> list[Entry]:
+    async def peek(self, partition: SpoolPartition, drain: Drain, *, most: int, most_bytes: int) -> list[Entry]:
         """Return the first entries of a partition; none when it is empty or cannot be read now."""
         while locations := self.index.head(partition, most=most, most_bytes=most_bytes):
             sources = [(self.index.segments[location.segment], location) for location in locations]
@@ -63,7 +63,7 @@ class Reader:
                 break
         return []
 
-    def _is_overdue(self, partition: Partition) -> bool:
+    def _is_overdue(self, partition: SpoolPartition) -> bool:
         now = asyncio.get_running_loop().time()
         return now - self._unread_since.setdefault(partition, now) >= self.order_s
 
@@ -73,7 +73,9 @@ class Reader:
             log.error("worker.spool_unread", segment=segment.path.stem, code="unread")
         segment.is_unread = True
 
-    def _read_all(self, partition: Partition, sources: Sequence[tuple[Segment, Location]]) -> tuple[list[Entry], End]:
+    def _read_all(
+        self, partition: SpoolPartition, sources: Sequence[tuple[Segment, Location]]
+    ) -> tuple[list[Entry], End]:
         entries: list[Entry] = []
         for segment, location in sources:
             try:

@@ -31,7 +31,7 @@ from typing import NamedTuple
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-Partition = tuple[str, int]
+SpoolPartition = tuple[str, int]
 """Topic and number of the partition."""
 
 SUFFIX, POSITIONS_SUFFIX = ".segment", ".positions"
@@ -70,7 +70,7 @@ class Entry(NamedTuple):
 
     ordinal: int  # rises in the order of acceptance
     at_ms: int  # when it was accepted, unix milliseconds
-    partition: Partition  # topic and partition
+    partition: SpoolPartition  # topic and partition
     payload: bytes  # never looked into
 
     def __repr__(self) -> str:

@@ -44,7 +44,7 @@ from bridge.spool.segment import (
     POSITIONS_SUFFIX,
     SUFFIX,
     Entry,
-    Partition,
+    SpoolPartition,
     positions_frame,
     positions_path,
     sealed_size,
@@ -299,7 +299,7 @@ class Spool:
         self._set_aside_records.set(len(names))
         self._remove_empty()
 
-    def depth(self, partition: Partition) -> int:
+    def depth(self, partition: SpoolPartition) -> int:
         """Return how many durable entries of a partition are not dropped."""
         return self._index.depth(partition)
 
@@ -323,7 +323,7 @@ class Spool:
         refused.set_exception(NotDurableError(self.code))
         return refused
 
-    async def peek(self, partition: Partition, *, most: int, most_bytes: int) -> list[Entry]:
+    async def peek(self, partition: SpoolPartition, *, most: int, most_bytes: int) -> list[Entry]:
         """Return the first entries of a partition; none when it is empty or cannot be read now.
 
         What is found damaged is left out. What the disk does not give back is waited for, and after `order_s` left to
@@ -333,7 +333,7 @@ class Spool:
             return []
         return await self._reader.peek(partition, self._drain, most=most, most_bytes=most_bytes)
 
-    def acknowledge(self, partition: Partition, count: int) -> None:
+    def acknowledge(self, partition: SpoolPartition, count: int) -> None:
         """Forget the first `count` entries of a partition, which are in Kafka."""
         touched = self._index.acknowledge(partition, count)
         self._unwritten |= touched
@@ -345,7 +345,7 @@ class Spool:
         if self._unwritten and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(POSITIONS_S, self._write_positions)
 
-    async def set_aside(self, partition: Partition, *, code: str) -> bool:
+    async def set_aside(self, partition: SpoolPartition, *, code: str) -> bool:
         """Copy the first entry of a partition, which Kafka refuses by `code`, and take it out; return whether it was.
 
         To be called by what drains the partition, while nothing of it is on its way.

@@ -29,7 +29,7 @@ from bridge.spool.availability import GROUP_MAX_BYTES, STALLED, Availability
 from bridge.spool.disk import FULL, Disk, code_of
 from bridge.spool.index import Index, Location
 from bridge.spool.keys import NO_KEY, KeyRing
-from bridge.spool.segment import NONCE_BYTES, Entry, Key, Partition, end_mark, seal, segment_name
+from bridge.spool.segment import NONCE_BYTES, Entry, Key, SpoolPartition, end_mark, seal, segment_name
 
 # A disk that takes longer for one group is in trouble, and further calls are better refused at once.
 STALLED_S = 2.0
@@ -209,7 +209,7 @@ class GroupCommit:
         """True when nothing is on its way."""
         return self._task is None
 
-    def carries(self, partition: Partition) -> bool:
+    def carries(self, partition: SpoolPartition) -> bool:
         """Return whether an entry of a partition is being written."""
         return any(entry.partition == partition for call in (*self._group, *self._calls) for entry in call.entries)
 

@@ -21,7 +21,7 @@ from pydantic import AwareDatetime
 from pydantic.fields import FieldInfo
 
 from bridge.contract.events import EVENT_MODELS
-from bridge.contract.fields import Bits, Digits, Record, plain
+from bridge.contract.fields import Bits, ContractRecord, Digits, plain
 from bridge.errors import ConfigError
 from bridge.event import UNRECOGNIZED_TYPE
 from consumers.api import Placed
@@ -151,7 +151,7 @@ def _with_place(fields: Sequence[pa.Field]) -> pa.Schema:
     return schema.with_metadata({"drx.release": version("drx-bridge"), "drx.schema_fingerprint": fingerprint})
 
 
-def _fields(model: type[Record], *, identifying: bool) -> Iterable[pa.Field]:
+def _fields(model: type[ContractRecord], *, identifying: bool) -> Iterable[pa.Field]:
     for name, info in model.model_fields.items():
         phi = _phi(info)
         if phi == "D" and not identifying:
@@ -172,7 +172,7 @@ def _kind(annotation: Any, *, identifying: bool) -> pa.DataType | None:
     if get_origin(annotation) is list:
         kind = _kind(inner[0], identifying=identifying)
         return None if kind is None else pa.list_(kind)
-    if isinstance(annotation, type) and issubclass(annotation, Record):
+    if isinstance(annotation, type) and issubclass(annotation, ContractRecord):
         fields = list(_fields(annotation, identifying=identifying))
         return pa.struct(fields) if fields else None
     return _sized(inner)

@@ -47,7 +47,7 @@ from "{schema}".event where prescription_id is null and event_type = any ($1) an
 _Kind = tuple[str, str]  # key and type
 
 
-class Fact(NamedTuple):
+class PolledFact(NamedTuple):
     """When it happened, and which line has it."""
 
     at: datetime
@@ -58,8 +58,8 @@ class Export(NamedTuple):
     """What the lines of an export are mapped to."""
 
     lines: int
-    prescriptions: Mapping[_Kind, Sequence[Fact]]
-    others: Mapping[_Kind, Sequence[Fact]]  # facts about no prescription
+    prescriptions: Mapping[_Kind, Sequence[PolledFact]]
+    others: Mapping[_Kind, Sequence[PolledFact]]  # facts about no prescription
     unmapped: Mapping[int, str]  # why a line has none, by its number
 
 
@@ -129,7 +129,7 @@ def _profile(mapping: str, options: Sequence[str]) -> Profile:
 
 def _read(file: Path, profile: Profile) -> Export:
     """Map each line."""
-    prescriptions, others = defaultdict[_Kind, list[Fact]](list), defaultdict[_Kind, list[Fact]](list)
+    prescriptions, others = defaultdict[_Kind, list[PolledFact]](list), defaultdict[_Kind, list[PolledFact]](list)
     unmapped: dict[int, str] = {}
     count = 0
     for number, body, unfit in bodies_of(file, body_max_bytes=BODY_MAX_BYTES):
@@ -142,15 +142,15 @@ def _read(file: Path, profile: Profile) -> Export:
             continue
         for event in found.events:
             facts = others if prescription_of(event) is None else prescriptions
-            facts[event.key, event.type].append(Fact(event.occurred_at, number))
+            facts[event.key, event.type].append(PolledFact(event.occurred_at, number))
     return Export(count, prescriptions, others, unmapped)
 
 
-async def _missing(chosen: Chosen, export: Export, tolerance: timedelta) -> list[tuple[str, Fact]]:
+async def _missing(chosen: Chosen, export: Export, tolerance: timedelta) -> list[tuple[str, PolledFact]]:
     """Return type and fact of all that the read model lacks."""
-    missing: list[tuple[str, Fact]] = []
+    missing: list[tuple[str, PolledFact]] = []
 
-    async def look_up(database: Database, facts: Mapping[_Kind, Sequence[Fact]], query: str, *args: Any) -> None:
+    async def look_up(database: Database, facts: Mapping[_Kind, Sequence[PolledFact]], query: str, *args: Any) -> None:
         known = defaultdict[_Kind, list[datetime]](list)
         for key, event_type, at in await database.fetch(query.format(schema=chosen.schema), *args):
             known[key, event_type].append(at)
@@ -170,7 +170,7 @@ async def _missing(chosen: Chosen, export: Export, tolerance: timedelta) -> list
     return missing
 
 
-def unmatched(facts: Iterable[Fact], known: Collection[datetime], tolerance: timedelta) -> Iterator[Fact]:
+def unmatched(facts: Iterable[PolledFact], known: Collection[datetime], tolerance: timedelta) -> Iterator[PolledFact]:
     """Yield the facts without a match among the known ones; each known fact matches one."""
     exact = Counter(known)
     late = []
@@ -190,7 +190,7 @@ def unmatched(facts: Iterable[Fact], known: Collection[datetime], tolerance: tim
             yield fact
 
 
-def _by_type_and_day(export: Export, missing: Iterable[tuple[str, Fact]]) -> list[dict[str, Any]]:
+def _by_type_and_day(export: Export, missing: Iterable[tuple[str, PolledFact]]) -> list[dict[str, Any]]:
     groups = (*export.prescriptions.items(), *export.others.items())
     every = Counter((kind[1], fact.at.date().isoformat()) for kind, facts in groups for fact in facts)
     without = Counter((event_type, fact.at.date().isoformat()) for event_type, fact in missing)

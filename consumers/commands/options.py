@@ -13,10 +13,10 @@ from bridge.runtime.logging import silence_kafka_client
 from consumers.commands.installed import choose
 from consumers.runtime.operator import By
 
-Command = Callable[..., int]
+_Command = Callable[..., int]
 
 
-def of_consumer(command: Command) -> Command:
+def of_consumer(command: _Command) -> _Command:
     """Add NAME and the schema that makes a group of its own; the command gets the `chosen` consumer."""
 
     @click.argument("name")
@@ -29,15 +29,15 @@ def of_consumer(command: Command) -> Command:
     return chosen
 
 
-def json_option(command: Command) -> Command:
+def json_option(command: _Command) -> _Command:
     """Add `--json`."""
     return click.option("--json", "as_json", is_flag=True, help="One JSON line per item.")(command)
 
 
-def decision_options(*, needs_reason: bool) -> Callable[[Command], Command]:
+def decision_options(*, needs_reason: bool) -> Callable[[_Command], _Command]:
     """Add who decides, why, and the dry run; the command gets them as `by`."""
 
-    def decorate(command: Command) -> Command:
+    def decorate(command: _Command) -> _Command:
         @audit_options
         @click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
         @wraps(command)
@@ -52,7 +52,7 @@ def decision_options(*, needs_reason: bool) -> Callable[[Command], Command]:
     return decorate
 
 
-def phi_options(command: Command) -> Command:
+def phi_options(command: _Command) -> _Command:
     """Add `--show-phi`, and who asks and why; without it, `by` is a dry run, which has no audit lines."""
 
     @click.option("--show-phi", is_flag=True, help="Show health information: the content of the records.")

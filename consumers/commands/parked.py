@@ -22,7 +22,7 @@ from bridge.runtime.audit import audited, places
 from bridge.runtime.process import FloatRange, Group
 from consumers.api import Consumer
 from consumers.commands.installed import Chosen
-from consumers.commands.options import Command, decision_options, json_option, of_consumer, phi_options
+from consumers.commands.options import _Command, decision_options, json_option, of_consumer, phi_options
 from consumers.commands.screen import TIME, print_json, print_table
 from consumers.postgres.pool import Database
 from consumers.runtime import operator, parking
@@ -34,13 +34,13 @@ from consumers.runtime.parking import LIST_MAX, Filters
 RATE_MIN, RATE_MAX = 0.001, 10_000.0
 
 
-def _filter_options(command: Command) -> Command:
+def _filter_options(command: _Command) -> _Command:
     command = click.option("--code", help="Only keys parked for this reason.")(command)
     command = click.option("--class", "cls", help="Only keys parked for this class of failure.")(command)
     return click.option("--topic", help="Only keys of this topic.")(command)
 
 
-def _of_key(command: Command) -> Command:
+def _of_key(command: _Command) -> _Command:
     """Add what every verb takes that decides about one key; the command gets `topic`, `key` and `partition` as one."""
 
     @of_consumer

@@ -27,7 +27,7 @@ from consumers.fhir.elements import Element, Naming, reference
 from consumers.fhir.mapping import PROVENANCE, Resource
 from consumers.fhir.options import LANES, NAME, FhirOptions
 from consumers.fhir.token import FileToken, SmartToken, Token, read_key
-from consumers.http import Answer, Http, RequestMetrics, judge, open_http
+from consumers.http import HttpClient, HttpReply, RequestMetrics, judge, open_http
 
 _OK, _CREATED, _REDIRECT, _BAD, _UNAUTHORIZED, _NOT_FOUND = 200, 201, 300, 400, 401, 404
 _CONFLICT, _GONE, _PRECONDITION, _UNPROCESSABLE = 409, 410, 412, 422
@@ -88,7 +88,7 @@ class _Current(NamedTuple):
 class FhirServer:
     """Writes resources; safe to share among lanes."""
 
-    def __init__(self, http: Http, options: FhirOptions, *, token: Token, metrics: FhirMetrics) -> None:
+    def __init__(self, http: HttpClient, options: FhirOptions, *, token: Token, metrics: FhirMetrics) -> None:
         self._http = http
         self._options = options
         self._naming: Naming = options.naming()
@@ -335,7 +335,7 @@ class FhirServer:
         *,
         headers: Mapping[str, str] | None = None,
         also: Sequence[int] = (),
-    ) -> Answer:
+    ) -> HttpReply:
         named = {
             "accept": FHIR_JSON,
             "prefer": "return=minimal",
@@ -349,7 +349,7 @@ class FhirServer:
 
     async def _authorized(
         self, method: str, path: str, body: bytes = b"", *, headers: Mapping[str, str], also: Sequence[int]
-    ) -> Answer:
+    ) -> HttpReply:
         """Send a request with our token; repeat it once with a new token after a 401."""
         token = await self._token.headers()
         answer = await self._http.request(method, path, body, headers={**headers, **token}, also=(*also, _UNAUTHORIZED))

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from bridge.errors import BridgeError, ConfigError, TransientError
 from consumers.fhir.options import FhirOptions
-from consumers.http import Http
+from consumers.http import HttpClient
 from consumers.options import is_plain, read_token
 
 # The longest that the standard allows is 300 s; the rest is for clocks that differ.
@@ -68,7 +68,7 @@ class FileToken:
 class SmartToken:
     """A token of SMART Backend Services, requested on first use and before it expires."""
 
-    http: Http  # a session with the token endpoint
+    http: HttpClient  # a session with the token endpoint
     options: FhirOptions
     key: SigningKey
     now: Callable[[], float] = time.time

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from consumers.conditions import BodyExpression, Condition
-from consumers.options import TOPICS, HttpOptions, Imports, Topics, Words, is_plain
+from consumers.options import TOPICS, HttpOptions, Imports, Topics, WordList, is_plain
 
 NAME = "forward"
 # A lane waits for its answer most of the time: 64 lanes carry 2,500 events/s to a receiver that takes 25 ms.
@@ -32,7 +32,7 @@ class ForwardOptions(HttpOptions):
 
     url: Annotated[str, Field(min_length=1, max_length=2048)]
     secrets_dir: Path
-    types: Words = ("*",)
+    types: WordList = ("*",)
     when: Condition = None
     body: Condition = None
     path: Annotated[str, Field(max_length=2048), AfterValidator(_path)] = ""

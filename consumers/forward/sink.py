@@ -20,7 +20,7 @@ from consumers.api import Context
 from consumers.forward.mapping import EndpointRequest
 from consumers.forward.options import NAME, ForwardOptions
 from consumers.forward.signing import SigningSlot, parse_slot, signatures
-from consumers.http import Http, RequestMetrics, open_http
+from consumers.http import HttpClient, RequestMetrics, open_http
 from consumers.options import is_plain
 
 # Codes of `consumers.http` for an unavailable endpoint. A receiver of webhooks need not support GET, so any other
@@ -67,7 +67,7 @@ class Endpoint:
 
     def __init__(
         self,
-        http: Http,
+        http: HttpClient,
         slots: SlotDirectory[SigningSlot],
         options: ForwardOptions,
         *,

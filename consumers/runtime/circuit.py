@@ -16,7 +16,7 @@ from bridge.runtime.logging import log
 from consumers.runtime.failure import DELAY_MAX_S, classify, delay_s
 from consumers.runtime.metrics import ConsumerMetrics
 
-State = Literal["closed", "open"]
+CircuitState = Literal["closed", "open"]
 
 # Failures in a row, of different keys, that open the circuit. A sink that fails 70 % of all calls reaches this once in
 # 4,000 calls. So in a partial outage the circuit stays closed, and failed records are retried.
@@ -39,7 +39,7 @@ class Circuit:
         self._ping = ping
         self._group = group
         self._spread = spread
-        self._states = {each: metrics.circuit_state.labels(metrics.service, each) for each in get_args(State)}
+        self._states = {each: metrics.circuit_state.labels(metrics.service, each) for each in get_args(CircuitState)}
         self._failures = metrics.consumer_sink_failures
         self._opened, self._closed, self._admits = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._closed.set()

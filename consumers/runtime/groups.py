@@ -13,7 +13,7 @@ from aiokafka.errors import GroupIdNotFound, KafkaError, NonEmptyGroup, for_code
 from aiokafka.protocol.admin import DeleteGroupsRequest  # noqa: TID251 - as above
 
 from bridge.errors import ConfigError
-from bridge.kafka.connection import BUGS, CLIENT_FAILURES, Connection, reachable
+from bridge.kafka.connection import BUGS, CLIENT_FAILURES, KafkaConnection, reachable
 from bridge.kafka.fetch_buffer import FetchBuffer, UnreadableBatchError
 from bridge.kafka.producer import METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, end_client
 from bridge.kafka.reader import ReadError, end_consumer, no_session, places_of
@@ -21,7 +21,7 @@ from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.runtime.findings import counted
 from consumers.runtime.transport import Bounds
 
-Answer = TypeVar("Answer")
+_Answer = TypeVar("_Answer")
 
 # For the whole view; each request has a bound of its own.
 GROUPS_S = 60.0
@@ -48,7 +48,7 @@ class GroupState(NamedTuple):
 
 
 @asynccontextmanager
-async def open_group(connection: Connection, group: str, topics: Sequence[str]) -> AsyncIterator[GroupView]:
+async def open_group(connection: KafkaConnection, group: str, topics: Sequence[str]) -> AsyncIterator[GroupView]:
     """Open a view of `group` on `topics`, which does not join the group; the block has `GROUPS_S` to end.
 
     Raises:
@@ -86,7 +86,7 @@ async def open_group(connection: Connection, group: str, topics: Sequence[str]) 
             raise ReadError("no_answer", message) from exc
 
 
-async def _log_in(*clients: Any, connection: Connection, options: Mapping[str, Any]) -> None:
+async def _log_in(*clients: Any, connection: KafkaConnection, options: Mapping[str, Any]) -> None:
     try:
         for each in clients:
             await each.start()
@@ -126,7 +126,7 @@ class GroupView:
             )
             raise ConfigError(msg)
 
-    async def _until_answered(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def _until_answered(self, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
         while True:
             try:
                 return await ask()

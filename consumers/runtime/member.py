@@ -72,8 +72,8 @@ WATCH_PERIOD_S = 1.0
 # The event loop is late if the watch has not run for this long.
 LOOP_LATE_S = 10.0
 
-Sleep = Callable[[float], Awaitable[None]]
-Answer = TypeVar("Answer")
+_Sleep = Callable[[float], Awaitable[None]]
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Membership:
     policy: StartPolicy  # where a partition begins that the group has never read
     drain_s: float = 30.0  # for what is in flight at a stop and at a rebalance; well below the rebalance time-out
     limits: WatchLimits = LIMITS
-    sleep: Sleep = asyncio.sleep  # between two attempts at a claim
+    sleep: _Sleep = asyncio.sleep  # between two attempts at a claim
 
 
 class PartitionLag:
@@ -449,7 +449,7 @@ class Member:
             await self._of.sleep(BEYOND_END_S)
         return verdict
 
-    async def _until_answered(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def _until_answered(self, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
         failures = 0
         while True:
             try:

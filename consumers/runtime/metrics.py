@@ -35,7 +35,7 @@ from consumers.runtime.failure import Failure, FailureClass
 from consumers.runtime.sorting import Skip, Sorted
 
 AnyMetric = TypeVar("AnyMetric", Counter, Gauge, LoopHistogram)
-Outcome = Literal["applied", "duplicate", "stale", "skipped", "parked", "retry"]
+RecordOutcome = Literal["applied", "duplicate", "stale", "skipped", "parked", "retry"]
 """`duplicate`: its event was settled before. `stale`: the record itself was, by an earlier owner. `skipped`: of a
 type that this release does not know, and the consumer skips those. `retry` is no end."""
 
@@ -157,19 +157,19 @@ class Tally:
         self._metrics = metrics
         self._group = group
         service = metrics.service
-        self._records: dict[tuple[str, Outcome], Any] = {}
+        self._records: dict[tuple[str, RecordOutcome], Any] = {}
         self._last: dict[str, Any] = {}
         self._ages = [
             (metrics.freshness.labels(service, each), metrics.freshness_negative.labels(service, each))
             for each in ("kafka_to_applied", "end_to_end")
         ]
         for topic in topics:
-            for outcome in get_args(Outcome):
+            for outcome in get_args(RecordOutcome):
                 self.count(topic, outcome, 0)
         for each in get_args(FailureClass):
             metrics.park.labels(service, each)
 
-    def count(self, topic: str, outcome: Outcome, records: int = 1) -> None:
+    def count(self, topic: str, outcome: RecordOutcome, records: int = 1) -> None:
         """Count records of a topic."""
         counter = self._records.get((topic, outcome))
         if counter is None:

@@ -42,7 +42,7 @@ from drx_consumer.outbox where grp = $1
 """
 
 
-class Producer(Protocol):
+class OutboxProducer(Protocol):
     """Writes to Kafka, as the ingress does."""
 
     def partitions(self, topic: str) -> int | None:
@@ -60,7 +60,13 @@ class Outbox:
     """Writes the rows of the partitions that this process owns."""
 
     def __init__(
-        self, *, database: Database, producer: Producer, group: str, metrics: ConsumerMetrics, published: asyncio.Event
+        self,
+        *,
+        database: Database,
+        producer: OutboxProducer,
+        group: str,
+        metrics: ConsumerMetrics,
+        published: asyncio.Event,
     ) -> None:
         """Write by `producer`, soon after `published` was set."""
         self._database = database

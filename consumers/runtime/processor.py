@@ -34,7 +34,7 @@ from consumers.runtime.circuit import Circuit
 from consumers.runtime.key_queues import KeyQueues
 from consumers.runtime.ledger import Ledger
 from consumers.runtime.metrics import ConsumerMetrics, Tally
-from consumers.runtime.outbox import Outbox, Producer
+from consumers.runtime.outbox import Outbox, OutboxProducer
 from consumers.runtime.park_limit import ParkCounter, ParkLimit
 from consumers.runtime.parking import ParkingFullError
 from consumers.runtime.partition import Partition, Partitions
@@ -69,7 +69,7 @@ class Processor:
         decoder: EventDecoder,
         metrics: ConsumerMetrics,
         resource: Any = None,
-        producer: Producer | None = None,
+        producer: OutboxProducer | None = None,
         park_counter: ParkCounter | None = None,
         learner: Learner | None = None,
         spread: Spread = random.uniform,

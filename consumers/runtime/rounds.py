@@ -11,18 +11,18 @@ from consumers.runtime.ledger import FencedError
 from consumers.runtime.tasks import Tasks
 
 Item = TypeVar("Item")
-Answer = TypeVar("Answer")
+_Answer = TypeVar("_Answer")
 
-Round = Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]]
-Waiting = tuple[Item, asyncio.Future[Answer]]
+Round = Callable[[Sequence[Item]], Awaitable[Sequence[_Answer]]]
+Waiting = tuple[Item, asyncio.Future[_Answer]]
 
 
-class Rounds(Generic[Item, Answer]):
+class Rounds(Generic[Item, _Answer]):
     """Asks in rounds, one at a time; an outage of the database is waited out."""
 
     def __init__(
         self,
-        ask: Round[Item, Answer],
+        ask: Round[Item, _Answer],
         *,
         name: Callable[[Item], Hashable],
         back_off: Callable[[Exception, int], Awaitable[None]],
@@ -35,12 +35,12 @@ class Rounds(Generic[Item, Answer]):
         self._back_off = back_off
         self._tasks = tasks
         self._slots = slots
-        self._waiting: list[Waiting[Item, Answer]] = []
+        self._waiting: list[Waiting[Item, _Answer]] = []
         self._running = False
 
-    async def ask(self, item: Item) -> Answer:
+    async def ask(self, item: Item) -> _Answer:
         """Return the answer about an item; raises what is raised about it alone, and `FencedError`."""
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if not self._running:
             self._running = True
@@ -51,7 +51,7 @@ class Rounds(Generic[Item, Answer]):
         failures = 0
         try:
             while self._waiting:
-                taken: list[Waiting[Item, Answer]] = []
+                taken: list[Waiting[Item, _Answer]] = []
                 try:
                     async with self._slots:
                         taken = self._take()
@@ -65,14 +65,14 @@ class Rounds(Generic[Item, Answer]):
         finally:
             self._running = False
 
-    def _take(self) -> list[Waiting[Item, Answer]]:
+    def _take(self) -> list[Waiting[Item, _Answer]]:
         """Take those that still wait, one of each name."""
-        first: dict[Hashable, Waiting[Item, Answer]] = {}
+        first: dict[Hashable, Waiting[Item, _Answer]] = {}
         waiting = [each for each in self._waiting if not each[1].done()]
         self._waiting = [each for each in waiting if first.setdefault(self._name(each[0]), each) is not each]
         return list(first.values())
 
-    async def _round(self, taken: Sequence[Waiting[Item, Answer]]) -> None:
+    async def _round(self, taken: Sequence[Waiting[Item, _Answer]]) -> None:
         """Ask about items together; when one of them is at fault, about each by itself."""
         if not taken:
             return

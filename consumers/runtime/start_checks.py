@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from bridge.errors import ConfigError
-from bridge.kafka.connection import Connection
+from bridge.kafka.connection import KafkaConnection
 from consumers.api import Consumer
 from consumers.postgres.pool import Database
 from consumers.postgres.tables import lacks_own_tables, migrate_tables, pending_tables
@@ -26,7 +26,7 @@ async def check_start(
     consumer: Consumer,
     *,
     database: Database,
-    connection: Connection,
+    connection: KafkaConnection,
     accepted_cluster: str | None,
     begins_by_itself: bool,
 ) -> str:

@@ -22,7 +22,7 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import (  # noqa: TID
 from aiokafka.structs import OffsetAndMetadata  # noqa: TID251 - as above
 
 from bridge.errors import BridgeError, ConfigError
-from bridge.kafka.connection import CLIENT_FAILURES, Connection, reachable, refusal
+from bridge.kafka.connection import CLIENT_FAILURES, KafkaConnection, reachable, refusal
 from bridge.kafka.fetch_buffer import POLL_RECORDS, FetchBuffer, UnreadableBatchError
 from bridge.kafka.producer import METADATA_MAX_AGE_MS, START_S
 from bridge.kafka.reader import end_consumer
@@ -126,7 +126,9 @@ class MissingTopics:
 class GroupTransport:
     """A member of a group; one task alone calls `poll`, `seek`, `pause` and `resume`, and is never cancelled there."""
 
-    def __init__(self, connection: Connection, *, group: str, topics: Sequence[str], timing: Timing = Timing()) -> None:
+    def __init__(
+        self, connection: KafkaConnection, *, group: str, topics: Sequence[str], timing: Timing = Timing()
+    ) -> None:
         """Join `group` for `topics` once started, which can be done once."""
         self._connection = connection
         self._group = group

@@ -28,7 +28,7 @@ from confluent_kafka.admin import AdminClient
 from rich.console import Console
 
 from bridge.dev.kafka import create_topics
-from bridge.kafka.connection import Connection
+from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.reader import open_reader
 from bridge.kafka.transport import ConsumedRecord
 from tests.bench import report
@@ -192,7 +192,7 @@ def _until_recalled(server: Server) -> float:
 
 async def found_in(topics: Sequence[str], bootstrap_servers: str) -> set[int]:
     """Return the numbers of the deliveries that are in some topics."""
-    async with open_reader(Connection(bootstrap_servers), topics, from_beginning=True) as reader:
+    async with open_reader(KafkaConnection(bootstrap_servers), topics, from_beginning=True) as reader:
         return {_number(record) async for record in reader.until_end()}
 
 

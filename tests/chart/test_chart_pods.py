@@ -16,7 +16,7 @@ import asyncpg  # noqa: TID251 - a test looks at what the consumer has written
 import pytest
 
 from bridge.dev.ports import free_port
-from bridge.kafka.connection import Connection
+from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.reader import open_reader
 from bridge.kafka.transport import ConsumedRecord
 from tests.builders import KEY, SECRET, a_body, signed_headers
@@ -100,7 +100,9 @@ class Site:
 
     async def records(self) -> list[ConsumedRecord]:
         source = ("ce_source", self.source.encode())
-        async with open_reader(Connection(self.bootstrap_servers), list(STANDARD_TOPICS), from_beginning=True) as found:
+        async with open_reader(
+            KafkaConnection(self.bootstrap_servers), list(STANDARD_TOPICS), from_beginning=True
+        ) as found:
             return [record async for record in found.until_end() if source in record.headers]
 
     async def ids(self) -> set[str]:

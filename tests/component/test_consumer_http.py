@@ -12,13 +12,13 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from bridge.errors import BridgeError, ConfigError, PermanentError, TransientError
-from consumers.http import ANSWER_MAX_BYTES, Http, RequestMetrics, judge, open_http
+from consumers.http import ANSWER_MAX_BYTES, HttpClient, RequestMetrics, judge, open_http
 from tests.certificates import self_signed
 from tests.endpoint import Handler, an_endpoint
 
 
 @asynccontextmanager
-async def a_session(handler: Handler, **options: object) -> AsyncIterator[Http]:
+async def a_session(handler: Handler, **options: object) -> AsyncIterator[HttpClient]:
     async with an_endpoint(handler) as url, open_http(url, allow_http=True, **options) as http:  # type: ignore[arg-type]  # as given
         yield http
 

@@ -15,7 +15,7 @@ from bridge.commands.doctor_spool import check_spool
 from bridge.commands.secrets import check_windows
 from bridge.dev.ports import free_port
 from bridge.runtime.findings import Finding
-from bridge.settings import Settings, Source, Spool
+from bridge.settings import Settings, SourceSettings, SpoolSettings
 from bridge.start_checks import check_sources, check_start
 from tests.spooling import files, open_spool, write_key
 
@@ -33,15 +33,15 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("BRIDGE_SPOOL__DIR", str(tmp_path / "spool"))
 
 
-def a_source(secrets_dir: Path, **changes: Any) -> Source:
-    return Source(**{"profile": "drx_standard", "environment": "sandbox", "secrets_dir": secrets_dir} | changes)
+def a_source(secrets_dir: Path, **changes: Any) -> SourceSettings:
+    return SourceSettings(**{"profile": "drx_standard", "environment": "sandbox", "secrets_dir": secrets_dir} | changes)
 
 
 def a_secret(directory: Path, name: str = "current", *lines: str) -> None:
     (directory / name).write_text("\n".join([SECRET, *lines]) + "\n")
 
 
-def found(source: Source) -> list[Finding]:
+def found(source: SourceSettings) -> list[Finding]:
     settings = Settings(sources={"drx": source})
     return [*check_sources(settings), *check_windows(settings, now=NOW)]
 
@@ -117,33 +117,33 @@ def test_every_check_is_one_line_and_what_failed_says_what_to_do(capsys: pytest.
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Spool:
+def settings(tmp_path: Path) -> SpoolSettings:
     """Give a spool that has its key elsewhere and has not been used yet."""
     write_key(tmp_path / "keys")
-    return Spool(dir=tmp_path / "spool", key_dir=tmp_path / "keys", capacity_bytes=1_048_576)
+    return SpoolSettings(dir=tmp_path / "spool", key_dir=tmp_path / "keys", capacity_bytes=1_048_576)
 
 
-def in_spool(settings: Spool) -> dict[str, Finding]:
+def in_spool(settings: SpoolSettings) -> dict[str, Finding]:
     return {finding.check: finding for finding in check_spool(settings)}
 
 
-def verdicts(settings: Spool) -> dict[str, str]:
+def verdicts(settings: SpoolSettings) -> dict[str, str]:
     return {check: finding.verdict for check, finding in in_spool(settings).items()}
 
 
-async def fill(settings: Spool) -> None:
+async def fill(settings: SpoolSettings) -> None:
     settings.dir.mkdir()
     async with open_spool(settings.dir, key_dir=settings.key_dir) as kept:
         await kept.put(1, 2, 3)
 
 
-def test_a_spool_that_is_not_there_yet_is_fine_and_not_made(settings: Spool) -> None:
+def test_a_spool_that_is_not_there_yet_is_fine_and_not_made(settings: SpoolSettings) -> None:
     assert verdicts(settings) == {"spool": "ok", "spool key": "ok", "spool room": "ok"}
     assert "made at the first start" in in_spool(settings)["spool"].text
     assert not settings.dir.exists()
 
 
-async def test_what_is_held_by_a_process_is_on_its_way(settings: Spool) -> None:
+async def test_what_is_held_by_a_process_is_on_its_way(settings: SpoolSettings) -> None:
     settings.dir.mkdir()
     async with open_spool(settings.dir, key_dir=settings.key_dir) as kept:
         await kept.put(1, 2, 3)
@@ -154,7 +154,7 @@ async def test_what_is_held_by_a_process_is_on_its_way(settings: Spool) -> None:
     assert "in use, 3 events" in finding.text
 
 
-async def test_what_no_process_holds_is_an_orphan_and_stays_as_it_is(settings: Spool) -> None:
+async def test_what_no_process_holds_is_an_orphan_and_stays_as_it_is(settings: SpoolSettings) -> None:
     await fill(settings)
     before = {path: path.read_bytes() for path in files(settings.dir)}
 
@@ -166,7 +166,7 @@ async def test_what_no_process_holds_is_an_orphan_and_stays_as_it_is(settings: S
     assert {path: path.read_bytes() for path in files(settings.dir)} == before
 
 
-async def test_events_whose_key_is_gone_are_a_failure(settings: Spool, tmp_path: Path) -> None:
+async def test_events_whose_key_is_gone_are_a_failure(settings: SpoolSettings, tmp_path: Path) -> None:
     await fill(settings)
     write_key(tmp_path / "keys", secret=b"n" * 32)
 
@@ -178,7 +178,7 @@ async def test_events_whose_key_is_gone_are_a_failure(settings: Spool, tmp_path:
 
 
 def test_a_key_that_others_may_read_is_named_and_not_shown(
-    settings: Spool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    settings: SpoolSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "keys" / "current"
     path.chmod(0o644)

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from bridge.dev.ports import HOST
-from bridge.runtime.http import CONTINUE, OLDEST, TURN_MAX, TURN_MAX_BYTES, Connection, HardenedServer, Request
+from bridge.runtime.http import CONTINUE, OLDEST, TURN_MAX, TURN_MAX_BYTES, ClientConnection, HardenedServer, Request
 from bridge.runtime.messages import Answer
 from tests.waiting import HANG_S, until
 
@@ -111,7 +111,7 @@ class Quiet(asyncio.Transport):
 
     taken = True
     aborted = False
-    protocol: Connection
+    protocol: ClientConnection
 
     def abort(self) -> None:
         self.aborted = True

@@ -31,7 +31,7 @@ from bridge.ingress.routes import Admission, Call, Shortcut, Source, Webhooks
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from bridge.known.delivery_ids import NewestBodies
 from bridge.known.known_ids import KnownIds
-from bridge.runtime.http import Connection, HardenedServer
+from bridge.runtime.http import ClientConnection, HardenedServer
 from bridge.runtime.metrics import IngressMetrics
 from tests.builders import a_body, a_slot, signed_headers
 from tests.engine_cases import engine as engine_of
@@ -104,7 +104,7 @@ class Ingress:
         async with self.session.post(self.url + path, data=given, headers=sent) as answer:
             return answer.status, await answer.json()
 
-    def feed(self, request: bytes) -> Connection:
+    def feed(self, request: bytes) -> ClientConnection:
         """Have a request come on a connection of its own; what is fed in one turn of the loop is taken together."""
         connection = self.server()
         connection.connection_made(StubTransport())
@@ -482,7 +482,7 @@ async def test_a_stop_answers_what_is_in_flight_and_says_close(ingress: Ingress)
         async with ingress.session.post(
             f"{ingress.url}/webhooks/drx", data=body, headers=signed_headers(body)
         ) as answer:
-            return answer.status, answer.headers.get("Connection")
+            return answer.status, answer.headers.get("ClientConnection")
 
     answer = asyncio.create_task(deliver())
     await ingress.publisher.waiting.wait()

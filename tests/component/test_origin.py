@@ -14,7 +14,7 @@ from bridge.errors import ConfigError, DeliveryRefusedError
 from bridge.event import Event, ParkReason
 from bridge.ingress.origin import prove_origin, sign_origin
 from bridge.ingress.profiles.lookup import load_profile
-from bridge.ingress.proof import FixedSecrets, Key, KeySlot, Raw, SharedSecret
+from bridge.ingress.proof import FixedSecrets, KeySlot, ProofKey, Raw, SharedSecret
 from bridge.ingress.routes import Source
 from bridge.ingress.schemes.presets import configure
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
@@ -27,7 +27,7 @@ RECEIVED_US = int(WHEN.timestamp() * 1e6)
 
 
 def headers(
-    key: Key, body: bytes, *, origin: str = "replay", at: int = NOW, delivery_id: str = "dlv_1"
+    key: ProofKey, body: bytes, *, origin: str = "replay", at: int = NOW, delivery_id: str = "dlv_1"
 ) -> dict[str, str]:
     received = RECEIVED_US if origin == "replay" else None
     return sign_origin(key, delivery_id, at, body, origin=origin, received_us=received)
@@ -114,7 +114,7 @@ def test_no_scheme_reads_a_header_that_an_operator_proves_a_delivery_with() -> N
         configure("secret_header", {"header": "DRX-Signature"}, tolerance_s=300)
 
 
-async def post(ingress: Ingress, body: bytes, *, key: Key, **what: Any) -> tuple[int, dict[str, Any]]:
+async def post(ingress: Ingress, body: bytes, *, key: ProofKey, **what: Any) -> tuple[int, dict[str, Any]]:
     at = int(datetime.now(UTC).timestamp())
     return await ingress.post(body, headers={"content-type": "application/json", **headers(key, body, at=at, **what)})
 

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from bridge.errors import NotDurableError
 from bridge.kafka import producer as producer_module
-from bridge.kafka.connection import Connection
+from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.producer import LEADER_LOOKS, Generation, KafkaProducer, NotConnectedError, Patience
 from bridge.kafka.record import Record
 from bridge.runtime.metrics import IngressMetrics
@@ -120,7 +120,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
 
 def a_producer(*, partitions: int | None = 12) -> KafkaProducer:
     return KafkaProducer(
-        connection=Connection("127.0.0.1:1"),
+        connection=KafkaConnection("127.0.0.1:1"),
         topics=[TOPIC],
         partitions=partitions,
         metrics=IngressMetrics(CollectorRegistry()),
@@ -208,7 +208,7 @@ async def test_a_write_to_a_partition_without_a_leader_floods_no_broker(monkeypa
     monkeypatch.setattr(AIOKafkaClient, "_metadata_update", answer)
     monkeypatch.setattr(producer_module, "REQUEST_TIMEOUT_MS", 500)
     monkeypatch.setattr(producer_module, "LEADER_LOOK_S", 0.001)
-    generation = Generation(Connection("127.0.0.1:1").options())
+    generation = Generation(KafkaConnection("127.0.0.1:1").options())
     client = generation._client
     client.client.cluster._partitions = {TOPIC: {0: PartitionMetadata(TOPIC, 0, -1, [3], [3], 5)}}
     client._txn_manager.set_pid_and_epoch(1, 0)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from bridge.errors import NotDurableError, RecordRefusedError
-from bridge.kafka.partition_writer import Producer
+from bridge.kafka.partition_writer import ProducerProtocol
 from bridge.kafka.record import Record
 from tests.fakes import FakeProducer
 from tests.kafka import NARROW_BYTES, narrow_topic, read_all, ready_producer
@@ -22,7 +22,7 @@ MESSAGE_MAX = NARROW_BYTES - 1000  # a batch has a head, too
 class Subject:
     """A producer, a topic that takes no large records, one that does, and a way to see what they hold."""
 
-    producer: Producer
+    producer: ProducerProtocol
     topic: str
     wide_topic: str
     fake: FakeProducer | None
@@ -54,7 +54,7 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         yield Subject(producer, topic, wide_topic, None, topics.bootstrap_servers)
 
 
-async def write_all(producer: Producer, records: Sequence[Record]) -> int:
+async def write_all(producer: ProducerProtocol, records: Sequence[Record]) -> int:
     """Write every record by as many batches as it takes; return their number."""
     batches = 0
     while records:

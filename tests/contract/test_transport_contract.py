@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bridge.kafka.connection import Connection
+from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.producer import KafkaProducer
 from bridge.kafka.record import Record
 from bridge.kafka.transport import ConsumedRecord, Place
@@ -80,7 +80,7 @@ class Subject:
         if self.fake is not None:
             return FakeTransport(self.fake)
         assert self.topics is not None
-        connection = Connection(self.topics.bootstrap_servers)
+        connection = KafkaConnection(self.topics.bootstrap_servers)
         return GroupTransport(connection, group=self.group, topics=[self.topic], timing=HASTY)
 
     async def share(self, transport: GroupTransport, listener: Listener) -> None:
@@ -286,7 +286,7 @@ async def test_without_a_broker_a_start_says_so() -> None:
     """On the fake: see below for the real one."""
     kafka = FakeKafka({"t": 1})
     kafka.go_away()
-    for transport in (FakeTransport(kafka), GroupTransport(Connection("127.0.0.1:1"), group="g", topics=["t"])):
+    for transport in (FakeTransport(kafka), GroupTransport(KafkaConnection("127.0.0.1:1"), group="g", topics=["t"])):
         with pytest.raises(TransportError) as caught:
             await transport.start(Listener())
 
@@ -295,7 +295,7 @@ async def test_without_a_broker_a_start_says_so() -> None:
 
 async def test_a_file_that_cannot_be_used_now_is_waited_for(tmp_path: Path) -> None:
     """A certificate is replaced, and its key is not yet: the process has checked both at its start."""
-    connection = Connection("127.0.0.1:1", security_protocol="SSL", ssl_certfile=tmp_path / "away")
+    connection = KafkaConnection("127.0.0.1:1", security_protocol="SSL", ssl_certfile=tmp_path / "away")
     transport = GroupTransport(connection, group="g", topics=["t"])
 
     with pytest.raises(TransportError) as caught:
@@ -309,7 +309,7 @@ async def test_a_file_that_cannot_be_used_now_is_waited_for(tmp_path: Path) -> N
 async def test_a_member_that_has_ended_leaves_no_task(topics: Topics) -> None:
     topic = await asyncio.to_thread(topics.fresh, partitions=PARTITIONS)
     transport = GroupTransport(
-        Connection(topics.bootstrap_servers), group=topics.unique_key("group"), topics=[topic], timing=HASTY
+        KafkaConnection(topics.bootstrap_servers), group=topics.unique_key("group"), topics=[topic], timing=HASTY
     )
     listener = Listener()
     await transport.start(listener)
@@ -325,7 +325,7 @@ async def reset(topics: Topics) -> AsyncIterator[Any]:
     """Give a member that has joined and whose connections have then been reset, but for the one to its coordinator."""
     topic = await asyncio.to_thread(topics.fresh, partitions=1)
     member: Any = GroupTransport(
-        Connection(topics.bootstrap_servers), group=topics.unique_key("group"), topics=[topic], timing=HASTY
+        KafkaConnection(topics.bootstrap_servers), group=topics.unique_key("group"), topics=[topic], timing=HASTY
     )
     listener = Listener()
     await member.start(listener)

@@ -14,7 +14,7 @@ import aiohttp
 import orjson
 
 from bridge.dev.ports import free_port
-from bridge.kafka.connection import Connection
+from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.reader import open_reader
 from bridge.kafka.transport import ConsumedRecord
 from tests.builders import SECRET, signed_headers
@@ -100,7 +100,7 @@ class IngressProcess(ServiceProcess):
 
 async def read_records(bootstrap_servers: str, wanted: Callable[[str], bool]) -> list[ConsumedRecord]:
     """Every record of the sources that are wanted by their names, each partition in order."""
-    async with open_reader(Connection(bootstrap_servers), list(STANDARD_TOPICS), from_beginning=True) as found:
+    async with open_reader(KafkaConnection(bootstrap_servers), list(STANDARD_TOPICS), from_beginning=True) as found:
         return [record async for record in found.until_end() if wanted(record.header("ce_source"))]
 
 

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from bridge.contract.envelope import EventRecord, PrescriptionRecord
 from bridge.contract.events import EVENT_MODELS
-from bridge.contract.fields import Bits, Digits, Record
+from bridge.contract.fields import Bits, ContractRecord, Digits
 
 # Fields of a record that no member of `data` fills.
 _LEADING = frozenset(EventRecord.model_fields) | {"extensions"}
@@ -70,7 +70,7 @@ class Marker:
 
     def _object(
         self,
-        model: type[Record],
+        model: type[ContractRecord],
         path: str,
         markers: dict[str, str],
         *,
@@ -91,7 +91,7 @@ class Marker:
 
     def _value(self, kind: Any, path: str, markers: dict[str, str], *, phi: bool) -> Any:
         origin, inner = get_origin(kind), get_args(kind)
-        if isinstance(kind, type) and issubclass(kind, Record):
+        if isinstance(kind, type) and issubclass(kind, ContractRecord):
             return self._object(kind, path, markers, phi=phi)
         if origin is list:
             return [self._value(inner[0], f"{path}/0", markers, phi=phi)]

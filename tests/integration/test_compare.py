@@ -14,7 +14,7 @@ import pytest
 
 from bridge.contract.native import native_json
 from bridge.event import Event
-from consumers.commands.compare import Fact, unmatched
+from consumers.commands.compare import PolledFact, unmatched
 from consumers.testing import an_event
 from tests.cluster import Cluster, Topics
 from tests.forked import run
@@ -127,7 +127,7 @@ NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 def test_each_fact_needs_one_of_its_own(facts: list[int], known: list[int], left: list[int]) -> None:
     moments = [NOON + timedelta(seconds=each) for each in known]
 
-    found = unmatched([Fact(NOON + timedelta(seconds=at), 1) for at in facts], moments, timedelta(seconds=120))
+    found = unmatched([PolledFact(NOON + timedelta(seconds=at), 1) for at in facts], moments, timedelta(seconds=120))
 
     assert [(fact.at - NOON).seconds for fact in found] == left
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 from confluent_kafka import Producer
 
-from bridge.kafka.connection import Connection
+from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.reader import open_reader, open_tail
 from bridge.kafka.transport import Place
 from consumers.runtime.transport import GroupTransport, Timing, TransportError
@@ -47,7 +47,7 @@ class Listener:
 
 async def member_reads(topics: Topics, topic: str, count: int) -> list[bytes | None]:
     transport = GroupTransport(
-        Connection(topics.bootstrap_servers), group=topics.unique_key("group"), topics=[topic], timing=HASTY
+        KafkaConnection(topics.bootstrap_servers), group=topics.unique_key("group"), topics=[topic], timing=HASTY
     )
     listener = Listener()
     await transport.start(listener)
@@ -98,7 +98,7 @@ async def test_a_member_reads_up_to_a_corrupt_batch_and_the_other_partitions(spo
     """The client drops what it has unpacked before such a batch, also of the other partitions."""
     first, second = places = Place(spoiled, 0), Place(spoiled, 1)
     transport = GroupTransport(
-        Connection(topics.bootstrap_servers), group=topics.unique_key("group"), topics=[spoiled], timing=HASTY
+        KafkaConnection(topics.bootstrap_servers), group=topics.unique_key("group"), topics=[spoiled], timing=HASTY
     )
     listener = Listener()
     await transport.start(listener)
@@ -133,7 +133,7 @@ async def test_a_reader_passes_over_a_corrupt_batch_and_says_where_it_lies(spoil
     def note(place: Place, offset: int, after: int) -> None:
         passed.append((place, offset, after))
 
-    connection = Connection(topics.bootstrap_servers)
+    connection = KafkaConnection(topics.bootstrap_servers)
     async with open_reader(connection, [spoiled], from_beginning=True, unreadable=note) as reader:
         whole = [record.value async for record in reader.until_end()]
     end = []

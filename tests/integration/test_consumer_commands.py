@@ -15,7 +15,7 @@ from uuid import uuid4
 import pytest
 
 from bridge.dev.ports import free_port
-from bridge.kafka.connection import Connection
+from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.record import Record
 from bridge.kafka.transport import Place
 from consumers.runtime.beginnings import hint
@@ -86,7 +86,7 @@ async def a_member(desk: Desk) -> AsyncIterator[None]:
             joined.set()
 
     servers = desk.env["CONSUMER_KAFKA__BOOTSTRAP_SERVERS"]
-    member = GroupTransport(Connection(servers), group=desk.group, topics=[desk.topic])
+    member = GroupTransport(KafkaConnection(servers), group=desk.group, topics=[desk.topic])
     await member.start(Listener())
     try:
         async with asyncio.timeout(HANG_S):

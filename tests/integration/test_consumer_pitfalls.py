@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition  # noqa: TID251 - the bare library
 
-from bridge.kafka.connection import Connection
+from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.transport import Place
 from consumers.runtime.transport import GroupTransport, Timing, TransportError
 from tests.cluster import Cluster, Topics
@@ -70,7 +70,7 @@ async def bare(topics: Topics, topic: str, group: str, listener: Any = None) -> 
 @asynccontextmanager
 async def ours(topics: Topics, topic: str, group: str, timing: Timing = HASTY) -> AsyncIterator[Any]:
     """Give our member of the group, once it has joined."""
-    transport = GroupTransport(Connection(topics.bootstrap_servers), group=group, topics=[topic], timing=timing)
+    transport = GroupTransport(KafkaConnection(topics.bootstrap_servers), group=group, topics=[topic], timing=timing)
     listener = Listener()
     await transport.start(listener)
     try:

@@ -15,7 +15,7 @@ from bridge.errors import ConfigError, PermanentError, TransientError
 from bridge.event import Event
 from consumers.api import Batches, Consumer, Context, Lanes, Outgoing, Placed, Setup
 from consumers.read_model.consumer import open_read_model
-from consumers.testing import Call, Parked, an_event, running
+from consumers.testing import Attempt, Parked, an_event, running
 
 TOPICS = ["drx.prescriptions.v1", "drx.accounts.v1"]
 
@@ -72,7 +72,9 @@ async def test_effects_retries_duplicates_and_parked_keys_are_seen() -> None:
         await desk.feed(fine, busy, fine, never, behind)
 
         assert await desk.fetch("select id from done order by id") == [("evt_busy",), ("evt_fine",)]
-        assert [call for call in desk.calls if call.event_id == "evt_busy"] == [Call("evt_busy", n) for n in (1, 2, 3)]
+        assert [call for call in desk.calls if call.event_id == "evt_busy"] == [
+            Attempt("evt_busy", n) for n in (1, 2, 3)
+        ]
         assert (desk.count("applied"), desk.count("duplicate"), desk.count("retry")) == (2, 1, 2)
         assert await desk.parked() == [
             Parked("rx_2", "evt_never", "refused"),

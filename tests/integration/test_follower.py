@@ -18,7 +18,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its stub do
 
 from bridge.dev.kafka import create_topics
 from bridge.event import Identity, ParkReason
-from bridge.kafka.connection import Connection
+from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.follower import LAG_MAX_S, Follower, FollowPatience
 from bridge.kafka.reader import SLICE_RECORDS, Tail
 from bridge.kafka.record import Record, event_record, unrecognized_record
@@ -69,7 +69,7 @@ async def following(
 ) -> AsyncIterator[Follower]:
     """Run a follower at `WHEN_S`; by default everything that is younger than 1970 counts."""
     follower = Follower(
-        connection=Connection(bootstrap_servers),
+        connection=KafkaConnection(bootstrap_servers),
         topics=topics,
         known_ids=memory,
         window_s=window_s,
@@ -224,7 +224,7 @@ async def test_an_outage_is_waited_for_however_long(cluster: Cluster, topics: To
 
     async with killed(cluster):
         follower = Follower(
-            connection=Connection(topics.bootstrap_servers),
+            connection=KafkaConnection(topics.bootstrap_servers),
             topics=[topic],
             known_ids=memory,
             window_s=WHEN_S,

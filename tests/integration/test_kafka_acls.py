@@ -33,7 +33,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # as tests.ka
 )
 
 from bridge.commands.topics import topics as topics_command
-from bridge.kafka.connection import Connection
+from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.reader import ReadError, open_reader
 from bridge.kafka.record import Record
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, RoutingTable
@@ -108,7 +108,7 @@ def start(found: SecuredCluster) -> None:
         created.result()
 
 
-def settings(connection: Connection) -> dict[str, str]:
+def settings(connection: KafkaConnection) -> dict[str, str]:
     """As environment variables without their prefix."""
     given = {name: getattr(connection, name) for name in Brokers.model_fields}
     return {f"KAFKA__{name.upper()}": str(value) for name, value in given.items() if value}
@@ -257,7 +257,7 @@ async def test_a_consumer_works_with_its_acls_and_reads_nothing_else(
 class Desk(ConsumerProcess):
     """The smallest consumer, which logs in; `applied` says what it has handled."""
 
-    def __init__(self, directory: Path, connection: Connection, dsn: str) -> None:
+    def __init__(self, directory: Path, connection: KafkaConnection, dsn: str) -> None:
         self.dsn = dsn
         super().__init__(
             directory,
@@ -327,7 +327,7 @@ async def test_a_token_endpoint_that_refuses_for_a_while_costs_no_event(
     """A login ends while no token is to be had: deliveries are spooled, the consumer waits, and both say why."""
     Tokens.lifetime_s = 2
 
-    def by_token(user: str) -> Connection:
+    def by_token(user: str) -> KafkaConnection:
         return replace(brief.connection(user, mechanism="OAUTHBEARER"), sasl_token_url=token_url)
 
     with (

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from bridge.kafka.connection import Connection
+from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.reader import ReadError, open_reader
 from bridge.kafka.record import Record
 from tests.cluster import Topics
@@ -25,7 +25,7 @@ async def test_until_end_gives_what_was_there_at_the_opening_with_all_its_parts(
         await producer.write(topic, 0, [a_record(topic, b"a"), a_record(topic, None)])
         await producer.write(topic, 1, [a_record(topic, b"b", 1)])
 
-        async with open_reader(Connection(topics.bootstrap_servers), [topic], from_beginning=True) as reader:
+        async with open_reader(KafkaConnection(topics.bootstrap_servers), [topic], from_beginning=True) as reader:
             await producer.write(topic, 0, [a_record(topic, b"later")])
             records = [record async for record in reader.until_end()]
 
@@ -37,8 +37,8 @@ async def test_until_end_gives_what_was_there_at_the_opening_with_all_its_parts(
 
 async def test_a_missing_topic_and_a_missing_broker_are_told(topics: Topics) -> None:
     with pytest.raises(ReadError, match="no such topic: absent"):
-        async with open_reader(Connection(topics.bootstrap_servers), ["absent"], from_beginning=True):
+        async with open_reader(KafkaConnection(topics.bootstrap_servers), ["absent"], from_beginning=True):
             pass
     with pytest.raises(ReadError, match="no broker answers at"):
-        async with open_reader(Connection("127.0.0.1:1"), ["absent"], from_beginning=True):
+        async with open_reader(KafkaConnection("127.0.0.1:1"), ["absent"], from_beginning=True):
             pass

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from bridge.commands.topics import topics
 from bridge.errors import ConfigError
 from bridge.kafka.admin import open_admin
-from bridge.kafka.connection import Connection
+from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.producer import REQUEST_TIMEOUT_MS
 from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC
 from tests.cluster import Cluster
@@ -105,7 +105,7 @@ def test_topics_that_would_take_no_record_are_not_made(run: Run) -> None:
 
 async def test_a_cluster_that_takes_its_time_is_waited_for(own_cluster: Cluster) -> None:
     """Making topics on a loaded machine was seen to take longer than a write may."""
-    async with open_admin(Connection(own_cluster.bootstrap_servers)) as admin:
+    async with open_admin(KafkaConnection(own_cluster.bootstrap_servers)) as admin:
         own_cluster.pause_broker(1)
         asyncio.get_running_loop().call_later(REQUEST_TIMEOUT_MS / 1000 + 1, own_cluster.resume_broker, 1)
 

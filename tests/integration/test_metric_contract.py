@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from bridge.ingress.heartbeat import SOURCE
-from bridge.kafka.connection import Connection
+from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.reader import open_reader
 from tests.builders import SAMPLES, a_body
 from tests.cluster import STANDARD_TOPICS, Cluster, Topics
@@ -108,7 +108,7 @@ async def test_a_heartbeat_goes_all_the_way_into_kafka(ingress: IngressProcess) 
     assert time.time() - 3600 < began <= time.time()
     until(lambda: heartbeats(ingress) > began, what="a heartbeat")
 
-    async with open_reader(Connection(ingress.bootstrap_servers), [ACCOUNTS], from_beginning=True) as found:
+    async with open_reader(KafkaConnection(ingress.bootstrap_servers), [ACCOUNTS], from_beginning=True) as found:
         key = f"heartbeat-{ingress.instance}".encode()
         records = [record async for record in found.until_end() if record.key == key]
     assert records

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from bridge.runtime.http import Connection, Request
+from bridge.runtime.http import ClientConnection, Request
 from tests.builders import signed_headers
 from tests.component.test_ingress import Ingress, request_bytes, running
 from tests.component.test_raw_http import played
@@ -33,20 +33,20 @@ class Counted:
         self.ingress = ingress
         self.public = replace(ingress, port=port)
         self.read = 0
-        begin, malformed = Request.__init__, Connection._malformed
+        begin, malformed = Request.__init__, ClientConnection._malformed
 
-        def counting(request: Request, connection: Connection, message: Any) -> None:
+        def counting(request: Request, connection: ClientConnection, message: Any) -> None:
             """Count a good head."""
             self.read += 1
             begin(request, connection, message)
 
-        def counting_malformed(connection: Connection) -> None:
+        def counting_malformed(connection: ClientConnection) -> None:
             """Count what is none; of what is wrong in a body the head was counted."""
             self.read += connection._request is None
             malformed(connection)
 
         patch.setattr(Request, "__init__", counting)
-        patch.setattr(Connection, "_malformed", counting_malformed)
+        patch.setattr(ClientConnection, "_malformed", counting_malformed)
 
     async def answers(self, case: RawCase) -> list[tuple[int, str]]:
         """Send a case to the proxy and return what came back, as status and id."""
@@ -59,7 +59,7 @@ class Counted:
     async def deliver(self, name: str) -> list[tuple[int, str]]:
         """Make an honest delivery through the proxy."""
         webhook_id, body = a_delivery(name)
-        headers = [("Connection", "close"), *signed_headers(body, webhook_id=webhook_id).items()]
+        headers = [("ClientConnection", "close"), *signed_headers(body, webhook_id=webhook_id).items()]
         text = request_bytes(body, headers).decode("latin-1")
         for _ in range(ATTEMPTS):
             answers = await self.answers(RawCase(name, (text,), (), ()))

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from bridge.dev.kafka import create_topics
-from bridge.kafka.connection import Connection
+from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.producer import KafkaProducer
 from bridge.kafka.record import Record
 from bridge.kafka.transport import Place
@@ -52,7 +52,7 @@ class Group:
     def open(self) -> GroupTransport:
         """Return a member whose commits are seen."""
         transport: Any = GroupTransport(
-            Connection(self.topics.bootstrap_servers), group=self.name, topics=[self.topic], timing=HASTY
+            KafkaConnection(self.topics.bootstrap_servers), group=self.name, topics=[self.topic], timing=HASTY
         )
         commit = transport.commit
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import ConfigError
-from bridge.kafka.connection import Connection
+from bridge.kafka.connection import KafkaConnection
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from bridge.kafka.connection import Connection
     ],
 )
 def test_servers_are_host_and_port(text: str, servers: list[tuple[str, int]]) -> None:
-    assert Connection(text).servers == servers
+    assert KafkaConnection(text).servers == servers
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_servers_are_host_and_port(text: str, servers: list[tuple[str, int]]) ->
 )
 def test_what_is_no_server_is_named_with_its_setting(text: str) -> None:
     with pytest.raises(ConfigError, match="bootstrap_servers"):
-        _ = Connection(text).servers
+        _ = KafkaConnection(text).servers
 
 
 def test_credentials_are_read_anew_for_each_client(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_credentials_are_read_anew_for_each_client(tmp_path: Path) -> None:
     username, password = tmp_path / "username", tmp_path / "password"
     username.write_text("bridge\n")
     password.write_text("old\n")
-    connection = Connection(
+    connection = KafkaConnection(
         "kafka:9092",
         security_protocol="SASL_PLAINTEXT",
         sasl_mechanism="SCRAM-SHA-256",
@@ -61,7 +61,7 @@ def test_a_password_file_that_cannot_be_used_is_named_and_not_shown(tmp_path: Pa
     path = tmp_path / "password"
     if content is not None:
         path.write_bytes(content)
-    connection = Connection(
+    connection = KafkaConnection(
         "kafka:9092",
         security_protocol="SASL_SSL",
         sasl_mechanism="PLAIN",
@@ -78,7 +78,7 @@ def test_a_certificate_file_that_cannot_be_used_is_named(tmp_path: Path, setting
     path = tmp_path / "file.pem"
     path.write_text("not a certificate")
     cafile, certfile = (path, None) if setting == "ssl_cafile" else (None, path)
-    connection = Connection("kafka:9092", security_protocol="SSL", ssl_cafile=cafile, ssl_certfile=certfile)
+    connection = KafkaConnection("kafka:9092", security_protocol="SSL", ssl_cafile=cafile, ssl_certfile=certfile)
 
     with pytest.raises(ConfigError, match=setting):
         connection.options()

@@ -14,14 +14,14 @@ from consumers.archive.options import ArchiveOptions
 from consumers.fhir.options import FhirOptions
 from consumers.forward.options import ForwardOptions
 from consumers.hl7v2.options import Hl7Options
-from consumers.options import UNNAMED, EndpointOptions, Instant, Options, Words, read_options, read_token, server_of
+from consumers.options import UNNAMED, EndpointOptions, Instant, Options, WordList, read_options, read_token, server_of
 from consumers.read_model.options import ReadModelOptions
 from consumers.workflow.options import WorkflowOptions
 
 
 class DeskOptions(EndpointOptions):
     url: str
-    types: Words = ("*",)
+    types: WordList = ("*",)
     since: Instant | None = None
     lanes: int = 8
 

@@ -10,17 +10,17 @@ from pydantic import ValidationError
 
 from bridge.contract.common import Address, Medication, Patient
 from bridge.contract.events import EVENT_MODELS
-from bridge.contract.fields import Record
+from bridge.contract.fields import ContractRecord
 from tests.unit.profile_documents import FILL, SENT, event_of
 
 
-def phi_of(model: type[Record], name: str) -> str | None:
+def phi_of(model: type[ContractRecord], name: str) -> str | None:
     extra = model.model_fields[name].json_schema_extra
     return str(extra["phi"]) if isinstance(extra, dict) else None
 
 
 @pytest.mark.parametrize(("model", "phi"), [(Patient, "D"), (Address, "D"), (Medication, "L")])
-def test_every_field_of_a_record_about_a_person_has_its_class(model: type[Record], phi: str) -> None:
+def test_every_field_of_a_record_about_a_person_has_its_class(model: type[ContractRecord], phi: str) -> None:
     assert {phi_of(model, name) for name in model.model_fields} == {phi}
 
 

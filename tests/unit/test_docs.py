@@ -36,7 +36,7 @@ LINKING = [
 LINKING += [*sorted(HERE.rglob("*.md")), *OF_CONSUMERS]
 TREE = ("bridge", "consumers", "docs", "tests")
 # These name files that their reader writes.
-OF_THE_READER = {"senders.md", "readers.md", "write-a-consumer.md"}
+OF_THE_READER = {"engines.md", "senders.md", "readers.md", "write-a-consumer.md"}
 METRICS = {*vars(IngressMetrics(CollectorRegistry())), *vars(ConsumerMetrics(CollectorRegistry(), service="desk"))}
 
 

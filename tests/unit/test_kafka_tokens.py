@@ -14,7 +14,7 @@ import pytest
 from aiokafka.abc import AbstractTokenProvider  # noqa: TID251 - what a provider must be
 
 from bridge.errors import ConfigError
-from bridge.kafka.connection import Connection, refusal
+from bridge.kafka.connection import KafkaConnection, refusal
 from bridge.kafka.tokens import ClientCredentials, Grant, TokenError, Tokens
 
 GRANT = Grant("http://127.0.0.1:1/token", "me", "canary", "kafka")
@@ -116,7 +116,7 @@ async def test_the_secret_goes_to_nobody_to_whom_an_endpoint_redirects() -> None
 
 async def test_tokens_come_from_a_provider_of_a_site() -> None:
     """For MSK IAM, say; the connection needs no files then."""
-    connection = Connection(
+    connection = KafkaConnection(
         "kafka:9092",
         security_protocol="SASL_PLAINTEXT",
         sasl_mechanism="OAUTHBEARER",
@@ -131,7 +131,7 @@ async def test_tokens_come_from_a_provider_of_a_site() -> None:
 def test_client_id_and_secret_are_read_anew_for_each_client(tmp_path: Path) -> None:
     for name in ("id", "secret"):
         (tmp_path / name).write_text(name)
-    connection = Connection(
+    connection = KafkaConnection(
         "kafka:9092",
         security_protocol="SASL_PLAINTEXT",
         sasl_mechanism="OAUTHBEARER",

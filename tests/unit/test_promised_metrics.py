@@ -31,10 +31,10 @@ from consumers.forward.sink import ForwardMetrics
 from consumers.hl7v2.mllp import Hl7Metrics
 from consumers.lifecycle.safety import ANOMALY_KINDS, SAFETY_KINDS
 from consumers.read_model.apply import ReadModelMetrics
-from consumers.runtime.circuit import State as CircuitState
+from consumers.runtime.circuit import CircuitState
 from consumers.runtime.failure import FailureClass
 from consumers.runtime.metrics import ConsumerMetrics
-from consumers.runtime.metrics import Outcome as RecordEnd
+from consumers.runtime.metrics import RecordOutcome as RecordEnd
 from consumers.workflow.temporal import KINDS, WorkflowMetrics
 from docs.folders import folders
 from docs.openapi import UNAVAILABLE

@@ -8,7 +8,7 @@ import pytest
 
 from bridge.ingress.rate_limit import AddressLimit, RateLimit
 from bridge.ingress.schemes.network import networks
-from bridge.settings import Http
+from bridge.settings import HttpSettings
 from bridge.sources import address_limit, rate_limit
 
 
@@ -71,7 +71,7 @@ def test_the_address_is_what_a_trusted_proxy_says() -> None:
 
 def test_limits_are_off_unless_configured_and_let_a_second_s_deliveries_come_at_once() -> None:
     assert rate_limit(None) is None
-    assert address_limit(Http()) is None
+    assert address_limit(HttpSettings()) is None
     limit = rate_limit(2.5)
     assert limit is not None
     assert [limit.wait_s("a", 0.0) == 0.0 for _ in range(4)] == [True, True, True, False]

@@ -31,11 +31,11 @@ from bridge.kafka.record import (
     unrecognized_value,
 )
 from bridge.registry.loader import bundled
-from bridge.settings import Http
+from bridge.settings import HttpSettings
 from tests.builders import a_delivery, a_growing_body, an_event
 from tests.unit.profile_documents import SAMPLES, map_body
 
-BODY_MAX_BYTES: int = Http.model_fields["body_max_bytes"].default
+BODY_MAX_BYTES: int = HttpSettings.model_fields["body_max_bytes"].default
 # Of what is added to a body, by an unknown member with a name of two bytes, of which there are a few thousand, and the
 # longest path of the contract.
 GROWTH_MAX = 6

@@ -22,7 +22,7 @@ from bridge.avro.codec import Codec, WriterSchema
 from bridge.avro.encoder import EncodeError
 from bridge.commands.schemas import schemas as schemas_command
 from bridge.contract.events import EVENT_MODELS
-from bridge.contract.fields import Bits, Digits, Record
+from bridge.contract.fields import Bits, ContractRecord, Digits
 from bridge.errors import ConfigError, DecodeError
 from bridge.registry.loader import bundled, read_lock, read_schemas, schemas_root
 from bridge.registry.lock import default_topic, format_lock, parse_lock
@@ -186,7 +186,7 @@ PLAIN = {
 WIDTHS = {32: "int", 64: "long"}
 
 
-def model_fields(model: type[Record]) -> list[dict[str, Any]]:
+def model_fields(model: type[ContractRecord]) -> list[dict[str, Any]]:
     """Return the fields of a model in the words of a schema."""
     hints = get_type_hints(model, include_extras=True)
     return [
@@ -210,7 +210,7 @@ def avro_type(hint: Any) -> Any:
     """Return what a type of a model is in a schema; a field class such as `Direct` adds nothing to it."""
     if hint in PLAIN:
         return PLAIN[hint]
-    if isinstance(hint, type) and issubclass(hint, Record):
+    if isinstance(hint, type) and issubclass(hint, ContractRecord):
         return {"record": hint.__name__, "fields": model_fields(hint)}
     arguments = get_args(hint)
     if get_origin(hint) is Annotated:

@@ -16,8 +16,8 @@ from bridge.ingress.proof import (
     REASONS,
     SIGNATURE_MAX_BYTES,
     HmacKey,
-    Key,
     KeySlot,
+    ProofKey,
     PublicKey,
     Raw,
     SharedSecret,
@@ -109,7 +109,7 @@ def test_no_bit_of_a_secret_can_change(vector: Vector) -> None:
 
 @pytest.mark.parametrize("vector", [each for each in GOOD if each.scheme.name in SIGNING], ids=named)
 def test_no_bit_of_a_key_can_change(vector: Vector) -> None:
-    def with_bit(key: Key, bit: int) -> Key:
+    def with_bit(key: ProofKey, bit: int) -> ProofKey:
         assert isinstance(key, (HmacKey, PublicKey))
         if isinstance(key, HmacKey):
             return HmacKey(flipped(key.secret, bit), key.digestmod)
@@ -214,7 +214,7 @@ class CountingShared(SharedSecret):
         return SharedSecret.equals(self, digest)
 
 
-def counting(key: Key, work: list[str]) -> Key:
+def counting(key: ProofKey, work: list[str]) -> ProofKey:
     match key:
         case HmacKey():
             return CountingHmac(key.secret, key.digestmod, work=work)

@@ -13,11 +13,11 @@ from pydantic import ValidationError
 
 from bridge.errors import ConfigError
 from bridge.ingress.profiles.profile import Profile
-from bridge.ingress.proof import HmacKey, Key, KeySlot, PublicKey, SharedSecret
+from bridge.ingress.proof import HmacKey, KeySlot, ProofKey, PublicKey, SharedSecret
 from bridge.ingress.secrets import slots_of
 from bridge.runtime.findings import Finding, refuse
 from bridge.runtime.slots import SecretsError, SlotDirectory
-from bridge.settings import Settings, Source
+from bridge.settings import Settings, SourceSettings
 from bridge.sources import address_limit, check_new_keys, scheme_of
 from bridge.start_checks import check_keys, check_proof, check_start
 
@@ -35,13 +35,13 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-def a_source(**changes: Any) -> Source:
-    return Source.model_validate(
+def a_source(**changes: Any) -> SourceSettings:
+    return SourceSettings.model_validate(
         {"profile": "drx_standard", "environment": "sandbox", "secrets_dir": "/run/secrets/drx", **changes}
     )
 
 
-def complaint(source: Source, *, window_s: int = DAY, bucket_s: int = 0, tls: bool = False) -> str:
+def complaint(source: SourceSettings, *, window_s: int = DAY, bucket_s: int = 0, tls: bool = False) -> str:
     """Return why a start refuses a source; empty when it goes on."""
     profile = cast("Profile", SimpleNamespace(DEDUPE_WINDOW_S=window_s, BUCKET_S=bucket_s))
     return refusal(check_proof("drx", source, scheme_of("drx", source), profile, tls_in_front=tls))
@@ -147,7 +147,7 @@ def slot(secret: bytes) -> KeySlot:
     return KeySlot("current", HmacKey(secret))
 
 
-def complaint_of_keys(keys: Mapping[str, Sequence[KeySlot]], *sources: Source) -> str:
+def complaint_of_keys(keys: Mapping[str, Sequence[KeySlot]], *sources: SourceSettings) -> str:
     """Return why a start refuses keys; empty when it goes on."""
     settings = Settings(sources=dict(zip(keys, sources, strict=True)))
     return refusal(check_keys(settings, keys))
@@ -188,7 +188,7 @@ def test_a_public_key_that_anybody_can_sign_for_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     "key", [HmacKey(b"k" * 32), SharedSecret(b"changeme"), (SharedSecret(b"a-secret"), HmacKey(b"k" * 32))]
 )
-def test_a_secret_of_a_few_different_bytes_is_refused(key: Key) -> None:
+def test_a_secret_of_a_few_different_bytes_is_refused(key: ProofKey) -> None:
     assert "current: a secret of fewer than 8 different bytes" in complaint_of_keys(
         {"drx": (KeySlot("current", key),)}, a_source()
     )

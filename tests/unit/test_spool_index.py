@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from bridge.spool.index import Index, Location, Segment
-from bridge.spool.segment import Partition
+from bridge.spool.segment import SpoolPartition
 
-PARTITION: Partition = ("drx.prescriptions.v1", 3)
-OTHER: Partition = ("drx.accounts.v1", 0)
+PARTITION: SpoolPartition = ("drx.prescriptions.v1", 3)
+OTHER: SpoolPartition = ("drx.accounts.v1", 0)
 BYTES = 100
 
 
@@ -19,7 +19,7 @@ def index() -> Index:
     return Index(Path("spool"))
 
 
-def fill(index: Index, count: int, *, number: int = 1, partition: Partition = PARTITION) -> Segment:
+def fill(index: Index, count: int, *, number: int = 1, partition: SpoolPartition = PARTITION) -> Segment:
     segment = index.segment(number)
     for at in range(count):
         index.add(partition, Location(segment.index, at * BYTES, BYTES, at, 1000 * number + at))

@@ -20,7 +20,7 @@ from bridge.contract.events import EVENT_MODELS
 from bridge.event import AHEAD_MAX, Delivery, Event, ParkReason
 from bridge.ingress.json_body import to_json_text
 from bridge.ingress.profiles.profile import Flag, Mapped
-from bridge.ingress.profiles.readers import Fault, Members, Pass, blank_record, compile_members
+from bridge.ingress.profiles.readers import Members, Pass, UnusableFault, blank_record, compile_members
 
 # What all elements of a list share is repeated in their events, up to these characters in all: several times the
 # largest body.
@@ -219,7 +219,7 @@ def _read_draft(draft: Draft, value: dict[str, object], run: Pass, reading: Read
     for name in members.required:
         if name not in parts and value.get(name) is None:
             absent = draft.parts.get(name)
-            run.fault(Fault.MISSING_FIELD, absent.path if absent else f"/{name}")
+            run.fault(UnusableFault.MISSING_FIELD, absent.path if absent else f"/{name}")
     for name, each in parts.items():
         if (out := _read_field(name, each, members, run, reading)) is not None:
             value.update(out)
@@ -232,7 +232,7 @@ def _read_field(
 
     If a part of a nested record does not fit, the record is read again without it.
     """
-    unfit: dict[str, tuple[Fault, str]] = {}
+    unfit: dict[str, tuple[UnusableFault, str]] = {}
     while parts:
         item = parts[name].value if name in parts else _nest(parts)
         attempt, out = Pass(), dict[str, object]()

@@ -16,9 +16,9 @@ from bridge.ingress.profiles.assemble import SHAPES, Native, assemble
 from bridge.ingress.profiles.keys import KEY_RULES, prescription_key, readable_prescription
 from bridge.ingress.profiles.profile import IGNORED, Mapped
 from bridge.ingress.profiles.readers import (
-    Fault,
     Members,
     Pass,
+    UnusableFault,
     compile_members,
     guarded,
     put_nothing,
@@ -43,7 +43,7 @@ def _compile_envelope() -> Members:
 # What is of no other type is reported as it came.
 _TYPES = frozenset(SHAPES) - {OTHER_REPORTED}
 _ENVELOPE = _compile_envelope()
-_read_timestamp = guarded("/timestamp", read_instant, wrong=Fault.BAD_TIME, beyond=Fault.BAD_TIME)
+_read_timestamp = guarded("/timestamp", read_instant, wrong=UnusableFault.BAD_TIME, beyond=UnusableFault.BAD_TIME)
 
 
 def map(  # noqa: A001 - the seam's name
@@ -74,9 +74,9 @@ def map(  # noqa: A001 - the seam's name
         if run.worst is None:
             return Mapped((event,), tuple(sorted(run.flags)), len(run.extensions))
     else:
-        run.fault(Fault.MISSING_FIELD if body is None else Fault.WRONG_TYPE, "/data")
+        run.fault(UnusableFault.MISSING_FIELD if body is None else UnusableFault.WRONG_TYPE, "/data")
     return ParkReason(
-        "unusable", cast("Fault", run.worst).name.lower(), run.field, readable_prescription(document, prefixes)
+        "unusable", cast("UnusableFault", run.worst).name.lower(), run.field, readable_prescription(document, prefixes)
     )
 
 
@@ -121,7 +121,7 @@ def _read_envelope(
     _compare_id(document.get("id"), delivery.id, run)
     time = _read_timestamp(document.get("timestamp"), run)
     if document.get("version") != VERSION:
-        run.fault(Fault.BAD_VERSION, "/version")
+        run.fault(UnusableFault.BAD_VERSION, "/version")
     _ENVELOPE.read(document, leading, run)
     return cast("datetime | None", time)
 
@@ -132,7 +132,7 @@ def _compare_id(item: object, webhook_id: str, run: Pass) -> None:
         return
     text = text_of_id(item)
     if text is None:
-        run.fault(Fault.BAD_ID, "/id")
+        run.fault(UnusableFault.BAD_ID, "/id")
         return
     if type(item) is int:
         run.flags.add("integer_as_string_id")

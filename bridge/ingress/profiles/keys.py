@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from bridge.contract.events import OTHER_REPORTED
-from bridge.ingress.profiles.readers import Fault, Pass, text_of_id
+from bridge.ingress.profiles.readers import Pass, UnusableFault, text_of_id
 
 # Finds the key in the whole body; empty, with the fault noted, if there is none.
 KeyRule = Callable[[Mapping[str, object], Pass], str]
@@ -35,7 +35,7 @@ def request_key(document: Mapping[str, object], run: Pass) -> str:
         return _prescription(prescription, run)
     request = _member(document, "data", "request_id")
     if request is None:
-        run.fault(Fault.NO_KEY, "/data/prescription_id")
+        run.fault(UnusableFault.NO_KEY, "/data/prescription_id")
         return ""
     # An empty request id must not pass for a key on the strength of our prefix.
     text = text_of_id(request)
@@ -87,20 +87,20 @@ def _member(document: Mapping[str, object], *names: str) -> object:
 def _prescription(item: object, run: Pass) -> str:
     key = _present(item, "/data/prescription_id", run)
     if key.startswith(OUR_PREFIXES + run.prefixes):
-        run.fault(Fault.BAD_KEY, "/data/prescription_id")
+        run.fault(UnusableFault.BAD_KEY, "/data/prescription_id")
         return ""
     return key
 
 
 def _present(item: object, path: str, run: Pass) -> str:
     if item is None:
-        run.fault(Fault.NO_KEY, path)
+        run.fault(UnusableFault.NO_KEY, path)
         return ""
     return _checked(text_of_id(item), path, run)
 
 
 def _checked(text: str | None, path: str, run: Pass) -> str:
     if text is None or _KEY.fullmatch(text) is None:
-        run.fault(Fault.BAD_KEY, path)
+        run.fault(UnusableFault.BAD_KEY, path)
         return ""
     return text

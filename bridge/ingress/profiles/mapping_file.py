@@ -37,11 +37,11 @@ from typing import Annotated, Any, Literal, NamedTuple, NoReturn, cast, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
-from bridge.contract.fields import UNKNOWN, Record, kept_words, plain, raw_name, words_of
+from bridge.contract.fields import UNKNOWN, ContractRecord, kept_words, plain, raw_name, words_of
 from bridge.errors import ConfigError
 from bridge.ingress.profiles.assemble import SHAPES
 from bridge.ingress.profiles.mapped_functions import Expression, ExpressionError, Node, compile_expression, targets
-from bridge.ingress.profiles.readers import Fault, Pass, compile_members
+from bridge.ingress.profiles.readers import Pass, UnusableFault, compile_members
 from bridge.ingress.profiles.words import PREFIX_RULE, is_prefix, prefix_of
 
 EXPRESSIONS_MAX = 100
@@ -49,7 +49,7 @@ LEVELS_MAX = 8  # no record of the contract nests as deeply; what does is an unk
 FILE_MAX_BYTES = 256 * 1024  # of 100 expressions of 500 characters, five times
 # Set by the profile for every event.
 _RESERVED = ("prescription_id", "extensions")
-_DETAILS = frozenset({"", *(each.name.lower() for each in Fault)})
+_DETAILS = frozenset({"", *(each.name.lower() for each in UnusableFault)})
 _LEADING = ("id", "time", "account", "correlation")
 # Lists within lists, of which the innermost elements are events: `orders[].lines`.
 _is_nested = re.compile(r"[\w.]+(?:\[\*?\]\.[\w.]+)+(?:\[\*?\])?").fullmatch
@@ -83,7 +83,7 @@ def _known_detail(detail: str) -> str:
 
 PointerText = Annotated[str, Field(pattern=r"^(?:/(?:[^~/]|~[01])*)+$")]
 Pointers = Annotated[list[PointerText], Field(max_length=EXPRESSIONS_MAX)]
-Words = dict[str, dict[str, str]]
+WordTables = dict[str, dict[str, str]]
 
 
 class _Table(BaseModel):
@@ -142,7 +142,7 @@ class FileTable(_Common):
     claims: Pointers = []
     drop: Pointers = []
     drop_names: list[Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,40}$")]] = []
-    tables: Words = {}
+    tables: WordTables = {}
     let: dict[str, str] = {}
     option_tables: list[str] = []
     requires: list[Literal["account_id"]] = []
@@ -268,9 +268,9 @@ class CompiledFile:
             self._fail("prefix", PREFIX_RULE.removeprefix("prefix "))
         return prefix_of(self._options, document.prefix)
 
-    def _option_words(self) -> Words:
+    def _option_words(self) -> WordTables:
         """Read the words that options add to tables, such as `READY=packed,SHIPPED=handed_to_carrier`."""
-        found: Words = {}
+        found: WordTables = {}
         for name in self.document.option_tables:
             for entry in filter(None, (entry.strip() for entry in self._options.get(name, "").split(","))):
                 word, equals, meaning = (part.strip() for part in entry.partition("="))
@@ -400,14 +400,14 @@ class DroppedNames:
         return any(hint in plain_name for hint in self._hints) and bool(self._words.search(name))
 
 
-_Fields = Mapping[str, tuple[type[Record], str]]
+_Fields = Mapping[str, tuple[type[ContractRecord], str]]
 
 
 @cache
 def _fields_of(event_type: str) -> _Fields:
     """Return what a file may give: dotted name -> the record that the field stands in, and its name there."""
 
-    def walk(model: type[Record], prefix: str) -> Iterator[tuple[str, tuple[type[Record], str]]]:
+    def walk(model: type[ContractRecord], prefix: str) -> Iterator[tuple[str, tuple[type[ContractRecord], str]]]:
         for name in model.model_fields.keys() - kept_words(model):
             yield f"{prefix}{name}", (model, name)
             if inner := _record_of(model, name):
@@ -423,8 +423,8 @@ def _is_wanted(dotted: str, given: Collection[str], fields: _Fields) -> bool:
     return dotted.rpartition(".")[0] in given and model.model_fields[name].is_required()
 
 
-def _record_of(model: type[Record], name: str) -> type[Record] | None:
+def _record_of(model: type[ContractRecord], name: str) -> type[ContractRecord] | None:
     """Return the record that a field of `model` holds, if it holds one."""
     annotation: Any = model.model_fields[name].annotation
     candidates = () if get_origin(annotation) is list else (annotation, *get_args(annotation))
-    return next((each for each in candidates if isinstance(each, type) and issubclass(each, Record)), None)
+    return next((each for each in candidates if isinstance(each, type) and issubclass(each, ContractRecord)), None)

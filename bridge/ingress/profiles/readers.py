@@ -17,13 +17,13 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import AwareDatetime
 
-from bridge.contract.fields import UNKNOWN, Bits, Digits, Record, kept_words, plain, raw_name, words_of
+from bridge.contract.fields import UNKNOWN, Bits, ContractRecord, Digits, kept_words, plain, raw_name, words_of
 from bridge.ingress.json_body import Real, to_json_text
 from bridge.ingress.profiles.profile import Flag
 from bridge.ingress.profiles.values import FixedPoint, day_of_text, exact, instant_of_epoch, instant_of_text
 
 
-class Fault(IntEnum):
+class UnusableFault(IntEnum):
     """Why a document is `unusable`, in the order of precedence: the lowest one found anywhere is the one reported."""
 
     NO_KEY = 0
@@ -43,7 +43,7 @@ class Pass:
 
     def __init__(self, prefixes: tuple[str, ...] = ()) -> None:
         # The first detail in the order of precedence, None while the document is usable.
-        self.worst: Fault | None = None
+        self.worst: UnusableFault | None = None
         self.field = ""  # path of the first field with that detail; array indexes and map keys as `*`
         self.flags: set[Flag] = set()  # leniencies used
         # JSON pointer from the root of the body -> JSON text of an unknown subtree.
@@ -51,7 +51,7 @@ class Pass:
         self.indexes: list[int] = []  # positions in the arrays that enclose the field being read, outermost first
         self.prefixes = prefixes  # beginnings of keys that are configured for other sources
 
-    def fault(self, detail: Fault, path: str) -> None:
+    def fault(self, detail: UnusableFault, path: str) -> None:
         """Note that the field at `path` makes the document unusable."""
         if self.worst is None or detail < self.worst:
             self.worst = detail
@@ -83,7 +83,7 @@ def put_text(name: str, path: str) -> Put:
 
     def put(out: dict[str, object], item: object, run: Pass) -> None:
         if type(item) is not str:
-            run.fault(Fault.WRONG_TYPE, path)
+            run.fault(UnusableFault.WRONG_TYPE, path)
         out[name] = item
 
     return put
@@ -96,9 +96,9 @@ def put_read(name: str, path: str, read: Read) -> Put:
         try:
             out[name] = read(item, run)
         except OverflowError:
-            run.fault(Fault.OUT_OF_RANGE, path)
+            run.fault(UnusableFault.OUT_OF_RANGE, path)
         except ValueError:
-            run.fault(Fault.WRONG_TYPE, path)
+            run.fault(UnusableFault.WRONG_TYPE, path)
 
     return put
 
@@ -114,7 +114,7 @@ def put_word(name: str, path: str, words: Iterable[str]) -> Put:
 
     def put(out: dict[str, object], item: object, run: Pass) -> None:
         if type(item) is not str:
-            run.fault(Fault.WRONG_TYPE, path)
+            run.fault(UnusableFault.WRONG_TYPE, path)
         elif item in listed:
             out[name] = item
         else:
@@ -126,7 +126,11 @@ def put_word(name: str, path: str, words: Iterable[str]) -> Put:
 
 
 def guarded(
-    path: str, read: Read, *, wrong: Fault = Fault.WRONG_TYPE, beyond: Fault = Fault.OUT_OF_RANGE
+    path: str,
+    read: Read,
+    *,
+    wrong: UnusableFault = UnusableFault.WRONG_TYPE,
+    beyond: UnusableFault = UnusableFault.OUT_OF_RANGE,
 ) -> Callable[[object, Pass], object]:
     """Read with faults instead of errors; None where there is one."""
 
@@ -237,7 +241,7 @@ class Members:
         """Read the object `item` into `out`; an unknown member is kept, a null is the same as no member."""
         for name in self.required:
             if item.get(name) is None:
-                run.fault(Fault.MISSING_FIELD, f"{self.path}/{name}")
+                run.fault(UnusableFault.MISSING_FIELD, f"{self.path}/{name}")
         find = self.puts.get
         for name, value in item.items():
             put = find(name)
@@ -285,7 +289,7 @@ def _map(path: str) -> Read:
         if type(item) is not dict:
             raise ValueError
         if not all(type(value) is str for value in item.values()):
-            run.fault(Fault.WRONG_TYPE, f"{path}/*")
+            run.fault(UnusableFault.WRONG_TYPE, f"{path}/*")
         return dict(item)
 
     return read
@@ -298,10 +302,10 @@ def put_words(name: str, path: str, words: Iterable[str]) -> Put:
 
     def put(out: dict[str, object], item: object, run: Pass) -> None:
         if type(item) is not list:
-            run.fault(Fault.WRONG_TYPE, path)
+            run.fault(UnusableFault.WRONG_TYPE, path)
             return
         if not all(type(word) is str for word in item):
-            run.fault(Fault.WRONG_TYPE, f"{path}/*")
+            run.fault(UnusableFault.WRONG_TYPE, f"{path}/*")
             return
         out[name] = [word if word in listed else UNKNOWN for word in item]
         out[raw] = unlisted = [word for word in item if word not in listed]
@@ -314,7 +318,7 @@ def put_words(name: str, path: str, words: Iterable[str]) -> Put:
 _SIMPLE: Mapping[object, Read] = MappingProxyType({bool: _truth, date: _day, AwareDatetime: read_instant})
 
 
-def blank_record(model: type[Record]) -> dict[str, object]:
+def blank_record(model: type[ContractRecord]) -> dict[str, object]:
     """Make the record that stands when nothing was read: every name in the schema's order, every default.
 
     A default that is a list is shared by all copies of it; records are values, nobody changes them.
@@ -325,7 +329,7 @@ def blank_record(model: type[Record]) -> dict[str, object]:
     return blank
 
 
-def compile_members(model: type[Record], path: str, *, without: frozenset[str] = frozenset()) -> Members:
+def compile_members(model: type[ContractRecord], path: str, *, without: frozenset[str] = frozenset()) -> Members:
     """Compile the object at `path` that fills `model`, but for the fields `without`.
 
     No member fills those for the words outside an enum either.

@@ -8,9 +8,9 @@ from hmac import compare_digest
 from typing import get_args
 
 from bridge.errors import ConfigError
-from bridge.ingress.proof import Digest, HmacKey, Key
+from bridge.ingress.proof import Digest, HmacKey, ProofKey
 from bridge.ingress.schemes.parameters import Parameters
-from bridge.ingress.schemes.signed_text import Claim, SignedHeader
+from bridge.ingress.schemes.signed_text import SignedHeader, UnprovedClaim
 
 NAME = "body_hmac"
 DIGEST_BYTES = {"sha256": 32, "sha512": 64}  # FIPS 180-4
@@ -48,10 +48,10 @@ class BodyHmac(SignedHeader):
             raise ConfigError(msg)
         return HmacKey(secret, self._digest)
 
-    def prover(self, claim: Claim) -> Callable[[Key], bool]:
+    def prover(self, claim: UnprovedClaim) -> Callable[[ProofKey], bool]:
         """Compare what a holder of a key would have sent."""
 
-        def proves(key: Key) -> bool:
+        def proves(key: ProofKey) -> bool:
             if not isinstance(key, HmacKey):
                 return False
             digest = key.digest(claim.signed)

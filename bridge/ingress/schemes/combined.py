@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bridge.errors import DeliveryRefusedError
-from bridge.ingress.proof import Key, KeySlot, Proof, Raw, Scheme
+from bridge.ingress.proof import KeySlot, Proof, ProofKey, Raw, Scheme
 
 
 class Combined(Scheme):
@@ -35,11 +35,11 @@ class Combined(Scheme):
         """In the order of the setting."""
         return self._parts
 
-    def parse_key(self, text: str) -> Key:
+    def parse_key(self, text: str) -> ProofKey:
         """Decode the key of a combination in which one part has keys."""
         return self.parse_keys([text])
 
-    def parse_keys(self, texts: Sequence[str]) -> Key:
+    def parse_keys(self, texts: Sequence[str]) -> ProofKey:
         """Decode a key for each part that has keys."""
         return tuple(part.parse_key(text) for part, text in zip(self._keyed, texts, strict=True))
 

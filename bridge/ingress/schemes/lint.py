@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from bridge.ingress.proof import HmacKey, Key, KeySlot, PublicKey, ReplayKey, Scheme, SharedSecret
+from bridge.ingress.proof import HmacKey, KeySlot, ProofKey, PublicKey, ReplayKey, Scheme, SharedSecret
 from bridge.ingress.schemes.network import Cidr, are_too_wide
 from bridge.runtime.findings import Risk
 
@@ -96,12 +96,12 @@ def is_small_order(public_key: bytes) -> bool:
     return y * (y * y - 1) * (_D * y**4 + 2 * y * y - 1) % _P == 0
 
 
-def _secrets(key: Key) -> Iterator[bytes]:
+def _secrets(key: ProofKey) -> Iterator[bytes]:
     for part in _parts(key):
         yield part.raw if isinstance(part, PublicKey) else part.secret
 
 
-def _parts(key: Key) -> Iterator[HmacKey | PublicKey | SharedSecret | ReplayKey]:
+def _parts(key: ProofKey) -> Iterator[HmacKey | PublicKey | SharedSecret | ReplayKey]:
     if isinstance(key, tuple):
         for part in key:
             yield from _parts(part)

@@ -10,13 +10,13 @@ from bridge.ingress.proof import (
     PUBLIC_ELEMENTS_MAX,
     PUBLIC_KEY_BYTES,
     PUBLIC_SIGNATURE_BYTES,
-    Key,
+    ProofKey,
     PublicKey,
     refuse,
     strict_base64,
 )
 from bridge.ingress.schemes.parameters import Parameters
-from bridge.ingress.schemes.signed_text import Claim, SignedHeader
+from bridge.ingress.schemes.signed_text import SignedHeader, UnprovedClaim
 
 NAME = "ed25519"
 
@@ -41,14 +41,14 @@ class Ed25519(SignedHeader):
         msg = f"a key of {NAME} is the hex or the base64 of the {PUBLIC_KEY_BYTES} bytes of the sender's public key"
         raise ConfigError(msg)
 
-    def prover(self, claim: Claim) -> Callable[[Key], bool]:
+    def prover(self, claim: UnprovedClaim) -> Callable[[ProofKey], bool]:
         """Check the signatures with a key."""
         if len(claim.signatures) > PUBLIC_ELEMENTS_MAX:
             refuse("signature_malformed")
         decode = unhexlify if self.encoding == "hex" else strict_base64
         signatures = [decode(each) for each in claim.signatures]
 
-        def proves(key: Key) -> bool:
+        def proves(key: ProofKey) -> bool:
             if not isinstance(key, PublicKey):
                 return False
             hit = False

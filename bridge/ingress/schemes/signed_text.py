@@ -22,9 +22,9 @@ from bridge.ingress.proof import (
     SIGNATURE_MAX_BYTES,
     TIMESTAMP,
     Ids,
-    Key,
     KeySlot,
     Proof,
+    ProofKey,
     Raw,
     Scheme,
     age_words,
@@ -58,7 +58,7 @@ _is_separator = re.compile(rb"[!#-Z\\-~]*").fullmatch  # printable, without what
 _pieces = re.compile(r"\{([^{}]*)\}").split
 
 
-class Claim(NamedTuple):
+class UnprovedClaim(NamedTuple):
     """What a delivery claims, nothing of it proved."""
 
     signatures: Sequence[bytes]  # those that have the form of one, encoded
@@ -178,7 +178,7 @@ class SignedHeader(Scheme):
         self.safe = (self.headers | self.joined) - {self.header}
 
     @abstractmethod
-    def prover(self, claim: Claim) -> Callable[[Key], bool]:
+    def prover(self, claim: UnprovedClaim) -> Callable[[ProofKey], bool]:
         """Return a predicate: whether a key made one of the signatures of a claim."""
 
     def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
@@ -201,7 +201,7 @@ class SignedHeader(Scheme):
         signs = f"{self.header.decode()} ({prefix}, {self.encoding}) over {self.template.text}"
         return f"{self._title} {signs}{unsigned}, {age}"
 
-    def _read(self, raw: Raw) -> Claim:
+    def _read(self, raw: Raw) -> UnprovedClaim:
         """Take apart what a delivery claims."""
         heads = raw.heads
         value = heads.get(self.header)
@@ -226,7 +226,7 @@ class SignedHeader(Scheme):
             refuse("signature_malformed")
         signed = self.template.render(webhook_id or b"", timestamp or b"", raw.body)
         ambiguous = self.template.is_ambiguous(webhook_id or b"", timestamp or b"", raw.body)
-        return Claim(signatures, webhook_id, timestamp if self.dated else None, signed, ambiguous)
+        return UnprovedClaim(signatures, webhook_id, timestamp if self.dated else None, signed, ambiguous)
 
     def _candidates(self, value: bytes) -> list[bytes]:
         prefix = self.prefix

@@ -19,11 +19,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from bridge.errors import NotDurableError
 from bridge.runtime.io_thread import IOThread
-from bridge.spool.segment import Partition, segment_bytes
+from bridge.spool.segment import SpoolPartition, segment_bytes
 from tests.fault_disk import FaultDisk
 from tests.spooling import ALL, Kept, an_entry, make_spool, ordinals, write_key
 
-PARTITIONS: list[Partition] = [("drx.prescriptions.v1", 0), ("drx.prescriptions.v1", 1), ("drx.accounts.v1", 0)]
+PARTITIONS: list[SpoolPartition] = [("drx.prescriptions.v1", 0), ("drx.prescriptions.v1", 1), ("drx.accounts.v1", 0)]
 # Small, so that a handful of records fills a segment, and some more the whole.
 CAPACITY_BYTES = 1_500_000
 PAYLOAD_BYTES = 30_000
@@ -40,8 +40,8 @@ class SpoolMachine(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner()
         self.directory = Path(tempfile.mkdtemp(prefix="drx-spool-"))
-        self.waiting: dict[Partition, list[int]] = defaultdict(list)
-        self.dropped: dict[Partition, list[int]] = defaultdict(list)
+        self.waiting: dict[SpoolPartition, list[int]] = defaultdict(list)
+        self.dropped: dict[SpoolPartition, list[int]] = defaultdict(list)
         self.next = 1
         self.unmarked = 0
         self.key = 1
@@ -59,12 +59,12 @@ class SpoolMachine(RuleBasedStateMachine):
         assert kept.spool.code == ""
         return kept
 
-    def _found(self, partition: Partition) -> list[int]:
+    def _found(self, partition: SpoolPartition) -> list[int]:
         """Tell what was found, also what the disk gave back a little later."""
         return sorted(ordinals(entry for entry in self.kept.found if entry.partition == partition))
 
     @rule(places=st.lists(st.sampled_from(PARTITIONS), min_size=1, max_size=4))
-    def append(self, places: list[Partition]) -> None:
+    def append(self, places: list[SpoolPartition]) -> None:
         """All of a call are there, or none."""
         numbers = range(self.next, self.next + len(places))
         self.next += len(places)
@@ -80,7 +80,7 @@ class SpoolMachine(RuleBasedStateMachine):
             self.waiting[partition].append(number)
 
     @rule(partition=st.sampled_from(PARTITIONS), count=st.integers(1, 6))
-    def drop(self, partition: Partition, count: int) -> None:
+    def drop(self, partition: SpoolPartition, count: int) -> None:
         """Acknowledge from the head."""
         count = min(count, len(self.waiting[partition]))
 
@@ -173,7 +173,7 @@ class SpoolMachine(RuleBasedStateMachine):
         assert self.kept.value("torn_tails_total") == self.kept.value("unread_segments") == 0
         assert self.kept.value("events") == sum(map(len, self.waiting.values()))
 
-    def _peek(self, partition: Partition) -> list[int]:
+    def _peek(self, partition: SpoolPartition) -> list[int]:
         return ordinals(self._run(self.kept.spool.peek(partition, most=ALL, most_bytes=ALL * 1000)))
 
     def teardown(self) -> None:

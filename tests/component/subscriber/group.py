@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from bridge.kafka.transport import Place
 from consumers.runtime.beginnings import StartPolicy
-from consumers.runtime.member import Membership, Sleep, WatchLimits
+from consumers.runtime.member import Membership, WatchLimits, _Sleep
 from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.subscriber import Subscriber
 from tests.fake_processor import FakeProcessor
@@ -32,7 +32,7 @@ class Group:
         self.policy: StartPolicy = "earliest"
         self.limits = WatchLimits(look_s=0.01)
         self.drain_s = 1.0
-        self.sleep: Sleep = asyncio.sleep
+        self.sleep: _Sleep = asyncio.sleep
         self.gives: Collection[Place] | None = None
         self.task: asyncio.Task[None] | None = None
         self.stop = asyncio.Event()

@@ -6,7 +6,7 @@ import asyncio
 import time
 from http import HTTPStatus
 
-from bridge.settings import Source
+from bridge.settings import SourceSettings
 from tests.faults.ingress.clock import SEEN_S, Clock
 from tests.faults.ingress.ledger import Kind
 from tests.faults.ingress.load import AGAIN, PATIENCE_S, RETRY_FIRST_S, SIGNED_S
@@ -19,7 +19,7 @@ STEPS_S = (600.0, -600.0)
 DRIFT_S = 3_600
 # Brokers refuse what is more than an hour ahead (`message.timestamp.after.max.ms`).
 FAR_S = 7_200.0
-TOLERANCE_S: int = Source.model_fields["tolerance_s"].default
+TOLERANCE_S: int = SourceSettings.model_fields["tolerance_s"].default
 # Off by so much, and what is said of it: None where it is taken.
 EDGES: tuple[tuple[int, str | None], ...] = (
     (-TOLERANCE_S, None),

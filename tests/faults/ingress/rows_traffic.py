@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import orjson
 
 from bridge.dev.sources import SOURCES
-from bridge.kafka.connection import Connection
+from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.reader import open_reader
-from bridge.settings import Http
+from bridge.settings import HttpSettings
 from tests.builders import a_growing_body
 from tests.faults.ingress.ledger import Delivery
 from tests.faults.ingress.load import PATIENCE_S
@@ -22,7 +22,7 @@ from tests.faults.ingress.scene import Scene
 
 COPIES = 10
 SENDERS = 16
-BODY_MAX_BYTES: int = Http.model_fields["body_max_bytes"].default
+BODY_MAX_BYTES: int = HttpSettings.model_fields["body_max_bytes"].default
 
 
 async def tenfold(scene: Scene) -> None:
@@ -93,7 +93,9 @@ async def returning(scene: Scene) -> None:
         assert all(b'"outcome":"accepted"' in answer for answer in answers), answers
         for _, writer in connections:
             writer.close()
-    async with open_reader(Connection(scene.brokers.bootstrap_servers), [scene.topic], from_beginning=True) as found:
+    async with open_reader(
+        KafkaConnection(scene.brokers.bootstrap_servers), [scene.topic], from_beginning=True
+    ) as found:
         keys = [record.key async for record in found.until_end() if record.header("ce_source") == name]
     assert Counter(keys) == {f"q:{number}".encode(): 3 for number in numbers}
 

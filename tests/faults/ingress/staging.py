@@ -13,7 +13,7 @@ from uuid import uuid4
 import orjson
 
 from bridge.dev.kafka import create_topics
-from bridge.kafka.connection import Connection
+from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.reader import open_reader
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 from tests.cluster import STANDARD_TOPICS
@@ -97,7 +97,7 @@ def subject_of(ingress: IngressProcess, keys: Keys, bootstrap_servers: str, topi
     async def log() -> list[Logged]:
         source = ("ce_source", ingress.source.encode())
         topics = [topic, UNRECOGNIZED_TOPIC]
-        async with open_reader(Connection(bootstrap_servers), topics, from_beginning=True) as found:
+        async with open_reader(KafkaConnection(bootstrap_servers), topics, from_beginning=True) as found:
             return [
                 Logged(
                     (record.topic, record.partition),
