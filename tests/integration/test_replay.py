@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -20,8 +21,10 @@ from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 from bridge.kafka.transport import ConsumedRecord
 from tests.audit_lines import acts
 from tests.cluster import Cluster, Topics
+from tests.integration.consumer_process import ConsumerProcess
 from tests.integration.ingress_process import IngressProcess
 from tests.integration.service_process import HANG_S, until
+from tests.postgres import execute
 
 pytestmark = pytest.mark.kafka
 
@@ -227,3 +230,32 @@ async def test_a_source_without_a_shared_secret_needs_the_slot_replay(
 
     assert last_line(pushed) == "1 accepted"
     assert (fact.header("drx_key_slot"), fact.header("drx_origin")) == ("replay", "import")
+
+
+@pytest.mark.faults
+async def test_a_replay_that_is_killed_again_and_again_brings_each_fact_in_once(
+    vendor: Vendor, cluster: Cluster, postgres: str, tmp_path: Path
+) -> None:
+    count, kills, rng = 10_000, 20, random.Random(20)  # noqa: S311 - moments of kills
+    await vendor.park(count)
+    vendor.restart(HEAD + STATE)
+    for number in range(1, kills + 1):
+        # Each begins with what is there already; in most cases it is killed while it posts what is not.
+        vendor.kill_replay(after=rng.uniform(0.2, 1.0) * number * count / kills)
+    answered = vendor.answered()
+    accepted = vendor.answered("accepted")
+
+    last, again = vendor.replay(), vendor.replay()
+    vendor.restart(HEAD + NOTHING + STATE)
+    grown = vendor.replay()
+
+    sys.stderr.write(f"{kills} kills: {answered:,.0f} answers, {accepted:,.0f} accepted; then {last_line(last)}\n")
+    assert [last_line(each) for each in (again, grown)] == [f"{count:,} duplicate"] * 2
+    assert is_once(await vendor.facts(), count)
+    servers = cluster.bootstrap_servers
+    with ConsumerProcess(tmp_path, "read_model", bootstrap_servers=servers, dsn=postgres) as consumer:
+        of_source = f"from read_model.event where source = '{vendor.name}'"
+        counted = f"select count(*), count(distinct event_id) {of_source}"
+        consumer.ready()
+        until(lambda: execute(postgres, counted)[0][0][0] >= count, what="all facts in the read model")
+        assert execute(postgres, counted) == [[(count, count)]]
