@@ -63,7 +63,7 @@ def asyncapi() -> Document:
     topics = {kind: routing.topics_of(kind) for kind in RECORDS} | {UNRECOGNIZED_TYPE: (UNRECOGNIZED_TOPIC,)}
     kafka = KafkaSettings()
     specs = topic_specs(
-        routing,
+        routing.topics,
         partitions=kafka.partitions,
         replication_factor=REPLICAS_MAX,
         message_max_bytes=kafka.message_max_bytes,

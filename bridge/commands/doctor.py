@@ -129,7 +129,7 @@ async def _check_topics(reach: KafkaConnection, kafka: KafkaSettings, *, routes:
         async with open_admin(reach) as admin:
             replicas = await admin.default_replication_factor()
             specs = topic_specs(
-                routes,
+                routes.topics,
                 partitions=kafka.partitions,
                 replication_factor=replicas,
                 message_max_bytes=kafka.message_max_bytes,

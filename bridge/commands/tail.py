@@ -6,14 +6,14 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import click
 import orjson
 from rich.console import Console
 
 from bridge.avro.event_decoder import EventDecoder, open_decoder
-from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker, Shown, moment, text
+from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker, Shown, text
 from bridge.errors import DecodeError
 from bridge.kafka.reader import ReadError, open_reader
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
@@ -22,20 +22,9 @@ from bridge.registry.loader import bundled
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.broker_option import asking, bootstrap_option
 from bridge.runtime.logging import silence_kafka_client
-from bridge.settings import PREFIX, Settings, load_settings
+from bridge.settings import PREFIX, load_settings
 
 _BROKERS = f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS"
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """What to show of which topic."""
-
-    topic: str
-    key: bytes | None
-    count: int | None
-    from_beginning: bool
-    until_end: bool
 
 
 @click.command()
@@ -68,22 +57,31 @@ def tail(
     """
     settings = asking(load_settings(), bootstrap_servers)
     silence_kafka_client()
-    want = Selection(
-        topic=topic,
-        key=None if key is None else os.fsencode(key),
-        count=count,
-        from_beginning=from_beginning or until_end,
-        until_end=until_end,
-    )
     mask = JSON_MASK if as_json else PEOPLE_MASK
     masker = None if show_phi else Masker(bundled().schemas(), mask=mask)
     console = PipeConsole(soft_wrap=True)
     show = json_line if as_json else people_lines(console, show_bodies=show_phi)
-    if not as_json and console.is_terminal and not want.until_end:
+    if not as_json and console.is_terminal and not until_end:
         click.echo("waiting for records…; Ctrl-C ends it", err=True)
+
+    async def follow() -> int:
+        """Show what is wanted and return how many records that were."""
+        shown = 0
+        at_beginning = from_beginning or until_end
+        reading = open_reader(settings.kafka.connection, [topic], from_beginning=at_beginning, unreadable=passed_over)
+        async with open_decoder(settings.registry) as decoder, reading as reader:
+            async for record in reader.until_end() if until_end else reader.forever():
+                if key is not None and record.key != os.fsencode(key):
+                    continue
+                show(await decoded(record, decoder=decoder, masker=masker))
+                shown += 1
+                if shown == count:
+                    break
+        return shown
+
     try:
         with audited("tail", actor=actor, reason=reason, dry_run=not show_phi, show_phi=True, topic=topic):
-            shown = asyncio.run(_follow(want, settings, masker=masker, show=show))
+            shown = asyncio.run(follow())
         if not shown and not as_json:
             click.echo(f"{topic} has no record{'' if key is None else ' with this key'}", err=True)
     except ReadError as exc:
@@ -96,25 +94,6 @@ def tail(
     return 0
 
 
-async def _follow(want: Selection, settings: Settings, *, masker: Masker | None, show: Callable[[Shown], None]) -> int:
-    """Show what is wanted and return how many records that were."""
-    shown = 0
-    async with (
-        open_decoder(settings.registry) as decoder,
-        open_reader(
-            settings.kafka.connection, [want.topic], from_beginning=want.from_beginning, unreadable=passed_over
-        ) as reader,
-    ):
-        async for record in reader.until_end() if want.until_end else reader.forever():
-            if want.key is not None and record.key != want.key:
-                continue
-            show(await decoded(record, decoder=decoder, masker=masker))
-            shown += 1
-            if shown == want.count:
-                break
-    return shown
-
-
 def passed_over(place: Place, offset: int, after: int) -> None:
     """Say which records are not shown."""
     offsets = f"offset {offset}" if after == offset + 1 else f"offsets {offset} to {after - 1}"
@@ -123,26 +102,13 @@ def passed_over(place: Place, offset: int, after: int) -> None:
 
 async def decoded(record: ConsumedRecord, *, decoder: EventDecoder, masker: Masker | None) -> Shown:
     """Decode a record to show; `error` is the reason if it cannot be decoded."""
-    name, value, error = "", None, ""
-    if record.value is not None:
-        try:
-            decoded = await decoder.inspect(record)
-        except DecodeError as exc:
-            error = exc.code
-        else:
-            name = decoded.record
-            value = decoded.value if masker is None else masker.mask(decoded.record, decoded.value)
-    return Shown(
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
-        timestamp=moment(record.timestamp_ms),
-        key=record.key,
-        headers=record.headers,
-        record=name,
-        value=value,
-        error=error,
-    )
+    if record.value is None:
+        return Shown(record)
+    try:
+        found = await decoder.inspect(record)
+    except DecodeError as exc:
+        return Shown(record, error=exc.code)
+    return Shown(record, found.record, found.value if masker is None else masker.mask(found.record, found.value))
 
 
 class PipeConsole(Console):

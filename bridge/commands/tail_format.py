@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -12,6 +12,7 @@ from typing import Any
 from rich.text import Text
 
 from bridge.event import instant
+from bridge.kafka.transport import ConsumedRecord
 from bridge.registry.schemas import Schema, expand
 
 JSON_MASK = "***"
@@ -26,32 +27,34 @@ _NOTHING: tuple[object, ...] = (None, {}, [])
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One record of a topic, decoded or not.
+    """A record of a topic, decoded or not.
 
-    `timestamp` is None where it is no moment, `value` for a tombstone and for what cannot be decoded, for which
-    `error` has a stable word.
+    `value` is None for a tombstone and for what cannot be decoded, for which `error` has a stable word.
     """
 
-    topic: str
-    partition: int
-    offset: int
-    timestamp: datetime | None
-    key: bytes | None = field(repr=False)
-    headers: Sequence[tuple[str, bytes]] = field(repr=False)
-    record: str = ""
+    at: ConsumedRecord
+    record: str = ""  # its full name in Avro
     value: Mapping[str, Any] | None = field(default=None, repr=False)
     error: str = ""
+
+    @property
+    def time(self) -> str | None:
+        """When it was made; None for what no calendar has, since other producers may write any number."""
+        try:
+            return instant(datetime.fromtimestamp(self.at.timestamp_ms / 1000, UTC))
+        except (ValueError, OverflowError):
+            return None
 
     def document(self) -> dict[str, Any]:
         """Everything as JSON types; `error` only where there is one."""
         shown = {
-            "topic": self.topic,
-            "partition": self.partition,
-            "offset": self.offset,
-            "timestamp": None if self.timestamp is None else instant(self.timestamp),
-            "key": None if self.key is None else text(self.key),
+            "topic": self.at.topic,
+            "partition": self.at.partition,
+            "offset": self.at.offset,
+            "timestamp": self.time,
+            "key": None if self.at.key is None else text(self.at.key),
             "record": self.record or None,
-            "headers": {name: text(content) for name, content in self.headers},
+            "headers": {name: text(content) for name, content in self.at.headers},
             "value": None if self.value is None else plain(self.value),
         }
         return shown | {"error": self.error} if self.error else shown
@@ -61,10 +64,9 @@ class Shown:
 
         As a tree, each field has a line of its own.
         """
-        title = Text()
-        title.append("-" if self.timestamp is None else instant(self.timestamp), "dim")
-        title.append(f"  {self.topic}/{self.partition}@{self.offset}", "cyan")
-        title.append(f"  {'-' if self.key is None else printable(text(self.key))}", "bold")
+        title = Text().append(self.time or "-", "dim")
+        title.append(f"  {self.at.topic}/{self.at.partition}@{self.at.offset}", "cyan")
+        title.append(f"  {'-' if self.at.key is None else printable(text(self.at.key))}", "bold")
         if self.error:
             return title.append(f"  cannot be decoded: {self.error}", "red")
         if self.value is None:
@@ -124,14 +126,6 @@ def plain(value: Any) -> Any:
         if isinstance(value, kind):
             return write(value)
     return value
-
-
-def moment(timestamp_ms: int) -> datetime | None:
-    """Return when a record was made; None for what no calendar has, since other producers may write any number."""
-    try:
-        return datetime.fromtimestamp(timestamp_ms / 1000, UTC)
-    except (ValueError, OverflowError):
-        return None
 
 
 # `datetime` before `date`: it is one.

@@ -134,7 +134,7 @@ async def _specs(
     admin: Admin, settings: Settings, factor: int | None, min_insync: int | None, configs: Mapping[str, str]
 ) -> list[TopicSpec]:
     return topic_specs(
-        RoutingTable(settings.kafka.routes),
+        RoutingTable(settings.kafka.routes).topics,
         partitions=settings.kafka.partitions,
         replication_factor=factor or await admin.default_replication_factor(),
         message_max_bytes=settings.kafka.message_max_bytes,

@@ -5,25 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import socket
 import subprocess
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
-
-from aiokafka.admin import AIOKafkaAdminClient  # noqa: TID251 - the stack asks one of its own brokers
 
 from bridge.dev.files import read_json, write_json, write_text
 from bridge.dev.ports import HOST, stable_ports
 from bridge.dev.processes import Child
 from bridge.errors import ConfigError
-from bridge.kafka.admin import FOREVER_MS, UNRECOGNIZED_RETENTION_MS, TopicSpec, open_admin
-from bridge.kafka.connection import CLIENT_FAILURES, KafkaConnection
-from bridge.kafka.routing import UNRECOGNIZED_TOPIC
+from bridge.kafka.admin import AdminError, open_admin, topic_specs
+from bridge.kafka.connection import KafkaConnection
 
 _FORMAT_TIMEOUT_S = 60.0
 # Replicas that must have a record before it is acknowledged, and brokers that survive one loss: production's figures.
@@ -212,53 +208,30 @@ def server_properties(number: int, *, brokers: int, ports: Mapping[str, int]) ->
 
 def known_brokers(address: str) -> set[int]:
     """Ids of the live brokers as the one at `address` knows them; none while it does not answer."""
-    host, _, port = address.rpartition(":")
+
+    async def ask() -> set[int]:
+        async with asyncio.timeout(_PROBE_TIMEOUT_S), open_admin(KafkaConnection(address)) as admin:
+            return await admin.brokers()
+
     try:
-        # A refused connection is cheap to find out here; aiokafka would log an error each time.
-        socket.create_connection((host, int(port)), timeout=_PROBE_TIMEOUT_S).close()
-        return _run(_known_brokers(address))
-    except CLIENT_FAILURES:
+        return _run(ask())
+    except (AdminError, TimeoutError):
         return set()
 
 
 def create_topics(bootstrap_servers: str, topics: Mapping[str, int]) -> None:
     """Create those of `topics` (partitions by name) that are missing, three replicas each if possible."""
-    _run(_create_topics(bootstrap_servers, topics))
+
+    async def order() -> None:
+        async with open_admin(KafkaConnection(bootstrap_servers)) as admin:
+            replicas = await admin.default_replication_factor()
+            specs = (topic_specs([name], partitions=each, replication_factor=replicas) for name, each in topics.items())
+            await admin.create(list(chain(*specs)))
+
+    _run(order())
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
     """Run it on a loop of its own: the caller's thread may be running another one."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, work).result()
-
-
-@asynccontextmanager
-async def _client(bootstrap_servers: str) -> AsyncIterator[AIOKafkaAdminClient]:
-    client = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
-    try:
-        await client.start()
-        yield client
-    finally:
-        await client.close()
-
-
-async def _known_brokers(address: str) -> set[int]:
-    async with asyncio.timeout(_PROBE_TIMEOUT_S), _client(address) as client:
-        cluster = await client.describe_cluster()
-        return {broker["node_id"] for broker in cluster["brokers"]}
-
-
-async def _create_topics(bootstrap_servers: str, topics: Mapping[str, int]) -> None:
-    async with open_admin(KafkaConnection(bootstrap_servers)) as admin:
-        replicas = await admin.default_replication_factor()
-        specs = [
-            TopicSpec(
-                name=name,
-                partitions=partitions,
-                replication_factor=replicas,
-                min_insync_replicas=max(1, replicas - 1),
-                retention_ms=UNRECOGNIZED_RETENTION_MS if name == UNRECOGNIZED_TOPIC else FOREVER_MS,
-            )
-            for name, partitions in topics.items()
-        ]
-        await admin.create(specs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from bridge.errors import BridgeError
 from bridge.kafka.connection import BUGS, CLIENT_FAILURES, KafkaConnection, reachable, refusal
 from bridge.kafka.producer import end_client
 from bridge.kafka.record import MESSAGE_MAX_BYTES
-from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable
+from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 
 # Everything together, and one request of it; making all topics on a busy cluster takes seconds.
 ADMIN_S = 30.0
@@ -86,11 +86,11 @@ class Deviation:
 
 
 def topic_specs(
-    routing: RoutingTable,
+    names: Iterable[str],
     *,
     partitions: int,
     replication_factor: int,
-    message_max_bytes: int,
+    message_max_bytes: int = MESSAGE_MAX_BYTES,
     min_insync_replicas: int | None = None,
     more: Mapping[str, str] | None = None,
 ) -> list[TopicSpec]:
@@ -106,7 +106,7 @@ def topic_specs(
             message_max_bytes=message_max_bytes,
             more=more or {},
         )
-        for name in routing.topics
+        for name in names
     ]
 
 
@@ -143,9 +143,13 @@ class Admin:
         """Use a started `client`."""
         self._client = client
 
+    async def brokers(self) -> set[int]:
+        """Return the ids of the live brokers."""
+        return {broker["node_id"] for broker in (await self._client.describe_cluster())["brokers"]}
+
     async def default_replication_factor(self) -> int:
         """The default replication factor: one replica per broker, three at most."""
-        return min(REPLICAS_MAX, len((await self._client.describe_cluster())["brokers"]))
+        return min(REPLICAS_MAX, len(await self.brokers()))
 
     async def create(self, specs: Sequence[TopicSpec]) -> dict[str, Literal["created", "exists"]]:
         """Create the topics that are missing; what exists is not changed.

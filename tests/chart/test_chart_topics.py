@@ -40,7 +40,7 @@ def test_topics_of_strimzi_are_those_of_the_contract() -> None:
     values = changed(load("strimzi"), "kafka.routes", {"alert.*": "site.Alerts_1", "epcs.*": "drx.accounts.v1"})
     found = {each["spec"]["topicName"]: each for each in render(values).all("KafkaTopic")}
     specs = topic_specs(
-        RoutingTable(values["kafka"]["routes"]), partitions=12, replication_factor=3, message_max_bytes=2_097_152
+        RoutingTable(values["kafka"]["routes"]).topics, partitions=12, replication_factor=3, message_max_bytes=2_097_152
     )
 
     assert found.keys() == {spec.name for spec in specs}

@@ -1,18 +1,17 @@
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker, Shown, moment
+from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker, Shown
+from bridge.kafka.transport import ConsumedRecord
 from bridge.registry.loader import bundled
 
 MARKER = "PHI-MARKER"
 SCHEMAS = bundled().schemas()
-NOW = datetime(2026, 9, 14, 15, 9, 26, 535000, tzinfo=UTC)
+NOW_MS = 1_789_398_566_535  # 2026-09-14T15:09:26.535Z
 
 
 def filled(schema: Any, named: dict[str, Any], *, secret: bool = False) -> Any:
@@ -48,17 +47,8 @@ def leaves(value: Any) -> Iterator[str]:
 
 
 def a_record(value: Mapping[str, Any] | None, *, record: str = "drx.v1.PrescriptionSent", error: str = "") -> Shown:
-    return Shown(
-        topic="drx.prescriptions.v1",
-        partition=3,
-        offset=17,
-        timestamp=NOW,
-        key=b"rx_1",
-        headers=[("ce_type", b"prescription.sent")],
-        record=record,
-        value=value,
-        error=error,
-    )
+    headers = [("ce_type", b"prescription.sent")]
+    return Shown(ConsumedRecord("drx.prescriptions.v1", 3, 17, NOW_MS, b"rx_1", b"", headers), record, value, error)
 
 
 def for_people(shown: Shown) -> str:
@@ -115,7 +105,7 @@ def test_nothing_from_outside_reaches_the_terminal_as_a_command() -> None:
 @pytest.mark.parametrize("timestamp_ms", [253_402_300_800_000, 2**63 - 1, -(2**63)])
 def test_a_time_that_no_calendar_has_is_none(timestamp_ms: int) -> None:
     """Other producers write what they like: microseconds, as the time in milliseconds, are the year 57000."""
-    shown = replace(a_record(None), timestamp=moment(timestamp_ms))
+    shown = Shown(a_record(None).at._replace(timestamp_ms=timestamp_ms))
 
     assert shown.document()["timestamp"] is None
     assert for_people(shown).startswith("-  drx.prescriptions.v1/3@17")
