@@ -18,26 +18,28 @@ class ConfigError(BridgeError):
     code = "config"
 
 
-class DeliveryRefusedError(BridgeError):
+class CodedError(BridgeError):
+    """A failure with a constant code of its own, and perhaps a line for an operator."""
+
+    def __init__(self, code: str, message: str = "") -> None:
+        super().__init__(message or code)
+        self.code = code
+
+
+class DeliveryRefusedError(CodedError):
     """Refused before it was proved to be its source's; the answer is 4xx and carries only the code."""
 
     def __init__(self, code: str, *, reason: str = "", wait_s: float = 0.0) -> None:
         """Keep the `code` of the answer, the `reason` for metrics and logs, and after how long to come back."""
         super().__init__(code)
-        self.code = code
         self.reason = reason
         self.wait_s = wait_s
 
 
-class NotDurableError(BridgeError):
+class NotDurableError(CodedError):
     """Nothing could make the delivery durable in time; the answer is 503 and the sender keeps it."""
 
     retriable = True
-
-    def __init__(self, code: str = "not_durable") -> None:
-        """Keep the constant `code` of the answer."""
-        super().__init__(code)
-        self.code = code
 
 
 class RecordRefusedError(NotDurableError):
@@ -55,33 +57,26 @@ class TooLargeError(BridgeError):
     code = "too_large"
 
 
-class DecodeError(BridgeError):
+class DecodeError(CodedError):
     """Bytes are no record of ours: truncated, trailing bytes, or an unknown schema id."""
-
-    def __init__(self, code: str) -> None:
-        """Keep the constant `code`."""
-        super().__init__(code)
-        self.code = code
 
 
 class UnknownRecordError(DecodeError):
     """A valid record of a type that this release does not know; `Consumer.unknown` decides what happens to it."""
 
     def __init__(self) -> None:
-        """Need no other code."""
         super().__init__("unknown_record")
 
 
-class PermanentError(BridgeError):
+class PermanentError(CodedError):
     """Raised by a handler: the event can never be applied. Its key is parked at once."""
 
     def __init__(self, code: str) -> None:
         """Keep a constant `code`; never a value of the event."""
-        super().__init__(code)
-        self.code = _word(code)
+        super().__init__(_word(code))
 
 
-class TransientError(BridgeError):
+class TransientError(CodedError):
     """Raised by a handler: a retry may succeed. Repeated failures park the key, but never during an outage."""
 
     retriable = True
@@ -89,8 +84,7 @@ class TransientError(BridgeError):
 
     def __init__(self, code: str, *, systemic: bool = False) -> None:
         """Keep a constant `code`; never a value of the event."""
-        super().__init__(code)
-        self.code = _word(code)
+        super().__init__(_word(code))
         # True when every event would fail (the sink is down, or refuses us): uses up no attempts.
         self.systemic = systemic
 

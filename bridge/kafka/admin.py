@@ -12,7 +12,7 @@ from aiokafka import errors as kafka_errors  # noqa: TID251 - this is the door
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # noqa: TID251 - as above
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType  # noqa: TID251 - as above
 
-from bridge.errors import BridgeError
+from bridge.errors import CodedError
 from bridge.kafka.connection import BUGS, CLIENT_FAILURES, KafkaConnection, reachable, refusal
 from bridge.kafka.producer import end_client
 from bridge.kafka.record import MESSAGE_MAX_BYTES
@@ -38,15 +38,10 @@ _REFUSALS: Mapping[type[Exception], tuple[str, str]] = {
 }
 
 
-class AdminError(BridgeError):
+class AdminError(CodedError):
     """The cluster does not answer, or refuses; the message is one line for an operator."""
 
     retriable = True
-
-    def __init__(self, code: str, message: str) -> None:
-        """Keep the constant `code` and the message for operators."""
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True)

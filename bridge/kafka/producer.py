@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 from aiokafka import AIOKafkaProducer, TopicPartition  # noqa: TID251 - this is the door
 from aiokafka import errors as kafka_errors  # noqa: TID251 - as above
 
-from bridge.errors import BridgeError, ConfigError, NotDurableError, RecordRefusedError
+from bridge.errors import CodedError, ConfigError, NotDurableError, RecordRefusedError
 from bridge.kafka.connection import CLIENT_FAILURES, KafkaConnection, reachable, refusal
 from bridge.kafka.record import Record
 from bridge.runtime.backoff import backoff_s
@@ -77,15 +77,13 @@ _TOPIC_FAULTS = {
 ProducerState = Literal["connecting", "ready", "stalled", "failed", "closed"]
 
 
-class NotConnectedError(BridgeError):
-    """No producer is connected. The code is for logs and readiness; senders get that of their delivery."""
+class NotConnectedError(CodedError):
+    """No producer is connected. The code is for logs and readiness; senders get that of their delivery.
+
+    Codes: `unreachable`, `handshake_failed`, `no_token` and `not_authorized`.
+    """
 
     retriable = True
-
-    def __init__(self, code: str) -> None:
-        """Keep the constant `code`: `unreachable`, `handshake_failed`, `no_token` or `not_authorized`."""
-        super().__init__(code)
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition  # noqa: TID251 - this is the door
 from aiokafka.errors import KafkaError  # noqa: TID251 - as above
 
-from bridge.errors import BridgeError
+from bridge.errors import CodedError
 from bridge.kafka.connection import CLIENT_FAILURES, KafkaConnection, reachable, refusal
 from bridge.kafka.fetch_buffer import POLL_RECORDS, FetchBuffer, UnreadableBatchError
 from bridge.kafka.producer import END_S, METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, START_S, end_client
@@ -34,15 +34,10 @@ _Starts = Callable[[Any, Mapping[Any, int]], Awaitable[Mapping[Any, int]]]
 Unreadable = Callable[[Place, int, int], None]
 
 
-class ReadError(BridgeError):
+class ReadError(CodedError):
     """Kafka cannot be read now; the message is one line for an operator."""
 
     retriable = True
-
-    def __init__(self, code: str, message: str) -> None:
-        """Keep the constant `code` and a line for an operator."""
-        super().__init__(message)
-        self.code = code
 
 
 @asynccontextmanager

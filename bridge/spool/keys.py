@@ -10,6 +10,7 @@ import stat
 import tempfile
 from pathlib import Path
 
+from bridge.errors import CodedError
 from bridge.runtime import failpoints
 from bridge.runtime.logging import log
 from bridge.spool.disk import Disk
@@ -86,12 +87,8 @@ class KeyRing:
         log.warning("worker.spool_key_made", hint="back the key up: without it, what is spooled cannot be read")
 
 
-class KeyFileError(Exception):
+class KeyFileError(CodedError):
     """A file is no key; never leaves this module."""
-
-    def __init__(self, code: str) -> None:
-        super().__init__(code)
-        self.code = code
 
 
 def _names(directory: Path) -> list[str]:

@@ -21,7 +21,7 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import (  # noqa: TID
 )
 from aiokafka.structs import OffsetAndMetadata  # noqa: TID251 - as above
 
-from bridge.errors import BridgeError, ConfigError
+from bridge.errors import CodedError, ConfigError
 from bridge.kafka.connection import CLIENT_FAILURES, KafkaConnection, reachable, refusal
 from bridge.kafka.fetch_buffer import POLL_RECORDS, FetchBuffer, UnreadableBatchError
 from bridge.kafka.producer import METADATA_MAX_AGE_MS, START_S
@@ -71,7 +71,7 @@ class Bounds(NamedTuple):
     end: int
 
 
-class TransportError(BridgeError):
+class TransportError(CodedError):
     """The client must be replaced; `code` is the reason.
 
     Codes: `offset_missing` (the group has no offset for a partition), `offset_out_of_range` (the log no longer, or
@@ -86,7 +86,6 @@ class TransportError(BridgeError):
     def __init__(self, code: str, places: Iterable[Place] = (), *, offset: int | None = None) -> None:
         """Keep the constant `code`, the partitions at fault, and the `offset` that cannot be read."""
         super().__init__(code)
-        self.code = code
         self.places = frozenset(places)
         self.offset = offset
 
