@@ -46,8 +46,8 @@ SILENT_MARGIN_S = 15.0
 # A member that does not poll for this long leaves its group. It polls while handlers run, so only a process that is
 # frozen, or whose event loop hangs, does not.
 MAX_POLL_S = 600.0
-# Above a handler's own bound and the time it gets to end once cancelled: a transaction that the server ends before
-# looks like a database that is away, and a statement that it ends before like a fault of the record.
+# Added to a handler's time-out and to its time to end once cancelled. If the server ended a transaction before, the
+# database would seem away; a statement ended before would seem the record's fault.
 IDLE_MARGIN_S = 10.0
 Made = TypeVar("Made")
 

@@ -10,9 +10,9 @@ A handler can be called by itself, too: with `a_context`, and `Statements` in th
             assert await desk.fetch("select event_type from refill_desk.noted") == [("renewal.requested",)]
             assert (desk.count("applied"), desk.count("duplicate")) == (1, 1)
 
-Only Kafka is left out: records are encoded and decoded as they are everywhere, the runtime is that of
-`drx-consumer run`, and its database is a real PostgreSQL, started once for a test process and emptied for each
-`running`. Pauses between attempts are a twentieth of the usual ones. It needs the extra `drx-bridge[dev]`.
+Only Kafka is left out. Records are encoded and decoded as in production, and the runtime is that of `drx-consumer run`.
+Its database is a real PostgreSQL, started once per test process and emptied for each `running`. Pauses between attempts
+are a twentieth of the usual ones. It needs the extra `drx-bridge[dev]`.
 """
 
 from __future__ import annotations

@@ -48,8 +48,9 @@ Settings that depend on each other:
 
 - `{PREFIX}HTTP__DEADLINE_S` < a third of `{PREFIX}SHUTDOWN__GRACE_S`: a stop must not cut off an answer;
 - if `{PREFIX}KAFKA__SECURITY_PROTOCOL` is `SASL_…`, the mechanism and both files are required, otherwise refused;
-- `{PREFIX}SOURCES__<NAME>__SECRETS_DIR` is required unless the scheme is `cidr`; each `…__SCHEME_…` must be a parameter
-  of the scheme ([senders.md](senders.md#other-schemes)), and what is weak must be accepted;
+- `{PREFIX}SOURCES__<NAME>__SECRETS_DIR` is required unless the scheme is `cidr`;
+- each `…__SCHEME_…` must be a parameter of the scheme ([senders.md](senders.md#other-schemes)), and what is weak must
+  be accepted;
 - `{PREFIX}REGISTRY__USERNAME_FILE` and `{PREFIX}REGISTRY__PASSWORD_FILE`: both or none.
 """
 CONSUMER_INTRO = f"""# Settings of a consumer

@@ -18,8 +18,8 @@ from bridge.avro.encoder import Encode, EncodeError, compile_encoder
 from bridge.errors import DecodeError
 from bridge.registry.schemas import Schema
 
-# Confluent, "Wire format": a magic byte 0 and a four-byte big-endian id lead the payload; or, in a header of this
-# name, a magic byte 1 and the schema's sixteen-byte GUID, and the payload is the bare Avro body.
+# Confluent, "Wire format", has two forms. A magic byte 0 and a four-byte big-endian id lead the payload. Or a header of
+# this name has a magic byte 1 and the schema's sixteen-byte GUID, and the payload is the bare Avro body.
 _MAGIC = 0
 _PREFIX = struct.Struct(">bI")
 SCHEMA_HEADER = "__value_schema_id"

@@ -1,4 +1,4 @@
-"""`drx-bridge hash-id`: under which hash the log lines of ingress and consumers have an id."""
+"""`drx-bridge hash-id`: the hash that stands for an id in the log lines of ingress and consumers."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from bridge.settings import load_settings
 def hash_id(ids: tuple[str, ...], *, key_dir: Path | None, as_json: bool) -> int:
     """Print the hash of each ID, one a line, for each key of the directory.
 
-    An ID is that of a delivery, of an event, or a record key such as a prescription id; `-` reads IDs from standard
-    input, one a line, so that none stands in the history of a shell. To find their lines: grep -F -f <(drx-bridge
+    An ID is that of a delivery or of an event, or a record key such as a prescription id. `-` reads IDs from standard
+    input, one a line, and so keeps them out of the shell's history. To find their lines: grep -F -f <(drx-bridge
     hash-id ID) LOG.
     """
     directory = key_dir or load_settings().log.id_key_dir

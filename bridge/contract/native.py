@@ -1,10 +1,10 @@
 """Write a record of the contract as the native body that it would be mapped from: the inverse of `drx_standard.map`.
 
-For an event of a native source, mapping the body gives the same record again: every word outside an enum stands in its
+For an event of a native source, mapping the body gives the same record again. Every word outside an enum stands in its
 field, and what the contract does not know stands where the sender had it. What a vendor's profile kept in `extensions`
-has the vendor's own pointers. They are put back only if all of them lead to places of a native body that are free;
-otherwise the whole map stands in the member `extensions` of the body, so that no word of a vendor becomes a field of
-the contract by the accident of its name.
+has the vendor's own pointers. They are put back only if all of them lead to free places of a native body. Otherwise the
+whole map becomes the member `extensions` of the body, so that a vendor's member is not read as a field of the contract
+that happens to have its name.
 """
 
 from __future__ import annotations

@@ -34,10 +34,9 @@ SOURCE = "drx"
 def demo(*, data_dir: Path | None, keep: bool) -> int:
     """Follow one prescription end to end: signed, verified, written to Kafka, and on to PostgreSQL, a receiver, a lake.
 
-    A forged and a broken delivery follow, a record that nobody can decode, an outage of Kafka, in which nothing is
-    refused and nothing lost, a type that nobody foresaw, and a replay once a mapping is mended. Each hop is read back
-    and compared: exit 1 if anything is not as it should be. On a terminal, or with --keep, everything stays up until
-    Ctrl-C.
+    Then come a forged and a broken delivery, a record that nobody can decode, and an outage of Kafka, in which nothing
+    is refused or lost. Last come an event of an unknown type, and a replay with a mended mapping. Each hop is read back
+    and compared: exit 1 if anything differs. On a terminal, or with --keep, everything stays up until Ctrl-C.
     """
     from bridge.dev.tour import Screen, tour  # noqa: PLC0415 - with pyarrow and asyncpg half of the CPU of `--help`
 

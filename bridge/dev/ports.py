@@ -19,8 +19,8 @@ from bridge.dev.files import read_json, write_json
 from bridge.dev.jars import cache_dir
 
 HOST = "127.0.0.1"
-# Below the ephemeral ranges of Linux (32768 on) and macOS (49152 on): a client that calls a server which is down may be
-# given that very port as its own end, connect to itself and keep the server from coming back.
+# Below the ephemeral ranges of Linux (32768 on) and macOS (49152 on). A client that calls a server which is down could
+# otherwise get that port as its own, connect to itself and keep the server from coming back.
 _FIRST, _LAST = 15_000, 32_000
 # Both ends inclusive; with one port in ten taken, a hundred draws fail once in 10^100.
 _DRAWS = 100

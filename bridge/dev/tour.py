@@ -68,8 +68,8 @@ data = {{queue_id = "rx", fulfillment_status = "'{status}'"}}
 """
 BODY = b'{"shop": "s_7", "rx": "10442", "event": "PACKED"}'
 VALUE_MAX = 100
-# An event is in its row a tenth of a second after its answer, and the spool is empty within seconds of Kafka's return;
-# the last resort on a machine that is busy with other things.
+# An upper bound for a busy machine. Usually an event is in its row a tenth of a second after its answer, and the spool
+# is empty within seconds of Kafka's return.
 WAIT_S = 60.0
 POLL_S = 0.05
 

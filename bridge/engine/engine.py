@@ -1,7 +1,7 @@
 """The engine: orjson, and one generated function for each event type that reads and writes in one go.
 
 The function is straight code over the fields of the plan, in their order: look the member up, check it, put its bytes
-into a local variable; at the end all of them are joined, with the bytes of constant fields between. Nothing is called
+into a local variable. At the end all of them are joined, with the bytes of constant fields between. Nothing is called
 for a field of a common kind, and nothing is made for an absent one.
 
 orjson is not as strict as `json_body.py`, so its document counts only with a proof:

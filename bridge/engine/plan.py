@@ -10,8 +10,8 @@ the reference stays the only definition of the contract; tests compare the two.
 - The body is one JSON object without a byte order mark, a lone surrogate, a name twice in an object, or a number `-0`.
 - `type` is a type of the plan, `version` the contract's, `environment` the source's; `id` is absent, null or that of
   the delivery; `timestamp` is an instant, not later than `AHEAD_MAX` after the receipt.
-- Every other member is one that a field of the type is read from, in the body or in `data`, and of its kind as it is
-  usually written: a string for a decimal, a day or an instant, a word of the enum. A null is the same as no member.
+- Every other member, in the body or in `data`, is one that a field of the type is read from. Its value is written in
+  the usual way: a string for a decimal, a day or an instant, a word of the enum. A null is the same as no member.
 - Of `EventPlan.key` the first path whose value is there decides, and that conforms.
 """
 

@@ -14,15 +14,15 @@ and at another replica, a retry has the same one. (A retry across the edge of a 
 the first yet, is a second event with an equal state.)
 
 A prescription may also return to a state while an equal body would still be a repeat. So an equal body is a repeat only
-while it is the newest of its key: after another body it is a new fact, with the id of its bucket, `~`, and 8 hex digits
-of the SHA-256 of the id of the delivery in between. `NewestBodies` knows what this process has taken, what its spool
-holds from before the start, and what the topics hold from earlier processes and other replicas. Where it knows nothing
-of a key, an equal body is a new fact as well: a fact twice is the smaller evil than a fact that is lost.
+while it is the newest of its key; after another body it is a new fact. Its id is that of its bucket, `~`, and 8 hex
+digits of the SHA-256 of the id of the delivery in between. `NewestBodies` knows what this process has taken, what its
+spool holds from before the start, and what the topics hold from earlier processes and other replicas. Where it knows
+nothing of a key, an equal body is a new fact as well: a fact twice is the smaller evil than a fact that is lost.
 
-What remains: a body in between that another replica has accepted and this one has not read yet (50 to 300 ms; longer
-while that replica spools, or while nothing is read of others) is not seen, and an equal body is taken for a repeat.
-With each source on one replica (docs/operations.md) that is so only for what a replica that failed had spooled. Nor is
-one seen that is in a topic which could not be read since the start, because Kafka is away.
+Two gaps remain, in which the body in between is not seen and an equal body counts as a repeat. Another replica has
+accepted it and this one has not read it yet: 50 to 300 ms, longer while that replica spools or nothing can be read.
+With each source on one replica (docs/operations.md) only a replica that failed with a filled spool causes this. Or
+Kafka has been away since the start, so its topic could not be read.
 
 The whole body decides, never some of its fields: `Approved`, and `Approved` with a lot number, are two facts.
 """

@@ -1,8 +1,8 @@
 """Client of a Confluent-compatible schema registry (Confluent, Karapace, Apicurio, or the reader in `server`).
 
 `fetch` is for readers: the schema of an id or GUID. An id never changes its meaning within one registry, so what was
-fetched is kept. An id that the registry does not know is asked for again at the next call: replicas of a registry lag
-behind its writers, and how long to wait for them is decided by the consumer runtime.
+fetched is kept. An id that the registry does not know is asked for again at the next call, since replicas of a registry
+lag behind its writers. The consumer runtime decides how long to wait for them.
 
 `look_up`, `register` and `holds` are for `schemas push`, `doctor` and a start. Schemas are compared by
 `schemas.meaning`, never by text or fingerprint: registries spell schemas anew, and fingerprints ignore logical types.

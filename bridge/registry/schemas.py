@@ -1,10 +1,10 @@
 """Avro schemas as values: names, written-out forms, comparison by meaning, fingerprints.
 
 A schema is held as the JSON value of its text. It is *self-contained* when every type it names is defined inside it,
-*expanded* when no name stands in place of a definition. Two texts may say the same schema (attributes in another order,
-`{"type": "string"}` for `"string"`, a namespace apart or inside the name), so schemas are compared by their `meaning`:
-what decides how bytes are read, without documentation, aliases and our own attributes, which a registry may drop or
-reorder when it spells a schema anew. Unlike Avro's parsing canonical form, on which `fingerprint` is built, it keeps
+*expanded* when no name stands in place of a definition. Two texts may define the same schema: attributes in another
+order, `{"type": "string"}` for `"string"`, a namespace apart or inside the name. So schemas are compared by their
+`meaning`, which is what decides how bytes are read. Documentation, aliases and our own attributes are left out, since a
+registry may drop or reorder them. Unlike Avro's parsing canonical form, on which `fingerprint` is built, it keeps
 logical types, precision, scale and defaults.
 """
 

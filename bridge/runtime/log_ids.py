@@ -1,11 +1,12 @@
-"""Ids in log lines as keyed hashes: with the key the lines of an id are found, without it no id is got out of a line.
+"""Ids in log lines as keyed hashes: with the key the lines of an id can be found, without it no line reveals an id.
 
-The id of a delivery may be of the vendor's choice, or be made of its body, and a record key is a prescription id: few
-enough to be tried one after the other, which a hash without a key would allow. The key is a file, the same for every
-process, so that an id has one hash at every replica, in every consumer and after a restart. A directory holds one file
-per key: `current` is in use, the others are former ones, whose lines `drx-bridge hash-id` still finds.
+A delivery's id may be a number of the vendor's or a hash of its body, and a record key is a prescription id. All of
+these can be guessed and hashed one after the other, so a hash without a key would hide little. The key is a file, the
+same for every process, so that an id has one hash at every replica, in every consumer and after a restart. A directory
+holds one file per key: `current` is in use, the others are former ones, whose lines `drx-bridge hash-id` still finds.
 
-Without a directory each process makes a key that nobody knows: its lines about one id are equal, and that is all.
+Without a directory each process makes a random key: lines of one process about one id have the same hash, and no id can
+be looked up.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ from bridge.spool.segment import Entry, SpoolPartition, read_head, unseal
 ORDER_S = 40.0
 
 
-# Why the first entries of a partition end: the disk fails to read the next record; that does not hold what was written;
-# or it cannot be read for another reason, such as its owner or too many open files.
+# Why the entries read so far end where they do. `unread`: the disk fails to read the next record; `damaged`: the record
+# is not what was written; `refused`: another reason, such as the file's owner or too many open files.
 End = Literal["", "unread", "damaged", "refused"]
 
 

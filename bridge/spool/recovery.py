@@ -1,9 +1,9 @@
 """Read what a directory holds into the index: every intact record, whatever became of the rest.
 
-Each segment is read once, at a start, in the order of the numbers, and nothing is handed out before the last one is in
-the index; so the queues of the index only grow at their ends. What cannot be read then (the disk fails) or cannot be
-opened (its key is missing, or a later version of the bridge wrote it) is not in the index of this process. It stays on
-disk as it is, is counted, and is read again by the next start; for want of a key, as soon as that is there.
+Each segment is read once, at a start, in the order of the numbers. Nothing is handed out before the last one is in the
+index, so the queues of the index only grow at their ends. What cannot be read then (the disk fails) or cannot be opened
+(its key is missing, or a later version of the bridge wrote it) is not in the index of this process. It stays on disk as
+it is, is counted, and is read again by the next start; for want of a key, as soon as that is there.
 
 A start waits for a failing disk for as long as a running process keeps order behind a record that it cannot read
 (`reader.ORDER_S`), then goes on without what is missing.

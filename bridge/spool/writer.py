@@ -2,8 +2,8 @@
 
 `GroupCommit` runs on the loop: what is appended while one group is on its way to the disk makes the next.
 `SegmentWriter` does the work on the spool's writing thread: it has at most one segment open, and begins another when it
-is large enough, when the key changes, or when it cannot be trusted. After a failed fsync the kernel calls the pages
-clean, and a second fsync of the same file would succeed without a write; so a group whose fsync fails is cut off and
+is large enough, when the key changes, or when it cannot be trusted. After a failed fsync the kernel marks the pages
+clean, and a second fsync of the same file would succeed without a write. So a group whose fsync fails is cut off and
 written once more, to another file.
 """
 

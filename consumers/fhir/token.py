@@ -1,7 +1,7 @@
 """Bearer tokens for requests: from a file, or from SMART Backend Services.
 
-Source: SMART App Launch 2.2, "Backend Services" and "Asymmetric client authentication": a client signs a JWT of five
-minutes at most with its private key (RS384 or ES384) and gets a bearer token for it from the token endpoint.
+A client signs a JWT of five minutes at most with its private key (RS384 or ES384), and gets a bearer token for it from
+the token endpoint. Source: SMART App Launch 2.2, "Backend Services" and "Asymmetric client authentication".
 """
 
 from __future__ import annotations

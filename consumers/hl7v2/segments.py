@@ -2,8 +2,10 @@
 
 A segment is given as its name and a mapping from the number of a field to its value:
 
-- text: one value, escaped; `Formatted` keeps line breaks; - a tuple: components, each a text or a tuple of
-subcomponents; - a list: repetitions of the field, each as above; - `NULL`: a required field without a known value.
+- text: one value, escaped; `Formatted` keeps line breaks;
+- a tuple: components, each a text or a tuple of subcomponents;
+- a list: repetitions of the field, each as above;
+- `NULL`: a required field without a known value.
 
 Source: HL7 2.5.1, chapter 2, sections 2.5 (delimiters) and 2.7 (escape sequences).
 """

@@ -73,8 +73,8 @@ class NoLockError(TransientError):
 def translated(failure: BaseException, *, broken: bool) -> BridgeError | None:
     """Translate a failure inside a transaction; None if it is not the database's.
 
-    A time-out or an operating system's error may be that of another service which a handler calls: it is the database's
-    if the connection is `broken`, which is closed or unable to roll back, or if no other service is called.
+    A time-out or an error of the operating system may come from another service that a handler calls. It counts as the
+    database's if `broken`: the connection is closed or unable to roll back, or no other service is called.
     """
     if isinstance(failure, BridgeError):
         return None

@@ -1,8 +1,8 @@
 """The door to PostgreSQL: a pool of few connections, and transactions that fail with our own errors.
 
-Everything happens in a transaction. Statements are prepared once per connection (asyncpg does so by their text), and
-a session's limits are start-up parameters: both need PostgreSQL itself, or PgBouncer in session mode with these
-parameters in `ignore_startup_parameters` and set for the role instead (`ALTER ROLE … SET`).
+Everything happens in a transaction. Statements are prepared once per connection (asyncpg does so by their text), and a
+session's limits are start-up parameters. Both need PostgreSQL itself, or PgBouncer in session mode: with these
+parameters in `ignore_startup_parameters`, and set for the role instead (`ALTER ROLE … SET`).
 """
 
 from __future__ import annotations

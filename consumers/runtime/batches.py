@@ -1,10 +1,10 @@
 """Apply the records of a partition many at a time, in one transaction.
 
 A batch in which nothing goes wrong costs one transaction. When the handler refuses it, the transaction is rolled back
-and every record goes on alone, in the queue of its key: there the one at fault is found, retried or parked, and the
-others are applied, each in a transaction of its own. Batches of other keys go on meanwhile. A record that cannot be
-decoded, or whose id came with another body, goes to its key queue at once. So do the other records of its key; the rest
-stays a batch.
+and every record goes on alone, in the queue of its key. There the one at fault is retried or parked; the others are
+applied, each in a transaction of its own. Batches of other keys go on meanwhile. A record that cannot be decoded, or
+whose id came with another body, goes to its key queue at once. So do the other records of its key; the rest stays a
+batch.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """Handle keys side by side, and the records of each key one by one, in order.
 
 `put` appends a record to the queue of its key. Workers take the queues that are ready, the one that has waited longest
-first, and try the first record of each: it is applied, found to be a duplicate, skipped or parked, or its queue is
-ready again after a delay. An attempt takes a *lane*; a key that waits for its next attempt holds neither.
+first, and try the first record of each. It is applied, found to be a duplicate, skipped or parked; or its queue is
+ready again after a delay. An attempt takes a *lane*; a key that waits for its next attempt holds neither lane nor
+worker.
 
 Where the handler works inside the settling transaction, effects and progress are committed together. Where it does not,
-the inbox is asked before the handler is called and its record is settled after it has returned, both in rounds
-(`rounds`): the more keys are in hand, the fewer transactions a record costs.
+the inbox is read before the handler is called, and its record is settled after it has returned. Both are done for many
+keys in one transaction (`rounds`): the more keys are in hand, the fewer transactions a record costs.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ class KeyQueues:
         self._workers = lanes if settling.consumer.transactional else lanes * (1 + HANDLED_PER_LANE)
         self._ready: asyncio.Queue[KeyQueue] = asyncio.Queue()
         self._slots = asyncio.Semaphore(ROUNDS_MAX)
-        # Of equal events one is asked about in a round: the second would be called a duplicate of one that is not
-        # settled yet, and if that one is never applied, the event would be lost.
+        # A round looks up only one of several equal events. The second would count as a duplicate of one that is not
+        # settled yet; if that one is never applied, the event would be lost.
         self._looks: Rounds[Sorted, InboxState] = Rounds(
             self._look,
             name=lambda event: event.inbox[:2],

@@ -6,12 +6,12 @@ whose effects are done.
 
 A process claims a partition before it reads it: the claim gives the row a new `epoch`. One transaction then settles
 records: `admit` (which events are new?), the effects of the handlers, `settle` (move `next_offset`). Both fail if the
-epoch is not ours, because another process has claimed the partition, or if the row is older than what this process has
-committed: a database that was restored, or failed over, has lost commits. `admit` fails before a handler sends out what
-it has made of lost facts; `settle` rolls back the effects of a process that lost the partition meanwhile. Batches call
-`fence` first (also: is `next_offset` where we think?), which locks the row, so that a lost batch is not worked off in
-vain; lanes would only wait for each other at that lock. This needs READ COMMITTED, where a statement that waited for
-another transaction looks again.
+epoch is not ours, because another process has claimed the partition. They also fail if the row is older than what this
+process has committed: a database that was restored, or failed over, has lost commits. `admit` fails before a handler
+sends out what it has made of lost facts; `settle` rolls back the effects of a process that lost the partition
+meanwhile. Batches call `fence` first (also: is `next_offset` where we think?), which locks the row, so that a lost
+batch is not worked off in vain; lanes would only wait for each other at that lock. This needs READ COMMITTED, where a
+statement that waited for another transaction looks again.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A handler's `context.publish` puts a row into `drx_consumer.outbox` in the transaction that settles its event: exactly
 once, and not at all when that is rolled back. The process that owns the partition the event was read from writes its
-rows to Kafka by their ids and deletes what all in-sync replicas have: at least once, and in order what the events of
-one key have published. A repeat has the same `drx_outbox` header, which `context.publish` gives.
+rows to Kafka in the order of their ids, and deletes what all in-sync replicas have. So each is written at least once,
+and in order for the events of one key. A repeat has the same `drx_outbox` header, which `context.publish` gives.
 """
 
 from __future__ import annotations

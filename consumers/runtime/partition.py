@@ -25,8 +25,8 @@ from consumers.runtime.window import Window
 # Records settled above one that is being retried are kept as offset and id, at most 4 MB per partition. Other keys
 # continue for this many windows of records.
 SETTLED_WINDOWS = 16
-# Without a settled or released record before a partition counts as waiting: a record that fails is tried five times,
-# with pauses of 30 s at most, and ten times at a sink in a brown-out.
+# A partition counts as waiting when no record has been settled or released for so long. A record that fails is tried
+# five times, with pauses of 30 s at most, and ten times at a sink in a brown-out.
 WAITS_S = 300.0
 
 

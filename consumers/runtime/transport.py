@@ -74,11 +74,17 @@ class Bounds(NamedTuple):
 class TransportError(CodedError):
     """The client must be replaced; `code` is the reason.
 
-    Codes: `offset_missing` (the group has no offset for a partition), `offset_out_of_range` (the log no longer, or
-    not yet, has it), `batch_unreadable` (the next batch of a partition is corrupt), `refused` (ACL), `no_answer`,
-    `handshake_failed` (a broker takes the connection and gives no session: TLS, or who we are), `no_token` (nor does
-    the token endpoint give a token), `config` (a file of the connection cannot be used now), `not_member` (a commit by
-    a member that lost the partition).
+    Codes:
+
+    - `offset_missing`: the group has no offset for a partition.
+    - `offset_out_of_range`: the log no longer has it, or does not have it yet.
+    - `batch_unreadable`: the next batch of a partition is corrupt.
+    - `refused`: by an ACL.
+    - `no_answer`
+    - `handshake_failed`: a broker accepts the connection, but TLS or authentication fails.
+    - `no_token`: the token endpoint gives no token.
+    - `config`: a file of the connection cannot be used now.
+    - `not_member`: a commit by a member that lost the partition.
     """
 
     retriable = True

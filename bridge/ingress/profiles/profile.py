@@ -63,14 +63,17 @@ class Encoded(NamedTuple):
 class Profile(Protocol):
     """One source dialect: a module (or any object) with one pure function.
 
-    It may also have
-        `configure(options)`: builds the profile of one source from its options, or raises ConfigError;
-        `DEDUPE_WINDOW_S`: the default time for which ids of its sources are remembered, short if equal content may be
-        another event; `BUCKET_S`: after how long equal bytes without an id are another event; `ARRAYS`: true if a
-        top-level array is a body too; `map` is then given lists as well; `CONTENT_TYPES`: what a body may be called
-        beside `application/json`; `PREFIX`: with what the keys of its sources begin, so that no native id does;
-        `ignoring(words)`: the same profile, which gives `IGNORED` for bodies with one of these words as their type;
-        `refusing(prefixes)`: the same profile, which parks ids that begin with one of these.
+    It may also have:
+
+    - `configure(options)`: builds the profile of one source from its options, or raises `ConfigError`.
+    - `DEDUPE_WINDOW_S`: default seconds for which ids of its sources are remembered; short if equal content may be
+      another event.
+    - `BUCKET_S`: seconds after which equal bytes without an id are another event.
+    - `ARRAYS`: true if a body may be a top-level array; `map` then takes lists as well.
+    - `CONTENT_TYPES`: what a body may be called beside `application/json`.
+    - `PREFIX`: the beginning of all keys of its sources, which no native id has.
+    - `ignoring(words)`: the same profile, which returns `IGNORED` for bodies with one of these words as their type.
+    - `refusing(prefixes)`: the same profile, which parks ids that begin with one of these.
     """
 
     def map(self, delivery: Delivery, document: dict[str, object], /) -> Mapped | ParkReason:

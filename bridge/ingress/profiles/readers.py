@@ -1,8 +1,8 @@
 """Compile a record of the contract into readers, so that mapping a document is one walk over its members.
 
-A reader is a closure for one field, compiled once and called for every document. It takes a JSON value that is not
-null and gives the record's value; what it cannot read it notes in the `Pass` as a fault of its path, and its answer
-then means nothing, since the document will be parked.
+A reader is a closure for one field, compiled once and called for every document. It takes a JSON value that is not null
+and returns the record's value. What it cannot read it notes in the `Pass` as a fault of its path. Its return value then
+means nothing, since the document will be parked.
 """
 
 from __future__ import annotations

@@ -9,9 +9,8 @@ from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, ROUND_DOWN, ROUND_HALF_EVEN, R
 from bridge.contract.fields import Digits
 from bridge.ingress.profiles.profile import Flag
 
-# Wide enough to hold any lexeme as it is, and silent where even that ends: an exponent of a thousand digits becomes
-# infinite, or by rounding up the smallest number there is, so that it never passes for zero. Width that no digit fills
-# costs nothing.
+# Wide enough to hold any lexeme as it is; unused width costs nothing. Beyond it nothing is raised: an exponent of a
+# thousand digits becomes infinite or, rounded up, the smallest number there is, but never zero.
 _EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN, rounding=ROUND_UP, traps=[])
 
 

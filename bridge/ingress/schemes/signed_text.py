@@ -1,13 +1,14 @@
 """Where a signature stands in a delivery, what it covers, and the texts in which these are configured.
 
 A template defines the signed text: literal text with `{id}`, `{timestamp}` and `{body}`, the body once and last. The
-text that is signed has no lengths in it, so it must not be possible to read it in two ways: a captured delivery could
-be sent again as another one under the same signature. Two rules prevent it. A timestamp is digits only, so the text
-that follows it may not begin with a digit; where none does, it has ten digits. An id may not contain the text that
-follows it in the template, and since a sender may have signed one that does, neither may a body begin with the rest of
-such an
-id: where the text before `{body}` appears again near the start of a body that does not begin like JSON, the delivery is
-a mismatch.
+signed text has no lengths in it. If it could be split in two ways, a captured delivery could be sent again as another
+one under the same signature. Two rules prevent that:
+
+- A timestamp is digits only, so the text that follows it may not begin with a digit; where no text follows, it has ten
+  digits.
+- An id may not contain the text that follows it in the template. A sender may have signed such an id all the same, so a
+  body may not begin with the rest of one. A delivery is a mismatch if its body does not begin like JSON and has the
+  text before `{body}` again near its start.
 """
 
 from __future__ import annotations
