@@ -97,6 +97,5 @@ def _word(code: str) -> str:
         ValueError: It has characters that are not printable.
     """
     if not code.isprintable():
-        msg = "a code is a constant word"
-        raise ValueError(msg)
+        raise ValueError("a code is a constant word")
     return code

@@ -65,8 +65,7 @@ def of(known: Collection[str]) -> AfterValidator:
 
     def check(value: str) -> str:
         if not named(value) <= set(known):
-            msg = f"the names are {', '.join(known)}"
-            raise ValueError(msg)
+            raise ValueError(f"the names are {', '.join(known)}")
         return value
 
     return AfterValidator(check)
@@ -146,14 +145,11 @@ class Brokers(Section):
         by_token = [self.sasl_token_url, self.sasl_token_provider]
         given = [self.sasl_mechanism, self.sasl_username_file, self.sasl_password_file]
         if (self.sasl_mechanism == "OAUTHBEARER") != (by_token.count(None) == 1):
-            msg = "OAUTHBEARER needs either sasl_token_url or sasl_token_provider, and nothing else has one"
-            raise ValueError(msg)
+            raise ValueError("OAUTHBEARER needs either sasl_token_url or sasl_token_provider, and nothing else has one")
         if self.security_protocol.startswith("SASL") and None in given and self.sasl_token_provider is None:
-            msg = "SASL needs sasl_mechanism, sasl_username_file and sasl_password_file"
-            raise ValueError(msg)
+            raise ValueError("SASL needs sasl_mechanism, sasl_username_file and sasl_password_file")
         if not self.security_protocol.startswith("SASL") and any(part is not None for part in given):
-            msg = "sasl_* is set but security_protocol is not SASL_SSL or SASL_PLAINTEXT"
-            raise ValueError(msg)
+            raise ValueError("sasl_* is set but security_protocol is not SASL_SSL or SASL_PLAINTEXT")
         return self
 
 

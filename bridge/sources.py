@@ -28,11 +28,9 @@ def scheme_of(name: str, source: SourceSettings) -> Scheme:
     try:
         scheme = configure(source.scheme, source.scheme_parameters, tolerance_s=source.tolerance_s)
     except ParameterError as exc:
-        msg = f"{place(name, exc.parameter)}: {exc.problem}"
-        raise ConfigError(msg) from None
+        raise ConfigError(f"{place(name, exc.parameter)}: {exc.problem}") from None
     if scheme.keyed and source.secrets_dir is None:
-        msg = f"{place(name, 'secrets_dir')}: is required by the scheme {source.scheme}"
-        raise ConfigError(msg)
+        raise ConfigError(f"{place(name, 'secrets_dir')}: is required by the scheme {source.scheme}")
     return scheme
 
 
@@ -79,8 +77,7 @@ def address_limit(http: HttpSettings) -> AddressLimit | None:
         proxies = networks(http.trusted_proxies)
     except ValueError:
         place = place_of(Settings, "http", "trusted_proxies")
-        msg = f"{place}: is a list of networks such as 10.0.0.0/8, separated by commas"
-        raise ConfigError(msg) from None
+        raise ConfigError(f"{place}: is a list of networks such as 10.0.0.0/8, separated by commas") from None
     if are_too_wide(proxies):
         place = place_of(Settings, "http", "trusted_proxies")
         msg = f"{place}: is more than a /8 (IPv6: /7), so senders can claim addresses → name your proxies' networks"

@@ -42,8 +42,7 @@ class Lanes:
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            msg = f"a consumer needs at least one lane, not {self.count}"
-            raise ConfigError(msg)
+            raise ConfigError(f"a consumer needs at least one lane, not {self.count}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +59,7 @@ class Batches:
 
     def __post_init__(self) -> None:
         if self.records < 1:
-            msg = f"a batch needs at least one record, not {self.records}"
-            raise ConfigError(msg)
+            raise ConfigError(f"a batch needs at least one record, not {self.records}")
         if self.records > self.window_records:
             msg = f"batches of {self.records} records are never full: the window holds {self.window_records}"
             raise ConfigError(msg)
@@ -220,8 +218,7 @@ class Consumer:
         for field_name in ("topics", "types", "publishes", "discloses"):
             # A text is a sequence of texts to a type checker: its characters would be taken for topics or types.
             if isinstance(getattr(self, field_name), str):
-                msg = f"consumer {self.name!r}: {field_name} must be a list, also of one"
-                raise ConfigError(msg)
+                raise ConfigError(f"consumer {self.name!r}: {field_name} must be a list, also of one")
         for function in (self.handle, self.prepare, self.ping):
             if function is not None:
                 self._demand_async(function)
@@ -229,8 +226,7 @@ class Consumer:
     def handler(self, function: _Handler) -> _Handler:
         """Decorate the one function that applies events: `(event, context)`, or `(batch, connection)` in batches."""
         if self.handle is not None:
-            msg = f"consumer {self.name!r} has two handlers"
-            raise ConfigError(msg)
+            raise ConfigError(f"consumer {self.name!r} has two handlers")
         self._demand_async(function)
         self.handle = function
         return function
@@ -277,8 +273,7 @@ class Consumer:
         """Refuse a synchronous function: its effect would be there before its result is found to be no awaitable."""
         if not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)):
             name = getattr(function, "__qualname__", type(function).__qualname__)
-            msg = f"consumer {self.name!r}: {name} must be declared with `async def`"
-            raise ConfigError(msg)
+            raise ConfigError(f"consumer {self.name!r}: {name} must be declared with `async def`")
 
 
 def takes_setup(made: object) -> bool:

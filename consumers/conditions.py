@@ -25,8 +25,7 @@ class BodyExpression:
         try:
             self._compiled = jmespath.compile(text)
         except (JMESPathError, ValueError, RecursionError) as exc:
-            msg = f"is no JMESPath expression ({type(exc).__name__})"
-            raise ValueError(msg) from None
+            raise ValueError(f"is no JMESPath expression ({type(exc).__name__})") from None
 
     def value(self, body: bytes, event: Event, *, failed: str = "when_failed") -> Any:
         """Return what it is of an event's native body, JSON, to which `reported_type` is added if the event has one.

@@ -233,8 +233,7 @@ async def open_http(
     """
     scheme, host = _server(base_url)
     if not host:
-        msg = "the URL of an endpoint must be https://host[:port][/path]"
-        raise ConfigError(msg)
+        raise ConfigError("the URL of an endpoint must be https://host[:port][/path]")
     if scheme == "http" and not allow_http:
         msg = (
             f"the URL of {host} is plain HTTP, and what is sent is health information:"
@@ -278,8 +277,7 @@ def client_tls(ca_file: Path | None, cert_file: Path | None, key_file: Path | No
             context.load_cert_chain(cert_file, key_file)
     except (OSError, ValueError):  # `ssl.SSLError` is an `OSError`
         names = ", ".join(str(each) for each in (ca_file, cert_file, key_file) if each is not None)
-        msg = f"cannot read certificates or a key in PEM from {names}"
-        raise ConfigError(msg) from None
+        raise ConfigError(f"cannot read certificates or a key in PEM from {names}") from None
     return context
 
 

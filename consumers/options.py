@@ -68,15 +68,13 @@ def _aware(given: object) -> object:
     if not isinstance(given, str):
         return given
     if (instant := aware_instant(given)) is None:
-        msg = "a time with its zone, such as 2026-01-31T12:00:00Z"
-        raise ValueError(msg)
+        raise ValueError("a time with its zone, such as 2026-01-31T12:00:00Z")
     return instant
 
 
 def _schema(name: str) -> str:
     if not _is_schema(name) or name == _LEDGER_SCHEMA:
-        msg = f"a-z, 0-9 and _, at most 63 of them, not pg_… and not {_LEDGER_SCHEMA}"
-        raise ValueError(msg)
+        raise ValueError(f"a-z, 0-9 and _, at most 63 of them, not pg_… and not {_LEDGER_SCHEMA}")
     return name
 
 

@@ -63,8 +63,7 @@ class Postgres(Section):
     @model_validator(mode="after")
     def _one_dsn(self) -> Self:
         if self.dsn is not None and self.dsn_file is not None:
-            msg = "postgres.dsn and postgres.dsn_file are both set; one of them is enough"
-            raise ValueError(msg)
+            raise ValueError("postgres.dsn and postgres.dsn_file are both set; one of them is enough")
         return self
 
     def address(self) -> str:
@@ -72,15 +71,13 @@ class Postgres(Section):
         if self.dsn is not None:
             return self.dsn.get_secret_value()
         if self.dsn_file is None:
-            msg = "no database is configured; set CONSUMER_POSTGRES__DSN or CONSUMER_POSTGRES__DSN_FILE"
-            raise ConfigError(msg)
+            raise ConfigError("no database is configured; set CONSUMER_POSTGRES__DSN or CONSUMER_POSTGRES__DSN_FILE")
         try:
             first = self.dsn_file.read_text().partition("\n")[0].strip()
         except (OSError, UnicodeDecodeError):
             first = ""
         if not first:
-            msg = f"postgres.dsn_file: cannot read {self.dsn_file}, or its first line is empty"
-            raise ConfigError(msg)
+            raise ConfigError(f"postgres.dsn_file: cannot read {self.dsn_file}, or its first line is empty")
         return first
 
 
@@ -144,8 +141,7 @@ def section(consumer: str) -> str:
     elif hasattr(ConsumerSettings, named):
         why = "the settings of the runtime use that name themselves"
     if why:
-        msg = f"a consumer cannot be named {consumer!r}: {why}"
-        raise ConfigError(msg)
+        raise ConfigError(f"a consumer cannot be named {consumer!r}: {why}")
     return named
 
 

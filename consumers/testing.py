@@ -101,8 +101,7 @@ def an_event(event_type: str, *, key: str = "rx_1", id: str = "", at: datetime =
     """
     model = EVENT_MODELS.get(event_type)
     if model is None:
-        msg = f"no such event type: {event_type!r}"
-        raise ValueError(msg)
+        raise ValueError(f"no such event type: {event_type!r}")
     own = {
         "event_id": id or f"evt_{next(_numbers)}",
         "event_type": event_type,
@@ -271,8 +270,7 @@ async def running(
 ) -> AsyncIterator[Running]:
     """Run a consumer, or what its entry point builds from `options`, on an empty database with its tables made."""
     if options and not takes_setup(consumer):
-        msg = "options are for a function of a Setup that builds the consumer; this one takes none"
-        raise ConfigError(msg)
+        raise ConfigError("options are for a function of a Setup that builds the consumer; this one takes none")
     registry = CollectorRegistry()
     built: Consumer = build(consumer, Setup(options or {}, registry))
     async with AsyncExitStack() as stack:
@@ -311,8 +309,7 @@ def _watched(consumer: Consumer, calls: list[Attempt]) -> Consumer:
     """Return the consumer with a handler that notes each attempt before the true one makes it."""
     handle: Any = consumer.handle
     if handle is None:
-        msg = f"consumer {consumer.name!r} has no handler"
-        raise ConfigError(msg)
+        raise ConfigError(f"consumer {consumer.name!r} has no handler")
 
     @wraps(handle)
     async def one(event: Event, context: Context) -> None:

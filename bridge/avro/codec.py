@@ -174,6 +174,5 @@ def _parse(schema: Schema) -> dict[str, Any]:
     except (SchemaParseException, ValueError, KeyError, TypeError, AttributeError):
         parsed = {}
     if not isinstance(parsed, dict) or parsed.get("type") != "record":
-        message = "not a self-contained Avro record"
-        raise ValueError(message)
+        raise ValueError("not a self-contained Avro record")
     return parsed

@@ -69,15 +69,13 @@ def _compile(schema: Any, path: str, named: Named) -> Encode:
         return _map(schema, path, named)
     make = _SCALARS.get((schema["type"], schema.get("logicalType")))
     if make is None:
-        message = f"{path}: no encoder for this type"
-        raise ValueError(message)
+        raise ValueError(f"{path}: no encoder for this type")
     return _checked(make(schema), path)
 
 
 def _nullable(schema: list[Any], path: str, named: Named) -> Encode:
     if len(schema) != 2 or schema[0] != "null":  # noqa: PLR2004 -- null and one type
-        message = f"{path}: a union must be null and one type"
-        raise ValueError(message)
+        raise ValueError(f"{path}: a union must be null and one type")
     encode_value = _compile(schema[1], path, named)
 
     def encode(value: Any) -> bytes:

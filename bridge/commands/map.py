@@ -87,8 +87,7 @@ def map_body(
     settings = load_settings()
     if source_name is not None:
         if profile_name or options or environment:
-            msg = "--source has a profile; leave --profile, --option and --environment out"
-            raise click.UsageError(msg)
+            raise click.UsageError("--source has a profile; leave --profile, --option and --environment out")
         environment = configured_source(settings, source_name).environment
         profile = open_profiles(settings.sources)[source_name]
     else:
@@ -112,8 +111,7 @@ def _profile(name: str, options: Sequence[str]) -> Profile:
     try:
         return load_profile(name, given)
     except ConfigError as exc:
-        msg = str(exc) if str(exc).startswith("options.") else f"--profile: {exc}"
-        raise ConfigError(msg) from None
+        raise ConfigError(str(exc) if str(exc).startswith("options.") else f"--profile: {exc}") from None
 
 
 @click.group(cls=Group)

@@ -35,8 +35,7 @@ def push(*, url: str | None, ids_file: Path | None, actor: str, reason: str, as_
     settings = load_settings()
     url, ids_file = url or settings.registry.url, ids_file or settings.registry.ids_file
     if url is None:
-        msg = "schemas push: no registry; give --url or set BRIDGE_REGISTRY__URL"
-        raise ConfigError(msg)
+        raise ConfigError("schemas push: no registry; give --url or set BRIDGE_REGISTRY__URL")
     schemas = wanted(bundled().entries, RoutingTable(settings.kafka.routes).topics_of)
     address = settings.registry.model_copy(update={"url": url})
     try:

@@ -44,8 +44,7 @@ async def serve_app(app: web.Application, host: str, port: int, *, name: str) ->
         click.echo(f"{name} at {_address(host, runner.addresses[0][1])}", err=True)
         await stop.wait()
     except OSError as exc:
-        msg = f"cannot listen on {host}:{port} (errno {exc.errno}); choose another --port"
-        raise ConfigError(msg) from None
+        raise ConfigError(f"cannot listen on {host}:{port} (errno {exc.errno}); choose another --port") from None
     finally:
         await runner.cleanup()
     return came

@@ -46,16 +46,14 @@ def asked_scheme(source_name: str | None, scheme_text: str | None, parameters: S
     """Return the scheme."""
     if source_name is not None:
         if scheme_text or parameters:
-            msg = "--source has a scheme; leave --scheme and --parameter out"
-            raise click.UsageError(msg)
+            raise click.UsageError("--source has a scheme; leave --scheme and --parameter out")
         settings = load_settings()
         source = configured_source(settings, source_name)
         return AskedScheme(scheme_of(source_name, source), source.secrets_dir)
     try:
         scheme = configure(scheme_text or DEFAULT_SCHEME, dict(_named(parameters)), tolerance_s=TOLERANCE_S)
     except ParameterError as exc:
-        msg = f"{exc.parameter}: {exc.problem}"
-        raise ConfigError(msg) from None
+        raise ConfigError(f"{exc.parameter}: {exc.problem}") from None
     return AskedScheme(scheme, None)
 
 
@@ -63,8 +61,7 @@ def configured_source(settings: Settings, name: str) -> SourceSettings:
     """Return the settings of a source."""
     if name not in settings.sources:
         known = ", ".join(settings.sources) or "none"
-        msg = f"no source is named {name!r}; known: {known}"
-        raise ConfigError(msg)
+        raise ConfigError(f"no source is named {name!r}; known: {known}")
     return settings.sources[name]
 
 
@@ -76,8 +73,7 @@ def is_id(text: str) -> bool:
 def check_id(text: str) -> None:
     """Refuse the value of an option that no delivery has for its id."""
     if not is_id(text):
-        msg = "--id: 1 to 200 printable ASCII characters without a space"
-        raise ConfigError(msg)
+        raise ConfigError("--id: 1 to 200 printable ASCII characters without a space")
 
 
 def _named(parameters: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -77,12 +77,10 @@ def new(  # noqa: PLR0917 - click passes by keyword
     where = directory / slot
     content = os.fsencode("\n".join([*lines, ""]))
     if where.parent != directory:
-        msg = f"{directory}: {slot} is no slot name (letters, digits, `.`, `_`, `-`)"
-        raise ConfigError(msg)
+        raise ConfigError(f"{directory}: {slot} is no slot name (letters, digits, `.`, `_`, `-`)")
     parse_slot(where, content, scheme)  # such a file would be refused by the bridge too
     if rotate_h is not None and slot != CURRENT:
-        msg = "--rotate-h makes `current` anew; leave --slot out"
-        raise click.UsageError(msg)
+        raise click.UsageError("--rotate-h makes `current` anew; leave --slot out")
     with audited("secrets.new", actor=actor, reason=reason, source=source, slot=slot, rotate_h=rotate_h):
         if rotate_h is not None:
             _keep_as_previous(directory, scheme, rotate_h)
@@ -178,8 +176,7 @@ def _configured(settings: Settings, name: str, slot: str = "") -> tuple[Scheme, 
     scheme = scheme_of(name, source)
     directory = source.secrets_dir if slot == SLOT else slots_dir(scheme, source)
     if directory is None:
-        msg = f"source {name}: the scheme {source.scheme} has no secrets"
-        raise ConfigError(msg)
+        raise ConfigError(f"source {name}: the scheme {source.scheme} has no secrets")
     return scheme, directory
 
 
@@ -204,8 +201,7 @@ def fresh_secret(scheme: Scheme, user: str) -> str:
         case Basic():
             return f"{user}:{random.token_urlsafe(KEY_BYTES)}"
         case Ed25519():
-            msg = "with ed25519 the sender makes the pair of keys; write its public key into a slot file"
-            raise ConfigError(msg)
+            raise ConfigError("with ed25519 the sender makes the pair of keys; write its public key into a slot file")
         case _:
             return random.token_urlsafe(KEY_BYTES)
 
@@ -216,8 +212,7 @@ def _keep_as_previous(directory: Path, scheme: Scheme, hours: float) -> None:
     try:
         content = current.read_bytes()
     except OSError as exc:
-        msg = f"{current}: cannot be read ({exc.strerror}), so there is nothing to rotate"
-        raise ConfigError(msg) from None
+        raise ConfigError(f"{current}: cannot be read ({exc.strerror}), so there is nothing to rotate") from None
     kept = [line for line in content.split(b"\n") if line.strip() and not line.strip().startswith(b"accept_until")]
     # One that ends earlier, or has ended, must not come back.
     ends_at = min(parse_slot(current, content, scheme).accept_until, time.time() + hours * 3600)
@@ -239,14 +234,12 @@ def _write(where: Path, content: bytes, *, overwrite: bool) -> None:
     try:
         where.parent.mkdir(mode=0o700, exist_ok=True)
         if not overwrite and where.exists():
-            msg = f"{where}: is there already; choose another --slot, or rotate with --rotate-h"
-            raise ConfigError(msg)
+            raise ConfigError(f"{where}: is there already; choose another --slot, or rotate with --rotate-h")
         replace_file(where, content)  # its draft is a dot file, which is no slot
     except OSError as exc:
         above = where.parent.parent
         why = exc.strerror if above.exists() else f"make {above} first, or mend the setting"
-        msg = f"{where}: cannot be written ({why})"
-        raise ConfigError(msg) from None
+        raise ConfigError(f"{where}: cannot be written ({why})") from None
 
 
 def _row(slot: KeySlot, now: float) -> dict[str, str | bool | None]:

@@ -228,5 +228,4 @@ def webhook_url(url: str, source: str = "drx") -> str:
         parts = urlsplit(url)
         if parts.scheme in {"http", "https"} and parts.hostname and (parts.port is None or parts.port):
             return urlunsplit(parts._replace(path=PATH + source if parts.path in {"", "/"} else parts.path))
-    msg = f"--url: {url!r} is no http:// or https:// address"
-    raise ConfigError(msg)
+    raise ConfigError(f"--url: {url!r} is no http:// or https:// address")

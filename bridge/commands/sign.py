@@ -49,8 +49,7 @@ def sign(
     asked = asked_scheme(source_name, scheme_text, parameters)
     file = secret_file or (asked.secrets_dir / slot if asked.secrets_dir else None)
     if file is None:
-        msg = "name a --source, or a --secret-file"
-        raise click.UsageError(msg)
+        raise click.UsageError("name a --source, or a --secret-file")
     body = body_file.read()
     named = webhook_id or id_of(body) or f"msg_{secrets.token_hex(16)}"
     check_id(named)

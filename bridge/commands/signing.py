@@ -25,16 +25,13 @@ def read_signer(scheme: Scheme, secret_file: Path) -> Sign:
         with secret_file.open("rb") as file:
             line = file.read(_SECRET_FILE_MAX_BYTES).split(b"\n", 1)[0].strip().decode()
     except OSError as exc:
-        msg = f"--secret-file: cannot read {secret_file} ({exc.strerror})"
-        raise ConfigError(msg) from None
+        raise ConfigError(f"--secret-file: cannot read {secret_file} ({exc.strerror})") from None
     except UnicodeDecodeError:
-        msg = f"--secret-file: {secret_file}: is not UTF-8"
-        raise ConfigError(msg) from None
+        raise ConfigError(f"--secret-file: {secret_file}: is not UTF-8") from None
     try:
         return _signer(scheme, line)
     except ConfigError as exc:
-        msg = f"--secret-file: {secret_file}: {exc}"
-        raise ConfigError(msg) from None
+        raise ConfigError(f"--secret-file: {secret_file}: {exc}") from None
 
 
 def standard_headers(webhook_id: str, timestamp: int, body: bytes, *, key: bytes) -> dict[str, str]:
@@ -50,8 +47,7 @@ def _signer(scheme: Scheme, line: str) -> Sign:
     if isinstance(scheme, StandardWebhooks):
         key = parse_secret(line)
         if not isinstance(key, HmacKey):
-            msg = "holds a public key; signing needs a secret that starts with whsec_"
-            raise ConfigError(msg)
+            raise ConfigError("holds a public key; signing needs a secret that starts with whsec_")
         return lambda webhook_id, timestamp, body: standard_headers(webhook_id, timestamp, body, key=key.secret)
     if isinstance(scheme, BodyHmac):
         body_key = scheme.parse_key(line)
@@ -65,8 +61,7 @@ def _signer(scheme: Scheme, line: str) -> Sign:
         credentials = b2a_base64(line.encode(), newline=False).decode()
         return lambda _id, _timestamp, _body: {"authorization": f"Basic {credentials}"}
     why = "its secret stands in the URL" if isinstance(scheme, UrlToken) else "one scheme with a shared secret is"
-    msg = f"{scheme.name} cannot be signed for: {why}"
-    raise ConfigError(msg)
+    raise ConfigError(f"{scheme.name} cannot be signed for: {why}")
 
 
 def _hmac_headers(scheme: BodyHmac, key: HmacKey, webhook_id: str, timestamp: int, body: bytes) -> dict[str, str]:

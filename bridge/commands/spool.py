@@ -56,8 +56,7 @@ def paths_of(directory: Path | None, key_dir: Path | None) -> tuple[Path, Path]:
         directory = directory or settings.dir
         key_dir = key_dir or settings.key_dir
     if not directory.is_dir():
-        msg = f"{directory}: no such directory; give that of the spool as --dir"
-        raise ConfigError(msg)
+        raise ConfigError(f"{directory}: no such directory; give that of the spool as --dir")
     return directory, key_dir or directory / "keys"
 
 
@@ -105,8 +104,7 @@ def _read(directory: Path, key_dir: Path) -> tuple[list[SegmentState], KeyRing]:
     try:
         return list(survey(directory, keys.opening, read=from_entry)), keys
     except OSError:
-        msg = f"{directory}: cannot be read; run as its owner"
-        raise ConfigError(msg) from None
+        raise ConfigError(f"{directory}: cannot be read; run as its owner") from None
 
 
 def _document(directory: Path, states: list[SegmentState], keys: KeyRing) -> dict[str, Any]:

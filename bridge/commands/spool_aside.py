@@ -104,8 +104,7 @@ def aside(
     keys.load()
     if put_back:
         if not reason.strip():
-            msg = "give --reason: it is kept in the audit line"
-            raise ConfigError(msg)
+            raise ConfigError("give --reason: it is kept in the audit line")
         wanted = sorted(names or names_of(disk, directory))
         asides = [read_aside(disk, directory, name, keys.opening) for name in _checked(disk, directory, wanted)]
         with audited("spool.put-back", actor=actor, reason=reason, directory=str(directory), names=wanted) as ended:
@@ -120,8 +119,7 @@ def aside(
 
 def _checked(disk: Disk, directory: Path, names: Sequence[str]) -> Sequence[str]:
     if unknown := set(names).difference(names_of(disk, directory)):
-        msg = f"{directory}: nothing of that name is set aside: {', '.join(sorted(unknown))}"
-        raise ConfigError(msg)
+        raise ConfigError(f"{directory}: nothing of that name is set aside: {', '.join(sorted(unknown))}")
     return names
 
 

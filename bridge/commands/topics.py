@@ -39,8 +39,7 @@ def _configs(_context: click.Context, _parameter: click.Parameter, given: tuple[
     """Read `--config`; what the contract fixes is no setting of a site."""
     configs = dict(pairs(given, "=", usage="--config is NAME=VALUE"))
     if fixed := sorted(configs.keys() & ADVICE.keys()):
-        msg = f"{', '.join(fixed)}: fixed by the contract, by a setting or by an option"
-        raise click.BadParameter(msg)
+        raise click.BadParameter(f"{', '.join(fixed)}: fixed by the contract, by a setting or by an option")
     return configs
 
 

@@ -80,8 +80,7 @@ def _keys(asked: AskedScheme, secrets_dir: Path | None) -> Sequence[KeySlot]:
         return ()
     directory = secrets_dir or asked.secrets_dir
     if directory is None:
-        msg = "name a --source, or a --secrets-dir"
-        raise click.UsageError(msg)
+        raise click.UsageError("name a --source, or a --secrets-dir")
     return load(directory, asked.scheme)
 
 

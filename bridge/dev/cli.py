@@ -69,8 +69,7 @@ def dev(
             JarCache().fetch(say=_say)
             return 0
         if data_dir is None:
-            msg = "Missing option '--data-dir'."
-            raise click.UsageError(msg)
+            raise click.UsageError("Missing option '--data-dir'.")
         with open_stack(
             data_dir,
             brokers=int(brokers),

@@ -56,8 +56,7 @@ def claim(path: Path) -> Iterator[DataDirectory]:
             # Read and write, kept as it is: until it is locked, its text is the other's.
             lock = stack.enter_context((directory.path / "dev.lock").open("a+"))
         except OSError as exc:
-            msg = f"--data-dir {path}: cannot be written ({exc.strerror})"
-            raise ConfigError(msg) from exc
+            raise ConfigError(f"--data-dir {path}: cannot be written ({exc.strerror})") from exc
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:

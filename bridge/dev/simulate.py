@@ -107,8 +107,7 @@ def simulate(
             click.echo(outgoing.body)
         return 0
     if url is None or secret_file is None:
-        msg = f"Missing option '{'--url' if url is None else '--secret-file'}'."
-        raise click.UsageError(msg)
+        raise click.UsageError(f"Missing option '{'--url' if url is None else '--secret-file'}'.")
     url, sign = webhook_url(url, source), SOURCES[source].signer(secret_file)
     outgoings = arrange(chosen, rng=_rng(seed), duplicates=duplicates, shuffle=shuffle)
 
@@ -130,11 +129,9 @@ def _choose(
 ) -> tuple[Iterator[SimulatedDelivery], int]:
     """Return what to send and how much it is, before repetitions."""
     if sum(given is not None for given in (scenario, sample, count)) > 1:
-        msg = "--scenario, --sample and --count exclude each other"
-        raise ConfigError(msg)
+        raise ConfigError("--scenario, --sample and --count exclude each other")
     if types and source != "drx":
-        msg = f"--type: {source} sends no such types"
-        raise ConfigError(msg)
+        raise ConfigError(f"--type: {source} sends no such types")
     if (file := sample or scenario) is not None:
         rng, bodies = _rng(seed), [_read(file)] if sample else _lines_of(file)
         return iter([SimulatedDelivery(id_of(body) or new_id(rng), body) for body in bodies]), len(bodies)
@@ -200,8 +197,7 @@ def _lines_of(path: Path) -> list[bytes]:
     """Take each line that is not blank as one body."""
     lines = [line.removesuffix(b"\r") for line in _read(path).split(b"\n") if line.strip()]
     if not lines:
-        msg = f"{path}: no deliveries in it; expected one JSON body per line"
-        raise ConfigError(msg)
+        raise ConfigError(f"{path}: no deliveries in it; expected one JSON body per line")
     return lines
 
 
@@ -209,8 +205,7 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as exc:
-        msg = f"{path}: cannot read it ({exc.strerror})"
-        raise ConfigError(msg) from None
+        raise ConfigError(f"{path}: cannot read it ({exc.strerror})") from None
 
 
 def arrange(

@@ -62,8 +62,7 @@ def open_stack(
         directory = cleanup.enter_context(claim(data_dir))
         directory.endpoints.unlink(missing_ok=True)
         if ingress_port is not None and not is_free(ingress_port):
-            msg = f"--ingress-port {ingress_port}: in use"
-            raise ConfigError(msg)
+            raise ConfigError(f"--ingress-port {ingress_port}: in use")
         stack = Stack(
             directory, brokers=brokers, ingress_port=ingress_port, consumers=consumers, restart=restart, say=say
         )

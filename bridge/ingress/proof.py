@@ -198,8 +198,7 @@ class Scheme(ABC):
             ConfigError: It is no key of this scheme; the message holds nothing of the text.
         """
         del text
-        msg = f"{self.name} has no secret"
-        raise ConfigError(msg)
+        raise ConfigError(f"{self.name} has no secret")
 
     def parse_keys(self, texts: Sequence[str]) -> ProofKey:
         """Decode the first line of a slot file and those that `further` names; raises as `parse_key`."""

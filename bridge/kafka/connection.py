@@ -141,11 +141,9 @@ async def _answers(host: str, port: int) -> bool:
 def _host_and_port(server: str) -> tuple[str, int]:
     host, colon, port = server.rpartition(":")
     if server and (not colon or server.endswith("]")):
-        message = f"kafka.bootstrap_servers: {server!r} has no port, as in {server}:9092"
-        raise ConfigError(message)
+        raise ConfigError(f"kafka.bootstrap_servers: {server!r} has no port, as in {server}:9092")
     if not is_host(host.strip("[]")) or not (port.isascii() and port.isdigit() and 0 < int(port) <= PORT_MAX):
-        message = f"kafka.bootstrap_servers: {server!r} is not host:port"
-        raise ConfigError(message)
+        raise ConfigError(f"kafka.bootstrap_servers: {server!r} is not host:port")
     return host.strip("[]"), int(port)
 
 
@@ -159,6 +157,5 @@ def _read(setting: str, path: Path | None) -> str:
     except (OSError, UnicodeDecodeError):
         text = ""
     if not text:
-        message = f"kafka.{setting}: cannot read {path}, or it is empty"
-        raise ConfigError(message)
+        raise ConfigError(f"kafka.{setting}: cannot read {path}, or it is empty")
     return text

@@ -48,8 +48,7 @@ class RoutingTable:
         """
         for pattern, topic in (routes or {}).items():
             if not _TOPIC.fullmatch(topic) or topic == UNRECOGNIZED_TOPIC:
-                message = f"kafka.routes: {pattern!r} leads to {topic!r}, which cannot be a topic of events"
-                raise ConfigError(message)
+                raise ConfigError(f"kafka.routes: {pattern!r} leads to {topic!r}, which cannot be a topic of events")
         self._routes = (*(routes or {}).items(), *DEFAULT_ROUTES.items())
         routed = (topic for pattern, topic in (routes or {}).items() if fnmatchcase(OTHER_REPORTED, pattern))
         self._of_accounts = next(routed, ACCOUNTS_TOPIC)

@@ -148,6 +148,5 @@ def load_provider(place: str) -> AbstractTokenProvider:
         msg = f"kafka.sasl_token_provider: {place!r} gives no token provider: {type(exc).__name__}"
         raise ConfigError(msg) from exc
     if not isinstance(provider, AbstractTokenProvider):
-        msg = f"kafka.sasl_token_provider: {place!r} returns no aiokafka.abc.AbstractTokenProvider"
-        raise ConfigError(msg)
+        raise ConfigError(f"kafka.sasl_token_provider: {place!r} returns no aiokafka.abc.AbstractTokenProvider")
     return provider

@@ -28,8 +28,7 @@ class RegistryAddress(Section):
         if self.username_file is None and self.password_file is None:
             return None
         if self.username_file is None or self.password_file is None:
-            msg = "registry.username_file and registry.password_file go together; one of them is not set"
-            raise ConfigError(msg)
+            raise ConfigError("registry.username_file and registry.password_file go together; one of them is not set")
         return _first_line(self.username_file), _first_line(self.password_file)
 
 

@@ -87,8 +87,7 @@ async def resolve_ids(schemas: Sequence[Wanted], *, registry: LookUp, path: Path
     for each in missing:
         schema_id = await registry.look_up(each.subject, each.schema)
         if schema_id is None:
-            msg = f"{registry.url} does not hold {each.subject}; run `drx-bridge schemas push`"
-            raise IdsMissingError(msg)
+            raise IdsMissingError(f"{registry.url} does not hold {each.subject}; run `drx-bridge schemas push`")
         known[each.digest] = schema_id
     if missing and path is not None:
         await asyncio.to_thread(_keep, path, registry.url, known)

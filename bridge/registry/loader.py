@@ -29,8 +29,7 @@ def read_files(root: Path) -> dict[str, Schema]:
     for path in sorted(root.glob("*/*.avsc")):
         schema = _read_json(path)
         if not isinstance(schema, dict) or schema.get("name") != path.stem:
-            message = f"{path}: must hold the type {path.stem}"
-            raise ConfigError(message)
+            raise ConfigError(f"{path}: must hold the type {path.stem}")
         named[full_name(schema)] = schema
     return named
 
@@ -62,8 +61,7 @@ def bundled() -> Lock:
     """
     lock = read_lock(schemas_root())
     if not lock.entries:
-        message = f"{schemas_root() / LOCK_NAME}: no such file; install the package again"
-        raise ConfigError(message)
+        raise ConfigError(f"{schemas_root() / LOCK_NAME}: no such file; install the package again")
     return lock
 
 
@@ -71,5 +69,4 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as exc:
-        message = f"{path}: not JSON"
-        raise ConfigError(message) from exc
+        raise ConfigError(f"{path}: not JSON") from exc

@@ -96,8 +96,7 @@ class Lock:
                 schema_id=max((each.id for each in entries), default=_FIRST_ID - 1) + 1,
             )
             if any(entry.digest == old.digest for old in self.history(record)):
-                message = f"{record}: equals an older version of itself; change its doc to tell the two apart"
-                raise ConfigError(message)
+                raise ConfigError(f"{record}: equals an older version of itself; change its doc to tell the two apart")
             entries.append(entry)
         return Lock(tuple(entries))
 
@@ -118,16 +117,14 @@ def parse_lock(document: Mapping[str, Any]) -> Lock:
         entries = tuple(LockedSchema(**each) for each in document["schemas"])
         whole = all(entry == _entry(entry.schema, version=entry.version, schema_id=entry.id) for entry in entries)
     except (KeyError, TypeError, ValueError) as exc:
-        message = "schemas.lock.json: not a lock; take it from version control again"
-        raise ConfigError(message) from exc
+        raise ConfigError("schemas.lock.json: not a lock; take it from version control again") from exc
     ordered = all(earlier.id < later.id for earlier, later in pairwise(entries))
     versions: dict[str, int] = {}
     for entry in entries:
         versions[entry.record] = versions.get(entry.record, 0) + 1
         whole = whole and entry.version == versions[entry.record]
     if not (whole and ordered):
-        message = "schemas.lock.json: edited by hand; take it from version control again"
-        raise ConfigError(message)
+        raise ConfigError("schemas.lock.json: edited by hand; take it from version control again")
     return Lock(entries)
 
 

@@ -52,8 +52,7 @@ def resolve(schema: Schema, named: Mapping[str, Schema]) -> dict[str, Any]:
     try:
         record: dict[str, Any] = _resolve(schema, named, set())
     except (KeyError, TypeError, ValueError, RecursionError):
-        message = f"schemas: {full_name(schema)} is no Avro schema"
-        raise ConfigError(message) from None
+        raise ConfigError(f"schemas: {full_name(schema)} is no Avro schema") from None
     return record
 
 
@@ -64,8 +63,7 @@ def _resolve(schema: Any, named: Mapping[str, Schema], seen: set[str]) -> Any:
         if schema in _PRIMITIVES or schema in seen:
             return schema
         if schema not in named:
-            message = f"schemas: no type {schema}"
-            raise ConfigError(message)
+            raise ConfigError(f"schemas: no type {schema}")
         schema = named[schema]
     resolved = dict(schema)
     if "name" in schema:

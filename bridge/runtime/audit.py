@@ -53,8 +53,7 @@ def _text(_context: click.Context, _parameter: click.Parameter, given: str) -> s
     try:
         given.encode()
     except UnicodeEncodeError:
-        msg = "must be UTF-8"
-        raise click.BadParameter(msg) from None
+        raise click.BadParameter("must be UTF-8") from None
     return given
 
 

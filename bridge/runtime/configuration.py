@@ -78,19 +78,16 @@ def read_settings(model: type[_Settings]) -> _Settings:
     path = os.environ.get(variable)
     try:
         if path and not Path(path).is_file():
-            msg = f"{variable}: no such file: {path}"
-            raise ConfigError(msg)
+            raise ConfigError(f"{variable}: no such file: {path}")
         return model()
     except ValidationError as exc:
         raise ConfigError("; ".join(_complaints(exc, model))) from None
     except tomllib.TOMLDecodeError as exc:
         found = _TOML_PLACE.search(str(exc))  # of its text, only the place: the rest may hold what stands there
         where = f"{path}:{found[1]}:{found[2]}" if found else f"{path}, at its end"
-        msg = f"{where}: is not valid TOML ({variable})"
-        raise ConfigError(msg) from None
+        raise ConfigError(f"{where}: is not valid TOML ({variable})") from None
     except (OSError, UnicodeDecodeError):
-        msg = f"{variable}: cannot read {path}"
-        raise ConfigError(msg) from None
+        raise ConfigError(f"{variable}: cannot read {path}") from None
     except ValueError:
         # pydantic-settings raises its own SettingsError when a whole section is given as text that is not JSON.
         msg = f"a {prefix}<SECTION> variable is set as a whole and is not JSON; use {prefix}<SECTION>__<NAME>"
@@ -123,8 +120,7 @@ def _refuse_unknown(environ: Mapping[str, str], model: type[FileSettings], prefi
         if not name.upper().startswith(prefix) or section in {"config", *known}:
             continue
         if doubled:
-            msg = f"{name}: unknown section {section!r}; the sections are: {', '.join(known)}"
-            raise ConfigError(msg)
+            raise ConfigError(f"{name}: unknown section {section!r}; the sections are: {', '.join(known)}")
         if not own.startswith(_DEV) and not _is_service_link(name.upper(), value):
             msg = f"{name}: unknown setting; section and name have two underscores between them: {prefix}LOG__LEVEL"
             raise ConfigError(msg)

@@ -54,8 +54,7 @@ def bodies_of(path: Path, *, body_max_bytes: int) -> Iterator[Body]:
         problem = "begins like a JSON array and is none"
     else:
         return
-    msg = f"{path}: {problem}"
-    raise ConfigError(msg)
+    raise ConfigError(f"{path}: {problem}")
 
 
 class _HeaderError(csv.Error):
@@ -121,8 +120,7 @@ def _rows(file: BinaryIO, body_max_bytes: int) -> Iterator[Body]:
     names = reader.fieldnames or [""]
     for column, name in enumerate(names, 1):
         if not _is_name(name) or names.count(name) > 1:
-            msg = f"its first line is no header: column {column} has no name of its own"
-            raise _HeaderError(msg)
+            raise _HeaderError(f"its first line is no header: column {column} has no name of its own")
     for row in reader:
         if None in row or None in row.values():
             yield Body(reader.line_num, b"", "csv_columns")

@@ -37,8 +37,7 @@ async def run_workers(workers: Sequence[Worker], *, stop: asyncio.Event, drain_t
     failures = [each for each in results if isinstance(each, BaseException)]
     failures = [each for each in failures if not isinstance(each, asyncio.CancelledError)]
     if failures:
-        msg = "workers failed"
-        raise BaseExceptionGroup(msg, failures)
+        raise BaseExceptionGroup("workers failed", failures)
 
 
 def first_fault(group: ExceptionGroup[Exception], kind: type[Fault]) -> Fault | None:

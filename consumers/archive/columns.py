@@ -73,8 +73,7 @@ def schema_of(*, identifying: bool = True) -> pa.Schema:
         for each in _fields(model, identifying=identifying):
             before = found.setdefault(each.name, each)
             if before.type != each.type:
-                msg = f"the records give {each.name} two types"
-                raise TypeError(msg)
+                raise TypeError(f"the records give {each.name} two types")
             if not before.metadata:  # of two classes the stricter one, whichever record has it
                 found[each.name] = each
     # The map of what the contract does not know comes last.

@@ -75,9 +75,7 @@ def read_digest(file: Path | None) -> IdDigest | None:
     try:
         secret = file.read_bytes().strip()
     except OSError as exc:
-        msg = f"archive.hash_key_file: cannot read {file} ({exc.strerror})"
-        raise ConfigError(msg) from None
+        raise ConfigError(f"archive.hash_key_file: cannot read {file} ({exc.strerror})") from None
     if len(secret) < _KEY_BYTES_MIN:
-        msg = f"archive.hash_key_file: {file} holds fewer than {_KEY_BYTES_MIN} bytes"
-        raise ConfigError(msg)
+        raise ConfigError(f"archive.hash_key_file: {file} holds fewer than {_KEY_BYTES_MIN} bytes")
     return lambda text: hmac.digest(secret, text.encode(), "sha256").hex()

@@ -85,8 +85,7 @@ class Lake:
         owner = self.store.read(_OWNER)
         if owner is None:
             if self.store.any_below(EVENTS) or self.store.any_below(UNRECOGNIZED):
-                msg = f"archive.root: {self.root} holds files and no owner; give an empty place"
-                raise ConfigError(msg)
+                raise ConfigError(f"archive.root: {self.root} holds files and no owner; give an empty place")
             if begun:
                 msg = (
                     f"archive.root: {self.root} is empty, and this archive has files elsewhere; mount or name that"

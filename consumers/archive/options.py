@@ -28,15 +28,13 @@ _ENDPOINT = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5
 
 def _root(root: str) -> str:
     if _BUCKET.fullmatch(root) is None and not Path(root).is_absolute():
-        msg = "an absolute path, or s3://bucket/prefix; credentials have no place in it"
-        raise ValueError(msg)
+        raise ValueError("an absolute path, or s3://bucket/prefix; credentials have no place in it")
     return root
 
 
 def _endpoint(url: str) -> str:
     if url and _ENDPOINT.fullmatch(url) is None:
-        msg = "https://host:port, and nothing else"
-        raise ValueError(msg)
+        raise ValueError("https://host:port, and nothing else")
     return url
 
 
@@ -57,11 +55,9 @@ class ArchiveOptions(Options):
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         if (self.columns == "hashed") != (self.hash_key_file is not None):
-            msg = "hash_key_file belongs to columns=hashed, and to nothing else"
-            raise ValueError(msg)
+            raise ValueError("hash_key_file belongs to columns=hashed, and to nothing else")
         if self.endpoint and not self.in_bucket:
-            msg = "endpoint belongs to a root of s3://…"
-            raise ValueError(msg)
+            raise ValueError("endpoint belongs to a root of s3://…")
         if self.endpoint.startswith("http://") and not self.allow_http:
             msg = (
                 "endpoint is plain HTTP, and what is written is health information: name an https:// URL,"
@@ -69,11 +65,9 @@ class ArchiveOptions(Options):
             )
             raise ValueError(msg)
         if self.raw and self.columns != "all":
-            msg = "raw bodies are class D: raw=true needs columns=all"
-            raise ValueError(msg)
+            raise ValueError("raw bodies are class D: raw=true needs columns=all")
         if UNRECOGNIZED_TOPIC in self.topics:
-            msg = f"topics: {UNRECOGNIZED_TOPIC} is read with raw=true"
-            raise ValueError(msg)
+            raise ValueError(f"topics: {UNRECOGNIZED_TOPIC} is read with raw=true")
         return self
 
     @property

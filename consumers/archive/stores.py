@@ -57,8 +57,7 @@ class LakeDirectory:
         except OSError as exc:
             if exc.errno not in _UNUSABLE:
                 raise _translated(exc) from exc
-            msg = f"archive.root: {self._root} cannot be used ({exc.strerror})"
-            raise ConfigError(msg) from None
+            raise ConfigError(f"archive.root: {self._root} cannot be used ({exc.strerror})") from None
 
     @contextmanager
     def create(self, path: str) -> Iterator[IO[bytes]]:

@@ -123,8 +123,7 @@ def _profile(mapping: str, options: Sequence[str]) -> Profile:
     try:
         return load_profile("mapped" if is_file else mapping, given | ({"mapping": mapping} if is_file else {}))
     except ConfigError as exc:
-        msg = f"--mapping: {exc}"
-        raise ConfigError(msg) from None
+        raise ConfigError(f"--mapping: {exc}") from None
 
 
 def _read(file: Path, profile: Profile) -> Export:
@@ -216,5 +215,4 @@ def _write(path: Path, content: bytes, *, mode: int) -> None:
     try:
         replace_file(path, content, mode=mode)
     except OSError as exc:
-        msg = f"{path}: cannot be written ({exc.strerror})"
-        raise ConfigError(msg) from None
+        raise ConfigError(f"{path}: cannot be written ({exc.strerror})") from None

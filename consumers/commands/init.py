@@ -64,8 +64,7 @@ def _partition(_context: click.Context, _parameter: click.Parameter, value: str 
         return None
     topic, slash, number = value.rpartition("/")
     if not topic or not slash or not (number.isascii() and number.isdigit()):
-        msg = "a topic and the number of a partition, such as drx.prescriptions.v1/3"
-        raise click.BadParameter(msg)
+        raise click.BadParameter("a topic and the number of a partition, such as drx.prescriptions.v1/3")
     return Place(topic, int(number))
 
 
@@ -98,11 +97,9 @@ def init(*, chosen: Chosen, by: By, as_json: bool, **options: Any) -> int:
         msg = f"{'--force' if want.force else '--go-on'} needs --reason: it is kept with what was done"
         raise click.UsageError(msg)
     if want.force and want.unless_placed:
-        msg = "--unless-placed leaves a group where it stands, and --force moves it"
-        raise click.UsageError(msg)
+        raise click.UsageError("--unless-placed leaves a group where it stands, and --force moves it")
     if isinstance(want.begin, int) and want.partition is None:
-        msg = "--from OFFSET needs --partition: each has offsets of its own"
-        raise click.UsageError(msg)
+        raise click.UsageError("--from OFFSET needs --partition: each has offsets of its own")
     asked = want._asdict() | {"partition": want.partition and "{}/{}".format(*want.partition)}
     with audited("init", group=chosen.consumer.group, **asked, **by._asdict()) as ended:
         starts = asyncio.run(_init(chosen, want, by))
@@ -132,8 +129,7 @@ async def _init(chosen: Chosen, want: InitOptions, by: By) -> list[Move]:
             try:
                 await prepare(database, consumer)
             except TransientError as exc:
-                msg = f"{consumer.name} cannot use what it writes to: {exc.code}"
-                raise ConfigError(msg) from None
+                raise ConfigError(f"{consumer.name} cannot use what it writes to: {exc.code}") from None
         usable = not (dry_run and missing)
         if want.begin is None:
             return []
@@ -192,8 +188,7 @@ async def _set_offsets(
             await lock_progress(connection, consumer.group, consumer.topics)
             if parked := await parked_from(connection, consumer.group, offsets):
                 # A recreated topic has other records at these offsets, which would be taken for the parked ones.
-                msg = f"{parked} parked events lie beyond that start; release, skip or drop them first"
-                raise ConfigError(msg)
+                raise ConfigError(f"{parked} parked events lie beyond that start; release, skip or drop them first")
             cluster_id = await view.cluster_id()
             offsets = await set_offsets(
                 connection, consumer.group, offsets, by=by, cluster_id=cluster_id, move=want.force
@@ -216,8 +211,7 @@ async def _offsets(view: GroupView, want: InitOptions) -> dict[Place, int]:
     if isinstance(begin, int):
         for at, (start, end) in bounds.items():
             if not start <= begin <= end:
-                msg = f"{at.topic}/{at.partition} holds the offsets {start} to {end}, and not {begin}"
-                raise ConfigError(msg)
+                raise ConfigError(f"{at.topic}/{at.partition} holds the offsets {start} to {end}, and not {begin}")
         return dict.fromkeys(bounds, begin)
     if isinstance(begin, datetime):
         found = await view.offsets_at(int(begin.timestamp() * 1000))

@@ -54,8 +54,7 @@ class Chosen:
                 yield database
         except (TransientError, PermanentError) as exc:
             advice = _ADVICE.get(exc.code)
-            msg = f"PostgreSQL: {exc.code}" + (f" → {advice}" if advice else "")
-            raise ConfigError(msg) from None
+            raise ConfigError(f"PostgreSQL: {exc.code}" + (f" → {advice}" if advice else "")) from None
 
 
 def choose(name: str, *, schema: str | None = None, bootstrap_servers: str | None = None) -> Chosen:
@@ -67,8 +66,7 @@ def choose(name: str, *, schema: str | None = None, bootstrap_servers: str | Non
     found = installed()
     if name not in found:
         known = ", ".join(sorted(found)) or "none is installed"
-        msg = f"no consumer named {name!r} ({known}); the entry-point group is {GROUP}"
-        raise ConfigError(msg)
+        raise ConfigError(f"no consumer named {name!r} ({known}); the entry-point group is {GROUP}")
     settings = asking(load_settings(found), bootstrap_servers)
     registry = CollectorRegistry()
     given = settings.options(name)
@@ -79,8 +77,7 @@ def choose(name: str, *, schema: str | None = None, bootstrap_servers: str | Non
         msg = f"{where}: unknown setting; consumer {name!r} takes none: its entry point names no function of a Setup"
         raise ConfigError(msg)
     if schema is not None and (consumer.tables is None or consumer.tables.schema != schema):
-        msg = f"consumer {name!r} has no setting for its schema, so there is none beside the live one"
-        raise ConfigError(msg)
+        raise ConfigError(f"consumer {name!r} has no setting for its schema, so there is none beside the live one")
     return Chosen(settings, consumer, registry, name if schema is None else f"{name} --schema {schema}")
 
 
@@ -93,8 +90,7 @@ def installed() -> dict[str, EntryPoint]:
             both = " and ".join(
                 f"{each.value} of {each.dist.name if each.dist else 'a package'}" for each in (found[own], point)
             )
-            msg = f"two consumers are named {point.name!r}, {both}: uninstall or rename one"
-            raise ConfigError(msg)
+            raise ConfigError(f"two consumers are named {point.name!r}, {both}: uninstall or rename one")
         found[own] = point
     return {point.name: point for point in found.values()}
 
@@ -105,15 +101,12 @@ def _built(point: EntryPoint, options: Mapping[str, str], registry: CollectorReg
     except BridgeError:
         raise
     except Exception as exc:  # a package of another team: anything may happen
-        msg = f"consumer {point.name!r} cannot be loaded from {point.value}: {type(exc).__name__}"
-        raise ConfigError(msg) from exc
+        raise ConfigError(f"consumer {point.name!r} cannot be loaded from {point.value}: {type(exc).__name__}") from exc
     if not isinstance(consumer, Consumer):
         msg = f"consumer {point.name!r}: {point.value} is neither a Consumer nor a function that returns one"
         raise ConfigError(msg)
     if consumer.handle is None:
-        msg = f"consumer {point.name!r} has no handler: decorate one function with @consumer.handler"
-        raise ConfigError(msg)
+        raise ConfigError(f"consumer {point.name!r} has no handler: decorate one function with @consumer.handler")
     if not consumer.topics:
-        msg = f"consumer {point.name!r} subscribes to no topic"
-        raise ConfigError(msg)
+        raise ConfigError(f"consumer {point.name!r} subscribes to no topic")
     return consumer

@@ -31,8 +31,7 @@ def new(*, name: str, parent: Path) -> int:
     documents = render(name)
     refuse_taken(name)
     if home.exists():
-        msg = f"{home} is there already"
-        raise ConfigError(msg)
+        raise ConfigError(f"{home} is there already")
     for path, text in documents.items():
         target = home / path
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -45,11 +44,9 @@ def refuse_taken(name: str) -> None:
     """Refuse a name that another consumer or another module of Python has, or that its schema cannot have."""
     module = section(name)
     if taken := [each for each in installed() if section(each) == module]:
-        msg = f"a consumer named {taken[0]!r} is installed already; choose another name"
-        raise ConfigError(msg)
+        raise ConfigError(f"a consumer named {taken[0]!r} is installed already; choose another name")
     if iskeyword(module) or find_spec(module) is not None:
-        msg = f"a package cannot be named {module!r}: Python has that name already; choose another"
-        raise ConfigError(msg)
+        raise ConfigError(f"a package cannot be named {module!r}: Python has that name already; choose another")
     check_schema(module)
 
 

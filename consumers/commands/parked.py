@@ -121,8 +121,7 @@ def show(*, chosen: Chosen, key: str, topic: str | None, show_phi: bool, by: By,
         documents = asyncio.run(_show(chosen, topics, key, values=show_phi))
         ended["records"] = len(documents)
     if not documents:
-        msg = "no record of that key is parked"
-        raise ConfigError(msg)
+        raise ConfigError("no record of that key is parked")
     if as_json:
         print_json(*documents)
         return 0
@@ -159,8 +158,7 @@ def retry(
 ) -> int:
     """Release KEYs: a running consumer handles their records again, in order, within seconds."""
     if bool(keys) == everything:
-        msg = "name keys, or --all"
-        raise click.UsageError(msg)
+        raise click.UsageError("name keys, or --all")
     filters = Filters(cls, code, None if topic is None else topic_of(chosen.consumer, topic), keys or None)
 
     async def act(database: Database, group: str, *, by: By) -> list[Decision]:
@@ -249,8 +247,7 @@ def topic_of(consumer: Consumer, topic: str | None) -> str:
         msg = f"{consumer.group} reads {len(topics)} topics, so name that of the key: --topic {' or '.join(topics)}"
         raise ConfigError(msg)
     if topic not in topics:
-        msg = f"--topic: one of {', '.join(topics)}"
-        raise ConfigError(msg)
+        raise ConfigError(f"--topic: one of {', '.join(topics)}")
     return topic
 
 

@@ -49,8 +49,7 @@ not exists (
 
 def _days(_context: click.Context, _parameter: click.Parameter, given: str) -> timedelta:
     if not _is_days(given):
-        msg = "a number of days, such as 400d"
-        raise click.BadParameter(msg)
+        raise click.BadParameter("a number of days, such as 400d")
     return timedelta(days=int(given[:-1]))
 
 

@@ -110,8 +110,7 @@ def where(
     """
     wanted = stored_text(wanted.encode(errors="replace").decode())
     if not wanted:
-        msg = "ID is empty"
-        raise click.UsageError(msg)
+        raise click.UsageError("ID is empty")
     chosen = choose(NAME, schema=schema, bootstrap_servers=bootstrap_servers)
     silence_kafka_client()
     with audited("where", show_phi=True, **by._asdict()) as ended:

@@ -20,15 +20,13 @@ _SYSTEM_MAX = 256
 
 def _base(text: str) -> str:
     if not is_plain(text) or ":" not in text or text[-1] not in ":/":
-        msg = "an absolute URI that ends with : or /, such as urn:drx: or https://ehr.example/drx/"
-        raise ValueError(msg)
+        raise ValueError("an absolute URI that ends with : or /, such as urn:drx: or https://ehr.example/drx/")
     return text
 
 
 def _system(text: str) -> str:
     if text and (not is_plain(text) or ":" not in text):
-        msg = "an absolute URI, such as https://ehr.example/mrn or urn:oid:1.2.36"
-        raise ValueError(msg)
+        raise ValueError("an absolute URI, such as https://ehr.example/mrn or urn:oid:1.2.36")
     return text
 
 

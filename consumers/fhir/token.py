@@ -49,8 +49,7 @@ class FileToken:
         try:
             self._read()
         except TransientError:
-            msg = f"fhir.token_file: cannot read {file}, or it holds no token"
-            raise ConfigError(msg) from None
+            raise ConfigError(f"fhir.token_file: cannot read {file}, or it holds no token") from None
 
     async def headers(self) -> Mapping[str, str]:
         """Return the headers that authorize a request; `TransientError` if no token can be got now."""
@@ -151,8 +150,7 @@ def read_key(file: Path) -> SigningKey:
         isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.key_size == _P384_BITS
     ):
         return key
-    msg = f"fhir.smart_key_file: {file} is no private key in PEM, without a password, of RSA or EC P-384"
-    raise ConfigError(msg)
+    raise ConfigError(f"fhir.smart_key_file: {file} is no private key in PEM, without a password, of RSA or EC P-384")
 
 
 def _bearer(token: str) -> dict[str, str]:

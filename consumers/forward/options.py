@@ -20,8 +20,7 @@ SLOT = re.compile(r"\{([^{}]*)\}")
 
 def _path(path: str) -> str:
     if path and (path[0] != "/" or not is_plain(SLOT.sub("", path))):
-        msg = "begins with /, percent-encoded where it is no {expression}"
-        raise ValueError(msg)
+        raise ValueError("begins with /, percent-encoded where it is no {expression}")
     for expression in SLOT.findall(path):
         BodyExpression(expression)
     return path
@@ -46,6 +45,5 @@ class ForwardOptions(HttpOptions):
     @model_validator(mode="after")
     def _path_fits(self) -> Self:
         if self.path and not {"?", "#"}.isdisjoint(self.url):
-            msg = "path cannot follow a URL with a query: put the query into the path"
-            raise ValueError(msg)
+            raise ValueError("path cannot follow a URL with a query: put the query into the path")
         return self

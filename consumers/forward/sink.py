@@ -161,8 +161,7 @@ def read_headers(file: Path | None) -> Mapping[str, str]:
     try:
         lines = file.read_text(encoding="ascii").splitlines()
     except (OSError, UnicodeDecodeError):
-        msg = f"forward.headers_file: cannot read {file}, or it is not ASCII"
-        raise ConfigError(msg) from None
+        raise ConfigError(f"forward.headers_file: cannot read {file}, or it is not ASCII") from None
     found: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -171,7 +170,6 @@ def read_headers(file: Path | None) -> Mapping[str, str]:
         name = name.lower()
         if not colon or not _is_name(name) or not value.isprintable() or name in found or _OURS.fullmatch(name):
             where = f"forward.headers_file: line {number} of {file}"
-            msg = f"{where} is no `Name: value`, comes twice, or is set by forward"
-            raise ConfigError(msg)
+            raise ConfigError(f"{where} is no `Name: value`, comes twice, or is set by forward")
         found[name] = value
     return found

@@ -19,15 +19,13 @@ _NAME_MAX = 20
 
 def _plain(text: str) -> str:
     if not text.isprintable() or set(text) & set("|^~\\&"):
-        msg = "printable characters, and none of | ^ ~ \\ &"
-        raise ValueError(msg)
+        raise ValueError("printable characters, and none of | ^ ~ \\ &")
     return text
 
 
 def _host(name: str) -> str:
     if not is_host(name):
-        msg = "a host name or an address"
-        raise ValueError(msg)
+        raise ValueError("a host name or an address")
     return name
 
 
@@ -35,8 +33,7 @@ def _zone(name: str) -> str:
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, OSError, ValueError):
-        msg = "a time zone such as UTC or America/Chicago"
-        raise ValueError(msg) from None
+        raise ValueError("a time zone such as UTC or America/Chicago") from None
     return name
 
 

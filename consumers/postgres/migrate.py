@@ -87,16 +87,14 @@ def read_migrations(directory: Traversable | Path) -> list[Migration]:
             found.append(Migration(int(match[1]), file.name, file.read_text(encoding="utf-8")))
     found.sort()
     if [migration.number for migration in found] != list(range(1, len(found) + 1)):
-        msg = "migrations must be numbered from 0001 without a gap"
-        raise ConfigError(msg)
+        raise ConfigError("migrations must be numbered from 0001 without a gap")
     return found
 
 
 def check_schema(schema: str) -> None:
     """Refuse a name that no schema may have."""
     if not _SCHEMA_NAME.fullmatch(schema):
-        msg = "a schema is named with a-z, 0-9 and _, at most 63 of them, and not pg_…"
-        raise ConfigError(msg)
+        raise ConfigError("a schema is named with a-z, 0-9 and _, at most 63 of them, and not pg_…")
 
 
 async def _lock(connection: Any, schema: str) -> None:

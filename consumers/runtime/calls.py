@@ -42,8 +42,7 @@ async def call_handler(
     """
     handle = consumer.handle
     if handle is None:
-        message = f"consumer {consumer.name!r} has no handler"
-        raise ConfigError(message)
+        raise ConfigError(f"consumer {consumer.name!r} has no handler")
     placed = [_placed(consumer.group, each, attempt, connection, resource) for each in events]
     call: Callable[[], Awaitable[None]]
     if isinstance(consumer.mode, Lanes):

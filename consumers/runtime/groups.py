@@ -175,8 +175,7 @@ class GroupView:
         answer = await self._admin._send_request(DeleteGroupsRequest([self._group]), coordinator)  # noqa: SLF001
         ((_, error_code),) = answer.results
         if error_code == NonEmptyGroup.errno:
-            msg = f"group {self._group} has members: stop them first"
-            raise ConfigError(msg)
+            raise ConfigError(f"group {self._group} has members: stop them first")
         if error_code not in {0, GroupIdNotFound.errno}:
             raise for_code(error_code)
 

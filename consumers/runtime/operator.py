@@ -223,8 +223,7 @@ async def park(
         if await connection.fetchval(_IS_PARKED, group, topic, key, partition) or not (
             by.dry_run or await connection.fetchval(_PARK, group, topic, key, partition)
         ):
-            msg = "that key is parked already"
-            raise ConfigError(msg)
+            raise ConfigError("that key is parked already")
         decision = Decision(topic, partition, key, code="by_hand")
         if not by.dry_run:
             await audit(connection, group, "park", [decision], by)
@@ -258,8 +257,7 @@ async def give_up(
             rows = await connection.fetch(_EMPTY, group, topic, key, partition)
             decisions = [Decision(topic, row["part"], key, code=row["code"]) for row in rows]
         if not decisions:
-            msg = "nothing of that topic, key and offset is parked"
-            raise ConfigError(msg)
+            raise ConfigError("nothing of that topic, key and offset is parked")
         if offset is not None and len(decisions) > 1:
             found = ", ".join(str(each.partition) for each in decisions)
             msg = f"partitions {found} have a record of that key at that offset: --partition says which is meant"
@@ -277,8 +275,7 @@ async def resume(database: Database, group: str, by: By) -> list[Decision]:
     """Close the open park breaker of a group: its processes go on, and what was parked before no longer counts."""
     async with database.transaction() as connection:
         if await connection.fetchrow(_LOCK_BREAKER, group) is None:
-            msg = "the park limit is not open"
-            raise ConfigError(msg)
+            raise ConfigError("the park limit is not open")
         if not by.dry_run:
             await connection.execute(_CLOSE_BREAKER, group)
             await audit(connection, group, "resume", [Decision()], by)
@@ -366,8 +363,7 @@ async def forget_group(database: Database, group: str, by: By) -> dict[str, int]
 async def _partition(connection: Connection, group: str, topic: str, key: str) -> int:
     count, end = await connection.fetchrow(_PARTITIONS, group, topic)
     if not count or count != end or key.startswith("\\"):  # an escaped form of what is no text
-        msg = "the partition of that key is not known: --partition says which is meant"
-        raise ConfigError(msg)
+        raise ConfigError("the partition of that key is not known: --partition says which is meant")
     return partition_of(key.encode(), count)
 
 

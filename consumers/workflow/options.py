@@ -30,8 +30,7 @@ _TIMERS_MAX_S = 300.0
 def _server(text: str) -> str:
     found = split_address(f"tcp://{text}", ("tcp",))
     if found is None or found[0].path or "," in text or "@" in text or not found[0].hostname or ":" not in found[1]:
-        msg = "host:port"
-        raise ValueError(msg)
+        raise ValueError("host:port")
     return text
 
 
@@ -67,6 +66,5 @@ class WorkflowOptions(EndpointOptions):
         try:
             text = self.rules.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
-            msg = f"workflow.rules: cannot read {self.rules}, or it is not UTF-8"
-            raise ConfigError(msg) from None
+            raise ConfigError(f"workflow.rules: cannot read {self.rules}, or it is not UTF-8") from None
         return parse_rules(text, file=str(self.rules))

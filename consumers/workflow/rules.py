@@ -62,19 +62,16 @@ class Action(NamedTuple):
 def _known_types(patterns: tuple[str, ...]) -> tuple[str, ...]:
     for pattern in patterns:
         if not _matching(pattern):
-            msg = f"no event type is {pattern!r}"
-            raise ValueError(msg)
+            raise ValueError(f"no event type is {pattern!r}")
     return patterns
 
 
 def _template(text: str) -> str:
     if "{" in _slots.sub("", text) or "}" in _slots.sub("", text):
-        msg = "has a brace without the other"
-        raise ValueError(msg)
+        raise ValueError("has a brace without the other")
     for name in (name for slot in _slots.findall(text) for name in slot.split("|")):
         if name not in _OF_EVERY_EVENT and name not in _FIELDS:
-            msg = f"has no {{{name}}}: there are {', '.join(sorted({*_OF_EVERY_EVENT, *_FIELDS}))}"
-            raise ValueError(msg)
+            raise ValueError(f"has no {{{name}}}: there are {', '.join(sorted({*_OF_EVERY_EVENT, *_FIELDS}))}")
     return text
 
 
@@ -99,17 +96,14 @@ class Rule(BaseModel):
         needed = {"start": ("workflow",), "signal": ("signal",), "signal_or_start": ("workflow", "signal")}[self.do]
         for name in needed:
             if getattr(self, name) is None:
-                msg = f"{self.do} needs {name}"
-                raise ValueError(msg)
+                raise ValueError(f"{self.do} needs {name}")
         for name in {"workflow", "signal", "task_queue"} - {*needed, *(("task_queue",) if self.workflow else ())}:
             if getattr(self, name) is not None:
-                msg = f"{self.do} takes no {name}"
-                raise ValueError(msg)
+                raise ValueError(f"{self.do} takes no {name}")
         for event_type in sorted({each for pattern in self.types for each in _matching(pattern)} - self._pings()):
             for slot in _slots.findall(self.id):
                 if not any(each in _OF_EVERY_EVENT or each in _fields(event_type) for each in slot.split("|")):
-                    msg = f"{event_type} has no {slot}"
-                    raise ValueError(msg)
+                    raise ValueError(f"{event_type} has no {slot}")
         return self
 
     def _pings(self) -> frozenset[str]:
@@ -155,13 +149,11 @@ def parse_rules(text: str, *, file: str) -> Rules:
     except tomllib.TOMLDecodeError as exc:
         found = _at_line(str(exc))
         line = int(found[1]) if found else len(text.splitlines())
-        msg = f"{file}, line {line}: this is no TOML"
-        raise ConfigError(msg) from None
+        raise ConfigError(f"{file}, line {line}: this is no TOML") from None
     except ValidationError as exc:
         error = exc.errors(include_input=False, include_url=False)[0]
         place = " ".join(str(each + 1) if isinstance(each, int) else each for each in error["loc"])
-        msg = f"{file}: {place}: {error['msg'].removeprefix('Value error, ')}"
-        raise ConfigError(msg) from None
+        raise ConfigError(f"{file}: {place}: {error['msg'].removeprefix('Value error, ')}") from None
 
 
 def payload(event: Event, *, whole: bool) -> bytes:

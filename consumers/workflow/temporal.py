@@ -162,8 +162,7 @@ class SealedPayloads(PayloadCodec):
             with suppress(InvalidTag):
                 opened = self._keys[name].decrypt(payload.data[:_NONCE_BYTES], payload.data[_NONCE_BYTES:], None)
                 return Payload.FromString(opened)
-        msg = "sealed with another key, or changed since"
-        raise ValueError(msg)
+        raise ValueError("sealed with another key, or changed since")
 
 
 def read_codec_keys(directory: Path) -> dict[str, bytes]:
@@ -292,8 +291,7 @@ def read_tls(directory: Path | None) -> TLSConfig:
         return TLSConfig()
     ca, certificate, key = ((directory / name) for name in ("ca.crt", "tls.crt", "tls.key"))
     if not ca.is_file() and not certificate.is_file():
-        msg = f"workflow.tls_dir: {directory} has neither ca.crt nor tls.crt"
-        raise ConfigError(msg)
+        raise ConfigError(f"workflow.tls_dir: {directory} has neither ca.crt nor tls.crt")
     ours = certificate if certificate.is_file() else None
     client_tls(ca if ca.is_file() else None, ours, key if ours else None)  # checks them
     return TLSConfig(

@@ -50,8 +50,7 @@ def open_profiles(sources: Mapping[str, Dialect]) -> dict[str, Profile]:
             opened[name] = load_profile(source.profile, source.options)
         except ConfigError as exc:
             setting = "" if str(exc).startswith("options.") else "profile: "
-            msg = f"sources.{name}.{setting}{exc}"
-            raise ConfigError(msg) from None
+            raise ConfigError(f"sources.{name}.{setting}{exc}") from None
     owners: dict[str, list[str]] = {}
     for name, profile in opened.items():
         if prefix := getattr(profile, "PREFIX", ""):
@@ -118,17 +117,14 @@ def find_profile(name: str, *, registered: Iterable[EntryPoint] | None = None) -
     found = {point.name: point for point in (entry_points(group=GROUP) if registered is None else registered)}
     if name not in found:
         known = sorted({*SHIPPED, *found})
-        msg = f"no profile is named {name!r}; known: {', '.join(known)}"
-        raise ConfigError(msg)
+        raise ConfigError(f"no profile is named {name!r}; known: {', '.join(known)}")
     try:
         profile = found[name].load()
     except Exception as exc:
         # Whatever a foreign module raises while it is imported, the operator must see which one and why it stopped us.
-        msg = f"profile {name!r} ({found[name].value}) cannot be loaded: {type(exc).__name__}"
-        raise ConfigError(msg) from exc
+        raise ConfigError(f"profile {name!r} ({found[name].value}) cannot be loaded: {type(exc).__name__}") from exc
     if not callable(getattr(profile, "configure", getattr(profile, "map", None))):
-        msg = f"profile {name!r} ({found[name].value}) has no function 'map(delivery, document)'"
-        raise ConfigError(msg)
+        raise ConfigError(f"profile {name!r} ({found[name].value}) has no function 'map(delivery, document)'")
     window_s: object = dedupe_window_s(profile)
     if type(window_s) is not int or not DEDUPE_WINDOW_MIN_S <= window_s <= DEDUPE_WINDOW_MAX_S:
         bounds = f"{DEDUPE_WINDOW_MIN_S} to {DEDUPE_WINDOW_MAX_S}"

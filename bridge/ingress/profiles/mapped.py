@@ -43,21 +43,18 @@ def configure(options: Mapping[str, str]) -> MappingFile:
     prefix_of(options)
     name = options.get("mapping", "")
     if not name:
-        msg = "options.mapping is required: the path of a mapping file"
-        raise ConfigError(msg)
+        raise ConfigError("options.mapping is required: the path of a mapping file")
     try:
         with Path(name).open("rb") as file:
             content = file.read(FILE_MAX_BYTES + 1)
     except OSError:
-        msg = f"options.mapping: cannot read {name}"
-        raise ConfigError(msg) from None
+        raise ConfigError(f"options.mapping: cannot read {name}") from None
     try:
         return compile_mapping(content, name, options)
     except ConfigError as exc:
         if str(exc).startswith("options."):
             raise
-        msg = f"options.mapping: {exc}"
-        raise ConfigError(msg) from None
+        raise ConfigError(f"options.mapping: {exc}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +123,7 @@ def compile_mapping(content: bytes, name: str, options: Mapping[str, str], *, na
     except ConfigError as exc:
         if "zone" in options:
             raise
-        msg = f"{name}: zone: {str(exc).removeprefix('options.zone: ')}"
-        raise ConfigError(msg) from None
+        raise ConfigError(f"{name}: zone: {str(exc).removeprefix('options.zone: ')}") from None
     return MappingFile(
         file,
         sha256=digest,

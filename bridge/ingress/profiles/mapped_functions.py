@@ -138,8 +138,7 @@ def compile_expression(
 ) -> Expression:
     """Compile a JMESPath and check it; `lets` are what `let.name` stands for. `ExpressionError` says what is wrong."""
     if len(text) > LENGTH_MAX:
-        msg = f"longer than {LENGTH_MAX} characters"
-        raise ExpressionError(msg)
+        raise ExpressionError(f"longer than {LENGTH_MAX} characters")
     try:
         # A copy, since the library gives the same tree for the same text, and tables of words are put into it.
         tree: Node = copy.deepcopy(jmespath.compile(text).parsed)
@@ -150,14 +149,12 @@ def compile_expression(
         msg = "no JMESPath" if position is None else f"no JMESPath from character {position + 1}"
         raise ExpressionError(msg) from None
     except (RecursionError, ValueError):
-        msg = "no JMESPath: nested too deeply, or a literal that is no JSON"
-        raise ExpressionError(msg) from None
+        raise ExpressionError("no JMESPath: nested too deeply, or a literal that is no JSON") from None
     for node in nodes:
         if node["type"] == "function_expression":
             _check_call(node, tables)
         elif node["type"] == "expref":
-            msg = "no &expressions"
-            raise ExpressionError(msg)
+            raise ExpressionError("no &expressions")
         elif node["type"] in ("literal", "field"):
             _check_value(node["value"])
     paths = [path for path in map(_path, nodes) if path]
@@ -176,13 +173,11 @@ def _with_lets(node: Node, lets: Mapping[str, Node]) -> Node:
     if node["type"] == "subexpression" and children[0] == _LET:
         name, *rest = children[1:]
         if name.get("value") not in lets:
-            msg = f"there is no {str(name.get('value'))[:40]!r} in [let]"
-            raise ExpressionError(msg)
+            raise ExpressionError(f"there is no {str(name.get('value'))[:40]!r} in [let]")
         let = {"type": "let", "value": name["value"], "children": [lets[name["value"]]]}
         return {**node, "children": [let, *rest]} if rest else let
     if any(child == _LET for child in children):
-        msg = "let stands before a name of [let]; behind a `!` in parentheses, as in !(let.x)"
-        raise ExpressionError(msg)
+        raise ExpressionError("let stands before a name of [let]; behind a `!` in parentheses, as in !(let.x)")
     return {**node, "children": children}
 
 
@@ -241,11 +236,9 @@ def _check_call(node: Node, tables: Words) -> None:
         wanted = Functions.FUNCTION_TABLE[name]["signature"]
         least = most = len(wanted)
     else:
-        msg = f"unknown function {name!r}"
-        raise ExpressionError(msg)
+        raise ExpressionError(f"unknown function {name!r}")
     if not least <= len(given) <= most:
-        msg = f"function {name!r} takes other arguments"
-        raise ExpressionError(msg)
+        raise ExpressionError(f"function {name!r} takes other arguments")
     if name == "instant" and len(given) > 1 and given[1]["type"] == "literal":
         _check_zone(given[1]["value"])
     if name == "day" and len(given) > 1:
@@ -260,8 +253,7 @@ def _table(function: str, node: Node, tables: Words) -> dict[str, object]:
     if isinstance(named, str):
         named = tables.get(named)
     if not isinstance(named, Mapping):
-        msg = f"the table of function {function!r} is no JSON object and no name of one in [tables]"
-        raise ExpressionError(msg)
+        raise ExpressionError(f"the table of function {function!r} is no JSON object and no name of one in [tables]")
     return {plain_word(word): meaning for word, meaning in reversed(list(named.items()))} | dict(named)
 
 
@@ -275,17 +267,14 @@ def _check_value(value: object) -> None:
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:
-        msg = "a text with half of a surrogate pair"
-        raise ExpressionError(msg) from None
+        raise ExpressionError("a text with half of a surrogate pair") from None
     except ValueError:
-        msg = "a number that is not finite"
-        raise ExpressionError(msg) from None
+        raise ExpressionError("a number that is not finite") from None
 
 
 def _check_zone(name: object) -> None:
     if _zone_of(str(name)) is None:
-        msg = f"no time zone is named {str(name)[:40]!r}"
-        raise ExpressionError(msg)
+        raise ExpressionError(f"no time zone is named {str(name)[:40]!r}")
 
 
 def _check_format(text: object) -> None:
@@ -294,8 +283,7 @@ def _check_format(text: object) -> None:
         format_ = text if isinstance(text, str) else "%"
         datetime.strptime(datetime(2001, 2, 3, tzinfo=UTC).strftime(format_), format_)  # noqa: DTZ007 - tried only
     except (ValueError, re.error):  # the latter for a directive that stands twice
-        msg = f"{str(text)[:40]!r} is no format of a day, such as %d.%m.%Y"
-        raise ExpressionError(msg) from None
+        raise ExpressionError(f"{str(text)[:40]!r} is no format of a day, such as %d.%m.%Y") from None
 
 
 def _exact(value: object) -> object:

@@ -76,8 +76,7 @@ def _levels(value: object) -> object:
 
 def _known_detail(detail: str) -> str:
     if detail not in _DETAILS:
-        msg = f"is none of {', '.join(sorted(_DETAILS - {''}))}"
-        raise ValueError(msg)
+        raise ValueError(f"is none of {', '.join(sorted(_DETAILS - {''}))}")
     return detail
 
 
@@ -112,8 +111,7 @@ class ParkTable(_Table):
     @model_validator(mode="after")
     def _has_detail(self) -> ParkTable:
         if (self.reason == "unusable") != bool(self.detail):
-            msg = "unusable has a detail, and unknown_type none"
-            raise ValueError(msg)
+            raise ValueError("unusable has a detail, and unknown_type none")
         return self
 
 
@@ -250,8 +248,7 @@ class CompiledFile:
     def _check_options(self) -> None:
         for option in self.document.requires:
             if not self._options.get(option):
-                msg = f"options.{option} is required"
-                raise ConfigError(msg)
+                raise ConfigError(f"options.{option} is required")
         for name in self.document.option_tables:
             if name not in self.document.tables:
                 self._fail("option_tables", f"there is no [tables.{name}]")
@@ -275,8 +272,7 @@ class CompiledFile:
             for entry in filter(None, (entry.strip() for entry in self._options.get(name, "").split(","))):
                 word, equals, meaning = (part.strip() for part in entry.partition("="))
                 if not word or not equals:
-                    msg = f"options.{name}: {entry!r} is not WORD=MEANING"
-                    raise ConfigError(msg)
+                    raise ConfigError(f"options.{name}: {entry!r} is not WORD=MEANING")
                 found.setdefault(name, {})[word] = meaning
         return found
 
@@ -360,14 +356,12 @@ class CompiledFile:
                     continue
                 why = f"{str(word)[:60]!r} is no word of {dotted!r} in {event.type}"
                 if word in given:
-                    msg = f"options.{given[word]}: {why}"
-                    raise ConfigError(msg)
+                    raise ConfigError(f"options.{given[word]}: {why}")
                 self._fail(f"{place}.data.{dotted}", why)
 
     def _fail(self, place: str, why: str) -> NoReturn:
         shown = "".join(each if each.isprintable() else "?" for each in place)[:200]
-        msg = f"{self._name}: {shown}{': ' if shown else ''}{why}"
-        raise ConfigError(msg)
+        raise ConfigError(f"{self._name}: {shown}{': ' if shown else ''}{why}")
 
 
 class DroppedNames:

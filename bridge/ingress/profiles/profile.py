@@ -101,5 +101,4 @@ def refuse_unknown(options: Mapping[str, str], *known: str) -> None:
     """Raise `ConfigError` for the first option that a profile does not have."""
     for name in options:
         if name not in known:
-            msg = f"options.{name} is unknown; known: {', '.join(known) or 'none'}"
-            raise ConfigError(msg)
+            raise ConfigError(f"options.{name} is unknown; known: {', '.join(known) or 'none'}")

@@ -70,8 +70,7 @@ def prefix_of(options: Mapping[str, str], default: str = "") -> str:
     """Return the key prefix of a source: its option, else that of the vendor; `ConfigError` if it is none."""
     prefix = options.get("prefix", default)
     if "prefix" in options and not is_prefix(prefix):
-        msg = f"options.prefix: {PREFIX_RULE}"
-        raise ConfigError(msg)
+        raise ConfigError(f"options.prefix: {PREFIX_RULE}")
     return prefix
 
 

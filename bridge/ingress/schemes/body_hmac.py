@@ -44,8 +44,7 @@ class BodyHmac(SignedHeader):
                 secret = b""
         if len(secret) < KEY_MIN_BYTES:
             how = "text" if self.key_encoding == "utf8" else self.key_encoding
-            msg = f"a secret of {NAME} is the {how} of at least {KEY_MIN_BYTES} bytes"
-            raise ConfigError(msg)
+            raise ConfigError(f"a secret of {NAME} is the {how} of at least {KEY_MIN_BYTES} bytes")
         return HmacKey(secret, self._digest)
 
     def prover(self, claim: UnprovedClaim) -> Callable[[ProofKey], bool]:

@@ -53,8 +53,7 @@ class SecretHeader(Scheme):
     def parse_key(self, text: str) -> SharedSecret:
         """Take the text as it is."""
         if len(text) < HEADER_MIN_CHARS or not _is_header_text(text):
-            msg = f"a secret of {SECRET_HEADER} has at least {HEADER_MIN_CHARS} printable ASCII characters"
-            raise ConfigError(msg)
+            raise ConfigError(f"a secret of {SECRET_HEADER} has at least {HEADER_MIN_CHARS} printable ASCII characters")
         return SharedSecret(text.encode())
 
     def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:

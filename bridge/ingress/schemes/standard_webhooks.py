@@ -116,8 +116,7 @@ def parse_secret(text: str) -> HmacKey | PublicKey:
         return HmacKey(key)
     if text.startswith(_PUBLIC_PREFIX) and len(raw := base64_bytes(text[len(_PUBLIC_PREFIX) :])) == PUBLIC_KEY_BYTES:
         return PublicKey(raw)
-    msg = "a secret is whsec_ and the base64 of 24 to 64 bytes, or whpk_ and the base64 of 32 bytes"
-    raise ConfigError(msg)
+    raise ConfigError("a secret is whsec_ and the base64 of 24 to 64 bytes, or whpk_ and the base64 of 32 bytes")
 
 
 def sign(webhook_id: str, timestamp: int, body: bytes, *, key: bytes | Ed25519PrivateKey) -> str:
