@@ -25,8 +25,6 @@ _LEDGER_SCHEMA = "drx_consumer"
 TOPICS = (PRESCRIPTIONS_TOPIC, ACCOUNTS_TOPIC)
 # Without enrollments and pings, which are about no order.
 ORDER_TOPICS = (PRESCRIPTIONS_TOPIC,)
-# A receiver has to answer before it does its work; the senders of DRx itself give up no later.
-TIMEOUT_MAX_S = 60.0
 # Hosts as they may stand in a URL, with their ports; PostgreSQL takes several.
 _HOST = r"([A-Za-z0-9._%-]+|\[[0-9A-Fa-f:.%]+\])(:[0-9]+)?"
 _are_hosts = re.compile(rf"({_HOST}(,{_HOST})*)?", re.ASCII).fullmatch
@@ -144,12 +142,11 @@ class HttpOptions(ServerOptions):
     """Settings of one whose server speaks HTTP."""
 
     allow_http: AllowHttp = False
-    timeout_s: float = Field(10.0, ge=0.1, le=TIMEOUT_MAX_S)
 
     def session(self, name: str) -> dict[str, Any]:
         """Return what `consumers.http.open_http` takes of these, for the consumer `name`."""
         return {
-            **self.model_dump(include={"allow_http", "timeout_s", "ca_file", "cert_file", "key_file"}),
+            **self.model_dump(include={"allow_http", "ca_file", "cert_file", "key_file"}),
             "allowed_by": f"{variable(name, 'allow_http')}=true",
         }
 

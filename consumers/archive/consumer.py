@@ -10,7 +10,7 @@ from bridge.errors import ConfigError
 from consumers.api import Batches, Consumer, Setup, Tables
 from consumers.archive.columns import IdDigest
 from consumers.archive.lake import Lake
-from consumers.archive.options import NAME, S3, ArchiveOptions
+from consumers.archive.options import BATCH_RECORDS, NAME, S3, ArchiveOptions
 from consumers.archive.stores import Bucket, LakeDirectory, Store
 from consumers.archive.writer import ArchiveMetrics, Archiver
 from consumers.options import read_options
@@ -44,9 +44,9 @@ def open_archive(setup: Setup) -> Consumer:
         NAME,
         options.all_topics,
         mode=Batches(
-            records=options.batch_records,
+            records=BATCH_RECORDS,
             wait_s=options.batch_wait_s,
-            window_records=2 * options.batch_records,
+            window_records=2 * BATCH_RECORDS,
             window_bytes=WINDOW_BYTES,
         ),
         handler_timeout_s=_TIMEOUT_S,

@@ -12,9 +12,8 @@ from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 from consumers.options import TOPICS, AllowHttp, Options, TablesSchema, Topics, schema_group, variable
 
 NAME = "archive"
-# A decoded event takes 14 KiB and three batches are in hand at a time.
+# Most events in one file. A decoded event takes 14 KiB and three batches are in hand at a time: 210 MiB.
 BATCH_RECORDS = 5_000
-_BATCH_MAX = 20_000
 _WAIT_S = 120.0
 _WAIT_MAX_S = 86_400.0
 # A batch is settled after this at the latest: nothing settled for five minutes means that a partition is stuck. What
@@ -47,7 +46,6 @@ class ArchiveOptions(Options):
     tables_schema: TablesSchema = Field(NAME, alias="schema")
     topics: Topics = TOPICS
     raw: bool = False
-    batch_records: int = Field(BATCH_RECORDS, ge=1, le=_BATCH_MAX)
     wait_s: float = Field(_WAIT_S, ge=0.05, le=_WAIT_MAX_S)
     columns: Literal["all", "no_d", "hashed"] = "all"
     hash_key_file: Path | None = None

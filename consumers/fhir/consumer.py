@@ -16,7 +16,7 @@ from consumers.api import Consumer, Context, Lanes, Setup, Tables
 from consumers.fhir.elements import Element, Naming, demand_text, patient_identifier
 from consumers.fhir.mapping import Resource, provenance, resources, targets, withdrawn
 from consumers.fhir.options import LANES, NAME, FhirOptions
-from consumers.fhir.sink import EventOrigin, FhirMetrics, FhirServer, open_server
+from consumers.fhir.sink import TIMEOUT_S, EventOrigin, FhirMetrics, FhirServer, open_server
 from consumers.lifecycle.facts import Document, blank
 from consumers.lifecycle.machines import apply
 from consumers.lifecycle.whole import note_whole, shared
@@ -111,7 +111,7 @@ def open_fhir(setup: Setup) -> Consumer:
         NAME,
         options.topics,
         mode=Lanes(LANES, transactional=True),
-        handler_timeout_s=_REQUESTS * options.timeout_s + _MARGIN_S,
+        handler_timeout_s=_REQUESTS * TIMEOUT_S + _MARGIN_S,
         group=group,
         tables=Tables(migrations=MIGRATIONS, schema=schema),
         around=partial(open_server, options, FhirMetrics(setup.registry, service=group)),

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from pydantic import AfterValidator, Field, model_validator
 
 from consumers.fhir.elements import Naming
-from consumers.options import ORDER_TOPICS, TIMEOUT_MAX_S, HttpOptions, Imports, Topics, is_plain
+from consumers.options import ORDER_TOPICS, HttpOptions, Imports, Topics, is_plain
 
 NAME = "fhir"
 # Prescriptions written at one time; each keeps a database connection for as long as the server takes, so a smaller pool
@@ -55,7 +55,6 @@ class FhirOptions(HttpOptions):
     identifier_base: Annotated[str, Field(min_length=3, max_length=_SYSTEM_MAX), AfterValidator(_base)] = "urn:drx:"
     imports: Imports = "send"
     topics: Topics = ORDER_TOPICS
-    timeout_s: float = Field(15.0, ge=0.1, le=TIMEOUT_MAX_S)
 
     @model_validator(mode="after")
     def _whole_client(self) -> Self:

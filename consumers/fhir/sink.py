@@ -45,6 +45,8 @@ _divides, _ESCAPED = re.compile(r"[\\,|$]"), r"\\\g<0>"
 # A resource with the additions of others; our notes alone may have 300 kB.
 _ANSWER_MAX_BYTES = 4 * 1024 * 1024
 # The answer is not FHIR: the base URL is wrong.
+# For one request as a whole: a server that validates takes seconds for a transaction.
+TIMEOUT_S = 15.0
 NOT_FHIR = "not_fhir"
 # The resource must not exist: HAPI's form, and that of HTTP.
 _VERSION_0, _NONE = bundle.replaces("0"), MappingProxyType({"ifNoneMatch": "*"})
@@ -419,6 +421,7 @@ async def open_server(options: FhirOptions, metrics: FhirMetrics) -> AsyncIterat
                 # A first write reads several resources at once; one more is for the ping.
                 connections=2 * LANES + 1,
                 answer_max_bytes=_ANSWER_MAX_BYTES,
+                timeout_s=TIMEOUT_S,
                 **options.session(NAME),
             )
         )
@@ -431,5 +434,5 @@ async def _open_token(options: FhirOptions) -> AsyncIterator[Token]:
         yield FileToken(options.token_file)
         return
     key = read_key(options.smart_key_file)
-    async with open_http(options.smart_token_url, connections=1, **options.session(NAME)) as http:
+    async with open_http(options.smart_token_url, timeout_s=TIMEOUT_S, connections=1, **options.session(NAME)) as http:
         yield SmartToken(http, options, key=key)

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, Field
 
 from bridge.runtime.hosts import is_host
-from consumers.options import ORDER_TOPICS, TIMEOUT_MAX_S, AllowPlaintext, Imports, ServerOptions, Topics
+from consumers.options import ORDER_TOPICS, AllowPlaintext, Imports, ServerOptions, Topics
 
 NAME = "hl7v2"
 CONNECTIONS_MAX = 64
@@ -47,7 +47,6 @@ class Hl7Options(ServerOptions):
     port: int = Field(ge=1, le=_PORT_MAX)
     allow_plaintext: AllowPlaintext = False
     connections: int = Field(1, ge=1, le=CONNECTIONS_MAX)
-    ack_timeout_s: float = Field(20.0, ge=0.1, le=TIMEOUT_MAX_S)
     ack_mode: Literal["original", "enhanced"] = "original"
     control_id: Literal["short", "full"] = "short"
     sending_app: PartName = "DRX"

@@ -23,8 +23,6 @@ from consumers.workflow.rules import Rules, parse_rules
 
 NAME = "workflow"
 SHIPPED_RULES = files("consumers.workflow") / "rules.toml"
-# The alert `WorkflowTimersLate` waits a quarter of an hour.
-_TIMERS_MAX_S = 300.0
 
 
 def _server(text: str) -> str:
@@ -46,7 +44,6 @@ class WorkflowOptions(EndpointOptions):
     payload: Literal["ids", "full"] = "ids"
     codec_key_dir: Path | None = None
     timers: Literal["on", "off"] = "on"
-    timers_every_s: float = Field(60.0, ge=1, le=_TIMERS_MAX_S)
     timers_from: Instant | None = None
     read_model_schema: SchemaName = "read_model"
     imports: Imports = "skip"

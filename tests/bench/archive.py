@@ -35,8 +35,8 @@ def run(console: Console, *, quick: bool = False) -> dict[str, Any]:
         sizes: list[float] = []
 
         @contextmanager
-        def settings(events: int) -> Iterator[dict[str, str]]:
-            yield {"ARCHIVE__ROOT": str(lake), "ARCHIVE__BATCH_RECORDS": str(events)}
+        def settings(_: int) -> Iterator[dict[str, str]]:
+            yield {"ARCHIVE__ROOT": str(lake)}
             sizes.append(_bytes_per_event(lake))
             shutil.rmtree(lake)
 

@@ -19,7 +19,7 @@ def reading(
     lives: Lives,
     *,
     partitions: int = PARTITIONS,
-    session_s: str = SESSION_S,
+    session_s: float = SESSION_S,
     pause_s: float = 0.0,
 ) -> Iterator[Scene]:
     """Set a scene in which the read model pauses for `pause_s` seconds at each event."""
@@ -29,11 +29,12 @@ def reading(
     subject = Subject(
         NAME,
         group,
-        {"KAFKA__SESSION_S": session_s, **{f"{NAME.upper()}__{name}": value for name, value in options.items()}},
+        {f"{NAME.upper()}__{name}": value for name, value in options.items()},
         install(ground.directory / group / "package", {NAME: "tests.faults.pausing_read_model:pausing_read_model"}),
         (),
         lambda scene: check(scene, schema),
         {f"{NAME.upper()}__PAUSE_S": "0"},
+        session_s,
     )
     with scene_of(ground, subject, topic=topic, lives=lives, partitions=partitions) as scene:
         yield scene

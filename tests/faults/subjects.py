@@ -21,7 +21,7 @@ _AT_A_TIME = {"batches": PARTITIONS, "lanes": LANES, "read_model": PARTITIONS, "
 
 
 def scene_with(
-    ground: Ground, kind: Kind, *, busy_s: float, seed: int, session_s: str = SESSION_S
+    ground: Ground, kind: Kind, *, busy_s: float, seed: int, session_s: float = SESSION_S
 ) -> AbstractContextManager[Scene]:
     """Set a scene with enough records to keep the consumer busy for that long."""
     lives = Lives.of_records(int(busy_s * RECORDS_PER_S), seed=seed)
@@ -34,7 +34,7 @@ def scene_of_kind(
     lives: Lives,
     *,
     partitions: int = PARTITIONS,
-    session_s: str = SESSION_S,
+    session_s: float = SESSION_S,
     pause_s: float = 0.0,
 ) -> AbstractContextManager[Scene]:
     """Set a scene; each event takes `pause_s` at least."""

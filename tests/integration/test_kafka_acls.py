@@ -44,6 +44,7 @@ from tests.integration.consumer_process import ConsumerProcess, consumer_environ
 from tests.integration.ingress_process import IngressProcess, deliver
 from tests.integration.service_process import ServiceProcess, until
 from tests.kafka import HANG_S, ready_producer
+from tests.patched import patched
 from tests.postgres import execute
 from tests.secured import SecuredCluster
 from tests.topic_filler import Lives, fill
@@ -265,7 +266,8 @@ class Desk(ConsumerProcess):
             bootstrap_servers=connection.bootstrap_servers,
             dsn=dsn,
             env=install_code(directory / "package", "desk", CODE),
-            **settings(connection) | {"KAFKA__SESSION_S": "6"},
+            command=patched("consumers", "run", "desk", SESSION_S=6.0),
+            **settings(connection),
         )
 
     def applied(self, records: list[Record]) -> bool:

@@ -323,11 +323,12 @@ async def test_a_bucket_is_a_lake_as_a_directory_is(s3: str, monkeypatch: pytest
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-a-test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-a-test")
+    monkeypatch.setattr("consumers.archive.consumer.BATCH_RECORDS", 20)
     there = fs.S3FileSystem(endpoint_override=s3, scheme="http", region="us-east-1", allow_bucket_creation=True)
     there.create_dir("lake")
     given = {"root": "s3://lake/of/drx", "endpoint": f"http://{s3}", "allow_http": "true"}
     events = [an_event("prescription.sent", key=f"rx_{number}") for number in range(50)]
-    async with running(open_archive, options={**given, "wait_s": "0.2", "batch_records": "20"}) as archive:
+    async with running(open_archive, options={**given, "wait_s": "0.2"}) as archive:
         await archive.feed(*events, *events[:10])
         staged = there.get_file_info(fs.FileSelector("lake/of/drx/staging"))
         await publish(archive)
@@ -367,7 +368,6 @@ async def test_a_bucket_that_does_not_answer_is_waited_for(monkeypatch: pytest.M
         ("schema", "drx_consumer"),
         ("endpoint", "https://minio.test"),
         ("topics", "drx.unrecognized.v1"),
-        ("batch_records", "20001"),
         ("wait_s", "86401"),
         ("iceberg", "true"),
     ],

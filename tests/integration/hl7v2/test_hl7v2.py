@@ -107,10 +107,11 @@ async def test_as_many_connections_as_it_may_have_and_no_more() -> None:
         *("silence", "a reset", "half a frame", "no frame", "an empty frame", "no MSA", "HTTP", "no end"),
     ],
 )
-async def test_what_may_work_later_is_sent_again_with_the_same_bytes(act: Act) -> None:
+async def test_what_may_work_later_is_sent_again_with_the_same_bytes(act: Act, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("consumers.hl7v2.mllp.ACK_TIMEOUT_S", 0.5)
     async with (
         a_receiver(act, act) as receiver,
-        running(open_hl7v2, options=options(receiver.port, ack_timeout_s="0.5")) as consumer,
+        running(open_hl7v2, options=options(receiver.port)) as consumer,
     ):
         await consumer.feed(sent("rx_1", id="evt_1"), sent("rx_1", id="evt_2"))
 
