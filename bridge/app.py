@@ -1,4 +1,4 @@
-"""Composition root: the one file that knows every concrete class of the ingress and how they fit together."""
+"""Composition root: the only module that knows every concrete class of the ingress, and builds them."""
 
 from __future__ import annotations
 
@@ -56,18 +56,19 @@ from bridge.start_checks import check_start
 
 _Result = TypeVar("_Result")
 
-# On top of the waits that have settings, for the rest of a stop, such as closing files.
+# Seconds for the rest of a stop, such as closing files, on top of the waits that have settings.
 STOP_MARGIN_S = 1.0
-# For a head or a body: 256 KiB in it are 210 kbit/s, and a sender that is slower has given up itself.
+# Seconds for a head or a body: 256 KiB take 210 kbit/s, and a slower sender's own time-out ends first.
 READ_TIMEOUT_S = 10.0
 # Between two heartbeats. The alert `HeartbeatMissing` is due when four of them are missing.
 HEARTBEAT_S = 30.0
 # Bytes of incomplete requests: with the default bound on connections, 16 KiB of each, or 128 of the largest bodies.
 READING_MAX_BYTES = 33_554_432
-# Bytes of bodies in progress: as many deliveries as may be, of 64 KiB each, where most have some 2 KiB.
+# Bytes of bodies in progress: the most deliveries at one time, with 64 KiB each; most bodies have some 2 KiB.
 INFLIGHT_MAX_BYTES = 67_108_864
-# A connection takes tenths of a second, and so do the tails of topics with some 10,000 records. Brokers that are silent
-# are an outage; longer tails are read while deliveries are spooled.
+# Seconds that readiness waits for Kafka at a start. Connecting takes tenths of a second, and so does reading the last
+# 10,000 records or so of the topics. After that, silent brokers count as an outage, and the rest of the topics is read
+# while deliveries are spooled.
 START_S = 5.0
 
 
@@ -97,7 +98,7 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
             )
         )
         _log_start(settings, configured)
-        # Outlives all others, so that a start and a stop can be watched from outside; not ready until all is there.
+        # Opened first and closed last, so that probes see a start and a stop. Not ready until all parts are.
         checks: dict[str, Check] = {"starting": lambda: "starting"}
         management = ManagementPort(
             checks=checks,
@@ -208,8 +209,8 @@ def _count_reload(metrics: IngressMetrics, source: str, outcome: str) -> None:
 def secret_checks(sources: Mapping[str, Source], *, now: Callable[[], float] = time.time) -> dict[str, Check]:
     """Return a check for each source that has keys.
 
-    A source without a valid key makes a bridge that can serve another source only degraded: every replica has the same
-    keys, so an unready bridge would refuse the other sources too.
+    If a source has no valid key but another one has, the result is `degraded`, not a failure. Every replica has the
+    same keys, so unready replicas would take the other sources away too.
     """
 
     def has_key(source: Source) -> bool:
@@ -242,7 +243,7 @@ def _sources(settings: Settings, secrets: Mapping[str, SlotDirectory[KeySlot]]) 
 
 
 def _with_engines(sources: Mapping[str, Source]) -> dict[str, Source]:
-    """Give the sources of native DRx their engine; the dialects of others have none."""
+    """Give the sources of native DRx their engine; other profiles have none."""
     native = {name: found for name, source in sources.items() if (found := _native(source.profile)) is not None}
     compiled = {
         each: Compiled(make_plan(bundled().schemas(), RECORDS, prefixes=each.prefixes, ignore=each.ignore))
@@ -331,7 +332,7 @@ async def open_durability(
     buckets_s: Mapping[str, int] = MappingProxyType({}),
     set_aside_after_s: float = SET_ASIDE_AFTER_S,
 ) -> AsyncIterator[Durability]:
-    """Recover what the spool holds, connect in the background, and end in order: all that was taken is kept.
+    """Recover the spool, connect in the background; at the end close in an order that loses no accepted record.
 
     `windows_s` and `buckets_s` are by source: how long ids are remembered, and after how long equal bytes without an id
     are another delivery.
@@ -344,7 +345,7 @@ async def open_durability(
             evicted_early=metrics.dedupe_evicted_early.inc,
         )
         metrics.dedupe_ids.set_function(lambda: len(known_ids))
-        # A fault ends the start; later the producer could only be not ready.
+        # A wrong option ends the start here; later it would only leave the producer not ready.
         await in_thread(settings.kafka.connection.options)
         producer = _producer(settings, routing, metrics)
         spool = _spool(settings, metrics)
@@ -390,7 +391,7 @@ async def open_durability(
 
 
 async def in_thread(work: Callable[[], _Result]) -> _Result:
-    """Do what may hang on a volume without the loop, which would not see a stop."""
+    """Do work that may hang on a volume in a thread, so that the loop still sees a stop."""
     thread = IOThread("start")
     try:
         return await thread.run(work)
@@ -399,7 +400,7 @@ async def in_thread(work: Callable[[], _Result]) -> _Result:
 
 
 def patience_beside_spool(after_s: float) -> Patience:
-    """Return bounds by which an outage is seen in less than `after_s`; only what came before that waits so long."""
+    """Return bounds by which the producer detects an outage within `after_s` seconds, when records are spooled."""
     return Patience(tick_s=min(Patience().tick_s, after_s / 8), stalled_s=after_s * 3 / 4)
 
 
@@ -447,7 +448,7 @@ def _spool(settings: Settings, metrics: IngressMetrics) -> Spool | NoSpool:
 def _durability_checks(
     producer: KafkaProducer, spool: Spool | NoSpool, known_ids: KnownIds, *, partitions: int
 ) -> dict[str, Check]:
-    """Ready means: an event can be made durable now, in Kafka or, which is only second best, on disk."""
+    """Ready means: an event can be made durable now, in Kafka or, degraded, on disk."""
 
     def second_best(result: str) -> str:
         return result if result == "ok" or spool.code else "degraded"
@@ -455,8 +456,8 @@ def _durability_checks(
     started = time.monotonic()
 
     def kafka() -> str:
-        # The first attempt to connect and the reading of the topics are waited for, so that a start beside a sound
-        # Kafka spools nothing.
+        # Not ready until the first attempt to connect and the reading of the topics are over, so that a start beside a
+        # working Kafka spools nothing.
         if time.monotonic() - started < START_S:
             if producer.untried:
                 return producer.state
@@ -468,8 +469,8 @@ def _durability_checks(
         counts = producer.wrong_counts.values()
         if None in counts:
             return second_best("topic_missing")
-        # More than expected raises an alarm but takes nothing away, as the expected count stays in use; of fewer, the
-        # ones that are not there are wanted by some keys.
+        # More partitions than expected only raise an alarm, as the expected count stays in use. With fewer, some keys
+        # have no partition.
         few = any(seen < partitions for seen in counts if seen is not None)
         return second_best("too_few_partitions" if few else "ok")
 
@@ -478,7 +479,7 @@ def _durability_checks(
 
 
 def check_spool(spool: Spool, producer: ProducerProtocol) -> str:
-    """Return `ok`, or why the spool takes nothing; `degraded` beside a Kafka that does, or while records are locked."""
+    """Return `ok`, or why the spool takes nothing; `degraded` if Kafka works meanwhile, or while records are locked."""
     if not spool.code:
         return "degraded" if spool.held.locked else "ok"
     return "degraded" if producer.ready else spool.code

@@ -1,4 +1,4 @@
-"""Every knob an operator has: environment `BRIDGE_<SECTION>__<NAME>` over the TOML file that `BRIDGE_CONFIG` names."""
+"""Every setting of the bridge: environment `BRIDGE_<SECTION>__<NAME>` over the TOML file that `BRIDGE_CONFIG` names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bridge.registry.address import RegistryAddress
 from bridge.runtime.configuration import FileSettings, Section, read_settings
 
 PREFIX = "BRIDGE_"
-# What the end of a process may take beside its waits, where the grace period leaves as much.
+# Seconds that the end of a process may take beside its waits, where the grace period leaves as much.
 MARGIN_S = 5.0
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -31,7 +31,7 @@ SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 
 
 Rate = Annotated[float, Field(gt=0, le=1_000_000)]
-# What an operator may accept by its name: of a process, of the ingress besides, and of a source.
+# Names of risks that an operator may accept: for any process, for the ingress, and for a source.
 PROCESS_RISKS = ("plaintext_kafka", "debug_log")
 INGRESS_RISKS = (*PROCESS_RISKS, "generated_spool_key")
 SOURCE_RISKS = (
@@ -51,7 +51,7 @@ def _comma_list(value: object) -> object:
     return value
 
 
-# Names with commas between them; in a TOML file a list, too.
+# Names with commas between them; in a TOML file they may also be a list.
 CommaList = Annotated[str, BeforeValidator(_comma_list)]
 
 
@@ -61,7 +61,7 @@ def named(text: str) -> frozenset[str]:
 
 
 def of(known: Collection[str]) -> AfterValidator:
-    """Return what refuses a list with other names than these."""
+    """Return a validator that refuses names other than these."""
 
     def check(value: str) -> str:
         if not named(value) <= set(known):
@@ -89,7 +89,7 @@ class HttpSettings(Section):
     )
     address_rate_per_s: Rate | None = Field(
         None,
-        description="deliveries of one address a second, and at once; more are answered 429; unset: any number",
+        description="most deliveries of one address a second, and in a burst; beyond it 429; unset: no limit",
     )
     trusted_proxies: CommaList = Field(
         "", description="networks of proxies, separated by commas, whose X-Forwarded-For names the address"
@@ -104,7 +104,7 @@ class Management(Section):
     port: Port = Field(9090, description="port to listen on")
 
 
-# A secret goes there: in clear on this machine only.
+# A secret is sent there, so plain HTTP is allowed to this machine only.
 _ENDPOINT = r"^(https://|http://(127\.0\.0\.1|localhost)[:/])[^@\s]+$"
 
 
@@ -198,7 +198,7 @@ class SourceSettings(Section):
     tolerance_s: Annotated[Annotated[int, Field(ge=1, le=86_400)] | None, BeforeValidator(_tolerance)] = Field(
         300, description="seconds a delivery's timestamp may be off, or `off`"
     )
-    options: dict[str, str] = Field({}, description="what only its profile knows, such as account_id or zone")
+    options: dict[str, str] = Field({}, description="options of its profile, such as account_id or zone")
     ignore: CommaList = Field(
         "", description="senders' words for types that nobody wants, separated by commas: answered 200, written nowhere"
     )
@@ -209,7 +209,7 @@ class SourceSettings(Section):
         "", description=f"risks that are accepted, of {', '.join(SOURCE_RISKS)}"
     )
     rate_per_s: Rate | None = Field(
-        None, description="deliveries a second, proved or not, and at once; more are answered 429; unset: any number"
+        None, description="most deliveries a second, proved or not, and in a burst; beyond it 429; unset: no limit"
     )
     # The bounds are those of a profile's own window.
     dedupe_window_s: Annotated[int, Field(ge=600, le=30 * 86_400)] | None = Field(
@@ -232,7 +232,7 @@ class SourceSettings(Section):
 
     @property
     def ignored(self) -> frozenset[str]:
-        """Words for types that nobody wants."""
+        """The sender's words for types that are ignored."""
         return named(self.ignore)
 
 
@@ -289,7 +289,7 @@ class LogSettings(Section):
     id_key_dir: Path | None = Field(
         None,
         description="directory with one file per key; `current` hashes ids in lines, which `drx-bridge hash-id` finds; "
-        "unset: a key of each process that nobody knows",
+        "unset: each process makes a random key",
     )
 
 

@@ -37,7 +37,7 @@ from bridge.sources import scheme_of, slots_dir
 from bridge.start_checks import check_sources
 
 KEY_BYTES = 32  # of the digests that they key, SHA-256
-# Time to issue a new secret, hand it to the sender and see it used, with a weekend in between.
+# Time to make a new secret, give it to the sender and see it used, with a weekend in between.
 EXPIRES_SOON_S = 14 * 86_400
 _KINDS = {HmacKey: "hmac", PublicKey: "ed25519", SharedSecret: "shared", ReplayKey: "replay"}
 CURRENT, PREVIOUS = "current", "previous"
@@ -85,7 +85,7 @@ def new(  # noqa: PLR0917 - click passes by keyword
         if rotate_h is not None:
             _keep_as_previous(directory, scheme, rotate_h)
         _write(where, content, overwrite=rotate_h is not None)
-    whom = "nobody needs what is in it but who posts" if slot == SLOT else "give the sender what is in it"
+    whom = "only whoever posts needs its content" if slot == SLOT else "give its content to the sender"
     click.echo(f"{where}: written; {whom}, and show it to nobody else", err=True)
     return 0
 
@@ -132,7 +132,7 @@ def check(source: str | None, *, as_json: bool) -> int:
 
 
 def check_windows(settings: Settings, *, now: datetime) -> Iterator[Finding]:
-    """Say of each source's secrets when they count; a start takes a source of which none does."""
+    """Report when the secrets of each source are valid. `serve` starts even if none of them is valid now."""
     at = now.timestamp()
     for name, source in settings.sources.items():
         try:
@@ -181,7 +181,7 @@ def _configured(settings: Settings, name: str, slot: str = "") -> tuple[Scheme, 
 
 
 def _fresh(scheme: Scheme, user: str) -> Iterator[str]:
-    """Yield the lines of a slot file: the secret, and that of each further scheme."""
+    """Yield the lines of a slot file: a secret for each keyed scheme of a combined one."""
     parts = [part for part in scheme.parts if part.keyed] if isinstance(scheme, Combined) else [scheme]
     for number, part in enumerate(parts):
         text = fresh_secret(part, user)
@@ -189,7 +189,7 @@ def _fresh(scheme: Scheme, user: str) -> Iterator[str]:
 
 
 def fresh_secret(scheme: Scheme, user: str) -> str:
-    """Make a secret as the first line of a slot file has it; `user` is that of HTTP Basic."""
+    """Make a secret in the form of a slot file's first line; `user` is the user name of HTTP Basic."""
     key = random.token_bytes(KEY_BYTES)
     match scheme:
         case StandardWebhooks():
@@ -207,14 +207,14 @@ def fresh_secret(scheme: Scheme, user: str) -> str:
 
 
 def _keep_as_previous(directory: Path, scheme: Scheme, hours: float) -> None:
-    """Write the former secret to `previous` first: at no moment does one of the two not count."""
+    """Write the present secret to `previous` before `current` is replaced, so that it stays valid throughout."""
     current = directory / CURRENT
     try:
         content = current.read_bytes()
     except OSError as exc:
         raise ConfigError(f"{current}: cannot be read ({exc.strerror}), so there is nothing to rotate") from None
     kept = [line for line in content.split(b"\n") if line.strip() and not line.strip().startswith(b"accept_until")]
-    # One that ends earlier, or has ended, must not come back.
+    # A secret that ends earlier, or has ended, must not become valid for longer.
     ends_at = min(parse_slot(current, content, scheme).accept_until, time.time() + hours * 3600)
     until = _instant(ends_at)
     former = b"\n".join([*kept, f"accept_until = {until}".encode(), b""])
@@ -230,7 +230,7 @@ def _keep_as_previous(directory: Path, scheme: Scheme, hours: float) -> None:
 
 
 def _write(where: Path, content: bytes, *, overwrite: bool) -> None:
-    """Write a file so that it is whole under its name, and readable by its owner alone."""
+    """Write a file atomically, readable by its owner only."""
     try:
         where.parent.mkdir(mode=0o700, exist_ok=True)
         if not overwrite and where.exists():

@@ -1,4 +1,4 @@
-"""The fields every event leads with, and those that every event about a prescription has next."""
+"""The first fields of every event, and the next ones of every event about a prescription."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import AwareDatetime
 from bridge.contract.common import Long, Medication, Patient, Pharmacy, Prescriber
 from bridge.contract.fields import ContractRecord, Direct, Linked
 
-# What the contract knows nothing about: JSON pointer from the root of the body -> JSON text.
+# Members that the contract does not know: JSON pointer from the root of the body -> JSON text.
 Extensions = Direct[dict[str, str]]
 
 VERSION = "1"
@@ -39,7 +39,7 @@ class EventRecord(ContractRecord):
 
 
 class PrescriptionRecord(EventRecord):
-    """What every event about a prescription may say; thin deliveries leave out the records."""
+    """Fields of every event about a prescription; short deliveries leave out patient, prescriber and so on."""
 
     prescriber_order_number: Linked[str | None] = None
     rx_reference_number: Linked[str | None] = None

@@ -1,4 +1,4 @@
-"""What the public port counts; every metric child is resolved once, so that counting costs an addition."""
+"""Metrics of the public port. Every labelled child is resolved once, so that counting costs an addition."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ POST = "POST"
 SERVICE = "ingress"
 FAILURE_REASONS = ("missing", "format", "unknown_key", "mismatch", "stale", "future")
 PARK_REASONS = ("malformed_json", "unknown_type", "environment_mismatch", "unusable", "id_conflict", "unexpected")
-# Words of senders for types that the contract does not know, each a series; a sender has a dozen, a wrong mapping any.
+# Most series of `other_reported`, one for each word that the contract does not know. A sender has a dozen such words; a
+# wrong mapping can make any number.
 REPORTED_TYPES_MAX = 50
-# Why nothing could be made durable, as the contract of the answers has it.
+# Why nothing could be made durable: the codes of 503 answers (docs/senders.md).
 UNAVAILABLE_CODES = (
     "admission_full",
     "deadline",
@@ -41,14 +42,14 @@ UNAVAILABLE_CODES = (
 )
 # Why an engine left a delivery to the reference: it does not conform plainly, or the engine has failed.
 Deferral = Literal["form", "fault"]
-# Names of slots; all others are one, since label values must be few.
+# Label values for slots; any other name counts as `other`, since label values must be few.
 SLOT_WORDS = ("current", "previous", "other")
-# Refusals of what was never sent to a source.
+# Refusals of requests that reached no source.
 UNROUTED = ("malformed_http", "not_found", "method_not_allowed")
 
 
 class Observed:
-    """What is known of one request while it is answered; for its log line and its metrics."""
+    """Facts about one request, gathered for its log line and metrics."""
 
     __slots__ = ("began", "event_id", "method", "routed", "source")
 
@@ -78,7 +79,7 @@ class Observations:
         names = tuple(sources)
         self._verified = {slot: metrics.signature_verified.labels(slot) for slot in SLOT_WORDS}
         for name in names:
-            for reason in FAILURE_REASONS:  # from the start, so that a rate sees the first of each
+            for reason in FAILURE_REASONS:  # from the start, so that `rate` sees the first of each
                 metrics.signature_failures.labels(name, reason)
         self._offsets = {name: metrics.provider_clock_offset.labels(name) for name in names}
         self._parked = {
@@ -100,7 +101,7 @@ class Observations:
         self._answers: dict[tuple[str, ...], tuple[Counter, Histogram]] = {}
 
     def expect(self, refusals: Iterable[str]) -> None:
-        """Have the series of every usual answer there from the start, so that a rate sees the first of each."""
+        """Create the series of every usual answer at the start, so that `rate` sees the first of each."""
         for code in refusals:
             if code in UNROUTED:
                 self._answer(OTHER, OTHER, "refused", code)

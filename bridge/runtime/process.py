@@ -37,7 +37,7 @@ from bridge.runtime.logging import configure_logging, log, output, trail
 
 FAILED = 1
 MISCONFIGURED = 2
-# More than any first sentence has.
+# Characters; longer than the first sentence of any command.
 _HELP_MAX = 400
 INTERRUPTED = 130  # 128 + the number of SIGINT, as in a shell
 
@@ -46,7 +46,7 @@ class FloatRange(click.FloatRange):
     """A finite number within bounds. click's own range lets `nan` pass, and `inf` where it has no upper bound."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """As click does, and it is finite."""
+        """Convert as click does, and refuse NaN and infinity."""
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value} is not finite.", param, ctx)
@@ -70,7 +70,7 @@ class Group(click.Group):
     """A group that lists each command with its whole first sentence."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands; what does not fit into a line goes on in the next."""
+        """List the commands; long descriptions wrap."""
         rows = [(name, self.commands[name].get_short_help_str(_HELP_MAX)) for name in self.list_commands(ctx)]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
@@ -86,11 +86,11 @@ class LazyGroup(Group):
         self._modules = modules
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - the signature is click's
-        """In the order given."""
+        """Return the names in the order given."""
         return list(self.commands)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command `cmd_name`, unless it is there."""
+        """Return the command `cmd_name`, importing its module if necessary."""
         return self.load(cmd_name) or super().get_command(ctx, cmd_name)
 
     def load(self, name: str) -> click.Command | None:
@@ -112,8 +112,8 @@ class LazyGroup(Group):
 
 def run_command_line(cli: LazyGroup, *, program: str) -> None:
     """Run `cli` and end the process."""
-    # A shell starts a job in the background with SIGINT ignored, and its children inherit that; a command that runs
-    # until it is interrupted could then not be ended by it.
+    # A shell starts background jobs with SIGINT ignored, and children inherit that. A command that runs until it is
+    # interrupted could then not be ended by SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # As standard error: an encoding that lacks ✓, or the name of a file that is no UTF-8, ends no command.
@@ -140,9 +140,9 @@ def run_command_line(cli: LazyGroup, *, program: str) -> None:
 
 
 def _import_command(cli: LazyGroup) -> None:
-    """Import the command that is named, if one is, without looking for garbage: that took a sixth of a start's CPU.
+    """Import the command that is named, if one is, with garbage collection off: it took a sixth of a start's CPU.
 
-    What modules leave is 2,000 objects, 1 MB; the rest is never garbage.
+    Importing leaves 2,000 objects of garbage, 1 MB, which are never collected.
     """
     gc.disable()
     for name in sys.argv[1:2]:
@@ -152,7 +152,7 @@ def _import_command(cli: LazyGroup) -> None:
 
 
 def _complaint(exc: click.exceptions.ClickException, program: str) -> str:
-    """Say in one line what is wrong with the command line, and where to read how it should be."""
+    """Describe in one line what is wrong with the command line, and name the help to read."""
     context = exc.ctx if isinstance(exc, click.exceptions.UsageError) else None
     line = " ".join(exc.format_message().split()).rstrip(".")
     return f"{context.command_path}: {line}; see `{context.command_path} --help`" if context else f"{program}: {line}"
@@ -174,7 +174,7 @@ def run_service(
     """
     configure_logging(level=log_level, id_key=log_id_key)
     keep_values_in()
-    # What is loaded by now is never garbage: not looking through it again saves 3 % of the ingress's CPU.
+    # What is loaded by now is never garbage. Not scanning it again saves 3 % of the ingress's CPU.
     gc.freeze()
     gc.set_threshold(gc_threshold)
     try:
@@ -196,7 +196,8 @@ def keep_values_in() -> None:
     sys.unraisablehook = lambda unraisable: _log_uncaught(unraisable.exc_value)
     logging.captureWarnings(capture=True)
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
-    # Of 1 byte there is no file, and Linux takes just this limit for "no program either" (fs/coredump.c).
+    # 1 byte allows no core file. Linux also starts no core-dump program at exactly this limit, unlike at 0
+    # (fs/coredump.c).
     limit = 0 if hard == 0 else 1
     resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
 
@@ -228,9 +229,9 @@ async def _run_until_stopped(
 
 
 async def _watch_stop(stop: asyncio.Event, signals: Sequence[signal.Signals], overdue_s: float) -> None:
-    """Log what the stop is for, and end the process when it takes too long.
+    """Log which signal began the stop, and end the process after `overdue_s` seconds.
 
-    By a thread, since the loop may hang as well.
+    A thread ends it, since the loop may hang as well.
     """
     await stop.wait()
     if signals:

@@ -24,10 +24,10 @@ from consumers.options import read_options, server_of
 from consumers.postgres.text import stored_text
 
 MIGRATIONS = files("consumers.fhir") / "migrations"
-# Finding the patient, reading the resources, writing, and reading and writing again after a conflict. The margin lets a
-# request time out before its handler, so that the server counts as unavailable.
+# Requests of one event: find the patient, read the resources, write, and read and write again after a conflict. The
+# margin in seconds lets a request time out before its handler does, so that the server counts as unavailable.
 _REQUESTS, _MARGIN_S = 5, 5.0
-# They become no FHIR resource.
+# These types become no FHIR resource.
 _NOT_ORDERS = frozenset({OTHER_REPORTED, "prescriber.enrollment_changed", "system.ping"})
 
 
@@ -54,7 +54,12 @@ class ResourceWriter:
             """  # noqa: S608 - as above
 
     async def __call__(self, event: Event, context: Context) -> None:
-        """Apply one event; as `FhirServer.write`, and refuse what FHIR cannot hold and a patient who is not found."""
+        """Apply one event.
+
+        Raises:
+            PermanentError: FHIR cannot hold a value, the patient is not found, or the server refuses the resources.
+            TransientError: As `FhirServer.write`.
+        """
         options = self._options
         imported = context.origin == "import" and options.imports == "skip"
         if event.type in _NOT_ORDERS or imported or not options.wants_account(event):

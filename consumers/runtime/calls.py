@@ -1,4 +1,4 @@
-"""Call a consumer's handler: within its time-out, in a task of its own, and whatever it raises ends no process."""
+"""Call a consumer's handler within its time-out, in a task of its own, so that no exception of it ends the process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from consumers.api import BatchHandler, Consumer, Context, EventHandler, Lanes, 
 from consumers.runtime.failure import TIMEOUT, HandlerExitError
 from consumers.runtime.sorting import Sorted
 
-# For a cancelled handler to close its connections.
+# Seconds in which a cancelled handler may close its connections.
 CANCEL_S = 5.0
 
 
@@ -37,7 +37,7 @@ async def call_handler(
     """Run the handler for events of one partition; return what it publishes.
 
     Raises:
-        HandlerTimeoutError: It was not done in time; it may go on if it does not let itself be cancelled.
+        HandlerTimeoutError: It was not done in time. It may still run if it ignores its cancellation.
         LookupError: It published to a topic that the consumer does not name: a bug.
     """
     handle = consumer.handle
@@ -68,7 +68,7 @@ def _placed(group: str, event: Sorted, attempt: int, connection: Any, resource: 
 
 
 async def bounded(call: Callable[[], Awaitable[None]], *, timeout_s: float, where: Mapping[str, Any]) -> None:
-    """Run a handler; what it raises comes out. `where` are fields of a log line: its first record."""
+    """Run a handler and pass its exceptions on. `where` are the fields that name its first record in a log line."""
     task = asyncio.get_running_loop().create_task(_contained(call))
     try:
         await asyncio.wait((task,), timeout=timeout_s)
@@ -92,13 +92,13 @@ async def _cancel(task: asyncio.Task[None], where: Mapping[str, Any]) -> None:
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:
-    """Look at what nobody waits for, so that the loop does not complain of it with a value in its words."""
+    """Retrieve an exception nobody awaits, or asyncio would log its text, which may hold values."""
     if not task.cancelled():
         task.exception()
 
 
 async def _contained(call: Callable[[], Awaitable[None]]) -> None:
-    """Call a handler within its own task; `asyncio` lets some of what is raised in a task end the process."""
+    """Call a handler within its task, and wrap exceptions such as SystemExit, with which asyncio ends the process."""
     try:
         await call()
     except (Exception, asyncio.CancelledError, GeneratorExit):

@@ -1,12 +1,12 @@
-"""The one way to settle records: one by one, in batches or from the parking lot, inside a transaction or not.
+"""Settle records: one by one, in batches or when parked ones are released, inside a transaction or not.
 
 `Settling.settle` takes a `Work`. In one transaction it admits the events to the inbox, runs the handler for those that
 are new, releases or appends parked records, and moves progress; then the records are settled in the window. Where the
 handler does not work inside the transaction it was called before (`call`), and the work has what it published.
 
 `on_failure` classifies a failed attempt, and `park` parks a record. Joint failures are handled elsewhere: a batch is
-retried or taken apart (`batches`), a round is split (`rounds`). What writes raises `FencedError` where the partition is
-not ours, and `TransientError` where the database is away or could not do it this time.
+retried or taken apart (`batches`), a round is split (`rounds`). Methods that write raise `FencedError` if another
+process has claimed the partition, and `TransientError` if the database is away or refuses this attempt.
 """
 
 from __future__ import annotations
@@ -75,12 +75,13 @@ class Work:
     """Records of one partition that one transaction settles."""
 
     events: list[Sorted] = field(default_factory=list)  # for the handler, in order
-    skipped: list[tuple[ConsumedRecord, Skip]] = field(default_factory=list)  # settled unseen
-    # Records of parked keys, in order: they are parked as well.
+    skipped: list[tuple[ConsumedRecord, Skip]] = field(default_factory=list)  # settled without a call of the handler
+    # Records of parked keys, in order; they are parked as well.
     behind: list[ConsumedRecord] = field(default_factory=list)
-    parked: ConsumedRecord | None = None  # the parked record that is released, of which the only event is
-    # What the handler has published for each event, by offset, for which it was called before; None if it is called
-    # inside the transaction.
+    # The parked record that is being released; `events` then holds only its event.
+    parked: ConsumedRecord | None = None
+    # None if the handler runs inside the transaction. Otherwise it has run, and this maps the offset of each handled
+    # event to what it published.
     handled: dict[int, Sequence[Outgoing]] | None = None
 
     def __len__(self) -> int:
@@ -98,11 +99,11 @@ class Work:
 
     @property
     def offsets(self) -> frozenset[int]:
-        """What is settled by it; a parked record was settled before."""
+        """Offsets that it settles; none for a parked record, which was settled when it was parked."""
         return frozenset() if self.parked is not None else frozenset(record.offset for record in self._every)
 
     def add(self, record: ConsumedRecord, ready: Sorted | Skip) -> None:
-        """Add the last record, which is not of a parked key."""
+        """Append a record whose key is not parked."""
         if isinstance(ready, Skip):
             self.skipped.append((record, ready))
         else:
@@ -129,7 +130,7 @@ class Settling:
     tally: Tally
     partitions: Partitions
     park_limit: ParkLimit
-    spread: Spread = random.uniform  # draws delays; `random.uniform` but in tests
+    spread: Spread = random.uniform  # draws delays; another one in tests
     resource: Any = None  # what `Consumer.around` yielded
 
     async def call(self, events: Sequence[Sorted], tries: Tries, connection: Any = None) -> list[Outgoing]:
@@ -146,11 +147,11 @@ class Settling:
         return outgoing
 
     async def settle(self, partition: Partition, work: Work, tries: Tries) -> None:
-        """Settle all of a work, or nothing of it.
+        """Settle all records of `work`, or none.
 
         Raises:
-            LiveError: A key is parked no more.
-            WithdrawnError: The parked record is no more to be released.
+            LiveError: A key is no longer parked.
+            WithdrawnError: The release of the parked record was withdrawn.
             ConflictError: An id came with another body.
             ParkingFullError: Too many records of a key are parked.
         """
@@ -186,7 +187,7 @@ class Settling:
         self._count(partition, work, applied)
 
     async def _hold(self, partition: Partition, work: Work, settlement: Settlement) -> None:
-        """Lock what the work is about: the partition for many records, the keys of parked ones."""
+        """Lock the rows that the work depends on: of the partition if it has many records, and of parked keys."""
         if work.handled is None and len(work) > 1:
             await settlement.fence(min(work.offsets))
         for record in work.behind:
@@ -247,7 +248,7 @@ class Settling:
                 return  # settling meets the same failure, and logs it
 
     def on_failure(self, queue: KeyQueue, exc: Exception) -> float | Park:
-        """Decide about the first record of a queue whose attempt failed: try again after so many seconds, or park it.
+        """Decide about the first record of a queue after a failed attempt: return seconds to wait, or `Park`.
 
         An attempt is not counted if our own statements failed, or if every record would have failed. A failure that may
         be the sink's is charged to the record only if calls of other keys have passed since its last attempt.
@@ -297,7 +298,7 @@ class Settling:
                     await parking.park_again(settlement, head, why)
                 hit(WHILE_PARKING)
 
-        # No event of ours is without a key: another producer's junk is no sign of a bad release.
+        # Only another producer writes records without a key, so they are no sign of a bad release.
         if record.key is not None and not released:
             self.park_limit.counter.take()
         await self.persist(write)

@@ -1,4 +1,4 @@
-"""Find a profile by the name an operator wrote, shipped or registered by a package, and build it for its source."""
+"""Find a profile by its configured name, among those that ship or that packages register, and build it for a source."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from bridge.ingress.profiles.profile import (
     refuse_unknown,
 )
 
-# Fixed by the contract: packages of a site register theirs under it, `name = package.module`.
+# Group of entry points under which packages register profiles (`name = package.module`); documented, so fixed.
 GROUP = "drx_bridge.profiles"
 
 SHIPPED = ("drx_standard", "digitalrx_pharmacy", "dosespot_push", "photon_cloudevents", "mapped")
 
 
 class Dialect(Protocol):
-    """What the settings say of a source's dialect."""
+    """The settings of a source that concern its profile."""
 
     @property
     def profile(self) -> str:
-        """Its name."""
+        """Name of the profile."""
 
     @property
     def options(self) -> Mapping[str, str]:
-        """What only this profile knows."""
+        """Settings that only this profile has, by name."""
 
     @property
     def ignored(self) -> frozenset[str]:
-        """Words for types that nobody wants."""
+        """The sender's words for types that are ignored."""
 
 
 def open_profiles(sources: Mapping[str, Dialect]) -> dict[str, Profile]:

@@ -1,4 +1,4 @@
-"""Profiles that are mapping files: those of the vendors that ship, and any other that an option names.
+"""Profiles that are mapping files: those of vendors that ship, and any other file that an option names.
 
 `mapping_file.py` defines and checks the format. A file belongs to a deployment and is never reloaded. The hash of a
 file that an option names is recorded with each of its events.
@@ -29,7 +29,7 @@ from bridge.ingress.profiles.readers import text_of_id
 from bridge.ingress.profiles.values import instant_of_epoch
 from bridge.ingress.profiles.words import instant_of, is_given, key_of, prefix_of, zone_of
 
-# What an event costs beside its expressions, in their steps: some 20 microseconds to assemble it.
+# Steps that an event costs beside its expressions: some 20 microseconds to assemble it.
 EVENT_STEPS = 40
 
 _NESTED = (dict, list)
@@ -39,7 +39,7 @@ _NATIVE_KEY = pattern(r"[A-Za-z0-9._:-]{1,128}")
 
 
 def configure(options: Mapping[str, str]) -> MappingFile:
-    """Build the profile `mapped`; a `ConfigError` names the file and the place."""
+    """Build the profile `mapped`; a `ConfigError` names the file and the place in it."""
     prefix_of(options)
     name = options.get("mapping", "")
     if not name:
@@ -169,7 +169,7 @@ class Folded:
 
 
 class _Spot(NamedTuple):
-    """Where a table is searched: an element, its path without positions, and what its list stands in."""
+    """Where a table is evaluated: an element, its path without positions, and the object that its list stands in."""
 
     element: object
     path: str
@@ -178,7 +178,7 @@ class _Spot(NamedTuple):
 
 
 class Run:
-    """One body on its way through the tables."""
+    """The evaluation of all tables for one body."""
 
     def __init__(self, mapping: MappingFile, delivery: Delivery, document: object) -> None:
         self.mapping, self._file = mapping, mapping.file
@@ -194,15 +194,15 @@ class Run:
         if self._folded is not None and self._folded.is_ambiguous:
             self.scope.flags.add("name_ambiguous")
         self._numbers: set[str] = set()
-        self._parent_path = ""  # as `_path`, of what `parent` means
+        self._parent_path = ""  # as `_path`, for the object called `parent`
         self._pointers: dict[int, str] = {}  # identity of an object or list in the body -> its pointer
-        # Identity of the object and name -> pointer in the body, of members that the file claims and that the table at
-        # work claims as well; None until they are looked for.
+        # Claimed members, by the file and by the present table: (identity of the object, name) -> pointer in the body.
+        # None until they are looked for.
         self._of_file: dict[tuple[int, str], str] | None = None
         self._claimed: dict[tuple[int, str], str] | None = None
 
     def choose(self) -> ParkReason | None:
-        """Make the best line of a prescription the body; return why there is none."""
+        """Select the best line of a prescription as the body; return why the delivery is parked if there is none."""
         lines = self._root
         if not self._file.best or not isinstance(lines, list):
             return None
@@ -215,7 +215,7 @@ class Run:
         if len(keys) > 1 or not all(isinstance(line, dict) for line in lines):
             return ParkReason("unusable", "wrong_type", at)
         chosen = max(range(len(lines)), key=lambda index: [self._rank(each, lines[index]) for each in self._file.best])
-        # Flags of comparing the lines are not those of the best one.
+        # Drop the flags that comparing the lines has raised.
         self.scope.flags.intersection_update(noted)
         if len(lines) > 1:
             self.scope.flags.add("array_chosen")
@@ -243,7 +243,7 @@ class Run:
         return None if self._file.reported is None else self._value(self._file.reported, self._root)
 
     def read_tables(self) -> ParkReason | None:
-        """Make a draft of each table that holds, for each element if it has a list; say why there is none."""
+        """Draft an event for each table and element whose `when` holds; return why the delivery is parked, if it is."""
         park: ParkReason | None = None
         for event in self._file.events:
             park = park or self._read_elements(event)
@@ -263,7 +263,7 @@ class Run:
         return park
 
     def _read_other(self) -> ParkReason | None:
-        """Report a body that no table matches: for its prescriptions, or else for the account."""
+        """Draft `other.reported` for a body that no table matches, under its prescriptions or else the account."""
         other = self._file.other
         if other is None:
             return ParkReason("unknown_type")
@@ -271,7 +271,7 @@ class Run:
         if park or self.drafts:
             return park
         self.scope.element, self.scope.parent = self._root, None
-        # Updates of accounts have one key, whichever part of an account a body names.
+        # The configured account comes first, so that all its updates have one key whatever the body names.
         account = self.mapping.account_id or self._text(other, "account", self._root)
         if not account:
             return ParkReason("unknown_type", field=self._reported_at())
@@ -280,7 +280,7 @@ class Run:
         return self._add(other, account, self._root, other.name, self._path, of_account=True)
 
     def _elements(self, event: EventRule) -> Iterator[tuple[object, str, str]]:
-        """Yield what a table is about: elements with what their ids end in, and their path without positions."""
+        """Yield a table's elements, each with the end of its event's id and its path without positions."""
         level = [_Spot(self._root, self._path)]
         for each in event.each:
             level = [below for place in level for below in self._below(place, each)]
@@ -303,7 +303,7 @@ class Run:
             yield _Spot(element, path, place.element, place.path)
 
     def _pointer(self, node: object) -> str:
-        """Give the pointer of an object or list of the body; empty for the root, and for what is not of the body."""
+        """Return the pointer of an object or list in the body; empty for the root, and for a value not in the body."""
         if not self._pointers:
             self._pointers[id(self._root)] = ""
             nodes = [(self._root, self._base)]
@@ -319,7 +319,7 @@ class Run:
         return "" if self._file.reported is None else self._at(self._file.reported, self._path)
 
     def drop(self, document: object) -> None:
-        """Note what the file drops, in every spelling that the body has."""
+        """Note the members that the file drops, in every spelling in the body."""
         ways = [(*drop.way, drop.last) for drop in self._file.drop]
         if self._path:
             ways = [("*", *way) for way in ways]
@@ -340,7 +340,7 @@ class Run:
             park = event.park
             return ParkReason(park.reason, park.detail, park.field, key if isinstance(key, str) else None)
         if isinstance(key, ParkReason):
-            # Without a prescription, the event may be about the account.
+            # Without a prescription it may be an update of the account, which `_read_other` tries.
             return None if event.type == OTHER_REPORTED else key
         self.reading.claimed |= claimed
         return self._add(event, key, element, number, path)
@@ -348,8 +348,8 @@ class Run:
     def _add(
         self, event: EventRule, key: str, element: object, number: str, path: str, *, of_account: bool = False
     ) -> ParkReason | None:
-        """Make a draft of an event, or say why the delivery is parked."""
-        # No slash, so that the last one of an event's id ends the vendor's, which may have some itself.
+        """Draft an event; return why the delivery is parked, if it is."""
+        # No slash in it: the last slash of an event's id must be the one behind the vendor's id, which may have some.
         choices = chain((number, f"{number}.{event.name}"), (f"{number}.{again}" for again in count(2)))
         number = next(each for each in choices if each not in self._numbers)
         self._numbers.add(number)
@@ -386,11 +386,11 @@ class Run:
             self.scope.flags.add("field_unfit")
             self.scope.read = {}
             return None
-        # Functions of JMESPath compute with floats; NaN and infinity count as null.
+        # Functions of JMESPath return floats; NaN and infinity count as null.
         return (Real(repr(value)) if isfinite(value) else None) if isinstance(value, float) else value
 
     def _at(self, expression: Expression, path: str) -> str:
-        """Write the member that an expression has just read, or would read first, as a path; empty if it reads none."""
+        """Return the path of the member that an expression has just read, or reads first; empty if it reads none."""
         read = [
             name for (_, name), value in self.scope.read.items() if value is not None and type(value) not in _NESTED
         ]
@@ -401,7 +401,7 @@ class Run:
         return path + at if at else ""
 
     def _read_pointers(self, value: object) -> frozenset[str]:
-        """Give the claimed members that the last expression has read; of an object only if it is the whole value."""
+        """Return the claimed members that the last expression read; an object counts only as the whole value."""
         claimed = self._claimed
         if not claimed:
             return _NOTHING
@@ -415,7 +415,7 @@ class Run:
     def _key(
         self, parts: Sequence[Expression], element: object, path: str, claimed: set[str] | None = None
     ) -> str | ParkReason:
-        """Build a key; what was read for it is added to `claimed`."""
+        """Build a key, and add the pointers of the members read for it to `claimed`."""
         values: list[Any] = []
         at = "/key"
         general_at = ""
@@ -424,7 +424,7 @@ class Run:
             general_at, at = (general_at or at) if values else "", self._at(expression, path) or "/key"
             if claimed is not None:
                 claimed.update(self._read_pointers(None))
-            # A list that the file writes is of several parts. All but the last may be null, such as a store.
+            # A list in the expression gives several parts. All but the last may be null, such as a store.
             is_several = expression.node["type"] == "multi_select_list" and isinstance(value, list)
             values += cast("list[Any]", value) if is_several else [None if value == [] else value]
         special = values[-1] if values else None
@@ -441,7 +441,7 @@ class Run:
         return text
 
     def _leading(self, event: EventRule, draft: Draft, element: object, path: str) -> ParkReason | None:
-        """Read what the record leads with into the draft; say why the delivery is parked for want of an account."""
+        """Read id, time, account and correlation into the draft; return why it is parked if it has no account."""
         park = None
         finished = dict(draft.finished)
         if (text := self._text(event, "id", element)) is not None:
@@ -451,7 +451,7 @@ class Run:
             else:
                 self.scope.flags.add("field_unfit")
         self._time(event, draft, element)
-        # That of an update of the account is its key, too.
+        # For an event about the account, the configured account is also the key.
         is_key = "prescription_id" in finished and bool(self.mapping.account_id)
         account = None if is_key else self._text(event, "account", element)
         if account:
@@ -511,7 +511,7 @@ class Run:
         return {place: at for each in patterns for place, at, _ in self._places(each)}
 
     def _places(self, pattern_: Pointer) -> Iterator[tuple[tuple[int, str], str, object]]:
-        """Find what a pointer with `*` means: identity of the object and name, the pointer in the body, the value."""
+        """Resolve a pointer with `*`; yield (identity of the object, name), the pointer in the body, and the value."""
         level: list[tuple[object, str]] = [(self._root, self._base)]
         for step in pattern_.way:
             level = [found for node, pointer in level for found in self._step(node, pointer, step)]
@@ -521,7 +521,7 @@ class Run:
                 yield (id(node), name), at, value
 
     def _spellings(self, node: object, pointer: str, ways: Sequence[tuple[str, ...]]) -> Iterator[str]:
-        """Find members of the body as it is written: of two spellings of a name, the folded document has but one."""
+        """Find members in the body as sent, since the folded document has only one of two spellings of a name."""
         self.scope.spend(len(ways))
         below: dict[str, list[tuple[str, ...]]] = {}
         for step, *rest in ways:
@@ -541,7 +541,7 @@ class Run:
             yield child, f"{pointer}/{escaped(self._written(node, name))}"
 
     def _written(self, node: object, name: str) -> str:
-        """Give a name as the body has it."""
+        """Return a name as it is spelled in the body."""
         return self._folded.spelled[id(node)].get(name, name) if self._folded and isinstance(node, dict) else name
 
     def _names(self, node: object, step: str) -> list[str]:

@@ -42,7 +42,7 @@ class Ed25519(SignedHeader):
         raise ConfigError(msg)
 
     def prover(self, claim: UnprovedClaim) -> Callable[[ProofKey], bool]:
-        """Check the signatures with a key."""
+        """Decode the signatures once; return a function that checks them with a key."""
         if len(claim.signatures) > PUBLIC_ELEMENTS_MAX:
             refuse("signature_malformed")
         decode = unhexlify if self.encoding == "hex" else strict_base64
