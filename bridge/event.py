@@ -43,7 +43,7 @@ class Delivery(NamedTuple):
     key_slot: str  # slot of the secret that verified it
     traceparent: str  # W3C trace context for the records
     headers: Mapping[str, str]  # safe request headers, names in lower case, for a parked record
-    origin: str = ""  # `replay` or `import` where it was not the sender who sent it; else empty
+    origin: str = ""  # `replay` or `import` if an operator posted it; empty if the sender did
 
     def __repr__(self) -> str:
         """Identify the delivery without its content."""

@@ -167,7 +167,7 @@ class Mapper:
 
     profile: Profile
     source: str
-    environment: str  # of the source; empty: that of each body
+    environment: str  # of the source; if empty, each body's own
     routing: RoutingTable
     partitions: int
     body_max_bytes: int  # a larger body is refused before it is mapped

@@ -49,7 +49,7 @@ class Post(NamedTuple):
     name: dict[str, Any]  # what a report calls it
     id: str
     body: bytes
-    keys: Collection[str] = ()  # of its events; deliveries with a key in common keep their order
+    keys: Collection[str] = ()  # record keys of its events; deliveries with a key in common keep their order
     received_us: int | None = None  # Unix microseconds of its first receipt; None for an import
 
 

@@ -42,13 +42,13 @@ LOCKED = "locked"
 class Drained:
     """What became of it."""
 
-    drained: int = 0  # events that Kafka has now
-    left: int = 0  # events that it has not
+    drained: int = 0  # events that were written to Kafka
+    left: int = 0  # events that were not
     locked: int = 0  # records that cannot be opened
-    blocked: int = 0  # partitions in which Kafka refuses what is first
+    blocked: int = 0  # partitions whose first record Kafka refuses
     damaged: int = 0  # records that were found damaged, and left out
-    unread: int = 0  # segments of which the disk does not give everything back
-    set_aside: int = 0  # records that Kafka refused for good; with the directory they would be lost
+    unread: int = 0  # segments that the disk cannot read in full
+    set_aside: int = 0  # records that Kafka refused for good; deleting the directory would lose them
 
     @property
     def is_complete(self) -> bool:

@@ -70,7 +70,7 @@ _DIGESTS: Mapping[Digest, type[HashAlgorithm]] = {"sha256": SHA256, "sha512": SH
 class Raw(NamedTuple):
     """A delivery before its proof."""
 
-    # Headers as received, names in lower case; `read_heads` has refused a duplicate of those of a scheme.
+    # Headers as received, names in lower case. `read_heads` has refused duplicates of headers that a scheme reads.
     heads: Mapping[bytes, bytes]
     body: bytes  # exact bytes received
     query: bytes = b""  # what follows `?` in the request target; only for a scheme that reads it
@@ -85,7 +85,7 @@ class Proof(NamedTuple):
     slot: str  # name of the matching slot
     id_signed: bool = True  # the signature covers the id
     origin: str = ""  # `replay` or `import` where an operator posts it again; else empty
-    received_s: float | None = None  # Unix seconds of its first receipt, where it is not received for the first time
+    received_s: float | None = None  # Unix seconds of its first receipt, if an operator posts it again
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +175,10 @@ class FixedSecrets:
 class Scheme(ABC):
     """How deliveries of a source prove themselves."""
 
-    name: str  # as configured
+    name: str  # the configured one
     headers: frozenset[bytes] = frozenset()  # credentials and signed headers; a repeated one is refused
     joined: frozenset[bytes] = frozenset()  # other headers that it reads; several are joined by commas
-    safe: frozenset[bytes] = frozenset()  # those of both that are no credential, and are kept with a parked delivery
+    safe: frozenset[bytes] = frozenset()  # of both, those without credentials; kept with a parked delivery
     keyed: bool = True  # it needs keys
     further: tuple[str, ...] = ()  # names of further lines of a slot file, each with another key
     reads_query: bool = False  # it needs `Raw.query`

@@ -90,16 +90,16 @@ class Source:
     """One configured sender."""
 
     name: str  # last segment of its path
-    environment: str  # what it may send
+    environment: str  # `production` or `sandbox`; events of the other one are parked
     profile: Profile  # its dialect
-    scheme: Scheme  # how its deliveries prove themselves
+    scheme: Scheme  # how its deliveries prove their origin
     secrets: Secrets  # its key slots
-    internal: bool = False  # it is ourselves: its clock is no sender's
+    internal: bool = False  # the bridge's own heartbeat, whose clock is no sender's
     content_types: tuple[bytes, ...] = ()  # what its bodies may be called beside `application/json`
-    answer_200: bool = False  # what is spooled or parked is answered 200 too
+    answer_200: bool = False  # spooled and parked deliveries are answered 200, not 202
     engine: Shortcut | None = None  # a faster way for deliveries that conform plainly, if the profile has one
     bucket_s: int = 0  # after how long equal bytes without an id are another delivery; 0: never
-    limit: RateLimit | None = None  # how many deliveries may come, proved or not
+    limit: RateLimit | None = None  # of deliveries, proved or not
 
 
 class Admission:
@@ -161,7 +161,7 @@ class Call(Observed):
         super().__init__(request.method, began=request.began)
         self.http = request  # the request as the server has it
         self.heads: Mapping[bytes, bytes] = {}  # those of its headers that matter
-        self.room: int | None = None  # bytes that it takes of the admission; None while it has none
+        self.room: int | None = None  # bytes that `Admission` counts for it; None while it counts none
         self.ends_at = 0.0  # loop time by which it must have its answer
 
 

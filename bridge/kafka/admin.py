@@ -50,11 +50,11 @@ class TopicSpec:
 
     name: str
     partitions: int
-    replication_factor: int  # at least
-    min_insync_replicas: int  # at least; writes need that many
+    replication_factor: int  # lower bound
+    min_insync_replicas: int  # lower bound; writes need that many
     retention_ms: int  # exactly; -1 keeps records for ever
-    message_max_bytes: int = MESSAGE_MAX_BYTES  # at least
-    more: Mapping[str, str] = field(default_factory=dict)  # further settings, exactly; none of those of the contract
+    message_max_bytes: int = MESSAGE_MAX_BYTES  # lower bound
+    more: Mapping[str, str] = field(default_factory=dict)  # further exact settings; none of the contract's
 
     @property
     def configs(self) -> dict[str, str]:

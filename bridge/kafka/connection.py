@@ -38,7 +38,7 @@ class KafkaConnection:
     bootstrap_servers: str  # `host:port`, separated by commas
     security_protocol: str = "PLAINTEXT"  # `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`
     sasl_mechanism: str | None = None  # `PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512` or `OAUTHBEARER`
-    # With OAUTHBEARER, that of the client id, and `sasl_password_file` that of its secret.
+    # With OAUTHBEARER this file holds the client id, and `sasl_password_file` its secret.
     sasl_username_file: Path | None = None
     sasl_password_file: Path | None = None
     sasl_token_url: str | None = None  # token endpoint for OAUTHBEARER

@@ -165,17 +165,17 @@ class WriterLimits:
     """How long and how much."""
 
     deadline_s: float = 4.0  # from acceptance to the answer
-    spool_after_s: float = 2.0  # from acceptance until Kafka has had its chance
-    set_aside_after_s: float = SET_ASIDE_AFTER_S  # from the first refusal of a record alone until it is for good
+    spool_after_s: float = 2.0  # from acceptance until it goes to the spool if Kafka has not acknowledged
+    set_aside_after_s: float = SET_ASIDE_AFTER_S  # from the first refusal of a record alone until it is set aside
     records_max: int = 10_000  # records in memory; one delivery alone may have more
-    bytes_max: int = 128 * 1024 * 1024  # bytes of them
+    bytes_max: int = 128 * 1024 * 1024  # bytes of these records
 
 
 class Accepted(NamedTuple):
     """A record that was accepted."""
 
     record: Record
-    identity: Identity  # what a repeat of it has in common with it
+    identity: Identity  # the same for every repeat of it
     ordinal: int  # rises in the order of acceptance
 
 
@@ -188,9 +188,9 @@ class Acknowledgement:
         self, future: asyncio.Future[Durable], writers: list[PartitionWriter], spool_at: float, expires_at: float
     ) -> None:
         """Wait for one record in each of `writers`."""
-        self.future = future  # how they are durable, or `NotDurableError`
+        self.future = future  # where its events became durable, or `NotDurableError`
         self.writers = writers  # where its records went
-        self.spool_at = spool_at  # loop time at which Kafka has had its chance
+        self.spool_at = spool_at  # loop time from which on it is spooled
         self.expires_at = expires_at  # loop time at which the sender is answered that nothing is durable
         self._left = len(writers)
         self._spooled = False

@@ -99,7 +99,7 @@ class Patience:
     stuck_s: float = 120.0  # the same for one partition while others answer
     retry_first_s: float = 0.25  # before the second attempt to connect; doubles from there
     retry_max_s: float = 5.0  # most between two attempts
-    close_s: float = 10.0  # for the end, when `run` ends it
+    close_s: float = 10.0  # most for the close at the end of `run`
 
 
 class KafkaProducer:

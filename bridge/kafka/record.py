@@ -54,7 +54,7 @@ class Record(NamedTuple):
     key: bytes
     value: bytes | None
     headers: list[Header]
-    timestamp_ms: int  # receipt of the delivery. Kafka's own time of the record is never later than its write.
+    timestamp_ms: int  # receipt of the delivery in Unix ms; Kafka's time of the record is that or the write, if earlier
 
     def __repr__(self) -> str:
         """Name only where it lies: key and value are health information."""

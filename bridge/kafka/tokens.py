@@ -76,7 +76,7 @@ class Tokens(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untype
 
     def __init__(self, provider: AbstractTokenProvider) -> None:
         self._provider = provider
-        self.failed = False  # since the last attempt; aiokafka keeps to itself why a connection cannot be made
+        self.failed = False  # the last attempt failed; aiokafka does not report why a connection cannot be made
 
     async def token(self) -> str:
         """Return a token that has not ended.

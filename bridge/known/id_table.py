@@ -32,7 +32,7 @@ class IdTable:
         self._buckets = _array("I", buckets)
         self._keys = _array("q", capacity + 1)
         self.bodies = _array("Q", capacity + 1)  # by number: what was given as `body`
-        # By number: Unix seconds from which on the entry counts no more, or `NEVER`.
+        # By number: Unix seconds at which the entry expires, or `NEVER`.
         self.expiries = _array("I", capacity + 1)
         self.states = _array("B", capacity + 1)  # by number: what was given as `state`
         self._chained = _array("I", capacity + 1)

@@ -67,7 +67,7 @@ class RegistryRefusedError(BridgeError):
 
     def __init__(self, what: str, *, status: int, error_code: int, detail: str) -> None:
         super().__init__(f"{what}: the registry answered {status} (error_code {error_code}) {detail}".rstrip())
-        self.status = status  # HTTP status; what decides
+        self.status = status  # HTTP status, which alone decides
         self.error_code = error_code  # from the body, else 0; a hint, as some registries always answer 0
         self.detail = detail  # its message, for an operator; registries speak of schemas, never of records
 

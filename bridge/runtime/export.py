@@ -24,8 +24,8 @@ _gap = re.compile(r"[ \t\r\n]*")
 class Body(NamedTuple):
     """One body."""
 
-    number: int  # of its line, or of its element in the array, from 1
-    body: bytes  # its exact bytes; of CSV, an object of the cells that are not empty
+    number: int  # number of its line, or of its element in the array, from 1
+    body: bytes  # its exact bytes; for CSV, a JSON object of the cells that are not empty
     unfit: str = ""  # why there is none: `body_too_large` or `csv_columns`; empty otherwise
 
 

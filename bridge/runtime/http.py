@@ -78,8 +78,8 @@ class Request:
         # As it was sent: a path with a query, or the absolute form, which RFC 9112 3.2.2 has servers accept.
         self.target: str = message.path
         self.raw_headers: Sequence[tuple[bytes, bytes]] = message.raw_headers  # names and values as they were sent
-        self.began = time.perf_counter()  # when its head had come, by `time.perf_counter`
-        self.body = b""  # whole in `Handler.take`, or so much of it that it is larger than the server takes
+        self.began = time.perf_counter()  # when its head was complete, by `time.perf_counter`
+        self.body = b""  # complete in `Handler.take`, unless it is larger than the server accepts
         self.note: Any = None  # what the handler keeps from `check` to `take`
 
     @property
@@ -364,9 +364,9 @@ class HardenedServer:
         self._address = (host, port)
         self._section = section
         self._drain_s = drain_s
-        self.listening = asyncio.Event()  # set once it takes connections
+        self.listening = asyncio.Event()  # set once it accepts connections
         self.draining = False  # set from the stop on: each connection ends with its next answer
-        self.held_bytes = 0  # bytes of requests that are not whole, or not their turn
+        self.held_bytes = 0  # bytes of requests that are incomplete or wait for their turn
         # Connections that are not proved and have no whole request under way, the first to make room first.
         self.strangers: dict[ClientConnection, None] = {}
         self.body_max_bytes = body_max_bytes

@@ -110,7 +110,7 @@ class Chunked:
         self._left = 0  # of the content of a chunk
         self._framing = 0
         self._size = 0
-        self.is_whole = False  # the end has come
+        self.is_whole = False  # the end of the body has arrived
         # The end has a trailer, or something behind it; the connection takes no further request then.
         self.is_last = False
 

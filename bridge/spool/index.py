@@ -24,7 +24,7 @@ class Location(NamedTuple):
     """Where one record is."""
 
     segment: int  # `Segment.index`
-    offset: int  # in the file, as `length` in bytes
+    offset: int  # byte offset in the file; `length` is in bytes, too
     length: int
     number: int  # running number in the segment
     at_ms: int  # when its entry was accepted

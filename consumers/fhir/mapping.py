@@ -40,7 +40,7 @@ class Resource(NamedTuple):
     type: str
     id: str
     elements: Element  # those that we own, and our items of shared lists; without type, id and meta
-    partial: bool = False  # elements of ours that are not in `elements` stay as they are
+    partial: bool = False  # our elements that are missing in `elements` stay on the server as they are
 
 
 def resources(

@@ -75,14 +75,14 @@ class EventOrigin(NamedTuple):
     """Where an event's changes come from."""
 
     provenance: Resource  # without its targets; written once and never changed
-    targets: Collection[str]  # our ids of what the event's facts change; what else is written is added
+    targets: Collection[str]  # our ids of the resources that the event changes; others that are written are added
 
 
 class _Current(NamedTuple):
     """The current state of a resource on the server."""
 
     resource: Mapping[str, Any] | None = None  # None if it does not exist
-    id: str = ""  # there; empty if the server is yet to choose one
+    id: str = ""  # id on the server; empty if the server has not chosen one yet
     version: str = ""  # of the resource, or of its deletion
     deleted: bool = False
 

@@ -26,8 +26,8 @@ from consumers.options import is_plain
 # Codes of `consumers.http` for an unavailable endpoint. A receiver of webhooks need not support GET, so any other
 # answer to the ping counts as available.
 _AWAY = frozenset({"unreachable", "tls", "timeout", "cut_off", "http_429", "http_502", "http_503", "http_504"})
-# Where the path is that of one event: its resource may be gone, and others may be there. What gets one of these is
-# parked if others go on meanwhile.
+# Statuses that concern one event if the path is its own: its resource may be gone while others exist. Such an event is
+# parked if others pass meanwhile.
 _NOT_THERE = frozenset({404, 410})
 # Headers that `headers_file` may not set: ours, or the connection's.
 _OURS = re.compile(

@@ -57,7 +57,7 @@ class Order:
     placer: str = ""  # ORC-2.1, the prescription's id
     filler: str = ""  # ORC-3.1, a number of the pharmacy or the request's id
     medication: Fields | None = None
-    refills: int | str | None = None  # RXO-13; None: that of the medication; empty: unknown
+    refills: int | str | None = None  # RXO-13; None: the medication's; empty: unknown
     notes: tuple[str, ...] = ()  # one NTE each
 
 
@@ -74,12 +74,12 @@ class News:
 class Input:
     """What the mapping of an event depends on."""
 
-    value: Mapping[str, Any]  # of the event; a word outside its list is `UNKNOWN`
-    data: Fields  # of its native body; days, instants and decimals are text
+    value: Mapping[str, Any]  # the event's record; a word outside its list is `UNKNOWN`
+    data: Fields  # `data` of the event's native body; days, instants and decimals are text
     order: Order  # what is known of it
     options: Hl7Options
     ordered: bool  # the receiver knows the order
-    scope: str | None  # of the cancel request that the event answers; None if unknown
+    scope: str | None  # scope of the cancel request that the event answers; None if unknown
 
 
 def event_part(event: Event) -> str:

@@ -35,7 +35,7 @@ class Circuit:
 
     def __init__(self, ping: Ping, *, metrics: ConsumerMetrics, group: str, spread: Spread) -> None:
         """Start closed; `spread` draws the delays between pings."""
-        self.passes = 0  # calls that have passed
+        self.passes = 0  # successful calls so far
         self._ping = ping
         self._group = group
         self._spread = spread

@@ -80,11 +80,11 @@ _Answer = TypeVar("_Answer")
 class WatchLimits:
     """Bounds of the watch."""
 
-    look_s: float = 5.0  # between two questions for the ends of the logs
+    look_s: float = 5.0  # between two requests for the ends of the logs
     # Without any answer to them the client is replaced; above the session time-out, so that little is lost.
     silent_s: float = 60.0
-    # Without an answer for one partition, likewise. Mostly it has no leader, and another client would know no more; but
-    # the connection to its leader may be dead, and aiokafka keeps such a one for long.
+    # The same without an answer for one partition. Mostly it has no leader, and a new client would not help; but the
+    # connection to its leader may be dead, and aiokafka keeps such a connection for long.
     partly_silent_s: float = 300.0
     join_s: float = 180.0  # the same for a join that does not end; above the rebalance time-out
     poll_s: float = 60.0  # without a poll the process is not live; far above what any poll takes
@@ -160,7 +160,7 @@ class AssignedPartition:
     place: Place
     claim: asyncio.Task[Start | Stopped] | None = None  # the task that finds out where to start
     comparing: Start | None = None  # where to start, until the record before it was compared
-    lag: PartitionLag | None = None  # how far it is behind, from the start of reading on; None before
+    lag: PartitionLag | None = None  # how far it is behind; None before reading starts
     committed: int = -1  # the offset that was committed to Kafka last, in this generation; -1 when none was
     halted: bool = False  # true while it is paused because nothing of it can be settled
     stopped: str = ""  # code, once it is certain that it cannot be read

@@ -177,7 +177,7 @@ class Decision(NamedTuple):
 class Progress(NamedTuple):
     """Progress of a group in a partition; see `Claim`."""
 
-    next_offset: int | None  # none if the partition was claimed, and nothing settled or set yet
+    next_offset: int | None  # None if the partition was claimed and nothing was settled or set yet
     last_event_id: str | None
     epoch: int
     cluster_id: str | None

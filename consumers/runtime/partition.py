@@ -39,11 +39,11 @@ class KeyQueue:
     records: deque[ConsumedRecord] = field(default_factory=deque)
     releasing: bool = False  # true while the parked records of the key go first
     parked: ConsumedRecord | None = None  # the parked record that is being released
-    first: ConsumedRecord = field(init=False)  # the record that is tried
-    tries: Tries = field(default_factory=Tries)  # the attempts at it
-    unreadable: Failure | None = None  # why it cannot be read, once the registry does not know its schema
-    has_lane: bool = False  # an attempt is on that holds a lane
-    task: asyncio.Task[None] | None = None  # works on it now
+    first: ConsumedRecord = field(init=False)  # the record that the present attempt is for
+    tries: Tries = field(default_factory=Tries)  # the attempts at `first`
+    unreadable: Failure | None = None  # why `first` cannot be read, if the registry does not know its schema
+    has_lane: bool = False  # an attempt is under way and holds a lane
+    task: asyncio.Task[None] | None = None  # the worker's task during an attempt
 
     def begin_first(self) -> None:
         """Take up the record to be tried: a partition that is stopped meanwhile drops the others."""
@@ -80,12 +80,12 @@ class Partition:
         self.window = Window(claim.next_offset or 0)  # replaced when reading starts (`open`)
         self.opened = False
         self.backlog: deque[ConsumedRecord] = deque()  # records that no batch and no key queue has taken yet
-        self.queues: dict[str, KeyQueue] = {}  # keys handled one by one, in text form; what follows of them waits there
+        self.queues: dict[str, KeyQueue] = {}  # by key in text form; later records of these keys wait there
         self.releases: set[str] = set()  # keys, in text form, whose release was requested and has not begun
         self.driver: asyncio.Task[None] | None = None  # settles the backlog in batches
-        self.wake = asyncio.Event()  # has the driver look again
+        self.wake = asyncio.Event()  # makes the driver look again
         self.draining = self.gone = False
-        self.stopped: StoppedError | None = None  # why nothing of it is settled any more; None while things go on
+        self.stopped: StoppedError | None = None  # why nothing of it is settled any more; None while it runs
         self._in_hand = 0
         self._idle = asyncio.Event()
         self._moved_at = 0.0

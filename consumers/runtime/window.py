@@ -18,7 +18,7 @@ class Advance(NamedTuple):
 
     next_offset: int  # everything below is settled, and the record just below, if there is one, was seen
     last_event_id: str | None  # event id of the record just below, or None when it is not known or it has none
-    above: tuple[int, ...]  # offsets at or above `next_offset` among those that were asked about
+    above: tuple[int, ...]  # of the offsets asked about, those at or above `next_offset`
 
 
 class Window:
@@ -38,7 +38,7 @@ class Window:
         """Start at `next_offset`; `settled` are offsets above it that were settled by an owner before."""
         self.next_offset = next_offset  # everything below is settled
         self.last_event_id = last_event_id  # event id of the record just below `next_offset`
-        self.written = written  # `next_offset` as it is in the ledger; None while it has none
+        self.written = written  # `next_offset` in the ledger; None if the ledger has none yet
         self.size = 0  # bytes of the records that are not settled
         self._settled_before = {offset for offset in settled if offset >= next_offset}
         self._entries: deque[tuple[int, str]] = deque()  # offsets and event ids

@@ -54,9 +54,9 @@ class Action(NamedTuple):
 
     do: Verb
     id: str
-    workflow: str  # its type; empty if it is only signalled
+    workflow: str  # type of the workflow; empty if the rule only signals one
     task_queue: str
-    signal: str  # empty if it is only started
+    signal: str  # empty if the rule only starts a workflow
 
 
 def _known_types(patterns: tuple[str, ...]) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ class _Wait(NamedTuple):
     kind: str
     subject: str
     since: datetime
-    times: int  # that the same wait was overdue, this time included
+    times: int  # how often the same wait was overdue, this time included
     workflow_id: str
     action: Action
     payload: bytes

@@ -137,7 +137,7 @@ def test_the_slot_of_an_operator_is_made_for_any_scheme_and_is_no_secret_of_the_
     result = run("new", "drx", "--slot", "replay")
 
     assert result.exception is None
-    assert "who posts" in result.output
+    assert "only whoever posts" in result.output
     code, findings = checked("drx")
     assert code == 1
     assert "none counts now: replay (replay, no end)" in [finding["message"] for finding in findings]

@@ -100,7 +100,7 @@ class Part(NamedTuple):
     """One field of a vendor's event."""
 
     value: object  # JSON value in native words; null means absent
-    # Where a fault of it is reported: the vendor's path, array indexes as `*`, no name of the sender's making.
+    # The path that a fault of it is reported with: the vendor's, array indexes as `*`, only names that the file has.
     path: str
     pointers: frozenset[str] = frozenset()  # members of the body that the field holds completely
 
@@ -132,7 +132,7 @@ class Reading:
     # Pointers of members that an event holds completely, and of the envelope's own.
     claimed: set[str] = field(default_factory=set)
     dropped: set[str] = field(default_factory=set)  # pointers of members that are kept nowhere
-    drops: Callable[[str], bool] = lambda _: False  # whether members of this name are kept nowhere, at any depth
+    drops: Callable[[str], bool] = lambda _: False  # true for names whose members are kept nowhere, at any depth
     lists: set[str] = field(default_factory=set)  # pointers of lists whose elements describe different things
     flags: set[Flag] = field(default_factory=set)  # leniencies used
 

@@ -75,12 +75,12 @@ class MappingFile:
     """A compiled file: the profile of the sources that name it."""
 
     file: CompiledFile
-    sha256: str  # of the file
+    sha256: str  # hex digest of the file
     mark: str  # identifies the file in events: the beginning of `sha256`, or empty
-    PREFIX: str  # of the keys; empty for native ids. This and others in capitals: see `Profile`.
+    PREFIX: str  # beginning of all keys; empty for native ids. Names in capitals are those of `Profile`.
     account_id: str
     zone: tzinfo | None
-    ignore: frozenset[str]  # words of bodies that nobody wants
+    ignore: frozenset[str]  # types of bodies that are ignored, in the vendor's words
     ARRAYS: bool
     BUCKET_S: int
     CONTENT_TYPES: tuple[str, ...]

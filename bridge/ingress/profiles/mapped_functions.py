@@ -70,14 +70,14 @@ class Scope:
 
     def __init__(self, root: object, zone: tzinfo | None, *, prefix: str = "") -> None:
         self._interpreter = _Interpreter(self)
-        self.left = BUDGET  # steps that are left
+        self.left = BUDGET  # steps left of the budget
         self.read: dict[tuple[int, str], object] = {}
         self.flags: set[Flag] = set()  # leniencies used
-        self.zone = zone  # of times without one
-        self.prefix = prefix  # of the source's keys
+        self.zone = zone  # for times that name none
+        self.prefix = prefix  # beginning of the source's keys
         self.root = self.element = root
         self.parent: object = None
-        self.time: datetime | None = None  # of the event at work
+        self.time: datetime | None = None  # time of the event that is being made
         self.named: dict[tuple[int, str], tuple[object, dict[tuple[int, str], object]]] = {}
 
     def evaluate(self, expression: Expression, value: object) -> object:

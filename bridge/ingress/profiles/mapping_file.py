@@ -152,7 +152,7 @@ class FileTable(_Common):
 class Pointer(NamedTuple):
     """A JSON pointer of a file, in which `*` means any index."""
 
-    way: tuple[str, ...]  # its steps but the last
+    way: tuple[str, ...]  # all steps except the last
     last: str  # the last step
 
     @classmethod
@@ -173,17 +173,17 @@ class EventRule:
         self.type = table.type
         self.park = table.park
         self.claims = claims
-        self.when = expressions.get("when")  # whether there is an event; None means always
+        self.when = expressions.get("when")  # condition for an event; None means always
         # Lists, each within an element of the one before; the elements of the last are events.
         self.each = [each for name, each in expressions.items() if name.startswith("each.")]
         # The parts of the key, from the general to the special.
         self.key = [each for name, each in expressions.items() if name.startswith("key.")]
-        # Of the other leading fields that have an expression: id, time, account, correlation.
+        # Expressions of the other leading fields: id, time, account, correlation.
         self.leading = {name: expressions[name] for name in _LEADING if name in expressions}
         data = {name[5:]: each for name, each in expressions.items() if name.startswith("data.")}
         literals = {name: each.constant for name, each in data.items() if each.node["type"] == "literal"}
         blank = SHAPES[table.type].blank if table.type else {}
-        # Constants that no reader gives: enums that are `UNKNOWN` on purpose.
+        # Constants that readers cannot produce: enums that the file sets to `UNKNOWN`.
         self.finished = {
             name: UNKNOWN for name, value in literals.items() if value == UNKNOWN and raw_name(name) in blank
         }
@@ -209,7 +209,7 @@ class CompiledFile:
         self.claims, self.drop = self._pointers(document.claims), self._pointers(document.drop)
         self.drops = DroppedNames(document.drop_names) if document.drop_names else None
         self._check_options()
-        self.prefix = self._prefix()  # of the keys; empty for native ids
+        self.prefix = self._prefix()  # beginning of all keys; empty for native ids
         self._given = self._option_words()
         self._tables = {name: words | self._given.get(name, {}) for name, words in document.tables.items()}
         self._lets: dict[str, Node] = {}

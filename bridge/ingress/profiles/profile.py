@@ -43,7 +43,7 @@ FLAGS: tuple[Flag, ...] = get_args(Flag)
 class Mapped:
     """The events of one delivery, and what had to be forgiven on the way."""
 
-    events: tuple[Event, ...]  # in their order; none if nobody wants the delivery
+    events: tuple[Event, ...]  # in their order; none if the delivery is ignored
     flags: tuple[Flag, ...] = ()  # leniencies that were needed, each named once, sorted
     extensions: int = 0  # how many unknown subtrees were kept in the events' `extensions`
 

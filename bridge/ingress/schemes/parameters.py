@@ -25,7 +25,7 @@ class ParameterError(ConfigError):
 
     def __init__(self, parameter: str, problem: str) -> None:
         super().__init__(f"{parameter}: {problem}")
-        self.parameter = parameter  # its name, or `scheme` where the fault is in the choice itself
+        self.parameter = parameter  # name of the parameter, or `scheme` if the choice of the scheme is at fault
         self.problem = problem
 
 

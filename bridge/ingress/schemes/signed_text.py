@@ -62,10 +62,10 @@ _pieces = re.compile(r"\{([^{}]*)\}").split
 class UnprovedClaim(NamedTuple):
     """What a delivery claims, nothing of it proved."""
 
-    signatures: Sequence[bytes]  # those that have the form of one, encoded
+    signatures: Sequence[bytes]  # well-formed ones, still encoded
     id: bytes | None  # id of the delivery, if it has one
-    timestamp: bytes | None  # digits, if it has some
-    signed: bytes  # the text that a signature must be of
+    timestamp: bytes | None  # its digits, if the delivery has a timestamp
+    signed: bytes  # the text that must have been signed
     ambiguous: bool  # the text could be read in another way; nothing proves it
 
 
