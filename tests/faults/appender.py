@@ -78,24 +78,20 @@ class _Service:
     """Calls a service as a team would: nothing is translated; without a URL there is none."""
 
     def __init__(self, url: str, group: str) -> None:
-        """Keep where it is, and who calls."""
         self._url = url
         self._group = group
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[aiohttp.ClientSession]:
-        """Open what calls it."""
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
             yield session
 
     async def ping(self, session: aiohttp.ClientSession) -> None:
-        """Raise what says that it is not there."""
         if self._url:
             async with session.get(self._url, raise_for_status=True):
                 pass
 
     async def tell(self, event: Event, session: aiohttp.ClientSession) -> None:
-        """Tell it of an event."""
         if self._url:
             said = {"group": self._group, "key": event.key, "id": event.id}
             async with session.post(self._url, json=said, raise_for_status=True):

@@ -98,7 +98,6 @@ def check(scene: Scene) -> None:
 
 
 def check_sink(sink: Sink, scene: Scene) -> None:
-    """The service was told of each event, and of those of a prescription in order; nothing is parked."""
     lives = scene.lives
     assert scene.parked() == 0
     expected = {lives.prescription_id(number): lives.event_ids(number) for number in range(lives.prescriptions)}

@@ -22,7 +22,6 @@ NAME = "archive"
 def archiving(
     ground: Ground, lives: Lives, *, partitions: int = PARTITIONS, session_s: float = SESSION_S, wait_s: float = 0.2
 ) -> Iterator[tuple[Scene, Path]]:
-    """Set a scene, and give its lake."""
     schema = f"a{uuid4().hex[:12]}"
     topic = f"faults.archive.{schema}"
     lake = ground.directory / f"lake-{schema}"

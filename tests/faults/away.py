@@ -22,22 +22,18 @@ class AwayServer(ABC):
     """
 
     def __init__(self) -> None:
-        """Listen to nobody yet."""
         self.port = free_port()
         self._server: Any = None
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
-        """Listen."""
         self.open()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Listen no more."""
         self.close()
 
     def open(self) -> None:
-        """Be there again."""
         self._server = self.bound()
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})

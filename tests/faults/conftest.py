@@ -28,7 +28,6 @@ def ground(
 
 @pytest.fixture(scope="session")
 def seed() -> int:
-    """Give the seed of all that is left to chance."""
     return int(os.environ[SEED_VARIABLE])
 
 
@@ -52,7 +51,6 @@ def playing(request: pytest.FixtureRequest, ground: Ground, seed: int) -> Iterat
 def played(
     request: pytest.FixtureRequest, case: object, playing: Mapping[str, Future[None]], seed: int
 ) -> Callable[[], None]:
-    """Wait until the case of this test has been played; raise what it raised."""
     del case
 
     def outcome() -> None:

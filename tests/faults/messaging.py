@@ -29,17 +29,14 @@ class Receiver(AwayServer):
     """
 
     def __init__(self) -> None:
-        """Listen to nobody yet."""
         super().__init__()
         self._connections: set[socket.socket] = set()
         self.taken: list[bytes] = []
 
     def bound(self) -> socketserver.ThreadingTCPServer:
-        """Return its server."""
         return _Server((HOST, self.port), type("Handler", (_Handler,), {"receiver": self}))
 
     def close(self) -> None:
-        """Go away, amid whatever is under way."""
         super().close()
         for each in list(self._connections):
             with suppress(OSError):
@@ -47,11 +44,9 @@ class Receiver(AwayServer):
         self._connections.clear()
 
     def connected(self, connection: socket.socket) -> None:
-        """Note a connection, which ends when the receiver goes away."""
         self._connections.add(connection)
 
     def ids(self) -> list[str]:
-        """Return what the control ids say of the events, in the order of their first acknowledgement."""
         return list(dict.fromkeys(_control_id(each)[:EVENT_PART] for each in self.taken))
 
 
@@ -63,7 +58,6 @@ class _Handler(socketserver.StreamRequestHandler):
     receiver: Receiver
 
     def handle(self) -> None:
-        """Acknowledge each message of a connection."""
         self.receiver.connected(self.connection)
         frame = b""
         try:
@@ -80,14 +74,12 @@ class _Handler(socketserver.StreamRequestHandler):
 
 @contextmanager
 def messaging(ground: Ground, lives: Lives) -> Iterator[list[tuple[Scene, Receiver]]]:
-    """Set a scene for each group."""
     with ExitStack() as stack:
         yield [stack.enter_context(sending(ground, lives)) for _ in range(GROUPS)]
 
 
 @contextmanager
 def sending(ground: Ground, lives: Lives) -> Iterator[tuple[Scene, Receiver]]:
-    """Set the scene of one group."""
     receiver, instance = Receiver(), f"i{uuid4().hex[:12]}"
     options = {
         "HOST": HOST,

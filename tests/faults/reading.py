@@ -22,7 +22,6 @@ def reading(
     session_s: float = SESSION_S,
     pause_s: float = 0.0,
 ) -> Iterator[Scene]:
-    """Set a scene in which the read model pauses for `pause_s` seconds at each event."""
     schema = f"rm_{uuid4().hex[:12]}"
     topic, group = f"faults.{schema}", f"read_model.{schema}"
     options = {"SCHEMA": schema, "TOPICS": topic, "PAUSE_S": str(pause_s)}
@@ -41,7 +40,6 @@ def reading(
 
 
 def check(scene: Scene, schema: str) -> None:
-    """Compare all columns that hold the state, when the prescription began and changed, and its events."""
     lives = scene.lives
     assert scene.parked() == 0
     columns = ", ".join(COLUMNS.values())

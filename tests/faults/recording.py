@@ -69,24 +69,19 @@ class RealServer:
         self.url = self._hapi.url
 
     def __enter__(self) -> Self:
-        """Be there."""
         self.open()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End."""
         self.close()
 
     def open(self) -> None:
-        """Be there again."""
         self._hapi.start()
 
     def close(self) -> None:
-        """Go away, amid whatever it does."""
         self._hapi.stop()
 
     def kept(self, base: str) -> dict[str, dict[str, Any]]:
-        """Return what is there of a group."""
         found: list[dict[str, Any]] = []
         for resource_type in WRITTEN:
             query = f"{resource_type}?_count=200"
@@ -115,43 +110,34 @@ class Server:
         self._runner: web.ServerRunner | None = None
 
     def __enter__(self) -> Self:
-        """Listen."""
         self._thread.start()
         self.open()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Listen no more."""
         self.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
     def open(self) -> None:
-        """Be there again."""
         asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
 
     def close(self) -> None:
-        """Go away: who connects now is refused."""
         runner, self._runner = self._runner, None
         if runner is not None:
             asyncio.run_coroutine_threadsafe(runner.cleanup(), self._loop).result()
 
     def kept(self, base: str) -> dict[str, dict[str, Any]]:
-        """Return what is there of a group."""
-
         async def look() -> dict[str, dict[str, Any]]:
             return _by_our_ids(self.fake.all().values(), base)
 
         return asyncio.run_coroutine_threadsafe(look(), self._loop).result()
 
     def wait_done(self) -> None:
-        """Wait until every late write is done."""
         until(lambda: not self.fake.late, what="every late write to be done")
 
     def versions(self) -> dict[str, int]:
-        """Return how often each place was changed."""
-
         async def look() -> dict[str, int]:
             return {place: kept.version for place, kept in self.fake.kept.items()}
 
@@ -165,7 +151,6 @@ class Server:
 
 @contextmanager
 def recording(ground: Ground, lives: Lives, server: Peer) -> Iterator[list[Scene]]:
-    """Set a scene for each group."""
     with ExitStack() as stack:
         yield [
             stack.enter_context(
@@ -177,7 +162,6 @@ def recording(ground: Ground, lives: Lives, server: Peer) -> Iterator[list[Scene
 
 @contextmanager
 def writing(ground: Ground, lives: Lives, server: Peer, **more: str) -> Iterator[Scene]:
-    """Set the scene of one group; `more` are settings."""
     instance = f"i{uuid4().hex[:12]}"
     topic, base = f"faults.fhir.{instance}", f"urn:{instance}:"
     settings = {

@@ -36,7 +36,6 @@ _BESIDE = {"p99 when calm, ms": "p99_calm_s", "p99 beside it, ms": "p99_s"}
 
 
 def table(results: Sequence[Result]) -> str:
-    """Give each row of the matrix one line, over all its runs, and the sums one more."""
     columns = ["row", "what is done", "runs", *_SUMS, *_WORST, *_BESIDE]
     lines = [_line(columns), _line(["---", "---", *["--:" for _ in columns[2:]]])]
     by_row = sorted(results, key=lambda result: result.row)
@@ -47,7 +46,6 @@ def table(results: Sequence[Result]) -> str:
 
 
 def alert_table(results: Sequence[alerts.Result]) -> str:
-    """Give each fault of an alert one line: the longest it has taken in any run."""
     columns = ["alert", "urgency", "what is done", "runs", "time ÷", "fires after, s", "clears after, s", "comes with"]
     lines = [_line(columns), _line(["---", "---", "---", "--:", "--:", "--:", "--:", "---"])]
     for _, found in groupby(sorted(results, key=_alert), key=_alert):
@@ -70,7 +68,6 @@ def alert_table(results: Sequence[alerts.Result]) -> str:
 
 
 def render(page: str, text: str, *, begin: str = BEGIN, end: str = END) -> str:
-    """Put a table between the marks of the page."""
     before, _, rest = page.partition(begin)
     _, _, after = rest.partition(end)
     return f"{before}{begin}\n{text}\n{end}{after}"
@@ -99,7 +96,6 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def main(page: Path = PAGE, directory: Path = RESULTS.parent) -> int:
-    """Render the page from all results; 1 when there are none."""
     rows, fired = kept(directory / RESULTS.name), alerts.kept(directory / alerts.RESULTS.name)
     if not rows and not fired:
         print(f"no results in {directory.relative_to(ROOT)}: `make faults` makes them", file=sys.stderr)  # noqa: T201

@@ -135,7 +135,6 @@ SABOTAGES: Mapping[str, Callable[[], None]] = {
 
 
 def main(name: str, arguments: Sequence[str]) -> None:
-    """Break one promise, then run a command of the bridge."""
     SABOTAGES[name]()
     sys.argv[1:] = arguments
     bridge_main()

@@ -32,8 +32,6 @@ LOOK_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """Servers that scenes share."""
-
     bootstrap_servers: str
     postgres: str
     directory: Path
@@ -65,17 +63,14 @@ class Questions:
     """One connection to a database for all questions, since a connect costs more than an answer; of one thread only."""
 
     def __init__(self, dsn: str) -> None:
-        """Connect at the first question."""
         self._dsn = dsn
         self._runner = asyncio.Runner()
         self._connection: Any = None
 
     def __enter__(self) -> Self:
-        """Nothing is open yet."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close whatever is open."""
         if self._connection is not None:
             self._connection.terminate()
         self._runner.close()
@@ -116,15 +111,12 @@ class Scene:
 
     @property
     def group(self) -> str:
-        """Group id, which is nobody else's."""
         return self.subject.group
 
     def write(self, count: int | None = None) -> None:
-        """Write `count` records more, or all that are left."""
         self.written += fill(self.ground.bootstrap_servers, islice(self.records, count))
 
     def member(self, failpoint: str = "", max_poll_s: float | None = None, /, **settings: str) -> ConsumerProcess:
-        """Start one more process of the group; it is killed at the end."""
         variables: dict[str, Any] = {**self.subject.settings, **settings}
         constants = {"SESSION_S": self.subject.session_s, **self.subject.constants}
         if max_poll_s is not None:
@@ -146,11 +138,9 @@ class Scene:
         forget_members(self.ground.bootstrap_servers, self.group)
 
     def ask(self, query: str) -> list[Any]:
-        """Rows of a query on the database."""
         return self.questions.ask(query)
 
     def progress(self) -> dict[int, int]:
-        """Next offset of each partition of which something is settled."""
         try:
             rows = self.ask(f"select part, next_offset from drx_consumer.progress where grp = '{self.group}'")  # noqa: S608 - ours
         except asyncpg.UndefinedTableError:  # the first process has not made it yet
@@ -158,7 +148,6 @@ class Scene:
         return {part: offset for part, offset in rows if offset is not None}
 
     def settled(self) -> int:
-        """Records settled so far, of all partitions."""
         return sum(self.progress().values())
 
     def wait_settled(self, least: int | None = None, *, still_s: float = HANG_S) -> None:
@@ -173,11 +162,9 @@ class Scene:
                 moved_at = time.monotonic()
 
     def parked(self) -> int:
-        """Number of parked events."""
         return int(self.ask("select count(*) from drx_consumer.parked_event")[0][0])
 
     def finish(self) -> None:
-        """Write what is left, wait until all is settled, and compare with what should have become of it."""
         self.write()
         self.wait_settled()
         self.subject.check(self)
@@ -187,7 +174,6 @@ class Scene:
 def scene_of(
     ground: Ground, subject: Subject, *, topic: str, lives: Lives, partitions: int = PARTITIONS
 ) -> Iterator[Scene]:
-    """Set a scene with an empty topic and an empty database."""
     create_topics(ground.bootstrap_servers, {topic: partitions})
     with fresh_database(ground.postgres) as dsn, ExitStack() as stack:
         execute(dsn, *subject.tables)

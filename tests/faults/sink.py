@@ -25,7 +25,6 @@ class Sink(AwayServer):
     """
 
     def __init__(self, seed: int) -> None:
-        """Listen to nobody yet; chance is drawn from `seed`."""
         super().__init__()
         self._rng = random.Random(seed)  # noqa: S311 - no key
         self._percent = 0
@@ -37,7 +36,6 @@ class Sink(AwayServer):
 
     @property
     def url(self) -> str:
-        """Where it listens, or will."""
         return f"http://{HOST}:{self.port}/"
 
     def fail(self, percent: int) -> None:
@@ -49,11 +47,9 @@ class Sink(AwayServer):
         return f"{self.url}{group}/{pause_s:g}"
 
     def bound(self) -> ThreadingHTTPServer:
-        """Return its server."""
         return ThreadingHTTPServer((HOST, self.port), type("Handler", (_Handler,), {"sink": self}))
 
     def told_of(self, group: str) -> dict[str, list[str]]:
-        """What it was told by one group, by key."""
         return {key: ids for (of, key), ids in self.told.items() if of == group}
 
     def answer(self, said: dict[str, str]) -> int:
@@ -75,11 +71,9 @@ class _Handler(BaseHTTPRequestHandler):
     sink: Sink
 
     def do_GET(self) -> None:
-        """Answer a ping."""
         self._answer({})
 
     def do_POST(self) -> None:
-        """Take an event, as the appender says it or as `forward` posts it to an `endpoint`."""
         body = self.rfile.read(int(self.headers["content-length"]))
         said = orjson.loads(body)
         event_id = self.headers["webhook-id"]

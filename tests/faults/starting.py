@@ -46,14 +46,12 @@ _ENDS = f"delete from read_model.overdue where prescription_id in (select 'rx_' 
 
 @contextmanager
 def starting(ground: Ground, lives: Lives, server: TemporalServer) -> Iterator[list[Scene]]:
-    """Set a scene for each group."""
     with ExitStack() as stack:
         yield [stack.enter_context(calling(ground, lives, server)) for _ in range(GROUPS)]
 
 
 @contextmanager
 def calling(ground: Ground, lives: Lives, server: TemporalServer) -> Iterator[Scene]:
-    """Set the scene of one group."""
     instance = f"i{uuid4().hex[:12]}"
     rules = ground.directory / f"{instance}.toml"
     rules.write_text(RULES)
@@ -75,14 +73,12 @@ def calling(ground: Ground, lives: Lives, server: TemporalServer) -> Iterator[Sc
 
 
 def end_waits(scene: Scene) -> None:
-    """Wait until a workflow was started for everything that waits, and say that some of it is over."""
     _wait_started(scene, WAITING + OVER)
     execute(scene.dsn, _ENDS)
     _wait_started(scene, OVER, "resolved_at is not null")
 
 
 def _wait_started(scene: Scene, many: int, which: str = "true") -> None:
-    """Wait until the table of started workflows has `many` rows that meet the condition `which`."""
     table = f'"{scene.group.replace(".", "_")}".started'
     until(
         lambda: scene.ask(f"select count(*) from {table} where {which}") == [(many,)],  # noqa: S608 - ours

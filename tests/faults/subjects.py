@@ -23,7 +23,6 @@ _AT_A_TIME = {"batches": PARTITIONS, "lanes": LANES, "read_model": PARTITIONS, "
 def scene_with(
     ground: Ground, kind: Kind, *, busy_s: float, seed: int, session_s: float = SESSION_S
 ) -> AbstractContextManager[Scene]:
-    """Set a scene with enough records to keep the consumer busy for that long."""
     lives = Lives.of_records(int(busy_s * RECORDS_PER_S), seed=seed)
     return scene_of_kind(ground, kind, lives, session_s=session_s, pause_s=_AT_A_TIME[kind] / RECORDS_PER_S)
 
@@ -37,7 +36,6 @@ def scene_of_kind(
     session_s: float = SESSION_S,
     pause_s: float = 0.0,
 ) -> AbstractContextManager[Scene]:
-    """Set a scene; each event takes `pause_s` at least."""
     if kind == "read_model":
         return reading(ground, lives, partitions=partitions, session_s=session_s, pause_s=pause_s)
     if kind == "forward":

@@ -57,7 +57,6 @@ CASES = [
 
 
 def play(ground: Ground, case: Case, seed: int) -> None:
-    """Do it, and compare the lake with the log."""
     lives = Lives.of_records(RECORDS + EACH * case.kills, seed=seed)
     with archiving(ground, lives, partitions=1 if case.frozen else 4) as (scene, lake):
         kill([scene], case.kills, points=in_turn(case.first), records=EACH)
@@ -86,7 +85,6 @@ def in_turn(first: int) -> Iterator[str]:
 
 
 def come_and_go(scene: Scene, members: int) -> None:
-    """Have members join one by one, and leave or die one by one, amid the writing."""
     scene.write(RECORDS // 4)
     for _ in range(members - 1):
         scene.member()

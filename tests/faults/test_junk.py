@@ -25,7 +25,6 @@ _DROP = r"delete from drx_consumer.{} where key like '\\null@%'"
 
 
 def play(ground: Ground, case: Mode, seed: int) -> None:
-    """Write junk without keys, and keep a transaction open for a while."""
     del seed
     with appending(ground, case, LIVES) as scene:
         member = scene.member().ready()
@@ -42,7 +41,6 @@ def play(ground: Ground, case: Mode, seed: int) -> None:
 
 
 def write_junk(scene: Scene) -> None:
-    """Write values of random form, without a key."""
     producer = Producer({"bootstrap.servers": scene.ground.bootstrap_servers, "log_level": 0})
     for number in range(JUNK):
         producer.produce(scene.topic, b"\0\xffjunk" * (number + 1), partition=number % scene.partitions)

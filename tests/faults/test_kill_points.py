@@ -35,14 +35,11 @@ POINTS: Mapping[Mode, Mapping[str, int]] = {
 
 
 class Case(NamedTuple):
-    """How records are handled, and where the process dies."""
-
     mode: Mode
     point: str
 
 
 def play(ground: Ground, case: Case, seed: int) -> None:
-    """Kill the first process there and have a second one finish; release what was refused."""
     with appending(ground, case.mode, Lives(60, seed=seed)) as scene:
         scene.write()
         first = scene.member(f"{case.point}:kill@{POINTS[case.mode][case.point]}")

@@ -34,8 +34,6 @@ Writer = Literal["fhir", "hl7v2", "workflow", "archive"]
 
 
 class Case(NamedTuple):
-    """Who is killed, how often, and how much there is to do."""
-
     kind: Kind | Writer
     rounds: int
     records: int

@@ -42,7 +42,6 @@ CASES = [
 
 
 def play(ground: Ground, case: Case, seed: int) -> None:
-    """Do it to three groups, and compare what the receivers have with what was due."""
     lives = Lives.of_records(RECORDS + RECORDS_PER_KILL * case.kills, seed=seed)
     with messaging(ground, lives) as pairs:
         scenes, receivers = [scene for scene, _ in pairs], [receiver for _, receiver in pairs]
@@ -63,7 +62,6 @@ def play(ground: Ground, case: Case, seed: int) -> None:
 
 
 def restart(pairs: Sequence[tuple[Scene, Receiver]]) -> None:
-    """Take the receivers away and bring them back at once."""
     for scene, receiver in pairs:
         scene.write(RECORDS // 50)
         receiver.close()

@@ -20,8 +20,6 @@ WORK_S = 1.5
 
 
 class Case(NamedTuple):
-    """What is killed, and how often."""
-
     kind: Kind
     kills: int
 
@@ -33,7 +31,6 @@ CASES = [
 
 
 def play(ground: Ground, case: Case, seed: int) -> None:
-    """Kill so often, then have one more process finish."""
     rng = random.Random(f"{seed}-{case}")  # noqa: S311 - moments, not keys
     with scene_with(ground, case.kind, busy_s=case.kills * WORK_S, seed=seed) as scene:
         scene.write()

@@ -23,8 +23,6 @@ PAUSE_S = 1.5
 
 
 class Case(NamedTuple):
-    """Who is disturbed, how often a member comes or goes, and how often one is killed."""
-
     kind: Kind
     changes: int
     kills: int
@@ -37,7 +35,6 @@ CASES = [
 
 
 def play(ground: Ground, case: Case, seed: int) -> None:
-    """Have members come, go and die, then have those that are left finish."""
     rng = random.Random(f"{seed}-{case}")  # noqa: S311 - moments, not keys
     steps = ["change"] * case.changes + ["kill"] * case.kills
     rng.shuffle(steps)
@@ -53,7 +50,6 @@ def play(ground: Ground, case: Case, seed: int) -> None:
 
 
 def _take(step: str, scene: Scene, staying: list[ConsumerProcess], rng: random.Random) -> None:
-    """Let one member come, go or die; one always stays."""
     comes = step == "change" and len(staying) < MEMBERS_MAX and rng.random() < 0.5
     if comes or len(staying) == 1:
         # Whatever is next may come before it has joined.

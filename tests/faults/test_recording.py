@@ -57,7 +57,6 @@ CASES = [
 
 
 def play(ground: Ground, case: Case, seed: int) -> None:
-    """Do it to three groups, and compare what is on the server with what should be."""
     lives = Lives.of_records(RECORDS + RECORDS_PER_KILL * case.kills, seed=seed)
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))

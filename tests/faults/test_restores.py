@@ -27,8 +27,6 @@ select format('%I.%I', schemaname, tablename) from pg_tables where schemaname in
 
 
 class Case(NamedTuple):
-    """How events are applied, and what happens."""
-
     mode: Mode
     what: Callable[[Scene], None]
 

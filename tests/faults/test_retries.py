@@ -44,14 +44,11 @@ _REFUSE_TWICE = (
 
 
 class Case(NamedTuple):
-    """How records are handled, and what PostgreSQL says."""
-
     mode: Mode
     refusal: Refusal
 
 
 def play(ground: Ground, case: Case, seed: int) -> None:
-    """Have it refused, and see that it was."""
     del seed
     with appending(ground, case.mode, LIVES, shared=SHARED) as scene:
         if case.refusal == "deadlock":

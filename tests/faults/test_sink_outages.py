@@ -71,7 +71,6 @@ def play(ground: Ground, case: Case, seed: int) -> None:
 
 @contextmanager
 def pings_alone(sink: Sink) -> Iterator[None]:
-    """Have it take no event meanwhile."""
     sink.takes = False
     yield
     sink.takes = True

@@ -35,7 +35,6 @@ CASES = [
 
 
 def play(ground: Ground, case: Case, seed: int) -> None:
-    """Do it to three groups, and compare what the server was told with what was due."""
     lives = Lives.of_records(RECORDS + RECORDS_PER_KILL * case.kills, seed=seed)
     directory = ground.directory / f"temporal-{'-'.join(map(str, case))}"
     directory.mkdir()

@@ -30,8 +30,6 @@ POINTS: Mapping[Kind, Mapping[str, int]] = {
 
 
 class Case(NamedTuple):
-    """Which consumer it is, and where the member is frozen."""
-
     kind: Kind
     where: str
 
@@ -57,7 +55,6 @@ CASES = [
 
 
 def play(ground: Ground, case: Case, seed: int) -> None:
-    """Freeze one, have another take over and finish, thaw the first and see what it does."""
     with scene_of_kind(ground, case.kind, Lives.of_records(RECORDS, seed=seed), partitions=1) as scene:
         scene.write(RECORDS // 3)
         point = "" if case.where == IDLE else f"{case.where}:stop@{POINTS[case.kind][case.where]}"

@@ -28,8 +28,6 @@ OPEN_TRANSACTION_S = 2 * HANG_S
 
 
 class Peer(Protocol):
-    """What consumers write to."""
-
     def open(self) -> None:
         """Be there again."""
 
@@ -71,7 +69,6 @@ def kill(
 
 @contextmanager
 def closed(peers: Sequence[Peer]) -> Iterator[None]:
-    """Take the peers away meanwhile."""
     for peer in peers:
         peer.close()
     yield
@@ -101,7 +98,6 @@ def be_away(scenes: Sequence[Scene], away: AbstractContextManager[None], away_s:
 
 
 def freeze(scenes: Sequence[Scene]) -> None:
-    """Freeze the member of each group until another has done its work."""
     for scene in scenes:
         scene.members[-1].freeze()
         scene.forget_members()
@@ -126,10 +122,8 @@ def freeze_at(scene: Scene, point: str, *, visit: int, records: int) -> None:
 
 
 def is_frozen(process: ConsumerProcess) -> bool:
-    """Say whether it is stopped."""
     return bool(psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
 
 
 def has_left(process: ConsumerProcess) -> bool:
-    """Say whether its client has told it that it was put out of the group."""
     return any(process.metric("drxbridge_consumer_rebalances_total", kind=kind) for kind in ("revoked", "lost"))

@@ -38,13 +38,11 @@ class Offsets:
     """
 
     def __init__(self) -> None:
-        """Nothing was seen yet."""
         self.answered: set[str] = set()
         self.steps_back: list[StepBack] = []
         self._latest: dict[tuple[str, int], int] = {}
 
     def see(self, where: str, offsets: Iterable[tuple[int, int]]) -> None:
-        """Compare those of the partitions with the ones before."""
         self.answered.add(where)
         for partition, offset in offsets:
             before = self._latest.get((where, partition), offset)

@@ -29,7 +29,6 @@ def ledger_template(postgres_server: str) -> Iterator[str]:
 
 @pytest.fixture
 def ledger_dsn(postgres_server: str, ledger_template: str) -> Iterator[str]:
-    """Give the DSN of a database of the test's own that has the ledger's tables; it is dropped afterwards."""
     with fresh_database(postgres_server, template=ledger_template) as dsn:
         yield dsn
 

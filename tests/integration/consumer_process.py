@@ -20,8 +20,6 @@ SESSION_S = 10.0
 
 
 class ConsumerProcess(ServiceProcess):
-    """A consumer."""
-
     def __init__(
         self,
         directory: Path,

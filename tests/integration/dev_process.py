@@ -19,14 +19,12 @@ from tests.integration.service_process import HANG_S, until
 
 
 def run_dev(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run it to its end, for the starts that must fail."""
     return subprocess.run(  # noqa: S603 - our own command line
         command(*arguments), env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=60, check=False
     )
 
 
 def command(*arguments: str) -> list[str]:
-    """Command line of `dev`."""
     return [sys.executable, "-m", "bridge", "dev", *arguments]
 
 
@@ -34,49 +32,40 @@ class DevProcess:
     """One run on `data_dir`; ends with the context or with this process, and takes its children with it."""
 
     def __init__(self, data_dir: Path, *arguments: str) -> None:
-        """Start it and do not wait."""
         self.endpoints_file = data_dir / "endpoints.json"
         # A file, not a pipe: nobody reads along, and a full pipe would stop it.
         self._told = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `__exit__`
         self._process = spawn(command("--data-dir", str(data_dir), *arguments), stderr=self._told)
 
     def __enter__(self) -> Self:
-        """Nothing more to do."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End it without waiting for an orderly stop."""
         self._process.kill()
         self._process.wait()
         self._told.close()
 
     @property
     def pid(self) -> int:
-        """Of `dev` itself."""
         return self._process.pid
 
     def ready(self) -> dict[str, Any]:
-        """Wait for the endpoints and return them."""
         until(lambda: self.endpoints_file.exists() or self._process.poll() is not None, what="endpoints.json")
         assert self._process.poll() is None, self.told()
         return self.endpoints()
 
     def told(self) -> str:
-        """What it has written for people."""
         self._told.seek(0)
         return self._told.read()
 
     def endpoints(self) -> dict[str, Any]:
-        """As they are now."""
         content: dict[str, Any] = json.loads(self.endpoints_file.read_bytes())
         return content
 
     def pids_of_children(self) -> list[int]:
-        """Of those that run now; empty before the first child."""
         return [child.pid for child in psutil.Process(self.pid).children()]
 
     def new_pid(self, name: str, *, instead_of: int) -> int:
-        """Wait until the endpoints name another process."""
         pid: int = until(
             lambda: next((pid for n, pid in self.endpoints()["pids"].items() if n == name and pid != instead_of), 0),
             what=f"another {name}",
@@ -84,7 +73,6 @@ class DevProcess:
         return pid
 
     def end(self, number: signal.Signals) -> int:
-        """Send the signal and return the exit code."""
         self._process.send_signal(number)
         return self._process.wait(HANG_S)
 

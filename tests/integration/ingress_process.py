@@ -24,15 +24,12 @@ from tests.integration.service_process import NO_AUTHORITIES, ServiceProcess, un
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One HTTP answer."""
-
     status: int
     body: bytes
     headers: Mapping[str, str]
 
     @property
     def json(self) -> dict[str, Any]:
-        """The body as a JSON object."""
         document = orjson.loads(self.body)
         assert isinstance(document, dict)
         return document
@@ -85,7 +82,6 @@ class IngressProcess(ServiceProcess):
 
     @property
     def webhook_url(self) -> str:
-        """Where its one source delivers."""
         return f"{self.url}/webhooks/{self.source}"
 
     def live(self) -> Self:
@@ -94,23 +90,19 @@ class IngressProcess(ServiceProcess):
         return self
 
     async def records(self) -> list[ConsumedRecord]:
-        """Every record of this run, each partition in order."""
         return await read_records(self.bootstrap_servers, lambda source: source == self.source)
 
 
 async def read_records(bootstrap_servers: str, wanted: Callable[[str], bool]) -> list[ConsumedRecord]:
-    """Every record of the sources that are wanted by their names, each partition in order."""
     async with open_reader(KafkaConnection(bootstrap_servers), list(STANDARD_TOPICS), from_beginning=True) as found:
         return [record async for record in found.until_end() if wanted(record.header("ce_source"))]
 
 
 def serve_command() -> list[str]:
-    """Command line of `serve`."""
     return [sys.executable, "-m", "bridge", "serve"]
 
 
 def clean_environment() -> dict[str, str]:
-    """Ours, without settings of the bridge."""
     return {
         name: value for name, value in os.environ.items() if not name.upper().startswith("BRIDGE_")
     } | NO_AUTHORITIES
@@ -132,7 +124,6 @@ async def deliver(
 
 
 def header(record: ConsumedRecord, name: str) -> str:
-    """Value of the one header of that name."""
     (value,) = (value for each, value in record.headers if each == name)
     return value.decode()
 

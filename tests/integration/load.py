@@ -19,7 +19,6 @@ class Traffic:
     """
 
     def __init__(self, ingress: IngressProcess) -> None:
-        """Open nothing yet."""
         self._ingress = ingress
         self._address = ingress.url.removeprefix("http://").split(":")
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
@@ -30,13 +29,11 @@ class Traffic:
         self.flowing = asyncio.Event()
 
     async def more(self, number: int) -> None:
-        """Return when `number` more requests have left, answered or not."""
         wanted = len(self.sent) + number
         while len(self.sent) < wanted:  # noqa: ASYNC110 - a hundred events would be one each
             await asyncio.sleep(0)
 
     async def run(self) -> None:
-        """Send until nobody takes connections any more."""
         async with asyncio.TaskGroup() as group:
             while not self._closed:
                 group.create_task(self._deliver(f"evt_{next(self._numbers)}"))

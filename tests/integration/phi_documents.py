@@ -38,10 +38,7 @@ class Marked:
 
 
 class Marker:
-    """Makes texts, days, instants and numbers that stand nowhere else."""
-
     def __init__(self) -> None:
-        """Start a series; two series of one test would meet."""
         self._numbers = count(1)
 
     def document(self, event_type: str, *, event_id: str) -> Marked:
@@ -65,7 +62,6 @@ class Marker:
         return Marked(document, key, markers)
 
     def text(self) -> str:
-        """Make a marker that may be a key."""
         return f"PHI{next(self._numbers):06d}IHP"
 
     def _object(
@@ -129,13 +125,11 @@ def plain(field: FieldInfo) -> Any:
 
 
 def is_phi(field: FieldInfo) -> bool:
-    """Whether the contract puts the field into class D or L."""
     extra = field.json_schema_extra
     return isinstance(extra, dict) and extra.get("phi") in {"D", "L"}
 
 
 def plain_value(kind: Any) -> Any:
-    """Give some value of a kind that is no health information."""
     if get_origin(kind) is Literal:
         return get_args(kind)[0]
     if get_origin(kind) is Annotated:

@@ -123,7 +123,6 @@ def failures(marker: str, text: str) -> list[Exception]:
 
 
 def fail(place: str, arguments: object) -> None:
-    """Raise if this is the place."""
     path = Path(os.environ[VARIABLE])
     wanted, _, marker = path.read_text().partition(" ")
     if wanted != place:
@@ -137,7 +136,6 @@ def fail(place: str, arguments: object) -> None:
 
 
 def sabotage(place: str) -> None:
-    """Replace one place."""
     module, _, path = place.partition(":")
     *owners, name = path.split(".")
     owner: Any = importlib.import_module(module)
@@ -147,8 +145,6 @@ def sabotage(place: str) -> None:
 
 
 def failing(place: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what fails first, when it is its turn, and otherwise does the same."""
-
     @wraps(function)
     def call(*arguments: Any, **named: Any) -> Any:
         fail(place, (arguments, named))
@@ -163,7 +159,6 @@ def failing(place: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def main() -> None:
-    """Run the rest of the command line so."""
     program = sys.argv.pop(1)
     for place in ALL_PLACES:
         sabotage(place)

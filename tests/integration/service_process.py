@@ -49,7 +49,6 @@ class ServiceProcess:
         outputs: tuple[Path, Path],
         management_url: str,
     ) -> None:
-        """Start it and do not wait; the `outputs` of all its runs are appended to."""
         self.env = dict(env)
         self.management_url = management_url
         self._command = list(command)
@@ -57,7 +56,6 @@ class ServiceProcess:
         self._process = self._spawn()
 
     def __enter__(self) -> Self:
-        """Nothing more to do."""
         return self
 
     def __exit__(self, _: object, failure: BaseException | None, __: object) -> None:
@@ -70,40 +68,32 @@ class ServiceProcess:
 
     @property
     def pid(self) -> int:
-        """Of this run."""
         return self._process.pid
 
     @property
     def alive(self) -> bool:
-        """False once it has ended."""
         return self._process.poll() is None
 
     def start(self, **env: str) -> Self:
-        """Begin another run with the same settings, and `env` besides; do not wait."""
         assert not self.alive
         self._process = self._spawn(**env)
         return self
 
     def output(self) -> str:
-        """All that it has written to stdout and stderr, in all its lives."""
         return "".join(path.read_text() for path in self._outputs)
 
     def complaints(self) -> str:
-        """All that it has written to stderr."""
         return self._outputs[1].read_text()
 
     def lines(self, event: str = "") -> list[dict[str, Any]]:
-        """Its log, or those lines of it that are about `event`."""
         found = [orjson.loads(line) for line in self._outputs[0].read_text().splitlines() if line.startswith("{")]
         return [line for line in found if event in {"", line["event"]}]
 
     def live(self) -> Self:
-        """Wait until the management port answers, whatever it says."""
         until(lambda: self.asked("/livez")[0], what="a live process")
         return self
 
     def ready(self) -> Self:
-        """Wait until it says that it can do its work."""
         until(lambda: self.asked("/readyz")[0] == 200, what="readiness")
         return self
 
@@ -122,20 +112,16 @@ class ServiceProcess:
         return sum(each.value for each in samples if each.name == name and labels.items() <= each.labels.items())
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
         self._process.send_signal(number)
 
     def kill(self) -> None:
-        """End it as a crash would; returns when it is gone."""
         self._process.kill()
         self._process.wait(HANG_S)
 
     def freeze(self) -> None:
-        """SIGSTOP: its connections stay open and say nothing."""
         self.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """SIGCONT."""
         self.send_signal(signal.SIGCONT)
 
     def ended(self) -> int:
@@ -143,7 +129,6 @@ class ServiceProcess:
         return self._process.wait(HANG_S)
 
     async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send it a signal and wait for its end."""
         self.send_signal(number)
         return await asyncio.to_thread(self.ended)
 

@@ -33,7 +33,6 @@ def trio(make_cluster: Callable[[int], Cluster]) -> Iterator[Cluster]:
 
 
 def leader_of(cluster: Cluster, topic: str, partition: int) -> int:
-    """The broker that leads it."""
     found = AdminClient({"bootstrap.servers": cluster.bootstrap_servers}).list_topics(topic, timeout=_PATIENCE_S)
     return int(found.topics[topic].partitions[partition].leader)
 

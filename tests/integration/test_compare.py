@@ -118,7 +118,6 @@ async def test_of_ten_thousand_deliveries_exactly_the_dropped_ones_are_named_and
 
 
 async def post(ingress: IngressProcess, bodies: Sequence[bytes]) -> None:
-    """Deliver bodies as the sender does, each prescription's in order."""
     lanes: list[list[bytes]] = [[] for _ in range(32)]
     for body in bodies:
         lanes[crc32(json.loads(body)["data"]["prescription_id"].encode()) % len(lanes)].append(body)

@@ -47,7 +47,6 @@ class Composed:
     """The services of ours, run one after the other as the file says; those that serve stay."""
 
     def __init__(self, directory: Path, addresses: Mapping[str, str], stack: ExitStack) -> None:
-        """Keep what stands for the names and paths of the containers."""
         self.addresses = dict(addresses) | {STATE: str(directory / "state")}
         self.running: dict[str, ServiceProcess] = {}
         self._directory = directory
@@ -55,7 +54,6 @@ class Composed:
         Path(self.addresses[STATE]).mkdir()
 
     def up(self) -> None:
-        """Start everything, each when what it waits for is there."""
         for name in ORDER:
             service = OURS[name]
             for other, how in service.get("depends_on", {}).items():

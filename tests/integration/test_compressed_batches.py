@@ -24,7 +24,6 @@ VALUES = [f"event {number} ".encode() * 400 for number in range(3)]
 
 
 def produce(servers: str, topic: str, values: list[bytes], *, partition: int = 0, codec: str = "none") -> None:
-    """Write one batch by librdkafka."""
     producer = Producer({"bootstrap.servers": servers, "linger.ms": 200, "log_level": 0, "compression.type": codec})
     for number, value in enumerate(values):
         producer.produce(topic, value, b"rx_1", partition=partition, headers=[("ce_id", f"evt_{number}")])
@@ -33,8 +32,6 @@ def produce(servers: str, topic: str, values: list[bytes], *, partition: int = 0
 
 @dataclass
 class Listener:
-    """Hears that it has joined."""
-
     joined: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def revoked(self, places: frozenset[Place]) -> None:

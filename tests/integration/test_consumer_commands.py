@@ -38,26 +38,21 @@ async def handle(event, context): ...
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """A consumer of a topic of its own, that nobody runs."""
-
     topic: str
     group: str
     dsn: str
     env: Mapping[str, str]
 
     async def __call__(self, *arguments: str) -> tuple[int, str, str]:
-        """Run `drx-consumer` for it."""
         command, *rest = arguments
         return await drx_consumer(self.env, command, "desk", *rest)
 
     async def lines(self, *arguments: str) -> list[dict[str, Any]]:
-        """Run a command that succeeds with `--json`."""
         code, out, err = await self(*arguments, "--json")
         assert code == 0, err
         return [json.loads(line) for line in out.splitlines()]
 
     def progress(self) -> list[Any]:
-        """What is stored of its partitions."""
         (rows,) = execute(self.dsn, "select part, next_offset, cluster_id, grp from drx_consumer.progress order by 1")
         return rows
 
@@ -74,7 +69,6 @@ def desk(cluster: Cluster, topics: Topics, postgres: str, tmp_path: Path) -> Des
 
 @asynccontextmanager
 async def a_member(desk: Desk) -> AsyncIterator[None]:
-    """Have somebody be in the group."""
     joined = asyncio.Event()
 
     class Listener:
@@ -97,7 +91,6 @@ async def a_member(desk: Desk) -> AsyncIterator[None]:
 
 
 async def fill(cluster: Cluster, topic: str, counts: Mapping[int, int], *, timestamp_ms: int = 0) -> None:
-    """Write as many records to each partition as `counts` says."""
     async with ready_producer(cluster.bootstrap_servers, topic, partitions=2) as producer:
         for partition, count in counts.items():
             left = [Record(topic, partition, b"rx_1", b"v", [], timestamp_ms or 1) for _ in range(count)]

@@ -25,17 +25,13 @@ STOP_S = 10.0
 
 
 class Listener:
-    """Hears when the group has given us our part."""
-
     def __init__(self) -> None:
-        """Expect the first."""
         self.joined = asyncio.Event()
 
     async def revoked(self, places: frozenset[Place]) -> None:
         """Give it back."""
 
     def assigned(self, places: frozenset[Place]) -> None:
-        """Note it."""
         del places
         self.joined.set()
 
@@ -52,7 +48,6 @@ def group(topics: Topics) -> str:
 
 @asynccontextmanager
 async def bare(topics: Topics, topic: str, group: str, listener: Any = None) -> AsyncIterator[Any]:
-    """Give aiokafka's own consumer, as a member of the group."""
     consumer = AIOKafkaConsumer(
         bootstrap_servers=topics.bootstrap_servers,
         group_id=group,
@@ -69,7 +64,6 @@ async def bare(topics: Topics, topic: str, group: str, listener: Any = None) -> 
 
 @asynccontextmanager
 async def ours(topics: Topics, topic: str, group: str, timing: Timing = HASTY) -> AsyncIterator[Any]:
-    """Give our member of the group, once it has joined."""
     transport = GroupTransport(KafkaConnection(topics.bootstrap_servers), group=group, topics=[topic], timing=timing)
     listener = Listener()
     await transport.start(listener)
@@ -82,7 +76,6 @@ async def ours(topics: Topics, topic: str, group: str, timing: Timing = HASTY) -
 
 
 async def cancel(task: asyncio.Task[Any]) -> None:
-    """Cancel a task that has begun to wait."""
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -149,7 +142,6 @@ async def test_a_commit_of_ours_that_had_to_wait_is_not_sent_after_a_rebalance(
 
 
 async def stopped_in_time(transport: Any) -> None:
-    """Stop, and see that nothing is left."""
     async with asyncio.timeout(STOP_S):
         await transport.stop()
     assert not any(connection.connected() for connection in transport._consumer._client._conns.values())

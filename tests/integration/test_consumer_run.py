@@ -91,7 +91,6 @@ def group(topics: Topics) -> str:
 
 @pytest.fixture(autouse=True)
 def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Name the file that some of the consumers write to."""
     path = tmp_path / "told"
     monkeypatch.setenv("TOLD", str(path))
     return path
@@ -99,7 +98,6 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def start(cluster: Cluster, topic: str, group: str, postgres: str, tmp_path: Path) -> Start:
-    """Start the consumer with these settings over the usual ones."""
     execute(postgres, *TABLES)
 
     def started(

@@ -30,7 +30,6 @@ async def database(postgres: str) -> AsyncIterator[Database]:
 
 
 async def failure_of(database: Database, *statements: str) -> BridgeError:
-    """Return what a transaction of these statements fails with."""
     with pytest.raises(BridgeError) as caught:  # noqa: PT012 - one of the statements
         async with database.transaction() as connection:
             for statement in statements:
@@ -39,7 +38,6 @@ async def failure_of(database: Database, *statements: str) -> BridgeError:
 
 
 async def end_session_of(database: Database, connection: Connection) -> None:
-    """End another session, and return when it is gone."""
     pid = await connection.fetchval("select pg_backend_pid()")
     async with database.transaction() as other:
         assert await other.fetchval("select pg_terminate_backend($1, 10000)", pid)
@@ -214,7 +212,6 @@ async def test_a_lock_of_a_process_that_stopped_amid_a_statement_comes(postgres:
 
 
 async def lacks_lock(database: Database) -> bool:
-    """Delete all notes; return whether another has their lock."""
     try:
         async with database.transaction() as connection:
             await connection.execute("delete from note")

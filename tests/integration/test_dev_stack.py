@@ -70,7 +70,6 @@ async def read_last(bootstrap_servers: str) -> object:
 
 
 def rows(lake: Path) -> set[str]:
-    """Ids of the events in a lake."""
     files = list(lake.glob("events/**/*.parquet"))
     return {each for file in files for each in parquet.read_table(file, columns=["event_id"])["event_id"].to_pylist()}
 
@@ -194,7 +193,6 @@ def test_ctrl_c_while_starting_ends_what_runs_already(tmp_path: Path) -> None:
 
 
 def refused(*arguments: str) -> str:
-    """Run one that cannot start, and return the line that says why."""
     done = run_dev(*arguments)
     lines = done.stderr.strip().splitlines()
     assert (done.returncode, len(lines), done.stdout) == (2, 1, ""), done.stderr

@@ -39,8 +39,6 @@ PATIENT = FollowPatience(retry_s=0.05, give_up_s=10 * HANG_S)
 
 
 class Memory(KnownIds):
-    """Keeps what the follower found."""
-
     def __init__(self, *, on_told: Callable[[int], None] = lambda _: None) -> None:
         super().__init__(windows_s={}, capacity=1)
         self.told: list[tuple[Identity, float]] = []
@@ -101,7 +99,6 @@ def parked_record(topic: str, webhook_id: str) -> Record:
 
 
 async def found(bootstrap_servers: str, topics: Sequence[str], **options: float) -> Counter[str]:
-    """Ids that a recall finds, and how often."""
     memory = Memory()
     async with following(bootstrap_servers, topics, memory, **options) as follower:  # type: ignore[arg-type]  # of the right kinds
         await until(lambda: follower.ready)
@@ -293,7 +290,6 @@ async def test_a_partition_without_a_leader_holds_up_no_other(trio: Cluster) -> 
 
 
 def followed(follower: Follower, topic: str) -> set[int]:
-    """Partitions that are being read."""
     tail = follower._topics[topic].tail
     return set() if tail is None else set(tail.ends)
 

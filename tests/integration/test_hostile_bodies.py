@@ -127,14 +127,12 @@ def deliveries(output: Path) -> int:
 
 
 def renamed(body: bytes, breaker: str, number: int) -> tuple[bytes, dict[str, str]]:
-    """Return a body of this type, signed."""
     document: dict[str, Any] = orjson.loads(body)
     content = orjson.dumps({**document, "type": breaker})
     return content, signed_headers(content, webhook_id=f"type_{number}")
 
 
 def encodable(headers: dict[str, str]) -> dict[str, str]:
-    """Leave out what this client would refuse to send."""
     return {name: value.encode("ascii", "replace").decode().replace("\x1b", "?") for name, value in headers.items()}
 
 

@@ -38,7 +38,6 @@ async def desk(postgres: str, tmp_path: Path) -> Run:
 
 
 async def checks(desk: Run) -> list[tuple[str, str, str]]:
-    """Return what doctor finds in PostgreSQL."""
     _, out, _ = await desk("doctor", "desk", "--json")
     found = json.loads(out)["checks"]
     wanted = [each for each in found if each["check"] in {"init", "parking"}]

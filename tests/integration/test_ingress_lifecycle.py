@@ -43,7 +43,6 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 @asynccontextmanager
 async def serving(directory: Path, cluster: Cluster, **settings: str) -> AsyncIterator[IngressProcess]:
-    """Run an ingress that is ready."""
     with IngressProcess(directory, cluster.bootstrap_servers, **settings) as ingress:
         await asyncio.to_thread(ingress.ready)
         yield ingress
@@ -55,14 +54,12 @@ async def an_answer(session: aiohttp.ClientSession, ingress: IngressProcess, web
 
 
 async def said(session: aiohttp.ClientSession, ingress: IngressProcess, metric: str) -> float:
-    """Return a metric of one series."""
     families = text_string_to_metric_families((await ask(session, f"{ingress.management_url}/metrics")).body.decode())
     (found,) = (each for each in families if each.name == f"drxbridge_{metric}")
     return float(found.samples[0].value)
 
 
 async def until_in_flight(session: aiohttp.ClientSession, ingress: IngressProcess, wanted: int) -> None:
-    """Wait until it has taken in `wanted` deliveries and not answered them."""
     await until_said(session, ingress, "http_inflight_requests", wanted)
 
 

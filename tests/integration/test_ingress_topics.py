@@ -37,7 +37,6 @@ async def routed(directory: Path, cluster: Cluster, topic: str, **settings: str)
 
 
 async def until_said(session: aiohttp.ClientSession, ingress: IngressProcess, check: str, word: str) -> Reply:
-    """Return readiness once a check says `word`; another process gives us no event."""
     while True:
         reply = await ask(session, f"{ingress.management_url}/readyz")
         if reply.json["checks"][check] == word:

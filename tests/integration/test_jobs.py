@@ -31,7 +31,6 @@ async def database(ledger_dsn: str) -> AsyncIterator[Database]:
 async def running(
     database: Database, job: Job, *, timeout_s: float = HANG_S, every_s: float = SOON_S
 ) -> AsyncIterator[None]:
-    """Run one job of the group `desk`, as one process of it does."""
     stop = asyncio.Event()
     jobs = Jobs([PeriodicJob(job, every_s)], group="desk", database=database, timeout_s=timeout_s)
     task = asyncio.create_task(jobs.run(stop))

@@ -110,19 +110,16 @@ def start(found: SecuredCluster) -> None:
 
 
 def settings(connection: KafkaConnection) -> dict[str, str]:
-    """As environment variables without their prefix."""
     given = {name: getattr(connection, name) for name in Brokers.model_fields}
     return {f"KAFKA__{name.upper()}": str(value) for name, value in given.items() if value}
 
 
 def binding(kind: ResourceType, name: str, user: str, operation: AclOperation) -> AclBinding:
-    """Allow a user something on what is named so."""
     literal, allow = ResourcePatternType.LITERAL, AclPermissionType.ALLOW
     return AclBinding(kind, name, literal, f"User:{user}", "*", operation, allow)
 
 
 def allowed(kind: ResourceType, name: str, user: str, operation: AclOperation) -> AclBindingFilter:
-    """Find what allows a user something on what is named so."""
     any_host: Any = None  # the stub does not know it
     literal, allow = ResourcePatternType.LITERAL, AclPermissionType.ALLOW
     return AclBindingFilter(kind, name, literal, f"User:{user}", any_host, operation, allow)
@@ -256,8 +253,6 @@ async def test_a_consumer_works_with_its_acls_and_reads_nothing_else(
 
 
 class Desk(ConsumerProcess):
-    """The smallest consumer, which logs in; `applied` says what it has handled."""
-
     def __init__(self, directory: Path, connection: KafkaConnection, dsn: str) -> None:
         self.dsn = dsn
         super().__init__(
@@ -271,11 +266,9 @@ class Desk(ConsumerProcess):
         )
 
     def applied(self, records: list[Record]) -> bool:
-        """Whether it has handled these."""
         return self.has({identity_in(each).id for each in records})
 
     def has(self, event_ids: set[str]) -> bool:
-        """Whether it has handled the events with these ids."""
         if not self.lines("worker.assigned"):
             return False
         return event_ids <= {
@@ -284,7 +277,6 @@ class Desk(ConsumerProcess):
 
 
 def written(secured: SecuredCluster) -> list[Record]:
-    """Write some records that no test has written before."""
     records = list(islice(RECORDS, 10))
     fill(secured.bootstrap_servers, records)
     return records
@@ -379,5 +371,4 @@ def connections(process: ServiceProcess, secured: SecuredCluster) -> set[int]:
 
 
 def ended(process: ServiceProcess, secured: SecuredCluster, before: set[int]) -> bool:
-    """Whether none of these connections is left."""
     return not before & connections(process, secured)

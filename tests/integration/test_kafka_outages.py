@@ -54,7 +54,6 @@ async def until_working(producer: KafkaProducer, topic: str) -> None:
 
 
 async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Take a connection and read until the other side gives up."""
     with contextlib.suppress(ConnectionError):
         await reader.read()
     writer.close()

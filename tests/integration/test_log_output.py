@@ -48,7 +48,6 @@ def ingress_to(stdout: int) -> type[IngressProcess]:
 
 
 async def deliver_many(ingress: IngressProcess) -> set[int]:
-    """Return what was answered."""
     async with asyncio.timeout(HANG_S), aiohttp.ClientSession() as session:
         return {
             (await deliver(session, ingress, a_body(data_prescription_id=f"rx_{n % 7}"), webhook_id=uuid4().hex)).status
@@ -57,7 +56,6 @@ async def deliver_many(ingress: IngressProcess) -> set[int]:
 
 
 async def read_lines(reader: int, *, last: str) -> list[dict[str, Any]]:
-    """Read whole lines up to one of the event `last`."""
     stream = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     with os.fdopen(os.dup(reader), "rb", buffering=0) as file:

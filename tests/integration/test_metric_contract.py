@@ -35,7 +35,6 @@ SERIES_MAX = 1_500
 
 @pytest.fixture(scope="module")
 def ingress(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IngressProcess]:
-    """Give one whose heart beats fast."""
     Topics(cluster.bootstrap_servers).standard()
     directory = tmp_path_factory.mktemp("ingress")
     command = patched("bridge", "serve", HEARTBEAT_S=0.2)
@@ -50,7 +49,6 @@ def scrape(management_url: str) -> str:
 
 
 def judged(text: str) -> tuple[int, str]:
-    """What `promtool check metrics` says, and its exit code."""
     done = promtool("check", "metrics", stdin=text)
     return done.returncode, done.stdout + done.stderr
 

@@ -52,7 +52,6 @@ async def database(postgres: str) -> AsyncIterator[Database]:
 
 
 def files(directory: Path, *contents: str) -> Path:
-    """Write one migration for each content."""
     directory.mkdir(exist_ok=True)
     for number, content in enumerate(contents, 1):
         (directory / f"{number:04}_step.sql").write_text(content)

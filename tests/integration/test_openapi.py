@@ -41,7 +41,6 @@ def standard_topics(topics: Topics) -> None:
 
 
 def page_of(directory: Path, *types: str) -> Path:
-    """Return the page with some of the types only."""
     document: dict[str, Any] = yaml.safe_load(PAGE.read_text(encoding="utf-8"))
     event = document["components"]["schemas"]["Event"]
     event["oneOf"] = [{"$ref": f"#/components/schemas/{EVENT_MODELS[kind].__name__}"} for kind in types]
@@ -72,7 +71,6 @@ async def ask_all(page: Path, url: str, source: str, *options: str) -> None:
 
 
 async def answers(ingress: IngressProcess) -> Counter[str]:
-    """Count what the ingress has answered, by outcome and code."""
     async with aiohttp.ClientSession() as session:
         text = (await ask(session, f"{ingress.management_url}/metrics")).body.decode()
     (found,) = (each for each in text_string_to_metric_families(text) if each.name == "drxbridge_http_requests")

@@ -92,7 +92,6 @@ def push(endpoints: dict[str, Any], source: str, file: Path) -> subprocess.Popen
 
 
 def send_all(dev: DevProcess, directory: Path) -> None:
-    """Send a third of all prescriptions in each round, and kill something meanwhile."""
     for round_, killed in enumerate(FAULTS):
         endpoints = dev.endpoints()
         senders = []
@@ -112,7 +111,6 @@ def send_all(dev: DevProcess, directory: Path) -> None:
 
 
 def forwarded(url: str) -> dict[str, set[str]]:
-    """The bodies that were posted under each id."""
     found = defaultdict(set)
     with urllib.request.urlopen(f"{url}/received", timeout=30) as answer:  # noqa: S310 - a loopback address of ours
         for each in json.load(answer):

@@ -98,16 +98,13 @@ class OneTopic:
     """
 
     def __init__(self, topic: str) -> None:
-        """Have `topic`, of one partition."""
         self._topic = topic
         self.written: list[Record] = []
 
     def partitions(self, topic: str) -> int | None:
-        """Know no other."""
         return 1 if topic == self._topic else None
 
     async def write(self, topic: str, partition: int, records: Sequence[Record]) -> int:
-        """Take all."""
         del topic, partition
         self.written += records
         return len(records)

@@ -38,28 +38,22 @@ TABLES = ("create table healed ()", "create table applied (number bigserial, key
 
 @dataclass(frozen=True, slots=True)
 class Lot:
-    """A consumer with two parked keys."""
-
     process: ConsumerProcess
     topic: str
     dsn: str
 
     async def __call__(self, verb: str, *arguments: str) -> tuple[int, str, str]:
-        """Run `drx-consumer parked`."""
         return await drx_consumer(self.process.env, "parked", verb, "desk", *arguments)
 
     async def lines(self, verb: str, *arguments: str) -> list[dict[str, Any]]:
-        """Run a command that succeeds and writes JSON lines."""
         code, out, err = await self(verb, *arguments)
         assert code == 0, err
         return [json.loads(line) for line in out.splitlines()]
 
     def rows(self, query: str) -> list[Any]:
-        """Ask the database."""
         return execute(self.dsn, query)[0]
 
     def applied(self, key: str) -> list[str]:
-        """Events of a key whose effects are there, in order."""
         return [
             event_id for each, event_id in self.rows("select key, event_id from applied order by number") if each == key
         ]

@@ -40,7 +40,6 @@ async def model(postgres: str) -> AsyncIterator[ReadModel]:
 
 
 def every_case() -> list[Event]:
-    """Something for every query to find."""
     samples = [
         native(path.read_bytes())
         for path in sorted(SAMPLES.glob("native/*.json"))

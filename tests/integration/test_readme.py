@@ -44,7 +44,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def environment() -> dict[str, str]:
-    """Ours without settings, with the commands of this installation on the path."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
     # The options of Java are those of a broker of the tests.
@@ -52,7 +51,6 @@ def environment() -> dict[str, str]:
 
 
 def shell(place: Path, command: str) -> tuple[str, str]:
-    """Run what its block says and return both streams."""
     done = subprocess.run(  # noqa: S603 - the pages are ours
         ["bash", "-euc", command],  # noqa: S607 - as a reader has it
         cwd=place,
@@ -67,7 +65,6 @@ def shell(place: Path, command: str) -> tuple[str, str]:
 
 
 def the_block_with(words: str) -> str:
-    """Find the one runnable shell block that holds `words`."""
     (text,) = (block["text"] for block in BLOCKS if block["language"] == "sh" and words in block["text"])
     return text
 
@@ -147,7 +144,6 @@ def test_a_reader_of_a_few_lines_gets_events(place: Path, program: str, shape: s
 
 
 def in_java(place: Path) -> list[str]:
-    """Compile it with Kafka's jars and Avro's."""
     avro = JarCache(lock=CLIENTS / "avro.lock.toml")
     avro.fetch()
     class_path = os.pathsep.join([str(place), JarCache().class_path, avro.class_path])
@@ -156,7 +152,6 @@ def in_java(place: Path) -> list[str]:
 
 
 def in_go(place: Path) -> list[str]:
-    """Compile it with the modules of the lock; their caches are this user's."""
     for name in ("go.mod", "go.sum"):
         shutil.copy(CLIENTS / name, place / name)
     shell(place, "go build -o reader main.go")
@@ -164,7 +159,6 @@ def in_go(place: Path) -> list[str]:
 
 
 def in_node(place: Path) -> list[str]:
-    """Run it beside the packages of the lock."""
     node, home = node_packages(CLIENTS, "clients")
     (place / "node_modules").symlink_to(home / "node_modules")
     return [node, "reader.mjs"]

@@ -38,7 +38,6 @@ class Site:
 
     @property
     def env(self) -> dict[str, str]:
-        """What its commands run in."""
         return consumer_environment(bootstrap_servers=self.bootstrap_servers, dsn=self.dsn, env=None, **self.settings)
 
     async def __call__(self, command: str, *arguments: str) -> tuple[int, str, str]:
@@ -46,7 +45,6 @@ class Site:
         return await drx_consumer(self.env, command, "read_model", "--schema", self.schema, *arguments)
 
     def run(self, **settings: str) -> ConsumerProcess:
-        """Start its process."""
         all_settings = {**self.settings, "READ_MODEL__SCHEMA": self.schema, **settings}
         return ConsumerProcess(
             self.directory,
@@ -58,7 +56,6 @@ class Site:
         )
 
     async def fill(self, **settings: str) -> list[Any]:
-        """Run it until everything is applied; return its state."""
         with self.run(**settings) as process:
             process.ready()
             until(lambda: self.rows("select count(*) from {schema}.event") == [(self.written,)], what="all events")
@@ -66,15 +63,12 @@ class Site:
         return self.rows(_STATE)
 
     def rows(self, query: str) -> list[Any]:
-        """Ask the database."""
         return execute(self.dsn, query.replace("{schema}", self.schema))[0]
 
     def drop(self) -> None:
-        """Remove the tables, as the page says."""
         execute(self.dsn, f'drop schema "{self.schema}" cascade')
 
     def groups(self) -> dict[str, int]:
-        """How many rows of the ledger each table has."""
         tables = ("progress", "inbox", "settled", "parked_key", "parked_event", "outbox")
         return {name: self.rows(f"select count(*) from drx_consumer.{name}")[0][0] for name in tables}  # noqa: S608 - our names
 

@@ -74,7 +74,6 @@ class Vendor:
         self.ingress = IngressProcess(directory / "run", cluster.bootstrap_servers, source=self.name, **settings)
 
     async def park(self, count: int) -> None:
-        """Have the vendor deliver this many bodies of all keys, those of one key in their order."""
         headers = {"content-type": "application/json", "x-webhook-secret": SECRET}
         async with aiohttp.ClientSession() as session:
 
@@ -86,7 +85,6 @@ class Vendor:
             await asyncio.gather(*(lane(first) for first in range(KEYS)))
 
     def restart(self, mapping: str) -> None:
-        """Write the mapping file and start the ingress with it."""
         self.mapping.write_text(mapping)
         self.ingress.send_signal(signal.SIGTERM)
         self.ingress.ended()
@@ -110,7 +108,6 @@ class Vendor:
         return done
 
     def answered(self, outcome: str = "") -> float:
-        """How many requests the ingress has answered since its start."""
         labels = {"outcome": outcome} if outcome else {}
         return self.ingress.metric("drxbridge_http_requests_total", **labels)
 
@@ -128,7 +125,6 @@ class Vendor:
             process.kill()
 
     async def facts(self) -> list[ConsumedRecord]:
-        """Return the records of its events."""
         return [record for record in await self.ingress.records() if record.topic != UNRECOGNIZED_TOPIC]
 
 
@@ -150,7 +146,6 @@ def last_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def is_once(records: Sequence[ConsumedRecord], count: int) -> bool:
-    """Say whether each fact is there once."""
     return Counter(record.header("ce_id") for record in records).most_common(1)[0][1] == 1 and len(records) == count
 
 

@@ -43,7 +43,6 @@ UNRECOGNIZED_HEADERS = (
 
 
 def rows() -> Iterator[dict[str, Any]]:
-    """Rows of the manifest for this profile."""
     for row in json.loads((SAMPLES / "manifest.json").read_bytes()):
         if row["profile"] == "drx_standard":
             yield row
@@ -58,8 +57,6 @@ SCENARIOS = sorted(path.stem for path in (SAMPLES / "scenarios").glob("*.ndjson"
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A delivery, its answer, and the records that it left."""
-
     id: str
     body: bytes
     reply: Reply
@@ -67,13 +64,11 @@ class Sent:
 
     @property
     def record(self) -> ConsumedRecord:
-        """Its only record."""
         (record,) = self.records
         return record
 
     @property
     def decoded(self) -> Decoded:
-        """What our codec makes of it."""
         assert self.record.value is not None
         return CODEC.decode(self.record.value, self.record.headers)
 
@@ -90,7 +85,6 @@ class Played:
 
 @pytest.fixture(scope="module")
 def played(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
-    """Send all samples and scenarios once."""
     Topics(cluster.bootstrap_servers).standard()
     directory = tmp_path_factory.mktemp("ingress")
     with IngressProcess(directory, cluster.bootstrap_servers) as ingress:

@@ -59,7 +59,6 @@ class Sink:
 
 @asynccontextmanager
 async def archive(directory: Path, _dsn: str) -> AsyncIterator[Sink]:
-    """Open a lake, read by DuckDB."""
     lake = directory / "lake"
 
     def check() -> None:
@@ -75,7 +74,6 @@ async def archive(directory: Path, _dsn: str) -> AsyncIterator[Sink]:
 
 @asynccontextmanager
 async def fhir(directory: Path, _dsn: str) -> AsyncIterator[Sink]:
-    """Open a FHIR server."""
     (directory / "token").write_text(TOKEN)
     found = [each for key, facts in documents(EVENTS).items() for each in resources(key, facts, NAMING)]
     expected = {f"{each.type}/{each.id}" for each in found}
@@ -118,7 +116,6 @@ async def forward(directory: Path, _dsn: str) -> AsyncIterator[Sink]:
 
 @asynccontextmanager
 async def hl7v2(_directory: Path, _dsn: str) -> AsyncIterator[Sink]:
-    """Open a receiver of HL7 v2."""
     with Receiver() as receiver:
 
         def check() -> None:
@@ -131,7 +128,6 @@ async def hl7v2(_directory: Path, _dsn: str) -> AsyncIterator[Sink]:
 
 @asynccontextmanager
 async def workflow(directory: Path, dsn: str) -> AsyncIterator[Sink]:
-    """Open a Temporal server, and the read model that timers need."""
     with TemporalServer(directory) as server:
         rules = read_options(WorkflowOptions, NAME, {"address": server.address}).read_rules()
         due = [event for event in EVENTS if rules.action(event) is not None]

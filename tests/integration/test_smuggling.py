@@ -36,7 +36,6 @@ class Counted:
         begin, malformed = Request.__init__, ClientConnection._malformed
 
         def counting(request: Request, connection: ClientConnection, message: Any) -> None:
-            """Count a good head."""
             self.read += 1
             begin(request, connection, message)
 
@@ -49,7 +48,6 @@ class Counted:
         patch.setattr(ClientConnection, "_malformed", counting_malformed)
 
     async def answers(self, case: RawCase) -> list[tuple[int, str]]:
-        """Send a case to the proxy and return what came back, as status and id."""
         received = await played(self.public, case)
         if not received.startswith(b"HTTP/1"):  # HAProxy goes on in HTTP/2
             return []
@@ -57,7 +55,6 @@ class Counted:
         return [(code, _id(body)) for code, body in found if code >= 200]
 
     async def deliver(self, name: str) -> list[tuple[int, str]]:
-        """Make an honest delivery through the proxy."""
         webhook_id, body = a_delivery(name)
         headers = [("ClientConnection", "close"), *signed_headers(body, webhook_id=webhook_id).items()]
         text = request_bytes(body, headers).decode("latin-1")
@@ -90,7 +87,6 @@ async def test_no_request_is_read_that_the_proxy_did_not_send(
 
 
 async def faults_of(counted: Counted, case: RawCase) -> Iterator[str]:
-    """Play a case and some victims, and say where two readers did not agree."""
     before, kept = counted.read, len(counted.ingress.publisher.published)
     answers = await counted.answers(case)
     victims = [f"victim_{number}_{case.name}" for number in range(VICTIMS)]

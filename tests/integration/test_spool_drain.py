@@ -36,7 +36,6 @@ SOURCE = {
 
 
 def records(topics: Topics, count: int, *, topic: str = PRESCRIPTIONS_TOPIC) -> list[Record]:
-    """Some events of some prescriptions, as the ingress would have written them."""
     keys = [topics.unique_key() for _ in range(5)]
     found = []
     for number in range(count):
@@ -72,7 +71,6 @@ def drain(bootstrap_servers: str, directory: Path, *arguments: str) -> tuple[int
 
 
 def run(bootstrap_servers: str, *arguments: str) -> tuple[int, Any, str]:
-    """Run a verb; return its exit code, what it printed, and its complaint."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
     command = [sys.executable, "-m", "bridge", "spool", *arguments, "--json"]
     env = {**environment, **SOURCE, "BRIDGE_KAFKA__BOOTSTRAP_SERVERS": bootstrap_servers}

@@ -50,7 +50,6 @@ class Group:
         return [Place(self.topic, number) for number in range(PARTITIONS)]
 
     def open(self) -> GroupTransport:
-        """Return a member whose commits are seen."""
         transport: Any = GroupTransport(
             KafkaConnection(self.topics.bootstrap_servers), group=self.name, topics=[self.topic], timing=HASTY
         )
@@ -66,7 +65,6 @@ class Group:
 
     @asynccontextmanager
     async def running(self, policy: StartPolicy = "earliest") -> AsyncIterator[tuple[Subscriber, FakeProcessor]]:
-        """Run one member."""
         processor = FakeProcessor(self.stored)
         self.processors.append(processor)
         membership = Membership(
@@ -88,7 +86,6 @@ class Group:
                 await task
 
     async def write(self, count: int) -> None:
-        """Write events, numbered on, evenly into the partitions."""
         for number in range(self.written, self.written + count):
             place = self.places[number % PARTITIONS]
             event = str(number).encode()
@@ -97,11 +94,9 @@ class Group:
         self.written += count
 
     def seen(self) -> list[int]:
-        """Numbers of all events that any member was offered."""
         return [int(each) for processor in self.processors for place in self.places for each in processor.ids(place)]
 
     async def until_all_seen(self) -> None:
-        """Wait until nothing is missing."""
         await until(lambda: set(self.seen()) == set(range(self.written)))
 
 
@@ -113,7 +108,6 @@ async def group(topics: Topics) -> AsyncIterator[Group]:
 
 
 def offsets_only_rise(commits: list[Mapping[Place, int]]) -> bool:
-    """Whether no commit, of any member, went back."""
     last: dict[Place, int] = {}
     for each in commits:
         if any(offset < last.get(place, 0) for place, offset in each.items()):

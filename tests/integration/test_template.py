@@ -84,7 +84,6 @@ async def test_the_example_that_publishes_hands_over_what_names_a_pharmacy() -> 
 
 
 def example(name: str) -> dict[str, Any]:
-    """Return the names that an example of the page defines."""
     names: dict[str, Any] = {"__name__": name}
     exec(compile(EXAMPLES[name], f"<example {name}>", "exec", dont_inherit=True), names)  # noqa: S102 - our own page
     return names
@@ -92,15 +91,12 @@ def example(name: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A package that was made, installed, and not touched."""
-
     name: str
     home: Path
     env: dict[str, str]
 
     @property
     def module(self) -> str:
-        """What it is imported as."""
         return self.name.replace("-", "_")
 
 

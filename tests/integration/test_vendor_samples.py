@@ -85,7 +85,6 @@ class Told:
         return f"{profile.partition('_')[0]}-{self.run}"
 
     def of(self, name: str) -> list[ConsumedRecord]:
-        """Give the records of one body."""
         digest = sha256(self.bodies[name]).hexdigest()
         return [record for record in self.records if header(record, "drx_body_sha256") == digest]
 
@@ -123,7 +122,6 @@ class Told:
         return out
 
     def leaks(self) -> dict[str, list[str]]:
-        """Where a marker was seen, and which."""
         markers = self.markers | self.never
         found = {place: [each for each in markers if each in text] for place, text in self.seen.items()}
         return {place: leaks for place, leaks in found.items() if leaks}
@@ -136,7 +134,6 @@ def headers_of(told: Told, profile: str, body: bytes) -> dict[str, str]:
 
 
 async def send(session: aiohttp.ClientSession, ingress: IngressProcess, told: Told, profile: str, name: str) -> None:
-    """Deliver the body of that name as its vendor does."""
     body = told.bodies[name]
     url = f"{ingress.url}/webhooks/{told.source(profile)}"
     headers = headers_of(told, profile, body)
@@ -145,7 +142,6 @@ async def send(session: aiohttp.ClientSession, ingress: IngressProcess, told: To
 
 @pytest.fixture(scope="module")
 def told(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Told:
-    """Send everything once, with Kafka and without."""
     Topics(cluster.bootstrap_servers).standard()
     told = Told()
     directory, stranded_in = tmp_path_factory.mktemp("with_kafka"), tmp_path_factory.mktemp("without_kafka")

@@ -58,12 +58,10 @@ class Scene:
     env: dict[str, str]
 
     async def __call__(self, wanted: str, *arguments: str, **more: str) -> tuple[int, dict[str, Any], str]:
-        """Ask where something is."""
         code, out, err = await drx_consumer(self.env | more, "where", wanted, "--json", *arguments)
         return code, json.loads(out) if out else {}, err
 
     async def states(self, prescription: int) -> list[dict[str, tuple[str, str | None]]]:
-        """State and code by group, of each event of a prescription in order."""
         code, document, err = await self(LIVES.prescription_id(prescription))
         assert code == 0, err
         assert [each["id"] for each in document["events"]] == LIVES.event_ids(prescription)
@@ -167,7 +165,6 @@ async def what_never_became_an_event_and_what_waits_on_this_disk_are_found(scene
 
 
 async def spool(directory: Path, topic: str, *event_ids: str) -> None:
-    """Have a spool with a record for each of these ids."""
     like, *_ = LIVES.records(topic, partitions=2)
     async with open_spool(directory) as kept:
         for number, event_id in enumerate(event_ids, 1):
@@ -278,7 +275,6 @@ class Crowd:
             until(lambda: execute(self._dsn, query) == [[(wanted,)]], what=f"{name} has settled")
 
     def prune(self) -> set[str]:
-        """Prune what can be of those with that fate; return their keys."""
         execute(self._dsn, *AGED.format(self.keys["pruned"]).split(";"))
         gone = {key for (key,) in execute(self._dsn, ENDED.format(self.keys["pruned"]))[0]}
         self.command("prune", "read_model", "--older-than", "800d")
@@ -351,7 +347,6 @@ def shows_all(crowd: Crowd, number: int, fate: str) -> None:
 
 
 def expected(fate: str, number: int) -> list[dict[str, tuple[str, str | None]]]:
-    """State and code by group, of each event of a prescription in order."""
     handled = [event.type.startswith(HANDLED) for event in MANY.events(number)]
     head = handled.index(True)
     waiting, other, behind = ("waiting", None), ("skipped", "not_handled"), ("parked", "key_parked")
@@ -371,7 +366,6 @@ def expected(fate: str, number: int) -> list[dict[str, tuple[str, str | None]]]:
 
 
 async def refuse(bootstrap_servers: str, directory: Path) -> None:
-    """Deliver what is refused for its signature."""
     with IngressProcess(directory, bootstrap_servers) as ingress:
         ingress.ready()
         async with aiohttp.ClientSession() as session:

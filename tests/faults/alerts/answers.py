@@ -38,8 +38,6 @@ _MODULES = {"drx-bridge": "bridge", "drx-consumer": "consumers"}
 
 
 class Done(NamedTuple):
-    """How a command ended."""
-
     code: int
     said: str
 
@@ -79,7 +77,6 @@ def _numbers(series: Sequence[Sequence[float]]) -> list[float]:
 
 
 def _a_delivery(site: Site, directory: Path) -> dict[str, str]:
-    """Write one to a file, as a sender would hand it over, and return the words that go with it."""
     body = a_body()
     (directory / "delivery.json").write_bytes(body)
     headers = signed_headers(body)

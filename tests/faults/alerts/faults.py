@@ -38,7 +38,6 @@ INTRUDERS_KEY = b"whoever forges knows another key"
 
 @contextmanager
 def forged(site: Site) -> Iterator[None]:
-    """Somebody tries who has not the secret."""
     for _ in range(MANY):
         assert site.deliver(an_event(), key=INTRUDERS_KEY) == 401
     yield
@@ -46,7 +45,6 @@ def forged(site: Site) -> Iterator[None]:
 
 @contextmanager
 def late_clock(site: Site) -> Iterator[None]:
-    """The sender's clock is an hour behind."""
     for _ in range(SOME):
         assert site.deliver(an_event(), age_s=3_600) == 401
     yield
@@ -62,7 +60,6 @@ def slow_clock(site: Site) -> Iterator[None]:
 
 @contextmanager
 def unheard_of(site: Site) -> Iterator[None]:
-    """The sender sends what is in no contract."""
     for _ in range(2 * SOME):
         assert site.deliver(an_event(type="prescription unheard of")) == 202
     yield
@@ -70,7 +67,6 @@ def unheard_of(site: Site) -> Iterator[None]:
 
 @contextmanager
 def two_bodies(site: Site) -> Iterator[None]:
-    """The sender says something else under an id that it has used."""
     word = uuid4().hex
     first, other = (an_event(id=f"evt_{word}", data_prescription_id=f"rx_{word}", account_id=each) for each in "ab")
     assert site.deliver(first) == 200
@@ -95,14 +91,12 @@ def parked(site: Site) -> Iterator[str]:
 
 @contextmanager
 def poison(site: Site) -> Iterator[None]:
-    """A key is parked."""
     with parked(site):
         yield
 
 
 @contextmanager
 def bad_secret(site: Site) -> Iterator[None]:
-    """Beside the secret there is a file that is none."""
     bad = site.ingress.secrets_dir / "next"
     write_text(bad, "not a secret\n")
     try:
@@ -124,7 +118,6 @@ def ending_secret(site: Site, *, hours: int = 3) -> Iterator[None]:
 
 @contextmanager
 def dispensed_after_cancel(site: Site) -> Iterator[None]:
-    """A prescription is cancelled, approved by the pharmacy, and dispensed all the same."""
     rng = random.Random(uuid4().hex)  # noqa: S311 - no keys
     events = [orjson.loads(body) for body in tell(rng, CANCELLED)]
     (fill,) = (each for each in map(orjson.loads, tell(rng)) if each["type"] == "fill.status_changed")
@@ -136,7 +129,6 @@ def dispensed_after_cancel(site: Site) -> Iterator[None]:
 
 @contextmanager
 def kafka_frozen(site: Site) -> Iterator[None]:
-    """The broker says nothing any more."""
     site.cluster.pause_broker(1)
     try:
         yield
@@ -146,7 +138,6 @@ def kafka_frozen(site: Site) -> Iterator[None]:
 
 @contextmanager
 def kafka_killed(site: Site) -> Iterator[None]:
-    """The broker dies while deliveries come in."""
     site.cluster.kill_broker(1)
     try:
         _spool(site, SOME)
@@ -157,7 +148,6 @@ def kafka_killed(site: Site) -> Iterator[None]:
 
 @contextmanager
 def refused_by_size(site: Site) -> Iterator[None]:
-    """The topic is told to take nothing that is as large as an event."""
     limit_messages(site.cluster.bootstrap_servers, EVENTS, 2_000)
     try:
         _spool(site, 1, size=10_000)
@@ -177,7 +167,6 @@ def spool_filling(site: Site) -> Iterator[None]:
 
 @contextmanager
 def spool_full(site: Site) -> Iterator[None]:
-    """The broker is frozen until the spool is full, and for some deliveries more."""
     with kafka_frozen(site):
         _until_noticed(site)
         while site.deliver(an_event(data_x_remark=secrets.token_hex(100_000))) == 202:
@@ -189,7 +178,6 @@ def spool_full(site: Site) -> Iterator[None]:
 
 @contextmanager
 def bit_flipped(site: Site) -> Iterator[None]:
-    """A bit of what is spooled changes while the ingress is down and Kafka too."""
     with kafka_frozen(site):
         _spool(site, SOME)
         site.ingress.kill()
@@ -205,7 +193,6 @@ def bit_flipped(site: Site) -> Iterator[None]:
 
 @contextmanager
 def ingress_down(site: Site) -> Iterator[None]:
-    """The ingress is killed, and not started again."""
     site.ingress.kill()
     try:
         yield
@@ -215,7 +202,6 @@ def ingress_down(site: Site) -> Iterator[None]:
 
 @contextmanager
 def ingress_late(site: Site) -> Iterator[None]:
-    """The ingress stands still for some seconds."""
     site.ingress.send_signal(signal.SIGSTOP)
     time.sleep(STILL_S)
     site.ingress.send_signal(signal.SIGCONT)
@@ -224,7 +210,6 @@ def ingress_late(site: Site) -> Iterator[None]:
 
 @contextmanager
 def ingress_alone(site: Site) -> Iterator[None]:
-    """The ingress is started while the broker is frozen."""
     with kafka_frozen(site):
         site.ingress.kill()
         site.ingress.start().live()
@@ -233,7 +218,6 @@ def ingress_alone(site: Site) -> Iterator[None]:
 
 @contextmanager
 def database_killed(site: Site) -> Iterator[None]:
-    """The database is gone."""
     site.postgres.kill()
     try:
         yield
@@ -272,7 +256,6 @@ def records_deleted(site: Site) -> Iterator[None]:
 
 @contextmanager
 def consumer_frozen(site: Site) -> Iterator[None]:
-    """A consumer says nothing any more."""
     site.desk.freeze()
     try:
         yield
@@ -281,7 +264,6 @@ def consumer_frozen(site: Site) -> Iterator[None]:
 
 
 def _delete_records(site: Site) -> None:
-    """Delete all that is in the topic of the events."""
     admin = AdminClient({"bootstrap.servers": site.cluster.bootstrap_servers})
     partitions = admin.list_topics(EVENTS, timeout=ANSWER_S).topics[EVENTS].partitions
     ends = [TopicPartition(EVENTS, number, OFFSET_END) for number in partitions]
@@ -290,7 +272,6 @@ def _delete_records(site: Site) -> None:
 
 
 def _spool(site: Site, count: int, *, size: int = 1) -> None:
-    """Deliver what can only be spooled."""
     for _ in range(count):
         assert site.deliver(an_event(data_x_remark=secrets.token_hex(size // 2))) == 202
 

@@ -31,17 +31,13 @@ class Notice(NamedTuple):
 
 
 class Inbox:
-    """All notices so far, in the order in which they came."""
-
     def __init__(self) -> None:
-        """Nothing has come."""
         self.url = ""
         self._came = threading.Condition()
         self._notices: list[Notice] = []
 
     @property
     def count(self) -> int:
-        """Of the notices so far."""
         with self._came:
             return len(self._notices)
 
@@ -69,7 +65,6 @@ class Inbox:
         return notice
 
     def take(self, body: bytes) -> None:
-        """Note what Alertmanager has sent."""
         at = time.monotonic()
         with self._came:
             for alert in orjson.loads(body)["alerts"]:
@@ -82,12 +77,10 @@ class Inbox:
 
 @contextmanager
 def listening() -> Iterator[Inbox]:
-    """Take deliveries for the block."""
     inbox = Inbox()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            """Take one delivery."""
             inbox.take(self.rfile.read(int(self.headers["content-length"])))
             self.send_response(200)
             self.end_headers()

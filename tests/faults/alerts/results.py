@@ -36,12 +36,10 @@ class Result:
 
 
 def keep(result: Result, path: Path = RESULTS) -> None:
-    """Add a result to those of other runs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
         file.write(orjson.dumps(asdict(result), option=orjson.OPT_APPEND_NEWLINE))
 
 
 def kept(path: Path = RESULTS) -> list[Result]:
-    """Every result so far."""
     return [Result(**orjson.loads(line)) for line in path.read_bytes().splitlines()] if path.exists() else []

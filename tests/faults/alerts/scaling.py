@@ -33,8 +33,6 @@ def scaled(rules: Mapping[str, Any], factor: int) -> dict[str, Any]:
 
 
 def scaled_query(query: str, factor: int) -> str:
-    """Return a query, the same."""
-
     def divided(match: re.Match[str]) -> str:
         return f"{match[1]}{int(match[2]) / factor:g}"
 

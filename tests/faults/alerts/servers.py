@@ -41,10 +41,7 @@ def need() -> None:
 
 
 class Prometheus:
-    """What is asked of it."""
-
     def __init__(self, url: str) -> None:
-        """Ask at this address."""
         self._url = url
 
     def alerts(self) -> list[str]:
@@ -52,12 +49,10 @@ class Prometheus:
         return sorted({each["labels"]["alertname"] for each in self._ask("alerts")["alerts"]})
 
     def value(self, query: str) -> float | None:
-        """Return the one number that a query says now; None without any."""
         found = self._ask("query", query=query)["result"]
         return float(found[0]["value"][1]) if found else None
 
     def series(self, query: str, *, since: float, until: float) -> list[list[float]]:
-        """Return the values of each series of a query over a span of unix time."""
         found = self._ask("query_range", query=query, start=f"{since}", end=f"{until}", step="1")["result"]
         return [[float(value) for _, value in each["values"]] for each in found]
 
@@ -71,15 +66,11 @@ class Prometheus:
 
 
 class Alertmanager:
-    """Its notifications and queries."""
-
     def __init__(self, address: str) -> None:
-        """Talk to this address."""
         self.address = address
         self._url = f"http://{address}/api/v2/alerts"
 
     def post(self, alerts: Sequence[Mapping[str, str]]) -> None:
-        """Have alerts with these labels fire."""
         body = orjson.dumps([{"labels": each} for each in alerts])
         request = Request(self._url, body, {"Content-Type": "application/json"})  # noqa: S310 - http to ourselves
         with urlopen(request, timeout=PROBE_S):  # noqa: S310 - as above
@@ -94,7 +85,6 @@ class Alertmanager:
 
 @contextmanager
 def alerting(directory: Path, config: Mapping[str, Any]) -> Iterator[Alertmanager]:
-    """Run an Alertmanager for the block."""
     address = f"{HOST}:{free_port()}"
     directory.mkdir()
     _write(directory / "alertmanager.yaml", config)

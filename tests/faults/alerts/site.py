@@ -77,7 +77,6 @@ class Site:
     played: set[str] = field(default_factory=set)
 
     def deliver(self, body: bytes, *, age_s: int = 0, key: bytes = KEY) -> int:
-        """Deliver once, signed by `key` so long ago; return the status."""
         webhook_id = orjson.loads(body)["id"]
         headers = signed_headers(body, webhook_id=webhook_id, timestamp=int(time.time()) - age_s, key=key)
         request = Request(self.ingress.webhook_url, data=body, headers=headers, method="POST")  # noqa: S310 - http to ourselves
@@ -89,7 +88,6 @@ class Site:
             return exc.code
 
     def keep_secret(self, *, until: datetime = _END) -> None:
-        """Have the secret of the sender end then."""
         lines = f"{SECRET}\naccept_until = {until:%Y-%m-%dT%H:%M:%SZ}\n"
         write_text(self.ingress.secrets_dir / "current", lines)
 
@@ -98,7 +96,6 @@ class Site:
         until(self._is_well, what="a healthy installation")
 
     def calm(self) -> None:
-        """Wait until all is well and nobody is alarmed."""
         try:
             until(self._is_calm, what="calm")
         except AssertionError as exc:
@@ -133,7 +130,6 @@ class Site:
 
 
 def an_event(**changes: Any) -> bytes:
-    """Return the body of an event of a prescription that nobody has heard of."""
     word = uuid4().hex
     return a_body(**({"id": f"evt_{word}", "data_prescription_id": f"rx_{word}"} | changes))
 
@@ -142,7 +138,6 @@ def an_event(**changes: Any) -> bytes:
 def open_site(
     make_cluster: Callable[[int], Cluster], make_postgres: Callable[[], EmbeddedPostgres], directory: Path
 ) -> Iterator[Site]:
-    """Set everything up; it ends with the block."""
     need()  # before anything is started that would not be needed
     cluster, postgres = make_cluster(1), make_postgres()
     try:

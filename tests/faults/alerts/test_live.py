@@ -89,7 +89,6 @@ def test_every_query_of_a_dashboard_and_of_a_page_has_an_answer(eventful: Site, 
 
 @pytest.fixture(scope="module")
 def parked(site: Site) -> Iterator[str]:
-    """Give a key that is parked."""
     with faults.parked(site) as key:
         yield key
 

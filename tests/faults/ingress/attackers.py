@@ -146,7 +146,6 @@ async def _all(attack: Attack, port: int, count: int) -> None:
 
 @contextmanager
 def attacking(kind: str, url: str, count: int, *, captured: bytes = b"") -> Iterator[None]:
-    """Attack the source at a URL by `count` connections for the block."""
     split = urlsplit(url)
     command = [sys.executable, "-m", "tests.faults.ingress.attackers", kind, str(split.port), str(count)]
     environment = os.environ | {PATH: split.path, CAPTURED: captured.hex()}
@@ -160,7 +159,6 @@ def attacking(kind: str, url: str, count: int, *, captured: bytes = b"") -> Iter
 
 
 def slow_attacks(url: str, *, connections: int, seconds: int) -> Iterator[list[str]]:
-    """Return the commands of slowhttptest that send heads slowly, send bodies slowly, and read slowly."""
     program = shutil.which("slowhttptest", path=f"{os.environ['PATH']}:/usr/local/bin:/usr/bin")
     if program is None:
         pytest.skip("slowhttptest is not installed: `make fault-tools` as root on a Debian, or install it by hand")

@@ -24,7 +24,6 @@ _LOOK_S = 0.05
 
 
 def mount() -> None:
-    """Mount what the environment asks for."""
     options = os.environ.get(MOUNT)
     if options:
         directory = Path(os.environ["BRIDGE_SPOOL__DIR"])
@@ -33,7 +32,6 @@ def mount() -> None:
 
 
 def watch_fsync() -> None:
-    """Have an fsync fail when the environment asks for it."""
     order = os.environ.get(FSYNC)
     if not order:
         return

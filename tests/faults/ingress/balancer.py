@@ -73,8 +73,6 @@ def haproxy(
 
 
 class Balancer:
-    """One HAProxy with a server for each replica."""
-
     def __init__(self, directory: Path, replicas: Sequence[IngressProcess], *, policy: str = ROUND_ROBIN) -> None:
         """Balance between `replicas`, whose addresses stay the same from run to run."""
         self._directory = directory
@@ -85,7 +83,6 @@ class Balancer:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Run it for the block."""
         program = find_haproxy()
         if program is None:
             pytest.skip("haproxy is not installed: `make fault-tools` as root on a Debian, or install it by hand")
@@ -104,7 +101,6 @@ class Balancer:
         self._say(f"set server bridge/s{number} state ready")
 
     def taken(self) -> list[int]:
-        """How many requests each replica was given."""
         rows = list(csv.DictReader(_ask(self._directory, "show stat").lstrip("# ").splitlines()))
         return [int(row[_TAKEN]) for row in rows if row["pxname"] == "bridge" and row["svname"] != "BACKEND"]
 

@@ -29,7 +29,6 @@ class Brokers(EmbeddedCluster):
     """The cluster of the fault matrix, with a place for a proxy before each broker."""
 
     def __init__(self, directory: Path) -> None:
-        """Keep data and logs below `directory`."""
         super().__init__(directory, brokers=BROKERS)
         # Broker to the port at which its proxy must listen, and the one to which it must lead; both of loopback.
         self.detours = {number: (free_port(), free_port()) for number in self.brokers}
@@ -47,16 +46,13 @@ class Brokers(EmbeddedCluster):
 
     @property
     def detour_servers(self) -> str:
-        """As `bootstrap_servers`, by way of the proxies."""
         return ",".join(f"127.0.0.1:{port}" for port, _ in self.detours.values())
 
     @property
     def admin(self) -> AdminClient:
-        """A client for what only an operator does."""
         return AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
 
     def busiest(self, topic: str) -> int:
-        """The broker that leads most partitions of a topic."""
         leaders = [each.leader for each in self._partitions(topic).values()]
         ((broker, _),) = Counter(leader for leader in leaders if leader in self.brokers).most_common(1)
         return int(broker)
@@ -75,18 +71,15 @@ class Brokers(EmbeddedCluster):
         return int(newest["leaderId"])
 
     def prefer_first(self, topic: str) -> None:
-        """Have the first replica of every partition lead it again."""
         admin = self.admin  # the answer comes only as long as somebody holds it
         places = [TopicPartition(topic, number) for number in self._partitions(topic)]
         admin.elect_leaders(ElectionType.PREFERRED, places).result(_ANSWER_S)
 
     def widen(self, topic: str, partitions: int) -> None:
-        """Give a topic `partitions` in all."""
         admin = self.admin
         admin.create_partitions([NewPartitions(topic, partitions)])[topic].result(_ANSWER_S)
 
     def limit(self, topic: str, bytes_max: int) -> None:
-        """Have a topic refuse larger batches."""
         limit_messages(self.bootstrap_servers, topic, bytes_max)
 
     def delete(self, topic: str) -> None:
@@ -96,7 +89,6 @@ class Brokers(EmbeddedCluster):
         until(lambda: not self.has(topic), what="the end of a topic")
 
     def has(self, topic: str) -> bool:
-        """Whether there is such a topic."""
         return topic in self.admin.list_topics(timeout=_ANSWER_S).topics
 
     def stop_broker(self, number: int) -> None:
@@ -105,17 +97,14 @@ class Brokers(EmbeddedCluster):
         self.brokers[number].stop()
 
     def pause(self) -> None:
-        """Freeze every broker."""
         for number in self.brokers:
             self.pause_broker(number)
 
     def resume(self) -> None:
-        """Thaw every broker."""
         for number in self.brokers:
             self.resume_broker(number)
 
     def heal(self) -> None:
-        """Have every broker run; returns when each answers."""
         self.resume()
         for broker in self.brokers.values():
             broker.start()

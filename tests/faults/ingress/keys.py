@@ -13,21 +13,16 @@ _KEY_BYTES = 32
 
 
 class Keys:
-    """Slots of one source; the sender signs with one of them."""
-
     def __init__(self, directory: Path) -> None:
-        """Begin with the slot `current` of every test."""
         self._directory = directory
         self._slots = {"current": KEY}
         self._key = KEY
 
     def sign(self, webhook_id: str, at: int, body: bytes) -> dict[str, str]:
-        """Headers of a delivery, signed with the key that is in use now."""
         return signed(self._key, webhook_id, at, body)
 
     @property
     def current(self) -> bytes:
-        """The key that is in use now."""
         return self._key
 
     def add(self) -> list[str]:
@@ -39,16 +34,13 @@ class Keys:
         return before
 
     def use_newest(self) -> None:
-        """Sign with the latest from now on."""
         self._key = list(self._slots.values())[-1]
 
     def remove(self, names: list[str]) -> None:
-        """Take slots from the bridge."""
         for name in names:
             del self._slots[name]
             (self._directory / name).unlink()
 
 
 def signed(key: bytes, webhook_id: str, at: int, body: bytes) -> dict[str, str]:
-    """Headers of a delivery, signed with a key."""
     return signed_headers(body, webhook_id=webhook_id, timestamp=at, key=key)

@@ -31,7 +31,6 @@ class Delivery(NamedTuple):
 
     @property
     def sha256(self) -> str:
-        """Lower-case hex of the body."""
         return sha256(self.body).hexdigest()
 
 
@@ -59,7 +58,6 @@ class Attempt:
 
     @property
     def promised(self) -> bool:
-        """True for 2xx: the sender may forget the delivery."""
         return 200 <= self.status < 300
 
 
@@ -75,7 +73,6 @@ class Ledger:
     leaks: list[str] = field(default_factory=list)
 
     def of(self, *kinds: Kind) -> Iterator[Attempt]:
-        """Attempts of some kinds."""
         return (each for each in self.attempts if each.kind in kinds)
 
     def unsettled(self, at: float, *, drained_at: float) -> set[str]:
@@ -91,10 +88,8 @@ class Ledger:
 
     @property
     def promised(self) -> int:
-        """How many were answered 2xx."""
         return sum(each.promised for each in self.attempts)
 
     @property
     def worst_answer_s(self) -> float:
-        """The longest that anybody waited for an answer that came."""
         return max((each.answered_at - each.sent_at for each in self.attempts if each.status), default=0.0)

@@ -45,10 +45,7 @@ HANG_UPS, HANG_UP_S = 0.02, 0.004
 
 
 class Load:
-    """Traffic of one run; every attempt goes into the ledger."""
-
     def __init__(self, subject: Subject, ledger: Ledger, prescriptions: Prescriptions, *, rng: random.Random) -> None:
-        """Send nothing yet."""
         self._subject = subject
         self._ledger = ledger
         self.prescriptions = prescriptions
@@ -64,7 +61,6 @@ class Load:
 
     @property
     def now(self) -> int:
-        """Unix time by the clock of the senders."""
         return int(time.time() + self._ahead_s)
 
     @asynccontextmanager
@@ -123,7 +119,6 @@ class Load:
                 self._session = None
 
     async def probe(self) -> Attempt:
-        """Make one delivery of a new prescription, once."""
         return await self.attempt(self.prescriptions.new().deliveries[0], "genuine")
 
     async def deliver(

@@ -24,35 +24,29 @@ JUMP_S = 600.0
 
 
 async def kill_a_broker(scene: Scene) -> None:
-    """As in B1, whichever it is."""
     victim = scene.rng.choice(sorted(scene.brokers.brokers))
     await asyncio.to_thread(scene.brokers.kill_broker, victim)
 
 
 async def freeze_all(scene: Scene) -> None:
-    """As in B6."""
     scene.brokers.pause()
 
 
 async def slow_down(scene: Scene) -> None:
-    """As in B7."""
     for proxy in scene.proxies.values():
         proxy.make_trouble(to_broker=SLOW)
 
 
 async def cut_off(scene: Scene) -> None:
-    """As in B8, all of them: nothing that they say comes back."""
     for proxy in scene.proxies.values():
         proxy.make_trouble(to_client=DEAF)
 
 
 async def kill_ingress(scene: Scene) -> None:
-    """As in P1."""
     await scene.cut_short()
 
 
 async def jump(scene: Scene, clock: Clock) -> None:
-    """As in T1: to somewhere else within ten minutes of ours."""
     step(scene, clock, scene.rng.uniform(-JUMP_S, JUMP_S))
 
 

@@ -125,7 +125,6 @@ def judge_effects(verdict: Verdict, attempts: Sequence[Attempt], log: Sequence[L
 
 
 def _hashes(attempts: Iterable[Attempt]) -> dict[int, Identity]:
-    """Identity of each delivery, computed once for all attempts at it."""
     deliveries = {id(each.delivery): each.delivery for each in attempts}
     return {number: (each.id, each.sha256) for number, each in deliveries.items()}
 

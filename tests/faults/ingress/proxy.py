@@ -54,7 +54,6 @@ class Proxy:
     """
 
     def __init__(self, upstream: int) -> None:
-        """Lead to a port of loopback."""
         self._upstream = upstream
         self._changed = asyncio.Event()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -64,25 +63,21 @@ class Proxy:
         self.resets = 0
 
     def make_trouble(self, *, to_broker: Trouble = NONE, to_client: Trouble = NONE) -> None:
-        """From now on; without arguments all is well again."""
         self.to_broker, self.to_client = to_broker, to_client
         self._changed.set()
         self._changed = asyncio.Event()
 
     def reset_all(self) -> None:
-        """Reset every connection."""
         for writer in list(self._writers):
             _reset(writer)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Take one connection, which lasts until either side ends it, or `close`."""
         carrying = asyncio.create_task(self._carry(reader, writer))
         self._serving.add(carrying)
         await asyncio.wait({carrying})
         self._serving.discard(carrying)
 
     async def close(self) -> None:
-        """Reset every connection; return when all are gone."""
         serving = list(self._serving)
         for carrying in serving:
             carrying.cancel()
@@ -109,7 +104,6 @@ class Proxy:
                 each.transport.abort()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> bool:
-        """Carry one direction until it ends, or until it is time for a reset."""
         carried = 0
         with contextlib.suppress(OSError):
             while chunk := await reader.read(_CHUNK_BYTES):
@@ -148,7 +142,6 @@ async def _first_of(*pumps: Coroutine[Any, Any, bool]) -> bool:
 
 @asynccontextmanager
 async def proxies(ports: Mapping[int, tuple[int, int]]) -> AsyncIterator[dict[int, Proxy]]:
-    """Run a proxy for each name, from the first port to the second, without any trouble yet."""
     async with AsyncExitStack() as stack:
         made = {}
         for name, (port, upstream) in ports.items():

@@ -24,8 +24,6 @@ LOOK_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """One read model of one topic."""
-
     process: ConsumerProcess
     dsn: str
     schema: str
@@ -47,7 +45,6 @@ class Reader:
             time.sleep(LOOK_S)
 
     def effects(self) -> Effects:
-        """Read everything that there is."""
         columns = ", ".join(COLUMNS.values())
         rows, events, parked = execute(
             self.dsn,
@@ -70,7 +67,6 @@ class Reader:
 
 @contextmanager
 def reading(bootstrap_servers: str, postgres: str, directory: Path, *, topic: str) -> Iterator[Reader]:
-    """Run a read model on a database of its own; do not wait for it."""
     schema = f"rm_{uuid4().hex[:12]}"
     settings: dict[str, Any] = {"READ_MODEL__SCHEMA": schema, "READ_MODEL__TOPICS": topic}
     command = patched("consumers", "run", NAME, SESSION_S=6.0)

@@ -48,15 +48,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a row came to: its figures, and which promises were broken where."""
-
     result: Result
     verdict: Verdict
     leaks: Sequence[str]
 
     @property
     def broken(self) -> list[str]:
-        """Every kind of broken promise with its first cases; empty when all were kept."""
         kinds = {
             "lost": self.verdict.lost,
             "foreign": self.verdict.foreign,
@@ -72,7 +69,6 @@ class Outcome:
 
 
 async def play(row: Row, stage: Stage, *, seed: int, tier: Tier, command: Sequence[str] = ()) -> Outcome:
-    """Set the scene, deliver a little, do what the row does, heal, and judge."""
     async with scene_of(
         stage,
         seed=f"{seed}-{row.name}",
@@ -108,7 +104,6 @@ async def _judge(scene: Scene, row: Row) -> tuple[Verdict, list[str]]:
 
 
 def _leaks(scene: Scene, log: Sequence[Logged]) -> list[str]:
-    """Look wherever nothing of a delivery may stand."""
     marks = [scene.load.prescriptions.mark.encode(), scene.load.prescriptions.key_mark.encode()]
     with urlopen(f"{scene.ingress.management_url}/metrics", timeout=PROBE_S) as answer:  # noqa: S310 - http to ourselves
         metrics = answer.read()

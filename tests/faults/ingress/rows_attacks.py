@@ -85,7 +85,6 @@ def by(**kinds: int) -> Attack:
 
 @asynccontextmanager
 async def with_a_public_key(scene: Scene) -> AsyncIterator[None]:
-    """Send signatures of ed25519, of which each is checked where the source has a public key."""
     key = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
     before = scene.reloads()
     write_text(scene.ingress.secrets_dir / "public", f"whpk_{b64encode(key).decode()}\n")
@@ -96,7 +95,6 @@ async def with_a_public_key(scene: Scene) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def captured(scene: Scene) -> AsyncIterator[None]:
-    """Replay one delivery on more connections than there may be, and then keep each busy with half a head."""
     delivery = scene.load.prescriptions.new().deliveries[0]
     headers = scene.subject.sign(delivery.id, scene.load.now, delivery.body)
     assert (await scene.load.attempt(delivery, "genuine", headers)).promised
@@ -111,7 +109,6 @@ async def captured(scene: Scene) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def slowly(scene: Scene) -> AsyncIterator[None]:
-    """Send heads, send bodies and read answers as slowly as slowhttptest does."""
     connections = round(100 * min(scene.tier.factor, 10))
     commands = slow_attacks(scene.ingress.webhook_url, connections=connections, seconds=int(PATIENCE_S))
     with ExitStack() as stack:
@@ -124,7 +121,6 @@ async def slowly(scene: Scene) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def rawly(scene: Scene) -> AsyncIterator[None]:
-    """Send every case of raw HTTP, with signatures that prove nothing."""
     yield
     url = urlsplit(scene.ingress.webhook_url)
     target = cast("Any", SimpleNamespace(port=url.port))
@@ -140,7 +136,6 @@ async def rawly(scene: Scene) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def replaying(scene: Scene) -> AsyncIterator[None]:
-    """Send what was captured again as it was, altered, elsewhere, and otherwise; only the first may be taken."""
     yield
     url = scene.ingress.webhook_url
     async with aiohttp.ClientSession() as session:

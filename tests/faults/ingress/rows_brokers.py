@@ -10,7 +10,6 @@ from tests.faults.ingress.scene import Scene
 
 
 async def leader_dies(scene: Scene) -> None:
-    """Kill the broker that leads most partitions, again and again."""
     async with scene.load.poisson(scene.tier.rate):
         for _ in range(scene.tier.times(1)):
             await asyncio.sleep(1)
@@ -21,7 +20,6 @@ async def leader_dies(scene: Scene) -> None:
 
 
 async def leaders_change(scene: Scene) -> None:
-    """Stop the one that leads most, in order; have it back, and have it lead again."""
     async with scene.load.poisson(scene.tier.rate):
         for _ in range(scene.tier.times(1)):
             leader = await asyncio.to_thread(scene.brokers.busiest, scene.topic)
@@ -33,7 +31,6 @@ async def leaders_change(scene: Scene) -> None:
 
 
 async def controller_dies(scene: Scene) -> None:
-    """Kill the broker that controls the cluster."""
     async with scene.load.poisson(scene.tier.rate):
         for _ in range(scene.tier.times(1)):
             await asyncio.sleep(1)
@@ -43,7 +40,6 @@ async def controller_dies(scene: Scene) -> None:
 
 
 async def too_few_in_sync(scene: Scene) -> None:
-    """Leave one broker of three: less than must have a record."""
     async with scene.load.poisson(scene.tier.rate):
         for number in scene.rng.sample(sorted(scene.brokers.brokers), 2):
             await asyncio.to_thread(scene.brokers.kill_broker, number)
@@ -52,7 +48,6 @@ async def too_few_in_sync(scene: Scene) -> None:
 
 
 async def all_dead(scene: Scene) -> None:
-    """Kill every broker; stop the ingress in order meanwhile, and start it where there is no Kafka."""
     async with scene.load.poisson(scene.tier.rate):
         await asyncio.to_thread(scene.brokers.kill)
         await scene.lasting(8)
@@ -64,7 +59,6 @@ async def all_dead(scene: Scene) -> None:
 
 
 async def all_frozen(scene: Scene) -> None:
-    """Freeze every broker: connections stay open and say nothing."""
     async with scene.load.poisson(scene.tier.rate):
         scene.brokers.pause()
         await scene.lasting(10)

@@ -82,7 +82,6 @@ async def far_ahead(scene: Scene) -> None:
 
 
 async def replayed(scene: Scene) -> None:
-    """Send captured deliveries again for as long as they count, and after that; in between restart the ingress."""
     source = f"BRIDGE_SOURCES__{scene.ingress.source}__"
     scene.ingress.env |= {f"{source}TOLERANCE_S": str(COUNTS_S // 2), f"{source}DEDUPE_WINDOW_S": str(WINDOW_S)}
     clock = await give_clock(scene)
@@ -121,13 +120,11 @@ async def give_clock(scene: Scene) -> Clock:
 
 
 def step(scene: Scene, clock: Clock, ahead_s: float) -> None:
-    """Step that clock, and the senders' with it."""
     clock.step(ahead_s)
     scene.load.step(ahead_s)
 
 
 async def _edges(scene: Scene, clock: Clock, ahead_s: float) -> None:
-    """Try every edge while the ingress's clock stands still, and have it go on as before."""
     held = scene.load.now
     clock.hold(held)
     await asyncio.sleep(SEEN_S)
@@ -137,7 +134,6 @@ async def _edges(scene: Scene, clock: Clock, ahead_s: float) -> None:
 
 
 async def _signed_at(scene: Scene, at: int, reason: str | None) -> None:
-    """Deliver something new with a good signature of some moment, and see what is said of the moment."""
     delivery = scene.load.prescriptions.new().deliveries[0]
     headers = scene.subject.sign(delivery.id, at, delivery.body)
     kind: Kind = "stale" if reason else "genuine"

@@ -20,7 +20,6 @@ OUTAGES = 2
 
 
 async def damaged(scene: Scene) -> None:
-    """Spool something with the brokers frozen, kill the ingress, damage a segment, and deliver the rest."""
     async with scene.load.poisson(scene.tier.rate):
         for _ in range(scene.tier.times(LIVES)):
             scene.brokers.pause()
@@ -74,7 +73,6 @@ def _damage(directory: Path, rng: random.Random) -> set[str]:
 
 
 def _damage_open_file(directory: Path, rng: random.Random) -> None:
-    """Change or remove a segment of a process that goes on reading by the places that it knows."""
     path = rng.choice(sorted(directory.glob("*.segment")))
     if rng.randrange(3):
         raw = bytearray(path.read_bytes())

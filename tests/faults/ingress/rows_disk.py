@@ -30,7 +30,6 @@ DRAINING = ((failpoints.DRAINED_BEFORE_DROP, 3), (failpoints.BEFORE_POSITIONS, 1
 
 
 async def disk_full(scene: Scene) -> None:
-    """Fill a small disk with brokers frozen, stay full, then give it space: first there is none, then there is."""
     async with scene.load.poisson(scene.tier.rate):
         for _ in range(scene.tier.times(1)):
             await _another_life(scene, **{MOUNT: SMALL})
@@ -45,7 +44,6 @@ async def disk_full(scene: Scene) -> None:
 
 
 async def fsync_fails(scene: Scene) -> None:
-    """With brokers frozen, fail one fsync, then all of them for a while."""
     order = scene.directory / "fsync"
     async with scene.load.poisson(scene.tier.rate):
         await _another_life(scene, **{FSYNC: str(order)})
@@ -130,7 +128,6 @@ async def key_gone(scene: Scene) -> None:
 
 
 async def _nothing_is_spooled(scene: Scene) -> None:
-    """Wait until a missing key is noticed, and see that nothing is answered 202 from then on."""
     await _until_unready(scene, "no_key")
     spooled = await asyncio.to_thread(scene.spooled)
     await scene.lasting(2)
@@ -138,7 +135,6 @@ async def _nothing_is_spooled(scene: Scene) -> None:
 
 
 async def drain_killed(scene: Scene) -> None:
-    """Let something be spooled, and die while it is drained; again and again, with what is left each time."""
     async with scene.load.poisson(scene.tier.rate):
         for _ in range(DEATHS):
             scene.brokers.pause()
@@ -152,7 +148,6 @@ async def drain_killed(scene: Scene) -> None:
 
 
 def takes(scene: Scene) -> bool:
-    """Whether the spool takes entries."""
     return scene.ingress.metric("drxbridge_spool_available") == 1
 
 
@@ -161,7 +156,6 @@ def _spooling(scene: Scene) -> float:
 
 
 def checks(scene: Scene) -> tuple[int, str]:
-    """Return the status of the answer to the probe, and what it says of the spool."""
     try:
         with urlopen(f"{scene.ingress.management_url}/readyz", timeout=PROBE_S) as answer:  # noqa: S310 - http to ourselves
             status, body = answer.status, answer.read()
@@ -172,7 +166,6 @@ def checks(scene: Scene) -> tuple[int, str]:
 
 
 async def _another_life(scene: Scene, **env: str) -> None:
-    """Begin one, ready or, with the brokers frozen, at least able to spool."""
     if scene.ingress.alive:
         await asyncio.to_thread(scene.ingress.kill)
     scene.ingress.start(**env)
@@ -194,14 +187,12 @@ def _directory(scene: Scene) -> str:
 
 
 def _remount(scene: Scene, options: str) -> None:
-    """Change the file system that only the ingress sees."""
     user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
     enter = ["nsenter", "--target", str(scene.ingress.pid), "--mount", *user]
     subprocess.run([*enter, "mount", "-o", f"remount,{options}", _directory(scene)], check=True)  # noqa: S603 - a test's own
 
 
 def _look_inside(scene: Scene) -> None:
-    """Look for health information in clear where only the ingress sees it."""
     marks = (scene.load.prescriptions.mark.encode(), scene.load.prescriptions.key_mark.encode())
     files = [path for path in Path(f"/proc/{scene.ingress.pid}/root{_directory(scene)}").rglob("*") if path.is_file()]
     assert any(path.suffix == ".segment" for path in files)

@@ -16,7 +16,6 @@ FRAGILE = Trouble(slice_bytes=700, reset_after_bytes=50_000)
 
 
 async def slow(scene: Scene) -> None:
-    """Make one broker slow, then all."""
     async with scene.load.poisson(scene.tier.rate):
         scene.proxies[await asyncio.to_thread(scene.brokers.busiest, scene.topic)].make_trouble(to_broker=SLOW)
         await scene.lasting(5)
@@ -27,7 +26,6 @@ async def slow(scene: Scene) -> None:
 
 
 async def fragile(scene: Scene) -> None:
-    """Send everything in slices, and reset each connection that has carried a little."""
     async with scene.load.poisson(scene.tier.rate):
         for proxy in scene.proxies.values():
             proxy.make_trouble(to_broker=FRAGILE)
@@ -37,7 +35,6 @@ async def fragile(scene: Scene) -> None:
 
 
 async def one_way(scene: Scene) -> None:
-    """Let what one broker says get lost, then what is said to it; to others the way is clear."""
     async with scene.load.poisson(scene.tier.rate):
         for sides in ({"to_client": DEAF}, {"to_broker": DEAF}):
             scene.proxies[await asyncio.to_thread(scene.brokers.busiest, scene.topic)].make_trouble(**sides)

@@ -29,7 +29,6 @@ POINTS = (*DIRECT, *SPOOLING, *DRAINING, *STARTING)
 
 
 async def killed(scene: Scene) -> None:
-    """Kill it at any moment, now and then before it is ready again."""
     async with scene.load.poisson(scene.tier.rate):
         for _ in range(scene.tier.times(4)):
             if scene.rng.random() < 0.75:
@@ -40,7 +39,6 @@ async def killed(scene: Scene) -> None:
 
 
 async def killed_at_points(scene: Scene) -> None:
-    """Kill it at each named point: of a first start, then those of a direct write, of the spool, and of its drain."""
     await _die_at(scene, failpoints.BEFORE_KEY)
     await resend(scene)
     async with scene.load.poisson(scene.tier.rate):
@@ -51,7 +49,6 @@ async def killed_at_points(scene: Scene) -> None:
 
 
 async def killed_at_one(scene: Scene, *, point: str) -> None:
-    """Kill it at one point, again and again."""
     if point in STARTING:
         for _ in range(scene.tier.times(3)):
             await _die_at(scene, point)
@@ -64,7 +61,6 @@ async def killed_at_one(scene: Scene, *, point: str) -> None:
 
 
 async def _die_at(scene: Scene, point: str) -> None:
-    """Have a process killed at a point, in the circumstances in which it gets there."""
     if point in DIRECT:
         # A start drains the spool first, so that few writes are direct on a machine that is slow to drain it.
         await _die(scene, point, nth=scene.rng.randrange(1, 5 if point == failpoints.AFTER_PRODUCE else 30))
@@ -87,7 +83,6 @@ async def _die_at(scene: Scene, point: str) -> None:
 
 
 async def _die(scene: Scene, point: str, *, nth: int, then: Callable[[], None] = lambda: None) -> None:
-    """Have a process killed at the nth visit of a point, once `then` was done."""
     await _kill(scene)
     scene.ingress.start(**{failpoints.VARIABLE: f"{point}:kill@{nth}"})
     then()
@@ -116,7 +111,6 @@ async def _kill(scene: Scene) -> None:
 
 
 async def grace_expires(scene: Scene) -> None:
-    """Stop it while the brokers are frozen, and kill it when it has had some time."""
     async with scene.load.poisson(scene.tier.rate):
         for _ in range(scene.tier.times(1)):
             scene.brokers.pause()

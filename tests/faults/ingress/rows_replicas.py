@@ -102,7 +102,6 @@ async def _chosen_first(scene: Scene, directory: Path, others: Sequence[IngressP
 
 
 async def _cut_off(scene: Scene) -> None:
-    """Have nothing pass between the first replica and the brokers for a while."""
     for proxy in scene.proxies.values():
         proxy.make_trouble(to_broker=Trouble(deaf=True), to_client=Trouble(deaf=True))
     await scene.lasting(CUT_OFF_S)
@@ -122,13 +121,11 @@ class Lags:
     """
 
     def __init__(self, replicas: Sequence[IngressProcess]) -> None:
-        """Watch these."""
         self._replicas = replicas
         self.worst_s = 0.0
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
-        """Look for the block."""
         task = asyncio.create_task(self._watch())
         try:
             yield
@@ -165,7 +162,6 @@ def _late_repeats(attempts: Sequence[Attempt], log: Sequence[Logged], *, lag_s: 
 
 
 def _replica(scene: Scene, number: int, *, bootstrap_servers: str = "") -> IngressProcess:
-    """Run one more of the same: other ports, another instance and spool, the same source, secrets and topic."""
     first = scene.ingress
     settings = {
         name.removeprefix("BRIDGE_"): value

@@ -17,7 +17,6 @@ _RELOADS = "drxbridge_secret_reload_total"
 
 
 async def rotated(scene: Scene) -> None:
-    """Rotate again and again; each key that was taken back proves nothing from then on."""
     async with scene.load.poisson(scene.tier.rate):
         await asyncio.sleep(1)
         for _ in range(scene.tier.times(2)):
@@ -46,7 +45,6 @@ def _failed(scene: Scene) -> float:
 
 
 async def _forge_with(scene: Scene, key: bytes) -> None:
-    """Deliver something new under a key that counts no more: an intruder's now."""
     delivery = scene.load.prescriptions.new().deliveries[0]
     headers = signed(key, delivery.id, int(time.time()), delivery.body)
     attempt = await scene.load.attempt(delivery, "forged", headers)

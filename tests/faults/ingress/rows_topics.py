@@ -22,7 +22,6 @@ async def widened(scene: Scene) -> None:
 
 
 async def narrowed(scene: Scene) -> None:
-    """Have the topic refuse records of some size, and then take them again."""
     async with scene.load.poisson(scene.tier.rate):
         await asyncio.to_thread(scene.brokers.limit, scene.topic, NARROW_BYTES)
         await scene.lasting(6)

@@ -26,7 +26,6 @@ BODY_MAX_BYTES: int = HttpSettings.model_fields["body_max_bytes"].default
 
 
 async def tenfold(scene: Scene) -> None:
-    """Make every delivery ten times, all of them shuffled."""
     told = [scene.load.prescriptions.new() for _ in range(scene.tier.times(25))]
     deliveries = [delivery for prescription in told for delivery in prescription.deliveries] * COPIES
     scene.rng.shuffle(deliveries)
@@ -40,7 +39,6 @@ async def tenfold(scene: Scene) -> None:
 
 
 async def conflicting(scene: Scene) -> None:
-    """Send another body under the id of one that was taken, and two bodies under one id at the same time."""
     told = [scene.load.prescriptions.new() for _ in range(scene.tier.times(25))]
     left = iter(told)
 
@@ -54,7 +52,6 @@ async def conflicting(scene: Scene) -> None:
 
 
 async def growing(scene: Scene) -> None:
-    """Beside others send bodies of the largest size that become records of four times as many bytes."""
     numbers = iter(range(scene.tier.times(25)))
 
     async def send() -> None:

@@ -48,14 +48,11 @@ class Tier:
     at_once: int
 
     def times(self, number: int) -> int:
-        """So many in the short tier."""
         return round(number * self.factor)
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What rows share."""
-
     brokers: Brokers
     postgres: str
     directory: Path
@@ -106,11 +103,9 @@ class Scene:
 
     @property
     def brokers(self) -> Brokers:
-        """The cluster."""
         return self.stage.brokers
 
     async def lasting(self, seconds: float) -> None:
-        """Let a fault last, longer in a longer tier by its factor."""
         await asyncio.sleep(seconds * self.tier.factor)
 
     async def warm_up(self) -> None:
@@ -136,7 +131,6 @@ class Scene:
         self.recovery_s = max(self.recovery_s, time.monotonic() - began)
 
     async def settled(self, within_s: float) -> None:
-        """Wait until nothing is spooled and a delivery is answered 200."""
         async with asyncio.timeout(within_s), self.load.open():
             looked_at = time.monotonic()
             while (await self.load.probe()).status != 200 or await asyncio.to_thread(self.spooled) > 0:
@@ -153,17 +147,14 @@ class Scene:
                     self.leaks.append(path.name)
 
     def spooled(self) -> float:
-        """Deliveries that wait in the spool."""
         return self.ingress.metric("drxbridge_spool_events")
 
     async def calm_down(self) -> None:
-        """Wait until the ingress has let go of what it needed in the fault."""
         async with asyncio.timeout(READY_S):
             while await asyncio.to_thread(self._fds) > self.fds * FDS_FACTOR + FDS_SPARE:  # noqa: ASYNC110 - as above
                 await asyncio.sleep(LOOK_S)
 
     async def watch(self) -> None:
-        """Keep the largest resident size of any ingress process, and how late the senders' loop is."""
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
@@ -174,7 +165,6 @@ class Scene:
             await asyncio.sleep(WATCH_S)
 
     async def rotate(self) -> None:
-        """Agree on another key with the bridge, use it, and then take back the one before."""
         taken_over = await asyncio.to_thread(self.reloads)
         before = self.keys.add()
         await asyncio.to_thread(until, lambda: self.reloads() > taken_over, what="a new key taken over")
@@ -186,22 +176,18 @@ class Scene:
         await asyncio.to_thread(until, lambda: self.reloads() > taken_over + 1, what="an old key dropped")
 
     def reloads(self) -> float:
-        """How often the ingress has taken over changed secrets."""
         # Not those that failed: while a file is no key, each look at it is one.
         return self.ingress.metric("drxbridge_secret_reload_total", outcome="reloaded")
 
     async def cut_short(self) -> None:
-        """Kill the ingress, and start it again."""
         await self.kill()
         self.ingress.start()
 
     async def kill(self) -> None:
-        """Kill the ingress."""
         await asyncio.to_thread(self.ingress.kill)
         self.died()
 
     def died(self) -> None:
-        """Note what the ingress, which is dead now, may have left unsettled."""
         self.unsettled |= self.ledger.unsettled(time.monotonic(), drained_at=self._drained_at)
 
     def _fds(self) -> int:
@@ -209,6 +195,5 @@ class Scene:
 
 
 def peak_rss_mib(pid: int) -> float:
-    """Largest resident size of a process so far."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))

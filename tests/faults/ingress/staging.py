@@ -92,8 +92,6 @@ async def scene_of(
 
 
 def subject_of(ingress: IngressProcess, keys: Keys, bootstrap_servers: str, topic: str) -> Subject:
-    """Describe our bridge to the harness."""
-
     async def log() -> list[Logged]:
         source = ("ce_source", ingress.source.encode())
         topics = [topic, UNRECOGNIZED_TOPIC]

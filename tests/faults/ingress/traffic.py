@@ -58,12 +58,10 @@ class Prescriptions:
         return self._ready.pop()
 
     def give_back(self, prescription: Prescription) -> None:
-        """Its last delivery has been dealt with; the next one may go."""
         if prescription.deliveries:
             self._ready.append(prescription)
 
     def new(self) -> Prescription:
-        """Tell another life."""
         number, rng = self._told, self._rng
         self._told += 1
         key = f"{self.key_mark}{number:06d}"
@@ -71,7 +69,6 @@ class Prescriptions:
         return Prescription(key, rng.random() < self._stubborn, told)
 
     def _delivery(self, key: str, document: dict[str, Any]) -> Delivery:
-        """Write an event as it is sent."""
         # Unknown members are kept and are health information for all that anyone knows: a mark in every body.
         fields = document["data"] | {"prescription_id": key, "x_remark": self.mark}
         if patient := fields.get("patient"):
@@ -80,7 +77,6 @@ class Prescriptions:
         return Delivery(document["id"], key, orjson.dumps(document | {"data": fields}))
 
     def another(self, delivery: Delivery, **changes: Any) -> Delivery:
-        """Say the same under an id of its own, or with other changes to the envelope."""
         document: dict[str, Any] = (
             orjson.loads(delivery.body) | {"id": f"evt_{''.join(self._rng.choices(ALPHABET, k=26))}"} | changes
         )

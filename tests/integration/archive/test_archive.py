@@ -69,7 +69,6 @@ async def publish(archive: Running) -> None:
 
 
 async def published(archive: Running, root: Path, rows: int) -> pa.Table:
-    """Run the job that publishes, and return what readers see."""
     await publish(archive)
     table = read(root)
     assert table.num_rows == rows
@@ -304,7 +303,6 @@ async def test_an_archive_that_has_files_does_not_begin_again_in_an_empty_place(
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
-    """Run a server that speaks S3, with a bucket `lake`; its address."""
     port = free_port()
     server = subprocess.Popen(  # noqa: S603 - our own command line
         [sys.executable, "-m", "moto.server", "--host", HOST, "--port", str(port)],

@@ -55,7 +55,6 @@ async def run(writer: Archiver, database: Database, times: int) -> None:
 
 
 def found(lake: Path) -> tuple[int, int]:
-    """Rows and different rows that DuckDB finds."""
     rows = duckdb.sql(
         f"select count(*), count(distinct (_partition, _offset, event_id))"  # noqa: S608 - a test's path
         f" from read_parquet('{lake}/events/**/*.parquet', union_by_name = true, hive_partitioning = true)"
@@ -203,7 +202,6 @@ async def test_a_death_at_any_moment_leaves_the_files_before_or_the_one_after(
 
 
 async def publisher(dsn: str, lake: Path, failpoint: str = "") -> int:
-    """Run a process that publishes; return how it ended."""
     command = [sys.executable, "-m", "tests.integration.archive.merging", dsn, str(lake)]
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env={**os.environ, VARIABLE: failpoint})
     return await process.wait()

@@ -143,7 +143,6 @@ async def test_a_signal_that_stands_no_more_makes_its_flag_inactive(fake: FakeFh
 
 
 async def parks_nothing(desk: Running, fake: FakeFhir, *, asked: int, mend: Callable[[], object]) -> None:
-    """Offer orders to a server that does not take them, mend it when it was asked so often, and see all applied."""
     desk.offer(*(created(0, key=f"rx_{number}") for number in range(2 * OPEN_AFTER)))
     await fake.asked(asked)
     mend()

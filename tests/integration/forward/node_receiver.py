@@ -34,12 +34,10 @@ class NodeReceiver:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
         return f"http://127.0.0.1:{self._port}/desk?tenant=7"
 
     @property
     def taken(self) -> list[dict[str, Any]]:
-        """Requests that were answered 204, in order."""
         return [each for each in list(self.requests) if each["status"] == 204]
 
     def __enter__(self) -> Self:

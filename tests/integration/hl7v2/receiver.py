@@ -34,8 +34,6 @@ def acknowledges(code: str = "AA", *, condition: str = "", of: str = "", more: s
 
 
 def sends(raw: bytes, *, then_closes: bool = False) -> Act:
-    """Answer with these bytes."""
-
     async def act(_message: Any, _reader: Any, writer: Any) -> None:
         writer.write(raw)
         await writer.drain()
@@ -50,12 +48,10 @@ async def says_nothing(_message: Any, _reader: Any, _writer: Any) -> None:
 
 
 async def resets(_message: Any, _reader: Any, writer: Any) -> None:
-    """End the connection without a word."""
     writer.transport.abort()
 
 
 def control_id(message: Any) -> str:
-    """Return MSH-10."""
     return str(message.segment("MSH")[10])
 
 
@@ -79,7 +75,6 @@ class Receiver:
     _open: int = 0
 
     async def serve(self, reader: Any, writer: Any) -> None:
-        """Serve one connection."""
         self.connections += 1
         self._open += 1
         self.at_once = max(self.at_once, self._open)
@@ -98,13 +93,11 @@ class Receiver:
             writer.close()
 
     def ids(self) -> list[str]:
-        """Return what MSH-10 says of the event, of each message that was acknowledged."""
         return [control_id(each)[:EVENT_PART] for each in self.taken]
 
 
 @asynccontextmanager
 async def a_receiver(*acts: Act, port: int = 0) -> AsyncIterator[Receiver]:
-    """Listen on a free port, or on `port`."""
     receiver = Receiver(list(acts))
     tasks: set[asyncio.Task[None]] = set()
     writers: set[Any] = set()

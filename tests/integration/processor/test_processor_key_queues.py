@@ -27,7 +27,6 @@ MODES = pytest.mark.parametrize("mode", [Lanes(8, transactional=True), Lanes(8)]
 
 
 def schema_7(offset: int, key: str) -> bytes:
-    """A value whose schema has to be learned."""
     return b"\0\0\0\0\7" + (a_record(offset, key).value or b"")
 
 

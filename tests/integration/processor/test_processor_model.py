@@ -78,13 +78,10 @@ where schemaname = 'drx_consumer' and tablename <> 'schema_migration' or tablena
 
 
 class RefusingLedger(Ledger):
-    """Refuses transactions, before and after what is done in them."""
-
     refusals: list[tuple[str, TransientError]]
 
     @asynccontextmanager
     async def begin(self, place: Place, epoch: int, known: datetime | None = None) -> AsyncIterator[Settlement]:
-        """Open a transaction, or fail it."""
         when, failure = self.refusals.pop() if self.refusals else ("", None)
         if failure is not None and when == "before":
             raise failure
@@ -95,15 +92,11 @@ class RefusingLedger(Ledger):
 
 
 class Decoder(PlainDecoder):
-    """Cannot read the records at some offsets."""
-
     def __init__(self, unreadable: set[int]) -> None:
-        """Read all others."""
         super().__init__()
         self._unreadable = unreadable
 
     def decode(self, record: ConsumedRecord) -> Event:
-        """Return the event of a record."""
         if record.offset in self._unreadable:
             raise DecodeError("malformed")
         return super().decode(record)
@@ -139,7 +132,6 @@ class World:
         return FAILURES[self.failing[event.id]](tried) if event.id in self.failing else None
 
     async def start(self) -> None:
-        """Start a process that owns the partition."""
         self.bench = Bench(self.consumer, self.database, Decoder(self.unreadable), ledger=self.ledger)
         self.bench.task = asyncio.create_task(self.bench.processor.run(self.bench.stop))
         await self.feed()
@@ -151,14 +143,12 @@ class World:
                 return await self.bench.feed(self.log)
 
     async def read(self) -> None:
-        """Claim the partition again if it was lost."""
         assert not self.bench.failed
         if self.bench.processor.fenced(PLACE):
             self.bench.processor.forget([PLACE])
             await self.feed()
 
     async def write(self, records: list[tuple[int, str]]) -> None:
-        """Append records and offer them."""
         for key, kind in records:
             offset = len(self.log)
             again = kind in {REPEAT, CONFLICT} and key in self.last
@@ -175,19 +165,16 @@ class World:
         self.bench.processor.offer(PLACE, self.log[-len(records) :])
 
     async def kill(self) -> None:
-        """End the process without an orderly end."""
         assert self.bench.task is not None
         self.bench.task.cancel()
         await asyncio.wait([self.bench.task])
         await self.start()
 
     async def restart(self) -> None:
-        """End the process in order."""
         await self.end()
         await self.start()
 
     async def end(self) -> None:
-        """Drain, and stop."""
         assert self.bench.task is not None
         await self.bench.processor.drain([PLACE], timeout_s=0.2)
         self.bench.processor.forget([PLACE])
@@ -199,11 +186,9 @@ class World:
         await Ledger(self.database, group=GROUP, cluster_id="here").claim(PLACE)
 
     async def sink_down(self) -> None:
-        """Take away what handlers write to."""
         self.effects.down = True
 
     async def sink_up(self) -> None:
-        """Have it back."""
         self.effects.down = False
 
     async def refuse(self) -> None:
@@ -213,7 +198,6 @@ class World:
             self.ledger.refusals += [(when, failure) for failure in failures * 3]
 
     async def stumble(self) -> None:
-        """Let the database fail one transaction."""
         self.ledger.refusals.append(("after", TransientError("deadlock")))
 
     async def traffic(self) -> None:
@@ -224,16 +208,13 @@ class World:
             await self.read()
 
     async def release(self) -> None:
-        """Ask for every parked key."""
         await self.bench.rows("update drx_consumer.parked_key set release_requested_at = clock_timestamp() returning 1")
 
     async def park(self) -> None:
-        """Park a key by hand, unless it is parked."""
         with suppress(ConfigError):
             await operator.park(self.database, GROUP, PLACE.topic, "rx_1", partition=0, by=By("ann", "a drill"))
 
     async def take_backup(self) -> None:
-        """Copy all tables."""
         await self._sql("drop schema if exists backup cascade", "create schema backup")
         for number, table in enumerate(await self.tables()):
             await self._sql(f"create table backup.t{number} as table {table}")
@@ -254,7 +235,6 @@ class World:
         await self.write([(1, "")])
 
     async def settle(self) -> None:
-        """Wait a little, as a process does most of its time."""
         await asyncio.sleep(0.02)
 
     async def tables(self) -> list[str]:
@@ -271,7 +251,6 @@ class World:
         return [offset for (offset,) in rows if self.kinds[offset] not in GUILTY]
 
     async def heal(self) -> None:
-        """Mend everything, release everything, and wait until all is settled."""
         self.effects.down = False
         self.ledger.refusals.clear()
         await self.write([(key, "") for key in range(1, KEYS + 1)])
@@ -294,7 +273,6 @@ class World:
         assert sorted(skipped) == [offset for offset, kind in enumerate(self.kinds) if kind == CONFLICT]
 
     async def skip_conflicts(self) -> list[int]:
-        """Give up what can never be applied; return the offsets."""
         query = "select key, \"offset\" from drx_consumer.parked_event where code = 'id_conflict'"
         rows = await self.bench.rows(query)
         for key, offset in rows:
@@ -302,7 +280,6 @@ class World:
         return [offset for _, offset in rows]
 
     async def check(self) -> None:
-        """Compare the effects with the log."""
         applied = await self.bench.effects() if self.consumer.transactional else self.effects.applied
         if not self.consumer.transactional and self.repeats:
             applied = list(dict.fromkeys(applied))

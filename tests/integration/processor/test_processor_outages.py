@@ -39,7 +39,6 @@ class CrowdedLedger(Ledger):
 
     @asynccontextmanager
     async def begin(self, place: Place, epoch: int, known: datetime | None = None) -> AsyncIterator[Settlement]:
-        """Open a transaction, or refuse to."""
         if self.refuses():
             raise self.failure
         async with super().begin(place, epoch, known) as settlement:

@@ -38,8 +38,6 @@ UNKNOWN = b'\0\0\0\0\x07{"id": "evt_0", "type": "prescription.sent"}'
 
 
 class Registry:
-    """A registry that does not know a schema, and the clock of the one who asks."""
-
     def __init__(self) -> None:
         self.now = 0.0
         self.decoder = PlainDecoder()

@@ -46,7 +46,6 @@ BREAKS = pytest.mark.parametrize(
 
 
 def a_consumer(effects: Effects, mode: Lanes | Batches, breaks: Callable[[Any], Awaitable[None]]) -> Consumer:
-    """Break the transaction in which `evt_2` is handled."""
     consumer = Consumer(GROUP, [PLACE.topic], mode=mode)
 
     async def one(event: Event, context: Context) -> None:

@@ -20,7 +20,6 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(scope="session")
 def samples() -> list[Sample]:
-    """Every native sample, and an update of a type that the contract does not know."""
     lock = bundled()
     codec = Codec(schemas=lock.schemas(), ids=lock.ids())
     found = []
@@ -37,7 +36,6 @@ def samples() -> list[Sample]:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Served]]:
-    """Start the registry on a free port with some options; it ends with the test."""
     with ExitStack() as stack:
 
         def start(*options: str) -> Served:

@@ -7,8 +7,6 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One native sample as the ingress maps it and the codec writes it."""
-
     name: str
     record: str
     value: dict[str, Any]
@@ -17,7 +15,5 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A running `drx-bridge schemas serve`."""
-
     url: str
     process: subprocess.Popen[str]

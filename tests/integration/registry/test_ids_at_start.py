@@ -45,7 +45,6 @@ def some_ids(registry: Registry, routing: RoutingTable) -> SchemaIds:
 
 
 async def learned(ids: SchemaIds) -> SchemaIds:
-    """Run the worker until it knows the ids."""
     stop = asyncio.Event()
     running = asyncio.create_task(ids.run(stop))
     async with asyncio.timeout(LEARN_TIMEOUT_S):

@@ -39,7 +39,6 @@ async def run(*words: str, **environment: str) -> Outcome:
 
 @pytest.fixture
 def store() -> ForeignRegistry:
-    """A registry that has never heard of us."""
     return ForeignRegistry()
 
 
@@ -55,18 +54,13 @@ def ids_file(tmp_path: Path) -> Path:
 
 
 class Nobody:
-    """A registry that must not be asked."""
-
     def __init__(self, url: str) -> None:
-        """Have an address."""
         self.url = url
 
     async def look_up(self, subject: str, schema: object) -> int | None:
-        """Fail."""
         raise AssertionError(subject, schema)
 
     async def holds(self, schema_id: int, schema: object) -> bool:
-        """Fail."""
         raise AssertionError(schema_id, schema)
 
 

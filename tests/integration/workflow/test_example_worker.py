@@ -84,7 +84,6 @@ def worker(temporal: TemporalServer, desk: Desk, tmp_path_factory: pytest.TempPa
 
 
 async def pass_time(client: Client, time: timedelta) -> None:
-    """Let the server's clock jump."""
     duration = Duration()
     duration.FromTimedelta(time)
     await client.service_client.test_service.unlock_time_skipping_with_sleep(SleepRequest(duration=duration))

@@ -37,7 +37,6 @@ async def client(temporal: TemporalServer) -> AsyncIterator[Client]:
 
 @pytest.fixture
 def request_id() -> str:
-    """Nobody else's on the shared server."""
     return f"req_{uuid4().hex}"
 
 
@@ -165,7 +164,6 @@ async def test_without_tls_only_where_that_is_allowed(temporal: TemporalServer, 
 
 @asynccontextmanager
 async def behind_tls(temporal: TemporalServer, context: ssl.SSLContext) -> AsyncIterator[str]:
-    """Stand before the server, end TLS, and yield an address."""
     host, port = temporal.address.split(":")
 
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -54,7 +54,6 @@ class Desk:
     key: str
 
     async def run(self, *events: Event) -> None:
-        """Apply events to the read model, and run the timers once."""
         await self.model.apply(*events)
         await self.model.tick()
         (job,) = self.consumer.jobs
@@ -62,24 +61,20 @@ class Desk:
             await job.once(connection, self.temporal)
 
     async def rows(self) -> list[tuple[str, str, bool]]:
-        """Return kind, subject and whether it is resolved, of all that was started."""
         found = await self.model.rows("select * from workflow.started order by since, kind")
         return [(row["kind"], row["subject"], row["resolved_at"] is not None) for row in found]
 
     async def workflows(self) -> list[Told | None]:
-        """Return what the workflows were told that the rows name."""
         found = await self.model.rows("select workflow_id from workflow.started order by since, kind")
         return [await told(self.client, row["workflow_id"]) for row in found]
 
     def counted(self, code: str) -> float:
-        """Return how many calls ended so."""
         labels = {"service": "workflow", "code": code}
         return self.registry.get_sample_value("drxbridge_workflow_requests_total", labels) or 0
 
 
 @pytest.fixture
 def more() -> dict[str, str]:
-    """Give further settings; a test may have others."""
     return {}
 
 
