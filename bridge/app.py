@@ -162,7 +162,7 @@ def _window_s(settings: Settings, source: Source) -> float:
 
 
 def _heartbeat(settings: Settings, metrics: IngressMetrics) -> list[Heartbeat]:
-    """Return the worker, if there is to be one."""
+    """Return the worker; nothing if heartbeats are off."""
     if not settings.heartbeat.enabled:
         return []
     environments = {source.environment for source in settings.sources.values()}
@@ -310,7 +310,7 @@ def _checks(
 
 @dataclass(frozen=True, slots=True)
 class Durability:
-    """The running parts; `checks` say whether something can be made durable now."""
+    """The running parts; `checks` report whether something can be made durable now."""
 
     publisher: Publisher
     known_ids: KnownIds

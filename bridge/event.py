@@ -147,7 +147,7 @@ def instant(at: datetime) -> str:
 
 
 def plain(value: object) -> object:
-    """Write what JSON has no form for: decimals as text without an exponent, bytes in base64."""
+    """Convert what JSON has no form for: decimals to text without an exponent, bytes to base64."""
     if isinstance(value, Decimal):
         return f"{value:f}"  # never with an exponent
     if isinstance(value, bytes):

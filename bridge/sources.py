@@ -48,7 +48,7 @@ def shared_key_pairs(settings: Settings, keys: Mapping[str, Sequence[KeySlot]]) 
 
 
 def check_new_keys(settings: Settings, directories: Mapping[str, Secrets], name: str, keys: Sequence[KeySlot]) -> None:
-    """See that the changed keys of a source are such as a start takes.
+    """Check that changed keys of a source are such as a start accepts.
 
     Raises:
         SecretsError: One can be guessed, or is another source's and not both accept it.
@@ -86,5 +86,5 @@ def address_limit(http: HttpSettings) -> AddressLimit | None:
 
 
 def place(name: str, setting: str) -> str:
-    """Say where a setting of a source stands, or would stand."""
+    """Return where a setting of a source is set, or would be."""
     return place_of(Settings, "sources", name, setting)

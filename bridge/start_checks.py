@@ -67,7 +67,7 @@ def check_sources(settings: Settings) -> Iterator[Finding]:
 def check_proof(
     name: str, source: SourceSettings, scheme: Scheme, profile: Profile, *, tls_in_front: bool
 ) -> Iterator[Finding]:
-    """Look for ids that are forgotten too early, and for what makes deliveries easy to forge or to send again."""
+    """Check for ids that are forgotten too early, and for what makes deliveries easy to forge or to replay."""
     window_s = source.dedupe_window_s or dedupe_window_s(profile)
     # A captured delivery is stale before its id is forgotten, whichever of two clocks is ahead.
     least_s = 2 * source.tolerance_s if scheme.dated and source.tolerance_s else 0

@@ -119,7 +119,7 @@ class Context:
 
 
 class Setup(NamedTuple):
-    """What an entry point that is a function gets to build its `Consumer` from."""
+    """What the function of an entry point gets to build its `Consumer`."""
 
     options: Mapping[str, str]  # its own settings (`CONSUMER_<NAME>__<KEY>`), keys in lower case
     registry: CollectorRegistry  # of its own metrics, which are served beside those of the runtime

@@ -100,7 +100,7 @@ async def open_consumer(
 
 @dataclass(eq=False, repr=False)
 class ConsumerWorker:
-    """A worker that checks what it stands on, then joins its group, and settles what it reads."""
+    """A worker that runs the start checks, joins its group, and settles what it reads."""
 
     _settings: ConsumerSettings
     _consumer: Consumer
@@ -113,7 +113,7 @@ class ConsumerWorker:
 
     @property
     def checks(self) -> dict[str, Check]:
-        """What readiness is made of."""
+        """The checks of readiness, by name."""
         return {
             "start": lambda: self._start,
             "group": lambda: "ok" if self._subscriber is None else self._subscriber.ready(),
@@ -123,7 +123,7 @@ class ConsumerWorker:
         }
 
     def live(self) -> str:
-        """Return `ok`, or a word for why only a restart can help."""
+        """Return `ok`, or a code if only a restart can help."""
         return "ok" if self._subscriber is None else self._subscriber.live()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -157,7 +157,7 @@ class ConsumerWorker:
             await run_workers(workers, stop=stop, drain_timeout_s=self._settings.shutdown.workers_s)
 
     async def _until(self, stop: asyncio.Event, attempt: Callable[[], Awaitable[Made]]) -> Made | None:
-        """Try for as long as it takes; None when `stop` was set before."""
+        """Retry until it succeeds; None if `stop` was set before."""
         while not stop.is_set():
             try:
                 return await attempt()

@@ -9,13 +9,13 @@ from bridge.runtime.process import LazyGroup, run_command_line
 # Name, where it lives, and its line in `--help`; a command's module is imported only when it runs.
 COMMANDS = {
     "run": ("consumers.commands.run:run", "Run a consumer."),
-    "init": ("consumers.commands.init:init", "Say where a consumer begins, and make its tables."),
+    "init": ("consumers.commands.init:init", "Set where a consumer begins, and make its tables."),
     "lag": ("consumers.commands.lag:lag", "How far a consumer is behind, also while it is not running."),
     "where": ("consumers.commands.where:where", "What became of an event, a delivery or a prescription."),
     "parked": ("consumers.commands.parked:parked", "See and settle what a consumer has set aside."),
     "compare": ("consumers.commands.compare:compare", "What an export of the sender has that the read model has not."),
     "prune": ("consumers.commands.prune:prune", "Delete what was settled long ago."),
-    "doctor": ("consumers.commands.doctor:doctor", "Check what a consumer needs, and say where PHI goes."),
+    "doctor": ("consumers.commands.doctor:doctor", "Check what a consumer needs, and show where PHI goes."),
     "forget": ("consumers.commands.forget:forget", "Remove what is kept of a consumer's group."),
     "forward": ("consumers.commands.forward:forward", "Try out what `forward` would send."),
     "new": ("consumers.commands.new:new", "Begin a consumer of your own."),

@@ -18,7 +18,7 @@ _FALSE: tuple[object, ...] = ("", [], {}, None)
 
 
 class BodyExpression:
-    """One expression."""
+    """A JMESPath on the native body of an event."""
 
     def __init__(self, text: str) -> None:
         """Compile it; `ValueError` if it is none, with a short reason."""
@@ -42,7 +42,7 @@ class BodyExpression:
             raise PermanentError(failed) from None
 
     def holds(self, body: bytes, event: Event) -> bool:
-        """Whether it is true of a body; as `value`."""
+        """Whether its value is true for a body; raises as `value`."""
         found = self.value(body, event)
         return found is not False and found not in _FALSE
 

@@ -43,7 +43,7 @@ _CONFLICTS = frozenset({409, 412})
 
 
 class HttpReply(NamedTuple):
-    """What came back with a status of 2xx, or with one that was asked for."""
+    """An answer with a status of 2xx, or one of `also`."""
 
     status: int
     headers: Mapping[str, str]  # names in lower case
@@ -51,7 +51,7 @@ class HttpReply(NamedTuple):
 
 
 class Timed:
-    """How a request ended."""
+    """The code that a request ended with."""
 
     code = "ok"
 
@@ -185,7 +185,7 @@ class HttpClient:
 
 
 def judge(status: int) -> None:
-    """Raise what a status means; 2xx means nothing. The table of this module in code."""
+    """Raise the error that a status means, by the table of this module; nothing for 2xx."""
     code = f"http_{status}"
     if _OK <= status < _REDIRECT:
         return

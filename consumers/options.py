@@ -124,7 +124,7 @@ class EndpointOptions(Options):
 
 
 class ServerOptions(EndpointOptions):
-    """Settings of one that tells a server over TLS, by `client_tls`, what happens to the prescriptions of accounts."""
+    """Settings of a consumer that sends news of prescriptions, of all or some accounts, to a server over TLS."""
 
     ca_file: Path | None = Field(None, description="PEM: certificates of authorities to trust; unset: the system's")
     cert_file: Path | None = Field(None, description="PEM: client certificate, if the server requires one")
@@ -139,7 +139,7 @@ class ServerOptions(EndpointOptions):
 
 
 class HttpOptions(ServerOptions):
-    """Settings of one whose server speaks HTTP."""
+    """Settings of a consumer whose server speaks HTTP."""
 
     allow_http: AllowHttp = False
 
@@ -193,7 +193,7 @@ def split_address(url: str, schemes: Collection[str]) -> tuple[SplitResult, str]
 
 
 def server_of(url: str) -> str:
-    """Say whose a URL is; nothing else of it, since the rest may be a secret."""
+    """Return the host of a URL, without the rest, which may hold a secret."""
     found = split_address(url, ("http", "https"))
     if found is None or not found[1]:
         return UNNAMED
@@ -202,7 +202,7 @@ def server_of(url: str) -> str:
 
 
 def database_of(dsn: str) -> str:
-    """Say which server and database an address of PostgreSQL names; nothing else of it."""
+    """Return server and database of a PostgreSQL address, without the rest."""
     found = split_address(dsn, ("postgresql", "postgres"))
     if found is None:
         return UNNAMED

@@ -127,7 +127,7 @@ def an_event(event_type: str, *, key: str = "rx_1", id: str = "", at: datetime =
 
 
 class Statements:
-    """Stands for `Context.connection` where a handler is called by itself: keeps what it executes, and does nothing."""
+    """A stand-in for `Context.connection` when a handler is called alone: keeps its statements, executes none."""
 
     def __init__(self) -> None:
         self.executed: list[tuple[str, tuple[object, ...]]] = []
@@ -139,7 +139,7 @@ class Statements:
 
 
 def a_context(connection: object = None, *, attempt: int = 1, resource: object = None) -> Context:
-    """Return what a handler gets beside an event, for a call of it by itself."""
+    """Return a context for calling a handler alone."""
     place = {"group": "test", "topic": "test", "partition": 0, "offset": 0, "ordinal": "test:0"}
     return Context(**place, attempt=attempt, connection=connection, resource=resource, traceparent=TRACEPARENT)  # type: ignore[arg-type]  # of two types
 
@@ -186,7 +186,7 @@ class Running:
     _ends: dict[Place, int]
 
     async def feed(self, *events: Event) -> None:
-        """Give records to the consumer and return when each is settled: applied, a duplicate, of no use, or parked."""
+        """Give records to the consumer and return when each is applied, a duplicate, skipped or parked."""
         self.offer(*events)
         await self.settled()
 
@@ -306,7 +306,7 @@ async def running(
 
 
 def _watched(consumer: Consumer, calls: list[Attempt]) -> Consumer:
-    """Return the consumer with a handler that notes each attempt before the true one makes it."""
+    """Return the consumer with a handler that notes each attempt and then calls the real one."""
     handle: Any = consumer.handle
     if handle is None:
         raise ConfigError(f"consumer {consumer.name!r} has no handler")

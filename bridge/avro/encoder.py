@@ -244,14 +244,14 @@ def _instant(value: Any) -> bytes:
 
 
 def _day(value: Any) -> bytes:
-    """Take a `date`, and not a `datetime`, which Python calls one, too."""
+    """Take a `date`, but no `datetime`, which is a subclass of it."""
     if type(value) is not date:
         raise TypeError
     return varint(value.toordinal() - EPOCH_DAY)
 
 
 def _decimal(schema: Mapping[str, Any]) -> Encode:
-    """Take a `Decimal` that needs no rounding: rounding is flagged where it happens, and that is not here."""
+    """Take a `Decimal` that needs no rounding; values are rounded, and flagged, before they come here."""
     precision, scale = schema["precision"], schema["scale"]
     bound: int = 10**precision
 

@@ -99,7 +99,7 @@ class EventDecoder:
 
 
 def _event(record: str, value: dict[str, Any], key: str) -> Event:
-    """Take the fields that every event record leads with."""
+    """Build the event from the leading fields that every record has."""
     if record in _EVENT_RECORDS:
         return Event(
             value["event_id"],
@@ -118,7 +118,7 @@ def _event(record: str, value: dict[str, Any], key: str) -> Event:
 
 @asynccontextmanager
 async def open_decoder(registry: RegistryAddress) -> AsyncIterator[EventDecoder]:
-    """Open a decoder; with a registry URL the ids are that registry's and the lock's mean nothing."""
+    """Open a decoder; with a registry URL its ids are used, and those of the lock are not."""
     lock = bundled()
     if registry.url is None:
         writers = [WriterSchema(entry.id, UUID(entry.guid), entry.schema) for entry in lock.entries]

@@ -54,7 +54,7 @@ class Post(NamedTuple):
 
 
 class Poster:
-    """Posts for one source, in its name."""
+    """Posts deliveries of one source."""
 
     def __init__(self, settings: Settings, name: str, *, origin: Literal["replay", "import"], url: str | None) -> None:
         """Read its profile, and where something is to be posted the secret that began to count last."""
@@ -118,7 +118,7 @@ class Poster:
 
     @property
     def ended(self) -> dict[str, Any]:
-        """What an audit line has of the end."""
+        """Fields of the closing audit line."""
         return {"outcomes": dict(self._outcomes)} | ({} if self._is_whole else {"outcome": "failed"})
 
     async def _run(

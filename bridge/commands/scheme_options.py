@@ -66,7 +66,7 @@ def configured_source(settings: Settings, name: str) -> SourceSettings:
 
 
 def is_id(text: str) -> bool:
-    """Say whether a delivery may have this id."""
+    """Return whether a delivery may have this id."""
     return ID.fullmatch(text.encode("utf-8", "surrogatepass")) is not None
 
 

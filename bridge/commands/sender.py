@@ -41,7 +41,7 @@ class SimulatedDelivery(NamedTuple):
 
 
 class Keyed(Protocol):
-    """What `play` plays."""
+    """What `play` sends."""
 
     @property
     def keys(self) -> Collection[str]:

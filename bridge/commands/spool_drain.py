@@ -40,7 +40,7 @@ LOCKED = "locked"
 
 @dataclass(slots=True)
 class Drained:
-    """What became of it."""
+    """Result of a drain."""
 
     drained: int = 0  # events that were written to Kafka
     left: int = 0  # events that were not

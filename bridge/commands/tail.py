@@ -65,7 +65,7 @@ def tail(
         click.echo("waiting for records…; Ctrl-C ends it", err=True)
 
     async def follow() -> int:
-        """Show what is wanted and return how many records that were."""
+        """Print the wanted records and return their number."""
         shown = 0
         at_beginning = from_beginning or until_end
         reading = open_reader(settings.kafka.connection, [topic], from_beginning=at_beginning, unreadable=passed_over)
@@ -95,7 +95,7 @@ def tail(
 
 
 def passed_over(place: Place, offset: int, after: int) -> None:
-    """Say which records are not shown."""
+    """Report which records are not shown."""
     offsets = f"offset {offset}" if after == offset + 1 else f"offsets {offset} to {after - 1}"
     click.echo(f"{place.topic}/{place.partition}: {offsets} cannot be read: the batch is corrupt", err=True)
 

@@ -143,12 +143,12 @@ def text(content: bytes) -> str:
 
 
 def printable(content: str) -> str:
-    """Escape what could move a terminal's cursor: a value comes from outside."""
+    """Escape control characters: a value comes from outside and could move a terminal's cursor."""
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in content)
 
 
 def fields_tree(value: Mapping[str, Any], *, indent: int) -> Iterator[Text]:
-    """Yield a line for each field that holds something; those within it stand below it, further in."""
+    """Yield a line for each field that is not empty; nested fields are indented below it."""
     margin = " " * indent
     for name, inner in value.items():
         if inner in (*_NOTHING, ""):

@@ -39,7 +39,7 @@ Filter = Callable[[ConsumedRecord], bool]
 
 
 class ParkedGroup(NamedTuple):
-    """Parked deliveries that have this in common."""
+    """Properties that parked deliveries are grouped by."""
 
     source: str
     reason: str

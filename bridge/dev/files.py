@@ -15,7 +15,7 @@ from bridge.runtime.files import replace_file
 
 
 class DataDirectory:
-    """Where each part keeps its things."""
+    """Paths of the files of each part."""
 
     def __init__(self, path: Path) -> None:
         """Name the places below `path`; it must be absolute, as children run elsewhere."""
@@ -70,7 +70,7 @@ def claim(path: Path) -> Iterator[DataDirectory]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read an object; an absent or unreadable file is an empty one, because all that we keep so can be made anew."""
+    """Read a JSON object; empty if the file is absent or unreadable, since its content can be made anew."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError):

@@ -231,6 +231,6 @@ def create_topics(bootstrap_servers: str, topics: Mapping[str, int]) -> None:
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Run it on a loop of its own: the caller's thread may be running another one."""
+    """Run it on a loop in another thread, since this thread may be running one."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, work).result()

@@ -106,7 +106,7 @@ class PostgresServer(Child):
         (self._files / "postmaster.pid").unlink(missing_ok=True)
 
     def _make_files(self) -> None:
-        """Run initdb beside the place, so that one cut short is done again."""
+        """Run initdb in a temporary directory, so that an interrupted run is repeated."""
         scratch = self._files.with_name("new")
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(mode=0o700)
@@ -142,7 +142,7 @@ class PostgresServer(Child):
 
 
 def _servers_on(files: Path) -> Iterator[psutil.Process]:
-    """Processes of PostgreSQL that work there: each has the directory as its own."""
+    """Processes of PostgreSQL whose working directory this is."""
     place = str(files.resolve())
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):

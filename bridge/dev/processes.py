@@ -80,7 +80,7 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """Of the running process; None when there is none."""
+        """Process id; None if it does not run."""
         return self._process.pid if self._process is not None and self.alive else None
 
     @property
@@ -90,7 +90,7 @@ class Child:
 
     @property
     def exit_code(self) -> int | None:
-        """As of `subprocess`: minus the signal; None while it runs or before the first start."""
+        """Exit code, minus the signal if one ended it; None while it runs or before the first start."""
         return None if self._process is None else self._process.poll()
 
     @property
@@ -125,7 +125,7 @@ class Child:
 
     @property
     def ready(self) -> bool:
-        """Whether it does its work; those that answer somewhere know better."""
+        """Whether it is ready: here, whether it runs; subclasses with an address ask it."""
         return self.alive
 
     def wait_ready(self) -> None:

@@ -141,7 +141,7 @@ def ingress_service(directory: DataDirectory, *, port: int, management_port: int
 def consumer_service(
     name: str, *, directory: DataDirectory, management_port: int, settings: Mapping[str, str]
 ) -> Service:
-    """Describe a consumer that begins with the first record there is; its `settings` say where everything is."""
+    """Describe a consumer that begins with the first record; `settings` have the addresses of the other parts."""
     own = {
         "CONSUMER_KAFKA__OFFSET_RESET": "earliest",
         # Seconds until the partitions of a killed member go to another; 45 in production.
@@ -159,7 +159,7 @@ def consumer_service(
 
 
 def shared_settings(directory: DataDirectory) -> dict[str, str]:
-    """Return what ingress, consumers and the commands of an operator must know of the data directory."""
+    """Return the settings that ingress, consumers and an operator's commands need to use the data directory."""
     id_keys = str(directory.secret_dir("log", make=lambda: secrets.token_urlsafe(_ID_KEY_BYTES)))
     return {
         "BRIDGE_SPOOL__DIR": str(directory.spool),
@@ -179,7 +179,7 @@ def _forward_secrets(directory: DataDirectory) -> Path:
 
 
 def child_environment(ours: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, str]:
-    """Environment of a child: ours, without what would tie it to another system, with its settings on top."""
+    """Environment of a child: ours, without settings of another installation, with its own on top."""
     wanted = {name.upper() for name in settings}
     kept = {
         name: value

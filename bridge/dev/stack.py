@@ -146,7 +146,7 @@ class Stack:
         return found
 
     def start(self) -> None:
-        """Start part after part, each when those that it needs answer, and publish the endpoints."""
+        """Start the parts in order, each when those that it needs answer, and publish the endpoints."""
         with timed(f"PostgreSQL, {HOST}:{self._ports['postgres']}", say=self._say):
             self._postgres.start()
             self._postgres.wait_ready()
@@ -207,7 +207,7 @@ class Stack:
         self._publish()
 
     def stop(self) -> None:
-        """Stop what runs: first who takes deliveries, last who keeps them."""
+        """Stop all parts: first those that take deliveries, last those that store them."""
         self.directory.endpoints.unlink(missing_ok=True)
         for service in reversed(self._services):
             service.stop()

@@ -111,7 +111,7 @@ class Screen:
         self._console.print(Text(f"     {text}", style))
 
     def hop(self, number: int, text: str) -> None:
-        """Announce the next station of a delivery."""
+        """Print the next hop of a delivery."""
         self._console.print(Text(f"  {number}  {text}", "bold"))
 
     def pairs(self, values: Mapping[str, object]) -> None:
@@ -214,7 +214,7 @@ class Tour:
             await self._comes(f"PostgreSQL shows: {word}", ROW, key, [(number, word)])
 
     async def _strangers(self, event: BodyJson, rng: random.Random) -> None:
-        """Deliver what somebody else signed, then what was cut off on the way out."""
+        """Deliver an event signed with a wrong key, then one whose body is cut off."""
         screen = self.screen
         text = "Somebody who does not know the secret claims that the prescription was cancelled."
         screen.chapter("2  A forged delivery", text)
@@ -325,7 +325,7 @@ class Tour:
             await self._comes("and in PostgreSQL", ROW, _key_of(events), [(5, "packed")])
 
     async def _repeats(self, events: Sequence[BodyJson]) -> None:
-        """Send again what was taken, then something else under its id, and go on as if nothing had been."""
+        """Repeat a delivery, then send another body under its id, then the next event."""
         screen = self.screen
         text = "A sender that has lost an answer sends again. What is durable already is known by its id and its body."
         screen.chapter("8  The same once more", text)
@@ -355,7 +355,7 @@ class Tour:
         await self._comes("PostgreSQL has it in the timeline", TOLD, event["id"], [("other.reported", word)])
 
     async def _mended(self, rng: random.Random) -> None:
-        """Deliver what the mapping of a vendor does not know, put the mapping right, and replay."""
+        """Deliver bodies that a mapping file does not cover, mend the file, and replay."""
         screen, stack, new = self.screen, self.stack, new_id(rng)
         text = "Its mapping was written from one sample, of STARTED. Now PACKED comes: genuine, so it is kept."
         screen.chapter("10  A vendor whose mapping lacks something", text)

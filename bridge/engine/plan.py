@@ -83,7 +83,7 @@ class EventPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All event types, and the bytes of what each source has one of."""
+    """All event types, and the encoded value of each environment."""
 
     environments: Mapping[str, bytes]
     events: Mapping[str, EventPlan]
@@ -157,7 +157,7 @@ def _event_fields(event_type: str, model: type[EventRecord], avro: Mapping[str, 
 
 
 def _record_fields(model: type[ContractRecord], avro: Mapping[str, Any]) -> tuple[Field, ...]:
-    """Describe the fields of a record as if each were filled by the member of its name."""
+    """Describe the fields of a record, each filled by the member of the same name."""
     blank = blank_record(model)
     types = {name: plain(info) for name, info in model.model_fields.items()}
     # Filled only beside a word outside its enum, which no plainly conforming delivery has.

@@ -37,10 +37,10 @@ class _Verdict(NamedTuple):
 
 
 class Deduplicator:
-    """Publishes what is new; a repeat gets the end of its first delivery."""
+    """Publishes new events; a repeat gets the outcome of the first delivery."""
 
     def __init__(self, *, publisher: PublisherProtocol, known_ids: KnownIds, deadline_s: float) -> None:
-        """Answer every delivery within `deadline_s`, whatever it waits for."""
+        """Answer every delivery within `deadline_s`, also while it waits for another one."""
         self._publisher = publisher
         self._known_ids = known_ids
         self._deadline_s = deadline_s

@@ -43,7 +43,7 @@ class HeadRules(NamedTuple):
 
 
 def head_rules(schemes: Iterable[Scheme]) -> HeadRules:
-    """Return the union for all sources, so that heads are checked alike for each."""
+    """Return one set of rules, the union for all sources."""
     wanted, single = _WANTED.union(ORIGIN_HEADERS), frozenset(ORIGIN_HEADERS)
     for scheme in schemes:
         wanted |= scheme.headers | scheme.joined

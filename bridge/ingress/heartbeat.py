@@ -115,7 +115,7 @@ class Heartbeat:
 
 
 def reachable(host: str) -> str:
-    """Return the host to connect to for a listening address, as a URL has it."""
+    """Return the host part of a URL by which a listening address can be reached."""
     try:
         address = ip_address(host)
     except ValueError:

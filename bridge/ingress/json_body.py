@@ -54,7 +54,7 @@ class Real:
 
 
 class _TroubleError(ValueError):
-    """The body breaks a rule; which one comes first is for the survey to say."""
+    """The body breaks a rule; `_Survey` finds the first one."""
 
 
 def parse(body: bytes, *, arrays: bool = False) -> dict[str, object] | ParkReason:
@@ -196,7 +196,7 @@ class _Survey:
             opened = self._begin()
 
     def at_end(self) -> bool:
-        """Say whether nothing but space is left."""
+        """Return whether only white space is left."""
         return not self._next()
 
     def _begin(self) -> bool:

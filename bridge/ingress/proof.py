@@ -97,7 +97,7 @@ class HmacKey:
     _keyed: HMAC = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Set the key up once: a copy of a keyed HMAC, above all of this library, is cheaper than keying one."""
+        """Set the key up once: copying a keyed HMAC is cheaper than keying one, above all in this library."""
         object.__setattr__(self, "_keyed", HMAC(self.secret, _DIGESTS[self.digestmod]()))
 
     def digest(self, signed: bytes) -> bytes:
@@ -137,7 +137,7 @@ class SharedSecret:
         object.__setattr__(self, "_digest", sha256(self.secret).digest())
 
     def equals(self, digest: bytes) -> bool:
-        """Compare the SHA-256 of what was sent: of texts of two lengths `compare_digest` would leak the length."""
+        """Compare SHA-256 digests, since `compare_digest` leaks the length when lengths differ."""
         return compare_digest(self._digest, digest)
 
 
@@ -256,7 +256,7 @@ def age_words(tolerance_s: int | None) -> str:
 
 
 def check_age(timestamp: int, tolerance_s: int | None, now: float) -> None:
-    """Bound the age in whole seconds, as the sender counts: in fractions the inclusive edge could never be met."""
+    """Check the age in whole seconds, as the sender counts; with fractions the inclusive bound could never be met."""
     if tolerance_s is None:
         return
     age_s = math.floor(now) - timestamp

@@ -116,7 +116,7 @@ class Admission:
         self.bytes = 0
 
     def enter(self, size: int) -> bool:
-        """Take one delivery of `size` bytes in, or return False and take nothing.
+        """Admit one delivery of `size` bytes; return False if there is no room.
 
         A delivery larger than the whole bound still enters when nothing else is in flight, or it never could.
         """
@@ -127,7 +127,7 @@ class Admission:
         return True
 
     def leave(self, size: int) -> None:
-        """Give back what `enter` took for the same `size`."""
+        """Free the room that `enter` took for the same `size`."""
         self.count -= 1
         self.bytes -= size
 
@@ -239,7 +239,7 @@ class Webhooks:
         self._end(call, self._unavailable, "unexpected")
 
     def _end(self, call: Call, answering: Callable[..., Answer], *arguments: object) -> None:
-        """Answer a call and give its room back, whatever is wrong with its answer."""
+        """Answer a call and free its room, even if answering fails."""
         if call.room is not None:
             self._admission.leave(call.room)
             call.room = None
@@ -254,11 +254,11 @@ class Webhooks:
             call.http.answer(answer)
 
     def malformed(self) -> None:
-        """Account for what was no HTTP and has been answered 400."""
+        """Count a malformed request, which the server has answered 400."""
         self._refuse(Observed(UNKNOWN), DeliveryRefusedError("malformed_http"))
 
     def _check_head(self, call: Call) -> None:
-        """Check the head; first the rates, so that whatever comes counts."""
+        """Check the head: first the rate limits, so that every request counts towards them."""
         self._check_address(call)
         source = call.sender = self._route(call)
         if source.limit is not None and (wait_s := source.limit.wait_s(None, call.began)):
@@ -281,7 +281,7 @@ class Webhooks:
         return source
 
     def _check_address(self, call: Call) -> None:
-        """Refuse what is too much from an address, before it counts for a source that others use."""
+        """Refuse a request above the address's limit before it counts towards the limit of its source."""
         if self._address_limit is None:
             return
         forwarded = b",".join(value for name, value in call.http.raw_headers if name.lower() == FORWARDED)
@@ -486,7 +486,7 @@ class Webhooks:
         return document if isinstance(document, ParkReason) else source.profile.map(delivery, document)
 
     def _encode(self, request: Observed, delivery: Delivery, engine: Shortcut) -> EncodedEvent | None:
-        """Ask the engine; what it does not take, or fails at, is left to the reference."""
+        """Ask the engine; a delivery that it defers, or fails at, is left to the reference."""
         cause: Deferral = "form"
         try:
             event = engine(delivery.body, delivery.id, delivery.received_at)
@@ -538,7 +538,7 @@ class Webhooks:
         return Answer(self._status(request, "parked"), orjson.dumps(body))
 
     def _status(self, request: Observed, outcome: str) -> int:
-        """Return the status of what has been taken; some senders take only 200 as an acknowledgement."""
+        """Return the status for a durable delivery; some senders accept only 200."""
         return STATUS["accepted"] if request.source in self._always_200 else STATUS[outcome]
 
     def _refuse(self, request: Observed, exc: DeliveryRefusedError) -> Answer:

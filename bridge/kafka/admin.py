@@ -185,7 +185,7 @@ class Admin:
         }
 
     async def _describe(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Return what the topics have by the names of `Deviation.what`."""
+        """Return the state of the topics, by the names of `Deviation.what`."""
         partitions = await self._partitions(names)
         if not partitions:
             return {}

@@ -113,7 +113,7 @@ class KafkaConnection:
 
 
 def refusal(options: Mapping[str, Any]) -> Refusal:
-    """Return why a broker accepted the connection of a client and gave no session."""
+    """Return why a broker accepted the TCP connection of a client but no session began."""
     tokens = options.get("sasl_oauth_token_provider")
     if tokens is not None and tokens.failed:
         return Refusal("no_token", "token endpoint, client id or its secret?")

@@ -50,7 +50,7 @@ class UnreadableBatchError(BridgeError):
     code = "batch_unreadable"
 
     def __init__(self, place: Place, offset: int) -> None:
-        """Keep where it begins to be unreadable."""
+        """Keep the place and offset of the batch."""
         super().__init__(self.code)
         self.place = place
         self.offset = offset

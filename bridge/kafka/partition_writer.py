@@ -116,7 +116,7 @@ class SpoolProtocol(Protocol):
 
 
 class FollowerProtocol(Protocol):
-    """Tells `KnownIds` what other replicas write."""
+    """Notes in `KnownIds` what other replicas write."""
 
     def follow(self, topic: str) -> None:
         """Read a topic from now on, if it is not read already."""
@@ -126,7 +126,7 @@ class FollowerProtocol(Protocol):
 
 
 class NoSpool:
-    """Stands for the spool where there is none: it takes nothing and holds nothing."""
+    """A spool that is disabled: it takes nothing and holds nothing."""
 
     code = "disabled"
     is_open = False
@@ -323,7 +323,7 @@ class PartitionWriters:
         self._writer(record.topic, record.partition).drain_found()
 
     def passed_over(self) -> None:
-        """Have senders' repeats taken again, since one of the spooled records is lost; the drain skips the others."""
+        """Take senders' repeats as new, since a spooled record was passed over; the drain skips what Kafka has."""
         self.known_ids.forget_spooled()
 
     async def close(self, timeout_s: float) -> None:
@@ -364,7 +364,7 @@ class PartitionWriters:
         return writer
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Answer deliveries whose time is up, and spool those for which Kafka had its chance."""
+        """Answer deliveries whose deadline has passed, and spool those that Kafka did not acknowledge in time."""
         # First, so that the timer survives whatever is raised below.
         self._sweeper = loop.call_later(SWEEP_S, self._sweep, loop)
         now = loop.time()

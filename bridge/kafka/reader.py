@@ -138,7 +138,7 @@ async def _open(
 
 
 def no_session(connection: KafkaConnection, options: Mapping[str, Any]) -> ReadError:
-    """Return what to raise where a broker takes a connection and gives no session to a client of these options."""
+    """Return the error for a broker that accepts the TCP connection of a client with these options, but no session."""
     code, doubt = refusal(options)
     return ReadError(code, f"{connection.bootstrap_servers} takes connections but gives no session; {doubt}")
 
@@ -243,7 +243,7 @@ class Tail:
     """The newest records of one topic and what follows, with where it stands."""
 
     def __init__(self, reader: TopicReader, topic: str) -> None:
-        """Take what comes from `reader`, which has this topic alone."""
+        """Use `reader`, which reads this topic only."""
         self._reader = reader
         self._consumer = reader._consumer  # noqa: SLF001 - of this module
         self._topic = topic

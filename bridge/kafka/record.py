@@ -57,7 +57,7 @@ class Record(NamedTuple):
     timestamp_ms: int  # receipt of the delivery in Unix ms; Kafka's time of the record is that or the write, if earlier
 
     def __repr__(self) -> str:
-        """Name only where it lies: key and value are health information."""
+        """Show only the place: key and value are health information."""
         return f"Record({self.topic}/{self.partition})"
 
 
@@ -134,13 +134,13 @@ def identity_of(headers: Iterable[Header]) -> Identity | None:
 
 
 def fits(record: Record, most: int) -> bool:
-    """Say whether a batch with nothing but this record has `most` bytes or fewer, as a broker measures it."""
+    """Return whether a batch of this record alone has at most `most` bytes, as a broker measures it."""
     # Nearly every value is so small that its headers, whose sum takes a microsecond, cannot matter.
     return len(record.value or b"") <= most - HEADERS_MAX_BYTES or message_bytes(record) <= most
 
 
 def message_bytes(record: Record) -> int:
-    """How large a batch with nothing but this record is at most, as a broker measures it."""
+    """Upper bound in bytes of a batch of this record alone, as a broker measures it."""
     # Names are ASCII. A list comprehension, as there is one for each record: a generator takes twice the time.
     headers = sum([_HEADER_HEAD_BYTES + len(name) + len(content) for name, content in record.headers])
     return _BATCH_HEAD_BYTES + _RECORD_HEAD_BYTES + len(record.key) + len(record.value or b"") + headers

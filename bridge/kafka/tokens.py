@@ -28,10 +28,10 @@ _ANSWER_MAX_BYTES = 65_536
 
 
 class TokenError(OSError):
-    """No token is to be had; for aiokafka a connection that cannot be made, and tried again as such."""
+    """No token can be got; aiokafka treats it as a failed connection and tries again."""
 
     def __str__(self) -> str:
-        """Say nothing of what was asked or answered."""
+        """Show nothing of request or answer."""
         return "the token endpoint gives no token"
 
 
@@ -46,7 +46,7 @@ class Grant:
 
 
 class _NoRedirect(HTTPRedirectHandler):
-    """Takes a redirect for an answer without a token: urllib would send the secret wherever it leads, also in clear."""
+    """Follows no redirect: urllib would send the secret to wherever it leads, also in clear."""
 
     def redirect_request(self, *_: Any) -> None:
         """Follow none."""
@@ -72,7 +72,7 @@ def ask_endpoint(grant: Grant) -> tuple[str, float]:
 
 
 class Tokens(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untyped
-    """Gives a client the tokens of a provider, and knows whether the last was to be had."""
+    """Gives a client the tokens of a provider, and notes whether the last request failed."""
 
     def __init__(self, provider: AbstractTokenProvider) -> None:
         self._provider = provider

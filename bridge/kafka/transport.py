@@ -25,7 +25,7 @@ class ConsumedRecord(NamedTuple):
     headers: Sequence[tuple[str, bytes]]
 
     def __repr__(self) -> str:
-        """Name only where it lies: key and value are health information."""
+        """Show only the place: key and value are health information."""
         return f"ConsumedRecord({self.topic}/{self.partition}@{self.offset})"
 
     def header(self, name: str) -> str:

@@ -63,7 +63,7 @@ def id_of_other_body(webhook_id: str, body_sha256: str) -> str:
 
 
 def id_after(delivery_id: str, other_id: str) -> str:
-    """Return the id of a delivery whose body was there before, and another one of its key, `other_id`, in between."""
+    """Return a new id for a body seen before: `other_id` (same key, other body) came in between."""
     return f"{delivery_id}~{sha256(other_id.encode()).hexdigest()[:SUFFIX_CHARS]}"
 
 
@@ -74,12 +74,12 @@ def id_in_bucket_before(delivery_id: str) -> str:
 
 
 def keys_by_delivery(delivery: Delivery, outcome: Iterable[AnyEvent] | ParkReason) -> list[str]:
-    """Return the keys of the events whose ids hang on that of the delivery."""
+    """Return the keys of the events whose ids are derived from the delivery's."""
     return [] if isinstance(outcome, ParkReason) else [event.key for event in outcome if _hangs_on(event, delivery)]
 
 
 def identities_as(delivery: Delivery, outcome: Iterable[AnyEvent] | ParkReason, delivery_id: str) -> Iterator[Identity]:
-    """Yield what the identities of a delivery would be if it had another id; ids of the vendor's own stay."""
+    """Yield the identities that a delivery would have under another id; ids of the vendor's own stay."""
     if isinstance(outcome, ParkReason):
         yield Identity(delivery.source, delivery_id, delivery.body_sha256, outcome.reason)
         return

@@ -79,7 +79,7 @@ class IdTable:
         self._count += 1
 
     def change(self, entry: int, body: int, state: int, *, expires: int) -> None:
-        """Say something else of an entry that is held."""
+        """Replace the body, state and expiry of an entry."""
         self._leave(entry, self.expiries[entry] >> _RING_BITS)
         self.bodies[entry] = body
         self.states[entry] = state
@@ -108,7 +108,7 @@ class IdTable:
             self._evict(entry)
 
     def _next_to_expire(self) -> int:
-        """Return the longest held of those that expire soonest, to 64 s; 0 when nothing ever expires."""
+        """Return the oldest of the entries that expire soonest, within 64 s; 0 if none expires."""
         soonest, rings = self._soonest, self._rings
         while soonest:
             entry = rings[soonest[0]]
@@ -132,7 +132,7 @@ class IdTable:
         self._count -= 1
 
     def _enter(self, entry: int, ring: int) -> None:
-        """Stand last in a ring."""
+        """Append to a ring."""
         first = self._rings.get(ring)
         if not first:
             self._rings[ring] = self._next[entry] = self._previous[entry] = entry

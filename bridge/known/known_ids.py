@@ -45,7 +45,7 @@ _CONFLICT = Known(conflict=True)
 
 
 class _Pending:
-    """Something on its way, and who waits for its end."""
+    """A pending identity, and the futures that wait for its outcome."""
 
     __slots__ = ("body", "waiting")
 
@@ -103,7 +103,7 @@ class KnownIds:
         return len(self._table)
 
     def begin(self, identities: Sequence[Identity]) -> Known:
-        """Say what is known of the identities of one delivery; those that are not become pending."""
+        """Return what is known of the identities of one delivery; unknown ones become pending."""
         now, table, pendings = self._now(), self._table, self._pending
         fresh: list[tuple[int, int, _Pending]] = []
         attached: list[_Pending] = []
@@ -135,7 +135,7 @@ class KnownIds:
         )
 
     def knows(self, identity: Identity) -> bool:
-        """Say whether it is pending, spooled or committed, with the same body."""
+        """Return whether it is pending, spooled or committed, with the same body."""
         key, body = self._hashes(identity)
         pending = self._pending.get(key)
         if pending is not None and pending.body == body:
@@ -144,7 +144,7 @@ class KnownIds:
         return bool(entry) and self._table.bodies[entry] == body and self._table.expiries[entry] > self._now()
 
     def begin_new(self, identities: Sequence[Identity]) -> bool:
-        """Have the identities of one delivery pending if nothing is known of any; else do nothing and return False."""
+        """Make the identities of one delivery pending if none is known; else do nothing and return False."""
         table, pendings = self._table, self._pending
         fresh: dict[int, _Pending] = {}
         for identity in identities:
@@ -219,7 +219,7 @@ class KnownIds:
             table.change(entry, body, state, expires=expires)
 
     def _hashes(self, identity: Identity) -> tuple[int, int]:
-        """Return what stands for the id in its namespace, and what for the body."""
+        """Return the hash of the id in its namespace, and that of the body."""
         name, event_id, body_sha256, reason = identity
         source = self._sources.get(name)
         if source is None:

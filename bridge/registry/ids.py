@@ -37,7 +37,7 @@ class LookUp(Protocol):
         """Return the id of a schema, None if it is not registered."""
 
     async def holds(self, schema_id: int, schema: Schema) -> bool:
-        """Say whether an id stands for a schema."""
+        """Return whether an id stands for a schema."""
 
 
 @dataclass(frozen=True, slots=True)

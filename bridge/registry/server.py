@@ -32,7 +32,7 @@ _INVALID_VERSION: Final = (
 
 
 class RegistryFaultError(BridgeError):
-    """A request that cannot be met."""
+    """A request that is answered with an error."""
 
     code = "registry_fault"
 

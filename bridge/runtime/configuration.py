@@ -131,7 +131,7 @@ def _is_service_link(variable: str, value: str) -> bool:
 
 
 def place_of(model: type[FileSettings], *keys: str) -> str:
-    """Say where a setting stands: its variable, or the file and its name there."""
+    """Return where a setting is set: its variable, or the file and its name there."""
     variable = prefix_of(model) + "__".join(keys).upper()
     path = os.environ.get(config_variable(model))
     if not path or any(name.upper() == variable for name in os.environ):

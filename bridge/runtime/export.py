@@ -62,7 +62,7 @@ class _HeaderError(csv.Error):
 
 
 def _is_array(file: BinaryIO) -> bool:
-    """Say whether a file is one array; where its first line is JSON and more follows, each line is a body."""
+    """Return whether a file is one array. If its first line is JSON and more follows, each line is a body."""
     first, second = file.readline().removeprefix(_BOM).strip(), file.readline()
     file.seek(0)
     try:

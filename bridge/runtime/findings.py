@@ -54,7 +54,7 @@ class Risk(NamedTuple):
     advice: str
 
     def judged(self, check: str, *, accepted: Collection[str], where: str, setting: str = "") -> Finding:
-        """Return what a check finds of it; `where` is the setting that accepts risks, `setting` the one that has it."""
+        """Return the finding for a risk; `where` is the setting that accepts risks, `setting` the one that has it."""
         if self.name in accepted:
             return Finding(check, "warning", f"{self.text}; accepted ({self.name})", self.advice)
         text = f"{setting}: {self.text}" if setting else self.text
@@ -110,7 +110,7 @@ class Report:
 
 
 def finding_line(finding: Finding) -> Text:
-    """Return what people see of a finding."""
+    """Return a finding as a line of styled text."""
     from rich.text import Text  # noqa: PLC0415 - as above
 
     symbol, style = _SYMBOLS[finding.verdict]

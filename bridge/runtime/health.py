@@ -75,12 +75,12 @@ class ManagementPort:
         await self._server.run(stop)
 
     def take(self, requests: Sequence[Request]) -> None:
-        """Answer each."""
+        """Answer each request."""
         for request in requests:
             request.answer(self.check(request))
 
     def check(self, request: Request) -> Answer:
-        """Route one request; nobody here needs a body."""
+        """Route one request by its head; none has a use for a body."""
         route = self._routes.get(request.path)
         if route is None:
             return _NOT_FOUND

@@ -114,7 +114,7 @@ class Request:
         self.connection.respond(self, answer)
 
     def fail(self, exc: BaseException) -> None:
-        """Answer 500 for a bug; only the places are logged, since texts carry values."""
+        """Answer 500 for a bug; only code locations are logged, since texts carry values."""
         log.error("worker.http_failed", code=type(exc).__name__, where=trail(exc))
         self.answer(FAILED)
 
@@ -156,7 +156,7 @@ class ClientConnection(asyncio.Protocol):
         self.last = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Allow nothing but the answer that is being given in the buffer, and the first head its time."""
+        """Limit the write buffer to one answer, and start the time limit of the first head."""
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=0)
         self._wait(self.server.read_timeout_s, "silent")
@@ -181,11 +181,11 @@ class ClientConnection(asyncio.Protocol):
 
     @property
     def idle(self) -> bool:
-        """True where nothing of a request has come that was not answered, and no answer is being taken."""
+        """True if no part of a request is unanswered, and no answer is being written."""
         return self._request is None and not self._ahead and not self._closing
 
     def data_received(self, data: bytes) -> None:
-        """Take in one request; what comes behind it waits until that was answered."""
+        """Read one request; bytes behind it wait until it is answered."""
         if self._closing or self.last:
             return
         if self.overdue == "silent":
@@ -402,7 +402,7 @@ class HardenedServer:
             self._connections.discard(connection)
 
     def put(self, request: Request) -> None:
-        """Give a whole request to the handler, with others of this turn of the loop."""
+        """Pass a complete request to the handler, with others of this turn of the loop."""
         self.strangers.pop(request.connection, None)
         if not self._arrived:
             self._loop.call_soon(self._take)
@@ -425,7 +425,7 @@ class HardenedServer:
                 request.fail(exc)
 
     def check(self, request: Request) -> None:
-        """Have the handler look at a head whose body has not come."""
+        """Let the handler check a head whose body has not arrived."""
         try:
             answer = self._handler.check(request)
         except Exception as exc:  # noqa: BLE001 - as above
@@ -435,7 +435,7 @@ class HardenedServer:
                 request.answer(answer)
 
     def hold(self, connection: ClientConnection, size: int) -> None:
-        """Note that a connection has sent `size` bytes of requests that are not whole, or not their turn."""
+        """Note that a connection holds `size` bytes of requests that are incomplete or wait for their turn."""
         self.held_bytes += size - connection.held
         connection.held = size
         if not size:
@@ -471,7 +471,7 @@ class HardenedServer:
             self.rest(oldest)
 
     def forget(self, connection: ClientConnection) -> None:
-        """Count nothing of what a connection holds any more."""
+        """Stop counting the bytes that a connection holds."""
         self.strangers.pop(connection, None)
         self._proved.pop(connection, None)
         self.hold(connection, 0)
@@ -499,7 +499,7 @@ class HardenedServer:
             await self._drain()
 
     def _end_slow(self) -> None:
-        """End the connections that have been waited for too long."""
+        """End connections whose time limit has passed."""
         now = self._loop.time()
         for connection in [each for each in self._connections if each.due < now]:
             if connection.overdue is not None:
@@ -508,7 +508,7 @@ class HardenedServer:
                 connection.close()
 
     async def _drain(self) -> None:
-        """Close idle connections, let the others give their answer, then close those too."""
+        """Close idle connections at once, and the others after their answer."""
         deadline = self._loop.time() + self._drain_s
         idle: set[ClientConnection] = set()
         while self._connections and self._loop.time() < deadline:

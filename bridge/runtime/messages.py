@@ -75,7 +75,7 @@ class _Unpaused:
 
 
 def heads_parser(loop: asyncio.AbstractEventLoop) -> Any:
-    """Make a parser of heads alone, one after the other; the limit is of a body's stream."""
+    """Make a parser of consecutive heads; the limit is one of body streams, which are not used."""
     unused: Any = _Unpaused()
     return HttpRequestParser(unused, loop, 65_536, response_with_body=False, auto_decompress=False)
 

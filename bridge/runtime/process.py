@@ -67,7 +67,7 @@ def pairs(texts: Sequence[str], separator: str, *, usage: str) -> Iterator[tuple
 
 
 class Group(click.Group):
-    """A group that lists each command with its whole first sentence."""
+    """A group that lists each command with its complete first sentence."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands; long descriptions wrap."""

@@ -10,7 +10,7 @@ PIPED_WIDTH = 200
 
 
 def print_table(table: Table) -> None:
-    """Print a table; what is in it comes from outside, so no text is markup."""
+    """Print a table without interpreting markup, since texts come from outside."""
     console = Console(markup=False)
     if not console.is_terminal:
         console.width = PIPED_WIDTH

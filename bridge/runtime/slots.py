@@ -123,7 +123,7 @@ class SlotDirectory(Generic[AnySlot]):
             thread.end()
 
     def poll(self) -> None:
-        """Read the directory, and take a new set over once it has stood still for a period."""
+        """Read the directory, and use a new set once it has not changed for a period."""
         try:
             snapshot = _snapshot(self._path)
             stands_still = snapshot == self._seen  # a file may be half written and still look like a secret

@@ -169,7 +169,7 @@ class Disk:
             self.unlink(path)
 
     def rename(self, path: Path, target: Path) -> None:
-        """Give a file another name, in place of what has that."""
+        """Rename a file, replacing one of the new name."""
         path.replace(target)
 
     def unlink(self, path: Path) -> None:
@@ -186,7 +186,7 @@ class Disk:
 
 
 def is_locked(directory: Path) -> bool:
-    """Return whether a process holds the directory; takes no lock, which a process that starts might meet."""
+    """Return whether a process holds the directory, without taking a lock that would stop a starting process."""
     for path in (directory / LOCK, directory):
         try:
             handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -117,7 +117,7 @@ class Index:
         segment.size = size
 
     def forget(self, segment: Segment) -> None:
-        """Take out a segment whose file is removed."""
+        """Remove a segment whose file is removed."""
         self.resize(segment, 0)
         del self._by_number[segment.number], self.segments[segment.index]
         if segment.index == self.active:
@@ -154,7 +154,7 @@ class Index:
         return touched
 
     def pass_over(self, partition: SpoolPartition) -> None:
-        """Take the first out, although it is not acknowledged: it is damaged, or the disk does not give it back."""
+        """Remove the first, although it is not acknowledged: it is damaged, or the disk cannot read it."""
         queue = self._queues[partition]
         for location in queue.first(1):
             self.segments[location.segment].live -= 1
@@ -177,7 +177,7 @@ class Index:
         return sum(max(segment.locked, segment.is_foreign) for segment in self.segments.values())
 
     def unread(self) -> int:
-        """Return how many segments hold something that the disk did not give back."""
+        """Return the number of segments that the disk could not read in full."""
         return sum(segment.is_unread for segment in self.segments.values())
 
     def keys(self) -> set[bytes]:

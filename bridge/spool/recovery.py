@@ -56,7 +56,7 @@ _is_segment = re.compile(rf"([0-9a-f]{{16}}){re.escape(SUFFIX)}").fullmatch
 
 
 class Drain(Protocol):
-    """Sends on what the spool holds; `kafka.partition_writer` does."""
+    """Takes the entries that recovery finds; `kafka.partition_writer` implements it."""
 
     def recovered(self, entry: Entry) -> None:
         """Take over an entry of an earlier process, or one that was unlocked; from now on it waits in its queue.
@@ -89,7 +89,7 @@ class Opened(NamedTuple):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Recovery:
-    """Reads segments, and mends them, on the writing thread, and enters them on the loop's."""
+    """Reads and repairs segments on the writing thread, and enters them into the index on the loop's."""
 
     disk: Disk
     thread: IOThread
@@ -250,7 +250,7 @@ def unseal_all(content: bytes, records: Sequence[Intact], keys: Mapping[bytes, K
 
 
 def _nothing() -> None:
-    """Wait for the thread, and for nothing else."""
+    """Do nothing, to wait until the thread has done its earlier work."""
 
 
 def _or_none(work: Callable[[], Content]) -> Content | None:

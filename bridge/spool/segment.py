@@ -74,7 +74,7 @@ class Entry(NamedTuple):
     payload: bytes  # never looked into
 
     def __repr__(self) -> str:
-        """Name only where it waits: the payload is health information."""
+        """Show only the partition: the payload is health information."""
         return f"Entry({self.ordinal}, {self.partition[0]}/{self.partition[1]})"
 
 
@@ -168,7 +168,7 @@ def seal(entry: Entry, *, segment: int, number: int, key: Key, nonce: bytes) -> 
 
 
 def end_mark(segment: int, count: int, key: Key) -> bytes:
-    """Return what stands behind the last record of a segment that gets no more: a head without a body.
+    """Return the end mark of a segment that gets no more records: a head without a body.
 
     Without it a file cut between two records would look like one that was never longer.
     """

@@ -102,7 +102,7 @@ class Directory:
         return ""
 
     def prepare(self, needed: AbstractSet[bytes]) -> str:
-        """See that a write would succeed: disk and keys; return why not, or nothing."""
+        """Check that a write would succeed, disk and keys; return why not, or an empty text."""
         try:
             self._disk.probe(self._directory)
         except OSError as exc:
@@ -113,7 +113,7 @@ class Directory:
         return self.check_keys(needed)
 
     def free_bytes(self) -> int:
-        """Return what the disk has left; 0 when it does not say."""
+        """Return the free bytes of the disk; 0 if unknown."""
         try:
             return self._disk.free(self._directory)
         except OSError:
@@ -162,7 +162,7 @@ class Directory:
             self._lock = None
 
     def _check_owner(self, segment: Path) -> None:
-        """Raise when a segment is not ours, so that nothing behind it is delivered before it is."""
+        """Raise `PermissionError` if a segment may not be read, so that no later one is delivered before it."""
         try:
             self._disk.may_read(segment)
         except PermissionError:
@@ -179,7 +179,7 @@ class Directory:
                     self._disk.unlink(self._directory / name)
 
     def _make_key(self) -> None:
-        """Make the first key, unless something is sealed already: then its key is missing, and that must be seen."""
+        """Make the first key, unless records are sealed already: then their key is missing, and must be reported."""
         with contextlib.suppress(OSError):
             if segment_numbers(self._disk, self._directory):
                 return
@@ -264,7 +264,7 @@ class Spool:
 
     @property
     def held(self) -> Held:
-        """What it holds."""
+        """Counts of what the spool holds."""
         index = self._index
         return Held(index.events(), index.locked(), self._availability.damaged, index.unread())
 
@@ -277,7 +277,7 @@ class Spool:
         await self._try_to_open()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Tend it until `stop` is set."""
+        """Run `tend` periodically until `stop` is set."""
         await repeat(self.tend, RETRY_S, stop)
 
     async def tend(self) -> None:

@@ -107,7 +107,7 @@ class SegmentWriter:
         self.mark_ends()
 
     def mark_ends(self) -> None:
-        """Append the end marks that are due; what the disk does not take now is left for the next time."""
+        """Append the end marks that are due; those that fail are retried next time."""
         for due in tuple(self._unmarked):
             try:
                 self.disk.extend(*due)
@@ -239,7 +239,7 @@ class GroupCommit:
             self._task = None
 
     def _next(self) -> list[_Waiting]:
-        """Take what goes together; a call that was cancelled before it was begun is left out."""
+        """Take the calls of the next group; those cancelled before are left out."""
         group: list[_Waiting] = []
         size = 0
         while self._calls and (not group or size + self._calls[0].size <= GROUP_MAX_BYTES):
@@ -282,7 +282,7 @@ class GroupCommit:
             self.index.last_ordinal = max(self.index.last_ordinal, entry.ordinal)
 
     def _give_up(self, group: list[_Waiting], code: str) -> None:
-        """Refuse what waits as well: it would fail in the same way."""
+        """Refuse all waiting calls: they would fail in the same way."""
         self.availability.refuse(code)
         waiting = list(self._calls)
         self._calls.clear()

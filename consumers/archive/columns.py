@@ -161,7 +161,7 @@ def _fields(model: type[ContractRecord], *, identifying: bool) -> Iterable[pa.Fi
 
 
 def _kind(annotation: Any, *, identifying: bool) -> pa.DataType | None:
-    """Return the type of a column; None for a record of which nothing is left."""
+    """Return the type of a column; None for a record without remaining fields."""
     kind = _SIMPLE.get(annotation)
     inner = get_args(annotation)
     if kind is not None:

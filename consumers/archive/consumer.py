@@ -31,7 +31,7 @@ _RAW = "deliveries that are no events, whole"
 
 
 def open_archive(setup: Setup) -> Consumer:
-    """Build it from its settings."""
+    """Build the consumer from its settings."""
     options = read_options(ArchiveOptions, NAME, setup.options)
     written = [_WHAT[options.columns], *([_RAW] if options.raw else [])]
     writer = Archiver(
@@ -69,7 +69,7 @@ def _store(options: ArchiveOptions) -> Store:
 
 
 def read_digest(file: Path | None) -> IdDigest | None:
-    """Return what makes a digest of an id, with the secret in `file`."""
+    """Return a function that makes a digest of an id, keyed with the secret in `file`."""
     if file is None:
         return None
     try:

@@ -48,7 +48,7 @@ _TABLES_MAX = 100
 
 
 class Staged(NamedTuple):
-    """A file that is whole, and counts for nothing yet."""
+    """A complete file that is not published yet."""
 
     name: str
     rows: int
@@ -57,7 +57,7 @@ class Staged(NamedTuple):
 
 
 class Merged(NamedTuple):
-    """Staged rows of several files, and the path that they are to have."""
+    """A staged merge of several files, and the path that it will be published under."""
 
     staged: Staged
     path: str
@@ -136,7 +136,7 @@ class Lake:
         return self.store.exchanges()
 
     def publish(self, name: str, path: str) -> bool:
-        """Give a committed file its name; False if it is neither staged nor published."""
+        """Move a committed file to its published path; False if it is neither staged nor published."""
         if name.endswith(DAY):
             return self._publish_day(name, path)
         # The process that moved it may have died before it could say so.
@@ -171,12 +171,12 @@ class Lake:
         return [name for name, at in written_at.items() if at < written_at[mark] - ORPHAN_S]
 
     def discard(self, name: str) -> None:
-        """Remove what was staged in vain; what cannot be removed now is found again."""
+        """Remove staged files that were never committed; what cannot be removed now is found again."""
         with suppress(TransientError):
             self.store.remove(f"{STAGING}/{name}")
 
     def probe(self) -> None:
-        """See that a file can be written, in the lake that was claimed."""
+        """Check that a file can be written in the claimed lake."""
         self._demand_lake()
         self.store.open()
 
@@ -223,7 +223,7 @@ def _grouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _name(staged: str) -> str:
-    """Return what a merged file is called among others of its day."""
+    """Return the name of a merged file, distinct within its day."""
     return f"merged-{staged[:12]}.parquet"
 
 

@@ -1,4 +1,4 @@
-"""The settings of `archive`: `CONSUMER_ARCHIVE__<KEY>`; `README.md` beside this says what each does."""
+"""The settings of `archive`: `CONSUMER_ARCHIVE__<KEY>`; each is described in `README.md` beside this."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _endpoint(url: str) -> str:
 
 
 class ArchiveOptions(Options):
-    """All that can be set."""
+    """The settings of `archive`."""
 
     root: Annotated[str, AfterValidator(_root)]
     endpoint: Annotated[str, AfterValidator(_endpoint)] = ""
@@ -85,7 +85,7 @@ class ArchiveOptions(Options):
 
     @property
     def all_topics(self) -> tuple[str, ...]:
-        """All that it reads."""
+        """All topics that it reads."""
         return (*self.topics, UNRECOGNIZED_TOPIC) if self.raw else self.topics
 
     @property

@@ -67,7 +67,7 @@ _LOOK_S = 600.0
 
 
 class ArchiveMetrics:
-    """What is staged, published and missed."""
+    """Counts files that are staged, published and missing."""
 
     def __init__(self, registry: CollectorRegistry, *, service: str) -> None:
         own: dict[str, Any] = {"labelnames": ("service",), "namespace": NAMESPACE, "registry": registry}
@@ -134,12 +134,12 @@ class Archiver:
         return statement.format(schema=self._options.tables_schema)  # a checked name
 
     async def prepare(self, connection: Any) -> None:
-        """See that the lake is there, and belongs to these tables; as `Lake.claim`."""
+        """Check that the lake exists and belongs to these tables; as `Lake.claim`."""
         ((archive, begun),) = await connection.fetch(self._sql(_LAKE))
         await asyncio.to_thread(self._lake.claim, archive, begun=begun)
 
     async def ping(self, _resource: Any) -> None:
-        """See that a file can be written."""
+        """Check that a file can be written."""
         await asyncio.to_thread(self._lake.probe)
 
     async def __call__(self, batch: Sequence[Placed], connection: Any) -> None:
@@ -166,7 +166,7 @@ class Archiver:
         return self._lake.stage(table_of(events, unrecognized_schema()))
 
     async def publish(self, connection: Any) -> None:
-        """Give committed files their names; merge what is due, to be published once that is committed, too."""
+        """Publish committed files; merge those that are due, which are published after their own commit."""
         made = await self._gather(connection)
         waiting = [
             each for each in await connection.fetch(self._sql(_WAITING), _PUBLISH_MAX) if each["staged"] not in made

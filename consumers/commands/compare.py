@@ -48,7 +48,7 @@ _Kind = tuple[str, str]  # key and type
 
 
 class PolledFact(NamedTuple):
-    """When it happened, and which line has it."""
+    """A fact of the export: its time, and the number of its line."""
 
     at: datetime
     line: int

@@ -55,7 +55,7 @@ class Kept:
 @click.option("--schema", help="Schema of the one that is built beside the live one.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 def doctor(*, bootstrap_servers: str | None, name: str, schema: str | None, as_json: bool) -> int:
-    """Check settings, PostgreSQL, Kafka and the sink of the consumer NAME, and say where health information goes.
+    """Check settings, PostgreSQL, Kafka and the sink of the consumer NAME, and show where health information goes.
 
     Exit 0 if it can do its work, 1 if it cannot, 2 if its configuration cannot be used.
     """
@@ -92,7 +92,7 @@ def phi_findings(consumer: Consumer, dsn: str) -> list[Finding]:
         kept.append(Finding("phi", "ok", f"what it publishes, in clear: {place} until it is written to {topics}"))
     if consumer.discloses is None:
         advice = "set Consumer.discloses to where its handler sends them"
-        return [*kept, Finding("phi", "warning", "it does not say what becomes of the events it handles", advice)]
+        return [*kept, Finding("phi", "warning", "it does not declare where the events it handles go", advice)]
     return [*kept, *(Finding("phi", "ok", each) for each in consumer.discloses)]
 
 

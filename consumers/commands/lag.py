@@ -66,7 +66,7 @@ def summary(named: str, standing: Standing, lags: Sequence[Lag]) -> str:
     """Return the state of a group in a line; `named` is the consumer as a command takes it."""
     state = standing.state
     if not state.live and not any(each.next_offset is not None or each.committed is not None for each in lags):
-        return f"has not begun; `drx-consumer init {named} --from earliest|latest|TIME` says where it does"
+        return f"has not begun; `drx-consumer init {named} --from earliest|latest|TIME` sets where it does"
     total = sum(each.records for each in lags)
     members, behind = counted(state.members, "member"), counted(total, "record")
     line = f"{state.state}, {members}, {behind} behind, {counted(standing.parked_keys, 'key')} parked"

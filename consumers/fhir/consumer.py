@@ -108,7 +108,7 @@ class ResourceWriter:
 
 
 def open_fhir(setup: Setup) -> Consumer:
-    """Build it from its settings."""
+    """Build the consumer from its settings."""
     options = read_options(FhirOptions, NAME, setup.options)
     group, schema = options.group(NAME), options.schema_name(NAME)
     what = "orders, dispenses, requests and alerts with the patient's name and identifier"

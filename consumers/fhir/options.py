@@ -1,4 +1,4 @@
-"""The settings of `fhir`: `CONSUMER_FHIR__<KEY>`; `README.md` beside this says what each does."""
+"""The settings of `fhir`: `CONSUMER_FHIR__<KEY>`; each is described in `README.md` beside this."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ System = Annotated[str, Field(max_length=_SYSTEM_MAX), AfterValidator(_system)]
 
 
 class FhirOptions(HttpOptions):
-    """All that can be set."""
+    """The settings of `fhir`."""
 
     base_url: Annotated[str, Field(min_length=1, max_length=2048)]
     token_file: Path | None = None

@@ -16,7 +16,7 @@ _MARGIN_S = 5.0
 
 
 def open_forward(setup: Setup) -> Consumer:
-    """Build it from its settings."""
+    """Build the consumer from its settings."""
     options = read_options(ForwardOptions, NAME, setup.options)
     group = options.group(NAME)
     mapping = RequestMapping(options)

@@ -27,7 +27,7 @@ class EndpointRequest(NamedTuple):
 
 
 class RequestMapping:
-    """What one endpoint gets."""
+    """How events become requests to one endpoint."""
 
     def __init__(self, options: ForwardOptions) -> None:
         self._options = options
@@ -57,7 +57,7 @@ class RequestMapping:
 
 
 def _segment(expression: BodyExpression, native: bytes, event: Event) -> str:
-    """Return a value as it stands in a path; an empty one, or dots, would lead to another place."""
+    """Return a value as a segment of a path; an empty one, or dots, would change the path."""
     value = expression.value(native, event, failed="path_failed")
     if not isinstance(value, str | int | float) or isinstance(value, bool) or str(value) in {"", ".", ".."}:
         raise PermanentError("path_failed")

@@ -1,4 +1,4 @@
-"""The settings of `forward`: `CONSUMER_FORWARD__<KEY>`; `README.md` beside this says what each does."""
+"""The settings of `forward`: `CONSUMER_FORWARD__<KEY>`; each is described in `README.md` beside this."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _path(path: str) -> str:
 
 
 class ForwardOptions(HttpOptions):
-    """All that can be set."""
+    """The settings of `forward`."""
 
     url: Annotated[str, Field(min_length=1, max_length=2048)]
     secrets_dir: Path

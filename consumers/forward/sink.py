@@ -105,7 +105,7 @@ class Endpoint:
                 raise TransientError(code)
 
     async def ping(self) -> None:
-        """Check by a GET that the endpoint is available; whether it takes events, the next one shows."""
+        """Check by a GET that the endpoint is available; only the next event shows whether it accepts events."""
         self._signed("ping", self._now(), b"")
         try:
             await self._http.get(self._slash)

@@ -62,7 +62,7 @@ class MessageSender:
         self._release = f'delete from "{schema}".held where key = $1 and code is null'  # noqa: S608 - as above
 
     async def __call__(self, event: Event, context: Context) -> None:
-        """Send the message of one event, as `consumers.hl7v2.mllp` says, or hold it until its patient is known."""
+        """Send the message of one event (errors: `consumers.hl7v2.mllp`), or hold it until its patient is known."""
         if not self._options.wants_account(event):
             return
         if stored_text(event.key) != event.key:
@@ -116,7 +116,7 @@ class MessageSender:
 
 
 def open_hl7v2(setup: Setup) -> Consumer:
-    """Build it from its settings."""
+    """Build the consumer from its settings."""
     options = read_options(Hl7Options, NAME, setup.options)
     group, schema = options.group(NAME), options.schema_name(NAME)
     metrics = Hl7Metrics(setup.registry, service=group)

@@ -162,7 +162,7 @@ class Link:
                 await connection.close()
 
     async def _usable(self, connection: _Connection | None) -> _Connection:
-        """Return it, or a new one in the place of one that the receiver has closed."""
+        """Return the connection, or a new one if the receiver has closed it."""
         if connection is not None:
             if connection.usable:
                 return connection

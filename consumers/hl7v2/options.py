@@ -1,4 +1,4 @@
-"""The settings of `hl7v2`: `CONSUMER_HL7V2__<KEY>`; `README.md` beside this says what each does."""
+"""The settings of `hl7v2`: `CONSUMER_HL7V2__<KEY>`; each is described in `README.md` beside this."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ PartName = Annotated[str, Field(max_length=_NAME_MAX), AfterValidator(_plain)]
 
 
 class Hl7Options(ServerOptions):
-    """All that can be set."""
+    """The settings of `hl7v2`."""
 
     host: Annotated[str, Field(min_length=1, max_length=253), AfterValidator(_host)]
     port: int = Field(ge=1, le=_PORT_MAX)

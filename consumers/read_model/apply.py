@@ -23,7 +23,7 @@ from consumers.read_model.summary import note_summary
 
 
 class ReadModelMetrics:
-    """Its metrics; a series whose label is from a closed list is there from the start."""
+    """Metrics of the read model; series with labels from closed lists exist from the start."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         own: dict[str, Any] = {"namespace": NAMESPACE, "registry": registry}

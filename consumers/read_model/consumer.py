@@ -20,7 +20,7 @@ TIMERS_EVERY_S = 60.0
 
 
 def open_read_model(setup: Setup) -> Consumer:
-    """Build it from its settings."""
+    """Build the consumer from its settings."""
     options = read_options(ReadModelOptions, NAME, setup.options)
     metrics = ReadModelMetrics(setup.registry)
     consumer = Consumer(

@@ -1,4 +1,4 @@
-"""The read model's own settings: `CONSUMER_READ_MODEL__<KEY>`; `README.md` beside this says what each does."""
+"""The read model's own settings: `CONSUMER_READ_MODEL__<KEY>`; each is described in `README.md` beside this."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NAME = "read_model"
 
 
 class ReadModelOptions(Options):
-    """All that can be set."""
+    """The settings of `read_model`."""
 
     tables_schema: TablesSchema = Field(NAME, alias="schema")
     topics: Topics = TOPICS

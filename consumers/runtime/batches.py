@@ -38,7 +38,7 @@ class BatchDriver:
         self._filling: set[Partition] = set()
 
     async def drive(self, partition: Partition) -> None:
-        """Settle what is offered for as long as records may be handled."""
+        """Settle the records of a partition in batches until it is drained or stopped."""
         attempt = 0
         while partition.may_start:
             self._key_queues.release_due(partition)

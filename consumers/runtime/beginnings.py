@@ -25,12 +25,12 @@ HINTS = {
 
 
 def hint(code: str, *, consumer: str, place: Place) -> str:
-    """Return what an operator does about a partition that is not read."""
+    """Return advice for an operator about a partition that is not read."""
     return HINTS[code].format(name=consumer, at=f"{place.topic}/{place.partition}")
 
 
 class Adoption(NamedTuple):
-    """What is settled of a claimed partition; both None when nothing ever was."""
+    """The settled position of a claimed partition; both None if nothing was settled yet."""
 
     next_offset: int | None  # everything below is settled
     last_event_id: str | None  # `ce_id` of the record before `next_offset`; None when it is not known

@@ -97,7 +97,7 @@ async def _log_in(*clients: Any, connection: KafkaConnection, options: Mapping[s
 
 
 class GroupView:
-    """What can be asked and done about one group."""
+    """State and offsets of one group, without joining it."""
 
     def __init__(self, consumer: Any, admin: Any, group: str, places: Sequence[Place]) -> None:
         """Use started clients; the consumer is assigned `places` and is not a member."""

@@ -71,7 +71,7 @@ class KeyQueues:
             self._tasks.start(self._work())
 
     def put(self, partition: Partition, record: ConsumedRecord) -> None:
-        """Let a record wait behind those of its key."""
+        """Append a record to the queue of its key."""
         self._queue(partition, key_text(record)).records.append(record)
 
     def release(self, partition: Partition, key: str) -> None:
@@ -117,7 +117,7 @@ class KeyQueues:
                 self._go_on(queue, delay_s)
 
     def _go_on(self, queue: KeyQueue, delay_s: float) -> None:
-        """Have a queue ready again after a delay, unless nothing is left to do."""
+        """Make a queue ready again after a delay, unless it is empty."""
         partition = queue.partition
         if not partition.may_start or not (queue.releasing or queue.records):
             partition.queues.pop(queue.key, None)
@@ -159,7 +159,7 @@ class KeyQueues:
         return again_s or 0.0
 
     def _leave(self, queue: KeyQueue) -> None:
-        """Give back the lane, if it is still held."""
+        """Free the lane if it is still held."""
         if queue.has_lane:
             queue.has_lane = False
             self._lanes.release()

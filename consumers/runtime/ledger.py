@@ -111,7 +111,7 @@ insert into drx_consumer.settled (grp, topic, part, "offset") values ($1, '', 0,
 
 @dataclass(slots=True)
 class Claim:
-    """Where a partition stands at the moment it becomes ours; the last two are kept up to date while it is."""
+    """The state of a partition when this process claims it; `parked` and `updated_at` are kept up to date."""
 
     epoch: int
     next_offset: int | None  # everything below is settled; None when nothing is known of the partition
@@ -123,7 +123,7 @@ class Claim:
 
 
 class Inbox(NamedTuple):
-    """Identity of an event. The digest of its body, in hex, tells a repetition from another event with an equal id."""
+    """Identity of an event. The digest of its body, in hex, distinguishes a repeat from another event with this id."""
 
     source: str
     event_id: str
@@ -149,7 +149,7 @@ class Settlement:
         self._known = known
 
     async def fence(self, first: int) -> None:
-        """Lock the partition, if it is ours and its `next_offset` is not above `first`; else `FencedError`."""
+        """Lock the partition; `FencedError` if it is not ours or its `next_offset` is above `first`."""
         if await self.connection.fetchrow(_FENCE, *self._where, first) is None:
             raise FencedError
 
@@ -227,7 +227,7 @@ class Ledger:
             self.published.set()
 
     async def look(self, entries: Sequence[Inbox]) -> list[InboxState]:
-        """Return what `Settlement.admit` would say now, and write nothing: another process may admit them meanwhile."""
+        """Return what `Settlement.admit` would return now, without writing. Another process may still admit them."""
         if not entries:
             return []
         wanted, first, columns = _distinct(entries)

@@ -95,7 +95,7 @@ LIMITS = WatchLimits()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Membership:
-    """What every member of this process joins with."""
+    """What all members of this process have in common."""
 
     name: str  # id of the group
     consumer: str  # name by which `drx-consumer` knows it, for hints
@@ -252,11 +252,11 @@ class Member:
             await self._read()
 
     def finish(self) -> None:
-        """Make `run` return after the poll that is out."""
+        """Make `run` return after the poll in progress."""
         self._finishing.set()
 
     async def leave(self) -> None:
-        """Drain, commit and leave the group; after `run` has ended, however it did."""
+        """Drain, commit and leave the group, after `run` has returned or raised."""
         for each in self._background:
             each.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -266,7 +266,7 @@ class Member:
             await self._transport.stop()
 
     async def _noting(self, work: Coroutine[Any, Any, None]) -> None:
-        """Keep the failure of what runs beside the poll task, which raises it."""
+        """Keep a failure of a task beside the poll task, which then raises it."""
         try:
             await work
         except Exception as exc:  # noqa: BLE001 - see above
@@ -306,7 +306,7 @@ class Member:
             log.info("worker.revoked", group=self._group, partitions=len(ours), code=outcome)
 
     def _take_away(self, places: Collection[Place]) -> list[AssignedPartition]:
-        """Take these out of reading, so that a batch which is being fetched is dropped; return those there were."""
+        """Stop reading these, so that a batch being fetched is dropped; return the ones that were assigned."""
         ours = [self._assigned.pop(place) for place in places if place in self._assigned]
         for each in ours:
             if each.claim is not None:
@@ -366,7 +366,7 @@ class Member:
             (self._transport.pause if halted else self._transport.resume)([partition.place])
 
     def _claim_again(self, place: Place) -> None:
-        """Begin a new generation; what is in flight of this one is void."""
+        """Begin a new generation; work in flight of the old one is void."""
         self._forget(self._take_away([place]))
         self._assigned[place] = AssignedPartition(place)
 

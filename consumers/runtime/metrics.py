@@ -153,7 +153,7 @@ class Tally:
     """Counts for one consumer; a number of records at a time where there may be thousands a second."""
 
     def __init__(self, metrics: ConsumerMetrics, *, group: str, topics: Iterable[str]) -> None:
-        """Count into `metrics`; the series are there from the start, so that a rate sees the first of each."""
+        """Count into `metrics`; all series exist from the start, so that `rate` sees the first of each."""
         self._metrics = metrics
         self._group = group
         service = metrics.service

@@ -307,7 +307,7 @@ async def lock_progress(connection: Connection, group: str, topics: Collection[s
 
 
 async def parked_from(connection: Connection, group: str, offsets: Mapping[Place, int]) -> int:
-    """Return how many parked events lie at or above these offsets, which the group would read again."""
+    """Return the number of parked events at or above these offsets, which the group would read again."""
     places = sorted(offsets)
     columns = [at.topic for at in places], [at.partition for at in places], [offsets[at] for at in places]
     return int(await connection.fetchval(_PARKED_FROM, group, *columns))
@@ -333,7 +333,7 @@ async def set_offsets(
 
 
 async def has_past(database: Database, group: str) -> bool:
-    """Return whether a group has progress, or an inbox by which it would take events for duplicates."""
+    """Return whether a group has progress, or an inbox, which would make events duplicates."""
     if not await database.fetchval("select to_regclass('drx_consumer.inbox') is not null"):
         return False
     return bool(await database.fetchval(_ANY, group))

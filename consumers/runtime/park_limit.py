@@ -125,7 +125,7 @@ class ParkLimit:
         return self._exceeded
 
     def renew(self, partition: Partition) -> None:
-        """Have a stopped partition adopted again, if its reason is gone and nothing of it is in hand."""
+        """Let a stopped partition be claimed again, if its reason is gone and no record is in progress."""
         if not (self._exceeded or partition.busy or partition.gone):
             self._partitions.renew(partition)
 
@@ -162,7 +162,7 @@ class ParkLimit:
             self._set(exceeded=False)
 
     async def _resume(self) -> None:
-        """Have stopped partitions adopted again that may go on."""
+        """Re-claim stopped partitions that may resume."""
         stopped = [] if self._exceeded else [each for each in self._partitions.opened() if each.stopped]
         if not stopped:
             return

@@ -122,7 +122,7 @@ class Why(NamedTuple):
 
 
 class Filters(NamedTuple):
-    """Which parked keys: those that meet all that is given; `keys` are in text form."""
+    """Conditions for parked keys, all of which must hold; `keys` are in text form."""
 
     cls: str | None = None
     code: str | None = None

@@ -127,7 +127,7 @@ class Processor:
             )
 
     async def adopt(self, place: Place) -> Adoption:
-        """Claim a partition; what was held of it counts for nothing."""
+        """Claim a partition; work on an earlier claim of it is void."""
         await self._park_limit.look()
         partition = await self._partitions.adopt(place)
         # A release goes first: in a full lot one more record would stop the partition again.
@@ -145,7 +145,7 @@ class Processor:
             partition.driver = self._tasks.start(self._drive(partition, self._batches))
 
     def offer(self, place: Place, records: Sequence[ConsumedRecord]) -> None:
-        """Take records in; what was settled by an owner before, and what nobody wants, is settled at once."""
+        """Take records; those settled by an earlier owner, and unwanted ones, are settled at once."""
         partition = self._partitions.find(place)
         if partition is None or not partition.may_start:
             return
@@ -203,7 +203,7 @@ class Processor:
                 await self._settling.write_progress(drained)
 
     def forget(self, places: Collection[Place]) -> None:
-        """Drop all that is known of these."""
+        """Drop the state of these partitions."""
         self._partitions.forget(places)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -283,7 +283,7 @@ class Processor:
 
 
 async def _ping(consumer: Consumer, ledger: Ledger, resource: Any) -> None:
-    """Ask what records are settled in, and what handlers write to, whether they work."""
+    """Ping the database and what handlers write to."""
     await ledger.ping()
     if consumer.ping is not None:
         await consumer.ping(resource)

@@ -18,7 +18,7 @@ Waiting = tuple[Item, asyncio.Future[_Answer]]
 
 
 class Rounds(Generic[Item, _Answer]):
-    """Asks in rounds, one at a time; an outage of the database is waited out."""
+    """Answers many callers with one transaction at a time (a round), and waits during outages of the database."""
 
     def __init__(
         self,

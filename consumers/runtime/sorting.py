@@ -42,7 +42,7 @@ class UnknownTypeError(BridgeError):
 
 
 class Skip(Enum):
-    """Why a record is settled unseen."""
+    """Why a record is settled without a call of the handler."""
 
     UNWANTED = auto()
     """The consumer does not handle its type."""

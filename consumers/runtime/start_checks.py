@@ -57,7 +57,7 @@ async def check_start(
 
 
 async def prepare(database: Database, consumer: Consumer) -> None:
-    """Have the consumer prepare what it writes to, once its tables are there; it may refuse (`ConfigError`)."""
+    """Let the consumer prepare its sink, once its tables exist; it may refuse with `ConfigError`."""
     if consumer.prepare is not None:
         async with database.transaction(calls_services=True) as connection:
             await consumer.prepare(connection)

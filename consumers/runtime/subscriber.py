@@ -22,7 +22,7 @@ STEADY_S = 60.0
 
 
 class Subscriber:
-    """A worker; see above."""
+    """A worker that reads with one member after the other; see the top of the module."""
 
     def __init__(self, membership: Membership, *, open_transport: Callable[[], GroupTransport], address: str) -> None:
         """Join by new transports; `address` of the brokers is for logs."""

@@ -101,7 +101,7 @@ class TransportError(CodedError):
 
 
 class Rebalances(Protocol):
-    """Hears of rebalances, in the client's own task: while `revoked` runs, the partitions are still ours."""
+    """Called at rebalances, in the client's own task. While `revoked` runs, the partitions are still ours."""
 
     async def revoked(self, places: frozenset[Place]) -> None:
         """Drain and commit; within the rebalance timeout."""

@@ -36,7 +36,7 @@ def disclosed(options: WorkflowOptions) -> list[str]:
 
 
 def open_workflow(setup: Setup) -> Consumer:
-    """Build it from its settings."""
+    """Build the consumer from its settings."""
     options = read_options(WorkflowOptions, NAME, setup.options)
     rules = options.read_rules()
     group = options.group(NAME)

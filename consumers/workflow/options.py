@@ -1,4 +1,4 @@
-"""The settings of `workflow`: `CONSUMER_WORKFLOW__<KEY>`; `README.md` beside this says what each does."""
+"""The settings of `workflow`: `CONSUMER_WORKFLOW__<KEY>`; each is described in `README.md` beside this."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _server(text: str) -> str:
 
 
 class WorkflowOptions(EndpointOptions):
-    """All that can be set."""
+    """The settings of `workflow`."""
 
     address: Annotated[str, AfterValidator(_server)]
     namespace: Annotated[str, Field(min_length=1, max_length=1000)] = "default"
@@ -57,7 +57,7 @@ class WorkflowOptions(EndpointOptions):
         return self
 
     def read_rules(self) -> Rules:
-        """Read the rules, of the file that is set or those that ship."""
+        """Read the configured rules, or those that ship."""
         if self.rules is None:
             return parse_rules(SHIPPED_RULES.read_text(encoding="utf-8"), file="rules.toml")
         try:

@@ -50,7 +50,7 @@ _FILE_MAX = 1_000
 
 
 class Action(NamedTuple):
-    """What is done."""
+    """The start or signal of a workflow."""
 
     do: Verb
     id: str

@@ -46,7 +46,7 @@ _VIEWS = ("overdue", "safety_signal", "source_silence")
 
 
 class _Wait(NamedTuple):
-    """Something that is overdue, or is no longer; the action starts or signals its workflow."""
+    """Something that is overdue, or no longer is; its action starts or signals a workflow."""
 
     kind: str
     subject: str

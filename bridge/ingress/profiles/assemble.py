@@ -190,7 +190,7 @@ def _shares(kept: Mapping[str, str], places: Sequence[str], lists: set[str]) -> 
 
 
 def _owners(pointer: str, lists: set[str]) -> list[str]:
-    """Return what encloses a pointer: the body, then elements of `lists` from the outermost."""
+    """Return the pointers that enclose a pointer: the body's, then those of elements of `lists`, outermost first."""
     if not lists:
         return [""]
     ends = [*_ends_of_steps(pointer), len(pointer)]

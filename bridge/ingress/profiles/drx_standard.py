@@ -49,7 +49,7 @@ _read_timestamp = guarded("/timestamp", read_instant, wrong=UnusableFault.BAD_TI
 def map(  # noqa: A001 - the seam's name
     delivery: Delivery, document: dict[str, object], /, prefixes: tuple[str, ...] = ()
 ) -> Mapped | ParkReason:
-    """Turn a native delivery into its one event, or say why it holds none; see `Profile.map`.
+    """Turn a native delivery into its one event, or return why it has none; see `Profile.map`.
 
     `prefixes` are beginnings of keys that are configured for other sources.
     """

@@ -70,12 +70,12 @@ KEY_RULES: Mapping[str, KeyRule] = MappingProxyType(
 
 
 def readable_prescription(document: Mapping[str, object], prefixes: tuple[str, ...] = ()) -> str | None:
-    """Give the prescription id if it is there and valid, whatever else is wrong: a parked record keeps by its key."""
+    """Return the prescription id if it is there and valid, whatever else is wrong; it keys the parked record."""
     return _prescription(_member(document, "data", "prescription_id"), Pass(prefixes)) or None
 
 
 def _member(document: Mapping[str, object], *names: str) -> object:
-    """Walk down the objects; None where the way ends."""
+    """Return the member at a path; None if it is not there."""
     found: object = document
     for name in names:
         if not isinstance(found, Mapping):

@@ -96,13 +96,13 @@ class Scope:
             raise UnfitError from None
 
     def around(self, name: str, element: object) -> object:
-        """Give the whole body or the parent, unless the body itself has a member of the name."""
+        """Return the whole body or the parent, unless the body itself has a member of that name."""
         if element is self.root and type(element) is dict and name in element:
             return None
         return self.root if name == "root" else self.parent
 
     def spend(self, steps: int) -> None:
-        """Pay for some steps; `ExhaustedError` where there are not as many left."""
+        """Take steps from the budget; `ExhaustedError` if too few are left."""
         self.left -= steps
         if self.left < 0:
             raise ExhaustedError
@@ -136,7 +136,7 @@ def compile_expression(
     tables: Words = MappingProxyType({}),
     lets: Mapping[str, Node] = MappingProxyType({}),
 ) -> Expression:
-    """Compile a JMESPath and check it; `lets` are what `let.name` stands for. `ExpressionError` says what is wrong."""
+    """Compile and check a JMESPath; `lets` has the expression of each `let.name`. May raise `ExpressionError`."""
     if len(text) > LENGTH_MAX:
         raise ExpressionError(f"longer than {LENGTH_MAX} characters")
     try:
@@ -442,7 +442,7 @@ def _joined(separator: str, parts: list[str]) -> str:
 
 
 class _Own(NamedTuple):
-    """A function of ours: what it is called with beside the scope, and how many arguments at least and at most."""
+    """A function of ours, and the least and greatest number of its arguments."""
 
     call: Callable[..., object]
     least: int = 1
@@ -498,7 +498,7 @@ def _text(value: object) -> str:
 
 
 def _short(value: object) -> str:
-    """Give a text that is read character by character."""
+    """Return a text if it is short enough to be read character by character; else `UnfitError`."""
     text = _text(value)
     if len(text) > TEXT_MAX:
         raise UnfitError

@@ -41,7 +41,7 @@ FLAGS: tuple[Flag, ...] = get_args(Flag)
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
-    """The events of one delivery, and what had to be forgiven on the way."""
+    """The events of one delivery, and the leniencies that reading it needed."""
 
     events: tuple[Event, ...]  # in their order; none if the delivery is ignored
     flags: tuple[Flag, ...] = ()  # leniencies that were needed, each named once, sorted
@@ -53,7 +53,7 @@ IGNORED = Mapped(())
 
 
 class Encoded(NamedTuple):
-    """What `Mapped` is of a delivery that an engine has answered: one event, and nothing had to be forgiven."""
+    """As `Mapped`, of a delivery that an engine has encoded: one event, without leniencies."""
 
     events: tuple[EncodedEvent]
     flags: tuple[Flag, ...] = ()
@@ -77,7 +77,7 @@ class Profile(Protocol):
     """
 
     def map(self, delivery: Delivery, document: dict[str, object], /) -> Mapped | ParkReason:
-        """Turn a verified delivery into its events, or say why it holds none; raise for no document.
+        """Turn a verified delivery into its events, or return why it has none; raises for no document.
 
         Args:
             delivery: Verified; its id, times and source go into the events.

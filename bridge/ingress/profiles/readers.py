@@ -79,7 +79,7 @@ _DECIMAL_TEXT = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 
 
 def put_text(name: str, path: str) -> Put:
-    """Take a string; the commonest field, so without the second call of `put`."""
+    """Return a reader of strings; written out, since most fields are strings and a second call costs time."""
 
     def put(out: dict[str, object], item: object, run: Pass) -> None:
         if type(item) is not str:
@@ -230,7 +230,7 @@ def read_instant(item: object, run: Pass) -> datetime:
 
 
 class Members:
-    """The members of one object: which of them the contract knows, and where each goes."""
+    """The known members of one object, and the field that each is read into."""
 
     def __init__(self, path: str, puts: Mapping[str, Put], required: Iterable[str]) -> None:
         self.path = path  # path of the object, array indexes as `*`
@@ -319,7 +319,7 @@ _SIMPLE: Mapping[object, Read] = MappingProxyType({bool: _truth, date: _day, Awa
 
 
 def blank_record(model: type[ContractRecord]) -> dict[str, object]:
-    """Make the record that stands when nothing was read: every name in the schema's order, every default.
+    """Return the record before anything is read: every name in the schema's order, with its default.
 
     A default that is a list is shared by all copies of it; records are values, nobody changes them.
     """

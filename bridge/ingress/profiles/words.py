@@ -128,7 +128,7 @@ def instant_of(text: str, zone: tzinfo | None, flags: set[Flag]) -> datetime:
 
 
 def _iso_of_american(text: str) -> str | None:
-    """Write an American day or time as ISO 8601, or return None if it is none; whether it exists is not looked at."""
+    """Write an American day or time as ISO 8601; None if it is none. The day need not exist."""
     match = _AMERICAN.fullmatch(text)
     if match is None:
         return None

@@ -48,7 +48,7 @@ class BodyHmac(SignedHeader):
         return HmacKey(secret, self._digest)
 
     def prover(self, claim: UnprovedClaim) -> Callable[[ProofKey], bool]:
-        """Compare what a holder of a key would have sent."""
+        """Return a function that compares the signatures with the one that a key makes."""
 
         def proves(key: ProofKey) -> bool:
             if not isinstance(key, HmacKey):

@@ -44,7 +44,7 @@ class Combined(Scheme):
         return tuple(part.parse_key(text) for part, text in zip(self._keyed, texts, strict=True))
 
     def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
-        """Have every part prove it, also after one has failed: the work does not depend on the outcome."""
+        """Check every part, also after one has failed, so that the work does not depend on the outcome."""
         failed: DeliveryRefusedError | None = None
         proofs: list[Proof] = []
         for part in self.parts:

@@ -66,7 +66,7 @@ def _ages(
 
 
 def shared_keys(keys: Mapping[str, Sequence[KeySlot]]) -> Iterator[tuple[str, str]]:
-    """Yield pairs of sources that have a key in common: what is signed for one could be sent to the other."""
+    """Yield pairs of sources with a common key: a delivery signed for one could be sent to the other."""
     owners: dict[bytes, str] = {}
     for source, slots in keys.items():
         for secret in {secret for slot in slots for secret in _secrets(slot.key)}:
@@ -76,7 +76,7 @@ def shared_keys(keys: Mapping[str, Sequence[KeySlot]]) -> Iterator[tuple[str, st
 
 
 def guessable(slots: Sequence[KeySlot]) -> Iterator[str]:
-    """Yield what is wrong with a key that anybody can guess or sign for."""
+    """Yield a problem for each key that anybody can guess or sign for."""
     for slot in slots:
         for key in _parts(slot.key):
             if isinstance(key, PublicKey):

@@ -39,7 +39,7 @@ class Cidr(Scheme):
         self.joined = frozenset({FORWARDED}) if self.proxies else frozenset()
 
     def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
-        """Look whether the sender's address is in one of the networks."""
+        """Check that the sender's address is in one of the networks."""
         del keys, now
         address = client_address(raw.peer, raw.heads.get(FORWARDED, b""), self.proxies)
         if address is None or not any(address in network for network in self._networks):
@@ -47,7 +47,7 @@ class Cidr(Scheme):
         return Proof(None, None, NAME)
 
     def describe(self) -> str:
-        """Say how many networks."""
+        """Name the number of networks."""
         return f"{NAME} of {len(self._networks)}"
 
 
@@ -83,7 +83,7 @@ def networks(text: str) -> tuple[Network, ...]:
 
 
 def are_too_wide(given: Sequence[Network]) -> bool:
-    """Return whether networks, put together, are more than anybody's own; 0.0.0.0/1,128.0.0.0/1 is every address."""
+    """Return whether networks together are too large to be one owner's; 0.0.0.0/1,128.0.0.0/1 is every address."""
     v4 = collapse_addresses(each for each in given if isinstance(each, IPv4Network))
     v6 = collapse_addresses(each for each in given if isinstance(each, IPv6Network))
     return any(each.prefixlen < OWN_V4_PREFIX for each in v4) or any(each.prefixlen < OWN_V6_PREFIX for each in v6)

@@ -71,5 +71,5 @@ class Parameters:
         return value.lower().encode()
 
     def error(self, name: str, problem: str) -> ParameterError:
-        """Return what to raise about a parameter."""
+        """Return the exception for a parameter."""
         return ParameterError(f"scheme_{name}", problem)

@@ -60,7 +60,7 @@ _pieces = re.compile(r"\{([^{}]*)\}").split
 
 
 class UnprovedClaim(NamedTuple):
-    """What a delivery claims, nothing of it proved."""
+    """What a delivery claims, before any proof."""
 
     signatures: Sequence[bytes]  # well-formed ones, still encoded
     id: bytes | None  # id of the delivery, if it has one
@@ -183,7 +183,7 @@ class SignedHeader(Scheme):
         """Return a predicate: whether a key made one of the signatures of a claim."""
 
     def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
-        """Try each key on each signature that is there."""
+        """Try each key on each signature."""
         claim = self._read(raw)
         matched = matching_slot(keys, now, self.prover(claim))
         if matched is None or claim.ambiguous:
@@ -195,7 +195,7 @@ class SignedHeader(Scheme):
         return Proof(webhook_id, timestamp, matched.name, self.signs_id)
 
     def describe(self) -> str:
-        """Name the scheme, the header, what is signed, and whether an id is read that is not."""
+        """Name the scheme, the header, what is signed, and an id that is not."""
         prefix = f"{self.prefix.decode()}…" if self.prefix else self.format
         unsigned = f", unsigned id {self.id_header.decode()}" if self.ids == "unsigned" else ""
         age = age_words(self._tolerance_s) if self.dated else "no time"
@@ -203,7 +203,7 @@ class SignedHeader(Scheme):
         return f"{self._title} {signs}{unsigned}, {age}"
 
     def _read(self, raw: Raw) -> UnprovedClaim:
-        """Take apart what a delivery claims."""
+        """Read signatures, id and timestamp from the headers."""
         heads = raw.heads
         value = heads.get(self.header)
         if value is None:
@@ -252,7 +252,7 @@ class SignedHeader(Scheme):
 
 
 def pairs(value: bytes) -> tuple[list[bytes], bytes | None]:
-    """Split `t=…,v1=…,v1=…`; of two times none is the true one."""
+    """Split `t=…,v1=…,v1=…` into signatures and time; None without a time, or with two."""
     split = [pair.strip(b" ").partition(b"=") for pair in value.split(b",")]
     times = [text for name, _, text in split if name == b"t"]
     return [text for name, _, text in split if name == b"v1"], times[0] if len(times) == 1 else None
