@@ -32,7 +32,7 @@ from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.processor import Processor
 from consumers.runtime.start_checks import check_start
 from consumers.runtime.subscriber import Subscriber
-from consumers.runtime.transport import SESSION_S, GroupTransport, Timing
+from consumers.runtime.transport import GroupTransport, Timing
 from consumers.settings import ConsumerSettings
 
 # Between two attempts to start while Kafka or PostgreSQL is away.
@@ -213,7 +213,7 @@ class ConsumerWorker:
     def _subscribe(self, processor: Processor) -> Subscriber:
         settings, consumer = self._settings, self._consumer
         kafka = settings.kafka
-        timing = Timing(session_s=SESSION_S, max_poll_s=MAX_POLL_S)
+        timing = Timing(session_s=kafka.session_s, max_poll_s=MAX_POLL_S)
         membership = Membership(
             name=consumer.group,
             consumer=consumer.name,
@@ -221,7 +221,7 @@ class ConsumerWorker:
             metrics=self._metrics,
             policy=kafka.offset_reset,
             drain_s=settings.shutdown.drain_s,
-            limits=WatchLimits(silent_s=SESSION_S + SILENT_MARGIN_S, join_s=2 * timing.rebalance_s),
+            limits=WatchLimits(silent_s=kafka.session_s + SILENT_MARGIN_S, join_s=2 * timing.rebalance_s),
         )
         opening = partial(GroupTransport, kafka.connection, group=consumer.group, topics=consumer.topics, timing=timing)
         return Subscriber(membership, open_transport=opening, address=kafka.bootstrap_servers)

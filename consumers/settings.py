@@ -39,6 +39,10 @@ OptionTexts = dict[str, Annotated[str, BeforeValidator(_text)]]
 class MemberSettings(Brokers):
     """The brokers, and this process as a member of its group."""
 
+    # Less than `MAX_POLL_S` of `consumers.app`.
+    session_s: Annotated[float, Field(ge=6, le=300)] = Field(
+        45.0, description="a member without heartbeats for this long is removed"
+    )
     offset_reset: Literal["none", "earliest", "latest"] = Field(
         "none", description="where a group without offsets begins; none: as `drx-consumer init` has set"
     )

@@ -41,7 +41,7 @@ async def _forget(chosen: Chosen, by: By) -> dict[str, int]:
     group = chosen.consumer.group
     async with chosen.open_database("forget") as database:
         async with open_group(chosen.settings.kafka.connection, group, chosen.consumer.topics) as view:
-            await view.refuse_members()
+            await view.refuse_members(session_s=chosen.settings.kafka.session_s)
             if not by.dry_run:
                 # First: Kafka refuses it if a member has joined meanwhile. Such a member commits the offsets again
                 # while there is progress.

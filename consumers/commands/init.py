@@ -173,7 +173,7 @@ async def _set_offsets(
     """Set the offsets that may be set; without a database there is no progress yet, and it is a dry run."""
     consumer = chosen.consumer
     if not want.unless_placed:
-        await view.refuse_members()
+        await view.refuse_members(session_s=chosen.settings.kafka.session_s)
     stored = {} if database is None else await standings(database, consumer.group, consumer.topics)
     before = {at: each.next_offset for at, each in stored.items() if each.next_offset is not None}
     wanted = await _offsets(view, want)

@@ -19,7 +19,7 @@ from bridge.kafka.producer import METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, end_c
 from bridge.kafka.reader import ReadError, end_consumer, no_session, places_of
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.runtime.findings import counted
-from consumers.runtime.transport import SESSION_S, Bounds
+from consumers.runtime.transport import Bounds
 
 _Answer = TypeVar("_Answer")
 
@@ -116,13 +116,13 @@ class GroupView:
         """Return the state of the group; waits for a coordinator that is being made."""
         return await self._until_answered(self._state)
 
-    async def refuse_members(self) -> None:
-        """Refuse (`ConfigError`) a group that has a member, or had one that was killed less than a session ago."""
+    async def refuse_members(self, *, session_s: float) -> None:
+        """Refuse (`ConfigError`) a group that has a member, or had one that was killed less than `session_s` ago."""
         state = await self.state()
         if state.live:
             msg = (
                 f"group {self._group} has {counted(state.members, 'member')}: stop each first; one that was killed"
-                f" counts for another {SESSION_S:g} s"
+                f" counts for another {session_s:g} s"
             )
             raise ConfigError(msg)
 

@@ -55,15 +55,11 @@ _CODES = {
 }
 
 
-# Kafka's own default: a member that is restarted or a broker that is replaced is back before.
-SESSION_S = 45.0
-
-
 @dataclass(frozen=True, slots=True)
 class Timing:
     """Time-outs of a group member, as Kafka defines them."""
 
-    session_s: float = SESSION_S  # without a heartbeat for this long the broker removes a member
+    session_s: float = 45.0  # without a heartbeat for this long the broker removes a member
     rebalance_s: float = 90.0  # for a member to give its partitions back and join again
     max_poll_s: float = 600.0  # without a poll for this long a member leaves the group
 

@@ -200,6 +200,7 @@ def consumer(
     environment = {
         "CONSUMER_KAFKA__BOOTSTRAP_SERVERS": bootstrap_servers,
         "CONSUMER_KAFKA__OFFSET_RESET": "earliest",
+        "CONSUMER_KAFKA__SESSION_S": "10",
         "CONSUMER_POSTGRES__DSN": dsn,
         "CONSUMER_MANAGEMENT__HOST": HOST,
         "CONSUMER_MANAGEMENT__PORT": str(port),

@@ -117,8 +117,12 @@ class Scene:
         self.written += fill(self.ground.bootstrap_servers, islice(self.records, count))
 
     def member(self, failpoint: str = "", max_poll_s: float | None = None, /, **settings: str) -> ConsumerProcess:
-        variables: dict[str, Any] = {**self.subject.settings, **settings}
-        constants = {"SESSION_S": self.subject.session_s, **self.subject.constants}
+        variables: dict[str, Any] = {
+            "KAFKA__SESSION_S": f"{self.subject.session_s:g}",
+            **self.subject.settings,
+            **settings,
+        }
+        constants = dict(self.subject.constants)
         if max_poll_s is not None:
             constants["MAX_POLL_S"] = max_poll_s
         process = ConsumerProcess(
@@ -127,7 +131,7 @@ class Scene:
             bootstrap_servers=self.ground.bootstrap_servers,
             dsn=self.dsn,
             env={**self.subject.environment, "DRX_FAILPOINT": failpoint},
-            command=patched("consumers", "run", self.subject.name, **constants),
+            command=patched("consumers", "run", self.subject.name, **constants) if constants else (),
             **variables,
         )
         self.members.append(self.stack.enter_context(process))

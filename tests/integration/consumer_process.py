@@ -13,10 +13,9 @@ from bridge.dev.ports import free_port
 from tests.forked import run
 from tests.installed import install
 from tests.integration.service_process import HANG_S, NO_AUTHORITIES, ServiceProcess
-from tests.patched import patched
 
 # A group notices a member that was killed after its session, which brokers let nobody make shorter than 6 s.
-SESSION_S = 10.0
+SESSION_S = "10"
 
 
 class ConsumerProcess(ServiceProcess):
@@ -39,7 +38,7 @@ class ConsumerProcess(ServiceProcess):
             bootstrap_servers: Kafka.
             dsn: PostgreSQL.
             env: Further variables: what `install_code` returns, or a fail point.
-            command: Of `drx-consumer run`, unless it is the one with a short session.
+            command: Of `drx-consumer run`, unless it is the plain one.
             settings: Variables without their prefix, such as `READ_MODEL__SCHEMA`.
         """
         directory.mkdir(parents=True, exist_ok=True)
@@ -47,7 +46,7 @@ class ConsumerProcess(ServiceProcess):
         port = free_port()
         settled = consumer_environment(bootstrap_servers=bootstrap_servers, dsn=dsn, env=env, **settings)
         super().__init__(
-            command or patched("consumers", "run", name, SESSION_S=SESSION_S),
+            command or [sys.executable, "-m", "consumers", "run", name],
             settled | {"CONSUMER_MANAGEMENT__HOST": "127.0.0.1", "CONSUMER_MANAGEMENT__PORT": str(port)},
             outputs=(directory / f"{name}-{port}.stdout", directory / f"{name}-{port}.stderr"),
             management_url=f"http://127.0.0.1:{port}",
@@ -65,6 +64,7 @@ def consumer_environment(
         | {
             "CONSUMER_KAFKA__BOOTSTRAP_SERVERS": bootstrap_servers,
             "CONSUMER_KAFKA__OFFSET_RESET": "earliest",
+            "CONSUMER_KAFKA__SESSION_S": SESSION_S,
             "CONSUMER_POSTGRES__DSN": dsn,
         }
         | dict(env or {})

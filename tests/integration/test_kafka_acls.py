@@ -44,7 +44,6 @@ from tests.integration.consumer_process import ConsumerProcess, consumer_environ
 from tests.integration.ingress_process import IngressProcess, deliver
 from tests.integration.service_process import ServiceProcess, until
 from tests.kafka import HANG_S, ready_producer
-from tests.patched import patched
 from tests.postgres import execute
 from tests.secured import SecuredCluster
 from tests.topic_filler import Lives, fill
@@ -261,8 +260,7 @@ class Desk(ConsumerProcess):
             bootstrap_servers=connection.bootstrap_servers,
             dsn=dsn,
             env=install_code(directory / "package", "desk", CODE),
-            command=patched("consumers", "run", "desk", SESSION_S=6.0),
-            **settings(connection),
+            **settings(connection) | {"KAFKA__SESSION_S": "6"},
         )
 
     def applied(self, records: list[Record]) -> bool:

@@ -46,6 +46,7 @@ def test_each_installed_consumer_has_a_section_of_plain_texts(monkeypatch: pytes
         ({"CONSUMER_POSTGRES": "s3cret"}, "CONSUMER_<SECTION>__<NAME>"),
         ({"CONSUMER_READ_MODEL": "s3cret"}, "CONSUMER_<SECTION>__<NAME>"),
         ({"CONSUMER_READ_MODEL__A__B": "s3cret"}, "CONSUMER_READ_MODEL__A: "),
+        ({"CONSUMER_KAFKA__SESSION_S": "5"}, "CONSUMER_KAFKA__SESSION_S: "),
         ({"CONSUMER_KAFKA__OFFSET_RESET": "s3cret"}, "CONSUMER_KAFKA__OFFSET_RESET: "),
         ({"CONSUMER_SHUTDOWN__GRACE_S": "111"}, "CONSUMER_SHUTDOWN__GRACE_S: "),
         ({"CONSUMER_POSTGRES__DSN": "s3cret", "CONSUMER_POSTGRES__DSN_FILE": "/s3cret"}, "are both set"),

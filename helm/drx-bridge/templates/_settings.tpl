@@ -143,6 +143,7 @@ the time of a render.
 {{- $name := $consumer.name -}}
 {{ include "drx-bridge.commonSettings" (list $root "CONSUMER" $consumer) }}
 CONSUMER_MANAGEMENT__PORT: "9090"
+CONSUMER_KAFKA__SESSION_S: {{ include "drx-bridge.number" $consumer.kafka.sessionS | quote }}
 CONSUMER_KAFKA__OFFSET_RESET: {{ $consumer.kafka.offsetReset | quote }}
 CONSUMER_POSTGRES__DSN_FILE: /etc/drx-bridge/postgres/dsn
 CONSUMER_POSTGRES__POOL_SIZE: {{ include "drx-bridge.number" $consumer.postgres.poolSize | quote }}

@@ -145,6 +145,7 @@ def open_site(
         servers: dict[str, Any] = {
             "bootstrap_servers": cluster.bootstrap_servers,
             "dsn": postgres.dsn,
+            "KAFKA__SESSION_S": "6",
         }
         package = install_code(directory / "package", "desk", _DESK)
         with (

@@ -15,7 +15,6 @@ from tests.faults.ingress.subject import Logged
 from tests.integration.consumer_process import ConsumerProcess
 from tests.integration.service_process import HANG_S
 from tests.oracle.states import COLUMNS
-from tests.patched import patched
 from tests.postgres import execute, fresh_database
 
 NAME = "read_model"
@@ -68,12 +67,9 @@ class Reader:
 @contextmanager
 def reading(bootstrap_servers: str, postgres: str, directory: Path, *, topic: str) -> Iterator[Reader]:
     schema = f"rm_{uuid4().hex[:12]}"
-    settings: dict[str, Any] = {"READ_MODEL__SCHEMA": schema, "READ_MODEL__TOPICS": topic}
-    command = patched("consumers", "run", NAME, SESSION_S=6.0)
+    settings: dict[str, Any] = {"KAFKA__SESSION_S": "6", "READ_MODEL__SCHEMA": schema, "READ_MODEL__TOPICS": topic}
     with (
         fresh_database(postgres) as dsn,
-        ConsumerProcess(
-            directory, NAME, bootstrap_servers=bootstrap_servers, dsn=dsn, command=command, **settings
-        ) as process,
+        ConsumerProcess(directory, NAME, bootstrap_servers=bootstrap_servers, dsn=dsn, **settings) as process,
     ):
         yield Reader(process, dsn, schema)
