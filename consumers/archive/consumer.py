@@ -42,7 +42,7 @@ def open_archive(setup: Setup) -> Consumer:
     )
     consumer = Consumer(
         NAME,
-        options.all_topics,
+        options.topics,
         mode=Batches(
             records=BATCH_RECORDS,
             wait_s=options.batch_wait_s,

@@ -45,7 +45,6 @@ class ArchiveOptions(Options):
     allow_http: AllowHttp = False
     tables_schema: TablesSchema = Field(NAME, alias="schema")
     topics: Topics = TOPICS
-    raw: bool = False
     wait_s: float = Field(_WAIT_S, ge=0.05, le=_WAIT_MAX_S)
     columns: Literal["all", "no_d", "hashed"] = "all"
     hash_key_file: Path | None = None
@@ -63,9 +62,7 @@ class ArchiveOptions(Options):
             )
             raise ValueError(msg)
         if self.raw and self.columns != "all":
-            raise ValueError("raw bodies are class D: raw=true needs columns=all")
-        if UNRECOGNIZED_TOPIC in self.topics:
-            raise ValueError(f"topics: {UNRECOGNIZED_TOPIC} is read with raw=true")
+            raise ValueError(f"raw bodies are class D: {UNRECOGNIZED_TOPIC} among the topics needs columns=all")
         return self
 
     @property
@@ -84,9 +81,9 @@ class ArchiveOptions(Options):
         return self.wait_s - self.batch_wait_s
 
     @property
-    def all_topics(self) -> tuple[str, ...]:
-        """All topics that it reads."""
-        return (*self.topics, UNRECOGNIZED_TOPIC) if self.raw else self.topics
+    def raw(self) -> bool:
+        """Whether deliveries that are no events are written, too."""
+        return UNRECOGNIZED_TOPIC in self.topics
 
     @property
     def group(self) -> str:

@@ -82,9 +82,7 @@ class ResourceWriter:
             [*wanted, *_gone({row[0]: row[1] for row in rows}, {each.id for each in wanted})],
             known,
             source=naming.system(f"source:{event.source}"),
-            origin=EventOrigin(provenance(event, naming), targets(event, before, wanted))
-            if options.provenance
-            else None,
+            origin=EventOrigin(provenance(event, naming), targets(event, before, wanted)),
         )
         await connection.execute(self._store, event.key, orjson.dumps(document).decode())
         new = [
@@ -96,13 +94,14 @@ class ResourceWriter:
             await connection.execute(self._keep, event.key, *zip(*new, strict=True))
 
     async def _patient(self, document: Document, server: FhirServer, naming: Naming) -> Element | None:
-        """Return a reference to the server's Patient if `references` is `search`."""
+        """Return a reference to the server's Patient, None to name the patient by identifier and name."""
         patient = shared(document, "patient")
-        if self._options.references == "logical" or patient is None:
+        wanted = self._options.references
+        if wanted == "logical" or patient is None:
             return None
         identifier = patient_identifier(patient, naming)
         found = await server.patient(identifier, born=patient.get("date_of_birth")) if identifier else None
-        if found is None and self._options.unmatched == "park":
+        if found is None and wanted == "search":
             raise PermanentError("no_patient")
         return found
 

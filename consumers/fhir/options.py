@@ -45,13 +45,9 @@ class FhirOptions(HttpOptions):
     smart_scope: Annotated[str, Field(min_length=1, max_length=2048)] = "system/*.read system/*.write"
     ids: Literal["client", "server"] = "client"
     bundle: bool = True
-    references: Literal["logical", "search"] = "logical"
-    unmatched: Literal["park", "logical"] = "park"
-    deleted: Literal["revive", "skip"] = "revive"
+    references: Literal["logical", "search", "search_or_logical"] = "logical"
     complete_after_refills: bool = False
-    provenance: bool = True
     mrn_system: System = ""
-    patient_system: System = ""
     identifier_base: Annotated[str, Field(min_length=3, max_length=_SYSTEM_MAX), AfterValidator(_base)] = "urn:drx:"
     imports: Imports = "send"
     topics: Topics = ORDER_TOPICS
@@ -71,5 +67,5 @@ class FhirOptions(HttpOptions):
         return Naming(
             base,
             mrn=mrn.replace("{account}", quote(account, safe="")),
-            patient=self.patient_system or f"{base}patient",
+            patient=f"{base}patient",
         )

@@ -44,9 +44,9 @@ _MATCHES_MAX = 2
 _divides, _ESCAPED = re.compile(r"[\\,|$]"), r"\\\g<0>"
 # A resource with the additions of others; our notes alone may have 300 kB.
 _ANSWER_MAX_BYTES = 4 * 1024 * 1024
-# The answer is not FHIR: the base URL is wrong.
 # For one request as a whole: a server that validates takes seconds for a transaction.
 TIMEOUT_S = 15.0
+# The answer is not FHIR: the base URL is wrong.
 NOT_FHIR = "not_fhir"
 # The resource must not exist: HAPI's form, and that of HTTP.
 _VERSION_0, _NONE = bundle.replaces("0"), MappingProxyType({"ifNoneMatch": "*"})
@@ -59,8 +59,7 @@ class FhirMetrics(RequestMetrics):
         super().__init__(registry, name=NAME, service=service)
         counter = partial(Counter, labelnames=("service",), namespace=NAMESPACE, registry=registry)
         conflicts = counter("fhir_conflicts", "Writes that met another version than the last one of ours")
-        deleted = counter("fhir_deleted", "Events of which something was left out because it was deleted")
-        self.conflicts, self.deleted = conflicts.labels(service), deleted.labels(service)
+        self.conflicts = conflicts.labels(service)
 
 
 class _Conflict(Exception):  # noqa: N818 - no error of a handler: it ends in here
@@ -84,7 +83,6 @@ class _Current(NamedTuple):
     resource: Mapping[str, Any] | None = None  # None if it does not exist
     id: str = ""  # id on the server; empty if the server has not chosen one yet
     version: str = ""  # of the resource, or of its deletion
-    deleted: bool = False
 
 
 class FhirServer:
@@ -146,11 +144,9 @@ class FhirServer:
             ids = {each: state.id for each, state in current.items() if state.resource is not None}
             if refused and not refused & ids.keys():
                 self._absent = _NONE
-            left = self._left(resources, current)
-            kept = [each for each in resources if each.id not in left]
-            entries = self._entries(kept, current, ids, source=source)
+            entries = self._entries(resources, current, ids, source=source)
             if origin is not None and origin.provenance.id not in ids:
-                entries += self._provenance(origin, kept, entries, ids, source=source)
+                entries += self._provenance(origin, resources, entries, ids, source=source)
             if not entries:
                 break
             self._unanswered.add(first)
@@ -167,9 +163,7 @@ class FhirServer:
         else:
             raise TransientError("conflict")
         self._unanswered.discard(first)
-        if left:
-            self._metrics.deleted.inc()
-        return {each.id: ids[each.id] for each in kept if each.id in ids}
+        return {each.id: ids[each.id] for each in resources if each.id in ids}
 
     async def ping(self) -> None:
         """Read a resource that does not exist, with our token; the answer shows whether the server speaks FHIR."""
@@ -187,7 +181,7 @@ class FhirServer:
             statement,
             chooses_ids=self._chooses_ids,
             transactions=self._options.bundle,
-            searches=self._options.references == "search",
+            searches=self._options.references != "logical",
         )
 
     async def _look(self, resources: Sequence[Resource], ids: Mapping[str, str]) -> dict[str, _Current]:
@@ -207,9 +201,8 @@ class FhirServer:
                     raise PermanentError("answer_unreadable")
                 version = bundle.version_of(answer.headers.get("etag")) or found.get("meta", {}).get("versionId", "")
                 return _Current(found, place, version)
-            deleted = answer.status == _GONE
-            if not self._chooses_ids or (deleted and self._options.deleted == "skip"):
-                return _Current(None, place, bundle.version_in(answer.headers.get("location")), deleted)
+            if not self._chooses_ids:  # what somebody deleted is written again: the facts still stand
+                return _Current(None, place, bundle.version_in(answer.headers.get("location")))
         named = self._named(resource)
         matches = [each for each in await self._search(resource.type, "identifier", named) if _has(each, named)]
         if len(matches) > 1:
@@ -230,17 +223,6 @@ class FhirServer:
         if len(found) > most:
             raise PermanentError("multiple_matches")
         return [each for each in found if each.get("resourceType") == resource_type]
-
-    def _left(self, resources: Sequence[Resource], current: Mapping[str, _Current]) -> set[str]:
-        """Return the ids not to write: resources that were deleted and stay so, and those that refer to them."""
-        left: set[str] = set()
-        places: set[str] = set()
-        if self._options.deleted == "skip":
-            for each in resources:
-                if current[each.id].deleted or places & bundle.referred(each.elements):
-                    left.add(each.id)
-                    places.add(f"{each.type}/{each.id}")
-        return left
 
     def _entries(
         self, resources: Sequence[Resource], current: Mapping[str, _Current], ids: Mapping[str, str], *, source: str

@@ -48,7 +48,6 @@ class Hl7Options(ServerOptions):
     allow_plaintext: AllowPlaintext = False
     connections: int = Field(1, ge=1, le=CONNECTIONS_MAX)
     ack_mode: Literal["original", "enhanced"] = "original"
-    control_id: Literal["short", "full"] = "short"
     sending_app: PartName = "DRX"
     sending_facility: PartName = ""
     receiving_app: PartName = ""

@@ -172,8 +172,9 @@ async def test_deliveries_that_are_no_events_have_a_table_of_their_own(tmp_path:
     value = {"webhook_id": "evt_1", "source": "drx", "received_at": WHEN, "reason": "malformed_json", "detail": ""}
     value |= {"field": "", "headers": {"user-agent": "drx"}, "body": body}
     broken = Event("evt_1", UNRECOGNIZED_TYPE, "drx", "evt_1", WHEN, WHEN, value)
-    async with running(open_archive, options=options(tmp_path, raw="true")) as archive:
-        assert archive._consumer.topics == (*TOPICS, UNRECOGNIZED_TOPIC)
+    async with running(
+        open_archive, options=options(tmp_path, topics=",".join((*TOPICS, UNRECOGNIZED_TOPIC)))
+    ) as archive:
         handler = archive._consumer.handle
         context = Context("archive", UNRECOGNIZED_TOPIC, 3, 7, "a:1", 1)
         async with archive._database.transaction() as connection:
@@ -365,7 +366,6 @@ async def test_a_bucket_that_does_not_answer_is_waited_for(monkeypatch: pytest.M
         ("root", "s3://lake?endpoint_override=localhost"),
         ("schema", "drx_consumer"),
         ("endpoint", "https://minio.test"),
-        ("topics", "drx.unrecognized.v1"),
         ("wait_s", "86401"),
         ("iceberg", "true"),
     ],
@@ -381,7 +381,7 @@ def test_what_cannot_be_used_ends_the_start(tmp_path: Path, name: str, value: st
     [
         {"root": "s3://lake", "endpoint": "http://minio.test"},
         {"root": "s3://lake", "endpoint": "https://me:secret@minio.test", "allow_http": "true"},
-        {"root": "/lake", "raw": "true", "columns": "no_d"},
+        {"root": "/lake", "topics": UNRECOGNIZED_TOPIC, "columns": "no_d"},
     ],
 )
 def test_what_does_not_fit_together_is_refused(given: dict[str, str]) -> None:
