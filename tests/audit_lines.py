@@ -9,7 +9,6 @@ _MARK = '{"event":"audit",'
 
 
 def audit_lines(stderr: str) -> list[dict[str, Any]]:
-    """Return them, in order."""
     return [json.loads(line) for line in stderr.splitlines() if line.startswith(_MARK)]
 
 
@@ -19,5 +18,4 @@ def spoken(stderr: str) -> str:
 
 
 def acts(stderr: str) -> list[tuple[str, str]]:
-    """Return verb and outcome of each."""
     return [(line["verb"], line["outcome"]) for line in audit_lines(stderr)]

@@ -47,7 +47,6 @@ cli(["serve"])
 
 
 def measured() -> dict[str, float]:
-    """Return each row's name and what is."""
     loaded, rss_mib, ready_s = _serve()
     return {
         "product lines": _lines(ROOT.glob("bridge/**/*.py")) + _lines(ROOT.glob("consumers/**/*.py")),
@@ -205,7 +204,6 @@ def _text(value: float) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Print the table; return 1 where a bound is passed."""
     is_, bounds = measured(), _bounds()
     if "--lower" in arguments:
         bounds = {name: min(bounds.get(name, float("inf")), _lowered(name, value)) for name, value in is_.items()}

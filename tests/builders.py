@@ -68,7 +68,6 @@ def a_growing_body(size: int, *, id: str = "evt_1", key: str = "rx_1") -> bytes:
 def signed_headers(
     body: bytes, *, webhook_id: str = "evt_1", timestamp: int | None = None, key: bytes = KEY
 ) -> dict[str, str]:
-    """The headers of a genuine delivery."""
     at = int(time.time()) if timestamp is None else timestamp
     return {
         "content-type": "application/json",
@@ -120,7 +119,6 @@ def an_event(**changes: Any) -> Event:
 
 
 def identity_in(record: Record) -> Identity:
-    """Return the identity of a record of ours."""
     identity = identity_of(record.headers)
     assert identity is not None
     return identity

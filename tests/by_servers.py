@@ -44,7 +44,6 @@ class ByServers(LoadScopeScheduling):  # type: ignore[misc]  # nothing is publis
         self._numbers: dict[str, int] = {}
 
     def _split_scope(self, nodeid: str) -> str:
-        """Name what a test runs with."""
         module = nodeid.partition("::")[0]
         if module == MATRIX:
             number = self._numbers.setdefault(nodeid, len(self._numbers))
@@ -62,7 +61,6 @@ class ByServers(LoadScopeScheduling):  # type: ignore[misc]  # nothing is publis
             super()._reschedule(node)
 
     def _assign_work_unit(self, node: Any) -> None:
-        """Give a worker what is best for it, if anything is."""
         scope = self._next(node)
         if scope is not None:
             self.workqueue.move_to_end(scope, last=False)
@@ -87,7 +85,6 @@ class ByServers(LoadScopeScheduling):  # type: ignore[misc]  # nothing is publis
         return min(fit, key=rank, default=None)
 
     def _matrix_left(self) -> int:
-        """Count the rows that have not been played."""
         given = (self.workqueue, *self.assigned_work.values())
         parts = [tests for each in given for scope, tests in each.items() if scope.startswith(PART)]
         return sum(not done for tests in parts for done in tests.values())

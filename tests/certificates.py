@@ -45,10 +45,7 @@ def self_signed(directory: Path) -> tuple[ssl.SSLContext, Path]:
 
 
 class Authority:
-    """Issues certificates to clients, by their names."""
-
     def __init__(self, directory: Path) -> None:
-        """Keep its own certificate, and those that it issues, below `directory`."""
         self._directory = directory
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "clients of tests")])

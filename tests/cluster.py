@@ -80,7 +80,6 @@ class EmbeddedCluster(KafkaCluster):
         self.brokers[number].kill()
 
     def start_broker(self, number: int) -> None:
-        """Start one that was killed and return when it answers."""
         self.brokers[number].start()
         self._wait_ready(number, expect={number})
 
@@ -131,7 +130,6 @@ class EmbeddedCluster(KafkaCluster):
             file.write(bytes([last ^ 0xFF]))
 
     def stop(self) -> None:
-        """End them at once: nobody reads the data again. The logs stay, as pytest keeps them, for a failed test."""
         self.kill()
         shutil.rmtree(self._data, ignore_errors=True)
 
@@ -170,7 +168,6 @@ class Topics:
     bootstrap_servers: str
 
     def fresh(self, *, partitions: int = 12) -> str:
-        """Create an empty topic and return its name."""
         name = f"test-{uuid4().hex}"
         create_topics(self.bootstrap_servers, {name: partitions})
         return name
@@ -181,5 +178,4 @@ class Topics:
         return tuple(STANDARD_TOPICS)
 
     def unique_key(self, prefix: str = "rx") -> str:
-        """Invent a record key (and event id, and group id) that no other test has."""
         return f"{prefix}-{uuid4().hex}"

@@ -31,7 +31,6 @@ _BESIDE = "beside"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--kafka` and `--postgres`."""
     parser.addoption(
         "--kafka",
         choices=("auto", "embedded", "docker"),
@@ -106,7 +105,6 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[]
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    """Say which servers the suite runs on."""
     postgres = "given" if config.getoption("--postgres") else "embedded"
     return f"kafka: {config.stash[_KIND]}, postgres: {postgres}, faults: {SEED_VARIABLE}={os.environ[SEED_VARIABLE]}"
 
@@ -147,7 +145,6 @@ def cluster(make_cluster: Callable[[int], Cluster]) -> Cluster:
 
 @pytest.fixture
 def topics(cluster: Cluster) -> Topics:
-    """Give topics on the shared cluster."""
     return Topics(cluster.bootstrap_servers)
 
 

@@ -42,7 +42,6 @@ mount -t tmpfs none /usr/share && mkdir -p "$(dirname "$1")" && ln -s "$0" "$1" 
 
 
 def find(name: str) -> str | None:
-    """Return the program, if it is there."""
     own = _own(name)
     return shutil.which(name) or shutil.which(PROGRAMS[name].called) or (str(own) if own.exists() else None)
 
@@ -111,7 +110,6 @@ def _run(*command: str, cwd: str) -> bool:
 
 
 def main(names: list[str]) -> str | None:
-    """Fetch them all; return what is to be said of those that cannot be had."""
     return "\n".join(lacking(name) for name in names if fetch(name) is None) or None
 
 

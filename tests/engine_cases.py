@@ -63,7 +63,6 @@ def engine(source: str, environment: str) -> Engine:
 
 
 def engines_of(plan: Plan) -> EngineOf:
-    """Build the engines of another plan."""
     compiled = Compiled(plan)
     return lambda source, environment: Engine(compiled, source=source, environment=environment)
 
@@ -105,7 +104,6 @@ def publisher(partitions: int) -> Publisher:
 
 
 def accepted(event: AnyEvent, delivery: Delivery, partitions: int) -> Accepted:
-    """Return what the publisher makes of an event: the record with its headers, its identity."""
     publisher(partitions).publish(delivery, (event,))
     assert _TAKEN.last is not None
     return _TAKEN.last

@@ -27,7 +27,6 @@ class FakeProcessor(Processor):
     """
 
     def __init__(self, stored: dict[Place, Adoption] | None = None) -> None:
-        """Know what is `stored`."""
         self.stored = {} if stored is None else stored
         self.adoptions: list[Place] = []
         self.away = False
@@ -45,11 +44,9 @@ class FakeProcessor(Processor):
         self.next_offsets: dict[Place, int] = {}
 
     def ids(self, place: Place) -> list[str]:
-        """Event ids of what was offered."""
         return [record.header("ce_id") for record in self.offered[place]]
 
     async def adopt(self, place: Place) -> Adoption:
-        """Return what is stored."""
         self.adoptions.append(place)
         await self.claiming.wait()
         if self.away:
@@ -58,36 +55,29 @@ class FakeProcessor(Processor):
         return self.stored.get(place, Adoption(None, None))
 
     def start(self, place: Place, offset: int) -> None:
-        """Begin."""
         self.next_offsets[place] = offset
 
     def offer(self, place: Place, records: Sequence[ConsumedRecord]) -> None:
-        """Take them."""
         assert place in self.next_offsets
         self.offered[place] += records
         if not self.holding:
             self.settle(place)
 
     def settle(self, place: Place) -> None:
-        """Settle all that was offered."""
         last = self.offered[place][-1]
         self.next_offsets[place] = last.offset + 1
         self.stored[place] = Adoption(last.offset + 1, last.header("ce_id"))
 
     def room(self, place: Place) -> bool:
-        """Whether it is not full."""
         return place not in self.full
 
     def halted(self, place: Place) -> bool:
-        """Whether a test has halted it."""
         return place in self.stopped_for_long
 
     def fenced(self, place: Place) -> bool:
-        """Whether a test has overtaken it."""
         return place in self.overtaken
 
     async def drain(self, places: Collection[Place], *, timeout_s: float) -> None:
-        """Settle what is held."""
         del timeout_s
         self.drained.append(frozenset(places))
         if places:
@@ -97,15 +87,12 @@ class FakeProcessor(Processor):
                 self.settle(place)
 
     def forget(self, places: Collection[Place]) -> None:
-        """Forget how far they are settled."""
         for place in places:
             self.next_offsets.pop(place, None)
             self.forgotten.append(place)
 
     def next_offset(self, place: Place) -> int | None:
-        """Return the offset after what is settled."""
         return self.next_offsets.get(place)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Do nothing beside."""
         await stop.wait()

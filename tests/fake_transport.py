@@ -25,7 +25,6 @@ class FakeKafka:
     """
 
     def __init__(self, topics: Mapping[str, int]) -> None:
-        """Hold empty partitions."""
         self.logs: dict[Place, list[ConsumedRecord]] = {
             Place(topic, number): [] for topic, partitions in topics.items() for number in range(partitions)
         }
@@ -43,7 +42,6 @@ class FakeKafka:
         self._back.set()
 
     def add(self, place: Place, *ids: str, key: bytes = b"rx_1") -> None:
-        """Append a record for each event id."""
         log = self.logs[place]
         for each in ids:
             headers = [("ce_id", each.encode())]
@@ -51,7 +49,6 @@ class FakeKafka:
         self.news.set()
 
     def expire(self, place: Place, start: int) -> None:
-        """Forget what lies below `start`."""
         self.starts[place] = start
 
     def go_away(self) -> None:
@@ -60,13 +57,11 @@ class FakeKafka:
         self._back.clear()
 
     def come_back(self) -> None:
-        """Answer again."""
         self.reachable = True
         self._back.set()
         self.news.set()
 
     async def answer(self, timeout_s: float) -> None:
-        """Return when a broker answers."""
         self.waiting += 1
         try:
             async with asyncio.timeout(timeout_s):
@@ -77,7 +72,6 @@ class FakeKafka:
             self.waiting -= 1
 
     def bounds(self, place: Place) -> Bounds:
-        """Where a log starts and ends."""
         if place in self.leaderless:
             raise TransportError("no_answer")
         return Bounds(self.starts[place], len(self.logs[place]))
@@ -170,7 +164,6 @@ class FakeTransport(GroupTransport):
         return found
 
     def position(self, place: Place) -> int | None:
-        """Return the position."""
         return self.positions.get(place)
 
     def high_watermark(self, place: Place) -> int | None:
@@ -178,25 +171,20 @@ class FakeTransport(GroupTransport):
         return len(self.kafka.logs[place]) + self.kafka.unstable.get(place, 0)
 
     def assigned(self) -> frozenset[Place]:
-        """Return the assignment."""
         return self._assigned
 
     def seek(self, place: Place, offset: int) -> None:
-        """Set the position."""
         if place in self._assigned:
             self.positions[place] = offset
 
     def pause(self, places: Collection[Place]) -> None:
-        """Leave out of the polls."""
         self.paused |= self._assigned.intersection(places)
 
     def resume(self, places: Collection[Place]) -> None:
-        """Take in again."""
         self.paused -= set(places)
         self.kafka.news.set()
 
     async def commit(self, offsets: Mapping[Place, int]) -> None:
-        """Keep offsets, unless told to fail."""
         await self.kafka.answer(self.answer_s)
         if self.kafka.refuses:
             raise TransportError(self.kafka.refuses.pop(0))
@@ -207,16 +195,13 @@ class FakeTransport(GroupTransport):
         self.kafka.commits.append(dict(offsets))
 
     async def bounds(self, places: Collection[Place]) -> Mapping[Place, Bounds]:
-        """Return where the logs start and end."""
         await self.kafka.answer(self.answer_s)
         return {place: self.kafka.bounds(place) for place in places}
 
     def outdated(self) -> bool:
-        """Say what the test wants."""
         return self.renewed
 
     async def stop(self) -> None:
-        """Leave."""
         self.stopped = True
         self._assigned = frozenset()
         await asyncio.gather(*self.hooks)

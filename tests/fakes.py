@@ -29,7 +29,6 @@ class FakeProducer:
     """
 
     def __init__(self, topics: dict[str, int], *, batch_max: int = 100) -> None:
-        """Hold `topics`; everything works until told otherwise."""
         self.topics = topics
         self.batch_max = batch_max
         self.log: defaultdict[tuple[str, int], list[Record]] = defaultdict(list)
@@ -46,12 +45,10 @@ class FakeProducer:
 
     @property
     def ready(self) -> bool:
-        """True while connected."""
         return self.connected and not self.closed
 
     @property
     def records(self) -> list[Record]:
-        """Everything written, partition by partition."""
         return [record for records in self.log.values() for record in records]
 
     def hold(self) -> None:
@@ -59,7 +56,6 @@ class FakeProducer:
         self._flowing.clear()
 
     def flow(self) -> None:
-        """Answer writes again."""
         self._flowing.set()
 
     async def wait_for_write(self) -> None:
@@ -67,7 +63,6 @@ class FakeProducer:
         await self._writing.acquire()
 
     async def write(self, topic: str, partition: int, records: Sequence[Record]) -> int:
-        """Append, unless told to fail."""
         if not self.ready:
             raise NotDurableError("kafka_unavailable")
         if not 0 <= partition < self.topics.get(topic, 0):
@@ -127,7 +122,6 @@ class FakeSpool:
 
     @property
     def entries(self) -> list[Entry]:
-        """All that it holds, partition by partition."""
         return [entry for entries in self.kept.values() for entry in entries]
 
     def hold(self) -> None:
@@ -135,23 +129,19 @@ class FakeSpool:
         self._held = self._held or []
 
     def flow(self) -> None:
-        """End the calls that were held, in their order."""
         held, self._held = self._held or [], None
         for entries, future in held:
             self._settle(entries, future)
 
     def depth(self, partition: tuple[str, int], /) -> int:
-        """Count."""
         return len(self.kept[partition])
 
     async def set_aside(self, partition: tuple[str, int], /, *, code: str) -> bool:
-        """Keep the first one elsewhere."""
         del code
         self.aside.append(self.kept[partition].pop(0))
         return True
 
     def append(self, entries: Sequence[Entry], /) -> asyncio.Future[None]:
-        """Keep, or fail, now or at `flow`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._held is None:
             self._settle(entries, future)
@@ -160,12 +150,10 @@ class FakeSpool:
         return future
 
     async def peek(self, partition: tuple[str, int], /, *, most: int, most_bytes: int) -> list[Entry]:
-        """Return the first ones."""
         del most_bytes
         return [] if self.unreadable else self.kept[partition][: min(most, self._peek_max)]
 
     def acknowledge(self, partition: tuple[str, int], count: int, /) -> None:
-        """Forget the first ones."""
         assert count <= len(self.kept[partition])
         del self.kept[partition][:count]
 
@@ -190,7 +178,6 @@ class FakeKnownIds(KnownIds):
     """
 
     def __init__(self) -> None:
-        """Know nothing."""
         super().__init__(windows_s={}, capacity=1)
         self.finished = True
         self.told: list[tuple[str, Settled]] = []
@@ -198,7 +185,6 @@ class FakeKnownIds(KnownIds):
         self.committed: set[str] = set()
 
     def committed_before(self, identity: Identity) -> bool:
-        """Say what a test has said."""
         return identity.id in self.committed
 
     def settled(self, identity: Identity, state: Settled) -> None:
@@ -208,5 +194,4 @@ class FakeKnownIds(KnownIds):
             self.committed.add(identity.id)
 
     def forget_spooled(self) -> None:
-        """Count."""
         self.forgotten += 1

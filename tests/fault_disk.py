@@ -31,7 +31,6 @@ class FaultDisk(Disk):
     """
 
     def __init__(self, directory: Path) -> None:
-        """Watch `directory`."""
         self.directory = directory
         self.sync_failures = 0
         self.write_failures = 0

@@ -26,12 +26,10 @@ class Fault(Coroutine[Any, Any, Any]):
     """Runs a coroutine, and raises in it where it is suspended, when `FaultyTasks` says so."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], tasks: FaultyTasks) -> None:
-        """Begin with the coroutine as it is."""
         self._coroutine = coroutine
         self._tasks = tasks
 
     def send(self, value: Any) -> Any:
-        """Go on, or raise."""
         if self._tasks.is_due(self._coroutine):
             return self._coroutine.throw(self._tasks.exc)
         return self._coroutine.send(value)
@@ -41,7 +39,6 @@ class Fault(Coroutine[Any, Any, Any]):
         return self._coroutine.throw(*exc)
 
     def close(self) -> None:
-        """End it."""
         self._coroutine.close()
 
     def __await__(self) -> Generator[Any, Any, Any]:
@@ -76,7 +73,6 @@ class FaultyTasks:
         self.raised = False
 
     def is_due(self, coroutine: Any) -> bool:
-        """Count one more turn of a suspended coroutine."""
         if self.raised or self._at not in _suspended_at(coroutine):
             return False
         self._left -= 1
@@ -84,7 +80,6 @@ class FaultyTasks:
         return self.raised
 
     def __call__(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
-        """Make a task."""
         if getattr(coroutine, "cr_code", None) is self._code:
             coroutine = Fault(coroutine, self)
         return asyncio.Task(coroutine, loop=loop, **options)

@@ -28,7 +28,6 @@ class ForeignRegistry:
         self.read_only = False
 
     def put(self, subject: str, text: str) -> int:
-        """Register a schema."""
         known = (each for each, other in self.texts.items() if _same(other, text))
         number = next(known, FIRST_ID + len(self.texts))
         self.texts[number] = text
@@ -36,7 +35,6 @@ class ForeignRegistry:
         return number
 
     def app(self) -> web.Application:
-        """Return what a server runs."""
         app = web.Application()
         app.router.add_get("/schemas/ids/{id}", self._by_id)
         app.router.add_post("/subjects/{subject}", self._look_up)

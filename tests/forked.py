@@ -46,7 +46,6 @@ class Forked:
     """A running program of ours; what tests ask of it is named as in `subprocess.Popen`."""
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str], outputs: tuple[Path, Path]) -> None:
-        """Start what `can_fork`; its `outputs` are appended to."""
         for path in outputs:
             path.touch()
         arguments = (list(command[2:]), dict(env), outputs)
@@ -57,24 +56,20 @@ class Forked:
         self.pid = self._process.pid
 
     def poll(self) -> int | None:
-        """Exit code; None while it runs."""
         with _LOCK:
             return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its exit code."""
         wait([self._process.sentinel], timeout)
         if (code := self.poll()) is None:
             raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
         return code
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send it a signal, unless it has ended."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End it as a crash would."""
         self.send_signal(signal.SIGKILL)
 
 

@@ -24,7 +24,6 @@ def freeze(pid: int | None) -> None:
 
 
 def thaw(pid: int | None) -> None:
-    """Undo `freeze`."""
     _send(pid, signal.SIGCONT)
 
 

@@ -55,7 +55,6 @@ class JavaProgram:
     source: Path
 
     def is_built(self) -> bool:
-        """Say whether it can be started."""
         return (self._classes() / f"{self.source.stem}.class").exists() and all(
             Path(each).exists() for each in self._class_path()
         )
@@ -83,7 +82,6 @@ class JavaProgram:
         )  # fmt: skip
 
     def command(self, *arguments: str, options: tuple[str, ...] = ()) -> list[str]:
-        """Return what starts it; `options` are of the JVM."""
         class_path = f"{self._classes()}{os.pathsep}{self._jars().class_path}"
         return [str(find_java()), *options, "-cp", class_path, self.source.stem, *arguments]
 

@@ -53,7 +53,6 @@ def a_producer(
 
 @asynccontextmanager
 async def running(producer: KafkaProducer) -> AsyncIterator[KafkaProducer]:
-    """Run a producer in the background; at the end it is closed."""
     stop = asyncio.Event()
     task = asyncio.create_task(producer.run(stop))
     try:
@@ -79,7 +78,6 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def read_all(bootstrap_servers: str, topic: str) -> list[ConsumedRecord]:
-    """Everything a topic holds now."""
     async with open_reader(KafkaConnection(bootstrap_servers), [topic], from_beginning=True) as reader:
         return [record async for record in reader.until_end()]
 
@@ -94,7 +92,6 @@ async def narrow_topic(bootstrap_servers: str, *, partitions: int) -> str:
 
 
 def limit_messages(bootstrap_servers: str, topic: str, bytes_max: int) -> None:
-    """Have a topic refuse larger batches."""
     configure_topic(bootstrap_servers, topic, "max.message.bytes", str(bytes_max))
 
 
@@ -134,11 +131,9 @@ class Reset:
     """A connection that was reset a moment ago: uvloop says so by the wrong kind of error, before aiokafka knows."""
 
     def __init__(self, writer: Any) -> None:
-        """Be `writer` in all else."""
         self._writer = writer
 
     def write(self, sent: bytes) -> None:
-        """Refuse."""
         del sent
         raise RuntimeError
 

@@ -24,14 +24,12 @@ select count(*) from pg_stat_activity where datname = current_database() and wai
 
 @asynccontextmanager
 async def ledger_database(dsn: str, *, size: int = 4) -> AsyncIterator[Database]:
-    """Open a database and make the tables of schema `drx_consumer` there."""
     async with open_database(dsn, size=size, application_name="test") as database:
         await migrate(database, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA)
         yield database
 
 
 def an_entry(event_id: str = "evt-1", *, body: str = "a1", source: str = "acme") -> Inbox:
-    """Build who an event is."""
     return Inbox(source, event_id, digest(body))
 
 
@@ -64,7 +62,6 @@ async def settling(ledger: Ledger) -> AsyncIterator[Settlement]:
 async def parked(
     ledger: Ledger, *offsets: int, key: bytes = KEY.encode(), cls: str = "bug", code: str = "unexpected"
 ) -> None:
-    """Park the first record and append the others."""
     async with settling(ledger) as settlement:
         await park(settlement, a_consumed_record(offsets[0], key=key), Why(cls, code, 1))
         for offset in offsets[1:]:
@@ -81,11 +78,9 @@ async def until_waiting(database: Database, sessions: int = 1) -> None:
 
 
 async def rows(database: Database, query: str) -> list[tuple[object, ...]]:
-    """Return the rows of a query."""
     async with database.transaction() as connection:
         return [tuple(row) for row in await connection.fetch(query)]
 
 
 async def effects_table(connection: Connection) -> None:
-    """Make a table for effects of a handler."""
     await connection.execute("create table if not exists effect (note text primary key)")

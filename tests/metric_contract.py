@@ -28,7 +28,6 @@ class Promise:
 
     @property
     def family(self) -> str:
-        """Its name in the client library."""
         return self.name.removesuffix("_total") if self.type == "counter" else self.name
 
     @property

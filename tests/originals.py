@@ -54,7 +54,6 @@ def codec() -> Codec:
 
 
 def decoded(record: Record) -> Event:
-    """Read an event record back."""
     value = codec().decode(record.value or b"").value
     return Event(
         id=value["event_id"],
@@ -75,11 +74,9 @@ class Told:
         self._bodies = bodies
 
     def __len__(self) -> int:
-        """Return the number of its events."""
         return len(self._bodies)
 
     def __iter__(self) -> Iterator[Original]:
-        """Yield its events in order."""
         return iter(self._originals)
 
     @cached_property
@@ -97,7 +94,6 @@ def originals(seed: int) -> list[Told]:
 
 
 def _original(document: dict[str, object], prescription_id: str) -> Original:
-    """Map and encode one body as the ingress does."""
     body = orjson.dumps(document)
     received_at = datetime.fromisoformat(str(document["timestamp"])) + _LATENCY
     delivery = Delivery(

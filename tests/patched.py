@@ -14,7 +14,6 @@ def patched(program: str, *arguments: str, **constants: float) -> list[str]:
 
 
 def main() -> None:
-    """Set the constants, then be the program."""
     while "=" in sys.argv[1]:
         where, _, value = sys.argv.pop(1).partition("=")
         module, name = where.split(":")

@@ -8,6 +8,5 @@ from bridge.dev.ports import HOST
 
 
 def listens(port: int) -> bool:
-    """Say whether something takes connections on it."""
     with socket.socket() as probe:
         return probe.connect_ex((HOST, port)) == 0

@@ -34,7 +34,6 @@ class EmbeddedPostgres(PostgresServer):
     """
 
     def __init__(self, directory: Path) -> None:
-        """Keep files and log below `directory`."""
         self._directory = directory
         log = directory / "postgres.log"
         super().__init__(
@@ -46,12 +45,10 @@ class EmbeddedPostgres(PostgresServer):
         )
 
     def start(self) -> None:
-        """Return when it takes connections."""
         super().start()
         self.wait_ready()
 
     def kill(self) -> None:
-        """End every process of it, each of which is in a group of its own."""
         freeze(self.pid)  # so that it starts no other one meanwhile
         for process in self._processes()[1:]:
             with suppress(psutil.Error):
@@ -65,7 +62,6 @@ class EmbeddedPostgres(PostgresServer):
             freeze(process.pid)
 
     def resume(self) -> None:
-        """Undo `pause`."""
         for process in self._processes():
             thaw(process.pid)
 

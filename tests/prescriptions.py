@@ -98,7 +98,6 @@ def document_bytes(events: Iterable[Event]) -> bytes:
 
 
 def native(body: bytes) -> Event:
-    """The event that the ingress would make of a native body."""
     outcome = map_body(body)
     assert isinstance(outcome, Mapped)
     (event,) = outcome.events
@@ -106,7 +105,6 @@ def native(body: bytes) -> Event:
 
 
 def scenario(name: str) -> tuple[list[Event], dict[str, Any]]:
-    """The events of a sample scenario in file order, and the end state it expects."""
     folder = SAMPLES / "scenarios"
     events = [native(line) for line in (folder / f"{name}.ndjson").read_bytes().splitlines()]
     return events, json.loads((folder / f"{name}.expect.json").read_bytes())["expect"]

@@ -40,7 +40,6 @@ def codec() -> Codec:
 
 
 def holders(value: object) -> list[dict[str, Any] | list[Any]]:
-    """Give every non-empty object and array of a document."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     found = [holder for one in inner for holder in holders(one)]
     return [value, *found] if isinstance(value, dict | list) and value else found

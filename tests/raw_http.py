@@ -37,7 +37,6 @@ class RawCase:
     taken: tuple[int, ...]
 
     def pieces(self) -> list[bytes]:
-        """Return what is sent, signed now."""
         words = _words(self.name)
 
         def word(found: re.Match[str]) -> str:
@@ -47,7 +46,6 @@ class RawCase:
 
 
 def raw_cases(*files: str) -> list[RawCase]:
-    """Read the cases of some files, or of all."""
     found = []
     for path in sorted(CASES.glob("*.toml")):
         if not files or path.stem in files:

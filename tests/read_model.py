@@ -35,13 +35,11 @@ class ReadModel:
             await self.apply_within(connection, *events, topic=topic)
 
     async def apply_within(self, connection: Any, *events: Event, topic: str = TOPIC) -> None:
-        """Apply one batch inside a transaction of the caller."""
         batch = [Placed(event, self._context(topic)) for event in events]
         handle = cast("BatchHandler", self.consumer.handle)
         await handle(batch, connection)
 
     async def tick(self) -> None:
-        """Run its jobs once."""
         for job in self.consumer.jobs:
             async with self.database.transaction() as connection:
                 await job.run(connection)
@@ -53,12 +51,10 @@ class ReadModel:
         return [dict(row) for row in found]
 
     async def prescription(self, prescription_id: str = "rx_1") -> dict[str, Any]:
-        """Return the row of a prescription."""
         (row,) = await self.rows("select * from {schema}.prescription where prescription_id = $1", prescription_id)
         return row
 
     def metric(self, name: str, **labels: str) -> float | None:
-        """Return a sample of the registry."""
         return self.registry.get_sample_value(f"drxbridge_{name}", labels)
 
     def _context(self, topic: str) -> Context:
@@ -69,7 +65,6 @@ class Interleaved:
     """A connection on which something else happens between the reading and the writing of rows."""
 
     def __init__(self, connection: Connection, between: Callable[[], Awaitable[None]]) -> None:
-        """Let `between` happen."""
         self._connection = connection
         self._between = between
         self.execute = connection.execute
@@ -84,7 +79,6 @@ class Interleaved:
 
 @asynccontextmanager
 async def open_model(dsn: str, *, migrations: Any = MIGRATIONS, **options: str) -> AsyncIterator[ReadModel]:
-    """Make or upgrade its tables and hand it over."""
     registry = CollectorRegistry()
     consumer = open_read_model(Setup(options, registry))
     assert consumer.tables is not None

@@ -38,7 +38,6 @@ COORDINATES = {
 
 
 def main(name: str) -> None:
-    """Resolve what a lock is for, with everything that it needs."""
     path, coordinates = COORDINATES[name]
     with tempfile.TemporaryDirectory() as scratch:
         context = MavenContext(repo_cache=Path(scratch))

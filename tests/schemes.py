@@ -34,7 +34,6 @@ class Vector(NamedTuple):
 
 
 def vectors(*files: str) -> list[Vector]:
-    """Read all, or those of some files."""
     paths = [FOLDER / f"{name}.json" for name in files] if files else sorted(FOLDER.glob("*.json"))
     return [_vector(path.stem, given) for path in paths for given in json.loads(path.read_text())]
 
@@ -49,7 +48,6 @@ def verdict(scheme: Scheme, raw: Raw, slots: Sequence[KeySlot], now: float) -> s
 
 
 def slots_of(scheme: Scheme, given: Sequence[dict[str, Any]]) -> tuple[KeySlot, ...]:
-    """Build slots as from slot files."""
     return tuple(
         KeySlot(
             each["name"],

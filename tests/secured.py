@@ -79,7 +79,6 @@ class SecuredCluster(EmbeddedCluster):
         path.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
 
     def start(self) -> None:
-        """Start it, and give its users their passwords."""
         super().start()
         for user, password in self._passwords.items():
             self.set_password(user, password)
@@ -93,7 +92,6 @@ class SecuredCluster(EmbeddedCluster):
 
     @property
     def secure_address(self) -> str:
-        """Where clients prove who they are."""
         return f"127.0.0.1:{self._port}"
 
     def connection(self, user: str, *, password: str | None = None, mechanism: str = "PLAIN") -> KafkaConnection:

@@ -75,7 +75,6 @@ class PlainDecoder(EventDecoder):
     """
 
     def __init__(self) -> None:
-        """Know everything but schema 7."""
         self.unknown: set[str] = set()
         self.learned = 0
         self.answer: Exception | None = None
@@ -94,7 +93,6 @@ class PlainDecoder(EventDecoder):
         return Event(fields["id"], fields["type"], "drx", key, WHEN, WHEN, fields)
 
     async def learn(self, record: ConsumedRecord) -> None:
-        """Do as told."""
         del record
         self.learned += 1
         await asyncio.sleep(0)
@@ -104,7 +102,6 @@ class PlainDecoder(EventDecoder):
 
 
 def hasty_learner(decoder: PlainDecoder, clock: Callable[[], float] = time.monotonic) -> Learner:
-    """Make a learner that asks again at once."""
     return Learner(decoder, clock=clock, sleep=lambda _: asyncio.sleep(0.01))
 
 
@@ -121,7 +118,6 @@ class Effects:
     """
 
     def __init__(self, *refused: str) -> None:
-        """Apply everything but what is `refused`."""
         self.refused = set(refused)
         self.attempts: list[str] = []
         self.applied: list[str] = []
@@ -136,16 +132,13 @@ class Effects:
         return list(dict.fromkeys(reversed(self.applied)))[::-1]
 
     async def batch(self, placed: Sequence[Placed], connection: Any) -> None:
-        """Handle a batch."""
         for event, context in placed:
             await self._apply(event, context, connection)
 
     async def one(self, event: Event, context: Context) -> None:
-        """Handle one event."""
         await self._apply(event, context, context.connection)
 
     async def ping(self, resource: object) -> None:
-        """Ask whether it is there."""
         del resource
         self.pings += 1
         if self.down:
@@ -170,17 +163,13 @@ class Effects:
 
 
 def a_consumer(effects: Effects, mode: Lanes | Batches, **changes: Any) -> Consumer:
-    """Build a consumer that has these effects."""
     consumer = Consumer(GROUP, [PLACE.topic], mode=mode, **changes)
     consumer.handler(effects.batch if isinstance(mode, Batches) else effects.one)
     return consumer
 
 
 class Bench:
-    """A processor at work on a log in memory."""
-
     def __init__(self, consumer: Consumer, database: Database, decoder: PlainDecoder, **options: Any) -> None:
-        """Build it; `options` go to the processor."""
         self.consumer = consumer
         self.database = database
         self.decoder = decoder
@@ -219,7 +208,6 @@ class Bench:
         await self.feed(records)
 
     async def settled(self, next_offset: int, place: Place = PLACE) -> None:
-        """Wait until everything below `next_offset` is settled."""
         await until(lambda: self.failed or self.processor.next_offset(place) == next_offset)
         if self.task is not None and self.task.done():
             self.task.result()
@@ -236,44 +224,36 @@ class Bench:
 
     @property
     def failed(self) -> bool:
-        """Whether the worker has ended."""
         return self.task is not None and self.task.done()
 
     async def rows(self, query: str, *args: Any) -> list[tuple[Any, ...]]:
-        """Read from the database."""
         async with self.database.transaction() as connection:
             return [tuple(row) for row in await connection.fetch(query, *args)]
 
     async def until_rows(self, query: str, expected: list[tuple[Any, ...]]) -> None:
-        """Wait until the database answers so."""
         async with asyncio.timeout(HANG_S):
             while await self.rows(query) != expected:  # noqa: ASYNC110 - the database has no event to wait for
                 await asyncio.sleep(0.02)
 
     async def effects(self) -> list[str]:
-        """Event ids whose effects are there, in the order in which they came."""
         return [row[0] for row in await self.rows("select event_id from effect order by number")]
 
     async def parked(self) -> list[tuple[str, int, str]]:
-        """Key, offset and code of everything that is parked."""
         return [
             (*row,)
             for row in await self.rows('select key, "offset", code from drx_consumer.parked_event order by "offset"')
         ]
 
     async def request_release(self, key: str) -> None:
-        """Ask as an operator does."""
         await self.rows(
             "update drx_consumer.parked_key set release_requested_at = clock_timestamp() where key = $1 returning 1",
             key,
         )
 
     def count(self, name: str, **labels: str) -> float:
-        """Value of a metric."""
         return self.registry.get_sample_value(f"drxbridge_{name}", {"service": self.consumer.name, **labels}) or 0.0
 
     def outcome(self, outcome: str) -> float:
-        """How many records ended so."""
         return self.count("consumer_records_total", topic=PLACE.topic, outcome=outcome)
 
 

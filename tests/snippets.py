@@ -9,6 +9,5 @@ PAGE = Path(__file__).parents[1] / "docs" / "operations.md"
 
 
 def haproxy() -> str:
-    """The backend."""
     (found,) = re.findall(r"```haproxy\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     return str(found)

@@ -92,10 +92,7 @@ def damaged(directory: Path) -> list[Path]:
 
 
 class Found(list[Entry]):
-    """What a spool has recovered, in order."""
-
     def recovered(self, entry: Entry) -> None:
-        """Take it."""
         self.append(entry)
 
     def passed_over(self) -> None:
@@ -126,7 +123,6 @@ class Kept:
 
     @property
     def partitions(self) -> list[SpoolPartition]:
-        """Those of which any wait."""
         return [partition for partition, queue in self.spool._index._queues.items() if len(queue)]
 
     async def tend(self) -> None:

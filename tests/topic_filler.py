@@ -58,14 +58,12 @@ class Lives:
 
     @classmethod
     def of_records(cls, least: int, *, seed: int = 1, one_day: bool = False) -> Lives:
-        """Return as many lives as make `least` records or a few more."""
         ends = list(accumulate(map(len, originals(seed))))
         rounds, rest = divmod(least, ends[-1])
         return cls(rounds * ORIGINALS + (bisect_left(ends, rest) + 1 if rest else 0), seed=seed, one_day=one_day)
 
     @property
     def count(self) -> int:
-        """Records of all lives together."""
         lengths = [len(life) for life in originals(self.seed)]
         rounds, rest = divmod(self.prescriptions * self.lives_each, ORIGINALS)
         return rounds * sum(lengths) + sum(lengths[:rest])
@@ -89,11 +87,9 @@ class Lives:
                 running.pop()
 
     def prescription_id(self, prescription: int) -> str:
-        """Id and record key of a prescription."""
         return f"rx_{_token(prescription)}"
 
     def event_ids(self, prescription: int) -> list[str]:
-        """Ids of the events of one prescription, in order."""
         return [
             _event_id(life, index) for life, original, _ in self._lives(prescription) for index in range(len(original))
         ]

@@ -31,14 +31,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """A loop of one thread and no network, whose time costs nothing."""
 
     def __init__(self) -> None:
-        """Begin at some time."""
         self._jumping = _Jumping()
         super().__init__(self._jumping)
 
     def time(self) -> float:
-        """Seconds, virtual."""
         return self._jumping.now
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work` to its end."""
         return self.run_until_complete(work)

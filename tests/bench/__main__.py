@@ -36,7 +36,6 @@ SERVERS = {"fhir": hapi.is_built}
 
 
 def main(arguments: list[str]) -> None:
-    """Run, print, and keep the figures."""
     console, progress = Console(), Console(stderr=True)
     wanted = [each for each in arguments if each != "quick"]
     if set(wanted) - set(PARTS):

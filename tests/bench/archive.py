@@ -29,7 +29,6 @@ table = SENDING.table
 
 
 def run(console: Console, *, quick: bool = False) -> dict[str, Any]:
-    """Measure all; two minutes."""
     with servers(TOPICS) as place:
         lake = place.directory / "lake"
         sizes: list[float] = []

@@ -104,7 +104,6 @@ class Consuming:
             time.sleep(0.1)
 
     def stop(self) -> int | None:
-        """End it in order; return its exit code."""
         self.child.stop()
         return self.child.exit_code
 

@@ -24,7 +24,6 @@ GOALS = {"events_per_s": 60, "rss_mib": 150}
 
 
 def run(console: Console, *, quick: bool = False) -> dict[str, Any]:
-    """Measure; about three minutes."""
     if not is_built():
         sys.exit("fhir: no HAPI FHIR server here: `make fhir-server` fetches it")
     count = QUICK_RECORDS if quick else RECORDS
@@ -66,7 +65,6 @@ def run(console: Console, *, quick: bool = False) -> dict[str, Any]:
 
 
 def table(figures: dict[str, Any]) -> Table:
-    """Show the figures beside their goals."""
     shown = Table(title=f"fhir, {figures['lanes']} lanes, one HAPI FHIR server, one process", show_lines=False)
     shown.add_column("")
     shown.add_column(f"{figures['records']:,} records")

@@ -28,7 +28,6 @@ table = SENDING.table
 
 
 def run(console: Console, *, quick: bool = False) -> dict[str, Any]:
-    """Measure all; two minutes."""
     with servers(TOPICS) as place:
         (place.directory / "secrets").mkdir()
         (place.directory / "secrets" / "current").write_text(f"whsec_{base64.b64encode(bytes(32)).decode()}")

@@ -54,19 +54,15 @@ WAIT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One load of one candidate."""
-
     load: Load
     cpu_s: float
 
     @property
     def per_s(self) -> float:
-        """Requests per second."""
         return self.load.count / self.load.elapsed_s
 
     @property
     def cpu_us(self) -> float:
-        """CPU time of the server for one request, in microseconds."""
         return self.cpu_s / self.load.count * 1e6
 
 
@@ -191,7 +187,6 @@ def _until_recalled(server: Server) -> float:
 
 
 async def found_in(topics: Sequence[str], bootstrap_servers: str) -> set[int]:
-    """Return the numbers of the deliveries that are in some topics."""
     async with open_reader(KafkaConnection(bootstrap_servers), topics, from_beginning=True) as reader:
         return {_number(record) async for record in reader.until_end()}
 

@@ -49,10 +49,7 @@ class Load:
 
 
 class Run:
-    """The requests of one run and what became of them."""
-
     def __init__(self, *, first: int, count: int, rate: float) -> None:
-        """Sign everything."""
         self.first = first
         self.waiting = deque(enumerate(requests(first, count, rate=rate)))
         self.durations_s = [0.0] * count
@@ -62,7 +59,6 @@ class Run:
         self.done = asyncio.Event()
 
     def answered(self, index: int, status: int, duration_s: float) -> None:
-        """Note one answer."""
         self.durations_s[index] = duration_s
         self.statuses[status] += 1
         if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
@@ -76,7 +72,6 @@ class Connection(asyncio.Protocol):
     """One keep-alive connection with at most one request under way."""
 
     def __init__(self, run: Run) -> None:
-        """Take part in `run`."""
         self._run = run
         self._buffer = b""
         self._index = -1
@@ -85,7 +80,6 @@ class Connection(asyncio.Protocol):
         self.free: deque[Connection] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the way out."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -100,7 +94,6 @@ class Connection(asyncio.Protocol):
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
-        """Wait for one whole answer."""
         buffer = self._buffer = self._buffer + data
         end = buffer.find(b"\r\n\r\n")
         if end < 0:
@@ -117,7 +110,6 @@ class Connection(asyncio.Protocol):
 
 
 async def generate(*, port: int, first: int, count: int, connections: int, rate: float) -> Load:
-    """Make `count` requests and return what was seen."""
     run = Run(first=first, count=count, rate=rate)
     # The requests live as long as the process; looking through them again and again would cost the server its core.
     gc.freeze()
@@ -164,7 +156,6 @@ async def _at_rate(run: Run, opened: list[Connection], rate: float) -> None:
 
 
 def main(port: str, first: str, count: str, connections: str, rate: str) -> None:
-    """Generate and print."""
     work = generate(port=int(port), first=int(first), count=int(count), connections=int(connections), rate=float(rate))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         print(orjson.dumps(asdict(runner.run(work))).decode())  # noqa: T201 - the answer to the process that started us

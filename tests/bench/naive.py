@@ -26,7 +26,6 @@ TOLERANCE_S = 300
 
 
 async def take_unsigned(request: web.Request) -> web.Response:
-    """Put the body into the topic and say so."""
     await request.app[PRODUCER].send_and_wait(request.app[TOPIC], await request.read())
     return web.Response(text="ok")
 
@@ -55,13 +54,10 @@ def is_signed(headers: Mapping[str, str], body: bytes) -> bool:
 
 
 async def ready(_: web.Request) -> web.Response:
-    """Say that it serves."""
     return web.Response(text="ok")
 
 
 def main(kind: str, port: str, bootstrap_servers: str, topic: str) -> None:
-    """Serve until SIGTERM."""
-
     async def start(app: web.Application) -> None:
         app[PRODUCER] = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, acks="all", enable_idempotence=True)
         await app[PRODUCER].start()

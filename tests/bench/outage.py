@@ -134,7 +134,6 @@ def _statuses(loads: list[Load]) -> dict[str, int]:
 
 
 def table(figures: dict[str, Any]) -> Table:
-    """Median, least and most of the rounds, then the drains."""
     shown = Table(title=f"ingress without Kafka, {CONNECTIONS} connections, 1 KB bodies, fsync before 202")
     shown.add_column("")
     shown.add_column("bridge")

@@ -84,7 +84,6 @@ def _samples(place: Place, number: int, records: int) -> tuple[list[Sample], dic
 
 
 def table(figures: dict[str, Any]) -> Table:
-    """Median, least and most of the rounds; then the run over the whole topic."""
     shown = Table("", "read model", title="read model, 12 partitions, one broker, one database, one process")
     for row in _rows(figures):
         shown.add_row(*row)

@@ -15,7 +15,6 @@ LARGE = 100
 
 
 def spread(values: list[float]) -> str:
-    """Median, least and most."""
     median, least, most = (
         f"{value:,.0f}" if value >= LARGE else f"{value:.2f}"
         for value in (statistics.median(values), min(values), max(values))

@@ -103,7 +103,6 @@ class Sending:
         return _Run(*pace(samples), memory(samples)["rss_peak_mib"])
 
     def table(self, figures: dict[str, Any]) -> Table:
-        """Median, least and most of the rounds."""
         shown = Table(title=f"{self.name}, {self.peer}, 12 partitions, one broker, one process")
         for column in ("", *(f"{at_once} {self.at_once}" for at_once in self.records)):
             shown.add_column(column)
@@ -117,8 +116,6 @@ class Sending:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What was measured of one run."""
-
     per_s: float
     cpu_us: float
     rss_peak_mib: float

@@ -48,7 +48,6 @@ class Server:
     rss: list[tuple[int, int]] = field(default_factory=list)
 
     def start(self) -> None:
-        """Return when it is ready."""
         self.child.start()
         deadline = time.monotonic() + START_S
         while get(*self.ready)[0] != 200:
@@ -57,13 +56,11 @@ class Server:
             time.sleep(0.1)
 
     def stop(self) -> int | None:
-        """End it in order; return its exit code."""
         self.child.stop()
         return self.child.exit_code
 
     @property
     def cpu_s(self) -> float:
-        """User and system time it has used."""
         times = psutil.Process(self.child.pid).cpu_times()
         return float(times.user + times.system)
 

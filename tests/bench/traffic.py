@@ -31,7 +31,6 @@ def event_id(number: int) -> str:
 
 
 def number_of(webhook_id: bytes) -> int:
-    """Invert `event_id`."""
     return int(webhook_id.removeprefix(b"evt_"))
 
 

@@ -75,7 +75,6 @@ class Pod:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        """Start the container."""
         executable = shutil.which(self._command[0], path=self._env["PATH"])
         assert executable is not None, f"{self._command[0]} is no command of ours"
         with self.output_path.open("wb") as output:
@@ -89,7 +88,6 @@ class Pod:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Kill what is left."""
         self._running.kill()
         self._running.wait()
 
@@ -99,11 +97,9 @@ class Pod:
         return self._process
 
     def url(self, port: str) -> str:
-        """Where one of its named ports answers."""
         return f"http://127.0.0.1:{self._ports[port]}"
 
     def output(self) -> str:
-        """What it has written."""
         return self.output_path.read_text(errors="replace")
 
     def started(self) -> Self:
@@ -120,7 +116,6 @@ class Pod:
 
     @property
     def drain_hook_s(self) -> float:
-        """What the kubelet sleeps before it says that it is time to stop."""
         return float(self._container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0))
 
     def delete(self) -> int:
@@ -134,7 +129,6 @@ class Pod:
             return self._running.wait()
 
     def ended(self, *, within_s: float) -> int:
-        """Wait for the end of a pod that ends by itself."""
         return self._running.wait(within_s)
 
     def _probe(self, kind: str, *, attempts: int | None = None) -> None:
@@ -210,6 +204,5 @@ def _lay(place: Path, secret: Mapping[str, str]) -> None:
 
 
 def template_of(rendered: Rendered, kind: str, suffix: str) -> Any:
-    """Return the pod that an object makes, or the object if it is one."""
     found = rendered.one(kind, suffix)
     return found if kind == "Pod" else found["spec"]["template"]

@@ -44,8 +44,6 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Rendered:
-    """What one set of values becomes."""
-
     text: str
 
     @cached_property
@@ -55,7 +53,6 @@ class Rendered:
         return [each for each in yaml.load_all(self.text, Loader=yaml.CSafeLoader) if each]
 
     def all(self, kind: str) -> list[Object]:
-        """Every object of a kind."""
         return [each for each in self.objects if each["kind"] == kind]
 
     def one(self, kind: str, suffix: str = "") -> Object:
@@ -64,7 +61,6 @@ class Rendered:
         return found
 
     def pods(self) -> Iterator[tuple[str, Object]]:
-        """The pods that come of it, as what they are made by and their template."""
         for each in self.objects:
             name = f"{each['kind']}/{each['metadata']['name']}"
             if each["kind"] == "Pod":
@@ -117,7 +113,6 @@ _kept = cache(rendered_anew)
 
 
 def notes(values: Values) -> str:
-    """Return what an install would say at its end."""
     text = _as_text(values)
     arguments = (RELEASE, str(CHART), "--namespace", NAMESPACE, "--values", "-", "--dry-run=client")
     result = _run(4, "install", *arguments, values=text)
@@ -126,13 +121,11 @@ def notes(values: Values) -> str:
 
 
 def lint(values: Values, *, major: int) -> tuple[int, str]:
-    """Return the exit code and what `helm lint --strict` says."""
     result = _run(major, "lint", "--strict", str(CHART), "--values", "-", values=_as_text(values))
     return result.returncode, result.stdout + result.stderr
 
 
 def load(case: str) -> Values:
-    """Return the values of a case, to be changed."""
     copy: Values = json.loads(json.dumps(CASES[case]))
     return copy
 

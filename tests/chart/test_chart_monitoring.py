@@ -32,7 +32,6 @@ def test_no_ingress_is_missing_where_none_is_installed() -> None:
 
 
 def alerts(rules: Any) -> dict[str, list[Any]]:
-    """Name of each alert to its rules."""
     found: dict[str, list[Any]] = {}
     for group in rules["groups"]:
         for rule in group["rules"]:

@@ -26,7 +26,6 @@ def container(workload: Object) -> Object:
 
 
 def texts(value: Any) -> Iterator[str]:
-    """Every key and every value inside, as text."""
     if isinstance(value, dict):
         for name, inner in value.items():
             yield str(name)

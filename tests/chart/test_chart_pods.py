@@ -84,13 +84,11 @@ class Site:
     async def running(
         self, rendered: Rendered, kind: str, suffix: str, directory: Path, **more: Any
     ) -> AsyncIterator[Pod]:
-        """Run a pod that may have traffic."""
         with self.pod(rendered, kind, suffix, directory, **more) as pod:
             await asyncio.to_thread(pod.started)
             yield pod
 
     async def deliver(self, session: aiohttp.ClientSession, pod: Pod, number: int, *, key: bytes = KEY) -> int:
-        """Deliver an event of the source to a pod; return the status."""
         body = a_body(id=f"{self.source}-{number}", data_prescription_id=f"rx-{self.source}-{number % 7}")
         headers = signed_headers(body, webhook_id=f"{self.source}-{number}", key=key)
         url = f"{pod.url('http')}/webhooks/{self.source}"

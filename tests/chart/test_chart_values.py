@@ -19,13 +19,11 @@ OF_A_NAME = [path for path in LEAVES if NAMED in path]
 
 
 def has(values: Any, path: str) -> bool:
-    """Tell whether a value stands at its path."""
     name, _, rest = path.partition(".")
     return isinstance(values, dict) and name in values and (not rest or has(values[name], rest))
 
 
 def texts(value: Any) -> Iterator[str]:
-    """Yield every text and number in a value."""
     if isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
             yield from texts(inner)

@@ -9,7 +9,6 @@ from tests.builders import SECRET
 
 @pytest.fixture(autouse=True)
 def secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Configure what `serve` would take."""
     (tmp_path / "current").write_text(SECRET)
     monkeypatch.delenv("BRIDGE_CONFIG", raising=False)
     monkeypatch.setenv("BRIDGE_KAFKA__PARTITIONS", "6")

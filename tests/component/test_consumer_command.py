@@ -215,13 +215,11 @@ def test_doctor_says_where_health_information_goes_though_nothing_answers(
 
 
 def told(kept: Kept, *, begins_by_itself: bool = False) -> list[tuple[str, str, str]]:
-    """Return what doctor says of what PostgreSQL has."""
     found = state_findings("desk", kept, begins_by_itself=begins_by_itself)
     return [(each.verdict, f"{each.check}: {each.text}", each.advice) for each in found]
 
 
 def progress(next_offset: int | None, *, keys: int = 0, events: int = 0) -> dict[Place, Progress]:
-    """Return what is stored of a partition."""
     return {Place("t", 0): Progress(next_offset, None, 1, "c", datetime.now(UTC), 0, keys, events)}
 
 

@@ -23,7 +23,6 @@ class SlowPublisher:
     """Takes everything and says nothing about it by itself."""
 
     def __init__(self) -> None:
-        """Begin with nothing."""
         self.taken: list[asyncio.Future[Durable]] = []
 
     def publish(self, delivery: Delivery, outcome: tuple[AnyEvent, ...] | ParkReason) -> Awaitable[Durable]:
@@ -33,10 +32,7 @@ class SlowPublisher:
 
 
 class Subject:
-    """Deduplicator and what surrounds it."""
-
     def __init__(self, loop: VirtualLoop) -> None:
-        """Know nothing."""
         self.publisher = SlowPublisher()
         self.dedupe = KnownIds(windows_s={FIRST.source: 3600}, capacity=1000, now=loop.time)
         self.once = Deduplicator(publisher=self.publisher, known_ids=self.dedupe, deadline_s=DEADLINE_S)

@@ -32,8 +32,6 @@ APPROVED = PACKED | {"Statuswf": "Approved"}
 
 
 class Clock:
-    """A clock that is set."""
-
     def __init__(self) -> None:
         self.now = START
 
@@ -149,13 +147,10 @@ async def test_whatever_fails_what_was_acknowledged_last_is_the_newest_fact() ->
 
 
 class Replica(NamedTuple):
-    """An ingress and what it knows of the newest bodies."""
-
     ingress: Ingress
     newest: NewestBodies
 
     async def says(self, document: dict[str, Any]) -> str:
-        """Push, and return the outcome."""
         return str((await pushed(self.ingress, document))[1]["outcome"])
 
     def reads(self, other: Replica, *, since: int = 0) -> None:

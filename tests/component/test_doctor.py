@@ -118,7 +118,6 @@ def test_every_check_is_one_line_and_what_failed_says_what_to_do(capsys: pytest.
 
 @pytest.fixture
 def settings(tmp_path: Path) -> SpoolSettings:
-    """Give a spool that has its key elsewhere and has not been used yet."""
     write_key(tmp_path / "keys")
     return SpoolSettings(dir=tmp_path / "spool", key_dir=tmp_path / "keys", capacity_bytes=1_048_576)
 

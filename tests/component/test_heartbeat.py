@@ -29,7 +29,6 @@ class Sender:
     """A heartbeat and the server that it posts to, which gives the answers that are set."""
 
     def __init__(self, statuses: list[int]) -> None:
-        """Answer `statuses` in turn, and the last of them from then on."""
         self.statuses = statuses
         self.received: list[tuple[dict[bytes, bytes], bytes]] = []
         self.arrived = asyncio.Event()
@@ -51,7 +50,6 @@ class Sender:
         """Have the body come."""
 
     def take(self, requests: Sequence[Request]) -> None:
-        """Keep each delivery and answer."""
         for request in requests:
             assert (request.method, request.path) == ("POST", f"/webhooks/{SOURCE}")
             self.received.append(({name.lower(): value for name, value in request.raw_headers}, request.body))

@@ -46,8 +46,6 @@ async def test_a_connection_that_is_closed_right_after_its_answer_is_not_kept() 
 
 
 class Patient:
-    """Answers when the test says so."""
-
     def __init__(self) -> None:
         self.taken: list[list[Request]] = []
         self.arrived = asyncio.Event()
@@ -210,8 +208,6 @@ class Doorkeeper:
 
 
 class Spoken(Quiet):
-    """A client that keeps what it is sent."""
-
     def __init__(self) -> None:
         super().__init__()
         self.received = b""

@@ -72,8 +72,6 @@ def identities(delivery: Delivery, outcome: Outcome) -> list[Identity]:
 
 @dataclass
 class Ingress:
-    """One running ingress and the means to talk to it."""
-
     port: int
     publisher: ScriptedPublisher
     metrics: IngressMetrics
@@ -88,7 +86,6 @@ class Ingress:
         return f"http://127.0.0.1:{self.port}"
 
     def ended(self, reason: str) -> float:
-        """Connections that were ended for a reason."""
         return self.metrics.registry.get_sample_value("drxbridge_http_connections_ended_total", {"reason": reason}) or 0
 
     async def post(
@@ -134,7 +131,6 @@ class StubTransport(asyncio.Transport):
     """A connection whose other end has just spoken."""
 
     def __init__(self) -> None:
-        """Start open."""
         super().__init__()
         self.aborted = False
 
@@ -229,7 +225,6 @@ def request_bytes(body: bytes, headers: Iterable[tuple[str, str]]) -> bytes:
 
 
 def genuine(webhook_id: str = "evt_1", **changes: str) -> bytes:
-    """A whole request that the source `drx` has signed."""
     body = a_body(id=webhook_id, **changes)
     return request_bytes(body, signed_headers(body, webhook_id=webhook_id).items())
 

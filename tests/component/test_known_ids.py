@@ -18,10 +18,7 @@ WINDOWS: Mapping[str, float] = MappingProxyType({"drx": WINDOW_S, "short": 600})
 
 
 class Clock:
-    """Unix seconds as a test says."""
-
     def __init__(self) -> None:
-        """Start somewhere."""
         self.s = START_S
 
     def __call__(self) -> float:

@@ -23,7 +23,6 @@ def run(*arguments: str | Path) -> int:
 
 
 def outcome(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> dict[str, Any]:
-    """Run it with `--json` on one body."""
     run(*arguments, "--json")
     (line,) = capsys.readouterr().out.splitlines()
     document: dict[str, Any] = json.loads(line)

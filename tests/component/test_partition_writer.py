@@ -40,8 +40,6 @@ def accepted(event_id: str, ordinal: int = 0, *, partition: int = 0) -> Accepted
 
 
 class Subject:
-    """Partition writers and what surrounds them."""
-
     def __init__(
         self,
         *,
@@ -52,7 +50,6 @@ class Subject:
         spool: FakeSpool | None = None,
         known_ids: FakeKnownIds | None = None,
     ) -> None:
-        """Begin with a Kafka and a disk that work."""
         self.followed: list[str] = []
         self.caught_up: list[tuple[str, int]] = []
         self.producer = producer or FakeProducer({TOPIC: 12})
@@ -96,14 +93,12 @@ class Subject:
         self.producer.failure = None
 
     async def lose_write(self) -> None:
-        """Have the write in flight fail; Kafka works then."""
         self.producer.failure = "outcome_unknown"
         self.producer.flow()
         await until(lambda: not self.producer._in_flight)
         self.producer.failure = None
 
     def resume_disk(self) -> None:
-        """End the hang of `hung`."""
         self.spool.code = ""
         self.spool.flow()
 

@@ -44,7 +44,6 @@ class CountingSpool(FakeSpool):
         return super().depth(partition)
 
     async def set_aside(self, partition: tuple[str, int], /, *, code: str) -> bool:
-        """Have no room for the copy."""
         del partition, code
         self.unkept += 1
         await asyncio.sleep(0)
@@ -88,10 +87,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Sender:
-    """Sends events of one key, and keeps what becomes of each delivery."""
-
     def __init__(self, *, spool: CountingSpool | None = None, known_ids: CountingKnownIds | None = None) -> None:
-        """Send nothing yet."""
         self.spool = spool or CountingSpool()
         self.known_ids = CountingKnownIds() if known_ids is None else known_ids
         self.producer = CountingProducer({TOPIC: 12})

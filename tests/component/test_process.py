@@ -71,7 +71,6 @@ def ended(
 
 
 def events(out: str) -> list[tuple[str, str]]:
-    """Return event and code of each line of a log."""
     return [(line["event"], line.get("code", "")) for line in map(json.loads, out.splitlines())]
 
 

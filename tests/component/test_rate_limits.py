@@ -22,7 +22,6 @@ def limited(burst: int | None) -> Source:
 
 
 async def statuses(ingress: Ingress, count: int, **sent: str) -> list[int]:
-    """Send the same delivery `count` times."""
     body = a_body()
     heads = signed_headers(body) | {"x-forwarded-for": sent.get("forwarded", "")}
     path = f"/webhooks/{sent.get('name', 'drx')}"

@@ -58,8 +58,6 @@ CONFLICT = parked("id_conflict")
 
 
 class Twins:
-    """A profile whose deliveries hold two events, of two topics."""
-
     def map(self, delivery: Delivery, document: dict[str, object], /) -> Any:
         events: list[Event] = []
         for number, each in enumerate((document, {**document, "type": "system.ping", "data": {}}), 1):
@@ -71,8 +69,6 @@ class Twins:
 
 @dataclass
 class Wired:
-    """An ingress, and what is behind it."""
-
     ingress: Ingress
     producer: FakeProducer
     spool: FakeSpool
@@ -82,7 +78,6 @@ class Wired:
     once: Deduplicator
 
     def be_patient(self) -> None:
-        """From now on no deadline is reached."""
         self.writers.limits = WriterLimits(deadline_s=LONG_S, spool_after_s=LONG_S)
         self.once._deadline_s = LONG_S
 
@@ -110,11 +105,9 @@ class Wired:
         return first
 
     def written(self) -> Counter[tuple[str, str]]:
-        """Kind and id of every record in Kafka."""
         return Counter(_kind(record.headers) for record in self.producer.records)
 
     def kept(self) -> Counter[tuple[str, str]]:
-        """Kind and id of every record on disk."""
         return Counter(_kind(from_entry(entry).record.headers) for entry in self.spool.entries)
 
 

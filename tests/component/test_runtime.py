@@ -28,10 +28,7 @@ ID_KEY = bytes(32)
 
 
 class Part:
-    """Works until it is stopped, or ends or fails at once."""
-
     def __init__(self, *, ends: bool = False, fails: Exception | None = None, ignores_stop: bool = False) -> None:
-        """Do as the flags say."""
         self.ends = ends
         self.fails = fails
         self.ignores_stop = ignores_stop
@@ -111,7 +108,6 @@ async def test_what_is_opened_is_given_unless_the_stop_comes_first() -> None:
 
 @asynccontextmanager
 async def managed(checks: Mapping[str, Check], live: Check) -> AsyncIterator[Ask]:
-    """Serve the port, and give what asks it."""
     port = free_port()
     registry = CollectorRegistry()
     IngressMetrics(registry)

@@ -27,8 +27,6 @@ SOURCE = "BRIDGE_SOURCES__DRX__"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a command line ended."""
-
     code: object
     stdout: str
     stderr: str
@@ -38,7 +36,6 @@ Run = Callable[..., Outcome]
 
 
 def run_process(*arguments: str, env: Mapping[str, str]) -> Outcome:
-    """Run the command line as an operator does, with no other settings than `env`."""
     return Outcome(*forked.run([sys.executable, "-m", "bridge", *arguments], env, timeout_s=HANG_S))
 
 
@@ -60,7 +57,6 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def complaint(outcome: Outcome) -> str:
-    """The one line on stderr of a start that was refused."""
     assert outcome.code == 2, outcome
     (line,) = outcome.stderr.splitlines()
     assert line.startswith("drx-bridge: ")
@@ -70,7 +66,6 @@ def complaint(outcome: Outcome) -> str:
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """Listen on a port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()

@@ -47,7 +47,6 @@ def secrets(tmp_path: Path) -> Path:
 
 
 def run(*arguments: str | Path) -> str:
-    """Return what it prints."""
     result = CliRunner().invoke(sign, [str(each) for each in arguments], standalone_mode=False)
     if result.exception is not None:
         raise result.exception

@@ -14,7 +14,6 @@ DOCS = Path(__file__).parents[2] / "docs" / "vendors.md"
 
 
 def file_of_the_docs(name: str) -> str:
-    """Give a file that the page about vendors shows."""
     found = re.search(rf"<!-- file: {name} -->\n```\w+\n(.*?)```", DOCS.read_text(), re.DOTALL)
     assert found
     return found[1]

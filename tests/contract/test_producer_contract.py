@@ -29,14 +29,12 @@ class Subject:
     bootstrap_servers: str = ""
 
     async def values(self, partition: int, *, topic: str = "") -> list[bytes | None]:
-        """Values of one partition, in order."""
         if self.fake is not None:
             return [record.value for record in self.fake.log[topic or self.topic, partition]]
         records = await read_all(self.bootstrap_servers, topic or self.topic)
         return [record.value for record in records if record.partition == partition]
 
     def record(self, value: bytes, *, partition: int = 0, topic: str = "") -> Record:
-        """Build a record."""
         return Record(topic or self.topic, partition, b"rx_1", value, [("ce_id", value[:8])], 1_772_366_400_000)
 
 
@@ -55,7 +53,6 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
 
 
 async def write_all(producer: ProducerProtocol, records: Sequence[Record]) -> int:
-    """Write every record by as many batches as it takes; return their number."""
     batches = 0
     while records:
         records = records[await producer.write(records[0].topic, records[0].partition, records) :]

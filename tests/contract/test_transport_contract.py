@@ -66,7 +66,6 @@ class Subject:
             await self.producer.write(*place, [record])
 
     async def member(self) -> tuple[GroupTransport, Listener]:
-        """Return a member that was given all partitions."""
         listener = Listener()
         transport = self._new()
         await transport.start(listener)
@@ -111,7 +110,6 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
 
 
 async def poll_for(transport: GroupTransport, places: Collection[Place], count: int) -> list[ConsumedRecord]:
-    """Poll until `count` records have come."""
     found: list[ConsumedRecord] = []
     async with asyncio.timeout(HANG_S):
         while len(found) < count:

@@ -49,7 +49,6 @@ def main(argv: Sequence[str]) -> int:
 
 
 def fuzz(target: Target, executions: int) -> int:
-    """Run one target, print a line of what came of it, and return 1 when a property was broken."""
     inputs = unpacked(target)
     words = BUILD / f"{target.name}.dict"
     words.write_text("".join(map(entry, target.words())))

@@ -14,7 +14,6 @@ class Choices:
     """Takes from the front of some bytes; when they are used up, every choice is the first."""
 
     def __init__(self, content: bytes) -> None:
-        """Begin at the front."""
         self._content = content
         self._at = 0
 

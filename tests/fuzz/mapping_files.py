@@ -98,7 +98,6 @@ def named(field: str) -> str:
 
 
 def written(choices: Choices) -> str:
-    """Write an expression as TOML does."""
     return json.dumps(choices.one(CONSTANTS) if choices.below(32) == 31 else expression(choices, 3))
 
 

@@ -14,7 +14,6 @@ class MemoryDisk(Disk):
     """What `Disk` asks for; directories are the prefixes of names."""
 
     def __init__(self, files: dict[Path, bytes]) -> None:
-        """Hold `files`, and change them in place."""
         self.files = files
         self._handles: dict[int, Path] = {}
         self._numbers = count(1)

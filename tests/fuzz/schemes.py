@@ -52,7 +52,6 @@ def secrets_sent(vector: Vector) -> list[bytes]:
 
 
 def distorted(choices: Choices, vector: Vector, names: list[bytes]) -> Raw:
-    """Change some of a delivery."""
     heads = dict(vector.raw.heads)
     for _ in range(choices.below(4)):
         name = choices.one(sorted(heads)) if heads and choices.truth() else choices.one(names)

@@ -82,7 +82,6 @@ def check(content: bytes) -> None:
 
 
 def attempted(work: Callable[[], Answer]) -> Answer | str:
-    """Return what it returns, or the code that it refuses with."""
     try:
         return work()
     except DeliveryRefusedError as exc:

@@ -104,7 +104,6 @@ def expected(files: dict[str, bytes]) -> tuple[set[int], set[int]]:
 
 
 async def opened(disk: MemoryDisk, *more: Entry) -> list[Entry]:
-    """Return what a spool finds; append to it."""
     found = Found()
     spool = Spool(directory=DIRECTORY, key_dir=KEYS, capacity_bytes=CAPACITY_BYTES, metrics=METRICS, disk=disk)
     await spool.open(found)

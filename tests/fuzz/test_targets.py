@@ -23,7 +23,6 @@ def quiet() -> Iterator[None]:
 
 
 def mutant(rng: random.Random, corpus: list[bytes], words: list[bytes]) -> bytes:
-    """Change some bytes of an input in ways that fuzzers do."""
     content = bytearray(rng.choice(corpus))
     for _ in range(rng.randrange(1, 5)):
         at = rng.randrange(len(content) + 1)

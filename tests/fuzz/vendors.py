@@ -85,7 +85,6 @@ def check_photon(content: bytes) -> None:
 
 
 def a_document(choices: Choices, profile: str) -> dict[str, Any]:
-    """Edit a sample some times."""
     document = copy.deepcopy(choices.one(samples(profile)))
     for _ in range(choices.below(5)):
         if document:

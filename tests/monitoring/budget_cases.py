@@ -34,7 +34,6 @@ from tests.monitoring.series import (
 
 
 def budgets() -> list[Case]:
-    """Cases of the burn rates."""
     night = {f'{POSTS}"accepted"}}': rising(2, HOUR), DOWN: step(8)}
     of_a_lake = [each.replace(CONSUMER, ARCHIVE) for each in (FRESHNESS.format(part="count") + "}", ages("5.0"))]
     batching = dict(zip(of_a_lake, (rising(60, HOUR), bend(60, 30)), strict=True))
@@ -72,7 +71,6 @@ def budgets() -> list[Case]:
 
 
 def deliveries() -> list[Case]:
-    """Cases of what senders send."""
     mismatch, stale = (
         at("signature_failures_total", INGRESS, f'source="drx",reason="{each}"') for each in ("mismatch", "stale")
     )

@@ -58,7 +58,6 @@ def began(value: float) -> str:
 
 
 def at(name: str, where: str, more: str = "") -> str:
-    """A series."""
     return f"drxbridge_{name}{{{where}{',' if more else ''}{more}}}"
 
 

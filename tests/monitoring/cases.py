@@ -9,6 +9,5 @@ from tests.monitoring.durability_cases import durability, upkeep
 
 
 def cases() -> list[Case]:
-    """Return all of them; the first are systems without a fault."""
     well = [Case("nothing is wrong", {}, span=Span(3 * HOUR)), Case("nothing is wrong for days", {}, span=DAYS)]
     return [*well, *budgets(), *deliveries(), *durability(), *upkeep(), *consumers()]

@@ -26,7 +26,6 @@ from tests.monitoring.series import (
 
 
 def consumers() -> list[Case]:
-    """Cases of the consumers."""
     settled = at("consumer_records_total", CONSUMER, 'topic="t",outcome="applied"')
     age, offset = (
         at(each, CONSUMER, 'topic="t",partition="0"') for each in ("consumer_lag_seconds", "consumer_settled_offset")

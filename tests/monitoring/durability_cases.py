@@ -26,7 +26,6 @@ from tests.monitoring.series import (
 
 
 def durability() -> list[Case]:
-    """Cases of making events durable."""
     ready, stalled = (at("producer_state", INGRESS, f'state="{each}"') for each in ("ready", "stalled"))
     away = {ready: step(0, before=1), stalled: step(1)}
     events, free, oldest = (
@@ -93,7 +92,6 @@ def durability() -> list[Case]:
 
 
 def upkeep() -> list[Case]:
-    """Cases of what somebody must see to."""
     registry = at("schema_registry_requests_total", INGRESS, 'outcome="failed"')
     reload = at("secret_reload_total", INGRESS, 'source="drx",outcome="failed"')
     expiry, day = at("secret_expiry_timestamp_seconds", INGRESS, 'source="drx"'), 86_400

@@ -41,7 +41,6 @@ class Alert:
 
 
 def alerts() -> list[Alert]:
-    """Return every alert."""
     return [
         Alert(
             rule["alert"],
@@ -62,7 +61,6 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def queries() -> Iterator[Query]:
-    """Return all of them, as Prometheus would get them."""
     for group in RULES["groups"]:
         for rule in group["rules"]:
             yield Query(rule.get("alert") or rule["record"], rule["expr"])

@@ -20,22 +20,18 @@ Series = Mapping[str, str]
 
 
 def flat(value: float, samples: int) -> str:
-    """The same value in each of `samples`."""
     return f"{value:g}+0x{samples - 1}"
 
 
 def rising(step: float, samples: int, *, start: float = 0) -> str:
-    """A counter."""
     return f"{start:g}{step:+g}x{samples - 1}"
 
 
 def late_answers(le: str) -> str:
-    """Name of a bucket of the answers."""
     return DURATIONS.format(part="bucket") + f',le="{le}"}}'
 
 
 def ages(le: str) -> str:
-    """Name of a bucket of the ages of what is applied."""
     return FRESHNESS.format(part="bucket") + f',le="{le}"}}'
 
 

@@ -44,7 +44,6 @@ class History:
 
 
 def history(seed: int) -> History:
-    """Write the history of a seed; the same seed gives the same history."""
     return write_history(random.Random(seed))  # noqa: S311 - test traffic, not keys
 
 
@@ -72,20 +71,17 @@ def arrivals(rng: random.Random, bodies: Sequence[Body]) -> list[list[Body]]:
 
 
 def histories() -> st.SearchStrategy[History]:
-    """Give histories that Hypothesis can make smaller."""
     return st.randoms(use_true_random=False).map(write_history)
 
 
 @st.composite
 def journeys(draw: st.DrawFn) -> tuple[History, list[list[Body]]]:
-    """Give a history and one way for it to arrive."""
     rng = draw(st.randoms(use_true_random=False))
     written = write_history(rng)
     return written, arrivals(rng, written.bodies)
 
 
 def write_remark(pen: Pen) -> None:
-    """Add news of a type that moves no machine."""
     event_type, fields = pen.rng.choice(REMARKS)
     pen.tell(event_type, **fields)
 
@@ -162,7 +158,6 @@ def write_cancel(pen: Pen) -> None:
 
 
 def write_fill(pen: Pen) -> None:
-    """Add dispensing news of one of several fills."""
     number = pen.rng.choice(FILLS)
     pen.tell(
         "fill.status_changed",
@@ -189,7 +184,6 @@ def write_dead_line(pen: Pen) -> None:
 
 
 def write_parcel(pen: Pen) -> None:
-    """Add news of one of several parcels."""
     pen.tell(
         "shipment.status_changed",
         carrier=pen.word(("ups", "usps", "other")),

@@ -23,10 +23,7 @@ ID_LETTERS = "0123456789abcXYZ-_."
 
 
 class Pen:
-    """Writes events of one prescription, at any time and in any valid spelling."""
-
     def __init__(self, rng: random.Random) -> None:
-        """Begin an empty history."""
         self.rng = rng
         self.prescription_id = f"rx_{self._token(12)}"
         self.bodies: list[Body] = []
@@ -53,7 +50,6 @@ class Pen:
         return int(name) if name is not None and name.isdigit() and self.rng.random() < 0.5 else name
 
     def coin(self) -> bool:
-        """Decide something of no weight."""
         return self.rng.random() < 0.5
 
     def tell(self, event_type: str, **fields: Any) -> None:

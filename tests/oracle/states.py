@@ -301,12 +301,10 @@ def facts_of(events: Iterable[Mapping[str, Any]]) -> list[Fact]:
 
 
 def of(facts: Iterable[Fact], *types: str) -> list[Fact]:
-    """Give the facts of some types, oldest first."""
     return [fact for fact in facts if fact.type in types]
 
 
 def grouped(facts: Iterable[Fact], name_of: Callable[[Fact], Any]) -> dict[Any, list[Fact]]:
-    """Put the facts about one thing together, oldest first."""
     groups: dict[Any, list[Fact]] = {}
     for fact in facts:
         groups.setdefault(name_of(fact), []).append(fact)

@@ -32,7 +32,6 @@ ABSENT = ""
 
 
 def a_delivery(body: bytes = b"", *, id: str = "evt_1", received_at: datetime = RECEIVED_AT) -> Delivery:  # noqa: A002 - the attribute's name
-    """Build a verified delivery of the sandbox source `drx`."""
     return Delivery(
         source="drx",
         environment="sandbox",
@@ -78,27 +77,23 @@ def edited(sample: str, edits: Mapping[str, str]) -> bytes:
 
 
 def mapped(sample: str, edits: Mapping[str, str] | None = None, **delivery: Any) -> Mapped:
-    """Map an edited sample that must be accepted."""
     outcome = map_body(edited(sample, edits or {}), **delivery)
     assert isinstance(outcome, Mapped), outcome
     return outcome
 
 
 def event_of(sample: str, edits: Mapping[str, str] | None = None, **delivery: Any) -> Event:
-    """Give the one event of an edited sample that must be accepted."""
     (event,) = mapped(sample, edits, **delivery).events
     return event
 
 
 def parked(sample: str, edits: Mapping[str, str], **delivery: Any) -> ParkReason:
-    """Map an edited sample that must be parked."""
     outcome = map_body(edited(sample, edits), **delivery)
     assert isinstance(outcome, ParkReason), outcome
     return outcome
 
 
 def member(value: object, pointer: str) -> Any:
-    """Give the member of a record at a JSON pointer."""
     for step in pointer.split("/")[1:]:
         value = value[int(step)] if isinstance(value, list) else value[step]  # type: ignore[index] # records nest freely
     return value

@@ -61,7 +61,6 @@ def fastavro_bytes(record: str, value: dict[str, Any]) -> bytes:
 
 
 def encoded_field(schema: Any, value: object) -> bytes:
-    """Encode one value as the only field of a record."""
     record = {"type": "record", "name": "R", "fields": [{"name": "f", "type": schema}]}
     return compile_encoder(expand(record))({"f": value})
 

@@ -19,25 +19,20 @@ class Repository:
         self._content = content
 
     def __call__(self, scratch: Path) -> Self:
-        """Open it."""
         self._path = scratch / "fetched"
         self._path.write_bytes(self._content)
         return self
 
     def project(self, *_: str) -> Self:
-        """Nothing to look up."""
         return self
 
     def at_version(self, _version: str) -> Self:
-        """Nothing to look up."""
         return self
 
     def artifact(self) -> Self:
-        """Nothing to look up."""
         return self
 
     def resolve(self) -> Path:
-        """Give the file."""
         return self._path
 
 

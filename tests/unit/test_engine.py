@@ -88,7 +88,6 @@ def test_edited_bodies_under_any_head_are_answered_as_the_reference_does_or_not_
 
 
 def full(fields: tuple[Field, ...], origin: str) -> dict[str, Any]:
-    """Give every member that the fields have."""
     return {field.member: value_of(field.kind) for field in fields if field.origin == origin}
 
 

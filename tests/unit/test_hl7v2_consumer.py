@@ -30,8 +30,6 @@ def test_doctor_is_told_where_health_information_goes() -> None:
 
 
 class Rows:
-    """A database whose queries return what the test gives it, and what was stored."""
-
     def __init__(self) -> None:
         self.found: list[tuple[object, ...]] = []
         self.stored: list[tuple[Any, ...]] = []
@@ -44,8 +42,6 @@ class Rows:
 
 
 class Receiver:
-    """Takes every message."""
-
     def __init__(self) -> None:
         self.taken: list[str] = []
 

@@ -19,7 +19,6 @@ DETAILS = (
 
 
 def detail_of(body: bytes) -> str:
-    """Return the detail for which the body is set aside."""
     parked = parse(body)
     assert isinstance(parked, ParkReason)
     assert parked == ParkReason("malformed_json", parked.detail)
@@ -27,14 +26,12 @@ def detail_of(body: bytes) -> str:
 
 
 def parsed(body: str) -> dict[str, object]:
-    """Return the object in a good body."""
     document = parse(body.encode())
     assert isinstance(document, dict)
     return document
 
 
 def nested(depth: int, *, inside: str = "1") -> str:
-    """Build an object with `depth` containers, the root among them."""
     return '{"a":' + "[" * (depth - 1) + inside + "]" * (depth - 1) + "}"
 
 

@@ -97,7 +97,6 @@ def test_a_lock_edited_by_hand_is_refused(edit: Any) -> None:
 
 
 def work_tree(root: Path) -> Path:
-    """Return a folder with a copy of the schemas."""
     for path in [*schemas_root().glob("*/*.avsc"), *schemas_root().glob("*.json")]:
         copy = root / path.relative_to(schemas_root())
         copy.parent.mkdir(exist_ok=True)

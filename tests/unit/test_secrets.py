@@ -36,7 +36,6 @@ def unix(text: str) -> float:
 
 
 def secret_of(slot: KeySlot) -> bytes:
-    """Return the shared secret of a slot."""
     assert isinstance(slot.key, HmacKey)
     return slot.key.secret
 
@@ -45,7 +44,6 @@ class Watched:
     """A directory with slot files, its watcher, and what the watcher told."""
 
     def __init__(self, path: Path) -> None:
-        """Start watching `path`."""
         self.path = path
         self.outcomes: list[str] = []
         self.directory = SlotDirectory(path, slots_of(SCHEME), source="drx", observe=self.outcomes.append)

@@ -63,7 +63,6 @@ def refusal(**changed: Any) -> tuple[str, str]:
 
 
 def slots_of(secrets: Sequence[str]) -> list[KeySlot]:
-    """Build one slot per secret text."""
     return [KeySlot(f"slot-{number}", parse_secret(text)) for number, text in enumerate(secrets)]
 
 

@@ -27,7 +27,6 @@ RSS_MAX_MIB = 200
 
 
 def a_batch(name: str, size: int) -> bytes:
-    """Return a batch whose one record has `size` bytes of zeros."""
     builder = DefaultRecordBatchBuilder(
         magic=2, compression_type=CODECS[name], is_transactional=0, producer_id=-1, producer_epoch=-1, base_sequence=-1,
         batch_size=size + 1024,

@@ -67,8 +67,6 @@ def test_doctor_is_told_where_health_information_goes(tmp_path: Path) -> None:
 
 
 class Recorder:
-    """Takes every action."""
-
     def __init__(self) -> None:
         self.actions: list[Action] = []
 

@@ -34,7 +34,6 @@ def sample(name: str) -> Any:
 
 
 def events(profile: Profile | str, body: Any, **delivery: Any) -> tuple[Event, ...]:
-    """Map a body that must be accepted."""
     outcome = push(profile, body, **delivery)
     assert isinstance(outcome, Mapped), outcome
     return outcome.events

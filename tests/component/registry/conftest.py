@@ -15,7 +15,6 @@ from tests.component.registry.registry_fakes import Clock, Connector, FakeRegist
 
 @pytest.fixture
 async def registry() -> AsyncIterator[TestClient[Any, Any]]:
-    """The registry of the lock over a socket."""
     async with TestClient(TestServer(registry_app(bundled()))) as client:
         yield client
 
@@ -28,7 +27,6 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def fake() -> AsyncIterator[FakeRegistry]:
-    """A foreign registry that does as it is told."""
     registry = FakeRegistry()
     yield registry
     registry.release.set()
@@ -45,5 +43,4 @@ async def connect(clock: Clock) -> AsyncIterator[Connector]:
 
 @pytest.fixture
 async def embedded(connect: Connector) -> RegistryClient:
-    """Our client of our registry."""
     return await connect(registry_app(bundled()))

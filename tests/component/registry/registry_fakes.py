@@ -29,7 +29,6 @@ class Clock:
         self.slept: list[float] = []
 
     async def sleep(self, seconds: float) -> None:
-        """Return at once."""
         self.slept.append(seconds)
         await asyncio.sleep(0)
 
@@ -47,7 +46,6 @@ class FakeRegistry:
         self.content_type = "application/json"
 
     def app(self) -> web.Application:
-        """Return what a server runs."""
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._answer)
         return app
@@ -66,8 +64,6 @@ class FakeRegistry:
 
 
 class Connector:
-    """Serves applications on ports of their own and makes clients of them."""
-
     def __init__(self, session: aiohttp.ClientSession, clock: Clock) -> None:
         self._session = session
         self._clock = clock
@@ -81,7 +77,6 @@ class Connector:
         path: str = "",
         timeout_s: float = TIMEOUT_S,
     ) -> RegistryClient:
-        """Serve `app` and return a client whose base address ends with `path`."""
         server = TestServer(app)
         await server.start_server()
         self._servers.append(server)
@@ -105,11 +100,9 @@ class Connector:
         )
 
     async def close(self) -> None:
-        """Close the servers."""
         for server in self._servers:
             await server.close()
 
 
 def shown(schema: object, **more: object) -> Answer:
-    """Answer with a schema."""
     return 200, {"schema": json.dumps(schema), **more}

@@ -21,27 +21,21 @@ class Answers:
     """A registry that holds some records under some ids, and counts what it is asked."""
 
     def __init__(self, ids: dict[str, int], url: str = "http://registry.example") -> None:
-        """Hold records (full name -> id)."""
         self.url = url
         self.ids = ids
         self.asked = 0
 
     async def look_up(self, subject: str, schema: Any) -> int | None:
-        """Return the id it holds."""
         del subject
         self.asked += 1
         return self.ids.get(f"{schema['namespace']}.{schema['name']}")
 
     async def holds(self, schema_id: int, schema: Any) -> bool:
-        """Say whether it is that id."""
         return self.ids.get(f"{schema['namespace']}.{schema['name']}") == schema_id
 
 
 class Away(Answers):
-    """A registry that is not there."""
-
     async def look_up(self, subject: str, schema: Any) -> int | None:
-        """Fail."""
         del subject, schema
         self.asked += 1
         raise RegistryUnavailableError(self.url)

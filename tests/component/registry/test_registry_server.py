@@ -25,14 +25,12 @@ async def read(response: ClientResponse) -> Any:
 
 
 async def get(client: Client, path: str, **headers: str) -> Any:
-    """Return the body of a 200."""
     response = await client.get(path, headers=headers)
     assert response.status == 200, await response.text()
     return await read(response)
 
 
 async def refused(response: ClientResponse) -> tuple[int, int]:
-    """Return status and error code."""
     body = await read(response)
     assert body.keys() == {"error_code", "message"}
     return response.status, body["error_code"]

@@ -33,7 +33,6 @@ def keys_in(directory: Path) -> dict[bytes, bytes]:
 
 
 def intact(raw: bytes, at: int, segment: int, seen: set[int]) -> dict[str, Any] | None:
-    """Return what a record's head says, or None."""
     head = raw[at : at + 68]
     if len(head) < 68 or head[:7] != PREFIX or struct.unpack(">I", head[64:])[0] != zlib.crc32(head[:64]):
         return None
@@ -82,7 +81,6 @@ def is_proved(mark: dict[str, Any], keys: dict[bytes, bytes]) -> bool:
 
 
 def positions_in(path: Path, segment: int, keys: dict[bytes, bytes]) -> set[int]:
-    """Return the acknowledged running numbers."""
     raw = path.read_bytes() if path.exists() else b""
     numbers: set[int] = set()
     at = raw.find(POSITIONS)
@@ -96,7 +94,6 @@ def positions_in(path: Path, segment: int, keys: dict[bytes, bytes]) -> set[int]
 
 
 def record_in(payload: bytes) -> dict[str, Any]:
-    """Return the record of a payload."""
     version, at_ms, length, headers = struct.unpack_from(">BqiH", payload)
     assert version == 1
     at = 15 + max(length, 0)

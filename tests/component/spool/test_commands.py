@@ -30,8 +30,6 @@ PATIENCE_S = 5.0
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a verb with `--json`; give its exit code and what it printed."""
-
     def call(*arguments: object) -> tuple[int, Any]:
         code = spool.main([*map(str, arguments), "--json"], standalone_mode=False)
         return code, json.loads(capsys.readouterr().out.splitlines()[-1])

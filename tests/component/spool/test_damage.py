@@ -110,7 +110,6 @@ class Spoilt:
 
 
 def spoil(template: Template, directory: Path, rng: random.Random) -> Spoilt:
-    """Change one segment in one way."""
     paths = segments(directory)
     path = rng.choice(paths)
     before = path.read_bytes()

@@ -60,7 +60,6 @@ async def test_a_disk_that_fails_every_fsync_takes_nothing_and_loses_nothing(tmp
 
 
 async def until_full(kept: Kept, payload: bytes) -> int:
-    """Append until the disk takes no more; return how many entries it took."""
     taken = 0
     with contextlib.suppress(NotDurableError):
         while True:

@@ -29,7 +29,6 @@ OLD, NEW = b"o" * 32, b"n" * 32
 
 @pytest.fixture
 def keys(tmp_path: Path) -> Path:
-    """Give a key directory outside the spool's, with one key."""
     return write_key(tmp_path / "keys", secret=OLD).parent
 
 
@@ -45,12 +44,10 @@ def turn(keys: Path) -> None:
 
 
 def take_away(keys: Path, slot: str) -> None:
-    """Have a key where the spool does not find it."""
     (keys / slot).rename(keys.parent / "vault")
 
 
 def bring_back(keys: Path, slot: str) -> None:
-    """Undo it."""
     (keys.parent / "vault").rename(keys / slot)
 
 

@@ -33,10 +33,7 @@ READ_FAILURES = st.sampled_from([0, 0, 0, 1, 2, 5])
 
 
 class SpoolMachine(RuleBasedStateMachine):
-    """A spool that is used, broken and opened again."""
-
     def __init__(self) -> None:
-        """Open an empty one."""
         super().__init__()
         self.runner = asyncio.Runner()
         self.directory = Path(tempfile.mkdtemp(prefix="drx-spool-"))
@@ -101,12 +98,10 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @rule(failures=st.sampled_from([1, 2, 3]))
     def fail_to_sync(self, failures: int) -> None:
-        """The next syncs fail."""
         self.disk.sync_failures = failures
 
     @rule(failures=st.sampled_from([1, 2, 3]))
     def fail_to_write(self, failures: int) -> None:
-        """The next writes break off."""
         self.disk.write_failures = failures
 
     @rule(failures=READ_FAILURES)
@@ -177,7 +172,6 @@ class SpoolMachine(RuleBasedStateMachine):
         return ordinals(self._run(self.kept.spool.peek(partition, most=ALL, most_bytes=ALL * 1000)))
 
     def teardown(self) -> None:
-        """Leave nothing behind."""
         self._run(self.kept.spool.close())
         self.runner.close()
         shutil.rmtree(self.directory)

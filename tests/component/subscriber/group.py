@@ -21,10 +21,7 @@ A, B = Place("t", 0), Place("t", 1)
 
 
 class Group:
-    """A subscriber on a fake group, and what it uses."""
-
     def __init__(self) -> None:
-        """Give every partition to one member."""
         self.kafka = FakeKafka({"t": 2})
         self.processor = FakeProcessor()
         self.registry = CollectorRegistry()
@@ -69,7 +66,6 @@ class Group:
                 await self.task
 
     async def run_to_its_end(self) -> None:
-        """Run it until it ends by itself."""
         async with self.running():
             assert self.task is not None
             await asyncio.wait({self.task}, timeout=HANG_S)
