@@ -30,6 +30,15 @@ _KIND = pytest.StashKey[str]()
 _BESIDE = "beside"
 
 
+@pytest.fixture
+def clean(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment without settings of ours."""
+    for name in os.environ:
+        if name.startswith(("BRIDGE_", "CONSUMER_", "DRX_AUDIT_FILE")):
+            monkeypatch.delenv(name)
+    return monkeypatch
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--kafka",

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import contextlib
 import json
-import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
@@ -29,13 +28,10 @@ NO_HANDLER = "from consumers.api import Consumer\nconsumer = Consumer(name='desk
 
 
 @pytest.fixture(autouse=True)
-def _nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def _nowhere(clean: pytest.MonkeyPatch) -> None:
     """Settings under which nothing answers."""
-    for name in os.environ:
-        if name.startswith("CONSUMER_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("CONSUMER_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
-    monkeypatch.setenv("CONSUMER_POSTGRES__DSN", "postgresql://u:s3cret@127.0.0.1:1/d")
+    clean.setenv("CONSUMER_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    clean.setenv("CONSUMER_POSTGRES__DSN", "postgresql://u:s3cret@127.0.0.1:1/d")
 
 
 @pytest.fixture

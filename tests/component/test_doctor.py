@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,13 +23,9 @@ NOW = datetime(2026, 9, 14, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Keep the developer's own settings out."""
-    for name in list(os.environ):
-        if name.startswith("BRIDGE_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("BRIDGE_KAFKA__BOOTSTRAP_SERVERS", f"127.0.0.1:{free_port()}")
-    monkeypatch.setenv("BRIDGE_SPOOL__DIR", str(tmp_path / "spool"))
+def _nowhere(clean: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clean.setenv("BRIDGE_KAFKA__BOOTSTRAP_SERVERS", f"127.0.0.1:{free_port()}")
+    clean.setenv("BRIDGE_SPOOL__DIR", str(tmp_path / "spool"))
 
 
 def a_source(secrets_dir: Path, **changes: Any) -> SourceSettings:

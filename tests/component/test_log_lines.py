@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 
 import orjson
@@ -21,12 +20,7 @@ KEY, FORMER = "a key for tests, of 32 characters or more", "another key for test
 # BLAKE2s of ID in 12 bytes, keyed with the SHA-256 of KEY.
 HASH = "6d05766760212f1ec92af287"
 ID, PRESCRIPTION = "evt_1795545852683028727", "rx_8842"
-
-
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("BRIDGE_")]:
-        monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("clean")
 
 
 @pytest.fixture

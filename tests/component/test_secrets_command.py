@@ -30,12 +30,7 @@ SCHEMES: dict[str, dict[str, str]] = {
     "url_token": {},
     "github+secret_header+cidr": {"NETWORKS": "192.0.2.0/24"},
 }
-
-
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith(("BRIDGE_", "DRX_"))]:
-        monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("clean")
 
 
 @pytest.fixture

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hypothesis import strategies as st
-
 from tests.oracle import states as oracle
 from tests.oracle.pen import Body, Pen
 
@@ -68,17 +66,6 @@ def arrivals(rng: random.Random, bodies: Sequence[Body]) -> list[list[Body]]:
         batches.append(coming[:size])
         coming = coming[size:]
     return batches
-
-
-def histories() -> st.SearchStrategy[History]:
-    return st.randoms(use_true_random=False).map(write_history)
-
-
-@st.composite
-def journeys(draw: st.DrawFn) -> tuple[History, list[list[Body]]]:
-    rng = draw(st.randoms(use_true_random=False))
-    written = write_history(rng)
-    return written, arrivals(rng, written.bodies)
 
 
 def write_remark(pen: Pen) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -12,12 +11,7 @@ from bridge.runtime.configuration import masked
 from consumers.settings import Postgres, check_settings, load_settings
 
 INSTALLED = ["read_model", "refill-desk"]
-
-
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("CONSUMER_")]:
-        monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("clean")
 
 
 def given(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import random
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -22,26 +20,15 @@ from tests.engine_cases import (
     LOCK,
     RECEIVED_AT,
     Head,
-    Text,
-    a_head,
     check_engine,
-    edited,
     engines_of,
-    made,
     plan,
-    samples,
 )
-from tests.fuzz.choices import Choices
 from tests.unit.profile_documents import SAMPLES, SENT, a_delivery
 from tests.unit.profile_documents import edited as with_edits
 
 MANIFEST = json.loads((SAMPLES / "manifest.json").read_bytes())
 TYPES = tuple(each for each in EVENT_MODELS if each != OTHER_REPORTED)  # which it defers
-# Bodies made of each type, to be edited again and again; enough for every member to be there and not, with every value.
-MADE_EACH = 100
-# A body takes a tenth of a millisecond.
-BODIES = 200_000
-SEED = 16  # replayed, so that a failure is
 
 
 def id_of(body: bytes) -> str:
@@ -61,30 +48,6 @@ def test_a_sample_is_answered_if_it_is_native_drx_without_leniency(row: dict[str
 
     assert (check_engine(body, Head(webhook_id)) is not None) == conforms
     assert row["profile"] == "drx_standard" or not conforms
-
-
-@pytest.fixture(scope="module")
-def bodies() -> list[Text]:
-    rng = random.Random(SEED)  # noqa: S311 - a seed is replayed
-    return [
-        *samples(),
-        *(made(event_type, Choices(rng.randbytes(200))) for event_type in TYPES for _ in range(MADE_EACH)),
-    ]
-
-
-@pytest.mark.volume
-def test_edited_bodies_under_any_head_are_answered_as_the_reference_does_or_not_at_all(bodies: list[Text]) -> None:
-    rng = random.Random(SEED)  # noqa: S311 - a seed is replayed
-    answered: Counter[str | None] = Counter()
-
-    for _ in range(BODIES):
-        choices = Choices(rng.randbytes(24))
-        text = choices.one(bodies)
-        body = edited(text, choices) if choices.below(4) else text.body
-        answered[check_engine(body, a_head(text, choices))] += 1
-
-    assert set(answered) == {None, *TYPES}
-    assert min(answered.values()) > BODIES / len(TYPES) / 10
 
 
 def full(fields: tuple[Field, ...], origin: str) -> dict[str, Any]:

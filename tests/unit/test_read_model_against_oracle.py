@@ -8,7 +8,6 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
 
 from bridge.event import Event
 from bridge.ingress.profiles.profile import Mapped
@@ -16,7 +15,7 @@ from consumers.lifecycle.facts import blank
 from consumers.lifecycle.machines import apply
 from consumers.lifecycle.roll_up import roll_up
 from consumers.read_model.summary import note_summary
-from tests.oracle.histories import History, arrivals, history, journeys
+from tests.oracle.histories import History, arrivals, history
 from tests.oracle.pen import Body
 from tests.oracle.states import COLUMNS, expected_state
 from tests.unit.profile_documents import map_body
@@ -61,13 +60,3 @@ def test_any_arrival_ends_where_the_oracle_does(first: int) -> None:
 
         assert len(ends) == 1, seed
         assert columns_of(ends.pop()) == expected_state(told.bodies), seed
-
-
-@given(journeys())
-def test_no_arrival_that_can_be_found_ends_elsewhere(journey: tuple[History, list[list[Body]]]) -> None:
-    told, batches = journey
-    events = events_of(told)
-    stored = merged(batches, events)
-
-    assert stored == merged([told.bodies], events)
-    assert columns_of(stored) == expected_state(told.bodies)

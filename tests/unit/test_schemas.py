@@ -13,13 +13,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydantic import AwareDatetime
 from pydantic.fields import FieldInfo
 
 from bridge.avro.codec import Codec, WriterSchema
-from bridge.avro.encoder import EncodeError
 from bridge.commands.schemas import schemas as schemas_command
 from bridge.contract.events import EVENT_MODELS
 from bridge.contract.fields import Bits, ContractRecord, Digits
@@ -28,7 +25,6 @@ from bridge.registry.loader import bundled, read_lock, read_schemas, schemas_roo
 from bridge.registry.lock import default_topic, format_lock, parse_lock
 from bridge.registry.rules import compatibility, findings, house_findings
 from bridge.registry.schemas import digest, expand, fingerprint
-from tests.unit.schema_corpus import values
 
 SCHEMAS = read_schemas(schemas_root())
 
@@ -506,27 +502,3 @@ def test_what_is_no_schema_is_said_and_not_raised(schema: Any) -> None:
 
 def test_a_first_version_may_be_anything() -> None:
     assert compatibility(record(ID), []) == []
-
-
-@settings(max_examples=10, deadline=None)
-@given(data=st.data())
-def test_records_of_ours_that_grew_are_read_by_readers_of_both_versions(data: st.DataObject) -> None:
-    """The real schemas, with every lawful change at once."""
-    old = data.draw(st.sampled_from(sorted(read_schemas(schemas_root()).items())))[1]
-    name = f"{old['namespace']}.{old['name']}"
-    new = {**old, "doc": "Grown.", "fields": [optional("added", "string", doc="New."), *old["fields"]]}
-    value = data.draw(values(expand(new)))
-    old_codec = Codec(schemas={name: old}, ids={name: 1}, writers=[WriterSchema(2, None, new)])
-    new_codec = Codec(schemas={name: new}, ids={name: 2}, writers=[WriterSchema(1, None, old)])
-    known = {key: each for key, each in value.items() if key != "added"}
-
-    assert compatibility(new, [old]) == []
-    assert old_codec.decode(new_codec.encode(name, value)).value == known
-    assert new_codec.decode(old_codec.encode(name, known)).value == {"added": None, **known}
-
-
-def test_what_the_newer_writer_knows_the_older_one_refuses_to_write() -> None:
-    codec = Codec(schemas={"t.Thing": record(ID)}, ids={"t.Thing": 1})
-
-    with pytest.raises(EncodeError):
-        codec.encode("t.Thing", {"id": "1", "note": None})

@@ -17,14 +17,7 @@ SOURCE = {
     "BRIDGE_SOURCES__drx__ENVIRONMENT": "sandbox",
     "BRIDGE_SOURCES__drx__SECRETS_DIR": "/run/secrets/drx",
 }
-
-
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    import os  # noqa: PLC0415 - only here is the environment looked at
-
-    for name in [name for name in os.environ if name.startswith("BRIDGE_")]:
-        monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("clean")
 
 
 def given(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:

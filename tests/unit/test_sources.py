@@ -25,14 +25,7 @@ DAY = 86_400
 NETWORKS = {"scheme_networks": "192.0.2.0/24"}
 HMAC = {"scheme": "body_hmac", "scheme_header": "X-Signature"}
 DATED = {"scheme_timestamp_header": "X-Time", "scheme_template": "{timestamp}.{body}"}
-
-
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    import os  # noqa: PLC0415 - only here is the environment looked at
-
-    for name in [name for name in os.environ if name.startswith("BRIDGE_")]:
-        monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("clean")
 
 
 def a_source(**changes: Any) -> SourceSettings:

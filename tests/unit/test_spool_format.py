@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.spool.segment import HEAD_BYTES, PREFIX, Entry, end_mark, key_of, read_head, scan, seal, sealed_size, unseal
+from bridge.spool.segment import HEAD_BYTES, Entry, end_mark, key_of, scan, seal, sealed_size, unseal
 from tests.spooling import MARKER, an_entry
 
 KEY = key_of(b"k" * 32)
@@ -176,30 +175,3 @@ def test_garbage_at_the_end_is_damage_and_not_a_torn_write() -> None:
     found = scan(record(0) + b"garbage" * 100, segment=SEGMENT, newest=True, keys=KEYS)
 
     assert (found.torn_at, found.lost, len(found.damage)) == (None, 1, 1)
-
-
-@given(content=st.binary(max_size=300), marks=st.lists(st.integers(0, 300), max_size=4), newest=st.booleans())
-def test_nothing_that_a_file_holds_raises_or_is_taken_for_a_record(
-    content: bytes,
-    marks: list[int],
-    newest: bool,  # noqa: FBT001 - Hypothesis passes it
-) -> None:
-    for at in marks:
-        content = content[:at] + PREFIX + b"\x01" + content[at:]
-
-    assert scan(content, segment=SEGMENT, newest=newest, keys=KEYS).records == []
-    assert read_head(content) is None
-
-
-@pytest.mark.parametrize("seed", range(50))
-def test_any_cut_out_of_a_file_leaves_the_others(seed: int) -> None:
-    rng = random.Random(seed)  # noqa: S311 - a test's choice
-    sealed = records(12)  # all of one size
-    content = b"".join(sealed)
-    start = rng.randrange(len(content))
-    end = rng.randrange(start, min(start + 400, len(content)))
-    size = len(sealed[0])
-
-    found = numbers(content[:start] + content[end:])
-
-    assert found == [n for n in range(12) if (n + 1) * size <= start or n * size >= end or start == end]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bridge.spool import segment
 from bridge.spool.segment import POSITIONS_PREFIX, POSITIONS_VERSION, key_of
@@ -62,11 +60,3 @@ def test_a_frame_of_another_version_is_passed_over() -> None:
     later = second[: len(POSITIONS_PREFIX)] + bytes([POSITIONS_VERSION + 1]) + second[len(POSITIONS_PREFIX) + 1 :]
 
     assert read_positions(first + later + third) == {1, 3}
-
-
-@given(content=st.binary(max_size=200), marks=st.lists(st.integers(0, 200), max_size=4))
-def test_nothing_that_a_file_holds_raises_or_is_believed(content: bytes, marks: list[int]) -> None:
-    for at in marks:
-        content = content[:at] + POSITIONS_PREFIX + bytes([POSITIONS_VERSION]) + content[at:]
-
-    assert read_positions(content) == set()
