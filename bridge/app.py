@@ -17,7 +17,6 @@ from prometheus_client import CollectorRegistry
 from bridge.avro.schema_ids import RECORDS, SchemaIds
 from bridge.contract.events import EVENT_MODELS
 from bridge.engine.engine import Compiled, Engine
-from bridge.engine.plan import make_plan
 from bridge.ingress.deduplicator import Deduplicator
 from bridge.ingress.heartbeat import Heartbeat
 from bridge.ingress.metrics import SERVICE, Observations
@@ -246,7 +245,7 @@ def _with_engines(sources: Mapping[str, Source]) -> dict[str, Source]:
     """Give the sources of native DRx their engine; other profiles have none."""
     native = {name: found for name, source in sources.items() if (found := _native(source.profile)) is not None}
     compiled = {
-        each: Compiled(make_plan(bundled().schemas(), RECORDS, prefixes=each.prefixes, ignore=each.ignore))
+        each: Compiled(bundled().schemas(), RECORDS, prefixes=each.prefixes, ignore=each.ignore)
         for each in dict.fromkeys(native.values())
     }
     equipped = dict(sources)

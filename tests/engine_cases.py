@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from itertools import islice, repeat
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import orjson
+from pydantic import AwareDatetime
+from pydantic.fields import FieldInfo
 
 from bridge.avro.codec import Codec
 from bridge.avro.schema_ids import RECORDS
+from bridge.contract.envelope import EventRecord, PrescriptionRecord
+from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
+from bridge.contract.fields import UNKNOWN, Bits, ContractRecord, Digits, kept_words, plain
 from bridge.engine.engine import Compiled, Engine
-from bridge.engine.plan import Kind, Plan, make_plan
 from bridge.event import AnyEvent, Delivery, EncodedEvent, ParkReason
 from bridge.ingress.json_body import parse, to_json_text
-from bridge.ingress.profiles import drx_standard
+from bridge.ingress.profiles import drx_standard, keys
 from bridge.kafka.partition_writer import Accepted
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import MESSAGE_MAX_BYTES
@@ -31,6 +35,7 @@ from tests.unit.profile_documents import SAMPLES
 EngineOf = Callable[[str, str], Engine]
 
 LOCK = bundled()
+TYPES = tuple(each for each in EVENT_MODELS if each != OTHER_REPORTED)  # which it defers
 # Later than nearly all samples.
 RECEIVED_AT = datetime(2026, 12, 14, 16, 0, 0, 123456, tzinfo=UTC)
 
@@ -48,13 +53,8 @@ class Head(NamedTuple):
 
 
 @cache
-def plan() -> Plan:
-    return make_plan(LOCK.schemas(), RECORDS)
-
-
-@cache
 def compiled() -> Compiled:
-    return Compiled(plan())
+    return Compiled(LOCK.schemas(), RECORDS)
 
 
 @cache
@@ -62,8 +62,8 @@ def engine(source: str, environment: str) -> Engine:
     return Engine(compiled(), source=source, environment=environment)
 
 
-def engines_of(plan: Plan) -> EngineOf:
-    compiled = Compiled(plan)
+def engines_beside(*prefixes: str) -> EngineOf:
+    compiled = Compiled(LOCK.schemas(), RECORDS, prefixes=prefixes)
     return lambda source, environment: Engine(compiled, source=source, environment=environment)
 
 
@@ -168,23 +168,58 @@ _INSTANTS = (
 _KEYS = ("rx_5KX0A1", "RX-1.2:3", "a" * 128, "a" * 129, "req:1", "q:1", "rx 1", "", "7")
 
 
+_PRESCRIPTION, _REQUEST = ("data", "prescription_id"), ("data", "request_id")
+_KEY_PATHS: Mapping[keys.KeyRule, Sequence[tuple[str, ...]]] = {
+    keys.prescription_key: [_PRESCRIPTION],
+    keys.request_key: [_PRESCRIPTION, _REQUEST],
+    keys.prescriber_key: [("data", "prescriber", "id")],
+    keys.account_key: [("account_id",)],
+}
+# By the field of the record that it fills.
+_ENVELOPE = {
+    "account_id": "account_id",
+    "sequence": "sequence",
+    "correlation_id": "correlation_id",
+    "origin_source": "source",
+}
+
+
+def envelope_fields() -> Iterator[tuple[str, FieldInfo]]:
+    """Yield the members of a body that stand beside `data`, and what they fill."""
+    return ((member, EventRecord.model_fields[name]) for name, member in _ENVELOPE.items())
+
+
+def data_fields(event_type: str) -> Iterator[tuple[str, FieldInfo]]:
+    """Yield the members of `data`."""
+    model = EVENT_MODELS[event_type]
+    apart = EventRecord.model_fields.keys() | {"extensions"}
+    if issubclass(model, PrescriptionRecord):
+        apart -= {"prescription_id"}
+    return ((name, info) for name, info in fields_of(model) if name not in apart)
+
+
+def fields_of(model: type[ContractRecord]) -> Iterator[tuple[str, FieldInfo]]:
+    """Yield the members of an object."""
+    return ((name, info) for name, info in model.model_fields.items() if name not in kept_words(model))
+
+
 def a_document(event_type: str, choices: Choices) -> dict[str, Any]:
     """Make a document of a type; nearly all of them conform plainly."""
-    event = plan().events[event_type]
     document = {
         "id": "evt_1",
         "type": event_type,
         "version": "1",
         "timestamp": _rarely_other(_INSTANTS, choices),
         "environment": "sandbox",
-        **_members(event.fields, "envelope", choices),
-        "data": _members(event.fields, "member", choices),
+        **_members(envelope_fields(), choices),
+        "data": _members(data_fields(event_type), choices),
     }
-    for path in event.key[: 1 + choices.below(len(event.key))]:
+    paths = _KEY_PATHS[keys.KEY_RULES.get(event_type, keys.prescription_key)]
+    for path in paths[: 1 + choices.below(len(paths))]:
         holder: Any = document
-        for name in path.path[:-1]:
+        for name in path[:-1]:
             holder = holder[name]
-        holder[path.path[-1]] = _rarely_other(_KEYS, choices)
+        holder[path[-1]] = _rarely_other(_KEYS, choices)
     return document
 
 
@@ -192,37 +227,35 @@ def _rarely_other(values: Sequence[str], choices: Choices) -> str:
     return choices.one(values) if choices.below(32) == 1 else values[0]
 
 
-def _members(fields: Iterable[Any], origin: str, choices: Choices) -> dict[str, Any]:
+def _members(fields: Iterable[tuple[str, FieldInfo]], choices: Choices) -> dict[str, Any]:
     return {
-        field.member: None if choices.below(12) == 1 and field.absent else _value(field.kind, choices)
-        for field in fields
-        if field.origin == origin and (field.absent is None or choices.below(3))
+        name: None if choices.below(12) == 1 and not info.is_required() else _value(plain(info), choices)
+        for name, info in fields
+        if info.is_required() or choices.below(3)
     }
 
 
-def _value(kind: Kind | None, choices: Choices) -> Any:
-    match kind:
-        case Kind("record", fields=fields):
-            return _members(fields, "member", choices)
-        case Kind("array", items=items):
-            return [_value(items, choices) for _ in range(choices.below(4))]
-        case Kind("map"):
-            return {choices.one(_TEXTS): choices.one(_TEXTS) for _ in range(choices.below(4))}
-        case Kind("word", words=words):
-            return choices.one(tuple(words))
-        case Kind("integer", least=least, greatest=greatest):
-            return choices.one((0, 1, 255, 256, -1, greatest, least))
-        case Kind(name):
-            return _SCALARS[name](choices)
-    raise TypeError(kind)
+def _value(kind: Any, choices: Choices) -> Any:
+    inner = get_args(kind)
+    if get_origin(kind) is list:
+        return [_value(inner[0], choices) for _ in range(choices.below(4))]
+    if get_origin(kind) is dict:
+        return {choices.one(_TEXTS): choices.one(_TEXTS) for _ in range(choices.below(4))}
+    if get_origin(kind) is Literal:
+        return choices.one([word for word in inner if word != UNKNOWN])
+    if inner and isinstance(inner[1], Bits):
+        return choices.one((0, 1, 255, 256, -1, inner[1].greatest, inner[1].least))
+    if inner and isinstance(inner[1], Digits):
+        return _rarely_other(_DECIMALS, choices)
+    make = _SCALARS.get(kind)
+    return make(choices) if make else _members(fields_of(kind), choices)
 
 
-_SCALARS: Mapping[str, Callable[[Choices], object]] = {
-    "text": lambda choices: choices.one(_TEXTS),
-    "boolean": Choices.truth,
-    "decimal": lambda choices: _rarely_other(_DECIMALS, choices),
-    "day": lambda choices: _rarely_other(_DAYS, choices),
-    "instant": lambda choices: _rarely_other(_INSTANTS, choices),
+_SCALARS: Mapping[object, Callable[[Choices], object]] = {
+    str: lambda choices: choices.one(_TEXTS),
+    bool: Choices.truth,
+    date: lambda choices: _rarely_other(_DAYS, choices),
+    AwareDatetime: lambda choices: _rarely_other(_INSTANTS, choices),
 }
 
 

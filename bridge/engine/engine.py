@@ -1,8 +1,22 @@
-"""The engine: orjson, and one generated function for each event type that reads and writes in one go.
+"""The engine: the bytes of an Avro record straight from the body of a delivery, by a generated function for each type.
 
-The function is straight code over the fields of the plan, in their order: look the member up, check it, put its bytes
-into a local variable. At the end all of them are joined, with the bytes of constant fields between. Nothing is called
-for a field of a common kind, and nothing is made for an absent one.
+It makes none of the document, the notes and the value that the reference (`json_body.py`, `profiles/drx_standard.py`,
+`avro/encoder.py`) makes on the way. It answers only a *plainly conforming* delivery and *defers* any other: it returns
+nothing, and the reference decides from the start. So the reference stays the only definition of the contract; tests
+compare the two.
+
+**Plainly conforming** means all of the following; the engine may defer more, never less.
+
+- The body is one JSON object without a byte order mark, a lone surrogate, a name twice in an object, or a number `-0`.
+- `type` is a type of the contract, `version` the contract's, `environment` the source's; `id` is absent, null or that
+  of the delivery; `timestamp` is an instant, not later than `AHEAD_MAX` after the receipt.
+- Every other member is one that a field of the type is read from, in the body or in `data`, and of its kind as it is
+  usually written: a string for a decimal, a day or an instant, a word of the enum. A null is the same as no member.
+- Of the paths of a key the first whose value is there decides, and that conforms.
+
+A function is straight code over the fields of the model and the schema of its type, in their order: look the member up,
+check it, put its bytes into a local variable; at the end all of them are joined, with the bytes of constant fields
+between. Nothing is called for a field of a common kind, and nothing is made for an absent one.
 
 orjson is not as strict as `json_body.py`, so its document counts only with a proof:
 
@@ -23,26 +37,33 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from functools import cache, lru_cache, partial
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal, get_args, get_origin
 
 import orjson
+from pydantic import AwareDatetime
 
 from bridge.avro.encoder import (
     END,
     EPOCH_DAY,
+    NULL,
     SHORT,
     VALUE,
     VALUE_VARINTS,
     VARINTS,
+    compile_encoder,
     microseconds,
     number,
     shortest,
     varint,
 )
-from bridge.contract.envelope import VERSION
-from bridge.engine.plan import EventPlan, Field, KeyPath, Kind, Plan
+from bridge.contract.envelope import VERSION, PrescriptionRecord
+from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
+from bridge.contract.fields import UNKNOWN, Bits, ContractRecord, Digits, kept_words, plain
 from bridge.event import AHEAD_MAX, RECEIPTS_MAX, EncodedEvent
-from bridge.ingress.profiles.keys import KEY_PATTERN
+from bridge.ingress.profiles import keys
+from bridge.ingress.profiles.readers import blank_record
+from bridge.registry.schemas import expand
 
 # Takes the document, `data`, and encoded: webhook id, source, environment, instants of the event and of its receipt.
 # Returns the number of members, the key, the prescription id, the record.
@@ -50,7 +71,25 @@ _Encode = Callable[[dict[str, Any], Any, bytes, bytes, bytes, bytes, bytes], tup
 
 _AHEAD_MAX_US = AHEAD_MAX // timedelta(microseconds=1)
 _TRUE, _FALSE = b"\x01", b"\x00"
-_PRESCRIPTION_ID = ("data", "prescription_id")
+_Path = tuple[str, ...]  # member names from the root of the body
+_PRESCRIPTION_ID: _Path = ("data", "prescription_id")
+_REQUEST_ID: _Path = ("data", "request_id")
+# The key rules of the reference as the places from which a key may come.
+_KEY_PATHS: Mapping[keys.KeyRule, tuple[_Path, ...]] = MappingProxyType(
+    {
+        keys.prescription_key: (_PRESCRIPTION_ID,),
+        keys.request_key: (_PRESCRIPTION_ID, _REQUEST_ID),
+        keys.prescriber_key: (("data", "prescriber", "id"),),
+        keys.account_key: (("account_id",),),
+    }
+)
+# Members of the body that are read apart from the function, or are no field; and fields that others fill.
+_APART = ("id", "type", "version", "timestamp", "environment", "data")
+_ENVELOPE: Mapping[str, str] = MappingProxyType(
+    {"account_id": "account_id", "sequence": "sequence", "correlation_id": "correlation_id", "origin_source": "source"}
+)
+# Fields that the function is given, encoded.
+_GIVEN = ("event_id", "source", "environment", "occurred_at", "received_at")
 # Instants with eight bytes: of the years 1979 to 3111.
 _EIGHT_BYTES_US = range(1 << 48, 1 << 55)
 # Two bytes of a varint by their fourteen bits: with more to come, and as the last ones.
@@ -80,7 +119,7 @@ class Engine:
         self._source = source
         self._source_bytes = _text(source)
         self._environment = environment
-        self._environment_bytes = compiled.plan.environments[environment]
+        self._environment_bytes = compiled.environments[environment]
 
     def __call__(self, body: bytes, webhook_id: str, received_at: datetime, /) -> EncodedEvent | None:
         """Return the one event of a body, or None if the delivery is not plainly conforming."""
@@ -134,21 +173,35 @@ def _proves(body: bytes, members: int) -> bool:
 
 
 class Compiled(dict[str, _Encode]):
-    """The functions of a plan by type of event, for all sources; each is made for the first event of its type.
+    """The functions by type of event, for all sources; each is made for the first event of its type.
 
-    To make one takes 3 ms, and all of them were a tenth of a start.
+    To make one takes 4 ms, and all of them were a tenth of a start.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(
+        self,
+        schemas: Mapping[str, Mapping[str, Any]],
+        records: Mapping[str, str],
+        *,
+        prefixes: tuple[str, ...] = (),
+        ignore: frozenset[str] = frozenset(),
+    ) -> None:
+        """Take the schemas of all types by record; types in `ignore`, and ids with one of `prefixes`, are deferred."""
         super().__init__()
-        self.plan = plan
+        self._prefixes = prefixes
+        expanded = {event_type: expand(schemas[record]) for event_type, record in records.items()}
+        fields = next(iter(expanded.values()))["fields"]
+        (symbols,) = (each["type"]["symbols"] for each in fields if each["name"] == "environment")
+        self.environments = {symbol: varint(place) for place, symbol in enumerate(symbols)}
+        # No body has the type `other.reported`, only a sender's own.
+        self._schemas = {each: avro for each, avro in expanded.items() if each not in {OTHER_REPORTED, *ignore}}
 
     def __missing__(self, event_type: str) -> _Encode | None:
         """Make the function of a type that is known."""
-        event = self.plan.events.get(event_type)
-        if event is None:
+        avro = self._schemas.get(event_type)
+        if avro is None:
             return None
-        encode = self[event_type] = _Function(event).compile()
+        encode = self[event_type] = _Function(self._prefixes).compile(event_type, avro)
         return encode
 
 
@@ -189,26 +242,29 @@ def _encoded_day(text: str) -> bytes:
     return varint(day.toordinal() - EPOCH_DAY)
 
 
-def _encoded_decimal(text: str, *, precision: int, scale: int) -> bytes:
+def _encoded_decimal(text: str, digits: Digits) -> bytes:
     parts = _decimal_parts(text)
     if parts is None:
         raise _Defer
     sign, whole, fraction = parts.groups("")
-    if len(fraction) > scale:
+    if len(fraction) > digits.scale:
         raise _Defer
-    magnitude = int(whole + fraction.ljust(scale, "0"))
-    if magnitude >= 10**precision:
+    magnitude = int(whole + fraction.ljust(digits.scale, "0"))
+    if magnitude >= 10**digits.precision:
         raise _Defer
     return shortest(-magnitude if sign else magnitude)
 
 
 @cache
-def _text_encoder(name: str, precision: int, scale: int) -> Callable[[str], bytes]:
+def _text_encoder(kind: object) -> Callable[[str], bytes]:
     """Return what encodes a text that is no text in Avro; the same days and quantities come again and again."""
-    if name == "instant":
+    if kind is AwareDatetime:
         return _encoded_instant
-    encode = partial(_encoded_decimal, precision=precision, scale=scale) if name == "decimal" else _encoded_day
-    return lru_cache(_CACHED_MAX)(encode)
+    if kind is date:
+        return lru_cache(_CACHED_MAX)(_encoded_day)
+    if isinstance(kind, Digits):
+        return lru_cache(_CACHED_MAX)(partial(_encoded_decimal, digits=kind))
+    raise TypeError(kind)
 
 
 def _encoded_map(item: Any, lead: bytes) -> tuple[int, bytes]:
@@ -229,8 +285,8 @@ def _encoded_map(item: Any, lead: bytes) -> tuple[int, bytes]:
 class _Function:
     """Writes the source of one function."""
 
-    def __init__(self, event: EventPlan) -> None:
-        self._event = event
+    def __init__(self, prefixes: tuple[str, ...]) -> None:
+        self._reserved = keys.OUR_PREFIXES + prefixes
         self._lines: list[str] = []
         self._names: dict[str, Any] = {
             "Defer": _Defer,
@@ -241,19 +297,25 @@ class _Function:
         }
         self._made = 0
 
-    def compile(self) -> _Encode:
-        """Return the function."""
-        fields = self._event.fields
-        envelope = {field.member for field in fields if field.origin == "envelope"}
-        apart = {"id", "type", "version", "timestamp", "environment", "data"}
-        self._line(0, "def encode(document, data, event_id, source, environment, occurred_at, received_at):")
-        self._known(1, "document", envelope | apart)
+    def compile(self, event_type: str, avro: Mapping[str, Any]) -> _Encode:
+        """Return the function of a type, by its expanded schema."""
+        model = EVENT_MODELS[event_type]
+        given = {
+            **{name: name for name in _GIVEN},
+            "event_type": _text(event_type),
+            "contract_version": _text(VERSION),
+            "extensions": END,
+            **({} if issubclass(model, PrescriptionRecord) else {"prescription_id": NULL}),
+        }
+        of_data = model.model_fields.keys() - given.keys() - _ENVELOPE.keys() - kept_words(model)
+        self._line(0, f"def encode(document, data, {', '.join(_GIVEN)}):")
+        self._known(1, "document", {*_APART, *_ENVELOPE.values()})
         self._line(1, "if data.__class__ is not dict: raise Defer")
-        self._known(1, "data", {field.member for field in fields if field.origin == "member"})
+        self._known(1, "data", of_data)
         self._line(1, "members = len(document) + len(data)")
         self._line(1, "of_document = document.get; of_data = data.get")
-        self._key(1, self._event.key)
-        record = self._joined(1, b"", fields, {"envelope": "of_document", "member": "of_data"})
+        self._key(1, _KEY_PATHS[keys.KEY_RULES.get(event_type, keys.prescription_key)])
+        record = self._joined(1, b"", model, avro, "of_data", given=given)
         self._line(1, f"return members, key, prescription_id, {record}")
         exec("\n".join(self._lines), self._names)  # noqa: S102 - of names that schemas and models allow, all ours
         encode: _Encode = self._names["encode"]
@@ -275,108 +337,137 @@ class _Function:
     def _known(self, depth: int, item: str, names: Iterable[str]) -> None:
         self._line(depth, f"if not {self._constant(frozenset(names))}.issuperset({item}): raise Defer")
 
-    def _key(self, depth: int, paths: tuple[KeyPath, ...]) -> None:
+    def _key(self, depth: int, paths: tuple[_Path, ...]) -> None:
         """Set `key`, and `prescription_id` where the key is one."""
         path, *others = paths
         item = "document"
-        for name in path.path[:-1]:
+        for name in path[:-1]:
             self._line(depth, f"inner = {item}.get({name!r})")
             self._line(depth, "if inner.__class__ is not dict: raise Defer")
             item = "inner"
-        self._line(depth, f"key = {item}.get({path.path[-1]!r})")
+        self._line(depth, f"key = {item}.get({path[-1]!r})")
         if others:
             self._line(depth, "if key is None:")
             self._key(depth + 1, tuple(others))
             self._line(depth, "else:")
             depth += 1
-        conforms = self._constant(_key_pattern(path))
         self._line(depth, "if key.__class__ is not str or not key: raise Defer")
-        if path.prefix:
-            self._line(depth, f"key = {path.prefix!r} + key")
+        if path == _REQUEST_ID:
+            self._line(depth, "key = 'req:' + key")
+        reserved = f"(?!{'|'.join(map(re.escape, self._reserved))})" if path == _PRESCRIPTION_ID else ""
+        conforms = self._constant(re.compile(reserved + keys.KEY_PATTERN).fullmatch)
         self._line(depth, f"if {conforms}(key) is None: raise Defer")
-        self._line(depth, f"prescription_id = {'key' if path.path == _PRESCRIPTION_ID else None}")
+        self._line(depth, f"prescription_id = {'key' if path == _PRESCRIPTION_ID else None}")
 
-    def _joined(self, depth: int, lead: bytes, fields: tuple[Field, ...], getters: Mapping[str, str]) -> str:
-        """Write what reads the fields; return the expression for their bytes, with `lead` in front."""
+    def _joined(
+        self,
+        depth: int,
+        lead: bytes,
+        model: type[ContractRecord],
+        avro: Mapping[str, Any],
+        get: str,
+        *,
+        given: Mapping[str, bytes | str] = MappingProxyType({}),
+    ) -> str:
+        """Write what reads the fields; return the expression for their bytes, with `lead` in front.
+
+        A field in `given` has these bytes, or those of this variable.
+        """
+        blank, kept = blank_record(model), kept_words(model)
         parts: list[bytes | str] = [lead]
-        for field in fields:
-            if field.origin == "constant":
-                parts.append(field.absent or b"")
-            elif field.origin in getters:
-                parts.append(self._field(depth, field, getters[field.origin]))
+        for field in avro["fields"]:
+            name = field["name"]
+            if name in given:
+                parts.append(given[name])
+                continue
+            info = model.model_fields[name]
+            absent = None if info.is_required() else _encoded(field["type"], blank[name])
+            if name in kept:  # filled only beside a word outside its enum, which no plainly conforming delivery has
+                parts.append(absent or b"")
+            elif given and name in _ENVELOPE:
+                parts.append(
+                    self._field(depth, plain(info), field["type"], f"of_document({_ENVELOPE[name]!r})", absent)
+                )
             else:
-                parts.append(field.origin)
+                parts.append(self._field(depth, plain(info), field["type"], f"{get}({name!r})", absent))
         return f"b''.join(({', '.join(_merged(parts))},))"
 
-    def _field(self, depth: int, field: Field, get: str) -> str:
-        """Write what reads a member, and return the variable with its bytes."""
-        item, target = self._variable(), self._variable()
-        self._line(depth, f"{item} = {get}({field.member!r})")
+    def _field(self, depth: int, kind: Any, avro: Any, found: str, absent: bytes | None) -> str:
+        """Write what reads a member, and return the variable with its bytes; `absent` is None if there must be one."""
+        item = self._variable()
+        target = _bytes_of(item)
+        self._line(depth, f"{item} = {found}")
         self._line(depth, f"if {item} is None:")
-        self._line(depth + 1, "raise Defer" if field.absent is None else f"{target} = {field.absent!r}")
+        self._line(depth + 1, "raise Defer" if absent is None else f"{target} = {absent!r}")
         self._line(depth, "else:")
-        self._value(depth + 1, target, field.kind, item, VALUE if field.nullable else b"")
+        is_nullable = isinstance(avro, list)
+        self._value(depth + 1, kind, avro[1] if is_nullable else avro, item, VALUE if is_nullable else b"")
         return target
 
-    def _value(self, depth: int, target: str, kind: Kind | None, item: str, lead: bytes) -> None:
-        """Write what reads `item`, which is not None, and puts its bytes into `target`, behind `lead`."""
-        match kind:
-            case Kind("array", items=items):
-                self._array(depth, target, items, item, lead)
-            case Kind("record", fields=fields):
-                self._record(depth, target, fields, item, lead)
-            case Kind("map"):
-                self._line(depth, f"size, {target} = encoded_map({item}, {lead!r}); members += size")
-            case Kind():
-                for line in self._scalar(target, kind, item, lead):
-                    self._line(depth, line)
+    def _value(self, depth: int, kind: Any, avro: Any, item: str, lead: bytes) -> None:
+        """Write what reads `item`, which is not None, and puts its bytes into `_bytes_of(item)`, behind `lead`."""
+        if get_origin(kind) is list:
+            self._array(depth, get_args(kind)[0], avro["items"], item, lead)
+        elif get_origin(kind) is dict:
+            self._line(depth, f"size, {_bytes_of(item)} = encoded_map({item}, {lead!r}); members += size")
+        elif isinstance(kind, type) and issubclass(kind, ContractRecord):
+            self._record(depth, kind, avro, item, lead)
+        else:
+            for line in self._scalar(kind, avro, item, lead):
+                self._line(depth, line)
 
-    def _scalar(self, target: str, kind: Kind, item: str, lead: bytes) -> Iterator[str]:
-        front = f"{lead!r} + " if lead else ""
-        match kind.name:
-            case "text":
-                numbers = "nullable_numbers" if lead else "numbers"
-                yield f"if {item}.__class__ is not str: raise Defer"
-                yield f"raw = {item}.encode(); size = len(raw)"
-                yield f"{target} = ({numbers}[size] if size < {SHORT} else {front}number(size)) + raw"
-            case "word":
-                words = {word: lead + code for word, code in kind.words.items()}
-                yield f"{target} = {self._constant(words)}.get({item}) if {item}.__class__ is str else None"
-                yield f"if {target} is None: raise Defer"
-            case "boolean":
-                yield f"if {item}.__class__ is not bool: raise Defer"
-                yield f"{target} = {lead + _TRUE!r} if {item} else {lead + _FALSE!r}"
-            case "integer":
-                fits = f"{kind.least} <= {item} <= {kind.greatest}"
-                yield f"if {item}.__class__ is not int or not {fits}: raise Defer"
-                yield f"{target} = {front}number({item})"
-            case _:
-                yield f"if {item}.__class__ is not str: raise Defer"
-                encode = self._constant(_text_encoder(kind.name, kind.precision, kind.scale))
-                yield f"{target} = {front}{encode}({item})"
+    def _scalar(self, kind: Any, avro: Any, item: str, lead: bytes) -> Iterator[str]:
+        target, front = _bytes_of(item), f"{lead!r} + " if lead else ""
+        inner = get_args(kind)
+        size = inner[1] if len(inner) > 1 else kind
+        if kind is str:
+            numbers = "nullable_numbers" if lead else "numbers"
+            yield f"if {item}.__class__ is not str: raise Defer"
+            yield f"raw = {item}.encode(); size = len(raw)"
+            yield f"{target} = ({numbers}[size] if size < {SHORT} else {front}number(size)) + raw"
+        elif get_origin(kind) is Literal:
+            places = {symbol: varint(place) for place, symbol in enumerate(avro["symbols"])}
+            words = {word: lead + places[word] for word in inner if word != UNKNOWN}
+            yield f"{target} = {self._constant(words)}.get({item}) if {item}.__class__ is str else None"
+            yield f"if {target} is None: raise Defer"
+        elif kind is bool:
+            yield f"if {item}.__class__ is not bool: raise Defer"
+            yield f"{target} = {lead + _TRUE!r} if {item} else {lead + _FALSE!r}"
+        elif isinstance(size, Bits):
+            fits = f"{size.least} <= {item} <= {size.greatest}"
+            yield f"if {item}.__class__ is not int or not {fits}: raise Defer"
+            yield f"{target} = {front}number({item})"
+        else:
+            yield f"if {item}.__class__ is not str: raise Defer"
+            yield f"{target} = {front}{self._constant(_text_encoder(size))}({item})"
 
-    def _array(self, depth: int, target: str, items: Kind | None, item: str, lead: bytes) -> None:
-        parts, each, encoded = self._variable(), self._variable(), self._variable()
+    def _array(self, depth: int, kind: Any, avro: Any, item: str, lead: bytes) -> None:
+        parts, each = self._variable(), self._variable()
         self._line(depth, f"if {item}.__class__ is not list: raise Defer")
         self._line(depth, f"{parts} = [{lead!r}]")
         self._line(depth, f"if {item}: {parts}.append(number(len({item})))")
         self._line(depth, f"for {each} in {item}:")
-        self._value(depth + 1, encoded, items, each, b"")
-        self._line(depth + 1, f"{parts}.append({encoded})")
-        self._line(depth, f"{parts}.append({END!r}); {target} = b''.join({parts})")
+        self._value(depth + 1, kind, avro, each, b"")
+        self._line(depth + 1, f"{parts}.append({_bytes_of(each)})")
+        self._line(depth, f"{parts}.append({END!r}); {_bytes_of(item)} = b''.join({parts})")
 
-    def _record(self, depth: int, target: str, fields: tuple[Field, ...], item: str, lead: bytes) -> None:
+    def _record(self, depth: int, model: type[ContractRecord], avro: Any, item: str, lead: bytes) -> None:
         get = self._variable()
         self._line(depth, f"if {item}.__class__ is not dict: raise Defer")
-        self._known(depth, item, (field.member for field in fields if field.origin == "member"))
+        self._known(depth, item, model.model_fields.keys() - kept_words(model))
         self._line(depth, f"members += len({item}); {get} = {item}.get")
-        joined = self._joined(depth, lead, fields, {"member": get})
-        self._line(depth, f"{target} = {joined}")
+        self._line(depth, f"{_bytes_of(item)} = {self._joined(depth, lead, model, avro, get)}")
 
 
-def _key_pattern(path: KeyPath) -> Callable[[str], re.Match[str] | None]:
-    reserved = "|".join(re.escape(path.prefix + each) for each in path.reserved)
-    return re.compile(f"(?!{reserved}){KEY_PATTERN}" if reserved else KEY_PATTERN).fullmatch
+def _bytes_of(item: str) -> str:
+    """Return the variable with the bytes of what this variable has."""
+    return f"encoded_{item}"
+
+
+def _encoded(avro: Any, value: object) -> bytes:
+    """Encode a default."""
+    encode = compile_encoder({"type": "record", "name": "one", "fields": [{"name": "value", "type": avro}]})
+    return encode({"value": value})
 
 
 def _merged(parts: Iterable[bytes | str]) -> Iterator[str]:

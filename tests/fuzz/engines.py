@@ -8,6 +8,7 @@ import sys
 from tests.engine_cases import (
     NAMES,
     PIECES,
+    TYPES,
     VALUES,
     Text,
     a_head,
@@ -17,7 +18,6 @@ from tests.engine_cases import (
     edited,
     engine,
     made,
-    plan,
     samples,
 )
 from tests.fuzz.choices import Choices
@@ -32,13 +32,13 @@ def texts() -> tuple[Text, ...]:
     rng = random.Random(1)  # noqa: S311 - the same bodies in every run
     return (
         *samples(),
-        *(made(event_type, Choices(rng.randbytes(200))) for event_type in plan().events for _ in range(MADE_EACH)),
+        *(made(event_type, Choices(rng.randbytes(200))) for event_type in TYPES for _ in range(MADE_EACH)),
     )
 
 
 TEXTS = texts()
 if atheris := sys.modules.get("atheris"):  # what is generated is no module, so it is instrumented by hand
-    for each in plan().events:
+    for each in TYPES:
         atheris.instrument_func(compiled()[each])
 
 

@@ -5,30 +5,32 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from datetime import date
+from typing import Any, Literal, cast, get_args, get_origin
 
 import orjson
 import pytest
+from pydantic import AwareDatetime
+from pydantic.fields import FieldInfo
 
-from bridge.avro.schema_ids import RECORDS
-from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
-from bridge.engine.plan import Field, Kind, make_plan
+from bridge.contract.fields import UNKNOWN, Bits, plain
 from bridge.event import ParkReason
 from bridge.ingress.json_body import parse
 from bridge.ingress.profiles import drx_standard
 from tests.engine_cases import (
-    LOCK,
     RECEIVED_AT,
+    TYPES,
     Head,
     check_engine,
-    engines_of,
-    plan,
+    data_fields,
+    engines_beside,
+    envelope_fields,
+    fields_of,
 )
 from tests.unit.profile_documents import SAMPLES, SENT, a_delivery
 from tests.unit.profile_documents import edited as with_edits
 
 MANIFEST = json.loads((SAMPLES / "manifest.json").read_bytes())
-TYPES = tuple(each for each in EVENT_MODELS if each != OTHER_REPORTED)  # which it defers
 
 
 def id_of(body: bytes) -> str:
@@ -50,41 +52,31 @@ def test_a_sample_is_answered_if_it_is_native_drx_without_leniency(row: dict[str
     assert row["profile"] == "drx_standard" or not conforms
 
 
-def full(fields: tuple[Field, ...], origin: str) -> dict[str, Any]:
-    return {field.member: value_of(field.kind) for field in fields if field.origin == origin}
+def full(fields: Iterator[tuple[str, FieldInfo]]) -> dict[str, Any]:
+    return {name: value_of(plain(info)) for name, info in fields}
 
 
-def value_of(kind: Kind | None) -> Any:
-    match kind:
-        case Kind("record", fields=fields):
-            return full(fields, "member")
-        case Kind("array", items=items):
-            return [value_of(items)]
-        case Kind("word", words=words):
-            return next(iter(words))
-        case Kind(name):
-            return {
-                "text": "x",
-                "boolean": True,
-                "integer": 1,
-                "decimal": "1.5",
-                "day": "2026-09-14",
-                "instant": "2026-09-14T15:09:26Z",
-                "map": {"a": "b"},
-            }[name]
-    raise TypeError
+def value_of(kind: Any) -> Any:
+    inner = get_args(kind)
+    if get_origin(kind) is list:
+        return [value_of(inner[0])]
+    if get_origin(kind) is Literal:
+        return next(word for word in inner if word != UNKNOWN)
+    if inner:
+        return {"a": "b"} if get_origin(kind) is dict else 1 if isinstance(inner[1], Bits) else "1.5"
+    scalars = {str: "x", bool: True, date: "2026-09-14", AwareDatetime: "2026-09-14T15:09:26Z"}
+    return scalars[kind] if kind in scalars else full(fields_of(kind))
 
 
 def full_document(event_type: str) -> dict[str, Any]:
-    fields = plan().events[event_type].fields
     return {
         "id": "evt_1",
         "type": event_type,
         "version": "1",
         "timestamp": "2026-09-14T15:09:26Z",
         "environment": "sandbox",
-        **full(fields, "envelope"),
-        "data": full(fields, "member"),
+        **full(envelope_fields()),
+        "data": full(data_fields(event_type)),
     }
 
 
@@ -150,7 +142,7 @@ def test_what_does_not_conform_plainly_is_left_to_the_reference(body: Callable[[
 
 def test_an_id_that_begins_like_the_keys_of_another_source_is_left_to_the_reference() -> None:
     body = with_edits(SENT, {"/id": '"evt_1"', "/data/prescription_id": '"east:1"'})
-    beside_it = engines_of(make_plan(LOCK.schemas(), RECORDS, prefixes=("east:",)))
+    beside_it = engines_beside("east:")
 
     assert check_engine(body, Head("evt_1")) == "prescription.sent"
     assert beside_it("drx", "sandbox")(body, "evt_1", RECEIVED_AT) is None
