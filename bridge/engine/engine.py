@@ -186,7 +186,7 @@ class Compiled(dict[str, _Encode]):
         prefixes: tuple[str, ...] = (),
         ignore: frozenset[str] = frozenset(),
     ) -> None:
-        """Take the schemas of all types by record; types in `ignore`, and ids with one of `prefixes`, are deferred."""
+        """Take schemas by record name. Defer the types in `ignore`, and prescription ids with one of `prefixes`."""
         super().__init__()
         self._prefixes = prefixes
         expanded = {event_type: expand(schemas[record]) for event_type, record in records.items()}
