@@ -169,7 +169,7 @@ def _heartbeat(settings: Settings, metrics: IngressMetrics) -> list[Heartbeat]:
         host=settings.http.host,
         port=settings.http.port,
         environment="production" if "production" in environments else "sandbox",
-        account_id=f"heartbeat-{settings.instance}"[:KEY_MAX],  # an instance may have as many characters as a key
+        account_id=f"heartbeat-{settings.instance}"[:KEY_MAX],  # the name of an instance may be as long as a key
         every_s=HEARTBEAT_S,
         timeout_s=settings.http.deadline_s,
         seen=metrics.heartbeat_last_seen.labels(SERVICE),

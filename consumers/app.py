@@ -39,7 +39,7 @@ from consumers.settings import ConsumerSettings
 RETRY_S = 2.0
 # A member that has joined adopts its partitions one by one before it reads them.
 SETTLE_S = 5.0
-# For what follows the drain and the commit: leaving the group, closing connections.
+# Seconds to leave the group and close connections, after the drain and the commit.
 LEAVE_S = 3.0
 # Above the session, since a client that was silent for that long has lost its partitions anyway.
 SILENT_MARGIN_S = 15.0
@@ -66,7 +66,7 @@ async def open_consumer(
                 application_name=f"drx-consumer {consumer.name}",
                 command_timeout_s=max(COMMAND_TIMEOUT_S, (consumer.handler_timeout_s + IDLE_MARGIN_S) / SERVER_SHARE),
                 idle_in_transaction_timeout_s=consumer.handler_timeout_s + IDLE_MARGIN_S,
-                # A team's own statements may leave something behind.
+                # Statements of a handler may change the session.
                 reset=consumer.transactional or bool(consumer.jobs),
             )
         )
@@ -205,7 +205,7 @@ class ConsumerWorker:
             connection=self._settings.kafka.connection,
             topics=self._consumer.publishes,
             partitions=None,
-            metrics=IngressMetrics(CollectorRegistry()),  # an ingress's; the outbox counts what it writes
+            metrics=IngressMetrics(CollectorRegistry()),  # made for an ingress; the outbox has its own
         )
         await stack.enter_async_context(background(producer, drain_timeout_s=LEAVE_S))
         return producer

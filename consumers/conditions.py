@@ -13,7 +13,7 @@ from bridge.contract.events import OTHER_REPORTED
 from bridge.errors import PermanentError
 from bridge.event import Event
 
-# What JMESPath calls false ("Or Expressions" of its specification); zero is true.
+# Values that count as false in JMESPath (specification, "Or Expressions"); zero is true.
 _FALSE: tuple[object, ...] = ("", [], {}, None)
 
 

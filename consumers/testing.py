@@ -416,7 +416,7 @@ def _server() -> PostgresServer:
         programs=find_postgres(),
         port=free_port(),
         log=directory / "postgres.log",
-        # What a killed server wrote is in the page cache all the same.
+        # A killed server loses nothing without fsync: its writes are in the page cache.
         settings={"fsync": "off", "full_page_writes": "off"},
     )
 

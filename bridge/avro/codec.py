@@ -38,7 +38,7 @@ MALFORMED = "malformed"
 TRAILING_BYTES = "trailing_bytes"
 SCHEMA_MISMATCH = "schema_mismatch"  # written with a record of our name that the contract never allowed
 
-# What is raised for bytes that are no value of the writer's schema; the tests look for more.
+# Exceptions for bytes that are no value of the writer's schema; tests search for others.
 _MALFORMED = (EOFError, IndexError, ValueError, OverflowError)
 
 
@@ -87,7 +87,7 @@ class Codec:
             record: (_PREFIX.pack(_MAGIC, schema_id), compile_encoder(self._readers[record]))
             for record, schema_id in ids.items()
         }
-        # By id: how it was written, and the schema of ours that it is read as, where that is another.
+        # By id: the writer's schema, and the schema of ours that it is read as if that is another one.
         self._writers: dict[int, tuple[dict[str, Any], dict[str, Any] | None]] = {}
         self._guids: dict[UUID, int] = {}
         for record, schema_id in ids.items():

@@ -103,7 +103,7 @@ def _record(schema: Mapping[str, Any], path: str, named: Named) -> Encode:
         if type(value) is not dict and not isinstance(value, Mapping):
             fail(path)
         if len(value) == count:
-            try:  # as many as there are fields, and each field is there: nothing else can be
+            try:  # as many members as fields, and each field is there, so there are no others
                 return b"".join([write(value[name]) for name, write in fields])
             except KeyError:
                 pass

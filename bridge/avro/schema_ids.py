@@ -39,7 +39,7 @@ class SchemaIds:
         self._routing = routing
         self._requests = requests
         for outcome in ("ok", "failed"):
-            requests.labels(outcome)  # there before the first, so that a rate sees it
+            requests.labels(outcome)  # exists before the first one, so that `rate` sees it
         self._codec: Codec | None = None
         if registry.url is None:
             self._codec = Codec(schemas=self._lock.schemas(), ids=self._lock.ids())

@@ -25,7 +25,7 @@ from bridge.runtime.process import MISCONFIGURED
 from bridge.settings import KafkaSettings, Registry, Settings, load_settings
 from bridge.start_checks import check_start
 
-# In what a topic may differ while the ingress does all its work.
+# Settings in which a topic may differ without harm to the ingress.
 _HARMLESS = {"compression.type"}
 
 
@@ -55,7 +55,7 @@ async def _examine(settings: Settings, *, add: Callable[[Finding], None]) -> Non
         add(finding)
         if finding.verdict == "failed":
             refused.add(finding.check)
-    # Where a start would be refused, there is nothing to ask.
+    # Where the settings would be refused at a start, nothing is asked.
     routes = RoutingTable({} if "routes" in refused else settings.kafka.routes)
     if "kafka" not in refused:
         async for finding in check_kafka(settings.kafka, routes=routes):

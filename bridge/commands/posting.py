@@ -31,7 +31,7 @@ from bridge.runtime.lifecycle import first_fault
 from bridge.settings import Settings
 from bridge.sources import scheme_of, slots_dir
 
-# About ten seconds; nothing is lost by the end of the command, and the same one goes on.
+# About ten seconds. Then the command ends; nothing is lost, and the same command goes on.
 POLICY = RetryPolicy(attempts=6, delay_max_s=8.0)
 # One delivery at fault; any other 4xx is the same for all.
 REFUSED = (400, 413)
@@ -76,7 +76,7 @@ class Poster:
             slot = max(counting, key=lambda slot: slot.not_before)
             self._key = slot.key
             self._sign: Sign | None = None
-            # For what checks the scheme before the ingress; where it cannot be signed for, our own headers do.
+            # For a proxy that checks the scheme in front of the ingress. The ingress itself needs only our own headers.
             with suppress(ConfigError):
                 self._sign = read_signer(scheme, directory / slot.name) if directory and slot.name != SLOT else None
             self._url = webhook_url(url, name)

@@ -36,7 +36,7 @@ from bridge.settings import Settings, load_settings
 from bridge.sources import scheme_of, slots_dir
 from bridge.start_checks import check_sources
 
-KEY_BYTES = 32  # of the digests that they key, SHA-256
+KEY_BYTES = 32  # the length of the digests that they key, SHA-256
 # Time to make a new secret, give it to the sender and see it used, with a weekend in between.
 EXPIRES_SOON_S = 14 * 86_400
 _KINDS = {HmacKey: "hmac", PublicKey: "ed25519", SharedSecret: "shared", ReplayKey: "replay"}

@@ -25,7 +25,7 @@ from bridge.runtime.logging import log
 # No configured source can have this prefix.
 SOURCE = "_heartbeat"
 EVENT_TYPE = "system.ping"
-KEY_BYTES = 32  # of the digest that it keys, SHA-256
+KEY_BYTES = 32  # the length of the digest that it keys, SHA-256
 TOLERANCE_S = 60  # signed and verified by the same clock
 
 
@@ -66,7 +66,7 @@ class Heartbeat:
         self._seen = seen
         self._now = now
         self._failure = ""
-        # From now on: a process that never gets one through must be noticed too.
+        # Counted from now, so that a process that never gets one through is noticed too.
         seen.set(now())
 
     async def run(self, stop: asyncio.Event) -> None:

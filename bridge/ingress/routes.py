@@ -160,7 +160,7 @@ class Call(Observed):
     def __init__(self, request: http.Request) -> None:
         super().__init__(request.method, began=request.began)
         self.http = request  # the request as the server has it
-        self.heads: Mapping[bytes, bytes] = {}  # those of its headers that matter
+        self.heads: Mapping[bytes, bytes] = {}  # the headers that are read
         self.room: int | None = None  # bytes that `Admission` counts for it; None while it counts none
         self.ends_at = 0.0  # loop time by which it must have its answer
 
@@ -356,7 +356,7 @@ class Webhooks:
             return
         try:
             if call.proof.id is None and call.sender.bucket_s:
-                # Not a stage of its own: what it repeats may come just before it, and must have been published.
+                # Not a stage: the delivery that it repeats may come just before it, and must be published first.
                 self._identify_by_time(call)
             outcome = call.outcome
             if not isinstance(outcome, ParkReason):
@@ -534,7 +534,7 @@ class Webhooks:
         )
         body = {"outcome": "parked", "id": request.event_id, "reason": park.reason}
         if park.field:
-            body["field"] = park.field  # of ours or of the mapping file's: no text of the delivery is in it
+            body["field"] = park.field  # words of ours or of the mapping file, never text of the delivery
         return Answer(self._status(request, "parked"), orjson.dumps(body))
 
     def _status(self, request: Observed, outcome: str) -> int:

@@ -44,7 +44,7 @@ from bridge.spool.segment import Entry, UnreadableEntryError
 OVERHEAD_BYTES = 1024
 # Records of one write. With 500, a drain of twelve partitions took 20 MiB more and was no faster.
 BATCH_MAX = 250
-# Bytes of them that are read from the spool; twice a producer's batch.
+# Bytes of one read from the spool; twice a producer's batch.
 PEEK_MAX_BYTES = 1024 * 1024
 # About what an append to the spool takes.
 APPEND_S = 0.01

@@ -133,7 +133,7 @@ class KafkaProducer:
         self._closed = False
         self._counts: dict[str, int | None] = {}
         for topic in topics:
-            metrics.produce_duration.labels(topic)  # there before the first write, so that a rate sees it
+            metrics.produce_duration.labels(topic)  # exists before the first write, so that `rate` sees it
             metrics.produce.labels(topic, "acknowledged")
             metrics.partition_count_mismatch.labels(topic).set(0)
         self.code = ""

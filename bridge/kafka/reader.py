@@ -323,7 +323,7 @@ async def end_consumer(consumer: Any) -> None:
     stopping.cancel()
     await asyncio.wait({stopping}, timeout=END_S)
     if stopping.done() and not stopping.cancelled():
-        stopping.exception()  # seen, and of no use
+        stopping.exception()  # observed and dropped
     parts = [part for part in (consumer._coordinator, consumer._fetcher) if part is not None]  # noqa: SLF001 - their tasks have no other handle
     tasks = [task for part in parts for task in vars(part).values() if isinstance(task, asyncio.Task)]
     if consumer._fetcher is not None:  # noqa: SLF001 - as above

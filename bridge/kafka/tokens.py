@@ -89,7 +89,7 @@ class Tokens(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untype
             token: str = await self._provider.token()
         except TokenError:
             raise
-        except Exception as exc:  # a package of another team: anything may happen
+        except Exception as exc:  # code of a site's package, which may raise anything
             raise TokenError from exc
         self.failed = False
         return token
@@ -144,7 +144,7 @@ def load_provider(place: str) -> AbstractTokenProvider:
     module, _, name = place.partition(":")
     try:
         provider = getattr(import_module(module), name)()
-    except Exception as exc:  # a package of another team: anything may happen
+    except Exception as exc:  # code of a site's package, which may raise anything
         msg = f"kafka.sasl_token_provider: {place!r} gives no token provider: {type(exc).__name__}"
         raise ConfigError(msg) from exc
     if not isinstance(provider, AbstractTokenProvider):

@@ -51,7 +51,7 @@ class _Pending:
 
     def __init__(self, body: int) -> None:
         self.body = body
-        self.waiting: Sequence[asyncio.Future[Settled]] = ()  # mostly nobody waits
+        self.waiting: Sequence[asyncio.Future[Settled]] = ()  # in most cases no other delivery waits
 
     def attach(self) -> asyncio.Future[Settled]:
         """Return a future of the caller's own."""

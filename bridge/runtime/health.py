@@ -16,7 +16,7 @@ from bridge.runtime.messages import Answer
 # A probe or a scrape is a GET with a small head; these only bound what a broken client can hold open.
 READ_TIMEOUT_S = 10.0
 DRAIN_S = 1.0
-# For all of a stop: the drain, a second to close what is left, and a margin.
+# Seconds of a stop: the drain, one to close what is left, and a margin.
 MANAGEMENT_CLOSE_S = 3.0
 
 Check = Callable[[], str]

@@ -139,7 +139,7 @@ class ClientConnection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self._ahead = b""  # an incomplete head, or what came behind the request under way
         self._request: Request | None = None  # under way: its head has come, and its answer has not left
-        self._body: bytearray | None = None  # what has come of its body, while the handler waits for that
+        self._body: bytearray | None = None  # its body so far, while the handler waits for it
         self._length = 0  # of that body, unless it is
         self._chunked: Chunked | None = None
         self._unread = False  # of that body some has not come

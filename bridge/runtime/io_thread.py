@@ -34,7 +34,7 @@ class IOThread:
             work, outcome = call
             if outcome.set_running_or_notify_cancel():
                 _run(work, outcome)
-            # Or a group of payloads would stay in memory until the next.
+            # Otherwise the last group of payloads would stay in memory until the next call.
             del call, work, outcome
 
 

@@ -39,7 +39,7 @@ WRITE_MAX = getattr(select, "PIPE_BUF", 512)
 GATHER_S = 0.05
 # What the end of a process waits for its last lines: less than half of the margin between a stop and the kill, 5 s.
 FLUSH_S = 2.0
-# Between two lines of one place in a library's code: a client that cannot log in has a hundred a second.
+# Seconds between two lines from one place in a library's code: a client that cannot log in logs a hundred a second.
 LIBRARY_EVERY_S = 1.0
 # 96 bits: two of a billion ids have an equal hash with a probability of 1e-11, and a line stays short.
 ID_HASH_BYTES = 12

@@ -18,7 +18,7 @@ JSON_TYPE = "application/json"
 # A head of ours is below 1 KiB, and no field of it is above 8 KiB; as nginx, which takes four buffers of 8 KiB.
 HEAD_MAX_BYTES = 32_768
 HEAD_END = b"\r\n\r\n"
-# Of a Content-Length: more than any body needs, and `int` refuses some thousands.
+# Digits of a Content-Length: more than any body needs, and `int` refuses thousands of digits.
 LENGTH_DIGITS = 18
 # RFC 9112 3: one space on either side of the target. The parser would take more of them, and other versions or none.
 _request_line = re.compile(rb"(?!CONNECT )[!-~]+ [!-~]+ HTTP/1\.[01]\r\n").match
@@ -26,7 +26,7 @@ _request_line = re.compile(rb"(?!CONNECT )[!-~]+ [!-~]+ HTTP/1\.[01]\r\n").match
 # and libraries send one in chunks of a kilobyte or more. Decoding costs 0.5 us a chunk.
 FRAMING_MAX_BYTES = 8_192
 FRAMING_SHARE = 8
-# Of a line before a chunk, and of the trailer.
+# Bytes of a line before a chunk, and of the trailer.
 CHUNK_LINE_MAX_BYTES = 1_024
 # RFC 9112 7.1: the size of a chunk with extensions, and the end of a body with a trailer; each begins with the line end
 # before it. Quoted extensions are refused: nobody sends them, and servers do not agree on them.
@@ -106,7 +106,7 @@ class Chunked:
     __slots__ = ("_framing", "_left", "_line", "_size", "is_last", "is_whole")
 
     def __init__(self) -> None:
-        self._line = b"\r\n"  # of a line that is not whole; at first the end of the head
+        self._line = b"\r\n"  # of an incomplete line; at first the end of the head
         self._left = 0  # of the content of a chunk
         self._framing = 0
         self._size = 0

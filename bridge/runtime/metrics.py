@@ -34,7 +34,7 @@ FSYNC_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 
 # Of the time within which an answer is promised; from 1 on the sender has gone.
 BUDGET_BUCKETS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1)
 BODY_BUCKETS = (256, 1024, 4096, 16_384, 65_536, 262_144)
-# How far, not which way: OpenMetrics has no sum and no count for a histogram with buckets below zero.
+# Absolute values: OpenMetrics has no sum and no count for a histogram with buckets below zero.
 OFFSET_BUCKETS = (1, 5, 10, 30, 60, 300)
 FRESHNESS_BUCKETS = (0.1, 0.5, 1, 5, 15, 60, 300, 3600, 86_400)
 # The loop is late by this much; above 100 ms answers suffer.

@@ -16,7 +16,7 @@ BACKLOG = 1024
 # Of each socket, some hundred answers and a quarter of the largest usual body. Linux would buffer up to 6 MiB, and
 # every connection may be read before the memory of a closed one is freed.
 KERNEL_MAX_BYTES = 65_536
-# Files that the process needs for all else: brokers, spool, secrets, probes.
+# Files that the process needs besides connections of clients: brokers, spool, secrets, probes.
 FILES_SPARE = 256
 
 

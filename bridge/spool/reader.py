@@ -79,7 +79,7 @@ class Reader:
         entries: list[Entry] = []
         for segment, location in sources:
             try:
-                # Twice, since what is wrong in memory or on the way may be right on the disk.
+                # Read twice: the error may be in memory or on the bus, not on the disk.
                 entry = self._read(segment, location) or self._read(segment, location)
             except FileNotFoundError:
                 entry = None

@@ -17,7 +17,7 @@ from bridge.spool.index import Location, Segment
 from bridge.spool.segment import Entry, Key, read_head, unseal
 
 DIRECTORY = "set-aside"
-# More are no single records: the topic is wrong, and its partitions wait. At 2 MiB each, 200 MiB.
+# With more, the topic is wrong and not single records, so its partitions wait. At 2 MiB each, 200 MiB.
 FILES_MAX = 100
 
 _is_record = re.compile(r"[0-9a-f]{16}-[0-9a-f]{8}\.([a-z_]+)").fullmatch

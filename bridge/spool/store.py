@@ -54,9 +54,9 @@ from bridge.spool.segment import (
 from bridge.spool.set_aside import keep, names_of
 from bridge.spool.writer import STALLED_S, GroupCommit, SegmentWriter
 
-# Space that came back is noticed, and a lock or a key, within two of these.
+# Seconds. Freed space, a released lock and a new key are noticed within two of these.
 RETRY_S = 2.0
-# At the end, for what is on its way to the disk.
+# Seconds at the end for groups that are being written.
 FINISH_S = 5.0
 # Positions are written after this time at most; what is lost of them in a crash is delivered twice.
 POSITIONS_S = 0.05

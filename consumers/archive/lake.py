@@ -37,9 +37,9 @@ EVENTS, UNRECOGNIZED = "events", "unrecognized"
 # Between the write of a file and the end of its transaction lie seconds.
 ORPHAN_S = 3600.0
 _OWNER = "owner"
-# Of a staged directory that takes the place of a day.
+# Name of a staged directory that replaces a day.
 DAY = ".day"
-# Of zstd; 5,000 events take 40 ms.
+# Level of zstd; 5,000 events take 40 ms.
 _LEVEL = 3
 # Rows that are merged at a time: as many as four full batches have.
 _GROUP_ROWS = 20_000
@@ -139,7 +139,7 @@ class Lake:
         """Move a committed file to its published path; False if it is neither staged nor published."""
         if name.endswith(DAY):
             return self._publish_day(name, path)
-        # The process that moved it may have died before it could say so.
+        # The process that moved it may have died before it recorded that.
         if self.store.move(f"{STAGING}/{name}", path) or self.store.exists(path):
             return True
         self._demand_lake()

@@ -161,7 +161,7 @@ class Archiver:
     def _stage(self, events: Sequence[Placed]) -> Staged:
         if events[0].event.type != UNRECOGNIZED_TYPE:
             return self._lake.stage(table_of(events, self._schema, digest=self._digest))
-        if not self._options.raw:  # it came by a topic that a site has named
+        if not self._options.raw:  # it came from a topic that the site has configured
             raise PermanentError("raw_not_wanted")
         return self._lake.stage(table_of(events, unrecognized_schema()))
 
@@ -193,7 +193,7 @@ class Archiver:
                 break
             left -= len(names)
             merged = await asyncio.to_thread(self._lake.merge, names, directory) if len(names) > 1 else None
-            if merged is None:  # one alone, or one is missing, which the publisher counts
+            if merged is None:  # only one file, or one is missing, which the publisher counts
                 await connection.execute(self._sql(_ALONE), names)
             else:
                 await self._replace(connection, names, merged)

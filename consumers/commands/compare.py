@@ -60,7 +60,7 @@ class Export(NamedTuple):
     lines: int
     prescriptions: Mapping[_Kind, Sequence[PolledFact]]
     others: Mapping[_Kind, Sequence[PolledFact]]  # facts about no prescription
-    unmapped: Mapping[int, str]  # why a line has none, by its number
+    unmapped: Mapping[int, str]  # by line number, why it has no event
 
 
 @click.command()

@@ -100,7 +100,7 @@ def _built(point: EntryPoint, options: Mapping[str, str], registry: CollectorReg
         consumer = build(point.load(), Setup(options, registry))
     except BridgeError:
         raise
-    except Exception as exc:  # a package of another team: anything may happen
+    except Exception as exc:  # code of another package, which may raise anything
         raise ConfigError(f"consumer {point.name!r} cannot be loaded from {point.value}: {type(exc).__name__}") from exc
     if not isinstance(consumer, Consumer):
         msg = f"consumer {point.name!r}: {point.value} is neither a Consumer nor a function that returns one"

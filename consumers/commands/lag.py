@@ -27,7 +27,7 @@ class Lag(NamedTuple):
     partition: int
     next_offset: int | None  # everything below is settled; None if there is no progress yet
     above: int  # records settled at or above it
-    committed: int | None  # the group's offset in Kafka, which follows
+    committed: int | None  # the group's offset in Kafka, which lags behind `next_offset`
     log_start: int
     log_end: int
     records: int

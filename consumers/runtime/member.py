@@ -51,7 +51,7 @@ from consumers.runtime.transport import Bounds, GroupTransport, TransportError
 POLL_S = 0.1
 # The same while a partition has no room or is being claimed, which may be over in milliseconds.
 SHORT_POLL_S = 0.01
-# After a failed poll, so that a failure that stays is no busy loop.
+# Seconds to wait after a failed poll, so that a lasting failure makes no busy loop.
 FAILED_POLL_S = 0.25
 
 # Between two attempts at a claim.
@@ -63,9 +63,9 @@ BEYOND_END_S = 1.0
 
 # Others see our lag by these commits. A late one loses nothing: PostgreSQL knows what is settled.
 COMMIT_PERIOD_S = 1.0
-# For one commit, including the wait for another that is out.
+# Seconds of one commit, including the wait for another one in progress.
 COMMIT_S = 5.0
-# For a drain to notice its own time-out.
+# Seconds in which a drain notices its own time-out.
 DRAIN_MARGIN_S = 1.0
 
 WATCH_PERIOD_S = 1.0

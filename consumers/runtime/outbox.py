@@ -26,7 +26,7 @@ from consumers.runtime.partition import Partitions
 
 # Rows of one turn; a few batches of a producer.
 ROWS = 500
-# Without news from handlers of this process: for rows that an owner before left, and a topic that was missing.
+# Seconds between two looks without news from handlers: for rows of an earlier owner, and for missing topics.
 POLL_S = 1.0
 
 _WAITING = """

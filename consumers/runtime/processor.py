@@ -48,9 +48,9 @@ RELEASE_POLL_S = 1.0
 RETRY_LANES = 4
 # Progress over records that nobody wanted is written this often; to lose it costs a repeated skip.
 PROGRESS_S = 1.0
-# For progress over what was skipped; a row is written in milliseconds.
+# Seconds to write progress over skipped records at a drain; a row takes milliseconds.
 LAST_PROGRESS_S = 1.0
-# For what is cancelled at the end to let go of its connections.
+# Seconds in which cancelled tasks may free their connections at the end.
 END_S = 10.0
 OBSERVE_S = 1.0
 # Counting what is parked is a query; alarms on it look back minutes.
@@ -241,7 +241,7 @@ class Processor:
     async def _find_releases(self) -> None:
         while True:
             await asyncio.sleep(self._release_poll_s)
-            with contextlib.suppress(TransientError):  # what settles records finds out the same, and logs it
+            with contextlib.suppress(TransientError):  # settling meets the same failure, and logs it
                 for partition, key in await self._settling.requested(self._partitions.opened()):
                     self._begin_release(partition, key)
 
@@ -274,7 +274,7 @@ class Processor:
         try:
             counted = await parking.census(self._database, self._consumer.group)
         except TransientError:
-            return  # the last figures stand; what settles records logs that the database is away
+            return  # the last figures stay; settling logs that the database is away
         metrics = self._metrics
         for gauge, value in zip(
             (metrics.parked_keys, metrics.parked_events, metrics.parked_oldest_age), counted, strict=True

@@ -77,7 +77,7 @@ class Subscriber:
             await first_of({reading}, stop)
         finally:
             self._stopping = stop.is_set()
-            self._member = None  # from here on nobody polls, and its probes mean nothing
+            self._member = None  # from here on there is no poll, and the member's probes mean nothing
             member.finish()
             if not member.started:
                 reading.cancel()  # only a poll must not be cancelled, and there was none

@@ -74,7 +74,7 @@ _NONCE_BYTES = 12
 _ENCODING, _SEALED, _KEY_ID = "encoding", b"binary/encrypted", "encryption-key-id"
 # A library thread that handles an answer while Python exits aborts the process; it takes milliseconds.
 _LEAVE_S = 0.2
-# For one call; most take milliseconds, and a server that is failing over answers within seconds.
+# Seconds of one call; most take milliseconds, and a server that is failing over answers within seconds.
 TIMEOUT_S = 10.0
 # How much longer than its time limit a call of the library may take.
 _SPARE_S = 0.5

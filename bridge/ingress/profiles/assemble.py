@@ -22,7 +22,7 @@ from bridge.ingress.json_body import to_json_text
 from bridge.ingress.profiles.profile import Flag, Mapped
 from bridge.ingress.profiles.readers import Members, Pass, UnusableFault, blank_record, compile_members
 
-# What all elements of a list share is repeated in their events, up to these characters in all: several times the
+# Members shared by all elements of a list are repeated in their events, up to this many characters: several times the
 # largest body.
 REPEATED_MAX = 2 * 1024 * 1024
 

@@ -40,7 +40,7 @@ def _compile_envelope() -> Members:
     return Members("", {**members.puts, **apart, "source": put_text("origin_source", "/source")}, members.required)
 
 
-# What is of no other type is reported as it came.
+# A type that the contract does not know becomes `other.reported`.
 _TYPES = frozenset(SHAPES) - {OTHER_REPORTED}
 _ENVELOPE = _compile_envelope()
 _read_timestamp = guarded("/timestamp", read_instant, wrong=UnusableFault.BAD_TIME, beyond=UnusableFault.BAD_TIME)

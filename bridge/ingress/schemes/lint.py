@@ -51,7 +51,7 @@ def _ages(
     scheme: Scheme, parts: Sequence[Scheme], *, tolerance_s: int | None, window_s: float, bucket_s: int
 ) -> Iterator[Risk]:
     """Yield that a captured delivery can soon be sent again as a new one."""
-    # The id is the body's and the time's of receipt: no memory, here or of a consumer, knows it after two buckets.
+    # The id is made of the body and the time of receipt, so after two buckets a repeat has another id.
     in_buckets = bool(bucket_s) and scheme.ids == "none"
     if window_s >= WINDOW_MIN_S and not in_buckets:
         return

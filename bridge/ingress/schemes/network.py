@@ -10,7 +10,7 @@ from bridge.ingress.schemes.parameters import Parameters
 
 NAME = "cidr"
 FORWARDED = b"x-forwarded-for"
-# Hops of a delivery; more in the header is no way that a delivery takes.
+# Most hops of a delivery; further ones in the header are not read.
 HOPS_MAX = 32
 
 # The largest networks that are anybody's own: 10.0.0.0/8 (RFC 1918) and fc00::/7 (RFC 4193).
@@ -106,7 +106,7 @@ def _in_any(address: IPAddress, networks: Sequence[Network]) -> bool:
 
 def _address(text: str) -> IPAddress | None:
     try:
-        address = ip_address(text.partition("%")[0])  # an interface of ours is nothing of the sender
+        address = ip_address(text.partition("%")[0])  # the scope is an interface of ours
     except ValueError:
         return None
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
