@@ -67,13 +67,7 @@ class EmbeddedCluster(KafkaCluster):
         self._data.mkdir(parents=True)
         # One id in 64 starts with a dash, which a command line may take for an option; here every one does.
         write_json(self._data / "cluster.json", {"cluster_id": "-" + "A" * 21, "brokers": brokers})
-        super().__init__(
-            self._data,
-            brokers=brokers,
-            java=find_java(),
-            class_path=cache.class_path,
-            logs=directory,
-        )
+        super().__init__(self._data, brokers=brokers, java=find_java(), class_path=cache.class_path, logs=directory)
 
     def kill_broker(self, number: int) -> None:
         """SIGKILL; clients see their connections reset."""

@@ -10,12 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from aiokafka.client import ConnectionGroup  # noqa: TID251 - the tests reset its connections
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its stub does not say what it hands on
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-)
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource  # type: ignore[attr-defined]  # its stub does not say what it hands on
 from prometheus_client import CollectorRegistry
 
 from bridge.kafka.admin import FOREVER_MS, TopicSpec, open_admin

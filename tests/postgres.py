@@ -36,13 +36,7 @@ class EmbeddedPostgres(PostgresServer):
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         log = directory / "postgres.log"
-        super().__init__(
-            directory / "postgres",
-            programs=find_postgres(),
-            port=free_port(),
-            log=log,
-            settings=SETTINGS,
-        )
+        super().__init__(directory / "postgres", programs=find_postgres(), port=free_port(), log=log, settings=SETTINGS)
 
     def start(self) -> None:
         super().start()

@@ -29,10 +29,7 @@ COORDINATES = {
         engines.FLINK,
         "org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2+org.apache.flink:flink-sql-avro-confluent-registry:2.3.0",
     ),
-    "spark": (
-        engines.SPARK,
-        "org.apache.spark:spark-sql-kafka-0-10_2.13:4.1.1+org.apache.spark:spark-avro_2.13:4.1.1",
-    ),
+    "spark": (engines.SPARK, "org.apache.spark:spark-sql-kafka-0-10_2.13:4.1.1+org.apache.spark:spark-avro_2.13:4.1.1"),
     "temporal": (server.LOCK, "io.temporal:temporal-test-server:1.32.0"),
 }
 

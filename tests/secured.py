@@ -6,12 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # as tests.kafka
-    AdminClient,
-    ScramCredentialInfo,
-    ScramMechanism,
-    UserScramCredentialUpsertion,
-)
+from confluent_kafka.admin import AdminClient, ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion  # type: ignore[attr-defined]  # as tests.kafka
 
 from bridge.dev.ports import free_port
 from bridge.kafka.connection import KafkaConnection

@@ -263,11 +263,7 @@ async def a_database(
 ) -> AsyncIterator[Database]:
     """Open a database with the ledger and a table for effects."""
     async with open_database(
-        dsn,
-        size=size,
-        application_name="tests",
-        lock_timeout_s=lock_timeout_s,
-        acquire_timeout_s=acquire_timeout_s,
+        dsn, size=size, application_name="tests", lock_timeout_s=lock_timeout_s, acquire_timeout_s=acquire_timeout_s
     ) as database:
         await migrate(database, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA)
         async with database.transaction() as connection:

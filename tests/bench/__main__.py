@@ -12,14 +12,7 @@ from pathlib import Path
 import orjson
 from rich.console import Console
 
-from tests.bench import (
-    archive,
-    fhir,
-    forward,
-    ingress,
-    outage,
-    read_model,
-)
+from tests.bench import archive, fhir, forward, ingress, outage, read_model
 from tests.fhir import hapi
 
 RESULTS = Path("build/bench")

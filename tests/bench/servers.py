@@ -82,10 +82,7 @@ class Server:
         """Have another process make `count` requests; return what it saw and the CPU seconds they cost here."""
         before = self.cpu_s
         done = subprocess.run(  # noqa: S603 - our own command line
-            [
-                *(sys.executable, "-m", "tests.bench.load"),
-                *map(str, (self.port, self.made, count, connections, rate)),
-            ],
+            [*(sys.executable, "-m", "tests.bench.load"), *map(str, (self.port, self.made, count, connections, rate))],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             check=True,

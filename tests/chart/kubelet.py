@@ -79,11 +79,7 @@ class Pod:
         assert executable is not None, f"{self._command[0]} is no command of ours"
         with self.output_path.open("wb") as output:
             self._process = spawn(
-                [executable, *self._command[1:]],
-                env=self._env,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=self._root,
+                [executable, *self._command[1:]], env=self._env, stdout=output, stderr=subprocess.STDOUT, cwd=self._root
             )
         return self
 

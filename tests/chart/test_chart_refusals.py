@@ -37,12 +37,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("minimal", {"ingress.hpa": {"enabled": True}}, "ingress.hpa.enabled", "set ingress.replicas"),
     ("minimal", {"ingress.service": {"type": "LoadBalancer"}}, "ingress.service.type", "ingress.http.tlsInFront"),
     ("ingress-class", {"ingress.kubernetesIngress.tlsSecret": ""}, "ingress.kubernetesIngress", "tlsSecret"),
-    (
-        "minimal",
-        {"ingress.dedupe": {"capacity": 20_000_000}},
-        "ingress.resources.limits.memory",
-        "lower one of these",
-    ),
+    ("minimal", {"ingress.dedupe": {"capacity": 20_000_000}}, "ingress.resources.limits.memory", "lower one of these"),
     (
         "minimal",
         {"ingress.resources": {"limits": {"memory": "350M"}}},

@@ -151,12 +151,7 @@ async def test_no_record_is_at_fault_for_a_token_that_is_not_given(status: int, 
 async def test_a_token_that_is_taken_no_more_is_renewed_once(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_bytes(pem(KEYS[0]))
-    smart = {
-        "smart_token_url": "",
-        "smart_client_id": "drx",
-        "smart_key_file": str(file),
-        "smart_key_id": "k1",
-    }
+    smart = {"smart_token_url": "", "smart_client_id": "drx", "smart_key_file": str(file), "smart_key_id": "k1"}
     async with an_issuer() as issuer, a_fake() as fake:
         smart["smart_token_url"] = issuer.url
         options = read_options(FhirOptions, NAME, {"base_url": fake.url, "allow_http": "true", **smart})

@@ -299,10 +299,7 @@ async def test_parks_the_exact_bytes_of_what_is_no_event(ingress: Ingress) -> No
     [
         ({"type": "CANARY of two words"}, "/type"),
         ({"data_prescription_id": ""}, "/data/prescription_id"),
-        (
-            {"data_patient": {"CANARY": 1, "date_of_birth": "CANARY"}},
-            "/data/patient/last_name",
-        ),
+        ({"data_patient": {"CANARY": 1, "date_of_birth": "CANARY"}}, "/data/patient/last_name"),
         ({"data_CANARY": 1, "timestamp": "CANARY"}, "/timestamp"),
     ],
 )

@@ -73,12 +73,7 @@ async def test_one_id_twice_in_a_delivery_loses_neither(dedupe: KnownIds) -> Non
 
 
 @pytest.mark.parametrize(
-    ("identity", "at_s"),
-    [
-        (EVENT, START_S - WINDOW_S),
-        (EVENT, -1.0),
-        (an_identity(source="stranger"), START_S),
-    ],
+    ("identity", "at_s"), [(EVENT, START_S - WINDOW_S), (EVENT, -1.0), (an_identity(source="stranger"), START_S)]
 )
 def test_what_is_too_old_or_not_ours_is_not_recalled(dedupe: KnownIds, identity: Identity, at_s: float) -> None:
     dedupe.recalled(identity, at_s)

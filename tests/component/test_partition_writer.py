@@ -11,15 +11,7 @@ from prometheus_client import CollectorRegistry, Counter
 from bridge.errors import NotDurableError, RecordRefusedError
 from bridge.event import Durable
 from bridge.kafka import partition_writer
-from bridge.kafka.partition_writer import (
-    BATCH_MAX,
-    SWEEP_S,
-    Accepted,
-    PartitionWriters,
-    WriterLimits,
-    from_entry,
-    pack,
-)
+from bridge.kafka.partition_writer import BATCH_MAX, SWEEP_S, Accepted, PartitionWriters, WriterLimits, from_entry, pack
 from bridge.kafka.record import Record
 from bridge.spool.segment import Entry, UnreadableEntryError
 from tests.builders import identity_in

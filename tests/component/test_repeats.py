@@ -119,11 +119,7 @@ def _kind(headers: list[tuple[str, bytes]]) -> tuple[str, str]:
 
 @contextlib.asynccontextmanager
 async def wired(
-    *,
-    profile: Any = None,
-    deadline_s: float = LONG_S,
-    capacity: int = 1000,
-    message_max_bytes: int = MESSAGE_MAX_BYTES,
+    *, profile: Any = None, deadline_s: float = LONG_S, capacity: int = 1000, message_max_bytes: int = MESSAGE_MAX_BYTES
 ) -> AsyncIterator[Wired]:
     clock = [1_700_000_000.0]
     known_ids = KnownIds(windows_s={"drx": WINDOW_S}, capacity=capacity, now=lambda: clock[0])

@@ -152,10 +152,7 @@ async def test_a_write_that_comes_late_changes_nothing(
     """The server does what its client gave up waiting for, after the client has written newer states."""
     monkeypatch.setattr("consumers.fhir.sink.TIMEOUT_S", 5.0)
     order = an_order("active")
-    async with (
-        a_late(peer.url) as late,
-        a_writer(late.url, token_file, bundle=bundle, ids=peer.ids) as writer,
-    ):
+    async with a_late(peer.url) as late, a_writer(late.url, token_file, bundle=bundle, ids=peer.ids) as writer:
         desk = Desk(peer, writer)
         late.hold()
         held = asyncio.create_task(desk.write(order, a_task(order)))

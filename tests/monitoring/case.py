@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.monitoring.series import (
-    POSTS,
-    Series,
-    flat,
-    rising,
-)
+from tests.monitoring.series import POSTS, Series, flat, rising
 
 # An hour, of which the second half has the fault.
 HOUR, HALF = 61, 30

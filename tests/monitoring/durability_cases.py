@@ -2,27 +2,8 @@
 
 from __future__ import annotations
 
-from tests.monitoring.case import (
-    HALF,
-    HOUR,
-    REST,
-    TICKET,
-    Case,
-    Span,
-    at,
-    began,
-    bend,
-    firing,
-    quiet,
-    step,
-)
-from tests.monitoring.series import (
-    CONSUMER,
-    INGRESS,
-    READER,
-    flat,
-    rising,
-)
+from tests.monitoring.case import HALF, HOUR, REST, TICKET, Case, Span, at, began, bend, firing, quiet, step
+from tests.monitoring.series import CONSUMER, INGRESS, READER, flat, rising
 
 
 def durability() -> list[Case]:

@@ -141,11 +141,7 @@ def requests(facts: Sequence[Fact]) -> dict[str, str]:
     "Open, answered(decision), closed(reason). An answer before its question is kept; the question then arrives
     answered." "An answer with the newest fact stands; every decision closes the question, `pending` included."
     """
-    ends = {
-        "renewal.responded": "decision",
-        "change.responded": "decision",
-        "renewal.closed": "reason",
-    }
+    ends = {"renewal.responded": "decision", "change.responded": "decision", "renewal.closed": "reason"}
     states = {}
     for name, news in _by(facts, "request_id", "renewal.requested", "change.requested", *ends).items():
         ended = of(news, *ends)

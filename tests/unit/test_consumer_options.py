@@ -38,10 +38,7 @@ def test_text_becomes_what_the_model_says() -> None:
 
     options = read_options(DeskOptions, "desk", given)
     assert options == DeskOptions(
-        url="https://desk.test",
-        types=("renewal.*", "fill.*"),
-        since=datetime(2026, 9, 14, 15, tzinfo=UTC),
-        lanes=4,
+        url="https://desk.test", types=("renewal.*", "fill.*"), since=datetime(2026, 9, 14, 15, tzinfo=UTC), lanes=4
     )
 
 

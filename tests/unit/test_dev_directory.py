@@ -22,10 +22,7 @@ def test_a_secret_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
 
 
 def test_a_second_claim_names_the_first_until_that_ends(tmp_path: Path) -> None:
-    with (
-        claim(tmp_path),
-        pytest.raises(ConfigError, match=rf"in use by another `drx-bridge dev`, pid {os.getpid()}$"),
-    ):
+    with claim(tmp_path), pytest.raises(ConfigError, match=rf"in use by another `drx-bridge dev`, pid {os.getpid()}$"):
         claim(tmp_path).__enter__()
 
     with claim(tmp_path):

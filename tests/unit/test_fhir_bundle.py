@@ -99,10 +99,7 @@ def test_a_transaction_names_what_each_entry_replaces_and_what_it_is() -> None:
     ]
 
     assert [(each["fullUrl"], each["request"]) for each in orjson.loads(transaction(entries, BASE))["entry"]] == [
-        (
-            f"{BASE}/MedicationRequest/drx-1",
-            {"method": "PUT", "url": "MedicationRequest/drx-1", "ifMatch": 'W/"3"'},
-        ),
+        (f"{BASE}/MedicationRequest/drx-1", {"method": "PUT", "url": "MedicationRequest/drx-1", "ifMatch": 'W/"3"'}),
         (f"{BASE}/MedicationRequest/drx-1", {"method": "PUT", "url": "MedicationRequest/drx-1"}),
         (urn(new), {"method": "POST", "url": "Task", **query}),
     ]

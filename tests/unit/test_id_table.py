@@ -48,10 +48,7 @@ class Model:
         return min(self.held, key=lambda key: (self.held[key][2] >> 6, self.held[key][3]), default=None)
 
 
-@given(
-    st.integers(1, 9),
-    st.lists(st.tuples(KEYS, BODIES, MARKS, EXPIRIES, NOWS), max_size=60),
-)
+@given(st.integers(1, 9), st.lists(st.tuples(KEYS, BODIES, MARKS, EXPIRIES, NOWS), max_size=60))
 def test_it_holds_what_a_dict_would_hold(capacity: int, steps: list[tuple[int, int, int, int, int]]) -> None:
     early: list[None] = []
     table, model = IdTable(capacity, evicted_early=lambda: early.append(None)), Model(capacity)

@@ -100,10 +100,7 @@ def test_native_drx_refuses_ids_that_begin_like_the_keys_of_a_mapping(tmp_path: 
     file = tmp_path / "acme.toml"
     file.write_text(ACME)
     profiles = open_profiles(
-        {
-            "drx": Configured("drx_standard"),
-            "acme": Configured("mapped", mapping=str(file), account_id="a"),
-        }
+        {"drx": Configured("drx_standard"), "acme": Configured("mapped", mapping=str(file), account_id="a")}
     )
 
     outcome = profiles["drx"].map(a_delivery(), json.loads(edited(SENT, {"/data/prescription_id": '"acme:7"'})))

@@ -11,18 +11,7 @@ from bridge.contract.events import EVENT_MODELS
 from bridge.event import ParkReason
 from bridge.ingress.profiles.profile import Mapped
 from bridge.kafka.routing import RoutingTable
-from tests.unit.profile_documents import (
-    ABSENT,
-    CHANGE,
-    PING,
-    SAMPLES,
-    SENT,
-    event_of,
-    map_body,
-    mapped,
-    member,
-    parked,
-)
+from tests.unit.profile_documents import ABSENT, CHANGE, PING, SAMPLES, SENT, event_of, map_body, mapped, member, parked
 
 KEY = "rx_5KX0A1"
 ROWS = [
@@ -146,10 +135,7 @@ def test_an_update_without_a_prescription_is_reported_of_its_account_and_loses_n
     [
         ({"/data/prescription_id": ABSENT, "/account_id": ABSENT}, ParkReason("unknown_type", field="/type")),
         ({"/data/prescription_id": ABSENT, "/account_id": "true"}, ParkReason("unknown_type", field="/type")),
-        (
-            {"/data/prescription_id": ABSENT, "/account_id": '"a b"'},
-            ParkReason("unusable", "bad_key", "/account_id"),
-        ),
+        ({"/data/prescription_id": ABSENT, "/account_id": '"a b"'}, ParkReason("unusable", "bad_key", "/account_id")),
         ({"/environment": '"production"'}, ParkReason("environment_mismatch", field="/environment", key=KEY)),
         ({"/account_id": ABSENT}, ParkReason("unusable", "missing_field", "/account_id", KEY)),
         ({"/timestamp": '"soon"'}, ParkReason("unusable", "bad_time", "/timestamp", KEY)),

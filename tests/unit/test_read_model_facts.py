@@ -8,14 +8,7 @@ import pytest
 
 from consumers.lifecycle.facts import blank
 from consumers.lifecycle.roll_up import roll_up
-from tests.prescriptions import (
-    SCENARIOS,
-    created,
-    filled,
-    scenario,
-    sent,
-    state_of,
-)
+from tests.prescriptions import SCENARIOS, created, filled, scenario, sent, state_of
 
 # Columns of the roll-up by the short names of the scenarios' expectations.
 _COLUMNS = {"order": "order_status"}

@@ -5,15 +5,11 @@ from __future__ import annotations
 from datetime import date
 from typing import Any, get_args
 
-import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.contract.events import EVENT_MODELS
 from bridge.event import Event
-from consumers.lifecycle.facts import Document, blank
-from consumers.lifecycle.machines import apply
-from consumers.read_model.summary import note_summary
 from tests.prescriptions import a_fact, document_bytes
 
 TYPES = sorted(kind for kind in EVENT_MODELS if kind not in {"prescriber.enrollment_changed", "system.ping"})
@@ -65,15 +61,3 @@ def test_order_and_repetition_leave_no_trace(events: tuple[Event, ...], draws: s
     shuffled = draws.draw(st.permutations([*events, *events]))
 
     assert document_bytes(shuffled) == document_bytes(events)
-
-
-@given(events=HISTORIES, cuts=st.sets(st.integers(0, 14)))
-def test_a_batch_split_leaves_no_trace(events: tuple[Event, ...], cuts: set[int]) -> None:
-    """Between two batches the document is JSON, and its keys come back in the order of the database."""
-    document: Document = blank()
-    for place, event in enumerate(events):
-        if place in cuts:
-            document = orjson.loads(orjson.dumps(document, option=orjson.OPT_SORT_KEYS))
-        apply(document, event, note=note_summary)
-
-    assert orjson.dumps(document, option=orjson.OPT_SORT_KEYS) == document_bytes(events)

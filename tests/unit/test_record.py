@@ -33,13 +33,7 @@ EVENT = Event(
 
 def test_an_event_has_exactly_the_headers_of_the_contract() -> None:
     record = event_record(
-        EVENT,
-        DELIVERY,
-        topic="t",
-        partition=3,
-        value=b"avro",
-        schema="drx.v1.PrescriptionSent",
-        ordinal=b"pod-1:17",
+        EVENT, DELIVERY, topic="t", partition=3, value=b"avro", schema="drx.v1.PrescriptionSent", ordinal=b"pod-1:17"
     )
 
     assert record.headers == [

@@ -99,12 +99,7 @@ def test_the_largest_body_becomes_an_event_that_fits() -> None:
 # No scheme keeps more: of all others at most the id and the time.
 LONGEST = configure(
     "standard_webhooks+body_hmac+secret_header",
-    {
-        "header": "h" * 100,
-        "id_header": "i" * 100,
-        "timestamp_header": "t" * 100,
-        "template": "{id}.{timestamp}.{body}",
-    },
+    {"header": "h" * 100, "id_header": "i" * 100, "timestamp_header": "t" * 100, "template": "{id}.{timestamp}.{body}"},
     tolerance_s=300,
 )
 

@@ -416,12 +416,7 @@ REFUSED: dict[str, tuple[str, str, list[dict[str, Any]], list[dict[str, Any]]]] 
         [field("kind", enum("a", default="a"))],
     ),
     "swap fields": ("changed", "", [ID, field("n", "int")], [field("n", "int"), ID]),
-    "rename a record within": (
-        "changed",
-        "inner",
-        [field("inner", INNER)],
-        [field("inner", record(ID, name="Outer"))],
-    ),
+    "rename a record within": ("changed", "inner", [field("inner", INNER)], [field("inner", record(ID, name="Outer"))]),
     "lower a PHI class": ("phi_lowered", "id", [field("id", "string", phi="D")], [field("id", "string", phi="L")]),
 }
 

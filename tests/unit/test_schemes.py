@@ -12,16 +12,7 @@ import pytest
 from bridge.errors import ConfigError
 from bridge.ingress.headers import head_rules
 from bridge.ingress.origin import HEADERS as ORIGIN_HEADERS
-from bridge.ingress.proof import (
-    REASONS,
-    SIGNATURE_MAX_BYTES,
-    HmacKey,
-    KeySlot,
-    ProofKey,
-    PublicKey,
-    Raw,
-    SharedSecret,
-)
+from bridge.ingress.proof import REASONS, SIGNATURE_MAX_BYTES, HmacKey, KeySlot, ProofKey, PublicKey, Raw, SharedSecret
 from bridge.ingress.schemes.parameters import ParameterError
 from bridge.ingress.schemes.presets import configure
 from bridge.ingress.secrets import load

@@ -38,10 +38,7 @@ def test_ids_are_remembered_for_as_long_as_an_operator_s_delivery_counts(monkeyp
     [
         ({"BRIDGE_KAFAK__PARTITIONS": "s3cret"}, "BRIDGE_KAFAK__PARTITIONS: unknown section 'kafak'"),
         ({"BRIDGE_HTTP__PROT": "s3cret"}, "BRIDGE_HTTP__PROT: unknown setting"),
-        (
-            {"BRIDGE_HTTP_PORT": "s3cret"},
-            "unknown setting; section and name have two underscores between",
-        ),
+        ({"BRIDGE_HTTP_PORT": "s3cret"}, "unknown setting; section and name have two underscores between"),
         ({"bridge_http_port": "s3cret"}, "bridge_http_port: unknown setting"),
         ({"BRIDGE_PROFIL": "s3cret"}, "BRIDGE_PROFIL: unknown setting"),
         ({"BRIDGE_SOURCES_drx__PROFILE": "s3cret"}, "unknown section 'sources_drx'; the sections are: accept, dedupe"),

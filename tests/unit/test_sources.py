@@ -69,11 +69,7 @@ WEAK: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("tolerance_off", {**HMAC, **DATED, "tolerance_s": "off"}, {"bucket_s": 600}),
     ("tolerance_off", {**HMAC, **DATED, "tolerance_s": 300}, {"bucket_s": 60}),
     ("tolerance_off", {**HMAC, **DATED, "tolerance_s": "off"}, {"window_s": 3599}),
-    (
-        "every_proxy_trusted",
-        {"scheme": "standard_webhooks+cidr", **NETWORKS, "scheme_trusted_proxies": "::/0"},
-        {},
-    ),
+    ("every_proxy_trusted", {"scheme": "standard_webhooks+cidr", **NETWORKS, "scheme_trusted_proxies": "::/0"}, {}),
 ]
 
 

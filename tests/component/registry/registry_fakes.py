@@ -83,11 +83,7 @@ class Connector:
         return self.client(f"{server.make_url('/')}{path}", credentials=credentials, timeout_s=timeout_s)
 
     def client(
-        self,
-        url: str,
-        *,
-        credentials: tuple[str, str] | None = None,
-        timeout_s: float = TIMEOUT_S,
+        self, url: str, *, credentials: tuple[str, str] | None = None, timeout_s: float = TIMEOUT_S
     ) -> RegistryClient:
         """Return one more client of what is served at `url`, with no memory of the first."""
         return RegistryClient(

@@ -9,12 +9,7 @@ import pytest
 
 from bridge.kafka.routing import RoutingTable
 from bridge.registry.address import plain_url
-from bridge.registry.client import (
-    RegistryClient,
-    RegistryRefusedError,
-    RegistryUnavailableError,
-    SchemaUnknownError,
-)
+from bridge.registry.client import RegistryClient, RegistryRefusedError, RegistryUnavailableError, SchemaUnknownError
 from bridge.registry.ids import newest, wanted
 from bridge.registry.loader import bundled
 from bridge.registry.schemas import meaning

@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 
 from bridge.kafka.routing import RoutingTable
-from bridge.registry.client import (
-    RegistryUnavailableError,
-)
+from bridge.registry.client import RegistryUnavailableError
 from bridge.registry.ids import IdsMissingError, newest, read_ids, resolve_ids, wanted, write_ids
 from bridge.registry.loader import bundled
 

@@ -12,17 +12,7 @@ from bridge.errors import NotDurableError
 from bridge.runtime.lifecycle import unless
 from tests.fault_disk import FaultDisk
 from tests.kafka import HANG_S, until
-from tests.spooling import (
-    OTHER,
-    PARTITION,
-    Kept,
-    an_entry,
-    damaged,
-    make_spool,
-    open_spool,
-    ordinals,
-    segments,
-)
+from tests.spooling import OTHER, PARTITION, Kept, an_entry, damaged, make_spool, open_spool, ordinals, segments
 
 # Nobody waits for as long as this, and not at all.
 LONG_S, NOT_S = 1000.0, 0.0

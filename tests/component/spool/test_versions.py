@@ -13,13 +13,7 @@ from bridge.kafka import partition_writer
 from bridge.kafka.partition_writer import pack, unpack
 from bridge.kafka.record import Record
 from bridge.spool import segment as spool_segment
-from bridge.spool.segment import (
-    HEAD_BYTES,
-    PREFIX,
-    VERSION,
-    Entry,
-    segment_name,
-)
+from bridge.spool.segment import HEAD_BYTES, PREFIX, VERSION, Entry, segment_name
 from tests.spooling import (
     OTHER,
     PARTITION,
