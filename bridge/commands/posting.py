@@ -6,11 +6,11 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterable, Callable, Collection
+from collections.abc import AsyncIterable, Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import click
 import orjson
@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from bridge.commands.scheme_options import configured_source
-from bridge.commands.sender import RetryPolicy, Sender, SimulatedDelivery, open_session, play, webhook_url
+from bridge.commands.sender import Post, RetryPolicy, Sender, open_session, play, webhook_url
 from bridge.commands.signing import Sign, read_signer
 from bridge.errors import BridgeError, ConfigError
 from bridge.event import ParkReason
@@ -41,16 +41,6 @@ class PostError(BridgeError):
     """The ingress takes nothing; the message is one line for an operator."""
 
     code = "not_posted"
-
-
-class Post(NamedTuple):
-    """One delivery."""
-
-    name: dict[str, Any]  # what a report calls it
-    id: str
-    body: bytes
-    keys: Collection[str] = ()  # record keys of its events; deliveries with a key in common keep their order
-    received_us: int | None = None  # Unix microseconds of its first receipt; None for an import
 
 
 class Poster:
@@ -92,11 +82,11 @@ class Poster:
             delivery_id=delivery_id,
         )
 
-    def note(self, name: dict[str, Any], outcome: str, reason: str = "", field: str = "") -> None:
+    def note(self, name: Mapping[str, Any], outcome: str, reason: str = "", field: str = "") -> None:
         """Count what became of one, and print it where it was not accepted; no value of its body."""
         self._outcomes[outcome] += 1
         if reason:
-            click.echo(orjson.dumps(name | {"outcome": outcome, "reason": reason, "field": field or None}))
+            click.echo(orjson.dumps({**name, "outcome": outcome, "reason": reason, "field": field or None}))
 
     def run(self, posts: AsyncIterable[Post], *, lanes: int, rate: float | None) -> int:
         """Post all with a progress bar; return 1 if something was not accepted, or all ended before its time."""
@@ -129,7 +119,7 @@ class Poster:
             async def deliver(post: Post) -> None:
                 sign = partial(self._headers, post)
                 sender = Sender(session=session, url=self._url, sign=sign, policy=POLICY, rng=self._rng)
-                reply = (await sender.deliver(SimulatedDelivery(post.id, post.body))).reply
+                reply = (await sender.deliver(post)).reply
                 if not reply.outcome or not (reply.taken or reply.status in REFUSED):
                     msg = f"{self._url}: {reply}; nothing is lost, and the same command goes on where this one stopped"
                     raise PostError(msg)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import click
 
-from bridge.commands.posting import Post, Poster
+from bridge.commands.posting import Poster
+from bridge.commands.sender import Post
 from bridge.event import ParkReason
 from bridge.known.delivery_ids import id_of_body
 from bridge.runtime.audit import audit_options, audited
@@ -59,7 +60,7 @@ def push(
             if isinstance(found, ParkReason):
                 poster.note(name, "skipped", found.reason, found.field)
             else:
-                yield Post(name, delivery_id, line.body, {event.key for event in found.events})
+                yield Post(delivery_id, line.body, {event.key for event in found.events}, name)
 
     with audited("push", actor=actor, reason=reason, source=source, file=str(file), from_line=from_line) as ended:
         code = poster.run(posts(), lanes=lanes, rate=rate)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import NamedTuple, Protocol, TypeVar
+from types import MappingProxyType
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
@@ -32,23 +33,14 @@ _Sleep = Callable[[float], Awaitable[None]]
 PATH = "/webhooks/"
 
 
-class SimulatedDelivery(NamedTuple):
-    """One delivery to be made: its webhook id, the exact bytes of its body, and the keys that it keeps its order in."""
+class Post(NamedTuple):
+    """One delivery to be made; those with a key in common are made one after the other."""
 
     id: str
-    body: bytes
-    keys: Collection[str] = ()
-
-
-class Keyed(Protocol):
-    """What `play` sends."""
-
-    @property
-    def keys(self) -> Collection[str]:
-        """Those with a key in common are made one after the other."""
-
-
-AnyKeyed = TypeVar("AnyKeyed", bound=Keyed)
+    body: bytes  # exact
+    keys: Collection[str] = ()  # record keys of its events
+    name: Mapping[str, Any] = MappingProxyType({})  # what a report calls it
+    received_us: int | None = None  # Unix microseconds of its first receipt; None where this is the first
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,52 +92,41 @@ class Delivered(NamedTuple):
     headers: Mapping[str, str]
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Sender:
     """Delivers until it is answered, refused for good, or out of attempts; the owner of `session` closes it."""
 
-    def __init__(
-        self,
-        *,
-        session: aiohttp.ClientSession,
-        url: str,
-        sign: Sign,
-        policy: RetryPolicy,
-        rng: random.Random,
-        content_type: str = "application/json",
-        sleep: _Sleep = asyncio.sleep,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
-        self._session = session
-        self._url = url
-        self._sign = sign
-        self._content_type = content_type
-        self._policy = policy
-        self._rng = rng
-        self._sleep = sleep
-        self._now = now
+    session: aiohttp.ClientSession
+    url: str
+    sign: Sign
+    policy: RetryPolicy
+    rng: random.Random
+    content_type: str = "application/json"
+    sleep: _Sleep = asyncio.sleep
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
-    async def deliver(self, outgoing: SimulatedDelivery) -> Delivered:
+    async def deliver(self, post: Post) -> Delivered:
         """Make one delivery: the same id on every attempt, a fresh timestamp on each."""
         retried: list[str] = []
         while True:
-            timestamp = int(self._now().timestamp())
-            headers = {"content-type": self._content_type, **self._sign(outgoing.id, timestamp, outgoing.body)}
-            reply = await self._attempt(outgoing.body, headers)
-            if not reply.retriable or len(retried) + 1 >= self._policy.attempts:
-                return Delivered(outgoing.id, reply, tuple(retried), headers)
+            timestamp = int(self.now().timestamp())
+            headers = {"content-type": self.content_type, **self.sign(post.id, timestamp, post.body)}
+            reply = await self._attempt(post.body, headers)
+            if not reply.retriable or len(retried) + 1 >= self.policy.attempts:
+                return Delivered(post.id, reply, tuple(retried), headers)
             retried.append(str(reply.status or reply.outcome))
-            await self._sleep(self._policy.delay_s(len(retried), retry_after_s=reply.retry_after_s, rng=self._rng))
+            await self.sleep(self.policy.delay_s(len(retried), retry_after_s=reply.retry_after_s, rng=self.rng))
 
     async def _attempt(self, body: bytes, headers: Mapping[str, str]) -> Reply:
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
             async with (
-                asyncio.timeout(self._policy.timeout_s),
-                self._session.post(self._url, data=body, headers=headers, allow_redirects=False) as response,
+                asyncio.timeout(self.policy.timeout_s),
+                self.session.post(self.url, data=body, headers=headers, allow_redirects=False) as response,
             ):
                 outcome, reason, field = _words(await response.content.read(ANSWER_MAX_BYTES))
-                wait_s = _retry_after_s(response.headers.get("retry-after", ""), now=self._now())
+                wait_s = _retry_after_s(response.headers.get("retry-after", ""), now=self.now())
                 return Reply(response.status, outcome, loop.time() - started, reason, field, wait_s)
         except TimeoutError:
             return Reply(0, "timeout", loop.time() - started)
@@ -159,8 +140,8 @@ def open_session() -> aiohttp.ClientSession:
 
 
 async def play(
-    outgoings: AsyncIterable[AnyKeyed],
-    deliver: Callable[[AnyKeyed], Awaitable[None]],
+    posts: AsyncIterable[Post],
+    deliver: Callable[[Post], Awaitable[None]],
     *,
     rate: float | None,
     concurrency: int,
@@ -175,28 +156,28 @@ async def play(
     last = dict[str, asyncio.Task[None]]()
     started, number, behind_s = loop.time(), 0, 0.0
 
-    async def run(outgoing: AnyKeyed, before: Collection[asyncio.Task[None]], due: float) -> None:
+    async def run(post: Post, before: Collection[asyncio.Task[None]], due: float) -> None:
         nonlocal behind_s
         try:
             if before:
                 await asyncio.wait(before)
             async with under_way:
                 behind_s = max(behind_s, loop.time() - due)
-                await deliver(outgoing)
+                await deliver(post)
         finally:
             read.release()
-            for key in outgoing.keys:
+            for key in post.keys:
                 if last.get(key) is asyncio.current_task():
                     del last[key]
 
     async with asyncio.TaskGroup() as group:
-        async for outgoing in outgoings:
+        async for post in posts:
             due = loop.time() if rate is None else started + number / rate
             await asyncio.sleep(due - loop.time())
             await read.acquire()
             number += 1
-            task = group.create_task(run(outgoing, {last[key] for key in outgoing.keys if key in last}, due))
-            last |= dict.fromkeys(outgoing.keys, task)
+            task = group.create_task(run(post, {last[key] for key in post.keys if key in last}, due))
+            last |= dict.fromkeys(post.keys, task)
     return 0.0 if rate is None else behind_s
 
 

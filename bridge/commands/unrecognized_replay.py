@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 import click
 import orjson
 
-from bridge.commands.posting import Post, Poster
+from bridge.commands.posting import Poster
+from bridge.commands.sender import Post
 from bridge.commands.unrecognized import parked
 from bridge.event import ParkReason
 from bridge.kafka.transport import ConsumedRecord
@@ -72,7 +73,7 @@ def replay(
             events = () if isinstance(found, ParkReason) else found.events
             if not dry_run:
                 received_us = round(value["received_at"].timestamp() * 1e6)
-                yield Post(name, value["webhook_id"], value["body"], {event.key for event in events}, received_us)
+                yield Post(value["webhook_id"], value["body"], {event.key for event in events}, name, received_us)
             elif isinstance(found, ParkReason):
                 poster.note(name, "parked", found.reason, found.field)
             else:

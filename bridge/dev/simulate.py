@@ -20,10 +20,10 @@ from rich.progress import Progress
 
 from bridge.commands.sender import (
     Delivered,
+    Post,
     Reply,
     RetryPolicy,
     Sender,
-    SimulatedDelivery,
     open_session,
     play,
     webhook_url,
@@ -116,7 +116,7 @@ def simulate(
             policy, kind = RetryPolicy(attempts=attempts), SOURCES[source].content_type
             sender = Sender(session=session, url=url, sign=sign, policy=policy, rng=_rng(seed), content_type=kind)
 
-            async def deliver(outgoing: SimulatedDelivery) -> None:
+            async def deliver(outgoing: Post) -> None:
                 count(await sender.deliver(outgoing))
 
             return await play(_each(outgoings), deliver, rate=rate, concurrency=1 if rate is None else CONCURRENCY)
@@ -126,7 +126,7 @@ def simulate(
 
 def _choose(
     scenario: Path | None, sample: Path | None, count: int | None, types: Sequence[str], *, source: str, seed: int
-) -> tuple[Iterator[SimulatedDelivery], int]:
+) -> tuple[Iterator[Post], int]:
     """Return what to send and how much it is, before repetitions."""
     if sum(given is not None for given in (scenario, sample, count)) > 1:
         raise ConfigError("--scenario, --sample and --count exclude each other")
@@ -134,7 +134,7 @@ def _choose(
         raise ConfigError(f"--type: {source} sends no such types")
     if (file := sample or scenario) is not None:
         rng, bodies = _rng(seed), [_read(file)] if sample else _lines_of(file)
-        return iter([SimulatedDelivery(id_of(body) or new_id(rng), body) for body in bodies]), len(bodies)
+        return iter([Post(id_of(body) or new_id(rng), body) for body in bodies]), len(bodies)
     generated = deliveries(seed, source=source)
     if types:
         generated = (each for each in generated if orjson.loads(each.body)["type"] in types)
@@ -142,7 +142,7 @@ def _choose(
     return itertools.islice(generated, total), total
 
 
-async def _each(outgoings: Iterable[SimulatedDelivery]) -> AsyncIterator[SimulatedDelivery]:
+async def _each(outgoings: Iterable[Post]) -> AsyncIterator[Post]:
     for outgoing in outgoings:
         yield outgoing
 
@@ -208,9 +208,7 @@ def _read(path: Path) -> bytes:
         raise ConfigError(f"{path}: cannot read it ({exc.strerror})") from None
 
 
-def arrange(
-    outgoings: Iterable[SimulatedDelivery], *, rng: random.Random, duplicates: float, shuffle: bool
-) -> Iterator[SimulatedDelivery]:
+def arrange(outgoings: Iterable[Post], *, rng: random.Random, duplicates: float, shuffle: bool) -> Iterator[Post]:
     """Repeat deliveries with probability `duplicates`, and mix everything up if asked to."""
     repeated = _repeat(outgoings, rng=rng, probability=duplicates)
     if not shuffle:
@@ -220,10 +218,8 @@ def arrange(
     return iter(mixed)
 
 
-def _repeat(
-    outgoings: Iterable[SimulatedDelivery], *, rng: random.Random, probability: float
-) -> Iterator[SimulatedDelivery]:
-    pending: list[tuple[int, SimulatedDelivery]] = []
+def _repeat(outgoings: Iterable[Post], *, rng: random.Random, probability: float) -> Iterator[Post]:
+    pending: list[tuple[int, Post]] = []
     for number, outgoing in enumerate(outgoings):
         yield outgoing
         if rng.random() < probability:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import orjson
 
-from bridge.commands.sender import SimulatedDelivery
+from bridge.commands.sender import Post
 
 # Stories in progress at one time: enough that neighbours in the stream have different keys, few enough to end soon.
 AT_ONCE = 16
@@ -27,7 +27,7 @@ _IDS = re.compile(
 )
 
 
-def deliveries(seed: int, *, source: str = "drx") -> Iterator[SimulatedDelivery]:
+def deliveries(seed: int, *, source: str = "drx") -> Iterator[Post]:
     """Yield deliveries for ever; the same seed gives the same bytes.
 
     The events of one story come in order, with events of others between them. All twenty types of native DRx appear
@@ -45,11 +45,11 @@ def deliveries(seed: int, *, source: str = "drx") -> Iterator[SimulatedDelivery]
             yield outgoing
 
 
-def _tellings(rng: random.Random, source: str) -> Iterator[Iterator[SimulatedDelivery]]:
+def _tellings(rng: random.Random, source: str) -> Iterator[Iterator[Post]]:
     while True:
         for number in range(len(stories(source))):
             bodies = tell(rng, number, source=source)
-            yield iter([SimulatedDelivery(orjson.loads(body).get("id") or new_id(rng), body) for body in bodies])
+            yield iter([Post(orjson.loads(body).get("id") or new_id(rng), body) for body in bodies])
 
 
 def tell(rng: random.Random, number: int = 0, *, source: str = "drx") -> list[bytes]:

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.text import Text
 
 from bridge.avro.event_decoder import EventDecoder, open_decoder
-from bridge.commands.sender import Delivered, RetryPolicy, Sender, SimulatedDelivery
+from bridge.commands.sender import Delivered, Post, RetryPolicy, Sender
 from bridge.commands.signing import standard_headers
 from bridge.commands.tail_format import printable
 from bridge.dev.services import CONSUMERS, PARTITIONS, run_program
@@ -219,13 +219,13 @@ class Tour:
         text = "Somebody who does not know the secret claims that the prescription was cancelled."
         screen.chapter("2  A forged delivery", text)
         new = orjson.loads(tell(rng)[0])["id"]
-        answer = await self.forger.deliver(SimulatedDelivery(new, orjson.dumps({**event, "id": new})))
+        answer = await self.forger.deliver(Post(new, orjson.dumps({**event, "id": new})))
         screen.check("401, with a constant code", str(answer.reply), "401 refused signature_mismatch")
         screen.check("nothing of it is in any topic", await self._records(new), [])
         text = "DRx signs a body that was cut off on the way out. It is genuine, so it is kept, byte for byte."
         screen.chapter("3  A broken delivery", text)
         body = orjson.dumps({**event, "id": new})[:-CUT_BYTES]
-        answer = await self.drx.deliver(SimulatedDelivery(new, body))
+        answer = await self.drx.deliver(Post(new, body))
         screen.check("202: DRx need not send it again", str(answer.reply), "202 parked malformed_json")
         kept = [(each.topic, each.value.get("body")) for each in await self._records(new)]
         screen.check(f"it is in {UNRECOGNIZED_TOPIC}, byte for byte", kept, [(UNRECOGNIZED_TOPIC, body)])
@@ -334,7 +334,7 @@ class Tour:
             screen.check(f"{event['type']}, which {way}, is known", str(answer.reply), "200 duplicate")
         event = events[0]
         changed = orjson.dumps({**event, "data": {**event["data"], "origin": "renewal"}})
-        answer = await self.drx.deliver(SimulatedDelivery(event["id"], changed))
+        answer = await self.drx.deliver(Post(event["id"], changed))
         screen.check("its id with another body is kept apart", str(answer.reply), "202 parked id_conflict")
         kept = [each.value.get("body") for each in await self._records(event["id"]) if each.topic == UNRECOGNIZED_TOPIC]
         screen.check(f"in {UNRECOGNIZED_TOPIC}, byte for byte", kept, [changed])
@@ -367,7 +367,7 @@ class Tour:
         await asyncio.to_thread(stack.restart_ingress, acme.settings("acme", slots))
         url, sign = f"{stack.endpoints['ingress']}/webhooks/acme", acme.signer(slots / "current")
         vendor = Sender(session=self.session, url=url, sign=sign, policy=RetryPolicy(), rng=rng)
-        answer = await vendor.deliver(SimulatedDelivery(new, BODY))
+        answer = await vendor.deliver(Post(new, BODY))
         screen.check("202: the vendor need not send it again", str(answer.reply), "202 parked unknown_type")
         await self._operate("drx-bridge", "unrecognized", "list", "--source", "acme")
         screen.hop(1, "PACKED is added to acme.toml, and the ingress is started again with it")
@@ -466,8 +466,8 @@ def _place_of(values: Mapping[str, Any], prefix: str) -> str:
     return f"{values[f'{prefix}topic']}/{values[f'{prefix}partition']}@{values[f'{prefix}offset']}"
 
 
-def _outgoing(event: BodyJson) -> SimulatedDelivery:
-    return SimulatedDelivery(event["id"], orjson.dumps(event))
+def _outgoing(event: BodyJson) -> Post:
+    return Post(event["id"], orjson.dumps(event))
 
 
 def _milliseconds(answer: Delivered) -> str:
