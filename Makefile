@@ -53,8 +53,8 @@ test-tools: setup fault-tools
 	-$(BIN)/python -m tests.temporal.server
 	-$(BIN)/python -m tests.hl7v2.hapi
 
-# Three workers for tests with servers, one more than the smallest machine of CI has processors: the fault matrix of the
-# ingress, which comes first and in two of them, waits for much of its time. With more, some of them starve. A fourth,
+# Three workers for tests with servers, one more than the smallest machine of CI has processors. The fault matrix of the
+# ingress comes first, in two of them, and waits for much of its time. With more, some of them starve. A fourth,
 # with less priority, has the tests without servers, for the time that the others leave (tests/by_servers.py).
 test:
 	$(MAKE) --no-print-directory --jobs 2 --output-sync setup lint fault-tools test-tools

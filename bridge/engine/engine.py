@@ -10,13 +10,13 @@ compare the two.
 - The body is one JSON object without a byte order mark, a lone surrogate, a name twice in an object, or a number `-0`.
 - `type` is a type of the contract, `version` the contract's, `environment` the source's; `id` is absent, null or that
   of the delivery; `timestamp` is an instant, not later than `AHEAD_MAX` after the receipt.
-- Every other member is one that a field of the type is read from, in the body or in `data`, and of its kind as it is
-  usually written: a string for a decimal, a day or an instant, a word of the enum. A null is the same as no member.
+- Every other member, in the body or in `data`, is one that a field of the type is read from. Its value is written in
+  the usual way: a string for a decimal, a day or an instant, a word of the enum. A null is the same as no member.
 - Of the paths of a key the first whose value is there decides, and that conforms.
 
-A function is straight code over the fields of the model and the schema of its type, in their order: look the member up,
-check it, put its bytes into a local variable; at the end all of them are joined, with the bytes of constant fields
-between. Nothing is called for a field of a common kind, and nothing is made for an absent one.
+A function is straight code over the fields of its type's model and schema, in their order: look the member up, check
+it, put its bytes into a local variable. At the end all of them are joined, with the bytes of constant fields between.
+Nothing is called for a field of a common kind, and nothing is made for an absent one.
 
 orjson is not as strict as `json_body.py`, so its document counts only with a proof:
 
