@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # The tests start a thousand processes: without compiled files each would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-tools check budget lint promtool fault-tools alert-tools chart engines fhir-server hl7-server temporal-server audit bench docs faults fuzz test-docker test-postgres
+.PHONY: setup demo test test-tools check budget lint promtool fault-tools alert-tools chart engines fhir-server hl7-server temporal-server audit bench docs faults fuzz release test-docker test-postgres
 
 $(INSTALLED): requirements-dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -127,3 +127,8 @@ test-docker: setup
 # The tests of the database on PostgreSQL 16, 17 and 18.
 test-postgres: setup
 	$(BIN)/python -m tests.postgres_versions
+
+# The files of a release, from the commit that is checked out: python .ci/release.py says which. No host is asked.
+RELEASE ?= build/release
+release: $(INSTALLED)
+	$(BIN)/python .ci/release.py "$(VERSION)" $(RELEASE)
