@@ -157,6 +157,11 @@ def topics(cluster: Cluster) -> Topics:
     return Topics(cluster.bootstrap_servers)
 
 
+@pytest.fixture
+def standard_topics(topics: Topics) -> None:
+    topics.standard()
+
+
 @pytest.fixture(scope="session")
 def make_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], EmbeddedPostgres]]:
     """Start an embedded server of its own, to be stopped, killed or paused; it ends with the session."""

@@ -4,18 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType  # noqa: TID251 - no admin client can do it
 from aiokafka.protocol.group import LeaveGroupRequest  # noqa: TID251 - as above
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
+from bridge.kafka.connection import KafkaConnection
+from bridge.kafka.transport import Place
+from consumers.runtime.transport import GroupTransport, Timing
 from tests.kafka import HANG_S
 
 LOOK_S = 0.1
+HASTY = Timing(session_s=10, rebalance_s=10, max_poll_s=60)
 # A broker that has just started, or never had a group, coordinates none for a moment.
 _LOADING = (KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR)
+
+
+@asynccontextmanager
+async def a_member(bootstrap_servers: str, *, group: str, topic: str) -> AsyncIterator[GroupTransport]:
+    """Have a member that has been given its part; it leaves at the end."""
+    joined = asyncio.Event()
+
+    class Listener:
+        async def revoked(self, places: frozenset[Place]) -> None:
+            pass
+
+        def assigned(self, places: frozenset[Place]) -> None:
+            del places
+            joined.set()
+
+    member = GroupTransport(KafkaConnection(bootstrap_servers), group=group, topics=[topic], timing=HASTY)
+    await member.start(Listener())
+    try:
+        async with asyncio.timeout(HANG_S):
+            await joined.wait()
+        yield member
+    finally:
+        await member.stop()
 
 
 def members(bootstrap_servers: str, group: str) -> list[str]:

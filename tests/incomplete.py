@@ -1,4 +1,4 @@
-"""Events whose records hold only what names the thing, as real vendors send them."""
+"""Events whose records hold only what names the thing, as real vendors send them; and those of the samples."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 from bridge.contract.events import EVENT_MODELS
 from bridge.event import Event
+from bridge.ingress.profiles.profile import Mapped
 from consumers.testing import an_event
+from tests.unit.profile_documents import SAMPLES, map_body
 
 NAMES: dict[str, Any] = {
     "patient": {"last_name": "Quintero"},
@@ -24,3 +26,12 @@ def incomplete_events() -> Iterator[Event]:
     for event_type, model in EVENT_MODELS.items():
         if "patient" in model.model_fields:
             yield an_event(event_type, **{name: said for name, said in NAMES.items() if name in model.model_fields})
+
+
+def sample_events() -> Iterator[Event]:
+    """Give every native sample that is an event, with an id of its own, and the incomplete ones."""
+    for number, path in enumerate(sorted(SAMPLES.glob("native/*.json"))):
+        outcome = map_body(path.read_bytes(), id=f"sample_{number}")
+        if isinstance(outcome, Mapped):
+            yield from outcome.events
+    yield from incomplete_events()

@@ -36,6 +36,11 @@ _REQUIRED: dict[str, Any] = {
 }
 
 
+def ago(**span: float) -> float:
+    """Minutes from the start of the tests' time to so long ago: the database's clock is the real one."""
+    return (datetime.now(UTC) - timedelta(**span) - START) / timedelta(minutes=1)
+
+
 def a_fact(event_type: str, at: float, *, id: str = "", key: str = "rx_1", source: str = "drx", **fields: Any) -> Event:  # noqa: A002 -- the field's name
     """An event that happened `at` minutes after the start; its id tells its type and minute unless given."""
     moment = START + timedelta(minutes=at)

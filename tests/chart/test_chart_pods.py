@@ -22,17 +22,12 @@ from bridge.kafka.transport import ConsumedRecord
 from tests.builders import KEY, SECRET, a_body, signed_headers
 from tests.chart.kubelet import Pod, template_of
 from tests.chart.rendering import Rendered, Values, load, merged, render
-from tests.cluster import STANDARD_TOPICS, Cluster, Topics
+from tests.cluster import STANDARD_TOPICS, Cluster
 from tests.integration.service_process import HANG_S, until
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.usefixtures("standard_topics")]
 
 SPOOL_KEY = "spk_" + base64.b64encode(bytes(range(32))).decode()
-
-
-@pytest.fixture(autouse=True)
-def standard_topics(topics: Topics) -> None:
-    topics.standard()
 
 
 @pytest.fixture

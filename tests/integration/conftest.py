@@ -1,17 +1,21 @@
-"""Fixtures of tests on the tables of consumers; a module that wants others in them defines its own `database`."""
+"""Fixtures of several modules; one that wants other tables of consumers defines its own `database`."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from urllib.parse import urlsplit
 
+import aiohttp
 import pytest
 
 from consumers.postgres.pool import Database
 from consumers.runtime.ledger import Ledger
+from tests.cluster import Cluster
+from tests.integration.service_process import HANG_S
 from tests.ledger import GROUP, ledger_database
 from tests.postgres import fresh_database
+from tests.read_model import ReadModel, open_model
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +46,29 @@ async def database(ledger_dsn: str) -> AsyncIterator[Database]:
 @pytest.fixture
 def ledger(database: Database) -> Ledger:
     return Ledger(database, group=GROUP, cluster_id="cluster-a")
+
+
+@pytest.fixture
+def trio(make_cluster: Callable[[int], Cluster]) -> Iterator[Cluster]:
+    """Give three brokers of the test's own."""
+    cluster = make_cluster(3)
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def kafka(cluster: Cluster, standard_topics: None) -> str:  # noqa: ARG001 - they are to be there
+    return cluster.bootstrap_servers
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    """Give one that opens as many connections as it is asked to, and ends a test that hangs."""
+    async with asyncio.timeout(HANG_S), aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def model(postgres: str) -> AsyncIterator[ReadModel]:
+    async with open_model(postgres) as opened:
+        yield opened

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import aiohttp
@@ -22,14 +21,6 @@ pytestmark = pytest.mark.kafka
 
 # The last resort against a hang: three brokers on two busy cores.
 _PATIENCE_S = 60
-
-
-@pytest.fixture(scope="module")
-def trio(make_cluster: Callable[[int], Cluster]) -> Iterator[Cluster]:
-    """Three brokers; who kills one starts it again."""
-    cluster = make_cluster(3)
-    yield cluster
-    cluster.stop()
 
 
 def leader_of(cluster: Cluster, topic: str, partition: int) -> int:

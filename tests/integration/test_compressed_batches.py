@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 from confluent_kafka import Producer
@@ -12,14 +12,14 @@ from confluent_kafka import Producer
 from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.reader import open_reader, open_tail
 from bridge.kafka.transport import Place
-from consumers.runtime.transport import GroupTransport, Timing, TransportError
+from consumers.runtime.transport import GroupTransport, TransportError
 from tests.cluster import Cluster, EmbeddedCluster, Topics
+from tests.groups import a_member
 from tests.kafka import HANG_S, configure_topic, read_all
 
 pytestmark = pytest.mark.kafka
 
 CODECS = ("gzip", "snappy", "lz4", "zstd")
-HASTY = Timing(session_s=10, rebalance_s=10, max_poll_s=60)
 VALUES = [f"event {number} ".encode() * 400 for number in range(3)]
 
 
@@ -30,36 +30,19 @@ def produce(servers: str, topic: str, values: list[bytes], *, partition: int = 0
     assert producer.flush(HANG_S) == 0
 
 
-@dataclass
-class Listener:
-    joined: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def revoked(self, places: frozenset[Place]) -> None:
-        pass
-
-    def assigned(self, places: frozenset[Place]) -> None:
-        del places
-        self.joined.set()
+def member(topics: Topics, topic: str) -> AbstractAsyncContextManager[GroupTransport]:
+    return a_member(topics.bootstrap_servers, group=topics.unique_key("group"), topic=topic)
 
 
 async def member_reads(topics: Topics, topic: str, count: int) -> list[bytes | None]:
-    transport = GroupTransport(
-        KafkaConnection(topics.bootstrap_servers), group=topics.unique_key("group"), topics=[topic], timing=HASTY
-    )
-    listener = Listener()
-    await transport.start(listener)
     places = [Place(topic, number) for number in range(len(CODECS))]
     values: list[bytes | None] = []
-    try:
-        async with asyncio.timeout(HANG_S):
-            await listener.joined.wait()
-            for place in places:
-                transport.seek(place, 0)
-            while len(values) < count:
-                for records in (await transport.poll(places, timeout_s=0.2)).values():
-                    values += [record.value for record in records]
-    finally:
-        await transport.stop()
+    async with member(topics, topic) as transport, asyncio.timeout(HANG_S):
+        for place in places:
+            transport.seek(place, 0)
+        while len(values) < count:
+            for records in (await transport.poll(places, timeout_s=0.2)).values():
+                values += [record.value for record in records]
     return values
 
 
@@ -94,31 +77,22 @@ async def spoiled(cluster: Cluster, topics: Topics) -> str:
 async def test_a_member_reads_up_to_a_corrupt_batch_and_the_other_partitions(spoiled: str, topics: Topics) -> None:
     """The client drops what it has unpacked before such a batch, also of the other partitions."""
     first, second = places = Place(spoiled, 0), Place(spoiled, 1)
-    transport = GroupTransport(
-        KafkaConnection(topics.bootstrap_servers), group=topics.unique_key("group"), topics=[spoiled], timing=HASTY
-    )
-    listener = Listener()
-    await transport.start(listener)
     found: dict[Place, list[bytes | None]] = {first: [], second: []}
     failure: TransportError | None = None
-    try:
-        async with asyncio.timeout(HANG_S):
-            await listener.joined.wait()
-            for place in places:
-                transport.seek(place, 0)
-            while failure is None or not found[second]:
-                try:
-                    for place, records in (await transport.poll(places, timeout_s=0.2)).items():
-                        found[place] += [record.value for record in records]
-                except TransportError as exc:
-                    failure = exc
-            # As a process goes on that leaves the partition out.
-            transport.seek(first, 5)
-            while len(found[first]) < 4:
-                for place, records in (await transport.poll([first], timeout_s=0.2)).items():
+    async with member(topics, spoiled) as transport, asyncio.timeout(HANG_S):
+        for place in places:
+            transport.seek(place, 0)
+        while failure is None or not found[second]:
+            try:
+                for place, records in (await transport.poll(places, timeout_s=0.2)).items():
                     found[place] += [record.value for record in records]
-    finally:
-        await transport.stop()
+            except TransportError as exc:
+                failure = exc
+        # As a process goes on that leaves the partition out.
+        transport.seek(first, 5)
+        while len(found[first]) < 4:
+            for place, records in (await transport.poll([first], timeout_s=0.2)).items():
+                found[place] += [record.value for record in records]
 
     assert found == {first: [b"0", b"1", b"5", b"6"], second: [b"other"]}
     assert (failure.code, failure.places, failure.offset) == ("batch_unreadable", frozenset({first}), 2)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,14 @@ from uuid import uuid4
 import pytest
 
 from bridge.dev.ports import free_port
-from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.record import Record
 from bridge.kafka.transport import Place
 from consumers.runtime.beginnings import hint
-from consumers.runtime.transport import GroupTransport
 from tests.audit_lines import acts, audit_lines, spoken
 from tests.cluster import Cluster, EmbeddedCluster, Topics
+from tests.groups import a_member
 from tests.integration.consumer_process import consumer_environment, drx_consumer, install_code
-from tests.kafka import HANG_S, ready_producer
+from tests.kafka import ready_producer
 from tests.postgres import execute
 
 pytestmark = pytest.mark.kafka
@@ -65,29 +63,6 @@ def desk(cluster: Cluster, topics: Topics, postgres: str, tmp_path: Path) -> Des
         bootstrap_servers=cluster.bootstrap_servers, dsn=postgres, env=package, KAFKA__OFFSET_RESET="none"
     )
     return Desk(topic, group, postgres, env)
-
-
-@asynccontextmanager
-async def a_member(desk: Desk) -> AsyncIterator[None]:
-    joined = asyncio.Event()
-
-    class Listener:
-        async def revoked(self, places: frozenset[Place]) -> None:
-            pass
-
-        def assigned(self, places: frozenset[Place]) -> None:
-            del places
-            joined.set()
-
-    servers = desk.env["CONSUMER_KAFKA__BOOTSTRAP_SERVERS"]
-    member = GroupTransport(KafkaConnection(servers), group=desk.group, topics=[desk.topic])
-    await member.start(Listener())
-    try:
-        async with asyncio.timeout(HANG_S):
-            await joined.wait()
-        yield
-    finally:
-        await member.stop()
 
 
 async def fill(cluster: Cluster, topic: str, counts: Mapping[int, int], *, timestamp_ms: int = 0) -> None:
@@ -185,7 +160,8 @@ async def test_a_topic_that_is_newly_subscribed_is_placed_while_the_others_are_r
     code = CODE.format(topic=f'{desk.topic}", "{added}', group=desk.group)
     wider = replace(desk, env={**desk.env, **install_code(tmp_path / "wider", "desk", code)})
 
-    async with a_member(desk):  # of the release before, during a roll-out
+    servers = desk.env["CONSUMER_KAFKA__BOOTSTRAP_SERVERS"]
+    async with a_member(servers, group=desk.group, topic=desk.topic):  # of the release before, during a roll-out
         placed = await wider.lines("init", "--from", "earliest", "--unless-placed")
 
     assert [(line["topic"], line["next_offset"]) for line in placed] == [(added, 0)]

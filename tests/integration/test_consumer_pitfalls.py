@@ -1,39 +1,25 @@
-"""What aiokafka's consumer does that nobody expects, each beside what our member of a group does."""
+"""What our member of a group does where aiokafka's own would do what nobody expects."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition  # noqa: TID251 - the bare library
+from aiokafka import TopicPartition  # noqa: TID251 - the bare library
 
-from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.transport import Place
-from consumers.runtime.transport import GroupTransport, Timing, TransportError
+from consumers.runtime.transport import TransportError
 from tests.cluster import Cluster, Topics
+from tests.groups import a_member
 from tests.kafka import HANG_S, paused, until
 
 pytestmark = pytest.mark.kafka
 
 PARTITIONS = 2
-HASTY = Timing(session_s=10, rebalance_s=10, max_poll_s=60)
 # Nobody who is asked to stop may take longer: what a stop has for leaving the group, with some margin.
 STOP_S = 10.0
-
-
-class Listener:
-    def __init__(self) -> None:
-        self.joined = asyncio.Event()
-
-    async def revoked(self, places: frozenset[Place]) -> None:
-        """Give it back."""
-
-    def assigned(self, places: frozenset[Place]) -> None:
-        del places
-        self.joined.set()
 
 
 @pytest.fixture
@@ -46,42 +32,14 @@ def group(topics: Topics) -> str:
     return topics.unique_key("group")
 
 
-@asynccontextmanager
-async def bare(topics: Topics, topic: str, group: str, listener: Any = None) -> AsyncIterator[Any]:
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=topics.bootstrap_servers,
-        group_id=group,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-    )
-    await consumer.start()
-    try:
-        consumer.subscribe([topic], listener=listener)
-        yield consumer
-    finally:
-        await consumer.stop()
-
-
-@asynccontextmanager
-async def ours(topics: Topics, topic: str, group: str, timing: Timing = HASTY) -> AsyncIterator[Any]:
-    transport = GroupTransport(KafkaConnection(topics.bootstrap_servers), group=group, topics=[topic], timing=timing)
-    listener = Listener()
-    await transport.start(listener)
-    try:
-        async with asyncio.timeout(HANG_S):
-            await listener.joined.wait()
-        yield transport
-    finally:
-        await transport.stop()
+def ours(topics: Topics, topic: str, group: str) -> AbstractAsyncContextManager[Any]:
+    return a_member(topics.bootstrap_servers, group=group, topic=topic)
 
 
 async def cancel(task: asyncio.Task[Any]) -> None:
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-# A cancelled poll
 
 
 async def test_a_poll_of_no_partition_is_enough_to_stay(topics: Topics, topic: str, group: str) -> None:
@@ -92,12 +50,6 @@ async def test_a_poll_of_no_partition_is_enough_to_stay(topics: Topics, topic: s
         await transport.poll([], timeout_s=0)
 
         assert subscription.fetcher_idle_time < 1_000
-
-
-# A seek in the listener
-
-
-# The commit of an old owner
 
 
 async def test_a_commit_of_ours_that_had_to_wait_is_not_sent_after_a_rebalance(
@@ -133,12 +85,6 @@ async def test_a_commit_of_ours_that_had_to_wait_is_not_sent_after_a_rebalance(
 
         assert old_answer.result() in {"not_member", "no_answer"}
         assert await new._consumer.committed(TopicPartition(*moved)) == 77
-
-
-# No partition means every partition
-
-
-# A stop in an outage
 
 
 async def stopped_in_time(transport: Any) -> None:

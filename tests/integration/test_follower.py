@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -260,14 +260,6 @@ async def test_a_broker_that_was_away_is_followed_on_from_where_it_was_left(
         await until(lambda: memory.ids["evt_3"] == 1 and follower.lag_s < SHORT_S)
 
     assert memory.ids == Counter(["evt_1", "evt_2", "evt_3"])
-
-
-@pytest.fixture
-def trio(make_cluster: Callable[[int], Cluster]) -> Iterator[Cluster]:
-    """Three brokers, of which one may be killed."""
-    cluster = make_cluster(3)
-    yield cluster
-    cluster.stop()
 
 
 async def test_a_partition_without_a_leader_holds_up_no_other(trio: Cluster) -> None:

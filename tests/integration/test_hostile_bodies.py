@@ -15,12 +15,12 @@ from bridge.ingress.json_body import DEPTH_MAX
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 from bridge.registry.loader import bundled
 from tests.builders import a_body, signed_headers
-from tests.cluster import Cluster, Topics
+from tests.cluster import Cluster
 from tests.integration.ingress_process import IngressProcess, Reply, ask, deliver, header
 from tests.integration.service_process import HANG_S, until
 from tests.unit.profile_documents import SAMPLES
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.usefixtures("standard_topics")]
 
 BODY_MAX = 262_144
 LINE_MAX_BYTES = 8192
@@ -60,11 +60,6 @@ BROKEN = {
     "two documents": (GOOD + GOOD, "trailing"),
     "every byte": (bytes(range(256)) * 1000, "not_utf8"),
 }
-
-
-@pytest.fixture(autouse=True)
-def standard_topics(topics: Topics) -> None:
-    topics.standard()
 
 
 async def post(session: aiohttp.ClientSession, ingress: IngressProcess, number: int, body: bytes) -> Reply:

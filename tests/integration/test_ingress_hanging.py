@@ -5,29 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import aiohttp
-import pytest
 
 from bridge.dev.ports import free_port
 from bridge.spool.segment import segment_name
 from tests.integration.ingress_process import IngressProcess
-from tests.integration.service_process import HANG_S, until
+from tests.integration.service_process import until
 
 # The shortest stop, so that what ends it is not the patience of a test.
 HASTY = {
     "HTTP__DEADLINE_S": "0.5",
     "SHUTDOWN__GRACE_S": "8",
 }
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with asyncio.timeout(HANG_S), aiohttp.ClientSession() as opened:
-        yield opened
 
 
 @contextmanager

@@ -16,29 +16,18 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.builders import a_body
-from tests.cluster import Cluster, Topics
+from tests.cluster import Cluster
 from tests.integration.ingress_process import IngressProcess, Reply, ask, deliver, header
 from tests.integration.load import Traffic
 from tests.integration.service_process import HANG_S
 from tests.kafka import paused
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.usefixtures("standard_topics")]
 
 # An answer waits as long as any test of this module holds Kafka back; the stop is as patient.
 PATIENT = {"HTTP__DEADLINE_S": "60", "SHUTDOWN__GRACE_S": "270"}
 # The shortest stop that still obeys every wait.
 HASTY = {"HTTP__DEADLINE_S": "1", "SHUTDOWN__GRACE_S": "12"}
-
-
-@pytest.fixture(autouse=True)
-def standard_topics(topics: Topics) -> None:
-    topics.standard()
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with asyncio.timeout(HANG_S), aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as opened:
-        yield opened
 
 
 @asynccontextmanager

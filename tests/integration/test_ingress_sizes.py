@@ -17,14 +17,9 @@ from tests.integration.ingress_process import IngressProcess, deliver, header
 from tests.integration.service_process import HANG_S, until
 from tests.kafka import limit_messages, read_all
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.usefixtures("standard_topics")]
 
 BODY = a_growing_body(262_144)
-
-
-@pytest.fixture(autouse=True)
-def standard_topics(topics: Topics) -> None:
-    topics.standard()
 
 
 @pytest.fixture

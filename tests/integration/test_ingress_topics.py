@@ -19,12 +19,7 @@ from tests.integration.ingress_process import IngressProcess, Reply, ask, delive
 from tests.integration.service_process import HANG_S, until
 from tests.kafka import read_all
 
-pytestmark = pytest.mark.kafka
-
-
-@pytest.fixture(autouse=True)
-def standard_topics(topics: Topics) -> None:
-    topics.standard()
+pytestmark = [pytest.mark.kafka, pytest.mark.usefixtures("standard_topics")]
 
 
 @asynccontextmanager

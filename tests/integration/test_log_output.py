@@ -17,7 +17,6 @@ import aiohttp
 import pytest
 
 from tests.builders import a_body
-from tests.cluster import Cluster, Topics
 from tests.integration.ingress_process import IngressProcess, deliver, serve_command
 from tests.integration.service_process import HANG_S, until
 
@@ -66,12 +65,6 @@ async def read_lines(reader: int, *, last: str) -> list[dict[str, Any]]:
                 found.append(json.loads(await stream.readline()))
         transport.close()
     return found
-
-
-@pytest.fixture
-def kafka(cluster: Cluster) -> str:
-    Topics(cluster.bootstrap_servers).standard()
-    return cluster.bootstrap_servers
 
 
 async def test_the_reader_of_the_log_is_gone(kafka: str, tmp_path: Path) -> None:

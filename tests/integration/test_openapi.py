@@ -15,11 +15,11 @@ import yaml  # type: ignore[import-untyped]  # its types are a distribution of t
 from prometheus_client.parser import text_string_to_metric_families
 
 from bridge.contract.events import EVENT_MODELS
-from tests.cluster import Cluster, Topics
+from tests.cluster import Cluster
 from tests.integration.ingress_process import IngressProcess, ask
 from tests.integration.openapi_hooks import SOURCE_VARIABLE
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.usefixtures("standard_topics")]
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "openapi.yaml"
@@ -33,11 +33,6 @@ EXAMPLES = "50"
 NOT_PROMISED = "negative_data_rejection"
 # A tenth of it suffices on an idle machine.
 RUN_S = 300
-
-
-@pytest.fixture(autouse=True)
-def standard_topics(topics: Topics) -> None:
-    topics.standard()
 
 
 def page_of(directory: Path, *types: str) -> Path:

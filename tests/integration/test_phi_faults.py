@@ -18,7 +18,7 @@ import pytest
 from bridge.contract.events import EVENT_MODELS
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 from tests.builders import SAMPLES
-from tests.cluster import Cluster, Topics
+from tests.cluster import Topics
 from tests.integration.consumer_process import ConsumerProcess, drx_consumer, install_code
 from tests.integration.ingress_process import IngressProcess, ask, deliver, read_records
 from tests.integration.phi_documents import Marked, Marker
@@ -64,12 +64,6 @@ class Seen:
         """Where a marker was seen, and which."""
         found = {place: {each for each in self.markers if each in text} for place, text in self.seen.items()}
         return {place: markers for place, markers in found.items() if markers}
-
-
-@pytest.fixture
-def kafka(cluster: Cluster) -> str:
-    Topics(cluster.bootstrap_servers).standard()
-    return cluster.bootstrap_servers
 
 
 @pytest.fixture

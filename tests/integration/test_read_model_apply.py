@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -39,12 +38,6 @@ from tests.read_model import Interleaved, ReadModel, open_model
 ROWS = "select to_jsonb(p) - 'updated_at' as row from {schema}.prescription p order by prescription_id"
 HISTORY = "select to_jsonb(e) - 'offset' as row from {schema}.event e order by source, event_id"
 ALL = read_migrations(MIGRATIONS)
-
-
-@pytest.fixture
-async def model(postgres: str) -> AsyncIterator[ReadModel]:
-    async with open_model(postgres) as opened:
-        yield opened
 
 
 async def test_batches_single_records_and_any_order_end_in_the_same_rows(postgres: str) -> None:

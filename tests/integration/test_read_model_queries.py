@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from bridge.event import Event
 from tests.builders import SAMPLES
@@ -27,16 +24,10 @@ from tests.prescriptions import (
     scenario,
     sent,
 )
-from tests.read_model import ReadModel, open_model
+from tests.read_model import ReadModel
 
 PAGE = Path(__file__).parents[2] / "docs" / "read-model-queries.md"
 QUERIES = re.findall(r"^## (.+?)\n```sql\n(.+?)```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-
-
-@pytest.fixture
-async def model(postgres: str) -> AsyncIterator[ReadModel]:
-    async with open_model(postgres) as opened:
-        yield opened
 
 
 def every_case() -> list[Event]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -10,8 +10,8 @@ import pytest
 
 from bridge.event import Event
 from tests.prescriptions import (
-    START,
     a_fact,
+    ago,
     cancel_answered,
     cancel_asked,
     change_asked,
@@ -22,18 +22,7 @@ from tests.prescriptions import (
     renewal_closed,
     sent,
 )
-from tests.read_model import ReadModel, open_model
-
-
-@pytest.fixture
-async def model(postgres: str) -> AsyncIterator[ReadModel]:
-    async with open_model(postgres) as opened:
-        yield opened
-
-
-def ago(**span: float) -> float:
-    """Minutes from the start of the tests' time to so long ago: the database's clock is the real one."""
-    return (datetime.now(UTC) - timedelta(**span) - START) / timedelta(minutes=1)
+from tests.read_model import ReadModel
 
 
 async def overdue(model: ReadModel) -> list[tuple[str, str]]:

@@ -14,27 +14,15 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.builders import SECRET
-from tests.cluster import Cluster, Topics
+from tests.cluster import Cluster
 from tests.integration.ingress_process import IngressProcess, ask, header
-from tests.integration.service_process import HANG_S
 
-pytestmark = pytest.mark.kafka
-
-
-@pytest.fixture(autouse=True)
-def standard_topics(topics: Topics) -> None:
-    topics.standard()
+pytestmark = [pytest.mark.kafka, pytest.mark.usefixtures("standard_topics")]
 
 
 @pytest.fixture
 def source() -> str:
     return f"s{uuid4().hex}"
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with asyncio.timeout(HANG_S), aiohttp.ClientSession() as opened:
-        yield opened
 
 
 @asynccontextmanager

@@ -23,7 +23,6 @@ from bridge.dev.ports import HOST, free_port
 from bridge.dev.services import get
 from bridge.errors import ConfigError, TransientError
 from bridge.event import UNRECOGNIZED_TYPE, Event
-from bridge.ingress.profiles.profile import Mapped
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 from consumers.api import Context, Placed, Setup
 from consumers.archive.columns import IDS, schema_of
@@ -32,22 +31,13 @@ from consumers.archive.stores import Bucket
 from consumers.archive.writer import Archiver
 from consumers.options import TOPICS
 from consumers.testing import Running, an_event, running
-from tests.incomplete import incomplete_events
+from tests.incomplete import sample_events
 from tests.integration.service_process import until
-from tests.unit.profile_documents import SAMPLES, map_body
 
 MAPS = {field.name for field in schema_of() if pa.types.is_map(field.type)}
 CURRENT, MISSING = "drxbridge_archive_current_timestamp_seconds", "drxbridge_archive_missing_files_total"
 PAGE = (Path(__file__).parents[3] / "consumers" / "archive" / "README.md").read_text()
 WHEN = datetime(2026, 9, 14, 15, 9, 26, tzinfo=UTC)
-
-
-def samples() -> Iterator[Event]:
-    for number, path in enumerate(sorted(SAMPLES.glob("native/*.json"))):
-        outcome = map_body(path.read_bytes(), id=f"sample_{number}")
-        if isinstance(outcome, Mapped):
-            yield from outcome.events
-    yield from incomplete_events()
 
 
 def pairs(value: dict[str, str] | None) -> list[tuple[str, str]] | None:
@@ -88,7 +78,7 @@ def read(root: Path) -> pa.Table:
 
 
 async def test_every_sample_is_a_row_with_all_that_it_says(tmp_path: Path) -> None:
-    events = list(samples())
+    events = list(sample_events())
     assert {event.type for event in events} == set(EVENT_MODELS)
     async with running(open_archive, options=options(tmp_path)) as archive:
         await archive.feed(*events)
@@ -129,7 +119,7 @@ async def test_a_file_is_of_one_topic_and_day_of_receipt(tmp_path: Path) -> None
 
 
 async def test_without_class_d_nothing_identifies_a_person(tmp_path: Path) -> None:
-    events = list(samples())
+    events = list(sample_events())
     async with running(open_archive, options=options(tmp_path, columns="no_d")) as archive:
         await archive.feed(*events)
         await published(archive, tmp_path, len(events))
@@ -149,7 +139,7 @@ async def test_without_class_d_nothing_identifies_a_person(tmp_path: Path) -> No
 async def test_digests_stand_in_place_of_ids_and_rows_of_a_prescription_still_join(tmp_path: Path) -> None:
     secret, lake = tmp_path / "secret", tmp_path / "lake"
     secret.write_text("a secret of 32 bytes and more, yes")
-    events = list(samples())
+    events = list(sample_events())
     given = options(lake, columns="hashed", hash_key_file=str(secret))
     async with running(open_archive, options=given) as archive:
         await archive.feed(*events)

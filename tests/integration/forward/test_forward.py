@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import shutil
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import cast
 
 import aiohttp
 import orjson
@@ -19,19 +18,15 @@ from aiohttp import web
 from bridge.contract.events import EVENT_MODELS
 from bridge.contract.native import native_json
 from bridge.dev.ports import free_port
-from bridge.event import Event
-from bridge.ingress.profiles.profile import Mapped
 from consumers.forward.consumer import open_forward
-from consumers.forward.options import NAME
 from consumers.runtime.circuit import OPEN_AFTER
-from consumers.testing import Parked, Running, an_event, running
+from consumers.testing import Parked, an_event, running
 from tests.endpoint import an_endpoint
-from tests.incomplete import incomplete_events
+from tests.incomplete import sample_events
 from tests.integration.forward.node_receiver import FILES, NodeReceiver
 from tests.kafka import until
 from tests.node import node_packages
 from tests.ports import listens
-from tests.unit.profile_documents import SAMPLES, map_body
 
 ROOT = Path(__file__).parents[3]
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
@@ -102,17 +97,8 @@ def attempts(script: Script) -> list[str]:
     return [headers["webhook-id"] for _, _, headers in script.posts]
 
 
-def samples() -> Iterator[Event]:
-    """Every native sample that is an event, each with an id of its own."""
-    for number, path in enumerate(sorted(SAMPLES.glob("native/*.json"))):
-        outcome = map_body(path.read_bytes(), id=f"sample_{number}")
-        if isinstance(outcome, Mapped):
-            yield from outcome.events
-    yield from incomplete_events()
-
-
 async def test_the_official_package_verifies_every_sample(secrets: Path) -> None:
-    events = list(samples())
+    events = list(sample_events())
     assert {event.type for event in events} == set(EVENT_MODELS)
     with NodeReceiver(SECRET) as receiver:
         given = options(receiver.url, secrets, types="*,system.ping")
@@ -354,8 +340,3 @@ async def test_a_receiver_of_another_shape_gets_its_own_and_the_same_again(secre
     said = {"at": orjson.loads(native_json(event.value))["timestamp"], "status": event.value["fill_status"]}
     put = ("/desk/orders/rx_1/messages/m%2F%C3%A4%20%3F?by=drx", orjson.dumps(said), event.id)
     assert puts == [put, put]
-
-
-def requests(forward: Running, code: str) -> float:
-    labels = {"service": NAME, "code": code}
-    return cast("float", forward.registry.get_sample_value("drxbridge_forward_requests_total", labels))

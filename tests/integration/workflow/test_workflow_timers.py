@@ -19,7 +19,7 @@ from consumers.postgres.tables import migrate_tables
 from consumers.workflow.consumer import open_workflow
 from consumers.workflow.temporal import Temporal
 from tests.prescriptions import (
-    START,
+    ago,
     cancel_answered,
     cancel_asked,
     filled,
@@ -31,11 +31,6 @@ from tests.prescriptions import (
 from tests.read_model import ReadModel, open_model
 from tests.temporal.histories import Told, a_client, told
 from tests.temporal.server import TemporalServer
-
-
-def ago(**span: float) -> float:
-    """Minutes from the start of the tests' time to so long ago: the database's clock is the real one."""
-    return (datetime.now(UTC) - timedelta(**span) - START) / timedelta(minutes=1)
 
 
 @dataclass
