@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import count
@@ -74,9 +74,9 @@ class Marker:
         without: frozenset[str] = frozenset(),
     ) -> dict[str, Any]:
         made = self._unknown(path, markers)
-        for name, field in model.model_fields.items():
+        for name, member in model.model_fields.items():
             if name not in without and name.removeprefix("raw_") not in model.model_fields.keys() - {name}:
-                made[name] = self._value(plain(field), f"{path}/{name}", markers, phi=phi or is_phi(field))
+                made[name] = self._value(plain(member), f"{path}/{name}", markers, phi=phi or is_phi(member))
         return made
 
     def _unknown(self, path: str, markers: dict[str, str]) -> dict[str, str]:
@@ -114,6 +114,32 @@ class Marker:
         if origin is Annotated and isinstance(inner[1], Digits):
             return f"{7 * 10 ** (inner[1].precision - inner[1].scale - 1) + number}.{'1' * inner[1].scale}"
         return self.text()  # a word outside an enum is kept beside it
+
+
+@dataclass
+class Seen:
+    """All markers that were sent, and all that was seen, by where."""
+
+    markers: set[str] = field(default_factory=set)
+    seen: dict[str, str] = field(default_factory=dict)
+    marker: Marker = field(default_factory=Marker)
+
+    def document(self, event_id: str, *, event_type: str = "prescription.created") -> Marked:
+        made = self.marker.document(event_type, event_id=event_id)
+        self.markers |= set(made.markers.values())
+        return made
+
+    def text(self) -> str:
+        text = self.marker.text()
+        self.markers.add(text)
+        return text
+
+    def of(self, text: str) -> set[str]:
+        """Return the markers in a text."""
+        return {each for each in self.markers if each in text}
+
+    def leaks(self) -> dict[str, set[str]]:
+        return {place: found for place, text in self.seen.items() if (found := self.of(text))}
 
 
 def plain(field: FieldInfo) -> Any:

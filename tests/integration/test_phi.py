@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,7 @@ from bridge.runtime.logging import id_hash
 from tests.builders import signed_headers
 from tests.cluster import Cluster, Topics
 from tests.integration.ingress_process import IngressProcess, Reply, ask, deliver, header
-from tests.integration.phi_documents import Marked, Marker, texts
+from tests.integration.phi_documents import Marked, Seen, texts
 from tests.integration.service_process import HANG_S
 
 pytestmark = pytest.mark.kafka
@@ -55,76 +55,45 @@ PARKED: Mapping[str, tuple[str, str, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Aftermath:
-    """All that the ingress has shown to anybody.
+@dataclass
+class Narrator(Seen):
+    """Sends marked deliveries to an ingress and takes down all that is answered.
 
     Attributes:
-        markers: What must not be seen.
-        seen: Name of a place to all that was seen there.
-        records: Webhook id to its record.
         replies: Webhook id to its answer.
-        hash_id: As the ingress that had Kafka hashes ids in its log.
         accepted: Webhook id to the document.
         parked: Webhook id to the exact body.
+        records: Webhook id to its record.
+        hash_id: As the ingress that had Kafka hashes ids in its log.
     """
 
-    markers: set[str]
-    seen: dict[str, str]
-    records: dict[str, ConsumedRecord]
-    replies: dict[str, Reply]
-    hash_id: Callable[[str], str]
-    accepted: dict[str, Marked]
-    parked: dict[str, bytes]
-
-
-class Narrator:
-    """Sends marked deliveries and takes down all that is answered."""
-
-    def __init__(self, session: aiohttp.ClientSession, ingress: IngressProcess, marker: Marker) -> None:
-        """Speak to one ingress."""
-        self.session = session
-        self.ingress = ingress
-        self.marker = marker
-        self.markers: set[str] = set()
-        self.answers: list[str] = []
-        self.replies: dict[str, Reply] = {}
-
-    def marked(self, event_type: str, event_id: str) -> Marked:
-        """Make a document and remember its markers."""
-        made = self.marker.document(event_type, event_id=event_id)
-        self.markers |= set(made.markers.values())
-        return made
-
-    def text(self) -> str:
-        """Make one more marker."""
-        text = self.marker.text()
-        self.markers.add(text)
-        return text
+    ingress: IngressProcess = field(kw_only=True)
+    session: aiohttp.ClientSession = field(kw_only=True)
+    hash_id: Callable[[str], str] = field(kw_only=True)
+    replies: dict[str, Reply] = field(default_factory=dict)
+    accepted: dict[str, Marked] = field(default_factory=dict)
+    parked: dict[str, bytes] = field(default_factory=dict)
+    records: dict[str, ConsumedRecord] = field(default_factory=dict)
 
     async def deliver(self, webhook_id: str, body: bytes, **headers: str) -> None:
-        """Deliver, and note the answer under its id."""
         reply = await deliver(self.session, self.ingress, body, webhook_id=webhook_id, **headers)
         self.replies[webhook_id] = reply
         self.note(reply)
 
     def note(self, reply: Reply) -> None:
-        """Take an answer down."""
-        self.answers.append(f"{reply.body!r} {reply.headers}")
+        self.seen[f"answer {len(self.seen)}"] = f"{reply.body!r} {reply.headers}"
 
-    async def raw(self, url: str, request: bytes) -> bytes:
+    async def raw(self, url: str, request: bytes) -> None:
         """Send bytes that no client library would, and note what comes back."""
         reader, writer = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
         writer.write(request)
         writer.write_eof()
-        answer = await reader.read()
+        self.seen[f"answer {len(self.seen)}"] = repr(await reader.read())
         writer.close()
-        self.answers.append(repr(answer))
-        return answer
 
 
 @pytest.fixture(scope="module")
-def aftermath(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aftermath]:
+def aftermath(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Narrator]:
     """Play everything once, with Kafka and without."""
     Topics(cluster.bootstrap_servers).standard()
     keys = tmp_path_factory.mktemp("log_ids")
@@ -139,61 +108,48 @@ def aftermath(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield asyncio.run(_play(ingress, stranded, hash_id=partial(id_hash, key=read_id_keys(keys)[0].key)))
 
 
-async def _play(ingress: IngressProcess, stranded: IngressProcess, *, hash_id: Callable[[str], str]) -> Aftermath:
+async def _play(ingress: IngressProcess, stranded: IngressProcess, *, hash_id: Callable[[str], str]) -> Narrator:
     async with asyncio.timeout(HANG_S), aiohttp.ClientSession() as session:
-        told = Narrator(session, ingress, Marker())
-        accepted = await _succeed(told)
-        parked = await _park(told)
+        told = Narrator(ingress=ingress, session=session, hash_id=hash_id)
+        await _succeed(told)
+        await _park(told)
         await _be_refused(told)
         await _be_malformed(told)
-        away = Narrator(session, stranded, told.marker)
+        told.ingress = stranded
         for event_type in EVENT_MODELS:
-            document = away.marked(event_type, f"evt_away_{event_type}").document
-            await away.deliver(f"evt_away_{event_type}", json.dumps(document).encode())
-        records = await ingress.records()
-        seen = {"answers": "\n".join(told.answers + away.answers)}
+            document = told.document(f"evt_away_{event_type}", event_type=event_type).document
+            await told.deliver(f"evt_away_{event_type}", json.dumps(document).encode())
+        told.records = {header(record, "ce_id"): record for record in await ingress.records()}
         for name, one in (("with kafka", ingress), ("without kafka", stranded)):
             for path in ("metrics", "readyz", "livez"):
                 reply = await ask(session, f"{one.management_url}/{path}")
-                seen[f"{path} {name}"] = f"{reply.body.decode()} {reply.headers}"
+                told.seen[f"{path} {name}"] = f"{reply.body.decode()} {reply.headers}"
             assert await one.end() == 0
-            seen[f"output {name}"] = one.output()
-    return Aftermath(
-        told.markers | away.markers,
-        seen,
-        {header(record, "ce_id"): record for record in records},
-        told.replies | away.replies,
-        hash_id,
-        accepted,
-        parked,
-    )
+            told.seen[f"output {name}"] = one.output()
+    return told
 
 
-async def _succeed(told: Narrator) -> dict[str, Marked]:
-    accepted = {}
+async def _succeed(told: Narrator) -> None:
     for event_type in EVENT_MODELS:
-        marked = accepted[f"evt_{event_type}"] = told.marked(event_type, f"evt_{event_type}")
+        marked = told.accepted[f"evt_{event_type}"] = told.document(f"evt_{event_type}", event_type=event_type)
         await told.deliver(f"evt_{event_type}", json.dumps(marked.document).encode(), user_agent=told.text())
-    return accepted
 
 
-async def _park(told: Narrator) -> dict[str, bytes]:
-    parked = {}
+async def _park(told: Narrator) -> None:
     for detail, (_, old, new) in PARKED.items():
         event_id = f"evt_{detail}"
-        text = json.dumps(told.marked("prescription.created", event_id).document)
+        text = json.dumps(told.document(event_id).document)
         assert old in text
         while "…" in new:
             new = new.replace("…", told.text(), 1)  # noqa: PLW2901 - one marker after the other
         text = text.replace(old, new)
-        body = parked[event_id] = (text + told.text() if detail == "trailing" else text).encode()
+        body = told.parked[event_id] = (text + told.text() if detail == "trailing" else text).encode()
         await told.deliver(event_id, body, user_agent=told.text())
-    return parked
 
 
 async def _be_refused(told: Narrator) -> None:
     """What nobody has proved is nobody's to repeat: its id and its path neither."""
-    body = json.dumps(told.marked("prescription.created", "evt_forged").document).encode()
+    body = json.dumps(told.document("evt_forged").document).encode()
     await told.deliver(told.text(), body, webhook_signature=f"v1,{told.text()}")
     await told.deliver(told.text(), body, webhook_timestamp=told.text())
     await told.deliver(told.text(), body, content_type=f"text/{told.text()}")
@@ -225,7 +181,7 @@ async def _be_malformed(told: Narrator) -> None:
             await told.raw(url, request)
 
 
-def test_every_document_met_the_end_that_was_meant_for_it(aftermath: Aftermath) -> None:
+def test_every_document_met_the_end_that_was_meant_for_it(aftermath: Narrator) -> None:
     """Else the other tests of this module would prove less than they say."""
     outcomes = {each: (reply.status, reply.json.get("reason", "")) for each, reply in aftermath.replies.items()}
 
@@ -240,13 +196,11 @@ def test_every_document_met_the_end_that_was_meant_for_it(aftermath: Aftermath) 
     assert refused == {401, 413, 415}
 
 
-def test_no_marker_is_seen_in_output_metrics_probes_or_answers(aftermath: Aftermath) -> None:
-    leaks = {place: found for place, text in aftermath.seen.items() if (found := markers_in(text, aftermath))}
-
-    assert leaks == {}
+def test_no_marker_is_seen_in_output_metrics_probes_or_answers(aftermath: Narrator) -> None:
+    assert aftermath.leaks() == {}
 
 
-def test_an_id_is_found_in_the_log_by_its_hash_alone(aftermath: Aftermath) -> None:
+def test_an_id_is_found_in_the_log_by_its_hash_alone(aftermath: Narrator) -> None:
     output = aftermath.seen["output with kafka"]
     lines = [json.loads(line) for line in output.splitlines()]
     found = {(each["event_id"], each["record_key"]): each["event"] for each in lines if each.get("record_key")}
@@ -257,25 +211,25 @@ def test_an_id_is_found_in_the_log_by_its_hash_alone(aftermath: Aftermath) -> No
         assert found[aftermath.hash_id(webhook_id), aftermath.hash_id(key)] == "delivery.accepted"
 
 
-def test_no_marker_is_in_a_key_or_a_header_but_the_prescription_id_as_the_key(aftermath: Aftermath) -> None:
+def test_no_marker_is_in_a_key_or_a_header_but_the_prescription_id_as_the_key(aftermath: Narrator) -> None:
     leaks = {}
     for webhook_id, record in aftermath.records.items():
         key = (record.key or b"").decode()
         others = [
             name + value.decode() for name, value in record.headers if (name, value) != ("ce_subject", record.key)
         ]
-        if found := markers_in("\n".join(others), aftermath):
+        if found := aftermath.of("\n".join(others)):
             leaks[webhook_id] = found
         marked = aftermath.accepted.get(webhook_id)
         allowed = {marked.key} if marked else prescription_ids(aftermath.parked[webhook_id])
-        if (found := markers_in(key, aftermath)) and not found <= allowed:
+        if (found := aftermath.of(key)) and not found <= allowed:
             leaks[webhook_id] = found
 
     assert leaks == {}
 
 
 @pytest.mark.parametrize("event_type", EVENT_MODELS)
-def test_every_marker_is_in_the_value_of_its_record(aftermath: Aftermath, event_type: str) -> None:
+def test_every_marker_is_in_the_value_of_its_record(aftermath: Narrator, event_type: str) -> None:
     marked = aftermath.accepted[f"evt_{event_type}"]
 
     value = "\n".join(texts(decoded(aftermath.records[f"evt_{event_type}"])))
@@ -283,20 +237,16 @@ def test_every_marker_is_in_the_value_of_its_record(aftermath: Aftermath, event_
     assert {path: text for path, text in marked.markers.items() if text not in value} == {}
 
 
-def test_what_is_parked_is_whole_in_the_value_of_its_record(aftermath: Aftermath) -> None:
+def test_what_is_parked_is_whole_in_the_value_of_its_record(aftermath: Narrator) -> None:
     bodies = {each: decoded(aftermath.records[each])["body"] for each in aftermath.parked}
 
     assert bodies == aftermath.parked
 
 
-def test_a_marker_that_leaks_would_be_found(aftermath: Aftermath) -> None:
+def test_a_marker_that_leaks_would_be_found(aftermath: Narrator) -> None:
     one = min(aftermath.markers)
 
-    assert markers_in(f"id={one}.", aftermath) == {one}
-
-
-def markers_in(text: str, aftermath: Aftermath) -> set[str]:
-    return {marker for marker in aftermath.markers if marker in text}
+    assert aftermath.of(f"id={one}.") == {one}
 
 
 def prescription_ids(body: bytes) -> set[str]:

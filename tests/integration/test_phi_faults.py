@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,9 @@ from tests.builders import SAMPLES
 from tests.cluster import Topics
 from tests.integration.consumer_process import ConsumerProcess, drx_consumer, install_code
 from tests.integration.ingress_process import IngressProcess, ask, deliver, read_records
-from tests.integration.phi_documents import Marked, Marker
+from tests.integration.phi_documents import Seen
 from tests.integration.phi_faults import PLACES, VARIABLE, VENDOR_PLACES
-from tests.integration.service_process import HANG_S, until
+from tests.integration.service_process import HANG_S, ServiceProcess, until
 from tests.integration.test_vendor_samples import BODIES, MAPPED, Told, send, value_of
 from tests.postgres import execute
 
@@ -32,38 +31,11 @@ pytestmark = pytest.mark.kafka
 # Nobody listens on it.
 NO_KAFKA = "127.0.0.1:9"
 NOWHERE = "nowhere "
-EVENT_TYPE = "prescription.created"
 # Twice the deadline of an answer: at a place whose failure is answered by nothing, nothing more is sent then.
 REQUEST_S = 2.0
 # What was never answered is in flight for ever; more than the deadline of an answer.
 GRACE_S = "6"
 SETTINGS = {"LOG__LEVEL": "debug", "HTTP__DEADLINE_S": "1"}
-
-
-@dataclass
-class Seen:
-    """All that was sent, and all that was seen of it, by where."""
-
-    markers: set[str] = field(default_factory=set)
-    seen: dict[str, str] = field(default_factory=dict)
-    marker: Marker = field(default_factory=Marker)
-
-    def document(self, event_id: str, *, event_type: str = EVENT_TYPE) -> Marked:
-        """Make a document and remember its markers."""
-        made = self.marker.document(event_type, event_id=event_id)
-        self.markers |= set(made.markers.values())
-        return made
-
-    def text(self) -> str:
-        """Make one more marker."""
-        text = self.marker.text()
-        self.markers.add(text)
-        return text
-
-    def leaks(self) -> dict[str, set[str]]:
-        """Where a marker was seen, and which."""
-        found = {place: {each for each in self.markers if each in text} for place, text in self.seen.items()}
-        return {place: markers for place, markers in found.items() if markers}
 
 
 @pytest.fixture
@@ -75,6 +47,10 @@ def topic(topics: Topics) -> str:
 def routes(topic: str) -> str:
     """Every event into this topic."""
     return json.dumps({"*": topic})
+
+
+def look_at(process: ServiceProcess, seen: Seen) -> None:
+    seen.seen |= {path: process.asked(path)[1].decode() for path in ("/metrics", "/readyz")}
 
 
 async def send_all(session: aiohttp.ClientSession, ingress: IngressProcess, seen: Seen, name: str) -> str:
@@ -113,8 +89,7 @@ async def test_an_exception_at_any_place_says_nothing_that_it_holds(kafka: str, 
             if not ingress.alive:
                 ingress.start()
             await asyncio.to_thread(ingress.live)
-        for path in ("/metrics", "/readyz"):
-            seen.seen[path] = ingress.asked(path)[1].decode()
+        look_at(ingress, seen)
         await ingress.end()
         seen.seen["output"] = ingress.output()
 
@@ -167,7 +142,7 @@ UNFIT = "bridge.ingress.profiles.mapped_functions:text_of_id"
 
 async def test_an_exception_in_the_dialect_of_a_vendor_says_nothing_that_it_holds(kafka: str, tmp_path: Path) -> None:
     """Also in an expression of a mapping file, or in what reads one."""
-    fault, told, marker = tmp_path / "fault", Told(), Marker()
+    fault, told = tmp_path / "fault", Told()
     fault.write_text(NOWHERE)
     raising = f"raising-{told.run}"
     with IngressProcess(tmp_path, kafka, command=failing_serve(fault), **vendors(told, tmp_path, raising)) as ingress:
@@ -175,16 +150,15 @@ async def test_an_exception_in_the_dialect_of_a_vendor_says_nothing_that_it_hold
         async with asyncio.timeout(HANG_S), aiohttp.ClientSession() as session:
             for profile, places in VENDOR_PLACES.items():
                 for number, place in enumerate(places):
-                    told.bodies[place] = marked_body(told, marker, profile, number)
-                    told.markers.add(text := marker.text())
-                    fault.write_text(f"{place} {text}")
+                    told.bodies[place] = marked_body(told, profile, number)
+                    fault.write_text(f"{place} {told.text()}")
                     await send(session, ingress, told, profile, place)
                     fault.write_text(NOWHERE)
-            body = told.bodies[raising] = marked_body(told, marker, "digitalrx_pharmacy", 0)
+            body = told.bodies[raising] = marked_body(told, "digitalrx_pharmacy", 0)
             url = f"{ingress.url}/webhooks/{raising}"
             headers = {"content-type": "application/json", **MAPPED.signer(told.files[raising])("", 0, body)}
             told.replies[raising] = await ask(session, url, method="POST", data=body, headers=headers)
-        told.seen |= {path: ingress.asked(path)[1].decode() for path in ("/metrics", "/readyz")}
+        look_at(ingress, told)
         unfit = ingress.metric("drxbridge_lenient_fields_total", flag="field_unfit")
         told.records = await read_records(kafka, lambda source: told.run in source)
         await ingress.end()
@@ -224,10 +198,10 @@ def vendors(told: Told, directory: Path, raising: str) -> dict[str, str]:
     return found | {name.removeprefix("BRIDGE_"): value for name, value in own.items()}
 
 
-def marked_body(told: Told, marker: Marker, profile: str, number: int) -> bytes:
+def marked_body(told: Told, profile: str, number: int) -> bytes:
     """Make a body of a vendor with markers; of CloudEvents each has an id of its own."""
     dialect = "dosespot_push" if profile == "mapped" else profile
-    document = told.marked(marker, dialect, json.loads((SAMPLES / "profiles" / BODIES[dialect]).read_bytes()))
+    document = told.marked(dialect, json.loads((SAMPLES / "profiles" / BODIES[dialect]).read_bytes()))
     if "specversion" in document:
         document["id"] = f"ce-{told.run}-{number}"
     return json.dumps(document).encode()
@@ -327,8 +301,7 @@ async def test_a_handler_that_fails_with_an_event_in_its_exception_leaves_it_in_
         await asyncio.to_thread(desk.ready)
         # The one that fails with an `OSError` waits for as long as it does: the sink may be away.
         await asyncio.to_thread(until, lambda: execute(postgres, count) == [[(HANDLED - 1,)]], what="all others parked")
-        for path in ("/metrics", "/readyz"):
-            seen.seen[path] = desk.asked(path)[1].decode()
+        look_at(desk, seen)
         for command in ("resume --reason drill", "retry --all --reason drill"):
             verb, *options = command.split()
             code, _, seen.seen[f"stderr of {verb}"] = await drx_consumer(desk.env, "parked", verb, "desk", *options)
@@ -368,8 +341,7 @@ async def test_the_read_model_keeps_what_it_applies_in_its_tables(
         await asyncio.to_thread(
             until, lambda: execute(postgres, count) == [[(len(EVENT_MODELS),)]], what="all of it applied"
         )
-        for path in ("/metrics", "/readyz"):
-            seen.seen[path] = reader.asked(path)[1].decode()
+        look_at(reader, seen)
         assert await reader.end() == 0
         seen.seen["output"] = reader.output()
 

@@ -29,7 +29,7 @@ from bridge.registry.loader import bundled
 from tests.builders import SAMPLES
 from tests.cluster import Cluster, Topics
 from tests.integration.ingress_process import IngressProcess, Reply, ask, header, read_records
-from tests.integration.phi_documents import Marker, texts
+from tests.integration.phi_documents import Seen, texts
 from tests.integration.service_process import HANG_S
 
 pytestmark = pytest.mark.kafka
@@ -63,18 +63,15 @@ BODIES = {
 
 
 @dataclass
-class Told:
+class Told(Seen):
     """What was sent, and all that was seen of it by where.
 
     Attributes:
-        markers: What may stand in values alone.
-        never: What may stand nowhere but in the copy of a parked body.
+        never: Those of the markers that may stand nowhere but in the copy of a parked body.
     """
 
     run: str = field(default_factory=lambda: uuid4().hex[:12])
-    markers: set[str] = field(default_factory=set)
     never: set[str] = field(default_factory=set)
-    seen: dict[str, str] = field(default_factory=dict)
     replies: dict[str, Reply] = field(default_factory=dict)
     bodies: dict[str, bytes] = field(default_factory=dict)
     records: list[ConsumedRecord] = field(default_factory=list)
@@ -84,7 +81,7 @@ class Told:
     def source(self, profile: str) -> str:
         return f"{profile.partition('_')[0]}-{self.run}"
 
-    def of(self, name: str) -> list[ConsumedRecord]:
+    def records_of(self, name: str) -> list[ConsumedRecord]:
         digest = sha256(self.bodies[name]).hexdigest()
         return [record for record in self.records if header(record, "drx_body_sha256") == digest]
 
@@ -103,28 +100,23 @@ class Told:
             found |= {name.removeprefix("BRIDGE_"): value for name, value in settings.items()}
         return found
 
-    def marked(self, marker: Marker, profile: str, node: Any, *, never: bool = False) -> Any:
+    def marked(self, profile: str, node: Any, *, never: bool = False) -> Any:
         """Put a marker into each member that is not needed; `never` if none of them may be in any event."""
         if isinstance(node, list):
-            return [self.marked(marker, profile, child, never=never) for child in node]
+            return [self.marked(profile, child, never=never) for child in node]
         if not isinstance(node, dict):
             return node
         out: dict[str, Any] = {}
         for name, child in node.items():
             nowhere = never or bool(NEVER.fullmatch(name))
             if isinstance(child, dict | list):
-                out[name] = self.marked(marker, profile, child, never=nowhere)
+                out[name] = self.marked(profile, child, never=nowhere)
             elif name in NEEDED[profile]:
                 out[name] = child
             else:
-                out[name] = marker.text()
-                (self.never if nowhere else self.markers).add(out[name])
+                out[name] = self.text()
+                self.never |= {out[name]} if nowhere else set()
         return out
-
-    def leaks(self) -> dict[str, list[str]]:
-        markers = self.markers | self.never
-        found = {place: [each for each in markers if each in text] for place, text in self.seen.items()}
-        return {place: leaks for place, leaks in found.items() if leaks}
 
 
 def headers_of(told: Told, profile: str, body: bytes) -> dict[str, str]:
@@ -161,18 +153,17 @@ def told(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Told:
 
 
 async def play(told: Told, ingress: IngressProcess, stranded: IngressProcess) -> None:
-    marker = Marker()
     async with asyncio.timeout(HANG_S), aiohttp.ClientSession() as session:
         for profile, file in BODIES.items():
             sample = json.loads((SAMPLES / "profiles" / file).read_bytes())
             for name, where in ((f"marked {profile}", ingress), (f"away {profile}", stranded)):
-                document = told.marked(marker, profile, sample)
+                document = told.marked(profile, sample)
                 if "specversion" in document:
                     # The same id with another body would be a conflict.
                     document["id"] = f"ce-{told.run}-{where.instance}"
                 told.bodies[name] = json.dumps(document).encode()
                 await send(session, where, told, profile, name)
-            await park_and_refuse(session, ingress, told, profile, told.marked(marker, profile, copy.deepcopy(sample)))
+            await park_and_refuse(session, ingress, told, profile, told.marked(profile, copy.deepcopy(sample)))
         for name, one in (("with kafka", ingress), ("without kafka", stranded)):
             for path in ("metrics", "readyz"):
                 reply = await ask(session, f"{one.management_url}/{path}")
@@ -220,14 +211,14 @@ def test_every_delivery_met_the_end_that_was_meant_for_it(told: Told) -> None:
         )
     }
     assert "spool" in told.seen["readyz without kafka"]
-    assert len(told.markers) > 50
+    assert len(told.markers - told.never) > 50
     assert len(told.never) > 10
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_what_is_marked_is_in_values_alone(told: Told, profile: str) -> None:
-    records = told.of(f"marked {profile}")
-    markers = {each for each in told.markers if each in told.bodies[f"marked {profile}"].decode()}
+    records = told.records_of(f"marked {profile}")
+    markers = told.of(told.bodies[f"marked {profile}"].decode()) - told.never
     values = "\n".join(text for record in records for text in texts(value_of(record)))
 
     # Of CloudEvents the envelope's own words are no one's.
@@ -252,7 +243,7 @@ def test_no_marker_is_seen_outside_of_values(told: Told) -> None:
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_parked_body_is_kept_byte_for_byte(told: Told, profile: str) -> None:
     for name in (f"parked {profile}", f"malformed {profile}"):
-        (record,) = told.of(name)
+        (record,) = told.records_of(name)
 
         assert record.topic == UNRECOGNIZED_TOPIC
         assert value_of(record)["body"] == told.bodies[name]
