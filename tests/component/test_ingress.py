@@ -474,7 +474,7 @@ async def test_a_stop_answers_what_is_in_flight_and_says_close(ingress: Ingress)
         async with ingress.session.post(
             f"{ingress.url}/webhooks/drx", data=body, headers=signed_headers(body)
         ) as answer:
-            return answer.status, answer.headers.get("ClientConnection")
+            return answer.status, answer.headers.get("Connection")
 
     answer = asyncio.create_task(deliver())
     await ingress.publisher.waiting.wait()

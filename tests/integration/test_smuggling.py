@@ -56,7 +56,7 @@ class Counted:
 
     async def deliver(self, name: str) -> list[tuple[int, str]]:
         webhook_id, body = a_delivery(name)
-        headers = [("ClientConnection", "close"), *signed_headers(body, webhook_id=webhook_id).items()]
+        headers = [("Connection", "close"), *signed_headers(body, webhook_id=webhook_id).items()]
         text = request_bytes(body, headers).decode("latin-1")
         for _ in range(ATTEMPTS):
             answers = await self.answers(RawCase(name, (text,), (), ()))
