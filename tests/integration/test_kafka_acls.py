@@ -17,7 +17,6 @@ from threading import Thread
 from typing import Any, ClassVar
 
 import aiohttp
-import psutil
 import pytest
 from click.testing import CliRunner
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
@@ -42,7 +41,7 @@ from tests.builders import a_body, identity_in
 from tests.groups import forget_members, members
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer, install_code
 from tests.integration.ingress_process import IngressProcess, deliver
-from tests.integration.service_process import ServiceProcess, until
+from tests.integration.service_process import until
 from tests.kafka import HANG_S, ready_producer
 from tests.postgres import execute
 from tests.secured import SecuredCluster
@@ -360,13 +359,3 @@ async def test_a_token_endpoint_that_refuses_for_a_while_costs_no_event(
         await asyncio.to_thread(until, lambda: desk.has(set(sent)), what="that all are handled")
         assert desk.checks()["group"] == "ok"
         assert not [secret for secret in PASSWORDS.values() if secret in ingress.output() + desk.output()]
-
-
-def connections(process: ServiceProcess, secured: SecuredCluster) -> set[int]:
-    """Own ports of the connections of a process to the listener that asks for passwords."""
-    port = int(secured.secure_address.rpartition(":")[2])
-    return {each.laddr.port for each in psutil.Process(process.pid).net_connections() if each.raddr[-1:] == (port,)}
-
-
-def ended(process: ServiceProcess, secured: SecuredCluster, before: set[int]) -> bool:
-    return not before & connections(process, secured)

@@ -72,47 +72,29 @@ def lot(cluster: Cluster, topics: Topics, postgres: str, tmp_path: Path) -> Iter
         yield Lot(desk, topic, postgres)
 
 
-async def test_what_is_parked_is_seen_without_what_it_holds(lot: Lot) -> None:
-    keys = await lot.lines("list", "--json")
-    waiting = await lot.lines("show", KEY, "--json")
-    code, table, _ = await lot("list")
-
-    assert {each["key"] for each in keys} == {KEY, OTHER}
-    assert {(each["class"], each["code"]) for each in keys} == {("permanent", "refused")}
-    assert [each["event_id"] for each in waiting] == IDS
-    assert [each["class"] for each in waiting] == ["permanent"] + ["behind"] * (len(IDS) - 1)
-    assert "value" not in waiting[0]
-    assert (code, KEY in table) == (0, True)
-
-
-async def test_an_id_is_shown_as_it_is(lot: Lot) -> None:
-    """An id is any printable text, and to rich brackets are markup and `:car:` is a picture."""
-    execute(lot.dsn, "update drx_consumer.parked_event set event_id = event_id || '[/x]:car:'")
-
-    code, lines, _ = await lot("show", KEY)
-
-    assert (code, lines.count("[/x]:car:")) == (0, len(IDS))
-
-
-async def test_what_the_handler_raised_is_found_in_the_code(lot: Lot) -> None:
+async def test_what_is_parked_is_seen_and_what_it_holds_only_when_asked_for(lot: Lot) -> None:
     line = CODE.splitlines().index('        raise PermanentError("refused")') + 1
     raised = f"bridge.errors.PermanentError at desk_consumer:{line}"
+    # An id is any printable text, and to rich brackets are markup and `:car:` is a picture.
+    execute(lot.dsn, "update drx_consumer.parked_event set event_id = event_id || '[/x]:car:'")
     keys = await lot.lines("list", "--json")
     waiting = await lot.lines("show", KEY, "--json")
-    _, lines, _ = await lot("show", KEY)
-    _, table, _ = await lot("list")
-
-    assert {each["raised"] for each in keys} == {raised}
-    assert [each["raised"] for each in waiting] == [raised] + [None] * (len(IDS) - 1)
-    assert lines.splitlines()[0].endswith(f"permanent refused  {raised}")
-    assert table.count(raised) == 2
-
-
-async def test_what_a_parked_record_holds_is_shown_when_asked_for(lot: Lot) -> None:
     first, *_ = await lot.lines("show", KEY, "--show-phi", "--json")
+    code, table, _ = await lot("list")
+    _, lines, _ = await lot("show", KEY)
 
-    assert first["value"]["prescription_id"] == KEY
-    assert first["headers"]["ce_id"] == first["event_id"] == first["value"]["event_id"]
+    assert {each["key"] for each in keys} == {KEY, OTHER}
+    assert {(each["class"], each["code"], each["raised"]) for each in keys} == {("permanent", "refused", raised)}
+    assert [each["event_id"] for each in waiting] == [f"{each}[/x]:car:" for each in IDS]
+    assert [each["class"] for each in waiting] == ["permanent"] + ["behind"] * (len(IDS) - 1)
+    assert [each["raised"] for each in waiting] == [raised] + [None] * (len(IDS) - 1)
+    assert "value" not in waiting[0]
+    assert (first["value"]["prescription_id"], first["value"]["event_id"], first["headers"]["ce_id"]) == (
+        *(KEY, IDS[0], IDS[0]),
+    )
+    assert (code, KEY in table, table.count(raised)) == (0, True, 2)
+    assert lines.count("[/x]:car:") == len(IDS)
+    assert lines.splitlines()[0].endswith(f"permanent refused  {raised}")
 
 
 async def test_a_key_is_released_in_order(lot: Lot) -> None:

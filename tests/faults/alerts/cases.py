@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
 from tests.faults.alerts import faults
-from tests.faults.alerts.site import Site
-
-Fault = Callable[[Site], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +22,7 @@ class Case:
     alert: str
     severity: Literal["page", "ticket"]
     title: str
-    fault: Fault
+    fault: faults.Fault
     consequences: Mapping[str, str] = field(default_factory=dict)
 
 

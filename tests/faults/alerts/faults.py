@@ -7,8 +7,8 @@ import random
 import secrets
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,29 @@ ANSWER_S = 30.0
 # More than the second by which the loop may be late.
 STILL_S = 2.5
 INTRUDERS_KEY = b"whoever forges knows another key"
+
+
+Fault = Callable[[Site], AbstractContextManager[None]]
+
+
+def held(do: Callable[[Site], object], undo: Callable[[Site], object]) -> Fault:
+    @contextmanager
+    def fault(site: Site) -> Iterator[None]:
+        do(site)
+        try:
+            yield
+        finally:
+            undo(site)
+
+    return fault
+
+
+kafka_frozen = held(lambda site: site.cluster.pause_broker(1), lambda site: site.cluster.resume_broker(1))
+ingress_down = held(lambda site: site.ingress.kill(), lambda site: site.ingress.start().ready())
+database_killed = held(lambda site: site.postgres.kill(), lambda site: site.postgres.start())
+# Heartbeats go on, so there is something to apply.
+database_frozen = held(lambda site: site.postgres.pause(), lambda site: site.postgres.resume())
+consumer_frozen = held(lambda site: site.desk.freeze(), lambda site: site.desk.thaw())
 
 
 @contextmanager
@@ -128,15 +151,6 @@ def dispensed_after_cancel(site: Site) -> Iterator[None]:
 
 
 @contextmanager
-def kafka_frozen(site: Site) -> Iterator[None]:
-    site.cluster.pause_broker(1)
-    try:
-        yield
-    finally:
-        site.cluster.resume_broker(1)
-
-
-@contextmanager
 def kafka_killed(site: Site) -> Iterator[None]:
     site.cluster.kill_broker(1)
     try:
@@ -192,15 +206,6 @@ def bit_flipped(site: Site) -> Iterator[None]:
 
 
 @contextmanager
-def ingress_down(site: Site) -> Iterator[None]:
-    site.ingress.kill()
-    try:
-        yield
-    finally:
-        site.ingress.start().ready()
-
-
-@contextmanager
 def ingress_late(site: Site) -> Iterator[None]:
     site.ingress.send_signal(signal.SIGSTOP)
     time.sleep(STILL_S)
@@ -214,25 +219,6 @@ def ingress_alone(site: Site) -> Iterator[None]:
         site.ingress.kill()
         site.ingress.start().live()
         yield
-
-
-@contextmanager
-def database_killed(site: Site) -> Iterator[None]:
-    site.postgres.kill()
-    try:
-        yield
-    finally:
-        site.postgres.start()
-
-
-@contextmanager
-def database_frozen(site: Site) -> Iterator[None]:
-    """The database says nothing any more; heartbeats go on, so there is something to apply."""
-    site.postgres.pause()
-    try:
-        yield
-    finally:
-        site.postgres.resume()
 
 
 @contextmanager
@@ -252,15 +238,6 @@ def records_deleted(site: Site) -> Iterator[None]:
     code, _, err = asyncio.run(drx_consumer(site.desk.env, *command))
     assert code == 0, err
     site.desk.start().ready()
-
-
-@contextmanager
-def consumer_frozen(site: Site) -> Iterator[None]:
-    site.desk.freeze()
-    try:
-        yield
-    finally:
-        site.desk.thaw()
 
 
 def _delete_records(site: Site) -> None:

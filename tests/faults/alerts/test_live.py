@@ -11,7 +11,7 @@ import pytest
 from tests.cluster import Cluster
 from tests.faults.alerts import faults
 from tests.faults.alerts.answers import asked, commands, run, unanswered
-from tests.faults.alerts.cases import CASES, Case, Fault
+from tests.faults.alerts.cases import CASES, Case
 from tests.faults.alerts.results import Result, keep
 from tests.faults.alerts.servers import FACTOR
 from tests.faults.alerts.site import Site, open_site
@@ -63,7 +63,7 @@ def test_a_fault_fires_its_alert_and_no_other_page_and_it_clears(site: Site, cas
 @pytest.mark.parametrize(
     ("cause", "fault"), [("HeartbeatMissing", faults.kafka_frozen), ("ConsumerStuck", faults.database_killed)]
 )
-def test_one_cause_pages_once(site: Site, cause: str, fault: Fault) -> None:
+def test_one_cause_pages_once(site: Site, cause: str, fault: faults.Fault) -> None:
     site.calm()
     with fault(site):
         until(lambda: cause in site.pages(inhibited=False), what="the page of the cause")

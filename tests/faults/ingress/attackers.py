@@ -162,28 +162,9 @@ def slow_attacks(url: str, *, connections: int, seconds: int) -> Iterator[list[s
     program = shutil.which("slowhttptest", path=f"{os.environ['PATH']}:/usr/local/bin:/usr/bin")
     if program is None:
         pytest.skip("slowhttptest is not installed: `make fault-tools` as root on a Debian, or install it by hand")
-    common = [
-        "-c",
-        str(connections),
-        "-r",
-        str(connections),
-        "-l",
-        str(seconds),
-        "-u",
-        url,
-        "-t",
-        "POST",
-        "-p",
-        "30",
-        "-f",
-        "application/json",
-    ]
-    for mode in (
-        ["-H", "-i", "1"],
-        ["-B", "-i", "1", "-s", "8192"],
-        ["-X", "-w", "8", "-y", "16", "-n", "5", "-z", "8"],
-    ):
-        yield [program, *mode, *common]
+    common = f"-c {connections} -r {connections} -l {seconds} -u {url} -t POST -p 30 -f application/json"
+    for mode in ("-H -i 1", "-B -i 1 -s 8192", "-X -w 8 -y 16 -n 5 -z 8"):
+        yield [program, *mode.split(), *common.split()]
 
 
 if __name__ == "__main__":

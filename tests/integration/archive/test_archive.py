@@ -308,10 +308,14 @@ def s3() -> Iterator[str]:
         server.wait()
 
 
-async def test_a_bucket_is_a_lake_as_a_directory_is(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def be_a_user_of_s3(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-a-test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-a-test")
+
+
+async def test_a_bucket_is_a_lake_as_a_directory_is(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    be_a_user_of_s3(monkeypatch)
     monkeypatch.setattr("consumers.archive.consumer.BATCH_RECORDS", 20)
     there = fs.S3FileSystem(endpoint_override=s3, scheme="http", region="us-east-1", allow_bucket_creation=True)
     there.create_dir("lake")
@@ -335,9 +339,7 @@ async def test_a_bucket_is_a_lake_as_a_directory_is(s3: str, monkeypatch: pytest
 
 
 async def test_a_bucket_that_does_not_answer_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-a-test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-a-test")
+    be_a_user_of_s3(monkeypatch)
     bucket = Bucket("lake", endpoint=f"http://{HOST}:{free_port()}")
 
     with pytest.raises(TransientError, match="lake_") as raised:
