@@ -7,16 +7,19 @@ is) only that part, with `quick` fewer rounds.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import orjson
 from rich.console import Console
 
 from tests.bench import archive, fhir, forward, ingress, outage, read_model
+from tests.bench.report import table
 from tests.fhir import hapi
 
 RESULTS = Path("build/bench")
-PARTS = {
+PARTS: Mapping[str, Any] = {
     "ingress": ingress,
     "outage": outage,
     "consumers": read_model,
@@ -37,7 +40,7 @@ def main(arguments: list[str]) -> None:
     for name in wanted or [each for each in PARTS if SERVERS.get(each, lambda: True)()]:
         part, result = PARTS[name], RESULTS / f"{name}.json"
         figures = part.run(progress, quick="quick" in arguments)
-        console.print(part.table(figures))
+        console.print(table((part.__doc__ or "").splitlines()[0], figures))
         result.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2))
         console.print(f"figures: {result}")
 

@@ -16,16 +16,12 @@ from tests.bench.sending import TOPICS, Sending
 
 SENDING = Sending(
     "archive",
-    "a directory",
     "events a file",
     records={5_000: 200_000},
-    goals={5_000: 20_000},
-    goal_mib=400,
     instance="SCHEMA",
     # More than a window holds.
     spare=50_000,
 )
-table = SENDING.table
 
 
 def run(console: Console, *, quick: bool = False) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from itertools import islice
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from tests.bench.consuming import MIB, consumer, pace, servers
 from tests.bench.sending import TOPIC, TOPICS
@@ -20,7 +19,6 @@ NAME = "fhir"
 RECORDS, QUICK_RECORDS = 4_000, 2_000
 LANES = 8
 _APPLIED = "select count(*) from drx_consumer.inbox where grp = $1"
-GOALS = {"events_per_s": 60, "rss_mib": 150}
 
 
 def run(console: Console, *, quick: bool = False) -> dict[str, Any]:
@@ -62,14 +60,3 @@ def run(console: Console, *, quick: bool = False) -> dict[str, Any]:
             "cpu_us": round(warm.cpu_us),
             "rss_peak_mib": round(max(each.rss for each in samples) / MIB),
         }
-
-
-def table(figures: dict[str, Any]) -> Table:
-    shown = Table(title=f"fhir, {figures['lanes']} lanes, one HAPI FHIR server, one process", show_lines=False)
-    shown.add_column("")
-    shown.add_column(f"{figures['records']:,} records")
-    shown.add_row("events/s, last half", f"{figures['events_per_s']} (goal >= {GOALS['events_per_s']})")
-    shown.add_row("events/s, all, while HAPI warms up", str(figures["events_per_s_all"]))
-    shown.add_row("CPU µs per event", str(figures["cpu_us"]))
-    shown.add_row("peak RSS MiB", f"{figures['rss_peak_mib']} (goal <= {GOALS['rss_mib']})")
-    return shown

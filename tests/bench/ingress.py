@@ -31,13 +31,11 @@ from bridge.dev.kafka import create_topics
 from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.reader import open_reader
 from bridge.kafka.transport import ConsumedRecord
-from tests.bench import report
 from tests.bench.load import Load
 from tests.bench.servers import NAIVE_TOPIC, Server, bridge, naive
 from tests.bench.traffic import number_in, number_of
 from tests.cluster import STANDARD_TOPICS, EmbeddedCluster
 
-table = report.table
 ROUNDS = 3
 CONNECTIONS = 64
 ROUND_REQUESTS = 15_000
@@ -207,6 +205,17 @@ def result(measured: Sequence[Candidate]) -> dict[str, Any]:
     }
 
 
+def _soaked(candidate: Candidate) -> dict[str, float]:
+    """Whether memory stays flat, and the CPU time of a record that a restart recalls."""
+    rss, recall = [each / 2**20 for _, each in candidate.rss], candidate.recall
+    half = len(rss) // 2
+    return {
+        "soak_rss_mib_first_half": round(statistics.median(rss[:half]), 1),
+        "soak_rss_mib_last_half": round(statistics.median(rss[half:]), 1),
+        "recall_cpu_us": round((recall["full"] - recall["empty"]) / recall["records"] * 1e6, 1),
+    }
+
+
 def _figures(candidate: Candidate, control: Candidate) -> dict[str, Any]:
     pairs = list(zip(control.closed, candidate.closed, strict=True))
     statuses: dict[str, int] = {}
@@ -226,8 +235,7 @@ def _figures(candidate: Candidate, control: Candidate) -> dict[str, Any]:
         "rate_p99_ms": [round(each.load.p99_ms, 2) for each in candidate.open],
         "rate_cpu_us": [round(each.cpu_us, 1) for each in candidate.open],
         "rss_peak_mib": round(candidate.rss_peak / 2**20, 1),
-        "rss_mib": [[made, round(each / 2**20, 1)] for made, each in candidate.rss],
-        "recall_cpu_s": candidate.recall,
+        **(_soaked(candidate) if candidate.rss else {}),
         "statuses": statuses,
         "made": candidate.made,
         "acknowledged": candidate.acknowledged,

@@ -16,12 +16,10 @@ from typing import Any
 
 import psutil
 from rich.console import Console
-from rich.table import Table
 
 from bridge.dev.kafka import create_topics
 from tests.bench.ingress import CONNECTIONS, WARM_UP_REQUESTS, found_in
 from tests.bench.load import Load
-from tests.bench.report import spread
 from tests.bench.servers import Server, bridge
 from tests.cluster import STANDARD_TOPICS, EmbeddedCluster
 
@@ -30,8 +28,6 @@ ROUND_REQUESTS = 15_000
 EVENTS = 200_000
 # So many that the outage has been noticed when they are answered.
 NOTICED = 200
-# What we set out for.
-GOALS = {"req_per_s": 1_500, "p99_ms": 100, "rss_mib": 150}
 _HANG_S = 600.0
 _LOOK_S = 0.1
 
@@ -131,26 +127,3 @@ def _statuses(loads: list[Load]) -> dict[str, int]:
         status: sum(each.statuses.get(status, 0) for each in loads)
         for status in sorted({status for each in loads for status in each.statuses})
     }
-
-
-def table(figures: dict[str, Any]) -> Table:
-    shown = Table(title=f"ingress without Kafka, {CONNECTIONS} connections, 1 KB bodies, fsync before 202")
-    shown.add_column("")
-    shown.add_column("bridge")
-    drain = figures["drain"]
-    rows: list[tuple[str, str]] = [
-        (f"req/s (goal >= {GOALS['req_per_s']:,})", spread(figures["req_per_s"])),
-        ("p50 ms", spread(figures["p50_ms"])),
-        (f"p99 ms (goal <= {GOALS['p99_ms']})", spread(figures["p99_ms"])),
-        ("answers", str(figures["statuses"])),
-        (f"{drain['events']:,} spooled: RSS MiB (goal <= {GOALS['rss_mib']})", f"{figures['rss_full_mib']:.0f}"),
-        ("bytes of a spooled event", f"{figures['bytes_each']:,.0f}"),
-        ("drained in s", f"{drain['elapsed_s']:.1f}, {drain['events'] / drain['elapsed_s']:,.0f} events/s"),
-        (f"meanwhile: RSS MiB (goal <= {GOALS['rss_mib']})", f"{drain['rss_mib']:.0f}"),
-        ("peak RSS MiB", f"{figures['rss_peak_mib']:.0f}"),
-        ("acknowledged", f"{figures['acknowledged']:,}"),
-        ("acknowledged but not in the topic", str(figures["missing"])),
-    ]
-    for row in rows:
-        shown.add_row(*row)
-    return shown

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
 from rich.console import Console
-from rich.table import Table
 
 from tests.bench.consuming import Place, Sample, consumer, memory, pace, servers
-from tests.bench.report import spread
-from tests.bench.sizes import log_bytes, table_bytes, wal_bytes
 from tests.cluster import STANDARD_TOPICS
-from tests.postgres import fresh_database
+from tests.postgres import execute, fresh_database
 from tests.topic_filler import Lives, fill
 
 NAME = "read_model"
@@ -25,10 +22,6 @@ ROUNDS = 3
 SOAK_RECORDS = 1_000_000
 QUICK_RECORDS = 150_000
 ROUND_RECORDS = 100_000
-# What we set out for: events a second, and the memory of a process.
-GOALS = {"events_per_s": 10_000, "rss_mib": 200}
-# The last half of the records may hold this much more than the first: the allocator's noise.
-FLAT_MIB = 10.0
 
 
 def run(console: Console, *, quick: bool = False) -> dict[str, Any]:
@@ -83,23 +76,20 @@ def _samples(place: Place, number: int, records: int) -> tuple[list[Sample], dic
         return samples, {"written ahead": round(written / samples[-1].settled), **table_bytes(dsn, schema)}
 
 
-def table(figures: dict[str, Any]) -> Table:
-    shown = Table("", "read model", title="read model, 12 partitions, one broker, one database, one process")
-    for row in _rows(figures):
-        shown.add_row(*row)
-    return shown
+def log_bytes(data: Path, topic: str) -> int:
+    """Bytes of a topic's records in the data of one broker."""
+    return sum(path.stat().st_size for path in data.rglob(f"{topic}-*/*.log"))
 
 
-def _rows(figures: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    soak = figures["soak"]
-    early, late = soak["rss_first_half_mib"], soak["rss_last_half_mib"]
-    yield "events/s", spread(figures["events_per_s"])
-    yield "CPU µs per event", spread(figures["cpu_us"])
-    goal = f"{soak['events_per_s']:,} (goal >= {GOALS['events_per_s']:,})"
-    yield f"{soak['records']:,} records: events/s", goal
-    yield "peak RSS MiB", f"{soak['rss_peak_mib']:,} (goal <= {GOALS['rss_mib']})"
-    flat = "flat" if late - early <= FLAT_MIB else "growing"
-    yield "RSS MiB, median of first and last half", f"{early}, {late}: {flat}"
-    yield "bytes of an event in the log", f"{figures['log_bytes']:,}"
-    taken = ", ".join(f"{name} {taken:,}" for name, taken in soak["bytes_each"].items())
-    yield "bytes of an event in PostgreSQL", taken
+def table_bytes(dsn: str, schema: str) -> dict[str, int]:
+    """Bytes of each table, its indexes included, for one event."""
+    tables = {"event": f"{schema}.event", "prescription": f"{schema}.prescription", "inbox": "drx_consumer.inbox"}
+    wanted = ", ".join(f"pg_total_relation_size('{table}') / count(*)" for table in tables.values())
+    ((*taken,),) = execute(dsn, f"select {wanted} from {tables['event']}")[0]  # noqa: S608 - our own names
+    return dict(zip(tables, taken, strict=True))
+
+
+def wal_bytes(dsn: str) -> int:
+    """Bytes that the server has ever written ahead."""
+    ((written,),) = execute(dsn, "select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint")[0]
+    return int(written)

@@ -1,4 +1,4 @@
-"""A consumer that tells a peer of each record, from topic to applied records: its rounds, their figures and table.
+"""A consumer that tells a peer of each record, from topic to applied records: its rounds and their figures.
 
 What is varied is how much it sends at one time: lanes, connections, or records of a file.
 """
@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from tests.bench.consuming import Place, consumer, memory, pace
-from tests.bench.report import spread
 from tests.postgres import fresh_database
 from tests.topic_filler import Lives, fill
 
@@ -29,21 +27,15 @@ class Sending:
 
     Attributes:
         name: Entry point of the consumer.
-        peer: What it sends to, as the title says it.
         at_once: What is varied, such as `lanes`.
         records: How many at one time, to the records of a round, which take some ten seconds.
-        goals: How many at one time, to the records a second that the goals ask for.
-        goal_mib: Peak of the resident memory that the goals allow, if they do.
         instance: The option that gives each run a group of its own.
         spare: Records in the topic beyond those of a round, so that it ends while batches are full.
     """
 
     name: str
-    peer: str
     at_once: str
     records: Mapping[int, int]
-    goals: Mapping[int, int]
-    goal_mib: int | None = None
     instance: str = "INSTANCE"
     spare: int = 0
 
@@ -101,17 +93,6 @@ class Sending:
             finally:
                 ours.child.kill()
         return _Run(*pace(samples), memory(samples)["rss_peak_mib"])
-
-    def table(self, figures: dict[str, Any]) -> Table:
-        shown = Table(title=f"{self.name}, {self.peer}, 12 partitions, one broker, one process")
-        for column in ("", *(f"{at_once} {self.at_once}" for at_once in self.records)):
-            shown.add_column(column)
-        of = [(figures[str(at_once)], self.goals[at_once]) for at_once in self.records]
-        shown.add_row("events/s", *(f"{spread(each['events_per_s'])} (goal >= {goal:,})" for each, goal in of))
-        shown.add_row("CPU µs per event", *(spread(each["cpu_us"]) for each, _ in of))
-        most = "" if self.goal_mib is None else f" (goal <= {self.goal_mib})"
-        shown.add_row("peak RSS MiB", *(f"{each['rss_peak_mib']}{most}" for each, _ in of))
-        return shown
 
 
 @dataclass(frozen=True, slots=True)

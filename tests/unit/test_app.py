@@ -35,26 +35,33 @@ def a_source(name: str, *keys: KeySlot, scheme: Scheme | None = None) -> Source:
     return Source(name, "sandbox", load_profile("drx_standard"), scheme or StandardWebhooks(), FixedSecrets(keys))
 
 
-def judged(*sources: Source) -> tuple[str, dict[str, str]]:
-    return judge(secret_checks({each.name: each for each in sources}, now=lambda: NOW))
+CIDR = configure("cidr", {"networks": "192.0.2.0/24"}, tolerance_s=None)
 
 
-@pytest.mark.parametrize("without", [ENDED, TO_COME])
-def test_a_source_without_a_key_takes_no_readiness_from_the_others(without: KeySlot) -> None:
-    """No replica has a key that this one has not, so none would be ready, and all senders were turned away."""
-    status, results = judged(a_source("a", without), a_source("b", ENDED, COUNTS))
+@pytest.mark.parametrize(
+    ("sources", "status", "results"),
+    [
+        # No replica has a key that this one has not, so none would be ready, and all senders were turned away.
+        *(
+            (
+                [a_source("a", without), a_source("b", ENDED, COUNTS)],
+                "degraded",
+                {"secrets_a": "degraded", "secrets_b": "ok"},
+            )
+            for without in (ENDED, TO_COME)
+        ),
+        # The balancer's 503 has senders come again, and our 401 would not.
+        (
+            [a_source("a", ENDED), a_source("b", TO_COME, ENDED)],
+            "unavailable",
+            {"secrets_a": "no_active_secret", "secrets_b": "no_active_secret"},
+        ),
+        ([a_source("a", ENDED), a_source("b", scheme=CIDR)], "degraded", {"secrets_a": "degraded"}),
+    ],
+)
+def test_a_source_without_a_key_takes_no_readiness_from_one_that_can_deliver(
+    sources: list[Source], status: str, results: dict[str, str]
+) -> None:
+    checks = secret_checks({each.name: each for each in sources}, now=lambda: NOW)
 
-    assert (status, results) == ("degraded", {"secrets_a": "degraded", "secrets_b": "ok"})
-
-
-def test_where_no_source_has_a_key_nothing_can_be_taken() -> None:
-    """The balancer's 503 has senders come again, and our 401 would not."""
-    status, results = judged(a_source("a", ENDED), a_source("b", TO_COME, ENDED))
-
-    assert (status, set(results.values())) == ("unavailable", {"no_active_secret"})
-
-
-def test_a_source_that_needs_no_key_is_one_that_can_deliver() -> None:
-    cidr = configure("cidr", {"networks": "192.0.2.0/24"}, tolerance_s=None)
-
-    assert judged(a_source("a", ENDED), a_source("b", scheme=cidr)) == ("degraded", {"secrets_a": "degraded"})
+    assert judge(checks) == (status, results)

@@ -43,32 +43,17 @@ async def at_work(circuit: Circuit, until: Callable[[], bool]) -> None:
     task.cancel()
 
 
-def test_failures_in_a_row_open_it() -> None:
+def test_failures_of_several_records_in_a_row_open_it_and_nothing_else_does() -> None:
     circuit = a_circuit()
 
-    fail(circuit, *range(OPEN_AFTER - 1))
+    fail(circuit, "bad", times=10 * OPEN_AFTER)
+    for _ in range(10):
+        circuit.passed()
+        fail(circuit, *range(OPEN_AFTER - 1))
     before = circuit.closed
     fail(circuit, "last")
 
     assert (before, circuit.closed) == (True, False)
-
-
-def test_a_pass_in_between_keeps_it_closed() -> None:
-    circuit = a_circuit()
-
-    for _ in range(10):
-        fail(circuit, *range(OPEN_AFTER - 1))
-        circuit.passed()
-
-    assert circuit.closed
-
-
-def test_one_record_alone_does_not_open_it() -> None:
-    circuit = a_circuit()
-
-    fail(circuit, "bad", times=10 * OPEN_AFTER)
-
-    assert circuit.closed
 
 
 async def test_a_ping_that_passes_admits_one_record_and_what_passes_closes_it() -> None:

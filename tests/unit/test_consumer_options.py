@@ -3,20 +3,72 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 from pydantic import model_validator
 
 from bridge.errors import ConfigError, TransientError
+from consumers.api import Consumer, Setup
 from consumers.archive.options import ArchiveOptions
+from consumers.fhir.consumer import open_fhir
 from consumers.fhir.options import FhirOptions
+from consumers.forward.consumer import open_forward
 from consumers.forward.options import ForwardOptions
 from consumers.hl7v2.options import Hl7Options
 from consumers.options import UNNAMED, EndpointOptions, Instant, Options, WordList, read_options, read_token, server_of
+from consumers.read_model.consumer import open_read_model
 from consumers.read_model.options import ReadModelOptions
+from consumers.workflow.consumer import open_workflow
 from consumers.workflow.options import WorkflowOptions
+
+OPENED: Mapping[str, tuple[Callable[[Setup], Consumer], dict[str, str]]] = {
+    "fhir": (open_fhir, {"base_url": "https://ehr.example/fhir"}),
+    "forward": (open_forward, {"url": "https://ehr.example/drx", "secrets_dir": "/etc/drx-bridge/forward"}),
+    "read_model": (open_read_model, {}),
+    "workflow": (open_workflow, {"address": "temporal.example:7233"}),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("fhir", {"base_url": ""}, "fhir.base_url"),
+        ("fhir", {"instance": "Not-One"}, "fhir.instance"),
+        ("fhir", {"references": "literal"}, "fhir.references"),
+        ("fhir", {"mrn_system": "our mrn"}, "fhir.mrn_system"),
+        ("fhir", {"identifier_base": "urn:drx"}, "fhir.identifier_base"),
+        ("forward", {"url": ""}, "forward.url"),
+        ("forward", {"lanes": "0"}, "forward.lanes"),
+        ("forward", {"url": "https://a.example/?b", "path": "/c"}, "path cannot follow a URL with a query"),
+        ("forward", {"accounts": " , "}, "forward.accounts"),
+        ("forward", {"when": "data.["}, "forward.when"),
+        ("read_model", {"schema": "Read Model"}, "read_model.schema"),
+        ("read_model", {"schema": 'x"; drop'}, "read_model.schema"),
+        ("read_model", {"schema": "drx_consumer"}, "read_model.schema"),
+        ("read_model", {"schema": "x" * 64}, "read_model.schema"),
+        ("read_model", {"alarms_from": "2026-09-14T15:00:00"}, "read_model.alarms_from"),
+        ("workflow", {"address": "temporal.example"}, "workflow.address"),
+        ("workflow", {"address": "https://temporal.example:7233"}, "workflow.address"),
+        ("workflow", {"address": "me:hunter2@temporal.example:7233"}, "workflow.address"),
+        ("workflow", {"payload": "full"}, "codec_key_dir"),
+        ("workflow", {"timers_from": "yesterday"}, "workflow.timers_from"),
+        ("workflow", {"read_model_schema": 'x"; drop'}, "workflow.read_model_schema"),
+        ("workflow", {"rules": "/nowhere/rules.toml"}, "workflow.rules: cannot read /nowhere/rules.toml"),
+        *((name, {"ulr": "hunter2"}, "no setting 'ulr'") for name in OPENED),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named(name: str, options: dict[str, str], words: str) -> None:
+    opened, least = OPENED[name]
+    with pytest.raises(ConfigError) as caught:
+        opened(Setup({**least, **options}, CollectorRegistry()))
+
+    assert words in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 class DeskOptions(EndpointOptions):

@@ -44,25 +44,6 @@ def test_a_medical_record_number_is_one_of_its_account(given: dict[str, str], ex
     assert read_options(FhirOptions, NAME, {**LEAST, **given}).naming("acct 1").mrn == expected
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"base_url": ""}, "fhir.base_url"),
-        ({"instance": "Not-One"}, "fhir.instance"),
-        ({"references": "literal"}, "fhir.references"),
-        ({"mrn_system": "our mrn"}, "fhir.mrn_system"),
-        ({"identifier_base": "urn:drx"}, "fhir.identifier_base"),
-        ({"ulr": "hunter2"}, "no setting 'ulr'"),
-    ],
-)
-def test_a_setting_that_cannot_be_used_is_named(options: dict[str, str], words: str) -> None:
-    with pytest.raises(ConfigError, match=words) as caught:
-        open_fhir(setup(**options))
-
-    assert "hunter2" not in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
 async def test_plain_http_must_be_allowed() -> None:
     consumer = open_fhir(setup(base_url="http://ehr.example"))
 

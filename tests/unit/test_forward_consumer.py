@@ -40,26 +40,6 @@ def test_each_instance_is_a_group_of_its_own() -> None:
     assert consumer.handler_timeout_s > TIMEOUT_S
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"url": ""}, "forward.url"),
-        ({"instance": "Not-One"}, "forward.instance"),
-        ({"lanes": "0"}, "forward.lanes"),
-        ({"url": "https://a.example/?b", "path": "/c"}, "path cannot follow a URL with a query"),
-        ({"accounts": " , "}, "forward.accounts"),
-        ({"when": "data.["}, "forward.when"),
-        ({"ulr": "hunter2"}, "no setting 'ulr'"),
-    ],
-)
-def test_a_setting_that_cannot_be_used_is_named(options: dict[str, str], words: str) -> None:
-    with pytest.raises(ConfigError, match=words) as caught:
-        open_forward(setup(**options))
-
-    assert "hunter2" not in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
 async def test_plain_http_must_be_allowed(tmp_path: object) -> None:
     consumer = open_forward(setup(url="http://ehr.example", secrets_dir=str(tmp_path)))
 

@@ -173,14 +173,10 @@ def test_a_source_may_send_an_array() -> None:
 @pytest.mark.parametrize(
     ("body", "detail"),
     [
-        (b"[1,NaN]", "nan"),
         (b'[{"a":1,"a":2}]', "duplicate_key"),
         (b"[" * 33 + b"]" * 33, "depth"),
-        (b"[1", "syntax"),
         (b"[]]", "trailing"),
-        (b"", "empty"),
         (b"7", "not_object"),
-        (b'"[]"', "not_object"),
     ],
 )
 def test_an_array_is_held_to_the_same_rules(body: bytes, detail: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 from bridge.errors import ConfigError
 from bridge.event import ParkReason
 from bridge.ingress.profiles.lookup import load_profile, open_profiles
-from bridge.ingress.profiles.mapped import compile_mapping
+from bridge.ingress.profiles.mapped import MappingFile, compile_mapping
 from bridge.ingress.profiles.mapping_file import FILE_MAX_BYTES
 from bridge.ingress.profiles.profile import IGNORED, Mapped
 from tests.profile_properties import assert_writable
@@ -35,6 +35,9 @@ account = "root.shop"
 queue_id = "no"
 fulfillment_status = "lower(state)"
 """
+
+
+ACCOUNTED = ACME.replace('key = "rx.id"', 'key = "rx.id"\naccount = "shop"')
 
 
 class Configured:
@@ -157,19 +160,23 @@ def test_an_id_that_cannot_stand_in_a_header_is_that_of_the_delivery() -> None:
     assert "field_unfit" in outcome.flags
 
 
-def test_an_event_without_an_account_parks_where_the_source_has_none() -> None:
-    file = ACME.replace('key = "rx.id"', 'key = "rx.id"\naccount = "shop"')
-    mapping = compiled(file, account_id="")
-
-    assert event_of(mapping, BODY | {"shop": "s"}).value["account_id"] == "s"
-    assert parked(mapping, BODY) == ParkReason("unusable", "missing_field", "/shop", "acme:7")
-
-
-def test_a_required_field_that_says_nothing_parks_with_its_path() -> None:
-    body = {"kind": "STATE", "rx": {"id": "7"}}
-
-    assert parked(compiled(), body) == ParkReason("unusable", "missing_field", "/state", "acme:7")
-    assert parked(compiled(), body | {"state": {}}) == ParkReason("unusable", "missing_field", "/state", "acme:7")
+@pytest.mark.parametrize(
+    ("mapping", "body", "parks"),
+    [
+        (compiled(ACCOUNTED, account_id=""), BODY, ("unusable", "missing_field", "/shop", "acme:7")),
+        (compiled(), BODY | {"state": None}, ("unusable", "missing_field", "/state", "acme:7")),
+        (compiled(), BODY | {"state": {}}, ("unusable", "missing_field", "/state", "acme:7")),
+        (
+            compiled(BATCH),
+            {"shop": "s", "lines": [{"no": "1", "state": "PACKED"}, {"state": "PACKED"}, 7]},
+            ("unusable", "no_key", "/lines/*/no"),
+        ),
+    ],
+)
+def test_what_an_event_needs_and_the_body_lacks_parks_with_its_path(
+    mapping: MappingFile, body: dict[str, Any], parks: tuple[Any, ...]
+) -> None:
+    assert parked(mapping, body) == ParkReason(*parks)
 
 
 def test_an_optional_field_that_does_not_fit_stays_out_and_its_claim_counts_for_nothing() -> None:
@@ -376,12 +383,6 @@ def test_words_that_a_source_names_are_passed_over_whatever_its_profile() -> Non
     sources["digitalrx"].ignored = frozenset({"TYPED"})
     with pytest.raises(ConfigError, match=r"^sources\.digitalrx\.ignore: "):
         open_profiles(sources)
-
-
-def test_a_line_without_a_key_parks_the_delivery() -> None:
-    body = {"shop": "s", "lines": [{"no": "1", "state": "PACKED"}, {"state": "PACKED"}, 7]}
-
-    assert parked(compiled(BATCH), body) == ParkReason("unusable", "no_key", "/lines/*/no")
 
 
 def test_no_two_events_of_a_delivery_have_one_id_whatever_the_vendor_s_are() -> None:

@@ -30,28 +30,6 @@ def opened(**options: str) -> Consumer:
     return open_workflow(Setup({**LEAST, **options}, CollectorRegistry()))
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"address": "temporal.example"}, "workflow.address"),
-        ({"address": "https://temporal.example:7233"}, "workflow.address"),
-        ({"address": "me:hunter2@temporal.example:7233"}, "workflow.address"),
-        ({"payload": "full"}, "codec_key_dir"),
-        ({"timers_from": "yesterday"}, "workflow.timers_from"),
-        ({"read_model_schema": 'x"; drop'}, "workflow.read_model_schema"),
-        ({"rules": "/nowhere/rules.toml"}, "workflow.rules: cannot read /nowhere/rules.toml"),
-        ({"adress": "hunter2"}, "no setting 'adress'"),
-    ],
-)
-def test_a_setting_that_cannot_be_used_is_named(options: dict[str, str], words: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        opened(**options)
-
-    assert words in str(caught.value)
-    assert "hunter2" not in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
 def test_doctor_is_told_where_health_information_goes(tmp_path: Path) -> None:
     (tmp_path / "2026-09").write_text("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=")
     ids, table = opened().discloses or ()
