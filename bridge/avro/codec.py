@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -16,7 +15,7 @@ from fastavro.schema import SchemaParseException  # noqa: TID251 -- as above
 
 from bridge.avro.encoder import Encode, EncodeError, compile_encoder
 from bridge.errors import DecodeError
-from bridge.registry.schemas import Schema
+from bridge.registry.schemas import Schema, WriterSchema
 
 # Confluent, "Wire format", has two forms. A magic byte 0 and a four-byte big-endian id lead the payload. Or a header of
 # this name has a magic byte 1 and the schema's sixteen-byte GUID, and the payload is the bare Avro body.
@@ -40,15 +39,6 @@ SCHEMA_MISMATCH = "schema_mismatch"  # written with a record of our name that th
 
 # Exceptions for bytes that are no value of the writer's schema; tests search for others.
 _MALFORMED = (EOFError, IndexError, ValueError, OverflowError)
-
-
-@dataclass(frozen=True, slots=True)
-class WriterSchema:
-    """A self-contained schema that records may have been written with; its GUID is None when it is not known."""
-
-    id: int
-    guid: UUID | None
-    schema: Schema = field(repr=False)
 
 
 class Decoded(NamedTuple):

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
-from bridge.avro.codec import UNKNOWN_SCHEMA_ID, Codec, Decoded, WriterSchema, unknown_schema
+from bridge.avro.codec import UNKNOWN_SCHEMA_ID, Codec, Decoded, unknown_schema
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import BridgeError, DecodeError, TransientError, UnknownRecordError
 from bridge.event import UNRECOGNIZED_TYPE, Event
@@ -17,6 +17,7 @@ from bridge.registry.address import RegistryAddress
 from bridge.registry.client import RegistryClient, RegistryRefusedError, RegistryUnavailableError, open_client
 from bridge.registry.loader import bundled
 from bridge.registry.lock import NAMESPACE
+from bridge.registry.schemas import WriterSchema
 
 # Codes of `DecodeError` beside those of the codec.
 TOMBSTONE = "tombstone"
@@ -72,10 +73,8 @@ class EventDecoder:
             raise TransientError(exc.code, systemic=True) from None
         except BridgeError:  # the registry has answered that it has no such schema
             raise DecodeError(UNKNOWN_SCHEMA_ID) from None
-        if fetched.id is None:
-            raise DecodeError(UNKNOWN_SCHEMA_ID)
         try:
-            self._codec.learn(WriterSchema(fetched.id, fetched.guid, fetched.schema))
+            self._codec.learn(fetched)
         except ValueError:
             raise DecodeError(SCHEMA_INVALID) from None
 

@@ -19,7 +19,7 @@ import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -29,7 +29,7 @@ from yarl import URL
 
 from bridge.errors import BridgeError
 from bridge.registry.address import RegistryAddress, plain_url
-from bridge.registry.schemas import NotAvroError, Schema, meaning
+from bridge.registry.schemas import NotAvroError, Schema, WriterSchema, meaning
 from bridge.runtime.backoff import Spread, backoff_s
 
 # aiohttp takes 0.1 s to import, and most commands never ask a registry.
@@ -76,18 +76,6 @@ class SchemaUnknownError(BridgeError):
     """The registry does not know the id (`schema_unknown`), or it is no Avro record (`schema_not_avro`)."""
 
     code = "schema_unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """A self-contained schema as a registry has it.
-
-    `id` is None where it was asked for by GUID and the registry named none, `guid` where the registry has none.
-    """
-
-    id: int | None
-    guid: UUID | None
-    schema: Schema = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +145,9 @@ class RegistryClient:
         self._timeout_s = timeout_s
         self._sleep = sleep
         self._spread = spread
-        self._known: dict[int | UUID, Fetched] = {}
+        self._known: dict[int | UUID, WriterSchema] = {}
 
-    async def fetch(self, key: int | UUID) -> Fetched:
+    async def fetch(self, key: int | UUID) -> WriterSchema:
         """Return the schema of an id or GUID.
 
         Raises:
@@ -295,7 +283,7 @@ def _means(text: str, schema: Schema) -> bool:
         return False
 
 
-def _schema_in(reply: _Reply, key: int | UUID) -> Fetched:
+def _schema_in(reply: _Reply, key: int | UUID) -> WriterSchema:
     fields = reply.fields()
     if (fields.get("schemaType") or "AVRO") != "AVRO" or fields.get("references"):
         raise SchemaUnknownError("schema_not_avro")
@@ -306,5 +294,7 @@ def _schema_in(reply: _Reply, key: int | UUID) -> Fetched:
         raise RegistryUnavailableError(reply.url, _NO_REGISTRY) from None
     if not isinstance(schema, dict):
         raise SchemaUnknownError("schema_not_avro")
-    given = fields.get("id")
-    return Fetched(key if isinstance(key, int) else given if isinstance(given, int) else None, guid, schema)
+    schema_id = key if isinstance(key, int) else fields.get("id")
+    if not isinstance(schema_id, int):
+        raise SchemaUnknownError(SchemaUnknownError.code)
+    return WriterSchema(schema_id, guid, schema)

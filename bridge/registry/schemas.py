@@ -13,7 +13,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
+from uuid import UUID
 
 from fastavro.schema import (  # noqa: TID251 -- a door
     SchemaParseException,
@@ -30,6 +32,15 @@ Schema = Mapping[str, Any]
 _PRIMITIVES: Final = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
 _INNER: Final = ("items", "values")
 _NOT_MEANING: Final = frozenset({"doc", "aliases", "order", "phi"})
+
+
+@dataclass(frozen=True, slots=True)
+class WriterSchema:
+    """A self-contained schema that records may have been written with; its GUID is None when it is not known."""
+
+    id: int
+    guid: UUID | None
+    schema: Schema = field(repr=False)
 
 
 class NotAvroError(BridgeError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,8 +93,8 @@ def _state(name: str, content: Content, keys: Mapping[bytes, Key], read: Callabl
     return state
 
 
-def _open(state: SegmentState, opened: Opened, read: Callable[[Entry], object]) -> None:
-    for record, entry, lock in zip(opened.records, opened.entries, opened.locks, strict=True):
+def _open(state: SegmentState, opened: Iterable[Opened], read: Callable[[Entry], object]) -> None:
+    for record, entry, lock in opened:
         if entry is not None:
             if _is_readable(entry, read):
                 state.partitions[entry.partition] += 1

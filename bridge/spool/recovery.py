@@ -79,12 +79,8 @@ class Content(NamedTuple):
     is_read: bool  # false while the disk does not give all of it back: then only the records that were found are known
 
 
-class Opened(NamedTuple):
-    """Some records and what they hold: an entry, why it is locked, or neither where the seal does not hold."""
-
-    records: Sequence[Intact]
-    entries: list[Entry | None]
-    locks: list[LockedBy]
+# A record and what it holds: an entry, why it is locked, or neither where the seal does not hold.
+Opened = tuple[Intact, Entry | None, LockedBy]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -187,7 +183,7 @@ class Recovery:
         for first in range(0, len(content.waiting), BATCH):
             batch = content.waiting[first : first + BATCH]
             opened = await self.thread.run(partial(unseal_all, content.content, batch, self.keys.opening))
-            for record, entry, lock in zip(opened.records, opened.entries, opened.locks, strict=True):
+            for record, entry, lock in opened:
                 if lock:
                     segment.locked += 1
                     segment.missing |= {record.head.key_id} if lock == "no_key" else set()
@@ -236,17 +232,15 @@ def examine(disk: Disk, path: Path, *, number: int, newest: bool, keys: Mapping[
     return Content(content, result, waiting, whole, is_read)
 
 
-def unseal_all(content: bytes, records: Sequence[Intact], keys: Mapping[bytes, Key]) -> Opened:
+def unseal_all(content: bytes, records: Sequence[Intact], keys: Mapping[bytes, Key]) -> list[Opened]:
     """Open some records of a segment's content."""
-    entries: list[Entry | None] = []
-    locks: list[LockedBy] = []
+    opened: list[Opened] = []
     for record in records:
         key = keys.get(record.head.key_id)
         lock: LockedBy = "" if record.head.is_known and key else "no_key" if record.head.is_known else "unknown_version"
         end = record.offset + record.head.size
-        entries.append(unseal(content[record.offset : end], key) if key and not lock else None)
-        locks.append(lock)
-    return Opened(records, entries, locks)
+        opened.append((record, unseal(content[record.offset : end], key) if key and not lock else None, lock))
+    return opened
 
 
 def _nothing() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from bridge.avro.codec import SCHEMA_HEADER, Codec, WriterSchema, unknown_schema
+from bridge.avro.codec import SCHEMA_HEADER, Codec, unknown_schema
 from bridge.errors import DecodeError
 from bridge.registry.loader import bundled
+from bridge.registry.schemas import WriterSchema
 from tests.fuzz.choices import Choices
 
 WORDS = (b"\x00\x00\x00\x00", b"\x02", b"\x80\x80\x80\x80\x10", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x01")

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.avro.codec import SCHEMA_HEADER, Codec, Decoded, WriterSchema
+from bridge.avro.codec import SCHEMA_HEADER, Codec, Decoded
 from bridge.avro.encoder import EncodeError, compile_encoder
 from bridge.errors import DecodeError
 from bridge.registry.loader import bundled
-from bridge.registry.schemas import expand
+from bridge.registry.schemas import WriterSchema, expand
 from tests.unit.schema_corpus import values
 
 LOCK = bundled()

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from pydantic import AwareDatetime
 from pydantic.fields import FieldInfo
 
-from bridge.avro.codec import Codec, WriterSchema
+from bridge.avro.codec import Codec
 from bridge.commands.schemas import schemas as schemas_command
 from bridge.contract.events import EVENT_MODELS
 from bridge.contract.fields import Bits, ContractRecord, Digits
@@ -23,7 +23,7 @@ from bridge.errors import ConfigError, DecodeError
 from bridge.registry.loader import bundled, read_lock, read_schemas, schemas_root
 from bridge.registry.lock import default_topic, format_lock, parse_lock
 from bridge.registry.rules import compatibility, findings, house_findings
-from bridge.registry.schemas import digest, expand, fingerprint
+from bridge.registry.schemas import WriterSchema, digest, expand, fingerprint
 
 SCHEMAS = read_schemas(schemas_root())
 

@@ -8,13 +8,14 @@ from uuid import UUID
 
 import pytest
 
-from bridge.avro.codec import Codec, WriterSchema
+from bridge.avro.codec import Codec
 from bridge.avro.event_decoder import EventDecoder
 from bridge.errors import DecodeError, TransientError, UnknownRecordError
 from bridge.event import UNRECOGNIZED_TYPE, Event
 from bridge.kafka.record import UNRECOGNIZED_SCHEMA
 from bridge.kafka.transport import ConsumedRecord
 from bridge.registry.loader import bundled
+from bridge.registry.schemas import WriterSchema
 from tests.component.registry.registry_fakes import ORDER, Answer, Connector, FakeRegistry, shown
 
 LOCK = bundled()

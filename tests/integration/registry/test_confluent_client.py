@@ -11,8 +11,9 @@ from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
-from bridge.avro.codec import Codec, WriterSchema
+from bridge.avro.codec import Codec
 from bridge.registry.loader import bundled
+from bridge.registry.schemas import WriterSchema
 from tests.integration.registry.registry_parts import Sample, Served
 
 PRESCRIPTIONS = SerializationContext("drx.prescriptions.v1", MessageField.VALUE, [])
