@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # The tests start a thousand processes: without compiled files each would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-tools check budget lint promtool fault-tools alert-tools chart engines fhir-server hl7-server temporal-server audit bench docs faults fuzz release test-docker test-postgres
+.PHONY: setup demo test test-tools check budget lint promtool fault-tools alert-tools chart engines fhir-server hl7-server temporal-server audit bench docs faults fuzz release release-sign release-tools test-docker test-postgres
 
 $(INSTALLED): requirements-dev.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -132,3 +132,13 @@ test-postgres: setup
 RELEASE ?= build/release
 release: $(INSTALLED)
 	$(BIN)/python .ci/release.py "$(VERSION)" $(RELEASE)
+
+# Keyless: by whom, a browser or the workflow says. With a key: SIGN="--key cosign.key".
+release-sign:
+	cd $(RELEASE) && cosign sign-blob --yes $(SIGN) --bundle SHA256SUMS.sigstore.json SHA256SUMS
+	cd $(RELEASE) && cosign attest-blob --yes $(SIGN) --bundle provenance.sigstore.json --statement provenance.json
+
+# What checks the workflows and what signs, compiled into build/tools; without them their tests are skipped. Needs Go.
+release-tools:
+	GOBIN="$(CURDIR)/build/tools" CGO_ENABLED=0 go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+	GOBIN="$(CURDIR)/build/tools" CGO_ENABLED=0 go install github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3

@@ -1,4 +1,4 @@
-"""What `make release` writes."""
+"""What `make release` writes, and the workflows that publish it, as far as they run without a registry."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -19,10 +20,13 @@ from tests.chart.rendering import template
 from tests.chart.test_image_files import VALIDATE
 from tests.chart.tools import ROOT, helm, python
 
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+TOOLS = f"{ROOT / 'build' / 'tools'}:{os.environ['PATH']}"
+
 
 def run(*command: str, cwd: Path = ROOT, umask: int = -1, environ: dict[str, str] | None = None) -> str:
     """Return what a command prints, with its errors; it must succeed."""
-    env = os.environ | (environ or {})
+    env = os.environ | {"PATH": TOOLS} | (environ or {})
     ran = subprocess.run(  # noqa: S603 - our own command lines
         command, cwd=cwd, env=env, umask=umask, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
@@ -33,6 +37,12 @@ def run(*command: str, cwd: Path = ROOT, umask: int = -1, environ: dict[str, str
 # A release is made from the commit, whatever stands in the working tree.
 PROJECT = tomllib.loads(run("git", "show", "HEAD:pyproject.toml"))["project"]
 VERSION = PROJECT["version"]
+
+
+def tool(name: str) -> str:
+    return shutil.which(name, path=TOOLS) or pytest.skip(
+        f"{name} is missing: `make release-tools` compiles it, with Go"
+    )
 
 
 def build(target: Path, *, umask: int, **environ: str) -> Path:
@@ -107,3 +117,37 @@ def test_a_version_that_the_commit_has_not_is_refused(tmp_path: Path) -> None:
         f"version 9.9.9, but pyproject.toml has {VERSION}, Chart.yaml {VERSION}\n",
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_actions_are_pinned_by_commit() -> None:
+    used = re.findall(r"uses: (?!\./)(.*)", "".join(path.read_text() for path in WORKFLOWS))
+
+    assert used
+    assert [each for each in used if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v[\d.]+", each)] == []
+
+
+def test_actionlint_has_nothing_to_say() -> None:
+    assert run(tool("actionlint"), *map(str, WORKFLOWS)) == ""
+
+
+def test_what_is_signed_is_verified_and_nothing_else(files: Path, tmp_path: Path) -> None:
+    cosign = tool("cosign")
+    signed = Path(shutil.copytree(files, tmp_path / "release"))
+    run(cosign, "generate-key-pair", cwd=tmp_path, environ={"COSIGN_PASSWORD": ""})
+    # An empty configuration: nothing is written to a log of transparency, and no host is asked.
+    run(cosign, "signing-config", "create", f"--out={tmp_path}/none.json")
+    sign = f"--key {tmp_path}/cosign.key --signing-config {tmp_path}/none.json"
+    run("make", "release-sign", f"RELEASE={signed}", f"SIGN={sign}", environ={"COSIGN_PASSWORD": ""})
+
+    key = (f"--key={tmp_path}/cosign.pub", "--insecure-ignore-tlog")
+    sums = (cosign, "verify-blob", *key, "--bundle=SHA256SUMS.sigstore.json", "SHA256SUMS")
+    run(*sums, cwd=signed)
+    kind = ("--type=slsaprovenance1", "--bundle=provenance.sigstore.json")
+    wheel = f"drx_bridge-{VERSION}-py3-none-any.whl"
+    attested = (cosign, "verify-blob-attestation", *key, *kind, wheel)
+    run(*attested, cwd=signed)
+    for command, file in ((sums, "SHA256SUMS"), (attested, wheel)):
+        with (signed / file).open("ab") as changed:
+            changed.write(b"\n")
+        with pytest.raises(AssertionError, match=r"(?i)invalid|match|digest"):
+            run(*command, cwd=signed)
