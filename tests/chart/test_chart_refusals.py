@@ -24,6 +24,12 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("strimzi", {"topicsJob.enabled": True}, "topicsJob.credentialsSecret", "may create topics"),
     ("strimzi", {f"{READER}.keda": {"enabled": True}}, f"{READER}.keda.enabled", "clientCertificateSecret"),
     ("keda", {f"{READER}.hpa": {"enabled": True}}, f"{READER}.keda.enabled", "set one of"),
+    (
+        "minimal",
+        {f"{READER}.keda.enabled": True, "kafka.tokenProvider": "iam:tokens"},
+        f"{READER}.keda.enabled",
+        "cannot use kafka.tokenProvider",
+    ),
     ("minimal", {f"{READER}.postgres.existingSecret": ""}, f"{READER}.postgres.existingSecret", "enabled to false"),
     ("minimal", {"ingress.spool.keySecret": ""}, "ingress.spool.keySecret", "name a Secret"),
     ("no-spool", {"ingress.spool.drainClaims": ["data-a-0"]}, "ingress.spool.keySecret", "drainClaims"),

@@ -21,8 +21,6 @@ LEFT_OUT = {
     "BRIDGE_HTTP__HOST",  # a pod listens on its own address
     "BRIDGE_MANAGEMENT__HOST",
     "CONSUMER_MANAGEMENT__HOST",
-    "BRIDGE_KAFKA__SASL_TOKEN_PROVIDER",  # comes with an image of one's own, and with extraEnv
-    "CONSUMER_KAFKA__SASL_TOKEN_PROVIDER",
     "CONSUMER_POSTGRES__DSN",  # a secret has no place in a variable
 }
 INGRESS = {name.replace("<NAME>", "DRX") for name in all_variables(Settings)}
@@ -89,21 +87,23 @@ def test_every_file_that_a_setting_names_is_on_a_mount(rendered: Rendered) -> No
 
 
 def test_every_setting_of_the_ingress_can_be_set() -> None:
-    found = of(render(CASES["full"]), "-ingress")
+    found, by_token = (of(render(CASES[name]), "-ingress") for name in ("full", "msk"))
 
     assert found is not None
-    said = {name.replace("__TRIAL__", "__DRX__") for name in found if name.startswith("BRIDGE_")}
+    assert by_token is not None
+    said = {name.replace("__TRIAL__", "__DRX__") for name in {**found, **by_token} if name.startswith("BRIDGE_")}
     said = {re.sub("__SCHEME_.*", "__SCHEME_<PARAMETER>", name) for name in said}
     assert INGRESS - said - LEFT_OUT == set()
     assert said - INGRESS == set()
 
 
 def test_every_setting_of_a_consumer_can_be_set() -> None:
-    found = of(render(CASES["full"]), "-read-model")
+    found, by_token = (of(render(CASES[name]), "-read-model") for name in ("full", "msk"))
 
     assert found is not None
+    assert by_token is not None
     said = {name for name in found if name.startswith("CONSUMER_") and not name.startswith("CONSUMER_READ_MODEL__")}
-    assert all_variables(ConsumerSettings) - set(found) - LEFT_OUT == set()
+    assert all_variables(ConsumerSettings) - set(found) - set(by_token) - LEFT_OUT == set()
     assert said - all_variables(ConsumerSettings) == set()
 
 

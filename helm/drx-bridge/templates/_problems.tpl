@@ -34,13 +34,16 @@ consumers.{{ $key }}.image.repository: is not set, and a tag or a digest means n
 {{- end }}
 {{- end }}
 {{- if not $consumer.postgres.existingSecret }}
-consumers.{{ $key }}.postgres.existingSecret: is not set; name the Secret whose key dsn is postgresql://user:password@host:port/database, or set consumers.{{ $key }}.enabled to false
+consumers.{{ $key }}.postgres.existingSecret: is not set; name the Secret whose key {{ $consumer.postgres.secretKey }} is postgresql://user:password@host:port/database, or set consumers.{{ $key }}.enabled to false
 {{- end }}
 {{- if and $consumer.hpa.enabled $consumer.keda.enabled }}
 consumers.{{ $key }}.keda.enabled: KEDA makes an HPA of its own and the two would fight; set one of consumers.{{ $key }}.hpa.enabled and consumers.{{ $key }}.keda.enabled to false
 {{- end }}
 {{- if and $consumer.keda.enabled (ne $.Values.kafka.securityProtocol "PLAINTEXT") (include "drx-bridge.strimziUser" (list $ $consumer)) }}
 consumers.{{ $key }}.keda.enabled: KEDA needs a login whose keys are named as in consumers.{{ $key }}.kafka, and the Secret of a user of Strimzi has others; set consumers.{{ $key }}.kafka.credentialsSecret or clientCertificateSecret, or consumers.{{ $key }}.keda.enabled to false
+{{- end }}
+{{- if and $consumer.keda.enabled $.Values.kafka.tokenProvider }}
+consumers.{{ $key }}.keda.enabled: KEDA cannot use kafka.tokenProvider; set consumers.{{ $key }}.keda.enabled to false
 {{- end }}
 {{- end }}
 {{- end -}}

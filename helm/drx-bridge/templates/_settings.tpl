@@ -9,8 +9,12 @@
 {{ $prefix }}_KAFKA__SECURITY_PROTOCOL: {{ $kafka.securityProtocol | quote }}
 {{- if hasPrefix "SASL" $kafka.securityProtocol }}
 {{ $prefix }}_KAFKA__SASL_MECHANISM: {{ $kafka.saslMechanism | quote }}
+{{- if $kafka.tokenProvider }}
+{{ $prefix }}_KAFKA__SASL_TOKEN_PROVIDER: {{ $kafka.tokenProvider | quote }}
+{{- else }}
 {{ $prefix }}_KAFKA__SASL_USERNAME_FILE: /etc/drx-bridge/kafka/username
 {{ $prefix }}_KAFKA__SASL_PASSWORD_FILE: /etc/drx-bridge/kafka/password
+{{- end }}
 {{- with $kafka.tokenUrl }}
 {{ $prefix }}_KAFKA__SASL_TOKEN_URL: {{ . | quote }}
 {{- end }}
@@ -145,7 +149,7 @@ the time of a render.
 CONSUMER_MANAGEMENT__PORT: "9090"
 CONSUMER_KAFKA__SESSION_S: {{ include "drx-bridge.number" $consumer.kafka.sessionS | quote }}
 CONSUMER_KAFKA__OFFSET_RESET: {{ $consumer.kafka.offsetReset | quote }}
-CONSUMER_POSTGRES__DSN_FILE: /etc/drx-bridge/postgres/dsn
+CONSUMER_POSTGRES__DSN_FILE: /etc/drx-bridge/postgres/{{ $consumer.postgres.secretKey }}
 CONSUMER_POSTGRES__POOL_SIZE: {{ include "drx-bridge.number" $consumer.postgres.poolSize | quote }}
 {{- with $consumer.acceptClusterId }}
 CONSUMER_KAFKA__ACCEPT_CLUSTER_ID: {{ . | quote }}
