@@ -1,7 +1,7 @@
 """Explain why a delivery was refused: try the usual mistakes of senders one by one until it verifies.
 
-Six mistakes are tried: a time in milliseconds, a clock that is off, hex for base64, the text of the key as the key, a
-line break at the end, JSON that was written anew. A hint accepts nothing, nothing here runs in the ingress, and no
+Eight mistakes are tried: a time in milliseconds, a clock that is off, hex for base64, the text of the key as the key, a
+line break at the end, JSON that was written anew or compacted, line breaks that curl left out. A hint accepts nothing, nothing here runs in the ingress, and no
 sentence holds a value of the delivery or anything of a secret.
 """
 
@@ -68,11 +68,15 @@ def _bodies(raw: Raw) -> Iterator[tuple[str, Raw]]:
         document = json.loads(body)
     except (ValueError, RecursionError):
         return
-    spaces = ((None, (",", ":")), (None, (", ", ": ")), (2, (",", ": ")))
+    spaces = ((None, (",", ":")), (None, (", ", ": ")), *((indent, (",", ": ")) for indent in (2, 4, "\t")))
     for (indent, separators), is_sorted, is_ascii in product(spaces, (False, True), (False, True)):
         text = json.dumps(document, indent=indent, separators=separators, sort_keys=is_sorted, ensure_ascii=is_ascii)
         written = text.encode("utf-8", "surrogatepass")
-        yield f"the JSON was signed in another form than it was sent: {_EXACT}", raw._replace(body=written)
+        why = f"the JSON was signed in another form than it was sent: {_EXACT}"
+        if indent and written.replace(b"\n", b"") == body:
+            why = "line breaks of the signed body were not sent: curl -d leaves them out, --data-binary does not"
+        for end in (b"", b"\n"):
+            yield why, raw._replace(body=written + end)
 
 
 def _encodings(raw: Raw) -> Iterator[tuple[str, Raw]]:

@@ -51,6 +51,7 @@ def found(signature: bytes, *, at: object = NOW, body: bytes = BODY, slot: KeySl
                 COMPACT,
                 json.dumps(json.loads(BODY), sort_keys=True).encode(),
                 json.dumps(json.loads(BODY), indent=2, ensure_ascii=False).encode(),
+                json.dumps(json.loads(BODY), indent=4, ensure_ascii=False).encode() + b"\n",
             )
         ),
         (b"v1," + v1(text()).hex().encode(), NOW, "the signature is written in hex: write it in base64"),
@@ -64,6 +65,12 @@ def found(signature: bytes, *, at: object = NOW, body: bytes = BODY, slot: KeySl
 )
 def test_a_mistake_is_named(signature: bytes, at: int, named: str) -> None:
     assert named in found(signature, at=at)
+
+
+def test_line_breaks_that_curl_left_out_are_named() -> None:
+    body = json.dumps(json.loads(BODY), indent=2).encode()
+    sent = body.replace(b"\n", b"")
+    assert "--data-binary" in found(element(v1(text(body + b"\n"))), body=sent)
 
 
 @pytest.mark.parametrize("signature", [b"v1,", b"v1,c2hvcnQ=", element(v1(text(), b"x" * 32)), element(v1(b"another"))])
