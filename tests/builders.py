@@ -118,6 +118,15 @@ def an_event(**changes: Any) -> Event:
     return Event(**{"value": value, **fields})
 
 
+def a_ping(**fields: Any) -> dict[str, Any]:
+    """A value of `drx.v1.SystemPing`."""
+    leading = {"event_id": "evt_1", "event_type": "system.ping", "contract_version": "1"}
+    times = {"occurred_at": WHEN, "received_at": datetime(2026, 9, 14, 15, 9, 27, tzinfo=UTC)}
+    origin = {"source": "drx", "origin_source": None, "environment": "sandbox", "account_id": "acct_4021"}
+    none = dict.fromkeys(("prescription_id", "sequence", "correlation_id"))
+    return {**leading, **times, **origin, **none, "message": "hello", "extensions": {}, **fields}
+
+
 def identity_in(record: Record) -> Identity:
     identity = identity_of(record.headers)
     assert identity is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
 
 from docs.metrics_page import contract
@@ -69,28 +70,22 @@ def test_dashboards_are_those_of_the_files() -> None:
     assert len({board["uid"] for board in found}) == len(found) > 0
 
 
-def test_a_consumer_keeps_its_name_in_metrics() -> None:
+@pytest.mark.parametrize(
+    ("case", "kind", "key"),
+    [
+        ("pod-monitors", "PodMonitor", "podMetricsEndpoints"),
+        ("operator-monitoring", "ServiceMonitor", "endpoints"),
+    ],
+)
+def test_monitors_meet_a_port_of_the_pods_and_leave_consumers_their_name(case: str, kind: str, key: str) -> None:
     """By default a target's labels win: `service` would be that of Kubernetes, not the name that rules go by."""
     said = {label for each in contract()["metrics"] for label in each.get("labels", ())}
     assert said & OF_A_TARGET == {"service"}
-    for case, kind, key in (
-        ("pod-monitors", "PodMonitor", "podMetricsEndpoints"),
-        ("operator-monitoring", "ServiceMonitor", "endpoints"),
-    ):
-        for monitor in render(CASES[case]).all(kind):
-            assert [each["honorLabels"] for each in monitor["spec"][key]] == [True]
-
-
-def test_monitors_meet_a_port_of_the_pods() -> None:
-    for case, kind, key in (
-        ("pod-monitors", "PodMonitor", "podMetricsEndpoints"),
-        ("operator-monitoring", "ServiceMonitor", "endpoints"),
-    ):
-        rendered = render(CASES[case])
-        monitors = rendered.all(kind)
-        assert len(monitors) == 2
-        for monitor in monitors:
-            assert [each["port"] for each in monitor["spec"][key]] == ["management"]
-            wanted = monitor["spec"]["selector"]["matchLabels"].items()
-            targets = rendered.all("Service") if kind == "ServiceMonitor" else [pod for _, pod in rendered.pods()]
-            assert len([each for each in targets if wanted <= each["metadata"]["labels"].items()]) == 1
+    rendered = render(CASES[case])
+    monitors = rendered.all(kind)
+    assert len(monitors) == 2
+    for monitor in monitors:
+        assert [(each["port"], each["honorLabels"]) for each in monitor["spec"][key]] == [("management", True)]
+        wanted = monitor["spec"]["selector"]["matchLabels"].items()
+        targets = rendered.all("Service") if kind == "ServiceMonitor" else [pod for _, pod in rendered.pods()]
+        assert len([each for each in targets if wanted <= each["metadata"]["labels"].items()]) == 1

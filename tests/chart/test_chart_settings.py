@@ -39,36 +39,24 @@ def rendered(request: pytest.FixtureRequest) -> Rendered:
     return render(CASES[request.param])
 
 
-def ingress_settings(rendered: Rendered, clean: pytest.MonkeyPatch) -> Settings | None:
-    found = of(rendered, "-ingress")
-    for name, value in (found or {}).items():
+def ingress_settings(rendered: Rendered, clean: pytest.MonkeyPatch) -> Settings:
+    for name, value in (of(rendered, "-ingress") or {}).items():
         clean.setenv(name, value)
-    return load_settings() if found else None
+    return load_settings()
 
 
-def consumer_settings(rendered: Rendered, clean: pytest.MonkeyPatch) -> ConsumerSettings | None:
-    found = of(rendered, "-read-model")
-    for name, value in (found or {}).items():
-        clean.setenv(name, value)
-    return load_consumer_settings(["read_model"]) if found else None
-
-
-def test_the_ingress_can_read_its_settings(rendered: Rendered, clean: pytest.MonkeyPatch) -> None:
-    settings = ingress_settings(rendered, clean)
-
-    if settings is not None:
+def test_programs_can_read_their_settings(rendered: Rendered, clean: pytest.MonkeyPatch) -> None:
+    if of(rendered, "-ingress"):
+        settings = ingress_settings(rendered, clean)
         assert settings.instance == "pod-0"
         assert settings.sources
-        for source in settings.sources.values():
-            assert source.profile in SHIPPED
-
-
-def test_the_read_model_can_read_its_settings(rendered: Rendered, clean: pytest.MonkeyPatch) -> None:
-    settings = consumer_settings(rendered, clean)
-
-    if settings is not None:
-        read_options(ReadModelOptions, NAME, settings.options(NAME))
-        assert settings.postgres.dsn is None
+        assert all(source.profile in SHIPPED for source in settings.sources.values())
+    if found := of(rendered, "-read-model"):
+        for name, value in found.items():
+            clean.setenv(name, value)
+        of_reader = load_consumer_settings(["read_model"])
+        read_options(ReadModelOptions, NAME, of_reader.options(NAME))
+        assert of_reader.postgres.dsn is None
 
 
 def test_every_file_that_a_setting_names_is_on_a_mount(rendered: Rendered) -> None:
@@ -114,6 +102,5 @@ def test_large_numbers_stay_whole(clean: pytest.MonkeyPatch) -> None:
 
     settings = ingress_settings(render(values), clean)
 
-    assert settings is not None
     assert settings.spool.capacity_bytes == 1_099_511_627_776
     assert settings.http.deadline_s == 3.25

@@ -6,20 +6,19 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
-from hashlib import sha256
 
 import orjson
 import pytest
 from prometheus_client import Gauge
 
 from bridge.dev.ports import free_port
-from bridge.event import Delivery
 from bridge.ingress.heartbeat import SOURCE, Heartbeat
 from bridge.ingress.profiles.profile import Mapped
 from bridge.ingress.proof import Raw
 from bridge.runtime.http import HardenedServer, Request
 from bridge.runtime.messages import Answer
 from tests.logs import capture_logs
+from tests.unit.profile_documents import a_delivery
 
 HANG_S = 60.0
 NOW = 1_790_000_000.0
@@ -85,17 +84,7 @@ async def test_it_is_signed_and_holds_an_event() -> None:
     source = sender.heart.source
     proved = source.scheme.prove(Raw(heads, body), source.secrets.keys, NOW)
     at = datetime.fromtimestamp(NOW, UTC)
-    delivery = Delivery(
-        source=SOURCE,
-        environment=source.environment,
-        id=proved.id or "",
-        received_at=at,
-        body=body,
-        body_sha256=sha256(body).hexdigest(),
-        key_slot=proved.slot,
-        traceparent="",
-        headers={},
-    )
+    delivery = a_delivery(body, id=proved.id or "", received_at=at)._replace(source=SOURCE)
     mapped = source.profile.map(delivery, orjson.loads(body))
     assert isinstance(mapped, Mapped)
     (event,) = mapped.events

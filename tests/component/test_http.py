@@ -12,6 +12,7 @@ import pytest
 from bridge.dev.ports import HOST
 from bridge.runtime.http import CONTINUE, OLDEST, TURN_MAX, TURN_MAX_BYTES, ClientConnection, HardenedServer, Request
 from bridge.runtime.messages import Answer
+from tests.component.test_ingress import StubTransport
 from tests.waiting import HANG_S, until
 
 UPGRADES = (b"h2c", b"websocket")
@@ -104,18 +105,11 @@ async def test_a_turn_takes_a_bounded_size_of_bodies() -> None:
         assert [len(turn) for turn in handler.taken] == [1, 2, 1]
 
 
-class Quiet(asyncio.Transport):
+class Quiet(StubTransport):
     """A client that takes nothing, or all, as `taken` says."""
 
     taken = True
-    aborted = False
     protocol: ClientConnection
-
-    def abort(self) -> None:
-        self.aborted = True
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        del high, low
 
     def write(self, data: object) -> None:
         del data

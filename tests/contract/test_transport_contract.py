@@ -269,15 +269,11 @@ async def test_a_poll_without_records_waits_for_what_comes(subject: Subject) -> 
     assert ids(await polling) == ["a"]
 
 
-async def test_a_stopped_member_can_be_stopped_again(subject: Subject) -> None:
+async def test_a_member_that_was_stopped_or_never_started_can_be_stopped(subject: Subject) -> None:
     transport, _ = await subject.member()
-
-    await transport.stop()
-    await transport.stop()
-
-
-async def test_a_member_that_was_never_started_can_be_stopped(subject: Subject) -> None:
-    await subject._new().stop()
+    for each in (transport, subject._new()):
+        await each.stop()
+        await each.stop()
 
 
 async def test_without_a_broker_a_start_says_so() -> None:

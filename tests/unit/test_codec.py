@@ -18,6 +18,7 @@ from bridge.avro.encoder import EncodeError, compile_encoder
 from bridge.errors import DecodeError
 from bridge.registry.loader import bundled
 from bridge.registry.schemas import WriterSchema, expand
+from tests.builders import a_ping
 from tests.unit.schema_corpus import values
 
 LOCK = bundled()
@@ -32,26 +33,6 @@ PING = "drx.v1.SystemPing"
 PING_ID = LOCK.ids()[PING]
 PING_GUID = UUID(LOCK.latest()[PING].guid)
 MARKER = "Quintero"
-
-
-def a_ping(**fields: object) -> dict[str, object]:
-    return {
-        "event_id": "evt_1",
-        "event_type": "system.ping",
-        "contract_version": "1",
-        "occurred_at": datetime(2026, 9, 14, 15, 9, 26, 535000, UTC),
-        "received_at": datetime(2026, 9, 14, 15, 9, 27, tzinfo=UTC),
-        "source": "drx",
-        "origin_source": None,
-        "environment": "sandbox",
-        "account_id": "acct_4021",
-        "prescription_id": None,
-        "sequence": None,
-        "correlation_id": None,
-        "message": "hello",
-        "extensions": {},
-        **fields,
-    }
 
 
 def fastavro_bytes(record: str, value: dict[str, Any]) -> bytes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import pytest
@@ -16,6 +14,7 @@ from bridge.kafka.record import UNRECOGNIZED_SCHEMA
 from bridge.kafka.transport import ConsumedRecord
 from bridge.registry.loader import bundled
 from bridge.registry.schemas import WriterSchema
+from tests.builders import WHEN, a_ping
 from tests.component.registry.registry_fakes import ORDER, Answer, Connector, FakeRegistry, shown
 
 LOCK = bundled()
@@ -23,23 +22,7 @@ SCHEMAS = LOCK.schemas()
 WRITER = Codec(schemas=SCHEMAS, ids=LOCK.ids())
 PING = "drx.v1.SystemPing"
 ID = LOCK.ids()[PING]
-WHEN = datetime(2026, 9, 14, 15, 9, 26, 535000, UTC)
-VALUE: dict[str, Any] = {
-    "event_id": "evt_1",
-    "event_type": "system.ping",
-    "contract_version": "1",
-    "occurred_at": WHEN,
-    "received_at": WHEN + timedelta(seconds=1),
-    "source": "drx",
-    "origin_source": None,
-    "environment": "sandbox",
-    "account_id": "acct_4021",
-    "prescription_id": None,
-    "sequence": None,
-    "correlation_id": None,
-    "message": "hello",
-    "extensions": {},
-}
+VALUE = a_ping()
 PAYLOAD = WRITER.encode(PING, VALUE)
 
 
@@ -61,7 +44,7 @@ def code_of(record: ConsumedRecord) -> str:
 def test_an_event_comes_back_as_it_was_written() -> None:
     event = by_the_lock().decode(a_record())
 
-    assert event == Event("evt_1", "system.ping", "drx", "rx_1", WHEN, WHEN + timedelta(seconds=1), VALUE)
+    assert event == Event("evt_1", "system.ping", "drx", "rx_1", WHEN, VALUE["received_at"], VALUE)
 
 
 def test_a_delivery_that_was_no_event_is_one_of_its_own_type() -> None:
