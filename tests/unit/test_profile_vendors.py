@@ -389,13 +389,6 @@ def test_a_time_without_a_zone_is_utc_unless_the_option_says_one() -> None:
     assert events(chicago, body)[0].occurred_at == datetime(2026, 9, 14, 20, 10, 3, tzinfo=UTC)
 
 
-def test_a_notification_without_a_clinic_has_the_account_of_the_option_or_parks() -> None:
-    body = result(4, ClinicId=None)
-
-    assert events(DOSESPOT, body)[0].value["account_id"] == "acct_dev"
-    assert push(load_profile(DOSESPOT), body) == ParkReason("unusable", "missing_field", "/Data/ClinicId", "ds:7")
-
-
 PHOTON = "photon_cloudevents"
 FILLS = [
     {"id": "fil_1", "prescription": {"id": "rx_1", "externalId": "pon_1"}},
@@ -539,8 +532,15 @@ def test_an_event_without_a_prescription_is_reported_of_its_account(kind: str) -
     assert '"fil_2"' in str(event.value["extensions"])
 
 
-def test_an_event_without_a_source_has_the_account_of_the_option_or_parks() -> None:
-    body = prescription() | {"source": None}
-
-    assert events(PHOTON, body)[0].value["account_id"] == "acct_dev"
-    assert push(load_profile(PHOTON), body) == ParkReason("unusable", "missing_field", "/source", "ph:rx_1")
+@pytest.mark.parametrize(
+    ("profile", "body", "field", "key"),
+    [
+        (DOSESPOT, result(4, ClinicId=None), "/Data/ClinicId", "ds:7"),
+        (PHOTON, prescription() | {"source": None}, "/source", "ph:rx_1"),
+    ],
+)
+def test_where_a_body_names_no_account_that_of_the_option_counts_or_it_parks(
+    profile: str, body: dict[str, Any], field: str, key: str
+) -> None:
+    assert events(profile, body)[0].value["account_id"] == "acct_dev"
+    assert push(load_profile(profile), body) == ParkReason("unusable", "missing_field", field, key)

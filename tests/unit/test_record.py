@@ -52,6 +52,9 @@ def test_an_event_has_exactly_the_headers_of_the_contract() -> None:
         ("drx_ordinal", b"pod-1:17"),
     ]
     assert (record.topic, record.partition, record.key, record.value) == ("t", 3, b"rx_1", b"avro")
+    # Whole milliseconds: a float would round some receipts up, and a record would seem younger than its header says.
+    assert record.timestamp_ms == 1_772_366_400_000
+    assert repr(record) == "Record(t/3)"
 
 
 def test_an_event_of_a_mapping_file_names_it_in_one_more_header() -> None:
@@ -63,13 +66,6 @@ def test_an_event_of_a_mapping_file_names_it_in_one_more_header() -> None:
     assert "drx_mapping" not in dict(
         event_record(EVENT, DELIVERY, topic="t", partition=0, value=b"", schema="s", ordinal=b"o").headers
     )
-
-
-def test_the_time_of_a_record_is_the_receipt_in_whole_milliseconds() -> None:
-    """A float would round some receipts up, and a record would seem younger than its header says."""
-    record = event_record(EVENT, DELIVERY, topic="t", partition=0, value=b"", schema="s", ordinal=b"o")
-
-    assert record.timestamp_ms == 1_772_366_400_000
 
 
 def test_an_unrecognized_delivery_has_exactly_the_headers_of_the_contract() -> None:
@@ -96,9 +92,3 @@ def test_an_unrecognized_delivery_has_exactly_the_headers_of_the_contract() -> N
 def test_an_unrecognized_delivery_is_keyed_by_its_prescription_if_that_is_known() -> None:
     assert unrecognized_key(DELIVERY, ParkReason("unknown_type", key="rx_9")) == b"rx_9"
     assert unrecognized_key(DELIVERY, ParkReason("malformed_json")) == b"wh_1"
-
-
-def test_the_text_of_a_record_shows_neither_key_nor_value() -> None:
-    record = event_record(EVENT, DELIVERY, topic="t", partition=0, value=b"secret", schema="s", ordinal=b"o")
-
-    assert repr(record) == "Record(t/0)"

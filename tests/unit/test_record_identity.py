@@ -21,11 +21,8 @@ def changed(record: Record, name: str, content: bytes | None) -> list[Header]:
     return [(each, old if each != name else content) for each, old in record.headers if each != name or content]  # type: ignore[misc]  # None is left out
 
 
-def test_an_event_is_identified_by_its_own_id_and_the_body_it_came_in() -> None:
+def test_an_event_is_identified_by_its_id_and_its_body_and_what_is_parked_by_its_reason_too() -> None:
     assert identity_of(EVENT.headers) == Identity("drx", "evt_1/2", DELIVERY.body_sha256)
-
-
-def test_a_parked_delivery_is_identified_with_its_reason() -> None:
     assert identity_of(PARKED.headers) == Identity("drx", "evt_1", DELIVERY.body_sha256, "unusable")
 
 

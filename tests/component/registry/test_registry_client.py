@@ -137,40 +137,27 @@ async def test_nobody_listening_is_unavailable(connect: Connector) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("error", "answer"),
     [
-        (200, "<html>Log in</html>"),
-        (200, []),
-        (200, {"id": 7}),
-        (200, {"schema": "{"}),
-        (200, {"schema": 7}),
-        shown(ORDER, guid="nonsense"),
+        (RegistryUnavailableError, (200, "<html>Log in</html>")),
+        (RegistryUnavailableError, (200, [])),
+        (RegistryUnavailableError, (200, {"id": 7})),
+        (RegistryUnavailableError, (200, {"schema": "{"})),
+        (RegistryUnavailableError, (200, {"schema": 7})),
+        (RegistryUnavailableError, shown(ORDER, guid="nonsense")),
+        # No self-contained Avro record, and never will be.
+        (SchemaUnknownError, shown("string")),
+        (SchemaUnknownError, (200, {"schema": "message X {}", "schemaType": "PROTOBUF"})),
+        (SchemaUnknownError, shown(ORDER, schemaType="JSON")),
+        (SchemaUnknownError, shown(ORDER, references=[{"name": "x", "subject": "x", "version": 1}])),
     ],
 )
-async def test_what_is_no_registrys_answer_is_unavailable(
-    connect: Connector, fake: FakeRegistry, answer: Answer
+async def test_an_answer_that_shows_no_schema_of_a_record_is_told_from_none(
+    connect: Connector, fake: FakeRegistry, error: type[Exception], answer: Answer
 ) -> None:
     fake.answers["GET /schemas/ids/7"] = [answer]
     client = await connect(fake.app())
-    with pytest.raises(RegistryUnavailableError):
-        await client.fetch(7)
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        shown("string"),
-        (200, {"schema": "message X {}", "schemaType": "PROTOBUF"}),
-        shown(ORDER, schemaType="JSON"),
-        shown(ORDER, references=[{"name": "x", "subject": "x", "version": 1}]),
-    ],
-)
-async def test_what_is_no_self_contained_avro_record_is_unknown_for_good(
-    connect: Connector, fake: FakeRegistry, answer: Answer
-) -> None:
-    fake.answers["GET /schemas/ids/7"] = [answer]
-    client = await connect(fake.app())
-    with pytest.raises(SchemaUnknownError):
+    with pytest.raises(error):
         await client.fetch(7)
 
 
