@@ -30,7 +30,7 @@ def _risks(kafka: Brokers, log: LogSettings, prefix: str) -> Iterator[Risk]:
         text = f"{kafka.security_protocol} carries health information, and any password, in clear"
         yield Risk("plaintext_kafka", text, f"set {prefix}KAFKA__SECURITY_PROTOCOL to SSL or SASL_SSL")
     if log.level == "debug":
-        yield Risk("debug_log", "libraries log what we have not read", f"set {prefix}LOG__LEVEL to info")
+        yield Risk("debug_log", "texts of libraries may hold values", f"set {prefix}LOG__LEVEL to info")
 
 
 def _all_on_this_machine(connection: KafkaConnection) -> bool:
@@ -42,7 +42,7 @@ def _all_on_this_machine(connection: KafkaConnection) -> bool:
 
 def _check_id_keys(directory: Path | None, *, setting: str) -> Finding:
     if directory is None:
-        text = "ids are hashed with a key of each process that nobody knows, so no line is found by an id"
+        text = "ids are hashed with a random key of each process, so no line can be found by an id"
         return Finding("log", "warning", text, f"set {setting}, the same for every process")
     try:
         keys = read_id_keys(directory)

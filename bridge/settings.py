@@ -200,11 +200,9 @@ class SourceSettings(Section):
     )
     options: dict[str, str] = Field({}, description="options of its profile, such as account_id or zone")
     ignore: CommaList = Field(
-        "", description="senders' words for types that nobody wants, separated by commas: answered 200, written nowhere"
+        "", description="the sender's words for types to ignore, separated by commas: answered 200, written nowhere"
     )
-    answer_200: bool = Field(
-        default=False, description="answer 200 for 202 too, to senders that take nothing else as an acknowledgement"
-    )
+    answer_200: bool = Field(default=False, description="answer 200 instead of 202, to senders that accept only 200")
     accept: Annotated[CommaList, of(SOURCE_RISKS)] = Field(
         "", description=f"risks that are accepted, of {', '.join(SOURCE_RISKS)}"
     )

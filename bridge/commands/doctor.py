@@ -88,12 +88,12 @@ async def check_registry(registry: Registry, *, routes: RoutingTable) -> AsyncIt
         yield Finding("registry", "failed", str(exc), "run `drx-bridge schemas push`")
     except RegistryUnavailableError as exc:
         known = "the ids of an earlier start still serve" if registry.ids_file else "a first start would not be ready"
-        yield Finding("registry", "failed", f"{exc}; {known}", "check BRIDGE_REGISTRY__URL and the way to it")
+        yield Finding("registry", "failed", f"{exc}; {known}", "check BRIDGE_REGISTRY__URL and the network path to it")
     except BridgeError as exc:
         yield Finding("registry", "failed", str(exc), "check BRIDGE_REGISTRY__URL and its credentials")
     else:
         if wrong:
-            text = f"{len(wrong)} ids mean something else there, such as that of {wrong[0]}"
+            text = f"{len(wrong)} ids stand for other schemas there, such as that of {wrong[0]}"
             yield Finding(
                 "registry", "failed", text, "delete BRIDGE_REGISTRY__IDS_FILE and run `drx-bridge schemas push`"
             )

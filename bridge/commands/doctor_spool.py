@@ -18,7 +18,7 @@ from bridge.spool.keys import CURRENT, NO_KEY, KeyRing
 _MEBIBYTE = 1024 * 1024
 _PUT_BACK = "put the key back, or for a new spool write `spk_` and the base64 of 32 random bytes"
 _NO_DIRECTORY = "set BRIDGE_SPOOL__DIR to a directory that is there or can be made"
-_UNREAD = "chown it to the bridge's user; if it is, the disk fails, which the kernel's log says"
+_UNREAD = "chown it to the bridge's user; if it belongs to it, the disk fails: see the kernel's log"
 _KEY_ADVICE = {
     "key_exposed": "chmod 600 it: a key that others may read, or a group may write, is not used",
     "key_malformed": "its first line must be `spk_` and the base64 of 32 bytes",
@@ -95,16 +95,16 @@ def _check_key(directory: Path, keys: KeyRing, *, is_empty: bool) -> Finding:
         return Finding("spool key", "failed", text, _PUT_BACK)
     text = "the first start makes one" if makes else f"{len(keys.opening)} in {keys.directory}"
     if inside:
-        text += ", beside what it seals: a copy of the one holds both"
+        text += ", beside what it seals, so a copy of the spool holds both"
         return Finding("spool key", "warning", text, "set BRIDGE_SPOOL__KEY_DIR to another place, and back it up")
-    return Finding("spool key", "ok", f"{text}; part of the backup, or what is spooled goes with it")
+    return Finding("spool key", "ok", f"{text}; back it up: without it, spooled events are lost")
 
 
 def _check_room(spool: SpoolSettings, place: Path, *, used: int) -> Finding:
     free, wanted = shutil.disk_usage(place).free, spool.capacity_bytes - used
     text = f"{free // _MEBIBYTE:,} MiB free, {wanted // _MEBIBYTE:,} MiB more may be spooled"
     if free < GROUP_MAX_BYTES:
-        return Finding("spool room", "failed", text, "make room; until then it takes nothing")
+        return Finding("spool room", "failed", text, "make room; until then the spool accepts nothing")
     if free < wanted:
         return Finding(
             "spool room", "warning", text, "make room, or lower BRIDGE_SPOOL__CAPACITY_BYTES to what there is"

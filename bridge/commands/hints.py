@@ -62,7 +62,7 @@ def _times(raw: Raw, now: float) -> Iterator[tuple[str, float]]:
 
 def _bodies(raw: Raw) -> Iterator[tuple[str, Raw]]:
     body = raw.body
-    yield f"the body that was signed has a line break more at its end: {_EXACT}", raw._replace(body=body + b"\n")
+    yield f"only the signed body has a line break at its end: {_EXACT}", raw._replace(body=body + b"\n")
     yield f"the body that was signed has no line break at its end: {_EXACT}", raw._replace(body=body.rstrip(b"\r\n"))
     try:
         document = json.loads(body)
@@ -72,9 +72,9 @@ def _bodies(raw: Raw) -> Iterator[tuple[str, Raw]]:
     for (indent, separators), is_sorted, is_ascii in product(spaces, (False, True), (False, True)):
         text = json.dumps(document, indent=indent, separators=separators, sort_keys=is_sorted, ensure_ascii=is_ascii)
         written = text.encode("utf-8", "surrogatepass")
-        why = f"the JSON was signed in another form than it was sent: {_EXACT}"
+        why = f"the JSON was serialised again between signing and sending: {_EXACT}"
         if indent and written.replace(b"\n", b"") == body:
-            why = "line breaks of the signed body were not sent: curl -d leaves them out, --data-binary does not"
+            why = "line breaks of the signed body were not sent: curl -d drops them, --data-binary does not"
         for end in (b"", b"\n"):
             yield why, raw._replace(body=written + end)
 
@@ -101,8 +101,8 @@ def _mistaken(key: ProofKey) -> Iterator[tuple[str, ProofKey]]:
     elif isinstance(key, HmacKey):
         text = b2a_base64(key.secret, newline=False)
         for written in (text, b"whsec_" + text, key.secret.hex().encode()):
-            yield "the text of the secret was the key: decode it first", HmacKey(written, key.digestmod)
+            yield "the secret's text was used as the key: decode it first", HmacKey(written, key.digestmod)
         for decode in (unhexlify, a2b_base64):
             with contextlib.suppress(ValueError):
-                yield "the secret was decoded: its text itself is the key", HmacKey(decode(key.secret), key.digestmod)
-        yield "a line break was part of the secret: take it without", HmacKey(key.secret + b"\n", key.digestmod)
+                yield "the secret was decoded: use its text as the key", HmacKey(decode(key.secret), key.digestmod)
+        yield "a line break was part of the secret: strip it", HmacKey(key.secret + b"\n", key.digestmod)

@@ -51,7 +51,7 @@ def check(ctx: click.Context, *, root: Path, as_json: bool) -> None:
     else:
         _print(found)
         if not found:
-            click.echo(f"{len(files)} records: all lawful and locked", err=True)
+            click.echo(f"{len(files)} records: all valid and locked", err=True)
     ctx.exit(1 if found else 0)
 
 

@@ -22,9 +22,9 @@ ADVICE = {
     "missing": "run `drx-bridge topics create`",
     "partitions": "set BRIDGE_KAFKA__PARTITIONS to what the log was begun with; a change breaks the order of keys",
     "replication_factor": "add replicas with kafka-reassign-partitions",
-    "min.insync.replicas": "kafka-configs --alter; lower, an acknowledged record may be on one disk only",
+    "min.insync.replicas": "kafka-configs --alter; if it is lower, an acknowledged record may be on one disk only",
     "retention.ms": "kafka-configs --alter; the log of events is the record",
-    "max.message.bytes": "kafka-configs --alter; what a topic refuses for its size blocks its partition",
+    "max.message.bytes": "kafka-configs --alter; a record that is too large for the topic blocks its partition",
     "compression.type": "kafka-configs --alter to producer; another one is readable here, but costs the broker CPU",
     "cleanup.policy": "kafka-configs --alter; compaction would drop all but the last event of a key",
 }

@@ -31,7 +31,7 @@ REFUSED_EXIT = 1
 @click.option("--id", "webhook_id", help="Value of webhook-id, verbatim.")
 @click.option("--timestamp", help="Value of webhook-timestamp, verbatim.")
 @click.option("--signature", help="Value of webhook-signature, verbatim.")
-@click.option("--now", type=int, help="Unix seconds to take for the present.")
+@click.option("--now", type=int, help="Unix seconds to use as the current time.")
 @click.option("--json", "as_json", is_flag=True, help="Leave the sentences for people out.")
 @click.argument("body_file", type=click.File("rb"))
 def verify(

@@ -96,7 +96,7 @@ class Lock:
                 schema_id=max((each.id for each in entries), default=_FIRST_ID - 1) + 1,
             )
             if any(entry.digest == old.digest for old in self.history(record)):
-                raise ConfigError(f"{record}: equals an older version of itself; change its doc to tell the two apart")
+                raise ConfigError(f"{record}: equals an older version of itself; change its doc so that the two differ")
             entries.append(entry)
         return Lock(tuple(entries))
 

@@ -146,7 +146,7 @@ def _fields(new: Schema, old: Schema, path: str) -> Iterator[_Fault]:
             reason = "The removed field had no default, so readers of the earlier version cannot do without it."
             yield below, "removed", reason
     if [name for name in new_fields if name in old_fields] != [name for name in old_fields if name in new_fields]:
-        yield path, "changed", "Fields changed places, which gains nothing and moves every byte."
+        yield path, "changed", "Fields changed places, which gains nothing and changes the encoding of every record."
 
 
 def _phi_rank(field: Schema, *, unknown: int) -> int:

@@ -85,7 +85,7 @@ class Lake:
         owner = self.store.read(_OWNER)
         if owner is None:
             if self.store.any_below(EVENTS) or self.store.any_below(UNRECOGNIZED):
-                raise ConfigError(f"archive.root: {self.root} holds files and no owner; give an empty place")
+                raise ConfigError(f"archive.root: {self.root} holds files of no archive; name an empty place")
             if begun:
                 msg = (
                     f"archive.root: {self.root} is empty, and this archive has files elsewhere; mount or name that"
@@ -95,7 +95,7 @@ class Lake:
             self.store.write(_OWNER, archive.encode())
             owner = self.store.read(_OWNER)
         if owner != archive.encode():
-            msg = f"archive.root: {self.root} is the lake of another database or schema; give an empty place"
+            msg = f"archive.root: {self.root} is the lake of another database or schema; name an empty place"
             raise ConfigError(msg)
         self._owner = owner
 

@@ -139,7 +139,7 @@ async def _init(chosen: Chosen, want: InitOptions, by: By) -> list[Move]:
         except ReadError:
             if not (want.unless_placed and usable and await _is_placed(database, chosen)):
                 raise
-            click.echo("Kafka is away: what stands somewhere was left there", err=True)
+            click.echo("Kafka is away: existing offsets were left as they are", err=True)
             return []
 
 

@@ -17,7 +17,7 @@ GC_THRESHOLD = 500_000
 
 @click.command()
 @click.argument("name")
-@click.option("--one-at-a-time", is_flag=True, help="Have one record in hand, to find one that kills the process.")
+@click.option("--one-at-a-time", is_flag=True, help="Handle one record at a time, to find one that kills the process.")
 def run(name: str, *, one_at_a_time: bool) -> int:
     """Run the consumer NAME until SIGTERM or SIGINT, configured by CONSUMER_… variables and CONSUMER_CONFIG."""
     from consumers.app import LEAVE_S, open_consumer  # noqa: PLC0415 - half of the CPU of `--help`

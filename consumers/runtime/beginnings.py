@@ -18,9 +18,9 @@ _MOVE = "drx-consumer init {name} --partition {at} --from %s --force --reason â€
 HINTS = {
     "not_initialized": _INIT,
     "offset_expired": f"records were deleted before they were settled; to go on without them: {_MOVE % 'earliest'}",
-    "offset_beyond_end": f"the topic is not what it was; to begin anew: {_MOVE % 'earliest|OFFSET'}",
-    "batch_unreadable": f"a batch is corrupt; let another replica lead, or go on behind it: {_MOVE % 'OFFSET'}",
-    "topic_recreated": f"the topic is not what it was; to begin anew: {_MOVE % 'earliest|OFFSET'}",
+    "offset_beyond_end": f"the topic was recreated or truncated; to begin anew: {_MOVE % 'earliest|OFFSET'}",
+    "batch_unreadable": f"a batch is corrupt; make another replica leader, or go on behind it: {_MOVE % 'OFFSET'}",
+    "topic_recreated": f"the topic was recreated or truncated; to begin anew: {_MOVE % 'earliest|OFFSET'}",
 }
 
 

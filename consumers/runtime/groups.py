@@ -82,7 +82,7 @@ async def open_group(connection: KafkaConnection, group: str, topics: Sequence[s
         except BUGS:
             raise
         except CLIENT_FAILURES as exc:
-            message = f"{connection.bootstrap_servers} takes connections but does not answer; TLS, SASL or ACL?"
+            message = f"{connection.bootstrap_servers} accepts connections but does not answer; TLS, SASL or ACL?"
             raise ReadError("no_answer", message) from exc
 
 

@@ -410,7 +410,7 @@ class Member:
         advice = hint(code, consumer=self._of.consumer, place=partition.place)
         log.error("worker.partition_stopped", group=self._group, **where, code=code, hint=advice)
         if code == "not_initialized" and all(each.stopped == code for each in self._assigned.values()):
-            raise ConfigError(f"nothing says where group {self._group!r} begins; {advice}")
+            raise ConfigError(f"no setting or offset defines where group {self._group!r} begins; {advice}")
 
     async def _poll_failed(self, exc: TransportError, asked: Mapping[Place, AssignedPartition]) -> None:
         """Handle a failed poll, or raise; a failure of a former generation of its partition is ignored."""

@@ -110,9 +110,9 @@ class WorkflowMetrics(RequestMetrics):
         counted, timed = f"Calls {server} by outcome", f"Time to the answer {server}"
         super().__init__(registry, name=NAME, service=service, counted=counted, timed=timed)
         own: dict[str, Any] = {"namespace": NAMESPACE, "registry": registry}
-        started = "Workflows started for what waits too long, and told that it does no more"
+        started = "Workflows started for overdue waits, and signalled that these are resolved"
         self._timers = Counter("workflow_timers", started, ("service", "kind", "outcome"), **own)
-        checked = "When this process last looked at what waits too long and told the workflow server all of it"
+        checked = "When this process last checked overdue waits and reported all of them to the workflow server"
         self._checked = Gauge("workflow_timers_checked_timestamp_seconds", checked, ("service",), **own)
         if timers:
             for kind in KINDS:

@@ -43,10 +43,10 @@ def found(signature: bytes, *, at: object = NOW, body: bytes = BODY, slot: KeySl
 @pytest.mark.parametrize(
     ("signature", "at", "named"),
     [
-        (element(v1(text(BODY + b"\n"))), NOW, "a line break more at its end"),
+        (element(v1(text(BODY + b"\n"))), NOW, "only the signed body has a line break"),
         (element(v1(text(BODY.rstrip()))), NOW, "no line break at its end"),
         *(
-            (element(v1(text(body))), NOW, "the JSON was signed in another form")
+            (element(v1(text(body))), NOW, "the JSON was serialised again")
             for body in (
                 COMPACT,
                 json.dumps(json.loads(BODY), sort_keys=True).encode(),
@@ -55,8 +55,8 @@ def found(signature: bytes, *, at: object = NOW, body: bytes = BODY, slot: KeySl
             )
         ),
         (b"v1," + v1(text()).hex().encode(), NOW, "the signature is written in hex: write it in base64"),
-        (element(v1(text(), SECRET.encode())), NOW, "the text of the secret was the key"),
-        (element(v1(text(), SECRET.removeprefix("whsec_").encode())), NOW, "the text of the secret was the key"),
+        (element(v1(text(), SECRET.encode())), NOW, "the secret's text was used as the key"),
+        (element(v1(text(), SECRET.removeprefix("whsec_").encode())), NOW, "the secret's text was used as the key"),
         (element(v1(text(), KEY + b"\n")), NOW, "a line break was part of the secret"),
         (element(v1(text(at=NOW * 1000 + 123))), NOW * 1000 + 123, "in milliseconds"),
         (element(v1(text(at=NOW - 1000))), NOW - 1000, "is 1000 s old"),
@@ -83,8 +83,8 @@ def test_what_nothing_explains_has_no_hint(signature: bytes) -> None:
     ("encoding", "key", "named"),
     [
         ("utf8", SECRET.encode(), "written in base64: write it in hex"),
-        ("hex", b"the-bytes-of-a-key-in-hex-digits", "the text of the secret was the key"),
-        ("base64", b"the-bytes-of-a-key-in-base64-ones", "the text of the secret was the key"),
+        ("hex", b"the-bytes-of-a-key-in-hex-digits", "the secret's text was used as the key"),
+        ("base64", b"the-bytes-of-a-key-in-base64-ones", "the secret's text was used as the key"),
         ("utf8", b"6b6579206f66206865782064696769747320617320746578742121", "the secret was decoded"),
     ],
 )
@@ -94,7 +94,7 @@ def test_an_hmac_of_the_body_is_explained_alike(encoding: str, key: bytes, named
     if named.endswith("hex"):
         value = b64encode(v1(BODY, key))
     else:
-        signer = line.encode() if named.startswith("the text") else bytes.fromhex(line)
+        signer = line.encode() if "was used as the key" in named else bytes.fromhex(line)
         value = v1(BODY, signer).hex().encode()
 
     says = hint(scheme, Raw({b"x-s": value}, BODY, peer="::1"), [KeySlot("x", scheme.parse_keys([line]))], NOW)

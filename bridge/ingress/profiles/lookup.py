@@ -69,9 +69,7 @@ def _ignoring(profile: Profile, words: frozenset[str], source: str) -> Profile:
     ignoring = getattr(profile, "ignoring", None)
     found: Profile | None = ignoring(words) if ignoring else None
     if found is None:
-        msg = (
-            f"sources.{source}.ignore: the profile has no word for what happened; a mapping file gives it by `reported`"
-        )
+        msg = f"sources.{source}.ignore: the profile reads no type to ignore; a mapping file does by `reported`"
         raise ConfigError(msg)
     return found
 
@@ -83,7 +81,7 @@ def _check_shared(owners: Mapping[str, list[str]], sources: Mapping[str, Dialect
         if len(names) > 1 and silent:
             msg = (
                 f"sources.{silent[0]}.options.prefix: keys of {' and '.join(names)} begin with {prefix!r}, so equal ids"
-                " of these would be one; give one another prefix, or each this one if their ids are of one system"
+                " of theirs would be one; give one of them another prefix, or both this one if they share their ids"
             )
             raise ConfigError(msg)
 

@@ -260,7 +260,7 @@ class CompiledFile:
                 self._fail("prefix", "a source of native ids has no prefix")
             return ""
         if not document.prefix:
-            self._fail("prefix", "is missing: with what the keys begin, such as 'acme:'")
+            self._fail("prefix", "is missing: the beginning of the keys, such as 'acme:'")
         if not is_prefix(document.prefix):
             self._fail("prefix", PREFIX_RULE.removeprefix("prefix "))
         return prefix_of(self._options, document.prefix)

@@ -32,7 +32,7 @@ def weaknesses(
     if all(isinstance(part, Cidr) for part in proving):
         yield Risk("cidr_alone", "an address alone proves no origin", "combine it, as in body_hmac+cidr")
     elif all(part.name == "url_token" for part in proving):
-        yield Risk("url_token_alone", "a URL is logged on its way", "combine it, as in url_token+cidr")
+        yield Risk("url_token_alone", "URLs are logged on the way", "combine it, as in url_token+cidr")
     bare = [part.name for part in parts if part.name in ("secret_header", "basic", "url_token")]
     if bare and not tls_in_front:
         text = f"{bare[0]} sends its secret, which anyone on the way can read without TLS"
@@ -61,7 +61,7 @@ def _ages(
         text = f"no time is signed, so a captured delivery is new again after {new_after_s:.0f} s"
         yield Risk("undated", text, "have the sender sign a time")
     if scheme.dated and (tolerance_s is None or tolerance_s > new_after_s):
-        text = f"a signed time may be of any age, and a captured delivery is new again after {new_after_s:.0f} s"
+        text = f"a signed time may be of any age, so a captured delivery is new again after {new_after_s:.0f} s"
         yield Risk("tolerance_off", text, f"set tolerance_s to {min(300, new_after_s):.0f} or less")
 
 

@@ -264,7 +264,7 @@ async def test_a_lake_belongs_to_the_tables_that_it_was_begun_with(tmp_path: Pat
         async with running(open_archive, options=options(tmp_path)):
             pass
     (tmp_path / "owner").unlink()
-    with pytest.raises(ConfigError, match="holds files and no owner"):
+    with pytest.raises(ConfigError, match="holds files of no archive"):
         async with running(open_archive, options=options(tmp_path, schema="next")):
             pass
     shutil.rmtree(tmp_path / "events")
