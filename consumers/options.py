@@ -49,7 +49,8 @@ def read_token(file: Path, *, code: str) -> str:
     return token
 
 
-def _words(given: object) -> object:
+def words(given: object) -> object:
+    """Take names with commas between them as a tuple."""
     return tuple(filter(None, (word.strip() for word in given.split(",")))) if isinstance(given, str) else given
 
 
@@ -76,7 +77,7 @@ def _schema(name: str) -> str:
     return name
 
 
-WordList = Annotated[tuple[str, ...], BeforeValidator(_words), Field(min_length=1)]
+WordList = Annotated[tuple[str, ...], BeforeValidator(words), Field(min_length=1)]
 """Names with commas between them."""
 Instant = Annotated[datetime, BeforeValidator(_aware)]
 """An instant with its zone, RFC 3339."""
@@ -90,6 +91,14 @@ Topics = Annotated[WordList, Field(description="what it reads, with commas")]
 Imports = Annotated[
     Literal["skip", "send"],
     Field(description="whether [imported](write-a-consumer.md#what-a-handler-gets) records are passed on"),
+]
+Payload = Annotated[
+    Literal["full", "ids"],
+    Field(description="`full`: whole events; `ids`: of their health information only ids, as the page of each has it"),
+]
+AlarmsFrom = Annotated[
+    Instant | None,
+    Field(description="what is older than this instant raises nothing: for a rebuild, or for an import of history"),
 ]
 AllowHttp = Annotated[
     bool, Field(description="permits `http://`: in a test, or to a proxy on the same host; it is health information")

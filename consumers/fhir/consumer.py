@@ -74,7 +74,7 @@ class ResourceWriter:
         document: Document = orjson.loads(found[0][0]) if found else blank()
         apply(document, event, note=note_whole)
         patient = await self._patient(document, server, naming)
-        derived = partial(resources, event.key, naming=naming, patient=patient, complete=options.complete_after_refills)
+        derived = partial(resources, event.key, naming=naming, patient=patient)
         wanted, before = derived(document), derived(orjson.loads(found[0][0])) if found else []
         rows = await connection.fetch(self._written, event.key)
         known = {row[0]: row[2] for row in rows}

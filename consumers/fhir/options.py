@@ -46,7 +46,6 @@ class FhirOptions(HttpOptions):
     ids: Literal["client", "server"] = "client"
     bundle: bool = True
     references: Literal["logical", "search", "search_or_logical"] = "logical"
-    complete_after_refills: bool = False
     mrn_system: System = ""
     identifier_base: Annotated[str, Field(min_length=3, max_length=_SYSTEM_MAX), AfterValidator(_base)] = "urn:drx:"
     imports: Imports = "send"

@@ -20,7 +20,7 @@ def open_forward(setup: Setup) -> Consumer:
     options = read_options(ForwardOptions, NAME, setup.options)
     group = options.group(NAME)
     mapping = RequestMapping(options)
-    what = "whole events" if options.payload == "event" else "ids of prescriptions or requests, no other health data"
+    what = "whole events" if options.payload == "full" else "ids of prescriptions or requests, no other health data"
     what = f"what BODY and PATH take of {what}" if options.body else what
     consumer = Consumer(
         NAME,

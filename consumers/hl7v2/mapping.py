@@ -152,7 +152,7 @@ def _one(given: Input, control: str, status: str = "", reason: str = "", **more:
 
 
 def _created(given: Input) -> News | None:
-    if not given.options.drafts or given.ordered:
+    if "drafts" not in given.options.also or given.ordered:
         return None
     return replace(_one(given, "NW"), ordered=True)
 
@@ -231,7 +231,7 @@ def _worked_on(given: Input) -> News | None:
 
 def _shipped(given: Input) -> News | None:
     word = given.value["shipment_status"]
-    if not given.options.shipments or word == UNKNOWN:
+    if "shipments" not in given.options.also or word == UNKNOWN:
         return None
     note = f"Shipment: {word}, {given.data['carrier']} {given.data['tracking_number']}"
     return _one(given, "SC", "CM" if word == DELIVERED else "IP", notes=(note,))

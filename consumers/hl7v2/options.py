@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from bridge.runtime.hosts import is_host
-from consumers.options import ORDER_TOPICS, AllowPlaintext, Imports, ServerOptions, Topics
+from consumers.options import ORDER_TOPICS, AllowPlaintext, Imports, ServerOptions, Topics, words
 
 NAME = "hl7v2"
 CONNECTIONS_MAX = 64
@@ -53,8 +53,7 @@ class Hl7Options(ServerOptions):
     receiving_app: PartName = ""
     receiving_facility: PartName = ""
     orders: Literal["omp", "orm"] = "omp"
-    drafts: bool = False
-    shipments: bool = False
+    also: Annotated[tuple[Literal["drafts", "shipments"], ...], BeforeValidator(words)] = ()
     no_patient: Literal["hold", "send", "park"] = "hold"
     assigner: PartName = ""
     timezone: Annotated[str, AfterValidator(_zone)] = "UTC"

@@ -11,10 +11,11 @@ from pydantic import AfterValidator, Field, model_validator
 from bridge.errors import ConfigError
 from consumers.options import (
     TOPICS,
+    AlarmsFrom,
     AllowPlaintext,
     EndpointOptions,
     Imports,
-    Instant,
+    Payload,
     SchemaName,
     Topics,
     split_address,
@@ -41,10 +42,10 @@ class WorkflowOptions(EndpointOptions):
     tls_dir: Path | None = None
     api_key_file: Path | None = None
     rules: Path | None = None
-    payload: Literal["ids", "full"] = "ids"
+    payload: Payload = "ids"
     codec_key_dir: Path | None = None
     timers: Literal["on", "off"] = "on"
-    timers_from: Instant | None = None
+    alarms_from: AlarmsFrom = None
     read_model_schema: SchemaName = "read_model"
     imports: Imports = "skip"
     topics: Topics = TOPICS

@@ -33,7 +33,7 @@ GOLDEN = Path(__file__).parents[1] / "data" / "hl7v2"
 REWRITE = "HL7V2_GOLDEN"
 NATIVE = sorted(path.stem for path in SAMPLES.glob("native/*.json"))
 PLAIN = Hl7Options(host="his.example", port=2575)
-TOLD_ALL = PLAIN.model_copy(update={"drafts": True, "shipments": True, "assigner": "CLINIC"})
+TOLD_ALL = PLAIN.model_copy(update={"also": ("drafts", "shipments"), "assigner": "CLINIC"})
 SILENT = {"epcs.signed", "alert.raised", "other.reported", "prescriber.enrollment_changed", "system.ping"}
 # HL7 2.5.1, table 0119, order control codes, and table 0038, order status.
 TABLE_0119 = frozenset(
