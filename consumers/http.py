@@ -1,4 +1,4 @@
-"""Call another system over HTTP from a handler; the one door to aiohttp's client, and what each answer means.
+"""Call another system over HTTP from a handler. The only module that uses aiohttp's client; it also judges the answers.
 
 | answer | raised | the record |
 |---|---|---|

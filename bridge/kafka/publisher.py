@@ -1,4 +1,4 @@
-"""From the outcome of a delivery to records, each with its place, headers and ordinal.
+"""Turn the outcome of a delivery into records, each with its place, headers and ordinal.
 
 `partition_writer.py` makes them durable: in Kafka or, while that is away, on disk.
 """

@@ -1,4 +1,4 @@
-"""A bounded memory of ids, a few bytes each; when it is full, what would be forgotten soonest goes first.
+"""A bounded memory of ids, a few bytes each; when it is full, the entry that expires first is evicted.
 
 An entry is a row of parallel arrays, 33 bytes in all. Entries whose keys end alike are chained; those that expire at
 about the same time stand in one ring, so that neither looking up, nor expiring, nor making room ever searches.

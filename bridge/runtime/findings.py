@@ -1,6 +1,6 @@
-"""What a check finds, in one line, with what to do about a bad one: a doctor prints all, a start stops at the first.
+"""Results of checks, a line each with advice if it is bad: `doctor` prints all, a start stops at the first failure.
 
-A risk is found as well. It fails unless the operator accepts it by its name, where `accept` of the settings stands.
+A risk is a finding too. It fails unless the setting `accept` names it.
 """
 
 from __future__ import annotations

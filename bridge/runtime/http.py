@@ -3,13 +3,13 @@
 The way of a request:
 
 1. `ClientConnection.data_received` cuts the bytes into requests (`messages`).
-2. If its body has not come with its head, `Handler.check` may answer by the head alone. Nothing is read behind a body
-   that was not waited for: the answer ends the connection.
+2. If its body has not arrived with its head, `Handler.check` may answer by the head alone. That answer ends the
+   connection, since nothing is read behind a body that was not waited for.
 3. Requests whose bodies are whole are given to `Handler.take`, up to 16 of one turn of the event loop together. Stage
    by stage they cost less CPU than one after the other: the code and data of a stage stay in the CPU's caches.
 4. `Request.answer` writes the answer, at once or later, and has the connection go on.
 
-A client costs what has arrived from it, and that is bounded in four ways, none of which an honest sender meets:
+A client costs memory only for what has arrived from it. Four bounds limit that; an honest sender reaches none:
 
 - One request of a connection is parsed at a time. What was sent behind it waits unparsed, and meanwhile the connection
   is not read. The next one is parsed when the answer has left for the kernel, so that a client that sends and never

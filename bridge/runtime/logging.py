@@ -1,8 +1,8 @@
 """The log of a process: `log.info("worker.ready", http=…)` queues a line, and a thread writes it as JSON.
 
-An output that takes no lines costs lines and never an answer: the queue is bounded, and what is dropped is counted. Ids
-are hashed here (`log_ids`), and what libraries log is reduced to constants: no line holds a value. A process that does
-not call `configure_logging`, a command, has errors on its standard error.
+If the output takes no lines, lines are dropped and counted, and answers are not delayed: the queue is bounded. Ids are
+hashed here (`log_ids`), and what libraries log is reduced to constants: no line holds a value. A process that does not
+call `configure_logging`, a command, has errors on its standard error.
 """
 
 from __future__ import annotations

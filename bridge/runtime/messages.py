@@ -1,7 +1,7 @@
 """Messages of HTTP/1.1 as bytes: heads are parsed strictly, bodies come in parts, answers are prepared.
 
-Of aiohttp only its parser is used, for heads. What it is relied on for is not documented; the cases of
-`tests/data/raw_http` fail where an upgrade changes it.
+Of aiohttp only its parser is used, for heads. We rely on behaviour of it that is not documented; the cases of
+`tests/data/raw_http` fail if an upgrade changes it.
 """
 
 from __future__ import annotations

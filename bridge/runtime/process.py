@@ -1,7 +1,7 @@
 """A process of ours from its command line to its exit code.
 
-`run_command_line` runs any command: its exit code is what the command returns, 2 with one line on standard error for
-what the operator must change, and 130 when interrupted. `run_service` is the body of a command that serves: it sets up
+`run_command_line` runs any command: its exit code is what the command returns, 2 with one line on standard error if the
+operator must change something, and 130 when interrupted. `run_service` is the body of a command that serves: it sets up
 the log, opens the parts, runs them until SIGTERM, SIGINT or the end of one of them, and closes them. Its exit code is 0
 after SIGTERM, 130 after SIGINT, and 1 with a log line when a part fails.
 """

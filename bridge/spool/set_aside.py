@@ -1,4 +1,4 @@
-"""Records that Kafka refuses alone and for good: each is kept, still sealed, in a file until an operator delivers it.
+"""Records that Kafka refuses permanently: each is kept, still sealed, in a file until an operator delivers it.
 
 The drain copies such a record to `set-aside/<segment>-<number>.<code of the refusal>`, and only then acknowledges it.
 `drx-bridge spool aside` delivers it, and only then removes the file. A crash amid either leaves it in both places.

@@ -6,8 +6,8 @@ ready again after a delay. An attempt takes a *lane*; a key that waits for its n
 worker.
 
 Where the handler works inside the settling transaction, effects and progress are committed together. Where it does not,
-the inbox is read before the handler is called, and its record is settled after it has returned. Both are done for many
-keys in one transaction (`rounds`): the more keys are in hand, the fewer transactions a record costs.
+the inbox is read before the handler is called, and its record is settled after it has returned. Each is done for many
+keys in one transaction (`rounds`): the more keys are in progress, the fewer transactions a record costs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a record is to a consumer: an event for its handler, nothing to it, or one that cannot be read.
+"""Sort the records of a consumer: an event for its handler, one to skip, or one that cannot be read.
 
 `Sorter` decides without I/O. Where the schema of a record is not known, `Learner` asks the registry.
 """

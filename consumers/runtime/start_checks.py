@@ -1,7 +1,7 @@
 """Checks before a process joins its group: its tables fit the group, and its offsets are of this Kafka cluster.
 
 What is refused is an operator's decision; the message names the command or setting that overrides the refusal. Whether
-an offset lies within its log is checked when its partition is claimed (`subscriber.decide_start`).
+an offset lies within its log is checked when its partition is claimed (`beginnings.decide_start`).
 """
 
 from __future__ import annotations

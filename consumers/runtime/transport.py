@@ -1,4 +1,4 @@
-"""`bridge.kafka.transport.Transport` through aiokafka: a group member that gives bytes, with a bound on every wait.
+"""The aiokafka client of a group member: it returns records as bytes, and every wait has a bound.
 
 aiokafka 0.14 disables its max-poll check after an exception or a cancellation inside `getmany`, and reads all
 partitions if none are given. It may never finish a commit, and leaves connections open if it is stopped in an outage.
