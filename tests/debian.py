@@ -17,13 +17,7 @@ from tests.spooling import NAMESPACE
 
 
 class Program(NamedTuple):
-    """Where a program is found.
-
-    Attributes:
-        package: Debian's.
-        called: Its name there.
-        share: Directory of the package that it reads, by an absolute path.
-    """
+    """Debian's package of a program, its name there, and the directory that it reads by an absolute path."""
 
     package: str
     called: str

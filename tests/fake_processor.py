@@ -15,15 +15,8 @@ from consumers.runtime.processor import Processor
 class FakeProcessor(Processor):
     """Settles everything at once, unless told otherwise; PostgreSQL is a dictionary, which members may share.
 
-    Attributes:
-        adoptions: What was claimed, in order.
-        away: Whether the database is.
-        claiming: Cleared, claims are not answered.
-        draining: Cleared, no drain ends that has anything to drain.
-        holding: Whether what is offered stays unsettled until `settle` or a drain.
-        full: Partitions without room.
-        stopped_for_long: Those that are halted.
-        overtaken: Those whose fence fails, until they are adopted again.
+    While `claiming` or `draining` is cleared, claims are not answered and no drain ends; while it is `holding`, what is
+    offered stays unsettled until `settle` or a drain; the fence of what is `overtaken` fails until it is adopted again.
     """
 
     def __init__(self, stored: dict[Place, Adoption] | None = None) -> None:

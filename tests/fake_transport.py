@@ -10,18 +10,10 @@ from consumers.runtime.transport import Bounds, GroupTransport, Rebalances, Tran
 
 
 class FakeKafka:
-    """Logs and the offsets of one group, which outlive the members.
+    """Logs from offset 0 and the offsets of one group, which outlive the members.
 
-    Attributes:
-        logs: What each partition holds, from offset 0; `starts` says what of it is still there.
-        offsets: The group's offsets.
-        commits: Those that were kept, in order.
-        reachable: False while no broker answers.
-        waiting: Questions without an answer now.
-        refuses: Codes of `TransportError` that the next commits meet, in order.
-        leaderless: Partitions of which no broker says where they start and end.
-        corrupt: Offset of a batch (of one record) that cannot be read.
-        unstable: Records behind an open transaction, which nobody can read.
+    The next commits meet the codes that it `refuses`; no broker knows the bounds of what is `leaderless`; a batch is
+    `corrupt` at an offset; `unstable` is a number of records behind an open transaction, which nobody can read.
     """
 
     def __init__(self, topics: Mapping[str, int]) -> None:
@@ -78,15 +70,7 @@ class FakeKafka:
 
 
 class FakeTransport(GroupTransport):
-    """A member that gets what a test gives it; at the start, everything.
-
-    Attributes:
-        polled: What each poll asked for.
-        paused: What is paused now.
-        failure: Code that the next poll fails with, or None.
-        answer_s: Bound of a question, of a commit.
-        renewed: Whether its credentials were replaced.
-    """
+    """A member that gets what a test gives it, at the start everything; `failure` is the code of the next poll."""
 
     def __init__(self, kafka: FakeKafka, *, gives: Iterable[Place] | None = None) -> None:
         """Belong to the group of `kafka`; `gives` is the first assignment, all partitions when None."""

@@ -15,18 +15,7 @@ from bridge.spool.segment import Entry
 
 
 class FakeProducer:
-    """Kafka in memory: topics with partitions, batches with a size, and the ways it can fail.
-
-    Attributes:
-        log: What each (topic, partition) holds, in order.
-        batches: How many records each write put down, in order.
-        topics: Topic to partition count; a topic that is not here does not exist.
-        batch_max: Records that one batch holds.
-        too_large: Whether a record is more than the broker takes.
-        refusal: What is raised for one.
-        failure: Code that every write fails with, or None.
-        closed: True after `close`.
-    """
+    """Kafka in memory; every write fails with the code `failure`, and with `refusal` for what is `too_large`."""
 
     def __init__(self, topics: dict[str, int], *, batch_max: int = 100) -> None:
         self.topics = topics
@@ -98,16 +87,7 @@ class FakeProducer:
 
 
 class FakeSpool:
-    """A disk in memory.
-
-    Attributes:
-        code: Why it takes nothing, or empty.
-        kept: What each (topic, partition) holds, oldest first.
-        failure: Code with which every call of `append` ends, or None.
-        refused: How many calls have ended so.
-        unreadable: True while nothing can be read back.
-        aside: What was set aside.
-    """
+    """A disk in memory; `code` is why it takes nothing, `failure` the code with which every call of `append` ends."""
 
     def __init__(self, *, peek_max: int = 1000) -> None:
         """Begin empty; every call ends at once until told otherwise, and `peek` gives at most `peek_max`."""
@@ -168,14 +148,7 @@ class FakeSpool:
 
 
 class FakeKnownIds(KnownIds):
-    """Remembers what it is told.
-
-    Attributes:
-        finished: Whether a drain may begin.
-        told: Everything, in order.
-        committed: Ids that are in their topic already.
-        forgotten: How often what is spooled was to be forgotten.
-    """
+    """Remembers what it is told, in order."""
 
     def __init__(self) -> None:
         super().__init__(windows_s={}, capacity=1)

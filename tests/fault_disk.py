@@ -17,17 +17,8 @@ FOREVER = 1_000_000_000
 class FaultDisk(Disk):
     """The local disk until told otherwise.
 
-    Attributes:
-        sync_failures: How many of the next syncs fail with EIO.
-        write_failures: How many of the next writes fail with EIO, with half of the content written.
-        room_bytes: What all files of the spool's directory may take; None: as much as they like.
-        read_only: True while nothing can be changed.
-        read_failures: How many of the next reads of segments fail with EIO.
-        unreadable: Tells of a part of a segment, from and to, whether reading it fails with EIO.
-        unlisted: True while no directory can be listed.
-        released: Set unless a sync is to hang.
-        hanging: Set by a sync, before it hangs or not.
-        observe: Told of each operation, on the thread that does it.
+    The next `sync_failures`, `write_failures` (with half of the content written) and `read_failures` end with EIO, and
+    so do reads of what is `unreadable`. All files may take `room_bytes`. A sync sets `hanging`, awaits `released`.
     """
 
     def __init__(self, directory: Path) -> None:

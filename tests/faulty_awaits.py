@@ -57,12 +57,7 @@ def _suspended_at(coroutine: Any) -> set[tuple[str, int]]:
 
 
 class FaultyTasks:
-    """A task factory that raises once in the tasks of one coroutine function, whichever of them gets there.
-
-    Attributes:
-        exc: What is raised.
-        raised: Whether it was.
-    """
+    """A task factory that raises once in the tasks of one coroutine function, whichever of them gets there."""
 
     def __init__(self, function: Callable[..., Any], at: tuple[str, int], exc: BaseException, *, nth: int = 1) -> None:
         """Raise `exc` when a task goes on from the await `at` for the nth time."""

@@ -14,13 +14,7 @@ FIRST_ID = 2**30
 
 
 class ForeignRegistry:
-    """Holds each schema under one id, and one schema for each subject.
-
-    Attributes:
-        subjects: Subject -> id.
-        texts: Id -> text of the schema.
-        read_only: It takes nothing new.
-    """
+    """Holds each schema under one id, and one schema for each subject."""
 
     def __init__(self) -> None:
         self.subjects: dict[str, int] = {}

@@ -42,13 +42,7 @@ def start(command: Sequence[str], log: Path, *, is_ready: Callable[[], bool]) ->
 
 @dataclass(frozen=True, slots=True)
 class JavaProgram:
-    """What it is made of.
-
-    Attributes:
-        name: Directory in the cache of jars.
-        lock: The jars that it needs, and the compiler's.
-        source: Its one file, named as the class that is its main.
-    """
+    """A program of the one Java file `source`, named as the class that is its main, with the jars of a lock."""
 
     name: str
     lock: Path
@@ -60,12 +54,7 @@ class JavaProgram:
         )
 
     def build(self) -> None:
-        """Fetch and compile what is missing.
-
-        Raises:
-            ConfigError: The jars cannot be fetched, or there is no Java.
-            subprocess.CalledProcessError: It does not compile.
-        """
+        """Fetch and compile what is missing."""
         if self.is_built():
             return
         java, cache = find_java(), self._jars()

@@ -62,13 +62,7 @@ def ours(families: Iterable[Metric]) -> dict[str, Metric]:
 
 
 def broken(families: Iterable[Metric], *processes: str, bounds: Mapping[str, Iterable[str]] | None = None) -> list[str]:
-    """Say where the families of a process differ from what is promised of it, either way.
-
-    Args:
-        families: All that it has.
-        processes: The kinds that it is of.
-        bounds: By name of a set that is no closed list, what is in it here; without, such labels may say anything.
-    """
+    """Say where families of processes differ from what is promised; `bounds` says what is in a set that is no list."""
     found, wanted = ours(families), promised(*processes)
     faults = [f"{name}: not promised" for name in sorted(found.keys() - wanted.keys())]
     faults += [f"{name}: promised, not there" for name in sorted(wanted.keys() - found.keys())]

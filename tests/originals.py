@@ -33,12 +33,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class Original(NamedTuple):
-    """One event told the long way.
-
-    Attributes:
-        pieces: Its value, cut so that every second piece differs in a copy.
-        fills: What each of those is: `id`, `token`, or microseconds since 1970.
-    """
+    """One event told the long way; of its value every second piece differs in a copy, and is filled as `fills` says."""
 
     event: Event
     record: Record

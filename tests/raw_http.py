@@ -23,13 +23,7 @@ _LENGTH = re.compile(rb"^content-length: ([0-9]+)\r?$", re.IGNORECASE | re.MULTI
 
 @dataclass(frozen=True, slots=True)
 class RawCase:
-    """One case.
-
-    Attributes:
-        parts: What is sent, one after the other.
-        answers: Allowed sequences of status codes, each by spaces.
-        taken: How many deliveries may be published.
-    """
+    """One case: the parts to send, the allowed sequences of status codes, and how many deliveries may be published."""
 
     name: str
     parts: tuple[str, ...]

@@ -17,12 +17,7 @@ VERIFIED = "verified"
 
 
 class Vector(NamedTuple):
-    """One delivery, ready to be proved.
-
-    Attributes:
-        name: Scheme and case.
-        given: As it stands in the file.
-    """
+    """One delivery, ready to be proved; `given` is how it stands in the file."""
 
     name: str
     given: dict[str, Any]

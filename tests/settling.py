@@ -65,14 +65,7 @@ def a_record(
 
 
 class PlainDecoder(EventDecoder):
-    """Reads what `a_record` writes.
-
-    Attributes:
-        unknown: Types that this release does not know.
-        learned: How often a schema was asked for.
-        answer: What the registry says: an exception, or None when it knows the schema.
-        known: Whether schema 7 is known.
-    """
+    """Reads what `a_record` writes; `answer` is what the registry says of schema 7, None when it knows it."""
 
     def __init__(self) -> None:
         self.unknown: set[str] = set()
@@ -106,16 +99,7 @@ def hasty_learner(decoder: PlainDecoder, clock: Callable[[], float] = time.monot
 
 
 class Effects:
-    """A handler that writes down what it applies, and fails where it is told to.
-
-    Attributes:
-        attempts: Event ids in the order in which they were tried.
-        applied: Those whose handler returned, in order; of effects that were rolled back too.
-        refused: Ids of events that are permanently refused.
-        fail: What to raise for any other, given how often it was tried before; None to apply it.
-        down: Whether what the handler writes to is away, which `ping` finds out too.
-        pings: How often it was asked.
-    """
+    """A handler that writes down what it applies; `fail` says what to raise for an event tried so often before."""
 
     def __init__(self, *refused: str) -> None:
         self.refused = set(refused)

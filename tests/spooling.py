@@ -101,11 +101,7 @@ class Found(list[Entry]):
 
 @dataclass
 class Kept:
-    """An open spool and what it said.
-
-    Attributes:
-        found: What it recovered.
-    """
+    """An open spool, what it recovered and what it said."""
 
     spool: Spool
     metrics: IngressMetrics

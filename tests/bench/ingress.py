@@ -66,12 +66,7 @@ class Round:
 
 @dataclass
 class Candidate:
-    """One of those that are compared, with all that was measured of it.
-
-    Attributes:
-        describe: From a directory and the brokers to a server that is not started yet.
-        recall: CPU seconds from a start to the end of the tails: with topics that are empty, and that are full.
-    """
+    """One of those that are compared; `recall` is CPU seconds from a start to the end of empty and of full topics."""
 
     name: str
     describe: Callable[[Path, str], Server]

@@ -30,15 +30,7 @@ _LENGTH = b"content-length: "
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one run of the generator saw.
-
-    Attributes:
-        elapsed_s: From the first request to the last answer.
-        p50_ms: Median time to the answer; in an open loop counted from when the request was due.
-        p99_ms: 99th percentile of the same.
-        statuses: Answers by status.
-        refused: Numbers of the deliveries that got no 2xx.
-    """
+    """What one run of the generator saw; in an open loop a time counts from when its request was due."""
 
     count: int
     elapsed_s: float

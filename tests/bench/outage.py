@@ -34,12 +34,7 @@ _LOOK_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """How a spool was emptied.
-
-    Attributes:
-        elapsed_s: From the broker's answer to the last event that had waited.
-        rss: Most bytes resident at any look.
-    """
+    """How a spool was emptied, from the broker's answer to the last event that had waited."""
 
     events: int
     elapsed_s: float

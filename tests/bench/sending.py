@@ -23,15 +23,7 @@ ROUNDS = 3
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """What is measured, and beside what it is shown.
-
-    Attributes:
-        name: Entry point of the consumer.
-        at_once: What is varied, such as `lanes`.
-        records: How many at one time, to the records of a round, which take some ten seconds.
-        instance: The option that gives each run a group of its own.
-        spare: Records in the topic beyond those of a round, so that it ends while batches are full.
-    """
+    """What is measured: records of a round by how many go at one time, and `spare` ones so that batches stay full."""
 
     name: str
     at_once: str
@@ -47,14 +39,7 @@ class Sending:
         *,
         quick: bool,
     ) -> dict[str, Any]:
-        """Measure all; two minutes.
-
-        Args:
-            console: Gets a line for each run.
-            place: Where it runs.
-            settings: Takes the number at one time, and gives the variables of a run, without their prefix.
-            quick: Whether one round must do.
-        """
+        """Measure all; `settings` gives the variables of a run, without their prefix, from the number at one time."""
         lives = Lives.of_records(max(self.records.values()) + self.spare, one_day=True)
         fill(place.bootstrap_servers, lives.records(TOPIC))
         runs: dict[int, list[_Run]] = {at_once: [] for at_once in self.records}

@@ -30,14 +30,7 @@ STOP_S = 40.0
 
 @dataclass
 class Server:
-    """One candidate.
-
-    Attributes:
-        topics: Where its records are.
-        made: Requests it was sent so far.
-        taken: Numbers of the deliveries it said 2xx to.
-        rss: (requests so far, resident bytes), after each load.
-    """
+    """One candidate: what it was sent, said 2xx to (`taken`) and had resident after each load."""
 
     child: Child
     port: int

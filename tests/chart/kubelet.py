@@ -48,17 +48,7 @@ class Pod:
         addresses: Mapping[str, str] | None = None,
         claim: Path | None = None,
     ) -> None:
-        """Lay its mounts out and start nothing yet.
-
-        Args:
-            rendered: All objects, for its ConfigMaps.
-            template: The pod.
-            name: What it is called.
-            directory: Its own; the mounts lie in `root`.
-            secrets: What is in the Secrets that it mounts.
-            addresses: `http://service:port` to what answers there.
-            claim: Volume that outlives the pod; a fresh one unless given.
-        """
+        """Lay its mounts out; `addresses` has what answers at `http://service:port`, and `claim` outlives the pod."""
         spec = template["spec"]
         (self._container,) = spec["containers"]
         self._grace_s = int(spec.get("terminationGracePeriodSeconds", 30))
@@ -99,11 +89,7 @@ class Pod:
         return self.output_path.read_text(errors="replace")
 
     def started(self) -> Self:
-        """Probe as the kubelet does until it may have traffic.
-
-        Raises:
-            ProbeFailedError: It would have been killed first.
-        """
+        """Probe as the kubelet does until it may have traffic; raises where it would have been killed first."""
         self._probe("startupProbe")
         self._probe("livenessProbe")
         # A pod may be unready for as long as it likes; the bound is the test's.

@@ -70,16 +70,7 @@ class Rendered:
 
 
 def render(values: Values, *options: str, major: int = 4) -> Rendered:
-    """Render the chart.
-
-    Args:
-        values: What would stand in a file.
-        options: Further options of `helm template`.
-        major: Version of Helm.
-
-    Raises:
-        RefusedError: Helm said no.
-    """
+    """Render the chart, once for each set of values; raises `RefusedError` where Helm says no."""
     return _kept(_as_text(values), options, major)
 
 
@@ -89,11 +80,7 @@ def rendered_anew(values: str, options: tuple[str, ...], major: int) -> Rendered
 
 
 def template(chart: Path, values: str, *options: str, major: int) -> str:
-    """Return what `helm template` makes of a chart.
-
-    Raises:
-        RefusedError: Helm said no.
-    """
+    """Return what `helm template` makes of a chart."""
     arguments = (RELEASE, str(chart), "--namespace", NAMESPACE, "--values", "-")
     result = _run(major, "template", *arguments, *options, values=values)
     if result.returncode:

@@ -87,11 +87,7 @@ class FakeGeneration:
 
 
 class FakeCluster:
-    """What every generation has in common.
-
-    Attributes:
-        faults: By method, what its next calls raise.
-    """
+    """What every generation has in common; `faults` is what the next calls of a method raise."""
 
     def __init__(self) -> None:
         self.generations: list[FakeGeneration] = []

@@ -15,11 +15,8 @@ CORPUS = Path(__file__).parent / "corpus"
 class Target(NamedTuple):
     """A property of any bytes.
 
-    Attributes:
-        module: Its module in this folder, which also has `WORDS`, pieces that inputs are likely to need.
-        function: Takes bytes, and raises when the property does not hold for them.
-        share: Of all executions, beside the others; what takes longer gets fewer.
-        max_bytes: What an input may have.
+    Its module has the function that raises where it does not hold, and `WORDS`, pieces that inputs are likely to need.
+    `share` is of all executions; what takes longer gets fewer.
     """
 
     name: str

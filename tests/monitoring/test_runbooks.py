@@ -30,11 +30,7 @@ def given(value: object) -> bool:
 
 
 def understood(line: str) -> None:
-    """Have click read a command line as the program would, but for files and values that stand for others.
-
-    Raises:
-        click.UsageError: No such command or option, or an argument too many.
-    """
+    """Have click read a command line as the program would, but for files and values that stand for others."""
     program, *rest = shlex.split(line)
     command: click.Command = PROGRAMS[program]
     context = click.Context(command, info_name=program)

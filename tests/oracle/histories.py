@@ -31,11 +31,7 @@ REMARKS: Sequence[tuple[str, Mapping[str, Any]]] = (
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """All deliveries about one prescription, each once, in no order.
-
-    Attributes:
-        bodies: As JSON gives them; each has an `id` of its own.
-    """
+    """All deliveries about one prescription, each once and with an id of its own, in no order."""
 
     prescription_id: str
     bodies: Sequence[Body]

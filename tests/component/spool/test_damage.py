@@ -43,11 +43,7 @@ IDS = [bytes(8), key_of(SECRET).id, b"no key's"]
 
 @dataclass(frozen=True)
 class Template:
-    """An intact spool, to be copied and spoilt.
-
-    Attributes:
-        ranges: For each segment, where each record stands and which ordinal it has.
-    """
+    """An intact spool, to be copied: for each segment, where each record stands and which ordinal it has."""
 
     directory: Path
     ranges: dict[str, list[tuple[int, int, int]]]
@@ -91,15 +87,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
 
 @dataclass(frozen=True)
 class Spoilt:
-    """What was done to one segment, and what must be left of the spool.
-
-    Attributes:
-        content: The segment's bytes now.
-        intact: Ordinals of the whole spool whose bytes are all there, in order.
-        damaged: How many others stood in the bytes that were changed or removed.
-        changed: True when anything is another than before.
-        may_be_torn: True when it looks like an unfinished last write.
-    """
+    """What was done to one segment: the ordinals of the spool that are `intact`, and how many were `damaged`."""
 
     segment: Path
     content: bytes
