@@ -1,8 +1,9 @@
 """Explain why a delivery was refused: try the usual mistakes of senders one by one until it verifies.
 
-Eight mistakes are tried: a time in milliseconds, a clock that is off, hex for base64, the text of the key as the key, a
-line break at the end, JSON that was written anew or compacted, line breaks that curl left out. A hint accepts nothing,
-nothing here runs in the ingress, and no sentence holds a value of the delivery or anything of a secret.
+Eight mistakes are tried. Of the key and headers: a time in milliseconds, a wrong clock, hex for base64, the key's text
+as the key. Of the body: a line break at the end, JSON that was serialised again or compacted, line breaks that curl
+left out. A hint accepts nothing, nothing here runs in the ingress, and no sentence holds a value of the delivery or
+anything of a secret.
 """
 
 from __future__ import annotations
