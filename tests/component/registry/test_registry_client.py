@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -39,6 +40,18 @@ async def test_an_id_that_is_not_known_yet_is_asked_for_again(connect: Connector
         await client.fetch(7)
 
     assert (await client.fetch(7)).schema == ORDER
+
+
+async def test_a_schema_that_a_registry_names_no_id_for_is_asked_for_again(
+    connect: Connector, fake: FakeRegistry
+) -> None:
+    guid = UUID(int=7)
+    fake.answers[f"GET /schemas/guids/{guid}"] = [shown(ORDER), shown(ORDER, id=7)]
+    client = await connect(fake.app())
+    with pytest.raises(SchemaUnknownError):
+        await client.fetch(guid)
+
+    assert (await client.fetch(guid)).id == 7
 
 
 def respelled(schema: Any) -> Any:
