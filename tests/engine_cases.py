@@ -175,22 +175,14 @@ _KEY_PATHS: Mapping[keys.KeyRule, Sequence[tuple[str, ...]]] = {
     keys.prescriber_key: [("data", "prescriber", "id")],
     keys.account_key: [("account_id",)],
 }
-# By the field of the record that it fills.
-_ENVELOPE = {
-    "account_id": "account_id",
-    "sequence": "sequence",
-    "correlation_id": "correlation_id",
-    "origin_source": "source",
-}
+_BESIDE_DATA = {"origin_source": "source"} | {each: each for each in ("account_id", "sequence", "correlation_id")}
 
 
 def envelope_fields() -> Iterator[tuple[str, FieldInfo]]:
-    """Yield the members of a body that stand beside `data`, and what they fill."""
-    return ((member, EventRecord.model_fields[name]) for name, member in _ENVELOPE.items())
+    return ((member, EventRecord.model_fields[name]) for name, member in _BESIDE_DATA.items())
 
 
 def data_fields(event_type: str) -> Iterator[tuple[str, FieldInfo]]:
-    """Yield the members of `data`."""
     model = EVENT_MODELS[event_type]
     apart = EventRecord.model_fields.keys() | {"extensions"}
     if issubclass(model, PrescriptionRecord):
@@ -199,7 +191,6 @@ def data_fields(event_type: str) -> Iterator[tuple[str, FieldInfo]]:
 
 
 def fields_of(model: type[ContractRecord]) -> Iterator[tuple[str, FieldInfo]]:
-    """Yield the members of an object."""
     return ((name, info) for name, info in model.model_fields.items() if name not in kept_words(model))
 
 
