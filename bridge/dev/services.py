@@ -65,17 +65,9 @@ class Service(Child):
         settings: Mapping[str, str] | None = None,
         sound: tuple[str, ...] = (),
     ) -> None:
-        """Describe what Python runs as `module`.
+        """Describe what Python runs as `module`, with its arguments, and with `settings` in its environment.
 
-        Args:
-            name: Of the process and its log.
-            module: With its arguments.
-            directory: Where it works and logs.
-            port: Where it answers.
-            ready_path: What it answers with 200 when it is ready.
-            grace_s: Time to end in order.
-            settings: Its environment, besides ours.
-            sound: Checks of `/readyz` that must be `ok`: 200 is also answered with less.
+        It is ready when `ready_path` answers 200 and the checks in `sound` are `ok`: 200 is also answered with less.
         """
         super().__init__(
             name,
