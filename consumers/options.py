@@ -100,6 +100,10 @@ AlarmsFrom = Annotated[
     Instant | None,
     Field(description="what is older than this instant raises nothing: for a rebuild, or for an import of history"),
 ]
+TokenFile = Annotated[
+    Path | None,
+    Field(description="file with a bearer token, such as an API key; a new one is read without a restart"),
+]
 AllowHttp = Annotated[
     bool, Field(description="permits `http://`: in a test, or to a proxy on the same host; it is health information")
 ]
@@ -132,12 +136,17 @@ class EndpointOptions(Options):
         return self.group(name).replace(".", "_").replace("-", "_")
 
 
-class ServerOptions(EndpointOptions):
-    """Settings of a consumer that sends news of prescriptions, of all or some accounts, to a server over TLS."""
+class TlsOptions(EndpointOptions):
+    """Settings of one whose server is reached over TLS, by `client_tls`."""
 
     ca_file: Path | None = Field(None, description="PEM: certificates of authorities to trust; unset: the system's")
     cert_file: Path | None = Field(None, description="PEM: client certificate, if the server requires one")
     key_file: Path | None = Field(None, description="PEM: private key of the client certificate")
+
+
+class ServerOptions(TlsOptions):
+    """Settings of a consumer that sends news of prescriptions, of all or some accounts, to a server over TLS."""
+
     accounts: WordList | None = Field(
         None, description="account ids, with commas; events of others are neither sent nor known; unset: all"
     )

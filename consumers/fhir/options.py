@@ -9,7 +9,7 @@ from urllib.parse import quote
 from pydantic import AfterValidator, Field, model_validator
 
 from consumers.fhir.elements import Naming
-from consumers.options import ORDER_TOPICS, HttpOptions, Imports, Topics, is_plain
+from consumers.options import ORDER_TOPICS, HttpOptions, Imports, TokenFile, Topics, is_plain
 
 NAME = "fhir"
 # Prescriptions written at one time; each keeps a database connection for as long as the server takes, so a smaller pool
@@ -37,7 +37,7 @@ class FhirOptions(HttpOptions):
     """The settings of `fhir`."""
 
     base_url: Annotated[str, Field(min_length=1, max_length=2048)]
-    token_file: Path | None = None
+    token_file: TokenFile = None
     smart_token_url: Annotated[str, Field(max_length=2048)] = ""
     smart_client_id: Annotated[str, Field(max_length=_SYSTEM_MAX)] = ""
     smart_key_file: Path | None = None

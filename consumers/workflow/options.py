@@ -13,10 +13,11 @@ from consumers.options import (
     TOPICS,
     AlarmsFrom,
     AllowPlaintext,
-    EndpointOptions,
     Imports,
     Payload,
     SchemaName,
+    TlsOptions,
+    TokenFile,
     Topics,
     split_address,
 )
@@ -33,14 +34,13 @@ def _server(text: str) -> str:
     return text
 
 
-class WorkflowOptions(EndpointOptions):
+class WorkflowOptions(TlsOptions):
     """The settings of `workflow`."""
 
     address: Annotated[str, AfterValidator(_server)]
     namespace: Annotated[str, Field(min_length=1, max_length=1000)] = "default"
     allow_plaintext: AllowPlaintext = False
-    tls_dir: Path | None = None
-    api_key_file: Path | None = None
+    token_file: TokenFile = None
     rules: Path | None = None
     payload: Payload = "ids"
     codec_key_dir: Path | None = None
