@@ -49,6 +49,18 @@ def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return run
 
 
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, str], None]:
+    """Install the code of a consumer for a test."""
+
+    def install(name: str, code: str) -> None:
+        install_code(tmp_path, name, code)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, f"{name.replace('-', '_')}_consumer", raising=False)
+
+    return install
+
+
 def test_a_consumer_that_is_not_installed_is_named(said: Said) -> None:
     known = "archive, fhir, forward, hl7v2, read_model, workflow"
     assert said("run", "nobody") == (
@@ -75,11 +87,9 @@ def test_a_consumer_that_is_not_installed_is_named(said: Said) -> None:
     ids=["no handler", "an import that fails", "an old entry point", "a function that fails", "no consumer"],
 )
 def test_a_package_that_is_no_consumer_is_named(
-    said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, complaint: str
+    said: Said, installed: Callable[[str, str], None], code: str, complaint: str
 ) -> None:
-    install_code(tmp_path, "desk", code)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "desk_consumer", raising=False)
+    installed("desk", code)
 
     assert said("run", "desk") == (2, f"drx-consumer: {complaint}\n")
 
@@ -92,11 +102,9 @@ BUILT = HANDLER.replace("consumer =", "built =").replace("@consumer", "@built") 
 
 @pytest.mark.parametrize("code", [HANDLER, BUILT], ids=["a consumer", "a function without a Setup"])
 def test_a_setting_of_a_consumer_that_takes_none_is_refused(
-    said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+    said: Said, installed: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
-    install_code(tmp_path, "refill-desk", code)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "refill_desk_consumer", raising=False)
+    installed("refill-desk", code)
     monkeypatch.setenv("CONSUMER_REFILL_DESK__URL", "hunter2")
 
     exit_code, complaint = said("run", "refill-desk")
@@ -304,12 +312,10 @@ async def test_doctor_waits_no_longer_for_a_sink_to_open_than_a_handler_may_take
 
 
 def test_a_consumer_that_has_no_schema_of_its_own_is_not_taken_for_another(
-    said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    said: Said, installed: Callable[[str, str], None]
 ) -> None:
     """Or the live one would be set where a second one was to begin."""
-    install_code(tmp_path, "desk", NO_HANDLER + "\n@consumer.handler\nasync def handle(event, context): ...")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "desk_consumer", raising=False)
+    installed("desk", NO_HANDLER + "\n@consumer.handler\nasync def handle(event, context): ...")
 
     code, complaint = said("init", "desk", "--schema", "next", "--from", "earliest")
 
@@ -317,11 +323,10 @@ def test_a_consumer_that_has_no_schema_of_its_own_is_not_taken_for_another(
 
 
 def test_two_consumers_of_one_name_are_refused_by_every_command(
-    said: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    said: Said, installed: Callable[[str, str], None]
 ) -> None:
     """Which of them a command took would depend on the path."""
-    install_code(tmp_path, "read-model", HANDLER)  # its settings would be those of `read_model`
-    monkeypatch.syspath_prepend(tmp_path)
+    installed("read-model", HANDLER)  # its settings would be those of `read_model`
 
     for command in (["run", "forward"], ["lag", "read_model"], ["new", "desk"]):
         code, complaint = said(*command)

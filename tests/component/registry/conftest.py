@@ -42,5 +42,11 @@ async def connect(clock: Clock) -> AsyncIterator[Connector]:
 
 
 @pytest.fixture
+async def client(connect: Connector, fake: FakeRegistry) -> RegistryClient:
+    """Our client of the foreign one."""
+    return await connect(fake.app())
+
+
+@pytest.fixture
 async def embedded(connect: Connector) -> RegistryClient:
     return await connect(registry_app(bundled()))

@@ -23,19 +23,17 @@ OURS = wanted(newest(bundled()), RoutingTable().topics_of)
 REQUIRED = {**ORDER, "fields": [*ORDER["fields"], {"name": "note", "type": "string"}]}
 
 
-async def test_a_fetched_schema_is_not_asked_for_again(connect: Connector, fake: FakeRegistry) -> None:
+async def test_a_fetched_schema_is_not_asked_for_again(client: RegistryClient, fake: FakeRegistry) -> None:
     fake.answers["GET /schemas/ids/7"] = [shown(ORDER)]
-    client = await connect(fake.app())
     for _ in range(2):
         assert (await client.fetch(7)).schema == ORDER
 
     assert fake.asked == {"GET /schemas/ids/7": 1}
 
 
-async def test_an_id_that_is_not_known_yet_is_asked_for_again(connect: Connector, fake: FakeRegistry) -> None:
+async def test_an_id_that_is_not_known_yet_is_asked_for_again(client: RegistryClient, fake: FakeRegistry) -> None:
     """Replicas of a registry lag behind its writers."""
     fake.answers["GET /schemas/ids/7"] = [(404, {"error_code": 40403}), shown(ORDER)]
-    client = await connect(fake.app())
     with pytest.raises(SchemaUnknownError):
         await client.fetch(7)
 
@@ -68,16 +66,15 @@ async def test_every_locked_schema_is_looked_up(embedded: RegistryClient) -> Non
     assert await embedded.look_up(LOCKED.subject, ORDER) is None
 
 
-async def test_a_rewritten_schema_is_the_same_schema(connect: Connector, fake: FakeRegistry) -> None:
+async def test_a_rewritten_schema_is_the_same_schema(client: RegistryClient, fake: FakeRegistry) -> None:
     path = f"/subjects/{LOCKED.subject}"
     fake.answers[f"POST {path}"] = [shown(respelled(LOCKED.schema), id=4711, subject=LOCKED.subject, version=3)]
-    client = await connect(fake.app())
 
     assert await client.look_up(LOCKED.subject, LOCKED.schema) == 4711
 
 
 async def test_a_schema_that_only_its_spelling_hides_is_found_among_the_versions(
-    connect: Connector, fake: FakeRegistry
+    client: RegistryClient, fake: FakeRegistry
 ) -> None:
     """Some registries look up by text."""
     path = f"/subjects/{LOCKED.subject}"
@@ -86,23 +83,20 @@ async def test_a_schema_that_only_its_spelling_hides_is_found_among_the_versions
         f"GET {path}/versions/1": [shown(respelled(LOCKED.schema), id=5)],
         f"GET {path}/versions/2": [shown(ORDER, id=6)],
     }
-    client = await connect(fake.app())
 
     assert await client.look_up(LOCKED.subject, LOCKED.schema) == 5
 
 
-async def test_another_logical_type_is_another_schema(connect: Connector, fake: FakeRegistry) -> None:
+async def test_another_logical_type_is_another_schema(client: RegistryClient, fake: FakeRegistry) -> None:
     """Avro's parsing canonical form, and so its fingerprint, would not tell them apart."""
     changed = json.loads(json.dumps(LOCKED.schema).replace("timestamp-micros", "timestamp-millis"))
     fake.answers[f"POST /subjects/{LOCKED.subject}"] = [shown(changed, id=5)]
-    client = await connect(fake.app())
 
     assert await client.look_up(LOCKED.subject, LOCKED.schema) is None
 
 
-async def test_an_id_given_for_another_schema_is_not_taken(connect: Connector, fake: FakeRegistry) -> None:
+async def test_an_id_given_for_another_schema_is_not_taken(client: RegistryClient, fake: FakeRegistry) -> None:
     fake.answers = {"POST /subjects/x/versions": [(200, {"id": 9})], "GET /schemas/ids/9": [shown(REQUIRED)]}
-    client = await connect(fake.app())
     with pytest.raises(RegistryUnavailableError, match="another schema"):
         await client.register("x", ORDER)
 
@@ -126,11 +120,10 @@ async def test_credentials_are_sent_and_never_part_of_the_address(connect: Conne
     ],
 )
 async def test_passing_trouble_is_outlived(
-    connect: Connector, fake: FakeRegistry, clock: Clock, trouble: Answer
+    client: RegistryClient, fake: FakeRegistry, clock: Clock, trouble: Answer
 ) -> None:
     """Karapace answers 500/50003 until it has elected a primary."""
     fake.answers["GET /schemas/ids/7"] = [trouble, trouble, shown(ORDER)]
-    client = await connect(fake.app())
 
     assert (await client.fetch(7)).schema == ORDER
     assert clock.slept == [pytest.approx(0.075), pytest.approx(0.15)]
@@ -161,18 +154,16 @@ async def test_nobody_listening_is_unavailable(connect: Connector) -> None:
     ],
 )
 async def test_an_answer_that_shows_no_schema_of_a_record_is_told_from_none(
-    connect: Connector, fake: FakeRegistry, error: type[Exception], answer: Answer
+    client: RegistryClient, fake: FakeRegistry, error: type[Exception], answer: Answer
 ) -> None:
     fake.answers["GET /schemas/ids/7"] = [answer]
-    client = await connect(fake.app())
     with pytest.raises(error):
         await client.fetch(7)
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_no_access_is_refused_with_the_status(connect: Connector, fake: FakeRegistry, status: int) -> None:
+async def test_no_access_is_refused_with_the_status(client: RegistryClient, fake: FakeRegistry, status: int) -> None:
     fake.answers["GET /schemas/ids/7"] = [(status, "Unauthorized")]
-    client = await connect(fake.app())
     with pytest.raises(RegistryRefusedError) as refused:
         await client.fetch(7)
 
