@@ -50,6 +50,9 @@ def test_pods_are_restricted(rendered: Rendered) -> None:
         assert spec["securityContext"]["runAsUser"] > 0, name
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec), name
+        assert spec["automountServiceAccountToken"] is False, name
+        # A Service named `bridge` would be injected as BRIDGE_PORT.
+        assert spec["enableServiceLinks"] is False, name
         for each in spec["containers"] + spec.get("initContainers", []):
             assert {"privileged": False, **each["securityContext"]} == {
                 "privileged": False,
@@ -60,13 +63,6 @@ def test_pods_are_restricted(rendered: Rendered) -> None:
             assert "memory" in each["resources"]["limits"], name
         kinds = {kind for volume in spec["volumes"] for kind in volume if kind != "name"}
         assert kinds <= {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"}, name
-
-
-def test_pods_get_no_token_and_no_addresses_of_services(rendered: Rendered) -> None:
-    for name, pod in rendered.pods():
-        assert pod["spec"]["automountServiceAccountToken"] is False, name
-        # A Service named `bridge` would be injected as BRIDGE_PORT.
-        assert pod["spec"]["enableServiceLinks"] is False, name
 
 
 def test_images_are_named_by_digest(rendered: Rendered) -> None:

@@ -30,7 +30,7 @@ def test_a_model_is_closed_immutable_and_strict() -> None:
 
     with pytest.raises(ValidationError, match="frozen"):
         record.fill_number = 2
-    for wrong in (
+    wrongs: tuple[dict[str, Any], ...] = (
         {"new": "x"},
         {"fill_number": "1"},
         {"fill_number": True},
@@ -38,20 +38,14 @@ def test_a_model_is_closed_immutable_and_strict() -> None:
         {"sequence": 2**63},
         {"fill_status": "evaporated"},
         {"quantity_dispensed": "30"},
+        *({"quantity_dispensed": Decimal(text)} for text in ("1234567890", "0.0001", "1E+9", "NaN", "Infinity")),
         {"fill_date": "2026-09-15"},
         {"occurred_at": value["fill_date"]},
         {"account_id": 7},
-    ):
+    )
+    for wrong in wrongs:
         with pytest.raises(ValidationError):
             model.model_validate(value | wrong)
-
-
-@pytest.mark.parametrize("number", ["1234567890", "0.0001", "1E+9", "NaN", "Infinity"])
-def test_a_decimal_must_fit_its_field(number: str) -> None:
-    value = dict(event_of(FILL).value)
-
-    with pytest.raises(ValidationError):
-        EVENT_MODELS["fill.status_changed"].model_validate(value | {"quantity_dispensed": Decimal(number)})
 
 
 def test_neither_a_record_nor_its_errors_show_a_person() -> None:

@@ -10,21 +10,12 @@ from bridge.ingress.headers import check_content
 CLOUD_EVENTS = b"application/cloudevents+json"
 
 
-@pytest.mark.parametrize(
-    "content_type",
-    [
+def test_a_source_may_have_a_content_type_of_its_own() -> None:
+    for content_type in (
         *(b"application/json", b"Application/JSON ; charset=UTF-8"),
         *(CLOUD_EVENTS, b"Application/CloudEvents+JSON", CLOUD_EVENTS + b'; charset="utf-8"'),
-    ],
-)
-def test_a_source_may_have_a_content_type_of_its_own(content_type: bytes) -> None:
-    refused = ""
-    try:
+    ):
         check_content({b"content-type": content_type}, size_max=1, types=(CLOUD_EVENTS,))
-    except DeliveryRefusedError as exc:
-        refused = exc.code
-
-    assert not refused
 
 
 @pytest.mark.parametrize(

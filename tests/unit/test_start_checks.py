@@ -28,7 +28,5 @@ def test_offsets_of_another_cluster_are_refused_until_they_are_accepted(accepted
     assert "set CONSUMER_KAFKA__ACCEPT_CLUSTER_ID=B" in complaint
     assert "`drx-consumer init desk --from … --force --reason …`" in complaint
     check_cluster("desk", [standing("A")], cluster_id="B", accepted="B")
-
-
-def test_a_cluster_that_is_not_known_is_no_other() -> None:
+    # One that is not known is no other.
     check_cluster("desk", [standing(None), standing("B")], cluster_id="B", accepted=None)
