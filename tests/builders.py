@@ -14,16 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from bridge.event import Delivery, Event, Identity
-from bridge.ingress.headers import head_rules
 from bridge.ingress.proof import HmacKey, KeySlot
-from bridge.ingress.schemes.standard_webhooks import StandardWebhooks, sign
+from bridge.ingress.schemes.standard_webhooks import sign
 from bridge.kafka.record import Record, identity_of
 
 SAMPLES = Path(__file__).parent / "data" / "samples"
 KEY = b"component-test-key-not-a-secret!"
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
-# Of an ingress whose sources all sign as Standard Webhooks.
-HEAD_RULES = head_rules([StandardWebhooks()])
 WHEN = datetime(2026, 9, 14, 15, 9, 26, 535000, tzinfo=UTC)
 
 

@@ -14,12 +14,11 @@ from typing import Any, get_args
 from bridge.avro.codec import Codec
 from bridge.contract.events import EVENT_MODELS
 from bridge.event import Event, ParkReason, Reason
-from bridge.ingress.json_body import Real, parse, to_json_text
-from bridge.ingress.profiles import drx_standard
+from bridge.ingress.json_body import Real, parse
 from bridge.ingress.profiles.profile import FLAGS, Mapped
 from bridge.ingress.profiles.readers import UnusableFault
 from bridge.registry.loader import read_schemas, schemas_root
-from tests.unit.profile_documents import SAMPLES, a_delivery, leaves
+from tests.unit.profile_documents import SAMPLES, leaves
 
 NATIVE = [parse(path.read_bytes()) for path in sorted(SAMPLES.glob("native/*.json"))]
 DETAILS = {detail.name.lower() for detail in UnusableFault}
@@ -43,12 +42,6 @@ def holders(value: object) -> list[dict[str, Any] | list[Any]]:
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     found = [holder for one in inner for holder in holders(one)]
     return [value, *found] if isinstance(value, dict | list) and value else found
-
-
-def outcome_of(document: Mapping[str, object]) -> Mapped | ParkReason:
-    parsed = parse(to_json_text(document).encode())
-    assert isinstance(parsed, dict)
-    return drx_standard.map(a_delivery(), parsed)
 
 
 def assert_closed(outcome: Mapped | ParkReason) -> None:

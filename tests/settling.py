@@ -146,6 +146,24 @@ class Effects:
         self.applied.append(event.id)
 
 
+class Gate:
+    """Stops the handler at some events until it is opened."""
+
+    def __init__(self, effects: Effects, stops: Callable[[Event], bool] = lambda _: True) -> None:
+        self.reached = asyncio.Event()
+        self._opened = asyncio.Event()
+        self._stops = stops
+        effects.before = self._wait
+
+    def open(self) -> None:
+        self._opened.set()
+
+    async def _wait(self, event: Event) -> None:
+        if self._stops(event):
+            self.reached.set()
+            await self._opened.wait()
+
+
 def a_consumer(effects: Effects, mode: Lanes | Batches, **changes: Any) -> Consumer:
     consumer = Consumer(GROUP, [PLACE.topic], mode=mode, **changes)
     consumer.handler(effects.batch if isinstance(mode, Batches) else effects.one)
@@ -184,6 +202,11 @@ class Bench:
         """Claim a partition and offer what it holds from there on."""
         offset = await self.adopt(place)
         self.processor.offer(place, [each for each in records if each.offset >= offset])
+
+    async def feed_all(self, records: Sequence[ConsumedRecord], place: Place = PLACE) -> None:
+        """Feed, and wait until all of it is settled."""
+        await self.feed(records, place)
+        await self.settled(records[-1].offset + 1, place)
 
     async def read_again(self, records: Sequence[ConsumedRecord]) -> None:
         """Do as the reader does once the partition shows that it is to be adopted anew."""

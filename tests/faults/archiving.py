@@ -25,12 +25,7 @@ def archiving(
     schema = f"a{uuid4().hex[:12]}"
     topic = f"faults.archive.{schema}"
     lake = ground.directory / f"lake-{schema}"
-    options = {
-        "ROOT": str(lake),
-        "SCHEMA": schema,
-        "TOPICS": topic,
-        "WAIT_S": str(wait_s),
-    }
+    options = {"ROOT": str(lake), "SCHEMA": schema, "TOPICS": topic, "WAIT_S": str(wait_s)}
     settings = {f"{NAME.upper()}__{name}": value for name, value in options.items()}
     constants = {"consumers.archive.consumer:BATCH_RECORDS": 50}
     subject = Subject(

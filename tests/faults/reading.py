@@ -15,12 +15,7 @@ from tests.topic_filler import Lives
 
 @contextmanager
 def reading(
-    ground: Ground,
-    lives: Lives,
-    *,
-    partitions: int = PARTITIONS,
-    session_s: float = SESSION_S,
-    pause_s: float = 0.0,
+    ground: Ground, lives: Lives, *, partitions: int = PARTITIONS, session_s: float = SESSION_S, pause_s: float = 0.0
 ) -> Iterator[Scene]:
     schema = f"rm_{uuid4().hex[:12]}"
     topic, group = f"faults.{schema}", f"read_model.{schema}"

@@ -36,11 +36,7 @@ class Peer(Protocol):
 
 
 def kill(
-    scenes: Sequence[Scene],
-    kills: int,
-    *,
-    points: Iterable[str] = (AFTER_AN_EFFECT,),
-    records: int = RECORDS_PER_KILL,
+    scenes: Sequence[Scene], kills: int, *, points: Iterable[str] = (AFTER_AN_EFFECT,), records: int = RECORDS_PER_KILL
 ) -> None:
     """Kill a process of each group so often.
 

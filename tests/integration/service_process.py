@@ -42,12 +42,7 @@ class ServiceProcess:
     stdout: int | None = None
 
     def __init__(
-        self,
-        command: Sequence[str],
-        env: Mapping[str, str],
-        *,
-        outputs: tuple[Path, Path],
-        management_url: str,
+        self, command: Sequence[str], env: Mapping[str, str], *, outputs: tuple[Path, Path], management_url: str
     ) -> None:
         self.env = dict(env)
         self.management_url = management_url

@@ -101,12 +101,7 @@ def start(cluster: Cluster, topic: str, group: str, postgres: str, tmp_path: Pat
     execute(postgres, *TABLES)
 
     def started(
-        *,
-        bootstrap_servers: str = "",
-        dsn: str = "",
-        code: str = CODE,
-        refuses: bool = False,
-        **settings: str,
+        *, bootstrap_servers: str = "", dsn: str = "", code: str = CODE, refuses: bool = False, **settings: str
     ) -> ConsumerProcess:
         module = code.format(topic=topic, group=group, refuses=refuses)
         env = install_code(tmp_path / "package", "desk", module)

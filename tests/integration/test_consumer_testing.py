@@ -176,9 +176,7 @@ async def test_what_a_handler_publishes_is_kept_once_with_the_event_it_comes_fro
     never, behind = (an_event("renewal.closed", key="rx_2", id=f"evt_{name}") for name in ("never", "behind"))
     async with running(consumer) as desk:
         await desk.feed(fine, fine, never, behind)
-        assert await desk.published() == [
-            Outgoing("desk.done", b"rx_1", b"evt_fine", {"kind": "prescription.sent"}),
-        ]
+        assert await desk.published() == [Outgoing("desk.done", b"rx_1", b"evt_fine", {"kind": "prescription.sent"})]
 
         healed.append(True)
         await desk.release("rx_2")

@@ -104,24 +104,18 @@ async def test_every_session_has_its_limits(postgres: str) -> None:
     assert list(limits.values()) == ["drx-consumer desk", "read committed", "7s", "2s", "9s", "UTC"]
 
 
-async def test_what_a_handler_sets_does_not_outlive_its_transaction(postgres: str) -> None:
-    async with open_database(postgres, size=1, application_name="test") as database:
+@pytest.mark.parametrize("reset", [True, False])
+async def test_what_a_handler_sets_does_not_outlive_its_transaction_unless_resets_are_left_out(
+    postgres: str, *, reset: bool
+) -> None:
+    """Which they may only be where no statement of others runs."""
+    async with open_database(postgres, size=1, application_name="test", reset=reset) as database:
         async with database.transaction() as connection:
-            await connection.execute("set search_path to nowhere; set statement_timeout to 1")
+            await connection.execute("set search_path to nowhere; set statement_timeout to 1000")
 
         async with database.transaction() as connection:
-            assert await connection.fetchval("show search_path") != "nowhere"
-            assert await connection.fetchval("show statement_timeout") == "27s"
-
-
-async def test_without_a_reset_each_transaction_begins_where_the_last_one_ended(postgres: str) -> None:
-    """What may only be left out where no statement of others runs."""
-    async with open_database(postgres, size=1, application_name="test", reset=False) as database:
-        async with database.transaction() as connection:
-            await connection.execute("set search_path to nowhere")
-
-        async with database.transaction() as connection:
-            assert await connection.fetchval("show search_path") == "nowhere"
+            assert (await connection.fetchval("show search_path") == "nowhere") is not reset
+            assert await connection.fetchval("show statement_timeout") == ("27s" if reset else "1s")
 
 
 async def test_one_statement_is_a_transaction_of_its_own_and_fails_as_any(database: Database) -> None:

@@ -85,7 +85,7 @@ def test_the_endpoints_are_published_when_everything_answers(dev: DevProcess) ->
     assert status(f"{endpoints['receiver']}/received") == 200
     assert execute(endpoints["postgres"], "select to_regclass('read_model.prescription') is not null") == [[(True,)]]
     assert set(endpoints["pids"]) == {
-        *("broker-1", "postgres", "registry", "ingress", "read_model", "forward", "archive", "receiver"),
+        *("broker-1", "postgres", "registry", "ingress", "read_model", "forward", "archive", "receiver")
     }
     assert (source["path"], source["profile"]) == ("/webhooks/drx", "drx_standard")
     assert set(endpoints["sources"]) == {"drx", "digitalrx", "dosespot", "photon"}

@@ -10,11 +10,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 
 import pytest
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its stub does not say what it hands on
-    AdminClient,
-    NewPartitions,
-    NewTopic,
-)
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic  # type: ignore[attr-defined]  # its stub does not say what it hands on
 
 from bridge.dev.kafka import create_topics
 from bridge.event import Identity, ParkReason

@@ -15,10 +15,7 @@ from tests.integration.ingress_process import IngressProcess
 from tests.integration.service_process import until
 
 # The shortest stop, so that what ends it is not the patience of a test.
-HASTY = {
-    "HTTP__DEADLINE_S": "0.5",
-    "SHUTDOWN__GRACE_S": "8",
-}
+HASTY = {"HTTP__DEADLINE_S": "0.5", "SHUTDOWN__GRACE_S": "8"}
 
 
 @contextmanager

@@ -12,16 +12,7 @@ from bridge.errors import NotDurableError, RecordRefusedError
 from bridge.kafka.producer import KafkaProducer, Patience
 from bridge.kafka.record import Record
 from tests.cluster import Cluster, Topics
-from tests.kafka import (
-    a_producer,
-    configure_topic,
-    paused,
-    read_all,
-    ready_producer,
-    reset_connections,
-    running,
-    until,
-)
+from tests.kafka import a_producer, configure_topic, paused, read_all, ready_producer, reset_connections, running, until
 
 pytestmark = pytest.mark.kafka
 

@@ -93,10 +93,7 @@ async def test_nobody_reads_the_log(kafka: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("blocking", [True, False])
 async def test_a_reader_that_comes_back_finds_every_line_whole(kafka: str, tmp_path: Path, *, blocking: bool) -> None:
     """Also through a pipe that another program has set not to block."""
-    with (
-        pipe(blocking=blocking) as (reader, writer),
-        ingress_to(writer)(tmp_path, kafka, LOG__LEVEL="info") as ingress,
-    ):
+    with pipe(blocking=blocking) as (reader, writer), ingress_to(writer)(tmp_path, kafka, LOG__LEVEL="info") as ingress:
         ingress.ready()
         assert await deliver_many(ingress) == {200}
         async with aiohttp.ClientSession() as session:

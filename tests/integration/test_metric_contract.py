@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 from uuid import uuid4
 
 import aiohttp
@@ -21,7 +20,7 @@ from tests.builders import SAMPLES, a_body
 from tests.cluster import STANDARD_TOPICS, Cluster, Topics
 from tests.integration.consumer_process import ConsumerProcess
 from tests.integration.ingress_process import IngressProcess, ask, deliver, header
-from tests.integration.service_process import PROBE_S, until
+from tests.integration.service_process import until
 from tests.metric_contract import broken
 from tests.patched import patched
 from tests.promtool import promtool
@@ -40,12 +39,6 @@ def ingress(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
     command = patched("bridge", "serve", HEARTBEAT_S=0.2)
     with IngressProcess(directory, cluster.bootstrap_servers, command=command, HEARTBEAT__ENABLED="true") as one:
         yield one.ready()
-
-
-def scrape(management_url: str) -> str:
-    with urlopen(f"{management_url}/metrics", timeout=PROBE_S) as answer:  # noqa: S310 - http to ourselves
-        text: str = answer.read().decode()
-        return text
 
 
 def judged(text: str) -> tuple[int, str]:
@@ -68,7 +61,7 @@ async def test_the_ingress_counts_what_is_promised_under_all_it_answers(ingress:
         assert (await ask(session, f"{ingress.url}/elsewhere")).status == 404
         assert (await ask(session, ingress.webhook_url, method="PROPFIND")).status == 405
 
-    text = scrape(ingress.management_url)
+    text = ingress.asked("/metrics")[1].decode()
     bounds = {"source": {ingress.source, SOURCE}, "topic": set(STANDARD_TOPICS)}
     assert broken(parse_text(text), "ingress", bounds=bounds) == []
     assert judged(text) == (0, "")
@@ -90,7 +83,7 @@ async def test_a_consumer_counts_what_is_promised(ingress: IngressProcess, postg
             until(applied, what=f"something applied of {topic}")
         until(lambda: consumer.metric("drxbridge_read_model_timers_checked_timestamp_seconds"), what="a timer job")
 
-        text = scrape(consumer.management_url)
+        text = consumer.asked("/metrics")[1].decode()
 
     bounds = {"service": {"read_model.anew"}, "topic": {"drx.prescriptions.v1", ACCOUNTS}}
     assert broken(parse_text(text), "consumer", "read_model", bounds=bounds) == []
@@ -118,7 +111,7 @@ async def test_a_heartbeat_goes_all_the_way_into_kafka(ingress: IngressProcess) 
 async def test_without_it_nothing_is_posted_and_nothing_is_said(cluster: Cluster, tmp_path: Path) -> None:
     command = patched("bridge", "serve", HEARTBEAT_S=0.01)
     with IngressProcess(tmp_path, cluster.bootstrap_servers, command=command) as quiet:
-        text = scrape(quiet.ready().management_url)
+        text = quiet.ready().asked("/metrics")[1].decode()
 
         assert "drxbridge_heartbeat_last_seen_timestamp_seconds{" not in text
         assert quiet.metric("drxbridge_http_requests_total") == 0

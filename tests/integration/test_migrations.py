@@ -14,14 +14,7 @@ from consumers.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
 from consumers.postgres.pool import Database, open_database
 from consumers.runtime import parking
 from consumers.runtime.ledger import Ledger
-from consumers.runtime.operator import (
-    By,
-    forget_group,
-    give_up,
-    lock_progress,
-    request_release,
-    set_offsets,
-)
+from consumers.runtime.operator import By, forget_group, give_up, lock_progress, request_release, set_offsets
 from tests.ledger import GROUP, KEY, PLACE, a_consumed_record, an_entry, ledger_database, rows, until_waiting
 from tests.postgres import EmbeddedPostgres, execute
 

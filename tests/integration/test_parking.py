@@ -264,11 +264,7 @@ async def test_a_key_that_stands_in_two_partitions_is_parked_in_each_by_itself(
     other = Place(TOPIC, PLACE.partition + 1)
     await parked(ledger, 7, 8)
     async with ledger.begin(other, 1) as settlement:
-        await park(
-            settlement,
-            a_consumed_record(7)._replace(partition=other.partition),
-            Why("bug", "unexpected", 1),
-        )
+        await park(settlement, a_consumed_record(7)._replace(partition=other.partition), Why("bug", "unexpected", 1))
 
     here, there = await ledger.claim(PLACE), await ledger.claim(other)
     assert (here.parked, there.parked) == ({KEY}, {KEY})

@@ -233,9 +233,7 @@ async def test_news_of_a_prescription_do_not_raise_its_old_signals_again(postgre
     """Both in one batch, as a rebuild reads them."""
     async with open_model(postgres, alarms_from=str(START + timedelta(hours=6))) as model:
         await model.apply(
-            cancel_answered(0, request_id="c1", decision="approved"),
-            filled(1, "dispensed"),
-            created(29 * 60),
+            cancel_answered(0, request_id="c1", decision="approved"), filled(1, "dispensed"), created(29 * 60)
         )
 
         assert model.metric("safety_signals_total", kind="dispensed_after_cancel") == 0

@@ -72,22 +72,23 @@ async def test_a_request_that_matches_no_prescription_is_overdue_too(
 
 
 @pytest.mark.parametrize(
-    "answered",
+    ("asked", "answered"),
     [
-        partial(renewal_answered, decision="denied", key="req:r1", prescription_id=None),
-        partial(renewal_answered, decision="approved", key="rx_9"),
-        partial(renewal_closed, reason="expired", key="req:r1", prescription_id=None),
+        (renewal_asked, partial(renewal_answered, decision="denied", key="req:r1", prescription_id=None)),
+        (renewal_asked, partial(renewal_answered, decision="approved", key="rx_9")),
+        (renewal_asked, partial(renewal_closed, reason="expired", key="req:r1", prescription_id=None)),
+        (change_asked, partial(a_fact, "change.responded", decision="denied", key="rx_7")),
     ],
-    ids=["answered", "answered for a prescription", "closed"],
+    ids=["answered", "answered for a prescription", "closed", "change"],
 )
 async def test_a_request_that_matches_no_prescription_is_not_overdue_once_answered(
-    model: ReadModel, answered: Callable[..., Event]
+    model: ReadModel, asked: Callable[..., Event], answered: Callable[..., Event]
 ) -> None:
     """Whichever comes first."""
     late, early = ("r1", "r2")
     for name in (late, early):
-        asked = renewal_asked(0, id=f"a_{name}", key=f"req:{name}", request_id=name, prescription_id=None)
-        events = (asked, answered(1, id=f"b_{name}", request_id=name))
+        first = asked(0, id=f"a_{name}", key=f"req:{name}", request_id=name, prescription_id=None)
+        events = (first, answered(1, id=f"b_{name}", request_id=name))
         await model.apply(*(events if name == late else reversed(events)))
 
     assert await unmatched(model) == []

@@ -96,12 +96,7 @@ class Vendor:
     def run(self, *arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
         """Run a command with the settings of the ingress; no value of a body is in what it prints."""
         done = subprocess.run(  # noqa: S603 - our own command line
-            self.command(*arguments),
-            capture_output=True,
-            text=True,
-            timeout=HANG_S,
-            check=False,
-            env=self.ingress.env,
+            self.command(*arguments), capture_output=True, text=True, timeout=HANG_S, check=False, env=self.ingress.env
         )
         assert done.returncode == code, done.stderr
         assert CANARY not in done.stdout + done.stderr

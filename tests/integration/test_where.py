@@ -242,11 +242,7 @@ class Crowd:
         self.topic, self._dsn, self._directory = topic, dsn, directory
         self._records = list(MANY.records(topic, partitions=2))
         self._written = 0
-        self._given: dict[str, Any] = {
-            "bootstrap_servers": bootstrap_servers,
-            "dsn": dsn,
-            "READ_MODEL__TOPICS": topic,
-        }
+        self._given: dict[str, Any] = {"bootstrap_servers": bootstrap_servers, "dsn": dsn, "READ_MODEL__TOPICS": topic}
         self._env = consumer_environment(**self._given) | {"BRIDGE_SPOOL__DIR": str(directory / "spool")}
 
     def write(self, *fates: str) -> None:

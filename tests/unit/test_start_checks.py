@@ -7,11 +7,8 @@ from datetime import UTC, datetime
 import pytest
 
 from bridge.errors import ConfigError
-from bridge.kafka.transport import Place
 from consumers.runtime.operator import Progress
 from consumers.runtime.start_checks import check_cluster
-
-PLACE = Place("drx.prescriptions.v1", 3)
 
 
 def standing(cluster_id: str | None) -> Progress:

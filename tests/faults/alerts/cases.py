@@ -94,10 +94,7 @@ BUDGETS = (
         "page",
         "the broker frozen until the spool is full",
         faults.spool_full,
-        {
-            **KAFKA_AWAY,
-            "SpoolFillingUp": "it is full at last",
-        },
+        {**KAFKA_AWAY, "SpoolFillingUp": "it is full at last"},
     ),
 )
 CASES = (*DELIVERIES, *CONSUMERS, *DURABILITY, *BUDGETS)

@@ -47,10 +47,7 @@ def fired(names: Iterable[str], severity: str = "page", **more: str) -> list[dic
 
 @pytest.mark.parametrize(
     ("cause", "symptoms", "tickets"),
-    [
-        ("HeartbeatMissing", [*KAFKA_AWAY], ["SpoolInUse"]),
-        ("ConsumerStuck", DATABASE_AWAY, ["OutboxStuck"]),
-    ],
+    [("HeartbeatMissing", [*KAFKA_AWAY], ["SpoolInUse"]), ("ConsumerStuck", DATABASE_AWAY, ["OutboxStuck"])],
 )
 def test_one_cause_pages_once(
     alertmanager: Alertmanager, cause: str, symptoms: Iterable[str], tickets: Iterable[str]

@@ -9,10 +9,7 @@ from typing import Any
 
 import orjson
 from confluent_kafka import ElectionType, TopicPartition
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its stub does not say what it hands on
-    AdminClient,
-    NewPartitions,
-)
+from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]  # its stub does not say what it hands on
 
 from bridge.dev.ports import free_port
 from tests.cluster import EmbeddedCluster

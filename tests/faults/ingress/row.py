@@ -7,14 +7,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.request import urlopen
 
 from tests.faults.ingress.oracle import Verdict, judge_effects, judge_log
 from tests.faults.ingress.results import Result
 from tests.faults.ingress.scene import RSS_MAX_MIB, Scene, Stage, Tier
 from tests.faults.ingress.staging import scene_of
 from tests.faults.ingress.subject import Logged
-from tests.integration.service_process import PROBE_S
 
 # Broken promises that a failure names; the ledger of a run may have a hundred thousand.
 SHOWN = 10
@@ -105,9 +103,7 @@ async def _judge(scene: Scene, row: Row) -> tuple[Verdict, list[str]]:
 
 def _leaks(scene: Scene, log: Sequence[Logged]) -> list[str]:
     marks = [scene.load.prescriptions.mark.encode(), scene.load.prescriptions.key_mark.encode()]
-    with urlopen(f"{scene.ingress.management_url}/metrics", timeout=PROBE_S) as answer:  # noqa: S310 - http to ourselves
-        metrics = answer.read()
-    places = {"metrics": metrics, **contents(scene.directory)}
+    places = {"metrics": scene.ingress.asked("/metrics")[1], **contents(scene.directory)}
     headers = [each for each in log if any(mark in each.clear for mark in marks) or marks[0] in each.key.encode()]
     return [
         *(place for place, content in places.items() if any(mark in content for mark in marks)),

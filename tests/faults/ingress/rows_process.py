@@ -13,12 +13,7 @@ from tests.faults.ingress.row import Row
 from tests.faults.ingress.scene import DRAINED_S, Scene
 
 # In the order in which a delivery meets them.
-DIRECT = (
-    failpoints.BEFORE_VERIFY,
-    failpoints.AFTER_VERIFY,
-    failpoints.AFTER_PRODUCE,
-    failpoints.BEFORE_ANSWER,
-)
+DIRECT = (failpoints.BEFORE_VERIFY, failpoints.AFTER_VERIFY, failpoints.AFTER_PRODUCE, failpoints.BEFORE_ANSWER)
 SPOOLING = (failpoints.BEFORE_FSYNC, failpoints.AFTER_FSYNC)
 DRAINING = (failpoints.DRAINED_BEFORE_DROP, failpoints.BEFORE_POSITIONS)
 # The first start, before it has made a key for its spool.

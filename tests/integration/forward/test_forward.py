@@ -171,10 +171,7 @@ async def test_an_endpoint_that_is_away_is_waited_for_and_gets_the_same_bytes_ag
     monkeypatch.setattr("consumers.forward.sink.TIMEOUT_S", 0.3)
     events = [an_event("prescription.sent"), an_event("prescription.processed")]
     script = Script([act, act])
-    async with (
-        an_endpoint(script) as url,
-        running(open_forward, options=options(url, secrets)) as forward,
-    ):
+    async with an_endpoint(script) as url, running(open_forward, options=options(url, secrets)) as forward:
         await forward.feed(*events)
 
         assert await forward.parked() == []
@@ -220,10 +217,7 @@ async def test_what_may_work_later_is_tried_five_times_while_others_pass_and_par
 async def test_what_is_refused_for_good_is_parked_and_others_go_on(status: int, secrets: Path) -> None:
     refused, other = an_event("prescription.sent"), an_event("prescription.sent", key="rx_2")
     script = Script([answers(status, b"patient Ann Berry")])
-    async with (
-        an_endpoint(script) as url,
-        running(open_forward, options=options(url, secrets, lanes="1")) as forward,
-    ):
+    async with an_endpoint(script) as url, running(open_forward, options=options(url, secrets, lanes="1")) as forward:
         await forward.feed(refused)
         await forward.feed(other)
 
@@ -235,10 +229,7 @@ async def test_what_is_refused_for_good_is_parked_and_others_go_on(status: int, 
 
 async def test_an_endless_answer_is_taken_for_what_its_status_says(secrets: Path) -> None:
     script = Script([never_ends])
-    async with (
-        an_endpoint(script) as url,
-        running(open_forward, options=options(url, secrets)) as forward,
-    ):
+    async with an_endpoint(script) as url, running(open_forward, options=options(url, secrets)) as forward:
         await forward.feed(an_event("prescription.sent"))
 
         assert forward.count("applied") == 1

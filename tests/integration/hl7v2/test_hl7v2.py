@@ -97,10 +97,7 @@ AGAIN = {
 @pytest.mark.parametrize("act", AGAIN.values(), ids=AGAIN)
 async def test_what_may_work_later_is_sent_again_with_the_same_bytes(act: Act, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("consumers.hl7v2.mllp.ACK_TIMEOUT_S", 0.5)
-    async with (
-        a_receiver(act, act) as receiver,
-        running(open_hl7v2, options=options(receiver.port)) as consumer,
-    ):
+    async with a_receiver(act, act) as receiver, running(open_hl7v2, options=options(receiver.port)) as consumer:
         await consumer.feed(sent("rx_1", id="evt_1"), sent("rx_1", id="evt_2"))
 
         assert await consumer.parked() == []

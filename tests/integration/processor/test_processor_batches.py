@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import pytest
 
 from bridge.errors import PermanentError, TransientError
-from bridge.event import Event
 from bridge.kafka.transport import Place
 from consumers.api import Batches, Consumer, Lanes, Placed
 from consumers.postgres.pool import Connection, Database
@@ -16,7 +15,7 @@ from consumers.runtime.batches import BATCHES_MAX
 from consumers.runtime.failure import ATTEMPTS_MAX
 from consumers.runtime.sorting import UnknownTypeError
 from tests.kafka import until
-from tests.settling import GROUP, PLACE, POISON, Effects, a_consumer, a_record, at_work
+from tests.settling import GROUP, PLACE, POISON, Effects, Gate, a_consumer, a_record, at_work
 
 ONES = Batches(50, 0.005)
 # Soon over for who waits for it, and enough for a statement on a busy machine.
@@ -28,8 +27,7 @@ async def test_a_batch_is_applied_once_and_in_order(database: Database) -> None:
     log = [a_record(offset, f"rx_{offset % 7}") for offset in range(120)]
 
     async with at_work(a_consumer(effects, ONES), database) as bench:
-        await bench.feed(log)
-        await bench.settled(120)
+        await bench.feed_all(log)
 
         assert await bench.effects() == [f"evt_{offset}" for offset in range(120)]
         assert await bench.rows("select next_offset, last_event_id from drx_consumer.progress") == [(120, "evt_119")]
@@ -118,8 +116,7 @@ async def test_a_batch_stays_one_but_for_a_key_whose_id_came_with_another_body(d
     consumer = Consumer(GROUP, [PLACE.topic], mode=Batches(50, 0.05))
     consumer.handler(write)
     async with at_work(consumer, database) as bench:
-        await bench.feed([a_record(0)])
-        await bench.settled(1)
+        await bench.feed_all([a_record(0)])
         bench.processor.offer(
             PLACE,
             [
@@ -141,8 +138,7 @@ async def test_unwanted_types_are_settled_without_being_decoded(database: Databa
     log = [a_record(0, value=POISON, type="renewal.requested"), a_record(1), a_record(2, type="made.up")]
 
     async with at_work(a_consumer(effects, ONES, types=["prescription.*"]), database) as bench:
-        await bench.feed(log)
-        await bench.settled(3)
+        await bench.feed_all(log)
 
         assert (await bench.effects(), await bench.parked()) == (["evt_1"], [])
 
@@ -164,8 +160,7 @@ async def test_a_record_that_never_succeeds_parks_its_key_alone(
     log = [a_record(0), a_record(1), a_record(2, "rx_2"), a_record(3)]
 
     async with at_work(a_consumer(effects, ONES), database) as bench:
-        await bench.feed(log)
-        await bench.settled(4)
+        await bench.feed_all(log)
 
         assert await bench.parked() == [("rx_1", 1, code), ("rx_1", 3, "key_parked")]
         assert sorted(await bench.effects()) == ["evt_0", "evt_2"]
@@ -210,11 +205,7 @@ async def test_five_attempts_then_the_key_is_parked(database: Database) -> None:
 async def test_a_handler_that_never_ends_parks_its_key_and_others_go_on(database: Database) -> None:
     effects = Effects()
 
-    async def hang(event: Event) -> None:
-        if event.id == "evt_1":
-            await asyncio.Event().wait()
-
-    effects.before = hang
+    Gate(effects, lambda event: event.id == "evt_1")
 
     async with at_work(a_consumer(effects, ONES, handler_timeout_s=SHORT_S), database) as bench:
         await bench.feed([a_record(0, "rx_2"), a_record(1), a_record(2, "rx_3")])
@@ -239,8 +230,7 @@ async def test_a_type_this_release_does_not_know(
 
     async with at_work(consumer, database) as bench:
         bench.decoder.unknown.update({"prescription.foreseen", "made.up"})
-        await bench.feed([*log, a_record(3, "rx_3")])
-        await bench.settled(4)
+        await bench.feed_all([*log, a_record(3, "rx_3")])
 
         assert await bench.parked() == [*parked, ("rx_3", 3, "refused")]
         assert bench.outcome("skipped") == (1 if unknown else 0)

@@ -21,7 +21,18 @@ from consumers.runtime.key_queues import ROUNDS_MAX
 from consumers.runtime.ledger import Inbox, InboxState, Ledger, Settlement
 from tests.kafka import HANG_S, until
 from tests.logs import capture_logs
-from tests.settling import GROUP, PLACE, Effects, PlainDecoder, a_consumer, a_database, a_record, at_work, hasty_learner
+from tests.settling import (
+    GROUP,
+    PLACE,
+    Effects,
+    Gate,
+    PlainDecoder,
+    a_consumer,
+    a_database,
+    a_record,
+    at_work,
+    hasty_learner,
+)
 
 MODES = pytest.mark.parametrize("mode", [Lanes(8, transactional=True), Lanes(8)], ids=["inside", "outside"])
 
@@ -36,8 +47,7 @@ async def test_an_event_is_no_duplicate_of_an_equal_one_that_is_asked_about_with
     log = [a_record(0, "rx_1", id="evt_same"), a_record(1, "rx_2", id="evt_same"), a_record(2, "rx_3")]
 
     async with at_work(a_consumer(effects, Lanes(8)), database) as bench:
-        await bench.feed(log)
-        await bench.settled(3)
+        await bench.feed_all(log)
 
         assert await bench.parked() == [("rx_1", 0, "refused"), ("rx_2", 1, "refused")]
     assert effects.applied == ["evt_2"]
@@ -79,8 +89,7 @@ async def test_an_inbox_that_gives_no_answer_counts_against_no_record(database: 
     ledger.look_fails = lambda _: next(fails)
 
     async with at_work(a_consumer(effects, Lanes(8)), database, ledger=ledger) as bench:
-        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(8)])
-        await bench.settled(8)
+        await bench.feed_all([a_record(offset, f"rx_{offset}") for offset in range(8)])
 
         assert ledger.failed == 2 * ATTEMPTS_MAX
         assert (bench.outcome("retry"), await bench.parked()) == (0, [])
@@ -91,8 +100,7 @@ async def test_an_event_that_the_inbox_refuses_keeps_no_other_from_its_answer(da
     ledger.look_fails = lambda events: PermanentError("22021") if "evt_3" in events else None
 
     async with at_work(a_consumer(effects, Lanes(8)), database, ledger=ledger) as bench:
-        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(8)])
-        await bench.settled(8)
+        await bench.feed_all([a_record(offset, f"rx_{offset}") for offset in range(8)])
 
         assert await bench.parked() == [("rx_3", 3, "22021")]
     assert sorted(effects.applied) == [f"evt_{offset}" for offset in range(8) if offset != 3]
@@ -121,8 +129,7 @@ async def test_partitions_that_cannot_be_settled_hold_no_other_up(database: Data
         for place in places[:-1]:
             await bench.feed([a_record(0, f"rx_{place.partition}", id=f"evt_{place.partition}", place=place)], place)
         await until(lambda: ledger.failed >= ROUNDS_MAX)
-        await bench.feed([a_record(0, "rx_last", id="evt_last", place=places[-1])], places[-1])
-        await bench.settled(1, places[-1])
+        await bench.feed_all([a_record(0, "rx_last", id="evt_last", place=places[-1])], places[-1])
         ledger.begin_fails.clear()
         for place in places:
             await bench.settled(1, place)
@@ -131,18 +138,12 @@ async def test_partitions_that_cannot_be_settled_hold_no_other_up(database: Data
 @MODES
 async def test_a_hung_key_delays_no_other(database: Database, mode: Lanes) -> None:
     effects = Effects()
-    release = asyncio.Event()
-
-    async def hang(event: Event) -> None:
-        if event.key == "rx_0":
-            await release.wait()
-
-    effects.before = hang
+    gate = Gate(effects, lambda event: event.key == "rx_0")
 
     async with at_work(a_consumer(effects, mode), database) as bench:
         await bench.feed([a_record(offset, f"rx_{offset % 5}") for offset in range(50)])
         await until(lambda: bench.outcome("applied") == 40)
-        release.set()
+        gate.open()
         await bench.settled(50)
 
         assert effects.applied[40:] == [f"evt_{offset}" for offset in range(0, 50, 5)]
@@ -150,13 +151,7 @@ async def test_a_hung_key_delays_no_other(database: Database, mode: Lanes) -> No
 
 async def test_handlers_that_keep_every_lane_busy_leave_a_connection_for_the_rest(postgres: str) -> None:
     effects = Effects()
-    go_on = asyncio.Event()
-
-    async def wait(event: Event) -> None:
-        del event
-        await go_on.wait()
-
-    effects.before = wait
+    gate = Gate(effects)
     consumer = a_consumer(effects, Lanes(8, transactional=True)).within(3)
 
     async with a_database(postgres, size=3, acquire_timeout_s=0.5) as database, at_work(consumer, database) as bench:
@@ -164,7 +159,7 @@ async def test_handlers_that_keep_every_lane_busy_leave_a_connection_for_the_res
         await until(lambda: len(effects.attempts) > 1)
         await bench.adopt(Place(PLACE.topic, 1))
         closed = bench.count("circuit_state", state="closed")
-        go_on.set()
+        gate.open()
         await bench.settled(8)
 
         assert (closed, sorted(effects.applied)) == (1, [f"evt_{offset}" for offset in range(8)])

@@ -17,7 +17,7 @@ from consumers.postgres.errors import NoConnectionError
 from consumers.runtime.ledger import Ledger, Settlement
 from tests.kafka import until
 from tests.postgres import EmbeddedPostgres, fresh_database
-from tests.settling import GROUP, PLACE, Effects, a_consumer, a_database, a_record, at_work
+from tests.settling import GROUP, PLACE, Effects, Gate, a_consumer, a_database, a_record, at_work
 
 
 @pytest.fixture(scope="module")
@@ -113,18 +113,12 @@ async def test_a_batch_that_takes_long_costs_a_retried_record_no_attempts(dsn: s
 
 async def test_what_is_in_flight_and_how_old_it_gets_is_reported(dsn: str) -> None:
     effects = Effects()
-    go_on = asyncio.Event()
-
-    async def wait(event: Event) -> None:
-        del event
-        await go_on.wait()
-
-    effects.before = wait
+    gate = Gate(effects)
 
     async with a_database(dsn) as database, at_work(a_consumer(effects, Lanes(1)), database) as bench:
         await bench.feed([a_record(0), a_record(1)])
         await until(lambda: bench.count("inflight_records") == 2 and bench.count("oldest_inflight_age_seconds") > 0)
-        go_on.set()
+        gate.open()
         await bench.settled(2)
 
         assert bench.count("freshness_seconds_count", segment="end_to_end") == 2

@@ -12,7 +12,7 @@ from consumers.api import WINDOW_RECORDS, Batches, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime.ledger import Ledger
 from tests.kafka import until
-from tests.settling import GROUP, MODES, PLACE, Effects, a_consumer, a_record, at_work
+from tests.settling import GROUP, MODES, PLACE, Effects, Gate, a_consumer, a_record, at_work
 
 
 @MODES
@@ -23,8 +23,7 @@ async def test_a_late_claim_of_another_fences_the_owner_who_claims_again(
     log = [a_record(offset, f"rx_{offset}") for offset in range(8)]
 
     async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed(log[:4])
-        await bench.settled(4)
+        await bench.feed_all(log[:4])
         await Ledger(database, group=GROUP, cluster_id="here").claim(PLACE)
         bench.processor.offer(PLACE, log[4:])
         await bench.read_again(log)
@@ -43,8 +42,7 @@ async def test_what_a_database_has_lost_is_applied_again(database: Database, mod
     log = [a_record(offset, f"rx_{offset}") for offset in range(8)]
 
     async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed(log[:6])
-        await bench.settled(6)
+        await bench.feed_all(log[:6])
         await bench.rows('delete from effect where "offset" >= 2 returning 1')
         await bench.rows("delete from drx_consumer.inbox where event_id >= 'evt_2' returning 1")
         await bench.rows("delete from drx_consumer.settled returning 1")  # lanes leave some below the mark for a while
@@ -89,22 +87,15 @@ async def test_a_zombie_leaves_no_effect_behind(database: Database) -> None:
 @MODES
 async def test_a_drain_settles_what_is_in_flight_and_starts_nothing(database: Database, mode: Lanes | Batches) -> None:
     effects = Effects()
-    entered, go_on = asyncio.Event(), asyncio.Event()
-
-    async def stand_still(event: Event) -> None:
-        del event
-        entered.set()
-        await go_on.wait()
-
-    effects.before = stand_still
+    gate = Gate(effects)
 
     async with at_work(a_consumer(effects, mode), database) as bench:
         await bench.feed([a_record(0)])
-        await entered.wait()
+        await gate.reached.wait()
         draining = asyncio.create_task(bench.processor.drain([PLACE], timeout_s=30))
         await asyncio.sleep(0)
         bench.processor.offer(PLACE, [a_record(1)])
-        go_on.set()
+        gate.open()
         await draining
 
         assert (bench.processor.next_offset(PLACE), effects.applied) == (1, ["evt_0"])
@@ -113,18 +104,11 @@ async def test_a_drain_settles_what_is_in_flight_and_starts_nothing(database: Da
 @MODES
 async def test_a_drain_gives_up_at_its_end(database: Database, mode: Lanes | Batches) -> None:
     effects = Effects()
-    entered = asyncio.Event()
-
-    async def hang(event: Event) -> None:
-        del event
-        entered.set()
-        await asyncio.Event().wait()
-
-    effects.before = hang
+    gate = Gate(effects)
 
     async with at_work(a_consumer(effects, mode), database) as bench:
         await bench.feed([a_record(0)])
-        await entered.wait()
+        await gate.reached.wait()
         await bench.processor.drain([PLACE], timeout_s=0.05)
 
         assert bench.processor.next_offset(PLACE) == 0
@@ -138,14 +122,12 @@ async def test_skip_then_crash_then_read_again(database: Database, mode: Lanes |
     log = [a_record(0), a_record(1, type="renewal.requested"), a_record(2), a_record(3, type="renewal.requested")]
     consumer = a_consumer(effects, mode, types=["prescription.*"])
     async with at_work(consumer, database) as bench:
-        await bench.feed(log)
-        await bench.settled(4)
+        await bench.feed_all(log)
         bench.processor.forget([PLACE])
         await bench.rows("update drx_consumer.progress set next_offset = 1 returning 1")
 
     async with at_work(consumer, database) as bench:
-        await bench.feed(log)
-        await bench.settled(4)
+        await bench.feed_all(log)
 
     assert effects.kept == ["evt_0", "evt_2"]
 
@@ -161,8 +143,7 @@ async def test_what_is_read_again_and_was_settled_above_the_mark_is_stale(
         await settlement.settle(next_offset=0, last_event_id=None, above=(1, 2))
 
     async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(4)])
-        await bench.settled(4)
+        await bench.feed_all([a_record(offset, f"rx_{offset}") for offset in range(4)])
 
         assert (bench.outcome("stale"), bench.outcome("applied")) == (2, 2)
         assert sorted(effects.kept) == ["evt_0", "evt_3"]

@@ -90,8 +90,7 @@ async def test_junk_without_a_key_fills_the_lot_and_stops_nothing(database: Data
     log.append(a_record(2 * ALLOWED))
 
     async with at_work(a_consumer(Effects(), Lanes(4)), database, park_counter=a_counter()) as bench:
-        await bench.feed(log)
-        await bench.settled(len(log))
+        await bench.feed_all(log)
 
         assert bench.processor.standing() == "ok"
         assert len(await bench.parked()) == 2 * ALLOWED

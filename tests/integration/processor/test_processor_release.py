@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from bridge.errors import PermanentError, TransientError
-from bridge.event import Event
 from consumers.api import Batches, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime import parking
 from tests.kafka import until
 from tests.logs import capture_logs
-from tests.settling import GROUP, MODES, PLACE, Effects, a_consumer, a_record, at_work
+from tests.settling import GROUP, MODES, PLACE, Effects, Gate, a_consumer, a_record, at_work
 
 
 @MODES
@@ -22,8 +19,7 @@ async def test_a_released_key_catches_up_in_order_and_is_live_again(database: Da
     log = [a_record(0, "rx_2"), *(a_record(offset) for offset in range(1, 5))]
 
     async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed(log)
-        await bench.settled(5)
+        await bench.feed_all(log)
         effects.refused.clear()
         await bench.request_release("rx_1")
         await bench.until_rows("select key from drx_consumer.parked_key", [])
@@ -41,8 +37,7 @@ async def test_a_record_that_fails_again_stays_with_its_new_code(database: Datab
     effects.fail = lambda event, _: PermanentError(code) if event.id == "evt_1" else None
 
     async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([a_record(0), a_record(1), a_record(2)])
-        await bench.settled(3)
+        await bench.feed_all([a_record(0), a_record(1), a_record(2)])
         code = "second"
         await bench.request_release("rx_1")
         await bench.until_rows(
@@ -59,24 +54,16 @@ async def test_a_record_that_fails_again_stays_with_its_new_code(database: Datab
 async def test_new_records_of_a_key_never_overtake_its_release(database: Database, mode: Lanes | Batches) -> None:
     """The interleaving is forced: the release stands in the middle of its first record when new ones come."""
     effects = Effects("evt_0")
-    releasing, go_on = asyncio.Event(), asyncio.Event()
-
-    async def stand_still(event: Event) -> None:
-        if event.id == "evt_0" and not effects.refused:
-            releasing.set()
-            await go_on.wait()
-
-    effects.before = stand_still
+    gate = Gate(effects, lambda event: event.id == "evt_0" and not effects.refused)
 
     async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([a_record(0), a_record(1)])
-        await bench.settled(2)
+        await bench.feed_all([a_record(0), a_record(1)])
         effects.refused.clear()
         await bench.request_release("rx_1")
-        await releasing.wait()
+        await gate.reached.wait()
         bench.processor.offer(PLACE, [a_record(2), a_record(3, "rx_2"), a_record(4)])
         await until(lambda: "evt_3" in effects.applied)
-        go_on.set()
+        gate.open()
         await bench.settled(5)
 
         assert [event for event in effects.kept if event != "evt_3"] == ["evt_0", "evt_1", "evt_2", "evt_4"]
@@ -86,27 +73,19 @@ async def test_new_records_of_a_key_never_overtake_its_release(database: Databas
 async def test_a_release_waits_for_a_batch_that_appends_to_the_same_key(database: Database) -> None:
     """A record that a batch has in hand as parked must not be overtaken by one that came after the release."""
     effects = Effects("evt_0")
-    in_batch, go_on = asyncio.Event(), asyncio.Event()
-
-    async def stand_still(event: Event) -> None:
-        if event.id == "evt_2":
-            in_batch.set()
-            await go_on.wait()
-
-    effects.before = stand_still
+    gate = Gate(effects, lambda event: event.id == "evt_2")
 
     async with at_work(a_consumer(effects, Batches(50, 0.005)), database) as bench:
-        await bench.feed([a_record(0)])
-        await bench.settled(1)
+        await bench.feed_all([a_record(0)])
         effects.refused.clear()
         # Not due yet, so that nobody begins it but this test.
         due = "clock_timestamp() + interval '1 hour'"
         await bench.rows(f"update drx_consumer.parked_key set release_requested_at = {due} returning 1")  # noqa: S608 - ours
         bench.processor.offer(PLACE, [a_record(1), a_record(2, "rx_2")])
-        await in_batch.wait()
+        await gate.reached.wait()
         bench.processor._begin_release(bench.processor._partitions[PLACE], "rx_1")
         bench.processor.offer(PLACE, [a_record(3)])
-        go_on.set()
+        gate.open()
         await bench.settled(4)
         await bench.until_rows("select key from drx_consumer.parked_key", [])
 
@@ -118,8 +97,7 @@ async def test_an_operator_drops_the_key_while_records_come(database: Database, 
     effects = Effects("evt_0")
 
     async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([a_record(0), a_record(1)])
-        await bench.settled(2)
+        await bench.feed_all([a_record(0), a_record(1)])
         await bench.rows("delete from drx_consumer.parked_event returning 1")
         await bench.rows("delete from drx_consumer.parked_key returning 1")
         bench.processor.offer(PLACE, [a_record(2), a_record(3)])
@@ -135,8 +113,7 @@ async def test_a_transient_failure_of_a_release_is_tried_again(database: Databas
     effects.fail = lambda _, tried: answers[min(tried, 2)]
 
     async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([a_record(0)])
-        await bench.settled(1)
+        await bench.feed_all([a_record(0)])
         await bench.request_release("rx_1")
         await bench.until_rows("select key from drx_consumer.parked_key", [])
 

@@ -81,8 +81,7 @@ async def test_a_brown_out_parks_nothing_and_is_worked_through(
 
     consumer.ping = ping
     async with at_work(consumer, database) as bench:
-        await bench.feed([a_record(offset, f"rx_{offset % 50}") for offset in range(records)])
-        await bench.settled(records)
+        await bench.feed_all([a_record(offset, f"rx_{offset % 50}") for offset in range(records)])
 
         assert (await bench.parked(), bench.outcome("retry")) == ([], 0)
     for key in range(50):
@@ -137,8 +136,7 @@ async def test_a_record_that_the_sink_was_not_asked_about_is_no_pass_of_it(
         return effects.attempts.count("evt_1") >= times
 
     async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([a_record(0, "first")])
-        await bench.settled(1)
+        await bench.feed_all([a_record(0, "first")])
         bench.processor.offer(PLACE, [a_record(1, "bad")])
         for offset in others:
             other = a_record(offset, "first", id="evt_0") if offset % 2 else a_record(offset, f"key_{offset}")
@@ -209,8 +207,7 @@ async def test_a_key_that_was_set_aside_and_never_came_can_be_let_go(
     effects = Effects()
 
     async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([a_record(0)])
-        await bench.settled(1)
+        await bench.feed_all([a_record(0)])
         await operator.park(database, GROUP, PLACE.topic, "rx_1", by=By("ann", "by mistake"))
         if verb == "retry":
             await operator.request_release(database, GROUP, parking.Filters(keys=["rx_1"]), by=By("ann"))

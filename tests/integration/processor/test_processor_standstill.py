@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -10,7 +9,6 @@ from dataclasses import replace
 import pytest
 
 from bridge.errors import DecodeError, TransientError
-from bridge.event import Event
 from bridge.kafka.transport import Place
 from consumers.api import Batches, Lanes
 from consumers.postgres.pool import Database
@@ -26,6 +24,7 @@ from tests.settling import (
     POISON,
     Bench,
     Effects,
+    Gate,
     PlainDecoder,
     a_consumer,
     a_database,
@@ -128,28 +127,20 @@ async def test_a_partition_that_is_stopped_while_a_key_is_released_lets_the_rele
     """Given up, it would begin anew after each restart, until it counts as one that kills processes."""
     monkeypatch.setattr(parking, "KEYS_MAX", 1)
     effects = Effects("evt_0", "evt_1")
-    releasing, go_on = asyncio.Event(), asyncio.Event()
-
-    async def hang(event: Event) -> None:
-        if event.id == "evt_0" and event.id not in effects.refused:
-            releasing.set()
-            await go_on.wait()
-
-    effects.before = hang
+    gate = Gate(effects, lambda event: event.id == "evt_0" and event.id not in effects.refused)
     log = [a_record(0), a_record(1, "rx_2")]
 
     async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed(log[:1])
-        await bench.settled(1)
+        await bench.feed_all(log[:1])
         effects.refused.remove("evt_0")
         before = effects.attempts.count("evt_0")
         await bench.request_release("rx_1")
-        await releasing.wait()
+        await gate.reached.wait()
         bench.processor.offer(PLACE, log[1:])
         await until(lambda: bench.processor.standing() == "parking_full")
         bench.processor._begin_release(bench.processor._partitions[PLACE], "rx_1")
         given_up = bench.processor.fenced(PLACE)
-        go_on.set()
+        gate.open()
         await bench.read_again(log)
         await bench.settled(2)
 
@@ -168,8 +159,7 @@ async def test_a_partition_goes_on_by_itself_when_another_key_has_left_the_lot(
     log = [a_record(1, "rx_2"), a_record(2, "rx_3")]
 
     async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([a_record(0, place=other)], other)
-        await bench.settled(1, other)
+        await bench.feed_all([a_record(0, place=other)], other)
         await bench.feed(log)
         await until(lambda: bench.processor.standing() == "parking_full")
         effects.refused = {"evt_1"}
@@ -213,8 +203,7 @@ async def test_a_partition_that_is_stopped_while_a_step_waits_ends_no_process(da
     effects = Effects("evt_0")
 
     async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([a_record(0)])
-        await bench.settled(1)
+        await bench.feed_all([a_record(0)])
         async with database.transaction() as connection:
             await connection.execute("delete from drx_consumer.parked_event")
             await connection.execute("delete from drx_consumer.parked_key")
@@ -263,8 +252,7 @@ async def test_the_key_that_is_one_too_many_takes_no_other_out_of_the_lot(
     log = [a_record(offset, f"rx_{offset}") for offset in range(4)]
 
     async with at_work(a_consumer(effects, Batches(50, 0.005)), database) as bench:
-        await bench.feed(log[:2])
-        await bench.settled(2)
+        await bench.feed_all(log[:2])
         bench.processor.offer(PLACE, log[2:])
         await until(lambda: bench.processor.halted(PLACE))
         await bench.processor._partitions[PLACE].idle()
@@ -299,22 +287,16 @@ async def test_a_release_that_makes_progress_does_not_wait(
 ) -> None:
     monkeypatch.setattr(partition, "WAITS_S", 0.0)
     effects = Effects("evt_0")
-    go_on = asyncio.Event()
+    gate = Gate(effects, lambda event: event.id == "evt_2" and not effects.refused)
 
-    async def hang(event: Event) -> None:
-        if event.id == "evt_2" and not effects.refused:
-            await go_on.wait()
-
-    effects.before = hang
     async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([a_record(offset) for offset in range(4)])
-        await bench.settled(4)
+        await bench.feed_all([a_record(offset) for offset in range(4)])
         effects.refused.clear()
         idle = bench.processor.waiting()
         await bench.request_release("rx_1")
         await until(lambda: effects.attempts[-1:] == ["evt_2"])
         await until(lambda: bench.processor.waiting() == "degraded")
-        go_on.set()
+        gate.open()
         await bench.until_rows("select key from drx_consumer.parked_key", [])
         await until(lambda: bench.processor.waiting() == "ok")  # the row is gone before the process knows it
 
@@ -327,21 +309,14 @@ async def test_a_release_that_hangs_waits_however_often_its_request_is_found(
 ) -> None:
     monkeypatch.setattr(partition, "WAITS_S", 0.5)
     effects = Effects("evt_0")
-    hangs, go_on = asyncio.Event(), asyncio.Event()
+    gate = Gate(effects, lambda _: not effects.refused)
 
-    async def hang(_: Event) -> None:
-        if not effects.refused:
-            hangs.set()
-            await go_on.wait()
-
-    effects.before = hang
     async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed([a_record(0)])
-        await bench.settled(1)
+        await bench.feed_all([a_record(0)])
         effects.refused.clear()
         await bench.request_release("rx_1")
-        await hangs.wait()
+        await gate.reached.wait()
         await until(lambda: bench.processor.waiting() == "degraded")
-        go_on.set()
+        gate.open()
         await bench.until_rows("select key from drx_consumer.parked_key", [])
         await until(lambda: bench.processor.waiting() == "ok")  # the row is gone before the process knows it

@@ -70,8 +70,7 @@ async def test_a_record_that_spoils_its_transaction_is_parked_and_the_others_are
     effects = Effects()
 
     async with at_work(a_consumer(effects, mode, breaks), database) as bench:
-        await bench.feed([a_record(offset, f"rx_{offset % 3}") for offset in range(7)])
-        await bench.settled(7)
+        await bench.feed_all([a_record(offset, f"rx_{offset % 3}") for offset in range(7)])
 
         assert await bench.parked() == [("rx_2", 2, code), ("rx_2", 5, "key_parked")]
         assert sorted(await bench.effects()) == ["evt_0", "evt_1", "evt_3", "evt_4", "evt_6"]
@@ -86,8 +85,7 @@ async def test_a_release_that_spoils_its_transaction_leaves_the_key_parked(
     effects = Effects()
 
     async with at_work(a_consumer(effects, mode, breaks), database) as bench:
-        await bench.feed([a_record(2)])
-        await bench.settled(3)
+        await bench.feed_all([a_record(2)])
         await bench.request_release("rx_1")
         await bench.until_rows("select attempts, code from drx_consumer.parked_event", [(2, code)])
 
