@@ -140,5 +140,5 @@ release-sign:
 
 # What checks the workflows and what signs, compiled into build/tools; without them their tests are skipped. Needs Go.
 release-tools:
-	GOBIN="$(CURDIR)/build/tools" CGO_ENABLED=0 go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
-	GOBIN="$(CURDIR)/build/tools" CGO_ENABLED=0 go install github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3
+	GOBIN="$(CURDIR)/build/tools" CGO_ENABLED=0 go install -trimpath github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+	GOBIN="$(CURDIR)/build/tools" CGO_ENABLED=0 go install -trimpath github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3
