@@ -34,10 +34,6 @@ Rate = Annotated[float, Field(gt=0, le=1_000_000)]
 # Names of risks that an operator may accept: for any process, for the ingress, and for a source.
 PROCESS_RISKS = ("plaintext_kafka", "debug_log")
 INGRESS_RISKS = (*PROCESS_RISKS, "generated_spool_key")
-# Of ingress and consumers.
-ACCEPTED = f"risks that are accepted, of {', '.join(PROCESS_RISKS)}; of the ingress {INGRESS_RISKS[-1]}, too"
-# A rebalance drains as well: a consumer's `workers_s` is then less than the 90 s of `Timing.rebalance_s`.
-Grace = Annotated[float, Field(gt=0, le=110, description="terminationGracePeriodSeconds of the pod")]
 SOURCE_RISKS = (
     *("cidr_alone", "url_token_alone", "no_tls", "unsigned_id", "undated", "tolerance_off", "every_proxy_trusted"),
     "shared_key",
@@ -260,7 +256,7 @@ class SpoolSettings(Section):
 class ShutdownSettings(Section):
     """The time limit of a stop."""
 
-    grace_s: Grace = 45.0
+    grace_s: Seconds = Field(45.0, description="terminationGracePeriodSeconds of the pod")
 
     @property
     def drain_s(self) -> float:
@@ -305,7 +301,9 @@ class Settings(FileSettings):
         pattern=r"^[A-Za-z0-9._-]{1,128}$",
         description="name of this process in drx_ordinal; distinct for each replica",
     )
-    accept: Annotated[CommaList, of(INGRESS_RISKS)] = Field("", description=ACCEPTED)
+    accept: Annotated[CommaList, of(INGRESS_RISKS)] = Field(
+        "", description=f"risks that are accepted, of {', '.join(INGRESS_RISKS)}"
+    )
     http: HttpSettings = HttpSettings()
     management: Management = Management()
     kafka: KafkaSettings = KafkaSettings()

@@ -25,6 +25,8 @@ _LEDGER_SCHEMA = "drx_consumer"
 TOPICS = (PRESCRIPTIONS_TOPIC, ACCOUNTS_TOPIC)
 # Without enrollments and pings, which are about no order.
 ORDER_TOPICS = (PRESCRIPTIONS_TOPIC,)
+# A receiver has to answer before it does its work; the senders of DRx itself give up no later.
+TIMEOUT_MAX_S = 60.0
 # Hosts as they may stand in a URL, with their ports; PostgreSQL takes several.
 _HOST = r"([A-Za-z0-9._%-]+|\[[0-9A-Fa-f:.%]+\])(:[0-9]+)?"
 _are_hosts = re.compile(rf"({_HOST}(,{_HOST})*)?", re.ASCII).fullmatch
@@ -49,8 +51,7 @@ def read_token(file: Path, *, code: str) -> str:
     return token
 
 
-def words(given: object) -> object:
-    """Take names with commas between them as a tuple."""
+def _words(given: object) -> object:
     return tuple(filter(None, (word.strip() for word in given.split(",")))) if isinstance(given, str) else given
 
 
@@ -77,7 +78,7 @@ def _schema(name: str) -> str:
     return name
 
 
-WordList = Annotated[tuple[str, ...], BeforeValidator(words), Field(min_length=1)]
+WordList = Annotated[tuple[str, ...], BeforeValidator(_words), Field(min_length=1)]
 """Names with commas between them."""
 Instant = Annotated[datetime, BeforeValidator(_aware)]
 """An instant with its zone, RFC 3339."""
@@ -91,18 +92,6 @@ Topics = Annotated[WordList, Field(description="what it reads, with commas")]
 Imports = Annotated[
     Literal["skip", "send"],
     Field(description="whether [imported](write-a-consumer.md#what-a-handler-gets) records are passed on"),
-]
-Payload = Annotated[
-    Literal["full", "ids"],
-    Field(description="`full`: whole events; `ids`: of their health information only ids, as the page of each has it"),
-]
-AlarmsFrom = Annotated[
-    Instant | None,
-    Field(description="what is older than this instant raises nothing: for a rebuild, or for an import of history"),
-]
-TokenFile = Annotated[
-    Path | None,
-    Field(description="file with a bearer token, such as an API key; a new one is read without a restart"),
 ]
 AllowHttp = Annotated[
     bool, Field(description="permits `http://`: in a test, or to a proxy on the same host; it is health information")
@@ -136,17 +125,12 @@ class EndpointOptions(Options):
         return self.group(name).replace(".", "_").replace("-", "_")
 
 
-class TlsOptions(EndpointOptions):
-    """Settings of one whose server is reached over TLS, by `client_tls`."""
+class ServerOptions(EndpointOptions):
+    """Settings of a consumer that sends news of prescriptions, of all or some accounts, to a server over TLS."""
 
     ca_file: Path | None = Field(None, description="PEM: certificates of authorities to trust; unset: the system's")
     cert_file: Path | None = Field(None, description="PEM: client certificate, if the server requires one")
     key_file: Path | None = Field(None, description="PEM: private key of the client certificate")
-
-
-class ServerOptions(TlsOptions):
-    """Settings of a consumer that sends news of prescriptions, of all or some accounts, to a server over TLS."""
-
     accounts: WordList | None = Field(
         None, description="account ids, with commas; events of others are neither sent nor known; unset: all"
     )
@@ -160,11 +144,12 @@ class HttpOptions(ServerOptions):
     """Settings of a consumer whose server speaks HTTP."""
 
     allow_http: AllowHttp = False
+    timeout_s: float = Field(10.0, ge=0.1, le=TIMEOUT_MAX_S)
 
     def session(self, name: str) -> dict[str, Any]:
         """Return what `consumers.http.open_http` takes of these, for the consumer `name`."""
         return {
-            **self.model_dump(include={"allow_http", "ca_file", "cert_file", "key_file"}),
+            **self.model_dump(include={"allow_http", "timeout_s", "ca_file", "cert_file", "key_file"}),
             "allowed_by": f"{variable(name, 'allow_http')}=true",
         }
 

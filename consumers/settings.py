@@ -15,16 +15,7 @@ from bridge.process_checks import check_process
 from bridge.registry.address import RegistryAddress
 from bridge.runtime.configuration import FileSettings, Section, read_settings
 from bridge.runtime.findings import Finding, failures
-from bridge.settings import (
-    ACCEPTED,
-    PROCESS_RISKS,
-    Brokers,
-    CommaList,
-    Grace,
-    LogSettings,
-    Management,
-    of,
-)
+from bridge.settings import PROCESS_RISKS, Brokers, CommaList, LogSettings, Management, of
 
 PREFIX = "CONSUMER_"
 # A name is a group id, a metric label and, in capitals, part of a variable's name.
@@ -93,7 +84,8 @@ class Postgres(Section):
 class ConsumerShutdownSettings(Section):
     """The time limit of a stop."""
 
-    grace_s: Grace = 45.0
+    # A rebalance drains as well: `workers_s` is then less than the 90 s of `Timing.rebalance_s`.
+    grace_s: Annotated[float, Field(gt=0, le=110)] = Field(45.0, description="terminationGracePeriodSeconds of the pod")
 
     @property
     def drain_s(self) -> float:
@@ -116,7 +108,9 @@ class ConsumerSettings(FileSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX)
 
-    accept: Annotated[CommaList, of(PROCESS_RISKS)] = Field("", description=ACCEPTED)
+    accept: Annotated[CommaList, of(PROCESS_RISKS)] = Field(
+        "", description=f"risks that are accepted, of {', '.join(PROCESS_RISKS)}"
+    )
     kafka: MemberSettings = MemberSettings()
     registry: RegistryAddress = RegistryAddress()
     postgres: Postgres = Postgres()

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from bridge.runtime import failpoints
 
-PROGRAMS = ("bridge", "consumers", "tests.patched")
+PROGRAMS = ("bridge", "consumers")
 IMPORTED = [__name__, "bridge.commands.serve", "consumers.commands.run", "consumers.read_model.consumer"]
 AT_START = ("LD_PRELOAD",)
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h

@@ -8,8 +8,8 @@ from importlib import import_module
 
 
 def patched(program: str, *arguments: str, **constants: float) -> list[str]:
-    """Return the command line of a program, such as `bridge`, with constants of `<program>.app` or of `module:NAME`."""
-    given = [f"{name if ':' in name else f'{program}.app:{name}'}={value}" for name, value in constants.items()]
+    """Return the command line of a program, such as `bridge`, with constants of the module `<program>.app`."""
+    given = [f"{program}.app:{name}={value}" for name, value in constants.items()]
     return [sys.executable, "-m", "tests.patched", *given, program, *arguments]
 
 
@@ -17,8 +17,8 @@ def main() -> None:
     while "=" in sys.argv[1]:
         where, _, value = sys.argv.pop(1).partition("=")
         module, name = where.split(":")
-        there = import_module(module)
-        setattr(there, name, type(getattr(there, name))(value))
+        assert hasattr(import_module(module), name)
+        setattr(import_module(module), name, float(value))
     runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 
 

@@ -10,7 +10,7 @@ from bridge.errors import ConfigError
 from consumers.api import Batches, Consumer, Setup, Tables
 from consumers.archive.columns import IdDigest
 from consumers.archive.lake import Lake
-from consumers.archive.options import BATCH_RECORDS, NAME, S3, ArchiveOptions
+from consumers.archive.options import NAME, S3, ArchiveOptions
 from consumers.archive.stores import Bucket, LakeDirectory, Store
 from consumers.archive.writer import ArchiveMetrics, Archiver
 from consumers.options import read_options
@@ -42,11 +42,11 @@ def open_archive(setup: Setup) -> Consumer:
     )
     consumer = Consumer(
         NAME,
-        options.topics,
+        options.all_topics,
         mode=Batches(
-            records=BATCH_RECORDS,
+            records=options.batch_records,
             wait_s=options.batch_wait_s,
-            window_records=2 * BATCH_RECORDS,
+            window_records=2 * options.batch_records,
             window_bytes=WINDOW_BYTES,
         ),
         handler_timeout_s=_TIMEOUT_S,

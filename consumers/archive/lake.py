@@ -41,7 +41,7 @@ _OWNER = "owner"
 DAY = ".day"
 # Level of zstd; 5,000 events take 40 ms.
 _LEVEL = 3
-# Rows that are merged at a time: as many as four full batches have.
+# Rows that are merged at a time: as many as the largest batch has.
 _GROUP_ROWS = 20_000
 # A table of one row takes 200 KB.
 _TABLES_MAX = 100

@@ -12,8 +12,9 @@ from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 from consumers.options import TOPICS, AllowHttp, Options, TablesSchema, Topics, schema_group, variable
 
 NAME = "archive"
-# Most events in one file. A decoded event takes 14 KiB and three batches are in hand at a time: 210 MiB.
+# A decoded event takes 14 KiB and three batches are in hand at a time.
 BATCH_RECORDS = 5_000
+_BATCH_MAX = 20_000
 _WAIT_S = 120.0
 _WAIT_MAX_S = 86_400.0
 # A batch is settled after this at the latest: nothing settled for five minutes means that a partition is stuck. What
@@ -45,6 +46,8 @@ class ArchiveOptions(Options):
     allow_http: AllowHttp = False
     tables_schema: TablesSchema = Field(NAME, alias="schema")
     topics: Topics = TOPICS
+    raw: bool = False
+    batch_records: int = Field(BATCH_RECORDS, ge=1, le=_BATCH_MAX)
     wait_s: float = Field(_WAIT_S, ge=0.05, le=_WAIT_MAX_S)
     columns: Literal["all", "no_d", "hashed"] = "all"
     hash_key_file: Path | None = None
@@ -62,7 +65,9 @@ class ArchiveOptions(Options):
             )
             raise ValueError(msg)
         if self.raw and self.columns != "all":
-            raise ValueError(f"raw bodies are class D: {UNRECOGNIZED_TOPIC} among the topics needs columns=all")
+            raise ValueError("raw bodies are class D: raw=true needs columns=all")
+        if UNRECOGNIZED_TOPIC in self.topics:
+            raise ValueError(f"topics: {UNRECOGNIZED_TOPIC} is read with raw=true")
         return self
 
     @property
@@ -81,9 +86,9 @@ class ArchiveOptions(Options):
         return self.wait_s - self.batch_wait_s
 
     @property
-    def raw(self) -> bool:
-        """Whether deliveries that are no events are written, too."""
-        return UNRECOGNIZED_TOPIC in self.topics
+    def all_topics(self) -> tuple[str, ...]:
+        """All topics that it reads."""
+        return (*self.topics, UNRECOGNIZED_TOPIC) if self.raw else self.topics
 
     @property
     def group(self) -> str:

@@ -21,7 +21,7 @@ from bridge.runtime.metrics import NAMESPACE
 from consumers.api import Placed
 from consumers.archive.columns import IdDigest, schema_of, table_of, unrecognized_schema
 from consumers.archive.lake import EVENTS, UNRECOGNIZED, Lake, Merged, Staged
-from consumers.archive.options import BATCH_RECORDS, ArchiveOptions
+from consumers.archive.options import ArchiveOptions
 
 _NOTE = """
 insert into "{schema}".file (staged, row_count, bytes, columns, path, topic, part, first_offset, last_offset, gathers)
@@ -154,7 +154,7 @@ class Archiver:
             hit(AFTER_STAGE)
             first, last = events[0].context, events[-1].context
             place = first.topic, first.partition, first.offset, last.offset
-            gathers = self._options.gather_s > 0 and staged.rows < BATCH_RECORDS
+            gathers = self._options.gather_s > 0 and staged.rows < self._options.batch_records
             await connection.execute(self._sql(_NOTE), *staged, path_of(events, day), *place, gathers)
             self._metrics.staged(rows=staged.rows, size=staged.bytes)
 

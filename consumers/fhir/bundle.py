@@ -118,6 +118,17 @@ def located(value: Any, places: Mapping[str, str]) -> Any:
     return value
 
 
+def referred(value: Any) -> set[str]:
+    """Return the references at any depth."""
+    match value:
+        case dict():
+            found = set().union(*(referred(each) for each in value.values()))
+            return found | {value["reference"]} if "reference" in value else found
+        case list():
+            return set().union(*(referred(each) for each in value))
+    return set()
+
+
 def urn(resource: Resource) -> str:
     """Return the temporary name of a resource in the transaction that creates it."""
     return uuid5(NAMESPACE_URL, resource.id).urn

@@ -16,7 +16,7 @@ from consumers.api import Consumer, Context, Lanes, Setup, Tables
 from consumers.fhir.elements import Element, Naming, demand_text, patient_identifier
 from consumers.fhir.mapping import Resource, provenance, resources, targets, withdrawn
 from consumers.fhir.options import LANES, NAME, FhirOptions
-from consumers.fhir.sink import TIMEOUT_S, EventOrigin, FhirMetrics, FhirServer, open_server
+from consumers.fhir.sink import EventOrigin, FhirMetrics, FhirServer, open_server
 from consumers.lifecycle.facts import Document, blank
 from consumers.lifecycle.machines import apply
 from consumers.lifecycle.whole import note_whole, shared
@@ -74,7 +74,7 @@ class ResourceWriter:
         document: Document = orjson.loads(found[0][0]) if found else blank()
         apply(document, event, note=note_whole)
         patient = await self._patient(document, server, naming)
-        derived = partial(resources, event.key, naming=naming, patient=patient)
+        derived = partial(resources, event.key, naming=naming, patient=patient, complete=options.complete_after_refills)
         wanted, before = derived(document), derived(orjson.loads(found[0][0])) if found else []
         rows = await connection.fetch(self._written, event.key)
         known = {row[0]: row[2] for row in rows}
@@ -82,7 +82,9 @@ class ResourceWriter:
             [*wanted, *_gone({row[0]: row[1] for row in rows}, {each.id for each in wanted})],
             known,
             source=naming.system(f"source:{event.source}"),
-            origin=EventOrigin(provenance(event, naming), targets(event, before, wanted)),
+            origin=EventOrigin(provenance(event, naming), targets(event, before, wanted))
+            if options.provenance
+            else None,
         )
         await connection.execute(self._store, event.key, orjson.dumps(document).decode())
         new = [
@@ -94,14 +96,13 @@ class ResourceWriter:
             await connection.execute(self._keep, event.key, *zip(*new, strict=True))
 
     async def _patient(self, document: Document, server: FhirServer, naming: Naming) -> Element | None:
-        """Return a reference to the server's Patient, None to name the patient by identifier and name."""
+        """Return a reference to the server's Patient if `references` is `search`."""
         patient = shared(document, "patient")
-        wanted = self._options.references
-        if wanted == "logical" or patient is None:
+        if self._options.references == "logical" or patient is None:
             return None
         identifier = patient_identifier(patient, naming)
         found = await server.patient(identifier, born=patient.get("date_of_birth")) if identifier else None
-        if found is None and wanted == "search":
+        if found is None and self._options.unmatched == "park":
             raise PermanentError("no_patient")
         return found
 
@@ -115,7 +116,7 @@ def open_fhir(setup: Setup) -> Consumer:
         NAME,
         options.topics,
         mode=Lanes(LANES, transactional=True),
-        handler_timeout_s=_REQUESTS * TIMEOUT_S + _MARGIN_S,
+        handler_timeout_s=_REQUESTS * options.timeout_s + _MARGIN_S,
         group=group,
         tables=Tables(migrations=MIGRATIONS, schema=schema),
         around=partial(open_server, options, FhirMetrics(setup.registry, service=group)),

@@ -6,7 +6,7 @@
 | epcs.* | `active` once signed | Task `fulfill`; a signature: the prescriber in the Provenance |
 | renewal.*, change.* | `stopped` if replaced | Task `approve` or `change`; the proposals, each a MedicationRequest |
 | cancel.* | `cancelled`, or `stopped` unless the whole order is known to be meant | Task `abort` |
-| fill.*, fulfillment.*, shipment.* | `stopped` if all lines are dead | MedicationDispense |
+| fill.*, fulfillment.*, shipment.* | `stopped` if all lines are dead; `completed` if wanted | MedicationDispense |
 | alert.raised | | Communication |
 | a fill after an approved cancellation | | Flag |
 
@@ -43,12 +43,14 @@ class Resource(NamedTuple):
     partial: bool = False  # our elements that are missing in `elements` stay on the server as they are
 
 
-def resources(key: str, document: Document, naming: Naming, *, patient: Element | None = None) -> list[Resource]:
+def resources(
+    key: str, document: Document, naming: Naming, *, patient: Element | None = None, complete: bool = False
+) -> list[Resource]:
     """Return the resources of a prescription, each after those that it refers to.
 
-    `patient` is `found` of `Subject`. A value that FHIR cannot hold is a `PermanentError`.
+    `patient` and `complete` are those of `Subject`. A value that FHIR cannot hold is a `PermanentError`.
     """
-    subject = Subject(key, document, roll_up(document), naming, found=patient)
+    subject = Subject(key, document, roll_up(document), naming, found=patient, complete=complete)
     order = [(order_id(key, naming), orders.order(subject))] if subject.orders else []
     found = [Resource(orders.TYPE, *each) for each in (*order, *orders.proposals(subject))]
     found += [Resource(tasks.TYPE, *each) for each in tasks.tasks(subject)]

@@ -9,12 +9,12 @@ from urllib.parse import quote
 from pydantic import AfterValidator, Field, model_validator
 
 from consumers.fhir.elements import Naming
-from consumers.options import ORDER_TOPICS, HttpOptions, Imports, TokenFile, Topics, is_plain
+from consumers.options import ORDER_TOPICS, TIMEOUT_MAX_S, HttpOptions, Imports, Topics, is_plain
 
 NAME = "fhir"
-# Prescriptions written at one time; each keeps a database connection for as long as the server takes, so a smaller pool
-# has fewer (`Consumer.within`). A server that takes 50 ms for a write gets 150 of them a second from this many.
-LANES = 16
+# Prescriptions written at one time; each keeps a database connection for as long as the server takes, so the pool has
+# fewer (`Consumer.within`), and sizes it.
+LANES = 64
 _SYSTEM_MAX = 256
 
 
@@ -37,7 +37,7 @@ class FhirOptions(HttpOptions):
     """The settings of `fhir`."""
 
     base_url: Annotated[str, Field(min_length=1, max_length=2048)]
-    token_file: TokenFile = None
+    token_file: Path | None = None
     smart_token_url: Annotated[str, Field(max_length=2048)] = ""
     smart_client_id: Annotated[str, Field(max_length=_SYSTEM_MAX)] = ""
     smart_key_file: Path | None = None
@@ -45,11 +45,17 @@ class FhirOptions(HttpOptions):
     smart_scope: Annotated[str, Field(min_length=1, max_length=2048)] = "system/*.read system/*.write"
     ids: Literal["client", "server"] = "client"
     bundle: bool = True
-    references: Literal["logical", "search", "search_or_logical"] = "logical"
+    references: Literal["logical", "search"] = "logical"
+    unmatched: Literal["park", "logical"] = "park"
+    deleted: Literal["revive", "skip"] = "revive"
+    complete_after_refills: bool = False
+    provenance: bool = True
     mrn_system: System = ""
+    patient_system: System = ""
     identifier_base: Annotated[str, Field(min_length=3, max_length=_SYSTEM_MAX), AfterValidator(_base)] = "urn:drx:"
     imports: Imports = "send"
     topics: Topics = ORDER_TOPICS
+    timeout_s: float = Field(15.0, ge=0.1, le=TIMEOUT_MAX_S)
 
     @model_validator(mode="after")
     def _whole_client(self) -> Self:
@@ -66,5 +72,5 @@ class FhirOptions(HttpOptions):
         return Naming(
             base,
             mrn=mrn.replace("{account}", quote(account, safe="")),
-            patient=f"{base}patient",
+            patient=self.patient_system or f"{base}patient",
         )

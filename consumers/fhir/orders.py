@@ -1,6 +1,6 @@
 """MedicationRequest: the order, and what a pharmacy proposes in its place.
 
-An order never becomes `completed`: no event reports that its refills are used up.
+An order becomes `completed` only with `complete`: no event reports that its refills are used up, so fills are counted.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ TYPE = "MedicationRequest"
 _REQUEST_PREFIX = "req:"
 # Status of a proposal by the answer; `pending` leaves it open.
 _ANSWERED = {"denied": "cancelled", "denied_new_rx_to_follow": "cancelled", "pending": "active"}
+# After such an answer the number of refills is unknown: it may be the new total or come on top.
+_MORE_FILLS = frozenset({"approved", "approved_with_changes"})
 
 
 class Subject(NamedTuple):
@@ -30,6 +32,7 @@ class Subject(NamedTuple):
     state: State
     naming: Naming
     found: Element | None = None  # a reference to the server's Patient, if it was searched for
+    complete: bool = False  # an order is `completed` once as many fills as it allows are dispensed
 
     @property
     def patient(self) -> Element:
@@ -147,7 +150,7 @@ def _status(subject: Subject) -> tuple[str, Element]:
     if state.transmission == "failed" and failure is not None and not failure["retryable"]:
         return "on-hold", network_reason(failure, naming)
     if state.transmission != "draft" or "epcs.signed" in document.get("said", {}):
-        return "active", {}
+        return ("completed" if subject.complete and _used_up(document) else "active"), {}
     # A stub may or may not be a draft.
     return ("unknown" if state.stub else "draft"), {}
 
@@ -156,6 +159,18 @@ def is_rejected(document: Document) -> bool:
     """Return whether every line is rejected for good."""
     lines = document["lines"].values()
     return bool(lines) and all(word == REJECTED for _, word in lines)
+
+
+def _used_up(document: Document) -> bool:
+    """Return whether the first fill and all refills are dispensed in full; False if their number is unknown."""
+    refills: int | None = (shared(document, "medication") or {}).get("refills")
+    if refills is None:
+        return False
+    for kind in ("renewal", "change"):
+        if any(fields["decision"] in _MORE_FILLS for _, fields in newest_of(document, f"{kind}.responded").values()):
+            return False
+    dispensed = [number for number, (_, word) in document["fills"].items() if word == "dispensed"]
+    return len(dispensed) > refills
 
 
 def _all_cancelled(document: Document) -> bool:

@@ -44,8 +44,6 @@ _MATCHES_MAX = 2
 _divides, _ESCAPED = re.compile(r"[\\,|$]"), r"\\\g<0>"
 # A resource with the additions of others; our notes alone may have 300 kB.
 _ANSWER_MAX_BYTES = 4 * 1024 * 1024
-# For one request as a whole: a server that validates takes seconds for a transaction.
-TIMEOUT_S = 15.0
 # The answer is not FHIR: the base URL is wrong.
 NOT_FHIR = "not_fhir"
 # The resource must not exist: HAPI's form, and that of HTTP.
@@ -59,7 +57,8 @@ class FhirMetrics(RequestMetrics):
         super().__init__(registry, name=NAME, service=service)
         counter = partial(Counter, labelnames=("service",), namespace=NAMESPACE, registry=registry)
         conflicts = counter("fhir_conflicts", "Writes that met another version than the last one of ours")
-        self.conflicts = conflicts.labels(service)
+        deleted = counter("fhir_deleted", "Events of which something was left out because it was deleted")
+        self.conflicts, self.deleted = conflicts.labels(service), deleted.labels(service)
 
 
 class _Conflict(Exception):  # noqa: N818 - no error of a handler: it ends in here
@@ -83,6 +82,7 @@ class _Current(NamedTuple):
     resource: Mapping[str, Any] | None = None  # None if it does not exist
     id: str = ""  # id on the server; empty if the server has not chosen one yet
     version: str = ""  # of the resource, or of its deletion
+    deleted: bool = False
 
 
 class FhirServer:
@@ -144,9 +144,11 @@ class FhirServer:
             ids = {each: state.id for each, state in current.items() if state.resource is not None}
             if refused and not refused & ids.keys():
                 self._absent = _NONE
-            entries = self._entries(resources, current, ids, source=source)
+            left = self._left(resources, current)
+            kept = [each for each in resources if each.id not in left]
+            entries = self._entries(kept, current, ids, source=source)
             if origin is not None and origin.provenance.id not in ids:
-                entries += self._provenance(origin, resources, entries, ids, source=source)
+                entries += self._provenance(origin, kept, entries, ids, source=source)
             if not entries:
                 break
             self._unanswered.add(first)
@@ -163,7 +165,9 @@ class FhirServer:
         else:
             raise TransientError("conflict")
         self._unanswered.discard(first)
-        return {each.id: ids[each.id] for each in resources if each.id in ids}
+        if left:
+            self._metrics.deleted.inc()
+        return {each.id: ids[each.id] for each in kept if each.id in ids}
 
     async def ping(self) -> None:
         """Read a resource that does not exist, with our token; the answer shows whether the server speaks FHIR."""
@@ -181,7 +185,7 @@ class FhirServer:
             statement,
             chooses_ids=self._chooses_ids,
             transactions=self._options.bundle,
-            searches=self._options.references != "logical",
+            searches=self._options.references == "search",
         )
 
     async def _look(self, resources: Sequence[Resource], ids: Mapping[str, str]) -> dict[str, _Current]:
@@ -201,8 +205,9 @@ class FhirServer:
                     raise PermanentError("answer_unreadable")
                 version = bundle.version_of(answer.headers.get("etag")) or found.get("meta", {}).get("versionId", "")
                 return _Current(found, place, version)
-            if not self._chooses_ids:  # what somebody deleted is written again: the facts still stand
-                return _Current(None, place, bundle.version_in(answer.headers.get("location")))
+            deleted = answer.status == _GONE
+            if not self._chooses_ids or (deleted and self._options.deleted == "skip"):
+                return _Current(None, place, bundle.version_in(answer.headers.get("location")), deleted)
         named = self._named(resource)
         matches = [each for each in await self._search(resource.type, "identifier", named) if _has(each, named)]
         if len(matches) > 1:
@@ -223,6 +228,17 @@ class FhirServer:
         if len(found) > most:
             raise PermanentError("multiple_matches")
         return [each for each in found if each.get("resourceType") == resource_type]
+
+    def _left(self, resources: Sequence[Resource], current: Mapping[str, _Current]) -> set[str]:
+        """Return the ids not to write: resources that were deleted and stay so, and those that refer to them."""
+        left: set[str] = set()
+        places: set[str] = set()
+        if self._options.deleted == "skip":
+            for each in resources:
+                if current[each.id].deleted or places & bundle.referred(each.elements):
+                    left.add(each.id)
+                    places.add(f"{each.type}/{each.id}")
+        return left
 
     def _entries(
         self, resources: Sequence[Resource], current: Mapping[str, _Current], ids: Mapping[str, str], *, source: str
@@ -403,7 +419,6 @@ async def open_server(options: FhirOptions, metrics: FhirMetrics) -> AsyncIterat
                 # A first write reads several resources at once; one more is for the ping.
                 connections=2 * LANES + 1,
                 answer_max_bytes=_ANSWER_MAX_BYTES,
-                timeout_s=TIMEOUT_S,
                 **options.session(NAME),
             )
         )
@@ -416,5 +431,5 @@ async def _open_token(options: FhirOptions) -> AsyncIterator[Token]:
         yield FileToken(options.token_file)
         return
     key = read_key(options.smart_key_file)
-    async with open_http(options.smart_token_url, timeout_s=TIMEOUT_S, connections=1, **options.session(NAME)) as http:
+    async with open_http(options.smart_token_url, connections=1, **options.session(NAME)) as http:
         yield SmartToken(http, options, key=key)

@@ -8,7 +8,7 @@ from bridge.event import Event
 from consumers.api import Consumer, Context, Lanes, Setup
 from consumers.forward.mapping import RequestMapping
 from consumers.forward.options import NAME, ForwardOptions
-from consumers.forward.sink import TIMEOUT_S, Endpoint, ForwardMetrics, open_endpoint
+from consumers.forward.sink import Endpoint, ForwardMetrics, open_endpoint
 from consumers.options import read_options, server_of
 
 # Added to the handler's timeout: a request times out first, so that the endpoint counts as unavailable.
@@ -20,14 +20,14 @@ def open_forward(setup: Setup) -> Consumer:
     options = read_options(ForwardOptions, NAME, setup.options)
     group = options.group(NAME)
     mapping = RequestMapping(options)
-    what = "whole events" if options.payload == "full" else "ids of prescriptions or requests, no other health data"
+    what = "whole events" if options.payload == "event" else "ids of prescriptions or requests, no other health data"
     what = f"what BODY and PATH take of {what}" if options.body else what
     consumer = Consumer(
         NAME,
         options.topics,
         mode=Lanes(options.lanes),
         types=options.types,
-        handler_timeout_s=TIMEOUT_S + _MARGIN_S,
+        handler_timeout_s=options.timeout_s + _MARGIN_S,
         group=group,
         around=partial(open_endpoint, options, ForwardMetrics(setup.registry, service=group)),
         ping=Endpoint.ping,

@@ -45,7 +45,7 @@ class RequestMapping:
             return None
         if not is_plain(event.id):
             raise PermanentError("bad_id")
-        phi = options.payload == "full"
+        phi = options.payload == "event"
         whole = native_json(event.value) if phi or options.when is not None else b""
         if options.when is not None and not options.when.holds(whole, event):
             return None

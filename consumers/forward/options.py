@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from consumers.conditions import BodyExpression, Condition
-from consumers.options import TOPICS, HttpOptions, Imports, Payload, Topics, WordList, is_plain
+from consumers.options import TOPICS, HttpOptions, Imports, Topics, WordList, is_plain
 
 NAME = "forward"
 # A lane waits for its answer most of the time: 64 lanes carry 2,500 events/s to a receiver that takes 25 ms.
@@ -36,7 +36,7 @@ class ForwardOptions(HttpOptions):
     body: Condition = None
     path: Annotated[str, Field(max_length=2048), AfterValidator(_path)] = ""
     method: Literal["POST", "PUT", "PATCH"] = "POST"
-    payload: Payload = "full"
+    payload: Literal["event", "ids"] = "event"
     imports: Imports = "skip"
     topics: Topics = TOPICS
     lanes: int = Field(8, ge=1, le=LANES_MAX)

@@ -34,8 +34,6 @@ _OURS = re.compile(
     r"webhook-.*|drx-.*|idempotency-key|traceparent|content-.*|host|connection|transfer-encoding|expect|upgrade"
 )
 _is_name = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch  # RFC 9110, section 5.6.2
-# For one request as a whole: a receiver of webhooks answers before it does its work.
-TIMEOUT_S = 10.0
 # The secrets are watched by a loop that ends at once.
 _CLOSE_S = 1.0
 
@@ -149,7 +147,6 @@ async def open_endpoint(
             options.url,
             connections=options.lanes + 1,  # one for the ping
             headers=read_headers(options.headers_file),
-            timeout_s=TIMEOUT_S,
             **options.session(NAME),
         ) as http,
         background(slots, drain_timeout_s=_CLOSE_S),

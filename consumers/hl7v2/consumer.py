@@ -14,7 +14,7 @@ from bridge.event import Event
 from bridge.runtime.logging import log
 from consumers.api import Consumer, Context, Lanes, Setup, Tables
 from consumers.hl7v2.mapping import News, message, news, note_hl7
-from consumers.hl7v2.mllp import ACK_TIMEOUT_S, CONNECT_S, Hl7Metrics, Link
+from consumers.hl7v2.mllp import CONNECT_S, Hl7Metrics, Link
 from consumers.hl7v2.options import NAME, Hl7Options
 from consumers.lifecycle.facts import Document, stamp_of
 from consumers.lifecycle.whole import shared
@@ -125,7 +125,7 @@ def open_hl7v2(setup: Setup) -> Consumer:
         options.topics,
         # More lanes than connections: while one waits for an acknowledgement, others use the database.
         mode=Lanes(options.connections + _AT_DATABASE, transactional=True, window_bytes=_WINDOW_BYTES),
-        handler_timeout_s=(HELD_MANY + 1) * ACK_TIMEOUT_S + 2 * CONNECT_S + _MARGIN_S,
+        handler_timeout_s=(HELD_MANY + 1) * options.ack_timeout_s + 2 * CONNECT_S + _MARGIN_S,
         group=group,
         tables=Tables(migrations=MIGRATIONS, schema=schema),
         around=lambda: aclosing(Link(options, metrics)),

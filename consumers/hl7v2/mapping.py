@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
@@ -29,6 +30,8 @@ from consumers.lifecycle.whole import Fields, note_shared, shared
 VERSION = "2.5.1"
 # MSH-10 has 20 characters, and ids of events are longer: 60 bits of a digest of the id, 40 of one of the message.
 EVENT_PART, _TEXT_PART = 12, 8
+# An acknowledgement does not return a longer id, or an escaped one, as it was sent.
+_is_plain_id = re.compile(r"[!-%'-Z\]_`a-z{}][!-%'-Z\]_`a-z{}]{0,189}").fullmatch
 _NPI = ("", "2.16.840.1.113883.4.6", "ISO")
 # All of table 0001 that the contract has.
 _SEXES = frozenset({"F", "M", "U"})
@@ -137,7 +140,8 @@ def message(event: Event, content: News, document: Document, options: Hl7Options
             segments.append(_ROUTE)
     body = write(segments)
     differs = _digest(write([_msh(kind, "", event, options)]) + body)[:_TEXT_PART]
-    given = event_part(event) + differs
+    full = options.control_id == "full" and _is_plain_id(event.id)
+    given = f"{event.id}-{differs}" if full else event_part(event) + differs
     head = [_msh(kind, given, event, options)]
     return Message(kind, given, write(head) + body, dropped(head + segments))
 
@@ -152,7 +156,7 @@ def _one(given: Input, control: str, status: str = "", reason: str = "", **more:
 
 
 def _created(given: Input) -> News | None:
-    if "drafts" not in given.options.also or given.ordered:
+    if not given.options.drafts or given.ordered:
         return None
     return replace(_one(given, "NW"), ordered=True)
 
@@ -231,7 +235,7 @@ def _worked_on(given: Input) -> News | None:
 
 def _shipped(given: Input) -> News | None:
     word = given.value["shipment_status"]
-    if "shipments" not in given.options.also or word == UNKNOWN:
+    if not given.options.shipments or word == UNKNOWN:
         return None
     note = f"Shipment: {word}, {given.data['carrier']} {given.data['tracking_number']}"
     return _one(given, "SC", "CM" if word == DELIVERED else "IP", notes=(note,))

@@ -37,8 +37,6 @@ from consumers.hl7v2.segments import END
 from consumers.http import RequestMetrics, client_tls
 
 CONNECT_S = 5.0
-# For one message: an engine that passes it on before it acknowledges takes seconds.
-ACK_TIMEOUT_S = 20.0
 # Bytes kept of an acknowledgement: it may echo the message, or never end.
 ACK_MAX_BYTES = 64 * 1024
 _START, _STOP = b"\x0b", b"\x1c\x0d"
@@ -132,7 +130,7 @@ class Link:
             connection, keep = await self._free.get(), None
             try:
                 connection = await self._usable(connection)
-                answer = await connection.exchange(text.encode(), timeout_s=ACK_TIMEOUT_S)
+                answer = await connection.exchange(text.encode(), timeout_s=self._options.ack_timeout_s)
                 code, condition = _acknowledgement(answer, control_id)
                 keep = connection
             finally:

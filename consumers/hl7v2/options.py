@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
 from bridge.runtime.hosts import is_host
-from consumers.options import ORDER_TOPICS, AllowPlaintext, Imports, ServerOptions, Topics, words
+from consumers.options import ORDER_TOPICS, TIMEOUT_MAX_S, AllowPlaintext, Imports, ServerOptions, Topics
 
 NAME = "hl7v2"
 CONNECTIONS_MAX = 64
@@ -47,13 +47,16 @@ class Hl7Options(ServerOptions):
     port: int = Field(ge=1, le=_PORT_MAX)
     allow_plaintext: AllowPlaintext = False
     connections: int = Field(1, ge=1, le=CONNECTIONS_MAX)
+    ack_timeout_s: float = Field(20.0, ge=0.1, le=TIMEOUT_MAX_S)
     ack_mode: Literal["original", "enhanced"] = "original"
+    control_id: Literal["short", "full"] = "short"
     sending_app: PartName = "DRX"
     sending_facility: PartName = ""
     receiving_app: PartName = ""
     receiving_facility: PartName = ""
     orders: Literal["omp", "orm"] = "omp"
-    also: Annotated[tuple[Literal["drafts", "shipments"], ...], BeforeValidator(words)] = ()
+    drafts: bool = False
+    shipments: bool = False
     no_patient: Literal["hold", "send", "park"] = "hold"
     assigner: PartName = ""
     timezone: Annotated[str, AfterValidator(_zone)] = "UTC"

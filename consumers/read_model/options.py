@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from consumers.options import TOPICS, AlarmsFrom, Options, TablesSchema, Topics, schema_group
+from consumers.options import TOPICS, Instant, Options, TablesSchema, Topics, schema_group
 
 NAME = "read_model"
 
@@ -14,7 +14,7 @@ class ReadModelOptions(Options):
 
     tables_schema: TablesSchema = Field(NAME, alias="schema")
     topics: Topics = TOPICS
-    alarms_from: AlarmsFrom = None
+    alarms_from: Instant | None = None
 
     @property
     def group(self) -> str:

@@ -16,8 +16,6 @@ from consumers.workflow.timers import BUDGET_S, Timers
 MIGRATIONS = files("consumers.workflow") / "migrations"
 # A call takes some milliseconds: eight at a time are several hundred a second.
 LANES = 8
-# What waits too long is counted in hours, and the alert `WorkflowTimersLate` waits a quarter of one.
-TIMERS_EVERY_S = 60.0
 # Added to the handler's timeout: a call times out first, so that the server counts as unavailable.
 _MARGIN_S = 5.0
 
@@ -70,5 +68,5 @@ def open_workflow(setup: Setup) -> Consumer:
             )
 
     if timers is not None:
-        consumer.job(every_s=TIMERS_EVERY_S, resource=True)(timers)
+        consumer.job(every_s=options.timers_every_s, resource=True)(timers)
     return consumer

@@ -11,13 +11,11 @@ from pydantic import AfterValidator, Field, model_validator
 from bridge.errors import ConfigError
 from consumers.options import (
     TOPICS,
-    AlarmsFrom,
     AllowPlaintext,
+    EndpointOptions,
     Imports,
-    Payload,
+    Instant,
     SchemaName,
-    TlsOptions,
-    TokenFile,
     Topics,
     split_address,
 )
@@ -25,6 +23,8 @@ from consumers.workflow.rules import Rules, parse_rules
 
 NAME = "workflow"
 SHIPPED_RULES = files("consumers.workflow") / "rules.toml"
+# The alert `WorkflowTimersLate` waits a quarter of an hour.
+_TIMERS_MAX_S = 300.0
 
 
 def _server(text: str) -> str:
@@ -34,18 +34,20 @@ def _server(text: str) -> str:
     return text
 
 
-class WorkflowOptions(TlsOptions):
+class WorkflowOptions(EndpointOptions):
     """The settings of `workflow`."""
 
     address: Annotated[str, AfterValidator(_server)]
     namespace: Annotated[str, Field(min_length=1, max_length=1000)] = "default"
     allow_plaintext: AllowPlaintext = False
-    token_file: TokenFile = None
+    tls_dir: Path | None = None
+    api_key_file: Path | None = None
     rules: Path | None = None
-    payload: Payload = "ids"
+    payload: Literal["ids", "full"] = "ids"
     codec_key_dir: Path | None = None
     timers: Literal["on", "off"] = "on"
-    alarms_from: AlarmsFrom = None
+    timers_every_s: float = Field(60.0, ge=1, le=_TIMERS_MAX_S)
+    timers_from: Instant | None = None
     read_model_schema: SchemaName = "read_model"
     imports: Imports = "skip"
     topics: Topics = TOPICS

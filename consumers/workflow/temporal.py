@@ -239,8 +239,8 @@ class Temporal:
 
     async def ping(self) -> None:
         """Check that the server answers and has the namespace; read the API key again."""
-        if self.options.token_file is not None:
-            self.client.update_api_key(read_token(self.options.token_file, code="no_api_key"))
+        if self.options.api_key_file is not None:
+            self.client.update_api_key(read_token(self.options.api_key_file, code="no_api_key"))
         request = DescribeNamespaceRequest(namespace=self.options.namespace)
         await self._called(self.client.workflow_service.describe_namespace, request)
 
@@ -285,14 +285,19 @@ def _judged(exc: RPCError, *, may_be_missing: bool) -> str:
     raise TransientError(code or exc.status.name.lower(), systemic=code is not None) from None
 
 
-def read_tls(options: WorkflowOptions) -> TLSConfig:
-    """Read the TLS files; without `ca_file`, the system's authorities are used."""
-    ca, certificate, key = options.ca_file, options.cert_file, options.key_file
-    client_tls(ca, certificate, key)  # checks them
+def read_tls(directory: Path | None) -> TLSConfig:
+    """Read the files of a TLS directory; without one, the system's authorities are used."""
+    if directory is None:
+        return TLSConfig()
+    ca, certificate, key = ((directory / name) for name in ("ca.crt", "tls.crt", "tls.key"))
+    if not ca.is_file() and not certificate.is_file():
+        raise ConfigError(f"workflow.tls_dir: {directory} has neither ca.crt nor tls.crt")
+    ours = certificate if certificate.is_file() else None
+    client_tls(ca if ca.is_file() else None, ours, key if ours else None)  # checks them
     return TLSConfig(
-        server_root_ca_cert=ca.read_bytes() if ca else None,
-        client_cert=certificate.read_bytes() if certificate else None,
-        client_private_key=(key or certificate).read_bytes() if certificate else None,
+        server_root_ca_cert=ca.read_bytes() if ca.is_file() else None,
+        client_cert=ours.read_bytes() if ours else None,
+        client_private_key=key.read_bytes() if ours else None,
     )
 
 
@@ -303,16 +308,16 @@ async def open_temporal(
     """Open a client; nothing is sent before the first request. `ConfigError` if a file or a key cannot be used."""
     codec = None if options.codec_key_dir is None else SealedPayloads(read_codec_keys(options.codec_key_dir))
     api_key = None
-    if options.token_file is not None:
+    if options.api_key_file is not None:
         try:
-            api_key = read_token(options.token_file, code="no_api_key")
+            api_key = read_token(options.api_key_file, code="no_api_key")
         except TransientError:
-            msg = f"workflow.token_file: cannot read {options.token_file}, or it holds no key"
+            msg = f"workflow.api_key_file: cannot read {options.api_key_file}, or it holds no key"
             raise ConfigError(msg) from None
     client = await ServiceClient.connect(
         ConnectConfig(
             target_host=options.address,
-            tls=False if options.allow_plaintext else read_tls(options),
+            tls=False if options.allow_plaintext else read_tls(options.tls_dir),
             api_key=api_key,
             identity=identity,
             lazy=True,

@@ -108,7 +108,7 @@ class Timers:
     async def __call__(self, connection: Any, temporal: Temporal) -> None:
         """Run once. Calls that fail are left to the next run; those that succeed are recorded."""
         until = time.monotonic() + BUDGET_S
-        new = [self._started(row) for row in await connection.fetch(self._new, self._options.alarms_from, _ROWS_MAX)]
+        new = [self._started(row) for row in await connection.fetch(self._new, self._options.timers_from, _ROWS_MAX)]
         gone = [self._resolved(*row) for row in await connection.fetch(self._gone, _ROWS_MAX)]
         failures: list[str] = []
         for waits, statement, columns, outcome in ((gone, self._resolve, 3, RESOLVED), (new, self._note, 5, "started")):

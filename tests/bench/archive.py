@@ -30,8 +30,8 @@ def run(console: Console, *, quick: bool = False) -> dict[str, Any]:
         sizes: list[float] = []
 
         @contextmanager
-        def settings(_: int) -> Iterator[dict[str, str]]:
-            yield {"ARCHIVE__ROOT": str(lake)}
+        def settings(events: int) -> Iterator[dict[str, str]]:
+            yield {"ARCHIVE__ROOT": str(lake), "ARCHIVE__BATCH_RECORDS": str(events)}
             sizes.append(_bytes_per_event(lake))
             shutil.rmtree(lake)
 

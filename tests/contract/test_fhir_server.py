@@ -146,13 +146,13 @@ async def test_what_refers_to_another_is_written_with_it_and_updated_by_its_vers
 
 
 @pytest.mark.parametrize("bundle", ["true", "false"])
-async def test_a_write_that_comes_late_changes_nothing(
-    peer: Peer, token_file: Path, bundle: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_write_that_comes_late_changes_nothing(peer: Peer, token_file: Path, bundle: str) -> None:
     """The server does what its client gave up waiting for, after the client has written newer states."""
-    monkeypatch.setattr("consumers.fhir.sink.TIMEOUT_S", 5.0)
     order = an_order("active")
-    async with a_late(peer.url) as late, a_writer(late.url, token_file, bundle=bundle, ids=peer.ids) as writer:
+    async with (
+        a_late(peer.url) as late,
+        a_writer(late.url, token_file, bundle=bundle, ids=peer.ids, timeout_s="5") as writer,
+    ):
         desk = Desk(peer, writer)
         late.hold()
         held = asyncio.create_task(desk.write(order, a_task(order)))
@@ -268,6 +268,21 @@ async def test_what_somebody_deleted_is_written_again_with_what_refers_to_it(des
 
     assert (await desk.get(order))["status"] == "draft"
     assert (await desk.get(a_task(order)))["focus"] == {"reference": desk.place(order)}
+
+
+async def test_what_somebody_deleted_is_left_alone_with_what_refers_to_it(peer: Peer, token_file: Path) -> None:
+    order, other = an_order("draft"), an_order("draft")
+    async with a_writer(peer.url, token_file, deleted="skip", ids=peer.ids) as writer:
+        desk = Desk(peer, writer)
+        await desk.write(order, other)
+        await peer.delete(desk.place(order))
+        before = desk.place(order)
+
+        await desk.write(order, an_order("active", id=other.id), a_task(order))
+
+    assert (await desk.get(other))["status"] == "active"
+    assert (await peer.get(before))["resourceType"] == "OperationOutcome"
+    assert a_task(order).id not in desk.known
 
 
 async def test_a_withdrawn_resource_keeps_everything_but_its_status(desk: Desk) -> None:

@@ -36,7 +36,7 @@ def appending(
     lives: Lives,
     *,
     partitions: int = PARTITIONS,
-    session_s: float = SESSION_S,
+    session_s: str = SESSION_S,
     pause_s: float = 0.0,
     shared: str = "",
     sink: Sink | None = None,
@@ -59,12 +59,11 @@ def appending(
     subject = Subject(
         NAME,
         group,
-        {f"{NAME.upper()}__{name}": value for name, value in options.items()},
+        {"KAFKA__SESSION_S": session_s, **{f"{NAME.upper()}__{name}": value for name, value in options.items()}},
         install(ground.directory / group / "package", {NAME: "tests.faults.appender:appender"}),
         TABLES,
         partial(check_sink, sink) if mode == "outside" and sink is not None else check,
         {f"{NAME.upper()}__PAUSE_S": "0"},
-        session_s,
     )
     with scene_of(ground, subject, topic=topic, lives=lives, partitions=partitions) as scene:
         yield scene

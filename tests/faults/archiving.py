@@ -20,17 +20,20 @@ NAME = "archive"
 
 @contextmanager
 def archiving(
-    ground: Ground, lives: Lives, *, partitions: int = PARTITIONS, session_s: float = SESSION_S, wait_s: float = 0.2
+    ground: Ground, lives: Lives, *, partitions: int = PARTITIONS, session_s: str = SESSION_S, wait_s: float = 0.2
 ) -> Iterator[tuple[Scene, Path]]:
     schema = f"a{uuid4().hex[:12]}"
     topic = f"faults.archive.{schema}"
     lake = ground.directory / f"lake-{schema}"
-    options = {"ROOT": str(lake), "SCHEMA": schema, "TOPICS": topic, "WAIT_S": str(wait_s)}
-    settings = {f"{NAME.upper()}__{name}": value for name, value in options.items()}
-    constants = {"consumers.archive.consumer:BATCH_RECORDS": 50}
-    subject = Subject(
-        NAME, f"{NAME}.{schema}", settings, {}, (), partial(check, lake, schema), {}, session_s, constants
-    )
+    options = {
+        "ROOT": str(lake),
+        "SCHEMA": schema,
+        "TOPICS": topic,
+        "WAIT_S": str(wait_s),
+        "BATCH_RECORDS": "50",
+    }
+    settings = {"KAFKA__SESSION_S": session_s, **{f"{NAME.upper()}__{name}": value for name, value in options.items()}}
+    subject = Subject(NAME, f"{NAME}.{schema}", settings, {}, (), partial(check, lake, schema))
     with scene_of(ground, subject, topic=topic, lives=lives, partitions=partitions) as scene:
         yield scene, lake
 

@@ -24,7 +24,7 @@ def forwarding(
     lives: Lives,
     *,
     partitions: int = PARTITIONS,
-    session_s: float = SESSION_S,
+    session_s: str = SESSION_S,
     pause_s: float = 0.0,
     sink: Sink | None = None,
 ) -> Iterator[Scene]:
@@ -47,12 +47,11 @@ def forwarding(
         subject = Subject(
             NAME,
             group,
-            {f"{NAME.upper()}__{name}": value for name, value in options.items()},
+            {"KAFKA__SESSION_S": session_s, **{f"{NAME.upper()}__{name}": value for name, value in options.items()}},
             {},
             (),
             partial(check, desk),
             {f"{NAME.upper()}__URL": desk.endpoint(group)},
-            session_s,
         )
         scene = scene_of(ground, subject, topic=options["TOPICS"], lives=lives, partitions=partitions)
         yield stack.enter_context(scene)

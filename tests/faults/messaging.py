@@ -14,7 +14,7 @@ from consumers.hl7v2.mapping import EVENT_PART, event_part, news, note_hl7
 from consumers.hl7v2.options import Hl7Options
 from consumers.lifecycle.facts import Document, stamp_of
 from tests.faults.away import HOST, AwayServer
-from tests.faults.scene import PARTITIONS, Ground, Scene, Subject, scene_of
+from tests.faults.scene import PARTITIONS, SESSION_S, Ground, Scene, Subject, scene_of
 from tests.topic_filler import Lives
 
 NAME = "hl7v2"
@@ -87,10 +87,10 @@ def sending(ground: Ground, lives: Lives) -> Iterator[tuple[Scene, Receiver]]:
         "ALLOW_PLAINTEXT": "true",
         "INSTANCE": instance,
         "TOPICS": f"faults.hl7v2.{instance}",
+        "ACK_TIMEOUT_S": "5",
     }
-    settings = {f"{NAME.upper()}__{name}": value for name, value in options.items()}
-    constants = {"consumers.hl7v2.mllp:ACK_TIMEOUT_S": 5.0}
-    subject = Subject(NAME, f"{NAME}.{instance}", settings, {}, (), partial(check, receiver), constants=constants)
+    settings = {"KAFKA__SESSION_S": SESSION_S, **{f"{NAME.upper()}__{name}": value for name, value in options.items()}}
+    subject = Subject(NAME, f"{NAME}.{instance}", settings, {}, (), partial(check, receiver))
     with receiver, scene_of(ground, subject, topic=options["TOPICS"], lives=lives, partitions=PARTITIONS) as scene:
         yield scene, receiver
 

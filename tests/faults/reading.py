@@ -15,7 +15,12 @@ from tests.topic_filler import Lives
 
 @contextmanager
 def reading(
-    ground: Ground, lives: Lives, *, partitions: int = PARTITIONS, session_s: float = SESSION_S, pause_s: float = 0.0
+    ground: Ground,
+    lives: Lives,
+    *,
+    partitions: int = PARTITIONS,
+    session_s: str = SESSION_S,
+    pause_s: float = 0.0,
 ) -> Iterator[Scene]:
     schema = f"rm_{uuid4().hex[:12]}"
     topic, group = f"faults.{schema}", f"read_model.{schema}"
@@ -23,12 +28,11 @@ def reading(
     subject = Subject(
         NAME,
         group,
-        {f"{NAME.upper()}__{name}": value for name, value in options.items()},
+        {"KAFKA__SESSION_S": session_s, **{f"{NAME.upper()}__{name}": value for name, value in options.items()}},
         install(ground.directory / group / "package", {NAME: "tests.faults.pausing_read_model:pausing_read_model"}),
         (),
         lambda scene: check(scene, schema),
         {f"{NAME.upper()}__PAUSE_S": "0"},
-        session_s,
     )
     with scene_of(ground, subject, topic=topic, lives=lives, partitions=partitions) as scene:
         yield scene

@@ -20,7 +20,7 @@ from bridge.dev.ports import free_port
 from consumers.fhir.capability import WRITTEN
 from consumers.fhir.elements import Naming
 from consumers.fhir.mapping import resources
-from tests.faults.scene import PARTITIONS, Ground, Scene, Subject, scene_of
+from tests.faults.scene import PARTITIONS, SESSION_S, Ground, Scene, Subject, scene_of
 from tests.fhir.fake import FakeFhir, referring
 from tests.fhir.hapi import HapiServer
 from tests.fhir.told import documents
@@ -40,7 +40,7 @@ class Peer(Protocol):
     """
 
     chooses_ids: bool
-    timeout_s: float
+    timeout_s: str
 
     @property
     def url(self) -> str:
@@ -62,7 +62,7 @@ class Peer(Protocol):
 class RealServer:
     """HAPI FHIR, which chooses all ids."""
 
-    chooses_ids, timeout_s = True, 15.0
+    chooses_ids, timeout_s = True, "15"
 
     def __init__(self, directory: Path) -> None:
         self._hapi = HapiServer(directory, kept=True, does=("server-ids",))
@@ -99,7 +99,7 @@ class RealServer:
 class Server:
     """The fake FHIR server in a thread of its own, which may be away; what it keeps stays."""
 
-    chooses_ids, timeout_s = False, 5.0
+    chooses_ids, timeout_s = False, "5"
 
     def __init__(self) -> None:
         self._port = free_port()
@@ -165,16 +165,17 @@ def writing(ground: Ground, lives: Lives, server: Peer, **more: str) -> Iterator
     instance = f"i{uuid4().hex[:12]}"
     topic, base = f"faults.fhir.{instance}", f"urn:{instance}:"
     settings = {
+        "KAFKA__SESSION_S": SESSION_S,
         "FHIR__INSTANCE": instance,
         "FHIR__TOPICS": topic,
         "FHIR__BASE_URL": server.url,
         "FHIR__ALLOW_HTTP": "true",
         "FHIR__IDENTIFIER_BASE": base,
         "FHIR__MRN_SYSTEM": f"{base}mrn",
+        "FHIR__TIMEOUT_S": server.timeout_s,
         **more,
     }
-    constants = {"consumers.fhir.sink:TIMEOUT_S": server.timeout_s}
-    subject = Subject(NAME, f"{NAME}.{instance}", settings, {}, (), _check(server, base), constants=constants)
+    subject = Subject(NAME, f"{NAME}.{instance}", settings, {}, (), _check(server, base))
     with scene_of(ground, subject, topic=topic, lives=lives, partitions=PARTITIONS) as scene:
         yield scene
 

@@ -25,7 +25,7 @@ from tests.topic_filler import Lives, fill
 
 PARTITIONS = 4
 # The least that brokers allow: where several share a group, it waits this long for one that was killed.
-SESSION_S = 6.0
+SESSION_S = "6"
 # Between two looks at what is settled: several scenes look at the same time.
 LOOK_S = 0.2
 
@@ -45,7 +45,6 @@ class Subject(NamedTuple):
         tables: Statements that make what it needs in its database.
         check: Compares what is in the database with the lives, once all is settled.
         unpaused: Settings with which a process takes no pauses.
-        constants: In the place of ours, as `patched` takes them.
     """
 
     name: str
@@ -55,8 +54,6 @@ class Subject(NamedTuple):
     tables: Sequence[str]
     check: Callable[[Scene], None]
     unpaused: Mapping[str, str] = MappingProxyType({})
-    session_s: float = SESSION_S
-    constants: Mapping[str, float] = MappingProxyType({})
 
 
 class Questions:
@@ -117,21 +114,14 @@ class Scene:
         self.written += fill(self.ground.bootstrap_servers, islice(self.records, count))
 
     def member(self, failpoint: str = "", max_poll_s: float | None = None, /, **settings: str) -> ConsumerProcess:
-        variables: dict[str, Any] = {
-            "KAFKA__SESSION_S": f"{self.subject.session_s:g}",
-            **self.subject.settings,
-            **settings,
-        }
-        constants = dict(self.subject.constants)
-        if max_poll_s is not None:
-            constants["MAX_POLL_S"] = max_poll_s
+        variables: dict[str, Any] = {**self.subject.settings, **settings}
         process = ConsumerProcess(
             self.ground.directory / self.group,
             self.subject.name,
             bootstrap_servers=self.ground.bootstrap_servers,
             dsn=self.dsn,
             env={**self.subject.environment, "DRX_FAILPOINT": failpoint},
-            command=patched("consumers", "run", self.subject.name, **constants) if constants else (),
+            command=patched("consumers", "run", self.subject.name, MAX_POLL_S=max_poll_s) if max_poll_s else (),
             **variables,
         )
         self.members.append(self.stack.enter_context(process))

@@ -11,7 +11,7 @@ from uuid import uuid4
 from consumers.workflow.options import NAME, SHIPPED_RULES
 from consumers.workflow.rules import parse_rules
 from consumers.workflow.timers import RESOLVED
-from tests.faults.scene import PARTITIONS, Ground, Scene, Subject, scene_of
+from tests.faults.scene import PARTITIONS, SESSION_S, Ground, Scene, Subject, scene_of
 from tests.integration.service_process import until
 from tests.postgres import execute
 from tests.temporal.histories import Told, a_client, told
@@ -61,13 +61,11 @@ def calling(ground: Ground, lives: Lives, server: TemporalServer) -> Iterator[Sc
         "NAMESPACE": instance,
         "INSTANCE": instance,
         "TOPICS": f"faults.workflow.{instance}",
+        "TIMERS_EVERY_S": "1",
         "RULES": str(rules),
     }
-    settings = {f"WORKFLOW__{name}": value for name, value in options.items()}
-    constants = {"consumers.workflow.consumer:TIMERS_EVERY_S": 1.0}
-    subject = Subject(
-        NAME, f"{NAME}.{instance}", settings, {}, _VIEWS, partial(check, server, instance), constants=constants
-    )
+    settings = {"KAFKA__SESSION_S": SESSION_S, **{f"WORKFLOW__{name}": value for name, value in options.items()}}
+    subject = Subject(NAME, f"{NAME}.{instance}", settings, {}, _VIEWS, partial(check, server, instance))
     with scene_of(ground, subject, topic=options["TOPICS"], lives=lives, partitions=PARTITIONS) as scene:
         yield scene
 

@@ -21,7 +21,7 @@ _AT_A_TIME = {"batches": PARTITIONS, "lanes": LANES, "read_model": PARTITIONS, "
 
 
 def scene_with(
-    ground: Ground, kind: Kind, *, busy_s: float, seed: int, session_s: float = SESSION_S
+    ground: Ground, kind: Kind, *, busy_s: float, seed: int, session_s: str = SESSION_S
 ) -> AbstractContextManager[Scene]:
     lives = Lives.of_records(int(busy_s * RECORDS_PER_S), seed=seed)
     return scene_of_kind(ground, kind, lives, session_s=session_s, pause_s=_AT_A_TIME[kind] / RECORDS_PER_S)
@@ -33,7 +33,7 @@ def scene_of_kind(
     lives: Lives,
     *,
     partitions: int = PARTITIONS,
-    session_s: float = SESSION_S,
+    session_s: str = SESSION_S,
     pause_s: float = 0.0,
 ) -> AbstractContextManager[Scene]:
     if kind == "read_model":

@@ -18,7 +18,7 @@ from tests.postgres import EmbeddedPostgres
 pytestmark = pytest.mark.kafka
 
 # Nobody is killed here, and a busy machine is no reason to leave the group.
-SESSION_S = 20.0
+SESSION_S = "20"
 # Of work in all; half of it comes when the database is away already.
 BUSY_S = 4.0
 

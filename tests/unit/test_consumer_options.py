@@ -55,7 +55,7 @@ OPENED: Mapping[str, tuple[Callable[[Setup], Consumer], dict[str, str]]] = {
         ("workflow", {"address": "https://temporal.example:7233"}, "workflow.address"),
         ("workflow", {"address": "me:hunter2@temporal.example:7233"}, "workflow.address"),
         ("workflow", {"payload": "full"}, "codec_key_dir"),
-        ("workflow", {"alarms_from": "yesterday"}, "workflow.alarms_from"),
+        ("workflow", {"timers_from": "yesterday"}, "workflow.timers_from"),
         ("workflow", {"read_model_schema": 'x"; drop'}, "workflow.read_model_schema"),
         ("workflow", {"rules": "/nowhere/rules.toml"}, "workflow.rules: cannot read /nowhere/rules.toml"),
         *((name, {"ulr": "hunter2"}, "no setting 'ulr'") for name in OPENED),

@@ -19,7 +19,7 @@ from consumers.forward.consumer import open_forward
 from consumers.forward.mapping import RequestMapping
 from consumers.forward.options import ForwardOptions
 from consumers.forward.signing import SigningSlot, parse_slot, signatures
-from consumers.forward.sink import TIMEOUT_S, read_headers
+from consumers.forward.sink import read_headers
 from consumers.options import read_options
 from consumers.testing import an_event
 
@@ -31,13 +31,13 @@ def setup(**options: str) -> Setup:
 
 
 def test_each_instance_is_a_group_of_its_own() -> None:
-    consumer = open_forward(setup(instance="ehr", lanes="64", types="renewal.*, fill.status_changed"))
+    consumer = open_forward(setup(instance="ehr", lanes="64", types="renewal.*, fill.status_changed", timeout_s="30"))
 
     assert (consumer.name, consumer.group) == ("forward", "forward.ehr")
     assert consumer.mode == Lanes(64)
     assert consumer.wants("renewal.requested")
     assert not consumer.wants("prescription.sent")
-    assert consumer.handler_timeout_s > TIMEOUT_S
+    assert consumer.handler_timeout_s > 30
 
 
 async def test_plain_http_must_be_allowed(tmp_path: object) -> None:

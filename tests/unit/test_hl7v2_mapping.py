@@ -33,7 +33,7 @@ GOLDEN = Path(__file__).parents[1] / "data" / "hl7v2"
 REWRITE = "HL7V2_GOLDEN"
 NATIVE = sorted(path.stem for path in SAMPLES.glob("native/*.json"))
 PLAIN = Hl7Options(host="his.example", port=2575)
-TOLD_ALL = PLAIN.model_copy(update={"also": ("drafts", "shipments"), "assigner": "CLINIC"})
+TOLD_ALL = PLAIN.model_copy(update={"drafts": True, "shipments": True, "assigner": "CLINIC"})
 SILENT = {"epcs.signed", "alert.raised", "other.reported", "prescriber.enrollment_changed", "system.ping"}
 # HL7 2.5.1, table 0119, order control codes, and table 0038, order status.
 TABLE_0119 = frozenset(
@@ -286,9 +286,14 @@ def test_a_control_id_fits_its_field_and_tells_source_and_event() -> None:
     base = an_event("prescription.sent", id="evt_1")
     other = base._replace(source="another")
     again = an_event("prescription.sent", id="evt_2")
+    full = PLAIN.model_copy(update={"control_id": "full"})
 
     assert len({event_part(each) for each in (base, other, again)}) == 3
     assert re.fullmatch(f"{event_part(base)}[A-Z2-7]{{8}}", one(base)["MSH"][10])
+    assert re.fullmatch("evt_1-[A-Z2-7]{8}", one(base, options=full)["MSH"][10])
+    for hostile in ("a|b", "a^b", "a b", "é", "x" * 191, "a\x00"):
+        event = an_event("prescription.sent", id=hostile)
+        assert one(event, options=full)["MSH"][10].startswith(event_part(event))
 
 
 def test_a_control_id_is_another_one_when_the_message_is() -> None:

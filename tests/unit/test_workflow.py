@@ -71,8 +71,8 @@ async def test_an_import_starts_nothing_unless_that_is_wanted(origin: str, impor
 async def test_what_cannot_be_opened_is_named(tmp_path: Path) -> None:
     (tmp_path / "current").write_text("c2hvcnQ=")
     for options, words in (
-        ({"ca_file": str(tmp_path / "none")}, "none"),
-        ({"token_file": str(tmp_path / "none")}, "workflow.token_file"),
+        ({"tls_dir": str(tmp_path)}, "has neither ca.crt nor tls.crt"),
+        ({"api_key_file": str(tmp_path / "none")}, "workflow.api_key_file"),
         ({"codec_key_dir": str(tmp_path)}, "a key is the base64 of 32 bytes"),
     ):
         around = opened(**options).around

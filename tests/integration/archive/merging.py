@@ -21,8 +21,8 @@ RUNS = 4
 
 @asynccontextmanager
 async def opened(dsn: str, root: str) -> AsyncIterator[tuple[Archiver, Database]]:
-    """Open an archive, whose files wait for no others, with its tables."""
-    consumer = open_archive(Setup({"root": root}, CollectorRegistry()))
+    """Open an archive, whose files are full with one event, with its tables."""
+    consumer = open_archive(Setup({"root": root, "batch_records": "1"}, CollectorRegistry()))
     writer = consumer.handle
     assert isinstance(writer, Archiver)
     async with open_database(dsn, size=2, application_name="merging") as database:

@@ -162,9 +162,8 @@ async def test_deliveries_that_are_no_events_have_a_table_of_their_own(tmp_path:
     value = {"webhook_id": "evt_1", "source": "drx", "received_at": WHEN, "reason": "malformed_json", "detail": ""}
     value |= {"field": "", "headers": {"user-agent": "drx"}, "body": body}
     broken = Event("evt_1", UNRECOGNIZED_TYPE, "drx", "evt_1", WHEN, WHEN, value)
-    async with running(
-        open_archive, options=options(tmp_path, topics=",".join((*TOPICS, UNRECOGNIZED_TOPIC)))
-    ) as archive:
+    async with running(open_archive, options=options(tmp_path, raw="true")) as archive:
+        assert archive._consumer.topics == (*TOPICS, UNRECOGNIZED_TOPIC)
         handler = archive._consumer.handle
         context = Context("archive", UNRECOGNIZED_TOPIC, 3, 7, "a:1", 1)
         async with archive._database.transaction() as connection:
@@ -316,12 +315,11 @@ def be_a_user_of_s3(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_bucket_is_a_lake_as_a_directory_is(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     be_a_user_of_s3(monkeypatch)
-    monkeypatch.setattr("consumers.archive.consumer.BATCH_RECORDS", 20)
     there = fs.S3FileSystem(endpoint_override=s3, scheme="http", region="us-east-1", allow_bucket_creation=True)
     there.create_dir("lake")
     given = {"root": "s3://lake/of/drx", "endpoint": f"http://{s3}", "allow_http": "true"}
     events = [an_event("prescription.sent", key=f"rx_{number}") for number in range(50)]
-    async with running(open_archive, options={**given, "wait_s": "0.2"}) as archive:
+    async with running(open_archive, options={**given, "wait_s": "0.2", "batch_records": "20"}) as archive:
         await archive.feed(*events, *events[:10])
         staged = there.get_file_info(fs.FileSelector("lake/of/drx/staging"))
         await publish(archive)
@@ -358,6 +356,8 @@ async def test_a_bucket_that_does_not_answer_is_waited_for(monkeypatch: pytest.M
         ("root", "s3://lake?endpoint_override=localhost"),
         ("schema", "drx_consumer"),
         ("endpoint", "https://minio.test"),
+        ("topics", "drx.unrecognized.v1"),
+        ("batch_records", "20001"),
         ("wait_s", "86401"),
         ("iceberg", "true"),
     ],
@@ -373,7 +373,7 @@ def test_what_cannot_be_used_ends_the_start(tmp_path: Path, name: str, value: st
     [
         {"root": "s3://lake", "endpoint": "http://minio.test"},
         {"root": "s3://lake", "endpoint": "https://me:secret@minio.test", "allow_http": "true"},
-        {"root": "/lake", "topics": UNRECOGNIZED_TOPIC, "columns": "no_d"},
+        {"root": "/lake", "raw": "true", "columns": "no_d"},
     ],
 )
 def test_what_does_not_fit_together_is_refused(given: dict[str, str]) -> None:

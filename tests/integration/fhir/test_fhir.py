@@ -13,6 +13,7 @@ from aiohttp import web
 
 from bridge.event import Event
 from consumers.fhir.consumer import open_fhir
+from consumers.fhir.options import NAME
 from consumers.runtime.circuit import OPEN_AFTER
 from consumers.testing import Running, an_event, running
 from tests.builders import SAMPLES
@@ -206,12 +207,10 @@ async def test_a_value_that_fhir_cannot_hold_is_parked_and_nothing_is_written(
     assert fake.all() == {}
 
 
-@pytest.mark.parametrize(("references", "parked"), [("search", ["no_patient"]), ("search_or_logical", [])])
-async def test_a_patient_that_is_not_there_parks_or_is_named(
-    fake: FakeFhir, references: str, parked: list[str]
-) -> None:
+@pytest.mark.parametrize(("unmatched", "parked"), [("park", ["no_patient"]), ("logical", [])])
+async def test_a_patient_that_is_not_there_parks_or_is_named(fake: FakeFhir, unmatched: str, parked: list[str]) -> None:
     event = an_event("prescription.created", patient=PATIENT)
-    async with running(open_fhir, options=options(fake, references=references)) as desk:
+    async with running(open_fhir, options=options(fake, references="search", unmatched=unmatched)) as desk:
         await desk.feed(event)
 
         assert await codes(desk) == parked
@@ -233,15 +232,18 @@ async def test_the_servers_own_patient_is_referred_to(fake: FakeFhir) -> None:
     assert fake.get(ORDER)["subject"] == {"reference": "Patient/p1"}
 
 
-async def test_what_was_deleted_is_written_again(fake: FakeFhir) -> None:
-    async with running(open_fhir, options=options(fake)) as desk:
-        await desk.feed(created(0))
-        fake.delete(ORDER)
-        await desk.feed(sent(1))
+async def test_what_was_deleted_is_revived_or_left_alone(fake: FakeFhir) -> None:
+    for deleted, there in (("revive", True), ("skip", False)):
+        async with running(open_fhir, options=options(fake, deleted=deleted, provenance="false")) as desk:
+            await desk.feed(created(0))
+            fake.delete(ORDER)
+            await desk.feed(sent(1))
 
-        assert await desk.parked() == []
-        assert desk.count("applied") == 2
-    assert ORDER in fake.all()
+            assert await desk.parked() == []
+            assert desk.count("applied") == 2
+            assert desk.registry.get_sample_value("drxbridge_fhir_deleted_total", {"service": NAME}) == (not there)
+        assert (ORDER in fake.all()) is there
+        fake.kept.clear()
 
 
 async def test_the_consumer_may_read_and_write_its_tables_and_no_more(fake: FakeFhir) -> None:

@@ -165,13 +165,13 @@ async def test_a_new_secret_signs_without_a_restart(secrets: Path) -> None:
         says_nothing,
     ],
 )
-async def test_an_endpoint_that_is_away_is_waited_for_and_gets_the_same_bytes_again(
-    act: Act, secrets: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("consumers.forward.sink.TIMEOUT_S", 0.3)
+async def test_an_endpoint_that_is_away_is_waited_for_and_gets_the_same_bytes_again(act: Act, secrets: Path) -> None:
     events = [an_event("prescription.sent"), an_event("prescription.processed")]
     script = Script([act, act])
-    async with an_endpoint(script) as url, running(open_forward, options=options(url, secrets)) as forward:
+    async with (
+        an_endpoint(script) as url,
+        running(open_forward, options=options(url, secrets, timeout_s="0.3")) as forward,
+    ):
         await forward.feed(*events)
 
         assert await forward.parked() == []

@@ -75,29 +75,43 @@ async def test_as_many_connections_as_it_may_have_and_no_more() -> None:
     assert len(receiver.tried) == 24
 
 
-AGAIN = {
-    "an internal error": acknowledges("AE", condition="207"),
-    "a record that is locked": acknowledges("CE", condition="206"),
-    "another processing id": acknowledges("AR", condition="202"),
-    "a receiver that is down": acknowledges("AR", condition="207"),
-    "no reason": acknowledges("CR"),
-    "another control id": acknowledges("AA", of="another"),
-    "no code": acknowledges("??"),
-    "silence": says_nothing,
-    "a reset": resets,
-    "half a frame": sends(b"\x0bMSH|^~\\&|EHR\r", then_closes=True),
-    "no frame": sends(b"MSH|^~\\&|EHR\rMSA|AA|x\r\x1c\x0d"),
-    "an empty frame": sends(b"\x0b\x1c\x0d"),
-    "no MSA": sends(b"\x0bMSH|^~\\&|EHR\r\x1c\x0d"),
-    "HTTP": sends(b"HTTP/1.1 400 Bad Request\r\n\r\n", then_closes=True),
-    "no end": sends(b"\x0b" + b"x" * 200_000),
-}
-
-
-@pytest.mark.parametrize("act", AGAIN.values(), ids=AGAIN)
-async def test_what_may_work_later_is_sent_again_with_the_same_bytes(act: Act, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumers.hl7v2.mllp.ACK_TIMEOUT_S", 0.5)
-    async with a_receiver(act, act) as receiver, running(open_hl7v2, options=options(receiver.port)) as consumer:
+@pytest.mark.parametrize(
+    "act",
+    [
+        acknowledges("AE", condition="207"),
+        acknowledges("CE", condition="206"),
+        acknowledges("AR", condition="202"),
+        acknowledges("AR", condition="207"),
+        acknowledges("CR"),
+        acknowledges("AA", of="another"),
+        acknowledges("??"),
+        says_nothing,
+        resets,
+        sends(b"\x0bMSH|^~\\&|EHR\r", then_closes=True),
+        sends(b"MSH|^~\\&|EHR\rMSA|AA|x\r\x1c\x0d"),
+        sends(b"\x0b\x1c\x0d"),
+        sends(b"\x0bMSH|^~\\&|EHR\r\x1c\x0d"),
+        sends(b"HTTP/1.1 400 Bad Request\r\n\r\n", then_closes=True),
+        sends(b"\x0b" + b"x" * 200_000),
+    ],
+    ids=[
+        *(
+            "an internal error",
+            "a record that is locked",
+            "another processing id",
+            "a receiver that is down",
+            "no reason",
+            "another control id",
+            "no code",
+        ),
+        *("silence", "a reset", "half a frame", "no frame", "an empty frame", "no MSA", "HTTP", "no end"),
+    ],
+)
+async def test_what_may_work_later_is_sent_again_with_the_same_bytes(act: Act) -> None:
+    async with (
+        a_receiver(act, act) as receiver,
+        running(open_hl7v2, options=options(receiver.port, ack_timeout_s="0.5")) as consumer,
+    ):
         await consumer.feed(sent("rx_1", id="evt_1"), sent("rx_1", id="evt_2"))
 
         assert await consumer.parked() == []

@@ -30,7 +30,7 @@ async def test_it_understands_each_message_as_it_was_meant(orders: str, tmp_path
     events += [event for name in SCENARIOS for event in scenario(name)[0]]
     patient, medication = PATIENT | {"last_name": HOSTILE}, {"description": HOSTILE, "sig": HOSTILE, "note": HOSTILE}
     events.append(sent("rx_hostile", id="evt_hostile", patient=patient, medication=medication))
-    told_all = {"orders": orders, "also": "drafts,shipments"}
+    told_all = {"orders": orders, "drafts": "true", "shipments": "true"}
     with Hl7Server(tmp_path) as server:
         async with running(open_hl7v2, options=options(server.port, **told_all)) as consumer:
             await consumer.feed(*events)

@@ -198,9 +198,16 @@ async def test_a_server_that_wants_a_certificate_gets_it(
     context, authority = self_signed(tmp_path)
     context.load_verify_locations(authority)
     context.verify_mode = ssl.CERT_REQUIRED
-    files = {"ca_file": authority, "cert_file": tmp_path / "chain.pem", "key_file": tmp_path / "chain.pem"}
+    tls_dir = tmp_path / "tls"
+    tls_dir.mkdir()
+    for name, source in (
+        ("ca.crt", authority),
+        ("tls.crt", tmp_path / "chain.pem"),
+        ("tls.key", tmp_path / "chain.pem"),
+    ):
+        (tls_dir / name).write_bytes(source.read_bytes())
     async with behind_tls(temporal, context) as address:
-        given = {"address": address, "timers": "off", **{name: str(file) for name, file in files.items()}}
+        given = {"address": address, "tls_dir": str(tls_dir), "timers": "off"}
         async with running(open_workflow, options=given) as consumer:
             await consumer.feed(an_event("renewal.requested", request_id=request_id))
 

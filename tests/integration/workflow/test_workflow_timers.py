@@ -175,7 +175,7 @@ async def test_what_could_not_be_started_is_started_the_next_time(desk: Desk, te
     assert await desk.rows() == [("unconfirmed", desk.key, False)]
 
 
-@pytest.mark.parametrize("more", [{"alarms_from": (datetime.now(UTC) - timedelta(days=2)).isoformat()}])
+@pytest.mark.parametrize("more", [{"timers_from": (datetime.now(UTC) - timedelta(days=2)).isoformat()}])
 async def test_what_waits_since_before_the_timers_starts_nothing(desk: Desk) -> None:
     await desk.run(
         sent(ago(days=3), key=f"{desk.key}_old", message_id="m1"), sent(ago(days=1.5), key=desk.key, message_id="m2")
