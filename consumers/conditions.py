@@ -48,7 +48,9 @@ class BodyExpression:
 
 
 def _compiled(text: object) -> object:
-    return BodyExpression(text) if isinstance(text, str) and text else text or None
+    if isinstance(text, str):
+        return BodyExpression(text) if text else None
+    return text
 
 
 Condition = Annotated[InstanceOf[BodyExpression] | None, BeforeValidator(_compiled)]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Context, Decimal
 from operator import itemgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import fastavro  # noqa: TID251 -- this is the door
-from fastavro.read import SchemaResolutionError  # noqa: TID251 -- as above
+from fastavro.read import LOGICAL_READERS, SchemaResolutionError  # noqa: TID251 -- as above
 from fastavro.schema import SchemaParseException  # noqa: TID251 -- as above
 
 from bridge.avro.encoder import Encode, EncodeError, compile_encoder
@@ -39,6 +40,23 @@ SCHEMA_MISMATCH = "schema_mismatch"  # written with a record of our name that th
 
 # Exceptions for bytes that are no value of the writer's schema; tests search for others.
 _MALFORMED = (EOFError, IndexError, ValueError, OverflowError)
+
+
+# More than any decimal of a foreign schema needs; converting takes time that grows with the square of the length.
+_DECIMAL_MAX_BYTES = 64
+_EXACT = Context(prec=3 * _DECIMAL_MAX_BYTES)
+
+
+def _decimal(unscaled: bytes, writer_schema: Mapping[str, Any] | None = None, _: object = None) -> Decimal:
+    """Read a decimal in place of fastavro, which converts any length and rounds what exceeds the precision."""
+    given = writer_schema or {}
+    number = int.from_bytes(unscaled, "big", signed=True)
+    if len(unscaled) > _DECIMAL_MAX_BYTES or abs(number) >= 10 ** given["precision"]:
+        raise ValueError("decimal beyond its precision")
+    return Decimal(number).scaleb(-given.get("scale", 0), _EXACT)
+
+
+LOGICAL_READERS["bytes-decimal"] = _decimal
 
 
 class Decoded(NamedTuple):

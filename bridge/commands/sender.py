@@ -26,7 +26,7 @@ RETRY_AFTER_MAX_S = 300.0
 # The bridge answers in a few hundred bytes; more is somebody else's server.
 ANSWER_MAX_BYTES = 65_536
 # Deliveries that are read while they wait for their keys or a place: an export may have a prescription line by line. At
-# most 128 MiB.
+# most 128 MiB with bodies of 256 KiB, the largest that an ingress takes unless it is configured otherwise.
 AHEAD = 512
 
 _Sleep = Callable[[float], Awaitable[None]]

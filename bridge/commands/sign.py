@@ -61,7 +61,18 @@ def sign(
         click.echo(orjson.dumps(headers))
     elif url is not None:
         given = [part for name, value in headers.items() for part in ("-H", f"{name}: {value}")]
-        click.echo(shlex.join(["curl", "-sS", url, *given, "--data-binary", f"@{body_file.name}"]))
+        click.echo(
+            shlex.join(
+                [
+                    "curl",
+                    "-sS",
+                    url,
+                    *given,
+                    "--data-binary",
+                    "@-" if body_file.name == "<stdin>" else f"@{body_file.name}",
+                ]
+            )
+        )
     else:
         click.echo("\n".join(f"{name}: {value}" for name, value in headers.items()))
     return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,14 +109,18 @@ def read_ids(path: Path | None, url: str) -> dict[str, int]:
     if not isinstance(document, dict) or document.get("registry") != plain_url(url):
         return {}
     ids = document.get("ids")
-    return ids if isinstance(ids, dict) and all(isinstance(each, int) for each in ids.values()) else {}
+    return ids if isinstance(ids, dict) and document.get("crc32") == _checksum(ids) else {}
 
 
 def write_ids(path: Path, url: str, ids: Mapping[str, int]) -> None:
     """Replace the file by the ids (digest -> id) of the registry at `url`; OSError if it cannot be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    document = {"registry": plain_url(url), "ids": dict(ids)}
+    document = {"registry": plain_url(url), "ids": dict(ids), "crc32": _checksum(ids)}
     replace_file(path, f"{json.dumps(document, indent=1)}\n".encode(), mode=0o644)
+
+
+def _checksum(ids: Mapping[str, int]) -> int:
+    return zlib.crc32(json.dumps(ids, sort_keys=True).encode())
 
 
 def _keep(path: Path, url: str, ids: Mapping[str, int]) -> None:

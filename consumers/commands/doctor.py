@@ -184,8 +184,8 @@ def offset_findings(
 async def _sink(consumer: Consumer) -> list[Finding]:
     """Open the sink, ping it and list what it lacks, within the time of one handler."""
     lacks: Sequence[str] = ()
-    opened = contextlib.nullcontext() if consumer.around is None else consumer.around()
     try:
+        opened = contextlib.nullcontext() if consumer.around is None else consumer.around()
         async with asyncio.timeout(consumer.handler_timeout_s), opened as resource:
             if consumer.ping is not None:
                 await consumer.ping(resource)

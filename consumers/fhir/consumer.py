@@ -15,7 +15,7 @@ from bridge.event import Event
 from consumers.api import Consumer, Context, Lanes, Setup, Tables
 from consumers.fhir.elements import Element, Naming, demand_text, patient_identifier
 from consumers.fhir.mapping import Resource, provenance, resources, targets, withdrawn
-from consumers.fhir.options import LANES, NAME, FhirOptions
+from consumers.fhir.options import NAME, FhirOptions
 from consumers.fhir.sink import EventOrigin, FhirMetrics, FhirServer, open_server
 from consumers.lifecycle.facts import Document, blank
 from consumers.lifecycle.machines import apply
@@ -115,7 +115,7 @@ def open_fhir(setup: Setup) -> Consumer:
     consumer = Consumer(
         NAME,
         options.topics,
-        mode=Lanes(LANES, transactional=True),
+        mode=Lanes(options.lanes, transactional=True),
         handler_timeout_s=_REQUESTS * options.timeout_s + _MARGIN_S,
         group=group,
         tables=Tables(migrations=MIGRATIONS, schema=schema),

@@ -12,9 +12,7 @@ from consumers.fhir.elements import Naming
 from consumers.options import ORDER_TOPICS, TIMEOUT_MAX_S, HttpOptions, Imports, Topics, is_plain
 
 NAME = "fhir"
-# Prescriptions written at one time; each keeps a database connection for as long as the server takes, so the pool has
-# fewer (`Consumer.within`), and sizes it.
-LANES = 64
+LANES_MAX = 64
 _SYSTEM_MAX = 256
 
 
@@ -56,6 +54,7 @@ class FhirOptions(HttpOptions):
     imports: Imports = "send"
     topics: Topics = ORDER_TOPICS
     timeout_s: float = Field(15.0, ge=0.1, le=TIMEOUT_MAX_S)
+    lanes: int = Field(8, ge=1, le=LANES_MAX)
 
     @model_validator(mode="after")
     def _whole_client(self) -> Self:

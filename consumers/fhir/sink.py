@@ -25,7 +25,7 @@ from consumers.fhir.bundle import FHIR_JSON, BundleEntry, WriteResult
 from consumers.fhir.capability import lacking
 from consumers.fhir.elements import Element, Naming, reference
 from consumers.fhir.mapping import PROVENANCE, Resource
-from consumers.fhir.options import LANES, NAME, FhirOptions
+from consumers.fhir.options import NAME, FhirOptions
 from consumers.fhir.token import FileToken, SmartToken, Token, read_key
 from consumers.http import HttpClient, HttpReply, RequestMetrics, judge, open_http
 
@@ -417,7 +417,7 @@ async def open_server(options: FhirOptions, metrics: FhirMetrics) -> AsyncIterat
             open_http(
                 options.base_url,
                 # A first write reads several resources at once; one more is for the ping.
-                connections=2 * LANES + 1,
+                connections=2 * options.lanes + 1,
                 answer_max_bytes=_ANSWER_MAX_BYTES,
                 **options.session(NAME),
             )

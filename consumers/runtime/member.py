@@ -204,7 +204,7 @@ class Member:
         self._joining_since: float | None = now
         self._ticked_at = self._polled_at = now
         self._silent_since: dict[Place, float] = {}
-        metrics.poll_age.set_function(lambda: time.monotonic() - self._polled_at)
+        metrics.poll_age.labels(metrics.service).set_function(lambda: time.monotonic() - self._polled_at)
         self._partition_gauges = (
             metrics.consumer_lag_records,
             metrics.consumer_lag_seconds,

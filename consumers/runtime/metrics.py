@@ -124,7 +124,14 @@ class ConsumerMetrics:
         self.client_rebuilds = made(Counter, "client_rebuilds", "Kafka clients that failed and were replaced")
         self.consumer_start = made(Gauge, "consumer_start_timestamp_seconds", "When the process began, in Unix time")
         self.consumer_start.set(time.time())
-        self.poll_age = made(Gauge, "poll_age_seconds", "Time since the last poll returned")
+        # Without a series until there is a member: `ConsumerStuck` fires for a process that waits at its start.
+        self.poll_age = Gauge(
+            "poll_age_seconds",
+            "Time since the last poll returned",
+            ("service",),
+            namespace=NAMESPACE,
+            registry=self.registry,
+        )
 
     def _waiting(self) -> None:
         made = self._made

@@ -90,6 +90,7 @@ class Outbox:
         """Write the oldest rows, until there are no more that can be written now."""
         stuck: dict[str, str] = {}  # by topic, why it takes nothing: the rows of others are looked for without it
         while True:
+            were_stuck = len(stuck)
             found = await self._waiting([each.place for each in partitions.opened()], list(stuck))
             batches: defaultdict[tuple[str, int], list[tuple[int, Record]]] = defaultdict(list)
             for row in found:
@@ -106,6 +107,12 @@ class Outbox:
                     stuck[topic] = exc.code
             if len(found) < ROWS:
                 break
+            if stuck and len(stuck) == were_stuck:  # others are written for long: try these again beside them
+                self._report_stuck(stuck)
+                stuck.clear()
+        self._report_stuck(stuck)
+
+    def _report_stuck(self, stuck: Mapping[str, str]) -> None:
         self._report(min(((code, topic) for topic, code in stuck.items()), default=None))
 
     async def _waiting(self, places: Sequence[Place], stuck: Sequence[str]) -> Sequence[Mapping[str, Any]]:

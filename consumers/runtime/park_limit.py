@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from bridge.errors import TransientError
 from bridge.runtime.logging import log
@@ -47,19 +48,29 @@ class ParkCounter:
         """Allow `percent` % of the `last` records; while there were fewer, as many as of all."""
         self._last: deque[bool] = deque(maxlen=last)
         self._parked = 0
+        self._reserved = 0
         self._max = int(last * percent / 100)
 
     @property
     def left(self) -> int:
         """How many more may be parked now."""
-        return max(0, self._max - self._parked)
+        return max(0, self._max - self._parked - self._reserved)
 
-    def take(self) -> None:
-        """Count a record that is about to be parked; `ParkLimitError` if it is one too many."""
-        exceeded = not self.left
-        self.note(parked=1)
-        if exceeded:
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        """Reserve room for one record that is about to be parked; it is counted (`note`) once that is committed.
+
+        Raises:
+            ParkLimitError: There is none.
+        """
+        if not self.left:
+            self.note(parked=1)
             raise ParkLimitError
+        self._reserved += 1
+        try:
+            yield
+        finally:
+            self._reserved -= 1
 
     def reset(self) -> None:
         """Reset the count."""

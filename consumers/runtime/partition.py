@@ -30,7 +30,7 @@ SETTLED_WINDOWS = 16
 WAITS_S = 300.0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class KeyQueue:
     """The records of one key that are handled one by one, oldest first, by the workers of `key_queues`."""
 

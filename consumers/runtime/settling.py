@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -180,7 +180,8 @@ class Settling:
             if work.parked is not None:
                 await parking.release(settlement, work.parked)
                 hit(WHILE_RELEASING)
-        if inside and fresh:
+        # A batch of repeats asks the database alone, which is the sink where a consumer has no other.
+        if inside and (fresh or self.consumer.ping is None):
             self.circuit.passed()
         for event in conflicts:  # handled under two keys at the same moment
             self.tally.conflicted(event.record)
@@ -299,9 +300,12 @@ class Settling:
                 hit(WHILE_PARKING)
 
         # Only another producer writes records without a key, so they are no sign of a bad release.
-        if record.key is not None and not released:
-            self.park_limit.counter.take()
-        await self.persist(write)
+        counted = record.key is not None and not released
+        counter = self.park_limit.counter
+        with counter.room() if counted else nullcontext():
+            await self.persist(write)
+        if counted:
+            counter.note(parked=1)
         partition.claim.parked.add(key)
         partition.moved()
         self.tally.parked(record, failure, attempts=verdict.attempts)

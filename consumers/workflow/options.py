@@ -13,7 +13,6 @@ from consumers.options import (
     TOPICS,
     AllowPlaintext,
     EndpointOptions,
-    Imports,
     Instant,
     SchemaName,
     Topics,
@@ -49,7 +48,7 @@ class WorkflowOptions(EndpointOptions):
     timers_every_s: float = Field(60.0, ge=1, le=_TIMERS_MAX_S)
     timers_from: Instant | None = None
     read_model_schema: SchemaName = "read_model"
-    imports: Imports = "skip"
+    imports: Literal["skip", "apply"] = "skip"
     topics: Topics = TOPICS
 
     @model_validator(mode="after")

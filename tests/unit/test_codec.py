@@ -297,3 +297,16 @@ def test_a_record_of_an_older_schema_comes_in_the_shape_of_the_newest() -> None:
     codec = Codec(schemas={"R": newest}, ids={"R": 2}, writers=[WriterSchema(1, None, newest | {"fields": fields[:1]})])
 
     assert codec.decode(b"\x00\x00\x00\x00\x01\x06").value == {"a": 3, "b": None}
+
+
+@pytest.mark.parametrize("unscaled", [b"\x7f" * 450_000, b"\x7f\xff\xff\xff"], ids=["long", "beyond the precision"])
+def test_a_decimal_that_its_schema_does_not_allow_is_refused(unscaled: bytes) -> None:
+    decimal = {"type": "bytes", "logicalType": "decimal", "precision": 3, "scale": 1}
+    codec = Codec(schemas={}, ids={})
+    codec.learn(WriterSchema(9, None, {"type": "record", "name": "R", "fields": [{"name": "f", "type": decimal}]}))
+    content = io.BytesIO()
+    fastavro.schemaless_writer(content, "bytes", unscaled)
+
+    with pytest.raises(DecodeError) as refused:
+        codec.decode(b"\x00\x00\x00\x00\x09" + content.getvalue())
+    assert refused.value.code == "malformed"

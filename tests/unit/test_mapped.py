@@ -220,6 +220,14 @@ def test_a_nested_record_is_given_by_its_parts() -> None:
     assert patient["date_of_birth"].isoformat() == "1979-09-01"
 
 
+def test_a_nested_record_is_given_whole() -> None:
+    mapping = with_lines(data="medication = '{description: drug, ndc: code}'\n")
+    value = event_of(mapping, BODY | {"drug": "Amoxicillin 500 mg", "code": "00093310905"}).value["medication"]
+
+    assert isinstance(value, dict)
+    assert (value["description"], value["ndc"]) == ("Amoxicillin 500 mg", "00093310905")
+
+
 def test_a_part_that_does_not_fit_stays_out_and_takes_the_record_along_if_it_needs_it() -> None:
     mapping = with_lines(data=PATIENT)
     without = event_of(mapping, BODY | {"pt": PERSON | {"phone": 7, "city": True}}).value["patient"]

@@ -329,9 +329,9 @@ class CompiledFile:
         for dotted in table.data:
             if dotted not in fields:
                 self._fail(f"{place}.data.{dotted}", f"unknown field of {table.type}")
-        given = {each for dotted in table.data for each in accumulate(dotted.split("."), "{}.{}".format)}
-        wanted = {*SHAPES[table.type].members.required, *(each for each in fields if _is_wanted(each, given, fields))}
-        for name in sorted(wanted - given):
+        parents = {each for dotted in table.data for each in accumulate(dotted.split(".")[:-1], "{}.{}".format)}
+        wanted = {*SHAPES[table.type].members.required, *(each for each in fields if _is_wanted(each, parents, fields))}
+        for name in sorted(wanted - parents - table.data.keys()):
             self._fail(f"{place}.data", f"required field {name!r} of {table.type} has no expression")
 
     def _check_constants(self, event: EventRule, place: str) -> None:
@@ -411,10 +411,10 @@ def _fields_of(event_type: str) -> _Fields:
     return {dotted: at for dotted, at in walk(EVENT_MODELS[event_type], "") if dotted.partition(".")[0] in top}
 
 
-def _is_wanted(dotted: str, given: Collection[str], fields: _Fields) -> bool:
+def _is_wanted(dotted: str, parents: Collection[str], fields: _Fields) -> bool:
     """Return whether a nested record of which a file gives a part requires this field of it."""
     model, name = fields[dotted]
-    return dotted.rpartition(".")[0] in given and model.model_fields[name].is_required()
+    return dotted.rpartition(".")[0] in parents and model.model_fields[name].is_required()
 
 
 def _record_of(model: type[ContractRecord], name: str) -> type[ContractRecord] | None:
