@@ -139,6 +139,10 @@ async def test_an_ingress_works_with_its_acls_and_spools_without_them(secured: S
                 body = a_body(id=f"evt_{ingress.source}_{number}")
                 return (await deliver(session, ingress, body, webhook_id=f"evt_{ingress.source}_{number}")).status
 
+            # What was permitted a moment ago may not have reached the broker yet.
+            await asyncio.to_thread(
+                until, lambda: ingress.metric("drxbridge_producer_state", state="ready") == 1, what="a producer"
+            )
             assert await status(1) == 200
             (deleted,) = admin.delete_acls([writes]).values()
             (taken,) = await asyncio.to_thread(deleted.result)
