@@ -1,9 +1,12 @@
-"""Any bytes as a record: refused with a code of the list, or decoded; nothing else ever comes out."""
+"""Any bytes as a record: refused with a code of the list, or a value that another Avro reader finds in them too."""
 
 from __future__ import annotations
 
+import io
 from typing import Any
 from uuid import UUID
+
+import fastavro  # noqa: TID251 -- the other implementation that ours is held to
 
 from bridge.avro.codec import SCHEMA_HEADER, Codec, unknown_schema
 from bridge.errors import DecodeError
@@ -16,7 +19,8 @@ WORDS = (b"\x00\x00\x00\x00", b"\x02", b"\x80\x80\x80\x80\x10", b"\xff\xff\xff\x
 LOCK = bundled()
 SCHEMAS = LOCK.schemas()
 RECORDS = sorted(SCHEMAS)
-# As an earlier release would have written it.
+PARSED: dict[str, Any] = {name: fastavro.parse_schema(dict(schema)) for name, schema in SCHEMAS.items()}
+# As an earlier release would have written it, which has fastavro read instead of our decoder.
 OLDER_FROM = 100_000
 CODES = (
     *("truncated", "bad_magic", "bad_schema_header", "unknown_schema_id"),
@@ -51,16 +55,23 @@ def check(content: bytes) -> None:
     place = choices.below(len(RECORDS))
     record, body = RECORDS[place], choices.rest()
     schema_id = OLDER_FROM + place if way else LOCK.ids()[record]
-    decode(b"\0" + schema_id.to_bytes(4, "big") + body, [])
+    value = decode(b"\0" + schema_id.to_bytes(4, "big") + body, [])
+    if value is None:
+        return
+    assert CODEC.decode(CODEC.encode(record, value)).value == value
+    if not way:
+        stream = io.BytesIO(body)
+        assert fastavro.schemaless_reader(stream, PARSED[record], None) == value
+        assert stream.tell() == len(body)
 
 
-def decode(payload: bytes, headers: list[tuple[str, bytes]]) -> None:
+def decode(payload: bytes, headers: list[tuple[str, bytes]]) -> dict[str, Any] | None:
+    """Return the value, or None when the bytes are refused."""
     try:
-        CODEC.decode(payload, headers)
+        return CODEC.decode(payload, headers).value
     except DecodeError as exc:
         code = exc.code
-    else:
-        return
     assert code in CODES
     if code == "unknown_schema_id":
         assert unknown_schema(payload, headers) is not None
+    return None
