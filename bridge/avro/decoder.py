@@ -22,7 +22,7 @@ Decode = Callable[[bytes, int], tuple[Any, int]]
 Raises `ValueError`, `IndexError` or `OverflowError` for what is no value.
 """
 
-Named = dict[str, Decode]
+NamedDecoders = dict[str, Decode]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY = _EPOCH.toordinal()
@@ -53,7 +53,7 @@ def compile_decoder(schema: Mapping[str, Any]) -> Decode:
     return _compile(schema, {})
 
 
-def _compile(schema: Any, named: Named) -> Decode:
+def _compile(schema: Any, named: NamedDecoders) -> Decode:
     if isinstance(schema, list):
         return _nullable(schema, named)
     if isinstance(schema, str):
@@ -74,7 +74,7 @@ def _compile(schema: Any, named: Named) -> Decode:
     return found
 
 
-def _nullable(schema: list[Any], named: Named) -> Decode:
+def _nullable(schema: list[Any], named: NamedDecoders) -> Decode:
     decode_value = _compile(_only(schema), named)
     if decode_value is string:
         return nullable_string
@@ -98,7 +98,7 @@ def _only(union: list[Any]) -> Any:
     return union[1]
 
 
-def _record(schema: Mapping[str, Any], named: Named) -> Decode:
+def _record(schema: Mapping[str, Any], named: NamedDecoders) -> Decode:
     names: dict[str, Any] = {"nullable_string": nullable_string}
     lines = ["def decode(data, at):", "    value = blank()"]
     for place, field in enumerate(schema["fields"]):
@@ -145,7 +145,7 @@ def _nullable_source(target: str, place: int, read: Decode) -> Iterator[str]:
     yield "else: at += 1"
 
 
-def _array(schema: Mapping[str, Any], named: Named) -> Decode:
+def _array(schema: Mapping[str, Any], named: NamedDecoders) -> Decode:
     decode_item = _compile(schema["items"], named)
 
     def decode(data: bytes, at: int) -> tuple[list[Any], int]:
@@ -161,7 +161,7 @@ def _array(schema: Mapping[str, Any], named: Named) -> Decode:
     return decode
 
 
-def _map(schema: Mapping[str, Any], named: Named) -> Decode:
+def _map(schema: Mapping[str, Any], named: NamedDecoders) -> Decode:
     decode_item = _compile(schema["values"], named)
 
     def decode(data: bytes, at: int) -> tuple[dict[str, Any], int]:
@@ -341,4 +341,8 @@ DECODERS: dict[tuple[str, str | None], Callable[[Mapping[str, Any]], Decode]] = 
     ("bytes", "decimal"): decimal,
 }
 
-_COMPOUND: dict[str, Callable[[Mapping[str, Any], Named], Decode]] = {"record": _record, "array": _array, "map": _map}
+_COMPOUND: dict[str, Callable[[Mapping[str, Any], NamedDecoders], Decode]] = {
+    "record": _record,
+    "array": _array,
+    "map": _map,
+}
