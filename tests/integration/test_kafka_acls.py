@@ -105,6 +105,8 @@ def start(found: SecuredCluster) -> None:
     admin = AdminClient({"bootstrap.servers": found.bootstrap_servers})
     for created in admin.create_acls([binding(*each) for each in permitted]).values():
         created.result()
+    # The controller has them; the broker applies them a moment later.
+    until(lambda: len(admin.describe_acls(any_acl()).result()) >= len(permitted), what="permissions")
 
 
 def settings(connection: KafkaConnection) -> dict[str, str]:
@@ -121,6 +123,12 @@ def allowed(kind: ResourceType, name: str, user: str, operation: AclOperation) -
     any_host: Any = None  # the stub does not know it
     literal, allow = ResourcePatternType.LITERAL, AclPermissionType.ALLOW
     return AclBindingFilter(kind, name, literal, f"User:{user}", any_host, operation, allow)
+
+
+def any_acl() -> AclBindingFilter:
+    whatever: Any = None  # as above
+    pattern, operation, permission = ResourcePatternType.ANY, AclOperation.ANY, AclPermissionType.ANY
+    return AclBindingFilter(ResourceType.ANY, whatever, pattern, whatever, whatever, operation, permission)
 
 
 def an_ingress(secured: SecuredCluster, directory: Path) -> IngressProcess:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -29,17 +29,14 @@ DROPPED = "drxbridge_log_dropped_total"
 
 
 @contextmanager
-def pipe(*, blocking: bool = True) -> Iterator[tuple[int, int]]:
-    """Give a small pipe, reader and writer; what is closed before its end is left so."""
+def pipe(*, blocking: bool = True) -> Iterator[tuple[FileIO, FileIO]]:
+    """Give a small pipe, reader and writer; either may be closed before its end."""
     ends = os.pipe()
     fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     os.set_blocking(ends[1], blocking)
-    try:
-        yield ends
-    finally:
-        for end in ends:
-            with contextlib.suppress(OSError):
-                os.close(end)
+    # Files, not numbers: the number of a closed end belongs to another one soon.
+    with FileIO(ends[0], "r") as reader, FileIO(ends[1], "w") as writer:
+        yield reader, writer
 
 
 def ingress_to(stdout: int) -> type[IngressProcess]:
@@ -54,10 +51,10 @@ async def deliver_many(ingress: IngressProcess) -> set[int]:
         }
 
 
-async def read_lines(reader: int, *, last: str) -> list[dict[str, Any]]:
+async def read_lines(reader: FileIO, *, last: str) -> list[dict[str, Any]]:
     stream = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
-    with os.fdopen(os.dup(reader), "rb", buffering=0) as file:
+    with os.fdopen(os.dup(reader.fileno()), "rb", buffering=0) as file:
         transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), file)
         found: list[dict[str, Any]] = []
         async with asyncio.timeout(HANG_S):
@@ -68,10 +65,10 @@ async def read_lines(reader: int, *, last: str) -> list[dict[str, Any]]:
 
 
 async def test_the_reader_of_the_log_is_gone(kafka: str, tmp_path: Path) -> None:
-    with pipe() as (reader, writer), ingress_to(writer)(tmp_path, kafka) as ingress:
-        os.close(writer)
+    with pipe() as (reader, writer), ingress_to(writer.fileno())(tmp_path, kafka) as ingress:
+        writer.close()
         ingress.ready()
-        os.close(reader)
+        reader.close()
 
         assert await deliver_many(ingress) == {200}
         until(lambda: ingress.metric(DROPPED) >= DELIVERIES, what="the lines that are counted")
@@ -81,7 +78,7 @@ async def test_the_reader_of_the_log_is_gone(kafka: str, tmp_path: Path) -> None
 
 
 async def test_nobody_reads_the_log(kafka: str, tmp_path: Path) -> None:
-    with pipe() as (_, writer), ingress_to(writer)(tmp_path, kafka) as ingress:
+    with pipe() as (_, writer), ingress_to(writer.fileno())(tmp_path, kafka) as ingress:
         ingress.ready()
 
         assert await deliver_many(ingress) == {200}
@@ -93,7 +90,10 @@ async def test_nobody_reads_the_log(kafka: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("blocking", [True, False])
 async def test_a_reader_that_comes_back_finds_every_line_whole(kafka: str, tmp_path: Path, *, blocking: bool) -> None:
     """Also through a pipe that another program has set not to block."""
-    with pipe(blocking=blocking) as (reader, writer), ingress_to(writer)(tmp_path, kafka, LOG__LEVEL="info") as ingress:
+    with (
+        pipe(blocking=blocking) as (reader, writer),
+        ingress_to(writer.fileno())(tmp_path, kafka, LOG__LEVEL="info") as ingress,
+    ):
         ingress.ready()
         assert await deliver_many(ingress) == {200}
         async with aiohttp.ClientSession() as session:

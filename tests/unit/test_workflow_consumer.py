@@ -57,7 +57,7 @@ class Recorder:
 
 @pytest.mark.parametrize(
     ("origin", "imports", "many"),
-    [("", "skip", 1), ("replay", "skip", 1), ("import", "skip", 0), ("import", "send", 1)],
+    [("", "skip", 1), ("replay", "skip", 1), ("import", "skip", 0), ("import", "apply", 1)],
 )
 async def test_an_import_starts_nothing_unless_that_is_wanted(origin: str, imports: str, many: int) -> None:
     resource = Recorder()
