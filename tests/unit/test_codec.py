@@ -276,29 +276,6 @@ def test_a_decoded_record_shows_no_value() -> None:
     assert MARKER not in repr(CODEC.decode(CODEC.encode(PING, a_ping(message=MARKER))))
 
 
-@pytest.mark.parametrize(
-    ("schema", "body", "value"),
-    [
-        ("double", b"\x00\x00\x00\x00\x00\x00\xf8\x3f", 1.5),
-        (["null", "R"], b"\x02\x00", {"f": None}),
-        ({"type": "array", "items": "string"}, b"\x03\x08\x02a\x02b\x00", ["a", "b"]),
-    ],
-)
-def test_other_producers_may_use_more_of_avro_than_the_house_rules(schema: Any, body: bytes, value: object) -> None:
-    codec = Codec(schemas={}, ids={})
-    codec.learn(WriterSchema(1, None, {"type": "record", "name": "R", "fields": [{"name": "f", "type": schema}]}))
-
-    assert codec.decode(b"\x00\x00\x00\x00\x01" + body) == Decoded("R", 1, {"f": value})
-
-
-def test_a_record_of_an_older_schema_comes_in_the_shape_of_the_newest() -> None:
-    fields = [{"name": "a", "type": "long"}, {"name": "b", "type": ["null", "string"], "default": None}]
-    newest = {"type": "record", "name": "R", "fields": fields}
-    codec = Codec(schemas={"R": newest}, ids={"R": 2}, writers=[WriterSchema(1, None, newest | {"fields": fields[:1]})])
-
-    assert codec.decode(b"\x00\x00\x00\x00\x01\x06").value == {"a": 3, "b": None}
-
-
 @pytest.mark.parametrize("unscaled", [b"\x7f" * 450_000, b"\x7f\xff\xff\xff"], ids=["long", "beyond the precision"])
 def test_a_decimal_that_its_schema_does_not_allow_is_refused(unscaled: bytes) -> None:
     decimal = {"type": "bytes", "logicalType": "decimal", "precision": 3, "scale": 1}

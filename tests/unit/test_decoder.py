@@ -162,6 +162,7 @@ def test_bytes_that_no_writer_writes_are_refused(schema: Any, body: bytes) -> No
         (["null", "string", "int"], b"\x04\x02", 1),
         ({"type": "fixed", "name": "F", "size": 2}, b"ab", b"ab"),
         (["null", "R"], b"\x02\x00", {"f": None}),
+        ({"type": "array", "items": "string"}, b"\x03\x08\x02a\x02b\x00", ["a", "b"]),
     ],
 )
 def test_a_schema_beyond_the_house_rules_is_read_all_the_same(schema: Any, body: bytes, value: object) -> None:
