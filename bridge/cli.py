@@ -23,6 +23,7 @@ COMMANDS = {
     "topics": ("bridge.commands.topics:topics", "Create or check the topics."),
     "schemas": ("bridge.commands.schemas:schemas", "Check, push or serve the schemas."),
     "spool": ("bridge.commands.spool:spool", "Look at what is held on disk."),
+    "log": ("bridge.commands.log:log", "Show what became of each delivery, from the log of the ingress."),
     "hash-id": ("bridge.commands.hash_id:hash_id", "Print the hash that an id has in log lines."),
     "doctor": ("bridge.commands.doctor:doctor", "Check everything the ingress needs."),
     "config": ("bridge.commands.config:config", "Show the effective settings."),

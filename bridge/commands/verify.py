@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import click
 
+from bridge.commands.codes import REFUSALS
 from bridge.commands.scheme_options import AskedScheme, asked_scheme, scheme_options
 from bridge.errors import DeliveryRefusedError
 from bridge.ingress.headers import head_rules, read_heads
@@ -71,7 +72,7 @@ def verify(
         from bridge.commands.hints import hint  # noqa: PLC0415
 
         found = "" if raw is None or as_json else hint(scheme, raw, keys, at)
-        return _tell(exc.code, f"refused: {exc.code}", found, accept=False, as_json=as_json)
+        return _tell(exc.code, f"refused: {exc.code}: {REFUSALS[exc.code]}", found, accept=False, as_json=as_json)
     return _tell(ACCEPTED, f"accepted: signed with the key in slot {proof.slot}", accept=True, as_json=as_json)
 
 

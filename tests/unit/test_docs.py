@@ -12,6 +12,7 @@ import yaml  # type: ignore[import-untyped]  # its types are a distribution of t
 from prometheus_client import CollectorRegistry
 
 from bridge.cli import COMMANDS
+from bridge.commands.codes import PARKED, REFUSALS, UNAVAILABLE
 from bridge.ingress.metrics import PARK_REASONS
 from bridge.ingress.routes import REFUSAL_STATUS, STATUS
 from bridge.runtime.metrics import IngressMetrics
@@ -19,7 +20,6 @@ from bridge.settings import Settings, load_settings
 from consumers.runtime.metrics import ConsumerMetrics
 from consumers.settings import load_settings as load_consumer_settings
 from docs.generate import COMMAND, HERE, PAGES
-from docs.openapi import REASONS, REFUSALS, UNAVAILABLE
 
 ROOT = HERE.parent
 PROSE = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")] + sorted(
@@ -110,7 +110,7 @@ def test_openapi_tells_every_answer_and_code() -> None:
     for code, status in REFUSAL_STATUS.items():
         assert f"`{code}`" in answers[str(status)]["description"]
     assert set(REFUSALS) == set(REFUSAL_STATUS)
-    assert set(REASONS) == set(PARK_REASONS)
+    assert set(PARKED) == set(PARK_REASONS)
 
 
 def test_openapi_knows_every_code_that_the_source_can_answer_with_503() -> None:

@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
+from bridge.commands.codes import UNAVAILABLE
 from bridge.ingress.heartbeat import SOURCE
 from bridge.ingress.metrics import (
     FAILURE_REASONS,
@@ -37,7 +38,6 @@ from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.metrics import RecordOutcome as RecordEnd
 from consumers.workflow.temporal import KINDS, WorkflowMetrics
 from docs.folders import folders
-from docs.openapi import UNAVAILABLE
 from tests.metric_contract import SETS, broken
 
 

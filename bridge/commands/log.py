@@ -1,0 +1,67 @@
+"""`drx-bridge log`: the log lines of an ingress about deliveries, with what their codes mean."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from typing import BinaryIO, NamedTuple
+
+import click
+import orjson
+
+from bridge.commands.codes import PARKED, REFUSALS, UNAVAILABLE
+from bridge.commands.tail_format import printable
+
+_PREFIX = "delivery."
+_MEANINGS: Mapping[str, Mapping[str, str]] = {"refused": REFUSALS, "parked": PARKED, "unavailable": UNAVAILABLE}
+_DETAILS = ("reason", "detail", "field", "event_type", "reported_type")
+
+
+class LoggedDelivery(NamedTuple):
+    """A delivery as the ingress logged it at its end."""
+
+    time: str
+    source: str
+    outcome: str
+    code: str  # empty if it was taken as an event
+    details: str  # such as the field at fault, or the event's type
+    meaning: str  # of the code, in a sentence; empty without one
+
+    def __str__(self) -> str:
+        words = (f"{self.time}  {self.outcome:<11}  {self.source:<12}", f"{self.code} {self.details}".strip())
+        return printable("  ".join(words) + (f": {self.meaning}" if self.meaning else ""))
+
+
+def logged_deliveries(lines: Iterable[bytes]) -> Iterator[LoggedDelivery]:
+    """Yield the deliveries of a log; what else is in it, also before the JSON of a line, is passed over."""
+    for line in lines:
+        try:
+            fields = orjson.loads(line[line.index(b"{") :])
+        except ValueError:
+            continue
+        event = str(fields.get("event"))
+        if not event.startswith(_PREFIX):
+            continue
+        outcome, code = event.removeprefix(_PREFIX), str(fields.get("code", ""))
+        words = (str(fields.get(name) or "") for name in _DETAILS)
+        details = " ".join(word for word in words if word and word not in code)  # not `mismatch` once more
+        meaning = _MEANINGS.get(outcome, {}).get(code, "")
+        yield LoggedDelivery(fields["timestamp"], fields.get("source", ""), outcome, code, details, meaning)
+
+
+@click.command()
+@click.argument("file", type=click.File("rb"), default="-")
+@click.option("--failed", is_flag=True, help="Only what did not become an event: refused, parked or unavailable.")
+@click.option("--source", help="Only deliveries of this source.")
+def log(*, file: BinaryIO, failed: bool, source: str | None) -> int:
+    """Print a line for each delivery in FILE, the log of an ingress, or on standard input.
+
+    To follow a running ingress: tail -F FILE | drx-bridge log; or kubectl logs -f POD | drx-bridge log.
+    """
+    if file.isatty():
+        click.echo("reading a log from standard input; Ctrl-C ends it", err=True)
+    for each in logged_deliveries(file):
+        if (each.code or not failed) and source in {None, each.source}:
+            click.echo(str(each))
+            sys.stdout.flush()
+    return 0
