@@ -92,16 +92,16 @@ def test_a_second_one_of_a_name_has_pods_and_a_group_of_its_own() -> None:
 
 
 def test_a_consumer_has_what_it_does_not_say_itself_from_the_defaults() -> None:
-    own = {"replicas": 7, "keda": {"enabled": False}, "tolerations": [], "resources": {"limits": {"memory": "2Gi"}}}
+    own = {"replicas": 7, "keda": {"enabled": False}, "resources": {"limits": {"memory": "2Gi"}}}
     values = load("full")
-    values["consumers"]["read_model"] |= own
+    values["consumers"]["read_model"] |= {**own, "podSpec": {"tolerations": []}}
     found = render(values)
     mine, others = found.one("Deployment", "-read-model")["spec"], found.one("Deployment", "-eligible")["spec"]
 
     assert mine["replicas"] == 7
     assert "replicas" not in others
-    assert "tolerations" not in mine["template"]["spec"]
-    assert others["template"]["spec"]["tolerations"] == values["consumerDefaults"]["tolerations"]
+    assert mine["template"]["spec"]["tolerations"] == []
+    assert others["template"]["spec"]["tolerations"] == values["consumerDefaults"]["podSpec"]["tolerations"]
     first, second = (each["template"]["spec"]["containers"][0] for each in (mine, others))
     assert first["resources"]["limits"] == second["resources"]["limits"] | {"memory": "2Gi"}
     assert first["resources"]["requests"] == second["resources"]["requests"]

@@ -232,13 +232,48 @@ def test_one_kind_of_scaler_at_most(rendered: Rendered) -> None:
 def test_an_account_of_the_site_is_used_by_all() -> None:
     values = load("minimal")
     for component in (values["ingress"], values["consumers"]["read_model"]):
-        component["serviceAccount"] = {"name": "site", "automountToken": True}
+        component["serviceAccount"] = {"name": "site"}
+        component["podSpec"] = {"automountServiceAccountToken": True}
     found = render(values)
 
     assert not found.all("ServiceAccount")
     for kind, suffix in (("StatefulSet", "-ingress"), ("Deployment", "-read-model"), ("Job", "-read-model-init")):
         spec = found.one(kind, suffix)["spec"]["template"]["spec"]
         assert (spec["serviceAccountName"], spec["automountServiceAccountToken"]) == ("site", True)
+
+
+@pytest.mark.parametrize("major", [3, 4])
+def test_pods_and_workloads_are_changed_in_the_words_of_kubernetes(major: int) -> None:
+    values = load("minimal")
+    values["consumers"]["read_model"] |= {
+        "podSpec": {"dnsConfig": {"nameservers": ["10.0.0.9"]}, "securityContext": {"runAsUser": 4711}},
+        "podAnnotations": {"example.test/mesh": "off"},
+        "container": {"readinessProbe": {"periodSeconds": 1}},
+        "workload": {"spec": {"minReadySeconds": 7, "strategy": {"type": "Recreate", "rollingUpdate": None}}},
+    }
+    found = render(values, major=major)
+    deployment, job = found.one("Deployment")["spec"], found.one("Job")["spec"]
+
+    for pod in (deployment["template"], job["template"]):
+        assert pod["spec"]["dnsConfig"] == {"nameservers": ["10.0.0.9"]}
+        assert pod["spec"]["securityContext"].items() >= {"runAsUser": 4711, "runAsGroup": 10001}.items()
+        assert pod["metadata"]["annotations"]["example.test/mesh"] == "off"
+    own, once = (each["template"]["spec"]["containers"][0] for each in (deployment, job))
+    assert own["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    assert own["readinessProbe"]["periodSeconds"] == 1
+    assert "readinessProbe" not in once
+    assert own["resources"] == once["resources"]
+    assert deployment["minReadySeconds"] == 7
+    assert deployment["strategy"]["type"] == "Recreate"
+    # To the API server the same as none.
+    assert deployment["strategy"].get("rollingUpdate") is None
+
+
+def test_pods_are_spread_and_those_of_jobs_are_not(rendered: Rendered) -> None:
+    for workload in workloads(rendered):
+        for each in workload["spec"]["template"]["spec"]["topologySpreadConstraints"]:
+            assert each["labelSelector"] == workload["spec"]["selector"]
+    assert not [each for each in rendered.all("Job") if "topologySpread" in str(each)]
 
 
 def test_security_contexts_are_overridden_key_by_key() -> None:

@@ -92,6 +92,8 @@ def test_all_problems_are_told_at_once(major: int) -> None:
         ("ingress.sources", {"Drx": {"profile": "drx_standard", "environment": "sandbox", "existingSecret": "a"}}),
         ("ingress.sources.drx.environment", "test"),
         ("image.digest", "sha256:123"),
+        # It would stand there twice.
+        ("consumers.mine", {"podSpec": {"volumes": []}}),
         # Rates over minutes would have one value or none, and alerts would never fire.
         ("monitoring.intervalS", 61),
     ],

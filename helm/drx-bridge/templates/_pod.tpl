@@ -31,63 +31,45 @@ metadata:
   annotations:
     {{- toYaml . | nindent 4 }}
   {{- end }}
-automountServiceAccountToken: {{ $account.automountToken }}
+automountServiceAccountToken: false
 {{- end -}}
 
-{{- /* Beginning of any pod's spec: (list $ $component "name of the service account"). */}}
+{{- /* Beginning of any pod's spec, with `podSpec` over it: (list $ $component "service account" "ingress"); a Job has no fourth. */}}
 {{- define "drx-bridge.podHead" -}}
 {{- $root := index . 0 -}}
 {{- $component := index . 1 -}}
-{{- with index . 2 }}
-serviceAccountName: {{ . }}
-{{- end }}
-automountServiceAccountToken: {{ $component.serviceAccount.automountToken }}
-enableServiceLinks: false
-{{- with $root.Values.image.pullSecrets }}
-imagePullSecrets:
-  {{- range . }}
-  - name: {{ . }}
-  {{- end }}
-{{- end }}
-{{- with $root.Values.podSecurityContext }}
-securityContext:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with $component.priorityClassName }}
-priorityClassName: {{ . }}
-{{- end }}
-{{- with $component.nodeSelector }}
-nodeSelector:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with $component.tolerations }}
-tolerations:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with $component.affinity }}
-affinity:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with $component.initContainers }}
-initContainers:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
+{{- $head := dict "automountServiceAccountToken" false "enableServiceLinks" false "securityContext" (deepCopy $root.Values.podSecurityContext) -}}
+{{- with index . 2 -}}
+{{- $_ := set $head "serviceAccountName" . -}}
+{{- end -}}
+{{- range $root.Values.image.pullSecrets -}}
+{{- $_ := set $head "imagePullSecrets" (append (default list $head.imagePullSecrets) (dict "name" .)) -}}
+{{- end -}}
+{{- $head = mergeOverwrite $head (deepCopy (default dict $component.podSpec)) -}}
+{{- $spread := list -}}
+{{- if gt (len .) 3 -}}
+{{- $pods := dict "labelSelector" (dict "matchLabels" (include "drx-bridge.selector" (list $root (index . 3)) | fromYaml)) -}}
+{{- range $head.topologySpreadConstraints -}}
+{{- $spread = append $spread (merge . $pods) -}}
+{{- end -}}
+{{- end -}}
+{{- $head = omit $head "topologySpreadConstraints" -}}
+{{- with $spread -}}
+{{- $_ := set $head "topologySpreadConstraints" . -}}
+{{- end -}}
+{{- toYaml $head -}}
 {{- end -}}
 
-{{- /* What a pod that stays has besides: (list $ $component "ingress"). */}}
-{{- define "drx-bridge.podStay" -}}
-{{- $root := index . 0 -}}
-{{- $component := index . 1 -}}
-terminationGracePeriodSeconds: {{ include "drx-bridge.number" $component.shutdown.graceS }}
-{{- $pods := dict "matchLabels" (include "drx-bridge.selector" (list $root (index . 2)) | fromYaml) -}}
-{{- $spread := list -}}
-{{- range $component.topologySpreadConstraints -}}
-{{- $spread = append $spread (mergeOverwrite (dict "maxSkew" 1 "whenUnsatisfiable" "ScheduleAnyway" "labelSelector" $pods) .) -}}
+{{- /* A text of YAML with a table merged over it, key by key: (list "text" $table). */}}
+{{- define "drx-bridge.over" -}}
+{{- toYaml (mergeOverwrite (index . 0 | fromYaml) (deepCopy (default dict (index . 1)))) -}}
 {{- end -}}
-{{- with $spread }}
-topologySpreadConstraints:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
+
+{{- /* A workload with what a site changes of it and of its first container: (list $component "text"). */}}
+{{- define "drx-bridge.workload" -}}
+{{- $workload := index . 1 | fromYaml -}}
+{{- $_ := mergeOverwrite (first $workload.spec.template.spec.containers) (deepCopy (default dict (index . 0).container)) -}}
+{{- include "drx-bridge.over" (list (toYaml $workload) (index . 0).workload) -}}
 {{- end -}}
 
 {{- /* Liveness asks only whether the event loop turns; a start may take two minutes, an answer never five seconds. */}}
@@ -224,27 +206,25 @@ log-ids: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
-{{- /* Labels of a pod: (list $ $component.podLabels "ingress"). */}}
-{{- define "drx-bridge.podLabels" -}}
-{{ include "drx-bridge.selector" (list (index . 0) (index . 2)) }}
-{{- with mergeOverwrite (deepCopy (default dict (index . 0).Values.commonLabels)) (index . 1) }}
-{{ toYaml . }}
-{{- end }}
+{{- /*
+Metadata of a pod: (list $ $component "read_model" "read_model-init"). A workload adds the text of its settings, whose sum
+starts new pods when one of them changes.
+*/}}
+{{- define "drx-bridge.podMetadata" -}}
+{{- $root := index . 0 -}}
+{{- $component := index . 1 -}}
+labels:
+  {{- include "drx-bridge.selector" (list $root (index . 3)) | nindent 2 }}
+  {{- with merge (deepCopy (default dict $component.podLabels)) (default dict $root.Values.commonLabels) }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- $annotations := default dict (include "drx-bridge.userAnnotation" . | fromYaml) -}}
+{{- if gt (len .) 4 -}}
+{{- $_ := set $annotations "checksum/config" (sha256sum (index . 4)) -}}
 {{- end -}}
-
-{{- /* The sum over the variables starts new pods when one of them changes. */}}
-{{- define "drx-bridge.checksum" -}}
-checksum/config: {{ sha256sum . }}
-{{- end -}}
-
-{{- /* (list $component "settings text" "further annotations") */}}
-{{- define "drx-bridge.podAnnotations" -}}
-{{ include "drx-bridge.checksum" (index . 1) }}
-{{- with index . 2 }}
-{{ . }}
-{{- end }}
-{{- with (index . 0).podAnnotations }}
-{{ toYaml . }}
+{{- with mergeOverwrite $annotations (default dict $component.podAnnotations) }}
+annotations:
+  {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
