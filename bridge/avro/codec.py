@@ -6,21 +6,19 @@ import contextlib
 import io
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Context, Decimal
+from decimal import Decimal
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import fastavro  # noqa: TID251 -- this is the door
 from fastavro.read import LOGICAL_READERS, SchemaResolutionError  # noqa: TID251 -- as above
 from fastavro.schema import SchemaParseException  # noqa: TID251 -- as above
 
+from bridge.avro.decoder import Decode, compile_decoder, exact
 from bridge.avro.encoder import Encode, EncodeError, compile_encoder
 from bridge.errors import DecodeError
 from bridge.registry.schemas import Schema, WriterSchema
-
-if TYPE_CHECKING:
-    from bridge.avro.decoder import Decode
 
 # Confluent, "Wire format", has two forms. A magic byte 0 and a four-byte big-endian id lead the payload. Or a header of
 # this name has a magic byte 1 and the schema's sixteen-byte GUID, and the payload is the bare Avro body.
@@ -46,18 +44,9 @@ SCHEMA_MISMATCH = "schema_mismatch"  # written with a record of our name that th
 _MALFORMED = (EOFError, IndexError, ValueError, OverflowError)
 
 
-# More than any decimal of a foreign schema needs; converting takes time that grows with the square of the length.
-_DECIMAL_MAX_BYTES = 64
-_EXACT = Context(prec=3 * _DECIMAL_MAX_BYTES)
-
-
 def _decimal(unscaled: bytes, writer_schema: Mapping[str, Any] | None = None, _: object = None) -> Decimal:
     """Read a decimal in place of fastavro, which converts any length and rounds what exceeds the precision."""
-    given = writer_schema or {}
-    number = int.from_bytes(unscaled, "big", signed=True)
-    if len(unscaled) > _DECIMAL_MAX_BYTES or abs(number) >= 10 ** given["precision"]:
-        raise ValueError("decimal beyond its precision")
-    return Decimal(number).scaleb(-given.get("scale", 0), _EXACT)
+    return exact(writer_schema or {}, unscaled)
 
 
 LOGICAL_READERS["bytes-decimal"] = _decimal
@@ -187,8 +176,6 @@ def _schema_named(payload: bytes, headers: Sequence[tuple[str, bytes]]) -> tuple
 def _decoder(writer: dict[str, Any], reader: dict[str, Any] | None) -> Decode:
     """Compile; what another schema wrote, or one beyond the house rules, is read by fastavro."""
     if reader is None:
-        from bridge.avro.decoder import compile_decoder  # noqa: PLC0415 - an ingress reads no records
-
         with contextlib.suppress(ValueError):
             return compile_decoder(writer)
 

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 Decode = Callable[[bytes, int], tuple[Any, int]]
@@ -39,6 +39,9 @@ _EIGHT_BYTES = struct.Struct("<Q").unpack_from
 _MORE, _MORE_BUT_LAST = 0x8080808080808080, 0x0080808080808080
 # Of each field: quantities are few and come again and again.
 _DECIMALS = 1024
+# More than any decimal of a foreign schema needs; converting takes time that grows with the square of the length.
+_DECIMAL_MAX_BYTES = 64
+_EXACT = Context(prec=3 * _DECIMAL_MAX_BYTES)
 
 
 def compile_decoder(schema: Mapping[str, Any]) -> Decode:
@@ -310,16 +313,8 @@ class Word:
 
 
 def decimal(schema: Mapping[str, Any]) -> Decode:
-    """Read a big-endian two's complement with the digits of the schema."""
-    exponent, bound = -schema.get("scale", 0), 10 ** schema["precision"]
-    context = Context(prec=schema["precision"])
-
-    @lru_cache(_DECIMALS)
-    def value(content: bytes) -> Decimal:
-        unscaled = int.from_bytes(content, "big", signed=True)
-        if not -bound < unscaled < bound:
-            raise ValueError
-        return Decimal(unscaled).scaleb(exponent, context)
+    """Read what `exact` reads, with a length before it."""
+    value = lru_cache(_DECIMALS)(partial(exact, schema))
 
     def decode(data: bytes, at: int) -> tuple[Decimal, int]:
         size, start = length(data, at)
@@ -327,6 +322,14 @@ def decimal(schema: Mapping[str, Any]) -> Decode:
         return value(data[start:end]), end
 
     return decode
+
+
+def exact(schema: Mapping[str, Any], content: bytes) -> Decimal:
+    """Return the decimal that a big-endian two's complement stands for."""
+    unscaled = int.from_bytes(content, "big", signed=True)
+    if len(content) > _DECIMAL_MAX_BYTES or abs(unscaled) >= 10 ** schema["precision"]:
+        raise ValueError
+    return Decimal(unscaled).scaleb(-schema.get("scale", 0), _EXACT)
 
 
 DECODERS: dict[tuple[str, str | None], Callable[[Mapping[str, Any]], Decode]] = {
