@@ -115,8 +115,8 @@ class Database:
         try:
             rows: list[Any] = await connection.fetch(query, *args)
         except BaseException as failure:
-            # No handler runs here, so a time-out is that of the statement.
-            ours = translated(failure, broken=_is_closed(connection) or isinstance(failure, TimeoutError))
+            # No handler runs here, so an error of the operating system is the connection's.
+            ours = translated(failure, broken=_is_closed(connection) or isinstance(failure, OSError))
             if isinstance(ours, TransientError) and ours.systemic:
                 _terminate(connection)
             if ours is None:

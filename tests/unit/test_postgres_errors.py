@@ -94,8 +94,9 @@ def test_a_connection_that_cannot_be_had_is_systemic(failure: Exception, code: s
 class _Mute:
     """A pool of one connection that answers nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, failure: OSError) -> None:
         self.terminated = False
+        self._failure = failure
 
     async def acquire(self, *, timeout: float) -> _Mute:  # noqa: ASYNC109 - the driver's name
         del timeout
@@ -106,7 +107,7 @@ class _Mute:
 
     async def fetch(self, query: str) -> None:
         del query
-        raise TimeoutError
+        raise self._failure
 
     def is_closed(self) -> bool:
         return False
@@ -115,10 +116,11 @@ class _Mute:
         self.terminated = True
 
 
-async def test_a_connection_that_gives_no_answer_is_not_kept() -> None:
-    pool: Any = _Mute()
+@pytest.mark.parametrize("failure", [TimeoutError(), OSError("no route to host")])
+async def test_a_connection_that_gives_no_answer_is_not_kept(failure: OSError) -> None:
+    pool: Any = _Mute(failure)
 
-    with pytest.raises(TransientError, match="no_answer"):
+    with pytest.raises(TransientError, match="no_answer|connection_lost"):
         await Database(pool, acquire_timeout_s=1.0, rollback_timeout_s=1.0).fetch("select 1")
 
     assert pool.terminated
