@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Collection
 from pathlib import Path
@@ -225,13 +224,7 @@ class SourceSettings(Section):
         names = [name for name in given if name.startswith("scheme_") and name not in cls.model_fields]
         kept = {name: value for name, value in given.items() if name not in names}
         if names:
-            # The environment is read as JSON where that is possible: a word such as 123 or true is text again.
-            named = {
-                name.removeprefix("scheme_"): given[name]
-                if isinstance(given[name], str | list)
-                else json.dumps(given[name])
-                for name in names
-            }
+            named = {name.removeprefix("scheme_"): given[name] for name in names}
             kept["scheme_parameters"] = {**kept.get("scheme_parameters", {}), **named}
         return kept
 

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from bridge.errors import ConfigError
 
@@ -47,14 +54,23 @@ class FileSettings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic-settings'
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic-settings'
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic-settings'
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Environment wins over the TOML file."""
         path = os.environ.get(config_variable(cls))
         toml = (TomlConfigSettingsSource(settings_cls, Path(path)),) if path else ()
-        return (init_settings, env_settings, *toml)
+        return (init_settings, _Environment(settings_cls), *toml)
+
+
+class _Environment(EnvSettingsSource):
+    """The environment; a word that stands for no field of a model remains the text that it is."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo | None, value: Any) -> Any:
+        """Return JSON's lists and objects, but not numbers, which would lose their form."""
+        decoded = super().decode_complex_value(field_name, field, value)  # type: ignore[arg-type]
+        return decoded if field or isinstance(decoded, list | dict) else value
 
 
 def prefix_of(model: type[FileSettings]) -> str:

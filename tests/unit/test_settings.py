@@ -33,6 +33,12 @@ def test_ids_are_remembered_for_as_long_as_an_operator_s_delivery_counts(monkeyp
     assert 2 * origin.TOLERANCE_S <= DEDUPE_WINDOW_MIN_S
 
 
+@pytest.mark.parametrize("word", ["1e3", "007", "true", "null", "0x10"])
+def test_a_parameter_of_a_scheme_is_text(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    given(monkeypatch, **SOURCE, BRIDGE_SOURCES__drx__SCHEME_WORD=word)
+    assert load_settings().sources["drx"].scheme_parameters == {"word": word}
+
+
 @pytest.mark.parametrize(
     ("variables", "named"),
     [
