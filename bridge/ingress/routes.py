@@ -42,7 +42,8 @@ from bridge.known.delivery_ids import (
     identities_as,
     keys_by_delivery,
 )
-from bridge.runtime import failpoints, http
+from bridge.runtime import http
+from bridge.runtime.failpoints import hit
 from bridge.runtime.logging import log, trail
 from bridge.runtime.messages import Answer
 
@@ -308,11 +309,11 @@ class Webhooks:
     def _prove(self, call: Call) -> None:
         """Verify on bytes, before anything is parsed."""
         source, body = call.sender, call.http.body
-        failpoints.hit(failpoints.BEFORE_VERIFY)
+        hit("before_verify")
         now = call.received_s
         prove = partial(prove_origin, source.scheme) if SIGNATURE in call.heads else source.scheme.prove
         proved = call.proof = prove(self._raw(call), source.secrets.keys, now)
-        failpoints.hit(failpoints.AFTER_VERIFY)
+        hit("after_verify")
         self._observe.verified(
             source.name,
             slot=proved.slot,
@@ -499,7 +500,7 @@ class Webhooks:
         return None
 
     def _accept(self, call: Call, outcome: Literal["accepted", "duplicate", "spooled", "ignored"]) -> Answer:
-        failpoints.hit(failpoints.BEFORE_ANSWER)
+        hit("before_answer")
         elapsed = call.elapsed_s
         delivery, mapped = call.delivery, cast("Mapped | Encoded", call.outcome)
         if outcome not in ("duplicate", "ignored"):
@@ -517,7 +518,7 @@ class Webhooks:
         return Answer(self._status(call, outcome), _OPENINGS[outcome] + orjson.dumps(delivery.id) + b"}")
 
     def _park(self, request: Call, park: ParkReason, fresh: bool) -> Answer:  # noqa: FBT001 - an argument of `_end`
-        failpoints.hit(failpoints.BEFORE_ANSWER)
+        hit("before_answer")
         if fresh:
             request.http.trust()
             self._observe.parked(request.source, park.reason)

@@ -33,8 +33,8 @@ from bridge.errors import NotDurableError, RecordRefusedError
 from bridge.event import Durable, Identity, Settled
 from bridge.kafka.record import Record, identity_of
 from bridge.known.known_ids import KnownIds
-from bridge.runtime import failpoints
 from bridge.runtime.backoff import backoff_s
+from bridge.runtime.failpoints import hit
 from bridge.runtime.lifecycle import pause
 from bridge.runtime.logging import log, trail
 from bridge.spool.disk import FULL
@@ -508,7 +508,7 @@ class PartitionWriter:
         for pending in batch:
             pending.in_flight = True
         written, refusal = await self._put([pending.accepted.record for pending in batch])
-        failpoints.hit(failpoints.AFTER_PRODUCE)
+        hit("after_produce")
         for pending in batch:
             pending.in_flight = False
         self._in_flight = []
@@ -679,7 +679,7 @@ class PartitionWriter:
         return batch[head:tail]
 
     def _drained(self, batch: list[Accepted]) -> None:
-        failpoints.hit(failpoints.DRAINED_BEFORE_DROP)
+        hit("drained_before_drop")
         self._spool.acknowledge(self._place, len(batch))
         self._shared.drained += len(batch)
         for each in batch:

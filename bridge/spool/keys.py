@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from bridge.errors import CodedError
-from bridge.runtime import failpoints
+from bridge.runtime.failpoints import hit
 from bridge.runtime.logging import log
 from bridge.spool.disk import Disk
 from bridge.spool.segment import KEY_BYTES, Key, key_of
@@ -74,7 +74,7 @@ class KeyRing:
         handle, name = tempfile.mkstemp(prefix=f".{CURRENT}-", dir=self.directory)
         try:
             try:
-                failpoints.hit(failpoints.BEFORE_KEY)
+                hit("before_key")
                 os.write(handle, PREFIX.encode() + base64.b64encode(secrets.token_bytes(KEY_BYTES)) + b"\n")
                 os.fsync(handle)
             finally:

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bridge.errors import NotDurableError
-from bridge.runtime import failpoints
+from bridge.runtime.failpoints import hit
 from bridge.runtime.io_thread import IOThread
 from bridge.runtime.lifecycle import repeat
 from bridge.runtime.logging import log
@@ -135,7 +135,7 @@ class Directory:
 
     def note(self, segment: Path, number: int, numbers: Sequence[int], key_id: bytes) -> None:
         """Append to the positions file which records are acknowledged."""
-        failpoints.hit(failpoints.BEFORE_POSITIONS)
+        hit("before_positions")
         with contextlib.suppress(OSError):  # costs duplicates only
             frame = positions_frame(number, numbers, self._keys.opening[key_id])
             self._disk.append(positions_path(segment), frame)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bridge.errors import NotDurableError
-from bridge.runtime import failpoints
+from bridge.runtime.failpoints import hit
 from bridge.runtime.io_thread import IOThread
 from bridge.runtime.logging import log, trail
 from bridge.runtime.metrics import IngressMetrics
@@ -129,11 +129,11 @@ class SegmentWriter:
             self._cut(segment, trusted=code_of(exc) == FULL)
             raise
         try:
-            failpoints.hit(failpoints.BEFORE_FSYNC)
+            hit("before_fsync")
             began = time.perf_counter()
             self.disk.sync(segment.handle)
             took_s = time.perf_counter() - began
-            failpoints.hit(failpoints.AFTER_FSYNC)
+            hit("after_fsync")
         except BaseException:
             self._cut(segment, trusted=False)
             raise

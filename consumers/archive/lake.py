@@ -30,7 +30,7 @@ import pyarrow as pa  # noqa: TID251 - this is a door
 from pyarrow import parquet  # noqa: TID251 - as above
 
 from bridge.errors import ConfigError, TransientError
-from bridge.runtime.failpoints import AFTER_EXCHANGE, hit
+from bridge.runtime.failpoints import hit
 from consumers.archive.stores import STAGING, Store
 
 EVENTS, UNRECOGNIZED = "events", "unrecognized"
@@ -153,7 +153,7 @@ class Lake:
                 self._demand_lake()
                 return False
             self.store.exchange(staged, directory)
-            hit(AFTER_EXCHANGE)
+            hit("after_exchange")
         # Not removed yet: who lists the day might have it open. Under another name, so that a process that was frozen
         # until now does not exchange it back.
         self.store.move(staged, gone)

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from bridge.errors import PermanentError
 from bridge.event import UNRECOGNIZED_TYPE
-from bridge.runtime.failpoints import AFTER_MERGE, AFTER_PUBLISH, AFTER_STAGE, BEFORE_STAGE, hit
+from bridge.runtime.failpoints import hit
 from bridge.runtime.logging import log
 from bridge.runtime.metrics import NAMESPACE
 from consumers.api import Placed
@@ -145,13 +145,13 @@ class Archiver:
     async def __call__(self, batch: Sequence[Placed], connection: Any) -> None:
         """Write events of one partition that were never written before; a value that fits no column is permanent."""
         for day, events in by_day(batch):
-            hit(BEFORE_STAGE)
+            hit("before_stage")
             try:
                 staged = await asyncio.to_thread(self._stage, events)
             except (pa.ArrowInvalid, pa.ArrowTypeError) as exc:
                 # Its message holds the value.
                 raise PermanentError("no_column") from exc
-            hit(AFTER_STAGE)
+            hit("after_stage")
             first, last = events[0].context, events[-1].context
             place = first.topic, first.partition, first.offset, last.offset
             gathers = self._options.gather_s > 0 and staged.rows < self._options.batch_records
@@ -174,7 +174,7 @@ class Archiver:
         done: list[str] = []
         if waiting:
             done = await asyncio.to_thread(self._publish, waiting)
-            hit(AFTER_PUBLISH)
+            hit("after_publish")
             await connection.execute(self._sql(_PUBLISHED), done)
         missing = len(waiting) - len(done)
         self._metrics.published(len(done), missing=missing, current=not missing and len(waiting) < _PUBLISH_MAX)
@@ -217,7 +217,7 @@ class Archiver:
                 return
 
     async def _replace(self, connection: Any, names: Sequence[str], merged: Merged) -> None:
-        hit(AFTER_MERGE)
+        hit("after_merge")
         await connection.execute(self._sql(_MERGED), names, *merged.staged, merged.path)
 
     def _publish(self, waiting: Sequence[tuple[str, str]]) -> list[str]:

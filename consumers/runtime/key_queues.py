@@ -19,7 +19,7 @@ from contextlib import suppress
 from bridge.avro.codec import UNKNOWN_SCHEMA_ID
 from bridge.errors import TransientError
 from bridge.kafka.transport import ConsumedRecord, Place
-from bridge.runtime.failpoints import AFTER_EFFECT, hit
+from bridge.runtime.failpoints import hit
 from consumers.api import Outgoing
 from consumers.runtime.failure import Failure, Park, Tries
 from consumers.runtime.ledger import InboxState
@@ -233,7 +233,7 @@ class KeyQueues:
             if state == "fresh":
                 work.handled[event.record.offset] = await settling.call((event,), queue.tries)
                 settling.circuit.passed()
-                hit(AFTER_EFFECT)
+                hit("after_effect_before_commit")
             self._leave(queue)
             if work.parked is None:
                 await self._rounds_of(partition).ask(work)

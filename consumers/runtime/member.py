@@ -39,7 +39,7 @@ from typing import Any, TypeVar
 from bridge.errors import ConfigError, TransientError
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.runtime.backoff import backoff_s
-from bridge.runtime.failpoints import BETWEEN_CLAIM_AND_SEEK, hit
+from bridge.runtime.failpoints import hit
 from bridge.runtime.lifecycle import pause
 from bridge.runtime.logging import log
 from consumers.runtime.beginnings import Start, StartPolicy, Stopped, decide_start, hint, is_same_log
@@ -439,7 +439,7 @@ class Member:
     async def _claim(self, place: Place) -> Start | Stopped:
         """Claim a partition in PostgreSQL, then look at its log; retry both until they answer."""
         adoption = await self._until_answered(lambda: self._processor.adopt(place))
-        hit(BETWEEN_CLAIM_AND_SEEK)
+        hit("between_claim_and_seek")
         for _ in range(BEYOND_END_LOOKS):
             bounds = await self._until_answered(lambda: self._transport.bounds([place]))
             verdict = decide_start(adoption, bounds=bounds[place], policy=self._of.policy)

@@ -21,14 +21,7 @@ from typing import Any
 from bridge.errors import PermanentError, TransientError
 from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.backoff import Spread
-from bridge.runtime.failpoints import (
-    AFTER_EFFECT,
-    BATCH_BEFORE_OFFSET,
-    BEFORE_FENCE,
-    WHILE_PARKING,
-    WHILE_RELEASING,
-    hit,
-)
+from bridge.runtime.failpoints import hit
 from bridge.runtime.logging import log
 from consumers.api import Consumer, Outgoing
 from consumers.postgres.pool import Database
@@ -176,10 +169,10 @@ class Settling:
                 applied = fresh
                 if fresh:
                     settlement.outgoing += await self.call(fresh, tries, settlement.connection)
-                hit(BATCH_BEFORE_OFFSET)
+                hit("batch_before_offset")
             if work.parked is not None:
                 await parking.release(settlement, work.parked)
-                hit(WHILE_RELEASING)
+                hit("while_releasing")
         # A batch of repeats asks the database alone, which is the sink where a consumer has no other.
         if inside and (fresh or self.consumer.ping is None):
             self.circuit.passed()
@@ -220,7 +213,7 @@ class Settling:
 
         `effects`: handlers run inside it.
         """
-        hit(BEFORE_FENCE)
+        hit("before_fence")
         claim, window = partition.claim, partition.window
         async with self.ledger.begin(partition.place, claim.epoch, claim.updated_at) as settlement:
             yield settlement
@@ -229,7 +222,7 @@ class Settling:
                 next_offset=advance.next_offset, last_event_id=advance.last_event_id, above=advance.above
             )
             if effects:
-                hit(AFTER_EFFECT)
+                hit("after_effect_before_commit")
         window.settle(offsets, advance=advance)
         claim.updated_at = max(claim.updated_at, updated_at)
 
@@ -297,7 +290,7 @@ class Settling:
                     await parking.park(settlement, record, why)
                 elif (head := await parking.head(settlement, key)) is not None:
                     await parking.park_again(settlement, head, why)
-                hit(WHILE_PARKING)
+                hit("while_parking")
 
         # Only another producer writes records without a key, so they are no sign of a bad release.
         counted = record.key is not None and not released

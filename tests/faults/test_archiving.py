@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import pytest
 
-from bridge.runtime.failpoints import AFTER_EFFECT, AFTER_PUBLISH, AFTER_STAGE, BEFORE_FENCE, BEFORE_STAGE
 from tests.faults.archiving import archiving, without_staging
 from tests.faults.scene import Ground, Scene
 from tests.faults.troubles import be_away, freeze_at, kill
@@ -19,7 +18,7 @@ pytestmark = pytest.mark.kafka
 RECORDS = 120
 # Before and after a file is staged; after it is noted, and after files are published, before that is committed.
 # Which visit is the last lets a process get on before it dies: each of the four partitions brings one.
-POINTS = (f"{BEFORE_STAGE}:kill@2", f"{AFTER_STAGE}:kill@3", f"{AFTER_EFFECT}:kill@3", f"{AFTER_PUBLISH}:kill@1")
+POINTS = ("before_stage:kill@2", "after_stage:kill@3", "after_effect_before_commit:kill@3", "after_publish:kill@1")
 # Written for each kill.
 EACH = 40
 
@@ -47,11 +46,11 @@ CASES = [
     Case(kills=2),
     Case(kills=2, first=2),
     Case(members=3),
-    Case(frozen=BEFORE_FENCE),
+    Case(frozen="before_fence"),
     Case(away_s=1.0),
     *(
         pytest.param(each, marks=pytest.mark.faults)
-        for each in (Case(kills=25), Case(kills=25, first=2), Case(frozen=AFTER_STAGE), Case(away_s=300.0))
+        for each in (Case(kills=25), Case(kills=25, first=2), Case(frozen="after_stage"), Case(away_s=300.0))
     ),
 ]
 
@@ -71,7 +70,7 @@ def play(ground: Ground, case: Case, seed: int) -> None:
             scene.wait_settled()
             be_away([scene], without_staging(lake), case.away_s)
         scene.finish()
-        if case.frozen == AFTER_STAGE:
+        if case.frozen == "after_stage":
             # What the frozen member has staged is not published: only its transaction would have made it count. A batch
             # that was tried twice may have left another one.
             assert any((lake / "staging").iterdir())

@@ -12,7 +12,6 @@ from typing import get_args
 
 import pytest
 
-from bridge.runtime.failpoints import BEFORE_FENCE
 from tests.faults.appending import Mode, appending
 from tests.faults.scene import Ground, Scene
 from tests.faults.test_zombies import POINTS
@@ -33,12 +32,12 @@ def play(ground: Ground, case: Mode, seed: int) -> None:
     """Freeze one in the middle of the log, and its successor at the beginning; thaw the first, then the other."""
     with appending(ground, case, Lives.of_records(RECORDS, seed=seed), partitions=1) as scene:
         scene.write()
-        zombie = scene.member(f"{BEFORE_FENCE}:stop@{POINTS[case][BEFORE_FENCE]}", MAX_POLL_S)
+        zombie = scene.member(f"before_fence:stop@{POINTS[case]['before_fence']}", MAX_POLL_S)
         until(lambda: is_frozen(zombie), what="a frozen member")
         scene.forget_members()
         _forget(scene)
         execute(scene.dsn, "truncate appended, counted")
-        successor = scene.member(f"{BEFORE_FENCE}:stop@1")
+        successor = scene.member("before_fence:stop@1")
         until(lambda: is_frozen(successor), what="a frozen successor")
         zombie.thaw()
         until(lambda: has_left(zombie), what="a member that knows that it was away")

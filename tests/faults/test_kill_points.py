@@ -8,13 +8,6 @@ from typing import NamedTuple
 
 import pytest
 
-from bridge.runtime.failpoints import (
-    AFTER_EFFECT,
-    BATCH_BEFORE_OFFSET,
-    BETWEEN_CLAIM_AND_SEEK,
-    WHILE_PARKING,
-    WHILE_RELEASING,
-)
 from tests.faults.appending import Mode, appending, ask_release
 from tests.faults.scene import Ground
 from tests.topic_filler import Lives
@@ -24,13 +17,13 @@ pytestmark = pytest.mark.kafka
 # Which visit of the point is the last: where something should have been settled before, not the first.
 POINTS: Mapping[Mode, Mapping[str, int]] = {
     "batches": {
-        BATCH_BEFORE_OFFSET: 3,
-        AFTER_EFFECT: 4,
-        WHILE_PARKING: 1,
-        WHILE_RELEASING: 2,
-        BETWEEN_CLAIM_AND_SEEK: 3,
+        "batch_before_offset": 3,
+        "after_effect_before_commit": 4,
+        "while_parking": 1,
+        "while_releasing": 2,
+        "between_claim_and_seek": 3,
     },
-    "lanes": {AFTER_EFFECT: 20, WHILE_PARKING: 1, WHILE_RELEASING: 2},
+    "lanes": {"after_effect_before_commit": 20, "while_parking": 1, "while_releasing": 2},
 }
 
 
@@ -43,7 +36,7 @@ def play(ground: Ground, case: Case, seed: int) -> None:
     with appending(ground, case.mode, Lives(60, seed=seed)) as scene:
         scene.write()
         first = scene.member(f"{case.point}:kill@{POINTS[case.mode][case.point]}")
-        if case.point == WHILE_RELEASING:
+        if case.point == "while_releasing":
             scene.wait_settled()
             ask_release(scene)
         assert first.ended() == -signal.SIGKILL, first.output()

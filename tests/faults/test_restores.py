@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import pytest
 
-from bridge.runtime.failpoints import BEFORE_FENCE
 from tests.faults.appending import Mode, appending
 from tests.faults.scene import Ground, Scene
 from tests.faults.troubles import MAX_POLL_S, has_left, is_frozen
@@ -58,11 +57,11 @@ def under_a_member_cut_off(scene: Scene) -> None:
     assert first.ended() == 0
     restore = backup(scene)
     scene.write(RECORDS // 3)
-    cut_off = scene.member(f"{BEFORE_FENCE}:stop@{VISIT}", MAX_POLL_S)
+    cut_off = scene.member(f"before_fence:stop@{VISIT}", MAX_POLL_S)
     until(lambda: is_frozen(cut_off), what="a member that is cut off")
     restore()
     scene.forget_members()
-    owner = scene.member(f"{BEFORE_FENCE}:stop@{VISIT - 1}")
+    owner = scene.member(f"before_fence:stop@{VISIT - 1}")
     until(lambda: is_frozen(owner), what="an owner amid its work")
     cut_off.thaw()
     until(lambda: has_left(cut_off), what="a member that knows that it was away")

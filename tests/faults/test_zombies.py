@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import pytest
 
-from bridge.runtime.failpoints import AFTER_EFFECT, BEFORE_FENCE, BETWEEN_CLAIM_AND_SEEK
 from tests.faults.scene import Ground
 from tests.faults.subjects import Kind, scene_of_kind
 from tests.faults.troubles import MAX_POLL_S, has_left, is_frozen
@@ -23,9 +22,9 @@ IDLE = "idle"
 # Which visit of a point freezes it: the first where lanes run side by side, since none of them may have a transaction
 # open: PostgreSQL lets go of that only when a handler would be out of time.
 POINTS: Mapping[Kind, Mapping[str, int]] = {
-    "batches": {BEFORE_FENCE: 3, BETWEEN_CLAIM_AND_SEEK: 1},
-    "lanes": {BEFORE_FENCE: 1, BETWEEN_CLAIM_AND_SEEK: 1, AFTER_EFFECT: 20},
-    "forward": {BEFORE_FENCE: 1, AFTER_EFFECT: 20},
+    "batches": {"before_fence": 3, "between_claim_and_seek": 1},
+    "lanes": {"before_fence": 1, "between_claim_and_seek": 1, "after_effect_before_commit": 20},
+    "forward": {"before_fence": 1, "after_effect_before_commit": 20},
 }
 
 
@@ -35,19 +34,19 @@ class Case(NamedTuple):
 
 
 CASES = [
-    *(Case(kind, BEFORE_FENCE) for kind in ("batches", "lanes")),
+    *(Case(kind, "before_fence") for kind in ("batches", "lanes")),
     Case("batches", IDLE),
-    Case("lanes", BETWEEN_CLAIM_AND_SEEK),
+    Case("lanes", "between_claim_and_seek"),
     *(
         pytest.param(case, marks=pytest.mark.faults)
         for case in (
             Case("lanes", IDLE),
-            Case("batches", BETWEEN_CLAIM_AND_SEEK),
+            Case("batches", "between_claim_and_seek"),
             # PostgreSQL ends the transaction that it holds open, after 40 s.
-            Case("lanes", AFTER_EFFECT),
+            Case("lanes", "after_effect_before_commit"),
             # What it then holds was posted, and is not settled; here no transaction is open.
-            Case("forward", AFTER_EFFECT),
-            Case("forward", BEFORE_FENCE),
+            Case("forward", "after_effect_before_commit"),
+            Case("forward", "before_fence"),
             Case("forward", IDLE),
         )
     ),
@@ -73,7 +72,7 @@ def play(ground: Ground, case: Case, seed: int) -> None:
             fenced = zombie.metric("drxbridge_fence_rejected_total")
             scene.finish()
         assert offsets.steps_back == []
-        assert fenced > 0 or case.where != BEFORE_FENCE
+        assert fenced > 0 or case.where != "before_fence"
 
 
 @pytest.mark.parametrize("case", CASES, ids="-".join)

@@ -11,7 +11,6 @@ from typing import Protocol
 
 import psutil
 
-from bridge.runtime.failpoints import AFTER_EFFECT
 from tests.faults.scene import Scene
 from tests.integration.consumer_process import ConsumerProcess
 from tests.integration.service_process import HANG_S, until
@@ -20,7 +19,7 @@ from tests.integration.service_process import HANG_S, until
 VISIT = 4
 # Of what is killed so.
 RECORDS_PER_KILL = 2 * VISIT
-AFTER_AN_EFFECT = f"{AFTER_EFFECT}:kill@{VISIT}"
+AFTER_AN_EFFECT = f"after_effect_before_commit:kill@{VISIT}"
 # A member that does not poll for this long has left, by its own client's word; longer than the session of 6 s.
 MAX_POLL_S = 8.0
 # A transaction that a frozen member holds open is ended by PostgreSQL once a handler would be out of time: two minutes.

@@ -26,7 +26,7 @@ SMALL, LARGER = "size=1m", "size=64m"
 # Each takes some seconds, so this is for the long tier.
 DEATHS = 50
 # A point, and the most visits that a short drain is sure to pay it.
-DRAINING = ((failpoints.DRAINED_BEFORE_DROP, 3), (failpoints.BEFORE_POSITIONS, 1), (failpoints.AFTER_PRODUCE, 6))
+DRAINING = (("drained_before_drop", 3), ("before_positions", 1), ("after_produce", 6))
 
 
 async def disk_full(scene: Scene) -> None:

@@ -13,11 +13,11 @@ from tests.faults.ingress.row import Row
 from tests.faults.ingress.scene import DRAINED_S, Scene
 
 # In the order in which a delivery meets them.
-DIRECT = (failpoints.BEFORE_VERIFY, failpoints.AFTER_VERIFY, failpoints.AFTER_PRODUCE, failpoints.BEFORE_ANSWER)
-SPOOLING = (failpoints.BEFORE_FSYNC, failpoints.AFTER_FSYNC)
-DRAINING = (failpoints.DRAINED_BEFORE_DROP, failpoints.BEFORE_POSITIONS)
+DIRECT = ("before_verify", "after_verify", "after_produce", "before_answer")
+SPOOLING = ("before_fsync", "after_fsync")
+DRAINING = ("drained_before_drop", "before_positions")
 # The first start, before it has made a key for its spool.
-STARTING = (failpoints.BEFORE_KEY,)
+STARTING = ("before_key",)
 # Deliveries that are sent again after a death, as by senders whose own notes were lost.
 RESENT = 30
 POINTS = (*DIRECT, *SPOOLING, *DRAINING, *STARTING)
@@ -34,7 +34,7 @@ async def killed(scene: Scene) -> None:
 
 
 async def killed_at_points(scene: Scene) -> None:
-    await _die_at(scene, failpoints.BEFORE_KEY)
+    await _die_at(scene, "before_key")
     await resend(scene)
     async with scene.load.poisson(scene.tier.rate):
         for _ in range(scene.tier.times(1)):
@@ -58,7 +58,7 @@ async def killed_at_one(scene: Scene, *, point: str) -> None:
 async def _die_at(scene: Scene, point: str) -> None:
     if point in DIRECT:
         # A start drains the spool first, so that few writes are direct on a machine that is slow to drain it.
-        await _die(scene, point, nth=scene.rng.randrange(1, 5 if point == failpoints.AFTER_PRODUCE else 30))
+        await _die(scene, point, nth=scene.rng.randrange(1, 5 if point == "after_produce" else 30))
     elif point in SPOOLING:
         scene.brokers.pause()
         await _die(scene, point, nth=scene.rng.randrange(1, 10))

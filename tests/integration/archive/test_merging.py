@@ -17,7 +17,7 @@ import duckdb
 import pytest
 from pyarrow import parquet  # noqa: TID251 - reads what was written
 
-from bridge.runtime.failpoints import AFTER_EXCHANGE, AFTER_MERGE, AFTER_PUBLISH, VARIABLE
+from bridge.runtime.failpoints import VARIABLE
 from consumers.api import Context, Placed
 from consumers.archive.consumer import open_archive
 from consumers.archive.writer import Archiver
@@ -183,7 +183,7 @@ async def test_a_death_at_any_moment_leaves_the_files_before_or_the_one_after(
 ) -> None:
     lake = tmp_path / "lake"
     # Whether the new files are published before, or by the process that dies.
-    points = cycle([(AFTER_MERGE, 1), (AFTER_EXCHANGE, 1), (AFTER_PUBLISH, 1), (AFTER_PUBLISH, 0)])
+    points = cycle([("after_merge", 1), ("after_exchange", 1), ("after_publish", 1), ("after_publish", 0)])
     async with opened(postgres, str(lake)) as (writer, database):
         rows = 0
         for _ in range(deaths):
