@@ -120,7 +120,7 @@ class _Mute:
 async def test_a_connection_that_gives_no_answer_is_not_kept(failure: OSError) -> None:
     pool: Any = _Mute(failure)
 
-    with pytest.raises(TransientError, match="no_answer|connection_lost"):
+    with pytest.raises(TransientError, match=r"no_answer|connection_lost"):
         await Database(pool, acquire_timeout_s=1.0, rollback_timeout_s=1.0).fetch("select 1")
 
     assert pool.terminated
