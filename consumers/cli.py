@@ -12,6 +12,7 @@ COMMANDS = {
     "init": ("consumers.commands.init:init", "Set where a consumer begins, and make its tables."),
     "lag": ("consumers.commands.lag:lag", "How far a consumer is behind, also while it is not running."),
     "where": ("consumers.commands.where:where", "What became of an event, a delivery or a prescription."),
+    "history": ("consumers.commands.timeline:history", "The state of a prescription, and what happened to it."),
     "parked": ("consumers.commands.parked:parked", "See and settle what a consumer has set aside."),
     "compare": ("consumers.commands.compare:compare", "What an export of the sender has that the read model has not."),
     "prune": ("consumers.commands.prune:prune", "Delete what was settled long ago."),

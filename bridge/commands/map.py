@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from bridge.commands.scheme_options import check_id, configured_source
-from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker, fields_tree, plain, printable
+from bridge.commands.tail_format import fields_tree, plain, printable
 from bridge.commands.tail_format import text as text_of
 from bridge.contract.events import EVENT_MODELS
 from bridge.contract.fields import ContractRecord, raw_name, words_of
@@ -29,6 +29,7 @@ from bridge.ingress.profiles.preview import map_body as preview
 from bridge.ingress.profiles.profile import Profile
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable, partition
 from bridge.registry.loader import bundled
+from bridge.registry.masker import JSON_MASK, PEOPLE_MASK, Masker
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.findings import counted
 from bridge.runtime.process import Group, pairs

@@ -13,12 +13,13 @@ import orjson
 from rich.console import Console
 
 from bridge.avro.event_decoder import EventDecoder, open_decoder
-from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker, Shown, text
+from bridge.commands.tail_format import Shown, text
 from bridge.errors import DecodeError
 from bridge.kafka.reader import ReadError, open_reader
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.registry.loader import bundled
+from bridge.registry.masker import JSON_MASK, PEOPLE_MASK, Masker
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.broker_option import asking, bootstrap_option
 from bridge.runtime.logging import silence_kafka_client

@@ -1,4 +1,4 @@
-"""How a record is shown: health information masked unless asked for, as a JSON line or as lines for people."""
+"""How a record is shown: as a JSON line or as lines for people."""
 
 from __future__ import annotations
 
@@ -13,16 +13,7 @@ from rich.text import Text
 
 from bridge.event import instant
 from bridge.kafka.transport import ConsumedRecord
-from bridge.registry.schemas import Schema, expand
-
-JSON_MASK = "***"
-PEOPLE_MASK = "•••"
-# docs/contract.md §7: direct identifiers and linked health information; providers (P) and the rest (N) are no secret.
-PHI_CLASSES = frozenset({"D", "L"})
-
-
-# Nothing that could be a secret; that it is empty may be known.
-_NOTHING: tuple[object, ...] = (None, {}, [])
+from bridge.registry.masker import NOTHING, PEOPLE_MASK
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,45 +68,6 @@ class Shown:
         return title.append("   ").append_text(_fields(self.value))
 
 
-class Masker:
-    """Replaces what the schemas class as health information; fails closed on a record it does not know."""
-
-    def __init__(self, schemas: Mapping[str, Schema], *, mask: str) -> None:
-        """Keep the self-contained `schemas` by full name and the `mask` that stands for a value."""
-        self._schemas = {name: expand(schema) for name, schema in schemas.items()}
-        self._mask = mask
-
-    def mask(self, record: str, value: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the value with `mask` for each D or L field that holds something; what is empty stays so."""
-        schema = self._schemas.get(record)
-        return dict.fromkeys(value, self._mask) if schema is None else self._record(schema, value)
-
-    def _record(self, schema: Schema, value: Mapping[str, Any]) -> dict[str, Any]:
-        fields = {each["name"]: each for each in schema["fields"]}
-        return {
-            name: self._field(fields[name], inner) if name in fields else self._mask for name, inner in value.items()
-        }
-
-    def _field(self, declared: Schema, value: Any) -> Any:
-        if value in _NOTHING:
-            return value
-        return self._mask if declared.get("phi") in PHI_CLASSES else self._any(declared["type"], value)
-
-    def _any(self, schema: Any, value: Any) -> Any:
-        """Mask inside a field that is no secret itself but may hold records with fields that are."""
-        if not isinstance(value, Mapping | list):
-            return value
-        for branch in schema if isinstance(schema, list) else [schema]:
-            inner = branch if isinstance(branch, Mapping) else {}
-            if isinstance(value, list) and "items" in inner:
-                return [self._any(inner["items"], item) for item in value]
-            if isinstance(value, Mapping) and "fields" in inner:
-                return self._record(inner, value)
-            if isinstance(value, Mapping) and "values" in inner:
-                return {name: self._any(inner["values"], item) for name, item in value.items()}
-        return self._mask
-
-
 def plain(value: Any) -> Any:
     """Turn a decoded value into JSON types: instants in UTC with `Z`, decimals as text, bytes in base64."""
     if isinstance(value, Mapping):
@@ -151,7 +103,7 @@ def fields_tree(value: Mapping[str, Any], *, indent: int) -> Iterator[Text]:
     """Yield a line for each field that is not empty; nested fields are indented below it."""
     margin = " " * indent
     for name, inner in value.items():
-        if inner in (*_NOTHING, ""):
+        if inner in (*NOTHING, ""):
             continue
         line = Text().append(f"{margin}{printable(name)}", "dim")
         if isinstance(inner, Mapping):
@@ -170,7 +122,7 @@ def fields_tree(value: Mapping[str, Any], *, indent: int) -> Iterator[Text]:
 def _fields(value: Mapping[str, Any]) -> Text:
     line = Text()
     for name, inner in value.items():
-        if inner not in (*_NOTHING, ""):
+        if inner not in (*NOTHING, ""):
             line.append(f" {name} ", "dim").append_text(_value(inner))
     return line
 

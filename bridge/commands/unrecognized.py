@@ -16,13 +16,13 @@ from rich.table import Column, Table
 
 from bridge.avro.event_decoder import open_decoder
 from bridge.commands.tail import PipeConsole, decoded, json_line, passed_over, people_lines
-from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker
 from bridge.contract.events import REPORTED_TYPE
 from bridge.errors import DecodeError
 from bridge.kafka.reader import open_reader
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 from bridge.kafka.transport import ConsumedRecord
 from bridge.registry.loader import bundled
+from bridge.registry.masker import JSON_MASK, PEOPLE_MASK, Masker
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.broker_option import asking, bootstrap_option
 from bridge.runtime.logging import silence_kafka_client

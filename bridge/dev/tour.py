@@ -74,11 +74,6 @@ WAIT_S = 60.0
 POLL_S = 0.05
 
 ROW = "select events, display from read_model.prescription where prescription_id = $1"
-HISTORY = """
-select event_id, e.topic || '/' || e.partition || '@' || e."offset" as place
-from read_model.timeline t join read_model.event e using (source, event_id)
-where t.prescription_id = $1 order by t.counts_from, t.sequence, event_id, source
-"""
 TOLD = "select event_type, body ->> 'reported_type' from read_model.timeline where event_id = $1"
 # Rows of the history are written once: by number of the transaction, and in it by place, is the order of the writing.
 APPLIED = "select event_id from read_model.event where prescription_id = $1 order by xmin::text::bigint, ctid"
@@ -236,7 +231,11 @@ class Tour:
         records = [each for each in await self._records() if (each.topic, each.key) == (PRESCRIPTIONS_TOPIC, key)]
         wanted: Rows = [(event["id"], each.place) for event, each in zip(events, records, strict=False)]
         screen.check("Kafka has every event once, in order", _ce_ids(records), [event["id"] for event in events])
-        await self._comes("PostgreSQL has each, in order, and its place in the log", HISTORY, key, wanted)
+        history = ("drx-consumer", "history", "read_model", key)
+        await self._operate(*history)
+        applied = orjson.loads(await self._run(*history, "--json") or "{}").get("events", [])
+        applied = [(each["event_id"], _place_of(each, "")) for each in applied]
+        screen.check("PostgreSQL has each, in order, and its place in the log", applied, wanted)
 
         async def forwarded() -> Rows:
             async with self.session.get(f"{self.stack.endpoints['receiver']}/received") as answer:

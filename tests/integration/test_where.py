@@ -15,12 +15,12 @@ import aiohttp
 import pytest
 from click.testing import CliRunner
 
-from bridge.commands.tail_format import Masker
 from bridge.contract.native import native_json
 from bridge.event import Delivery, ParkReason
 from bridge.kafka.partition_writer import pack
 from bridge.kafka.record import UNRECOGNIZED_SCHEMA, Record, unrecognized_record, unrecognized_value
 from bridge.registry.loader import bundled
+from bridge.registry.masker import Masker
 from bridge.spool.segment import Entry
 from consumers.cli import cli
 from tests.audit_lines import acts

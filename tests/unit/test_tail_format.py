@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bridge.commands.tail_format import JSON_MASK, PEOPLE_MASK, Masker, Shown
+from bridge.commands.tail_format import Shown
 from bridge.kafka.transport import ConsumedRecord
 from bridge.registry.loader import bundled
+from bridge.registry.masker import JSON_MASK, PEOPLE_MASK, Masker
 
 MARKER = "PHI-MARKER"
 SCHEMAS = bundled().schemas()
@@ -77,6 +78,16 @@ def test_a_record_or_field_without_a_schema_is_masked_whole() -> None:
 
     assert masker.mask("drx.v9.Later", {"a": MARKER, "b": {"c": MARKER}}) == {"a": JSON_MASK, "b": JSON_MASK}
     assert masker.mask("drx.v1.SystemPing", {"added_later": MARKER}) == {"added_later": JSON_MASK}
+
+
+def test_of_linked_information_a_word_of_a_closed_list_is_shown_and_no_other_text() -> None:
+    masker = Masker(SCHEMAS, mask=JSON_MASK)
+    value = {"fill_status": "dispensed", "raw_fill_status": MARKER, "note": MARKER, "patient": {"sex": "female"}}
+
+    masked = masker.mask("drx.v1.FillStatusChanged", value)
+
+    assert masked == value | dict.fromkeys(("raw_fill_status", "note", "patient"), JSON_MASK)
+    assert masker.mask("drx.v1.FillStatusChanged", {"fill_status": MARKER}) == {"fill_status": JSON_MASK}
 
 
 def test_a_secret_is_found_inside_lists_and_maps_of_records() -> None:

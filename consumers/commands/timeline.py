@@ -1,0 +1,110 @@
+"""`drx-consumer history`: the state of a prescription in the read model, and the events that it comes from."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+import orjson
+
+from bridge.avro.schema_ids import RECORDS
+from bridge.errors import ConfigError
+from bridge.registry.loader import bundled
+from bridge.registry.masker import JSON_MASK, NOTHING, Masker
+from bridge.runtime.audit import audited
+from consumers.commands.installed import Chosen
+from consumers.commands.options import json_option, of_consumer, phi_options
+from consumers.commands.screen import TIME, print_json, print_table
+from consumers.postgres.text import stored_text
+from consumers.read_model.options import NAME
+from consumers.runtime.operator import By
+
+_STATE = """
+select display, transmission, order_status, dispense, fulfillment, shipment, open_requests, safety
+from "{schema}".prescription where prescription_id = $1
+"""
+# As the view `timeline`, which operators may not read (see the roles of the read model).
+_EVENTS = """
+select occurred_at, received_at, event_type, source, event_id, topic, partition, "offset", body
+from "{schema}".event where prescription_id = $1
+order by least(occurred_at, received_at + interval '5 minutes'), coalesce((body ->> 'sequence')::bigint, 0),
+  event_id, source
+"""
+# What says nothing of what happened: the fields of every event, and who takes part.
+_COMMON = {
+    "account_id",
+    "contract_version",
+    "correlation_id",
+    "environment",
+    "event_id",
+    "event_type",
+    "occurred_at",
+    "origin_source",
+    "pharmacy",
+    "prescriber",
+    "received_at",
+    "sequence",
+    "source",
+}
+
+
+@click.command()
+@of_consumer
+@click.argument("key")
+@phi_options
+@json_option
+def history(*, chosen: Chosen, key: str, show_phi: bool, by: By, as_json: bool) -> int:
+    """Show the state of the prescription KEY and its events, in the order of facts. Exit 1 if it is unknown.
+
+    NAME is read_model, which alone keeps a history. Of health information, only words of closed lists are shown.
+    """
+    if chosen.consumer.name != NAME:
+        raise ConfigError(f"{chosen.consumer.name} keeps no history; {NAME} does")
+    with audited("history", show_phi=True, group=chosen.consumer.group, **by._asdict()) as ended:
+        document = asyncio.run(_document(chosen, stored_text(key), show_phi=show_phi))
+        ended["records"] = len(document["events"])
+    if not document["events"]:
+        click.echo("the read model knows nothing of that prescription", err=True)
+        return 1
+    if as_json:
+        print_json(document)
+        return 0
+    states = [f"{name}={_words(state)}" for name, state in document["state"].items() if state not in NOTHING]
+    click.echo(f"{document['prescription_id']}  {'  '.join(states)}")
+    print_table(("at", "type", "what", "where", "event"), [_row(each) for each in document["events"]])
+    for each in document["events"] if show_phi else ():
+        print_json(each["body"], indented=True)
+    return 0
+
+
+async def _document(chosen: Chosen, key: str, *, show_phi: bool) -> dict[str, Any]:
+    async with chosen.open_database("history") as database:
+        states = await database.fetch(_STATE.format(schema=chosen.schema), key)
+        rows = await database.fetch(_EVENTS.format(schema=chosen.schema), key)
+    masker = Masker(bundled().schemas(), mask=JSON_MASK)
+    events = []
+    for row in map(dict, rows):
+        body = orjson.loads(row["body"])
+        events.append(row | {"body": body if show_phi else masker.mask(RECORDS.get(row["event_type"], ""), body)})
+    return {"prescription_id": key, "state": dict(states[0]) if states else {}, "events": events}
+
+
+def _row(event: Mapping[str, Any]) -> tuple[object, ...]:
+    place = f"{event['topic']}/{event['partition']}@{event['offset']}"
+    told = {name: value for name, value in event["body"].items() if name not in _COMMON}
+    return f"{event['occurred_at']:{TIME}}", event["event_type"], " ".join(_pairs(told)), place, event["event_id"]
+
+
+def _pairs(fields: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield `name=value` for what is neither empty nor masked."""
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            yield from _pairs(value, f"{prefix}{name}.")
+        elif value not in (*NOTHING, JSON_MASK):
+            yield f"{prefix}{name}={_words(value)}"
+
+
+def _words(value: Any) -> str:
+    return ",".join(map(_words, value)) if isinstance(value, list) else str(value)
