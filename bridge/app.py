@@ -73,11 +73,7 @@ START_S = 5.0
 
 @asynccontextmanager
 async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
-    """Build from leaf to root and yield what to run until the stop; then end publisher, producer, management port.
-
-    Raises:
-        ConfigError: The start checks refuse the settings, or a profile, secret, route or address that cannot be used.
-    """
+    """Build from leaf to root, yield what to run until the stop, then end it; `ConfigError` if a check refuses."""
     await in_thread(lambda: refuse(check_start(settings)))
     async with AsyncExitStack() as stack:
         metrics = IngressMetrics(CollectorRegistry())

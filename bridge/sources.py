@@ -20,11 +20,7 @@ from bridge.settings import HttpSettings, Settings, SourceSettings, named
 
 
 def scheme_of(name: str, source: SourceSettings) -> Scheme:
-    """Build the scheme of a source.
-
-    Raises:
-        ConfigError: It is unknown, or a parameter of it is, or its secrets are missing; the message names the setting.
-    """
+    """Build the scheme of a source; the `ConfigError` for what cannot be used names the setting."""
     try:
         scheme = configure(source.scheme, source.scheme_parameters, tolerance_s=source.tolerance_s)
     except ParameterError as exc:
@@ -48,11 +44,7 @@ def shared_key_pairs(settings: Settings, keys: Mapping[str, Sequence[KeySlot]]) 
 
 
 def check_new_keys(settings: Settings, directories: Mapping[str, Secrets], name: str, keys: Sequence[KeySlot]) -> None:
-    """Check that changed keys of a source are such as a start accepts.
-
-    Raises:
-        SecretsError: One can be guessed, or is another source's and not both accept it.
-    """
+    """Check changed keys as a start does; `SecretsError` if one can be guessed, or is shared and not all accept it."""
     for problem in guessable(keys):
         raise SecretsError("secret_guessable", f"{place(name, 'secrets_dir')}: {problem}")
     after = {each: directory.keys for each, directory in directories.items()} | {name: keys}
@@ -67,11 +59,7 @@ def rate_limit(per_s: float | None) -> RateLimit | None:
 
 
 def address_limit(http: HttpSettings) -> AddressLimit | None:
-    """Return the limit of each address, if there is one.
-
-    Raises:
-        ConfigError: The trusted proxies are no networks, or far too many.
-    """
+    """Return the limit of each address, if any; `ConfigError` if trusted proxies are no networks, or far too many."""
     limit = rate_limit(http.address_rate_per_s)
     try:
         proxies = networks(http.trusted_proxies)

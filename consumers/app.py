@@ -127,12 +127,7 @@ class ConsumerWorker:
         return "ok" if self._subscriber is None else self._subscriber.live()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Start, for as long as it takes, and consume until `stop` is set.
-
-        Raises:
-            ConfigError: A check requires a decision of the operator.
-            ExceptionGroup: What a part raised.
-        """
+        """Start, for as long as it takes, and consume until `stop`; `ConfigError` if an operator must decide."""
         async with AsyncExitStack() as stack:
             around = self._consumer.around
             # Entered and left by this task: a task group or a time-out within `around` must not be left by another.

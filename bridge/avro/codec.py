@@ -97,22 +97,14 @@ class Codec:
             self.learn(writer)
 
     def learn(self, writer: WriterSchema) -> None:
-        """Make records of this writer readable.
-
-        Raises:
-            ValueError: Not a self-contained Avro record.
-        """
+        """Make records of this writer readable; `ValueError` if it is no self-contained Avro record."""
         self._schemas[writer.id] = _parse(writer.schema)
         self._writers.pop(writer.id, None)
         if writer.guid is not None:
             self._guids[writer.guid] = writer.id
 
     def encode(self, record: str, value: Mapping[str, Any] | bytes) -> bytes:
-        """Return the payload of one record; of bytes, the Avro body that an engine has made, they only get the prefix.
-
-        Raises:
-            EncodeError: Not a value of that record, or a record that has no id.
-        """
+        """Return the payload of a value or encoded body; `EncodeError` if it does not fit, or its record has no id."""
         known = self._encoders.get(record)
         if known is None:
             raise EncodeError(record)

@@ -45,14 +45,7 @@ _EXACT = Context(prec=3 * _DECIMAL_MAX_BYTES)
 
 
 def compile_decoder(schema: Mapping[str, Any]) -> Decode:
-    """Return the function that reads a value of `schema`.
-
-    Args:
-        schema: Self-contained and parsed: every name is a full name.
-
-    Raises:
-        ValueError: The schema uses a part of Avro that the house rules leave out, or contains itself.
-    """
+    """Compile a parsed, self-contained schema; `ValueError` if it contains itself or is beyond the house rules."""
     return _compile(schema, {})
 
 

@@ -29,11 +29,7 @@ END = b"\x00"  # the empty block that ends an array or a map
 
 
 class EncodeError(BridgeError):
-    """A value does not fit its schema: a bug of the caller.
-
-    Attributes:
-        field: Path of the field at fault, array and map items as `*`, never a value; empty for the record itself.
-    """
+    """A value does not fit its schema: a bug of the caller. `field` is the path to it, and holds no value."""
 
     code = "encode"
 
@@ -43,14 +39,7 @@ class EncodeError(BridgeError):
 
 
 def compile_encoder(schema: Mapping[str, Any]) -> Encode:
-    """Return the function that writes a value of `schema`, or raises `EncodeError`.
-
-    Args:
-        schema: Self-contained and parsed: every name is a full name.
-
-    Raises:
-        ValueError: The schema uses a part of Avro that the house rules leave out.
-    """
+    """Compile a parsed schema into what may raise `EncodeError`; `ValueError` if it is beyond the house rules."""
     return _compile(schema, "", {})
 
 

@@ -79,11 +79,7 @@ class EventDecoder:
             raise DecodeError(SCHEMA_INVALID) from None
 
     async def inspect(self, record: ConsumedRecord) -> Decoded:
-        """Decode for people: any record with a value, ours or not.
-
-        Raises:
-            DecodeError: The code has the reason, including failures of the registry.
-        """
+        """Decode any record with a value, ours or not, for people; failures of the registry are `DecodeError`, too."""
         payload: bytes = record.value or b""
         try:
             return self._codec.decode(payload, record.headers)

@@ -85,11 +85,7 @@ def native(record: Mapping[str, object], *, phi: bool = True) -> dict[str, Any]:
 
 
 def native_json(record: Mapping[str, object], *, phi: bool = True) -> bytes:
-    """Return `native` as JSON text; equal records give equal bytes. It holds health information.
-
-    Raises:
-        UnknownRecordError: As `native`.
-    """
+    """Return `native` as JSON text, which holds health information; equal records give equal bytes."""
     return orjson.dumps(native(record, phi=phi), option=orjson.OPT_SORT_KEYS)
 
 

@@ -32,10 +32,7 @@ _SCHEME = StandardWebhooks()
 
 
 class Received(NamedTuple):
-    """One delivery.
-
-    `refused` is what is wrong with its signature; then the body is not kept, since anybody may send any amount of it.
-    """
+    """One delivery; its body is not kept if its signature is `refused`, since anybody may send any amount."""
 
     refused: str
     headers: dict[str, str]

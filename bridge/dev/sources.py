@@ -17,11 +17,7 @@ _OPTIONS: Mapping[str, str] = MappingProxyType({"account_id": "acct_dev", "zone"
 
 
 class DevSource(NamedTuple):
-    """A sender.
-
-    `parameters` are those of its scheme, `options` those of its profile; `accept` are risks, since nothing leaves the
-    machine.
-    """
+    """A sender: `parameters` of its scheme, `options` of its profile; risks are accepted, since nothing leaves here."""
 
     profile: str
     scheme: str = DEFAULT_SCHEME

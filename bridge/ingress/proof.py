@@ -192,11 +192,7 @@ class Scheme(ABC):
         return (self,)
 
     def parse_key(self, text: str) -> ProofKey:
-        """Decode the line of a slot file; a scheme without keys has none.
-
-        Raises:
-            ConfigError: It is no key of this scheme; the message holds nothing of the text.
-        """
+        """Decode the line of a slot file; the `ConfigError` for one that is no key of this scheme shows none of it."""
         del text
         raise ConfigError(f"{self.name} has no secret")
 

@@ -107,12 +107,7 @@ def topic_specs(
 
 @asynccontextmanager
 async def open_admin(connection: KafkaConnection) -> AsyncIterator[Admin]:
-    """Open an admin client; the block and its opening together have `ADMIN_S`.
-
-    Raises:
-        ConfigError: A file of the connection cannot be used.
-        AdminError: No broker answers, or one refuses.
-    """
+    """Open a client for a block of at most `ADMIN_S`; `ConfigError` for a bad file, `AdminError` without an answer."""
     options = connection.options()
     options["bootstrap_servers"] = await reachable(connection.servers)
     if not options["bootstrap_servers"]:
@@ -147,11 +142,7 @@ class Admin:
         return min(REPLICAS_MAX, len(await self.brokers()))
 
     async def create(self, specs: Sequence[TopicSpec]) -> dict[str, Literal["created", "exists"]]:
-        """Create the topics that are missing; what exists is not changed.
-
-        Raises:
-            AdminError: The cluster refuses one; others may have been created.
-        """
+        """Create the topics that are missing; after an `AdminError`, others may have been created."""
         wanted = [
             NewTopic(spec.name, spec.partitions, spec.replication_factor, topic_configs=spec.configs) for spec in specs
         ]

@@ -55,11 +55,7 @@ class KafkaConnection:
         return [_host_and_port(part) for part in parts if part] or [_host_and_port("")]
 
     def options(self) -> dict[str, Any]:
-        """Keyword arguments of a client; files are read again for each, so that rotated ones are used.
-
-        Raises:
-            ConfigError: A file cannot be used; the message names its setting.
-        """
+        """Keyword arguments of a client; files are read anew. The `ConfigError` for a bad one names its setting."""
         options: dict[str, Any] = {
             "bootstrap_servers": [_joined(host, port) for host, port in self.servers],
             "security_protocol": self.security_protocol,

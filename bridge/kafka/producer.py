@@ -172,12 +172,7 @@ class KafkaProducer:
             self._work.result()
 
     async def write(self, topic: str, partition: int, records: Sequence[Record]) -> int:
-        """Write as many `records`, from the first, as one batch holds; return how many all in-sync replicas have.
-
-        Raises:
-            RecordRefusedError: One of the records is at fault.
-            NotDurableError: Not written, or not known to be.
-        """
+        """See `ProducerProtocol.write`; what counts as written, all in-sync replicas have."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         generation = self._generation

@@ -64,10 +64,7 @@ class Record(NamedTuple):
 def event_record(
     event: AnyEvent, delivery: Delivery, *, topic: str, partition: int, value: bytes, schema: str, ordinal: bytes
 ) -> Record:
-    """Return the record of an event: `value` in wire format, of the record named `schema` in full.
-
-    `ordinal` is `<instance>:<number>` and rises in the order of acceptance.
-    """
+    """Return the record of an event, `value` in wire format; `ordinal` is `<instance>:<number>` and rises."""
     key = event.key.encode()
     received_header, received_ms = _receipt(delivery.received_at)
     type_header, schema_header = _type_headers(event.type, schema)

@@ -41,11 +41,7 @@ class RoutingTable:
     """Event type to topic: the operator's patterns first, then the built-in ones; the first match wins."""
 
     def __init__(self, routes: Mapping[str, str] | None = None) -> None:
-        """Put `routes` (type pattern such as `epcs.*` to topic) before the built-in table.
-
-        Raises:
-            ConfigError: Not a topic name, or a topic that holds raw deliveries.
-        """
+        """Put `routes` (`epcs.*` to topic) before the built-in ones; `ConfigError` if a topic cannot be written to."""
         for pattern, topic in (routes or {}).items():
             if not _TOPIC.fullmatch(topic) or topic == UNRECOGNIZED_TOPIC:
                 raise ConfigError(f"kafka.routes: {pattern!r} leads to {topic!r}, which cannot be a topic of events")

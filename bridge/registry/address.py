@@ -20,11 +20,7 @@ class RegistryAddress(Section):
     password_file: Path | None = Field(None, description="file whose first line is the password")
 
     def credentials(self) -> tuple[str, str] | None:
-        """Read user and password; None where no file is named.
-
-        Raises:
-            ConfigError: Only one is named, or one cannot be read.
-        """
+        """Read user and password; None where no file is named. `ConfigError` if only one is, or is unreadable."""
         if self.username_file is None and self.password_file is None:
             return None
         if self.username_file is None or self.password_file is None:
@@ -33,11 +29,7 @@ class RegistryAddress(Section):
 
 
 def plain_url(url: str) -> str:
-    """Return the address that names a registry: without credentials, query or closing slash.
-
-    Raises:
-        ConfigError: No address that can be asked; the message does not show it, for it may hold a password.
-    """
+    """Return a registry's address without credentials, query or closing slash; the `ConfigError` never shows it."""
     try:
         parts = URL(url)
         host = parts.host or ""

@@ -125,16 +125,7 @@ class RegistryClient:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         spread: Spread = random.uniform,
     ) -> None:
-        """Take a session that the caller closes.
-
-        Args:
-            session: Open for as long as this is used.
-            url: Base address, with any path, such as Apicurio's `/apis/ccompat/v7`.
-            credentials: User and password of basic authentication; they win over those in `url`.
-            timeout_s: For one try, from connecting to the last byte.
-            sleep: Pauses between tries.
-            spread: Draws delays.
-        """
+        """Take an open session of the caller; `credentials` win over those in `url`, `timeout_s` is for one try."""
         self.url = plain_url(url)
         self._session = session
         self._headers = {"Accept": f"{CONTENT_TYPE}, application/json"}
@@ -252,11 +243,7 @@ class RegistryClient:
 
 @asynccontextmanager
 async def open_client(address: RegistryAddress) -> AsyncIterator[RegistryClient]:
-    """Open a client of the registry at an address with a URL.
-
-    Raises:
-        ConfigError: The address cannot be used.
-    """
+    """Open a client of the registry at an address with a URL; `ConfigError` if it cannot be used."""
     import aiohttp  # noqa: PLC0415 - as above
 
     async with aiohttp.ClientSession() as session:

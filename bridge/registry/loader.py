@@ -54,11 +54,7 @@ def write_lock(root: Path, lock: Lock) -> None:
 
 @cache
 def bundled() -> Lock:
-    """Return the lock this package ships.
-
-    Raises:
-        ConfigError: There is none, or it was changed by hand.
-    """
+    """Return the lock that this package ships; `ConfigError` if there is none, or it was changed by hand."""
     lock = read_lock(schemas_root())
     if not lock.entries:
         raise ConfigError(f"{schemas_root() / LOCK_NAME}: no such file; install the package again")

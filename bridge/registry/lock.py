@@ -80,11 +80,7 @@ class Lock:
         )
 
     def extended(self, schemas: Mapping[str, Schema]) -> Lock:
-        """Return a lock that has a new version, and a new id, for each schema that is not the newest of its record.
-
-        Raises:
-            ConfigError: A schema equals an older version of its record; registries know a schema only once.
-        """
+        """Return a lock with a new version and id for each new schema; `ConfigError` if it equals an older version."""
         entries = list(self.entries)
         latest = self.latest()
         for record in self.drift(schemas):

@@ -55,11 +55,7 @@ def full_name(schema: Schema) -> str:
 
 
 def resolve(schema: Schema, named: Mapping[str, Schema]) -> dict[str, Any]:
-    """Return a record self-contained: each type it names is defined where it first occurs.
-
-    Raises:
-        ConfigError: Names a type that is not there, or is none itself.
-    """
+    """Define each type that a record names where it first occurs; `ConfigError` if one is not there, or is none."""
     try:
         record: dict[str, Any] = _resolve(schema, named, set())
     except (KeyError, TypeError, ValueError, RecursionError):
@@ -88,11 +84,7 @@ def _resolve(schema: Any, named: Mapping[str, Schema], seen: set[str]) -> Any:
 
 
 def expand(schema: Any) -> Any:
-    """Return the schema with every name replaced by its definition, and every name a full one.
-
-    Raises:
-        NotAvroError: It cannot be used; names of fields are not checked.
-    """
+    """Replace names by definitions with full names; `NotAvroError` if unusable. Field names are not checked."""
     try:
         return expand_schema(schema)
     except (SchemaParseException, ValueError, KeyError, TypeError, AttributeError):  # what fastavro raises
@@ -110,11 +102,7 @@ def digest(schema: Schema) -> str:
 
 
 def meaning(schema: Any) -> str:
-    """Return the one text of all schemas that read the same bytes the same way.
-
-    Raises:
-        NotAvroError: As `expand`.
-    """
+    """Return the one text of all schemas that read the same bytes the same way; `NotAvroError` as `expand`."""
     return _text(_meaning(expand(schema)))
 
 

@@ -84,11 +84,7 @@ def config_variable(model: type[FileSettings]) -> str:
 
 
 def read_settings(model: type[_Settings]) -> _Settings:
-    """Read a configuration once.
-
-    Raises:
-        ConfigError: Unreadable file, unknown name or bad value; the message names the setting and never shows a value.
-    """
+    """Read a configuration once; the `ConfigError` for a mistake names the setting and never shows a value."""
     prefix, variable = prefix_of(model), config_variable(model)
     _refuse_unknown(os.environ, model, prefix)
     path = os.environ.get(variable)

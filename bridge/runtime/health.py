@@ -48,10 +48,7 @@ class ManagementPort:
         live: Check = lambda: "ok",
         section: str = "BRIDGE_MANAGEMENT",
     ) -> None:
-        """Serve on `host:port`; ready while no check is worse than `degraded`, alive while `live` is `ok`.
-
-        `section` is what the variables begin with that the address is from.
-        """
+        """Serve the address of `section`; ready while no check is worse than `degraded`, alive while `live` is `ok`."""
         self._server = HardenedServer(
             self,
             read_timeout_s=READ_TIMEOUT_S,

@@ -54,11 +54,7 @@ class FloatRange(click.FloatRange):
 
 
 def pairs(texts: Sequence[str], separator: str, *, usage: str) -> Iterator[tuple[str, str]]:
-    """Split each of the values of an option.
-
-    Raises:
-        UsageError: One has no separator.
-    """
+    """Split each of the values of an option; `UsageError` if one has no separator."""
     for text in texts:
         name, found, value = text.partition(separator)
         if not found:

@@ -152,11 +152,7 @@ class SlotDirectory(Generic[AnySlot]):
 
 
 def read_lines(where: Path, content: bytes, *, further: Sequence[str] = ()) -> SlotLines:
-    """Read the content of a slot file, which must have a line for each of the names in `further`.
-
-    Raises:
-        SecretsError: It is none; the message names the file and nothing of its content.
-    """
+    """Read a slot file with a line for each of `further`; the `SecretsError` for another one shows nothing of it."""
     if not _is_name(where.name):
         message = f"{where.parent}: a file's name is no slot name (letters, digits, `.`, `_`, `-`)"
         raise SecretsError("secret_name", message)

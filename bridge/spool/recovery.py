@@ -59,11 +59,7 @@ class Drain(Protocol):
     """Takes the entries that recovery finds; `kafka.partition_writer` implements it."""
 
     def recovered(self, entry: Entry) -> None:
-        """Take over an entry of an earlier process, or one that was unlocked; from now on it waits in its queue.
-
-        Raises:
-            UnreadableEntryError: This version cannot read it.
-        """
+        """Queue an entry of an earlier process, or an unlocked one; `UnreadableEntryError` if it cannot be read."""
 
     def passed_over(self) -> None:
         """Note that an unknown entry will not be handed out: it is damaged, or the disk fails."""

@@ -308,10 +308,7 @@ class Spool:
         return self._index.oldest_ms()
 
     def append(self, entries: Sequence[Entry]) -> Awaitable[None]:
-        """Take the entries of one call; the order of the calls is the order in the file.
-
-        What is returned ends when all of them are durable, or raises `NotDurableError` when none is.
-        """
+        """Take entries in order; what is returned ends when all are durable, or raises `NotDurableError` if none is."""
         if not entries:
             raise ValueError(entries)
         size = sum(map(sealed_size, entries))

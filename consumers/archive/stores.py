@@ -39,10 +39,7 @@ class StoredFile(NamedTuple):
 
 
 class LakeDirectory:
-    """Files by their paths below a directory, which may be shared by several hosts.
-
-    Every method raises `TransientError`, systemic, when the directory does not do it now.
-    """
+    """Files below a directory that hosts may share; every method raises `TransientError`, systemic, when it fails."""
 
     def __init__(self, root: Path) -> None:
         self._root = root

@@ -58,11 +58,7 @@ class Chosen:
 
 
 def choose(name: str, *, schema: str | None = None, bootstrap_servers: str | None = None) -> Chosen:
-    """Read the settings and build the consumer; `schema` overrides its section, `bootstrap_servers` the brokers.
-
-    Raises:
-        ConfigError: A setting is wrong, there is no such consumer, or it cannot be run.
-    """
+    """Build a consumer from the settings, which `schema` and `bootstrap_servers` override; may raise `ConfigError`."""
     found = installed()
     if name not in found:
         known = ", ".join(sorted(found)) or "none is installed"

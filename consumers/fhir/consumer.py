@@ -54,12 +54,7 @@ class ResourceWriter:
             """  # noqa: S608 - as above
 
     async def __call__(self, event: Event, context: Context) -> None:
-        """Apply one event.
-
-        Raises:
-            PermanentError: FHIR cannot hold a value, the patient is not found, or the server refuses the resources.
-            TransientError: As `FhirServer.write`.
-        """
+        """Apply one event; `PermanentError` if FHIR cannot hold a value, else raises as `FhirServer.write`."""
         options = self._options
         imported = context.origin == "import" and options.imports == "skip"
         if event.type in _NOT_ORDERS or imported or not options.wants_account(event):

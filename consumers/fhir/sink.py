@@ -386,10 +386,7 @@ def _settle(entry: BundleEntry, outcome: WriteResult, ids: dict[str, str]) -> No
 
 
 def _query(name: str, token: Mapping[str, str]) -> str:
-    """Return a search for a token.
-
-    Source: FHIR R4, "Search", "Escaping Search Parameters".
-    """
+    """Return a search for a token (FHIR R4, "Search", "Escaping Search Parameters")."""
     return f"{name}={quote('|'.join(_divides.sub(_ESCAPED, token[part]) for part in ('system', 'value')), safe='')}"
 
 

@@ -33,10 +33,7 @@ _MARGIN_S = 5.0
 
 
 class MessageSender:
-    """The handler: one message for each event, in the transaction that settles it.
-
-    A crash before the transaction is committed repeats the message with the same MSH-10 and the same bytes.
-    """
+    """The handler: one message for each event, the same bytes again if its transaction was not committed."""
 
     def __init__(self, options: Hl7Options, *, metrics: Hl7Metrics) -> None:
         self._options = options

@@ -54,10 +54,7 @@ class Applier:
     """The handler of the read model; one per process."""
 
     def __init__(self, *, schema: str, metrics: ReadModelMetrics, alarms_from: datetime | None) -> None:
-        """Write to the tables of `schema`, a checked name.
-
-        Contradictions raised by events received before `alarms_from` are not counted.
-        """
+        """Write to the tables of `schema`, a checked name; contradictions of before `alarms_from` are not counted."""
         self._sql = statements(schema)
         self._metrics = metrics
         self._alarms_from = alarms_from

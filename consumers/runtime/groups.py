@@ -49,12 +49,7 @@ class GroupState(NamedTuple):
 
 @asynccontextmanager
 async def open_group(connection: KafkaConnection, group: str, topics: Sequence[str]) -> AsyncIterator[GroupView]:
-    """Open a view of `group` on `topics`, which does not join the group; the block has `GROUPS_S` to end.
-
-    Raises:
-        ConfigError: A file of the connection cannot be used.
-        ReadError: No broker answers, one refuses, or there is no such topic.
-    """
+    """View `group` on `topics` without joining it, for at most `GROUPS_S`; raises `ConfigError` or `ReadError`."""
     options = connection.options()
     options["bootstrap_servers"] = await reachable(connection.servers)
     if not options["bootstrap_servers"]:

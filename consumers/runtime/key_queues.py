@@ -128,11 +128,7 @@ class KeyQueues:
             self._ready.put_nowait(queue)
 
     async def _turn(self, queue: KeyQueue) -> float | None:
-        """Try the first record of a queue, or begin its release.
-
-        Returns:
-            Seconds until the next turn; None if the schema of its first record is to be learned before.
-        """
+        """Try a queue's first record or begin its release; return seconds to the next turn, None without a schema."""
         partition, settling = queue.partition, self._settling
         if not partition.may_start:
             return 0.0

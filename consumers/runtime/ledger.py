@@ -203,11 +203,7 @@ class Ledger:
         self.published = asyncio.Event()  # set when something new is in the outbox
 
     async def claim(self, place: Place) -> Claim:
-        """Claim a partition: transactions of its former owner fail from now on.
-
-        Raises:
-            TransientError: The database is away, or a transaction of the former owner still holds the row.
-        """
+        """Claim a partition, so that its former owner's transactions fail; `TransientError` while one holds the row."""
         async with self._database.transaction() as connection:
             row = await connection.fetchrow(_CLAIM, self._group, *place, self._cluster_id)
             # A statement of its own: it sees what the owner before us has committed while the claim waited.

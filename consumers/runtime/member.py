@@ -463,11 +463,7 @@ class Member:
             await pause(self._finishing, COMMIT_PERIOD_S)
 
     async def _commit(self, partitions: Collection[AssignedPartition] | None = None) -> str:
-        """Commit what was settled since the last commit, of all partitions unless some are given.
-
-        Returns:
-            `ok`, or the code of a failure; the next commit makes up for it.
-        """
+        """Commit what was settled since the last commit; return `ok` or a code, for which the next commit makes up."""
         try:
             async with asyncio.timeout(COMMIT_S), self._committing:
                 # Only now: more may be settled, and partitions been taken, while another commit was out.

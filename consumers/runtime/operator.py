@@ -316,11 +316,7 @@ async def parked_from(connection: Connection, group: str, offsets: Mapping[Place
 async def set_offsets(
     connection: Connection, group: str, offsets: Mapping[Place, int], *, cluster_id: str, move: bool, by: By
 ) -> dict[Place, int]:
-    """Make a group go on from these offsets; the inbox stays, so an event that was applied is a duplicate.
-
-    Returns:
-        What was set: without `move`, only partitions that had no offset.
-    """
+    """Set where a group goes on, without `move` only where nothing is set, and return that; its inbox stays."""
     places = sorted(offsets)
     columns = [at.topic for at in places], [at.partition for at in places]
     if move:

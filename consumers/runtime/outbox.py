@@ -49,11 +49,7 @@ class OutboxProducer(Protocol):
         """Return how many partitions a topic has; None while that is not known."""
 
     async def write(self, topic: str, partition: int, records: Sequence[Record]) -> int:
-        """Write as many records as one batch holds; return how many all replicas have.
-
-        Raises:
-            NotDurableError: Not written, or not known to be.
-        """
+        """Write as many records as one batch holds; return how many all replicas have, or raise `NotDurableError`."""
 
 
 class Outbox:

@@ -58,11 +58,7 @@ class ParkCounter:
 
     @contextmanager
     def room(self) -> Iterator[None]:
-        """Reserve room for one record that is about to be parked; it is counted (`note`) once that is committed.
-
-        Raises:
-            ParkLimitError: There is none.
-        """
+        """Reserve room for a record, counted (`note`) once it is parked; `ParkLimitError` if there is none."""
         if not self.left:
             self.note(parked=1)
             raise ParkLimitError

@@ -209,10 +209,7 @@ class Settling:
     async def transaction(
         self, partition: Partition, offsets: frozenset[int] = frozenset(), *, effects: bool = False
     ) -> AsyncIterator[Settlement]:
-        """Open a transaction that settles `offsets` at its end, and settle them in the window once it is committed.
-
-        `effects`: handlers run inside it.
-        """
+        """Open a transaction that settles `offsets` at its end, and then in the window; `effects`: it runs handlers."""
         hit("before_fence")
         claim, window = partition.claim, partition.window
         async with self.ledger.begin(partition.place, claim.epoch, claim.updated_at) as settlement:

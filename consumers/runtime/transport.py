@@ -146,11 +146,7 @@ class GroupTransport:
         self._credentials = b""
 
     async def start(self, rebalances: Rebalances) -> None:
-        """Join the group.
-
-        Raises:
-            TransportError: `no_answer`, `handshake_failed`, `no_token`, `config`.
-        """
+        """Join the group; `TransportError`: `no_answer`, `handshake_failed`, `no_token`, `config`."""
         self._credentials = self._connection.credentials()
         try:
             options = self._connection.options()
@@ -253,11 +249,7 @@ class GroupTransport:
         return [TopicPartition(*place) for place in places if place in ours]
 
     async def commit(self, offsets: Mapping[Place, int]) -> None:
-        """Keep the next offsets in the group, within a bound.
-
-        Raises:
-            TransportError: `not_member`, `no_answer`.
-        """
+        """Keep the next offsets in the group, within a bound; `TransportError`: `not_member`, `no_answer`."""
         coordinator = self._consumer._coordinator  # noqa: SLF001 - `commit()` waits first, and then sends what is stale
         membership = (coordinator.generation, coordinator.member_id)
         async with _answered(ANSWER_S):
@@ -271,11 +263,7 @@ class GroupTransport:
             )
 
     async def bounds(self, places: Collection[Place]) -> Mapping[Place, Bounds]:
-        """Return where the logs start and end, for readers: an open transaction is an end.
-
-        Raises:
-            TransportError: `no_answer`.
-        """
+        """Return where the logs start and end, for readers: an open transaction is an end; raises `no_answer`."""
         wanted = [TopicPartition(*place) for place in places]
         async with _answered(ANSWER_S):
             starts = await self._consumer.beginning_offsets(wanted)

@@ -49,10 +49,7 @@ _read_timestamp = guarded("/timestamp", read_instant, wrong=UnusableFault.BAD_TI
 def map(  # noqa: A001 - the seam's name
     delivery: Delivery, document: dict[str, object], /, prefixes: tuple[str, ...] = ()
 ) -> Mapped | ParkReason:
-    """Turn a native delivery into its one event, or return why it has none; see `Profile.map`.
-
-    `prefixes` are beginnings of keys that are configured for other sources.
-    """
+    """See `Profile.map`; `prefixes` are beginnings of keys that are configured for other sources."""
     event_type, leading = document.get("type"), dict[str, object]()
     if type(event_type) is not str or event_type not in _TYPES:
         key = readable_prescription(document, prefixes)

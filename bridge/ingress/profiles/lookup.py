@@ -89,11 +89,7 @@ def _check_shared(owners: Mapping[str, list[str]], sources: Mapping[str, Dialect
 def load_profile(
     name: str, options: Mapping[str, str] = MappingProxyType({}), *, registered: Iterable[EntryPoint] | None = None
 ) -> Profile:
-    """Load the profile `name`; a shipped name cannot be taken by another package.
-
-    Raises:
-        ConfigError: No profile has the name, the one that has cannot be loaded, or does not take the options.
-    """
+    """Load a profile, shipped ones first; `ConfigError` if none has the name, or it does not take the options."""
     found = find_profile(name, registered=registered)
     if (configure := getattr(found, "configure", None)) is not None:
         found = configure(options)

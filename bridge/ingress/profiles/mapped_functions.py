@@ -81,12 +81,7 @@ class Scope:
         self.named: dict[tuple[int, str], tuple[object, dict[tuple[int, str], object]]] = {}
 
     def evaluate(self, expression: Expression, value: object) -> object:
-        """Search `value`; `read` then has what was read.
-
-        Raises:
-            ExhaustedError: The budget is used up.
-            UnfitError: A function was given what it cannot read.
-        """
+        """Search `value`, and note what is read; `UnfitError` if a function cannot read it, or `ExhaustedError`."""
         self.read = {}
         try:
             return self._interpreter.visit(expression.node, value)

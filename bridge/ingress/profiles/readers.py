@@ -58,10 +58,7 @@ class Pass:
             self.field = path
 
     def keep(self, path: str, name: str, value: object) -> None:
-        """Keep the unknown member `name` of the object at `path`, whole.
-
-        Source: RFC 6901, section 3 (the escapes of a JSON pointer).
-        """
+        """Keep the unknown member `name` of the object at `path`, whole, by its JSON pointer (RFC 6901, section 3)."""
         for index in self.indexes:
             path = path.replace("*", str(index), 1)
         escaped = name.replace("~", "~0").replace("/", "~1")

@@ -95,12 +95,7 @@ def instant_of_epoch(lexeme: str, flags: set[Flag]) -> datetime:
 
 
 def day_of_text(text: str) -> date:
-    """Read `YYYY-MM-DD` and nothing else.
-
-    Raises:
-        ValueError: It is no day.
-        OverflowError: It is one that a date cannot hold.
-    """
+    """Read `YYYY-MM-DD` and nothing else; `ValueError` if it is no day, `OverflowError` if no date can hold it."""
     if _DAY.fullmatch(text) is None:
         raise ValueError
     _refuse_year_zero(text)

@@ -92,12 +92,7 @@ def zone_of(options: Mapping[str, str], default: str = "") -> tzinfo | None:
 
 
 def day_of(text: str) -> date:
-    """Read the day of `YYYY-MM-DD` or `M/D/YYYY`, with or without a time; the day is the one that is written.
-
-    Raises:
-        ValueError: It is no day.
-        OverflowError: It is one that a date cannot hold.
-    """
+    """Read the day that is written in `YYYY-MM-DD` or `M/D/YYYY`, with or without a time; raises as `day_of_text`."""
     text = text.strip()
     iso = _iso_of_american(text)
     if iso is None:

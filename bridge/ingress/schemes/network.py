@@ -70,11 +70,7 @@ def client_address(peer: str, forwarded: bytes, proxies: Sequence[Network]) -> I
 
 
 def networks(text: str) -> tuple[Network, ...]:
-    """Read networks, separated by commas.
-
-    Raises:
-        ValueError: One is none, or one that no delivery comes from.
-    """
+    """Read networks between commas; `ValueError` if one is none, or one that no delivery comes from."""
     found = tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
     for each in found:
         if each.is_multicast or (isinstance(each, IPv6Network) and each.subnet_of(_MAPPED)):

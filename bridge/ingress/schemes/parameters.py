@@ -35,11 +35,7 @@ class Parameters:
     def __init__(
         self, scheme: str, *, given: MutableMapping[str, str], fixed: Mapping[str, str], tolerance_s: int | None
     ) -> None:
-        """Read for one scheme.
-
-        What is read is taken out of `given`, so that the next scheme does not read it; `fixed` is what a preset
-        decides.
-        """
+        """Take what one scheme reads out of `given`, so that the next does not; `fixed` is what a preset decides."""
         self.scheme = scheme
         self.tolerance_s = tolerance_s
         self._given = given

@@ -107,11 +107,7 @@ class StandardWebhooks(Scheme):
 
 
 def parse_secret(text: str) -> HmacKey | PublicKey:
-    """Decode `whsec_…` into a shared secret, or `whpk_…` into a public key, strictly.
-
-    Raises:
-        ConfigError: Neither; the message holds nothing of the text.
-    """
+    """Decode `whsec_…` or `whpk_…`, strictly; the `ConfigError` for anything else shows none of it."""
     if key := shared_key(text):
         return HmacKey(key)
     if text.startswith(_PUBLIC_PREFIX) and len(raw := base64_bytes(text[len(_PUBLIC_PREFIX) :])) == PUBLIC_KEY_BYTES:
