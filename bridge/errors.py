@@ -92,9 +92,7 @@ class TransientError(CodedError):
 def _word(code: str) -> str:
     """Return the code of a team's error, if a log and a table can hold it; anything else is a bug where it is raised.
 
-    Raises:
-        AttributeError: It is no text, but an exception that was caught, or a status.
-        ValueError: It has characters that are not printable.
+    `AttributeError`: it is no text. `ValueError`: it has characters that are not printable.
     """
     if not code.isprintable():
         raise ValueError("a code is a constant word")

@@ -214,22 +214,10 @@ async def open_http(
 ) -> AsyncIterator[HttpClient]:
     """Open a session with the endpoint at `base_url`; nothing is sent before the first request.
 
-    Args:
-        base_url: `https://host/path`; `http://` only with `allow_http`, since what is sent is health information.
-        timeout_s: For one request as a whole; less than the handler's own time-out.
-        connections: At one time; at least as many as there are lanes.
-        headers: Sent with every request, such as a token; never logged.
-        allow_http: Take an `http://` URL.
-        allowed_by: How an operator has it taken, for the message.
-        ca_file: PEM, as `client_tls` takes it.
-        cert_file: PEM, as above.
-        key_file: PEM, as above.
-        ping_path: What `ping` asks for; without one any answer to GET of the base URL but 5xx will do.
-        metrics: Counts every request.
-        answer_max_bytes: What is read of an answer.
-
-    Raises:
-        ConfigError: The URL or a file cannot be used.
+    An `http://` URL needs `allow_http`, which an operator sets by `allowed_by`: what is sent is health information.
+    `timeout_s` is for a request as a whole, and less than the handler's; `connections` are at least as many as lanes.
+    `headers`, such as a token, are never logged. `ping` asks for `ping_path`; without one, any answer to GET of the
+    base URL but 5xx will do. `ConfigError` if the URL or a file cannot be used.
     """
     scheme, host = _server(base_url)
     if not host:

@@ -76,12 +76,10 @@ class Codec:
     def __init__(
         self, *, schemas: Mapping[str, Schema], ids: Mapping[str, int], writers: Iterable[WriterSchema] = ()
     ) -> None:
-        """Compile once what every record will need.
+        """Compile once what every record will need; all by the full names of records.
 
-        Args:
-            schemas: Record full name -> its newest self-contained schema; read values come in this shape.
-            ids: Record full name -> id of exactly that schema in the registry in use; those that may be written.
-            writers: What can be read besides.
+        `schemas` are the newest, in whose shape values are read; `ids` those of exactly these in the registry in use,
+        for what may be written; `writers` can be read besides.
         """
         self._readers = {record: _parse(schema) for record, schema in schemas.items()}
         self._encoders: dict[str, tuple[bytes, Encode]] = {

@@ -39,10 +39,8 @@ class EventDecoder:
     def decode(self, record: ConsumedRecord) -> Event:
         """Return the event in a record; a delivery that was none is one of type `drx.unrecognized`.
 
-        Raises:
-            UnknownRecordError: Of a type that this release does not know.
-            DecodeError: `tombstone`, `no_key`, `bad_key`, or a code of `Codec.decode`; after `unknown_schema_id`,
-                `learn` may help.
+        `UnknownRecordError`: this release does not know the type. `DecodeError`: `tombstone`, `no_key`, `bad_key`, or
+        as of `Codec.decode`; after `unknown_schema_id`, `learn` may help.
         """
         if record.value is None:
             raise DecodeError(TOMBSTONE)
@@ -58,9 +56,7 @@ class EventDecoder:
     async def learn(self, record: ConsumedRecord) -> None:
         """Learn the schema that a record was written with; returns when `decode` knows it.
 
-        Raises:
-            DecodeError: `unknown_schema_id`: no registry, or a healthy one, knows it (yet); or `schema_invalid`.
-            TransientError: `registry_unreachable` or `registry_refused`, systemic: nothing is known about the record.
+        `DecodeError`: no registry knows it (yet), or `schema_invalid`. `TransientError`, systemic: nothing is known.
         """
         key = None if record.value is None else unknown_schema(record.value, record.headers)
         if key is None or self._registry is None:

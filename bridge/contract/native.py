@@ -54,13 +54,8 @@ _Shape = Mapping[str, _Field]
 def native(record: Mapping[str, object], *, phi: bool = True) -> dict[str, Any]:
     """Return the body of a record (`Event.value`), for `orjson.dumps`.
 
-    Args:
-        record: Of an event.
-        phi: False leaves out every field of PHI class D or L but the one that the record's key is made of, and
-            `correlation_id`, which may be the id of a request (L).
-
-    Raises:
-        UnknownRecordError: It is of no such type.
+    Without `phi`, all fields of class D or L are left out but the one that the record's key is made of, and
+    `correlation_id`, which may be the id of a request (L). `UnknownRecordError` for a record of no event.
     """
     event_type = str(record["event_type"])
     shape = _shape_of(event_type)

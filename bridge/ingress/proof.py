@@ -202,15 +202,10 @@ class Scheme(ABC):
 
     @abstractmethod
     def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
-        """Check that a holder of one of the keys sent these bytes.
+        """Check that a holder of one of the keys sent these bytes; `now` is Unix seconds.
 
-        Args:
-            raw: As received.
-            keys: All slots of the source, also those outside their window, which cost the same and never match.
-            now: Unix seconds.
-
-        Raises:
-            DeliveryRefusedError: With a code and a reason of `REASONS`; nothing else, whatever the bytes.
+        Keys outside their window are among `keys`: they cost the same and never match. Whatever the bytes, it raises
+        nothing but `DeliveryRefusedError`, with a reason of `REASONS`.
         """
 
     @abstractmethod

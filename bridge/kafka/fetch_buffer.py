@@ -68,11 +68,9 @@ class FetchBuffer:
     async def take(
         self, places: Collection[Place], *, most: int = POLL_RECORDS
     ) -> Mapping[Place, list[ConsumedRecord]]:
-        """Return up to `most` fetched records of `places`, without waiting.
+        """Return up to `most` fetched records of `places`, without waiting; raises as `getmany`.
 
-        Raises:
-            UnreadableBatchError: The next batch of a partition; all readable records before it were returned.
-            KafkaError: As `getmany`.
+        `UnreadableBatchError`: the next batch of a partition; all readable records before it were returned.
         """
         found: dict[Place, list[ConsumedRecord]] = {}
         left = most

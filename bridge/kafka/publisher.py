@@ -54,10 +54,8 @@ class Publisher:
     def publish(self, delivery: Delivery, outcome: tuple[AnyEvent, ...] | ParkReason) -> Awaitable[Durable]:
         """Accept a delivery; the awaitable returns how, once every record of it is durable.
 
-        Raises:
-            EncodeError: A value does not fit its schema: a bug of ours, and nothing was accepted.
-            TooLargeError: An event is larger than its topic takes, and nothing was accepted.
-            NotDurableError: At once, or from the awaitable; a record already handed to Kafka may still appear.
+        `EncodeError` (a bug of ours) and `TooLargeError`: nothing was accepted. `NotDurableError`, at once or from the
+        awaitable: a record already handed to Kafka may still appear.
         """
         self.writers.check_open()
         if isinstance(outcome, ParkReason):

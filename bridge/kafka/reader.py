@@ -51,11 +51,8 @@ async def open_reader(
 ) -> AsyncIterator[TopicReader]:
     """Open a reader of `topics` at their beginning or their end, or at `starts` as far as the log is there.
 
-    A batch that cannot be read is passed over and `unreadable` called; without it, reading ends there.
-
-    Raises:
-        ConfigError: A file of the connection cannot be used.
-        ReadError: No broker answers, or there is no such topic.
+    A batch that cannot be read is passed over and `unreadable` called; without it, reading ends there. `ConfigError`: a
+    file cannot be used. `ReadError`: no broker answers, or there is no such topic.
     """
 
     async def chosen(consumer: Any, ends: Mapping[Any, int]) -> Mapping[Any, int]:

@@ -139,13 +139,7 @@ class RegistryClient:
         self._known: dict[int | UUID, WriterSchema] = {}
 
     async def fetch(self, key: int | UUID) -> WriterSchema:
-        """Return the schema of an id or GUID.
-
-        Raises:
-            RegistryUnavailableError: The registry gave no answer.
-            SchemaUnknownError: It does not know the id, or the schema is no self-contained Avro record.
-            RegistryRefusedError: It does not let us read.
-        """
+        """Return the schema of an id or GUID; `SchemaUnknownError` if it has none that is a self-contained record."""
         known = self._known.get(key)
         if known is not None:
             return known
@@ -176,12 +170,7 @@ class RegistryClient:
         return None
 
     async def register(self, subject: str, schema: Schema) -> int:
-        """Register a schema and return its id, having read it back.
-
-        Raises:
-            RegistryRefusedError: Not compatible (409), invalid, read-only, or not allowed.
-            RegistryUnavailableError: No answer, or the id given is that of another schema.
-        """
+        """Register a schema, read it back and return its id; `RegistryRefusedError` if incompatible or not allowed."""
         reply = await self._call("POST", f"subjects/{quote(subject, safe='')}/versions", body=_posted(schema))
         if not reply.found:
             raise reply.refusal(subject)

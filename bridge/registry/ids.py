@@ -77,11 +77,8 @@ def newest(lock: Lock) -> list[LockedSchema]:
 async def resolve_ids(schemas: Sequence[Wanted], *, registry: LookUp, path: Path | None) -> dict[str, int]:
     """Return record full name -> id in this registry, for every schema.
 
-    Ids that the file lacks are looked up, and kept in it; nothing is ever registered here.
-
-    Raises:
-        RegistryUnavailableError, IdsMissingError: Not yet; the same call may work later.
-        RegistryRefusedError: The registry does not let us look.
+    Ids that the file lacks are looked up, and kept in it; nothing is registered. `RegistryUnavailableError` and
+    `IdsMissingError` may pass; `RegistryRefusedError` does not.
     """
     known = read_ids(path, registry.url)
     missing = [each for each in schemas if each.digest not in known]

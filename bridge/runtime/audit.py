@@ -64,10 +64,8 @@ def audited(
     """Write a line before the act and one after it; what is put into the yielded dict is added to the latter.
 
     The end is `done`, `interrupted`, or `failed` with a code; a command that fails by its exit code sets `outcome`. A
-    dry run changes nothing and has no lines. `what` holds no health information.
-
-    Raises:
-        ConfigError: The first line cannot be written; nothing has been done.
+    dry run changes nothing and has no lines. `what` holds no health information. `ConfigError`: the first line cannot
+    be written, and nothing has been done.
     """
     ended: dict[str, Any] = {}
     if dry_run:

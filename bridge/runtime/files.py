@@ -10,10 +10,8 @@ from pathlib import Path
 def replace_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     """Write a file atomically: a temporary one beside it, with a dot in front of its name, fsync, rename.
 
-    What root writes belongs to the owner of the directory, as whom the bridge runs.
-
-    Raises:
-        OSError: It cannot be written; the former file is untouched.
+    What root writes belongs to the owner of the directory, as whom the bridge runs. After an `OSError` the former file
+    is untouched.
     """
     handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

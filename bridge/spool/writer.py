@@ -72,8 +72,7 @@ class SegmentWriter:
     def write(self, entries: Sequence[Entry], *, is_first: bool) -> Written:
         """Make all of them durable, or none; the first after the spool was empty has the keys read again.
 
-        Raises:
-            NotDurableError: None of them is; of what could not be cut off again, some may be found after a restart.
+        After `NotDurableError`, some that could not be cut off again may be found after a restart.
         """
         if is_first or self._open is None:
             self.keys.load()

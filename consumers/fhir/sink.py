@@ -123,15 +123,9 @@ class FhirServer:
     ) -> dict[str, str]:
         """Write what differs on the server; return our id of each resource -> its id there.
 
-        Args:
-            resources: All of one prescription, each after what it refers to.
-            known: Our ids of earlier writes -> ids on the server.
-            source: For `meta.source`.
-            origin: Provenance to write with them, if any.
-
-        Raises:
-            TransientError: The server is unavailable, refuses our credentials, or others keep changing the resources.
-            PermanentError: The server refuses them, or the patient differs from the one there.
+        `resources` are all of one prescription, each after what it refers to; `known` is what earlier calls returned.
+        `TransientError`: the server is unavailable, refuses our credentials, or others keep changing the resources.
+        `PermanentError`: it refuses them, or the patient differs from the one there.
         """
         if not resources:
             return {}

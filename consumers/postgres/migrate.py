@@ -49,10 +49,7 @@ async def migrate(
     Processes that do so at the same time wait for each other. Files are named `0001_words.sql`, and `{schema}` in them
     stands for the schema's name. The schema is created if it does not exist. `notice` gets the `RAISE NOTICE` texts of
     the files. Migrations of a newer release are left as they are. If nothing is missing, the right to read is enough.
-
-    Raises:
-        ConfigError: The schema was made by other files than these.
-        TransientError: The database is away.
+    `ConfigError`: the schema was made by other files than these.
     """
     if not await pending(database, directory=directory, schema=schema):
         return []

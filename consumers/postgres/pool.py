@@ -171,18 +171,11 @@ async def open_database(
     idle_in_transaction_timeout_s: float = IDLE_IN_TRANSACTION_TIMEOUT_S,
     reset: bool = True,
 ) -> AsyncIterator[Database]:
-    """Open a pool of at most `size` connections; the server need not be up yet.
+    """Open a pool of at most `size` connections, one for each transaction; the server need not be up yet.
 
-    Args:
-        dsn: `postgresql://…`; more than one host and `target_session_attrs=read-write` for a pair of servers.
-        size: Each transaction holds one connection.
-        application_name: Our name in the server's views.
-        command_timeout_s: For one statement and its answer; the server's own limit is `SERVER_SHARE` of it.
-        acquire_timeout_s: For a connection, a new one included.
-        lock_timeout_s: For one lock.
-        idle_in_transaction_timeout_s: For a pause between two statements of a transaction.
-        reset: Undo after each transaction what it has changed of the session. That takes a round trip, and our own
-            statements change nothing.
+    For a pair of servers, `dsn` has more than one host and `target_session_attrs=read-write`. `command_timeout_s` is
+    for a statement and its answer, `acquire_timeout_s` for a connection, a new one included. Without `reset`, which
+    takes a round trip, what a transaction has changed of the session stays; our own statements change nothing.
     """
     pool = asyncpg.create_pool(
         dsn,

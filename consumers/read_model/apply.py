@@ -62,9 +62,8 @@ class Applier:
     async def __call__(self, batch: Sequence[Placed], connection: Any) -> None:
         """Apply events that were never applied before, in any number, of any number of prescriptions.
 
-        Raises:
-            TransientError: Another transaction wrote one of the rows: the prescription's events come through several
-                partitions, or a former owner of the partition still works. An immediate retry may succeed.
+        `TransientError`: another transaction wrote one of the rows, since a prescription's events come through several
+        partitions, or a former owner still works. An immediate retry may succeed.
         """
         fresh, added = await self._write_history(batch, connection)
         known = await self._load({key for key, _ in fresh}, connection)

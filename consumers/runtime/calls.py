@@ -36,9 +36,8 @@ async def call_handler(
 ) -> list[Outgoing]:
     """Run the handler for events of one partition; return what it publishes.
 
-    Raises:
-        HandlerTimeoutError: It was not done in time. It may still run if it ignores its cancellation.
-        LookupError: It published to a topic that the consumer does not name: a bug.
+    `HandlerTimeoutError`: it may still run if it ignores its cancellation. `LookupError`: it published to a topic that
+    the consumer does not name: a bug.
     """
     handle = consumer.handle
     if handle is None:

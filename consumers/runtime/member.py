@@ -108,11 +108,7 @@ class Membership:
 
 
 class PartitionLag:
-    """How far one partition is behind, in offsets and in time.
-
-    Attributes:
-        next_offset: Everything below is settled, as it was observed last.
-    """
+    """How far one partition is behind, in offsets and time; all below `next_offset`, as observed last, is settled."""
 
     def __init__(self, offset: int) -> None:
         """Start at `offset`."""

@@ -212,10 +212,8 @@ async def park(
 ) -> list[Decision]:
     """Park a key by hand: its records wait in order, unhandled, until it is released; withdraws a release.
 
-    Without a `partition` it is the one that Kafka's default partitioner gives the key.
-
-    Raises:
-        ConfigError: The key is parked already, or its partition is not known.
+    Without a `partition` it is the one that Kafka's default partitioner gives the key. `ConfigError` if the key is
+    parked already, or its partition is not known.
     """
     async with database.transaction() as connection:
         if partition is None:
@@ -242,10 +240,8 @@ async def give_up(
 ) -> list[Decision]:
     """Give up one record of a key, or all of them in every partition unless one is named.
 
-    What is behind one record stays parked; a key without any is live again.
-
-    Raises:
-        ConfigError: No such record or key is parked, or several partitions have the record.
+    What is behind one record stays parked; a key without any is live again. `ConfigError` if no such record or key is
+    parked, or several partitions have the record.
     """
     which = (topic, key, partition, offset)
     async with database.transaction() as connection:

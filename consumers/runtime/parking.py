@@ -191,10 +191,8 @@ async def append(settlement: Settlement, record: ConsumedRecord) -> bool:
 async def head(settlement: Settlement, key: str, *, asked: bool = False) -> ConsumedRecord | None:
     """Lock a key, given in text form, and return its first record; None if the key is live.
 
-    A key that was parked by hand, and of which no record has come since, becomes live by this.
-
-    Raises:
-        WithdrawnError: Its release must be `asked` for, and is not any more.
+    A key that was parked by hand, and of which no record has come since, becomes live by this. `WithdrawnError` if its
+    release must be `asked` for, and is not any more.
     """
     locked = await _lock(settlement, key)
     if locked is None:

@@ -142,11 +142,8 @@ class Settling:
     async def settle(self, partition: Partition, work: Work, tries: Tries) -> None:
         """Settle all records of `work`, or none.
 
-        Raises:
-            LiveError: A key is no longer parked.
-            WithdrawnError: The release of the parked record was withdrawn.
-            ConflictError: An id came with another body.
-            ParkingFullError: Too many records of a key are parked.
+        `LiveError`: a key is no longer parked. `WithdrawnError`: the release of the parked record was withdrawn.
+        `ConflictError`: an id came with another body. `ParkingFullError`: too many records of a key are parked.
         """
         offsets = work.offsets
         if not (work.events or work.behind or work.parked):  # nothing needs to be written at once
@@ -274,9 +271,7 @@ class Settling:
     ) -> None:
         """Park the key of a record, or leave it parked if it was being `released`; retry while the database is down.
 
-        Raises:
-            ParkLimitError: Too much was parked already; nothing was written.
-            ParkingFullError: The parking lot is full; nothing was written.
+        With `ParkLimitError` (too much was parked already) and `ParkingFullError`, nothing was written.
         """
         key, failure, offset = key_text(record), verdict.failure, frozenset((record.offset,))
         why = Why(failure.cls, failure.code, verdict.attempts, verdict.raised)

@@ -32,13 +32,9 @@ async def check_start(
 ) -> str:
     """Return the id of the Kafka cluster, after all checks.
 
-    `accepted_cluster` is one that the operator accepts for the stored offsets. A consumer that `begins_by_itself` makes
-    its tables, and needs no `init`.
-
-    Raises:
-        ConfigError: An operator must decide.
-        ReadError, AdminError: Kafka is away, or lacks the topics.
-        TransientError: The database is away, or what the consumer writes to.
+    An operator may accept a cluster for the stored offsets. A consumer that `begins_by_itself` makes its tables, and
+    needs no `init`. `ConfigError`: an operator must decide. `ReadError`, `AdminError` and `TransientError`: Kafka, the
+    database or the sink is away, or topics are missing.
     """
     await check_tables(database, consumer)
     if begins_by_itself:
@@ -66,9 +62,8 @@ async def prepare(database: Database, consumer: Consumer) -> None:
 async def check_tables(database: Database, consumer: Consumer) -> None:
     """Check that the consumer's own tables fit the progress of its group.
 
-    Raises:
-        ConfigError: The tables were dropped and the group was not forgotten, so they would lack events for ever; or the
-            other way round, so that events would be applied to them twice.
+    `ConfigError` if the tables were dropped and the group not forgotten, so that they would lack events for ever; or
+    the other way round, so that events would be applied to them twice.
     """
     if misfit := await _tables_misfit(database, consumer):
         raise ConfigError(misfit)

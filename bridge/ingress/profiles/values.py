@@ -56,9 +56,7 @@ _MICROS = Context(prec=18, rounding=ROUND_DOWN, traps=[])
 def instant_of_text(text: str, flags: set[Flag]) -> datetime:
     """Read RFC 3339, or the same without a zone as UTC; leniencies used are added to `flags`.
 
-    Raises:
-        ValueError: It is no instant.
-        OverflowError: It is one that a datetime cannot hold.
+    `ValueError` if it is no instant, `OverflowError` if no datetime can hold it.
     """
     match = _INSTANT.fullmatch(text)
     if match is None:

@@ -58,15 +58,10 @@ UNDECIDED: Mapping[str, str] = MappingProxyType({"digitalrx": "secret_header, ba
 
 
 def configure(text: str, given: Mapping[str, str], *, tolerance_s: int | None) -> Scheme:
-    """Build the scheme of a source.
+    """Build a scheme: a kind, a preset, or several joined by `+`, all of which must hold.
 
-    Args:
-        text: `scheme` as configured: a kind, a preset, or several joined by `+`, all of which must hold.
-        given: Parameters, names without `scheme_`. Where several schemes have one of a name, the first one takes it.
-        tolerance_s: How far a proved timestamp may be off, in seconds; None: any.
-
-    Raises:
-        ParameterError: Unknown scheme, or a parameter that is unknown, missing or not usable.
+    Where several have a parameter of one name (in `given` without `scheme_`), the first takes it. A proved timestamp
+    may be off by `tolerance_s`; None: any. `ParameterError` for what is unknown, missing or not usable.
     """
     left = dict(given)
     names = [name.strip() for name in text.split("+")]
