@@ -10,19 +10,31 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup demo test test-tools check budget lint promtool fault-tools alert-tools chart engines fhir-server hl7-server temporal-server audit bench docs faults fuzz release release-sign release-tools test-docker test-postgres
 
+# A line for each step: pip is silent, and takes minutes on a slow line.
+define install
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+@echo "1/3  Python environment in $(VENV)"
+@$(PYTHON) -m venv $(VENV)
+@echo "2/3  packages of $(1), $(2) MB to fetch"
+@$(PIP) --require-hashes --requirement $(1)
+@echo "3/3  drx-bridge itself"
+@$(PIP) --no-deps --no-build-isolation --editable .
+@touch $@
+endef
+
 $(INSTALLED): requirements-dev.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) --require-hashes --requirement requirements-dev.lock
-	$(PIP) --no-deps --no-build-isolation --editable .
-	touch $@
+	$(call install,requirements-dev.lock,327)
+
+# What `dev` and `demo` need, less than half of that.
+$(VENV)/.demo: requirements-demo.lock pyproject.toml
+	$(call install,requirements-demo.lock,144)
 
 setup: $(INSTALLED)
 	$(BIN)/drx-bridge dev --fetch-only
 
 # Ctrl-C is how it ends, and no error: the shell waits for the end of the tour, which has the signal, too.
-demo: setup
-	@trap : INT; $(BIN)/drx-bridge demo || test $$? -eq 130
+demo: $(if $(wildcard $(INSTALLED)),$(INSTALLED),$(VENV)/.demo)
+	@trap : INT; $(BIN)/drx-bridge demo $(DEMO) || test $$? -eq 130
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check --quiet

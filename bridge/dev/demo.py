@@ -31,7 +31,8 @@ SOURCE = "drx"
     help="Keep the data in this directory; default: remove it at the end.",
 )
 @click.option("--keep", is_flag=True, help="Stay up until Ctrl-C, also without a terminal.")
-def demo(*, data_dir: Path | None, keep: bool) -> int:
+@click.option("--short", is_flag=True, help="One prescription, a forged and a broken delivery, an outage; no more.")
+def demo(*, data_dir: Path | None, keep: bool, short: bool) -> int:
     """Follow one prescription end to end: signed, verified, written to Kafka, and on to PostgreSQL, a receiver, a lake.
 
     Then come a forged and a broken delivery, a record that nobody can decode, and an outage of Kafka, in which nothing
@@ -56,7 +57,7 @@ def demo(*, data_dir: Path | None, keep: bool) -> int:
             scratch = tempfile.TemporaryDirectory(prefix="drx-demo-", ignore_cleanup_errors=True)
             directory = data_dir or Path(cleanup.enter_context(scratch))
             stack = cleanup.enter_context(open_stack(directory, say=screen.line))
-            key = asyncio.run(tour(stack, screen, source=SOURCE))
+            key = asyncio.run(tour(stack, screen, source=SOURCE, short=short))
             screen.close()
             code = int(bool(screen.differences))
             if keep or sys.stdin.isatty():
