@@ -289,7 +289,7 @@ def test_a_secret_that_is_too_weak_or_malformed_is_refused_without_being_shown(s
         ("cidr", {"networks": "192.0.2.1/24"}, "scheme_networks"),
         ("cidr", {"networks": "10.0.0.0/8", "trusted_proxies": "x"}, "scheme_trusted_proxies"),
         ("photon", {}, "scheme_template"),
-        ("github", {"header": "X-Other"}, "scheme_header"),
+        ("github", {"heder": "X-Other"}, "scheme_heder"),
         ("secret_header", {"digest": "sha256"}, "scheme_digest"),
         ("secret_header", {"header": "a b"}, "scheme_header"),
         ("secret_header", {"header": "Content-Type"}, "scheme_header"),
@@ -328,6 +328,16 @@ def test_a_parameter_that_cannot_be_used_is_named(scheme: str, parameters: dict[
 
     assert caught.value.parameter == parameter
     assert "\n" not in str(caught.value)
+
+
+def test_a_preset_is_its_kind_with_parameters_that_a_source_may_set_otherwise() -> None:
+    ours = {"header": "Acme-Signature", "format": "pairs", "template": "{timestamp}.{body}"}
+
+    preset = configure("stripe", {"header": "Acme-Signature"}, tolerance_s=300)
+
+    assert preset.describe() == configure("body_hmac", ours, tolerance_s=300).describe()
+    with pytest.raises(ParameterError, match="stripe is body_hmac with scheme_header=Stripe-Signature, scheme_for"):
+        configure("stripe", {"heder": "Acme-Signature"}, tolerance_s=300)
 
 
 def test_headers_of_all_schemes_are_single_but_what_proxies_add_to() -> None:

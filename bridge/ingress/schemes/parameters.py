@@ -33,17 +33,17 @@ class Parameters:
     """The parameters of one scheme."""
 
     def __init__(
-        self, scheme: str, *, given: MutableMapping[str, str], fixed: Mapping[str, str], tolerance_s: int | None
+        self, scheme: str, *, given: MutableMapping[str, str], preset: Mapping[str, str], tolerance_s: int | None
     ) -> None:
-        """Take what one scheme reads out of `given`, so that the next does not; `fixed` is what a preset decides."""
+        """Take what one scheme reads out of `given`, so that the next does not; else what a `preset` sets counts."""
         self.scheme = scheme
         self.tolerance_s = tolerance_s
         self._given = given
-        self._fixed = fixed
+        self._preset = preset
 
     def text(self, name: str, default: str | None = None) -> str:
         """Take a parameter."""
-        value = self._fixed[name] if name in self._fixed else self._given.pop(name, default)
+        value = self._given.pop(name, self._preset.get(name, default))
         if value is None:
             raise self.error(name, f"is required by {self.scheme}")
         return value
@@ -57,7 +57,7 @@ class Parameters:
 
     def optional_choice(self, name: str, words: Collection[str]) -> Any:
         """Take one of the words, or None where it is not set."""
-        return self.choice(name, words) if name in self._given or name in self._fixed else None
+        return self.choice(name, words) if name in self._given or name in self._preset else None
 
     def header(self, name: str, default: str | None = None) -> bytes:
         """Take the name of a header, in lower case; empty if it is empty by default."""

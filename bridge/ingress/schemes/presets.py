@@ -12,7 +12,7 @@ from bridge.ingress.schemes.parameters import ParameterError, Parameters
 
 
 class Preset(NamedTuple):
-    """What a vendor's documentation fixes of a scheme."""
+    """What a vendor's documentation says of a scheme; a source may set any of it otherwise."""
 
     scheme: str
     parameters: Mapping[str, str]
@@ -68,7 +68,8 @@ def configure(text: str, given: Mapping[str, str], *, tolerance_s: int | None) -
     parts = [_part(name, left, tolerance_s) for name in names]
     if left:
         name = f"scheme_{next(iter(left))}"
-        raise ParameterError(name, f"is no parameter of {text}")
+        meanings = [_meaning(each) for each in names if each in PRESETS]
+        raise ParameterError(name, "; ".join((f"is no parameter of {text}", *meanings)))
     kinds = [part.name for part in parts]
     if len(set(kinds)) < len(kinds):
         raise ParameterError("scheme", f"{text} combines a scheme with itself")
@@ -79,10 +80,16 @@ def configure(text: str, given: Mapping[str, str], *, tolerance_s: int | None) -
     return Combined(parts)
 
 
+def _meaning(name: str) -> str:
+    """Return what a preset stands for."""
+    scheme, parameters = PRESETS[name]
+    return f"{name} is {scheme} with {', '.join(f'scheme_{key}={value}' for key, value in parameters.items())}"
+
+
 def _part(name: str, left: dict[str, str], tolerance_s: int | None) -> Scheme:
     if name in UNDECIDED:
         raise ParameterError("scheme", f"{name} prescribes no scheme; name {UNDECIDED[name]}")
-    kind, fixed = PRESETS.get(name, Preset(name, {}))
+    kind, preset = PRESETS.get(name, Preset(name, {}))
     if kind not in KINDS:
         known = (*KINDS, *PRESETS)
         raise ParameterError("scheme", f"no scheme has this name; known: {', '.join(known)}")
@@ -92,9 +99,9 @@ def _part(name: str, left: dict[str, str], tolerance_s: int | None) -> Scheme:
                 "scheme_template", "is required by photon: what is signed, {body} or {timestamp}.{body}"
             )
         if "{timestamp}" not in left["template"]:
-            fixed = {key: value for key, value in fixed.items() if key != "timestamp_header"}
+            preset = {key: value for key, value in preset.items() if key != "timestamp_header"}
     module, _, class_name = KINDS[kind].partition(":")
     scheme: Any = getattr(import_module(f"{__package__}.{module}"), class_name)
     without_parameters = {"standard_webhooks": (tolerance_s,), "basic": ()}
-    parameters = Parameters(name, given=left, fixed=fixed, tolerance_s=tolerance_s)
+    parameters = Parameters(name, given=left, preset=preset, tolerance_s=tolerance_s)
     return cast("Scheme", scheme(*without_parameters.get(kind, (parameters,))))
