@@ -37,8 +37,9 @@ from bridge.settings import KafkaSettings, load_settings
 
 # The bounds of a source, so that results agree with the ingress.
 BODY_MAX_BYTES = 16 * 1024 * 1024
-# Beside `unknown_type` of a mapping file.
+# Beside `unknown_type` of a mapping file, without and with the path of a list.
 NOTHING_HOLDS = "no [[event]] has a `when` that holds"
+NO_ELEMENTS = "`each` finds nothing at"
 DEFAULT_PROFILE = "drx_standard"
 
 
@@ -202,8 +203,8 @@ class Mapper:
     def _parked(self, park: ParkReason, delivery_id: str) -> dict[str, Any]:
         key = park.key or delivery_id
         detail = park.detail
-        if park.reason == "unknown_type" and not park.field and isinstance(self.profile, MappingFile):
-            detail = NOTHING_HOLDS
+        if park.reason == "unknown_type" and isinstance(self.profile, MappingFile):
+            detail = NO_ELEMENTS if park.field in self.profile.file.lists else detail if park.field else NOTHING_HOLDS
         return {
             "reason": park.reason,
             "detail": detail,

@@ -166,6 +166,18 @@ def test_a_body_that_would_be_parked_fails_the_check(
     assert f": 1 event, sha256 {digest}" in output.replace("\n", "")
 
 
+def test_a_list_that_is_not_there_is_named_instead_of_what_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "lines.toml").write_text(ACME.replace("[[event]]", '[[event]]\neach = "orders[].lines"'))
+
+    check(str(tmp_path / "lines.toml"), sent(tmp_path, "one"), sent(tmp_path, "two", orders=[{"items": [{}]}]))
+
+    output = capsys.readouterr().out
+    assert "parked: unknown_type `each` finds nothing at /orders\n" in output
+    assert "parked: unknown_type `each` finds nothing at /orders/*/lines\n" in output
+
+
 def test_the_configuration_shows_the_hash_of_each_mapping(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,6 @@ ACME = """\
 prefix = "acme:"
 zone = "America/New_York"
 drop = ["/patient/ssn"]
-claims = ["/rx/id", "/state"]
 
 [[event]]
 when = "kind == 'STATE'"

@@ -24,7 +24,6 @@ from tests.unit.vendor_documents import push, said
 # A list whose elements are events, each with the account of the whole body.
 BATCH = """\
 prefix = "acme:"
-claims = ["/lines/*/no"]
 [[event]]
 each = "lines"
 when = "state != 'SKIP'"
@@ -60,7 +59,7 @@ def test_the_mapping_of_the_docs_makes_its_event() -> None:
     )
     assert said(event) == {"queue_id": "7", "fulfillment_status": "packed"}
     assert (event.value["prescription_id"], event.value["account_id"]) == ("acme:7", "acct_1")
-    assert event.value["extensions"] == {"/kind": '"STATE"', "/note": '"n"', "/patient": '{"name":"x"}'}
+    assert event.value["extensions"] == {"/note": '"n"', "/patient": '{"name":"x"}'}
     assert event.occurred_at == RECEIVED_AT
     assert outcome.flags == ("time_of_receipt",)
     assert_writable(event)
@@ -179,13 +178,36 @@ def test_what_an_event_needs_and_the_body_lacks_parks_with_its_path(
     assert parked(mapping, body) == ParkReason(*parks)
 
 
-def test_an_optional_field_that_does_not_fit_stays_out_and_its_claim_counts_for_nothing() -> None:
-    mapping = with_lines('claims = ["/price", "/lot"]', data='patient_pay = "price"\nlot_number = "lot"')
+@pytest.mark.parametrize(
+    ("when", "kept"),
+    [
+        ("kind == 'STATE'", set()),
+        ("contains(['STATE', 'X'], kind)", set()),
+        ("kind != 'X'", {"/kind"}),
+        ("starts_with(kind, 'ST') && length(kind) > `2`", {"/kind"}),
+        ("type(kind) == 'string' && given(rx.lot)", {"/kind"}),
+        ("!(kind == 'X' || contains(['Y'], kind))", {"/kind"}),
+        ("kind != 'X' && kind == 'STATE'", set()),
+    ],
+)
+def test_what_an_expression_reads_is_not_kept_again_but_what_it_only_looks_at(when: str, kept: set[str]) -> None:
+    text = ACME.replace("kind == 'STATE'", when) + "raw_status = \"note == 'x' && note || state\"\n"
+    more = 'claims = ["/version", "/rx/more"]\n'
+
+    event = event_of(
+        compiled(more + text), BODY | {"rx": {"id": "7", "lot": "L", "more": {}}, "version": 1, "note": "n"}
+    )
+
+    assert event.value["extensions"].keys() == {"/rx/lot", "/rx/more", "/note", *kept}  # type: ignore[attr-defined]
+
+
+def test_an_optional_field_that_does_not_fit_stays_out_and_what_it_read_is_kept() -> None:
+    mapping = with_lines(data='patient_pay = "price"\nlot_number = "lot"')
 
     outcome = outcome_of(mapping, BODY | {"price": "$7", "lot": "L1"})
 
     assert said(outcome.events[0]) == {"queue_id": "7", "fulfillment_status": "packed", "lot_number": "L1"}
-    assert outcome.events[0].value["extensions"] == {"/kind": '"STATE"', "/price": '"$7"'}
+    assert outcome.events[0].value["extensions"] == {"/price": '"$7"'}
     assert "field_unfit" in outcome.flags
 
 
@@ -252,7 +274,7 @@ def test_a_nested_record_is_not_there_for_the_sake_of_its_constants() -> None:
 
 
 def test_each_element_of_a_list_is_an_event_numbered_by_its_position() -> None:
-    lines = [{"no": "1", "state": "PACKED"}, {"no": "2", "state": "SKIP"}, {"no": 3, "state": "Approved"}]
+    lines = [{"no": "1", "state": "PACKED", "rest": 1}, {"no": "2", "state": "SKIP"}, {"no": 3, "state": "Approved"}]
 
     outcome = outcome_of(compiled(BATCH, account_id=""), {"shop": "s", "lines": lines}, id="dlv_1")
 
@@ -261,15 +283,14 @@ def test_each_element_of_a_list_is_an_event_numbered_by_its_position() -> None:
     assert outcome.events[0].value["account_id"] == "s"
     # The skipped line is no event, so all of it is kept in the first.
     assert [event.value["extensions"] for event in outcome.events] == [
-        {"/shop": '"s"', "/lines/0/state": '"PACKED"', "/lines/1": '{"no":"2","state":"SKIP"}'},
-        {"/shop": '"s"', "/lines/2/state": '"Approved"'},
+        {"/lines/0/rest": "1", "/lines/1": '{"no":"2","state":"SKIP"}'},
+        {},
     ]
 
 
 NESTED = """\
 prefix = "acme:"
 account = "parent.shop"
-claims = ["/orders/*/lines/*/no", "/orders/*/shop"]
 [[event]]
 each = "orders[].lines[]"
 type = "prescription.updated"
@@ -297,9 +318,9 @@ def test_an_element_of_nested_lists_knows_its_parent_and_nothing_of_its_neighbou
         ("d/3", "acme:3", "s2", "w"),
     ]
     assert [event.value["extensions"] for event in events] == [
-        {"/why": '"w"', "/by": '"x"', "/orders/0/name": '"Ann"', "/orders/0/lines/0/drug": '"a"'},
-        {"/why": '"w"', "/by": '"x"', "/orders/0/name": '"Ann"', "/orders/0/lines/1/drug": '{"b":1}'},
-        {"/why": '"w"', "/by": '"x"', "/orders/1/name": '"Bob"', "/orders/1/lines/0/drug": '"c"'},
+        {"/by": '"x"', "/orders/0/name": '"Ann"', "/orders/0/lines/0/drug": '"a"'},
+        {"/by": '"x"', "/orders/0/name": '"Ann"', "/orders/0/lines/1/drug": '{"b":1}'},
+        {"/by": '"x"', "/orders/1/name": '"Bob"', "/orders/1/lines/0/drug": '"c"'},
     ]
     (first, *_) = outcome_of(mapping, {"orders": ORDERS}).events
     assert first.value["extensions"]["/orders/2"] == '{"shop":"s3","name":"Cy"}'  # type: ignore[index]
@@ -307,11 +328,11 @@ def test_an_element_of_nested_lists_knows_its_parent_and_nothing_of_its_neighbou
 
 
 def test_what_many_elements_have_in_common_is_not_repeated_without_end() -> None:
-    lines = [{"no": str(number), "state": "PACKED"} for number in range(30)]
+    lines = [{"no": str(number), "state": "PACKED", "z": 1} for number in range(30)]
     events = outcome_of(compiled(BATCH), {"shop": "s", "x": "y" * 200_000, "lines": lines}).events
 
     assert ["/x" in str(event.value["extensions"]) for event in events] == [True] + [False] * 29
-    assert all(f"/lines/{number}/state" in str(event.value) for number, event in enumerate(events))
+    assert all(f"/lines/{number}/z" in str(event.value) for number, event in enumerate(events))
 
 
 NAMED = BATCH.replace('each = "lines"', 'each = "lines"\nname = "step"')
@@ -412,7 +433,7 @@ def test_names_may_have_any_case() -> None:
     outcome = outcome_of(compiled(text), body)
 
     assert outcome.events[0].key == "acme:7"
-    assert outcome.events[0].value["extensions"] == {"/KIND": '"STATE"', "/Rx/ID": '""', "/Patient": '{"Name":"x"}'}
+    assert outcome.events[0].value["extensions"] == {"/Rx/ID": '""', "/Patient": '{"Name":"x"}'}
     assert "name_ambiguous" in outcome.flags
 
 
@@ -434,7 +455,7 @@ def test_what_is_dropped_is_kept_in_no_spelling(people: dict[str, Any], kept: di
 
     event = event_of(compiled(text), {"kind": "STATE", "rx": {"id": "7"}, "state": "DONE"} | people)
 
-    assert event.value["extensions"] == {"/kind": '"STATE"'} | kept
+    assert event.value["extensions"] == kept
 
 
 def test_names_are_dropped_at_any_depth_and_in_any_spelling() -> None:
@@ -443,11 +464,7 @@ def test_names_are_dropped_at_any_depth_and_in_any_spelling() -> None:
 
     event = event_of(compiled(text), BODY | {"people": [secret, {"Ssn": "3"}]} | secret)
 
-    assert event.value["extensions"] == {
-        "/kind": '"STATE"',
-        "/BusinessName": '"kept"',
-        "/people": '[{"BusinessName":"kept"},null]',
-    }
+    assert event.value["extensions"] == {"/BusinessName": '"kept"', "/people": '[{"BusinessName":"kept"},null]'}
 
 
 def test_a_table_may_park_with_its_reason_its_field_and_the_key_that_can_be_read() -> None:
@@ -466,7 +483,6 @@ prefix = "acme:"
 array = "best"
 key = "no"
 best = ["state != 'DEAD'", "instant(at)", "to_number(n)"]
-claims = ["/no", "/state"]
 drop = ["/ssn"]
 [[event]]
 type = "fulfillment.status_changed"

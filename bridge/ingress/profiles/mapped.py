@@ -6,7 +6,7 @@ file that an option names is recorded with each of its events.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 from hashlib import sha256
@@ -31,6 +31,8 @@ from bridge.ingress.profiles.words import instant_of, is_given, key_of, prefix_o
 
 # Steps that an event costs beside its expressions: some 20 microseconds to assemble it.
 EVENT_STEPS = 40
+# Objects and lists of a body whose members count as read, half a microsecond each; those of any other are kept as well.
+PLACES_MAX = 20_000
 
 _NESTED = (dict, list)
 _NOTHING: frozenset[str] = frozenset()
@@ -194,12 +196,11 @@ class Run:
         if self._folded is not None and self._folded.is_ambiguous:
             self.scope.flags.add("name_ambiguous")
         self._numbers: set[str] = set()
+        self._nowhere = ""  # path at which `each` has found nothing
+        self._is_evaluated = False  # a table, for an element or for the body
         self._parent_path = ""  # as `_path`, for the object called `parent`
         self._pointers: dict[int, str] = {}  # identity of an object or list in the body -> its pointer
-        # Claimed members, by the file and by the present table: (identity of the object, name) -> pointer in the body.
-        # None until they are looked for.
-        self._of_file: dict[tuple[int, str], str] | None = None
-        self._claimed: dict[tuple[int, str], str] | None = None
+        self._claims: list[Sequence[Pointer]] = [self._file.claims]  # of the file, then of tables with events
 
     def choose(self) -> ParkReason | None:
         """Select the best line of a prescription as the body; return why the delivery is parked if there is none."""
@@ -249,15 +250,13 @@ class Run:
             park = park or self._read_elements(event)
         if park is None and not self.drafts:
             park = self._read_other()
-        self.scope.element = self._root
-        for claim in self._file.claims:
+        for claim in chain.from_iterable(self._claims):
             if claim.last not in self._file.names:
-                self.reading.claimed |= {at for _, at, value in self._places(claim) if type(value) not in _NESTED}
+                self.reading.claimed.update(self._scalars(claim))
         return park
 
     def _read_elements(self, event: EventRule) -> ParkReason | None:
         park: ParkReason | None = None
-        self._claimed = None
         for element, number, path in self._elements(event):
             park = park or self._read_table(event, element, number, path)
         return park
@@ -266,7 +265,7 @@ class Run:
         """Draft `other.reported` for a body that no table matches, under its prescriptions or else the account."""
         other = self._file.other
         if other is None:
-            return ParkReason("unknown_type")
+            return ParkReason("unknown_type", field="" if self._is_evaluated else self._nowhere)
         park = self._read_elements(other)
         if park or self.drafts:
             return park
@@ -283,7 +282,9 @@ class Run:
         """Yield a table's elements, each with the end of its event's id and its path without positions."""
         level = [_Spot(self._root, self._path)]
         for each in event.each:
-            level = [below for place in level for below in self._below(place, each)]
+            before, level = level, [below for place in level for below in self._below(place, each)]
+            if before and not level:
+                self._nowhere = self._nowhere or f"{before[0].path}{each.path}"
         is_root = len(level) == 1 and level[0].element is self._root
         for position, place in enumerate(level, 1):
             self._enter(place)
@@ -302,17 +303,20 @@ class Run:
                 self.reading.lists.add(pointer.rpartition("/")[0])
             yield _Spot(element, path, place.element, place.path)
 
+    def _find_pointers(self) -> dict[int, str]:
+        """Return the pointers of the body's objects and lists by their identities, of the first `PLACES_MAX`."""
+        nodes = [(self._root, self._base)]
+        for node, pointer in nodes:
+            self._pointers[id(node)] = pointer
+            for name, child in children(node):
+                if type(child) in _NESTED and len(nodes) < PLACES_MAX:
+                    nodes.append((child, f"{pointer}/{escaped(self._written(id(node), name))}"))
+        return self._pointers
+
     def _pointer(self, node: object) -> str:
         """Return the pointer of an object or list in the body; empty for the root, and for a value not in the body."""
-        if not self._pointers:
-            self._pointers[id(self._root)] = ""
-            nodes = [(self._root, self._base)]
-            for found, pointer in nodes:
-                for name, child in children(found):
-                    if type(child) in _NESTED:
-                        nodes.append((child, f"{pointer}/{escaped(self._written(found, name))}"))
-                        self._pointers[id(child)] = nodes[-1][1]
-        return self._pointers.get(id(node), "")
+        pointers = self._pointers or self._find_pointers()
+        return "" if node is self._root else pointers.get(id(node), "")
 
     def _reported_at(self) -> str:
         self.word()
@@ -328,11 +332,10 @@ class Run:
     def _read_table(self, event: EventRule, element: object, number: str, path: str) -> ParkReason | None:
         scope = self.scope
         scope.spend(1)
+        self._is_evaluated = True
         holds = True if event.when is None else self._value(event.when, element)
         if holds is None or holds is False or holds in ("", [], {}):
             return None
-        if self._claimed is None:
-            self._claimed = self._claims(event)
         claimed = set() if event.when is None else set(self._read_pointers(holds))
         scope.spend(EVENT_STEPS)
         key = self._key(event.key, element, path, claimed)
@@ -368,6 +371,8 @@ class Run:
         park = self._leading(event, draft, element, path)
         self._read_data(event, draft, element, path)
         self.drafts.append(draft)
+        if event.claims:
+            self._claims.append(event.claims)
         return park
 
     def _read_data(self, event: EventRule, draft: Draft, element: object, path: str) -> None:
@@ -401,16 +406,18 @@ class Run:
         return path + at if at else ""
 
     def _read_pointers(self, value: object) -> frozenset[str]:
-        """Return the claimed members that the last expression read; an object counts only as the whole value."""
-        claimed = self._claimed
-        if not claimed:
-            return _NOTHING
-        found = [
-            claimed[place]
+        """Return the members that the last expression read; an object counts only as the whole value."""
+        places = [
+            place
             for place, item in self.scope.read.items()
-            if item is not None and place in claimed and (item is value or type(item) not in _NESTED)
+            if item is not None and (item is value or type(item) not in _NESTED)
         ]
-        return frozenset(found) if found else _NOTHING
+        if not places:
+            return _NOTHING
+        pointers = self._pointers or self._find_pointers()
+        return frozenset(
+            f"{pointers[owner]}/{escaped(self._written(owner, name))}" for owner, name in places if owner in pointers
+        )
 
     def _key(
         self, parts: Sequence[Expression], element: object, path: str, claimed: set[str] | None = None
@@ -502,23 +509,12 @@ class Run:
             return instant_of_epoch(value.lexeme if isinstance(value, Real) else str(value), self.scope.flags)
         raise ValueError
 
-    def _claims(self, event: EventRule) -> dict[tuple[int, str], str]:
-        if self._of_file is None:
-            self._of_file = self._claims_of(self._file.claims)
-        return self._of_file | self._claims_of(event.claims) if event.claims else self._of_file
-
-    def _claims_of(self, patterns: Iterable[Pointer]) -> dict[tuple[int, str], str]:
-        return {place: at for each in patterns for place, at, _ in self._places(each)}
-
-    def _places(self, pattern_: Pointer) -> Iterator[tuple[tuple[int, str], str, object]]:
-        """Resolve a pointer with `*`; yield (identity of the object, name), the pointer in the body, and the value."""
+    def _scalars(self, claim: Pointer) -> Iterator[str]:
+        """Yield the pointers in the body of what is no list or object at a pointer with `*`."""
         level: list[tuple[object, str]] = [(self._root, self._base)]
-        for step in pattern_.way:
+        for step in (*claim.way, claim.last):
             level = [found for node, pointer in level for found in self._step(node, pointer, step)]
-        for node, pointer in level:
-            names = self._names(node, pattern_.last)
-            for (value, at), name in zip(self._step(node, pointer, pattern_.last), names, strict=True):
-                yield (id(node), name), at, value
+        yield from (pointer for node, pointer in level if type(node) not in _NESTED)
 
     def _spellings(self, node: object, pointer: str, ways: Sequence[tuple[str, ...]]) -> Iterator[str]:
         """Find members in the body as sent, since the folded document has only one of two spellings of a name."""
@@ -538,11 +534,11 @@ class Run:
     def _step(self, node: object, pointer: str, step: str) -> Iterator[tuple[object, str]]:
         for name in self._names(node, step):
             child = node[int(name)] if isinstance(node, list) else cast("dict[str, object]", node)[name]
-            yield child, f"{pointer}/{escaped(self._written(node, name))}"
+            yield child, f"{pointer}/{escaped(self._written(id(node), name))}"
 
-    def _written(self, node: object, name: str) -> str:
-        """Return a name as it is spelled in the body."""
-        return self._folded.spelled[id(node)].get(name, name) if self._folded and isinstance(node, dict) else name
+    def _written(self, owner: int, name: str) -> str:
+        """Return a name as it is spelled in the body, in the object of this identity."""
+        return self._folded.spelled.get(owner, {}).get(name, name) if self._folded else name
 
     def _names(self, node: object, step: str) -> list[str]:
         if isinstance(node, list):

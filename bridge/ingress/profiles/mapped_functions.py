@@ -61,7 +61,8 @@ class Scope:
     """One delivery's evaluation: its budget, and what the expression at work has read.
 
     Attributes:
-        read: Members that were read: identity of the object and name -> value.
+        read: Members that were read: identity of the object and name -> value. What is only looked at (`_LOOKS`), or
+            compared and not found equal, is not among them.
         root: The whole body, which an expression on one element of a list can name.
         element: That element, or the body itself.
         parent: What the list of that element stands in, if it is a list within an element of another one.
@@ -248,7 +249,8 @@ def _table(function: str, node: Node, tables: Words) -> dict[str, object]:
     if isinstance(named, str):
         named = tables.get(named)
     if not isinstance(named, Mapping):
-        raise ExpressionError(f"the table of function {function!r} is no JSON object and no name of one in [tables]")
+        how = f"name in [tables], as in {function}(x, 'name'), or a JSON object in back-ticks"
+        raise ExpressionError(f"the table of function {function!r} is no {how}")
     return {plain_word(word): meaning for word, meaning in reversed(list(named.items()))} | dict(named)
 
 
@@ -370,9 +372,8 @@ def _truth(_: Scope, value: object) -> bool | None:
     return truth
 
 
-def _given(scope: Scope, *values: object) -> bool:
-    """Return whether one of the values is a number or a text that is not blank, without reading it."""
-    scope.forget(values, None)
+def _given(_: Scope, *values: object) -> bool:
+    """Return whether one of the values is a number or a text that is not blank."""
     return any(map(is_scalar_given, values))
 
 
@@ -472,6 +473,8 @@ _OWN: Mapping[str, _Own] = MappingProxyType(
         "words": _Own(_words, 2, 2),
     }
 )
+# They look at a value that no event gets by them. What `contains` finds in a list of words is one that the file has.
+_LOOKS = frozenset({"contains", "ends_with", "given", "length", "starts_with", "type"})
 # Functions of JMESPath that take an expression, or write more than they read.
 _LEFT_OUT = frozenset({"map", "max_by", "merge", "min_by", "sort_by"})
 
@@ -544,12 +547,24 @@ class _Interpreter(TreeInterpreter):  # type: ignore[misc] # the library has no 
         return found
 
     def visit_function_expression(self, node: Node, value: object) -> object:
+        scope, name = self._scope, node["value"]
+        before = scope.read
+        if name in _LOOKS:
+            scope.read = {}
         arguments = [self.visit(child, value) for child in node["children"]]
-        self._scope.spend(CALL_STEPS + sum(len(each) for each in arguments if type(each) is list))
-        own = _OWN.get(node["value"])
-        if own is not None:
-            return own.call(self._scope, *arguments)
-        return self._functions.call_function(node["value"], arguments)
+        scope.spend(CALL_STEPS + sum(len(each) for each in arguments if type(each) is list))
+        own = _OWN.get(name)
+        result = own.call(scope, *arguments) if own else self._functions.call_function(name, arguments)
+        if name in _LOOKS:
+            found = name == "contains" and result and type(arguments[0]) is list
+            self._looked(before, counts=bool(found))
+        return result
+
+    def _looked(self, before: dict[tuple[int, str], object], *, counts: bool) -> None:
+        """Go back to what was read before, with what was read since if that counts."""
+        if counts:
+            before.update(self._scope.read)
+        self._scope.read = before
 
     def visit_let(self, node: Node, value: object) -> object:
         scope, place = self._scope, (id(value), node["value"])
@@ -564,11 +579,15 @@ class _Interpreter(TreeInterpreter):  # type: ignore[misc] # the library has no 
         return result
 
     def visit_comparator(self, node: Node, value: object) -> object:
+        before, self._scope.read = self._scope.read, {}
         left, right = (self.visit(child, value) for child in node["children"])
         if node["value"] not in ("eq", "ne"):
+            self._looked(before, counts=False)
             operands = [{"type": "literal", "value": operand, "children": []} for operand in (left, right)]
             return super().visit_comparator({**node, "children": operands}, value)
-        return are_equal(left, right) == (node["value"] == "eq")
+        holds = are_equal(left, right) == (node["value"] == "eq")
+        self._looked(before, counts=holds and node["value"] == "eq")
+        return holds
 
     def _is_false(self, value: object) -> bool:
         return value is None or value is False or (type(value) in (str, list, dict) and not value)

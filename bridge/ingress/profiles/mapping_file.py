@@ -2,7 +2,7 @@ r"""The mapping file: TOML whose expressions find events in a vendor's body.
 
     prefix = "acme:"                 # of the keys
     zone = "America/New_York"        # of times without one
-    claims = ["/rx/id", "/state"]    # members that need not be kept once an event has read them
+    claims = ["/version"]            # members that need not be kept, beside those that expressions read
     drop = ["/patient/birth"]        # members that are kept nowhere
     drop_names = ["*ssn*"]           # the same, by their names at any depth
 
@@ -223,6 +223,10 @@ class CompiledFile:
         # Expression of a body's type.
         self.reported = self._expression(document.reported, "reported") if document.reported else None
         self.events = [self._event(table, f"event.{number}") for number, table in enumerate(document.event, 1)]
+        # Paths at which tables look for elements.
+        self.lists = {
+            path for event in self.events for path in accumulate((each.path for each in event.each), "{}/*{}".format)
+        }
         # EventRule for a body that no `[[event]]` matches; None: the body is parked.
         self.other = self._event(EventTable(type=OTHER_REPORTED), "reported") if self.reported else None
         if document.ignore and not self.reported:
