@@ -1,13 +1,15 @@
-"""The configuration of a balancer that docs/operations.md recommends, for tests that run it."""
+"""The configurations of a balancer that pages recommend, for tests that run them."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-PAGE = Path(__file__).parents[1] / "docs" / "operations.md"
+_ROOT = Path(__file__).parents[1]
+PAGE = _ROOT / "docs" / "operations.md"
+CHART_PAGE = _ROOT / "helm" / "drx-bridge" / "README.md"
 
 
-def haproxy() -> str:
-    (found,) = re.findall(r"```haproxy\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+def haproxy(page: Path = PAGE) -> str:
+    (found,) = re.findall(r"```haproxy\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     return str(found)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
 
-from tests.chart.rendering import CASES, CHART, Object, render
+from tests import snippets
+from tests.chart.rendering import CASES, CHART, Object, load, merged, render
 from tests.chart.tools import python
+from tests.faults.ingress.balancer import find_haproxy
 from tests.node import node_script
 
 HERE = Path(__file__).parent
@@ -24,7 +28,13 @@ OPERATORS = {
     "kafka.strimzi.io",
     "keda.sh",
     "monitoring.coreos.com",
+    "networking.istio.io",
 }
+RECIPES = re.findall(
+    r"```yaml\n(.*?)```",
+    snippets.CHART_PAGE.read_text().partition("## Keep a source on one pod\n")[2].partition("\n## ")[0],
+    re.DOTALL,
+)
 
 
 def is_of_an_operator(each: Object) -> bool:
@@ -77,6 +87,42 @@ def test_operators_take_every_object_of_theirs(objects: list[tuple[str, Object]]
         *("ExternalSecret", "GrafanaDashboard", "HTTPRoute", "KafkaTopic", "KafkaUser", "PodMonitor"),
         *("PrometheusRule", "ScaledObject", "ServiceMonitor", "TriggerAuthentication"),
     }
+
+
+def test_recipes_that_keep_a_source_on_one_pod_name_what_is_there() -> None:
+    rendered = [render(merged(load("minimal"), yaml.safe_load(text))) for text in RECIPES]
+    gateway, istio, cilium = rendered
+
+    assert (
+        gateway.one("BackendTrafficPolicy")["spec"]["targetRefs"][0]["name"]
+        == (gateway.one("HTTPRoute")["metadata"]["name"])
+    )
+    rule = istio.one("DestinationRule")
+    assert judged_by_operators([rule]) == [None]
+    service = next(each["metadata"] for each in istio.all("Service") if each["spec"].get("type") == "ClusterIP")
+    assert rule["spec"]["host"] == f"{service['name']}.{service['namespace']}.svc.cluster.local"
+    envoy = cilium.one("CiliumEnvoyConfig")["spec"]
+    assert envoy["services"] == [{"name": service["name"], "namespace": service["namespace"]}]
+    assert envoy["resources"][2]["name"] == f"{service['namespace']}/{service['name']}"
+
+
+def test_haproxy_takes_its_samples_and_finds_the_pods(tmp_path: Path) -> None:
+    text = snippets.haproxy(snippets.CHART_PAGE)
+    pods = render(load("minimal")).one("StatefulSet")
+    for number in range(pods["spec"]["replicas"]):
+        assert f" {pods['metadata']['name']}-{number}.{pods['spec']['serviceName']}:8080 port 9090" in text
+    # The chart's page has the sample of the operating page, with other servers.
+    assert snippets.haproxy().partition("    default-server")[0] in text
+    program = find_haproxy()
+    if program is None:
+        pytest.skip("haproxy is not installed: `make fault-tools` as root on a Debian, or install it by hand")
+    config = tmp_path / "haproxy.cfg"
+    defaults = "    mode http\n    timeout connect 5s\n    timeout client 60s\n    timeout server 60s\n"
+    config.write_text(f"defaults\n{defaults}frontend public\n    bind 127.0.0.1:1\n    default_backend bridge\n{text}")
+    checked = subprocess.run([program, "-c", "-f", config], capture_output=True, text=True, check=False)  # noqa: S603 - as above
+
+    assert checked.returncode == 0, checked.stderr
+    assert "WARNING" not in checked.stderr
 
 
 def test_the_judges_can_say_no(objects: list[tuple[str, Object]]) -> None:

@@ -7,7 +7,8 @@ const PACKAGES = {
   'grafana.integreatly.org': 'grafana-operator',
   'kafka.strimzi.io': 'strimzi-kafka-operator',
   'keda.sh': 'keda',
-  'monitoring.coreos.com': 'prometheus-operator'
+  'monitoring.coreos.com': 'prometheus-operator',
+  'networking.istio.io': 'istio'
 }
 
 async function complaint (object) {
