@@ -453,12 +453,14 @@ def _durability_checks(
     def kafka() -> str:
         # Not ready until the first attempt to connect and the reading of the topics are over, so that a start beside a
         # working Kafka spools nothing.
-        if time.monotonic() - started < START_S:
-            if producer.untried:
-                return producer.state
-            if producer.ready and None not in producer.wrong_counts.values() and not known_ids.finished:
-                return "recalling"
-        return second_best("ok" if producer.ready else producer.code or producer.state)
+        recalling = producer.ready and None not in producer.wrong_counts.values() and not known_ids.finished
+        if time.monotonic() - started < START_S and (producer.untried or recalling):
+            return "recalling" if recalling else producer.state
+        if not producer.ready:
+            return second_best(producer.code or producer.state)
+        if producer.quiet:
+            return second_best("no_answer")
+        return "degraded" if recalling and not spool.code else "ok"  # what comes now is spooled
 
     def topics() -> str:
         counts = producer.wrong_counts.values()

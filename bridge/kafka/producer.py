@@ -42,6 +42,9 @@ LEADER_LOOKS = 50
 BATCH_MAX_BYTES = 512 * 1024
 # Cancelled tasks and aborted connections need a few turns of the loop.
 END_S = 1.0
+# Seconds without any answer, not even for metadata, after which a delivery that is not spooled would probably be
+# answered 503: one request for metadata goes out each second, and the default deadline is 4 s.
+QUIET_S = 3.0
 # A failing partition must not leave the outcome of the other writes unknown: they are answered in milliseconds.
 SETTLE_S = 1.0
 
@@ -91,7 +94,8 @@ class Patience:
     """How long to wait for what."""
 
     tick_s: float = 0.25  # between two checks
-    missing_s: float = 1.0  # between two requests for the metadata of a topic that does not exist yet
+    # Between two requests for metadata while a topic does not exist yet, or nothing else makes a broker answer.
+    ask_s: float = 1.0
     # Without any answer, new deliveries are turned away at once; a little over the answer deadline.
     stalled_s: float = 5.0
     # Without any answer, the producer is replaced; above the 11 s that losing a leader was seen to cost.
@@ -143,6 +147,12 @@ class KafkaProducer:
     def ready(self) -> bool:
         """True when a write may succeed now."""
         return self.state == "ready"
+
+    @property
+    def quiet(self) -> bool:
+        """True when no broker has answered anything for `QUIET_S`, whether or not something waits to be written."""
+        generation = self._generation
+        return generation is not None and generation.quiet_s(asyncio.get_running_loop().time()) > QUIET_S
 
     @property
     def untried(self) -> bool:
@@ -260,7 +270,8 @@ class KafkaProducer:
         while True:
             self._check_topics(generation)
             is_missing = any(generation.partitions(topic) is None for topic in self._topics)
-            if is_missing and loop.time() - looked_at > patience.missing_s:
+            is_quiet = generation.quiet_s(loop.time()) > patience.ask_s
+            if (is_missing or is_quiet) and loop.time() - looked_at > patience.ask_s:
                 looked_at = loop.time()
                 generation.refresh_metadata()
             with contextlib.suppress(TimeoutError):
@@ -328,7 +339,8 @@ class Generation:
         self._accumulator = self._client._message_accumulator  # noqa: SLF001 - its queue tells whether a batch was sent twice
         self._metadata = self._client.client.cluster
         self._writes: dict[asyncio.Future[Any], float] = {}
-        self._answered_at = 0.0
+        self._answered_at = 0.0  # loop time of the last answer to a write
+        self._heard_at = 0.0  # loop time of the last answer to a request for metadata
         self._ended = False
         self._missing: dict[str, float] = {}
 
@@ -339,6 +351,7 @@ class Generation:
                 await self._client.start()
                 # The bootstrap answer names no topics; a client with an empty list of topics asks for all it may see.
                 await self._client.client.force_metadata_update()
+                self._heard_at = asyncio.get_running_loop().time()
         except kafka_errors.ClusterAuthorizationFailedError as exc:
             raise NotConnectedError("not_authorized") from exc
         except CLIENT_FAILURES as exc:
@@ -394,7 +407,15 @@ class Generation:
 
     def refresh_metadata(self) -> None:
         """Renew the metadata in the background."""
-        self._client.client.force_metadata_update()
+        self._client.client.force_metadata_update().add_done_callback(self._heard)
+
+    def _heard(self, renewed: asyncio.Future[bool]) -> None:
+        if not renewed.cancelled() and renewed.result():
+            self._heard_at = renewed.get_loop().time()
+
+    def quiet_s(self, now: float) -> float:
+        """How long no broker has answered anything."""
+        return now - max(self._answered_at, self._heard_at)
 
     def oldest_s(self, now: float) -> float:
         """Age of the oldest write without an answer."""

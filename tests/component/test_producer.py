@@ -22,7 +22,7 @@ from tests.waiting import HANG_S
 
 TOPIC = "drx.prescriptions.v1"
 RECORD = Record(TOPIC, 0, b"rx_1", b"v", [], 1_772_366_400_000)
-HASTY = Patience(tick_s=0.01, missing_s=0.0, retry_first_s=0.01, retry_max_s=0.01)
+HASTY = Patience(tick_s=0.01, ask_s=0.0, retry_first_s=0.01, retry_max_s=0.01)
 AWAITS = sorted(
     awaits_of(
         KafkaProducer._keep_connected,
@@ -78,6 +78,11 @@ class FakeGeneration:
     def oldest_s(self, now: float) -> float:
         del now
         self.cluster.met("oldest_s")
+        return 0.0
+
+    def quiet_s(self, now: float) -> float:
+        del now
+        self.cluster.met("quiet_s")
         return 0.0
 
     def silent_s(self, now: float) -> float:
@@ -168,7 +173,8 @@ async def test_it_survives_whatever_is_raised_at_an_await(
 
 
 @pytest.mark.parametrize(
-    "method", ["start", "settle", "end", "partitions", "refresh_metadata", "oldest_s", "silent_s", "reachable"]
+    "method",
+    ["start", "settle", "end", "partitions", "refresh_metadata", "oldest_s", "quiet_s", "silent_s", "reachable"],
 )
 async def test_it_survives_whatever_a_client_raises(cluster: FakeCluster, method: str) -> None:
     cluster.partitions = None if method == "refresh_metadata" else 12

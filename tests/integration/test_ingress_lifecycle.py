@@ -19,7 +19,7 @@ from tests.builders import a_body
 from tests.cluster import Cluster
 from tests.integration.ingress_process import IngressProcess, Reply, ask, deliver, header
 from tests.integration.load import Traffic
-from tests.integration.service_process import HANG_S
+from tests.integration.service_process import HANG_S, until
 from tests.kafka import paused
 
 pytestmark = [pytest.mark.kafka, pytest.mark.usefixtures("standard_topics")]
@@ -122,3 +122,28 @@ async def test_whatever_has_arrived_when_the_stop_comes_is_answered(cluster: Clu
         assert {traffic.statuses.get(each) for each in owed} == {200}
         promised = {each for each, status in traffic.statuses.items() if status == 200}
         assert promised <= set(await ids_in_topic(ingress))
+
+
+async def test_it_is_not_ready_while_brokers_say_nothing_and_a_delivery_would_be_refused(
+    cluster: Cluster, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    """Nothing is written before, so that no delivery pays for finding it out."""
+
+    async def until_checked(ingress: IngressProcess, *words: str) -> None:
+        await asyncio.to_thread(until, lambda: ingress.checks().get("kafka") in words, what=f"one of {words}")
+
+    with (
+        IngressProcess(tmp_path / "without", cluster.bootstrap_servers, SPOOL__ENABLED="false", **HASTY) as without,
+        IngressProcess(tmp_path / "spooling", cluster.bootstrap_servers, **HASTY) as spooling,
+    ):
+        await until_checked(without, "recalling", "ok")
+        await until_checked(spooling, "recalling", "ok")
+        async with paused(cluster):
+            await until_checked(without, "no_answer")
+            await until_checked(spooling, "degraded")
+            statuses = [(await asyncio.to_thread(each.asked, "/readyz"))[0] for each in (without, spooling)]
+            answers = [(await an_answer(session, each, "evt_1")).status for each in (without, spooling)]
+        await asyncio.to_thread(without.ready)
+
+        assert (statuses, answers) == ([503, 200], [503, 202])
+        assert (await an_answer(session, without, "evt_2")).status == 200
