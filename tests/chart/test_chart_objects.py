@@ -61,7 +61,7 @@ def test_pods_are_restricted(rendered: Rendered) -> None:
                 "capabilities": {"drop": ["ALL"]},
             }, name
             assert "memory" in each["resources"]["limits"], name
-        kinds = {kind for volume in spec["volumes"] for kind in volume if kind != "name"}
+        kinds = {kind for volume in spec.get("volumes", []) for kind in volume if kind != "name"}
         assert kinds <= {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"}, name
 
 
@@ -76,7 +76,7 @@ def test_secrets_are_folders_and_never_variables(rendered: Rendered) -> None:
         assert "secretRef" not in set(texts(pod)), name
         for each in pod["spec"]["containers"]:
             assert not [mount for mount in each.get("volumeMounts", []) if "subPath" in mount], name
-        for volume in pod["spec"]["volumes"]:
+        for volume in pod["spec"].get("volumes", []):
             # The group of the pod may read; the spool refuses a key that others may.
             mounted = volume.get("secret", volume.get("projected"))
             assert mounted is None or mounted["defaultMode"] == 0o440, name
