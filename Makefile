@@ -82,7 +82,7 @@ promtool: $(INSTALLED)
 alert-tools: $(INSTALLED)
 	-$(BIN)/python -m tests.debian prometheus alertmanager
 
-# The chart and its pods; part of `test`.
+# The chart; part of `test`.
 chart: setup
 	$(BIN)/pytest tests/chart
 

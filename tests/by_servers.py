@@ -24,7 +24,6 @@ BESIDE_FROM = 4
 # A tenth of what the others have, where all want a processor.
 NICENESS = 10
 SERVERLESS = ("tests/chart/", "tests/component/", "tests/fuzz/", "tests/monitoring/", "tests/unit/")
-PODS = "tests/chart/test_chart_pods.py"
 
 
 def runs_beside(node: Any, workers: int) -> bool:
@@ -91,4 +90,4 @@ class ByServers(LoadScopeScheduling):  # type: ignore[misc]  # nothing is publis
 
 
 def _is_serverless(scope: str) -> bool:
-    return scope.startswith(SERVERLESS) and scope != PODS
+    return scope.startswith(SERVERLESS)

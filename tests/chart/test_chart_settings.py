@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 import pytest
 
@@ -14,7 +15,8 @@ from consumers.settings import ConsumerSettings
 from consumers.settings import load_settings as load_consumer_settings
 from docs.settings_page import all_variables
 from tests.chart.environment import variables
-from tests.chart.rendering import CASES, Rendered, load, render
+from tests.chart.rendering import CASES, Rendered, changed, load, render
+from tests.monitoring.test_runbooks import understood
 
 # Fixed by the chart, so that ports and mounts meet; or wrong in a pod.
 LEFT_OUT = {
@@ -23,6 +25,8 @@ LEFT_OUT = {
     "CONSUMER_MANAGEMENT__HOST",
     "CONSUMER_POSTGRES__DSN",  # a secret has no place in a variable
 }
+PROBES = {"startupProbe": "/livez", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
+CONSUMER_PORTS = {"management": "CONSUMER_MANAGEMENT"}
 INGRESS = {name.replace("<NAME>", "DRX") for name in all_variables(Settings)}
 
 
@@ -72,6 +76,38 @@ def test_every_file_that_a_setting_names_is_on_a_mount(rendered: Rendered) -> No
         assert paths, name
         for path in paths:
             assert any(f"{path}/".startswith(f"{mount}/") for mount in mounts), (name, path)
+
+
+def test_commands_ports_and_probes_are_those_of_the_programs(rendered: Rendered) -> None:
+    services = [
+        f"http://{each['metadata']['name']}:{port['port']}/"
+        for each in rendered.all("Service")
+        for port in each["spec"]["ports"]
+    ]
+    for name, pod in rendered.pods():
+        container = pod["spec"]["containers"][0]
+        understood(shlex.join(container["command"]))
+        for url in re.findall(r"--url=(\S+)", " ".join(container["command"])):
+            assert any(url.startswith(f"{each}webhooks/") for each in services), name
+        found = variables(rendered, pod, pod_name="pod-0")
+        ports = {each["name"]: str(each["containerPort"]) for each in container.get("ports", [])}
+        sections = {"http": "BRIDGE_HTTP", "management": "BRIDGE_MANAGEMENT"} if "http" in ports else CONSUMER_PORTS
+        assert ports == ({each: found[f"{section}__PORT"] for each, section in sections.items()} if ports else {}), name
+        probes = {kind: container[kind]["httpGet"] for kind in container if kind.endswith("Probe")}
+        assert {kind: probe["path"] for kind, probe in probes.items()} == (PROBES if ports else {}), name
+        assert {probe["port"] for probe in probes.values()} <= {"management"}, name
+
+
+def test_a_drain_job_has_the_volume_that_it_is_for() -> None:
+    claims = ["data-drx-drx-bridge-ingress-0", "data-drx-drx-bridge-ingress-1"]
+    values = changed(load("minimal"), "ingress.spool.drainClaims", claims)
+    values["ingress"]["spool"]["enabled"] = False
+    for number, claim in enumerate(claims):
+        pod = render(values).one("Job", f"-drain-{number}")["spec"]["template"]["spec"]
+        (volume,) = (each for each in pod["volumes"] if "persistentVolumeClaim" in each)
+        assert volume["persistentVolumeClaim"]["claimName"] == claim
+        mounts = {each["name"]: each for each in pod["containers"][0]["volumeMounts"]}
+        assert not mounts[volume["name"]].get("readOnly", False)
 
 
 def test_every_setting_of_the_ingress_can_be_set() -> None:

@@ -103,8 +103,9 @@ class Ingress:
 
     def feed(self, request: bytes) -> ClientConnection:
         """Have a request come on a connection of its own; what is fed in one turn of the loop is taken together."""
-        connection = self.server()
-        connection.connection_made(StubTransport())
+        connection, transport = self.server(), StubTransport()
+        transport.closed = connection.connection_lost
+        connection.connection_made(transport)
         connection.data_received(request)
         return connection
 
@@ -133,6 +134,7 @@ class StubTransport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.aborted = False
+        self.closed: Callable[[Exception | None], None] | None = None
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         del high, low
@@ -141,9 +143,11 @@ class StubTransport(asyncio.Transport):
         del data
 
     def abort(self) -> None:
-        self.aborted = True
+        self.close()
 
     def close(self) -> None:
+        if self.closed and not self.aborted:
+            asyncio.get_running_loop().call_soon(self.closed, None)
         self.aborted = True
 
     def is_closing(self) -> bool:
@@ -564,10 +568,9 @@ async def test_a_bug_in_a_stage_costs_the_others_of_the_turn_nothing(
 async def test_deliveries_of_one_turn_are_published_in_the_order_of_their_arrival(ingress: Ingress) -> None:
     """Those of one key must be, and a repeat among them is none of them."""
     ids = ["evt_2", "evt_1", "evt_2", "evt_3"]
-    connections = [ingress.feed(genuine(name)) for name in ids]
+    for name in ids:
+        ingress.feed(genuine(name))
     await until(lambda: len(ingress.publisher.published) == 3 and not ingress.admission.count)
-    for connection in connections:
-        connection.connection_lost(None)
 
     assert [delivery.id for delivery, _ in ingress.publisher.published] == ["evt_2", "evt_1", "evt_3"]
 

@@ -12,7 +12,6 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -189,5 +188,5 @@ async def _wait_for(kept: Kept, call: list[Any]) -> None:
     await kept.spool.append(call)
 
 
-SpoolMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
-TestSpool = pytest.mark.volume(SpoolMachine.TestCase)
+SpoolMachine.TestCase.settings = settings(max_examples=20, stateful_step_count=30)
+TestSpool = SpoolMachine.TestCase

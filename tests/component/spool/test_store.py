@@ -50,6 +50,11 @@ async def test_what_is_appended_is_found_after_a_restart_in_order(tmp_path: Path
         assert (again.spool.depth(PARTITION), again.spool.depth(OTHER)) == (3, 1)
         assert again.spool.last_ordinal == 4
         assert await again.head() == [1, 2, 4]
+        size = segments(tmp_path)[0].stat().st_size // 4
+        for most, most_bytes, expected in ((2, 4 * size, [1, 2]), (4, 2 * size, [1, 2]), (4, 1, [1])):
+            assert ordinals(await again.spool.peek(PARTITION, most=most, most_bytes=most_bytes)) == expected
+        again.spool.acknowledge(PARTITION, 2)
+        assert again.spool.oldest_ms() == an_entry(3).at_ms
 
 
 async def test_a_file_goes_when_nothing_is_left_in_it(tmp_path: Path) -> None:
@@ -82,7 +87,7 @@ async def test_what_is_acknowledged_is_noted_while_it_runs(tmp_path: Path, monke
 async def test_what_is_dropped_while_it_is_recovered_takes_nothing_with_it(tmp_path: Path) -> None:
     """A segment is entered in batches; were its file removed after the first, the others would be gone."""
     async with open_spool(tmp_path) as kept:
-        await kept.put(*range(1000))
+        await kept.put(*range(3000))
     again = make_spool(tmp_path)
 
     class Acknowledging(Found):
@@ -94,7 +99,7 @@ async def test_what_is_dropped_while_it_is_recovered_takes_nothing_with_it(tmp_p
     again.spool.acknowledge(PARTITION, again.spool.depth(PARTITION))
     await again.spool.close()
 
-    assert ordinals(again.found) == list(range(1000))
+    assert ordinals(again.found) == list(range(3000))
     assert again.value("corrupt_records_total") == 0
     assert segments(tmp_path) == []
 
