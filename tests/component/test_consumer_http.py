@@ -49,7 +49,7 @@ async def test_a_request_goes_below_the_base_url_and_its_answer_comes_back() -> 
 @pytest.mark.parametrize(
     ("statuses", "error", "systemic"),
     [
-        ([301, 302, 307, 401, 403, 404, 407, 408, 410, 425, 429, 502, 503, 504], TransientError, True),
+        ([301, 302, 307, 308, 401, 403, 404, 407, 408, 410, 425, 429, 502, 503, 504], TransientError, True),
         ([409, 412, 500, 501, 505, 507], TransientError, False),
         ([400, 402, 405, 406, 411, 413, 414, 415, 422, 451], PermanentError, False),
     ],

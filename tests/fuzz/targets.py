@@ -48,10 +48,7 @@ TARGETS = (
     Target("signatures", "signatures", "check", 8, 400),
     Target("schemes", "schemes", "check", 6, 400),
     Target("mapping", "mapping", "check", 6, 200),
-    Target("mapping_files", "mapping_files", "check", 4, 400),
-    Target("vendor_digitalrx", "vendors", "check_digitalrx", 4, 200),
-    Target("vendor_dosespot", "vendors", "check_dosespot", 4, 200),
-    Target("vendor_photon", "vendors", "check_photon", 4, 200),
+    Target("mapping_files", "mapping_files", "check", 16, 400),
     Target("spool_recovery", "spool", "check_recovery", 2, 48),
 )
 

@@ -6,129 +6,28 @@ import asyncio
 import json
 import random
 import sys
-from collections import Counter
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
-import aiohttp
 import pytest
-from aiohttp import web
 
 from bridge.contract.native import native_json
 from bridge.event import Event
 from consumers.commands.compare import PolledFact, unmatched
 from consumers.testing import an_event
-from tests.builders import SECRET
 from tests.cluster import Cluster, Topics
-from tests.endpoint import an_endpoint
 from tests.forked import run
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer
-from tests.integration.ingress_process import IngressProcess, deliver
+from tests.integration.ingress_process import IngressProcess
 from tests.integration.service_process import HANG_S, until
 from tests.postgres import execute
 from tests.read_model import open_model
 from tests.topic_filler import Lives
 
-LIVES = Lives.of_records(3_000)
-DELIVERIES = 10_000
-MANY = Lives.of_records(2 * DELIVERIES)
+LIVES = Lives.of_records(500)
 COMMAND = (sys.executable, "-m", "bridge")
 SETTLED = "select coalesce(sum(next_offset), 0)::int from drx_consumer.progress"
-
-
-@pytest.mark.kafka
-@pytest.mark.faults
-async def test_of_ten_thousand_deliveries_exactly_the_dropped_ones_are_named_and_told_to_nobody_when_pushed(
-    cluster: Cluster, topics: Topics, postgres: str, tmp_path: Path
-) -> None:
-    """Twice, and each time the push is repeated as well."""
-    topics.standard()
-    topic = topics.fresh()
-    sent: Counter[str] = Counter()
-
-    async def desk(request: web.BaseRequest) -> web.StreamResponse:
-        sent[request.headers["webhook-id"]] += 1
-        return web.Response(status=204)
-
-    bodies = [native_json(event.value) for number in range(MANY.prescriptions) for event in MANY.events(number)]
-    (tmp_path / "secrets").mkdir()
-    (tmp_path / "secrets" / "current").write_text(SECRET)
-    export, missing = tmp_path / "all.ndjson", tmp_path / "missing.ndjson"
-    rng, settled, wanted = random.Random(11), 0, set[str]()  # noqa: S311 - no key
-    ingress = IngressProcess(tmp_path / "ingress", cluster.bootstrap_servers, KAFKA__ROUTES=json.dumps({"*": topic}))
-    async with an_endpoint(desk) as url:
-        given: dict[str, Any] = {
-            "bootstrap_servers": cluster.bootstrap_servers,
-            "dsn": postgres,
-            "READ_MODEL__TOPICS": topic,
-            "FORWARD__TOPICS": topic,
-            "FORWARD__URL": url,
-            "FORWARD__ALLOW_HTTP": "true",
-            "FORWARD__SECRETS_DIR": str(tmp_path / "secrets"),
-            "FORWARD__IMPORTS": "skip",
-            "FORWARD__LANES": "64",
-        }
-        env = consumer_environment(**given)
-
-        async def push(file: Path) -> None:
-            arguments = ("push", str(file), "--source", ingress.source, "--url", ingress.url)
-            code, out, err = await asyncio.to_thread(run, [*COMMAND, *arguments], ingress.env, timeout_s=HANG_S)
-            assert (code, out) == (0, ""), err
-
-        async def compared() -> int:
-            ask = ("compare", str(export), "--mapping", "drx_standard", "--json", "--missing", str(missing))
-            code, out, err = await drx_consumer(env, *ask)
-            found = json.loads(out)
-            assert (code, err, found["unmapped"]) == (int(found["missing"] > 0), "", 0)
-            return int(found["missing"])
-
-        async def all_settled() -> None:
-            for name in ("read_model", "forward"):
-                one = f"{SETTLED} where grp = '{name}'"
-                await asyncio.to_thread(until, lambda: execute(postgres, one) == [[(settled,)]], what=f"{name}")  # noqa: B023 - asked at once
-
-        with (
-            ingress,
-            ConsumerProcess(tmp_path, "read_model", **given) as read_model,
-            ConsumerProcess(tmp_path, "forward", **given) as forward,
-        ):
-            for process in (ingress, read_model, forward):
-                await asyncio.to_thread(process.ready)
-            for chunk in (bodies[:DELIVERIES], bodies[DELIVERIES : 2 * DELIVERIES]):
-                dropped = set(rng.sample(chunk, 37))
-                export.write_bytes(b"\n".join(chunk))
-                live = [body for body in chunk if body not in dropped]
-                await post(ingress, live)
-                wanted |= {json.loads(body)["id"] for body in live}
-                settled += len(live)
-                await all_settled()
-                assert await compared() == 37
-                assert set(missing.read_bytes().splitlines()) == dropped
-                pushed = tmp_path / "pushed.ndjson"
-                pushed.write_bytes(missing.read_bytes())
-                settled += 37
-                for _ in range(2):
-                    await push(pushed)
-                    await all_settled()
-                    assert await compared() == 0
-    assert sent == dict.fromkeys(wanted, 1)
-
-
-async def post(ingress: IngressProcess, bodies: Sequence[bytes]) -> None:
-    lanes: list[list[bytes]] = [[] for _ in range(32)]
-    for body in bodies:
-        lanes[crc32(json.loads(body)["data"]["prescription_id"].encode()) % len(lanes)].append(body)
-
-    async def each(session: aiohttp.ClientSession, lane: Sequence[bytes]) -> None:
-        for body in lane:
-            reply = await deliver(session, ingress, body, webhook_id=json.loads(body)["id"])
-            assert reply.status in {200, 202}
-
-    async with aiohttp.ClientSession() as session:
-        await asyncio.gather(*(each(session, lane) for lane in lanes))
 
 
 @pytest.mark.kafka

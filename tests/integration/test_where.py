@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,22 +10,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
-from click.testing import CliRunner
 
-from bridge.contract.native import native_json
 from bridge.event import Delivery, ParkReason
 from bridge.kafka.partition_writer import pack
 from bridge.kafka.record import UNRECOGNIZED_SCHEMA, Record, unrecognized_record, unrecognized_value
 from bridge.registry.loader import bundled
 from bridge.registry.masker import Masker
 from bridge.spool.segment import Entry
-from consumers.cli import cli
 from tests.audit_lines import acts
 from tests.cluster import Cluster, Topics
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer, install_code
-from tests.integration.ingress_process import IngressProcess, deliver
 from tests.integration.service_process import until
 from tests.originals import codec
 from tests.postgres import execute
@@ -198,175 +192,4 @@ def canaries(event: Any) -> list[str]:
     return [value for value in found if len(value) > 3 and value not in event.type]
 
 
-# Heads that are parked stay below the park limit.
-MANY = Lives(150)
-FATES = {
-    "parked": range(6),
-    "given_up": range(6, 12),
-    "released": range(12, 18),
-    "pruned": range(18, 46),
-    "behind": range(46, 61),
-    "late": range(61, 76),
-    "refused": range(76, 80),
-    "not_sent": range(80, 84),
-    "applied": range(84, MANY.prescriptions),
-}
 UNKNOWN = ("refused", "not_sent")
-# Of those that are in no group's way: in the spool, and not recognized.
-KEPT = 40
-# Words of the command's own that some texts of the lives consist of.
-OWN_WORDS = {"received"}
-SETTLED = "select coalesce(sum(next_offset), 0)::int from drx_consumer.progress where grp = '{}'"
-PARKED_OF = "select count(*)::int from drx_consumer.parked_key where key = any (array{})"
-AGED = """
-update read_model.event set received_at = received_at - interval '900 days' where prescription_id = any (array{0});
-update read_model.prescription set last_event_at = last_event_at - interval '900 days'
-where prescription_id = any (array{0});
-update drx_consumer.inbox i set settled_at = e.received_at from read_model.event e
-where e.event_id = i.event_id and e.prescription_id = any (array{0}) and i.grp = 'read_model'
-"""
-# As consumers/read_model/README.md has it.
-ENDED = """
-select prescription_id from read_model.prescription
-where prescription_id = any (array{}) and open_requests = '{{}}' and cancel_pending_since is null and safety = '{{}}'
-  and (order_status in ('cancelled', 'replaced', 'rejected') or shipment = 'delivered'
-    or dispense in ('dispensed', 'not_dispensed', 'transferred'))
-"""
-
-
-class Crowd:
-    """A thousand events, each with a fate that only the test knows."""
-
-    def __init__(self, bootstrap_servers: str, dsn: str, topic: str, directory: Path) -> None:
-        self.keys = {fate: [MANY.prescription_id(number) for number in numbers] for fate, numbers in FATES.items()}
-        self.topic, self._dsn, self._directory = topic, dsn, directory
-        self._records = list(MANY.records(topic, partitions=2))
-        self._written = 0
-        self._given: dict[str, Any] = {"bootstrap_servers": bootstrap_servers, "dsn": dsn, "READ_MODEL__TOPICS": topic}
-        self._env = consumer_environment(**self._given) | {"BRIDGE_SPOOL__DIR": str(directory / "spool")}
-
-    def write(self, *fates: str) -> None:
-        of = {key.encode() for fate in fates for key in self.keys[fate]}
-        self._written += fill(self._given["bootstrap_servers"], (each for each in self._records if each.key in of))
-
-    def ask(self, *arguments: str) -> tuple[int, str]:
-        """Ask in this process: a thousand of its own would take half an hour."""
-        result = CliRunner().invoke(cli, ["where", *arguments], env=self._env, standalone_mode=False)
-        assert result.exception is None
-        return result.return_value, result.stdout
-
-    def command(self, *arguments: str) -> None:
-        code, _, err = asyncio.run(drx_consumer(self._env, *arguments))
-        assert code == 0, err
-
-    def settle(self, name: str, *, done: str = "", refused: tuple[str, ...] = ()) -> None:
-        """Run a consumer until it has settled all, or the query counts nothing."""
-        keys = [key for fate in refused for key in self.keys[fate]]
-        code = CODE.format(topic=self.topic, refused=keys)
-        env = install_code(self._directory / "-".join((name, *refused)), "desk", code)
-        self._env |= env  # operators decide about it, too
-        query, wanted = (done, 0) if done else (SETTLED.format(name), self._written)
-        with ConsumerProcess(self._directory, name, env=env, **self._given) as process:
-            process.ready()
-            until(lambda: execute(self._dsn, query) == [[(wanted,)]], what=f"{name} has settled")
-
-    def prune(self) -> set[str]:
-        execute(self._dsn, *AGED.format(self.keys["pruned"]).split(";"))
-        gone = {key for (key,) in execute(self._dsn, ENDED.format(self.keys["pruned"]))[0]}
-        self.command("prune", "read_model", "--older-than", "800d")
-        # The records themselves could not be made older.
-        execute(self._dsn, "update drx_consumer.audit set code = now()::text where verb = 'prune'")
-        return gone
-
-    def stage(self) -> set[str]:
-        """Bring each to where it ends; return the keys that are pruned."""
-        self.write("parked", "given_up", "released", "pruned", "applied")
-        self.settle("desk", refused=("parked", "given_up", "released"))
-        for key in self.keys["given_up"]:
-            events = json.loads(self.ask(key, "--json")[1])["events"]
-            head = next(each for each in events if each["groups"]["desk"].get("code") == "refused")
-            self.command("parked", "skip", "desk", key, "--offset", str(head["offset"]), "--reason", "x")
-        self.command("parked", "retry", "desk", *self.keys["released"])
-        self.settle("desk", refused=("parked", "given_up"), done=PARKED_OF.format(self.keys["released"]))
-        self.write("behind")
-        self.settle("read_model")
-        self.write("late")
-        return self.prune()
-
-
-@pytest.mark.faults
-def test_a_thousand_events_are_where_they_were_put(
-    cluster: Cluster, topics: Topics, postgres: str, tmp_path: Path
-) -> None:
-    """Not sent, refused, spooled, not recognized, waiting for one group or both, parked, skipped, released, pruned."""
-    topics.standard()
-    crowd = Crowd(cluster.bootstrap_servers, postgres, topics.fresh(partitions=2), tmp_path)
-    gone = crowd.stage()
-    assert len(gone) > 1
-    places = {f"dlv_{number}": "drx.unrecognized.v1" for number in range(KEPT)}
-    fill(cluster.bootstrap_servers, map(unrecognized, places))
-    spooled = [f"evt_spooled_{number}" for number in range(KEPT)]
-    asyncio.run(spool(tmp_path / "spool", crowd.topic, *spooled))
-    places |= dict.fromkeys(spooled, crowd.topic)
-    asyncio.run(refuse(cluster.bootstrap_servers, tmp_path / "ingress"))
-
-    events = 0
-    for fate, numbers in FATES.items():
-        for number in numbers:
-            key, ids = MANY.prescription_id(number), MANY.event_ids(number)
-            if fate in UNKNOWN or key in gone:
-                assert [crowd.ask(wanted, "--json") for wanted in (key, *ids)] == [(1, "")] * (len(ids) + 1)
-            if fate not in UNKNOWN:
-                shows_all(crowd, number, "gone" if key in gone else fate)
-            events += len(ids)
-    for wanted, place in places.items():
-        code, out = crowd.ask(wanted, "--json")
-        document = json.loads(out)
-        assert (code, document["topic"], document["groups"], "CANARY" in out) == (0, place, {}, False)
-        assert (document["offset"] is None) == (wanted in spooled)
-    assert events + len(places) > 1_000
-
-
-def shows_all(crowd: Crowd, number: int, fate: str) -> None:
-    """Each event of a prescription is where it should be, and no text of it is shown."""
-    key, ids = MANY.prescription_id(number), MANY.event_ids(number)
-    whole = ["--from-beginning"] if fate == "gone" else []
-    (code, out), (of_one, people) = crowd.ask(key, "--json", *whole), crowd.ask(ids[0], *whole)
-    found = json.loads(out)["events"]
-    states = [{group: (each["state"], each.get("code")) for group, each in event["groups"].items()} for event in found]
-
-    assert (code, of_one, [each["id"] for each in found]) == (0, 0, ids)
-    assert states == expected(fate, number), (fate, number)
-    hidden = {value for event in MANY.events(number) for value in canaries(event)} - OWN_WORDS
-    assert hidden
-    assert [value for value in hidden if value in out + people] == []
-
-
-def expected(fate: str, number: int) -> list[dict[str, tuple[str, str | None]]]:
-    handled = [event.type.startswith(HANDLED) for event in MANY.events(number)]
-    head = handled.index(True)
-    waiting, other, behind = ("waiting", None), ("skipped", "not_handled"), ("parked", "key_parked")
-    of_head = {"parked": ("parked", "refused"), "given_up": ("skipped", "refused")}.get(fate)
-
-    def desk(at: int) -> tuple[str, str | None]:
-        if fate in {"behind", "late"}:
-            return waiting
-        if not handled[at]:
-            return other
-        if of_head is None:
-            return "applied", None
-        return of_head if at == head else behind
-
-    read_model = {"late": waiting, "gone": ("applied", "pruned")}.get(fate, ("applied", None))
-    return [{"read_model": read_model, "desk": desk(at)} for at in range(len(handled))]
-
-
-async def refuse(bootstrap_servers: str, directory: Path) -> None:
-    with IngressProcess(directory, bootstrap_servers) as ingress:
-        ingress.ready()
-        async with aiohttp.ClientSession() as session:
-            for number in FATES["refused"]:
-                for event in MANY.events(number):
-                    body = native_json(event.value)
-                    reply = await deliver(session, ingress, body, webhook_id=event.id, webhook_signature="v1,AAAA")
-                    assert reply.status == 401

@@ -157,14 +157,7 @@ async def test_a_new_secret_signs_without_a_restart(secrets: Path) -> None:
     assert list(dict.fromkeys(each["headers"]["webhook-id"] for each in receiver.taken)) == [first.id, second.id]
 
 
-@pytest.mark.parametrize(
-    "act",
-    [
-        *(answers(status) for status in (301, 302, 307, 308, 401, 403, 404, 407, 408, 410, 425, 429, 502, 503, 504)),
-        resets,
-        says_nothing,
-    ],
-)
+@pytest.mark.parametrize("act", [answers(302), answers(503), resets, says_nothing])
 async def test_an_endpoint_that_is_away_is_waited_for_and_gets_the_same_bytes_again(act: Act, secrets: Path) -> None:
     events = [an_event("prescription.sent"), an_event("prescription.processed")]
     script = Script([act, act])
@@ -185,7 +178,7 @@ async def test_an_endpoint_that_is_away_is_waited_for_and_gets_the_same_bytes_ag
     assert {path for path, _, _ in script.posts} == {"/desk"}
 
 
-@pytest.mark.parametrize(("status", "path"), [*((each, "") for each in (409, 412, 500, 501)), (404, "/{id}")])
+@pytest.mark.parametrize(("status", "path"), [(500, ""), (404, "/{id}")])
 async def test_what_may_work_later_is_tried_five_times_while_others_pass_and_parked(
     status: int, path: str, secrets: Path
 ) -> None:
@@ -213,15 +206,14 @@ async def test_what_may_work_later_is_tried_five_times_while_others_pass_and_par
         assert (posts.count(first.id) >= 5, posts.count(second.id)) == (True, 0)
 
 
-@pytest.mark.parametrize("status", [400, 413, 415, 422, 405, 451])
-async def test_what_is_refused_for_good_is_parked_and_others_go_on(status: int, secrets: Path) -> None:
+async def test_what_is_refused_for_good_is_parked_and_others_go_on(secrets: Path) -> None:
     refused, other = an_event("prescription.sent"), an_event("prescription.sent", key="rx_2")
-    script = Script([answers(status, b"patient Ann Berry")])
+    script = Script([answers(400, b"patient Ann Berry")])
     async with an_endpoint(script) as url, running(open_forward, options=options(url, secrets, lanes="1")) as forward:
         await forward.feed(refused)
         await forward.feed(other)
 
-        assert await forward.parked() == [Parked("rx_1", refused.id, f"http_{status}")]
+        assert await forward.parked() == [Parked("rx_1", refused.id, "http_400")]
         assert attempts(script) == [refused.id, other.id]
         kept = await forward.fetch("select * from drx_consumer.parked_key")
         assert "Berry" not in repr(kept)
@@ -255,8 +247,7 @@ async def test_a_receiver_that_refuses_to_be_asked_is_there(secrets: Path) -> No
         assert forward.count("applied") == len(events)
 
 
-@pytest.mark.parametrize("status", [302, 401, 404])
-async def test_an_event_that_alone_is_refused_waits_and_holds_up_no_other(status: int, secrets: Path) -> None:
+async def test_an_event_that_alone_is_refused_waits_and_holds_up_no_other(secrets: Path) -> None:
     """As by a receiver that cannot verify some text: an operator may park it."""
     refused = an_event("prescription.sent", key="rx_refused")
     others = [an_event("prescription.sent", key=f"rx_{number}") for number in range(20)]
@@ -265,7 +256,7 @@ async def test_an_event_that_alone_is_refused_waits_and_holds_up_no_other(status
     async def desk(request: web.BaseRequest) -> web.StreamResponse:
         await request.read()
         refuses = request.headers.get("webhook-id") in {None, refused.id} and not mended
-        return web.Response(status=status if refuses else 204)
+        return web.Response(status=401 if refuses else 204)
 
     async with an_endpoint(desk) as url, running(open_forward, options=options(url, secrets)) as forward:
         forward.offer(refused)

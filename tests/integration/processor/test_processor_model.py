@@ -294,7 +294,7 @@ class World:
         assert sorted(applied) == sorted(event_id for _, event_id in sound)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(mode=st.sampled_from(sorted(MODES)), steps=STEPS)
 async def test_each_event_is_applied_once_and_in_order_whatever_happens(
     postgres: str, mode: str, steps: list[Any]
