@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -126,6 +126,15 @@ def changed(values: Values, path: str, value: Any) -> Values:
         inner = inner.setdefault(name, {})
     inner[last] = value
     return copy
+
+
+def merged(values: Mapping[str, Any], over: Mapping[str, Any]) -> Values:
+    """Lay values over others as Helm does: tables are merged, everything else is replaced."""
+    result = dict(values)
+    for name, value in over.items():
+        below = result.get(name)
+        result[name] = merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return result
 
 
 def _as_text(values: Values) -> str:
