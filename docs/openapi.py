@@ -56,7 +56,8 @@ def _delivery() -> Document:
     )
     kept = _answer(
         "`spooled`: durable on the bridge's disk; it will be delivered to Kafka. `parked`: genuine and durable, but "
-        "not a valid event; it is kept byte for byte. Do not send either again.",
+        "not a valid event; it is kept byte for byte. Neither need be sent again; of what was parked, a corrected body "
+        "is taken under the same id.",
         *("Spooled", "Parked"),
     )
     again = f"Nothing is durable yet. Send the same delivery again after `Retry-After`. Codes:{_codes(UNAVAILABLE)}"

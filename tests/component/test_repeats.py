@@ -19,7 +19,7 @@ from prometheus_client import Counter as Metric
 
 from bridge.avro.codec import Codec
 from bridge.avro.schema_ids import RECORDS
-from bridge.event import Delivery, Event
+from bridge.event import Delivery, Event, ParkReason
 from bridge.ingress.deduplicator import Deduplicator
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped
@@ -65,6 +65,16 @@ class Twins:
             assert isinstance(mapped, Mapped)
             events += mapped.events
         return Mapped(tuple(events))
+
+
+@dataclass
+class Lacking:
+    """A mapping that knows no type until it is mended."""
+
+    mended: bool = False
+
+    def map(self, delivery: Delivery, document: dict[str, object], /) -> Any:
+        return drx_standard.map(delivery, document) if self.mended else ParkReason("unknown_type")
 
 
 @dataclass
@@ -253,6 +263,18 @@ async def test_a_repaired_body_under_a_parked_id_is_an_event(at: Wired) -> None:
     assert await at.post() == ACCEPTED
     assert await at.post(BODY + b",") == parked("malformed_json")
     assert at.written() == {("event", "evt_1"): 1, ("malformed_json", "evt_1"): 1}
+
+
+async def test_the_bytes_of_a_parked_delivery_are_an_event_once_the_mapping_is_mended() -> None:
+    """Whoever sends them again, the sender or an operator; and once only."""
+    mapping = Lacking()
+    async with wired(profile=mapping) as at:
+        assert await at.post() == parked("unknown_type")
+        mapping.mended = True
+
+        assert await at.post() == ACCEPTED
+        assert (await at.post())[1]["outcome"] == "duplicate"
+    assert at.written() == {("event", "evt_1"): 1, ("unknown_type", "evt_1"): 1}
 
 
 async def test_a_conflict_that_comes_again_is_not_written_again_and_the_first_body_stands(at: Wired) -> None:
