@@ -10,7 +10,7 @@ import click
 import orjson
 
 from bridge.commands.codes import PARKED, REFUSALS, UNAVAILABLE
-from bridge.commands.tail_format import printable
+from bridge.runtime.screen import printable
 
 _PREFIX = "delivery."
 _MEANINGS: Mapping[str, Mapping[str, str]] = {"refused": REFUSALS, "parked": PARKED, "unavailable": UNAVAILABLE}

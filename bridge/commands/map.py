@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from bridge.commands.scheme_options import check_id, configured_source
-from bridge.commands.tail_format import fields_tree, plain, printable
+from bridge.commands.tail_format import fields_tree, plain
 from bridge.commands.tail_format import text as text_of
 from bridge.contract.events import EVENT_MODELS
 from bridge.contract.fields import ContractRecord, raw_name, words_of
@@ -33,6 +33,7 @@ from bridge.registry.masker import JSON_MASK, PEOPLE_MASK, Masker
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.findings import counted
 from bridge.runtime.process import Group, pairs
+from bridge.runtime.screen import printable
 from bridge.settings import KafkaSettings, load_settings
 
 # The bounds of a source, so that results agree with the ingress.

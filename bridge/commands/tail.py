@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 import click
 import orjson
@@ -15,7 +20,7 @@ from rich.console import Console
 from bridge.avro.event_decoder import EventDecoder, open_decoder
 from bridge.commands.tail_format import Shown, text
 from bridge.errors import DecodeError
-from bridge.kafka.reader import ReadError, open_reader
+from bridge.kafka.reader import ReadError, TopicReader, open_reader
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.registry.loader import bundled
@@ -25,15 +30,79 @@ from bridge.runtime.broker_option import asking, bootstrap_option
 from bridge.runtime.logging import silence_kafka_client
 from bridge.settings import PREFIX, load_settings
 
+_ago = re.compile(r"([0-9]{1,4})([smhd])").fullmatch
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _BROKERS = f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS"
+
+
+def instant_of(text: str) -> datetime:
+    """Read a time, UTC unless it says otherwise, or how long ago it was."""
+    if found := _ago(text):
+        return datetime.now(UTC) - timedelta(**{_UNITS[found[2]]: int(found[1])})
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter("neither 30s, 15m, 1h or 2d nor a time such as 2026-01-31T08:00:00Z") from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+class Filters(NamedTuple):
+    """Which records are wanted; what is None chooses nothing."""
+
+    key: str | None = None
+    event_type: str | None = None
+    source: str | None = None
+    since: datetime | None = None
+
+    @property
+    def since_ms(self) -> int:
+        """As the time of a record."""
+        return 0 if self.since is None else int(self.since.timestamp() * 1000)
+
+    def want(self, record: ConsumedRecord) -> bool:
+        """Whether a record is wanted."""
+        return (
+            (self.key is None or record.key == os.fsencode(self.key))
+            and (self.event_type is None or fnmatchcase(record.header("ce_type"), self.event_type))
+            and self.source in {None, record.header("ce_source")}
+            and (self.since is None or record.timestamp_ms >= self.since_ms)
+        )
+
+
+async def wanted_records(
+    reader: TopicReader, filters: Filters, *, last: int | None, following: bool
+) -> AsyncIterator[ConsumedRecord]:
+    """Yield what is there by time, of which the `last` wanted ones, and if `following` what comes."""
+    newest = deque[ConsumedRecord](maxlen=last)
+    async for record in reader.by_time():
+        if filters.want(record) and last is None:
+            yield record
+        elif filters.want(record):
+            newest.append(record)
+    for record in newest:
+        yield record
+    if following:
+        async for record in reader.forever():
+            if filters.want(record):
+                yield record
 
 
 @click.command()
 @click.argument("topic", default=PRESCRIPTIONS_TOPIC)
 @click.option("--from-beginning", is_flag=True, help="Start with the oldest record instead of the next one.")
-@click.option("--until-end", is_flag=True, help="Stop at the present end; implies --from-beginning.")
+@click.option("--until-end", is_flag=True, help="From the oldest record to the present end.")
+@click.option("--last", type=click.IntRange(1), metavar="N", help="The newest N records to the present end.")
+@click.option(
+    "--since",
+    type=instant_of,
+    metavar="TIME",
+    help="Records since then to the present end: 30m, 1h, 2d, or a time in UTC.",
+)
+@click.option("--follow", is_flag=True, help="Go on behind the present end.")
 @click.option("--count", type=click.IntRange(1), help="Stop after this many records.")
 @click.option("--key", help="Only records with this key, such as a prescription id.")
+@click.option("--type", "event_type", help="Only records of this type; renewal.* is any of renewals.")
+@click.option("--source", help="Only records of this source.")
 @click.option("--show-phi", is_flag=True, help="Show health information instead of masking it.")
 @audit_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per record.")
@@ -43,8 +112,13 @@ def tail(
     topic: str,
     from_beginning: bool,
     until_end: bool,
+    last: int | None,
+    since: datetime | None,
+    follow: bool,
     count: int | None,
     key: str | None,
+    event_type: str | None,
+    source: str | None,
     show_phi: bool,
     actor: str,
     reason: str,
@@ -53,8 +127,9 @@ def tail(
 ) -> int:
     """Print the records of TOPIC (default: drx.prescriptions.v1) as they come, until --count or Ctrl-C.
 
-    Health information is masked unless --show-phi asks for it, which writes an audit line. A record that cannot be
-    decoded, or a corrupt batch, is reported, and the next one is shown.
+    What is there already is printed in the order of time. Health information is masked, but for words of closed lists
+    such as a status, unless --show-phi asks for it, which writes an audit line. A record that cannot be decoded, or a
+    corrupt batch, is reported, and the next one is shown.
     """
     settings = asking(load_settings(), bootstrap_servers)
     silence_kafka_client()
@@ -62,18 +137,24 @@ def tail(
     masker = None if show_phi else Masker(bundled().schemas(), mask=mask)
     console = PipeConsole(soft_wrap=True)
     show = json_line if as_json else people_lines(console, show_bodies=show_phi)
-    if not as_json and console.is_terminal and not until_end:
+    following = follow or not (until_end or last or since)
+    filters = Filters(key, event_type, source, since)
+    if not as_json and console.is_terminal and following:
         click.echo("waiting for records…; Ctrl-C ends it", err=True)
 
-    async def follow() -> int:
+    async def read() -> int:
         """Print the wanted records and return their number."""
         shown = 0
-        at_beginning = from_beginning or until_end
-        reading = open_reader(settings.kafka.connection, [topic], from_beginning=at_beginning, unreadable=passed_over)
-        async with open_decoder(settings.registry) as decoder, reading as reader:
-            async for record in reader.until_end() if until_end else reader.forever():
-                if key is not None and record.key != os.fsencode(key):
-                    continue
+        opening = open_reader(
+            settings.kafka.connection,
+            [topic],
+            from_beginning=bool(from_beginning or until_end or last or since),
+            since_ms=filters.since_ms,
+            newest=last if filters == Filters() else None,
+            unreadable=passed_over,
+        )
+        async with open_decoder(settings.registry) as decoder, opening as reader:
+            async for record in wanted_records(reader, filters, last=last, following=following):
                 show(await decoded(record, decoder=decoder, masker=masker))
                 shown += 1
                 if shown == count:
@@ -82,9 +163,9 @@ def tail(
 
     try:
         with audited("tail", actor=actor, reason=reason, dry_run=not show_phi, show_phi=True, topic=topic):
-            shown = asyncio.run(follow())
+            shown = asyncio.run(read())
         if not shown and not as_json:
-            click.echo(f"{topic} has no record{'' if key is None else ' with this key'}", err=True)
+            click.echo(f"{topic} has no {'' if filters == Filters() else 'such '}record", err=True)
     except ReadError as exc:
         if exc.code != "unreachable":
             raise

@@ -14,6 +14,7 @@ from rich.text import Text
 from bridge.event import instant
 from bridge.kafka.transport import ConsumedRecord
 from bridge.registry.masker import NOTHING, PEOPLE_MASK
+from bridge.runtime.screen import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,13 @@ class Shown:
             "key": None if self.at.key is None else text(self.at.key),
             "record": self.record or None,
             "headers": {name: text(content) for name, content in self.at.headers},
-            "value": None if self.value is None else plain(self.value),
+            "value": None if self.value is None else plain(self.value) | self._body_text(),
         }
         return shown | {"error": self.error} if self.error else shown
+
+    def _body_text(self) -> dict[str, str]:
+        body = (self.value or {}).get("body")
+        return {"body_text": text(body)} if isinstance(body, bytes) else {}
 
     def lines(self, *, as_tree: bool = False) -> Text:
         """Where it is and what it is on the first line, its fields without the empty ones on the next.
@@ -94,11 +99,6 @@ def text(content: bytes) -> str:
     return content.decode("utf-8", "backslashreplace")
 
 
-def printable(content: str) -> str:
-    """Escape control characters: a value comes from outside and could move a terminal's cursor."""
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in content)
-
-
 def fields_tree(value: Mapping[str, Any], *, indent: int) -> Iterator[Text]:
     """Yield a line for each field that is not empty; nested fields are indented below it."""
     margin = " " * indent
@@ -123,7 +123,10 @@ def _fields(value: Mapping[str, Any]) -> Text:
     line = Text()
     for name, inner in value.items():
         if inner not in (*NOTHING, ""):
-            line.append(f" {name} ", "dim").append_text(_value(inner))
+            shown = _value(inner)
+            if isinstance(inner, str) and not {" ", "=", '"'}.isdisjoint(inner):
+                shown = Text(f'"{shown.plain}"')  # where it ends is seen
+            line.append(f" {name}=", "dim").append_text(shown)
     return line
 
 

@@ -30,7 +30,6 @@ from rich.text import Text
 from bridge.avro.event_decoder import EventDecoder, open_decoder
 from bridge.commands.sender import Delivered, Post, RetryPolicy, Sender
 from bridge.commands.signing import standard_headers
-from bridge.commands.tail_format import printable
 from bridge.dev.services import CONSUMERS, PARTITIONS, run_program
 from bridge.dev.sources import SOURCES, DevSource
 from bridge.dev.stack import TOPICS, Stack
@@ -40,6 +39,7 @@ from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.reader import open_reader
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, partition
 from bridge.registry.address import RegistryAddress
+from bridge.runtime.screen import printable
 
 # The first story of `stories/drx.ndjson`: a caption for each event, and the word that the read model then shows.
 STORY = (

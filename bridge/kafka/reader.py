@@ -46,18 +46,22 @@ async def open_reader(
     topics: Sequence[str],
     *,
     from_beginning: bool,
+    since_ms: int = 0,
+    newest: int | None = None,
     starts: Mapping[Place, int] = MappingProxyType({}),
     unreadable: Unreadable | None = None,
 ) -> AsyncIterator[TopicReader]:
     """Open a reader of `topics` at their beginning or their end, or at `starts` as far as the log is there.
 
-    A batch that cannot be read is passed over and `unreadable` called; without it, reading ends there. `ConfigError`: a
-    file cannot be used. `ReadError`: no broker answers, or there is no such topic.
+    From the beginning, `since_ms` leaves out older records, and `newest` all but so many of each partition. A batch
+    that cannot be read is passed over and `unreadable` called; without it, reading ends there. `ConfigError`: a file
+    cannot be used. `ReadError`: no broker answers, or there is no such topic.
     """
 
     async def chosen(consumer: Any, ends: Mapping[Any, int]) -> Mapping[Any, int]:
-        firsts = await _beginnings(consumer, ends) if from_beginning else ends
-        return {at: min(max(firsts[at], starts.get(Place(*at), 0)), ends[at]) for at in ends}
+        firsts = await _beginnings(consumer, ends, since_ms=since_ms) if from_beginning else ends
+        least = {at: 0 if newest is None else end - newest for at, end in ends.items()}
+        return {at: min(max(firsts[at], starts.get(Place(*at), 0), least[at]), ends[at]) for at in ends}
 
     async with _open(connection, topics, chosen, unreadable) as reader:
         yield reader
@@ -140,8 +144,11 @@ def no_session(connection: KafkaConnection, options: Mapping[str, Any]) -> ReadE
     return ReadError(code, f"{connection.bootstrap_servers} accepts connections but begins no session; {doubt}")
 
 
-async def _beginnings(consumer: Any, ends: Mapping[Any, int]) -> Mapping[Any, int]:
+async def _beginnings(consumer: Any, ends: Mapping[Any, int], *, since_ms: int = 0) -> Mapping[Any, int]:
     found: Mapping[Any, int] = await consumer.beginning_offsets(list(ends))
+    if since_ms > 0:
+        since = await consumer.offsets_for_times(dict.fromkeys(ends, since_ms))
+        return {at: ends[at] if since[at] is None else since[at].offset for at in found}
     return found
 
 
@@ -184,7 +191,10 @@ class TopicReader:
                 raise ReadError("no_answer", "the brokers have stopped answering")
 
     async def by_time(self) -> AsyncGenerator[ConsumedRecord, None]:
-        """Yield the same as `until_end`, oldest first: between partitions by the times of the records."""
+        """Yield the same as `until_end`, oldest first: between partitions by the times of the records.
+
+        `forever` goes on behind it.
+        """
         waiting: dict[Any, deque[ConsumedRecord]] = {place: deque() for place in self.ends}
         loop = asyncio.get_running_loop()
         self._heard_at = loop.time()
@@ -193,6 +203,8 @@ class TopicReader:
                 while not records and await self._consumer.position(place) < self.ends[place]:
                     found = await self.poll([place], most=SLICE_RECORDS)
                     records += [each for each in found if each.offset < self.ends[place]]
+                    if len(records) < len(found):
+                        self._consumer.seek(place, self.ends[place])
                     self._heard_at = loop.time() if found else self._heard_at
                     if loop.time() - self._heard_at > SILENT_S:
                         raise ReadError("no_answer", "the brokers have stopped answering")

@@ -1,4 +1,4 @@
-"""Tables for people."""
+"""Tables and texts for people."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from rich.table import Table
 
 # In a pipe the rows stay whole, for grep.
 PIPED_WIDTH = 200
+
+
+def printable(content: str) -> str:
+    """Escape control characters: a value comes from outside and could move a terminal's cursor."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in content)
 
 
 def print_table(table: Table) -> None:

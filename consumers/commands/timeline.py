@@ -14,9 +14,10 @@ from bridge.errors import ConfigError
 from bridge.registry.loader import bundled
 from bridge.registry.masker import JSON_MASK, NOTHING, Masker
 from bridge.runtime.audit import audited
+from bridge.runtime.screen import printable
 from consumers.commands.installed import Chosen
 from consumers.commands.options import json_option, of_consumer, phi_options
-from consumers.commands.screen import TIME, print_json, print_table
+from consumers.commands.screen import TIME, print_json
 from consumers.postgres.text import stored_text
 from consumers.read_model.options import NAME
 from consumers.runtime.operator import By
@@ -72,10 +73,11 @@ def history(*, chosen: Chosen, key: str, show_phi: bool, by: By, as_json: bool) 
         print_json(document)
         return 0
     states = [f"{name}={_words(state)}" for name, state in document["state"].items() if state not in NOTHING]
-    click.echo(f"{document['prescription_id']}  {'  '.join(states)}")
-    print_table(("at", "type", "what", "where", "event"), [_row(each) for each in document["events"]])
-    for each in document["events"] if show_phi else ():
-        print_json(each["body"], indented=True)
+    click.echo(printable(f"{document['prescription_id']}  {'  '.join(states)}"))
+    for each in document["events"]:
+        click.echo(printable(_line(each)))
+        if show_phi:
+            print_json(each["body"], indented=True)
     return 0
 
 
@@ -91,10 +93,10 @@ async def _document(chosen: Chosen, key: str, *, show_phi: bool) -> dict[str, An
     return {"prescription_id": key, "state": dict(states[0]) if states else {}, "events": events}
 
 
-def _row(event: Mapping[str, Any]) -> tuple[object, ...]:
+def _line(event: Mapping[str, Any]) -> str:
     place = f"{event['topic']}/{event['partition']}@{event['offset']}"
-    told = {name: value for name, value in event["body"].items() if name not in _COMMON}
-    return f"{event['occurred_at']:{TIME}}", event["event_type"], " ".join(_pairs(told)), place, event["event_id"]
+    what = " ".join(_pairs({name: value for name, value in event["body"].items() if name not in _COMMON}))
+    return f"{event['occurred_at']:{TIME}}  {event['event_type']:<26}  {place}  {event['event_id']}  {what}"
 
 
 def _pairs(fields: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

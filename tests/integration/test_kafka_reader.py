@@ -35,6 +35,22 @@ async def test_until_end_gives_what_was_there_at_the_opening_with_all_its_parts(
     }
 
 
+async def test_what_was_there_comes_by_time_and_then_what_came_since(topics: Topics) -> None:
+    topic = await asyncio.to_thread(topics.fresh, partitions=2)
+    connection = KafkaConnection(topics.bootstrap_servers)
+    async with ready_producer(topics.bootstrap_servers, topic, partitions=2) as producer:
+        for partition, times in ((0, (1, 4)), (1, (2, 3))):
+            records = [a_record(topic, b"%d" % at, partition)._replace(timestamp_ms=WHEN_MS + at) for at in times]
+            await producer.write(topic, partition, records)
+
+        async with open_reader(connection, [topic], from_beginning=True, since_ms=WHEN_MS + 2) as reader:
+            await producer.write(topic, 0, [a_record(topic, b"later")])
+            before = [record.value async for record in reader.by_time()]
+            after = await anext(reader.forever())
+
+    assert (before, after.value) == ([b"2", b"3", b"4"], b"later")
+
+
 async def test_a_missing_topic_and_a_missing_broker_are_told(topics: Topics) -> None:
     with pytest.raises(ReadError, match="no such topic: absent"):
         async with open_reader(KafkaConnection(topics.bootstrap_servers), ["absent"], from_beginning=True):

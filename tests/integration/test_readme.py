@@ -127,7 +127,7 @@ def test_tail_shows_the_event_masked(place: Path) -> None:
 
     told, _ = shell(place, the_block_with("rx_readme"))
     assert "rx_readme  PrescriptionProcessed\n" in told
-    assert "prescription_id •••" in told
+    assert "prescription_id=•••" in told
 
 
 @pytest.mark.parametrize(

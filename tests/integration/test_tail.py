@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -104,6 +105,27 @@ def test_what_is_not_ours_is_said_and_the_next_record_is_shown(cluster: Cluster,
     errors = [None, None, "bad_magic", "unknown_schema_id", "trailing_bytes", None]
     assert [line.get("error") for line in shown] == errors
     assert [line["value"] is None for line in shown] == [False, True, True, True, True, False]
+
+
+def test_the_newest_of_a_type_and_source_since_a_time_are_shown(cluster: Cluster, topics: Topics) -> None:
+    """Between partitions by time; with a filter, the newest of those that it wants."""
+    name = topics.fresh(partitions=2)
+    producer = Producer({"bootstrap.servers": cluster.bootstrap_servers})
+    now_ms = int(time.time() * 1000)
+    for number, (partition, event_type) in enumerate([(0, "a.b"), (1, "a.c"), (0, "b.c"), (1, "a.d"), (0, "a.e")]):
+        headers: dict[str, str | bytes | None] = {"ce_type": event_type, "ce_source": "drx" if number < 4 else "acme"}
+        at_ms = now_ms - 7_200_000 if number == 0 else now_ms + number
+        producer.produce(name, PAYLOAD, f"rx_{number}", partition=partition, headers=headers, timestamp=at_ms)
+    assert producer.flush(TIMEOUT_S) == 0
+    where = (name, "--bootstrap-servers", cluster.bootstrap_servers, "--json")
+
+    newest = lines(run(*where, "--last", "3"))
+    since = lines(run(*where, "--since", "1h"))
+    chosen = lines(run(*where, "--last", "2", "--type", "a.*", "--source", "drx"))
+
+    assert [line["key"] for line in newest] == ["rx_2", "rx_3", "rx_4"]
+    assert [line["key"] for line in since] == ["rx_1", "rx_2", "rx_3", "rx_4"]
+    assert [line["key"] for line in chosen] == ["rx_1", "rx_3"]
 
 
 @pytest.mark.parametrize(("form", "closed"), [([], "output"), (["--json"], "pipe")], ids=["people", "json"])

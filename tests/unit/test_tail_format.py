@@ -103,6 +103,19 @@ def test_a_secret_is_found_inside_lists_and_maps_of_records() -> None:
     assert masked == {"all": [{"s": JSON_MASK}], "by": {"k": {"s": JSON_MASK}}}
 
 
+def test_a_value_with_spaces_is_seen_where_it_ends() -> None:
+    shown = a_record({"name": "Maple Street", "attempt": 1, "network_status": {"code": "010"}})
+
+    assert 'name="Maple Street" attempt=1 network_status={ code=010 }' in for_people(shown)
+
+
+def test_the_body_of_a_parked_delivery_is_in_json_as_text_too() -> None:
+    value = a_record({"body": b'{"a": 1}\xff'}).document()["value"]
+
+    assert value == {"body": "eyJhIjogMX3/", "body_text": '{"a": 1}\\xff'}
+    assert a_record({"body": JSON_MASK}).document()["value"] == {"body": JSON_MASK}
+
+
 def test_nothing_from_outside_reaches_the_terminal_as_a_command() -> None:
     """A sender that puts an escape sequence into a field must not rewrite the operator's screen."""
     shown = a_record({"account_id": "a\x1b[2J\x9b\r\nb [red]c[/red]"})
