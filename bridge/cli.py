@@ -12,6 +12,7 @@ COMMANDS = {
     "dev": ("bridge.dev.cli:dev", "Run the whole system on this machine."),
     "demo": ("bridge.dev.demo:demo", "Watch one prescription go all the way."),
     "simulate": ("bridge.dev.simulate:simulate", "Sign and push deliveries as DRx does."),
+    "listen": ("bridge.dev.listen:listen", "Post new events of `dev` to a program of yours."),
     "verify": ("bridge.commands.verify:verify", "Would this delivery be accepted, and if not why."),
     "sign": ("bridge.commands.sign:sign", "Print the headers that prove a body."),
     "map": ("bridge.commands.map:map_body", "What would become of this body: events and keys, or why it is parked."),

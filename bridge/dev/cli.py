@@ -93,4 +93,4 @@ def _print(stack: Stack, *, took_s: float) -> None:
     _say(f"{took_s:6.1f} s  in all; Ctrl-C stops it")
     for name, source in stack.endpoints["sources"].items():
         _say(f"source {name}: POST {stack.endpoints['ingress']}{source['path']}, secret in {source['secret_file']}")
-    _say(f"everything else: {stack.directory.endpoints}")
+    _say(f"everything else: {stack.directory.endpoints}; for commands in a shell: . {stack.directory.env}")

@@ -27,6 +27,7 @@ class DataDirectory:
         self.logs = path / "logs"
         self.secrets = path / "secrets"
         self.endpoints = path / "endpoints.json"
+        self.env = path / "env.sh"
         self.ports = path / "ports.json"
 
     def secret_dir(self, name: str, *, make: Callable[[], str]) -> Path:

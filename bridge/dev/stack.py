@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bridge.dev.files import DataDirectory, claim, write_json
+from bridge.dev.files import DataDirectory, claim, write_json, write_text
 from bridge.dev.jars import JarCache
 from bridge.dev.kafka import KafkaCluster, create_topics
 from bridge.dev.ports import HOST, is_free, stable_ports
@@ -228,4 +229,6 @@ class Stack:
         return self._restart or child.alive
 
     def _publish(self) -> None:
+        exports = (f"export {name}={shlex.quote(text)}\n" for name, text in self.settings.items())
+        write_text(self.directory.env, "".join(exports))
         write_json(self.directory.endpoints, self.endpoints)

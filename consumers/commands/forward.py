@@ -1,20 +1,26 @@
-"""`drx-consumer forward try`: what `forward` would send of an event, without sending it."""
+"""`drx-consumer forward`: `try` shows what would be sent of an event, `listen` sends new ones and remembers nothing."""
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 import orjson
+from prometheus_client import CollectorRegistry
 
-from bridge.errors import PermanentError
+from bridge.avro.event_decoder import EventDecoder, open_decoder
+from bridge.errors import BridgeError, PermanentError
 from bridge.event import ParkReason
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.preview import map_body
+from bridge.kafka.reader import open_reader
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
+from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.audit import audited
+from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import Group
 from consumers.api import Context
 from consumers.commands.installed import Chosen, choose
@@ -22,8 +28,10 @@ from consumers.commands.options import json_option, phi_options
 from consumers.commands.screen import print_json
 from consumers.forward.mapping import RequestMapping
 from consumers.forward.options import NAME, ForwardOptions
+from consumers.forward.sink import Endpoint, ForwardMetrics, open_endpoint
 from consumers.options import read_options, server_of
 from consumers.runtime.operator import By
+from consumers.runtime.sorting import Skip, Sorted, Sorter
 
 MASK = "***"
 
@@ -53,6 +61,57 @@ def try_event(*, event_file: Path, show_phi: bool, by: By, as_json: bool) -> int
     else:
         click.echo(f"not sent: {document['code']}", err=True)
     return int(not document["sent"])
+
+
+@forward.command()
+def listen() -> int:
+    """Send each new event once, as `run forward` would, and print what became of it, until Ctrl-C.
+
+    Needs no PostgreSQL: it begins with the next event, retries nothing and remembers nothing. For development;
+    `drx-bridge listen` runs it on the stack of `drx-bridge dev`.
+    """
+    chosen = choose(NAME)
+    silence_kafka_client()
+    asyncio.run(_listen(chosen))
+    return 0
+
+
+async def _listen(chosen: Chosen) -> None:
+    settings, consumer = chosen.settings, chosen.consumer
+    options = read_options(ForwardOptions, NAME, settings.options(NAME))
+    mapping = RequestMapping(options)
+    async with (
+        open_endpoint(options, ForwardMetrics(CollectorRegistry(), service=NAME)) as endpoint,
+        open_decoder(settings.registry) as decoder,
+        open_reader(settings.kafka.connection, consumer.topics, from_beginning=False) as reader,
+    ):
+        sorter = Sorter(consumer, decoder)
+        click.echo(
+            f"sending new events to {server_of(options.url)}, signed by {options.secrets_dir}; Ctrl-C ends it", err=True
+        )
+        async for record in reader.forever():
+            outcome = await _send(record, sorter, decoder, mapping, endpoint)
+            click.echo(f"{record.header('ce_type') or '-':<28}  {record.header('ce_id') or '-'}  {outcome}")
+
+
+async def _send(
+    record: ConsumedRecord, sorter: Sorter, decoder: EventDecoder, mapping: RequestMapping, endpoint: Endpoint
+) -> str:
+    """Return what became of a record."""
+    try:
+        await decoder.inspect(record)  # asks the registry for a schema that is not known
+        found = sorter.sort(record)
+        if not isinstance(found, Sorted):
+            return "not sent: filtered" if isinstance(found, Skip) else f"not sent: {found.code}"
+        place = (NAME, record.topic, record.partition, record.offset, found.ordinal, 1)
+        context = Context(*place, traceparent=found.traceparent, origin=found.origin)
+        request = mapping.request(found.event, context)
+        if request is None:
+            return "not sent: filtered"
+        await endpoint.send(found.event, context, request)
+    except BridgeError as exc:
+        return f"failed: {exc.code}"
+    return "sent"
 
 
 def _document(chosen: Chosen, file: Path, *, show_phi: bool) -> dict[str, Any]:

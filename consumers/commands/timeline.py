@@ -10,6 +10,7 @@ import click
 import orjson
 
 from bridge.avro.schema_ids import RECORDS
+from bridge.contract.envelope import PrescriptionRecord
 from bridge.errors import ConfigError
 from bridge.registry.loader import bundled
 from bridge.registry.masker import JSON_MASK, NOTHING, Masker
@@ -33,22 +34,8 @@ from "{schema}".event where prescription_id = $1
 order by least(occurred_at, received_at + interval '5 minutes'), coalesce((body ->> 'sequence')::bigint, 0),
   event_id, source
 """
-# What says nothing of what happened: the fields of every event, and who takes part.
-_COMMON = {
-    "account_id",
-    "contract_version",
-    "correlation_id",
-    "environment",
-    "event_id",
-    "event_type",
-    "occurred_at",
-    "origin_source",
-    "pharmacy",
-    "prescriber",
-    "received_at",
-    "sequence",
-    "source",
-}
+# What says nothing of what happened: who takes part, and what every event has.
+_COMMON = PrescriptionRecord.model_fields
 
 
 @click.command()
