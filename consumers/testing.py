@@ -379,7 +379,11 @@ async def _empty_database() -> AsyncIterator[Database]:
     dsn = _idle.pop() if _idle else await _another_database()
     try:
         async with open_database(dsn, size=_POOL_SIZE, application_name=_APPLICATION) as database:
-            await _empty(database)
+            async with database.transaction() as connection:
+                query = "select nspname from pg_namespace where nspname !~ '^pg_|^information_schema$'"
+                for (schema,) in await connection.fetch(query):
+                    await connection.execute(f'drop schema "{schema}" cascade')
+                await connection.execute("create schema public")
             yield database
     finally:
         _idle.append(dsn)
@@ -391,14 +395,6 @@ async def _another_database() -> str:
     async with open_database(server.dsn, size=1, application_name=_APPLICATION) as database:
         await database.fetch(f"create database {name}")
     return f"{server.dsn.rpartition('/')[0]}/{name}"
-
-
-async def _empty(database: Database) -> None:
-    async with database.transaction() as connection:
-        rows = await connection.fetch("select nspname from pg_namespace where nspname !~ '^pg_|^information_schema$'")
-        for (schema,) in rows:
-            await connection.execute(f'drop schema "{schema}" cascade')
-        await connection.execute("create schema public")
 
 
 @cache

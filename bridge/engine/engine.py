@@ -369,10 +369,7 @@ class _Function:
         *,
         given: Mapping[str, bytes | str] = MappingProxyType({}),
     ) -> str:
-        """Write what reads the fields; return the expression for their bytes, with `lead` in front.
-
-        A field in `given` has these bytes, or those of this variable.
-        """
+        """Write what reads the fields not `given`; return the expression for the bytes of all, behind `lead`."""
         blank, kept = blank_record(model), kept_words(model)
         parts: list[bytes | str] = [lead]
         for field in avro["fields"]:

@@ -153,18 +153,15 @@ class Admin:
             if error not in {kafka_errors.NoError, kafka_errors.TopicAlreadyExistsError}:
                 raise _refusal(name, error)
             outcomes[name] = "created" if error is kafka_errors.NoError else "exists"
-        await self._until_known(outcomes)
+        # Every broker is to know the new topics; the answer to a creation comes earlier.
+        while len(await self._partitions(outcomes)) < len(outcomes):  # noqa: ASYNC110 - a broker sends no event
+            await asyncio.sleep(0.05)
         return outcomes
 
     async def check(self, specs: Sequence[TopicSpec]) -> list[Deviation]:
         """Compare the cluster with `specs`."""
         found = await self._describe([spec.name for spec in specs])
         return [deviation for spec in specs for deviation in _deviations(spec, found.get(spec.name))]
-
-    async def _until_known(self, names: Mapping[str, str]) -> None:
-        """Wait until every broker knows the new topics; the answer to a creation comes earlier."""
-        while len(await self._partitions(names)) < len(names):  # noqa: ASYNC110 - a broker sends no event
-            await asyncio.sleep(0.05)
 
     async def _partitions(self, names: Mapping[str, str] | Sequence[str]) -> dict[str, list[Any]]:
         # Asked by name, a topic that is missing might be created with the settings of the broker.

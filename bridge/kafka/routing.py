@@ -72,22 +72,14 @@ class RoutingTable:
         return self.topic(event.type)
 
     @property
-    def event_topics(self) -> tuple[str, ...]:
-        """Every topic that may get events, each once."""
-        return tuple(dict.fromkeys(topic for _, topic in self._routes))
-
-    @property
     def topics(self) -> tuple[str, ...]:
-        """Every topic that the bridge writes."""
-        return (*self.event_topics, UNRECOGNIZED_TOPIC)
+        """Every topic that the bridge writes; only the last gets no events."""
+        return (*dict.fromkeys(topic for _, topic in self._routes), UNRECOGNIZED_TOPIC)
 
 
 @lru_cache(_HOT_KEYS_MAX)
 def partition(key: bytes, partitions: int) -> int:
-    """Return the partition of a key among the *expected* number of partitions, as the Java client would.
-
-    Source: Apache Kafka, `BuiltInPartitioner.partitionForKey`: `toPositive(murmur2(key)) % partitions`.
-    """
+    """Return the partition of a key among the *expected* number, as Kafka's `BuiltInPartitioner.partitionForKey`."""
     return (murmur2(key) & _POSITIVE) % partitions
 
 

@@ -79,11 +79,7 @@ class Tokens(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untype
         self.failed = False  # the last attempt failed; aiokafka does not report why a connection cannot be made
 
     async def token(self) -> str:
-        """Return a token that has not ended.
-
-        Raises:
-            TokenError: There is none; whatever the provider of a site raises, since aiokafka's tasks end with the rest.
-        """
+        """Return a token that has not ended; `TokenError` for all that a provider raises, or aiokafka's tasks end."""
         self.failed = True
         try:
             token: str = await self._provider.token()

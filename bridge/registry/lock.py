@@ -99,12 +99,7 @@ class Lock:
 
 def subject(record: str, topic: str | None = None) -> str:
     """Return the subject of a record on a topic, its default one if none is given (TopicRecordNameStrategy)."""
-    return f"{topic or default_topic(record)}-{record}"
-
-
-def default_topic(record: str) -> str:
-    """Return where a record goes unless a site routes it elsewhere."""
-    return _TOPICS.get(record, _TOPIC)
+    return f"{topic or _TOPICS.get(record, _TOPIC)}-{record}"
 
 
 def parse_lock(document: Mapping[str, Any]) -> Lock:

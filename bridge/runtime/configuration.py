@@ -133,13 +133,10 @@ def _refuse_unknown(environ: Mapping[str, str], model: type[FileSettings], prefi
             continue
         if doubled:
             raise ConfigError(f"{name}: unknown section {section!r}; the sections are: {', '.join(known)}")
-        if not own.startswith(_DEV) and not _is_service_link(name.upper(), value):
+        is_link = _SERVICE_LINK.search(name.upper()) or _SERVICE_ADDRESS.match(value)
+        if not own.startswith(_DEV) and not is_link:
             msg = f"{name}: unknown setting; section and name have two underscores between them: {prefix}LOG__LEVEL"
             raise ConfigError(msg)
-
-
-def _is_service_link(variable: str, value: str) -> bool:
-    return _SERVICE_LINK.search(variable) is not None or _SERVICE_ADDRESS.match(value) is not None
 
 
 def place_of(model: type[FileSettings], *keys: str) -> str:

@@ -131,10 +131,6 @@ class Lake:
             self.store.link(f"{directory}/{each}", f"{STAGING}/{name}/{each}")
         return Merged(staged, f"{directory}/{_name(name)}")
 
-    def merges_days(self) -> bool:
-        """Whether the store can exchange a day for what was staged."""
-        return self.store.exchanges()
-
     def publish(self, name: str, path: str) -> bool:
         """Move a committed file to its published path; False if it is neither staged nor published."""
         if name.endswith(DAY):

@@ -202,7 +202,7 @@ class Archiver:
 
     async def _merge_a_day(self, connection: Any) -> None:
         """Stage a day that has ended with one file in place of many; the next one is for the next run."""
-        if not await asyncio.to_thread(self._lake.merges_days):
+        if not await asyncio.to_thread(self._lake.store.exchanges):
             log.info("worker.days_not_merged", code="no_exchange")
             self._look_at = inf
             return

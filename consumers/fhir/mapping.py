@@ -46,10 +46,7 @@ class Resource(NamedTuple):
 def resources(
     key: str, document: Document, naming: Naming, *, patient: Element | None = None, complete: bool = False
 ) -> list[Resource]:
-    """Return the resources of a prescription, each after those that it refers to.
-
-    `patient` and `complete` are those of `Subject`. A value that FHIR cannot hold is a `PermanentError`.
-    """
+    """Return a prescription's resources, each after those it refers to; `PermanentError` if FHIR cannot hold one."""
     subject = Subject(key, document, roll_up(document), naming, found=patient, complete=complete)
     order = [(order_id(key, naming), orders.order(subject))] if subject.orders else []
     found = [Resource(orders.TYPE, *each) for each in (*order, *orders.proposals(subject))]

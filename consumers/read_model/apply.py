@@ -119,7 +119,8 @@ class Applier:
             rows = new if events is None else old
             rows.append(row(key, document, before=events, added=added.get(key, 0)))
         for statement, rows in ((self._sql.insert, new), (self._sql.update, old)):
-            if rows and _touched(await connection.execute(statement, rows)) != len(rows):
+            # A command tag, such as `INSERT 0 200`, ends with the number of rows.
+            if rows and not (await connection.execute(statement, rows)).endswith(f" {len(rows)}"):
                 raise TransientError("row_changed")
 
 
@@ -127,8 +128,3 @@ def _contradictions(document: Document) -> set[tuple[str, str]]:
     """Return the kind of each contradiction between the facts; an anomaly with its message."""
     signals = {(kind, "") for kind in safety_signals(document)}
     return signals | {(kind, message) for kind, messages in anomalies(document).items() for message in messages}
-
-
-def _touched(tag: str) -> int:
-    """Read the number of rows from a command tag such as `INSERT 0 200`."""
-    return int(tag.rpartition(" ")[2])

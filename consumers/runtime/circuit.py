@@ -114,8 +114,9 @@ class Circuit:
         while True:
             await self._opened.wait()
             self._tries += 1
+            due_s = delay_s(self._tries, spread=self._spread, first_s=PING_FIRST_S, max_s=DELAY_MAX_S)
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._delay_s()):
+                async with asyncio.timeout(due_s):
                     await self._closed.wait()
             nothing_to_try = self._trial
             self.admits()
@@ -134,9 +135,6 @@ class Circuit:
         self._closed.set()
         log.info("worker.circuit_closed", group=self._group)
         self._changed()
-
-    def _delay_s(self) -> float:
-        return delay_s(self._tries, spread=self._spread, first_s=PING_FIRST_S, max_s=DELAY_MAX_S)
 
     def _changed(self) -> None:
         if self.halts:

@@ -140,7 +140,8 @@ class KeyQueues:
                 return 0.0
             if queue.releasing and queue.parked is None:
                 return await self._begin_release(queue)
-            queue.begin_first()
+            # Kept apart: a partition that is stopped meanwhile drops the other records.
+            queue.first = queue.records[0] if queue.parked is None else queue.parked
             again_s = await self._attempt(queue)
         except _SchemaError:
             queue.tries.attempt -= 1

@@ -45,10 +45,6 @@ class KeyQueue:
     has_lane: bool = False  # an attempt is under way and holds a lane
     task: asyncio.Task[None] | None = None  # the worker's task during an attempt
 
-    def begin_first(self) -> None:
-        """Take up the record to be tried: a partition that is stopped meanwhile drops the others."""
-        self.first = self.records[0] if self.parked is None else self.parked
-
     def end_first(self) -> None:
         """Go on to the next record."""
         if self.parked is None and self.records:  # a partition that was stopped has none

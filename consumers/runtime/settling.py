@@ -318,10 +318,7 @@ class Settling:
         return [(places[place], key) for place, key in rows if key in places[place].claim.parked]
 
     async def persist(self, write: Callable[[], Awaitable[None]]) -> None:
-        """Write a decision, with retries until it succeeds.
-
-        During an outage of the database the decision is kept, so the handler is not called again.
-        """
+        """Write a decision, with retries until it succeeds, so that an outage does not call the handler again."""
         attempt = 0
         while True:
             try:

@@ -99,7 +99,7 @@ def start(found: SecuredCluster) -> None:
     routing = RoutingTable()
     permitted = [
         *((topic, name, "ingress", each) for name in routing.topics for each in writes),
-        *((topic, name, "desk", each) for name in routing.event_topics for each in reads),
+        *((topic, name, "desk", each) for name in routing.topics[:-1] for each in reads),
         *((group, GROUP, "desk", each) for each in reads),
     ]
     admin = AdminClient({"bootstrap.servers": found.bootstrap_servers})

@@ -21,7 +21,7 @@ from bridge.contract.events import EVENT_MODELS
 from bridge.contract.fields import Bits, ContractRecord, Digits
 from bridge.errors import ConfigError, DecodeError
 from bridge.registry.loader import bundled, read_lock, read_schemas, schemas_root
-from bridge.registry.lock import default_topic, format_lock, parse_lock
+from bridge.registry.lock import format_lock, parse_lock, subject
 from bridge.registry.rules import compatibility, findings, house_findings
 from bridge.registry.schemas import WriterSchema, digest, expand, fingerprint
 
@@ -43,7 +43,7 @@ def test_a_locked_schema_needs_no_other(subtests: pytest.Subtests) -> None:
             defined = {f"drx.v1.{name}" for name in re.findall(r'"name": "([A-Z]\w+)"', text)}
 
             assert set(re.findall(r'"(drx\.v1\.\w+)"', text)) <= defined
-            assert entry.subject == f"{default_topic(entry.record)}-{entry.record}"
+            assert entry.subject == subject(entry.record)
             assert (entry.fingerprint, entry.digest) == (fingerprint(entry.schema), digest(entry.schema))
 
 
