@@ -214,7 +214,7 @@ def secret_checks(sources: Mapping[str, Source], *, now: Callable[[], float] = t
     def check(source: Source) -> str:
         if has_key(source):
             return "ok"
-        return "degraded" if any(map(has_key, sources.values())) else "no_active_secret"
+        return "degraded no_active_secret" if any(map(has_key, sources.values())) else "no_active_secret"
 
     return {f"secrets_{name}": partial(check, source) for name, source in sources.items() if source.scheme.keyed}
 
@@ -446,7 +446,7 @@ def _durability_checks(
     """Ready means: an event can be made durable now, in Kafka or, degraded, on disk."""
 
     def second_best(result: str) -> str:
-        return result if result == "ok" or spool.code else "degraded"
+        return result if result == "ok" or spool.code else f"degraded {result}"
 
     started = time.monotonic()
 
@@ -460,7 +460,7 @@ def _durability_checks(
             return second_best(producer.code or producer.state)
         if producer.quiet:
             return second_best("no_answer")
-        return "degraded" if recalling and not spool.code else "ok"  # what comes now is spooled
+        return "degraded recalling" if recalling and not spool.code else "ok"  # what comes now is spooled
 
     def topics() -> str:
         counts = producer.wrong_counts.values()
@@ -478,5 +478,5 @@ def _durability_checks(
 def check_spool(spool: Spool, producer: ProducerProtocol) -> str:
     """Return `ok`, or why the spool takes nothing; `degraded` if Kafka works meanwhile, or while records are locked."""
     if not spool.code:
-        return "degraded" if spool.held.locked else "ok"
-    return "degraded" if producer.ready else spool.code
+        return "degraded locked_records" if spool.held.locked else "ok"
+    return f"degraded {spool.code}" if producer.ready else spool.code

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
+from http.client import HTTPConnection, HTTPException
 
 import click
+import orjson
 
 from bridge.commands.doctor_spool import check_spool
 from bridge.commands.secrets import check_windows
@@ -22,18 +25,26 @@ from bridge.runtime.broker_option import asking, bootstrap_option
 from bridge.runtime.findings import Finding, Report, counted
 from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import MISCONFIGURED
-from bridge.settings import KafkaSettings, Registry, Settings, load_settings
+from bridge.settings import KafkaSettings, Management, Registry, Settings, load_settings
 from bridge.start_checks import check_start
 
 # Settings in which a topic may differ without harm to the ingress.
 _HARMLESS = {"compression.type"}
+# By the name of a check of the process.
+_ADVICE = {
+    "kafka": "see what is above of Kafka, and the log for `worker.producer_unavailable`",
+    "spool": "see docs/spool.md, which says what to do for each code",
+}
+_LOG = "see its log, and docs/runbooks"
+# Seconds; a process that answers within them is alive, as for the probes of the chart.
+_ASK_S = 5.0
 
 
 @click.command()
 @bootstrap_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 def doctor(*, bootstrap_servers: str | None, as_json: bool) -> int:
-    """Check configuration, secrets, Kafka, topics, registry and spool.
+    """Check configuration, secrets, Kafka, topics, registry, spool, and the ingress that runs here, if one does.
 
     Exit 0 if the ingress can do its work, 1 if it cannot, 2 if the configuration cannot be read.
     """
@@ -63,8 +74,27 @@ async def _examine(settings: Settings, *, add: Callable[[Finding], None]) -> Non
     if "registry" not in refused:
         async for finding in check_registry(settings.registry, routes=routes):
             add(finding)
-    for finding in check_spool(settings.spool):
+    for finding in (*check_spool(settings.spool), *check_running(settings.management)):
         add(finding)
+
+
+def check_running(management: Management) -> Iterator[Finding]:
+    """Ask the process that runs with these settings what it reports: some faults of a disk only it meets."""
+    address = f"{management.host}:{management.port}"
+    try:
+        with closing(HTTPConnection(management.host, management.port, timeout=_ASK_S)) as connection:
+            connection.request("GET", "/readyz")
+            report = orjson.loads(connection.getresponse().read())
+        checks, reasons = dict(report["checks"]), dict(report.get("reasons", {}))
+    except (OSError, HTTPException, ValueError, TypeError, KeyError):
+        yield Finding("process", "ok", f"no ingress answers at {address}; a start would meet what is above")
+        return
+    failing = {name: word for name, word in checks.items() if word != "ok"}
+    for name, word in failing.items():
+        text = f"the ingress at {address} reports {name}: {reasons.get(name, word)}"
+        yield Finding("process", "warning" if word == "degraded" else "failed", text, _ADVICE.get(name, _LOG))
+    if not failing:
+        yield Finding("process", "ok", f"the ingress at {address} is ready")
 
 
 async def check_registry(registry: Registry, *, routes: RoutingTable) -> AsyncIterator[Finding]:

@@ -14,6 +14,7 @@ from bridge.spool.availability import GROUP_MAX_BYTES
 from bridge.spool.disk import is_locked
 from bridge.spool.inspect import SegmentState, damaged_count, gets_first_key, survey
 from bridge.spool.keys import CURRENT, NO_KEY, KeyRing
+from bridge.spool.segment import segment_bytes
 
 _MEBIBYTE = 1024 * 1024
 _PUT_BACK = "put the key back, or for a new spool write `spk_` and the base64 of 32 random bytes"
@@ -105,6 +106,10 @@ def _check_room(spool: SpoolSettings, place: Path, *, used: int) -> Finding:
     text = f"{free // _MEBIBYTE:,} MiB free, {wanted // _MEBIBYTE:,} MiB more may be spooled"
     if free < GROUP_MAX_BYTES:
         return Finding("spool room", "failed", text, "make room; until then the spool accepts nothing")
+    if wanted < min(GROUP_MAX_BYTES, segment_bytes(spool.capacity_bytes)):
+        return Finding(
+            "spool room", "failed", text, "bring Kafka back, or raise BRIDGE_SPOOL__CAPACITY_BYTES: the spool is full"
+        )
     if free < wanted:
         return Finding(
             "spool room", "warning", text, "make room, or lower BRIDGE_SPOOL__CAPACITY_BYTES to what there is"

@@ -30,7 +30,7 @@ class Readiness:
         was_ready: bool | None = None
         settling_since: float | None = None
         while not stop.is_set():
-            status, results = judge(self._checks)
+            status, results, _ = judge(self._checks)
             is_ready = status != "unavailable"
             if not is_ready:
                 settling_since = None

@@ -20,19 +20,21 @@ DRAIN_S = 1.0
 MANAGEMENT_CLOSE_S = 3.0
 
 Check = Callable[[], str]
-"""Returns `ok`, `degraded` (less than all works, but no restart and no other replica would help), or another constant
-word for what is wrong."""
+"""Returns `ok`, or one constant word for what is wrong; after `degraded` and a blank if the process can still work, and
+neither a restart nor another replica would help."""
 Status = Literal["ok", "degraded", "unavailable"]
 
 _NOT_FOUND = Answer(404, b'{"code":"not_found"}')
 _NOT_ALLOWED = Answer(405, b'{"code":"method_not_allowed"}', headers=(("Allow", "GET, HEAD"),))
 
 
-def judge(checks: Mapping[str, Check]) -> tuple[Status, dict[str, str]]:
-    """Return whether a process can do its work, and the result of each check."""
-    results = {name: check() for name, check in checks.items()}
+def judge(checks: Mapping[str, Check]) -> tuple[Status, dict[str, str], dict[str, str]]:
+    """Return whether a process can do its work, the result of each check, and the reasons of those `degraded`."""
+    parts = {name: check().partition(" ") for name, check in checks.items()}
+    results = {name: result for name, (result, _, _) in parts.items()}
+    reasons = {name: reason for name, (_, _, reason) in parts.items() if reason}
     found = set(results.values()) - {"ok"}
-    return "unavailable" if found - {"degraded"} else "degraded" if found else "ok", results
+    return "unavailable" if found - {"degraded"} else "degraded" if found else "ok", results, reasons
 
 
 class ManagementPort:
@@ -93,8 +95,9 @@ class ManagementPort:
         return Answer(503, orjson.dumps({"status": "unavailable", "code": result}))
 
     def _readyz(self, _request: Request) -> Answer:
-        status, results = judge(self._checks)
-        return Answer(503 if status == "unavailable" else 200, orjson.dumps({"status": status, "checks": results}))
+        status, results, reasons = judge(self._checks)
+        document = {"status": status, "checks": results} | ({"reasons": reasons} if reasons else {})
+        return Answer(503 if status == "unavailable" else 200, orjson.dumps(document))
 
     def _metrics(self, request: Request) -> Answer:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
-from bridge.commands.doctor import doctor
+from bridge.commands.doctor import check_running, doctor
 from bridge.commands.doctor_spool import check_spool
 from bridge.commands.secrets import check_windows
 from bridge.dev.ports import free_port
 from bridge.runtime.findings import Finding
-from bridge.settings import Settings, SourceSettings, SpoolSettings
+from bridge.runtime.health import ManagementPort
+from bridge.runtime.lifecycle import background
+from bridge.settings import Management, Settings, SourceSettings, SpoolSettings
 from bridge.start_checks import check_sources, check_start
 from tests.spooling import files, open_spool, write_key
 
@@ -26,6 +30,7 @@ NOW = datetime(2026, 9, 14, tzinfo=UTC)
 def _nowhere(clean: pytest.MonkeyPatch, tmp_path: Path) -> None:
     clean.setenv("BRIDGE_KAFKA__BOOTSTRAP_SERVERS", f"127.0.0.1:{free_port()}")
     clean.setenv("BRIDGE_SPOOL__DIR", str(tmp_path / "spool"))
+    clean.setenv("BRIDGE_MANAGEMENT__PORT", str(free_port()))
 
 
 def a_source(secrets_dir: Path, **changes: Any) -> SourceSettings:
@@ -106,9 +111,26 @@ def test_every_check_is_one_line_and_what_failed_says_what_to_do(capsys: pytest.
 
     lines = capsys.readouterr().out.splitlines()
     assert code == 1
-    checks = ["config", "log", "sources", "kafka", "registry", "spool", "spool", "spool"]
+    checks = ["config", "log", "sources", "kafka", "registry", "spool", "spool", "spool", "process"]
     assert [line.split()[1] for line in lines] == checks
     assert all(("→" in line) == (not line.startswith("✓")) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("result", "verdict", "text"),
+    [("ok", "ok", "is ready"), ("degraded full", "warning", "spool: full"), ("io_error", "failed", "spool: io_error")],
+)
+async def test_a_running_process_is_asked_for_what_only_it_meets(result: str, verdict: str, text: str) -> None:
+    management = Management(host="127.0.0.1", port=free_port())
+    port = ManagementPort(
+        checks={"spool": lambda: result}, registry=CollectorRegistry(), host=management.host, port=management.port
+    )
+    async with background(port, drain_timeout_s=1.0):
+        await port.listening.wait()
+        (finding,) = await asyncio.to_thread(lambda: [*check_running(management)])
+
+    assert (finding.check, finding.verdict) == ("process", verdict)
+    assert text in finding.text
 
 
 @pytest.fixture
@@ -157,6 +179,7 @@ async def test_what_no_process_holds_is_an_orphan_and_stays_as_it_is(settings: S
     assert finding.verdict == "warning"
     assert "3 events, and no process has it open" in finding.text
     assert "drx-bridge spool drain" in finding.advice
+    assert verdicts(settings.model_copy(update={"capacity_bytes": 1_000}))["spool room"] == "failed"
     assert {path: path.read_bytes() for path in files(settings.dir)} == before
 
 

@@ -140,6 +140,14 @@ async def test_ready_is_what_every_check_says_and_live_needs_none() -> None:
         status, _, text = await ask("/readyz")
         assert status == 503
         assert json.loads(text) == {"status": "unavailable", "checks": {"kafka": "connecting", "draining": "ok"}}
+
+        said["kafka"] = "degraded stalled"
+
+        status, _, text = await ask("/readyz")
+        assert (status, json.loads(text)) == (
+            200,
+            {"status": "degraded", "checks": {"kafka": "degraded", "draining": "ok"}, "reasons": {"kafka": "stalled"}},
+        )
         assert (await ask("/metrics"))[1].startswith("text/plain")
         assert (await ask("/metrics", Accept="application/openmetrics-text"))[1].startswith("application/openmetrics")
         assert (await ask("/other"))[0] == 404

@@ -64,4 +64,8 @@ def test_a_source_without_a_key_takes_no_readiness_from_one_that_can_deliver(
 ) -> None:
     checks = secret_checks({each.name: each for each in sources}, now=lambda: NOW)
 
-    assert judge(checks) == (status, results)
+    assert judge(checks) == (
+        status,
+        results,
+        {name: "no_active_secret" for name, result in results.items() if result == "degraded"},
+    )
