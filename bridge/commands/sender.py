@@ -25,9 +25,9 @@ from bridge.runtime.backoff import backoff_s
 RETRY_AFTER_MAX_S = 300.0
 # The bridge answers in a few hundred bytes; more is somebody else's server.
 ANSWER_MAX_BYTES = 65_536
-# Deliveries that are read while they wait for their keys or a place: an export may have a prescription line by line. At
-# most 128 MiB with bodies of 256 KiB, the largest that an ingress takes unless it is configured otherwise.
-AHEAD = 512
+# Deliveries that are read while they wait for their keys or a place: an export may have a prescription line by line.
+AHEAD_BYTES = 64 * 1024 * 1024
+TASK_BYTES = 4096  # what one of them takes beside its body
 
 _Sleep = Callable[[float], Awaitable[None]]
 PATH = "/webhooks/"
@@ -152,12 +152,12 @@ async def play(
     `concurrency` of them are under way. Without one, only `concurrency` limits them; 1 keeps their order.
     """
     loop = asyncio.get_running_loop()
-    read, under_way = asyncio.Semaphore(AHEAD + concurrency), asyncio.Semaphore(concurrency)
+    under_way, room, held = asyncio.Semaphore(concurrency), asyncio.Event(), 0
     last = dict[str, asyncio.Task[None]]()
     started, number, behind_s = loop.time(), 0, 0.0
 
     async def run(post: Post, before: Collection[asyncio.Task[None]], due: float) -> None:
-        nonlocal behind_s
+        nonlocal behind_s, held
         try:
             if before:
                 await asyncio.wait(before)
@@ -165,7 +165,8 @@ async def play(
                 behind_s = max(behind_s, loop.time() - due)
                 await deliver(post)
         finally:
-            read.release()
+            held -= len(post.body) + TASK_BYTES
+            room.set()
             for key in post.keys:
                 if last.get(key) is asyncio.current_task():
                     del last[key]
@@ -174,7 +175,10 @@ async def play(
         async for post in posts:
             due = loop.time() if rate is None else started + number / rate
             await asyncio.sleep(due - loop.time())
-            await read.acquire()
+            while held > AHEAD_BYTES:
+                room.clear()
+                await room.wait()
+            held += len(post.body) + TASK_BYTES
             number += 1
             task = group.create_task(run(post, {last[key] for key in post.keys if key in last}, due))
             last |= dict.fromkeys(post.keys, task)

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from bridge.commands import posting
 from bridge.commands.push import push
-from bridge.commands.sender import RetryPolicy
+from bridge.commands.sender import AHEAD_BYTES, Post, RetryPolicy, play
 from bridge.errors import BridgeError, ConfigError
 from bridge.ingress.origin import prove_origin
 from bridge.ingress.proof import Raw
@@ -91,6 +91,27 @@ async def test_a_prescription_line_by_line_takes_one_lane(tmp_path: Path) -> Non
 
     async with an_endpoint(act) as url:
         assert await run(tmp_path, url, *lines) == 0
+
+
+async def test_what_is_read_ahead_is_bounded_by_its_bytes() -> None:
+    gate, read = asyncio.Event(), list[int]()
+
+    async def posts() -> AsyncIterator[Post]:
+        for number in range(12):
+            read.append(number)
+            yield Post(str(number), bytes(AHEAD_BYTES // 4), ("one",))
+
+    async def deliver(_: Post) -> None:
+        await gate.wait()
+
+    playing = asyncio.create_task(play(posts(), deliver, rate=None, concurrency=8))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    ahead = len(read)
+    gate.set()
+    await playing
+
+    assert (ahead, len(read)) == (5, 12)
 
 
 async def test_what_is_no_event_stays_here_and_is_reported_without_a_value(
