@@ -28,6 +28,7 @@ PROGRAMS = {
     "promtool": Program("prometheus", "promtool"),
     "prometheus": Program("prometheus", "prometheus"),
     "alertmanager": Program("prometheus-alertmanager", "prometheus-alertmanager", "/usr/share/prometheus/alertmanager"),
+    "amtool": Program("prometheus-alertmanager", "amtool"),
 }
 # Makes a directory ($0) be found elsewhere ($1), by what is run then and by nobody else: nothing is installed.
 _ELSEWHERE = """\

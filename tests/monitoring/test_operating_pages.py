@@ -1,0 +1,115 @@
+"""What the pages of objectives and of systemd say is what the rules say, and what the programs of others accept."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.debian import command, fetch, lacking
+from tests.monitoring.queries import ROOT, RULES, alerts, blocks
+from tests.promtool import complaints
+
+DOCS = ROOT / "docs"
+SLO = DOCS / "slo.md"
+SAMPLE = DOCS / "alertmanager.yaml"
+UNITS = dict(re.findall(r"<!-- systemd: (\S+) -->\n```\w+\n(.*?)```", (DOCS / "systemd.md").read_text(), re.DOTALL))
+OBJECTIVES = [rule for group in RULES["groups"] for rule in group["rules"] if "slo" in rule.get("labels", {})]
+
+
+def rows(heading: str) -> list[list[str]]:
+    """Return the cells of the table below a line of text."""
+    table = SLO.read_text().partition(heading)[2].partition("|\n\n")[0]
+    lines = [line.strip("| ") for line in table.splitlines() if line.startswith("|")]
+    return [re.split(r" ?\| ", line) for line in lines[2:]]
+
+
+def test_targets_are_those_of_the_rules() -> None:
+    said = {
+        slo: round(1 - float(target) / 100, 5)
+        for slo, target in re.findall(r"`(\w+)` \|.* \| ([\d.]+) % \|", SLO.read_text())
+    }
+    burns = [each for each in OBJECTIVES if each["record"].startswith("drxbridge:slo_burn")]
+    counted = {
+        each["labels"]["slo"]: float(re.search(r"> 0\) / ([\d.]+)", each["expr"])[1])  # type: ignore[index]  # else it fails
+        for each in burns
+    }
+
+    assert said == counted
+    for each in burns:
+        bounds = set(re.findall(r'le="([\d.]+)"', each["expr"]))
+        assert not bounds or f"within {float(*bounds):g} s" in SLO.read_text()
+
+
+def test_windows_are_those_of_the_alerts() -> None:
+    said = {
+        (float(burn), *windows.replace(" min", "m").replace(" h", "h").split(" and "), duration.replace(" min", "m"))
+        for burn, windows, duration, *_ in rows("An alert compares")
+    }
+    rules = [each for group in RULES["groups"] for each in group["rules"] if "slo_burn" in each.get("expr", "")]
+    used = set()
+    for each in rules:
+        found = re.findall(r"rate(\w+)\{[^}]*\} > ([\d.]+)", each["expr"])
+        used.add((float(found[0][1]), *(window for window, _ in found), each["for"]))
+        assert ">= 10" in each["expr"]
+
+    assert said == used
+
+
+def test_queries_of_the_page_are_parsed(tmp_path: Path) -> None:
+    assert complaints([*blocks(SLO, "promql")], tmp_path) == ""
+
+
+def test_alertmanager_takes_the_sample_and_routes_each_alert_by_its_severity() -> None:
+    if fetch("amtool") is None:
+        pytest.skip(lacking("amtool"))
+    amtool = command("amtool")
+    checked = subprocess.run([*amtool, "check-config", SAMPLE], capture_output=True, text=True, check=False)  # noqa: S603 - a fixed program
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    for name, severity in {(each.name, each.severity) for each in alerts()}:
+        labels = [f"alertname={name}", f"severity={severity}"]
+        routed = subprocess.run(  # noqa: S603 - as above
+            [*amtool, "config", "routes", "test", f"--config.file={SAMPLE}", *labels],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert routed.stdout.strip() == f"{severity}s", routed.stderr
+
+
+def test_units_are_valid_and_closed(tmp_path: Path) -> None:
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("systemd-analyze is missing: Debian's package systemd has it")
+    dropped = tmp_path / "drx-.service.d"
+    dropped.mkdir()
+    for name, text in UNITS.items():
+        # It asks whether the program is there.
+        own = re.sub(r"/opt/drx-bridge/bin/\S+", sys.executable, text)
+        ((dropped if name == "sandbox.conf" else tmp_path) / name).write_text(own)
+
+    def analyze(*arguments: str) -> str:
+        found = subprocess.run(  # noqa: S603 - a fixed program
+            [program, *arguments],
+            env={"SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert found.returncode == 0, found.stdout + found.stderr
+        return found.stderr
+
+    for unit in ("drx-bridge.service", "drx-consumer@read_model.service"):
+        assert analyze("verify", unit) == ""
+        # Tenths; what is left is the network, and files that all may read.
+        analyze("security", "--offline=true", "--threshold=15", unit)
+
+
+def test_settings_of_the_unit_are_settings() -> None:
+    known = (DOCS / "settings.md").read_text()
+    for name in re.findall(r"^(\w+)=", UNITS["bridge.env"], re.MULTILINE):
+        assert f"`{name.replace('__DRX__', '__<NAME>__')}`" in known, name
