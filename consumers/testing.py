@@ -390,7 +390,6 @@ async def _empty_database() -> AsyncIterator[Database]:
 
 
 async def _another_database() -> str:
-    """Make a database and return its DSN."""
     server, name = await asyncio.to_thread(_server), f"running_{next(_numbers)}"
     async with open_database(server.dsn, size=1, application_name=_APPLICATION) as database:
         await database.fetch(f"create database {name}")

@@ -41,8 +41,6 @@ _ENVELOPE: Mapping[str, str] = MappingProxyType(
 
 
 class _Field(NamedTuple):
-    """One field of a record."""
-
     words: bool  # it is an enum, or an array of enums, with the words outside it in the field `raw_name`
     inner: _Shape | None  # shape of the record that it holds, or of each record in the array that it holds
     phi: bool  # it is directly identifying or health information (classes D and L)
@@ -86,7 +84,6 @@ def native_json(record: Mapping[str, object], *, phi: bool = True) -> bytes:
 
 @cache
 def _shape_of(event_type: str) -> _Shape:
-    """Return the members of `data`."""
     model = EVENT_MODELS.get(event_type)
     if model is None:
         raise UnknownRecordError

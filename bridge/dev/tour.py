@@ -470,7 +470,6 @@ class Tour:
         return int(orjson.loads(await self._run("drx-bridge", "spool", "status", "--json"))["events"])
 
     async def _operate(self, program: str, *arguments: str) -> None:
-        """Run a command of an operator, and show it."""
         self.screen.line(f"$ {shlex.join([program, *arguments])}", "bold cyan")
         text = await self._run(program, *arguments)
         for line in text.splitlines():

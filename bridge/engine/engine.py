@@ -298,7 +298,6 @@ class _Function:
         self._made = 0
 
     def compile(self, event_type: str, avro: Mapping[str, Any]) -> _Encode:
-        """Return the function of a type, by its expanded schema."""
         model = EVENT_MODELS[event_type]
         given = {
             **{name: name for name in _GIVEN},
@@ -462,7 +461,6 @@ def _bytes_of(item: str) -> str:
 
 
 def _encoded(avro: Any, value: object) -> bytes:
-    """Encode a default."""
     encode = compile_encoder({"type": "record", "name": "one", "fields": [{"name": "value", "type": avro}]})
     return encode({"value": value})
 

@@ -172,7 +172,6 @@ class Observations:
         return round(duration_s * 1000, 2)
 
     def _answer(self, *key: str) -> tuple[Counter, Histogram]:
-        """Return the children for a route, a method, an outcome and a code."""
         children = self._answers.get(key)
         if children is None:
             route, method, outcome, code = key

@@ -181,7 +181,6 @@ class Webhooks:
         address_limit: AddressLimit | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Serve `sources` by their names."""
         self._sources = sources
         self._head_rules = head_rules(source.scheme for source in sources.values())
         self._address_limit = address_limit

@@ -130,7 +130,6 @@ class Admin:
     """Reads and changes a cluster's topics."""
 
     def __init__(self, client: Any) -> None:
-        """Use a started `client`."""
         self._client = client
 
     async def brokers(self) -> set[int]:

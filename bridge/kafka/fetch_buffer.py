@@ -50,7 +50,6 @@ class UnreadableBatchError(BridgeError):
     code = "batch_unreadable"
 
     def __init__(self, place: Place, offset: int) -> None:
-        """Keep the place and offset of the batch."""
         super().__init__(self.code)
         self.place = place
         self.offset = offset

@@ -132,7 +132,6 @@ class IdTable:
         self._count -= 1
 
     def _enter(self, entry: int, ring: int) -> None:
-        """Append to a ring."""
         first = self._rings.get(ring)
         if not first:
             self._rings[ring] = self._next[entry] = self._previous[entry] = entry

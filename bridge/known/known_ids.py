@@ -61,8 +61,6 @@ class _Pending:
 
 
 class _SourceWindow:
-    """What is particular to one source."""
-
     __slots__ = ("event_salt", "parked_salt", "window_s")
 
     def __init__(self, window_s: float) -> None:

@@ -239,7 +239,6 @@ class ClientConnection(asyncio.Protocol):
         return True
 
     def _feed(self, body: bytearray) -> None:
-        """Take a part of a body."""
         data, self._ahead = self._ahead, b""
         if self._chunked is None:
             missing = self._length - len(body)

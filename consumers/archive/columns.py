@@ -137,7 +137,6 @@ def _column(name: str, values: Sequence[Mapping[str, Any]], rows: Mapping[str, l
 
 @cache
 def _names(event_type: str) -> frozenset[str]:
-    """Return the columns that events of a type have."""
     if event_type == UNRECOGNIZED_TYPE:
         return frozenset(unrecognized_schema().names)
     return frozenset(EVENT_MODELS[event_type].model_fields)
@@ -178,7 +177,6 @@ def _kind(annotation: Any, *, identifying: bool) -> pa.DataType | None:
 
 
 def _sized(inner: Sequence[Any]) -> pa.DataType:
-    """Return the type of a number with its width or digits."""
     for mark in inner:
         if isinstance(mark, Digits):
             return pa.decimal128(mark.precision, mark.scale)

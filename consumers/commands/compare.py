@@ -127,7 +127,6 @@ def _profile(mapping: str, options: Sequence[str]) -> Profile:
 
 
 def _read(file: Path, profile: Profile) -> Export:
-    """Map each line."""
     prescriptions, others = defaultdict[_Kind, list[PolledFact]](list), defaultdict[_Kind, list[PolledFact]](list)
     unmapped: dict[int, str] = {}
     count = 0
@@ -211,7 +210,6 @@ def _metrics(counts: Mapping[str, int]) -> bytes:
 
 
 def _write(path: Path, content: bytes, *, mode: int) -> None:
-    """Write a file as a whole."""
     try:
         replace_file(path, content, mode=mode)
     except OSError as exc:

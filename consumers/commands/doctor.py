@@ -117,7 +117,6 @@ async def _examine(chosen: Chosen, add: Add) -> None:
 
 
 async def _kept(chosen: Chosen) -> Kept:
-    """Ask PostgreSQL."""
     consumer = chosen.consumer
     async with chosen.open_database("doctor") as database:
         try:

@@ -97,7 +97,6 @@ async def _listen(chosen: Chosen) -> None:
 async def _send(
     record: ConsumedRecord, sorter: Sorter, decoder: EventDecoder, mapping: RequestMapping, endpoint: Endpoint
 ) -> str:
-    """Return what became of a record."""
     try:
         await decoder.inspect(record)  # asks the registry for a schema that is not known
         found = sorter.sort(record)

@@ -77,8 +77,6 @@ class EventOrigin(NamedTuple):
 
 
 class _Current(NamedTuple):
-    """The current state of a resource on the server."""
-
     resource: Mapping[str, Any] | None = None  # None if it does not exist
     id: str = ""  # id on the server; empty if the server has not chosen one yet
     version: str = ""  # of the resource, or of its deletion
@@ -237,7 +235,6 @@ class FhirServer:
     def _entries(
         self, resources: Sequence[Resource], current: Mapping[str, _Current], ids: Mapping[str, str], *, source: str
     ) -> list[BundleEntry]:
-        """Return the writes that are needed."""
         entries: list[BundleEntry] = []
         places = self._places(resources, ids)
         for each in resources:

@@ -248,7 +248,6 @@ def _number_of_request(given: Input) -> str:
 
 
 def _number(text: str | None) -> str:
-    """Return a decimal without trailing zeros."""
     return text.rstrip("0").rstrip(".") if text and "." in text else text or ""
 
 

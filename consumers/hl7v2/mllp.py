@@ -75,7 +75,6 @@ class _Connection:
         return not (self._reader.at_eof() or self._writer.is_closing())
 
     async def exchange(self, message: bytes, *, timeout_s: float) -> str:
-        """Send a message and return its acknowledgement."""
         try:
             async with asyncio.timeout(timeout_s):
                 self._writer.write(_START + message + _STOP)

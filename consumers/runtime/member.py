@@ -111,7 +111,6 @@ class PartitionLag:
     """How far one partition is behind, in offsets and time; all below `next_offset`, as observed last, is settled."""
 
     def __init__(self, offset: int) -> None:
-        """Start at `offset`."""
         self.next_offset = self._offered_to = offset
         self._behind_at: float | None = None
         # First offset and timestamp of each batch that was offered and is not settled.

@@ -78,7 +78,6 @@ class Work:
     handled: dict[int, Sequence[Outgoing]] | None = None
 
     def __len__(self) -> int:
-        """Count records."""
         return len(self.events) + len(self.skipped) + len(self.behind)
 
     @property

@@ -260,7 +260,6 @@ def _read_field(
 
 
 def _nest(parts: Mapping[str, Part]) -> dict[str, object]:
-    """Build a nested record from its dotted parts."""
     root: dict[str, object] = {}
     for dotted, part in parts.items():
         *way, last = dotted.split(".")[1:]

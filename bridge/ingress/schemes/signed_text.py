@@ -73,7 +73,6 @@ class Template:
     """The text that is signed."""
 
     def __init__(self, parameters: Parameters) -> None:
-        """Read the parameter `template`."""
         self._parameters = parameters
         text = parameters.text("template", "{body}")
         self.text = text
@@ -203,7 +202,6 @@ class SignedHeader(Scheme):
         return f"{self._title} {signs}{unsigned}, {age}"
 
     def _read(self, raw: Raw) -> UnprovedClaim:
-        """Read signatures, id and timestamp from the headers."""
         heads = raw.heads
         value = heads.get(self.header)
         if value is None:
