@@ -17,20 +17,14 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any, Literal, get_args, get_origin
 
+import pyarrow as pa  # noqa: TID251 - this is a door
 from pydantic import AwareDatetime
 from pydantic.fields import FieldInfo
 
 from bridge.contract.events import EVENT_MODELS
 from bridge.contract.fields import Bits, ContractRecord, Digits, plain
-from bridge.errors import ConfigError
 from bridge.event import UNRECOGNIZED_TYPE
 from consumers.api import Placed
-
-try:
-    import pyarrow as pa  # noqa: TID251 - this is a door
-except ModuleNotFoundError as exc:
-    msg = "the consumer archive needs a library that is not installed: pip install 'drx-bridge[archive]'"
-    raise ConfigError(msg) from exc
 
 IdDigest = Callable[[str], str]
 

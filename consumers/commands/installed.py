@@ -96,6 +96,9 @@ def _built(point: EntryPoint, options: Mapping[str, str], registry: CollectorReg
         consumer = build(point.load(), Setup(options, registry))
     except BridgeError:
         raise
+    except ModuleNotFoundError as exc:
+        extra = f": pip install 'drx-bridge[{point.name}]'" if point.value.startswith("consumers.") else ""
+        raise ConfigError(f"consumer {point.name!r} needs {exc.name}, which is not installed{extra}") from exc
     except Exception as exc:  # code of another package, which may raise anything
         raise ConfigError(f"consumer {point.name!r} cannot be loaded from {point.value}: {type(exc).__name__}") from exc
     if not isinstance(consumer, Consumer):

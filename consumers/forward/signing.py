@@ -7,15 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
 
-from bridge.errors import ConfigError
+from standardwebhooks import Webhook  # noqa: TID251 - this is the door
+
 from bridge.runtime.slot import Slot, shared_key
 from bridge.runtime.slots import SecretsError, read_lines
-
-try:
-    from standardwebhooks import Webhook  # noqa: TID251 - this is the door
-except ModuleNotFoundError as exc:
-    msg = "the consumer forward needs a library that is not installed: pip install 'drx-bridge[forward]'"
-    raise ConfigError(msg) from exc
 
 SigningSlot: TypeAlias = Slot[Webhook]
 """A secret, as what signs with it, and when it does."""

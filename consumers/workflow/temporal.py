@@ -31,6 +31,20 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+# This is the door.
+from temporalio.api.common.v1 import Payload, Payloads, WorkflowExecution  # noqa: TID251
+from temporalio.api.enums.v1 import WorkflowIdReusePolicy  # noqa: TID251
+from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure  # noqa: TID251
+from temporalio.api.workflowservice.v1 import (  # noqa: TID251
+    DescribeNamespaceRequest,
+    SignalWithStartWorkflowExecutionRequest,
+    SignalWorkflowExecutionRequest,
+    StartWorkflowExecutionRequest,
+)
+from temporalio.converter import PayloadCodec  # noqa: TID251
+from temporalio.runtime import Runtime, TelemetryConfig  # noqa: TID251
+from temporalio.service import ConnectConfig, RPCError, RPCStatusCode, ServiceClient, TLSConfig  # noqa: TID251
+
 from bridge.errors import ConfigError, PermanentError, TransientError
 from bridge.runtime.metrics import NAMESPACE
 from bridge.runtime.slot import Slot
@@ -40,30 +54,6 @@ from consumers.lifecycle.safety import SAFETY_KINDS
 from consumers.options import read_token
 from consumers.workflow.options import NAME, WorkflowOptions
 from consumers.workflow.rules import Action
-
-try:
-    # This is the door.
-    from temporalio.api.common.v1 import Payload, Payloads, WorkflowExecution  # noqa: TID251
-    from temporalio.api.enums.v1 import WorkflowIdReusePolicy  # noqa: TID251
-    from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure  # noqa: TID251
-    from temporalio.api.workflowservice.v1 import (  # noqa: TID251
-        DescribeNamespaceRequest,
-        SignalWithStartWorkflowExecutionRequest,
-        SignalWorkflowExecutionRequest,
-        StartWorkflowExecutionRequest,
-    )
-    from temporalio.converter import PayloadCodec  # noqa: TID251
-    from temporalio.runtime import Runtime, TelemetryConfig  # noqa: TID251
-    from temporalio.service import (  # noqa: TID251
-        ConnectConfig,
-        RPCError,
-        RPCStatusCode,
-        ServiceClient,
-        TLSConfig,
-    )
-except ModuleNotFoundError as exc:
-    msg = "the consumer workflow needs a library that is not installed: pip install 'drx-bridge[workflow]'"
-    raise ConfigError(msg) from exc
 
 # The server takes 2 MiB for one payload and 4 MiB for one request, which may have two; the rest is for its ids.
 PAYLOAD_MAX = 2 * 1024 * 1024 - 16 * 1024
