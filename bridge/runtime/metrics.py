@@ -1,4 +1,4 @@
-"""Every metric of the ingress, with closed label sets; one registry per process."""
+"""How metrics are declared, and those of the ingress, with closed label sets; one registry per process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from types import MappingProxyType
-from typing import get_args
+from typing import Any, NamedTuple, cast, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -89,163 +89,124 @@ class LogDropped(Collector):
         return [family]
 
 
-class IngressMetrics:
-    """The metrics of `drx-bridge serve`; attributes are named as the metrics are, without prefix and suffix."""
+class _Declared(NamedTuple):
+    kind: type[Any]
+    text: str
+    labels: tuple[str, ...]
+    suffix: str
+    options: Mapping[str, Any] = MappingProxyType({})
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        """Register everything; call once per registry."""
+
+def counter(text: str, *labels: str, kind: type[Counter] = Counter) -> Counter:
+    """Declare a counter in a class of `Metrics`."""
+    return cast("Counter", _Declared(kind, text, labels, ""))
+
+
+def gauge(text: str, *labels: str, suffix: str = "") -> Gauge:
+    """Declare a gauge, whose name has a suffix that the attribute's lacks."""
+    return cast("Gauge", _Declared(Gauge, text, labels, suffix))
+
+
+def histogram(text: str, buckets: Iterable[float], *labels: str, suffix: str = "_seconds") -> LoopHistogram:
+    """Declare a histogram; `suffix` as of `gauge`."""
+    return cast("LoopHistogram", _Declared(LoopHistogram, text, labels, suffix, {"buckets": buckets}))
+
+
+class Metrics:
+    """What its classes declare, under the names of the attributes, and what every process has."""
+
+    def __init__(self, registry: CollectorRegistry, **fixed: str) -> None:
+        """Register everything, with the `fixed` labels in front; call once per registry."""
         disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client leaves it untyped
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         self.registry = registry
-        self._http()
-        self._signatures()
-        self._events()
-        self._dedupe()
-        self._producer()
-        self._spool()
-        self._process()
+        own: dict[str, Any] = {"namespace": NAMESPACE, "registry": registry}
+        for name, each in vars(type(self)).items():
+            if isinstance(each, _Declared):
+                labels = (*fixed, *each.labels)
+                made = each.kind(f"{name}{each.suffix}", each.text, labels, **own, **each.options)
+                setattr(self, name, made.labels(*fixed.values()) if fixed and not each.labels else made)
+        lag, late = "event_loop_lag_seconds", "Delay of the event loop"
+        self.event_loop_lag = LoopHistogram(lag, late, buckets=LAG_BUCKETS, **own)
+        self.log_dropped = LogDropped(fixed)
+        registry.register(self.log_dropped)
+        build = Gauge("build_info", "1, with the version of the package", ("version",), **own)
+        build.labels(version=version("drx-bridge")).set(1)
 
-    def _counter(self, name: str, text: str, labels: Iterable[str] = (), *, kind: type[Counter] = Counter) -> Counter:
-        return kind(name, text, labels, namespace=NAMESPACE, registry=self.registry)
 
-    def _gauge(self, name: str, text: str, labels: Iterable[str] = ()) -> Gauge:
-        return Gauge(name, text, labels, namespace=NAMESPACE, registry=self.registry)
+class IngressMetrics(Metrics):
+    """The metrics of `drx-bridge serve`."""
 
-    def _histogram(self, name: str, text: str, buckets: Iterable[float], labels: Iterable[str] = ()) -> Histogram:
-        return LoopHistogram(name, text, labels, namespace=NAMESPACE, registry=self.registry, buckets=tuple(buckets))
+    http_requests = counter("Requests by answer", "route", "method", "outcome", "code", kind=LoopCounter)
+    http_request_duration = histogram("Time from the request head to the answer", DURATION_BUCKETS, "route", "outcome")
+    http_inflight_requests = gauge("Deliveries in progress")
+    http_open_connections = gauge("Open client connections")
+    http_connections_ended = counter("Connections that the bridge has ended", "reason")
+    http_request_body_bytes = histogram("Size of bodies read", BODY_BUCKETS, suffix="")
+    sender_time_budget = histogram(
+        "Share of the deadline that an answer took, without refusals", BUDGET_BUCKETS, suffix="_ratio"
+    )
 
-    def _http(self) -> None:
-        self.http_requests = self._counter(
-            "http_requests", "Requests by answer", ("route", "method", "outcome", "code"), kind=LoopCounter
-        )
-        self.http_request_duration = self._histogram(
-            "http_request_duration_seconds",
-            "Time from the request head to the answer",
-            DURATION_BUCKETS,
-            ("route", "outcome"),
-        )
-        self.http_inflight_requests = self._gauge("http_inflight_requests", "Deliveries in progress")
-        self.http_open_connections = self._gauge("http_open_connections", "Open client connections")
-        self.http_connections_ended = self._counter(
-            "http_connections_ended", "Connections that the bridge has ended", ("reason",)
-        )
+    signature_failures = counter("Deliveries refused by signature verification", "source", "reason")
+    signature_verified = counter("Deliveries verified, by secret slot", "key_slot", kind=LoopCounter)
+    provider_clock_offset = histogram(
+        "Absolute difference between receipt and the delivery's timestamp", OFFSET_BUCKETS, "source"
+    )
+    secret_reload = counter("Reloads of a secrets directory", "source", "outcome")
+    secret_expiry = gauge("When the last secret of a source expires", "source", suffix="_timestamp_seconds")
+
+    unrecognized = counter("Verified deliveries parked", "source", "reason")
+    extension_fields = counter("Fields outside the contract", "event_type")
+    other_reported = counter("Events of types that the contract does not know", "source", "reported_type")
+    lenient_fields = counter("Lenient conversions applied, none of which loses data", "flag")
+    engine_deferrals = counter("Deliveries that the engine left to the reference code", "source", "cause")
+    source_last_event = gauge("Receipt of the newest event", "source", suffix="_timestamp_seconds")
+    freshness = histogram("Age of an event when it reached a stage", FRESHNESS_BUCKETS, "service", "segment")
+    freshness_negative = counter("Events whose time is in the future", "service", "segment")
+
+    dedupe_ready = gauge("1 while the ids at the end of the bridge's topics are known")
+    dedupe_follow_lag_seconds = gauge(
+        "For how long ids written by other replicas may be unknown; NaN before the first time"
+    )
+    dedupe_ids = gauge("Remembered ids of committed and spooled events")
+    dedupe_evicted_early = counter("Ids removed for lack of capacity before their window ended")
+    id_conflicts = counter("Events whose id was known with another body", "source")
+
+    produce_duration = histogram("Time for Kafka to acknowledge a batch", DURATION_BUCKETS, "topic")
+    produce = counter("Records by Kafka's answer", "topic", "outcome")
+    producer_state = gauge("1 for the current state of the producer", "state")
+    producer_generation = gauge("Producers built since the start")
+    oldest_unacked = gauge("Age of the oldest record not acknowledged", suffix="_seconds")
+    late_acks = counter("Acknowledgements after the sender had received another answer")
+    partition_count_mismatch = gauge("1 if the partition count of a topic differs from the setting", "topic")
+    schema_registry_requests = counter("Requests to the schema registry", "outcome")
+
+    spool_available = gauge("1 while the spool accepts events")
+    spool_events = gauge("Events that are spooled and not acknowledged by Kafka")
+    spool_bytes = gauge("Bytes of the segments on disk")
+    spool_capacity_bytes = gauge("Most bytes of segments")
+    spool_free_bytes = gauge("Bytes that the spool may still write: what its capacity and its disk both leave")
+    spool_oldest_event = gauge(
+        "When the oldest spooled event was accepted; 0 if there is none", suffix="_timestamp_seconds"
+    )
+    spooling_partitions = gauge("Partitions whose new events are spooled")
+    spool_blocked_partitions = gauge("Partitions with a spooled record that Kafka refuses")
+    spool_locked_records = gauge("Records whose key is missing, or that another version of the bridge wrote")
+    spool_unread_segments = gauge("Segments that the disk could not read in full; the next start reads them again")
+    spool_set_aside_records = gauge("Records that are set aside and not put back")
+    spool_corrupt_records = counter("Records found damaged")
+    spool_torn_tails = counter("Unfinished last writes cut off at a start")
+    spool_fsync_duration = histogram("Time for the disk to make a group of records durable", FSYNC_BUCKETS)
+
+    heartbeat_last_seen = gauge(
+        "When a heartbeat last reached Kafka; at first the time of the start", "service", suffix="_timestamp_seconds"
+    )
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__(registry)
         for reason in get_args(Ended):
             self.http_connections_ended.labels(reason)
-        self.http_request_body_bytes = self._histogram("http_request_body_bytes", "Size of bodies read", BODY_BUCKETS)
-        self.sender_time_budget = self._histogram(
-            "sender_time_budget_ratio", "Share of the deadline that an answer took, without refusals", BUDGET_BUCKETS
-        )
-
-    def _signatures(self) -> None:
-        self.signature_failures = self._counter(
-            "signature_failures", "Deliveries refused by signature verification", ("source", "reason")
-        )
-        self.signature_verified = self._counter(
-            "signature_verified", "Deliveries verified, by secret slot", ("key_slot",), kind=LoopCounter
-        )
-        self.provider_clock_offset = self._histogram(
-            "provider_clock_offset_seconds",
-            "Absolute difference between receipt and the delivery's timestamp",
-            OFFSET_BUCKETS,
-            ("source",),
-        )
-        self.secret_reload = self._counter("secret_reload", "Reloads of a secrets directory", ("source", "outcome"))
-        self.secret_expiry = self._gauge(
-            "secret_expiry_timestamp_seconds", "When the last secret of a source expires", ("source",)
-        )
-
-    def _events(self) -> None:
-        self.unrecognized = self._counter("unrecognized", "Verified deliveries parked", ("source", "reason"))
-        self.extension_fields = self._counter("extension_fields", "Fields outside the contract", ("event_type",))
-        self.other_reported = self._counter(
-            "other_reported", "Events of types that the contract does not know", ("source", "reported_type")
-        )
-        self.lenient_fields = self._counter(
-            "lenient_fields", "Lenient conversions applied, none of which loses data", ("flag",)
-        )
-        self.engine_deferrals = self._counter(
-            "engine_deferrals", "Deliveries that the engine left to the reference code", ("source", "cause")
-        )
-        self.source_last_event = self._gauge(
-            "source_last_event_timestamp_seconds", "Receipt of the newest event", ("source",)
-        )
-        self.freshness = self._histogram(
-            "freshness_seconds", "Age of an event when it reached a stage", FRESHNESS_BUCKETS, ("service", "segment")
-        )
-        self.freshness_negative = self._counter(
-            "freshness_negative", "Events whose time is in the future", ("service", "segment")
-        )
-
-    def _dedupe(self) -> None:
-        self.dedupe_ready = self._gauge("dedupe_ready", "1 while the ids at the end of the bridge's topics are known")
-        self.dedupe_follow_lag_seconds = self._gauge(
-            "dedupe_follow_lag_seconds",
-            "For how long ids written by other replicas may be unknown; NaN before the first time",
-        )
-        self.dedupe_ids = self._gauge("dedupe_ids", "Remembered ids of committed and spooled events")
-        self.dedupe_evicted_early = self._counter(
-            "dedupe_evicted_early", "Ids removed for lack of capacity before their window ended"
-        )
-        self.id_conflicts = self._counter("id_conflicts", "Events whose id was known with another body", ("source",))
-
-    def _producer(self) -> None:
-        self.produce_duration = self._histogram(
-            "produce_duration_seconds", "Time for Kafka to acknowledge a batch", DURATION_BUCKETS, ("topic",)
-        )
-        self.produce = self._counter("produce", "Records by Kafka's answer", ("topic", "outcome"))
-        self.producer_state = self._gauge("producer_state", "1 for the current state of the producer", ("state",))
-        self.producer_generation = self._gauge("producer_generation", "Producers built since the start")
-        self.oldest_unacked = self._gauge("oldest_unacked_seconds", "Age of the oldest record not acknowledged")
-        self.late_acks = self._counter("late_acks", "Acknowledgements after the sender had received another answer")
-        self.partition_count_mismatch = self._gauge(
-            "partition_count_mismatch", "1 if the partition count of a topic differs from the setting", ("topic",)
-        )
-        self.schema_registry_requests = self._counter(
-            "schema_registry_requests", "Requests to the schema registry", ("outcome",)
-        )
-
-    def _spool(self) -> None:
-        self.spool_available = self._gauge("spool_available", "1 while the spool accepts events")
-        self.spool_events = self._gauge("spool_events", "Events that are spooled and not acknowledged by Kafka")
-        self.spool_bytes = self._gauge("spool_bytes", "Bytes of the segments on disk")
-        self.spool_capacity_bytes = self._gauge("spool_capacity_bytes", "Most bytes of segments")
-        self.spool_free_bytes = self._gauge(
-            "spool_free_bytes", "Bytes that the spool may still write: what its capacity and its disk both leave"
-        )
-        self.spool_oldest_event = self._gauge(
-            "spool_oldest_event_timestamp_seconds", "When the oldest spooled event was accepted; 0 if there is none"
-        )
-        self.spooling_partitions = self._gauge("spooling_partitions", "Partitions whose new events are spooled")
-        self.spool_blocked_partitions = self._gauge(
-            "spool_blocked_partitions", "Partitions with a spooled record that Kafka refuses"
-        )
-        self.spool_locked_records = self._gauge(
-            "spool_locked_records", "Records whose key is missing, or that another version of the bridge wrote"
-        )
-        self.spool_unread_segments = self._gauge(
-            "spool_unread_segments", "Segments that the disk could not read in full; the next start reads them again"
-        )
-        self.spool_set_aside_records = self._gauge(
-            "spool_set_aside_records", "Records that are set aside and not put back"
-        )
-        self.spool_corrupt_records = self._counter("spool_corrupt_records", "Records found damaged")
-        self.spool_torn_tails = self._counter("spool_torn_tails", "Unfinished last writes cut off at a start")
-        self.spool_fsync_duration = self._histogram(
-            "spool_fsync_duration_seconds", "Time for the disk to make a group of records durable", FSYNC_BUCKETS
-        )
-
-    def _process(self) -> None:
-        self.heartbeat_last_seen = self._gauge(
-            "heartbeat_last_seen_timestamp_seconds",
-            "When a heartbeat last reached Kafka; at first the time of the start",
-            ("service",),
-        )
-        self.event_loop_lag = self._histogram("event_loop_lag_seconds", "Delay of the event loop", LAG_BUCKETS)
-        self.log_dropped = LogDropped()
-        self.registry.register(self.log_dropped)
-        build = self._gauge("build_info", "1, with the version of the package", ("version",))
-        build.labels(version=version("drx-bridge")).set(1)
 
 
 class LoopLag:

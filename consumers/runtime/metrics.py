@@ -8,152 +8,76 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from importlib.metadata import version
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    PlatformCollector,
-    ProcessCollector,
-    disable_created_metrics,
-)
+from prometheus_client import CollectorRegistry, Gauge
 
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.runtime.logging import log, trail
 from bridge.runtime.metrics import (
     DURATION_BUCKETS,
     FRESHNESS_BUCKETS,
-    LAG_BUCKETS,
     NAMESPACE,
-    LogDropped,
-    LoopHistogram,
+    Metrics,
+    counter,
+    gauge,
+    histogram,
 )
 from consumers.runtime.failure import Failure, FailureClass
 from consumers.runtime.sorting import Skip, Sorted
 
-AnyMetric = TypeVar("AnyMetric", Counter, Gauge, LoopHistogram)
 RecordOutcome = Literal["applied", "duplicate", "stale", "skipped", "parked", "retry"]
 """`duplicate`: its event was settled before. `stale`: the record itself was, by an earlier owner. `skipped`: of a
 type that this release does not know, and the consumer skips those. `retry` is no end."""
 
 
-class ConsumerMetrics:
-    """The metrics of `drx-consumer run`; attributes are named as the metrics are, without prefix and suffix.
+class ConsumerMetrics(Metrics):
+    """The metrics of `drx-consumer run`, with the group as `service`; those without another label begin at once."""
 
-    Each has the label `service`, the consumer's group. Those without another one are there from the start.
-    """
+    consumer_records = counter("Records, by outcome", "topic", "outcome")
+    consumer_last_applied = gauge(
+        "Time at which a record of the topic was last applied", "topic", suffix="_timestamp_seconds"
+    )
+    freshness = histogram("Age of an event when it reached a stage", FRESHNESS_BUCKETS, "segment")
+    freshness_negative = counter("Events whose time is in the future", "segment")
+    consumer_bugs = counter("Exceptions of handlers that are no BridgeError")
+    id_conflicts = counter("Events whose id was seen before with another body", "source")
+    circuit_state = gauge("1 for the current state of the circuit breaker", "state")
+    consumer_sink_failures = counter("Calls that failed because the sink is unavailable")
+
+    consumer_lag_records = gauge("Records not settled yet", "topic", "partition")
+    consumer_lag_seconds = gauge("Age of the oldest record not settled", "topic", "partition")
+    consumer_settled_offset = gauge("Offset below which everything is settled", "topic", "partition")
+    consumer_rebalances = counter("Partitions assigned, revoked or lost", "kind")
+    consumer_assigned_partitions = gauge("Partitions assigned to this member")
+    consumer_paused_partitions = gauge("Partitions whose fetching is paused")
+    consumer_stopped_partitions = gauge("Partitions stopped until an operator acts", "code")
+    commit = histogram("Duration of an offset commit to Kafka", DURATION_BUCKETS)
+    fence_rejected = counter(
+        "Transactions rejected because another member had claimed the partition, or the database had lost commits"
+    )
+    client_rebuilds = counter("Kafka clients that failed and were replaced")
+    consumer_start = gauge("When the process began, in Unix time", suffix="_timestamp_seconds")
+
+    inflight_records = gauge("Records read and not settled")
+    oldest_inflight_age = gauge("Age of the oldest record that was read and not settled", suffix="_seconds")
+    parked_keys = gauge("Parked keys")
+    parked_events = gauge("Events of parked keys")
+    parked_oldest_age = gauge("Age of the oldest parked key", suffix="_seconds")
+    park = counter("Keys parked, by class of failure", "class")
+    park_breaker_open = gauge("1 while the park limit stops the consumer")
+    parking_full_partitions = gauge("Partitions stopped because too much is parked to park more")
+    outbox_records = gauge("Records published by handlers and not yet in Kafka")
+    outbox_oldest_age = gauge("Age of the oldest record in the outbox; 0 if it is empty", suffix="_seconds")
+    outbox_published = counter("Records of the outbox that were written to Kafka", "topic")
 
     def __init__(self, registry: CollectorRegistry, *, service: str) -> None:
-        """Register everything; call once per registry."""
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client leaves it untyped
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
-        self.registry = registry
+        super().__init__(registry, service=service)
         self.service = service
-        self.log_dropped = LogDropped({"service": service})
-        registry.register(self.log_dropped)
-        build = Gauge("build_info", "1, with the version", ("version",), namespace=NAMESPACE, registry=registry)
-        build.labels(version=version("drx-bridge")).set(1)
-        self.event_loop_lag = Histogram(
-            "event_loop_lag_seconds",
-            "Delay of the event loop",
-            namespace=NAMESPACE,
-            registry=registry,
-            buckets=LAG_BUCKETS,
-        )
-        self._records()
-        self._group()
-        self._waiting()
-
-    def _made(self, kind: type[AnyMetric], name: str, text: str, *labels: str, **options: Any) -> AnyMetric:
-        made = kind(name, text, ("service", *labels), namespace=NAMESPACE, registry=self.registry, **options)
-        return made if labels else made.labels(self.service)
-
-    def _records(self) -> None:
-        made = self._made
-        self.consumer_records = made(Counter, "consumer_records", "Records, by outcome", "topic", "outcome")
-        self.consumer_last_applied = made(
-            Gauge,
-            "consumer_last_applied_timestamp_seconds",
-            "Time at which a record of the topic was last applied",
-            "topic",
-        )
-        self.freshness = made(
-            LoopHistogram,
-            "freshness_seconds",
-            "Age of an event when it reached a stage",
-            "segment",
-            buckets=FRESHNESS_BUCKETS,
-        )
-        self.freshness_negative = made(Counter, "freshness_negative", "Events whose time is in the future", "segment")
-        self.bugs = made(Counter, "consumer_bugs", "Exceptions of handlers that are no BridgeError")
-        self.id_conflicts = made(Counter, "id_conflicts", "Events whose id was seen before with another body", "source")
-        self.circuit_state = made(Gauge, "circuit_state", "1 for the current state of the circuit breaker", "state")
-        self.consumer_sink_failures = made(
-            Counter, "consumer_sink_failures", "Calls that failed because the sink is unavailable"
-        )
-
-    def _group(self) -> None:
-        made, place = self._made, ("topic", "partition")
-        self.consumer_lag_records = made(Gauge, "consumer_lag_records", "Records not settled yet", *place)
-        self.consumer_lag_seconds = made(Gauge, "consumer_lag_seconds", "Age of the oldest record not settled", *place)
-        self.consumer_settled_offset = made(
-            Gauge, "consumer_settled_offset", "Offset below which everything is settled", *place
-        )
-        self.consumer_rebalances = made(Counter, "consumer_rebalances", "Partitions assigned, revoked or lost", "kind")
-        self.consumer_assigned_partitions = made(
-            Gauge, "consumer_assigned_partitions", "Partitions assigned to this member"
-        )
-        self.consumer_paused_partitions = made(
-            Gauge, "consumer_paused_partitions", "Partitions whose fetching is paused"
-        )
-        self.consumer_stopped_partitions = made(
-            Gauge, "consumer_stopped_partitions", "Partitions stopped until an operator acts", "code"
-        )
-        self.commit = made(
-            LoopHistogram, "commit_seconds", "Duration of an offset commit to Kafka", buckets=DURATION_BUCKETS
-        )
-        self.fence_rejected = made(
-            Counter,
-            "fence_rejected",
-            "Transactions rejected because another member had claimed the partition, or the database had lost commits",
-        )
-        self.client_rebuilds = made(Counter, "client_rebuilds", "Kafka clients that failed and were replaced")
-        self.consumer_start = made(Gauge, "consumer_start_timestamp_seconds", "When the process began, in Unix time")
         self.consumer_start.set(time.time())
         # Without a series until there is a member: `ConsumerStuck` fires for a process that waits at its start.
-        self.poll_age = Gauge(
-            "poll_age_seconds",
-            "Time since the last poll returned",
-            ("service",),
-            namespace=NAMESPACE,
-            registry=self.registry,
-        )
-
-    def _waiting(self) -> None:
-        made = self._made
-        self.inflight_records = made(Gauge, "inflight_records", "Records read and not settled")
-        self.oldest_inflight_age = made(
-            Gauge, "oldest_inflight_age_seconds", "Age of the oldest record that was read and not settled"
-        )
-        self.parked_keys = made(Gauge, "parked_keys", "Parked keys")
-        self.parked_events = made(Gauge, "parked_events", "Events of parked keys")
-        self.parked_oldest_age = made(Gauge, "parked_oldest_age_seconds", "Age of the oldest parked key")
-        self.park = made(Counter, "park", "Keys parked, by class of failure", "class")
-        self.park_breaker_open = made(Gauge, "park_breaker_open", "1 while the park limit stops the consumer")
-        self.parking_full_partitions = made(
-            Gauge, "parking_full_partitions", "Partitions stopped because too much is parked to park more"
-        )
-        self.outbox_records = made(Gauge, "outbox_records", "Records published by handlers and not yet in Kafka")
-        self.outbox_oldest_age = made(
-            Gauge, "outbox_oldest_age_seconds", "Age of the oldest record in the outbox; 0 if it is empty"
-        )
-        self.outbox_published = made(
-            Counter, "outbox_published", "Records of the outbox that were written to Kafka", "topic"
-        )
+        text, labels = "Time since the last poll returned", ("service",)
+        self.poll_age = Gauge("poll_age_seconds", text, labels, namespace=NAMESPACE, registry=registry)
 
 
 class Tally:
@@ -233,7 +157,7 @@ class Tally:
 
     def bug(self, exc: BaseException, place: Place, *, offset: int | None) -> None:
         """Count an exception outside the tree of errors, and log where it came from: places only."""
-        self._metrics.bugs.inc()
+        self._metrics.consumer_bugs.inc()
         at = {"group": self._group, "topic": place.topic, "partition": place.partition, "offset": offset}
         log.error("worker.handler_bug", where=trail(exc), **at)
 
