@@ -135,7 +135,7 @@ async def test_whatever_fails_what_was_acknowledged_last_is_the_newest_fact() ->
     source = a_source("secret_header", "digitalrx_pharmacy", account_id="acct_1")
     async with running(sources=[source], now=Clock()) as ingress:
         published, failures = ingress.publisher.published, ingress.publisher.failures
-        for number, history in enumerate(product(attempts[:1], *[attempts] * 4)):
+        for number, history in enumerate(product(attempts[:1], *[attempts] * 3)):
             for document, fails in history:
                 pushed_now = document | {"QueueID": str(number)}
                 failures[:] = [NotDurableError("deadline")] if fails else []

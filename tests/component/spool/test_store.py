@@ -15,7 +15,7 @@ from bridge.errors import NotDurableError
 from bridge.kafka import publisher
 from bridge.spool import store
 from bridge.spool.disk import Disk
-from bridge.spool.segment import Entry
+from bridge.spool.segment import Entry, sealed_size
 from bridge.spool.store import Spool
 from tests.spooling import (
     NOBODY,
@@ -50,7 +50,7 @@ async def test_what_is_appended_is_found_after_a_restart_in_order(tmp_path: Path
         assert (again.spool.depth(PARTITION), again.spool.depth(OTHER)) == (3, 1)
         assert again.spool.last_ordinal == 4
         assert await again.head() == [1, 2, 4]
-        size = segments(tmp_path)[0].stat().st_size // 4
+        size = sealed_size(an_entry(1))
         for most, most_bytes, expected in ((2, 4 * size, [1, 2]), (4, 2 * size, [1, 2]), (4, 1, [1])):
             assert ordinals(await again.spool.peek(PARTITION, most=most, most_bytes=most_bytes)) == expected
         again.spool.acknowledge(PARTITION, 2)
