@@ -23,6 +23,14 @@ UNDER_WAY = 2
 BESIDE_FROM = 4
 # A tenth of what the others have, where all want a processor.
 NICENESS = 10
+# Begun before other tests with servers: one that were begun last would run alone in the end.
+LONGEST = (
+    "tests/integration/test_shipped_consumers.py",
+    "tests/integration/test_consumer_commands.py",
+    "tests/integration/forward/test_forward.py",
+    "tests/integration/test_demo.py",
+    "tests/integration/test_dev_stack.py",
+)
 SERVERLESS = ("tests/chart/", "tests/component/", "tests/fuzz/", "tests/monitoring/", "tests/unit/")
 
 
@@ -69,6 +77,7 @@ class ByServers(LoadScopeScheduling):  # type: ignore[misc]  # nothing is publis
         """Name what a worker should have next.
 
         The matrix comes first, and the faults of consumers as soon as it is over: both are long and need processors.
+        Of the others the longest come first.
         (The order of the command line says nothing: pytest 9 collects a folder with the one that it lies in.)
         """
         beside, over = runs_beside(node, self.numnodes), self._matrix_left() <= UNDER_WAY
@@ -77,8 +86,10 @@ class ByServers(LoadScopeScheduling):  # type: ignore[misc]  # nothing is publis
             if scope.startswith(PART):
                 return 0
             if scope == CONSUMERS:
-                return 1 if over else 4
-            return 2 if _is_serverless(scope) == beside else 3
+                return 1 if over else 5
+            if _is_serverless(scope) != beside:
+                return 4
+            return 2 if scope in LONGEST else 3
 
         fit = [scope for scope in self.workqueue if not (beside and scope.startswith((PART, CONSUMERS)))]
         return min(fit, key=rank, default=None)

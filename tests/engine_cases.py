@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
-from itertools import islice, repeat
+from itertools import repeat
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import orjson
@@ -18,11 +18,11 @@ from bridge.avro.codec import Codec
 from bridge.avro.schema_ids import RECORDS
 from bridge.contract.envelope import EventRecord, PrescriptionRecord
 from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
-from bridge.contract.fields import UNKNOWN, Bits, ContractRecord, Digits, kept_words, plain
+from bridge.contract.fields import UNKNOWN, Bits, ContractRecord, kept_words, plain
 from bridge.engine.engine import Compiled, Engine
 from bridge.event import AnyEvent, Delivery, EncodedEvent, ParkReason
 from bridge.ingress.json_body import parse, to_json_text
-from bridge.ingress.profiles import drx_standard, keys
+from bridge.ingress.profiles import drx_standard
 from bridge.kafka.partition_writer import Accepted
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import MESSAGE_MAX_BYTES
@@ -140,41 +140,22 @@ def check_engine(body: bytes, head: Head, asked: EngineOf = engine) -> str | Non
     return event.type
 
 
-# Conforming documents of every type, with any choice of the members that may be absent.
+# Conforming documents of every type, and values at the edges of what conforms.
 
-_TEXTS = (
-    "x",
-    "erx",
-    "Lisinopril 10 mg",
-    "",
-    "\N{LATIN SMALL LETTER U WITH DIAERESIS}ml\u2028",
-    "\U0001f600",
-    "a" * 300,
-)
-_DECIMALS = ("30", "1.5", "-2.25", "0", "007", "-0.00", "12345678", "99999999.99", "999999999.999", "1.005", "1.50000")
-_DAYS = ("2026-09-14", "1950-02-28", "2024-02-29", "0001-01-01", "9999-12-31", "2023-02-29", "20260914", "2026-W38-1")
-_INSTANTS = (
+_TEXTS = ("Lisinopril 10 mg", "\N{LATIN SMALL LETTER U WITH DIAERESIS}ml\u2028", "\U0001f600", "a" * 300)
+DECIMALS = ("30", "1.5", "-2.25", "0", "007", "-0.00", "12345678", "99999999.99", "999999999.999", "1.005", "1.50000")
+DAYS = ("2026-09-14", "1950-02-28", "2024-02-29", "0001-01-01", "9999-12-31", "2023-02-29", "20260914", "2026-W38-1")
+INSTANTS = (
     *("2026-09-14T15:09:26Z", "2026-09-14T15:09:26.5Z", "2026-09-14T15:09:26.123456Z", "1950-01-01T00:00:00Z"),
     *("2026-09-14T17:09:26+02:00", "2026-09-14T15:09:26-00:00", "0001-01-01T00:00:00+00:01", "9999-12-31T23:59:59Z"),
     *("2026-09-14T15:09:26", "2026-09-14t15:09:26z", "2026-09-14T15:09:60Z", "2026-09-14T15:09:26.1234567Z"),
-    *(
-        "2026-09-14T24:00:00Z",
-        "2026-02-30T00:00:00Z",
-        "2026-09-14T15:09:26+24:00",
-        "2026-12-14T16:05:00.123456Z",
-        "2026-12-14T16:05:00.123457Z",
-    ),
+    *("2026-09-14T24:00:00Z", "2026-02-30T00:00:00Z", "2026-09-14T15:09:26+24:00"),
+    *("2026-12-14T16:05:00.123456Z", "2026-12-14T16:05:00.123457Z"),  # as far ahead as may be, and more
 )
-_KEYS = ("rx_5KX0A1", "RX-1.2:3", "a" * 128, "a" * 129, "req:1", "q:1", "rx 1", "", "7")
+KEYS = ("rx_5KX0A1", "RX-1.2:3", "a" * 128, "a" * 129, "req:1", "q:1", "rx 1", "", "7")
+INTEGERS = ("0", "255", "256", "-1", "2147483647", "2147483648", "-2147483648", "-2147483649")
 
 
-_PRESCRIPTION, _REQUEST = ("data", "prescription_id"), ("data", "request_id")
-_KEY_PATHS: Mapping[keys.KeyRule, Sequence[tuple[str, ...]]] = {
-    keys.prescription_key: [_PRESCRIPTION],
-    keys.request_key: [_PRESCRIPTION, _REQUEST],
-    keys.prescriber_key: [("data", "prescriber", "id")],
-    keys.account_key: [("account_id",)],
-}
 _BESIDE_DATA = {"origin_source": "source"} | {each: each for each in ("account_id", "sequence", "correlation_id")}
 
 
@@ -194,60 +175,32 @@ def fields_of(model: type[ContractRecord]) -> Iterator[tuple[str, FieldInfo]]:
     return ((name, info) for name, info in model.model_fields.items() if name not in kept_words(model))
 
 
-def a_document(event_type: str, choices: Choices) -> dict[str, Any]:
-    """Make a document of a type; nearly all of them conform plainly."""
-    document = {
+def full(fields: Iterator[tuple[str, FieldInfo]]) -> dict[str, Any]:
+    return {name: value_of(plain(info)) for name, info in fields}
+
+
+def value_of(kind: Any) -> Any:
+    inner = get_args(kind)
+    if get_origin(kind) is list:
+        return [value_of(inner[0])]
+    if get_origin(kind) is Literal:
+        return next(word for word in inner if word != UNKNOWN)
+    if inner:
+        return {"a": "b"} if get_origin(kind) is dict else 1 if isinstance(inner[1], Bits) else "1.5"
+    scalars = {str: "x", bool: True, date: "2026-09-14", AwareDatetime: "2026-09-14T15:09:26Z"}
+    return scalars[kind] if kind in scalars else full(fields_of(kind))
+
+
+def full_document(event_type: str) -> dict[str, Any]:
+    return {
         "id": "evt_1",
         "type": event_type,
         "version": "1",
-        "timestamp": _rarely_other(_INSTANTS, choices),
+        "timestamp": "2026-09-14T15:09:26Z",
         "environment": "sandbox",
-        **_members(envelope_fields(), choices),
-        "data": _members(data_fields(event_type), choices),
+        **full(envelope_fields()),
+        "data": full(data_fields(event_type)),
     }
-    paths = _KEY_PATHS[keys.KEY_RULES.get(event_type, keys.prescription_key)]
-    for path in paths[: 1 + choices.below(len(paths))]:
-        holder: Any = document
-        for name in path[:-1]:
-            holder = holder[name]
-        holder[path[-1]] = _rarely_other(_KEYS, choices)
-    return document
-
-
-def _rarely_other(values: Sequence[str], choices: Choices) -> str:
-    return choices.one(values) if choices.below(32) == 1 else values[0]
-
-
-def _members(fields: Iterable[tuple[str, FieldInfo]], choices: Choices) -> dict[str, Any]:
-    return {
-        name: None if choices.below(12) == 1 and not info.is_required() else _value(plain(info), choices)
-        for name, info in fields
-        if info.is_required() or choices.below(3)
-    }
-
-
-def _value(kind: Any, choices: Choices) -> Any:
-    inner = get_args(kind)
-    if get_origin(kind) is list:
-        return [_value(inner[0], choices) for _ in range(choices.below(4))]
-    if get_origin(kind) is dict:
-        return {choices.one(_TEXTS): choices.one(_TEXTS) for _ in range(choices.below(4))}
-    if get_origin(kind) is Literal:
-        return choices.one([word for word in inner if word != UNKNOWN])
-    if inner and isinstance(inner[1], Bits):
-        return choices.one((0, 1, 255, 256, -1, inner[1].greatest, inner[1].least))
-    if inner and isinstance(inner[1], Digits):
-        return _rarely_other(_DECIMALS, choices)
-    make = _SCALARS.get(kind)
-    return make(choices) if make else _members(fields_of(kind), choices)
-
-
-_SCALARS: Mapping[object, Callable[[Choices], object]] = {
-    str: lambda choices: choices.one(_TEXTS),
-    bool: Choices.truth,
-    date: lambda choices: _rarely_other(_DAYS, choices),
-    AwareDatetime: lambda choices: _rarely_other(_INSTANTS, choices),
-}
 
 
 # Bodies: documents in some spelling, edited as texts, so that no writer stands between an edit and the engine.
@@ -271,6 +224,7 @@ VALUES = (
     *(b'"\xc3\xbc"', b'"\xed\xa0\x80"', b'"\xff"', b'"\x7f"', b'"\x01"', b'"\\x"', b'"1.50"', b'"1.005"', b'"-1.5"'),
     *(b'"\xef\xbc\x91"', b'"1_0"', b'"2026-09-14"', b'"2026-02-30"', b'"0000-01-01"', b'"2026-09-14T15:09:26Z"'),
     *(b'"2026-09-14T15:09:60Z"', b'"2026-09-14T17:09:26.5+02:00"', b'"sandbox"', b'"production"', b'"1"'),
+    *(json.dumps(each).encode() for each in (*DECIMALS, *DAYS, *INSTANTS, *KEYS, *_TEXTS)),
     b"[" * 40 + b"]" * 40,
 )
 # What may stand for a name, or before a member.
@@ -347,7 +301,6 @@ def a_head(text: Text, choices: Choices) -> Head:
     )
 
 
-_SPELLINGS = 4
 _SAMPLE_MAX_BYTES = 8000
 
 
@@ -373,9 +326,3 @@ def samples() -> tuple[Text, ...]:
         document = parse(body)
         found += [body] if isinstance(document, ParkReason) else [body, *spellings(document)]
     return tuple(map(a_text, dict.fromkeys(found)))
-
-
-def made(event_type: str, choices: Choices) -> Text:
-    """Make a body of a type, in one of the spellings."""
-    document = a_document(event_type, choices)
-    return a_text(next(islice(spellings(document), choices.below(_SPELLINGS), None)))

@@ -27,8 +27,8 @@ def without_blank_lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.strip()]
 
 
-@pytest.mark.parametrize("major", [3, 4])
-@pytest.mark.parametrize("case", CASES)
+# Both render each case (below), so Helm 3 need not lint them all.
+@pytest.mark.parametrize(("case", "major"), [*((case, 4) for case in CASES), ("full", 3), ("strimzi", 3)])
 def test_helm_has_nothing_to_say(case: str, major: int) -> None:
     code, said = lint(CASES[case], major=major)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import sys
 
 from tests.engine_cases import (
@@ -10,33 +9,23 @@ from tests.engine_cases import (
     PIECES,
     TYPES,
     VALUES,
-    Text,
     a_head,
     a_text,
     check_engine,
     compiled,
     edited,
     engine,
-    made,
+    full_document,
     samples,
+    spellings,
 )
 from tests.fuzz.choices import Choices
 
 WORDS = (*VALUES, *NAMES, *PIECES)
-# Bodies made of each type, besides the samples.
-MADE_EACH = 20
 EDITS_MAX = 4
 
 
-def texts() -> tuple[Text, ...]:
-    rng = random.Random(1)  # noqa: S311 - the same bodies in every run
-    return (
-        *samples(),
-        *(made(event_type, Choices(rng.randbytes(200))) for event_type in TYPES for _ in range(MADE_EACH)),
-    )
-
-
-TEXTS = texts()
+TEXTS = (*samples(), *(a_text(each) for kind in TYPES for each in spellings(full_document(kind))))
 if atheris := sys.modules.get("atheris"):  # what is generated is no module, so it is instrumented by hand
     for each in TYPES:
         atheris.instrument_func(compiled()[each])

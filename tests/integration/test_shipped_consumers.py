@@ -16,6 +16,7 @@ from bridge.contract.native import native_json
 from bridge.event import Event
 from consumers.fhir.mapping import resources
 from consumers.options import read_options
+from consumers.runtime.circuit import OPEN_AFTER
 from consumers.workflow.options import NAME, WorkflowOptions
 from tests.cluster import Cluster, Topics
 from tests.faults.away import HOST
@@ -32,7 +33,7 @@ from tests.topic_filler import Lives, fill
 
 pytestmark = pytest.mark.kafka
 
-LIVES = Lives(30)
+LIVES = Lives(10)
 EVENTS = tuple(event for number in range(LIVES.prescriptions) for event in LIVES.events(number))
 SECRET = "whsec_" + base64.b64encode(b"PHI-free and 32 bytes long, yes.").decode()
 TOKEN = "hunter2-of-the-endpoint"
@@ -93,7 +94,7 @@ async def forward(directory: Path, _dsn: str) -> AsyncIterator[Sink]:
     (directory / "secrets").mkdir()
     (directory / "secrets" / "current").write_text(SECRET)
     (directory / "headers").write_text(f"x-token: {TOKEN}\n")
-    with NodeReceiver(SECRET, refused=30) as receiver:
+    with NodeReceiver(SECRET, refused=OPEN_AFTER + 5) as receiver:
 
         def check() -> None:
             taken = [each["headers"]["webhook-id"] for each in receiver.taken]

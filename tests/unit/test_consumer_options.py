@@ -13,11 +13,13 @@ from pydantic import model_validator
 
 from bridge.errors import ConfigError, TransientError
 from consumers.api import Consumer, Setup
+from consumers.archive.consumer import open_archive
 from consumers.archive.options import ArchiveOptions
 from consumers.fhir.consumer import open_fhir
 from consumers.fhir.options import FhirOptions
 from consumers.forward.consumer import open_forward
 from consumers.forward.options import ForwardOptions
+from consumers.hl7v2.consumer import open_hl7v2
 from consumers.hl7v2.options import Hl7Options
 from consumers.options import UNNAMED, EndpointOptions, Instant, Options, WordList, read_options, read_token, server_of
 from consumers.read_model.consumer import open_read_model
@@ -26,8 +28,10 @@ from consumers.workflow.consumer import open_workflow
 from consumers.workflow.options import WorkflowOptions
 
 OPENED: Mapping[str, tuple[Callable[[Setup], Consumer], dict[str, str]]] = {
+    "archive": (open_archive, {"root": "/lake"}),
     "fhir": (open_fhir, {"base_url": "https://ehr.example/fhir"}),
     "forward": (open_forward, {"url": "https://ehr.example/drx", "secrets_dir": "/etc/drx-bridge/forward"}),
+    "hl7v2": (open_hl7v2, {"host": "engine.example", "port": "6661"}),
     "read_model": (open_read_model, {}),
     "workflow": (open_workflow, {"address": "temporal.example:7233"}),
 }
@@ -36,6 +40,20 @@ OPENED: Mapping[str, tuple[Callable[[Setup], Consumer], dict[str, str]]] = {
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
+        ("archive", {"columns": "hashed"}, "hash_key_file belongs to columns=hashed"),
+        ("archive", {"hash_key_file": "/etc/hostname"}, "hash_key_file belongs to columns=hashed"),
+        ("archive", {"root": "lake"}, "archive.root"),
+        ("archive", {"root": "s3://key:hunter2@lake"}, "archive.root"),
+        ("archive", {"root": "s3://lake?endpoint_override=localhost"}, "archive.root"),
+        ("archive", {"root": "s3://lake", "endpoint": "http://minio.test"}, "archive"),
+        ("archive", {"root": "s3://lake", "endpoint": "https://me:hunter2@m.test", "allow_http": "true"}, "archive"),
+        ("archive", {"endpoint": "https://minio.test"}, "endpoint belongs to a root of s3"),
+        ("archive", {"raw": "true", "columns": "no_d"}, "raw=true needs columns=all"),
+        ("archive", {"schema": "drx_consumer"}, "archive.schema"),
+        ("archive", {"topics": "drx.unrecognized.v1"}, "is read with raw=true"),
+        ("archive", {"batch_records": "20001"}, "archive.batch_records"),
+        ("archive", {"wait_s": "86401"}, "archive.wait_s"),
+        ("archive", {"iceberg": "true"}, "iceberg"),
         ("fhir", {"base_url": ""}, "fhir.base_url"),
         ("fhir", {"instance": "Not-One"}, "fhir.instance"),
         ("fhir", {"references": "literal"}, "fhir.references"),
@@ -46,6 +64,16 @@ OPENED: Mapping[str, tuple[Callable[[Setup], Consumer], dict[str, str]]] = {
         ("forward", {"url": "https://a.example/?b", "path": "/c"}, "path cannot follow a URL with a query"),
         ("forward", {"accounts": " , "}, "forward.accounts"),
         ("forward", {"when": "data.["}, "forward.when"),
+        ("hl7v2", {"port": "0"}, "hl7v2.port"),
+        ("hl7v2", {"connections": "0"}, "hl7v2.connections"),
+        ("hl7v2", {"ack_mode": "both"}, "hl7v2.ack_mode"),
+        ("hl7v2", {"assigner": "A^B"}, "hl7v2.assigner"),
+        ("hl7v2", {"timezone": "Mars/Base"}, "hl7v2.timezone"),
+        ("hl7v2", {"no_patient": "maybe"}, "hl7v2.no_patient"),
+        *(
+            ("hl7v2", {"host": host}, "hl7v2.host")
+            for host in ("", "engine..example", "mllp://engine.example", "engine.example:6661", "engine.example/in")
+        ),
         ("read_model", {"schema": "Read Model"}, "read_model.schema"),
         ("read_model", {"schema": 'x"; drop'}, "read_model.schema"),
         ("read_model", {"schema": "drx_consumer"}, "read_model.schema"),

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator
-from datetime import date
-from typing import Any, Literal, cast, get_args, get_origin
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 import orjson
 import pytest
-from pydantic import AwareDatetime
-from pydantic.fields import FieldInfo
 
-from bridge.contract.fields import UNKNOWN, Bits, plain
 from bridge.event import ParkReason
 from bridge.ingress.json_body import parse
 from bridge.ingress.profiles import drx_standard
 from tests.engine_cases import (
+    DAYS,
+    DECIMALS,
+    INSTANTS,
+    INTEGERS,
+    KEYS,
     RECEIVED_AT,
     TYPES,
     Head,
     check_engine,
-    data_fields,
     engines_beside,
-    envelope_fields,
-    fields_of,
+    full_document,
 )
 from tests.unit.profile_documents import SAMPLES, SENT, a_delivery
 from tests.unit.profile_documents import edited as with_edits
@@ -42,6 +41,7 @@ def id_of(body: bytes) -> str:
 @pytest.mark.parametrize("row", MANIFEST, ids=lambda row: row["file"])
 def test_a_sample_is_answered_if_it_is_native_drx_without_leniency(row: dict[str, Any]) -> None:
     body = (SAMPLES / row["file"]).read_bytes()
+
     webhook_id, document = id_of(body), parse(body)
     mapped = (
         document if isinstance(document, ParkReason) else drx_standard.map(a_delivery(body, id=webhook_id), document)
@@ -52,32 +52,26 @@ def test_a_sample_is_answered_if_it_is_native_drx_without_leniency(row: dict[str
     assert row["profile"] == "drx_standard" or not conforms
 
 
-def full(fields: Iterator[tuple[str, FieldInfo]]) -> dict[str, Any]:
-    return {name: value_of(plain(info)) for name, info in fields}
+@pytest.mark.parametrize(
+    ("pointer", "texts"),
+    [
+        ("/timestamp", [f'"{each}"' for each in INSTANTS]),
+        ("/data/medication/quantity", [f'"{each}"' for each in DECIMALS]),
+        ("/data/medication/written_date", [f'"{each}"' for each in DAYS]),
+        ("/data/prescription_id", [f'"{each}"' for each in KEYS]),
+        ("/data/attempt", INTEGERS),
+        ("/data/attempt", ["1", "true", "1.0", '"1"']),
+        ("/data/medication/substitution_allowed", ["true", "false", "1", '"true"']),
+        ("/version", ['"1"', '"2"', "1"]),
+        ("/environment", ['"sandbox"', '"production"']),
+        ("/id", ['"evt_1"', "7", "null"]),
+    ],
+)
+def test_a_value_at_an_edge_is_answered_as_the_reference_does_or_left_to_it(pointer: str, texts: Sequence[str]) -> None:
+    bodies = [with_edits(SENT, {"/id": '"evt_1"'} | {pointer: text}) for text in texts]
+    answers = [check_engine(body, Head("evt_1")) for body in bodies]
 
-
-def value_of(kind: Any) -> Any:
-    inner = get_args(kind)
-    if get_origin(kind) is list:
-        return [value_of(inner[0])]
-    if get_origin(kind) is Literal:
-        return next(word for word in inner if word != UNKNOWN)
-    if inner:
-        return {"a": "b"} if get_origin(kind) is dict else 1 if isinstance(inner[1], Bits) else "1.5"
-    scalars = {str: "x", bool: True, date: "2026-09-14", AwareDatetime: "2026-09-14T15:09:26Z"}
-    return scalars[kind] if kind in scalars else full(fields_of(kind))
-
-
-def full_document(event_type: str) -> dict[str, Any]:
-    return {
-        "id": "evt_1",
-        "type": event_type,
-        "version": "1",
-        "timestamp": "2026-09-14T15:09:26Z",
-        "environment": "sandbox",
-        **full(envelope_fields()),
-        "data": full(data_fields(event_type)),
-    }
+    assert answers[0] == "prescription.sent"
 
 
 def a_document_of(body: bytes) -> dict[str, object]:

@@ -32,7 +32,7 @@ Attack = Callable[[Scene], AbstractAsyncContextManager[None]]
 
 # Shorter than an attack in the short tier lasts.
 SHORT_READS = patched("bridge", "serve", READ_TIMEOUT_S=2)
-CALM_S, ATTACK_S = 4.0, 8.0
+CALM_S, ATTACK_S = 2.0, 8.0
 # Answers 503 that say that Kafka and the disk are slow, as on a machine that does too much at once. They are counted.
 SLOW_KAFKA = {"deadline", "kafka_unavailable", "outcome_unknown", "spool_unavailable"}
 ENDED = "drxbridge_http_connections_ended_total"

@@ -16,7 +16,7 @@ PAGE = 4096
 # Enough for several of each kind of damage to hit records and not only the space between.
 SPOOLED = 60
 LIVES = 4
-OUTAGES = 2
+OUTAGES = 3
 
 
 async def damaged(scene: Scene) -> None:

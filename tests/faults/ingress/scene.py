@@ -38,7 +38,7 @@ class Tier:
     """How much of everything.
 
     Attributes:
-        factor: How long faults last, and how often they are repeated, as a multiple of the short tier.
+        factor: How long faults last, and how often they are repeated, as a multiple of what a row says.
         rate: Deliveries a second.
         at_once: Prescriptions that are told at one time.
     """

@@ -15,7 +15,6 @@ from typing import Any
 import duckdb
 import pyarrow as pa  # noqa: TID251 - reads what was written
 import pytest
-from prometheus_client import CollectorRegistry
 from pyarrow import dataset, fs, parquet  # noqa: TID251 - as above
 
 from bridge.contract.events import EVENT_MODELS
@@ -24,7 +23,7 @@ from bridge.dev.services import get
 from bridge.errors import ConfigError, TransientError
 from bridge.event import UNRECOGNIZED_TYPE, Event
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
-from consumers.api import Context, Placed, Setup
+from consumers.api import Context, Placed
 from consumers.archive.columns import IDS, schema_of
 from consumers.archive.consumer import open_archive
 from consumers.archive.stores import Bucket
@@ -344,42 +343,6 @@ async def test_a_bucket_that_does_not_answer_is_waited_for(monkeypatch: pytest.M
         bucket.write("events/x.parquet", b"health information")
     assert raised.value.systemic
     assert "health" not in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("columns", "hashed"),
-        ("hash_key_file", "/etc/hostname"),
-        ("root", "lake"),
-        ("root", "s3://key:secret@lake"),
-        ("root", "s3://lake?endpoint_override=localhost"),
-        ("schema", "drx_consumer"),
-        ("endpoint", "https://minio.test"),
-        ("topics", "drx.unrecognized.v1"),
-        ("batch_records", "20001"),
-        ("wait_s", "86401"),
-        ("iceberg", "true"),
-    ],
-)
-def test_what_cannot_be_used_ends_the_start(tmp_path: Path, name: str, value: str) -> None:
-    with pytest.raises(ConfigError) as raised:
-        open_archive(Setup(options(tmp_path) | {name: value}, CollectorRegistry()))
-    assert "secret" not in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"root": "s3://lake", "endpoint": "http://minio.test"},
-        {"root": "s3://lake", "endpoint": "https://me:secret@minio.test", "allow_http": "true"},
-        {"root": "/lake", "raw": "true", "columns": "no_d"},
-    ],
-)
-def test_what_does_not_fit_together_is_refused(given: dict[str, str]) -> None:
-    with pytest.raises(ConfigError) as raised:
-        open_archive(Setup(given, CollectorRegistry()))
-    assert "secret" not in str(raised.value)
 
 
 def test_every_column_that_names_something_of_a_patient_becomes_a_digest() -> None:

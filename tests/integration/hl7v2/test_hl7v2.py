@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from bridge.dev.ports import free_port
-from bridge.errors import ConfigError
 from bridge.event import Event
 from consumers.hl7v2.consumer import open_hl7v2
 from consumers.hl7v2.mapping import EVENT_PART, event_part
@@ -231,30 +230,6 @@ async def test_the_receiver_of_the_page_prints_and_acknowledges_each_message() -
         said, _ = await receiver.communicate()
     heads = [line for line in said.decode().splitlines() if line.startswith("MSH")]
     assert [line.split("|")[9][:EVENT_PART] for line in heads] == [event_part(event) for event in events]
-
-
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        ({"port": "0"}, "hl7v2.port"),
-        ({"connections": "0"}, "hl7v2.connections"),
-        ({"ack_mode": "both"}, "hl7v2.ack_mode"),
-        ({"assigner": "A^B"}, "hl7v2.assigner"),
-        ({"timezone": "Mars/Base"}, "hl7v2.timezone"),
-        ({"no_patient": "maybe"}, "hl7v2.no_patient"),
-        ({"hots": "x"}, "no setting 'hots'"),
-        ({"host": ""}, "hl7v2.host"),
-        ({"host": "engine..clinic.example"}, "hl7v2.host"),
-        ({"host": "mllp://engine.clinic.example"}, "hl7v2.host"),
-        ({"host": "engine.clinic.example:6661"}, "hl7v2.host"),
-        ({"host": "engine.clinic.example/in"}, "hl7v2.host"),
-    ],
-)
-async def test_a_setting_that_cannot_be_used_is_named(given: dict[str, str], words: str) -> None:
-    with pytest.raises(ConfigError, match=words) as refused:
-        async with running(open_hl7v2, options=options(1234) | given):
-            pass
-    assert "\n" not in str(refused.value)
 
 
 async def test_without_tls_only_where_that_is_allowed() -> None:
