@@ -13,7 +13,7 @@ from bridge.ingress.proof import KeySlot, Raw
 from bridge.ingress.schemes.presets import configure
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from tests.builders import KEY, SECRET, a_slot
-from tests.schemes import VERIFIED, Vector, vectors
+from tests.schemes import VERIFIED, vectors
 
 NOW = 1_700_000_000
 BODY = b'{"id": "evt_1", "note": "CANARY <\xc3\xa9/\xc3\xa9>", "amount": 1.5}\n'
@@ -102,10 +102,9 @@ def test_an_hmac_of_the_body_is_explained_alike(encoding: str, key: bytes, named
     assert named in says
 
 
-@pytest.mark.parametrize("vector", vectors(), ids=lambda vector: vector.name)
-def test_no_vector_breaks_it_and_what_is_accepted_has_no_hint(vector: Vector) -> None:
-    says = hint(vector.scheme, vector.raw, vector.slots, vector.now)
+def test_no_vector_breaks_it_and_what_is_accepted_has_no_hint() -> None:
+    for vector in vectors():
+        says = hint(vector.scheme, vector.raw, vector.slots, vector.now)
 
-    assert says == "" or vector.code != VERIFIED
-    for slot in vector.given["slots"]:
-        assert slot["line"] not in says
+        assert says == "" or vector.code != VERIFIED, vector.name
+        assert not [slot for slot in vector.given["slots"] if slot["line"] in says], vector.name

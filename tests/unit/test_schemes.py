@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -108,27 +109,22 @@ TEMPLATES = (
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
-@pytest.mark.parametrize("body", BODIES)
-@pytest.mark.parametrize("webhook_id", IDS)
-def test_signed_text_cannot_be_split_in_another_place(webhook_id: str, body: bytes, template: str) -> None:
+def test_signed_text_cannot_be_split_in_another_place(template: str) -> None:
     """Of all deliveries with one signed text, at most the true one is proved."""
     parameters = {"header": "x-sig", "template": template}
     parameters |= {"id_header": "x-id"} if "{id}" in template else {}
     parameters |= {"timestamp_header": "x-time"} if "{timestamp}" in template else {}
     scheme = configure("body_hmac", parameters, tolerance_s=None)
     key = HmacKey(b"k" * 32)
-    true = {"id": webhook_id.encode(), "timestamp": b"1789398570", "body": body}
-    text = filled(template, true)
-    signature = key.digest(text).hex().encode()
-
-    proved = []
-    for other in readings(template, text):
-        heads = {b"x-sig": signature, b"x-id": other.get("id", b""), b"x-time": other.get("timestamp", b"")}
-        if verdict(scheme, Raw(heads, other["body"]), [KeySlot("current", key)], 0) == VERIFIED:
-            proved.append(other)
-
-    wanted = {name: true[name] for name in true if f"{{{name}}}" in template}
-    assert [other for other in proved if other != wanted] == []
+    for webhook_id, body in product(IDS, BODIES):
+        true = {"id": webhook_id.encode(), "timestamp": b"1789398570", "body": body}
+        text = filled(template, true)
+        signature = key.digest(text).hex().encode()
+        wanted = {name: true[name] for name in true if f"{{{name}}}" in template}
+        for other in readings(template, text):
+            heads = {b"x-sig": signature, b"x-id": other.get("id", b""), b"x-time": other.get("timestamp", b"")}
+            if verdict(scheme, Raw(heads, other["body"]), [KeySlot("current", key)], 0) == VERIFIED:
+                assert other == wanted
 
 
 def filled(template: str, values: dict[str, bytes]) -> bytes:
