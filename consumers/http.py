@@ -110,21 +110,11 @@ class HttpClient:
     _metrics: RequestMetrics | None
     _answer_max_bytes: int
 
-    async def get(self, path: str = "", *, headers: Mapping[str, str] | None = None) -> HttpReply:
-        """As `request`."""
-        return await self.request("GET", path, headers=headers)
-
     async def post(
         self, path: str = "", body: str | bytes = b"", *, headers: Mapping[str, str] | None = None
     ) -> HttpReply:
         """As `request`. Send `event.id` along as `idempotency-key`: a request may be repeated."""
         return await self.request("POST", path, body, headers=headers)
-
-    async def put(
-        self, path: str = "", body: str | bytes = b"", *, headers: Mapping[str, str] | None = None
-    ) -> HttpReply:
-        """As `request`."""
-        return await self.request("PUT", path, body, headers=headers)
 
     async def ping(self) -> None:
         """Check that the endpoint answers with a status below 500 that is not systemic."""

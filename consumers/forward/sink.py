@@ -106,7 +106,7 @@ class Endpoint:
         """Check by a GET that the endpoint is available; only the next event shows whether it accepts events."""
         self._signed("ping", self._now(), b"")
         try:
-            await self._http.get(self._slash)
+            await self._http.request("GET", self._slash)
         except BridgeError as exc:
             if exc.code in _AWAY:
                 raise

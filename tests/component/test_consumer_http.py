@@ -75,7 +75,7 @@ async def test_no_listener_is_systemic() -> None:
         pass
     async with open_http(url, allow_http=True) as http:
         with pytest.raises(TransientError, match="unreachable") as caught:
-            await http.get()
+            await http.request("GET")
 
     assert caught.value.systemic
 
@@ -89,7 +89,7 @@ async def test_an_endpoint_that_says_nothing_is_systemic() -> None:
 
     async with a_session(handler, timeout_s=0.2) as http:
         with pytest.raises(TransientError, match="timeout") as caught:
-            await http.get()
+            await http.request("GET")
         release.set()
 
     assert caught.value.systemic
@@ -107,7 +107,7 @@ async def test_an_endless_answer_is_cut_at_its_bound() -> None:
         return response
 
     async with a_session(handler) as http:
-        answer = await http.get()
+        answer = await http.request("GET")
 
     assert len(answer.body) == ANSWER_MAX_BYTES
 
@@ -117,9 +117,9 @@ async def test_a_certificate_that_is_not_trusted_is_no_outage_without_a_name(tmp
     async with an_endpoint(answering(204), tls=tls) as url:
         async with open_http(url) as http:
             with pytest.raises(TransientError, match="tls"):
-                await http.get()
+                await http.request("GET")
         async with open_http(url, ca_file=authority) as http:
-            assert (await http.get()).status == 204
+            assert (await http.request("GET")).status == 204
 
 
 @pytest.mark.parametrize(
