@@ -7,27 +7,33 @@ import re
 import subprocess
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import orjson
 import pytest
 
+from bridge.contract.events import EVENT_MODELS
 from consumers import http
 from consumers.cli import COMMANDS
 from consumers.commands.new import render
 from consumers.testing import an_event, running
 from tests.cluster import Cluster, Topics
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer
+from tests.integration.phi_documents import Marker
 from tests.integration.service_process import until
 from tests.postgres import execute
+from tests.prescriptions import native
 from tests.topic_filler import Lives, fill
 
-PAGE = (Path(__file__).parents[2] / "docs" / "write-a-consumer.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "write-a-consumer.md").read_text()
+NOTICES = (DOCS / "notices.md").read_text()
 # The code of the package on the page; what is between is the shell's. A comment names each further example.
 SHOWN = re.findall(r"(?<!-->\n)```(?:python|toml|sql)\n(.*?)```", PAGE, re.DOTALL)
-EXAMPLES = dict(re.findall(r"<!-- example: (\w+) -->\n```python\n(.*?)```", PAGE, re.DOTALL))
+EXAMPLES = dict(re.findall(r"<!-- example: (\w+) -->\n```python\n(.*?)```", PAGE + NOTICES, re.DOTALL))
 LIVES = Lives(30)
 
 
@@ -52,16 +58,40 @@ def test_it_has_what_a_team_ships_and_names_nothing_that_is_not_there() -> None:
     assert set(re.findall(r"drx-consumer (\w+)", documents["README.md"])) <= set(COMMANDS)
 
 
-def test_the_test_of_the_example_that_calls_a_service_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = types.ModuleType("courier.consumer")
-    vars(module).update(example("courier"))
-    monkeypatch.setitem(sys.modules, "courier", types.ModuleType("courier"))
-    monkeypatch.setitem(sys.modules, "courier.consumer", module)
-    (code,) = re.findall(r"<!-- test: courier -->\n```python\n(.*?)```", PAGE, re.DOTALL)
-    names: dict[str, Any] = {"__name__": "test_courier"}
-    exec(compile(code, "<test courier>", "exec", dont_inherit=True), names)  # noqa: S102 - our own page
+def shown_test(name: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return the test that a page shows for an example, which it finds as a package."""
+    module = types.ModuleType(f"{name}.consumer")
+    vars(module).update(example(name))
+    monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, f"{name}.consumer", module)
+    (code,) = re.findall(rf"<!-- test: {name} -->\n```python\n(.*?)```", PAGE + NOTICES, re.DOTALL)
+    names: dict[str, Any] = {"__name__": f"test_{name}"}
+    exec(compile(code, f"<test {name}>", "exec", dont_inherit=True), names)  # noqa: S102 - our own page
+    (found,) = (each for title, each in names.items() if title.startswith("test_"))
+    return cast("Callable[..., None]", found)
 
-    names["test_a_shipment_is_sent_until_it_is_taken_and_a_refused_one_is_parked"]()
+
+def test_the_test_of_the_example_that_calls_a_service_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown_test("courier", monkeypatch)()
+
+
+def test_the_test_of_the_topic_without_health_information_passes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shown_test("notices", monkeypatch)(tmp_path)
+
+
+async def test_a_notice_has_nothing_of_what_may_be_health_information(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("k" * 32)
+    marker = Marker()
+    marked = [marker.document(each, event_id=f"evt_{number}") for number, each in enumerate(EVENT_MODELS)]
+    options = {"key_file": str(tmp_path / "key")}
+    async with running(example("notices")["open_notices"], options=options) as desk:
+        await desk.feed(*(native(orjson.dumps(each.document)) for each in marked))
+
+        published = await desk.published()
+    assert len(published) == len(EVENT_MODELS)
+    assert not [text for each in marked for text in each.markers.values() if text in repr(published)]
 
 
 def test_the_page_says_what_each_answer_means() -> None:
