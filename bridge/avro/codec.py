@@ -68,10 +68,7 @@ class Decoded(NamedTuple):
 
 
 class Codec:
-    """The records we write, and every schema that what we read may have been written with.
-
-    `learn` grows the readable set while running: ids never change their meaning.
-    """
+    """The records we write, and all schemas that we read; `learn` adds to them, as ids never change their meaning."""
 
     def __init__(
         self, *, schemas: Mapping[str, Schema], ids: Mapping[str, int], writers: Iterable[WriterSchema] = ()

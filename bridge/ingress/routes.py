@@ -117,10 +117,7 @@ class Admission:
         self.bytes = 0
 
     def enter(self, size: int) -> bool:
-        """Admit one delivery of `size` bytes; return False if there is no room.
-
-        A delivery larger than the whole bound still enters when nothing else is in flight, or it never could.
-        """
+        """Return whether a delivery of `size` bytes has room; one larger than the whole bound enters alone."""
         if self.count >= self._count_max or (self.count and self.bytes + size > self._bytes_max):
             return False
         self.count += 1
@@ -206,10 +203,7 @@ class Webhooks:
         return None
 
     def take(self, requests: Sequence[http.Request]) -> None:
-        """Process the calls that arrived together, stage by stage.
-
-        Answers repeat nothing of a delivery but its verified webhook id.
-        """
+        """Process calls that arrived together, stage by stage; answers repeat nothing of one but its verified id."""
         calls = [request.note or Call(request) for request in requests]
         ends_at, received_s = self._deduplicator.ends_at(), self._now()
         received_at = datetime.fromtimestamp(received_s, UTC)

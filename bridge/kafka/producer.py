@@ -119,10 +119,7 @@ class KafkaProducer:
         patience: Patience = Patience(),
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Watch `topics`, each of which must have `partitions`, or any number if None; others may be written, too.
-
-        `now` gives Unix seconds.
-        """
+        """Watch `topics`, each of which must have `partitions`, or any number if None; others may be written, too."""
         self._connection = connection
         self._topics = topics
         self._partitions = partitions
@@ -459,10 +456,7 @@ class Generation:
         raise NotDurableError("topic_missing")
 
     async def _until_led(self, place: Any) -> None:
-        """Wait until a partition has a leader.
-
-        While a batch waits for one, aiokafka asks for metadata again at each answer: 900 times a second.
-        """
+        """Wait for a partition's leader; while a batch waits for it, aiokafka asks for metadata 900 times a second."""
         looks = LEADER_LOOKS
         while self._metadata.leader_for_partition(place) in {None, -1}:
             if not (looks and await self._refresh()):

@@ -52,10 +52,7 @@ class Wanted:
 
 
 def wanted(entries: Sequence[LockedSchema], topics_of_type: Callable[[str], Iterable[str]]) -> list[Wanted]:
-    """Name the subjects of each entry by the topics that the routing gives its event type.
-
-    A record that is no event has a topic that no routing changes.
-    """
+    """Name each entry's subjects by the topics of its event type; no routing changes those of other records."""
     types = {f"{NAMESPACE}.{model.__name__}": event_type for event_type, model in EVENT_MODELS.items()}
     return [
         Wanted(

@@ -51,10 +51,7 @@ _Fault = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One reason why a schema is refused.
-
-    `path` is a field, array and map items as `*`, or empty for the record itself; `rule` is a stable code.
-    """
+    """One reason why a schema is refused; `path` is empty for the record itself, and `rule` a stable code."""
 
     record: str
     path: str

@@ -64,10 +64,7 @@ class Log:
 
 
 class LineWriter:
-    """Write lines to a file descriptor in a thread; `put` neither waits nor raises.
-
-    A line is dropped, and counted in `dropped`, if the queue is full or its write fails.
-    """
+    """Writes lines to a descriptor in a thread; `put` never waits or raises, and `dropped` counts what is lost."""
 
     def __init__(self) -> None:
         # Both reentrant: garbage collection may run a finalizer that logs in the midst of `put`.
@@ -220,10 +217,7 @@ def trail(exc: BaseException) -> list[str]:
 
 
 def configure_logging(*, level: str, id_key: bytes) -> None:
-    """Log from `level` on to the standard output of now, the lines of libraries too, and hash ids with a key.
-
-    Lines are for people on a terminal, else JSON.
-    """
+    """Log to standard output from `level` on, libraries too, and hash ids; JSON, or for people on a terminal."""
     global _id_key  # noqa: PLW0603 - as the output: one for the process
     file = _stdout()
     console = file is not None and os.isatty(file)

@@ -228,10 +228,7 @@ async def _run_until_stopped(
 
 
 async def _watch_stop(stop: asyncio.Event, signals: Sequence[signal.Signals], overdue_s: float) -> None:
-    """Log which signal began the stop, and end the process after `overdue_s` seconds.
-
-    A thread ends it, since the loop may hang as well.
-    """
+    """Log which signal began the stop, and end the process after `overdue_s` by a thread, since the loop may hang."""
     await stop.wait()
     if signals:
         log.info("worker.stopping", code=signals[0].name)

@@ -173,10 +173,7 @@ def read_lines(where: Path, content: bytes, *, further: Sequence[str] = ()) -> S
 
 
 def _snapshot(path: Path) -> Snapshot:
-    """Read every slot file, through symbolic links.
-
-    Dot files and directories are no slots: editors and Kubernetes (`..data`) keep their own things there.
-    """
+    """Read every slot file, through symbolic links; dot files and directories are those of editors and Kubernetes."""
     try:
         names = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
         snapshot = tuple((name, _content(path / name)) for name in names if not (path / name).is_dir())

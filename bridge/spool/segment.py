@@ -168,10 +168,7 @@ def seal(entry: Entry, *, segment: int, number: int, key: Key, nonce: bytes) -> 
 
 
 def end_mark(segment: int, count: int, key: Key) -> bytes:
-    """Return the end mark of a segment that gets no more records: a head without a body.
-
-    Without it a file cut between two records would look like one that was never longer.
-    """
+    """Return the end mark of a segment that gets no more records; without it, a cut between two would not be seen."""
     clear = _CLEAR.pack(PREFIX, VERSION, 0, segment, count, 0, 0, key.id, bytes(NONCE_BYTES))[:_PROVED_BYTES]
     return _checked(clear + key.digest(clear)[:NONCE_BYTES], b"")
 

@@ -174,10 +174,7 @@ def _used_up(document: Document) -> bool:
 
 
 def _all_cancelled(document: Document) -> bool:
-    """Return whether the pharmacy approved a cancellation of the whole order.
-
-    With an unknown scope the order is `stopped`: `cancelled` would mean that nothing was taken.
-    """
+    """Return whether all of an order was cancelled; of unknown scope it is `stopped`: something may have been taken."""
     asked = newest_of(document, "cancel.requested")
     return any(
         fields["decision"] == "approved" and request_id in asked and asked[request_id][1]["scope"] == "all"

@@ -99,10 +99,7 @@ class FhirServer:
         self._unanswered: set[str] = set()
 
     async def patient(self, identifier: Mapping[str, str], *, born: date | str | None) -> Element | None:
-        """Return a reference to the one active Patient with an identifier; None if there is none.
-
-        Several, or another birth date, are refused for good.
-        """
+        """Return a reference to the one active Patient with an identifier, or None; several are refused for good."""
         wanted = "id,identifier,active,link,birthDate"
         found = await self._search("Patient", "identifier", identifier, f"&_elements={wanted}", most=_PATIENTS_MAX)
         current = [each for each in found if _stands(each) and _has(each, identifier)]

@@ -28,10 +28,7 @@ def parse_slot(where: Path, content: bytes) -> SigningSlot:
 
 
 def signatures(slots: Iterable[SigningSlot], *, webhook_id: str, now: datetime, body: bytes) -> str:
-    """Return the value of `webhook-signature`, one element for each slot that counts; empty if none does.
-
-    `now` is the time of the attempt, aware UTC: the library takes any other zone for UTC.
-    """
+    """Return `webhook-signature`, an element for each slot that counts `now`, in UTC: the library expects that."""
     if now.tzinfo is not UTC:
         raise ValueError
     moment, text = now.timestamp(), body.decode()

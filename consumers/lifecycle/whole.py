@@ -23,10 +23,7 @@ DELIVERIES = "shipment.delivered"
 
 
 def note_whole(document: Document, event: Event, stamp: Stamp) -> None:
-    """Add an event; commutative and idempotent.
-
-    A word that is no fact (`UNKNOWN`, or the reject of an active line) changes nothing of its subject.
-    """
+    """Add an event; commutative and idempotent. A word that is no fact, such as `UNKNOWN`, changes nothing."""
     fields = note_shared(document, event, stamp)
     subject = _subject(event)
     if subject is None:

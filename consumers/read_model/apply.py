@@ -100,10 +100,7 @@ class Applier:
         return fresh, collections.Counter(each[0] for each in new)
 
     async def _load(self, keys: set[str], connection: Any) -> dict[str, _Known]:
-        """Load each prescription, in the order of their ids, in which rows are written.
-
-        Nothing is locked: `_write_rows` detects a row that was written meanwhile.
-        """
+        """Load each prescription in the order in which rows are written; `_write_rows` detects changes meanwhile."""
         if not keys:
             return {}
         found = {

@@ -50,10 +50,7 @@ end and not (
 
 
 def prescription_of(event: Event) -> str | None:
-    """Return the event's prescription id, or None.
-
-    It is the record's key, so that one partition, and thus one transaction at a time, writes a row.
-    """
+    """Return the event's prescription id, or None; it is the record's key, so that one partition writes a row."""
     if event.type in _ACCOUNT_TYPES:
         return None
     if event.value.get("prescription_id") is None and (

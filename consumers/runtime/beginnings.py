@@ -66,9 +66,6 @@ def decide_start(adoption: Adoption, *, bounds: Bounds, policy: StartPolicy) -> 
 
 
 def is_same_log(start: Start, records: Sequence[ConsumedRecord]) -> bool:
-    """Whether records, read from the one before `start`, begin with the one that was settled last.
-
-    A gap there proves nothing: compaction and transaction markers leave some.
-    """
+    """Whether records from the one before `start` begin with the one settled last; a gap there proves nothing."""
     first = records[0]
     return first.offset != start.offset - 1 or stored_text(first.header("ce_id")) == start.expected_id

@@ -75,10 +75,7 @@ class KeyQueues:
         self._queue(partition, key_text(record)).records.append(record)
 
     def release(self, partition: Partition, key: str) -> None:
-        """Let the parked records of a key go first.
-
-        A request is found again and again while it stands; only the release that it begins is progress.
-        """
+        """Let a key's parked records go first; a request that stands is found again, and only its start is progress."""
         queue = self._queue(partition, key)
         if not queue.releasing:
             queue.releasing = True

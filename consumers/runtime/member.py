@@ -147,10 +147,7 @@ class PartitionLag:
 
 @dataclass(slots=True, eq=False)
 class AssignedPartition:
-    """One generation of a partition: from its assignment until it is revoked, or must be claimed again.
-
-    Each is an object of its own, by which later steps know an earlier one.
-    """
+    """One generation of a partition, an object of its own: from its assignment until it is revoked or claimed again."""
 
     place: Place
     claim: asyncio.Task[Start | Stopped] | None = None  # the task that finds out where to start

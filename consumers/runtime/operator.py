@@ -190,10 +190,7 @@ class Progress(NamedTuple):
 async def request_release(
     database: Database, group: str, filters: Filters, *, per_second: float | None = None, by: By
 ) -> list[Decision]:
-    """Request the release of all parked keys that the filters match.
-
-    The keys parked first are released first, `per_second` of them at most. The owners of their partitions release them.
-    """
+    """Request the release of parked keys by the filters, oldest first, `per_second` at most; owners carry it out."""
     interval = timedelta(seconds=1 / per_second if per_second else 0)
     async with database.transaction() as connection:
         choose = _CHOOSE if by.dry_run else _CHOOSE + " for update"

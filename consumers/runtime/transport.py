@@ -201,10 +201,7 @@ class GroupTransport:
             raise _translated(exc) from exc
 
     def _rejoin_if_dead(self) -> None:
-        """Join again if a heartbeat was refused: its task ends with that and starts with a join only.
-
-        Until then aiokafka would report the same refusal at each poll, also when it is over.
-        """
+        """Join again if a heartbeat was refused: its task has ended, and each poll would report the same refusal."""
         coordinator = self._consumer._coordinator  # noqa: SLF001 - as above
         tasks = (coordinator._heartbeat_task, coordinator._commit_refresh_task)  # noqa: SLF001 - as above
         if any(task is not None and task.done() and not task.cancelled() and task.exception() for task in tasks):

@@ -157,10 +157,7 @@ def parse_rules(text: str, *, file: str) -> Rules:
 
 
 def payload(event: Event, *, whole: bool) -> bytes:
-    """Return the payload of an event, JSON with sorted members: the same bytes at every attempt.
-
-    Without `whole`, it has ids and the time only; with it, also the native body as `event`.
-    """
+    """Return the payload of an event, the same bytes each time: ids and time, with `whole` the native body, too."""
     content: dict[str, Any] = {
         "source": event.source,
         "event_id": event.id,

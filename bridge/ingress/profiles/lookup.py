@@ -40,10 +40,7 @@ class Dialect(Protocol):
 
 
 def open_profiles(sources: Mapping[str, Dialect]) -> dict[str, Profile]:
-    """Build the profile of each source; each refuses ids that begin with the prefix of another source's keys.
-
-    The message of a `ConfigError` begins with the setting.
-    """
+    """Build each source's profile, which refuses ids with a prefix of others; the `ConfigError` names the setting."""
     opened = {}
     for name, source in sources.items():
         try:

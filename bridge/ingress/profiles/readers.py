@@ -316,10 +316,7 @@ _SIMPLE: Mapping[object, Read] = MappingProxyType({bool: _truth, date: _day, Awa
 
 
 def blank_record(model: type[ContractRecord]) -> dict[str, object]:
-    """Return the record before anything is read: every name in the schema's order, with its default.
-
-    A default that is a list is shared by all copies of it; records are values, nobody changes them.
-    """
+    """Return the record before anything is read: every name in order with its default; copies share its lists."""
     blank = {}
     for name, field in model.model_fields.items():
         blank[name] = None if field.is_required() else field.get_default(call_default_factory=True)
@@ -327,10 +324,7 @@ def blank_record(model: type[ContractRecord]) -> dict[str, object]:
 
 
 def compile_members(model: type[ContractRecord], path: str, *, without: frozenset[str] = frozenset()) -> Members:
-    """Compile the object at `path` that fills `model`, but for the fields `without`.
-
-    No member fills those for the words outside an enum either.
-    """
+    """Compile the object at `path` that fills `model`, but for `without` and the fields of words outside an enum."""
     fields = model.model_fields
     passed_over = without | kept_words(model)
     names = [name for name in fields if name not in passed_over]

@@ -52,10 +52,7 @@ class Cidr(Scheme):
 
 
 def client_address(peer: str, forwarded: bytes, proxies: Sequence[Network]) -> IPAddress | None:
-    """Return where a delivery comes from: the peer, or what the last trusted proxy names.
-
-    Each proxy adds the address that it was called from at the end of `forwarded`, the header `X-Forwarded-For`.
-    """
+    """Return the peer, or what the last trusted proxy named: each adds its caller at the end of `forwarded`."""
     address = _address(peer)
     if not proxies or address is None or not _in_any(address, proxies):
         return address
