@@ -13,6 +13,8 @@ from docs.folders import Folder, folders
 _NOTE = "# A copy of consumers/{name}/alerts.yaml by `python docs/generate.py`; do not edit.\n"
 # Of Grafana's grid, as on the other dashboards.
 _WIDTH, _HEIGHT, _COLUMNS, _STATS_HEIGHT = 12, 8, 2, 4
+# Of a graph that names none: what a sink shows first, when it is away.
+_RUNBOOK = "SinkCircuitOpen"
 _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 
@@ -27,21 +29,33 @@ def rule_files(found: Sequence[Folder] | None = None) -> dict[str, str]:
 
 
 def sinks(found: Sequence[Folder] | None = None) -> str:
-    """Return the dashboard of what single consumers measure, in the frame of the one of all consumers."""
+    """Return the dashboard of what single consumers measure, a row each, in the frame of the one of all consumers."""
     board = json.loads((CHART / "files" / "dashboards" / "consumers.json").read_text(encoding="utf-8"))
-    frame = [each for each in board["panels"] if each["type"] != "timeseries"]
-    panels = [panel for each in (folders() if found is None else found) for panel in each.read("panels.yaml") or ()]
-    graphs = [_graph(number, panel) for number, panel in enumerate(panels)]
-    frame[-1]["gridPos"]["y"] = _STATS_HEIGHT + -(-len(graphs) // _COLUMNS) * _HEIGHT
-    board |= {"uid": "drx-bridge-sinks", "title": "drx-bridge: sinks", "panels": [*frame[:-1], *graphs, frame[-1]]}
+    panels = [each for each in board["panels"] if each["type"] == "stat"]
+    y = _STATS_HEIGHT
+    for folder in folders() if found is None else found:
+        if graphs := folder.read("panels.yaml"):
+            panels.append(_row(len(panels), y, folder.name))
+            first = len(panels)
+            panels += [_graph(first + place, place, y + 1, each) for place, each in enumerate(graphs)]
+            y += 1 + -(-len(graphs) // _COLUMNS) * _HEIGHT
+    fires = board["panels"][-1]
+    fires["gridPos"]["y"] = y
+    board |= {"uid": "drx-bridge-sinks", "title": "drx-bridge: sinks", "panels": [*panels, fires]}
     return pretty(board) + "\n"
 
 
-def _graph(number: int, panel: dict[str, Any]) -> dict[str, Any]:
-    row, column = divmod(number, _COLUMNS)
-    y = _STATS_HEIGHT + row * _HEIGHT
+def _row(number: int, y: int, title: str) -> dict[str, Any]:
+    place = {"x": 0, "y": y, "w": _WIDTH * _COLUMNS, "h": 1}
+    return {"id": number, "type": "row", "gridPos": place, "title": title, "collapsed": False, "panels": []}
+
+
+def _graph(number: int, place: int, top: int, panel: dict[str, Any]) -> dict[str, Any]:
+    row, column = divmod(place, _COLUMNS)
+    y = top + row * _HEIGHT
+    runbook = panel.get("runbook", _RUNBOOK)
     return {
-        "id": 1 + number,
+        "id": number,
         "type": "timeseries",
         "gridPos": {"x": column * _WIDTH, "y": y, "w": _WIDTH, "h": _HEIGHT},
         "title": panel["title"],
@@ -52,4 +66,5 @@ def _graph(number: int, panel: dict[str, Any]) -> dict[str, Any]:
             {"refId": chr(ord("A") + place), "expr": query, "legendFormat": legend, "datasource": _SOURCE}
             for place, (legend, query) in enumerate(panel["queries"].items())
         ],
+        "links": [{"title": runbook, "url": f"docs/runbooks/{runbook}.md", "targetBlank": True}],
     }

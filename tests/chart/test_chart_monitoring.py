@@ -89,3 +89,17 @@ def test_monitors_meet_a_port_of_the_pods_and_leave_consumers_their_name(case: s
         wanted = monitor["spec"]["selector"]["matchLabels"].items()
         targets = rendered.all("Service") if kind == "ServiceMonitor" else [pod for _, pod in rendered.pods()]
         assert len([each for each in targets if wanted <= each["metadata"]["labels"].items()]) == 1
+
+
+def test_panels_link_to_where_the_runbooks_are() -> None:
+    found = render(CASES["full"])
+    boards = [
+        text
+        for each in found.all("ConfigMap")
+        if "-dashboard-" in each["metadata"]["name"]
+        for text in each["data"].values()
+    ]
+    urls = {link["url"] for text in boards for panel in json.loads(text)["panels"] for link in panel.get("links", ())}
+
+    assert f"{load('full')['monitoring']['runbooks']}/ConsumerStuck.md" in urls
+    assert not [each for each in urls if each.startswith("docs/")]

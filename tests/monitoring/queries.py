@@ -17,7 +17,7 @@ RULES = {"groups": [group for path in RULE_FILES for group in yaml.safe_load(pat
 RUNBOOKS = sorted(path for path in (ROOT / "docs" / "runbooks").glob("*.md") if path.name != "README.md")
 DASHBOARDS = {path.name: json.loads(path.read_text()) for path in sorted((FILES / "dashboards").glob("*.json"))}
 # What Grafana puts in the place of its variables.
-_GRAFANA = {"$__rate_interval": "5m", "$__range": "1h", "$namespace": ".*", "$service": ".*"}
+_GRAFANA = {"$__rate_interval": "5m", "$__range": "1h", "$namespace": ".*", "$service": ".*", "$source": ".*"}
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 

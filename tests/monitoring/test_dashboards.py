@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.monitoring.queries import DASHBOARDS
+from tests.monitoring.queries import DASHBOARDS, RUNBOOKS
 
 # https://grafana.com/docs/grafana/latest/panels-visualizations/configure-standard-options/#unit, those in use.
-UNITS = {"s", "ops", "reqps", "short", "percentunit"}
+UNITS = {"bytes", "s", "ops", "reqps", "short", "percentunit"}
 COLUMNS = 24  # of Grafana's grid
 
 
@@ -28,7 +28,13 @@ def test_a_board_is_whole(board: dict[str, Any]) -> None:
 
     assert board["title"]
     assert len({panel["id"] for panel in panels}) == len({panel["title"] for panel in panels}) == len(panels) > 0
-    assert {each["name"] for each in board["templating"]["list"]} == {"datasource", "namespace"}
+    variables = {each["name"] for each in board["templating"]["list"]}
+    asked = set(
+        re.findall(r"(?<=\")\$(\w+)", " ".join(each["expr"] for panel in panels for each in panel.get("targets", [])))
+    )
+    assert variables == asked | {"datasource"}
+    # A board without rows is a wall.
+    assert [panel["type"] for panel in panels].count("row") >= 2
     assert not [pair for pair in combinations([panel["gridPos"] for panel in panels], 2) if overlap(*pair)]
     assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= COLUMNS for panel in panels)
 
@@ -37,8 +43,10 @@ def test_a_board_is_whole(board: dict[str, Any]) -> None:
 def test_a_panel_says_what_it_shows(board: dict[str, Any]) -> None:
     *panels, fires = board["panels"]
     assert fires["type"] == "alertlist"
-    for panel in panels:
+    for panel in (each for each in panels if each["type"] != "row"):
         assert panel["description"]
+        (link,) = panel["links"]
+        assert link["url"] in {f"docs/runbooks/{page.stem}.md" for page in RUNBOOKS}, panel["title"]
         assert panel["fieldConfig"]["defaults"]["unit"] in UNITS
         assert panel["targets"], panel["title"]
         assert len({each["refId"] for each in panel["targets"]}) == len(panel["targets"])
