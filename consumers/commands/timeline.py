@@ -12,6 +12,7 @@ import orjson
 from bridge.avro.schema_ids import RECORDS
 from bridge.contract.envelope import PrescriptionRecord
 from bridge.errors import ConfigError
+from bridge.event import Event
 from bridge.registry.loader import bundled
 from bridge.registry.masker import JSON_MASK, NOTHING, Masker
 from bridge.runtime.audit import audited
@@ -19,6 +20,9 @@ from bridge.runtime.screen import printable
 from consumers.commands.installed import Chosen
 from consumers.commands.options import json_option, of_consumer, phi_options
 from consumers.commands.screen import TIME, print_json
+from consumers.lifecycle.facts import blank
+from consumers.lifecycle.machines import apply
+from consumers.lifecycle.roll_up import roll_up
 from consumers.postgres.text import stored_text
 from consumers.read_model.options import NAME
 from consumers.runtime.operator import By
@@ -36,6 +40,11 @@ order by least(occurred_at, received_at + interval '5 minutes'), coalesce((body 
 """
 # What says nothing of what happened: who takes part, and what every event has.
 _COMMON = PrescriptionRecord.model_fields
+# What `moved` names of the state, where an event changes it.
+_MOVED = (
+    *("display", "transmission", "order_status", "open_requests", "dispense", "fulfillment", "shipment"),
+    *("safety", "anomalies"),
+)
 
 
 @click.command()
@@ -73,10 +82,16 @@ async def _document(chosen: Chosen, key: str, *, show_phi: bool) -> dict[str, An
         states = await database.fetch(_STATE.format(schema=chosen.schema), key)
         rows = await database.fetch(_EVENTS.format(schema=chosen.schema), key)
     masker = Masker(bundled().schemas(), mask=JSON_MASK)
-    events = []
+    events, facts, before = [], blank(), dict[str, Any]()
     for row in map(dict, rows):
         body = orjson.loads(row["body"])
-        events.append(row | {"body": body if show_phi else masker.mask(RECORDS.get(row["event_type"], ""), body)})
+        of_source = (row["event_id"], row["event_type"], row["source"])
+        apply(facts, Event(*of_source, key, row["occurred_at"], row["received_at"], body), note=lambda *_: None)
+        state = roll_up(facts)._asdict()
+        moved = {name: state[name] for name in _MOVED if state[name] != before.get(name)}
+        before = state
+        shown = body if show_phi else masker.mask(RECORDS.get(row["event_type"], ""), body)
+        events.append(row | {"body": shown, "moved": moved})
     return {"prescription_id": key, "state": dict(states[0]) if states else {}, "events": events}
 
 

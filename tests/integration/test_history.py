@@ -32,5 +32,7 @@ async def test_the_state_and_the_events_of_a_prescription_without_identity_and_f
         ("fill.status_changed", 0),
         ("other.reported", 2),
     ]
+    assert document["events"][0]["moved"].items() >= {"dispense": "dispensed", "transmission": "processed"}.items()
+    assert document["events"][1]["moved"] == {}
     assert acts(err) == [("history", "begun"), ("history", "done")]
     assert (await drx_consumer(env, "history", "read_model", "rx_3"))[0] == 1
