@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # The tests start a thousand processes: without compiled files each would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-tools check budget lint promtool fault-tools alert-tools chart engines fhir-server hl7-server temporal-server audit bench docs faults fuzz release release-sign release-tools test-docker test-postgres
+.PHONY: setup demo test test-tools check budget lint promtool fault-tools alert-tools chart engines page fhir-server hl7-server temporal-server audit bench docs faults fuzz release release-sign release-tools test-docker test-postgres
 
 # A line for each step: pip is silent, and takes minutes on a slow line.
 define install
@@ -90,6 +90,11 @@ chart: setup
 engines: setup
 	$(BIN)/python -m tests.engines.engines
 	$(BIN)/pytest tests/engines
+
+# The page of a local stack in a real Chromium, which is the system's; Playwright goes below build/. Not part of `test`.
+page: setup
+	$(BIN)/python -m tests.page.browser
+	$(BIN)/pytest tests/page
 
 # A HAPI FHIR server for the tests of the consumer `fhir`: jars by the lock, and one compiled file. `test` uses it if it is
 # there.

@@ -13,7 +13,7 @@ from bridge.commands.codes import PARKED, REFUSALS, UNAVAILABLE
 from bridge.runtime.screen import printable
 
 _PREFIX = "delivery."
-_MEANINGS: Mapping[str, Mapping[str, str]] = {"refused": REFUSALS, "parked": PARKED, "unavailable": UNAVAILABLE}
+MEANINGS: Mapping[str, Mapping[str, str]] = {"refused": REFUSALS, "parked": PARKED, "unavailable": UNAVAILABLE}
 _DETAILS = ("reason", "detail", "field", "event_type", "reported_type")
 
 
@@ -45,7 +45,7 @@ def logged_deliveries(lines: Iterable[bytes]) -> Iterator[LoggedDelivery]:
         outcome, code = event.removeprefix(_PREFIX), str(fields.get("code", ""))
         words = (str(fields.get(name) or "") for name in _DETAILS)
         details = " ".join(word for word in words if word and word not in code)  # not `mismatch` once more
-        meaning = _MEANINGS.get(outcome, {}).get(code, "")
+        meaning = MEANINGS.get(outcome, {}).get(code, "")
         yield LoggedDelivery(fields["timestamp"], fields.get("source", ""), outcome, code, details, meaning)
 
 

@@ -47,6 +47,7 @@ def raise_on_signals() -> None:
 )
 @click.option("--no-consumers", is_flag=True, help="Start no consumers.")
 @click.option("--no-restart", is_flag=True, help="Do not restart processes that end.")
+@click.option("--show-phi", is_flag=True, help="Show health information on the page instead of masking it.")
 @click.option("--fetch-only", is_flag=True, help="Only fetch the Kafka jars into the cache of this machine.")
 def dev(
     *,
@@ -55,6 +56,7 @@ def dev(
     ingress_port: int | None,
     no_consumers: bool,
     no_restart: bool,
+    show_phi: bool,
     fetch_only: bool,
 ) -> int:
     """Run Kafka, PostgreSQL, registry, ingress and consumers on this machine until SIGINT or SIGTERM.
@@ -76,6 +78,7 @@ def dev(
             ingress_port=ingress_port,
             consumers=not no_consumers,
             restart=not no_restart,
+            show_phi=show_phi,
             say=_say,
         ) as stack:
             _print(stack, took_s=time.monotonic() - started)
@@ -93,4 +96,5 @@ def _print(stack: Stack, *, took_s: float) -> None:
     _say(f"{took_s:6.1f} s  in all; Ctrl-C stops it")
     for name, source in stack.endpoints["sources"].items():
         _say(f"source {name}: POST {stack.endpoints['ingress']}{source['path']}, secret in {source['secret_file']}")
+    _say(f"see it: {stack.endpoints['page']}")
     _say(f"everything else: {stack.directory.endpoints}; for commands in a shell: . {stack.directory.env}")

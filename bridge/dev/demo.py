@@ -72,16 +72,19 @@ def demo(*, data_dir: Path | None, keep: bool, short: bool) -> int:
 
 def _invite(stack: Stack, screen: Screen, *, key: str) -> None:
     """Print what to try while everything runs."""
-    endpoints, programs = stack.endpoints, shlex.quote(os.path.relpath(Path(sys.executable).parent))
-    source, servers = endpoints["sources"][SOURCE], endpoints["bootstrap_servers"]
-    secret_file = shlex.quote(source["secret_file"])
-    screen.chapter("It is all still running; Ctrl-C ends it", "Open a second terminal here and try:")
-    for text, command in (
-        ("The events of this prescription, unmasked", f"tail --bootstrap-servers {servers} --show-phi --key {key}"),
+    endpoints, directory = stack.endpoints, stack.directory
+    secret_file = shlex.quote(endpoints["sources"][SOURCE]["secret_file"])
+    screen.chapter(
+        "It is all still running; Ctrl-C ends it", "Open this in a browser, and try the rest in a second terminal:"
+    )
+    for text, what in (
+        ("Each delivery as it comes", endpoints["page"]),
+        ("The settings of this stack, and a PATH to the commands", f". {shlex.quote(str(directory.env))}"),
+        ("The events of this prescription, unmasked", f"drx-bridge tail --until-end --show-phi --key {key}"),
         (
             "A hundred events of other people, some twice",
-            f"simulate --url {endpoints['ingress']} --secret-file {secret_file} --count 100 --duplicates 0.1",
+            f"drx-bridge simulate --url $INGRESS --secret-file {secret_file} --count 100 --duplicates 0.1",
         ),
+        ("Where everything else is, with the database's password", directory.endpoints),
     ):
-        screen.line(f"{text}:  {programs}/drx-bridge {command}")
-    screen.line(f"Where everything else is, with the database's password:  {stack.directory.endpoints}")
+        screen.line(f"{text}:  {what}")

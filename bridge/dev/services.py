@@ -108,6 +108,12 @@ def receiver_service(directory: DataDirectory, *, port: int) -> Service:
     return Service("receiver", *serve, directory=directory, port=port, ready_path="/received")
 
 
+def page_service(directory: DataDirectory, *, port: int, show_phi: bool) -> Service:
+    """Describe the page."""
+    serve = ("bridge.dev.page.server", str(port), str(directory.path), *["--show-phi"] * show_phi)
+    return Service("page", *serve, directory=directory, port=port, ready_path="/")
+
+
 def ingress_service(directory: DataDirectory, *, port: int, management_port: int, bootstrap_servers: str) -> Service:
     """Describe the ingress with every source of `SOURCES`; what answers is its management port."""
     settings = {
@@ -118,8 +124,6 @@ def ingress_service(directory: DataDirectory, *, port: int, management_port: int
         "BRIDGE_KAFKA__BOOTSTRAP_SERVERS": bootstrap_servers,
         "BRIDGE_KAFKA__PARTITIONS": str(PARTITIONS),
     }
-    for name, source in SOURCES.items():
-        settings |= source.settings(name, directory.secret_dir(name, make=source.new_secret))
     return Service(
         *("ingress", "bridge", "serve"),
         directory=directory,
@@ -153,7 +157,10 @@ def consumer_service(
 def shared_settings(directory: DataDirectory) -> dict[str, str]:
     """Return the settings that ingress, consumers and an operator's commands need to use the data directory."""
     id_keys = str(directory.secret_dir("log", make=lambda: secrets.token_urlsafe(_ID_KEY_BYTES)))
-    return {
+    sources: dict[str, str] = {}
+    for name, source in SOURCES.items():
+        sources |= source.settings(name, directory.secret_dir(name, make=source.new_secret))
+    return sources | {
         "BRIDGE_SPOOL__DIR": str(directory.spool),
         "BRIDGE_SPOOL__KEY_DIR": str(directory.spool_key_dir()),
         "BRIDGE_LOG__ID_KEY_DIR": id_keys,

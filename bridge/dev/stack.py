@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -22,6 +23,7 @@ from bridge.dev.services import (
     Service,
     consumer_service,
     ingress_service,
+    page_service,
     receiver_service,
     registry_service,
     shared_settings,
@@ -56,6 +58,7 @@ def open_stack(
     ingress_port: int | None = None,
     consumers: bool = True,
     restart: bool = True,
+    show_phi: bool = False,
     say: Say,
 ) -> Iterator[Stack]:
     """Start everything, hand over the running stack, and stop everything."""
@@ -65,7 +68,13 @@ def open_stack(
         if ingress_port is not None and not is_free(ingress_port):
             raise ConfigError(f"--ingress-port {ingress_port}: in use")
         stack = Stack(
-            directory, brokers=brokers, ingress_port=ingress_port, consumers=consumers, restart=restart, say=say
+            directory,
+            brokers=brokers,
+            ingress_port=ingress_port,
+            consumers=consumers,
+            restart=restart,
+            show_phi=show_phi,
+            say=say,
         )
         cleanup.callback(stack.stop)
         stack.start()
@@ -83,6 +92,7 @@ class Stack:
         ingress_port: int | None,
         consumers: bool,
         restart: bool,
+        show_phi: bool,
         say: Say,
     ) -> None:
         self.directory = directory
@@ -90,7 +100,7 @@ class Stack:
         self._restart = restart
         java, programs, jars = find_java(), find_postgres(), JarCache()
         jars.fetch(say=say)
-        names = ("ingress", "management", "registry", "postgres", "receiver", *CONSUMERS)
+        names = ("ingress", "management", "registry", "postgres", "receiver", "page", *CONSUMERS)
         ports = self._ports = stable_ports(directory.ports, names=names)
         if ingress_port is not None:
             ports["ingress"] = ingress_port
@@ -102,6 +112,7 @@ class Stack:
         )
         self._registry = registry_service(directory, port=ports["registry"])
         self._receiver = receiver_service(directory, port=ports["receiver"])
+        self._page = page_service(directory, port=ports["page"], show_phi=show_phi)
         self._ingress = ingress_service(
             directory,
             port=ports["ingress"],
@@ -138,6 +149,8 @@ class Stack:
             found["registry"] = self._registry.url
         if self._runs(self._postgres):
             found["postgres"] = self._postgres.dsn
+        if self._runs(self._page):
+            found["page"] = self._page.url
         found["sources"] = {
             name: source.endpoint(name, self.directory.secret_dir(name, make=source.new_secret) / "current")
             for name, source in SOURCES.items()
@@ -218,7 +231,7 @@ class Stack:
     @property
     def _services(self) -> list[Service]:
         receivers = [self._receiver] if self._consumers else []
-        return [self._registry, *receivers, *self._consumers, self._ingress]
+        return [self._registry, *receivers, *self._consumers, self._ingress, self._page]
 
     @property
     def _children(self) -> list[Child]:
@@ -229,6 +242,8 @@ class Stack:
         return self._restart or child.alive
 
     def _publish(self) -> None:
-        exports = (f"export {name}={shlex.quote(text)}\n" for name, text in self.settings.items())
-        write_text(self.directory.env, "".join(exports))
-        write_json(self.directory.endpoints, self.endpoints)
+        endpoints, programs = self.endpoints, shlex.quote(str(Path(sys.executable).parent))
+        settings = self.settings | {"INGRESS": endpoints.get("ingress", "")}
+        exports = [f"export {name}={shlex.quote(text)}\n" for name, text in settings.items()]
+        write_text(self.directory.env, "".join([*exports, f'export PATH={programs}:"$PATH"\n']))
+        write_json(self.directory.endpoints, endpoints)

@@ -83,9 +83,10 @@ def test_the_endpoints_are_published_when_everything_answers(dev: DevProcess) ->
     assert set(endpoints["consumers"]) == {"read_model", "forward", "archive"}
     assert {status(f"{url}/readyz") for url in endpoints["consumers"].values()} == {200}
     assert status(f"{endpoints['receiver']}/received") == 200
+    assert status(endpoints["page"]) == 200
     assert execute(endpoints["postgres"], "select to_regclass('read_model.prescription') is not null") == [[(True,)]]
     assert set(endpoints["pids"]) == {
-        *("broker-1", "postgres", "registry", "ingress", "read_model", "forward", "archive", "receiver")
+        *("broker-1", "postgres", "registry", "ingress", "read_model", "forward", "archive", "receiver", "page")
     }
     assert (source["path"], source["profile"]) == ("/webhooks/drx", "drx_standard")
     assert set(endpoints["sources"]) == {"drx", "digitalrx", "dosespot", "photon"}
@@ -175,12 +176,12 @@ def test_parts_that_do_not_run_are_left_out(tmp_path: Path) -> None:
     with DevProcess(tmp_path, "--no-consumers", "--no-restart") as dev:
         before = dev.ready()
         assert before.keys().isdisjoint({"consumers", "receiver"})
-        assert set(before["pids"]) == {"broker-1", "postgres", "registry", "ingress"}
+        assert set(before["pids"]) == {"broker-1", "postgres", "registry", "ingress", "page"}
 
         psutil.Process(before["pids"]["postgres"]).kill()
         until(lambda: "postgres" not in dev.endpoints(), what="its absence")
 
-        assert set(dev.endpoints()["pids"]) == {"broker-1", "registry", "ingress"}
+        assert set(dev.endpoints()["pids"]) == {"broker-1", "registry", "ingress", "page"}
 
 
 def test_ctrl_c_while_starting_ends_what_runs_already(tmp_path: Path) -> None:

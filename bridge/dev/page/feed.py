@@ -1,0 +1,134 @@
+"""The latest deliveries: lines of the ingress's log, joined with the records that they became in Kafka.
+
+A line has a keyed hash of the delivery's id (`bridge.runtime.log_ids`), and the key is a file of the stack. What has no
+record, such as a refused delivery, is known by its line only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from asyncio.subprocess import DEVNULL, PIPE
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from bridge.commands.log import MEANINGS
+from bridge.commands.tail_format import text
+from bridge.dev.files import DataDirectory, read_json
+from bridge.dev.processes import launched
+from bridge.errors import ConfigError
+from bridge.ingress.heartbeat import SOURCE as HEARTBEAT
+from bridge.ingress.routes import REFUSAL_STATUS, STATUS
+from bridge.kafka.connection import KafkaConnection
+from bridge.kafka.reader import ReadError, open_tail
+from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC
+from bridge.kafka.transport import ConsumedRecord
+from bridge.runtime.log_ids import current_id_key
+from bridge.runtime.logging import id_hash
+
+# Deliveries and records in memory, of some 2 KB each; those that are sent at once; lines and records of one delivery.
+KEPT, SHOWN, REPEATS = 2000, 200, 20
+_PREFIX = "delivery."
+
+Json = dict[str, Any]
+
+
+class Feed:
+    """Rows by number, the one that was changed last at the end; each has the version of its last change."""
+
+    def __init__(self, directory: DataDirectory) -> None:
+        self._directory, self._id_key = directory, current_id_key(directory.secrets / "log")
+        self._records: OrderedDict[str, list[ConsumedRecord]] = OrderedDict()
+        self._by_id: OrderedDict[str, list[Json]] = OrderedDict()
+        self.rows: OrderedDict[int, Json] = OrderedDict()
+        self.unrecognized: OrderedDict[tuple[int, int], ConsumedRecord] = OrderedDict()
+        self.total = self.version = 0
+
+    def changed(self, after: int, *, source: str, outcome: str, kind: str) -> list[Json]:
+        """Return the newest rows with a greater version that match, oldest first; older ones are dropped."""
+        new = itertools.takewhile(lambda row: row["version"] > after, reversed(self.rows.values()))
+        found = (row for row in new if source in row["source"] and outcome in row["outcome"] and kind in row["type"])
+        return sorted(itertools.islice(found, SHOWN), key=lambda row: row["number"])
+
+    def records(self, row: Json) -> Sequence[ConsumedRecord]:
+        """Return the records of a delivery."""
+        return self._records.get(row["event_id"], ())
+
+    def is_mended(self, record: ConsumedRecord) -> bool:
+        """Return whether an unrecognized delivery has become an event since."""
+        same = self._records.get(id_hash(record.header("ce_id"), self._id_key), ())
+        return any(each.topic != record.topic and each.timestamp_ms > record.timestamp_ms for each in same)
+
+    async def follow_log(self) -> None:
+        """Add a row for each line about a delivery, as long as the page runs."""
+        command = launched(["tail", "-n", str(KEPT), "-F", str(self._directory.logs / "ingress.log")])
+        process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=DEVNULL)
+        while process.stdout is not None and (line := await process.stdout.readline()):
+            self.take_line(line)
+
+    def take_line(self, line: bytes) -> None:
+        """Add a row if the line is about a delivery."""
+        with contextlib.suppress(ValueError):  # another line, such as a traceback
+            fields = orjson.loads(line)
+            if fields["event"].startswith(_PREFIX) and fields.get("source") != HEARTBEAT:
+                self.total += 1
+                row = {"number": self.total, **_row(fields)}
+                _keep(self._by_id, row["event_id"], [row, *self._by_id.get(row["event_id"], ())[:REPEATS]])
+                self._change(row)
+
+    def take_record(self, record: ConsumedRecord) -> None:
+        """Add a record to the row of its delivery; one of several events of a delivery ends with `/` and its number."""
+        if record.topic == UNRECOGNIZED_TOPIC:
+            _keep(self.unrecognized, (record.partition, record.offset), record)
+        event_id = record.header("ce_id")
+        for each in {event_id, event_id.rpartition("/")[0]} - {""}:
+            hashed = id_hash(each, self._id_key)
+            _keep(self._records, hashed, [record, *self._records.get(hashed, ())[:REPEATS]])
+            for row in self._by_id.get(hashed, ()):
+                self._change(row)
+
+    async def follow_topic(self, topic: str) -> None:
+        """Add the newest records of a topic and those to come, for ever; an outage of Kafka is waited for."""
+        noted: dict[int, int] = {}
+        while True:
+            servers = read_json(self._directory.endpoints).get("bootstrap_servers", "")  # none while the stack starts
+            with contextlib.suppress(ReadError, ConfigError):
+                where: Any = {"since_ms": 0, "records_max": KEPT, "noted": noted, "unreadable": lambda *_: None}
+                async with open_tail(KafkaConnection(servers), topic, **where) as tail:
+                    while not tail.is_stale():
+                        for record in await tail.poll():
+                            noted[record.partition] = record.offset + 1
+                            self.take_record(record)
+            await asyncio.sleep(1)
+
+    def _change(self, row: Json) -> None:
+        self.version += 1
+        row |= {"version": self.version, "key": next(map(key_cell, self.records(row)), "")}
+        _keep(self.rows, row["number"], row)
+
+
+def key_cell(record: ConsumedRecord) -> object:
+    """Return the key; that of a prescription leads to it."""
+    key = text(record.key or b"")
+    return {"key": key} if record.topic == PRESCRIPTIONS_TOPIC else key
+
+
+def _row(line: dict[str, Any]) -> Json:
+    outcome, code = line["event"].removeprefix(_PREFIX), line.get("code", "")
+    status = REFUSAL_STATUS.get(code) if outcome == "refused" else STATUS.get(outcome)
+    why = MEANINGS.get(outcome, {}).get(code, "")
+    kind = line.get("reported_type") or line.get("event_type", "")
+    known = {"event_id": "", "source": "", "code": "", "detail": "", "field": "", "flags": "", **line}
+    return known | {"outcome": outcome, "status": status, "why": why, "type": kind}
+
+
+def _keep(holder: OrderedDict[Any, Any], name: object, value: object) -> None:
+    """Put it last, and forget the first if there are too many."""
+    holder[name] = value
+    holder.move_to_end(name)
+    if len(holder) > KEPT:
+        holder.popitem(last=False)

@@ -1,0 +1,1 @@
+"""The page of a local stack in a real Chromium: `make page`."""
