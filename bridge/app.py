@@ -40,11 +40,7 @@ from bridge.runtime.findings import refuse
 from bridge.runtime.health import MANAGEMENT_CLOSE_S, Check, ManagementPort
 from bridge.runtime.http import HardenedServer
 from bridge.runtime.io_thread import IOThread
-from bridge.runtime.lifecycle import (
-    EndOf,
-    Worker,
-    background,
-)
+from bridge.runtime.lifecycle import EndOf, Worker, background
 from bridge.runtime.logging import log
 from bridge.runtime.metrics import IngressMetrics, LoopLag
 from bridge.runtime.slots import Reload, SlotDirectory
@@ -96,10 +92,7 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
         # Opened first and closed last, so that probes see a start and a stop. Not ready until all parts are.
         checks: dict[str, Check] = {"starting": lambda: "starting"}
         management = ManagementPort(
-            checks=checks,
-            registry=metrics.registry,
-            host=settings.management.host,
-            port=settings.management.port,
+            checks=checks, registry=metrics.registry, host=settings.management.host, port=settings.management.port
         )
         managing = await stack.enter_async_context(background(management, drain_timeout_s=MANAGEMENT_CLOSE_S))
         durability = await stack.enter_async_context(
@@ -400,12 +393,7 @@ def patience_beside_spool(after_s: float) -> Patience:
 
 
 def _follower(
-    settings: Settings,
-    routing: RoutingTable,
-    known_ids: KnownIds,
-    spool: Spool | NoSpool,
-    *,
-    window_s: float,
+    settings: Settings, routing: RoutingTable, known_ids: KnownIds, spool: Spool | NoSpool, *, window_s: float
 ) -> Follower:
     return Follower(
         connection=settings.kafka.connection,

@@ -11,12 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from bridge.kafka.connection import KafkaConnection
-from bridge.kafka.record import (
-    MESSAGE_MAX_BYTES,
-    MESSAGE_MAX_LEAST_BYTES,
-    MESSAGE_MAX_MOST_BYTES,
-    RAW_HEAD_MAX_BYTES,
-)
+from bridge.kafka.record import MESSAGE_MAX_BYTES, MESSAGE_MAX_LEAST_BYTES, MESSAGE_MAX_MOST_BYTES, RAW_HEAD_MAX_BYTES
 from bridge.registry.address import RegistryAddress
 from bridge.runtime.configuration import FileSettings, Section, read_settings
 
@@ -88,8 +83,7 @@ class HttpSettings(Section):
         default=False, description="deliveries come through a proxy that ends TLS; needed for secrets that are sent"
     )
     address_rate_per_s: Rate | None = Field(
-        None,
-        description="most deliveries of one address a second, and in a burst; beyond it 429; unset: no limit",
+        None, description="most deliveries of one address a second, and in a burst; beyond it 429; unset: no limit"
     )
     trusted_proxies: CommaList = Field(
         "", description="networks of proxies, separated by commas, whose X-Forwarded-For names the address"
@@ -177,10 +171,7 @@ class Registry(RegistryAddress):
 class SourceSettings(Section):
     """One sender of webhooks."""
 
-    profile: str = Field(
-        min_length=1,
-        description="dialect of the sender, such as drx_standard",
-    )
+    profile: str = Field(min_length=1, description="dialect of the sender, such as drx_standard")
     environment: Literal["production", "sandbox"] = Field(description="environment of its events; others are parked")
     secrets_dir: Path | None = Field(
         None, description="directory with one file per secret slot; required unless the scheme is cidr alone"

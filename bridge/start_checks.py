@@ -77,11 +77,7 @@ def check_proof(
         text = f"{place(name, 'dedupe_window_s')}: {window_s} s are less than {least_s}, while a repeat may still come"
         yield Finding(f"source {name}", "failed", text, f"set {least_s} or more, or a smaller tolerance_s")
     for risk in weaknesses(
-        scheme,
-        tolerance_s=source.tolerance_s,
-        window_s=window_s,
-        tls_in_front=tls_in_front,
-        bucket_s=bucket_s(profile),
+        scheme, tolerance_s=source.tolerance_s, window_s=window_s, tls_in_front=tls_in_front, bucket_s=bucket_s(profile)
     ):
         yield risk.judged(
             f"source {name}", accepted=named(source.accept), where=place(name, "accept"), setting=place(name, "scheme")

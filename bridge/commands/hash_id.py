@@ -19,9 +19,7 @@ from bridge.settings import load_settings
 @click.command()
 @click.argument("ids", metavar="ID…", nargs=-1, required=True)
 @click.option(
-    "--key-dir",
-    type=click.Path(path_type=Path),
-    help="Directory of the keys; default: BRIDGE_LOG__ID_KEY_DIR.",
+    "--key-dir", type=click.Path(path_type=Path), help="Directory of the keys; default: BRIDGE_LOG__ID_KEY_DIR."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per key and ID.")
 def hash_id(ids: tuple[str, ...], *, key_dir: Path | None, as_json: bool) -> int:

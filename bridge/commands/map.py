@@ -59,9 +59,7 @@ def _shown_options(command: Callable[..., int]) -> Callable[..., int]:
 @click.option("--profile", "profile_name", help=f"Profile, without a source; default: {DEFAULT_PROFILE}.")
 @click.option("--option", "options", multiple=True, help="Option of that profile, NAME=VALUE.")
 @click.option(
-    "--environment",
-    type=click.Choice(ENVIRONMENTS),
-    help="Environment, without a source; default: that of the body.",
+    "--environment", type=click.Choice(ENVIRONMENTS), help="Environment, without a source; default: that of the body."
 )
 @click.option("--id", "webhook_id", default="", help="Id of the delivery; default: that of the body, else its hash.")
 @_shown_options

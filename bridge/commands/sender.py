@@ -140,11 +140,7 @@ def open_session() -> aiohttp.ClientSession:
 
 
 async def play(
-    posts: AsyncIterable[Post],
-    deliver: Callable[[Post], Awaitable[None]],
-    *,
-    rate: float | None,
-    concurrency: int,
+    posts: AsyncIterable[Post], deliver: Callable[[Post], Awaitable[None]], *, rate: float | None, concurrency: int
 ) -> float:
     """Make all deliveries and return by how many seconds the latest one started behind its schedule.
 

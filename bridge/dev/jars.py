@@ -66,11 +66,7 @@ class JarCache:
     """Flat directory of jars; each file is there whole, with the sum of the lock, or counts as missing."""
 
     def __init__(
-        self,
-        directory: Path | None = None,
-        *,
-        lock: Path = LOCK,
-        repository: Callable[[Path], Any] = maven_repository,
+        self, directory: Path | None = None, *, lock: Path = LOCK, repository: Callable[[Path], Any] = maven_repository
     ) -> None:
         """Keep the jars of `lock`, in the order of the class path, in `directory` or in the cache of this user."""
         self._directory = directory or cache_dir()

@@ -18,16 +18,7 @@ import orjson
 from rich.console import Console
 from rich.progress import Progress
 
-from bridge.commands.sender import (
-    Delivered,
-    Post,
-    Reply,
-    RetryPolicy,
-    Sender,
-    open_session,
-    play,
-    webhook_url,
-)
+from bridge.commands.sender import Delivered, Post, Reply, RetryPolicy, Sender, open_session, play, webhook_url
 from bridge.commands.sign import id_of
 from bridge.contract.events import EVENT_MODELS
 from bridge.dev.sources import SOURCES

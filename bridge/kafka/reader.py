@@ -84,10 +84,7 @@ async def open_tail(
     leader.
     """
     starts = partial(_newest, since_ms=since_ms, records_max=records_max, noted=noted)
-    options = {
-        "fetch_max_bytes": TAIL_FETCH_MAX_BYTES,
-        "max_partition_fetch_bytes": TAIL_PARTITION_MAX_BYTES,
-    }
+    options = {"fetch_max_bytes": TAIL_FETCH_MAX_BYTES, "max_partition_fetch_bytes": TAIL_PARTITION_MAX_BYTES}
     async with _open(connection, [topic], starts, unreadable, led_only=True, **options) as reader:
         yield Tail(reader, topic)
 

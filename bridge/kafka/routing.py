@@ -19,11 +19,7 @@ UNRECOGNIZED_TOPIC = "drx.unrecognized.v1"
 
 # docs/contract.md §4: everything about a prescription keeps one order per key, so it shares one topic.
 DEFAULT_ROUTES: Mapping[str, str] = MappingProxyType(
-    {
-        "prescriber.enrollment_changed": ACCOUNTS_TOPIC,
-        "system.ping": ACCOUNTS_TOPIC,
-        "*": PRESCRIPTIONS_TOPIC,
-    }
+    {"prescriber.enrollment_changed": ACCOUNTS_TOPIC, "system.ping": ACCOUNTS_TOPIC, "*": PRESCRIPTIONS_TOPIC}
 )
 
 # Apache Kafka, `org.apache.kafka.common.utils.Utils.murmur2`: seed and mixing constant.

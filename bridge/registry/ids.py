@@ -55,12 +55,7 @@ def wanted(entries: Sequence[LockedSchema], topics_of_type: Callable[[str], Iter
     """Name each entry's subjects by the topics of its event type; no routing changes those of other records."""
     types = {f"{NAMESPACE}.{model.__name__}": event_type for event_type, model in EVENT_MODELS.items()}
     return [
-        Wanted(
-            entry.record,
-            subject(entry.record, topic),
-            entry.digest,
-            entry.schema,
-        )
+        Wanted(entry.record, subject(entry.record, topic), entry.digest, entry.schema)
         for entry in entries
         for topic in (topics_of_type(types[entry.record]) if entry.record in types else [None])
     ]

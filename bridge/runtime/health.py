@@ -52,12 +52,7 @@ class ManagementPort:
     ) -> None:
         """Serve the address of `section`; ready while no check is worse than `degraded`, alive while `live` is `ok`."""
         self._server = HardenedServer(
-            self,
-            read_timeout_s=READ_TIMEOUT_S,
-            host=host,
-            port=port,
-            section=section,
-            drain_s=DRAIN_S,
+            self, read_timeout_s=READ_TIMEOUT_S, host=host, port=port, section=section, drain_s=DRAIN_S
         )
         self.listening = self._server.listening  # set once it takes connections
         self._live = live

@@ -26,13 +26,7 @@ from typing import Any
 import click
 
 from bridge.errors import BridgeError, ConfigError
-from bridge.runtime.lifecycle import (
-    Worker,
-    first_fault,
-    run_workers,
-    stop_on_signals,
-    unless,
-)
+from bridge.runtime.lifecycle import Worker, first_fault, run_workers, stop_on_signals, unless
 from bridge.runtime.logging import configure_logging, log, output, trail
 
 FAILED = 1

@@ -69,7 +69,5 @@ class FhirOptions(HttpOptions):
         base = self.identifier_base
         mrn = self.mrn_system or f"{base}mrn{base[-1]}{{account}}"
         return Naming(
-            base,
-            mrn=mrn.replace("{account}", quote(account, safe="")),
-            patient=self.patient_system or f"{base}patient",
+            base, mrn=mrn.replace("{account}", quote(account, safe="")), patient=self.patient_system or f"{base}patient"
         )

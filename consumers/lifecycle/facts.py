@@ -24,15 +24,7 @@ NO_ID = ""
 
 def blank() -> Document:
     """Return the document of a prescription without events."""
-    return {
-        "known": False,
-        "messages": {},
-        "cancels": {},
-        "requests": {},
-        "fills": {},
-        "lines": {},
-        "shipments": {},
-    }
+    return {"known": False, "messages": {}, "cancels": {}, "requests": {}, "fills": {}, "lines": {}, "shipments": {}}
 
 
 def stamp_of(event: Event) -> Stamp:

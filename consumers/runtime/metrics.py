@@ -14,15 +14,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.runtime.logging import log, trail
-from bridge.runtime.metrics import (
-    DURATION_BUCKETS,
-    FRESHNESS_BUCKETS,
-    NAMESPACE,
-    Metrics,
-    counter,
-    gauge,
-    histogram,
-)
+from bridge.runtime.metrics import DURATION_BUCKETS, FRESHNESS_BUCKETS, NAMESPACE, Metrics, counter, gauge, histogram
 from consumers.runtime.failure import Failure, FailureClass
 from consumers.runtime.sorting import Skip, Sorted
 

@@ -9,15 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from bridge.errors import ConfigError
-from consumers.options import (
-    TOPICS,
-    AllowPlaintext,
-    EndpointOptions,
-    Instant,
-    SchemaName,
-    Topics,
-    split_address,
-)
+from consumers.options import TOPICS, AllowPlaintext, EndpointOptions, Instant, SchemaName, Topics, split_address
 from consumers.workflow.rules import Rules, parse_rules
 
 NAME = "workflow"

@@ -34,8 +34,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         # GitHub Docs, "Validating webhook deliveries", and "Webhook events and payloads" for the id.
         "github": Preset(
-            "body_hmac",
-            {"header": "X-Hub-Signature-256", "prefix": "sha256=", "id_header": "X-GitHub-Delivery"},
+            "body_hmac", {"header": "X-Hub-Signature-256", "prefix": "sha256=", "id_header": "X-GitHub-Delivery"}
         ),
         # Stripe Docs, "Verify webhook signatures manually".
         "stripe": Preset(
@@ -43,8 +42,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         ),
         # Shopify Docs, "Verify webhook deliveries": base64 of HMAC-SHA256 over the body.
         "shopify": Preset(
-            "body_hmac",
-            {"header": "X-Shopify-Hmac-Sha256", "encoding": "base64", "id_header": "X-Shopify-Webhook-Id"},
+            "body_hmac", {"header": "X-Shopify-Hmac-Sha256", "encoding": "base64", "id_header": "X-Shopify-Webhook-Id"}
         ),
         # Photon Docs, "Signature Verification": hex of HMAC-SHA256, by its example over the body alone. A timestamp is
         # not mentioned, so what is signed has to be set as `template`; the header counts where that has the time.
