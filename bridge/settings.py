@@ -321,11 +321,10 @@ class Settings(FileSettings):
     @model_validator(mode="after")
     def _a_body_fits_a_record(self) -> Self:
         if self.http.body_max_bytes + RAW_HEAD_MAX_BYTES > self.kafka.message_max_bytes:
-            msg = (
+            raise ValueError(
                 f"http.body_max_bytes must leave {RAW_HEAD_MAX_BYTES} of kafka.message_max_bytes, or the largest body "
                 "could not even be parked"
             )
-            raise ValueError(msg)
         return self
 
 

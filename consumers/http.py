@@ -213,11 +213,10 @@ async def open_http(
     if not host:
         raise ConfigError("the URL of an endpoint must be https://host[:port][/path]")
     if scheme == "http" and not allow_http:
-        msg = (
+        raise ConfigError(
             f"the URL of {host} is plain HTTP, and what is sent is health information:"
             f" use https, or allow it by {allowed_by}"
         )
-        raise ConfigError(msg)
     connector = aiohttp.TCPConnector(limit=connections, ssl=client_tls(ca_file, cert_file, key_file))
     async with aiohttp.ClientSession(
         connector=connector,

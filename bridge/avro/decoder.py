@@ -63,8 +63,7 @@ def _compile(schema: Any, named: NamedDecoders) -> Decode:
     elif make := DECODERS.get((kind, schema.get("logicalType"))):
         found = make(schema)
     else:
-        message = "no decoder for this type"
-        raise ValueError(message)
+        raise ValueError("no decoder for this type")
     if "name" in schema:
         named[schema["name"]] = found
     return found
@@ -89,8 +88,7 @@ def _nullable(schema: list[Any], named: NamedDecoders) -> Decode:
 def _only(union: list[Any]) -> Any:
     """Return the one type of a union beside null."""
     if len(union) != 2 or union[0] != "null":  # noqa: PLR2004 -- null and one type
-        message = "a union must be null and one type"
-        raise ValueError(message)
+        raise ValueError("a union must be null and one type")
     return union[1]
 
 

@@ -158,10 +158,9 @@ def _cluster_id(path: Path, *, brokers: int) -> str:
         known = {"cluster_id": urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode(), "brokers": brokers}
         write_json(path, known)
     if known["brokers"] != brokers:
-        msg = (
+        raise ConfigError(
             f"{path.parent} holds a cluster of {known['brokers']} broker(s), not {brokers}: use another data directory"
         )
-        raise ConfigError(msg)
     return str(known["cluster_id"])
 
 

@@ -87,11 +87,10 @@ class Lake:
             if self.store.any_below(EVENTS) or self.store.any_below(UNRECOGNIZED):
                 raise ConfigError(f"archive.root: {self.root} holds files of no archive; name an empty place")
             if begun:
-                msg = (
+                raise ConfigError(
                     f"archive.root: {self.root} is empty, and this archive has files elsewhere; mount or name that"
                     " place, or begin anew with another schema"
                 )
-                raise ConfigError(msg)
             self.store.write(_OWNER, archive.encode())
             owner = self.store.read(_OWNER)
         if owner != archive.encode():

@@ -59,11 +59,10 @@ class ArchiveOptions(Options):
         if self.endpoint and not self.in_bucket:
             raise ValueError("endpoint belongs to a root of s3://…")
         if self.endpoint.startswith("http://") and not self.allow_http:
-            msg = (
+            raise ValueError(
                 "endpoint is plain HTTP, and what is written is health information: name an https:// URL,"
                 f" or allow it by {variable(NAME, 'allow_http')}=true"
             )
-            raise ValueError(msg)
         if self.raw and self.columns != "all":
             raise ValueError("raw bodies are class D: raw=true needs columns=all")
         if UNRECOGNIZED_TOPIC in self.topics:

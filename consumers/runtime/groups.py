@@ -115,11 +115,10 @@ class GroupView:
         """Refuse (`ConfigError`) a group that has a member, or had one that was killed less than `session_s` ago."""
         state = await self.state()
         if state.live:
-            msg = (
+            raise ConfigError(
                 f"group {self._group} has {counted(state.members, 'member')}: stop each first; one that was killed"
                 f" counts for another {session_s:g} s"
             )
-            raise ConfigError(msg)
 
     async def _until_answered(self, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
         while True:

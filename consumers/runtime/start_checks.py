@@ -103,9 +103,8 @@ def check_cluster(consumer: str, stored: Iterable[Progress], *, cluster_id: str,
     """Refuse offsets of another Kafka cluster than this one, unless the operator accepts it as equal."""
     foreign = sorted({each.cluster_id for each in stored if each.cluster_id not in {None, cluster_id}}, key=str)
     if foreign and accepted != cluster_id:
-        msg = (
+        raise ConfigError(
             f"the offsets of {consumer} are of Kafka cluster {foreign[0]}, and this is {cluster_id}: if they hold here"
             f" too, set CONSUMER_KAFKA__ACCEPT_CLUSTER_ID={cluster_id}; else set new ones:"
             f" `drx-consumer init {consumer} --from … --force --reason …`"
         )
-        raise ConfigError(msg)

@@ -99,11 +99,10 @@ class Timers:
         schema = self._options.read_model_schema
         for view in _VIEWS:
             if await connection.fetchval("select to_regclass($1)", f'"{schema}".{view}') is None:
-                msg = (
+                raise ConfigError(
                     f"workflow.read_model_schema: this database has no {schema}.{view}; the timers read it:"
                     " run `drx-consumer init read_model`, or set CONSUMER_WORKFLOW__TIMERS=off"
                 )
-                raise ConfigError(msg)
 
     async def __call__(self, connection: Any, temporal: Temporal) -> None:
         """Run once. Calls that fail are left to the next run; those that succeed are recorded."""

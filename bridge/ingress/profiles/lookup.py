@@ -76,11 +76,10 @@ def _check_shared(owners: Mapping[str, list[str]], sources: Mapping[str, Dialect
     for prefix, names in owners.items():
         silent = [name for name in names if sources[name].options.get("prefix") != prefix]
         if len(names) > 1 and silent:
-            msg = (
+            raise ConfigError(
                 f"sources.{silent[0]}.options.prefix: keys of {' and '.join(names)} begin with {prefix!r}, so equal ids"
                 " of theirs would be one; give one of them another prefix, or both this one if they share their ids"
             )
-            raise ConfigError(msg)
 
 
 def load_profile(
