@@ -6,19 +6,20 @@ import contextlib
 import io
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 import fastavro  # noqa: TID251 -- this is the door
 from fastavro.read import LOGICAL_READERS, SchemaResolutionError  # noqa: TID251 -- as above
 from fastavro.schema import SchemaParseException  # noqa: TID251 -- as above
 
-from bridge.avro.decoder import Decode, compile_decoder, exact
 from bridge.avro.encoder import Encode, EncodeError, compile_encoder
 from bridge.errors import DecodeError
 from bridge.registry.schemas import Schema, WriterSchema
+
+if TYPE_CHECKING:
+    from bridge.avro.decoder import Decode
 
 # Confluent, "Wire format", has two forms. A magic byte 0 and a four-byte big-endian id lead the payload. Or a header of
 # this name has a magic byte 1 and the schema's sixteen-byte GUID, and the payload is the bare Avro body.
@@ -42,14 +43,6 @@ SCHEMA_MISMATCH = "schema_mismatch"  # written with a record of our name that th
 
 # Exceptions for bytes that are no value of the writer's schema; tests search for others.
 _MALFORMED = (EOFError, IndexError, ValueError, OverflowError)
-
-
-def _decimal(unscaled: bytes, writer_schema: Mapping[str, Any] | None = None, _: object = None) -> Decimal:
-    """Read a decimal in place of fastavro, which converts any length and rounds what exceeds the precision."""
-    return exact(writer_schema or {}, unscaled)
-
-
-LOGICAL_READERS["bytes-decimal"] = _decimal
 
 
 class Decoded(NamedTuple):
@@ -162,9 +155,16 @@ def _schema_named(payload: bytes, headers: Sequence[tuple[str, bytes]]) -> tuple
 
 def _decoder(writer: dict[str, Any], reader: dict[str, Any] | None) -> Decode:
     """Compile; what another schema wrote, or one beyond the house rules, is read by fastavro."""
+    from bridge.avro.decoder import compile_decoder, exact  # noqa: PLC0415 - an ingress reads no records
+
     if reader is None:
         with contextlib.suppress(ValueError):
             return compile_decoder(writer)
+
+    def decimal(unscaled: bytes, given: Any = None, _: object = None) -> Any:
+        return exact(given, unscaled)
+
+    LOGICAL_READERS["bytes-decimal"] = decimal  # fastavro's own converts any length, and rounds beyond the precision
 
     def decode(payload: bytes, start: int) -> tuple[Any, int]:
         body = io.BytesIO(payload)
