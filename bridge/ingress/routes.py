@@ -506,7 +506,7 @@ class Webhooks:
             event_id=call.event_id,
             record_key=_keys(mapped.events),
             duration_ms=self._observe.answered(outcome, "", elapsed, call),
-            **_types(mapped.events),
+            **_types(mapped),
         )
         return Answer(self._status(call, outcome), _OPENINGS[outcome] + orjson.dumps(delivery.id) + b"}")
 
@@ -572,9 +572,12 @@ def _content(outcome: Mapped | Encoded | ParkReason) -> Sequence[AnyEvent] | Par
     return outcome if isinstance(outcome, ParkReason) else outcome.events
 
 
-def _types(events: Sequence[AnyEvent]) -> dict[str, object]:
-    """Return the type for a log line, and the sender's word where the contract does not know it."""
+def _types(mapped: Mapped | Encoded) -> dict[str, object]:
+    """Return the type for a log line, the sender's word where the contract does not know it, and leniencies used."""
+    events = mapped.events
     types: dict[str, object] = {"event_type": events[0].type if events else ""}
+    if mapped.flags:
+        types["flags"] = " ".join(mapped.flags)
     if events and isinstance(event := events[0], Event) and event.type == OTHER_REPORTED:
         types["reported_type"] = event.value["reported_type"]
     return types

@@ -536,7 +536,7 @@ async def test_the_words_of_updates_are_told_and_have_a_bounded_number_of_series
     assert ingress.metrics.registry.get_sample_value("drxbridge_other_reported_total", sample) == 10
     with capture_logs() as lines:
         await ingress.post(a_body(type="type.61"), webhook_id="evt_61")
-    assert lines[0]["reported_type"] == "type.61"
+    assert (lines[0]["reported_type"], lines[0]["flags"]) == ("type.61", "id_differs")
 
 
 def _series(ingress: Ingress) -> list[bytes]:
