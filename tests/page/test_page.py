@@ -139,7 +139,7 @@ def test_the_whole_story_of_a_prescription(stack: Stack, page: Any) -> None:
     row(page, events[0]["data"]["prescription_id"]).locator("a").click()
 
     page.locator("#prescription svg text", has_text="delivered").first.wait_for()
-    assert page.locator("#prescription svg g.good text", has_text="dispensed").count()
+    assert page.locator("#prescription svg g.dispensed text", has_text="dispensed").count()
     table = page.locator("#prescription section", has_text="Events").locator("tbody tr")
     until(lambda: table.count() == len(events), what="each event")
     assert "fulfillment packed" in table.nth(4).inner_text()
@@ -224,8 +224,7 @@ def test_everything_is_reached_by_keyboard(stack: Stack, page: Any) -> None:
     page.keyboard.press("Escape")
     assert page.evaluate("document.activeElement.title") == reached
 
-    page.evaluate("document.activeElement.blur()")
-    focus_on(page, "a[href='#prescription']")
+    focus_on(page, "a[href='#prescription']", by="Shift+Tab")
     page.keyboard.press("Enter")
     focus_on(page, "#find input")
     page.keyboard.type("rx_unknown")
@@ -233,10 +232,10 @@ def test_everything_is_reached_by_keyboard(stack: Stack, page: Any) -> None:
     page.locator("text=The read model does not know this prescription.").wait_for()
 
 
-def focus_on(page: Any, selector: str) -> str:
-    """Press Tab until the focus is there; return its title."""
-    for _ in range(40):
-        page.keyboard.press("Tab")
+def focus_on(page: Any, selector: str, *, by: str = "Tab") -> str:
+    """Press a key until the focus is there; return its title."""
+    for _ in range(20):
+        page.keyboard.press(by)
         if page.evaluate(f'document.activeElement.matches("{selector}")'):
             return str(page.evaluate("document.activeElement.title"))
     pytest.fail(f"Tab never comes to {selector}")
