@@ -43,9 +43,9 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports
 	$(BIN)/drx-bridge schemas check
 
-check: lint budget
-	$(BIN)/pytest --quiet --numprocesses 3 --dist loadfile -m "not faults and not volume" \
-	    tests/unit tests/component tests/fuzz
+check: $(INSTALLED)
+	$(MAKE) --no-print-directory --jobs 2 --output-sync lint budget
+	$(BIN)/pytest --quiet --numprocesses 3 --dist loadfile tests/unit tests/component tests/fuzz
 
 # What the project weighs, and what is allowed: lines, settings, verbs, pages, memory and CPU of programs.
 budget: $(INSTALLED)
