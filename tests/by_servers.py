@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-MATRIX = "tests/faults/ingress/test_matrix.py"
+MATRIX = "tests/faults/ingress/"
 # Each half starts three brokers of its own.
 HALVES = 2
 PART = "fault matrix of the ingress, part"
@@ -52,11 +52,9 @@ class ByServers(LoadScopeScheduling):  # type: ignore[misc]  # nothing is publis
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
-        if module == MATRIX:
+        if module.startswith(MATRIX):
             number = self._numbers.setdefault(nodeid, len(self._numbers))
             return f"{PART} {number % HALVES}"
-        if module.startswith("tests/faults/ingress/"):
-            return module
         return CONSUMERS if module.startswith("tests/faults/") else module
 
     def _reschedule(self, node: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -46,14 +46,6 @@ async def database(ledger_dsn: str) -> AsyncIterator[Database]:
 @pytest.fixture
 def ledger(database: Database) -> Ledger:
     return Ledger(database, group=GROUP, cluster_id="cluster-a")
-
-
-@pytest.fixture
-def trio(make_cluster: Callable[[int], Cluster]) -> Iterator[Cluster]:
-    """Give three brokers of the test's own."""
-    cluster = make_cluster(3)
-    yield cluster
-    cluster.stop()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 
 import pytest
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic  # type: ignore[attr-defined]  # its stub does not say what it hands on
+from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]  # its stub does not say what it hands on
 
 from bridge.dev.kafka import create_topics
 from bridge.event import Identity, ParkReason
@@ -256,30 +256,6 @@ async def test_a_broker_that_was_away_is_followed_on_from_where_it_was_left(
         await until(lambda: memory.ids["evt_3"] == 1 and follower.lag_s < SHORT_S)
 
     assert memory.ids == Counter(["evt_1", "evt_2", "evt_3"])
-
-
-async def test_a_partition_without_a_leader_holds_up_no_other(trio: Cluster) -> None:
-    servers = trio.bootstrap_servers
-    admin = AdminClient({"bootstrap.servers": servers})
-    topic = "without-leader"
-    placed = NewTopic(topic, num_partitions=3, replica_assignment=[[1], [2], [3]])
-    await asyncio.to_thread(admin.create_topics([placed])[topic].result, HANG_S)
-    memory = Memory()
-
-    async with following(servers, [topic], memory) as follower:
-        await until(lambda: follower.ready)
-        async with killed(trio, 3):
-            fill(servers, [a_record(topic, "evt_1", partition=0), a_record(topic, "evt_2", partition=1)])
-            await until(lambda: memory.ids.total() == 2)
-            await until(lambda: followed(follower, topic) == {0, 1})
-        fill(servers, [a_record(topic, "evt_3", partition=2)])
-        await until(lambda: memory.ids.total() == 3)
-        await until(lambda: follower.ready)
-
-
-def followed(follower: Follower, topic: str) -> set[int]:
-    tail = follower._topics[topic].tail
-    return set() if tail is None else set(tail.ends)
 
 
 async def test_a_client_that_dies_is_replaced(topics: Topics) -> None:

@@ -1,25 +1,28 @@
-"""Fixtures of the fault matrix of the ingress: three brokers for all rows of a module, and a place for results."""
+"""Fixtures of the fault matrix of the ingress: three brokers for all that need them, one after the other."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import pytest
 
 from tests.faults.ingress.brokers import Brokers
 from tests.faults.ingress.scene import Stage
 
+_STAGES: list[Stage] = []
 
-@pytest.fixture(scope="module")
-def stage(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """Give brokers that no other test uses, all running; a test that stops one starts it again.
 
-    They end with the module: three idle brokers would take an eighth of a processor from all tests after it.
-    """
-    directory = tmp_path_factory.mktemp("matrix")
-    brokers = Brokers(directory)
-    try:
+@pytest.fixture
+def stage(postgres_server: str, tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    """Give brokers that no other test uses, all running; a test that stops one starts it again."""
+    if not _STAGES:
+        directory = tmp_path_factory.mktemp("matrix")
+        brokers = Brokers(directory)
+        _STAGES.append(Stage(brokers, postgres_server, directory))
         brokers.start()
-        yield Stage(brokers, postgres_server, directory)
-    finally:
-        brokers.stop()
+    return _STAGES[0]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """End them before a test that does without: three idle ones would take an eighth of a processor from it."""
+    if _STAGES and "stage" not in getattr(nextitem, "fixturenames", ()):
+        _STAGES.pop().brokers.stop()

@@ -1,7 +1,4 @@
-"""Either kind of cluster keeps the promises of `tests.cluster.Cluster`, on which the fault tests stand.
-
-Three of its brokers also show what a 200 of the ingress says.
-"""
+"""What three brokers show: what a 200 says, and that a partition without a leader holds up no other."""
 
 from __future__ import annotations
 
@@ -11,11 +8,16 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # its stub does not say what it hands on
 
+from bridge.kafka.follower import Follower
 from tests.builders import a_body
-from tests.cluster import Cluster, Topics
+from tests.cluster import EmbeddedCluster, Topics
+from tests.faults.ingress.scene import Stage
 from tests.integration.ingress_process import IngressProcess, deliver
+from tests.integration.test_follower import Memory, a_record, following
+from tests.kafka import HANG_S, killed, until
+from tests.topic_filler import fill
 
 pytestmark = pytest.mark.kafka
 
@@ -23,13 +25,14 @@ pytestmark = pytest.mark.kafka
 _PATIENCE_S = 60
 
 
-def leader_of(cluster: Cluster, topic: str, partition: int) -> int:
+def leader_of(cluster: EmbeddedCluster, topic: str, partition: int) -> int:
     found = AdminClient({"bootstrap.servers": cluster.bootstrap_servers}).list_topics(topic, timeout=_PATIENCE_S)
     return int(found.topics[topic].partitions[partition].leader)
 
 
-async def test_a_delivery_is_accepted_only_when_all_in_sync_replicas_have_it(trio: Cluster, tmp_path: Path) -> None:
+async def test_a_delivery_is_accepted_only_when_all_in_sync_replicas_have_it(stage: Stage, tmp_path: Path) -> None:
     """Of three controllers one alone takes no follower out of the replicas in sync, however long they are frozen."""
+    trio = stage.brokers
     await asyncio.to_thread(Topics(trio.bootstrap_servers).standard)
     with IngressProcess(tmp_path, trio.bootstrap_servers) as ingress:
         await asyncio.to_thread(ingress.ready)
@@ -56,3 +59,27 @@ async def test_a_delivery_is_accepted_only_when_all_in_sync_replicas_have_it(tri
                 await asyncio.sleep(0.05)
 
     assert alone == "spooled"
+
+
+async def test_a_partition_without_a_leader_holds_up_no_other(stage: Stage) -> None:
+    servers = stage.brokers.bootstrap_servers
+    admin = AdminClient({"bootstrap.servers": servers})
+    topic = "without-leader"
+    placed = NewTopic(topic, num_partitions=3, replica_assignment=[[1], [2], [3]])
+    await asyncio.to_thread(admin.create_topics([placed])[topic].result, HANG_S)
+    memory = Memory()
+
+    async with following(servers, [topic], memory) as follower:
+        await until(lambda: follower.ready)
+        async with killed(stage.brokers, 3):
+            fill(servers, [a_record(topic, "evt_1", partition=0), a_record(topic, "evt_2", partition=1)])
+            await until(lambda: memory.ids.total() == 2)
+            await until(lambda: followed(follower, topic) == {0, 1})
+        fill(servers, [a_record(topic, "evt_3", partition=2)])
+        await until(lambda: memory.ids.total() == 3)
+        await until(lambda: follower.ready)
+
+
+def followed(follower: Follower, topic: str) -> set[int]:
+    tail = follower._topics[topic].tail
+    return set() if tail is None else set(tail.ends)
