@@ -94,7 +94,8 @@ async def test_a_line_of_the_log_and_its_record_are_one_row_whichever_comes_firs
     page.feed.take_record(a_record(event_id="evt_2/1", key="rx_2"))
     page.feed.take_line(a_line("delivery.accepted", source="drx", event_id=page.hashed("evt_2")))
     page.feed.take_line(a_line("worker.started"))
-    page.feed.take_line(b"Traceback (most recent call last):")
+    for other in (b"Traceback (most recent call last):", b"1", b"{}", b'{"event":null}'):
+        page.feed.take_line(other)
 
     news = await page.first_news()
 

@@ -72,9 +72,9 @@ class Feed:
 
     def take_line(self, line: bytes) -> None:
         """Add a row if the line is about a delivery."""
-        with contextlib.suppress(ValueError):  # another line, such as a traceback
+        with contextlib.suppress(ValueError, TypeError, KeyError):  # another line, such as a traceback
             fields = orjson.loads(line)
-            if fields["event"].startswith(_PREFIX) and fields.get("source") != HEARTBEAT:
+            if str(fields["event"]).startswith(_PREFIX) and fields.get("source") != HEARTBEAT:
                 self.total += 1
                 row = {"number": self.total, **_row(fields)}
                 _keep(self._by_id, row["event_id"], [row, *self._by_id.get(row["event_id"], ())[:REPEATS]])

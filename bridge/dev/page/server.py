@@ -75,10 +75,10 @@ async def _with_headers(_: web.Request, response: web.StreamResponse) -> None:
 async def serve(port: int, directory: DataDirectory, *, show_phi: bool) -> None:
     """Serve until SIGTERM."""
     feed = Feed(directory)
-    async with open_decoder(RegistryAddress()) as decoder:
+    async with open_decoder(RegistryAddress()) as decoder, asyncio.TaskGroup() as group:
         views = Views(directory, feed, decoder, show_phi=show_phi)
         topics = (PRESCRIPTIONS_TOPIC, ACCOUNTS_TOPIC, UNRECOGNIZED_TOPIC)
-        tasks = [asyncio.create_task(each) for each in (feed.follow_log(), *map(feed.follow_topic, topics))]
+        tasks = [group.create_task(each) for each in (feed.follow_log(), *map(feed.follow_topic, topics))]
         await serve_app(page_app(feed, views), HOST, port, name="page")
         for task in tasks:
             task.cancel()

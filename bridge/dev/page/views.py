@@ -182,7 +182,7 @@ class Views:
         """Return what waits, each with the command that puts it right."""
         settings = {"copy": [f". {shlex.quote(str(self._directory.env))}"]}
         first = section("First, in a shell of yours", (), [("settings of this stack", settings)])
-        spooled = section("Spool and consumers", ("what", "holds back", "since", "to look at it"), self._state["waits"])
+        spooled = section("Spool and consumers", ("what", "waits", "since", "details"), (await self.state())["waits"])
         return [first, await self._parked(""), self._unrecognized(), spooled]
 
     async def _parked(self, key: str) -> Json:
