@@ -93,7 +93,7 @@ class Views:
         answers = (asyncio.to_thread(get, int(url.rpartition(":")[2] or 0), path) for url, path in asked)
         (_, ready), *pages = await asyncio.gather(*answers)
         ingress, *others = (_metrics(page) for _, page in pages)
-        kafka = orjson.loads(ready)["checks"]["kafka"] if ready else "unknown"
+        kafka = orjson.loads(ready or b"{}").get("checks", {}).get("kafka", "unknown")
         spooled, waits = int(ingress["spool_events"]), list[tuple[object, ...]]()
         held, since = counted(spooled, "event"), _at(ingress["spool_oldest_event_timestamp_seconds"])
         waits += [("spool", held, since, {"copy": ["drx-bridge spool status"]})] * bool(spooled)
