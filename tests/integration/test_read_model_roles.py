@@ -61,6 +61,11 @@ FIGURES = (
     "select * from {schema}.daily_event",
     "select * from {schema}.daily_fill",
     "select * from {schema}.daily_transmission",
+    "select * from {schema}.masked_overdue",
+    "select * from {schema}.masked_safety",
+    "select * from {schema}.masked_status('rx_1')",
+    "select * from {schema}.masked_history('rx_1')",
+    "select * from {schema}.masked_waits('rx_1')",
 )
 
 

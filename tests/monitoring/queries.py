@@ -15,7 +15,10 @@ FILES = ROOT / "helm" / "drx-bridge" / "files"
 RULE_FILES = sorted((FILES / "rules").glob("*.yaml"))
 RULES = {"groups": [group for path in RULE_FILES for group in yaml.safe_load(path.read_text())["groups"]]}
 RUNBOOKS = sorted(path for path in (ROOT / "docs" / "runbooks").glob("*.md") if path.name != "README.md")
-DASHBOARDS = {path.name: json.loads(path.read_text()) for path in sorted((FILES / "dashboards").glob("*.json"))}
+BOARDS = {path.name: json.loads(path.read_text()) for path in sorted((FILES / "dashboards").glob("*.json"))}
+# Those on PostgreSQL; all others ask Prometheus.
+SQL_BOARDS = {name: BOARDS[name] for name in ("prescription.json", "waits.json")}
+DASHBOARDS = {name: board for name, board in BOARDS.items() if name not in SQL_BOARDS}
 # What Grafana puts in the place of its variables.
 _GRAFANA = {"$__rate_interval": "5m", "$__range": "1h", "$namespace": ".*", "$service": ".*", "$source": ".*"}
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)

@@ -13,7 +13,9 @@ import yaml  # type: ignore[import-untyped]  # its types are a distribution of t
 from bridge.settings import load_settings
 from consumers.settings import load_settings as load_consumer_settings
 from tests.docker.cluster import IMAGE_DEFAULT
+from tests.monitoring.queries import BOARDS
 from tests.monitoring.test_runbooks import understood
+from tests.promtool import promtool
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
@@ -61,7 +63,7 @@ def test_images_are_those_that_are_tested_and_none_is_latest() -> None:
     images = {service["image"] for service in SERVICES.values()}
 
     assert IMAGE_DEFAULT in images
-    assert all(re.search(r":[0-9]", image) for image in images)
+    assert all(re.search(r":v?[0-9]", image) for image in images)
     (version,) = re.findall(r'^version = "(\S+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert {service["image"] for service in OURS.values()} == {f"drx-bridge:{version}"}
 
@@ -72,3 +74,18 @@ def test_what_serves_is_restarted_and_has_its_grace_period() -> None:
         assert service.get("restart", "no") == ("unless-stopped" if serves else "no")
         assert service.get("stop_grace_period") == ("45s" if serves else None)
         assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+
+
+def test_prometheus_scrapes_what_runs_and_grafana_has_the_sources_of_its_dashboards(tmp_path: Path) -> None:
+    contents = {name: config["content"] for name, config in COMPOSE["configs"].items()}
+    (tmp_path / "prometheus.yml").write_text(contents["prometheus"])
+    assert promtool("check", "config", "prometheus.yml", cwd=tmp_path).returncode == 0
+    (scrape,) = yaml.safe_load(contents["prometheus"])["scrape_configs"]
+    running = {f"{name}:9090" for name, service in OURS.items() if "healthcheck" in service}
+    assert set(scrape["static_configs"][0]["targets"]) == running
+    asked = {each["templating"]["list"][0]["query"] for each in BOARDS.values()}
+    assert {each["type"] for each in yaml.safe_load(contents["datasources"])["datasources"]} == asked
+    mounted = [each.split(":") for name in ("prometheus", "grafana") for each in SERVICES[name]["volumes"]]
+    assert all((ROOT / place).is_dir() for place, *_ in mounted if place.startswith("./"))
+    (provider,) = yaml.safe_load(contents["dashboards"])["providers"]
+    assert provider["options"]["path"] in {inside for _, inside, *_ in mounted}
