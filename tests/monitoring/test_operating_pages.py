@@ -29,7 +29,7 @@ def rows(heading: str) -> list[list[str]]:
 
 
 def test_targets_are_those_of_the_rules() -> None:
-    said = {
+    stated = {
         slo: round(1 - float(target) / 100, 5)
         for slo, target in re.findall(r"`(\w+)` \|.* \| ([\d.]+) % \|", SLO.read_text())
     }
@@ -39,14 +39,14 @@ def test_targets_are_those_of_the_rules() -> None:
         for each in burns
     }
 
-    assert said == counted
+    assert stated == counted
     for each in burns:
         bounds = set(re.findall(r'le="([\d.]+)"', each["expr"]))
         assert not bounds or f"within {float(*bounds):g} s" in SLO.read_text()
 
 
 def test_windows_are_those_of_the_alerts() -> None:
-    said = {
+    stated = {
         (float(burn), *windows.replace(" min", "m").replace(" h", "h").split(" and "), duration.replace(" min", "m"))
         for burn, windows, duration, *_ in rows("An alert compares")
     }
@@ -57,7 +57,7 @@ def test_windows_are_those_of_the_alerts() -> None:
         used.add((float(found[0][1]), *(window for window, _ in found), each["for"]))
         assert ">= 10" in each["expr"]
 
-    assert said == used
+    assert stated == used
 
 
 def test_queries_of_the_page_are_parsed(tmp_path: Path) -> None:
