@@ -109,6 +109,7 @@ def test_every_form_that_the_specification_allows_is_read(schema: Any, body: byt
         (["null", "string"], b"\x02\x01"),
         (["null", "string"], b"\x82\x00\x02x"),
         (["null", "int"], b"\x04\x02"),
+        ({"type": "array", "items": ["null", "int"]}, b"\x02\x04\x02\x00"),
         ("bytes", b"\x01"),
         ("boolean", b"\x02"),
         ("int", varint(2**31)),
