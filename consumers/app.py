@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -132,13 +132,14 @@ class ConsumerWorker:
             around = self._consumer.around
             # Entered and left by this task: a task group or a time-out within `around` must not be left by another.
             resource = None if around is None else await self._until(stop, lambda: stack.enter_async_context(around()))
-            cluster_id = await self._until(stop, self._check)
-            if cluster_id is None:
+            checked = await self._until(stop, self._check)
+            if checked is None:
                 return
+            cluster_id, begun = checked
             processor = await self._open_processor(stack, cluster_id, resource)
             # Outlives the subscriber, which drains it.
             settling = await stack.enter_async_context(background(processor, drain_timeout_s=LEAVE_S))
-            subscriber = self._subscribe(processor)
+            subscriber = self._subscribe(processor, begun)
             consumer = self._consumer
             jobs = Jobs(
                 consumer.jobs,
@@ -171,8 +172,8 @@ class ConsumerWorker:
             return {"address": self._settings.kafka.bootstrap_servers}
         return {"address": database_of(self._settings.postgres.address())} if isinstance(exc, TransientError) else {}
 
-    async def _check(self) -> str:
-        """Ask Kafka and PostgreSQL, and return the cluster's id."""
+    async def _check(self) -> tuple[str, frozenset[str]]:
+        """Ask Kafka and PostgreSQL, and return what `check_start` does."""
         kafka = self._settings.kafka
         return await check_start(
             self._consumer,
@@ -205,7 +206,7 @@ class ConsumerWorker:
         await stack.enter_async_context(background(producer, drain_timeout_s=LEAVE_S))
         return producer
 
-    def _subscribe(self, processor: Processor) -> Subscriber:
+    def _subscribe(self, processor: Processor, begun: Collection[str]) -> Subscriber:
         settings, consumer = self._settings, self._consumer
         kafka = settings.kafka
         timing = Timing(session_s=kafka.session_s, max_poll_s=MAX_POLL_S)
@@ -215,6 +216,7 @@ class ConsumerWorker:
             processor=processor,
             metrics=self._metrics,
             policy=kafka.offset_reset,
+            begun=begun,
             drain_s=settings.shutdown.drain_s,
             limits=WatchLimits(silent_s=kafka.session_s + SILENT_MARGIN_S, join_s=2 * timing.rebalance_s),
         )

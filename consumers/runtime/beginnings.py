@@ -50,13 +50,18 @@ class Stopped(NamedTuple):
     code: str
 
 
-def decide_start(adoption: Adoption, *, bounds: Bounds, policy: StartPolicy) -> Start | Stopped:
-    """Start at the group's settled position, else by the policy; never past a gap."""
+def decide_start(
+    adoption: Adoption, *, bounds: Bounds, policy: StartPolicy, has_begun: bool = False
+) -> Start | Stopped:
+    """Start at the group's settled position, else by the policy; never past a gap.
+
+    In a topic in which the group `has_begun`, a partition without a position was added; an empty one is read from 0.
+    """
     offset = adoption.next_offset
     if offset is None:
-        if policy == "none":
+        if policy == "none" and not (has_begun and bounds.end == 0):
             return Stopped("not_initialized")
-        return Start(bounds.start if policy == "earliest" else bounds.end, None)
+        return Start(bounds.end if policy == "latest" else bounds.start, None)
     if offset < bounds.start:
         return Stopped("offset_expired")
     if offset > bounds.end:

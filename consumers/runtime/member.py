@@ -102,6 +102,7 @@ class Membership:
     processor: Processor  # takes the records; outlives the members
     metrics: ConsumerMetrics
     policy: StartPolicy  # where a partition begins that the group has never read
+    begun: Collection[str] = ()  # topics in which the group has a position
     drain_s: float = 30.0  # for what is in flight at a stop and at a rebalance; well below the rebalance time-out
     limits: WatchLimits = LIMITS
     sleep: _Sleep = asyncio.sleep  # between two attempts at a claim
@@ -434,7 +435,8 @@ class Member:
         hit("between_claim_and_seek")
         for _ in range(BEYOND_END_LOOKS):
             bounds = await self._until_answered(lambda: self._transport.bounds([place]))
-            verdict = decide_start(adoption, bounds=bounds[place], policy=self._of.policy)
+            has_begun = place.topic in self._of.begun
+            verdict = decide_start(adoption, bounds=bounds[place], policy=self._of.policy, has_begun=has_begun)
             if verdict != Stopped("offset_beyond_end"):
                 break
             await self._of.sleep(BEYOND_END_S)

@@ -29,8 +29,8 @@ async def check_start(
     connection: KafkaConnection,
     accepted_cluster: str | None,
     begins_by_itself: bool,
-) -> str:
-    """Return the id of the Kafka cluster, after all checks.
+) -> tuple[str, frozenset[str]]:
+    """Return the id of the Kafka cluster, and in which topics the group has a position, after all checks.
 
     An operator may accept a cluster for the stored offsets. A consumer that `begins_by_itself` makes its tables, and
     needs no `init`. `ConfigError`: an operator must decide. `ReadError`, `AdminError` and `TransientError`: Kafka, the
@@ -49,7 +49,7 @@ async def check_start(
     check_cluster(consumer.name, stored.values(), cluster_id=cluster_id, accepted=accepted_cluster)
     if accepted_cluster is not None:
         await database.fetch(_ACCEPT, consumer.group, cluster_id)
-    return cluster_id
+    return cluster_id, frozenset(at.topic for at, each in stored.items() if each.next_offset is not None)
 
 
 async def prepare(database: Database, consumer: Consumer) -> None:

@@ -27,6 +27,7 @@ class Group:
         self.registry = CollectorRegistry()
         self.transports: list[FakeTransport] = []
         self.policy: StartPolicy = "earliest"
+        self.begun: Collection[str] = ()
         self.limits = WatchLimits(look_s=0.01)
         self.drain_s = 1.0
         self.sleep: _Sleep = asyncio.sleep
@@ -51,6 +52,7 @@ class Group:
             processor=self.processor,
             metrics=ConsumerMetrics(self.registry, service="desk"),
             policy=self.policy,
+            begun=self.begun,
             drain_s=self.drain_s,
             limits=self.limits,
             sleep=self.sleep,

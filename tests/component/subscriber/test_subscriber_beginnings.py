@@ -63,6 +63,21 @@ async def test_a_new_partition_without_a_place_is_stopped_and_the_others_go_on(g
         await until(lambda: running.ready() == "not_initialized")
 
 
+@pytest.mark.parametrize(("written", "word"), [([], "ok"), (["b"], "not_initialized")])
+async def test_a_partition_that_was_added_needs_no_operator_while_it_is_empty(
+    group: Group, written: list[str], word: str
+) -> None:
+    """Nothing of it can have been missed. The ingress never writes to it, so that it stays empty."""
+    group.policy, group.begun = "none", {"t"}
+    group.processor.stored = {A: Adoption(0, None)}
+    group.kafka.add(A, "a")
+    group.kafka.add(B, *written)
+
+    async with group.running() as running:
+        await until(lambda: group.processor.ids(A) == ["a"])
+        await until(lambda: running.ready() == word and running.degraded() == ("degraded" if written else "ok"))
+
+
 async def test_offsets_lost_while_reading_have_the_client_rebuilt(group: Group) -> None:
     group.kafka.add(A, "a")
     async with group.running():
