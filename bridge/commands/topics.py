@@ -1,4 +1,4 @@
-"""`drx-bridge topics`: create missing topics, and check the others against the contract."""
+"""`drx-bridge topics`: create missing topics, check the others against the contract, or copy one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bridge.kafka.routing import RoutingTable
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.broker_option import asking, bootstrap_option
 from bridge.runtime.logging import silence_kafka_client
-from bridge.runtime.process import Group, pairs
+from bridge.runtime.process import LazyGroup, pairs
 from bridge.settings import Settings, load_settings
 
 ADVICE = {
@@ -30,9 +30,15 @@ ADVICE = {
 }
 
 
-@click.group(cls=Group)
+# A verb that is rare, imported only when it runs.
+_ELSEWHERE = {
+    "copy": ("bridge.commands.topics_copy:copy", "Write a topic again with another number of partitions."),
+}
+
+
+@click.group(cls=LazyGroup, modules=_ELSEWHERE)
 def topics() -> None:
-    """Create or check the topics that the bridge writes."""
+    """Create, check or copy the topics that the bridge writes."""
 
 
 def _configs(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from click.testing import CliRunner, Result
 
 from bridge.commands.topics import topics
+from bridge.dev.kafka import create_topics
 from bridge.errors import ConfigError
 from bridge.kafka.admin import open_admin
 from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.producer import REQUEST_TIMEOUT_MS
-from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC
+from bridge.kafka.record import Record
+from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, partition
+from bridge.kafka.transport import ConsumedRecord
+from tests import forked
 from tests.cluster import Cluster
-from tests.kafka import configure_topic
+from tests.kafka import HANG_S, configure_topic, read_all
+from tests.topic_filler import Lives, fill
 
 pytestmark = pytest.mark.kafka
 
 Run = Callable[..., Result]
+Content = tuple[bytes | None, int, tuple[tuple[str, bytes], ...]]
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +46,14 @@ def run(own_cluster: Cluster) -> Run:
         return CliRunner().invoke(topics, [*arguments, "--json"], env=environment, standalone_mode=False)
 
     return run
+
+
+def by_key(records: Sequence[ConsumedRecord]) -> dict[bytes | None, list[Content]]:
+    """Everything of each record but its place, in order."""
+    found: dict[bytes | None, list[Content]] = {}
+    for each in records:
+        found.setdefault(each.key, []).append((each.value, each.timestamp_ms, tuple(each.headers)))
+    return found
 
 
 def lines(result: Result) -> dict[str, dict[str, object]]:
@@ -110,3 +127,32 @@ async def test_a_cluster_that_takes_its_time_is_waited_for(own_cluster: Cluster)
         asyncio.get_running_loop().call_later(REQUEST_TIMEOUT_MS / 1000 + 1, own_cluster.resume_broker, 1)
 
         assert await admin.default_replication_factor() == 1
+
+
+def test_a_copy_that_was_killed_is_finished_by_another_run_and_keeps_the_order_of_each_key(
+    own_cluster: Cluster,
+) -> None:
+    """The topic has more partitions than were expected when it was written to, as after somebody has added some."""
+    servers = own_cluster.bootstrap_servers
+    create_topics(servers, {"old": 5})
+    fill(servers, Lives.of_records(4_000, one_day=True).records("old", partitions=3))
+    command = [sys.executable, "-m", "bridge", "topics", "copy", "old", "new", "--partitions", "8", "--json"]
+    env = {**os.environ, "BRIDGE_KAFKA__BOOTSTRAP_SERVERS": servers}
+
+    def copy(**more: str) -> tuple[int, str, str]:
+        return forked.run(command, env | more, timeout_s=HANG_S)
+
+    killed, *_ = copy(DRX_FAILPOINT="after_produce:kill@9")
+    code, finished, _ = copy()
+    again = copy()
+    old, new = (asyncio.run(read_all(servers, each)) for each in ("old", "new"))
+    document = json.loads(finished)
+
+    assert (killed, code, again[0]) == (-signal.SIGKILL, 0, 0)
+    assert by_key(new) == by_key(old)
+    assert all(each.partition == partition(each.key or b"", 8) for each in new)
+    assert 0 < document["copied"] < document["records"] == len(old)
+    assert json.loads(again[1]) == {"topic": "new", "ok": True, "records": document["records"], "copied": 0}
+
+    fill(servers, [Record("new", 7, b"rx_1", b"strange", [], 0)])
+    assert json.loads(copy()[1]) == {"topic": "new", "ok": False, "code": "not_a_copy"}
