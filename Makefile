@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # The tests start a thousand processes: without compiled files each would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-tools check budget lint promtool fault-tools alert-tools chart engines page fhir-server hl7-server temporal-server audit bench docs faults fuzz release release-sign release-tools test-docker test-postgres
+.PHONY: setup demo test test-tools check budget lint promtool fault-tools alert-tools chart engines clients page fhir-server hl7-server temporal-server audit bench docs faults fuzz release release-sign release-tools test-docker test-postgres
 
 # A line for each step: pip is silent, and takes minutes on a slow line.
 define install
@@ -95,6 +95,11 @@ engines: setup
 page: setup
 	$(BIN)/python -m tests.page.browser
 	$(BIN)/pytest tests/page
+
+# The consumers of docs/examples/clients in Java, Go and Node, with what they need from Maven, the Go proxy and npm by locks;
+# not part of `test`.
+clients: setup
+	$(BIN)/pytest tests/clients
 
 # A HAPI FHIR server for the tests of the consumer `fhir`: jars by the lock, and one compiled file. `test` uses it if it is
 # there.

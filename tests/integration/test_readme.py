@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from bridge.dev.jars import JarCache
 from tests.integration.dev_process import DevProcess
 from tests.integration.service_process import HANG_S
-from tests.node import node_packages
 
 pytestmark = pytest.mark.kafka
 
 ROOT = Path(__file__).parents[2]
-CLIENTS = ROOT / "tests" / "clients"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("consumers/*/README.md"))]
 # A comment before a fenced block says that it runs, and under which name it is kept if another block calls it.
 BLOCK = re.compile(r"<!-- runs(?:: (?P<name>[\w.]+))? -->\n```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
@@ -46,8 +41,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
-    # The options of Java are those of a broker of the tests.
-    return {**kept, "PATH": path, "PYTHONUNBUFFERED": "1", "COLUMNS": "120", "JDK_JAVA_OPTIONS": ""}
+    return {**kept, "PATH": path, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
 
 
 def shell(place: Path, command: str) -> tuple[str, str]:
@@ -69,15 +63,15 @@ def the_block_with(words: str) -> str:
     return text
 
 
-def first_line(place: Path, command: list[str], beginning: str = "") -> str:
-    """Start a reader, which never ends by itself, and return its first line that begins so."""
+def first_line(place: Path, command: list[str]) -> str:
+    """Start a reader, which never ends by itself, and return its first line."""
     reader = subprocess.Popen(  # noqa: S603 - the pages are ours
         command, cwd=place, env=environment(), stdout=subprocess.PIPE, text=True
     )
     with reader:
         assert reader.stdout is not None
         try:
-            return next(line for line in reader.stdout if line.startswith(beginning))
+            return reader.stdout.readline()
         finally:
             reader.kill()
 
@@ -141,36 +135,6 @@ def test_a_reader_of_a_few_lines_gets_events(place: Path, program: str, shape: s
     shell(place, "python sign.py")
 
     assert re.fullmatch(shape, first_line(place, [sys.executable, program]))
-
-
-def in_java(place: Path) -> list[str]:
-    avro = JarCache(lock=CLIENTS / "avro.lock.toml")
-    avro.fetch()
-    class_path = os.pathsep.join([str(place), JarCache().class_path, avro.class_path])
-    shell(place, f"javac -classpath {shlex.quote(class_path)} Reader.java")
-    return ["java", "-classpath", class_path, "Reader"]
-
-
-def in_go(place: Path) -> list[str]:
-    for name in ("go.mod", "go.sum"):
-        shutil.copy(CLIENTS / name, place / name)
-    shell(place, "go build -o reader main.go")
-    return [str(place / "reader")]
-
-
-def in_node(place: Path) -> list[str]:
-    node, home = node_packages(CLIENTS, "clients")
-    (place / "node_modules").symlink_to(home / "node_modules")
-    return [node, "reader.mjs"]
-
-
-@pytest.mark.parametrize(("tool", "made"), [("javac", in_java), ("go", in_go), ("node", in_node)])
-def test_a_reader_in_another_language_gets_events(place: Path, tool: str, made: Callable[[Path], list[str]]) -> None:
-    if tool != "node" and shutil.which(tool) is None:
-        pytest.skip(f"no {tool} on the PATH")
-    shell(place, "python sign.py; sed s/prescription.processed/prescription.invented/ sign.py | python")
-
-    assert re.fullmatch(r"other\.reported evt_\w+ \d{16}\n", first_line(place, made(place), "other.reported "))
 
 
 def test_a_vendor_is_added_by_what_the_page_says(place: Path) -> None:
