@@ -117,9 +117,7 @@ def test_a_type_is_answered_with_all_of_its_members_and_without_each_that_may_be
         pytest.param(lambda body: body.replace(b'"data":{', b'"data":{"zzz":1,'), id="an unknown member"),
         pytest.param(lambda body: body.replace(b'"quantity":"30"', b'"quantity":"30.0001"'), id="more than the scale"),
         pytest.param(lambda body: body.replace(b'"quantity":"30"', b'"quantity":"1000000000"'), id="more digits"),
-        pytest.param(
-            lambda body: body.replace(b'"id":', b'"version" :"1","note\\":":"", "id":', 1), id="a name twice, hidden"
-        ),
+        pytest.param(lambda body: body.replace(b'"id":', b'"version" :"1","id":', 1), id="a name twice, hidden"),
         pytest.param(lambda body: body.replace(b'"version":"1"', b'"version":1'), id="another version"),
         pytest.param(lambda body: b"\xef\xbb\xbf" + body, id="byte order mark"),
         pytest.param(lambda body: body + b"{}", id="more behind"),
