@@ -159,7 +159,9 @@ class KafkaSettings(Brokers):
         le=MESSAGE_MAX_MOST_BYTES,
         description="max.message.bytes of every topic; a larger event is parked as received",
     )
-    routes: dict[str, str] = Field({}, description="type pattern to topic, before the built-in table; first match wins")
+    routes: dict[str, str] = Field(
+        {}, description="type pattern to topic, before the built-in ones; longest match wins"
+    )
 
 
 class Registry(RegistryAddress):

@@ -9,7 +9,7 @@ from functools import lru_cache
 from struct import unpack_from
 from types import MappingProxyType
 
-from bridge.contract.events import OTHER_REPORTED
+from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
 from bridge.errors import ConfigError
 from bridge.event import AnyEvent, Event
 
@@ -34,15 +34,19 @@ _TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 
 
 class RoutingTable:
-    """Event type to topic: the operator's patterns first, then the built-in ones; the first match wins."""
+    """Event type to topic: the longest of the operator's patterns that matches, else a built-in one.
+
+    Their order has no meaning: Helm writes the members of an object sorted by name.
+    """
 
     def __init__(self, routes: Mapping[str, str] | None = None) -> None:
         """Put `routes` (`epcs.*` to topic) before the built-in ones; `ConfigError` if a topic cannot be written to."""
         for pattern, topic in (routes or {}).items():
             if not _TOPIC.fullmatch(topic) or topic == UNRECOGNIZED_TOPIC:
                 raise ConfigError(f"kafka.routes: {pattern!r} leads to {topic!r}, which cannot be a topic of events")
-        self._routes = (*(routes or {}).items(), *DEFAULT_ROUTES.items())
-        routed = (topic for pattern, topic in (routes or {}).items() if fnmatchcase(OTHER_REPORTED, pattern))
+        own = sorted((routes or {}).items(), key=lambda route: (-len(route[0]), route))
+        self._routes = (*own, *DEFAULT_ROUTES.items())
+        routed = (topic for pattern, topic in own if fnmatchcase(OTHER_REPORTED, pattern))
         self._of_accounts = next(routed, ACCOUNTS_TOPIC)
         self._known: dict[str, str] = {}
 
@@ -70,7 +74,7 @@ class RoutingTable:
     @property
     def topics(self) -> tuple[str, ...]:
         """Every topic that the bridge writes; only the last gets no events."""
-        return (*dict.fromkeys(topic for _, topic in self._routes), UNRECOGNIZED_TOPIC)
+        return (*sorted({topic for each in EVENT_MODELS for topic in self.topics_of(each)}), UNRECOGNIZED_TOPIC)
 
 
 @lru_cache(_HOT_KEYS_MAX)

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import ConfigError
-from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, RoutingTable, murmur2, partition
+from bridge.kafka.routing import (
+    ACCOUNTS_TOPIC,
+    PRESCRIPTIONS_TOPIC,
+    UNRECOGNIZED_TOPIC,
+    RoutingTable,
+    murmur2,
+    partition,
+)
 
 # Apache Kafka, clients/src/test/java/org/apache/kafka/common/utils/UtilsTest.java, `testMurmur2`.
 JAVA_VECTORS = [
@@ -39,12 +46,18 @@ def test_events_of_accounts_and_prescribers_have_a_topic_of_their_own() -> None:
     assert {RoutingTable().topic(each) for each in EVENT_MODELS.keys() - of_accounts} == {PRESCRIPTIONS_TOPIC}
 
 
-def test_an_operators_route_comes_before_the_built_in_ones_and_the_first_match_wins() -> None:
-    table = RoutingTable({"epcs.signed": "site.signed", "epcs.*": "site.epcs"})
+@pytest.mark.parametrize("patterns", [("epcs.signed", "epcs.*"), ("epcs.*", "epcs.signed")])
+def test_the_longest_of_an_operators_patterns_wins_in_whatever_order_they_come(patterns: tuple[str, str]) -> None:
+    topics = {"epcs.signed": "site.signed", "epcs.*": "site.epcs"}
+    table = RoutingTable({pattern: topics[pattern] for pattern in patterns})
 
     assert table.topic("epcs.signed") == "site.signed"
     assert table.topic("epcs.signing_failed") == "site.epcs"
     assert table.topic("prescription.sent") == "drx.prescriptions.v1"
+
+
+def test_a_topic_that_no_event_reaches_is_not_written() -> None:
+    assert RoutingTable({"*": "site.all"}).topics == ("site.all", UNRECOGNIZED_TOPIC)
 
 
 @pytest.mark.parametrize("topic", ["", ".", "..", "a b", "x" * 250, "drx.unrecognized.v1"])
