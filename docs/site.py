@@ -8,7 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mkdocs.structure.files import File, Files  # type: ignore[import-not-found,unused-ignore]  # by `make docs`
+from mkdocs.exceptions import PluginError  # type: ignore[import-not-found,unused-ignore]  # by `make docs`
+from mkdocs.structure.files import File, Files  # type: ignore[import-not-found,unused-ignore]  # as above
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -38,19 +39,25 @@ def on_files(files: Files, *, config: Any) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, *, page: Any, **_: object) -> str:
-    """Have each link lead to the page on the site; what is not on it keeps its name only."""
+def on_page_markdown(markdown: str, *, page: Any, files: Files, **_: object) -> str:
+    """Have each link lead to the page on the site, under its title; what is not on the site keeps its name only."""
     source = Path(page.file.abs_src_path)
-    return _LINK.sub(lambda link: _on_site(link, source, page.file.src_uri), markdown)
+    return _LINK.sub(lambda link: _on_site(link, source, page.file.src_uri, files), markdown)
 
 
-def _on_site(link: re.Match[str], source: Path, uri: str) -> str:
+def _on_site(link: re.Match[str], source: Path, uri: str, files: Files) -> str:
     text, path, anchor = link.groups()
     target = Path(os.path.normpath(source.parent / path))
-    if target in ELSEWHERE:
-        name = ELSEWHERE[target]
-    elif target.is_relative_to(DOCS) and target.is_file():
-        name = str(target.relative_to(DOCS))
-    else:
+    if not target.exists():
+        raise PluginError(f"{source.relative_to(ROOT)} links to {path}, which does not exist")
+    name = ELSEWHERE.get(target) or os.path.relpath(target, DOCS)
+    file = files.get_file_from_path(name)
+    if file is None or file.inclusion.is_excluded():
         return text
+    if text in (path, target.name) and target.suffix == ".md":
+        text = _title(target)
     return f"[{text}]({os.path.relpath(name, Path(uri).parent)}{anchor or ''})"
+
+
+def _title(page: Path) -> str:
+    return page.read_text(encoding="utf-8").partition("# ")[2].partition("\n")[0]

@@ -81,15 +81,20 @@ def test_every_block_is_run_by_a_test_here() -> None:
     shells = [block["text"] for block in BLOCKS if block["language"] == "sh"]
     assert [
         sum(word in text for text in shells)
-        for word in ("simulate --url", "verify", "simulate --type", "rx_readme", "mapping check", "push.py")
-    ] == [1] * 6
-    assert len(shells) == 6
+        for word in ("simulate --url", "history", "verify", "simulate --type", "rx_readme", "mapping check", "push.py")
+    ] == [1] * 7
+    assert len(shells) == 7
 
 
-def test_the_simulator_is_answered(place: Path) -> None:
+def test_what_the_simulator_sends_is_answered_and_can_be_looked_at(place: Path) -> None:
     _, told = shell(place, the_block_with("simulate --url"))
+    *before, history = the_block_with("history").splitlines()
+    behind = f"until {history.partition('#')[0]}; do sleep 0.2; done"  # a moment
+    shown, _ = shell(place, "\n".join([*before, behind]))
 
     assert "50  200 accepted" in told
+    assert "accepted" in shown
+    assert "prescription.created" in shown
 
 
 def test_a_delivery_signed_in_a_few_lines_is_accepted(place: Path) -> None:
