@@ -11,6 +11,7 @@ import click
 from bridge.avro.schema_ids import RECORDS
 from bridge.kafka.routing import RoutingTable
 from bridge.registry.loader import bundled
+from bridge.registry.lock import subject
 from bridge.registry.schemas import expand, resolve
 from bridge.settings import load_settings
 
@@ -19,12 +20,15 @@ _REPLACEMENT = "•••"
 _bootstrap_option = click.option(
     "--bootstrap-servers", default="localhost:9092", show_default=True, help="host:port,… of the brokers."
 )
+_registry_option = click.option(
+    "--registry", default="http://localhost:8081", show_default=True, help="URL of the registry."
+)
 
 
 @click.command()
 @click.argument("types", nargs=-1, type=click.Choice(sorted(RECORDS)), metavar="[TYPE]…")
 @_bootstrap_option
-@click.option("--registry", default="http://localhost:8081", show_default=True, help="URL of the registry.")
+@_registry_option
 def flink(*, types: Sequence[str], bootstrap_servers: str, registry: str) -> None:
     """Print the statement for a table of Flink SQL over some event types, by default all about prescriptions."""
     routing = RoutingTable(load_settings().kafka.routes)
@@ -65,15 +69,18 @@ def flink(*, types: Sequence[str], bootstrap_servers: str, registry: str) -> Non
 @click.command()
 @click.argument("event_type", type=click.Choice(sorted(RECORDS)), metavar="TYPE")
 @_bootstrap_option
-def spark(*, event_type: str, bootstrap_servers: str) -> None:
+@_registry_option
+def spark(*, event_type: str, bootstrap_servers: str, registry: str) -> None:
     """Print statements of PySpark that read one event type into the frame `events`."""
     topic = RoutingTable(load_settings().kafka.routes).topic(event_type)
     click.echo(f"""\
+import json
+from urllib.request import urlopen
+
 from pyspark.sql import SparkSession
 from pyspark.sql.avro.functions import from_avro
-from pyspark.sql.functions import expr
+from pyspark.sql.functions import coalesce, expr, lit, raise_error, when
 
-schema = {json.dumps(_record(event_type), separators=(",", ":"))!r}
 spark = SparkSession.builder.getOrCreate()
 options = {{
     "kafka.bootstrap.servers": {bootstrap_servers!r},
@@ -84,8 +91,16 @@ options = {{
 }}
 records = spark.read.format("kafka").options(**options).load()
 is_type = expr("cast(filter(headers, h -> h.key = 'ce_type')[0].value as string) = {event_type!r}")
-# Five bytes of wire format stand before the value.
-value = from_avro(expr("substring(value, 6)"), schema)
+
+versions_url = {f"{registry}/subjects/{subject(RECORDS[event_type], topic)}/versions"!r}
+versions = [json.load(urlopen(f"{{versions_url}}/{{number}}")) for number in json.load(urlopen(versions_url))]
+newest = {{"avroSchema": versions[-1]["schema"]}}
+# Before the value stand a byte 0 and the id of the schema that it was written with.
+schema_id, body = expr("cast(conv(hex(substring(value, 2, 4)), 16, 10) as int)"), expr("substring(value, 6)")
+value = coalesce(
+    *(when(schema_id == each["id"], from_avro(body, each["schema"], newest)) for each in versions),
+    raise_error(lit("a schema that the registry does not have")),
+)
 events = records.where(is_type).select("partition", "offset", value.alias("event"))
 events = events.select("partition", "offset", "event.*")
 """)
@@ -104,11 +119,6 @@ def masks(*, tool: Literal["akhq", "kafbat"]) -> None:
         click.echo(_akhq(topics, sorted({name for name, _ in leaves} - phi)))
 
 
-def _record(event_type: str) -> dict[str, Any]:
-    """Return the newest schema of an event type, self-contained."""
-    return dict(bundled().latest()[RECORDS[event_type]].schema)
-
-
 def _columns(types: Iterable[str], named: dict[str, Any]) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """Return the type of each column that some event types have, and by name those whose type differs between some.
 
@@ -118,7 +128,7 @@ def _columns(types: Iterable[str], named: dict[str, Any]) -> tuple[dict[str, Any
     having: dict[str, list[str]] = {}
     differing = set[str]()
     for event_type in types:
-        for field in expand(_record(event_type))["fields"]:
+        for field in expand(bundled().latest()[RECORDS[event_type]].schema)["fields"]:
             name, plain = field["name"], _plain(field["type"], named)
             having.setdefault(name, []).append(event_type)
             if columns.setdefault(name, plain) != plain:

@@ -24,6 +24,9 @@ CONTENT_TYPE: Final = "application/vnd.schemaregistry.v1+json"
 # What the lock's subjects are held to (docs/adr/0003-schema-evolution.md).
 LEVEL: Final = "FULL_TRANSITIVE"
 
+# What Apicurio's clients ask, among them the converter for Kafka Connect that Maven has.
+_APICURIO: Final = "/apis/registry/v2/ids/contentIds"
+
 # Of an id and of a version: the bound that Confluent's message names.
 _INT_MAX: Final = 2**31 - 1
 _INVALID_VERSION: Final = (
@@ -57,7 +60,7 @@ class _Answers:
     def version(self, match: Mapping[str, str]) -> object:
         return _row(self._version(match))
 
-    def id(self, match: Mapping[str, str]) -> object:
+    def id(self, match: Mapping[str, str]) -> dict[str, Any]:
         number = _natural(match["id"])
         if number is None:  # no path of ours
             raise web.HTTPNotFound
@@ -91,7 +94,7 @@ class _Answers:
         return found
 
 
-def _row(entry: LockedSchema) -> dict[str, object]:
+def _row(entry: LockedSchema) -> dict[str, Any]:
     """Show a schema; `schemaType` and `references` are left out, as for any Avro schema without them."""
     return {
         "subject": entry.subject,
@@ -121,6 +124,8 @@ def registry_app(lock: Lock) -> web.Application:
         "/schemas/types": lambda _: ["AVRO"],
         "/schemas/ids/{id}": answers.id,
         "/schemas/guids/{guid}": answers.guid,
+        f"{_APICURIO}/{{id}}": lambda match: json.loads(answers.id(match)["schema"]),
+        f"{_APICURIO}/{{id}}/references": lambda _: [],
         **dict.fromkeys(("/config", "/config/{subject}"), lambda _: level),
         **dict.fromkeys(("/mode", "/mode/{subject}"), lambda _: mode),
     }

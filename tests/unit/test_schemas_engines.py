@@ -44,11 +44,10 @@ def test_flink_leaves_out_what_differs_between_types_and_names_it() -> None:
     assert "`decision` STRING" in printed(flink, "renewal.responded")
 
 
-def test_spark_reads_with_the_schema_of_the_type() -> None:
-    script = printed(spark, "fill.status_changed")
-    assigned = next(each for each in ast.parse(script).body if isinstance(each, ast.Assign))
-    schema = json.loads(ast.literal_eval(assigned.value))
-    assert schema["name"] == "FillStatusChanged"
+def test_spark_asks_the_registry_for_the_schemas_of_the_type() -> None:
+    script = printed(spark, "fill.status_changed", "--registry", "http://r")
+    ast.parse(script)
+    assert "'http://r/subjects/drx.prescriptions.v1-drx.v1.FillStatusChanged/versions'" in script
     assert "= 'fill.status_changed'" in script
 
 

@@ -57,6 +57,8 @@ async def test_every_locked_schema_has_its_subject_version_id_and_guid(registry:
         ("/config/nobody?defaultToGlobal=True", {"compatibilityLevel": "FULL_TRANSITIVE"}),
         ("/mode", {"mode": "READONLY"}),
         (f"/mode/{LOCKED.subject}?defaultToGlobal=", {"mode": "READONLY"}),
+        (f"/apis/registry/v2/ids/contentIds/{LOCKED.id}", LOCKED.schema),
+        (f"/apis/registry/v2/ids/contentIds/{LOCKED.id}/references", []),
         (f"{OURS}/versions", [1]),
         (f"{OURS}/versions?deleted=True&offset=0&limit=-1", [1]),
     ],
