@@ -86,7 +86,7 @@ alert-tools: $(INSTALLED)
 chart: setup
 	$(BIN)/pytest tests/chart
 
-# Flink and Spark on the topics, as docs/engines.md shows them; 1.5 GB below build/, and not part of `test`.
+# Flink, Spark and Kafka Connect on the topics, as docs/engines.md shows them; 1.7 GB, and not part of `test`.
 engines: setup
 	$(BIN)/python -m tests.engines.engines
 	$(BIN)/pytest tests/engines

@@ -29,7 +29,26 @@ COORDINATES = {
         engines.FLINK,
         "org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2+org.apache.flink:flink-sql-avro-confluent-registry:2.3.0",
     ),
-    "spark": (engines.SPARK, "org.apache.spark:spark-sql-kafka-0-10_2.13:4.1.1+org.apache.spark:spark-avro_2.13:4.1.1"),
+    "spark": (
+        engines.SPARK,
+        (
+            "org.apache.spark:spark-sql-kafka-0-10_2.13:4.1.1+"
+            "org.apache.spark:spark-avro_2.13:4.1.1+"
+            "org.apache.iceberg:iceberg-spark-runtime-4.1_2.13:1.12.0"
+        ),
+    ),
+    # As Maven resolves the page's pom.xml: each project's own choice.
+    "connect": (
+        engines.CONNECT,
+        (
+            "org.apache.kafka:connect-runtime:4.3.1!+"
+            "io.apicurio:apicurio-registry-utils-converter:2.6.13.Final!+"
+            "org.apache.iceberg:iceberg-kafka-connect:1.12.0!+"
+            "org.apache.iceberg:iceberg-parquet:1.12.0!+"
+            "org.apache.hadoop:hadoop-client-runtime:3.4.2!+"
+            "org.slf4j:slf4j-simple:1.7.36!"
+        ),
+    ),
     "temporal": (server.LOCK, "io.temporal:temporal-test-server:1.32.0"),
 }
 
@@ -40,7 +59,9 @@ def main(name: str) -> None:
         context = MavenContext(repo_cache=Path(scratch))
         wanted = [context.create_dependency(part) for part in Endpoint.parse(coordinates).coordinates]
         inputs, transitive = context.resolver.resolve(wanted)
-        used = [*inputs, *(found for found in transitive if found.scope in {"compile", "runtime"})]
+        # `JarCache` knows no classifiers; the one jar that has one, orc-core of "connect", is for files of ORC.
+        needed = (found for found in transitive if found.scope in {"compile", "runtime"} and not found.classifier)
+        used = [*inputs, *needed]
         LockFile.from_resolved_dependencies(used, environment_name=name, min_java_version=17).save(path)
 
 

@@ -1,1 +1,1 @@
-"""Flink and Spark on the topics, as docs/engines.md shows them: `make engines`."""
+"""Flink, Spark and Kafka Connect on the topics, as docs/engines.md shows them: `make engines`."""

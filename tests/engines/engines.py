@@ -15,6 +15,7 @@ from bridge.dev.jars import JarCache, cache_dir
 ROOT = Path(__file__).parents[2]
 FLINK = Path(__file__).with_name("flink.lock.toml")
 SPARK = Path(__file__).with_name("spark.lock.toml")
+CONNECT = Path(__file__).with_name("connect.lock.toml")
 REQUIREMENTS = Path(__file__).with_name("requirements.lock")
 HOME = ROOT / "build" / "engines"
 PYTHON = HOME / "bin" / "python"
@@ -32,12 +33,12 @@ def environment(java: Path) -> dict[str, str]:
 
 
 def main() -> None:
-    """Install both by their locks."""
+    """Install them by their locks."""
     if not PYTHON.exists():
         subprocess.run([sys.executable, "-m", "venv", str(HOME)], check=True)  # noqa: S603 - our own command line
     pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     subprocess.run([*pip, "--require-hashes", "--requirement", str(REQUIREMENTS)], check=True)  # noqa: S603 - as above
-    for lock in (FLINK, SPARK):
+    for lock in (FLINK, SPARK, CONNECT):
         jars(lock).fetch()
 
 
