@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from bridge.runtime import failpoints
+from bridge.spool.segment import SUFFIX
 from tests.faults.ingress.row import Row
 from tests.faults.ingress.scene import DRAINED_S, Scene
 
@@ -69,11 +70,14 @@ async def _die_at(scene: Scene, point: str) -> None:
         await asyncio.sleep(1)
         await _die(scene, point, nth=scene.rng.randrange(1, 3), then=scene.brokers.resume)
     else:
-        # Without load: while anything is sealed no key is made, since one must be missing.
-        await _alive(scene)
-        await scene.settled(DRAINED_S)
-        await _kill(scene)
-        await asyncio.to_thread(shutil.rmtree, scene.ingress.secrets_dir.parent / "spool" / "keys")
+        # Without load: while anything is sealed no key is made, since one must be missing. A small segment that is
+        # written to outlives its records; the next start removes it.
+        spool = scene.ingress.secrets_dir.parent / "spool"
+        while scene.ingress.alive or any(spool.glob(f"*{SUFFIX}")):
+            await _alive(scene)
+            await scene.settled(DRAINED_S)
+            await _kill(scene)
+        await asyncio.to_thread(shutil.rmtree, spool / "keys")
         await _die(scene, point, nth=1)
 
 
