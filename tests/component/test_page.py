@@ -130,6 +130,19 @@ async def test_what_is_refused_has_the_sentence_of_verify_and_the_command(page: 
     assert "drx-bridge verify --source drx" in json.dumps(cells(sections, "Delivery"))
 
 
+async def test_an_unrecognized_delivery_waits_until_it_has_become_an_event(page: Page) -> None:
+    names = {"ce_id": "evt_1", "ce_source": "drx", "drx_reason": "unknown_type"}
+    headers = [(name, text.encode()) for name, text in names.items()]
+    page.feed.take_record(ConsumedRecord("drx.unrecognized.v1", 0, 7, 1_000, b"evt_1", b"", headers))
+
+    waiting = cells(json.loads((await page.get("/waiting"))[1]), "Unrecognized deliveries")
+    page.feed.take_record(a_record())
+
+    assert waiting[0][:2] == ["drx", "unknown_type"]
+    assert "drx-bridge unrecognized replay --source drx --id evt_1" in waiting[0][3]["copy"][1]
+    assert cells(json.loads((await page.get("/waiting"))[1]), "Unrecognized deliveries") == []
+
+
 async def test_of_a_flood_the_newest_are_sent_and_memory_is_bounded(page: Page) -> None:
     for number in range(KEPT + 500):
         page.feed.take_line(a_line("delivery.accepted", source="drx", event_id=f"{number}"))
