@@ -188,6 +188,10 @@ def test_what_an_event_needs_and_the_body_lacks_parks_with_its_path(
         ("type(kind) == 'string' && given(rx.lot)", {"/kind"}),
         ("!(kind == 'X' || contains(['Y'], kind))", {"/kind"}),
         ("kind != 'X' && kind == 'STATE'", set()),
+        ("kind", {"/kind"}),
+        ("kind && version == `1`", {"/kind"}),
+        ("!(!kind)", {"/kind"}),
+        ("[@][?kind].state", {"/kind"}),
     ],
 )
 def test_what_an_expression_reads_is_not_kept_again_but_what_it_only_looks_at(when: str, kept: set[str]) -> None:
@@ -199,6 +203,16 @@ def test_what_an_expression_reads_is_not_kept_again_but_what_it_only_looks_at(wh
     )
 
     assert event.value["extensions"].keys() == {"/rx/lot", "/rx/more", "/note", *kept}  # type: ignore[attr-defined]
+
+
+def test_claims_of_a_table_are_looked_up_once_however_many_events_it_makes() -> None:
+    mapping = compiled(BATCH.replace("[event.data]", 'claims = ["/lines/*/more"]\n[event.data]'))
+
+    outcome = outcome_of(
+        mapping, {"shop": "s", "lines": [{"no": str(n), "state": "PACKED", "more": 1} for n in range(300)]}
+    )
+
+    assert not any(event.value["extensions"] for event in outcome.events)
 
 
 def test_an_optional_field_that_does_not_fit_stays_out_and_what_it_read_is_kept() -> None:

@@ -336,7 +336,7 @@ class Run:
         holds = True if event.when is None else self._value(event.when, element)
         if holds is None or holds is False or holds in ("", [], {}):
             return None
-        claimed = set() if event.when is None else set(self._read_pointers(holds))
+        claimed = set(self._read_pointers(holds)) if event.when and holds is True else set()
         scope.spend(EVENT_STEPS)
         key = self._key(event.key, element, path, claimed)
         if event.park:
@@ -371,7 +371,7 @@ class Run:
         park = self._leading(event, draft, element, path)
         self._read_data(event, draft, element, path)
         self.drafts.append(draft)
-        if event.claims:
+        if event.claims not in self._claims:
             self._claims.append(event.claims)
         return park
 

@@ -62,7 +62,7 @@ class Scope:
 
     Attributes:
         read: Members that were read: identity of the object and name -> value. What is only looked at (`_LOOKS`), or
-            compared and not found equal, is not among them.
+            compared and not found equal, or a text that is a condition, is not among them.
         root: The whole body, which an expression on one element of a list can name.
         element: That element, or the body itself.
         parent: What the list of that element stands in, if it is a list within an element of another one.
@@ -577,6 +577,29 @@ class _Interpreter(TreeInterpreter):  # type: ignore[misc] # the library has no 
         result, read = scope.named[place]
         scope.read.update(read)
         return result
+
+    def visit_and_expression(self, node: Node, value: object) -> object:
+        left, right = node["children"]
+        found = self._condition(left, value)
+        return found if self._is_false(found) else self.visit(right, value)
+
+    def visit_not_expression(self, node: Node, value: object) -> bool:
+        return self._is_false(self._condition(node["children"][0], value))
+
+    def visit_filter_projection(self, node: Node, value: object) -> object:
+        base, chosen, condition = node["children"]
+        elements = self.visit(base, value)
+        if not isinstance(elements, list):
+            return None
+        found = [self.visit(chosen, each) for each in elements if not self._is_false(self._condition(condition, each))]
+        return [each for each in found if each is not None]
+
+    def _condition(self, node: Node, value: object) -> object:
+        """Visit what only decides; the event does not get a text that is there."""
+        before, self._scope.read = self._scope.read, {}
+        found = self.visit(node, value)
+        self._looked(before, counts=type(found) is bool)
+        return found
 
     def visit_comparator(self, node: Node, value: object) -> object:
         before, self._scope.read = self._scope.read, {}
