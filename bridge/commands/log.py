@@ -46,7 +46,8 @@ def logged_deliveries(lines: Iterable[bytes]) -> Iterator[LoggedDelivery]:
         words = (str(fields.get(name) or "") for name in _DETAILS)
         details = " ".join(word for word in words if word and word not in code)  # not `mismatch` once more
         meaning = MEANINGS.get(outcome, {}).get(code, "")
-        yield LoggedDelivery(fields["timestamp"], fields.get("source", ""), outcome, code, details, meaning)
+        time, source = (str(fields.get(name) or "") for name in ("timestamp", "source"))
+        yield LoggedDelivery(time, source, outcome, code, details, meaning)
 
 
 @click.command()

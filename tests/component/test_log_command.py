@@ -40,3 +40,7 @@ async def test_each_delivery_is_a_line_with_its_code_and_what_that_means() -> No
     ]
     assert failed == everything[1:]
     assert run(content, "--source", "another").output == ""
+
+
+def test_a_line_whose_time_a_collector_has_taken_is_shown_without_it() -> None:
+    assert run(b'{"event":"delivery.spooled","source":null}\n').output.split() == ["spooled"]
