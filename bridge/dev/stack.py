@@ -120,6 +120,8 @@ class Stack:
             bootstrap_servers=self._cluster.bootstrap_servers,
         )
         self.settings = shared_settings(directory) | {
+            "BRIDGE_MANAGEMENT__HOST": HOST,
+            "BRIDGE_MANAGEMENT__PORT": str(ports["management"]),
             "BRIDGE_KAFKA__BOOTSTRAP_SERVERS": self._cluster.bootstrap_servers,
             "CONSUMER_KAFKA__BOOTSTRAP_SERVERS": self._cluster.bootstrap_servers,
             "CONSUMER_POSTGRES__DSN": self._postgres.dsn,

@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import socket
+import subprocess
 import urllib.request
 from collections.abc import Iterator
 from itertools import islice
@@ -97,6 +98,15 @@ def test_the_endpoints_are_published_when_everything_answers(dev: DevProcess) ->
     assert Path(source["secret_file"]).read_text().startswith("whsec_")
     assert Path(endpoints["logs"], "ingress.log").is_file()
     assert dev.endpoints_file.stat().st_mode & 0o777 == 0o600, "it holds a password"
+
+
+def test_a_shell_with_its_settings_finds_the_ingress_that_runs(dev: DevProcess) -> None:
+    line = '. "$0" && drx-bridge doctor'
+    done = subprocess.run(  # noqa: S603 - our own command line
+        ["/bin/sh", "-c", line, dev.endpoints_file.with_name("env.sh")], capture_output=True, text=True, check=True
+    )
+
+    assert f"the ingress at {dev.endpoints()['management'].removeprefix('http://')} is ready" in done.stdout
 
 
 @pytest.mark.parametrize("name", SOURCES)
