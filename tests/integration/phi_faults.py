@@ -51,19 +51,19 @@ PLACES = (
 VENDOR_PLACES: Mapping[str, Sequence[str]] = {
     "digitalrx_pharmacy": (
         *_of("bridge.ingress.schemes.shared:SecretHeader.", "prove"),
-        *_of("bridge.ingress.profiles.mapped:Run.", "choose _places _read_data"),
+        *_of("bridge.ingress.profiles.mapped:Run.", "choose _read_pointers _read_data"),
         *_of("bridge.ingress.profiles.mapped:", "compose"),
         *_of("bridge.ingress.routes:", "id_of_body keys_by_delivery"),
         *_of("bridge.known.delivery_ids:NewestBodies.", "find note"),
     ),
     "dosespot_push": (
-        *_of("bridge.ingress.profiles.mapped:Run.", "_leading _claims"),
+        *_of("bridge.ingress.profiles.mapped:Run.", "_leading _claim"),
         *_of("bridge.ingress.profiles.assemble:", "_read_field _end unsaid"),
     ),
     "photon_cloudevents": (
         *_of("bridge.ingress.schemes.signed_text:SignedHeader.", "prove"),
         *_of("bridge.ingress.schemes.body_hmac:BodyHmac.", "prover"),
-        *_of("bridge.ingress.profiles.mapped:Run.", "_elements _time"),
+        *_of("bridge.ingress.profiles.mapped:Run.", "_elements _time _scalars"),
     ),
     "mapped": (
         *_of("bridge.ingress.profiles.mapped:Run.", "read_tables _value _key drop"),
