@@ -22,6 +22,7 @@ from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.audit import audited
 from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import Group
+from bridge.runtime.screen import printable
 from consumers.api import Context
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.options import json_option, phi_options
@@ -91,7 +92,7 @@ async def _listen(chosen: Chosen) -> None:
         )
         async for record in reader.forever():
             outcome = await _send(record, sorter, decoder, mapping, endpoint)
-            click.echo(f"{record.header('ce_type') or '-':<28}  {record.header('ce_id') or '-'}  {outcome}")
+            click.echo(printable(f"{record.header('ce_type') or '-':<28}  {record.header('ce_id') or '-'}  {outcome}"))
 
 
 async def _send(

@@ -36,7 +36,7 @@ async def test_an_event_from_now_on_is_signed_and_sent_once_and_its_end_is_a_lin
         return web.Response(status=500 if len(taken) == 1 else 204)
 
     before, first, second, *_ = Lives(1).records(topic, partitions=1)
-    strange = Record(topic, 0, b"rx_1", b"no avro", [("ce_type", b"prescription.sent"), ("ce_id", b"evt_1")], 1)
+    strange = Record(topic, 0, b"rx_1", b"no avro", [("ce_type", b"prescription.sent"), ("ce_id", b"evt_\x1b1")], 1)
     async with ready_producer(cluster.bootstrap_servers, topic, partitions=1) as producer, an_endpoint(take) as url:
         await producer.write(topic, 0, [before])
         listening = await asyncio.create_subprocess_exec(
@@ -60,7 +60,7 @@ async def test_an_event_from_now_on_is_signed_and_sent_once_and_its_end_is_a_lin
     assert taken == ids
     assert [line.split(maxsplit=2)[1:] for line in lines] == [
         [ids[0], "failed: http_500"],
-        ["evt_1", "failed: bad_magic"],
+        ["evt_\\x1b1", "failed: bad_magic"],
         [ids[1], "sent"],
     ]
     assert code == 130
