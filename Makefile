@@ -44,7 +44,7 @@ lint: $(INSTALLED)
 	$(BIN)/drx-bridge schemas check
 
 check: $(INSTALLED)
-	$(MAKE) --no-print-directory --jobs 2 --output-sync lint budget
+	$(MAKE) --no-print-directory --jobs 2 lint budget
 	$(BIN)/pytest --quiet --numprocesses 3 --dist loadfile tests/unit tests/component tests/fuzz
 
 # What the project weighs, and what is allowed: lines, settings, verbs, pages, memory and CPU of programs.
