@@ -69,7 +69,7 @@ test-tools: setup fault-tools
 # ingress comes first, in two of them, and waits for much of its time. With more, some of them starve. A fourth,
 # with less priority, has the tests without servers, for the time that the others leave (tests/by_servers.py).
 test:
-	$(MAKE) --no-print-directory --jobs 2 --output-sync setup lint fault-tools test-tools
+	$(MAKE) --no-print-directory --jobs 2 setup lint fault-tools test-tools
 	$(BIN)/pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder --durations 60 \
 	    tests/integration tests/faults tests/chart tests/monitoring tests/contract tests/docker tests/unit \
 	    tests/component tests/fuzz
