@@ -42,8 +42,8 @@ LEADER_LOOKS = 50
 BATCH_MAX_BYTES = 512 * 1024
 # Cancelled tasks and aborted connections need a few turns of the loop.
 END_S = 1.0
-# Seconds without any answer, not even for metadata, after which a delivery that is not spooled would probably be
-# answered 503: one request for metadata goes out each second, and the default deadline is 4 s.
+# Seconds without any answer of the only broker, not even for metadata, after which a delivery that is not spooled would
+# probably be answered 503: one request for metadata goes out each second, and the default deadline is 4 s.
 QUIET_S = 3.0
 # A failing partition must not leave the outcome of the other writes unknown: they are answered in milliseconds.
 SETTLE_S = 1.0
@@ -147,9 +147,9 @@ class KafkaProducer:
 
     @property
     def quiet(self) -> bool:
-        """True when no broker has answered anything for `QUIET_S`, whether or not something waits to be written."""
+        """True when no broker has answered anything for too long, whether or not something waits to be written."""
         generation = self._generation
-        return generation is not None and generation.quiet_s(asyncio.get_running_loop().time()) > QUIET_S
+        return generation is not None and generation.quiet_s(asyncio.get_running_loop().time()) > generation.patient_s
 
     @property
     def untried(self) -> bool:
@@ -413,6 +413,11 @@ class Generation:
     def quiet_s(self, now: float) -> float:
         """How long no broker has answered anything."""
         return now - max(self._answered_at, self._heard_at)
+
+    @property
+    def patient_s(self) -> float:
+        """Up to which `quiet_s` may just mean that one broker of several hangs: after its time-out another is asked."""
+        return QUIET_S + (REQUEST_TIMEOUT_MS / 1000 if len(self._metadata.brokers()) > 1 else 0)
 
     def oldest_s(self, now: float) -> float:
         """Age of the oldest write without an answer."""

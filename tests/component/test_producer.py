@@ -8,13 +8,20 @@ from typing import Any
 
 import pytest
 from aiokafka.client import AIOKafkaClient  # noqa: TID251 - what it does by itself is limited
-from aiokafka.structs import PartitionMetadata  # noqa: TID251 - as above
+from aiokafka.structs import BrokerMetadata, PartitionMetadata  # noqa: TID251 - as above
 from prometheus_client import CollectorRegistry
 
 from bridge.errors import NotDurableError
 from bridge.kafka import producer as producer_module
 from bridge.kafka.connection import KafkaConnection
-from bridge.kafka.producer import LEADER_LOOKS, Generation, KafkaProducer, NotConnectedError, Patience
+from bridge.kafka.producer import (
+    LEADER_LOOKS,
+    REQUEST_TIMEOUT_MS,
+    Generation,
+    KafkaProducer,
+    NotConnectedError,
+    Patience,
+)
 from bridge.kafka.record import Record
 from bridge.runtime.metrics import IngressMetrics
 from tests.faulty_awaits import FaultyTasks, awaits_of
@@ -223,3 +230,21 @@ async def test_a_write_to_a_partition_without_a_leader_floods_no_broker(monkeypa
         await generation.end()
 
     assert asked == LEADER_LOOKS
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize(("brokers", "quiet"), [(1, True), (3, False)])
+async def test_a_question_has_the_time_to_reach_another_broker_if_one_hangs(brokers: int, *, quiet: bool) -> None:
+    connection = KafkaConnection("127.0.0.1:1")
+    metrics = IngressMetrics(CollectorRegistry())
+    producer = KafkaProducer(connection=connection, topics=[TOPIC], partitions=12, metrics=metrics)
+    generation = producer._generation = Generation(connection.options())
+    generation._metadata._brokers = {n: BrokerMetadata(n, "127.0.0.1", n, None) for n in range(brokers)}
+    generation._heard_at = asyncio.get_running_loop().time()
+
+    await asyncio.sleep(REQUEST_TIMEOUT_MS / 1000 + Patience().ask_s)
+    assert producer.quiet is quiet
+    await asyncio.sleep(REQUEST_TIMEOUT_MS / 1000)
+    assert producer.quiet
+
+    generation._client._closed = True
