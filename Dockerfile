@@ -12,9 +12,10 @@ SHELL ["/bin/sh", "-eu", "-c"]
 # hadolint ignore=DL3008 # it works on the image and is not in it
 RUN command -v strip || { apt-get update && apt-get install --yes --no-install-recommends binutils \
     && rm -rf /var/lib/apt/lists/*; }
-# `requirements-archive.lock` has also what the consumer `archive` needs, which is larger than all the rest together.
+# `requirements-archive.lock` has also what the consumer `archive` needs, which is larger than all the rest together, and
+# `requirements-otel.lock` what traces need.
 ARG LOCK=requirements.lock
-COPY requirements.lock requirements-archive.lock requirements-build.lock ./
+COPY requirements.lock requirements-archive.lock requirements-otel.lock requirements-build.lock ./
 RUN python3 -m venv /build \
     && /build/bin/python -m pip install --no-cache-dir --require-hashes --requirement requirements-build.lock \
     && python3 -m venv --without-pip /opt/drx-bridge \

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from types import MappingProxyType
-from typing import TypeVar, get_args
+from typing import TYPE_CHECKING, TypeVar, get_args
 
 from prometheus_client import CollectorRegistry
 
@@ -44,10 +44,14 @@ from bridge.runtime.lifecycle import EndOf, Worker, background
 from bridge.runtime.logging import log
 from bridge.runtime.metrics import IngressMetrics, LoopLag
 from bridge.runtime.slots import Reload, SlotDirectory
+from bridge.runtime.tracing import open_tracing
 from bridge.settings import HttpSettings, Management, Settings
 from bridge.sources import address_limit, check_new_keys, rate_limit, scheme_of, slots_dir
 from bridge.spool.store import Spool
 from bridge.start_checks import check_start
+
+if TYPE_CHECKING:
+    from bridge.runtime.otlp import Tracing
 
 _Result = TypeVar("_Result")
 
@@ -72,6 +76,7 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
     """Build from leaf to root, yield what to run until the stop, then end it; `ConfigError` if a check refuses."""
     await in_thread(lambda: refuse(check_start(settings)))
     async with AsyncExitStack() as stack:
+        tracing = stack.enter_context(open_tracing("drx-bridge"))
         metrics = IngressMetrics(CollectorRegistry())
         secrets = await in_thread(partial(_open_secrets, settings, metrics))
         heartbeat = _heartbeat(settings, metrics)
@@ -105,7 +110,7 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
                 buckets_s={name: source.bucket_s for name, source in sources.items()},
             )
         )
-        server = _server(settings, sources, durability, metrics)
+        server = _server(settings, sources, durability, metrics, tracing)
         checks.pop("starting")
         checks.update(_checks(server, durability, ids, configured))
         yield [
@@ -252,7 +257,11 @@ def _native(profile: Profile) -> drx_standard.NativeProfile | None:
 
 
 def _server(
-    settings: Settings, sources: Mapping[str, Source], durability: Durability, metrics: IngressMetrics
+    settings: Settings,
+    sources: Mapping[str, Source],
+    durability: Durability,
+    metrics: IngressMetrics,
+    tracing: Tracing | None,
 ) -> HardenedServer:
     http = settings.http
     admission = Admission(count_max=http.inflight_max, bytes_max=INFLIGHT_MAX_BYTES)
@@ -266,6 +275,7 @@ def _server(
         body_max_bytes=http.body_max_bytes,
         newest=durability.known_ids.newest,
         address_limit=address_limit(http),
+        tracing=tracing,
     )
     server = HardenedServer(
         webhooks,

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from prometheus_client import CollectorRegistry
 
@@ -22,6 +22,7 @@ from bridge.runtime.health import MANAGEMENT_CLOSE_S, Check, ManagementPort
 from bridge.runtime.lifecycle import EndOf, Worker, background, first_of, pause, run_workers
 from bridge.runtime.logging import log
 from bridge.runtime.metrics import IngressMetrics, LoopLag
+from bridge.runtime.tracing import open_tracing
 from consumers.api import Consumer
 from consumers.options import database_of
 from consumers.postgres.pool import COMMAND_TIMEOUT_S, SERVER_SHARE, Database, open_database
@@ -34,6 +35,9 @@ from consumers.runtime.start_checks import check_start
 from consumers.runtime.subscriber import Subscriber
 from consumers.runtime.transport import GroupTransport, Timing
 from consumers.settings import ConsumerSettings
+
+if TYPE_CHECKING:
+    from bridge.runtime.otlp import Tracing
 
 # Between two attempts to start while Kafka or PostgreSQL is away.
 RETRY_S = 2.0
@@ -59,6 +63,7 @@ async def open_consumer(
     """Build what outlives a member of the group, and yield what to run until the stop."""
     metrics = ConsumerMetrics(registry, service=consumer.group)
     async with AsyncExitStack() as stack:
+        tracing = stack.enter_context(open_tracing(consumer.group))
         database = await stack.enter_async_context(
             open_database(
                 settings.postgres.address(),
@@ -71,7 +76,7 @@ async def open_consumer(
             )
         )
         decoder = await stack.enter_async_context(open_decoder(settings.registry))
-        worker = ConsumerWorker(settings, consumer, database, decoder, metrics)
+        worker = ConsumerWorker(settings, consumer, database, decoder, metrics, tracing)
         management = ManagementPort(
             checks=worker.checks,
             live=worker.live,
@@ -107,6 +112,7 @@ class ConsumerWorker:
     _database: Database
     _decoder: EventDecoder
     _metrics: ConsumerMetrics
+    _tracing: Tracing | None = None
     _start: str = "starting"
     _processor: Processor | None = None
     _subscriber: Subscriber | None = None
@@ -193,6 +199,7 @@ class ConsumerWorker:
             decoder=self._decoder,
             metrics=self._metrics,
             resource=resource,
+            tracing=self._tracing,
         )
 
     async def _open_producer(self, stack: AsyncExitStack) -> KafkaProducer:

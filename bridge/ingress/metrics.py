@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal, cast, get_args
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter
 
 from bridge.contract.events import OTHER_REPORTED
 from bridge.event import Delivery, Event
 from bridge.ingress.profiles.profile import FLAGS, Encoded, Mapped
-from bridge.runtime.metrics import IngressMetrics
+from bridge.runtime.metrics import IngressMetrics, LoopHistogram
 
 ROUTE = "/webhooks/{source}"
 OTHER = "other"
@@ -51,7 +51,7 @@ UNROUTED = ("malformed_http", "not_found", "method_not_allowed")
 class Observed:
     """Facts about one request, gathered for its log line and metrics."""
 
-    __slots__ = ("began", "event_id", "method", "routed", "source")
+    __slots__ = ("began", "end_span", "event_id", "method", "routed", "source")
 
     def __init__(self, method: str, *, began: float = 0.0) -> None:
         """Count from `began`, by `time.perf_counter`, or from now."""
@@ -60,6 +60,8 @@ class Observed:
         self.routed = False
         self.source = UNKNOWN
         self.event_id = ""
+        # Ends its span, if it has one; returns the id of the trace, and whether that is exported.
+        self.end_span: Callable[..., tuple[str, bool]] | None = None
 
     @property
     def elapsed_s(self) -> float:
@@ -98,7 +100,7 @@ class Observations:
             for name in names
             for cause in get_args(Deferral)
         }
-        self._answers: dict[tuple[str, ...], tuple[Counter, Histogram]] = {}
+        self._answers: dict[tuple[str, ...], tuple[Counter, LoopHistogram]] = {}
 
     def expect(self, refusals: Iterable[str]) -> None:
         """Create the series of every usual answer at the start, so that `rate` sees the first of each."""
@@ -161,17 +163,29 @@ class Observations:
         """A delivery did not prove itself."""
         self._metrics.signature_failures.labels(source, reason).inc()
 
-    def answered(self, outcome: str, code: str, duration_s: float, request: Observed) -> float:
-        """Count an answer and return its duration in milliseconds, for the log."""
+    def answered(
+        self, outcome: str, code: str, duration_s: float, request: Observed, *, reason: str = "", event_type: str = ""
+    ) -> dict[str, object]:
+        """Count an answer, end its span, and return fields for the log: the duration, and the trace if there is one.
+
+        `reason`, why it is parked, and `event_type` are for the span.
+        """
         route, method = ROUTE if request.routed else OTHER, POST if request.method == POST else OTHER
         counter, histogram = self._answer(route, method, outcome, code)
         counter.inc()
         histogram.observe(duration_s)
         if outcome != "refused":
             self._metrics.sender_time_budget.observe(duration_s / self._deadline_s)
-        return round(duration_s * 1000, 2)
+        duration_ms = round(duration_s * 1000, 2)
+        if request.end_span is None:
+            return {"duration_ms": duration_ms}
+        code = code or reason
+        trace_id, is_exported = request.end_span(request.source, outcome=outcome, code=code, event_type=event_type)
+        if is_exported:
+            histogram.exemplify(duration_s, trace_id)
+        return {"duration_ms": duration_ms, "trace_id": trace_id}
 
-    def _answer(self, *key: str) -> tuple[Counter, Histogram]:
+    def _answer(self, *key: str) -> tuple[Counter, LoopHistogram]:
         children = self._answers.get(key)
         if children is None:
             route, method, outcome, code = key

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import orjson
 
@@ -46,6 +46,9 @@ from bridge.runtime import http
 from bridge.runtime.failpoints import hit
 from bridge.runtime.logging import log, trail
 from bridge.runtime.messages import Answer
+
+if TYPE_CHECKING:
+    from bridge.runtime.otlp import Tracing
 
 PREFIX = "/webhooks/"
 # The status codes of all answers (docs/contract.md §2): by outcome, and of what is refused by code.
@@ -176,9 +179,11 @@ class Webhooks:
         body_max_bytes: int,
         newest: NewestBodies,
         address_limit: AddressLimit | None = None,
+        tracing: Tracing | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._sources = sources
+        self._tracing = tracing
         self._head_rules = head_rules(source.scheme for source in sources.values())
         self._address_limit = address_limit
         self._always_200 = frozenset(name for name, source in sources.items() if source.answer_200)
@@ -322,11 +327,16 @@ class Webhooks:
             body=body,
             body_sha256=digest,
             key_slot=proved.slot,
-            traceparent=trace_of(call.heads),
+            traceparent=trace_of(call.heads) if self._tracing is None else self._begin_span(call, self._tracing),
             headers={},
             origin=proved.origin,
         )
         call.event_id = call.delivery.id
+
+    @staticmethod
+    def _begin_span(call: Call, tracing: Tracing) -> str:
+        traceparent, call.end_span = tracing.receive(call.heads.get(b"traceparent", b""), call.began)
+        return traceparent
 
     def _admit(self, call: Call) -> None:
         size = len(call.http.body)
@@ -500,13 +510,15 @@ class Webhooks:
             call.http.trust()
         if outcome != "duplicate":
             self._observe.taken(delivery, mapped, written_s=elapsed if outcome == "accepted" else None)
+        event_type, more = _types(mapped)
         log.info(
             _LINES[outcome],
             source=call.source,
             event_id=call.event_id,
             record_key=_keys(mapped.events),
-            duration_ms=self._observe.answered(outcome, "", elapsed, call),
-            **_types(mapped),
+            event_type=event_type,
+            **self._observe.answered(outcome, "", elapsed, call, event_type=event_type),
+            **more,
         )
         return Answer(self._status(call, outcome), _OPENINGS[outcome] + orjson.dumps(delivery.id) + b"}")
 
@@ -524,7 +536,7 @@ class Webhooks:
             code=park.reason,
             detail=park.detail,
             field=park.field,
-            duration_ms=self._observe.answered("parked", "", request.elapsed_s, request),
+            **self._observe.answered("parked", "", request.elapsed_s, request, reason=park.reason),
         )
         body = {"outcome": "parked", "id": request.event_id, "reason": park.reason}
         if park.field:
@@ -543,7 +555,7 @@ class Webhooks:
             source=request.source,
             code=exc.code,
             reason=exc.reason,
-            duration_ms=self._observe.answered("refused", exc.code, request.elapsed_s, request),
+            **self._observe.answered("refused", exc.code, request.elapsed_s, request),
         )
         answer = _REFUSALS[exc.code]
         if exc.wait_s:
@@ -561,7 +573,7 @@ class Webhooks:
             source=request.source,
             event_id=request.event_id,
             code=code,
-            duration_ms=self._observe.answered("unavailable", code, request.elapsed_s, request),
+            **self._observe.answered("unavailable", code, request.elapsed_s, request),
         )
         retry_after = str(random.randint(*RETRY_AFTER_S))  # noqa: S311 - spreads load, guards nothing
         body = orjson.dumps({"outcome": "unavailable", "code": code})
@@ -572,15 +584,15 @@ def _content(outcome: Mapped | Encoded | ParkReason) -> Sequence[AnyEvent] | Par
     return outcome if isinstance(outcome, ParkReason) else outcome.events
 
 
-def _types(mapped: Mapped | Encoded) -> dict[str, object]:
-    """Return the type for a log line, the sender's word where the contract does not know it, and leniencies used."""
+def _types(mapped: Mapped | Encoded) -> tuple[str, dict[str, object]]:
+    """Return the type for a log line, and its fields for leniencies used and a word that the contract does not know."""
     events = mapped.events
-    types: dict[str, object] = {"event_type": events[0].type if events else ""}
+    more: dict[str, object] = {}
     if mapped.flags:
-        types["flags"] = " ".join(mapped.flags)
+        more["flags"] = " ".join(mapped.flags)
     if events and isinstance(event := events[0], Event) and event.type == OTHER_REPORTED:
-        types["reported_type"] = event.value["reported_type"]
-    return types
+        more["reported_type"] = event.value["reported_type"]
+    return events[0].type if events else "", more
 
 
 def _keys(events: Sequence[AnyEvent]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from prometheus_client import CollectorRegistry, Gauge
 
@@ -17,6 +17,9 @@ from bridge.runtime.logging import log, trail
 from bridge.runtime.metrics import DURATION_BUCKETS, FRESHNESS_BUCKETS, NAMESPACE, Metrics, counter, gauge, histogram
 from consumers.runtime.failure import Failure, FailureClass
 from consumers.runtime.sorting import Skip, Sorted
+
+if TYPE_CHECKING:
+    from bridge.runtime.otlp import Tracing
 
 RecordOutcome = Literal["applied", "duplicate", "stale", "skipped", "parked", "retry"]
 """`duplicate`: its event was settled before. `stale`: the record itself was, by an earlier owner. `skipped`: of a
@@ -75,10 +78,13 @@ class ConsumerMetrics(Metrics):
 class Tally:
     """Counts for one consumer; a number of records at a time where there may be thousands a second."""
 
-    def __init__(self, metrics: ConsumerMetrics, *, group: str, topics: Iterable[str]) -> None:
+    def __init__(
+        self, metrics: ConsumerMetrics, *, group: str, topics: Iterable[str], tracing: Tracing | None = None
+    ) -> None:
         """Count into `metrics`; all series exist from the start, so that `rate` sees the first of each."""
         self._metrics = metrics
         self._group = group
+        self._tracing = tracing
         service = metrics.service
         self._records: dict[tuple[str, RecordOutcome], Any] = {}
         self._last: dict[str, Any] = {}
@@ -165,6 +171,7 @@ class Tally:
             "event_id": record.header("ce_id"),
             "record_key": (record.key or b"").decode("utf-8", "replace"),
             "group": self._group,
+            **({"trace_id": self._tracing.id_of(record.header("traceparent"))} if self._tracing else {}),
         }
 
 

@@ -19,7 +19,7 @@ import itertools
 import random
 from collections.abc import Collection, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bridge.avro.event_decoder import EventDecoder
 from bridge.errors import TransientError
@@ -41,6 +41,9 @@ from consumers.runtime.partition import Partition, Partitions
 from consumers.runtime.settling import STOPS, Settling
 from consumers.runtime.sorting import Learner, Sorter
 from consumers.runtime.tasks import Tasks
+
+if TYPE_CHECKING:
+    from bridge.runtime.otlp import Tracing
 
 # How soon an operator sees that a release has begun.
 RELEASE_POLL_S = 1.0
@@ -72,6 +75,7 @@ class Processor:
         producer: OutboxProducer | None = None,
         park_counter: ParkCounter | None = None,
         learner: Learner | None = None,
+        tracing: Tracing | None = None,
         spread: Spread = random.uniform,
         release_poll_s: float = RELEASE_POLL_S,
     ) -> None:
@@ -86,7 +90,7 @@ class Processor:
         self._release_poll_s = release_poll_s
         self._tasks = Tasks()
         group = consumer.group
-        self._tally = Tally(metrics, group=group, topics=consumer.topics)
+        self._tally = Tally(metrics, group=group, topics=consumer.topics, tracing=tracing)
         self._partitions = Partitions(
             ledger, group=group, consumer=consumer.name, tally=self._tally, mode=consumer.mode
         )
@@ -110,6 +114,7 @@ class Processor:
             park_limit=self._park_limit,
             spread=spread,
             resource=resource,
+            tracing=tracing,
         )
         self._key_queues = KeyQueues(
             self._settling,

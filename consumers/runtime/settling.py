@@ -14,9 +14,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bridge.errors import PermanentError, TransientError
 from bridge.kafka.transport import ConsumedRecord
@@ -46,6 +46,9 @@ from consumers.runtime.park_limit import ParkLimit, ParkLimitError
 from consumers.runtime.parking import ParkingFullError, StoppedError, Why, WithdrawnError, key_text
 from consumers.runtime.partition import KeyQueue, Partition, Partitions
 from consumers.runtime.sorting import Skip, Sorted, Sorter
+
+if TYPE_CHECKING:
+    from bridge.runtime.otlp import Tracing
 
 STOPS = (FencedError, ParkLimitError, ParkingFullError)
 """Errors that end the settling of a partition; see `Settling.stop`."""
@@ -124,14 +127,16 @@ class Settling:
     park_limit: ParkLimit
     spread: Spread = random.uniform  # draws delays; another one in tests
     resource: Any = None  # what `Consumer.around` yielded
+    tracing: Tracing | None = None
 
     async def call(self, events: Sequence[Sorted], tries: Tries, connection: Any = None) -> list[Outgoing]:
         """Run the handler; return what it publishes."""
         tries.calling = True
         try:
-            outgoing = await call_handler(
-                self.consumer, events, attempt=tries.attempt, connection=connection, resource=self.resource
-            )
+            with self._span("handle", events):
+                outgoing = await call_handler(
+                    self.consumer, events, attempt=tries.attempt, connection=connection, resource=self.resource
+                )
         except TransientError:
             tries.refused = True
             raise
@@ -151,7 +156,7 @@ class Settling:
             self.tally.passed_over(partition.place.topic, (skip for _, skip in work.skipped))
             return
         inside = work.handled is None
-        async with self.transaction(partition, offsets, effects=inside) as settlement:
+        async with self.transaction(partition, offsets, events=work.events, effects=inside) as settlement:
             await self._hold(partition, work, settlement)
             states = await settlement.admit([event.inbox for event in work.events])
             fresh = [event for event, state in zip(work.events, states, strict=True) if state == "fresh"]
@@ -203,21 +208,36 @@ class Settling:
 
     @asynccontextmanager
     async def transaction(
-        self, partition: Partition, offsets: frozenset[int] = frozenset(), *, effects: bool = False
+        self,
+        partition: Partition,
+        offsets: frozenset[int] = frozenset(),
+        *,
+        events: Sequence[Sorted] = (),
+        effects: bool = False,
     ) -> AsyncIterator[Settlement]:
         """Open a transaction that settles `offsets` at its end, and then in the window; `effects`: it runs handlers."""
         hit("before_fence")
         claim, window = partition.claim, partition.window
-        async with self.ledger.begin(partition.place, claim.epoch, claim.updated_at) as settlement:
-            yield settlement
-            advance = window.preview(offsets)
-            updated_at = await settlement.settle(
-                next_offset=advance.next_offset, last_event_id=advance.last_event_id, above=advance.above
-            )
-            if effects:
-                hit("after_effect_before_commit")
+        with self._span("settle", events):
+            async with self.ledger.begin(partition.place, claim.epoch, claim.updated_at) as settlement:
+                yield settlement
+                advance = window.preview(offsets)
+                updated_at = await settlement.settle(
+                    next_offset=advance.next_offset, last_event_id=advance.last_event_id, above=advance.above
+                )
+                if effects:
+                    hit("after_effect_before_commit")
         window.settle(offsets, advance=advance)
         claim.updated_at = max(claim.updated_at, updated_at)
+
+    def _span(self, name: str, events: Sequence[Sorted]) -> AbstractContextManager[None]:
+        """Return a span that is linked to the deliveries of events of one partition; none without tracing."""
+        if self.tracing is None or not events:
+            return nullcontext()
+        topic, partition = events[0].record[:2]
+        group = self.consumer.group
+        linked = [(each.traceparent, each.event.source, each.event.type) for each in events]
+        return self.tracing.consume(name, group=group, topic=topic, partition=partition, events=linked)
 
     async def write_progress(self, partitions: Iterable[Partition]) -> None:
         """Write progress over skipped records, which needed no transaction."""

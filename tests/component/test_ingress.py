@@ -175,6 +175,7 @@ async def running(
     address_limit: AddressLimit | None = None,
     now: Callable[[], float] = time.time,
     newest: NewestBodies | None = None,
+    tracing: Any = None,
 ) -> AsyncIterator[Ingress]:
     """Run one; with `deduplicator` what is taken goes there and not to the scripted publisher.
 
@@ -197,6 +198,7 @@ async def running(
         body_max_bytes=body_max,
         newest=newest or NewestBodies({each.name: each.bucket_s for each in sources}, now=now),
         address_limit=address_limit,
+        tracing=tracing,
         now=now,
     )
     server = HardenedServer(

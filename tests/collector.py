@@ -1,0 +1,64 @@
+"""A collector of OpenTelemetry for tests: takes OTLP/HTTP and keeps the spans; needs the extra `otel`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+
+@dataclass
+class Collector:
+    """What it was sent; while `open` is not set, it takes connections and answers nothing."""
+
+    url: str = ""
+    requests: list[Any] = field(default_factory=list)
+    asked: threading.Event = field(default_factory=threading.Event)
+    open: threading.Event = field(default_factory=threading.Event)
+
+    def spans(self, name: str = "") -> list[Any]:
+        scopes = [scope for each in self.requests for one in each.resource_spans for scope in one.scope_spans]
+        return [span for scope in scopes for span in scope.spans if name in {"", span.name}]
+
+    def resource(self) -> dict[str, Any]:
+        return attributes(self.requests[0].resource_spans[0].resource)
+
+
+def attributes(of: Any) -> dict[str, str]:
+    return {each.key: each.value.string_value for each in of.attributes}
+
+
+@contextmanager
+def collecting() -> Iterator[Collector]:
+    service = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2", reason="extra `otel`")
+    collector = Collector()
+    collector.open.set()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            collector.asked.set()
+            collector.open.wait()
+            collector.requests.append(service.ExportTraceServiceRequest.FromString(body))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Write nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        collector.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield collector
+        finally:
+            collector.open.set()
+            server.shutdown()
+            thread.join()
