@@ -17,6 +17,7 @@ from bridge.kafka.partition_writer import from_entry
 from bridge.kafka.reader import ReadError, open_reader
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 from bridge.kafka.transport import ConsumedRecord, Place
+from bridge.known.delivery_ids import HASH_CHARS, PREFIX
 from bridge.runtime.audit import audited
 from bridge.runtime.broker_option import bootstrap_option
 from bridge.runtime.findings import counted
@@ -139,7 +140,9 @@ async def _where(chosen: Chosen, wanted: str, *, from_beginning: bool, show_phi:
         spooled = await asyncio.to_thread(_spooled, wanted)
         stored = await standings(database, chosen.consumer.group, chosen.consumer.topics)
         records = await _located(database, chosen, wanted)
-        starts = {} if from_beginning else {at: each.next_offset or 0 for at, each in stored.items()}
+        # Of an event whose id stands in its body, no table has the id that its delivery was given by its hash.
+        is_whole = from_beginning or (wanted.startswith(PREFIX) and not records)
+        starts = {} if is_whole else {at: each.next_offset or 0 for at, each in stored.items()}
         for topics in (chosen.consumer.topics, (UNRECOGNIZED_TOPIC,)):
             try:
                 await _read(chosen, topics, records, wanted=wanted, starts=starts)
@@ -198,7 +201,10 @@ async def _read(
 
 def _is_of(record: ConsumedRecord, wanted: str) -> bool:
     event_id = record.header("ce_id")
-    return event_id == wanted or event_id.startswith(f"{wanted}/") or record.key == wanted.encode()
+    if event_id == wanted or event_id.startswith(f"{wanted}/") or record.key == wanted.encode():
+        return True
+    digest = wanted.removeprefix(PREFIX)[:HASH_CHARS]
+    return wanted.startswith(PREFIX) and digest == record.header("drx_body_sha256")[:HASH_CHARS]
 
 
 def _spooled(wanted: str) -> _Places:

@@ -73,12 +73,12 @@ def a_line(event: str, **fields: object) -> bytes:
     return json.dumps({"event": event, "timestamp": "2026-09-14T15:09:26.535Z", "duration_ms": 1.5, **fields}).encode()
 
 
-def a_record(*, key: str = "rx_1", event_id: str = "evt_1") -> ConsumedRecord:
+def a_record(*, key: str = "rx_1", event_id: str = "evt_1", body_sha256: str = "") -> ConsumedRecord:
     """Return the record of a fill, with a note that means to run."""
     value = dict(an_event(id=event_id, key=key, type="fill.status_changed").value)
     del value["network_status"]
     value |= {"fill_number": 1, "fill_status": "dispensed", "note": NOTE, "extensions": {"/data/x": NOTE}}
-    headers = [("ce_id", event_id.encode())]
+    headers = [("ce_id", event_id.encode()), ("drx_body_sha256", body_sha256.encode())]
     payload = CODEC.encode("drx.v1.FillStatusChanged", value)
     return ConsumedRecord("drx.prescriptions.v1", 3, 17, 1_789_398_566_535, key.encode(), payload, headers)
 
@@ -130,16 +130,17 @@ async def test_what_is_refused_has_the_sentence_of_verify_and_the_command(page: 
     assert "drx-bridge verify --source drx" in json.dumps(cells(sections, "Delivery"))
 
 
-async def test_an_unrecognized_delivery_waits_until_it_has_become_an_event(page: Page) -> None:
-    names = {"ce_id": "evt_1", "ce_source": "drx", "drx_reason": "unknown_type"}
+@pytest.mark.parametrize("delivery_id", ["evt_1", "dlv_" + "5f" * 16])
+async def test_an_unrecognized_delivery_waits_until_it_has_become_an_event(page: Page, delivery_id: str) -> None:
+    names = {"ce_id": delivery_id, "ce_source": "drx", "drx_reason": "unknown_type"}
     headers = [(name, text.encode()) for name, text in names.items()]
     page.feed.take_record(ConsumedRecord("drx.unrecognized.v1", 0, 7, 1_000, b"evt_1", b"", headers))
 
     waiting = cells(json.loads((await page.get("/waiting"))[1]), "Unrecognized deliveries")
-    page.feed.take_record(a_record())
+    page.feed.take_record(a_record(body_sha256="5f" * 32))
 
     assert waiting[0][:2] == ["drx", "unknown_type"]
-    assert "drx-bridge unrecognized replay --source drx --id evt_1" in waiting[0][3]["copy"][1]
+    assert f"drx-bridge unrecognized replay --source drx --id {delivery_id}" in waiting[0][3]["copy"][1]
     assert cells(json.loads((await page.get("/waiting"))[1]), "Unrecognized deliveries") == []
 
 

@@ -129,6 +129,10 @@ async def one_event_has_the_fixed_members_and_nothing_of_its_content(scene: Scen
     assert parked["records"] > 0
     assert datetime.fromisoformat(parked["at"])
 
+    names = [dict(each.headers) for each in LIVES.records(scene.topic, partitions=2)]
+    (digest,) = [each["drx_body_sha256"].decode() for each in names if each["ce_id"] == event_id.encode()]
+    code, by_body, _ = await scene(f"dlv_{digest[:32]}")
+    assert (code, by_body["offset"]) == (0, document["offset"])
     code, whole, err = await scene(event_id, "--show-phi")
     assert whole["value"]["prescription_id"] == event.key
     assert acts(err) == [("where", "begun"), ("where", "done")]

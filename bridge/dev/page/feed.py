@@ -27,6 +27,7 @@ from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.reader import ReadError, open_tail
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC
 from bridge.kafka.transport import ConsumedRecord
+from bridge.known.delivery_ids import id_of_body
 from bridge.runtime.log_ids import current_id_key
 from bridge.runtime.logging import id_hash
 
@@ -81,11 +82,15 @@ class Feed:
                 self._change(row)
 
     def take_record(self, record: ConsumedRecord) -> None:
-        """Add a record to the row of its delivery; one of several events of a delivery ends with `/` and its number."""
+        """Add a record to the row of its delivery.
+
+        The id of one of several events ends with `/` and its number; that in the body is another than the delivery's.
+        """
         if record.topic == UNRECOGNIZED_TOPIC:
             _keep(self.unrecognized, (record.partition, record.offset), record)
         event_id = record.header("ce_id")
-        for each in {event_id, event_id.rpartition("/")[0]} - {""}:
+        of_body = id_of_body(record.header("drx_body_sha256"), received_s=0, bucket_s=0)
+        for each in {event_id, event_id.rpartition("/")[0], of_body} - {""}:
             hashed = id_hash(each, self._id_key)
             _keep(self._records, hashed, [record, *self._records.get(hashed, ())[:REPEATS]])
             for row in self._by_id.get(hashed, ()):
