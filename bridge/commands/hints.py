@@ -1,9 +1,9 @@
 """Explain why a delivery was refused: try the usual mistakes of senders one by one until it verifies.
 
-Eight mistakes are tried. Of the key and headers: a time in milliseconds, a wrong clock, hex for base64, the key's text
-as the key. Of the body: a line break at the end, JSON that was serialised again or compacted, line breaks that curl
-left out. A hint accepts nothing, nothing here runs in the ingress, and no sentence holds a value of the delivery or
-anything of a secret.
+Of the key and headers: a time in milliseconds, a wrong clock, hex for base64, no `v1,`, the key's text as the key. Of
+the body: a line break at the end, JSON that was serialised again or compacted, line breaks that curl left out. What is
+old is tried as of its own time, too. A hint accepts nothing, nothing here runs in the ingress, and no sentence holds a
+value of the delivery or anything of a secret.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ _milliseconds = re.compile(rb"(?<![0-9])[0-9]{13}(?![0-9])").search
 # What a SHA-256 and a SHA-512 or ed25519 signature look like.
 _HEX = re.compile(rb"\b(?:[0-9a-fA-F]{128}|[0-9a-fA-F]{64})\b")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]{86}==|[A-Za-z0-9+/]{43}=")
+_NO_VERSION = re.compile(rb"^(?:v1=)?([A-Za-z0-9+/]{43}=)$")
 
 
 def hint(scheme: Scheme, raw: Raw, keys: Sequence[KeySlot], now: float) -> str:
@@ -40,9 +41,15 @@ def hint(scheme: Scheme, raw: Raw, keys: Sequence[KeySlot], now: float) -> str:
 
 
 def _changes(raw: Raw, keys: Sequence[KeySlot], now: float) -> Iterator[tuple[str, Raw, Sequence[KeySlot], float]]:
-    yield from ((text, raw, keys, at) for text, at in _times(raw, now))
-    yield from ((text, changed, keys, now) for text, changed in (*_bodies(raw), *_encodings(raw)))
-    yield from ((text, raw, slots, now) for text, slots in _keys(keys))
+    times = list(_times(raw, now))
+    anew = "compare the clocks, and sign each attempt anew (--now says when it came)"
+    yield from ((f"the signature is right, and its time is {age}: {anew}", raw, keys, at) for age, at in times)
+    mistakes = [(text, changed, keys) for text, changed in (*_bodies(raw), *_encodings(raw))]
+    mistakes += [(text, raw, slots) for text, slots in _keys(keys)]
+    yield from ((*mistake, now) for mistake in mistakes)
+    for age, at in times:
+        beside = f"; and the timestamp is {age}: `--now TIMESTAMP` checks it as of then"
+        yield from ((text + beside, changed, slots, at) for text, changed, slots in mistakes)
 
 
 def _refusal(scheme: Scheme, raw: Raw, keys: Sequence[KeySlot], now: float) -> str:
@@ -57,8 +64,7 @@ def _times(raw: Raw, now: float) -> Iterator[tuple[str, float]]:
     for value in raw.heads.values():
         for found in _seconds(value):
             off_s = int(now) - int(found)
-            text = f"the signature is right, and its time is {abs(off_s)} s {'old' if off_s > 0 else 'ahead'}"
-            yield f"{text}: compare the clocks, and sign each attempt anew (--now says when it came)", float(found)
+            yield f"{abs(off_s)} s {'old' if off_s > 0 else 'ahead'}", float(found)
 
 
 def _bodies(raw: Raw) -> Iterator[tuple[str, Raw]]:
@@ -85,6 +91,7 @@ def _encodings(raw: Raw) -> Iterator[tuple[str, Raw]]:
         for text, written in (
             ("hex: write it in base64", _HEX.sub(lambda found: b2a_base64(unhexlify(found[0]), newline=False), value)),
             ("base64: write it in hex", _BASE64.sub(lambda found: a2b_base64(found[0]).hex().encode(), value)),
+            ("base64 alone: write `v1,` before it", _NO_VERSION.sub(rb"v1,\1", value)),
         ):
             yield f"the signature is written in {text}", raw._replace(heads={**raw.heads, name: written})
 

@@ -53,7 +53,7 @@ def verify(
 ) -> int:
     """Check the proof of the delivery whose exact body is in BODY_FILE; exit 1 if it would be refused.
 
-    What is refused is tried again with eight mistakes that senders make, and a hint names the one that explains it.
+    What is refused is tried again with the usual mistakes of senders, and a hint names the one that explains it.
     """
     asked = asked_scheme(source_name, scheme_text, parameters)
     scheme, keys = asked.scheme, _keys(asked, secrets_dir)

@@ -127,7 +127,7 @@ async def test_what_is_refused_has_the_sentence_of_verify_and_the_command(page: 
     sections = json.loads((await page.get(f"/delivery?id={row['number']}"))[1])
 
     assert (row["status"], row["code"], row["why"]) == (401, "signature_mismatch", REFUSALS["signature_mismatch"])
-    assert "drx-bridge verify --source drx" in json.dumps(cells(sections, "Delivery"))
+    assert "drx-bridge verify --source drx --now 1789398566 --header" in json.dumps(cells(sections, "Delivery"))
 
 
 @pytest.mark.parametrize("delivery_id", ["evt_1", "dlv_" + "5f" * 16])

@@ -1,4 +1,4 @@
-"""A sender makes one of six mistakes, and the hint names it."""
+"""A sender makes a usual mistake, and the hint names it."""
 
 from __future__ import annotations
 
@@ -55,11 +55,17 @@ def found(signature: bytes, *, at: object = NOW, body: bytes = BODY, slot: KeySl
             )
         ),
         (b"v1," + v1(text()).hex().encode(), NOW, "the signature is written in hex: write it in base64"),
+        *((prefix + b64encode(v1(text())), NOW, "write `v1,` before it") for prefix in (b"", b"v1=")),
         (element(v1(text(), SECRET.encode())), NOW, "the secret's text was used as the key"),
         (element(v1(text(), SECRET.removeprefix("whsec_").encode())), NOW, "the secret's text was used as the key"),
         (element(v1(text(), KEY + b"\n")), NOW, "a line break was part of the secret"),
         (element(v1(text(at=NOW * 1000 + 123))), NOW * 1000 + 123, "in milliseconds"),
         (element(v1(text(at=NOW - 1000))), NOW - 1000, "is 1000 s old"),
+        (
+            element(v1(text(BODY.rstrip(), at=NOW - 1000))),
+            NOW - 1000,
+            "that are sent; and the timestamp is 1000 s old",
+        ),
         (element(v1(text(at=NOW + 400))), NOW + 400, "is 400 s ahead"),
     ],
 )

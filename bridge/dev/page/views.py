@@ -124,7 +124,9 @@ class Views:
         if row is None:
             return [section("Delivery", (), [], note="It is not among the latest any more.")]
         facts: list[tuple[str, object]] = [(name, row[name]) for name in row if row[name] and name not in _HIDDEN]
-        verify = f"drx-bridge verify --source {shlex.quote(row['source'])} --header 'NAME: VALUE' … BODY_FILE"
+        came = int(datetime.fromisoformat(row["timestamp"]).timestamp())
+        of = f"--source {shlex.quote(row['source'])} --now {came}"
+        verify = f"drx-bridge verify {of} --header 'NAME: VALUE' … BODY_FILE"
         facts += [("to find the mistake", {"copy": [verify]})] * (row["status"] == HTTPStatus.UNAUTHORIZED)
         sections = [section("Delivery", (), facts)]
         for record in self._feed.records(row):
