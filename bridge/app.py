@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeVar, get_args
+from typing import TypeVar, get_args
 
 from prometheus_client import CollectorRegistry
 
@@ -44,14 +44,11 @@ from bridge.runtime.lifecycle import EndOf, Worker, background
 from bridge.runtime.logging import log
 from bridge.runtime.metrics import IngressMetrics, LoopLag
 from bridge.runtime.slots import Reload, SlotDirectory
-from bridge.runtime.tracing import open_tracing
+from bridge.runtime.tracing import Tracing, open_tracing
 from bridge.settings import HttpSettings, Management, Settings
 from bridge.sources import address_limit, check_new_keys, rate_limit, scheme_of, slots_dir
 from bridge.spool.store import Spool
 from bridge.start_checks import check_start
-
-if TYPE_CHECKING:
-    from bridge.runtime.otlp import Tracing
 
 _Result = TypeVar("_Result")
 

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry
 
@@ -22,7 +22,7 @@ from bridge.runtime.health import MANAGEMENT_CLOSE_S, Check, ManagementPort
 from bridge.runtime.lifecycle import EndOf, Worker, background, first_of, pause, run_workers
 from bridge.runtime.logging import log
 from bridge.runtime.metrics import IngressMetrics, LoopLag
-from bridge.runtime.tracing import open_tracing
+from bridge.runtime.tracing import Tracing, open_tracing
 from consumers.api import Consumer
 from consumers.options import database_of
 from consumers.postgres.pool import COMMAND_TIMEOUT_S, SERVER_SHARE, Database, open_database
@@ -35,9 +35,6 @@ from consumers.runtime.start_checks import check_start
 from consumers.runtime.subscriber import Subscriber
 from consumers.runtime.transport import GroupTransport, Timing
 from consumers.settings import ConsumerSettings
-
-if TYPE_CHECKING:
-    from bridge.runtime.otlp import Tracing
 
 # Between two attempts to start while Kafka or PostgreSQL is away.
 RETRY_S = 2.0

@@ -81,7 +81,7 @@ def check_content(heads: Mapping[bytes, bytes], *, size_max: int, types: tuple[b
 
 
 def trace_of(heads: Mapping[bytes, bytes]) -> str:
-    """Trace context for the records while no span is exported: the trace of the sender or a new one, a span of ours."""
+    """Trace context for the records: the sender's trace, or a new one, and a span of our own."""
     given = _TRACEPARENT.fullmatch(heads.get(b"traceparent", b""))
     trace = given[1].decode() if given else f"{random.getrandbits(128) | 1:032x}"
     return f"00-{trace}-{random.getrandbits(64) | 1:016x}-01"

@@ -166,10 +166,7 @@ class Observations:
     def answered(
         self, outcome: str, code: str, duration_s: float, request: Observed, *, reason: str = "", event_type: str = ""
     ) -> dict[str, object]:
-        """Count an answer, end its span, and return fields for the log: the duration, and the trace if there is one.
-
-        `reason`, why it is parked, and `event_type` are for the span.
-        """
+        """Count an answer, end its span, for which `reason` and `event_type` are, and return fields for the log."""
         route, method = ROUTE if request.routed else OTHER, POST if request.method == POST else OTHER
         counter, histogram = self._answer(route, method, outcome, code)
         counter.inc()

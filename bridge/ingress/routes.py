@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal, cast
 
 import orjson
 
@@ -46,9 +46,7 @@ from bridge.runtime import http
 from bridge.runtime.failpoints import hit
 from bridge.runtime.logging import log, trail
 from bridge.runtime.messages import Answer
-
-if TYPE_CHECKING:
-    from bridge.runtime.otlp import Tracing
+from bridge.runtime.tracing import Tracing
 
 PREFIX = "/webhooks/"
 # The status codes of all answers (docs/contract.md §2): by outcome, and of what is refused by code.
@@ -319,6 +317,10 @@ class Webhooks:
             size=len(body),
         )
         digest = sha256(body).hexdigest()
+        if self._tracing is None:
+            traceparent = trace_of(call.heads)
+        else:
+            traceparent, call.end_span = self._tracing.receive(call.heads.get(b"traceparent", b""), call.began)
         call.delivery = Delivery(
             source=source.name,
             environment=source.environment,
@@ -327,16 +329,11 @@ class Webhooks:
             body=body,
             body_sha256=digest,
             key_slot=proved.slot,
-            traceparent=trace_of(call.heads) if self._tracing is None else self._begin_span(call, self._tracing),
+            traceparent=traceparent,
             headers={},
             origin=proved.origin,
         )
         call.event_id = call.delivery.id
-
-    @staticmethod
-    def _begin_span(call: Call, tracing: Tracing) -> str:
-        traceparent, call.end_span = tracing.receive(call.heads.get(b"traceparent", b""), call.began)
-        return traceparent
 
     def _admit(self, call: Call) -> None:
         size = len(call.http.body)

@@ -8,18 +8,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from prometheus_client import CollectorRegistry, Gauge
 
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.runtime.logging import log, trail
 from bridge.runtime.metrics import DURATION_BUCKETS, FRESHNESS_BUCKETS, NAMESPACE, Metrics, counter, gauge, histogram
+from bridge.runtime.tracing import Tracing
 from consumers.runtime.failure import Failure, FailureClass
 from consumers.runtime.sorting import Skip, Sorted
-
-if TYPE_CHECKING:
-    from bridge.runtime.otlp import Tracing
 
 RecordOutcome = Literal["applied", "duplicate", "stale", "skipped", "parked", "retry"]
 """`duplicate`: its event was settled before. `stale`: the record itself was, by an earlier owner. `skipped`: of a

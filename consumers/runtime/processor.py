@@ -19,12 +19,13 @@ import itertools
 import random
 from collections.abc import Collection, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bridge.avro.event_decoder import EventDecoder
 from bridge.errors import TransientError
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.runtime.backoff import Spread
+from bridge.runtime.tracing import Tracing
 from consumers.api import Batches, Consumer, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime import parking
@@ -41,9 +42,6 @@ from consumers.runtime.partition import Partition, Partitions
 from consumers.runtime.settling import STOPS, Settling
 from consumers.runtime.sorting import Learner, Sorter
 from consumers.runtime.tasks import Tasks
-
-if TYPE_CHECKING:
-    from bridge.runtime.otlp import Tracing
 
 # How soon an operator sees that a release has begun.
 RELEASE_POLL_S = 1.0

@@ -16,13 +16,14 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bridge.errors import PermanentError, TransientError
 from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.backoff import Spread
 from bridge.runtime.failpoints import hit
 from bridge.runtime.logging import log
+from bridge.runtime.tracing import Tracing
 from consumers.api import Consumer, Outgoing
 from consumers.postgres.pool import Database
 from consumers.runtime import parking
@@ -46,9 +47,6 @@ from consumers.runtime.park_limit import ParkLimit, ParkLimitError
 from consumers.runtime.parking import ParkingFullError, StoppedError, Why, WithdrawnError, key_text
 from consumers.runtime.partition import KeyQueue, Partition, Partitions
 from consumers.runtime.sorting import Skip, Sorted, Sorter
-
-if TYPE_CHECKING:
-    from bridge.runtime.otlp import Tracing
 
 STOPS = (FencedError, ParkLimitError, ParkingFullError)
 """Errors that end the settling of a partition; see `Settling.stop`."""
@@ -235,9 +233,8 @@ class Settling:
         if self.tracing is None or not events:
             return nullcontext()
         topic, partition = events[0].record[:2]
-        group = self.consumer.group
-        linked = [(each.traceparent, each.event.source, each.event.type) for each in events]
-        return self.tracing.consume(name, group=group, topic=topic, partition=partition, events=linked)
+        sent = [(each.traceparent, each.event.source, each.event.type) for each in events]
+        return self.tracing.consume(name, group=self.consumer.group, topic=topic, partition=partition, events=sent)
 
     async def write_progress(self, partitions: Iterable[Partition]) -> None:
         """Write progress over skipped records, which needed no transaction."""
