@@ -26,10 +26,12 @@ class LoggedDelivery(NamedTuple):
     code: str  # empty if it was taken as an event
     details: str  # such as the field at fault, or the event's type
     meaning: str  # of the code, in a sentence; empty without one
+    event_id: str  # hashed, as `drx-bridge hash-id` prints it; empty if it was refused
 
     def __str__(self) -> str:
         words = (f"{self.time}  {self.outcome:<11}  {self.source:<12}", f"{self.code} {self.details}".strip())
-        return printable("  ".join(words) + (f": {self.meaning}" if self.meaning else ""))
+        sentence = "  ".join(words) + (f": {self.meaning}" if self.meaning else "")
+        return printable(f"{sentence}  {self.event_id}".rstrip())
 
 
 def logged_deliveries(lines: Iterable[bytes]) -> Iterator[LoggedDelivery]:
@@ -45,9 +47,10 @@ def logged_deliveries(lines: Iterable[bytes]) -> Iterator[LoggedDelivery]:
         outcome, code = event.removeprefix(_PREFIX), str(fields.get("code", ""))
         words = (str(fields.get(name) or "") for name in _DETAILS)
         details = " ".join(word for word in words if word and word not in code)  # not `mismatch` once more
-        meaning = MEANINGS.get(outcome, {}).get(code, "")
-        time, source = (str(fields.get(name) or "") for name in ("timestamp", "source"))
-        yield LoggedDelivery(time, source, outcome, code, details, meaning)
+        # A detail is one of the causes that the sentence lists.
+        meaning = "" if fields.get("detail") else MEANINGS.get(outcome, {}).get(code, "")
+        time, source, event_id = (str(fields.get(name) or "") for name in ("timestamp", "source", "event_id"))
+        yield LoggedDelivery(time, source, outcome, code, details, meaning, event_id)
 
 
 @click.command()
@@ -56,6 +59,8 @@ def logged_deliveries(lines: Iterable[bytes]) -> Iterator[LoggedDelivery]:
 @click.option("--source", help="Only deliveries of this source.")
 def log(*, file: BinaryIO, failed: bool, source: str | None) -> int:
     """Print a line for each delivery in FILE, the log of an ingress, or on standard input.
+
+    A line ends with the hash of the delivery's id, which `drx-bridge hash-id ID` prints, unless it was refused.
 
     To follow a running ingress: tail -F FILE | drx-bridge log; or kubectl logs -f POD | drx-bridge log.
     """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from click.testing import CliRunner, Result
 
 from bridge.commands.codes import PARKED, REFUSALS, UNAVAILABLE
@@ -25,6 +27,7 @@ async def test_each_delivery_is_a_line_with_its_code_and_what_that_means() -> No
             await ingress.post(a_body(environment="elsewhere"), webhook_id="evt_2")
             ingress.publisher.failures.append(NotDurableError("deadline"))
             await ingress.post(webhook_id="evt_3")
+            await ingress.post(a_body(account_id=None), webhook_id="evt_4")
     # As `docker compose logs` prints them, among what is no line of ours.
     content = b"".join(b"ingress-1  | " + render((line.pop("log_level"), 0.0, line)) for line in lines)
     content = b"Traceback\n{no json}\n" + content + render(("info", 0.0, {"event": "worker.ready"}))
@@ -32,11 +35,13 @@ async def test_each_delivery_is_a_line_with_its_code_and_what_that_means() -> No
     everything = [line.split("  ", 1)[1] for line in run(content).output.splitlines()]
     failed = [line.split("  ", 1)[1] for line in run(content, "--failed", "--source", "drx").output.splitlines()]
 
+    ids = re.findall(r'"event_id":"(\w{24})"', content.decode())
     assert everything == [
-        "accepted     drx           prescription.processed",
+        f"accepted     drx           prescription.processed  {ids[0]}",
         f"refused      drx           content_type: {REFUSALS['content_type']}",
-        f"parked       drx           environment_mismatch /environment: {PARKED['environment_mismatch']}",
-        f"unavailable  drx           deadline: {UNAVAILABLE['deadline']}",
+        f"parked       drx           environment_mismatch /environment: {PARKED['environment_mismatch']}  {ids[1]}",
+        f"unavailable  drx           deadline: {UNAVAILABLE['deadline']}  {ids[2]}",
+        f"parked       drx           unusable missing_field /account_id  {ids[3]}",
     ]
     assert failed == everything[1:]
     assert run(content, "--source", "another").output == ""
