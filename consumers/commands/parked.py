@@ -19,6 +19,7 @@ from bridge.errors import ConfigError, DecodeError
 from bridge.event import plain
 from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.audit import audited, places
+from bridge.runtime.findings import counted
 from bridge.runtime.process import FloatRange, Group
 from consumers.api import Consumer
 from consumers.commands.installed import Chosen
@@ -207,12 +208,16 @@ def _decide(verb: str, act: Callable[..., Awaitable[list[Decision]]], *, chosen:
     """Execute a decision with its audit lines, and print it."""
     group = chosen.consumer.group
 
-    async def run() -> list[Decision]:
+    async def run() -> tuple[list[Decision], int]:
         async with chosen.open_database(f"parked {verb}") as database:
-            return await act(database, group, by=by)
+            decisions, left = await act(database, group, by=by), list[dict[str, Any]]()
+            if verb == "skip":
+                only = Filters(topic=decisions[0].topic, keys=[str(decisions[0].key)])
+                left = await parking.list_parked(database, group, only)
+            return decisions, sum(each["events"] for each in left)
 
     with audited(f"parked.{verb}", group=group, **by._asdict()) as ended:
-        decisions = asyncio.run(run())
+        decisions, left = asyncio.run(run())
         ended.update(decisions=len(decisions), places=places(decisions))
     would = "would " if by.dry_run else ""
     for each in decisions:
@@ -221,8 +226,17 @@ def _decide(verb: str, act: Callable[..., Awaitable[list[Decision]]], *, chosen:
         else:
             click.echo(f"{would}{verb} " + (f"group {group}" if each.topic is None else _line(each)))
     if not as_json:
-        click.echo(f"{len(decisions)} {'would be decided' if would else 'decided'}", err=True)
+        then = "would be decided" if would else f"decided{_advice(verb, chosen.named, left)}"
+        click.echo(f"{len(decisions)} {then}", err=True)
     return 0
+
+
+def _advice(verb: str, named: str, left: int) -> str:
+    """Return what to do next; without the key, which no line on standard error has."""
+    if verb == "retry":
+        return f": a running consumer releases them; see `drx-consumer parked list {named}`"
+    retry = f"`drx-consumer parked retry {named} KEY`"
+    return f"; {counted(left, 'record')} of the key still parked: {retry}" if left else ""
 
 
 def _line(decision: Decision) -> str:

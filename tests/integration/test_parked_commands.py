@@ -143,11 +143,12 @@ async def test_a_record_is_skipped_and_a_key_dropped_for_a_reason(lot: Lot) -> N
     first, *behind = await lot.lines("show", KEY, "--json")
 
     unexplained = await lot("skip", KEY, "--offset", str(first["offset"]))
-    await lot.lines("skip", KEY, "--offset", str(first["offset"]), "--reason", "seen to by hand", "--json")
+    skipped = await lot("skip", KEY, "--offset", str(first["offset"]), "--reason", "seen to by hand")
     left = await lot.lines("show", KEY, "--json")
     await lot.lines("drop-key", KEY, "--reason", "told twice", "--json")
 
     assert unexplained[0] == 2
+    assert f"1 decided; {len(behind)} records of the key still parked: `drx-consumer parked retry desk" in skipped[2]
     assert [each["event_id"] for each in left] == [each["event_id"] for each in behind]
     assert [each["key"] for each in await lot.lines("list", "--json")] == [OTHER]
     assert lot.rows("select verb, reason from drx_consumer.audit order by number limit 2") == [
