@@ -158,7 +158,8 @@ def check(
     with audited("mapping.check", actor=actor, reason=reason, dry_run=not show_phi, show_phi=True, file=str(file)):
         is_sound = show(mapper, bodies, as_json=as_json)
         if not as_json:
-            click.secho(f"{file}: {counted(len(compiled.file.events), 'event')}, sha256 {compiled.sha256}", dim=True)
+            tables = counted(len(compiled.file.events), "[[event]] table")
+            click.secho(f"{file}: {tables}, sha256 {compiled.sha256}", dim=True)
     return int(not is_sound)
 
 

@@ -118,7 +118,7 @@ def where(
         found = asyncio.run(_where(chosen, wanted, from_beginning=from_beginning, show_phi=show_phi))
         ended["records"] = len(found)
     if not found:
-        click.echo("nothing is known of that id", err=True)
+        click.echo("nothing is known of that id; if it was refused, see `drx-bridge log --failed`", err=True)
         return 1
     if as_json:
         newest = {name: value for name, value in found[-1].items() if name not in _OF_ONE}

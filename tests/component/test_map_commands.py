@@ -163,7 +163,7 @@ def test_a_body_that_would_be_parked_fails_the_check(
     assert "parked: unknown_type no [[event]] has a `when` that holds" in output
     assert "CANARY" not in output
     digest = compile_mapping(ACME.encode(), "", ACCOUNT).sha256
-    assert f": 1 event, sha256 {digest}" in output.replace("\n", "")
+    assert f": 1 [[event]] table, sha256 {digest}" in output.replace("\n", "")
 
 
 def test_a_list_that_is_not_there_is_named_instead_of_what_is(
