@@ -27,8 +27,8 @@ _OWN = "CONSUMER_FORWARD__"
 def listen(*, url: str, data_dir: Path) -> int:
     """Post each event from now on to a URL, as the consumer `forward` does, and print what became of it, until Ctrl-C.
 
-    It is signed with the secret in DATA_DIR/secrets/forward/current. Other settings of `forward`, such as
-    CONSUMER_FORWARD__TYPES, apply.
+    One attempt each: nothing is retried or parked. It is signed with the secret in DATA_DIR/secrets/forward/current.
+    Other settings of `forward`, such as CONSUMER_FORWARD__TYPES, apply.
     """
     directory = DataDirectory(data_dir.absolute())
     brokers = read_json(directory.endpoints).get("bootstrap_servers")

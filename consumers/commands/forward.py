@@ -27,7 +27,7 @@ from consumers.api import Context
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.options import json_option, phi_options
 from consumers.commands.screen import print_json
-from consumers.forward.mapping import RequestMapping
+from consumers.forward.mapping import PING, RequestMapping
 from consumers.forward.options import NAME, ForwardOptions
 from consumers.forward.sink import Endpoint, ForwardMetrics, open_endpoint
 from consumers.options import read_options, server_of
@@ -35,6 +35,7 @@ from consumers.runtime.operator import By
 from consumers.runtime.sorting import Skip, Sorted, Sorter
 
 MASK = "***"
+_FILTERED = "not sent: filtered"
 
 
 @click.group(cls=Group)
@@ -68,8 +69,8 @@ def try_event(*, event_file: Path, show_phi: bool, by: By, as_json: bool) -> int
 def listen() -> int:
     """Send each new event once, as `run forward` would, and print what became of it, until Ctrl-C.
 
-    Needs no PostgreSQL: it begins with the next event, retries nothing and remembers nothing. For development;
-    `drx-bridge listen` runs it on the stack of `drx-bridge dev`.
+    Needs no PostgreSQL: it begins with the next event, retries and parks nothing, and remembers nothing. For
+    development; `drx-bridge listen` runs it on the stack of `drx-bridge dev`.
     """
     chosen = choose(NAME)
     silence_kafka_client()
@@ -87,11 +88,12 @@ async def _listen(chosen: Chosen) -> None:
         open_reader(settings.kafka.connection, consumer.topics, from_beginning=False) as reader,
     ):
         sorter = Sorter(consumer, decoder)
-        click.echo(
-            f"sending new events to {server_of(options.url)}, signed by {options.secrets_dir}; Ctrl-C ends it", err=True
-        )
+        where = f"{server_of(options.url)}…, signed by {options.secrets_dir}"
+        click.echo(f"sending each new event once to {where}; Ctrl-C ends it", err=True)
         async for record in reader.forever():
             outcome = await _send(record, sorter, decoder, mapping, endpoint)
+            if outcome == _FILTERED and record.header("ce_type") == PING:
+                continue
             click.echo(printable(f"{record.header('ce_type') or '-':<28}  {record.header('ce_id') or '-'}  {outcome}"))
 
 
@@ -102,12 +104,12 @@ async def _send(
         await decoder.inspect(record)  # asks the registry for a schema that is not known
         found = sorter.sort(record)
         if not isinstance(found, Sorted):
-            return "not sent: filtered" if isinstance(found, Skip) else f"not sent: {found.code}"
+            return _FILTERED if isinstance(found, Skip) else f"not sent: {found.code}"
         place = (NAME, record.topic, record.partition, record.offset, found.ordinal, 1)
         context = Context(*place, traceparent=found.traceparent, origin=found.origin)
         request = mapping.request(found.event, context)
         if request is None:
-            return "not sent: filtered"
+            return _FILTERED
         await endpoint.send(found.event, context, request)
     except BridgeError as exc:
         return f"failed: {exc.code}"

@@ -37,11 +37,13 @@ async def test_an_event_from_now_on_is_signed_and_sent_once_and_its_end_is_a_lin
 
     before, first, second, *_ = Lives(1).records(topic, partitions=1)
     strange = Record(topic, 0, b"rx_1", b"no avro", [("ce_type", b"prescription.sent"), ("ce_id", b"evt_\x1b1")], 1)
+    a_ping = Record(topic, 0, b"acct_1", first.value, [("ce_type", b"system.ping"), ("ce_id", b"evt_ping")], 1)
     async with ready_producer(cluster.bootstrap_servers, topic, partitions=1) as producer, an_endpoint(take) as url:
         await producer.write(topic, 0, [before])
         listening = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "bridge", "listen", "--data-dir", str(tmp_path), "--forward-to", url),
-            env=os.environ | {"CONSUMER_FORWARD__TOPICS": topic, "PYTHONUNBUFFERED": "1"},
+            env=os.environ
+            | {"CONSUMER_FORWARD__TOPICS": topic, "CONSUMER_FORWARD__TYPES": "prescription.*", "PYTHONUNBUFFERED": "1"},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
@@ -49,8 +51,8 @@ async def test_an_event_from_now_on_is_signed_and_sent_once_and_its_end_is_a_lin
         assert listening.stderr is not None
         try:
             async with asyncio.timeout(HANG_S):
-                assert b"sending new events" in await listening.stderr.readline()
-                await producer.write(topic, 0, [first, strange, second])
+                assert b"sending each new event once" in await listening.stderr.readline()
+                await producer.write(topic, 0, [first, a_ping, strange, second])
                 lines = [(await listening.stdout.readline()).decode().rstrip() for _ in range(3)]
         finally:
             listening.send_signal(signal.SIGINT)
