@@ -6,6 +6,7 @@ import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import orjson
@@ -88,8 +89,11 @@ async def _listen(chosen: Chosen) -> None:
         open_reader(settings.kafka.connection, consumer.topics, from_beginning=False) as reader,
     ):
         sorter = Sorter(consumer, decoder)
-        where = f"{server_of(options.url)}…, signed by {options.secrets_dir}"
-        click.echo(f"sending each new event once to {where}; Ctrl-C ends it", err=True)
+        parts = urlsplit(options.url)
+        # Elsewhere a path may hold a secret, as that of a chat's webhook does.
+        path = parts.path if parts.hostname in {"localhost", "127.0.0.1", "::1"} else "…"
+        where = f"{server_of(options.url)}{path}, signed by {options.secrets_dir}"
+        click.echo(printable(f"sending each new event once to {where}; Ctrl-C ends it"), err=True)
         async for record in reader.forever():
             outcome = await _send(record, sorter, decoder, mapping, endpoint)
             if outcome == _FILTERED and record.header("ce_type") == PING:

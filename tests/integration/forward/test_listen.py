@@ -41,7 +41,8 @@ async def test_an_event_from_now_on_is_signed_and_sent_once_and_its_end_is_a_lin
     async with ready_producer(cluster.bootstrap_servers, topic, partitions=1) as producer, an_endpoint(take) as url:
         await producer.write(topic, 0, [before])
         listening = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "bridge", "listen", "--data-dir", str(tmp_path), "--forward-to", url),
+            *(sys.executable, "-m", "bridge", "listen", "--data-dir", str(tmp_path)),
+            *("--forward-to", f"{url}/drx?token=x"),
             env=os.environ
             | {"CONSUMER_FORWARD__TOPICS": topic, "CONSUMER_FORWARD__TYPES": "prescription.*", "PYTHONUNBUFFERED": "1"},
             stdout=asyncio.subprocess.PIPE,
@@ -51,7 +52,7 @@ async def test_an_event_from_now_on_is_signed_and_sent_once_and_its_end_is_a_lin
         assert listening.stderr is not None
         try:
             async with asyncio.timeout(HANG_S):
-                assert b"sending each new event once" in await listening.stderr.readline()
+                assert f"once to {url}/drx, ".encode() in await listening.stderr.readline()
                 await producer.write(topic, 0, [first, a_ping, strange, second])
                 lines = [(await listening.stdout.readline()).decode().rstrip() for _ in range(3)]
         finally:
