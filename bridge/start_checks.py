@@ -13,7 +13,7 @@ from bridge.ingress.profiles.profile import Profile, bucket_s, dedupe_window_s
 from bridge.ingress.proof import KeySlot, Scheme
 from bridge.ingress.schemes.lint import guessable, weaknesses
 from bridge.ingress.secrets import load
-from bridge.kafka.routing import RoutingTable
+from bridge.kafka.routing import RoutingTable, longest_first
 from bridge.known.delivery_ids import BUCKETS_OF_REPEATS
 from bridge.process_checks import check_process
 from bridge.registry.address import plain_url
@@ -105,9 +105,10 @@ def _check_address_limit(http: HttpSettings) -> Iterator[Finding]:
 
 def _check_routes(routes: Mapping[str, str]) -> Iterator[Finding]:
     yield from failures("routes", partial(RoutingTable, routes))
-    used = {next((each for each in routes if fnmatchcase(kind, each)), None) for kind in EVENT_MODELS}
+    patterns = [pattern for pattern, _ in longest_first(routes)]
+    used = {next((each for each in patterns if fnmatchcase(kind, each)), None) for kind in EVENT_MODELS}
     for pattern in routes.keys() - used:
-        text = f"kafka.routes: no event type matches {pattern!r}, or all that do match one before it"
+        text = f"kafka.routes: no event type matches {pattern!r}, or a longer pattern has all that do"
         yield Finding("routes", "failed", text, "docs/events.md lists the types")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from struct import unpack_from
@@ -44,7 +44,7 @@ class RoutingTable:
         for pattern, topic in (routes or {}).items():
             if not _TOPIC.fullmatch(topic) or topic == UNRECOGNIZED_TOPIC:
                 raise ConfigError(f"kafka.routes: {pattern!r} leads to {topic!r}, which cannot be a topic of events")
-        own = sorted((routes or {}).items(), key=lambda route: (-len(route[0]), route))
+        own = longest_first(routes or {})
         self._routes = (*own, *DEFAULT_ROUTES.items())
         routed = (topic for pattern, topic in own if fnmatchcase(OTHER_REPORTED, pattern))
         self._of_accounts = next(routed, ACCOUNTS_TOPIC)
@@ -75,6 +75,11 @@ class RoutingTable:
     def topics(self) -> tuple[str, ...]:
         """Every topic that the bridge writes; only the last gets no events."""
         return (*sorted({topic for each in EVENT_MODELS for topic in self.topics_of(each)}), UNRECOGNIZED_TOPIC)
+
+
+def longest_first(routes: Mapping[str, str]) -> Sequence[tuple[str, str]]:
+    """Return patterns and topics in the order in which they are tried."""
+    return sorted(routes.items(), key=lambda route: (-len(route[0]), route))
 
 
 @lru_cache(_HOT_KEYS_MAX)

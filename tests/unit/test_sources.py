@@ -227,7 +227,10 @@ def test_a_guessable_key_is_not_taken_over_while_running() -> None:
     ("settings", "said"),
     [
         ({"kafka": {"routes": {"epcs.*": "a", "epsc.*": "b"}}}, "no event type matches 'epsc.*'"),
-        ({"kafka": {"routes": {"*": "a", "epcs.*": "b"}}}, "no event type matches 'epcs.*', or all that do"),
+        (
+            {"kafka": {"routes": {"*": "a", "?*": "b"}}},
+            "no event type matches '*', or a longer pattern has all that do",
+        ),
         ({"http": {"trusted_proxies": "::ffff:10.0.0.0/104"}}, "HTTP__TRUSTED_PROXIES: is a list of networks"),
         ({"http": {"trusted_proxies": "224.0.0.0/4"}}, "HTTP__TRUSTED_PROXIES: is a list of networks"),
     ],
@@ -236,6 +239,12 @@ def test_what_matches_nothing_is_refused(settings: dict[str, Any], said: str) ->
     found = [each.text for each in check_start(Settings.model_validate(settings)) if each.verdict == "failed"]
 
     assert [says for says in found if said in says], found
+
+
+def test_helms_order_of_patterns_is_as_good_as_any() -> None:
+    settings = Settings.model_validate({"kafka": {"routes": {"*": "all", "epcs.*": "epcs"}}})
+
+    assert [each.text for each in check_start(settings) if "kafka.routes" in each.text] == []
 
 
 @pytest.mark.parametrize("networks", ["::ffff:192.0.2.0/120", "192.0.2.0/24,ff00::/8"])
