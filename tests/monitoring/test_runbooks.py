@@ -64,6 +64,14 @@ def test_a_page_has_its_four_sections_and_leads_somewhere(page: Path) -> None:
     assert [link for link in re.findall(r"\]\(([^)#]+)", text) if not (page.parent / link).exists()] == []
 
 
+@pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.stem)
+def test_a_page_tells_page_and_ticket_apart_where_its_rules_do_and_only_there(page: Path) -> None:
+    severities = {each.severity for each in alerts() if each.name == page.stem}
+    named = re.findall(r"(?:as a|the) (page|ticket):|\((page|ticket)\)", page.read_text(), re.IGNORECASE)
+
+    assert {"".join(each) for each in named} == (severities if len(severities) > 1 else set())
+
+
 @pytest.mark.parametrize(("page", "line"), COMMANDS)
 def test_a_command_is_one_that_there_is(page: str, line: str) -> None:
     del page
