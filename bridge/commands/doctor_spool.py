@@ -45,8 +45,10 @@ def check_spool(spool: SpoolSettings) -> Iterator[Finding]:
         yield Finding("spool", "failed", f"{spool.dir} cannot be a directory: {place} is a file", _NO_DIRECTORY)
         return
     if not _may_write(place):
-        text = f"{place} cannot be written to by uid {os.geteuid()}; it belongs to uid {place.stat().st_uid}"
-        yield Finding("spool", "failed", text, "chown it, or set BRIDGE_SPOOL__DIR")
+        owner = place.stat().st_uid
+        text = f"{place} cannot be written to by uid {os.geteuid()}; it belongs to uid {owner}"
+        mend = "chmod u+rwx it, or remount it if it is read-only" if owner == os.geteuid() else "chown it"
+        yield Finding("spool", "failed", text, f"{mend}, or set BRIDGE_SPOOL__DIR")
         return
     keys = KeyRing(spool.key_dir or spool.dir / "keys")
     keys.load()

@@ -37,7 +37,16 @@ _CODES = {
 
 def code_of(failure: OSError) -> str:
     """Return the code of a file system's error."""
-    return _CODES.get(failure.errno or 0, "io_error")
+    code = _CODES.get(failure.errno or 0, "io_error")
+    return "not_writable" if code == "wrong_owner" and _is_ours(failure.filename) else code
+
+
+def _is_ours(name: str | None) -> bool:
+    """Return whether a file, or the directory of one that is not there, belongs to the user of this process."""
+    for path in (Path(name), Path(name).parent) if name else ():
+        with contextlib.suppress(OSError):
+            return path.stat().st_uid == os.geteuid()
+    return False
 
 
 class Disk:
@@ -121,6 +130,12 @@ class Disk:
     def may_read(self, path: Path) -> None:
         """Raise if a file may not be read, without reading its content."""
         os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
+    def may_write(self, directory: Path) -> None:
+        """Raise if this process may not make files in a directory, without making one."""
+        if not os.access(directory, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+            failure = errno.EROFS if os.statvfs(directory).f_flag & os.ST_RDONLY else errno.EACCES
+            raise OSError(failure, os.strerror(failure), str(directory))
 
     def append(self, path: Path, content: bytes) -> None:
         """Write all or nothing at the end of a file, made when missing, without waiting for the disk."""
@@ -249,7 +264,7 @@ def _open_lock(directory: Path) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
     except OSError as exc:
-        if code_of(exc) not in {"read_only", "wrong_owner"}:
+        if code_of(exc) not in {"read_only", "wrong_owner", "not_writable"}:
             raise
     # On a read-only file system, spooled records can still be delivered.
     try:

@@ -112,6 +112,15 @@ class Directory:
             self._make_key()
         return self.check_keys(needed)
 
+    def check(self, needed: AbstractSet[bytes]) -> str:
+        """Check as `prepare`, but write nothing."""
+        try:
+            if not self._writer.is_begun:
+                self._disk.may_write(self._directory)
+        except OSError as exc:
+            return code_of(exc)
+        return self.check_keys(needed)
+
     def free_bytes(self) -> int:
         """Return the free bytes of the disk; 0 if unknown."""
         try:
@@ -292,7 +301,7 @@ class Spool:
         if self._availability.refusal:
             code = await self._writing.run(partial(self._directory.prepare, keys))
             self._availability.refuse(code or self._availability.fullness())
-        elif code := await self._writing.run(partial(self._directory.check_keys, keys)):
+        elif code := await self._writing.run(partial(self._directory.check, keys)):
             self._availability.refuse(code)
         await self._writing.run(self._writer.mark_ends)
         names = await self._writing.run(partial(names_of, self._disk, self._path))

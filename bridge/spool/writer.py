@@ -88,6 +88,11 @@ class SegmentWriter:
         except OSError as exc:
             raise NotDurableError(code_of(exc)) from None
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether a segment is open; it takes records whatever becomes of its directory."""
+        return self._open is not None
+
     def end_segment(self) -> None:
         """Write no more to the segment that is open; one without records goes, or a start would take it for cut off."""
         if self._open is not None:

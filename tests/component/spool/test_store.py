@@ -36,6 +36,8 @@ from tests.waiting import until
 NOON_S = 1_770_000_000
 NOON = NOON_S * 10**6
 AGO_S = NOON_S - 86_400
+# Only root can make what belongs to somebody else.
+FORBIDDEN = "wrong_owner" if os.geteuid() == 0 else "not_writable"
 
 
 async def test_what_is_appended_is_found_after_a_restart_in_order(tmp_path: Path) -> None:
@@ -197,11 +199,36 @@ async def test_a_directory_of_somebody_else_is_named(public: Path) -> None:
     kept = make_spool(directory)
     with as_somebody():
         await kept.spool.open(kept.found)
-        assert kept.spool.code == "wrong_owner"
+        assert kept.spool.code == FORBIDDEN
         directory_after = list(directory.iterdir())
     await kept.spool.close()
 
     assert directory_after == []
+
+
+async def test_a_directory_that_lost_its_write_permission_is_noticed_before_it_is_needed(public: Path) -> None:
+    directory = public / "spool"
+    directory.mkdir()
+    if os.geteuid() == 0:
+        os.chown(directory, NOBODY, NOBODY)
+    with as_somebody():
+        async with open_spool(directory) as kept:
+            await kept.put(1)
+            directory.chmod(0o500)
+            await kept.tend()
+            await kept.put(2)  # the segment that is open takes it
+            directory.chmod(0o700)
+            kept.spool.acknowledge(PARTITION, 2)
+            await kept.tend()
+
+            directory.chmod(0o500)
+            await kept.tend()
+            assert (kept.spool.code, kept.value("available")) == ("not_writable", 0)
+
+            directory.chmod(0o700)
+            await kept.tend()
+            assert kept.spool.code == ""
+            await kept.put(3)
 
 
 async def test_segments_of_somebody_else_are_left_alone_and_found_when_they_are_ours(public: Path) -> None:
@@ -218,7 +245,7 @@ async def test_segments_of_somebody_else_are_left_alone_and_found_when_they_are_
     kept = make_spool(directory)
     with as_somebody():
         await kept.spool.open(kept.found)
-        assert (kept.spool.code, kept.found) == ("wrong_owner", [])
+        assert (kept.spool.code, kept.found) == (FORBIDDEN, [])
     path.chmod(0o600)
     if os.geteuid() == 0:
         os.chown(path, NOBODY, NOBODY)
