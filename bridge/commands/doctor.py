@@ -146,17 +146,22 @@ async def check_kafka(kafka: KafkaSettings, *, routes: RoutingTable) -> AsyncIte
         return
     if len(alive) < len(servers):
         text = f"{len(alive)} of {len(servers)} bootstrap servers answer: {', '.join(sorted(alive))}"
-        yield Finding("kafka", "warning", text, "start the others, or take them out of BRIDGE_KAFKA__BOOTSTRAP_SERVERS")
+        advice = "start the others, or take them out of BRIDGE_KAFKA__BOOTSTRAP_SERVERS"
+        answered = Finding("kafka", "warning", text, advice)
     else:
-        text = f"{reach.bootstrap_servers} answers, {kafka.security_protocol}"
-        yield Finding("kafka", "ok", text)
-    for finding in await _check_topics(reach, kafka, routes=routes):
+        answered = Finding("kafka", "ok", f"{reach.bootstrap_servers} answers, {kafka.security_protocol}")
+    for finding in await _ask_brokers(reach, kafka, routes=routes, answered=answered):
         yield finding
 
 
-async def _check_topics(reach: KafkaConnection, kafka: KafkaSettings, *, routes: RoutingTable) -> list[Finding]:
+async def _ask_brokers(
+    reach: KafkaConnection, kafka: KafkaSettings, *, routes: RoutingTable, answered: Finding
+) -> list[Finding]:
+    """Return `answered` once a broker has answered more than the TCP connection, and what its topics are like."""
+    found: list[Finding] = []
     try:
         async with open_admin(reach) as admin:
+            found.append(answered)
             replicas = await admin.default_replication_factor()
             specs = topic_specs(
                 routes.topics,
@@ -166,8 +171,9 @@ async def _check_topics(reach: KafkaConnection, kafka: KafkaSettings, *, routes:
             )
             deviations = await admin.check(specs)
     except BridgeError as exc:
-        return [Finding("topics", "failed", str(exc), "see BRIDGE_KAFKA__SECURITY_PROTOCOL and the ACLs of our user")]
-    return [finding for spec in specs for finding in _topic_findings(spec, deviations)]
+        advice = "see BRIDGE_KAFKA__SECURITY_PROTOCOL and the ACLs of our user"
+        return [*found, Finding("topics" if found else "kafka", "failed", str(exc), advice)]
+    return found + [finding for spec in specs for finding in _topic_findings(spec, deviations)]
 
 
 def _topic_findings(spec: TopicSpec, deviations: Sequence[Deviation]) -> list[Finding]:

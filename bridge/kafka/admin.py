@@ -120,7 +120,7 @@ async def open_admin(connection: KafkaConnection) -> AsyncIterator[Admin]:
     except BUGS:
         raise
     except CLIENT_FAILURES as exc:
-        message = f"{connection.bootstrap_servers} accepts connections but does not answer; {refusal(options).doubt}"
+        message = f"{connection.bootstrap_servers} accepts connections and does not answer: {refusal(options).doubt}"
         raise AdminError("no_answer", message) from exc
     finally:
         await end_client(client._client)  # noqa: SLF001 - `close()` may hang

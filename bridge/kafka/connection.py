@@ -20,6 +20,10 @@ PROBE_S = 2.0
 # Raised while brokers are unavailable or refuse. aiokafka's errors are `RuntimeError`s. uvloop also raises one for a
 # write to a connection whose reset aiokafka has not noticed yet.
 CLIENT_FAILURES = (OSError, RuntimeError)
+# Why a broker begins no session, and what to look at.
+_NO_SESSION = (
+    "frozen, overloaded, another protocol (TLS, SASL) or an ACL; if it worked before, look at the brokers first"
+)
 # `RuntimeError`s that are bugs of the caller.
 BUGS = (NotImplementedError, RecursionError)
 
@@ -113,7 +117,7 @@ def refusal(options: Mapping[str, Any]) -> Refusal:
     tokens = options.get("sasl_oauth_token_provider")
     if tokens is not None and tokens.failed:
         return Refusal("no_token", "token endpoint, client id or its secret?")
-    return Refusal("handshake_failed", "TLS, SASL or ACL?")
+    return Refusal("handshake_failed", _NO_SESSION)
 
 
 async def reachable(servers: list[tuple[str, int]]) -> list[str]:

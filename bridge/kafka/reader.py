@@ -138,7 +138,7 @@ async def _open(
 def no_session(connection: KafkaConnection, options: Mapping[str, Any]) -> ReadError:
     """Return the error for a broker that accepts the TCP connection of a client with these options, but no session."""
     code, doubt = refusal(options)
-    return ReadError(code, f"{connection.bootstrap_servers} accepts connections but begins no session; {doubt}")
+    return ReadError(code, f"{connection.bootstrap_servers} accepts connections but begins no session: {doubt}")
 
 
 async def _beginnings(consumer: Any, ends: Mapping[Any, int], *, since_ms: int = 0) -> Mapping[Any, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,15 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from bridge.commands.doctor import check_running, doctor
+from bridge.commands.doctor import check_kafka, check_running, doctor
 from bridge.commands.doctor_spool import check_spool
 from bridge.commands.secrets import check_windows
 from bridge.dev.ports import free_port
+from bridge.kafka.routing import RoutingTable
 from bridge.runtime.findings import Finding
 from bridge.runtime.health import ManagementPort
 from bridge.runtime.lifecycle import background
-from bridge.settings import Management, Settings, SourceSettings, SpoolSettings
+from bridge.settings import KafkaSettings, Management, Settings, SourceSettings, SpoolSettings
 from bridge.start_checks import check_sources, check_start
 from tests.spooling import files, open_spool, write_key
 
@@ -114,6 +116,17 @@ def test_every_check_is_one_line_and_what_failed_says_what_to_do(capsys: pytest.
     checks = ["config", "log", "sources", "kafka", "registry", "spool", "spool", "spool", "process"]
     assert [line.split()[1] for line in lines] == checks
     assert all(("→" in line) == (not line.startswith("✓")) for line in lines)
+
+
+async def test_a_broker_that_accepts_connections_and_says_nothing_does_not_answer(clean: pytest.MonkeyPatch) -> None:
+    clean.setattr("bridge.kafka.admin.ADMIN_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{frozen.getsockname()[1]}")
+        findings = [each async for each in check_kafka(kafka, routes=RoutingTable(kafka.routes))]
+
+    (finding,) = findings
+    assert (finding.check, finding.verdict) == ("kafka", "failed")
+    assert "accepts connections and does not answer: frozen" in finding.text
 
 
 @pytest.mark.parametrize(
