@@ -13,7 +13,7 @@ import orjson
 
 from bridge.commands.doctor_spool import check_spool
 from bridge.commands.secrets import check_windows
-from bridge.commands.topics import ADVICE
+from bridge.commands.topics import advice
 from bridge.errors import BridgeError, ConfigError
 from bridge.kafka.admin import Deviation, TopicSpec, open_admin, topic_specs
 from bridge.kafka.connection import KafkaConnection, reachable
@@ -146,8 +146,8 @@ async def check_kafka(kafka: KafkaSettings, *, routes: RoutingTable) -> AsyncIte
         return
     if len(alive) < len(servers):
         text = f"{len(alive)} of {len(servers)} bootstrap servers answer: {', '.join(sorted(alive))}"
-        advice = "start the others, or take them out of BRIDGE_KAFKA__BOOTSTRAP_SERVERS"
-        answered = Finding("kafka", "warning", text, advice)
+        remedy = "start the others, or take them out of BRIDGE_KAFKA__BOOTSTRAP_SERVERS"
+        answered = Finding("kafka", "warning", text, remedy)
     else:
         answered = Finding("kafka", "ok", f"{reach.bootstrap_servers} answers, {kafka.security_protocol}")
     for finding in await _ask_brokers(reach, kafka, routes=routes, answered=answered):
@@ -171,8 +171,8 @@ async def _ask_brokers(
             )
             deviations = await admin.check(specs)
     except BridgeError as exc:
-        advice = "see BRIDGE_KAFKA__SECURITY_PROTOCOL and the ACLs of our user"
-        return [*found, Finding("topics" if found else "kafka", "failed", str(exc), advice)]
+        remedy = "see BRIDGE_KAFKA__SECURITY_PROTOCOL and the ACLs of our user"
+        return [*found, Finding("topics" if found else "kafka", "failed", str(exc), remedy)]
     return found + [finding for spec in specs for finding in _topic_findings(spec, deviations)]
 
 
@@ -180,9 +180,9 @@ def _topic_findings(spec: TopicSpec, deviations: Sequence[Deviation]) -> list[Fi
     found = [
         Finding(
             "topics",
-            "warning" if each.what in _HARMLESS else "failed",
+            "warning" if each.what in _HARMLESS or each.adds_partitions else "failed",
             f"{spec.name}: {each.what} is {each.found}, expected {each.expected}",
-            ADVICE[each.what],
+            advice(each),
         )
         for each in deviations
         if each.topic == spec.name

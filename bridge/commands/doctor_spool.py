@@ -104,7 +104,7 @@ def _check_key(directory: Path, keys: KeyRing, *, is_empty: bool) -> Finding:
 
 
 def _check_room(spool: SpoolSettings, place: Path, *, used: int) -> Finding:
-    free, wanted = shutil.disk_usage(place).free, spool.capacity_bytes - used
+    free, wanted = shutil.disk_usage(place).free, max(0, spool.capacity_bytes - used)
     text = f"{free // _MEBIBYTE:,} MiB free, {wanted // _MEBIBYTE:,} MiB more may be spooled"
     if free < GROUP_MAX_BYTES:
         return Finding("spool room", "failed", text, "make room; until then the spool accepts nothing")

@@ -28,6 +28,12 @@ ADVICE = {
     "compression.type": "kafka-configs --alter to producer; another one is readable here, but costs the broker CPU",
     "cleanup.policy": "kafka-configs --alter; compaction would drop all but the last event of a key",
 }
+_MORE_PARTITIONS = "more than configured: harmless, leave the setting; see docs/runbooks/PartitionCountMismatch.md"
+
+
+def advice(deviation: Deviation) -> str:
+    """Return what to do about a difference."""
+    return _MORE_PARTITIONS if deviation.adds_partitions else ADVICE.get(deviation.what, "kafka-configs --alter")
 
 
 # A verb that is rare, imported only when it runs.
@@ -168,7 +174,7 @@ def _complaint(deviation: Deviation) -> str:
     what = (
         "missing" if deviation.what == "missing" else f"{deviation.what} is {deviation.found}, not {deviation.expected}"
     )
-    return f"{what} → {ADVICE.get(deviation.what, 'kafka-configs --alter')}"
+    return f"{what} → {advice(deviation)}"
 
 
 def _say(document: dict[str, object], line: str, *, as_json: bool) -> None:

@@ -79,6 +79,11 @@ class Deviation:
     expected: str
     found: str
 
+    @property
+    def adds_partitions(self) -> bool:
+        """Whether the topic has more partitions than configured; those stay empty."""
+        return self.what == "partitions" and int(self.found) > int(self.expected)
+
 
 def topic_specs(
     names: Iterable[str],

@@ -15,7 +15,9 @@ from prometheus_client import CollectorRegistry
 from bridge.commands.doctor import check_kafka, check_running, doctor
 from bridge.commands.doctor_spool import check_spool
 from bridge.commands.secrets import check_windows
+from bridge.commands.topics import advice
 from bridge.dev.ports import free_port
+from bridge.kafka.admin import Deviation
 from bridge.kafka.routing import RoutingTable
 from bridge.runtime.findings import Finding
 from bridge.runtime.health import ManagementPort
@@ -130,6 +132,13 @@ async def test_a_broker_that_accepts_connections_and_says_nothing_does_not_answe
 
 
 @pytest.mark.parametrize(
+    ("found", "words"), [("24", "harmless, leave the setting"), ("6", "set BRIDGE_KAFKA__PARTITIONS")]
+)
+def test_only_for_lost_partitions_is_the_setting_to_be_changed(found: str, words: str) -> None:
+    assert words in advice(Deviation("drx.prescriptions.v1", "partitions", expected="12", found=found))
+
+
+@pytest.mark.parametrize(
     ("result", "verdict", "text"),
     [("ok", "ok", "is ready"), ("degraded full", "warning", "spool: full"), ("io_error", "failed", "spool: io_error")],
 )
@@ -192,7 +201,8 @@ async def test_what_no_process_holds_is_an_orphan_and_stays_as_it_is(settings: S
     assert finding.verdict == "warning"
     assert "3 events, and no process has it open" in finding.text
     assert "drx-bridge spool drain" in finding.advice
-    assert verdicts(settings.model_copy(update={"capacity_bytes": 1_000}))["spool room"] == "failed"
+    room = in_spool(settings.model_copy(update={"capacity_bytes": 300}))["spool room"]
+    assert (room.verdict, room.text.split(", ")[1]) == ("failed", "0 MiB more may be spooled")
     assert {path: path.read_bytes() for path in files(settings.dir)} == before
 
 
