@@ -119,6 +119,7 @@ async def _examine(chosen: Chosen, add: Add) -> None:
 async def _kept(chosen: Chosen) -> Kept:
     consumer = chosen.consumer
     async with chosen.open_database("doctor") as database:
+        await database.fetchval("select 1")  # or a DSN that cannot be used would count as a misfit of the tables
         try:
             await check_tables(database, consumer)
         except ConfigError as exc:

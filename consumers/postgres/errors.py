@@ -47,6 +47,7 @@ _CONNECT: tuple[tuple[type[Exception], str], ...] = (
     (TimeoutError, "no_connection"),
     (ssl.SSLError, "tls"),
     (ConnectionRefusedError, "connection_refused"),
+    (FileNotFoundError, "no_file"),  # of a certificate, or the server's socket
     (OSError, "unreachable"),
     (asyncpg.InterfaceError, "unreachable"),
     (asyncpg.InternalClientError, "unreachable"),
@@ -90,7 +91,10 @@ def translated(failure: BaseException, *, broken: bool) -> BridgeError | None:
 def translated_connect(failure: BaseException) -> BridgeError | None:
     """Translate a failure to get a connection; None if it is a bug."""
     if isinstance(failure, ValueError):  # ClientConfigurationError is one; a port that is no number raises a bare one
-        return ConfigError("the DSN of the database is not usable: postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
+        form = "postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+        if isinstance(failure.__context__, OSError):  # asyncpg has looked for ~/.postgresql/root.crt, and for nothing else
+            form = f"sslmode=verify-full needs a root certificate, {form}?sslmode=verify-full&sslrootcert=FILE"
+        return ConfigError(f"the DSN of the database is not usable: {form}")
     if isinstance(failure, asyncpg.PostgresError):
         known = _of_server(failure)
         return NoConnectionError(known.code if isinstance(known, TransientError) else "cannot_connect")

@@ -218,6 +218,26 @@ def test_doctor_says_where_health_information_goes_though_nothing_answers(
     assert "s3cret" not in out
 
 
+def test_doctor_names_the_root_certificate_that_a_dsn_lacks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("CONSUMER_POSTGRES__DSN", "postgresql://u:s3cret@127.0.0.1:1/d?sslmode=verify-full")
+    monkeypatch.setattr(sys, "argv", ["drx-consumer", "doctor", "read_model", "--json"])
+
+    with pytest.raises(SystemExit):
+        main()
+
+    out = capsys.readouterr().out
+    checks = {each["check"]: (each["verdict"], each["message"]) for each in json.loads(out)["checks"]}
+    verdict, message = checks["postgres"]
+    assert verdict == "failed"
+    assert "a root certificate" in message
+    assert "sslrootcert=FILE" in message
+    assert "init" not in checks
+    assert "s3cret" not in out
+
+
 def told(kept: Kept, *, begins_by_itself: bool = False) -> list[tuple[str, str, str]]:
     found = state_findings("desk", kept, begins_by_itself=begins_by_itself)
     return [(each.verdict, f"{each.check}: {each.text}", each.advice) for each in found]

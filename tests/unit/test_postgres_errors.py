@@ -79,6 +79,7 @@ def test_errors_of_others_are_left_alone(failure: Exception) -> None:
         (TimeoutError(), "no_connection"),
         (ssl.SSLError(), "tls"),
         (ConnectionRefusedError(), "connection_refused"),
+        (FileNotFoundError(), "no_file"),
         (OSError(), "unreachable"),
         (exceptions.TargetServerAttributeNotMatched(""), "unreachable"),
         (exceptions.UndefinedFunctionError(""), "cannot_connect"),
