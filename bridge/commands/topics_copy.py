@@ -184,9 +184,13 @@ async def _copied(kafka: KafkaSettings, source: str, target: str, partitions: in
         connection=connection, topics=[target], partitions=partitions, metrics=IngressMetrics(CollectorRegistry())
     )
     async with background(producer, drain_timeout_s=_CLOSE_S):
-        async with asyncio.timeout(_CONNECT_S):
-            while not producer.ready or producer.wrong_counts:  # noqa: ASYNC110 - the producer has no event for it
-                await asyncio.sleep(0.05)
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                while not producer.ready or producer.wrong_counts:  # noqa: ASYNC110 - the producer has no event for it
+                    await asyncio.sleep(0.05)
+        except TimeoutError as exc:
+            code = producer.code or "not_durable"
+            raise CopyError(code, f"{target} cannot be written to ({code}): may this user write to it?") from exc
         work = _Copy(connection, source, target, partitions, producer, found, last_found)
         await work.run()
     return {"records": work.counts.total(), "copied": work.counts.total() - sum(found.values())}

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 from click.testing import CliRunner, Result
 
+from bridge.commands import topics_copy
 from bridge.commands.topics import topics
 from bridge.dev.kafka import create_topics
 from bridge.errors import ConfigError
@@ -156,3 +157,14 @@ def test_a_copy_that_was_killed_is_finished_by_another_run_and_keeps_the_order_o
 
     fill(servers, [Record("new", 7, b"rx_1", b"strange", [], 0)])
     assert json.loads(copy()[1]) == {"topic": "new", "ok": False, "code": "not_a_copy"}
+
+
+def test_a_topic_that_takes_nothing_ends_the_copy_with_a_word(
+    run: Run, own_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topics_copy, "_CONNECT_S", 0.0)
+    create_topics(own_cluster.bootstrap_servers, {"given": 1, "taken": 2})
+
+    refused = run("copy", "given", "taken", "--partitions", "2")
+
+    assert (refused.return_value, lines(refused)) == (1, {"taken": {"ok": False, "code": "not_durable"}})
