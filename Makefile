@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # The tests start a thousand processes: without compiled files each would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-tools check budget lint promtool fault-tools alert-tools chart engines clients page fhir-server hl7-server temporal-server audit bench docs faults fuzz release release-sign release-tools test-docker test-postgres
+.PHONY: setup demo test test-tools check budget lint promtool fault-tools alert-tools chart engines clients page fhir-server hl7-server temporal-server otelcol audit bench docs faults fuzz release release-sign release-tools test-docker test-postgres
 
 # A line for each step: pip is silent, and takes minutes on a slow line.
 define install
@@ -115,6 +115,10 @@ hl7-server: $(INSTALLED)
 # where it cannot be fetched.
 temporal-server: $(INSTALLED)
 	$(BIN)/python -m tests.temporal.server
+
+# The OpenTelemetry Collector for the test of traces, compiled into build/tools; `test` uses it if it is there. Needs Go.
+otelcol:
+	cd tests/otelcol && CGO_ENABLED=0 go build -mod=readonly -trimpath -o "$(CURDIR)/build/tools/otelcol"
 
 # The whole fault matrix; its short tier is part of `test`. Writes its results into docs/reliability.md.
 faults: setup fault-tools alert-tools

@@ -1,15 +1,27 @@
-"""A collector of OpenTelemetry for tests: takes OTLP/HTTP and keeps the spans; needs the extra `otel`."""
+"""A collector of OpenTelemetry for tests: takes OTLP/HTTP and keeps the spans; needs the extra `otel`.
+
+The real OpenTelemetry Collector may stand in front of it. `make otelcol` compiles that one from `tests/otelcol`; where
+this was not done, the tests that need it are skipped.
+"""
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from bridge.dev.ports import HOST, free_port
+from tests.java_program import start
+from tests.ports import listens
+
+OTELCOL = Path(__file__).parents[1] / "build" / "tools" / "otelcol"
 
 
 @dataclass
@@ -62,3 +74,24 @@ def collecting() -> Iterator[Collector]:
             collector.open.set()
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def through_otelcol(collector: Collector, log: Path) -> Iterator[str]:
+    """Run the OpenTelemetry Collector in front of `collector`, which gets what it understood; yield its URL."""
+    if not OTELCOL.exists():
+        pytest.skip("no OpenTelemetry Collector: `make otelcol` compiles it, with Go")
+    port = free_port()
+    # Without a queue it answers when `collector` has answered.
+    to = {"endpoint": collector.url, "compression": "none", "sending_queue": {"enabled": False}}
+    config = {
+        "receivers": {"otlp": {"protocols": {"http": {"endpoint": f"{HOST}:{port}"}}}},
+        "exporters": {"otlp_http": to},
+        "service": {"pipelines": {"traces": {"receivers": ["otlp"], "exporters": ["otlp_http"]}}},
+    }
+    process = start([str(OTELCOL), f"--config=yaml:{json.dumps(config)}"], log, is_ready=lambda: listens(port))
+    try:
+        yield f"http://{HOST}:{port}"
+    finally:
+        process.kill()
+        process.wait()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import aiohttp
@@ -9,7 +11,7 @@ import pytest
 
 from tests.builders import a_body
 from tests.cluster import Cluster, Topics
-from tests.collector import collecting
+from tests.collector import Collector, collecting, through_otelcol
 from tests.integration.consumer_process import ConsumerProcess, install_code
 from tests.integration.ingress_process import IngressProcess, deliver
 from tests.integration.service_process import until
@@ -27,13 +29,24 @@ async def handle(placed, connection):
 """
 
 
+def straight(collector: Collector, _: Path) -> AbstractContextManager[str]:
+    return nullcontext(collector.url)
+
+
+@pytest.mark.parametrize("by", [straight, through_otelcol])
 async def test_the_span_of_a_consumer_is_linked_to_that_of_the_ingress(
-    cluster: Cluster, topics: Topics, postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster,
+    topics: Topics,
+    postgres: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    by: Callable[[Collector, Path], AbstractContextManager[str]],
 ) -> None:
     Topics(cluster.bootstrap_servers).standard()
     key = topics.unique_key("rx")
-    with collecting() as collector:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+    with collecting() as collector, by(collector, tmp_path / "otelcol.log") as url:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
         # Others have written to the topic, and a batch has more of their records than links by default.
         monkeypatch.setenv("OTEL_SPAN_LINK_COUNT_LIMIT", "100000")
         with IngressProcess(tmp_path / "ingress", cluster.bootstrap_servers) as ingress:
