@@ -233,6 +233,8 @@ def _decide(verb: str, act: Callable[..., Awaitable[list[Decision]]], *, chosen:
 
 def _advice(verb: str, named: str, left: int) -> str:
     """Return what to do next; without the key, which no line on standard error has."""
+    if verb == "park":
+        return ": a running consumer heeds it within a second"
     if verb == "retry":
         return f": a running consumer releases them; see `drx-consumer parked list {named}`"
     retry = f"`drx-consumer parked retry {named} KEY`"
