@@ -53,7 +53,7 @@ async def open_reader(
 ) -> AsyncIterator[TopicReader]:
     """Open a reader of `topics` at their beginning or their end, or at `starts` as far as the log is there.
 
-    From the beginning, `since_ms` leaves out older records, and `newest` all but so many of each partition. A batch
+    `from_beginning` skips records older than `since_ms`, and of each partition all but the `newest` last ones. A batch
     that cannot be read is passed over and `unreadable` called; without it, reading ends there. `ConfigError`: a file
     cannot be used. `ReadError`: no broker answers, or there is no such topic.
     """

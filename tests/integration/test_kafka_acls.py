@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from itertools import islice
 from pathlib import Path
-from threading import Thread
 from typing import Any, ClassVar
 
 import aiohttp
@@ -39,6 +38,7 @@ from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, Routin
 from bridge.settings import Brokers
 from tests.builders import a_body, identity_in
 from tests.groups import forget_members, members
+from tests.http_server import served
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer, install_code
 from tests.integration.ingress_process import IngressProcess, deliver
 from tests.integration.service_process import until
@@ -191,9 +191,6 @@ class Tokens(BaseHTTPRequestHandler):
         given = {"access_token": token, "expires_in": self.lifetime_s} if status == HTTPStatus.OK else {}
         self.wfile.write(json.dumps(given).encode())
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 def unsigned(part: dict[str, Any]) -> str:
     return base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode()
@@ -203,10 +200,8 @@ def unsigned(part: dict[str, Any]) -> str:
 def token_url() -> Iterator[str]:
     Tokens.asked.clear()
     Tokens.refuses, Tokens.lifetime_s = None, 3600
-    with ThreadingHTTPServer(("127.0.0.1", 0), Tokens) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/token"
-        server.shutdown()
+    with served(Tokens) as url:
+        yield f"{url}/token"
 
 
 @pytest.mark.parametrize("how", ["scram", "token", "certificate"])

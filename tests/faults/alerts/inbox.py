@@ -6,12 +6,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import NamedTuple
 
 import orjson
 
-from bridge.dev.ports import HOST
+from tests.http_server import served
 from tests.integration.service_process import HANG_S
 
 
@@ -85,15 +85,5 @@ def listening() -> Iterator[Inbox]:
             self.send_response(200)
             self.end_headers()
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as the library calls it
-            """Say nothing."""
-
-    with ThreadingHTTPServer((HOST, 0), Handler) as server:
-        inbox.url = f"http://{HOST}:{server.server_port}/"
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield inbox
-        finally:
-            server.shutdown()
-            thread.join()
+    with served(Handler) as inbox.url:
+        yield inbox

@@ -1,0 +1,22 @@
+"""An HTTP server of the standard library, on a thread, for as long as a test needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from bridge.dev.ports import HOST
+
+
+@contextmanager
+def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Serve on a free port of loopback, without a log; yield the URL, without a path."""
+    quiet = type("Quiet", (handler,), {"log_message": lambda *_: None})
+    with ThreadPoolExecutor() as pool, ThreadingHTTPServer((HOST, 0), quiet) as server:
+        pool.submit(server.serve_forever)
+        try:
+            yield f"http://{HOST}:{server.server_port}"
+        finally:
+            server.shutdown()
