@@ -1,7 +1,5 @@
 """Composition root: the only module that knows every concrete class of the ingress, and builds them."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -256,7 +254,7 @@ def _native(profile: Profile) -> drx_standard.NativeProfile | None:
 def _server(
     settings: Settings,
     sources: Mapping[str, Source],
-    durability: Durability,
+    durability: "Durability",
     metrics: IngressMetrics,
     tracing: Tracing | None,
 ) -> HardenedServer:
@@ -292,7 +290,7 @@ def _server(
 
 
 def _checks(
-    server: HardenedServer, durability: Durability, ids: SchemaIds, sources: Mapping[str, Source]
+    server: HardenedServer, durability: "Durability", ids: SchemaIds, sources: Mapping[str, Source]
 ) -> dict[str, Check]:
     """Ready means: an event of some source can be made durable now, and this process is not draining."""
     return {

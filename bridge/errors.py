@@ -1,7 +1,5 @@
 """Every deliberate failure; each class has a stable code, and whether the same call may work later."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 

@@ -1,7 +1,5 @@
 """The nouns that travel the whole way: a delivery, the events inside it, or why it holds none."""
 
-from __future__ import annotations
-
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass

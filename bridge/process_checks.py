@@ -1,7 +1,5 @@
 """What a start of either kind of process checks: risks, how the brokers are reached, and the keys of its log."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 from pathlib import Path

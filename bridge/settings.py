@@ -1,7 +1,5 @@
 """Every setting of the bridge: environment `BRIDGE_<SECTION>__<NAME>` over the TOML file that `BRIDGE_CONFIG` names."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Collection
 from pathlib import Path

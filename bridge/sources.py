@@ -1,7 +1,5 @@
 """What the settings of sources come to: how deliveries prove their origin, with which keys, within which limits."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

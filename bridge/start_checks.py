@@ -1,7 +1,5 @@
 """What a start of the ingress may refuse, as one list: `serve` stops at the first, `config` and `doctor` print all."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial

@@ -1,7 +1,5 @@
 """What a team writes: a consumer, how its handler is run, and what the handler is given."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -244,7 +242,7 @@ class Consumer:
 
         return register
 
-    def within(self, connections: int) -> Consumer:
+    def within(self, connections: int) -> "Consumer":
         """Return it with as many transactional lanes as a pool of `connections` carries: each keeps one for long.
 
         So does each job; one more is left for what only takes moments, such as claims and progress.
@@ -254,7 +252,7 @@ class Consumer:
         count = max(1, min(self.mode.count, connections - 1 - len(self.jobs)))
         return replace(self, mode=replace(self.mode, count=count))
 
-    def one_at_a_time(self) -> Consumer:
+    def one_at_a_time(self) -> "Consumer":
         """Return it with one record in hand of a partition, and with lanes of all of them."""
         if isinstance(self.mode, Lanes):
             return replace(self, mode=replace(self.mode, count=1))

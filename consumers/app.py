@@ -1,7 +1,5 @@
 """Composition root: the one file that knows every concrete class of a consumer process and how they fit together."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager

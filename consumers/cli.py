@@ -1,7 +1,5 @@
 """`drx-consumer`: finds the command and loads only what it needs."""
 
-from __future__ import annotations
-
 import click
 
 from bridge.runtime.process import LazyGroup, run_command_line

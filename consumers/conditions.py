@@ -1,7 +1,5 @@
 """Evaluate a JMESPath expression on the body of an event; pure."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 import jmespath

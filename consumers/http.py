@@ -11,8 +11,6 @@ Codes are constants: `http_503`, `unreachable`, `tls`, `timeout`, `cut_off`. A b
 so it is never logged or stored. `Retry-After` is not obeyed: an endpoint that is away is asked again every 30 s at most.
 """  # noqa: E501 - a table
 
-from __future__ import annotations
-
 import asyncio
 import ssl
 import time

@@ -1,7 +1,5 @@
 """A consumer's own settings, `CONSUMER_<NAME>__<KEY>`: a model of them, and one line for what cannot be used."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Mapping
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Every knob of a consumer process: environment `CONSUMER_<SECTION>__<NAME>` over the file `CONSUMER_CONFIG` names."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path

@@ -15,8 +15,6 @@ Its database is a real PostgreSQL, started once per test process and emptied for
 are a twentieth of the usual ones. It needs the extra `drx-bridge[dev]`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import atexit
 import json

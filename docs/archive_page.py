@@ -1,8 +1,6 @@
 """The tables of the lake's columns, from the code that makes them."""
 # ruff: noqa: INP001 - a script beside its pages, no package
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 

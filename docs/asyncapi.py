@@ -1,8 +1,6 @@
 """AsyncAPI of the topics, from the routing, the schema lock and the records that are really made."""
 # ruff: noqa: INP001 - a script beside its pages, no package
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version

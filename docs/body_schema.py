@@ -1,8 +1,6 @@
 """JSON Schema of what native DRx sends (contract v1), from the records that it becomes."""
 # ruff: noqa: INP001 - a script beside its pages, no package
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Mapping
 from datetime import date

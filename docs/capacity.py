@@ -1,8 +1,6 @@
 """The capacity table of the operating page: from figures that one machine gave to what a rate needs."""
 # ruff: noqa: INP001 - a script beside its pages, no package
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from math import ceil, log10
 from pathlib import Path

@@ -1,8 +1,6 @@
 """The chart's schema, its table of values and the defaults of consumers, from `chart_values.yaml` and the folders."""
 # ruff: noqa: INP001 - a script beside its pages, no package
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,8 +1,6 @@
 """The page of the events: every type, its fields and an example of it, from the schemas and the samples."""
 # ruff: noqa: INP001 - a script beside its pages, no package
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any

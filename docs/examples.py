@@ -1,8 +1,6 @@
 """One example of each event type: the first sample of it, and the record that it becomes."""
 # ruff: noqa: INP001 - a script beside its pages, no package
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 from functools import cache
 from hashlib import sha256

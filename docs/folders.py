@@ -4,8 +4,6 @@ A folder of `consumers` with a `chart.yaml` is one; `alerts.yaml` and `panels.ya
 """
 # ruff: noqa: INP001 - a script beside its pages, no package
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -1,8 +1,6 @@
 """Write the reference pages from the code: `python docs/generate.py`; with `--check`, only say which differ."""
 # ruff: noqa: INP001 - a script beside its pages, no package
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial

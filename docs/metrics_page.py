@@ -1,8 +1,6 @@
 """The page of the metrics, from their contract."""
 # ruff: noqa: INP001 - a script beside its pages, no package
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

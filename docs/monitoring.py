@@ -1,8 +1,6 @@
 """What the folders of the consumers add to the chart's rules and dashboards, which are files written by hand else."""
 # ruff: noqa: INP001 - a script beside its pages, no package
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from typing import Any

@@ -1,8 +1,6 @@
 """OpenAPI of the public and the management port, from the tables that answer."""
 # ruff: noqa: INP001 - a script beside its pages, no package
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any

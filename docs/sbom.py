@@ -7,8 +7,6 @@ no serial number in it, so the same environment gives the same bytes.
 """
 # ruff: noqa: INP001 - a script beside its pages, no package
 
-from __future__ import annotations
-
 import json
 import re
 import sys

@@ -1,8 +1,6 @@
 """The reference of every setting, from the models that read them."""
 # ruff: noqa: INP001 - a script beside its pages, no package
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from textwrap import fill

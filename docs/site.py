@@ -1,8 +1,6 @@
 """What the site of the documentation needs beyond MkDocs: pages that stand elsewhere, and links to them."""
 # ruff: noqa: INP001 - a script beside its pages, no package
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Audit lines among what a command has written to standard error."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

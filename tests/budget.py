@@ -5,8 +5,6 @@ is a commit of its own that gives the reason. Times depend on the machine: they 
 divided by the speed of this machine beside the one that the bounds come from, and have a margin.
 """
 
-from __future__ import annotations
-
 import os
 import resource
 import subprocess

@@ -1,7 +1,5 @@
 """Valid objects with one interesting field, for every test."""
 
-from __future__ import annotations
-
 import base64
 import itertools
 import json

@@ -5,8 +5,6 @@ once when it needs one. So of four or more workers the last runs with less prior
 for as long as there are any: they use what the others leave.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

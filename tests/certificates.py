@@ -1,7 +1,5 @@
 """Certificates for servers of tests: valid for this machine's loopback address, of an authority of their own."""
 
-from __future__ import annotations
-
 import ssl
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address

@@ -1,7 +1,5 @@
 """The Kafka cluster that tests run on: embedded brokers or Docker, behind one interface."""
 
-from __future__ import annotations
-
 import gc
 import os
 import shutil

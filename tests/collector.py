@@ -4,8 +4,6 @@ The real OpenTelemetry Collector may stand in front of it. `make otelcol` compil
 this was not done, the tests that need it are skipped.
 """
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Iterator

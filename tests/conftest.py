@@ -1,7 +1,5 @@
 """Fixtures of the whole suite: the broker and the database, started once and only when a test asks for them."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import os

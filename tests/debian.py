@@ -3,8 +3,6 @@
 `python -m tests.debian NAME …` fetches what is missing; nothing is installed and no server is started.
 """
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

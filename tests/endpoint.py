@@ -1,7 +1,5 @@
 """An HTTP server of a test's own, for what calls out."""
 
-from __future__ import annotations
-
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager

@@ -1,7 +1,5 @@
 """Deliveries for the engine, and what holds it to the reference: an answer has the same record, byte for byte."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """A fake of what becomes of records, to test reading without settling."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Sequence

@@ -1,7 +1,5 @@
 """Kafka and a member of its group in memory; tests/contract holds them to what the real client does."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """Fakes of the seams; each is held to the truth by a suite in tests/contract that also runs on the real thing."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence

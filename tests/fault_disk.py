@@ -1,7 +1,5 @@
 """A file system on real files that fails in the ways a test asks for."""
 
-from __future__ import annotations
-
 import asyncio
 import errno
 import threading

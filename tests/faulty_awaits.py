@@ -1,7 +1,5 @@
 """Raise at an await of a running task, wherever in a library the task is suspended, and know which await it was."""
 
-from __future__ import annotations
-
 import ast
 import asyncio
 import inspect
@@ -25,7 +23,7 @@ def awaits_of(*functions: Callable[..., Any]) -> set[tuple[str, int]]:
 class Fault(Coroutine[Any, Any, Any]):
     """Runs a coroutine, and raises in it where it is suspended, when `FaultyTasks` says so."""
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], tasks: FaultyTasks) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], tasks: "FaultyTasks") -> None:
         self._coroutine = coroutine
         self._tasks = tasks
 

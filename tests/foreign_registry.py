@@ -1,7 +1,5 @@
 """A registry of somebody else's, which takes schemas: as much of Confluent's API as `schemas push` and a start call."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

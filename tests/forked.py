@@ -3,8 +3,6 @@
 What a process would read at its start, before its first line (`LD_PRELOAD`), it cannot be given: `can_fork` says so.
 """
 
-from __future__ import annotations
-
 import atexit
 import ctypes
 import multiprocessing

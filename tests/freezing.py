@@ -1,7 +1,5 @@
 """Freeze a process: its connections stay open and nothing answers."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

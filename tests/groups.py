@@ -1,7 +1,5 @@
 """Consumer groups, as their coordinator sees them."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import AsyncIterator

@@ -1,7 +1,5 @@
 """An HTTP server of the standard library, on a thread, for as long as a test needs it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager

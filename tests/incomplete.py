@@ -1,7 +1,5 @@
 """Events whose records hold only what names the thing, as real vendors send them; and those of the samples."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

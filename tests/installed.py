@@ -1,7 +1,5 @@
 """Make consumers of the tests known to `drx-consumer` as an installed package would: by entry points on the path."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

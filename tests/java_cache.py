@@ -4,8 +4,6 @@
 different.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Peers of tests that are written in Java: how one starts, and how a source file of ours is compiled by a lock."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import subprocess

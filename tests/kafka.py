@@ -1,7 +1,5 @@
 """What tests on a real broker share."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable

@@ -1,7 +1,5 @@
 """Parts of tests on the tables of consumers: a database that has them, records, and a wait for a session that waits."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,7 +1,5 @@
 """What the code under test logs, and a log as a process has it before it is configured."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """The contract of `/metrics`, as tests ask it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Node and the packages of a lock file, for what only npm has."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import os

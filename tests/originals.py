@@ -1,7 +1,5 @@
 """Prescription lives told, mapped and encoded the long way, and copies of them made by joining bytes."""
 
-from __future__ import annotations
-
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Runs a program of ours with other constants: `python -m tests.patched bridge.app:HEARTBEAT_S=0.2 bridge serve`."""
 
-from __future__ import annotations
-
 import runpy
 import sys
 from importlib import import_module

@@ -1,7 +1,5 @@
 """Ports of this host that servers of tests listen on."""
 
-from __future__ import annotations
-
 import socket
 
 from bridge.dev.ports import HOST

@@ -1,7 +1,5 @@
 """The PostgreSQL that tests run on: servers that end with the test process, and databases of a test's own."""
 
-from __future__ import annotations
-
 import asyncio
 import shutil
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ Without arguments: every test that takes a database and no broker. 16 and 18 com
 17 is fetched, by its hash, into the cache of this machine.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Events of one prescription for the read model's tests: single facts, and whole lives as the samples tell them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta

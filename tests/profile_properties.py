@@ -1,7 +1,5 @@
 """What must hold of any document that a profile is given, for the tests that make them up."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Prometheus's own judge of metrics, rules and queries."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from functools import cache

@@ -5,8 +5,6 @@ what `_words` says, and `<<text*n>>` for a text n times. `answers` lists the seq
 one of which must be all that comes back until the server closes; `taken` says how many deliveries are published.
 """
 
-from __future__ import annotations
-
 import re
 import tomllib
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """A read model on a database of a test's own, without Kafka: batches go straight to its handler."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Write a lock of jars anew, after a change of the table below: `python -m tests.relock NAME`."""
 
-from __future__ import annotations
-
 import sys
 import tempfile
 from pathlib import Path

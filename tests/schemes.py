@@ -1,7 +1,5 @@
 """The vectors of `tests/data/schemes`: deliveries, some of them published, and what each scheme must say of them."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """A broker that asks who its clients are and what they may: TLS, passwords, tokens or certificates, and ACLs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path

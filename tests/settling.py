@@ -1,7 +1,5 @@
 """What tests of the settling share: a log in memory, a decoder without Avro, a processor on a real database."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import time

@@ -1,7 +1,5 @@
 """The configurations of a balancer that pages recommend, for tests that run them."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Spools on real files, for every test that needs one."""
 
-from __future__ import annotations
-
 import base64
 import os
 import time

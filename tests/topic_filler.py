@@ -5,8 +5,6 @@ at its own times, made by joining bytes. What was written is computed again, nev
 one prescription at a time.
 """
 
-from __future__ import annotations
-
 import random
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
@@ -57,7 +55,7 @@ class Lives:
     one_day: bool = False
 
     @classmethod
-    def of_records(cls, least: int, *, seed: int = 1, one_day: bool = False) -> Lives:
+    def of_records(cls, least: int, *, seed: int = 1, one_day: bool = False) -> "Lives":
         ends = list(accumulate(map(len, originals(seed))))
         rounds, rest = divmod(least, ends[-1])
         return cls(rounds * ORIGINALS + (bisect_left(ends, rest) + 1 if rest else 0), seed=seed, one_day=one_day)

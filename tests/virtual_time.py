@@ -1,7 +1,5 @@
 """An event loop whose clock stands still while something runs and jumps to the next timer when nothing does."""
 
-from __future__ import annotations
-
 import asyncio
 import selectors
 from collections.abc import Coroutine

@@ -7,8 +7,6 @@ Why not fastavro here: it looks into the schema anew at each field, and costs th
 writer writes. Tests hold both to the same values.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta

@@ -4,8 +4,6 @@ Why not fastavro here: it writes 1.9 and True into a `long`, takes a naive datet
 as much, since it validates every union by trial. Tests hold both to the same bytes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal

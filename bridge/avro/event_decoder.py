@@ -1,7 +1,5 @@
 """Decode records to events, with the schemas of the bundled lock or of the configured registry."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """The ids that records are written with: those of the bundled lock, or those of the registry that is configured."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What each code of an answer means: for `verify`, `log` and the page of the HTTP interface."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 # What each refusal means to the sender that gets it.

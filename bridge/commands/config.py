@@ -1,7 +1,5 @@
 """`drx-bridge config`: what the settings come to, secrets masked."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path

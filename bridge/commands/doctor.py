@@ -1,7 +1,5 @@
 """`drx-bridge doctor`: everything the ingress needs, one line each, and what to do about what is missing."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import closing

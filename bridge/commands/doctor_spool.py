@@ -1,7 +1,5 @@
 """The doctor's checks of the spool: it accepts events, and can deliver what it holds. Nothing is changed."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """`drx-bridge hash-id`: the hash that stands for an id in the log lines of ingress and consumers."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterator

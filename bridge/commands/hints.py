@@ -6,8 +6,6 @@ old is tried as of its own time, too. A hint accepts nothing, nothing here runs 
 value of the delivery or anything of a secret.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

@@ -1,7 +1,5 @@
 """`drx-bridge log`: the log lines of an ingress about deliveries, with what their codes mean."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import BinaryIO, NamedTuple

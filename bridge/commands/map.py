@@ -1,7 +1,5 @@
 """`drx-bridge map` and `mapping check`: what would become of a body, without sending it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Post to the running ingress what the sender does not post now, as `unrecognized replay` and `push` do."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 import time

@@ -1,7 +1,5 @@
 """`drx-bridge push`: history into the bridge, through its public port."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """`drx-bridge schemas`: check the schema files against the rules, and lock what passes."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 from pathlib import Path

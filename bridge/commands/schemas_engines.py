@@ -1,7 +1,5 @@
 """`drx-bridge schemas flink|spark|masks`: what other tools need to read our topics, made of our schemas."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """`drx-bridge schemas push`: register our schemas in a foreign registry and record the ids it gives."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from http import HTTPStatus

@@ -1,7 +1,5 @@
 """`drx-bridge schemas serve`: a read-only registry as a process, and how a small server of ours runs."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 

@@ -1,7 +1,5 @@
 """The scheme that a command is about: that of a configured source, or one that options name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar

@@ -1,7 +1,5 @@
 """`drx-bridge secrets`: make, list and check the secrets of sources; no command ever shows one."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import math

@@ -1,7 +1,5 @@
 """A sender on the wire: signs each delivery, posts it and retries as a real sender does."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Mapping

@@ -1,7 +1,5 @@
 """`drx-bridge serve`: the ingress as a process."""
 
-from __future__ import annotations
-
 import click
 
 from bridge.runtime.log_ids import current_id_key

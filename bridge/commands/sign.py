@@ -1,7 +1,5 @@
 """`drx-bridge sign`: the headers that prove a body, for the one who writes a sender and compares."""
 
-from __future__ import annotations
-
 import json
 import secrets
 import shlex

@@ -1,7 +1,5 @@
 """Sign as a sender does: the inverse of each scheme that proves a delivery by its headers."""
 
-from __future__ import annotations
-
 import hmac
 from binascii import b2a_base64
 from collections.abc import Callable

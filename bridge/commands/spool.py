@@ -1,7 +1,5 @@
 """`drx-bridge spool`: show what a spool holds and check it; drain it, and deliver what is set aside."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress

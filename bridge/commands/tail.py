@@ -1,7 +1,5 @@
 """`drx-bridge tail`: what a topic holds, decoded, for people or as JSON lines."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re

@@ -1,7 +1,5 @@
 """How a record is shown: as a JSON line or as lines for people."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """`drx-bridge topics`: create missing topics, check the others against the contract, or copy one."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict

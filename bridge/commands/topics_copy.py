@@ -5,8 +5,6 @@ key. This order is the same each time: what an earlier run has written is the be
 That much is left out, and the last record of each partition is compared with the one that belongs there.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections import Counter, defaultdict

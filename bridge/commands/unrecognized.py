@@ -1,7 +1,5 @@
 """`drx-bridge unrecognized`: which deliveries are parked, what is in one, and all of them once more."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """`drx-bridge unrecognized replay`: what was parked once more through the ingress, once a mapping is mended."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 

@@ -1,7 +1,5 @@
 """`drx-bridge verify`: would this delivery be accepted, and if not why; for senders and for signature vectors."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

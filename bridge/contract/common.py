@@ -3,8 +3,6 @@
 Of people, places and drugs only what names them is required, since real senders lack the rest.
 """
 
-from __future__ import annotations
-
 from datetime import date
 from decimal import Decimal
 from typing import Annotated, Literal

@@ -1,7 +1,5 @@
 """The news from the pharmacy and the carrier: fills, workflow steps and shipments."""
 
-from __future__ import annotations
-
 from datetime import date
 from typing import Literal
 

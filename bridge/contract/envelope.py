@@ -1,7 +1,5 @@
 """The first fields of every event, and the next ones of every event about a prescription."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any, Literal
 

@@ -1,7 +1,5 @@
 """Which record an event type has: the closed list of the contract."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -1,7 +1,5 @@
 """What a field of the contract can be beyond its Python type: its PHI class, its width, its digits."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import UnionType

@@ -7,8 +7,6 @@ whole map becomes the member `extensions` of the body, so that a vendor's member
 that happens to have its name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -42,7 +40,7 @@ _ENVELOPE: Mapping[str, str] = MappingProxyType(
 
 class _Field(NamedTuple):
     words: bool  # it is an enum, or an array of enums, with the words outside it in the field `raw_name`
-    inner: _Shape | None  # shape of the record that it holds, or of each record in the array that it holds
+    inner: "_Shape | None"  # shape of the record that it holds, or of each record in the array that it holds
     phi: bool  # it is directly identifying or health information (classes D and L)
 
 

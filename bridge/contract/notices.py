@@ -1,7 +1,5 @@
 """The events that are no step of an order: alerts, enrollments, the endpoint test, and what else a sender reports."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """The events of an order itself: drafted, changed, sent, confirmed or failed, and signed where controlled."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import AwareDatetime, Field

@@ -1,7 +1,5 @@
 """The questions about an order and their answers: renewals, changes and cancels."""
 
-from __future__ import annotations
-
 from datetime import date
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """`drx-bridge dev`: the whole system on this machine until it is stopped."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time

@@ -1,7 +1,5 @@
 """The directory of an embedded stack, the lock that keeps it to one stack, and files in it."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json

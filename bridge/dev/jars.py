@@ -3,8 +3,6 @@
 `python -m tests.relock kafka` writes the lock anew.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """Run Apache Kafka in KRaft mode on this machine: one broker for a demonstration, three for faults."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import shutil

@@ -1,7 +1,5 @@
 """`drx-bridge listen`: events of the stack of `drx-bridge dev`, as signed webhooks to a program on this machine."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

@@ -4,8 +4,6 @@ Between the draw of a port and its server's bind, and while that server is down,
 process that draws one holds a record lock on the byte of that number in a file of this user's cache: no other draws it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

@@ -1,7 +1,5 @@
 """Run PostgreSQL on this machine, below a directory of its own."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pwd

@@ -1,7 +1,5 @@
 """Start programs that end with us, watch them, and stop them in time."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import os

@@ -1,7 +1,5 @@
 """Find the Java and the PostgreSQL that `dev` runs: those that come as Python packages, or others by a variable."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 from collections.abc import Mapping

@@ -4,8 +4,6 @@
 deliveries, as JSON, oldest first; they are only in memory. They hold health information, so it listens on loopback.
 """
 
-from __future__ import annotations
-
 import asyncio
 import sys
 import time

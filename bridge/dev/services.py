@@ -1,7 +1,5 @@
 """The children of our own, registry, ingress and consumers: how each is run, and when it does its work."""
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import json

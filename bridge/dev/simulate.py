@@ -1,7 +1,5 @@
 """`drx-bridge simulate`: send deliveries as DRx does, and report what was answered."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import math

@@ -1,7 +1,5 @@
 """The senders that `dev` configures, one for each shipped profile, and how each proves that it is one."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType

@@ -1,7 +1,5 @@
 """Bring the embedded stack up in order, keep it up, publish where it is, and take it down in the opposite order."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 import time
@@ -60,7 +58,7 @@ def open_stack(
     restart: bool = True,
     show_phi: bool = False,
     say: Say,
-) -> Iterator[Stack]:
+) -> "Iterator[Stack]":
     """Start everything, hand over the running stack, and stop everything."""
     with ExitStack() as cleanup:
         directory = cleanup.enter_context(claim(data_dir))

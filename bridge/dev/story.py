@@ -3,8 +3,6 @@
 A file has a body on each line, and a blank line after each story; `simulate --scenario` can send it as it is.
 """
 
-from __future__ import annotations
-
 import random
 import re
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 Every hop is read back by something other than what wrote it. A difference makes the exit code 1.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import random

@@ -31,8 +31,6 @@ orjson is not as strict as `json_body.py`, so its document counts only with a pr
   contract refuses, orjson refuses too.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
@@ -114,7 +112,7 @@ class _Defer(Exception):  # noqa: N818 - no error: the reference decides
 class Engine:
     """Encodes the plainly conforming deliveries of one source."""
 
-    def __init__(self, compiled: Compiled, *, source: str, environment: str) -> None:
+    def __init__(self, compiled: "Compiled", *, source: str, environment: str) -> None:
         self._encoders = compiled
         self._source = source
         self._source_bytes = _text(source)

@@ -1,7 +1,5 @@
 """Make each event durable once, however often it is delivered, and return the outcome of each delivery."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Literal, NamedTuple, Protocol

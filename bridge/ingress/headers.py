@@ -1,7 +1,5 @@
 """Read the head of a delivery in one pass; anything doubtful is refused, never guessed."""
 
-from __future__ import annotations
-
 import random
 import re
 from collections.abc import Iterable, Mapping

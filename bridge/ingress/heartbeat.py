@@ -1,7 +1,5 @@
 """Send an event of our own through the public port, to meet the same conditions as senders."""
 
-from __future__ import annotations
-
 import asyncio
 import secrets
 import time

@@ -6,8 +6,6 @@ A good body takes one pass of the C scanner and a few cheap proofs. Only a body 
 without recursion, to find the first rule of the list that it breaks.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,7 +1,5 @@
 """Metrics of the public port. Every labelled child is resolved once, so that counting costs an addition."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable
 from typing import Literal, cast, get_args

@@ -6,8 +6,6 @@ enough to deliver (ed25519, networks), the slot `replay` has the key, and withou
 with all schemes.
 """
 
-from __future__ import annotations
-
 import hmac
 import re
 from collections.abc import Sequence

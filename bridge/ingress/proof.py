@@ -5,8 +5,6 @@ first, `timestamp_stale` and `timestamp_future` report the clock of a genuine se
 Every key is tried on every candidate, also after a match, so the work does not depend on the outcome.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from abc import ABC, abstractmethod
@@ -187,7 +185,7 @@ class Scheme(ABC):
     ids: Ids = "none"  # whether deliveries have ids, and whether a signature covers them
 
     @property
-    def parts(self) -> Sequence[Scheme]:
+    def parts(self) -> "Sequence[Scheme]":
         """Those that it combines; itself where it combines none."""
         return (self,)
 

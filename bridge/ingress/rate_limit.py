@@ -8,8 +8,6 @@ due if all came evenly. Of the libraries, `limits` wakes a thread every 10 ms, d
 costs 3 to 8 µs, and `aiolimiter` queues what should be refused.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Sequence
 from ipaddress import IPv6Address

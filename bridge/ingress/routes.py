@@ -5,8 +5,6 @@ a third of the 125 µs per delivery, since code and data of one stage stay in th
 and deliveries to park need a task.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 import random

@@ -1,7 +1,5 @@
 """The secrets of a source: slot files that hold the keys of its scheme."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The door to aiokafka's admin client: create the topics of the contract and check them."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -111,7 +109,7 @@ def topic_specs(
 
 
 @asynccontextmanager
-async def open_admin(connection: KafkaConnection) -> AsyncIterator[Admin]:
+async def open_admin(connection: KafkaConnection) -> "AsyncIterator[Admin]":
     """Open a client for a block of at most `ADMIN_S`; `ConfigError` for a bad file, `AdminError` without an answer."""
     options = connection.options()
     options["bootstrap_servers"] = await reachable(connection.servers)

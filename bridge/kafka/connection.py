@@ -1,7 +1,5 @@
 """Connection and credentials of every Kafka client."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import ssl

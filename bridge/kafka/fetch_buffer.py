@@ -6,8 +6,6 @@ dropped the records before that batch, and those of other partitions whose posit
 Batches are unpacked directly to our own records.
 """
 
-from __future__ import annotations
-
 import asyncio
 import struct
 from collections.abc import Collection, Mapping

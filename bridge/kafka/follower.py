@@ -4,8 +4,6 @@ The tail covers the deduplication window and fills the known ids after a start. 
 about 50 ms after their commit. Records of this process are read as well: skipping them saved no measurable CPU time.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable, Collection, Sequence

@@ -17,8 +17,6 @@ A record is durable once all in-sync replicas have it (`committed`) or the spool
 is acknowledged when all of its records are durable, or fails at its deadline.
 """
 
-from __future__ import annotations
-
 import asyncio
 import struct
 from collections import deque
@@ -185,7 +183,7 @@ class Acknowledgement:
     __slots__ = ("_left", "_spooled", "expires_at", "future", "spool_at", "writers")
 
     def __init__(
-        self, future: asyncio.Future[Durable], writers: list[PartitionWriter], spool_at: float, expires_at: float
+        self, future: asyncio.Future[Durable], writers: "list[PartitionWriter]", spool_at: float, expires_at: float
     ) -> None:
         """Wait for one record in each of `writers`."""
         self.future = future  # where its events became durable, or `NotDurableError`
@@ -252,7 +250,7 @@ class PartitionWriters:
     # Set when writers begin nothing more; a write in flight is still settled.
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _told_drained: int = 0
-    _writers: dict[tuple[str, int], PartitionWriter] = field(default_factory=dict)
+    _writers: "dict[tuple[str, int], PartitionWriter]" = field(default_factory=dict)
     # Not expired; all have the same time, so the oldest is the first.
     _unanswered: deque[Acknowledgement] = field(default_factory=deque)
     _sweeper: asyncio.TimerHandle | None = None
@@ -355,7 +353,7 @@ class PartitionWriters:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _writer(self, topic: str, partition: int) -> PartitionWriter:
+    def _writer(self, topic: str, partition: int) -> "PartitionWriter":
         writer = self._writers.get((topic, partition))
         if writer is None:
             writer = self._writers[topic, partition] = PartitionWriter(self, topic, partition)

@@ -6,8 +6,6 @@ and a new one, the next generation, takes its place.
 What is private to aiokafka is touched in this module only; its version range is pinned for that.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import time
@@ -283,7 +281,7 @@ class KafkaProducer:
                 return "no_answer"
             self._enter("stalled" if silent > patience.stalled_s else "ready")
 
-    def _check_topics(self, generation: Generation) -> None:
+    def _check_topics(self, generation: "Generation") -> None:
         """Report another partition count than expected; the expected one stays in use, so that no key moves."""
         for topic in self._topics:
             seen = generation.partitions(topic)

@@ -3,8 +3,6 @@
 `partition_writer.py` makes them durable: in Kafka or, while that is away, on disk.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass

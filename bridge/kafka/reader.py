@@ -1,7 +1,5 @@
 """The door to aiokafka's consumer for those who only look: bytes out of topics, without a group."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -50,7 +48,7 @@ async def open_reader(
     newest: int | None = None,
     starts: Mapping[Place, int] = MappingProxyType({}),
     unreadable: Unreadable | None = None,
-) -> AsyncIterator[TopicReader]:
+) -> "AsyncIterator[TopicReader]":
     """Open a reader of `topics` at their beginning or their end, or at `starts` as far as the log is there.
 
     `from_beginning` skips records older than `since_ms`, and of each partition all but the `newest` last ones. A batch
@@ -76,7 +74,7 @@ async def open_tail(
     records_max: int,
     noted: Mapping[int, int],
     unreadable: Unreadable,
-) -> AsyncIterator[Tail]:
+) -> "AsyncIterator[Tail]":
     """Open a reader of the newest records of `topic` and of what follows, polled by few at a time.
 
     A partition begins at `noted`, or where the log does not have that any more, with the first record since `since_ms`;
@@ -98,7 +96,7 @@ async def _open(
     *,
     led_only: bool = False,
     **options: int,
-) -> AsyncIterator[TopicReader]:
+) -> "AsyncIterator[TopicReader]":
     reach = await asyncio.to_thread(connection.options)
     reach["bootstrap_servers"] = await reachable(connection.servers)
     if not reach["bootstrap_servers"]:

@@ -1,7 +1,5 @@
 """What is written to Kafka, free of client types: topic, key, value and the headers of the contract."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """Which topic and partition an event belongs to, so that any client of any language finds the same place."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase

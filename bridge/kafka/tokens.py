@@ -1,7 +1,5 @@
 """Tokens for SASL/OAUTHBEARER: by client credentials, or by a provider of somebody else, such as for MSK IAM."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import json

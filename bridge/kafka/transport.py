@@ -1,7 +1,5 @@
 """Records and partitions as the readers of topics see them, free of client types."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

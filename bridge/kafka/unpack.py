@@ -4,8 +4,6 @@ aiokafka 0.14 unpacks a batch whole, and 9 KB of zstd may become 300 MB. It find
 the modules of its batches. A batch that is larger than the bound is one that cannot be read.
 """
 
-from __future__ import annotations
-
 import gzip
 import io
 import struct

@@ -27,8 +27,6 @@ Kafka has been away since the start, so its topic could not be read.
 The whole body decides, never some of its fields: `Approved`, and `Approved` with a lot number, are two facts.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import OrderedDict

@@ -7,8 +7,6 @@ and 64 bits of the body's SHA-256 were equal; if only these are, it is parked.
 `kafka/follower.py` reads from the topics what earlier processes and other replicas wrote.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Where a registry is, and as whom it is asked."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pydantic import Field

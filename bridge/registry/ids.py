@@ -4,8 +4,6 @@ With the file a start does not need the registry at all, so an outage of the reg
 known its ids once. The file maps the digest of a schema to its id: a new release looks up only what is new.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import zlib

@@ -1,7 +1,5 @@
 """Read the schemas and their lock from the package, or from the work tree it is installed from."""
 
-from __future__ import annotations
-
 import json
 from functools import cache
 from importlib.resources import files

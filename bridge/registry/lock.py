@@ -5,8 +5,6 @@ as an addition in a diff. A version is never changed or removed: everything in i
 its schema, and `parse_lock` refuses a file in which it is not. Only `drx-bridge schemas lock` writes it.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -79,7 +77,7 @@ class Lock:
             if record not in locked or record not in schemas or locked[record].digest != digest(schemas[record])
         )
 
-    def extended(self, schemas: Mapping[str, Schema]) -> Lock:
+    def extended(self, schemas: Mapping[str, Schema]) -> "Lock":
         """Return a lock with a new version and id for each new schema; `ConfigError` if it equals an older version."""
         entries = list(self.entries)
         latest = self.latest()

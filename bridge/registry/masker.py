@@ -1,7 +1,5 @@
 """Masks health information in decoded records, by the classes in their schemas."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

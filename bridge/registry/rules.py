@@ -9,8 +9,6 @@ Two sets of rules, both checked by `drx-bridge schemas check` before a merge:
 - `house_findings`: documented, nullable in one way, enums that can grow, whatever the schema's history.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final

@@ -8,8 +8,6 @@ registry may drop or reorder them. Unlike Avro's parsing canonical form, on whic
 logical types, precision, scale and defaults.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

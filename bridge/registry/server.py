@@ -7,8 +7,6 @@ they meet another shape. An unknown path is a 404 and never a 405 or 501, which 
 `/associations`. Parameters of a query are ignored.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial

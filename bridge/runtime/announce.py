@@ -1,7 +1,5 @@
 """Log when a process can do its work, and which of its checks fail while it cannot."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping
 

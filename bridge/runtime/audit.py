@@ -6,8 +6,6 @@
 What a command does with an event is named by topic, partition and offset, never by its key, which is a prescription id.
 """
 
-from __future__ import annotations
-
 import contextlib
 import getpass
 import os

@@ -1,7 +1,5 @@
 """An option for the brokers that a command asks, in the place of the settings."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, TypeVar
 

@@ -1,7 +1,5 @@
 """Read settings, the environment over a TOML file; a mistake is named in one line, and no value is ever shown."""
 
-from __future__ import annotations
-
 import os
 import re
 import tomllib

@@ -1,7 +1,5 @@
 """The bodies in a file that another system has exported: NDJSON, one JSON array, or CSV with a header line."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re

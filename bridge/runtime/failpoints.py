@@ -5,8 +5,6 @@ freezes it (SIGSTOP) until someone sends SIGCONT, and `error` raises. Several po
 variable is read once, at import.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import signal

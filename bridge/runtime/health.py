@@ -1,7 +1,5 @@
 """The management port: is the process alive, may it get traffic, what does it count."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal

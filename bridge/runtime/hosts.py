@@ -1,7 +1,5 @@
 """Check whether a host name can be looked up at all."""
 
-from __future__ import annotations
-
 import re
 from ipaddress import IPv6Address
 

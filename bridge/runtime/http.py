@@ -23,8 +23,6 @@ A client costs memory only for what has arrived from it. Four bounds limit that;
   most half of the connections are proved, the latest ones, since the owner of one secret can prove any number.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import math
@@ -71,7 +69,7 @@ class Request:
 
     __slots__ = ("began", "body", "connection", "message", "method", "note", "raw_headers", "target")
 
-    def __init__(self, connection: ClientConnection, message: Any) -> None:
+    def __init__(self, connection: "ClientConnection", message: Any) -> None:
         self.connection = connection
         self.message = message
         self.method: str = message.method  # in upper case
@@ -132,7 +130,7 @@ class Handler(Protocol):
 class ClientConnection(asyncio.Protocol):
     """One client connection; never puts a byte of a request into an answer or a log line."""
 
-    def __init__(self, server: HardenedServer, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: "HardenedServer", loop: asyncio.AbstractEventLoop) -> None:
         self.server = server
         self._loop = loop
         self._parser = heads_parser(loop)

@@ -1,7 +1,5 @@
 """One thread for calls that may hang on a disk, since the loop must not."""
 
-from __future__ import annotations
-
 import asyncio
 import queue
 import threading

@@ -1,7 +1,5 @@
 """Run the long-lived parts of a process together: the first to end, or a signal, stops all of them in order."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence

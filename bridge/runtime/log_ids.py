@@ -9,8 +9,6 @@ Without a directory each process makes a random key: lines of one process about 
 be looked up.
 """
 
-from __future__ import annotations
-
 import secrets
 from hashlib import sha256
 from pathlib import Path

@@ -5,8 +5,6 @@ hashed here (`log_ids`), and what libraries log is reduced to constants: no line
 call `configure_logging`, a command, has errors on its standard error.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import logging

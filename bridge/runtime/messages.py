@@ -4,8 +4,6 @@ Of aiohttp only its parser is used, for heads. We rely on behaviour of it that i
 `tests/data/raw_http` fail if an upgrade changes it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 from functools import lru_cache

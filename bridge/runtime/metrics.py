@@ -1,7 +1,5 @@
 """How metrics are declared, and those of the ingress, with closed label sets; one registry per process."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from bisect import bisect_left, bisect_right

@@ -6,8 +6,6 @@ the log, opens the parts, runs them until SIGTERM, SIGINT or the end of one of t
 after SIGTERM, 130 after SIGINT, and 1 with a log line when a part fails.
 """
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import importlib

@@ -1,7 +1,5 @@
 """Tables and texts for people."""
 
-from __future__ import annotations
-
 from rich.console import Console
 from rich.table import Table
 

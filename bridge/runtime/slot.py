@@ -1,7 +1,5 @@
 """A secret with the time in which it counts, and the text form of a shared one; pure."""
 
-from __future__ import annotations
-
 import math
 from binascii import a2b_base64
 from dataclasses import dataclass, field

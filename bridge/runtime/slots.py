@@ -4,8 +4,6 @@ A slot file holds the secret on its first line, then optional lines `not_before 
 several secrets belong together, the others have a line `<name> = <secret>`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re

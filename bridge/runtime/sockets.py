@@ -1,7 +1,5 @@
 """Listen on an address: enough open files, bounded buffers in the kernel, and an error that names the setting."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os

@@ -6,8 +6,6 @@ spans, never a delivery: those that have ended are queued, and the SDK drops wha
 key or text of a delivery, and no exception is recorded.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 import time
@@ -26,7 +24,7 @@ _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL
 
 
 @contextmanager
-def open_tracing(service: str) -> Iterator[Tracing | None]:
+def open_tracing(service: str) -> "Iterator[Tracing | None]":
     """Export traces under the name `service` if an endpoint is set and nothing turns them off; else yield None.
 
     `ConfigError`: the extra is not installed, or a variable has a value that is not possible.

@@ -1,7 +1,5 @@
 """Whether the spool takes entries, and what it reports."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from bridge.runtime.logging import log

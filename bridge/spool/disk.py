@@ -1,7 +1,5 @@
 """The file system operations of the spool, one method each so that tests can make them fail; errors become codes."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl

@@ -1,7 +1,5 @@
 """Look at a spool without touching it, also beside the process that has it open."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The keys of a spool: one file each in a directory; `current` seals, all open."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import os

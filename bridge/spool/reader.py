@@ -1,7 +1,5 @@
 """Read entries back, in the order of their partition."""
 
-from __future__ import annotations
-
 import asyncio
 import errno
 from collections.abc import Sequence

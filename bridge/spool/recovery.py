@@ -9,8 +9,6 @@ A start waits for a failing disk for as long as a running process keeps order be
 (`reader.ORDER_S`), then goes on without what is missing.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import re

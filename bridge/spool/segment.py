@@ -19,8 +19,6 @@ duplicates only.
 All numbers are big-endian. `docs/spool.md` has the same for writers of a reader.
 """
 
-from __future__ import annotations
-
 import hashlib
 import struct
 import zlib

@@ -4,8 +4,6 @@ The drain copies such a record to `set-aside/<segment>-<number>.<code of the ref
 `drx-bridge spool aside` delivers it, and only then removes the file. A crash amid either leaves it in both places.
 """
 
-from __future__ import annotations
-
 import errno
 import re
 from collections.abc import Mapping

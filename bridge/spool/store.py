@@ -17,8 +17,6 @@ it is counted, and its segment is moved to `damaged/` where another would be rem
 Two threads do what may hang on a disk: one writes, one reads. Everything else is on the loop's thread.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import time

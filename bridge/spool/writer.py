@@ -7,8 +7,6 @@ clean, and a second fsync of the same file would succeed without a write. So a g
 written once more, to another file.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os

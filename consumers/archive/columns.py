@@ -6,8 +6,6 @@ contract is a new nullable column, so old and new files read together by name. D
 table of their own.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime

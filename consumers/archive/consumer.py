@@ -1,7 +1,5 @@
 """Builds the consumer `archive`, an entry point of the group `drx_bridge.consumers`."""
 
-from __future__ import annotations
-
 import hmac
 from importlib.resources import files
 from pathlib import Path

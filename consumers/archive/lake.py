@@ -17,8 +17,6 @@ the others. Once that is noted, it is exchanged with the directory of the day by
 a reader that lists the day gets either the old files or the new one. The old directory is removed after an hour.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The settings of `archive`: `CONSUMER_ARCHIVE__<KEY>`; each is described in `README.md` beside this."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self

@@ -3,8 +3,6 @@
 Both write files atomically, and a write that has returned survives a power cut.
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import os

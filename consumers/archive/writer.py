@@ -1,7 +1,5 @@
 """Applies a batch: its files are staged, then noted in the transaction that settles it; a job publishes and merges."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, timedelta

@@ -1,7 +1,5 @@
 """`drx-consumer compare`: find events of a sender's export that the read model lacks."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections import Counter, defaultdict

@@ -1,7 +1,5 @@
 """`drx-consumer doctor`: what a consumer needs, and where health information goes, one line each."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import fnmatch

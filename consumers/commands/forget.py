@@ -1,7 +1,5 @@
 """`drx-consumer forget`: remove what is kept of a group, so that its name can begin anew."""
 
-from __future__ import annotations
-
 import asyncio
 
 import click

@@ -1,7 +1,5 @@
 """`drx-consumer forward`: `try` shows what would be sent of an event, `listen` sends new ones and remembers nothing."""
 
-from __future__ import annotations
-
 import asyncio
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`drx-consumer init`: create the tables of a consumer, and set its starting offsets in PostgreSQL and Kafka."""
 
-from __future__ import annotations
-
 import asyncio
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime

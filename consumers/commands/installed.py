@@ -1,7 +1,5 @@
 """Installed consumers: entry points of one group, each a `Consumer` or a function that builds one."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """`drx-consumer lag`: how far a consumer is behind, by Kafka and PostgreSQL, without its processes."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Sequence

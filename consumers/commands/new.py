@@ -1,7 +1,5 @@
 """`drx-consumer new`: write a package for a new consumer from the template."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.resources import files

@@ -1,7 +1,5 @@
 """Options that several commands share; a command gets what they stand for."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import wraps
 from typing import Any

@@ -1,7 +1,5 @@
 """`drx-consumer parked`: list, release and discard parked records of a consumer."""
 
-from __future__ import annotations
-
 import asyncio
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping, Sequence

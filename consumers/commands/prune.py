@@ -1,7 +1,5 @@
 """`drx-consumer prune`: delete what a group has settled, and its history, beyond a horizon; in small transactions."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 import re

@@ -1,7 +1,5 @@
 """`drx-consumer run`: one consumer as a process."""
 
-from __future__ import annotations
-
 import click
 
 from bridge.runtime.findings import refuse

@@ -1,7 +1,5 @@
 """Output of commands: tables for people, whose rows stay whole in a pipe, and JSON for programs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`drx-consumer history`: the state of a prescription in the read model, and the events that it comes from."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterator, Mapping
 from typing import Any

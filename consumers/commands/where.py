@@ -1,7 +1,5 @@
 """`drx-consumer where`: what happened to an event, by Kafka, PostgreSQL and the spool of this host."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Collection, Mapping
 from contextlib import suppress

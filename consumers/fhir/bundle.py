@@ -8,8 +8,6 @@ a newer version. HAPI FHIR 8.8 ignores `If-None-Match: *` on a PUT and takes `If
 existed. A server that follows HTTP refuses the second and knows the first.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence

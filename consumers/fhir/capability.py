@@ -1,7 +1,5 @@
 """Compare the CapabilityStatement of a FHIR server with what the consumer needs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

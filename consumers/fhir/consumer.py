@@ -1,7 +1,5 @@
 """Builds the consumer `fhir`, an entry point of the group `drx_bridge.consumers`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from functools import partial
 from importlib.resources import files

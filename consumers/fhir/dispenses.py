@@ -5,8 +5,6 @@ event links a parcel to a line. The parcel is attributed to the newest line that
 before the parcel's event, so a later refill never gets an earlier parcel.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from consumers.fhir import elements as fhir

@@ -3,8 +3,6 @@
 An unknown part is left out. A value that FHIR cannot hold is refused; none is made up.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal

@@ -13,8 +13,6 @@
 Each event that changes something has one Provenance, and so has each signature.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """The settings of `fhir`: `CONSUMER_FHIR__<KEY>`; each is described in `README.md` beside this."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import quote

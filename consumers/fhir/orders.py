@@ -3,8 +3,6 @@
 An order becomes `completed` only with `complete`: no event reports that its refills are used up, so fills are counted.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 

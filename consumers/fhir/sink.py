@@ -4,8 +4,6 @@ Every write first reads all resources of a prescription, and ends when they matc
 what others changed or deleted, and what a late request of ours overwrote.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence

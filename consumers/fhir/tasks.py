@@ -1,7 +1,5 @@
 """Task: the request to fill an order, and each request about it, with their outcomes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from consumers.fhir import elements as fhir

@@ -4,8 +4,6 @@ A client signs a JWT of five minutes at most with its private key (RS384 or ES38
 the token endpoint. Source: SMART App Launch 2.2, "Backend Services" and "Asymmetric client authentication".
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from base64 import urlsafe_b64encode

@@ -1,7 +1,5 @@
 """Builds the consumer `forward`, an entry point of the group `drx_bridge.consumers`."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from bridge.event import Event

@@ -1,7 +1,5 @@
 """Decide whether an event is sent, where to and what of it: the same bytes at every attempt."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import quote

@@ -1,7 +1,5 @@
 """Sign what is sent as Standard Webhooks 1.0.0, with every secret that counts, so that receivers can rotate theirs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The endpoint that events are sent to: one signed request for each attempt."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager

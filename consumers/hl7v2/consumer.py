@@ -1,7 +1,5 @@
 """Builds the consumer `hl7v2`, an entry point of the group `drx_bridge.consumers`."""
 
-from __future__ import annotations
-
 from contextlib import aclosing
 from datetime import datetime
 from importlib.resources import files

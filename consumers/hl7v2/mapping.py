@@ -7,8 +7,6 @@ ORM^O01 instead, which lacks RXR. There is no RDE: it requires the amount of one
 Source: HL7 2.5.1, chapter 4; tables 0119 (order control) and 0038 (order status).
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import re

@@ -22,8 +22,6 @@ Codes come from the closed list of table 0357. Texts of an acknowledgement may q
 logged or stored.
 """  # noqa: E501 - a table
 
-from __future__ import annotations
-
 import asyncio
 import ssl
 from typing import Any

@@ -1,7 +1,5 @@
 """The settings of `hl7v2`: `CONSUMER_HL7V2__<KEY>`; each is described in `README.md` beside this."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 

@@ -10,8 +10,6 @@ A segment is given as its name and a mapping from the number of a field to its v
 Source: HL7 2.5.1, chapter 2, sections 2.5 (delimiters) and 2.7 (escape sequences).
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping

@@ -4,8 +4,6 @@ Every rule keeps the greater or the lesser of two stamps, so the document does n
 grouping of the events.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from bridge.event import Event

@@ -3,8 +3,6 @@
 Source: docs/contract.md §6. A word outside the contract's lists (`UNKNOWN`) goes to the history and moves no machine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any

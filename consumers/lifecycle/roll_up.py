@@ -3,8 +3,6 @@
 Source: docs/contract.md §6, "Roll-up" and "Display word".
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import NamedTuple
 

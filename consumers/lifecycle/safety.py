@@ -3,8 +3,6 @@
 Source: docs/contract.md §6, "Contradictions are kept and signalled".
 """
 
-from __future__ import annotations
-
 from consumers.lifecycle.facts import Document, Stamp
 
 DISPENSED_AFTER_CANCEL = "dispensed_after_cancel"

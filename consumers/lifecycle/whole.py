@@ -1,7 +1,5 @@
 """Keep events whole: the shared fields of a prescription, and the newest event of each subject."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any

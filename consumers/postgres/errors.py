@@ -1,7 +1,5 @@
 """Translates failures of the database, by SQLSTATE and never by the driver's text, which holds values."""
 
-from __future__ import annotations
-
 import ssl
 
 import asyncpg  # noqa: TID251 - part of the door

@@ -1,7 +1,5 @@
 """Migrations of one schema: plain numbered SQL files, each applied once, under a lock."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Callable

@@ -5,8 +5,6 @@ session's limits are start-up parameters. Both need PostgreSQL itself, or PgBoun
 parameters in `ignore_startup_parameters`, and set for the role instead (`ALTER ROLE … SET`).
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress

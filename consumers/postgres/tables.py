@@ -1,7 +1,5 @@
 """All tables that a consumer needs: the runtime's, schema `drx_consumer`, and its own; errors as of `migrate`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 from consumers.api import Consumer, Tables

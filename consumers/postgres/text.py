@@ -1,7 +1,5 @@
 """Texts of foreign records as PostgreSQL can hold and index them."""
 
-from __future__ import annotations
-
 import hashlib
 
 # A row of a PostgreSQL index holds about 2,700 bytes, and three such texts are in one; our own ids and keys are short.

@@ -1,7 +1,5 @@
 """Applies a batch of events inside the transaction that settles them: history first, then each prescription once."""
 
-from __future__ import annotations
-
 import collections
 from collections.abc import Mapping, Sequence
 from datetime import datetime

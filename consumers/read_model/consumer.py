@@ -1,7 +1,5 @@
 """Builds the consumer `read_model`, an entry point of the group `drx_bridge.consumers`."""
 
-from __future__ import annotations
-
 from importlib.resources import files
 from typing import Any
 

@@ -1,7 +1,5 @@
 """An event of the history, as JSON that PostgreSQL accepts; and which of them can be pruned."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from operator import eq
 from typing import Any

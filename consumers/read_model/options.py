@@ -1,7 +1,5 @@
 """The read model's own settings: `CONSUMER_READ_MODEL__<KEY>`; each is described in `README.md` beside this."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from consumers.options import TOPICS, Instant, Options, TablesSchema, Topics, schema_group

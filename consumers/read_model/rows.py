@@ -1,7 +1,5 @@
 """A document as a row of `prescription`, and the statements that write rows by the hundred."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import orjson

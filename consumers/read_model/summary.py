@@ -1,7 +1,5 @@
 """Patient, prescriber, pharmacy and medication of a prescription: from the newest event that has them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any

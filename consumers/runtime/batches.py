@@ -7,8 +7,6 @@ whose id came with another body, goes to its key queue at once. So do the other 
 batch.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterable
 

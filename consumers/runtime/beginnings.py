@@ -1,7 +1,5 @@
 """Where a claimed partition is read from, by what is settled and by its log; or why it is not read."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 

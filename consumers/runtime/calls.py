@@ -1,7 +1,5 @@
 """Call a consumer's handler within its time-out, in a task of its own, so that no exception of it ends the process."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial

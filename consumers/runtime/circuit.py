@@ -4,8 +4,6 @@ A failure that every record would meet never parks a record. It is counted here,
 A ping alone closes it only if no record waits, since a sink may answer pings and refuse everything else.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress

@@ -3,8 +3,6 @@
 `Settling.on_failure` decides by the class.
 """
 
-from __future__ import annotations
-
 import ssl
 import traceback
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A consumer group seen from outside, running or not: members, offsets, first records; sets and removes offsets."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -48,7 +46,7 @@ class GroupState(NamedTuple):
 
 
 @asynccontextmanager
-async def open_group(connection: KafkaConnection, group: str, topics: Sequence[str]) -> AsyncIterator[GroupView]:
+async def open_group(connection: KafkaConnection, group: str, topics: Sequence[str]) -> "AsyncIterator[GroupView]":
     """View `group` on `topics` without joining it, for at most `GROUPS_S`; raises `ConfigError` or `ReadError`."""
     options = connection.options()
     options["bootstrap_servers"] = await reachable(connection.servers)

@@ -1,7 +1,5 @@
 """Run a consumer's periodic jobs: each once a period in its group, in whichever process is due first."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta

@@ -10,8 +10,6 @@ the inbox is read before the handler is called, and its record is settled after 
 keys in one transaction (`rounds`): the more keys are in progress, the fewer transactions a record costs.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress

@@ -14,8 +14,6 @@ batch is not worked off in vain; lanes would only wait for each other at that lo
 statement that waited for another transaction looks again.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

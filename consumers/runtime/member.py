@@ -24,8 +24,6 @@ restored is behind them. They are sent only for partitions that are ours at that
 commit of a former owner, which would rewind the new one.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import math

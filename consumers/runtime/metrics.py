@@ -3,8 +3,6 @@
 `Tally` counts what became of records, and logs those that need attention.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Iterable, Sequence

@@ -5,8 +5,6 @@ Each decision is one transaction, under the lock of the key, with a row in `audi
 repetition of one is a duplicate, whenever it comes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple

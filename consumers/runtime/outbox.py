@@ -6,8 +6,6 @@ rows to Kafka in the order of their ids, and deletes what all in-sync replicas h
 and in order for the events of one key. A repeat has the same `drx_outbox` header, which `context.publish` gives.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections import defaultdict

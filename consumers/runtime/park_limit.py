@@ -7,8 +7,6 @@ and metrics would not show the stop. Operators know the limit as the park breake
 stops alone, and goes on when there is room.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
 from collections.abc import Iterator

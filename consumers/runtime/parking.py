@@ -9,8 +9,6 @@ A key is kept as text that names it (`key_text`), since operators and SQL handle
 `ParkingFullError` rolls the transaction back.
 """
 
-from __future__ import annotations
-
 import hashlib
 from base64 import b64decode, b64encode
 from collections.abc import Collection, Sequence

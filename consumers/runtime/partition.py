@@ -5,8 +5,6 @@ A record enters the `window` and stays until everything below it is settled. Unt
 old one is void (`gone`).
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
@@ -34,7 +32,7 @@ WAITS_S = 300.0
 class KeyQueue:
     """The records of one key that are handled one by one, oldest first, by the workers of `key_queues`."""
 
-    partition: Partition
+    partition: "Partition"
     key: str  # in text form
     records: deque[ConsumedRecord] = field(default_factory=deque)
     releasing: bool = False  # true while the parked records of the key go first

@@ -11,8 +11,6 @@ A record goes this way:
 4. If the handler fails, `Settling.on_failure` decides on a retry or on parking.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import itertools

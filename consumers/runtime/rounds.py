@@ -1,7 +1,5 @@
 """Do for many at once what each would wait for alone: what comes while a round is on makes the next one."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeVar

@@ -9,8 +9,6 @@ retried or taken apart (`batches`), a round is split (`rounds`). Methods that wr
 process has claimed the partition, and `TransientError` if the database is away or refuses this attempt.
 """
 
-from __future__ import annotations
-
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence

@@ -3,8 +3,6 @@
 `Sorter` decides without I/O. Where the schema of a record is not known, `Learner` asks the registry.
 """
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import time

@@ -4,8 +4,6 @@ What is refused is an operator's decision; the message names the command or sett
 an offset lies within its log is checked when its partition is claimed (`beginnings.decide_start`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from bridge.errors import ConfigError

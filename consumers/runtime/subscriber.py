@@ -1,7 +1,5 @@
 """Keep this process a member of its group: a `Member` with one Kafka client, and another one when that fails."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The tasks of one worker: each has an owner, the first failure is reported, and all of them end."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Coroutine
 from typing import Any

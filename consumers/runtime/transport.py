@@ -5,8 +5,6 @@ partitions if none are given. It may never finish a commit, and leaves connectio
 So `getmany` is only called when it cannot wait, and private parts of aiokafka are used; its version is pinned for that.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Which records of a partition are settled: what `next_offset` and the list of those settled above it follow from."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Collection, Iterator
 from typing import NamedTuple

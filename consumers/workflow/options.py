@@ -1,7 +1,5 @@
 """The settings of `workflow`: `CONSUMER_WORKFLOW__<KEY>`; each is described in `README.md` beside this."""
 
-from __future__ import annotations
-
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal
@@ -44,7 +42,7 @@ class WorkflowOptions(EndpointOptions):
     topics: Topics = TOPICS
 
     @model_validator(mode="after")
-    def _sealed(self) -> WorkflowOptions:
+    def _sealed(self) -> "WorkflowOptions":
         if self.payload == "full" and self.codec_key_dir is None:
             msg = "payload=full keeps health information in Temporal's histories: set codec_key_dir to seal it"
             raise ValueError(msg)

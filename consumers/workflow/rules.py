@@ -13,8 +13,6 @@
 By default, ids and payloads identify prescriptions and requests, and no person by name.
 """
 
-from __future__ import annotations
-
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -92,7 +90,7 @@ class Rule(BaseModel):
     task_queue: Name | None = None
 
     @model_validator(mode="after")
-    def _whole(self) -> Rule:
+    def _whole(self) -> "Rule":
         needed = {"start": ("workflow",), "signal": ("signal",), "signal_or_start": ("workflow", "signal")}[self.do]
         for name in needed:
             if getattr(self, name) is None:

@@ -14,8 +14,6 @@ The server recognises a repeat by its request id. A workflow is never started tw
 neither logged nor stored.
 """  # noqa: E501 - a table
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re

@@ -5,8 +5,6 @@ per event. Started workflows are recorded in a table, in the transaction that qu
 between a start and its row repeats the start under the same id, and the server refuses it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Sequence

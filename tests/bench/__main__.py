@@ -4,8 +4,6 @@ With `ingress`, `outage` (without Kafka), `consumers` (the read model), `forward
 is) only that part, with `quick` fewer rounds.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 from pathlib import Path

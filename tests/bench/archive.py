@@ -1,7 +1,5 @@
 """`archive` from topic to published files, into a directory of this disk."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager

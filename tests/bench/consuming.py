@@ -1,7 +1,5 @@
 """A `drx-consumer run` as a process, and what it has settled and used, seen from outside."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re

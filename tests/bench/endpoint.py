@@ -3,8 +3,6 @@
 It checks nothing and costs little, since it shares the machine with what is measured.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 import sys

@@ -1,7 +1,5 @@
 """`drx-consumer run fhir` from topic to a real HAPI FHIR server: events a second with eight lanes, and memory."""
 
-from __future__ import annotations
-
 import sys
 from contextlib import ExitStack
 from itertools import islice

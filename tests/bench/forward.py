@@ -1,7 +1,5 @@
 """`forward` from topic to settled records, against an endpoint that takes 10 ms for each."""
 
-from __future__ import annotations
-
 import base64
 import sys
 from collections.abc import Iterator

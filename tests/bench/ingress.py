@@ -8,8 +8,6 @@ start, beside the load (`restart` measures that alone). The candidates take turn
 meets them alike. CPU per request is the steadiest of the figures.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import shutil

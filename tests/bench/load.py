@@ -4,8 +4,6 @@ Run as `python -m tests.bench.load PORT FIRST COUNT CONNECTIONS RATE`; a rate of
 loop. Prints one JSON line.
 """
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import sys

@@ -4,8 +4,6 @@ Run as `python -m tests.bench.naive unsigned|signed PORT BOOTSTRAP_SERVERS TOPIC
 `signed` checks the signature and keeps the order of each prescription by its key.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import hmac

@@ -1,7 +1,5 @@
 """The whole ingress while Kafka is away: answers after fsync, memory with 200,000 spooled, and the drain."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The read model from topic to committed rows, on one broker and one database."""
 
-from __future__ import annotations
-
 import itertools
 import os
 from pathlib import Path

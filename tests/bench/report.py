@@ -1,7 +1,5 @@
 """The figures as a table for people: of several rounds the median, the least and the most."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterator, Mapping
 from typing import Any

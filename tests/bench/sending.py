@@ -3,8 +3,6 @@
 What is varied is how much it sends at one time: lanes, connections, or records of a file.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -57,7 +55,7 @@ class Sending:
             for at_once, found in runs.items()
         }
 
-    def _measure(self, place: Place, at_once: int, settings: Mapping[str, str], *, instance: str) -> _Run:
+    def _measure(self, place: Place, at_once: int, settings: Mapping[str, str], *, instance: str) -> "_Run":
         variables = {
             f"{self.name.upper()}__TOPICS": TOPIC,
             f"{self.name.upper()}__{self.instance}": instance,

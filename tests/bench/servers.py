@@ -1,7 +1,5 @@
 """The candidates as processes, and what each has used of the machine."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Distinct signed requests of about 1 KB, as cheap to make as they can be, so that the generator costs little."""
 
-from __future__ import annotations
-
 import base64
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The variables that a container of a rendered pod starts with."""
 
-from __future__ import annotations
-
 from tests.chart.rendering import Object, Rendered
 
 

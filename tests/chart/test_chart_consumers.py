@@ -1,7 +1,5 @@
 """A consumer, one that ships or somebody's own, runs with the chart by its key, its options and what they name."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Rules and dashboards are those of the chart's files, and monitors meet the pods."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What every pod and every object of the chart keeps to, in each set of values."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Values that cannot work, and of which no pod could say so, are refused by name and with what to do."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import reduce
 from typing import Any

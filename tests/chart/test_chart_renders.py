@@ -1,7 +1,5 @@
 """What each set of values becomes, by both Helms, and that it is what it was."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

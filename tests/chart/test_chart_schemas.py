@@ -1,7 +1,5 @@
 """What others say about the rendered objects: the schemas of Kubernetes and of the operators, and checkov."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

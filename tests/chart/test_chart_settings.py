@@ -1,7 +1,5 @@
 """What the chart sets is what the programs read: no variable is unknown to them, no setting is out of reach."""
 
-from __future__ import annotations
-
 import re
 import shlex
 

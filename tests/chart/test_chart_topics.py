@@ -1,7 +1,5 @@
 """Topics and users of Kafka, by a Job or by Strimzi, are there before what needs them."""
 
-from __future__ import annotations
-
 import pytest
 
 from bridge.kafka.admin import topic_specs

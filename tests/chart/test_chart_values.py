@@ -1,7 +1,5 @@
 """The values, their schema and their documentation are one thing."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

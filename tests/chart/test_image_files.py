@@ -1,7 +1,5 @@
 """What the image is built from, as far as it can be judged without an engine; tests/docker builds and runs it."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """What `make release` writes, and the workflows that publish it, as far as they run without a registry."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """The programs that judge a chart and an image, fetched once for this machine by the hashes of two locks."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import platform

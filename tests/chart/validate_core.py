@@ -4,8 +4,6 @@ Runs in the environment of requirements-chart.lock, whose package kubernetes-val
 reads megabytes of definitions for each object; this one reads them once for each version.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import sys

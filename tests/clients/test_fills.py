@@ -1,7 +1,5 @@
 """The consumers of docs/examples/clients on a real broker, registry and database: what they keep, when they commit."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """What a process says of itself: once when it can work, and again only when that changes."""
 
-from __future__ import annotations
-
 import asyncio
 from functools import partial
 

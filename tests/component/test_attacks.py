@@ -1,7 +1,5 @@
 """What a client without a secret does to the public port, and what an honest sender notices of it: nothing."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import random

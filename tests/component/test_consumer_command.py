@@ -1,7 +1,5 @@
 """`drx-consumer` before anything is asked of Kafka or PostgreSQL: what is wrong is said in one line."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import contextlib

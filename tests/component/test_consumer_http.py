@@ -1,7 +1,5 @@
 """What a handler that calls another system gets: an answer, or the one error that says what becomes of its record."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,7 +1,5 @@
 """One deadline for one delivery, however many others it waits for; time is virtual."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Iterator
 

@@ -1,7 +1,5 @@
 """What is a repeat where the source signs no id: the whole body decides, and time where a state may come again."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import time
@@ -153,7 +151,7 @@ class Replica(NamedTuple):
     async def says(self, document: dict[str, Any]) -> str:
         return str((await pushed(self.ingress, document))[1]["outcome"])
 
-    def reads(self, other: Replica, *, since: int = 0) -> None:
+    def reads(self, other: "Replica", *, since: int = 0) -> None:
         """Read all that another one has written, as its follower would; or only what came `since` a number."""
         for delivery, outcome in other.ingress.publisher.published[since:]:
             assert not isinstance(outcome, ParkReason)

@@ -1,7 +1,5 @@
 """What the doctor finds without a broker; each finding says what to do, and nothing is changed."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import socket

@@ -1,7 +1,5 @@
 """How the consumer fhir gets the token that its server wants."""
 
-from __future__ import annotations
-
 import json
 import time
 from base64 import urlsafe_b64decode

@@ -1,7 +1,5 @@
 """`drx-consumer forward try`: the receiver's own shape, seen before anything is sent."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A heartbeat is a delivery like any other, and only Kafka's word counts for it."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence

@@ -1,7 +1,5 @@
 """Connections of the hardened server, seen from inside at moments that no client can choose."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager

@@ -1,7 +1,5 @@
 """The public port over a real socket, with a publisher that does as it is told."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import socket

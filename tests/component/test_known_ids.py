@@ -1,7 +1,5 @@
 """What the index of an ingress knows of an id: pending, spooled, committed or nothing."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping
 from hashlib import sha256

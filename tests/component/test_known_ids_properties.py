@@ -1,7 +1,5 @@
 """Whatever happens in whatever order: nothing new is taken for known, and nothing durable is written twice in time."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import dataclass, field
 from hashlib import sha256

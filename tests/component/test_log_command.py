@@ -1,7 +1,5 @@
 """`drx-bridge log` makes lines for people of what an ingress has logged about deliveries."""
 
-from __future__ import annotations
-
 import re
 
 from click.testing import CliRunner, Result

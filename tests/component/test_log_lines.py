@@ -1,7 +1,5 @@
 """Ids in the log are hashed wherever a line is written; of what libraries log, constants alone."""
 
-from __future__ import annotations
-
 import json
 import logging
 from pathlib import Path

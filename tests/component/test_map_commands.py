@@ -1,7 +1,5 @@
 """`drx-bridge map` and `mapping check` say of a body what the ingress would make of it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What an operator posts: its proof, and what becomes of it at the public port."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime

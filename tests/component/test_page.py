@@ -1,7 +1,5 @@
 """The page of a local stack joins the ingress's log with Kafka, masks, and lets nothing run that comes from outside."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import AsyncIterator

@@ -1,7 +1,5 @@
 """The partition writers with a disk beside Kafka: what one cannot take the other does, and nothing is overtaken."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 

@@ -1,7 +1,5 @@
 """Whatever is raised at whichever await of a partition's task, the partition goes on, and every promise is kept."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Sequence
 

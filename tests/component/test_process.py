@@ -1,7 +1,5 @@
 """How a long-running process ends, by its exit code and its last log line."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

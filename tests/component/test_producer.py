@@ -1,7 +1,5 @@
 """Whatever is raised at whichever await of the producer, there is a working producer again, and only one."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 from typing import Any
@@ -45,7 +43,7 @@ AWAITS = sorted(
 class FakeGeneration:
     """A producer that works, or raises at the step that a test sets."""
 
-    def __init__(self, cluster: FakeCluster) -> None:
+    def __init__(self, cluster: "FakeCluster") -> None:
         self.cluster = cluster
         self.broken = asyncio.Event()
         self.dead = False

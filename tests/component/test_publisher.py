@@ -1,7 +1,5 @@
 """What the publisher makes of a delivery, and what becomes of it where there is no spool."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 from collections.abc import Awaitable

@@ -1,7 +1,5 @@
 """`drx-bridge push` against a small real server: what is posted, and how it ends when something is wrong."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import time

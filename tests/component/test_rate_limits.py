@@ -1,7 +1,5 @@
 """429 before the proof, with the time to come back; and nothing that is proved is refused."""
 
-from __future__ import annotations
-
 import pytest
 
 from bridge.ingress.rate_limit import AddressLimit, RateLimit

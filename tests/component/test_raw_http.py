@@ -1,7 +1,5 @@
 """The public port under raw HTTP: each case of the corpus is answered as it says, and costs the next sender nothing."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 

@@ -3,8 +3,6 @@
 All between the socket and Kafka is real; Kafka and the disk are fakes that keep what they are given.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import itertools

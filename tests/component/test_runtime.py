@@ -1,7 +1,5 @@
 """Lifecycle, health and logging with parts that do as they are told."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

@@ -1,7 +1,5 @@
 """Every scheme through a real socket."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import time

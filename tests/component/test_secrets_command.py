@@ -1,7 +1,5 @@
 """`drx-bridge secrets` and `verify` as an operator runs them: files that the bridge takes, no secret on a screen."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

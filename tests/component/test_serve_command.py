@@ -1,7 +1,5 @@
 """What an operator who made a mistake is told: one line that names it, and exit 2."""
 
-from __future__ import annotations
-
 import json
 import socket
 import subprocess

@@ -1,7 +1,5 @@
 """What `drx-bridge sign` prints, `drx-bridge verify` accepts, whatever the scheme."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

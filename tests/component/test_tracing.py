@@ -1,7 +1,5 @@
 """Traces of the ingress, as a collector has them; and that none costs or fails a delivery."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

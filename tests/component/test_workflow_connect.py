@@ -1,7 +1,5 @@
 """What the first connection to a Temporal server comes to, by a server that answers no more than is needed."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from functools import partial

@@ -1,7 +1,5 @@
 """One suite for both FHIR servers: the fake answers as HAPI does, and HAPI's validator takes all that is written."""
 
-from __future__ import annotations
-
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -120,7 +118,7 @@ class Desk:
     async def get(self, resource: Resource) -> dict[str, Any]:
         return await self.peer.get(self.place(resource))
 
-    def forgetful(self) -> Desk:
+    def forgetful(self) -> "Desk":
         """As after a crash between the write and the commit."""
         return Desk(self.peer, self.writer)
 

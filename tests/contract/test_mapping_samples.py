@@ -1,7 +1,5 @@
 """The mapping file of the page about vendors makes the event that the page shows."""
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One suite for the fake producer and the real one, so that the fake does not lie."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass

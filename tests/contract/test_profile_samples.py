@@ -1,7 +1,5 @@
 """Every sample of a vendor says what its row of the table says, in records that any Avro reader reads."""
 
-from __future__ import annotations
-
 import copy
 import json
 import re

@@ -1,7 +1,5 @@
 """Kafka brokers in containers, for the same suite that runs on the embedded brokers where there is no Docker."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Mapping

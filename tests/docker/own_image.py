@@ -1,7 +1,5 @@
 """The project's image, built by its Dockerfile, once on its base and once on one that has no shell."""
 
-from __future__ import annotations
-
 import io
 import os
 import re

@@ -1,7 +1,5 @@
 """The image: small, of an ordinary user, without need of a shell or of a root that can be written."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 `python -m tests.engines.engines` installs them below `build/engines`.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """What docs/engines.md shows runs in the engines themselves, and finds what PostgreSQL has."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """Consumers whose effects are not idempotent: applied twice, or out of order, an event can be told apart for ever."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager

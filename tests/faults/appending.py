@@ -1,7 +1,5 @@
 """Scenes of the appender: effects that are not idempotent, and one prescription that is refused until it is healed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial

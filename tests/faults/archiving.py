@@ -1,7 +1,5 @@
 """Scenes of `archive`: groups with a lake each, which has every event of the log once, whatever happens to them."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """A server of this process that may be away: what it keeps stays."""
 
-from __future__ import annotations
-
 import socket
 import threading
 from abc import ABC, abstractmethod

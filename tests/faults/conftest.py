@@ -1,7 +1,5 @@
 """Fixtures of the faults: servers of their own, and all cases played at the same time."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor

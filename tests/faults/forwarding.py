@@ -1,7 +1,5 @@
 """Scenes of `forward`: its endpoint gets every event, in order per prescription, and repeats with equal bytes."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

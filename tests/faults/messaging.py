@@ -1,7 +1,5 @@
 """Scenes of `hl7v2`: three groups at once, each with a receiver of its own that keeps every message it acknowledges."""
 
-from __future__ import annotations
-
 import socket
 import socketserver
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The read model with a pause at each event: few records then keep it busy for as long as a fault needs."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace

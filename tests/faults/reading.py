@@ -1,7 +1,5 @@
 """Scenes of the read model: every prescription is what the oracle says, and every event is there once."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import uuid4

@@ -3,8 +3,6 @@
 For two of them the server chooses the ids.
 """
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import Callable, Iterable, Iterator

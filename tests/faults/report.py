@@ -1,7 +1,5 @@
 """Renders what faults came to into docs/reliability.md: `python -m tests.faults.report`."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from itertools import groupby

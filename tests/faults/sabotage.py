@@ -4,8 +4,6 @@ A harness that has never failed proves nothing; this is what it must find. The c
 of it: one function is replaced before the command runs.
 """
 
-from __future__ import annotations
-
 import asyncio
 import sys
 from collections import defaultdict

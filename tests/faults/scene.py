@@ -1,7 +1,5 @@
 """One topic of lives, one database, one group, and the processes that a fault is done to."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,7 +50,7 @@ class Subject(NamedTuple):
     settings: Mapping[str, str]
     environment: Mapping[str, str]
     tables: Sequence[str]
-    check: Callable[[Scene], None]
+    check: "Callable[[Scene], None]"
     unpaused: Mapping[str, str] = MappingProxyType({})
 
 

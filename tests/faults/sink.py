@@ -1,7 +1,5 @@
 """A service that handlers call: it may be away, or fail some calls; it keeps what it was told, in order."""
 
-from __future__ import annotations
-
 import random
 import threading
 import time

@@ -1,7 +1,5 @@
 """Scenes of `workflow`: three groups at once call one Temporal server, each in a namespace of its own."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

@@ -1,7 +1,5 @@
 """The consumers that chance is let loose on, and how much they do between two faults."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """`archive` killed at its named points, frozen, rebalanced, or without its disk: each event is in the lake once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from itertools import cycle
 from typing import NamedTuple

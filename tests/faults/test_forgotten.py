@@ -4,8 +4,6 @@ Epochs that began again with the group would let it pass the fence, and the new 
 records that it settles, without having applied those before.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from typing import get_args

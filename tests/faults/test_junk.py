@@ -1,7 +1,5 @@
 """Another producer writes what is no event: it is parked, or waited for, and all else is applied."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """A consumer that is killed at the worst moments: each effect happens once, and in order."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Callable, Mapping
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Consumers are killed while their database goes away: nothing is lost, doubled, parked or out of order."""
 
-from __future__ import annotations
-
 import random
 import time
 from collections.abc import Callable, Iterator

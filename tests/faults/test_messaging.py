@@ -1,7 +1,5 @@
 """Three groups of `hl7v2` at once, killed, frozen or without receivers: nothing is lost, parked or out of order."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Offsets that Kafka has lost, and logs that are not the ones that stored offsets are of."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """The database goes away: members stay in their group, set nothing aside, and catch up."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from contextlib import ExitStack

@@ -1,7 +1,5 @@
 """A consumer that is killed again and again at any moment: each effect happens once, and in order."""
 
-from __future__ import annotations
-
 import random
 import time
 from collections.abc import Callable

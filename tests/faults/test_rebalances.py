@@ -1,7 +1,5 @@
 """Members that come, go and die all the time: each effect happens once, in order, and no offset goes back."""
 
-from __future__ import annotations
-
 import random
 import signal
 import time

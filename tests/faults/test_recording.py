@@ -1,7 +1,5 @@
 """Three groups of `fhir` at once, killed, frozen or without their server: nothing is lost, parked or there twice."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack

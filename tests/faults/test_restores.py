@@ -1,7 +1,5 @@
 """The database is put back from a backup: what it lacks is applied again, also what another process has applied."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """What PostgreSQL refuses only this time is tried again: real errors, of transactions that meet another one."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args

@@ -1,7 +1,5 @@
 """A service that handlers call is away, or fails some calls: nothing is parked, lost, doubled or out of order."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple, get_args

@@ -1,7 +1,5 @@
 """Three groups of `workflow` at once, killed, frozen or without a server: no workflow is missed or started twice."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

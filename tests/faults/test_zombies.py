@@ -1,7 +1,5 @@
 """A member that is frozen until the group has gone on without it, then thaws: nothing it still holds has an effect."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 

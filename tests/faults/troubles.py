@@ -1,7 +1,5 @@
 """What is done to several groups at once: their processes die or freeze, or what they write to is away."""
 
-from __future__ import annotations
-
 import signal
 import time
 from collections.abc import Iterable, Iterator, Sequence

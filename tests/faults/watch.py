@@ -1,7 +1,5 @@
 """Looks at the offsets of a group all the time: neither those in the database nor those in Kafka may go back."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import Iterable, Iterator

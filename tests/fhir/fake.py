@@ -3,8 +3,6 @@
 Two things are its own: it takes no transaction without `fullUrl`, as a HAPI that validates, and it may be `strict`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

@@ -4,8 +4,6 @@
 `HapiServer.java`; where that was not done, tests run against `tests.fhir.fake` alone.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

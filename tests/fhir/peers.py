@@ -1,7 +1,5 @@
 """The FHIR servers that one suite runs on, and what somebody else does there."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager

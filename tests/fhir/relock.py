@@ -4,8 +4,6 @@ Maven resolves, since jgo's resolver leaves out what these projects manage by th
 the lock says and need no Maven.
 """
 
-from __future__ import annotations
-
 import hashlib
 import subprocess
 import tempfile

@@ -1,7 +1,5 @@
 """What samples, scenarios and orders of events come to in FHIR. `python -m tests.fhir.told` writes the golden files."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path

@@ -4,8 +4,6 @@ Each target starts from the inputs kept in `corpus/` and those of earlier runs i
 property is kept there as well; `--minimise` takes into `corpus/` what reaches something that nothing smaller does.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import re

@@ -1,7 +1,5 @@
 """Decisions out of bytes: what a target builds is then a function of its input alone, and small changes stay small."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import TypeVar
 

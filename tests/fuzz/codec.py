@@ -1,7 +1,5 @@
 """Any bytes as a record: refused with a code of the list, or a value that another Avro reader finds in them too."""
 
-from __future__ import annotations
-
 import io
 from typing import Any
 from uuid import UUID

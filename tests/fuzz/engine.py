@@ -3,8 +3,6 @@
 A process of its own, since libFuzzer ends the one that it runs in.
 """
 
-from __future__ import annotations
-
 import importlib
 import shlex
 import sys

@@ -1,7 +1,5 @@
 """Any body, and any edits of a good one, under any head: the engine answers as the reference does, or not at all."""
 
-from __future__ import annotations
-
 import sys
 
 from tests.engine_cases import (

@@ -1,7 +1,5 @@
 """Any edit of a sound delivery: an event that says all of its body and survives its way to Kafka, or a reason."""
 
-from __future__ import annotations
-
 import copy
 import io
 import re

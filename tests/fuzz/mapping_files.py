@@ -1,7 +1,5 @@
 """Any mapping file and body: events that survive their way to Kafka, a reason, or a line for the file's author."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Sequence

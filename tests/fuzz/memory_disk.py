@@ -1,7 +1,5 @@
 """A file system in memory, whole and prompt, so that a spool can be opened a thousand times a second."""
 
-from __future__ import annotations
-
 from itertools import count
 from pathlib import Path
 

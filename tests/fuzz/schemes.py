@@ -1,7 +1,5 @@
 """Any headers, query and body against every scheme: a refusal or a proof, and no proof of what nobody signed."""
 
-from __future__ import annotations
-
 from urllib.parse import unquote_to_bytes
 
 from bridge.ingress.headers import head_rules, read_heads

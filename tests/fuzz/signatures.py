@@ -1,7 +1,5 @@
 """Any three headers and body against the construction itself: nothing is accepted that no key of the source signed."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import hmac

@@ -1,7 +1,5 @@
 """Any damage to the files of a spool: every whole record comes back in order, nothing else does, and it can go on."""
 
-from __future__ import annotations
-
 import asyncio
 import struct
 import tempfile

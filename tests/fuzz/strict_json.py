@@ -1,7 +1,5 @@
 """Any body against two other parsers: what is read equals what they read, what is refused has the reason they give."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What is fuzzed, and the inputs that are kept for it."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module

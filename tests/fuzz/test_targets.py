@@ -1,7 +1,5 @@
 """Each target holds for the inputs that are kept, and for a few spoilt ones; `make fuzz` tries a million."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 

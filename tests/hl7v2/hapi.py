@@ -4,8 +4,6 @@
 `Hl7Server.java`; where that was not done, the tests that need it are skipped.
 """
 
-from __future__ import annotations
-
 import base64
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Fixtures of several modules; one that wants other tables of consumers defines its own `database`."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from urllib.parse import urlsplit

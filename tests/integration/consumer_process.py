@@ -1,7 +1,5 @@
 """A `drx-consumer run` of its own for a test, configured by environment and seen from outside."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import sys

@@ -1,7 +1,5 @@
 """A `drx-bridge dev` of its own for a test, seen from outside as an operator sees it."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

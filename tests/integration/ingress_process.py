@@ -1,7 +1,5 @@
 """A `drx-bridge serve` of its own for a test, configured by environment and seen from outside."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence

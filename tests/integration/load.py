@@ -1,7 +1,5 @@
 """Two kinds of traffic that outlive a fault and remember what they were promised."""
 
-from __future__ import annotations
-
 import asyncio
 from itertools import count
 

@@ -1,7 +1,5 @@
 """Documents that hold a marker of their own wherever the contract says that health information may stand."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta

@@ -4,8 +4,6 @@
 `PHI_FAULT` names: while it stands there, it raises, with the marker of the file and its own arguments as texts.
 """
 
-from __future__ import annotations
-
 import importlib
 import json
 import os

@@ -1,7 +1,5 @@
 """HAProxy and nginx as they stand before an ingress, each with one server and connections that it uses again."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

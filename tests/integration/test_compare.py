@@ -1,7 +1,5 @@
 """`drx-consumer compare` names exactly what was dropped on the way into the read model, and nothing of its content."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import random

@@ -1,7 +1,5 @@
 """Batches that others write, by any codec, and batches that nobody can read."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from contextlib import AbstractAsyncContextManager

@@ -1,7 +1,5 @@
 """`drx-consumer init|lag|parked` on a real broker and database, each command a process of its own."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import shlex

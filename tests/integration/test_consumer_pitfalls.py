@@ -1,7 +1,5 @@
 """What our member of a group does where aiokafka's own would do what nobody expects."""
 
-from __future__ import annotations
-
 import asyncio
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any

@@ -1,7 +1,5 @@
 """`drx-consumer run` as a process: starts when it may, applies, waits for what is away, and ends as it is told."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path

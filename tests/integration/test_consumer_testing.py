@@ -1,7 +1,5 @@
 """The harness that teams test their consumers with: what it shows is what the runtime did."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any

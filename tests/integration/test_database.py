@@ -1,7 +1,5 @@
 """Whatever happens to a connection or a statement comes out as our own error, and the next transaction works."""
 
-from __future__ import annotations
-
 import asyncio
 import traceback
 from collections.abc import AsyncIterator

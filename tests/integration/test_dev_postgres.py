@@ -1,7 +1,5 @@
 """The embedded PostgreSQL runs as any user, comes back after any kill, and keeps values out of its log."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

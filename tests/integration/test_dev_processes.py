@@ -1,7 +1,5 @@
 """Children of a real process: they end with it and not with a thread of it."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack

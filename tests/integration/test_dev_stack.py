@@ -1,7 +1,5 @@
 """`drx-bridge dev` comes up, comes back after any kill, and leaves nothing behind."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import signal

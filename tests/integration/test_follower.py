@@ -1,7 +1,5 @@
 """What is in our topics is found at a start, on a real broker; whatever is wrong with that, nobody waits for ever."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence

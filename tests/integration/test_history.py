@@ -1,7 +1,5 @@
 """`drx-consumer history` shows what happened to a prescription, and of whom only on demand."""
 
-from __future__ import annotations
-
 import json
 
 from consumers.testing import an_event

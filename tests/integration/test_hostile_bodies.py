@@ -1,7 +1,5 @@
 """Genuine deliveries with bodies from a hostile corpus, and requests that would forge a log: to a running ingress."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 from typing import Any

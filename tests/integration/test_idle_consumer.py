@@ -1,7 +1,5 @@
 """What `drx-consumer doctor` and `parked` say of a consumer that nobody runs, by PostgreSQL alone."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path

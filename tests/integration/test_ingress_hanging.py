@@ -1,7 +1,5 @@
 """A stop is obeyed whatever hangs: a file system that does not answer is played by pipes that nobody writes to."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

@@ -3,8 +3,6 @@
 Nothing here says how fast anything is; one bound ends a test that hangs.
 """
 
-from __future__ import annotations
-
 import asyncio
 import signal
 from collections.abc import AsyncIterator

@@ -1,7 +1,5 @@
 """Ordinals of an instance rise from one process to the next."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Bodies whose unknown members make a record of four times their size, on real brokers."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 

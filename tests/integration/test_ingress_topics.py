@@ -1,7 +1,5 @@
 """The ingress on a cluster whose topics are not as the contract wants them."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 from collections.abc import AsyncIterator

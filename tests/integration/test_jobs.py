@@ -1,7 +1,5 @@
 """Work beside the events: one process of a group at a time, and a failure is not the end of it."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

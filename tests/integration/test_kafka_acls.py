@@ -1,7 +1,5 @@
 """With the ACLs of docs/security.md, on a broker with its authorizer on, a process can work and do no more."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import json

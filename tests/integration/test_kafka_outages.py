@@ -1,7 +1,5 @@
 """What aiokafka does when brokers vanish (it hangs), and that the supervised producer does not."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from typing import cast

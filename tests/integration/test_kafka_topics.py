@@ -1,7 +1,5 @@
 """`topics create` and `topics check`, on a cluster of their own: the shared one has its topics from elsewhere."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """What a consumer has settled: who owns a partition, which events are new, and how far everything is done."""
 
-from __future__ import annotations
-
 import asyncio
 from datetime import datetime
 from urllib.parse import urlsplit

@@ -1,7 +1,5 @@
 """An output that takes no lines costs lines only: deliveries are answered, probes too, and a stop is one."""
 
-from __future__ import annotations
-
 import asyncio
 import fcntl
 import json

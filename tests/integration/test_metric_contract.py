@@ -1,7 +1,5 @@
 """What the running processes count is what the contract of `/metrics` promises; and the heartbeat among it."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from functools import partial

@@ -1,7 +1,5 @@
 """Tables are made and upgraded in place, once, by the first process; roles may do what they must and no more."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What operators decide about parked keys and groups: done whole, kept with who and why, and nothing in a dry run."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Updates of types that the contract does not know reach every team, in order and once, whatever is away meanwhile."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

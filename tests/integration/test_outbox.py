@@ -1,7 +1,5 @@
 """What a handler publishes reaches its topic: at least once, in order per key, through kills and a missing topic."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import islice

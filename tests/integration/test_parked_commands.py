@@ -1,7 +1,5 @@
 """`drx-consumer parked` beside a running consumer: what was set aside is seen, given up, or released in order."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Keys set aside: records of a key wait in order, and every meeting of owner and operator ends in one outcome."""
 
-from __future__ import annotations
-
 import asyncio
 from hashlib import sha256
 

@@ -4,8 +4,6 @@ Each document carries a marker of its own in every field of class D and L, in wo
 values that the contract does not know.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Callable, Iterator, Mapping

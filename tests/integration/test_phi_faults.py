@@ -1,7 +1,5 @@
 """Health information in exceptions, on disk and in a crash: it stays in values, whatever fails, and wherever."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """`drx-consumer prune` beside a read model under load: only what has ended goes, and what is kept is still known."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """The handler of the read model on a real database: history, rows, and what becomes of them under hard batches."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal

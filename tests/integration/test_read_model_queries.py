@@ -1,7 +1,5 @@
 """The page of example queries holds, and the views say what they are called."""
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Each role may do what it is for and nothing else; tables are brought up to date where they stand."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 from pathlib import Path
 

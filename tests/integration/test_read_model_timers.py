@@ -1,7 +1,5 @@
 """What waits too long, and which source has fallen silent: views of the facts and the moment, metrics by a job."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial

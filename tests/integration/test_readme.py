@@ -1,7 +1,5 @@
 """The runnable snippets of README.md and docs/ run on a real stack, in the order in which they are read."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

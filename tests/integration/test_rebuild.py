@@ -1,7 +1,5 @@
 """A schema that was dropped is filled anew with all that was ever said, or not at all: its page, Rebuild."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

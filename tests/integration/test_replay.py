@@ -1,7 +1,5 @@
 """A vendor that is pointed at the bridge before there is a mapping: parked, listed, mapped, replayed; history, too."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import random

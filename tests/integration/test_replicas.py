@@ -1,7 +1,5 @@
 """Two ingresses behind one address know of each other's deliveries; what both write is settled by consumers."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,7 +1,5 @@
 """Every sample through the whole ingress: a real socket, a real process, a real broker, and the record read back."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import json

@@ -1,7 +1,5 @@
 """Each shipped consumer, from a real broker to its sink and by its commands, in which nothing of an event is shown."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager

@@ -1,7 +1,5 @@
 """Smuggling through HAProxy and nginx: what either forwards as one request, the ingress reads as one request."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`drx-bridge spool drain`: an orphan's events reach their topics, on a real broker, in order and once."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

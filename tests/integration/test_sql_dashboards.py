@@ -1,7 +1,5 @@
 """Dashboards on PostgreSQL: `drx_reader` may run each query, each finds something, and nothing identifies anybody."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import orjson

@@ -1,7 +1,5 @@
 """The subscriber on real brokers: nothing is missed and offsets never go back, whatever members and brokers do."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager

@@ -1,7 +1,5 @@
 """A consumer of one's own in ten minutes: what the page tells is what `new` makes, and it installs, passes and runs."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

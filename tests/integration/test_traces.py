@@ -1,7 +1,5 @@
 """A delivery and its event in a consumer, as a collector has them from two processes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`drx-consumer where`: an event in every state is where the test has put it, and nothing of it is shown."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Deliveries of each vendor with a marker in every member that no event needs, and what was seen of them."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass, field
 from pathlib import Path

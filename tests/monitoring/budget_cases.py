@@ -1,7 +1,5 @@
 """Cases of the burn rates, and of what senders send."""
 
-from __future__ import annotations
-
 from tests.monitoring.case import (
     DAYS,
     DOWN,

@@ -1,7 +1,5 @@
 """What each alert must fire at, and what comes near and must leave it quiet; each is a whole system with one fault."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from tests.monitoring.series import POSTS, Series, flat, rising

@@ -1,7 +1,5 @@
 """Every case; the first are systems without a fault."""
 
-from __future__ import annotations
-
 from tests.monitoring.budget_cases import budgets, deliveries
 from tests.monitoring.case import DAYS, HOUR, Case, Span
 from tests.monitoring.consumer_cases import consumers

@@ -1,7 +1,5 @@
 """Cases of the consumers."""
 
-from __future__ import annotations
-
 from tests.monitoring.case import HALF, HOUR, REST, TICKET, Case, Span, at, bend, firing, quiet, step
 from tests.monitoring.series import ARCHIVE, CONSUMER, READER, WORKFLOW, flat, rising
 

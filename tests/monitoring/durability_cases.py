@@ -1,7 +1,5 @@
 """Cases of making events durable, and of what somebody must see to."""
 
-from __future__ import annotations
-
 from tests.monitoring.case import HALF, HOUR, REST, TICKET, Case, Span, at, began, bend, firing, quiet, step
 from tests.monitoring.series import CONSUMER, INGRESS, READER, flat, rising
 

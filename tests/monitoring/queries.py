@@ -1,7 +1,5 @@
 """Every query that is written anywhere: in rules, pages and dashboards."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

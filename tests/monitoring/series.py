@@ -1,7 +1,5 @@
 """A healthy system as Prometheus has scraped it, once a minute or so; a test changes what its fault changes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 PLACE = 'namespace="rx"'

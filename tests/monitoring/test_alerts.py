@@ -1,7 +1,5 @@
 """Every alert fires at its fault and no other does; what only comes near leaves all of them quiet."""
 
-from __future__ import annotations
-
 import json
 import re
 from functools import cache

@@ -1,7 +1,5 @@
 """Dashboards that Grafana can load, with panels that say what they show and do not lie on each other."""
 
-from __future__ import annotations
-
 import re
 from itertools import combinations
 from typing import Any

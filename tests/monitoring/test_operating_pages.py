@@ -1,7 +1,5 @@
 """What the pages of objectives and of systemd say is what the rules say, and what the programs of others accept."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

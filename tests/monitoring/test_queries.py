@@ -1,7 +1,5 @@
 """Rules, pages and dashboards ask only what can be asked, of metrics that there are, by labels that they have."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

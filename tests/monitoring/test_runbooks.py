@@ -1,7 +1,5 @@
 """Every alert has a page that tells what to do, and every command on it is one that there is."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Whole histories of prescriptions from a seed: valid to the ingress, and as contradictory as valid can be."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

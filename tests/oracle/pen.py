@@ -1,7 +1,5 @@
 """Writes events of one prescription in every way that the ingress accepts."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta, timezone

@@ -6,8 +6,6 @@ again. Each rule stands under the sentence of the contract (§6; of §3 what ord
 it obeys.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple

@@ -3,8 +3,6 @@
 `python -m tests.page.browser` installs both; Chromium comes from Debian (`apt-get install chromium`).
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

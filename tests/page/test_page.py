@@ -1,7 +1,5 @@
 """The page of a local stack, seen in a real Chromium by somebody who sends, looks, breaks something and mends it."""
 
-from __future__ import annotations
-
 import json
 import random
 import re

@@ -1,7 +1,5 @@
 """What a Temporal server has been told, read by Temporal's own client."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import AsyncIterator

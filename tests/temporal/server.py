@@ -8,8 +8,6 @@ It differs from a server in production: it makes any namespace that it is asked 
 know a repeated signal by its request id.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Mapping files for the tests: one that is sound, and its lines changed."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from bridge.event import Event, ParkReason

@@ -1,7 +1,5 @@
 """Bodies for the profile tests: the samples, and samples with one interesting member."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """Values of any schema of ours for property tests."""
 
-from __future__ import annotations
-
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any

@@ -1,7 +1,5 @@
 """How the parts of the ingress are set against each other, and what its keys make of readiness."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

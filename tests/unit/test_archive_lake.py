@@ -1,7 +1,5 @@
 """Whether a lake is there, as its files tell."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

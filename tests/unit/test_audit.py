@@ -1,7 +1,5 @@
 """Audit lines: before and after the act, in both places, and nothing is done without the first."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

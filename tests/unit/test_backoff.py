@@ -1,7 +1,5 @@
 """Delays grow with each failure, have a bound, and are spread."""
 
-from __future__ import annotations
-
 import pytest
 
 from bridge.runtime.backoff import backoff_s

@@ -1,7 +1,5 @@
 """Whoever follows a comment to a document finds it, and the section too."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

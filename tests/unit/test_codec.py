@@ -1,7 +1,5 @@
 """What the codec writes, any Avro reader reads; what is not exactly a value, or not exactly a record, it refuses."""
 
-from __future__ import annotations
-
 import io
 from datetime import UTC, date, datetime
 from decimal import Decimal

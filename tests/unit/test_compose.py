@@ -1,7 +1,5 @@
 """compose.yaml without an engine: its commands, its settings and its order are those of the programs."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A consumer as a team declares it, and as a process can carry it."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import AsyncIterator, Callable
 from typing import Any

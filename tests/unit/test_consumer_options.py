@@ -1,7 +1,5 @@
 """A consumer's own settings: read once, closed, and silent about what they hold."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -106,7 +104,7 @@ class DeskOptions(EndpointOptions):
     lanes: int = 8
 
     @model_validator(mode="after")
-    def _narrow(self) -> DeskOptions:
+    def _narrow(self) -> "DeskOptions":
         if self.lanes > 1 and self.url == "slow":
             msg = "a slow desk has lanes=1"
             raise ValueError(msg)

@@ -1,7 +1,5 @@
 """A consumer's settings: its own section, what depends on what, and no value in a complaint."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The models hold what they promise, and show nothing of a patient."""
 
-from __future__ import annotations
-
 from decimal import Decimal
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What is decoded is what fastavro reads, and what no writer writes is refused."""
 
-from __future__ import annotations
-
 import io
 from datetime import UTC, date, datetime
 from decimal import Decimal

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from bridge.dev.services import child_environment
 
 

@@ -1,7 +1,5 @@
 """The senders of `dev` prove what the ingress checks, and push what their profiles read."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The reference pages under `docs` are what the code says, and hold together."""
 
-from __future__ import annotations
-
 import re
 from functools import cache
 from pathlib import Path

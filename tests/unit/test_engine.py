@@ -1,7 +1,5 @@
 """An engine's answer is the reference's record, byte for byte; what does not conform plainly it leaves alone."""
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """What a handler gets of an event beside its plain value: the model of its type, and JSON text."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime
 from typing import Any

@@ -1,7 +1,5 @@
 """Reading what another system has exported."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """How ours and others' elements meet, and what answers of a server mean."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import orjson

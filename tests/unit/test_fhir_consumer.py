@@ -1,7 +1,5 @@
 """What the settings of fhir make of it, and what a server lacks by what it says of itself."""
 
-from __future__ import annotations
-
 from copy import deepcopy
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What events come to in FHIR: every sample as it was reviewed, and in any order and repetition the same."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 from datetime import date, timedelta

@@ -1,7 +1,5 @@
 """What the settings of forward make of it: which events an endpoint gets, what of them, and how that is signed."""
 
-from __future__ import annotations
-
 import base64
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path

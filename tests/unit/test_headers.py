@@ -1,7 +1,5 @@
 """What a head says of its body is checked before any of it is read."""
 
-from __future__ import annotations
-
 import pytest
 
 from bridge.errors import DeliveryRefusedError

@@ -1,7 +1,5 @@
 """A sender makes a usual mistake, and the hint names it."""
 
-from __future__ import annotations
-
 import hmac
 import json
 from base64 import b64encode

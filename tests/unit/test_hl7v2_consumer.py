@@ -1,7 +1,5 @@
 """What the settings of hl7v2 make of it."""
 
-from __future__ import annotations
-
 from datetime import date
 from typing import Any
 

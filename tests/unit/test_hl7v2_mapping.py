@@ -1,7 +1,5 @@
 """Each event is the message that an interface analyst would expect of it, or none."""
 
-from __future__ import annotations
-
 import os
 import re
 import warnings

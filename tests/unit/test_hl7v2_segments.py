@@ -1,7 +1,5 @@
 """Whatever a value holds, it stays inside its field."""
 
-from __future__ import annotations
-
 import unicodedata
 
 import hl7

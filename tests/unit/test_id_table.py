@@ -1,7 +1,5 @@
 """The compact table does what a dict would, and forgets what it must, in the order it must."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from hypothesis import given

@@ -1,7 +1,5 @@
 """What a body may be: the first broken rule is named, numbers stay exact, and no exception escapes."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Tokens for OAUTHBEARER are kept, renewed in time, and given by others where a site says so."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace

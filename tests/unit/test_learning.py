@@ -1,7 +1,5 @@
 """Asking the registry for schemas that records name: how long to wait for an unknown id, and how many at a time."""
 
-from __future__ import annotations
-
 import asyncio
 
 from bridge.avro.codec import UNKNOWN_SCHEMA_ID

@@ -1,7 +1,5 @@
 """The writer of log lines: whole lines in order, a bound, what failed counted, and nobody waits for it."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import threading

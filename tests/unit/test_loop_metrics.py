@@ -1,7 +1,5 @@
 """What counts without locks counts as the library does."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest

@@ -1,7 +1,5 @@
 """What a mapping file makes of a body: its events, what it keeps, and why it parks; and why a start refuses a file."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """What the functions of mapping files read, and that no expression takes long whatever it is given."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from datetime import tzinfo
 from typing import Any

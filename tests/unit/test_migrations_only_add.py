@@ -1,7 +1,5 @@
 """The release before goes on working on the tables of this one: docs/operations.md, "Upgrade and roll back"."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

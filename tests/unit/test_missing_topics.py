@@ -1,7 +1,5 @@
 """Metadata are asked for again while they lack a topic, and only then."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from consumers.runtime.transport import MISSING_TOPIC_S, MissingTopics
@@ -16,7 +14,7 @@ class Client:
     asked: int = 0
 
     @property
-    def cluster(self) -> Client:
+    def cluster(self) -> "Client":
         return self
 
     def partitions_for_topic(self, topic: str) -> set[int] | None:

@@ -1,7 +1,5 @@
 """The body that is written of an event is the one that it would be mapped from."""
 
-from __future__ import annotations
-
 from typing import Any, cast
 
 import orjson

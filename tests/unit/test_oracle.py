@@ -1,7 +1,5 @@
 """Where the sample lives end is where the oracle does."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from bridge.kafka.transport import ConsumedRecord
 from consumers.runtime.member import PartitionLag
 

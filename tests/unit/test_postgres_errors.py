@@ -1,7 +1,5 @@
 """What each failure of the database means, for those that are hard to bring about."""
 
-from __future__ import annotations
-
 import ssl
 from typing import Any
 
@@ -99,7 +97,7 @@ class _Mute:
         self.terminated = False
         self._failure = failure
 
-    async def acquire(self, *, timeout: float) -> _Mute:  # noqa: ASYNC109 - the driver's name
+    async def acquire(self, *, timeout: float) -> "_Mute":  # noqa: ASYNC109 - the driver's name
         del timeout
         return self
 

@@ -1,7 +1,5 @@
 """Which native deliveries become events, under which key, and why the others are parked."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

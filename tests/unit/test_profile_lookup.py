@@ -1,7 +1,5 @@
 """A source's dialect is found by the name that the operator wrote."""
 
-from __future__ import annotations
-
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path

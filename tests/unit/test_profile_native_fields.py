@@ -1,7 +1,5 @@
 """What a field of a native delivery takes, forgives with a flag and keeps beside it, and what parks the event."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """The profiles that ship as mapping files: DigitalRX, DoseSpot and Photon."""
 
-from __future__ import annotations
-
 import json
 from datetime import UTC, datetime
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """The contract of `/metrics` says what the code registers, and of closed lists what the code can say."""
 
-from __future__ import annotations
-
 from typing import get_args
 
 import pytest

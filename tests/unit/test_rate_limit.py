@@ -1,7 +1,5 @@
 """How many deliveries pass, and when the next may come; counted on a clock that is set."""
 
-from __future__ import annotations
-
 import random
 
 import pytest

@@ -1,7 +1,5 @@
 """The read model's merging ends where the oracle does, whatever the order, the repetitions and the batches."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

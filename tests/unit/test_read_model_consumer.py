@@ -1,7 +1,5 @@
 """How the read model is set up, and what its settings refuse."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

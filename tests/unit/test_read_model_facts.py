@@ -1,7 +1,5 @@
 """docs/contract.md §6 by sentences: which fact comes first, what contradicts, and where the sample lives end."""
 
-from __future__ import annotations
-
 from itertools import permutations
 
 import pytest

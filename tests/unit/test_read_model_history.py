@@ -1,7 +1,5 @@
 """What the history keeps of an event, and which prescription an event belongs to."""
 
-from __future__ import annotations
-
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any

@@ -1,7 +1,5 @@
 """Any order, any repetition, any batch split of the same events: the same document, byte for byte."""
 
-from __future__ import annotations
-
 from datetime import date
 from typing import Any, get_args
 

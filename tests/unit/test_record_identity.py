@@ -1,7 +1,5 @@
 """Which records of a topic identify something, by their headers."""
 
-from __future__ import annotations
-
 import pytest
 
 from bridge.event import Identity, ParkReason

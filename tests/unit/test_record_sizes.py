@@ -1,7 +1,5 @@
 """What a body can become: as an event, and as a delivery that is kept as it came."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import string

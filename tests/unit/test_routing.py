@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import confluent_kafka
 import pytest
 from aiokafka.partitioner import DefaultPartitioner  # noqa: TID251 - a reference the hash is held to

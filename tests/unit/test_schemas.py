@@ -1,7 +1,5 @@
 """The lock says what the schema files say; models and files are one contract, and changes keep the rules."""
 
-from __future__ import annotations
-
 import json
 import re
 import types

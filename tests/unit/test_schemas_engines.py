@@ -1,7 +1,5 @@
 """What the statements and masks for other tools name; `make engines` runs them in those tools."""
 
-from __future__ import annotations
-
 import ast
 import json
 import re

@@ -1,7 +1,5 @@
 """Every scheme against vectors, altered deliveries, hostile heads and rotated keys."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from hashlib import sha256

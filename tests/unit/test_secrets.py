@@ -1,7 +1,5 @@
 """A source's secrets as an operator handles them: swapped, half written, broken, gone."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import os

@@ -1,7 +1,5 @@
 """Pages that name tests: every row of such a table names one, and every test that is named is there."""
 
-from __future__ import annotations
-
 import ast
 import re
 from functools import cache

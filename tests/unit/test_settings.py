@@ -1,7 +1,5 @@
 """An operator's mistakes are named, and no value is ever shown."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

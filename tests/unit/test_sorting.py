@@ -1,7 +1,5 @@
 """What a record is to a consumer, by its header and by what it holds."""
 
-from __future__ import annotations
-
 import pytest
 
 from consumers.api import Consumer

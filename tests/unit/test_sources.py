@@ -1,7 +1,5 @@
 """What the settings of a source come to, and where a start says that they are wrong or weak."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Records as bytes: what was sealed is opened again, and nothing else ever is."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

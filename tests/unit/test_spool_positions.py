@@ -1,7 +1,5 @@
 """The side file of acknowledged positions: each frame is believed whole, or not at all."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import pytest

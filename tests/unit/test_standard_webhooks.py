@@ -1,7 +1,5 @@
 """What proves a delivery, on real bytes: the vectors of the contract, and the attacks they leave out."""
 
-from __future__ import annotations
-
 import base64
 import json
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Offsets of another Kafka cluster are refused, and the line tells its operator what to do."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 
 import pytest

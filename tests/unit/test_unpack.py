@@ -1,7 +1,5 @@
 """Batches of clients of other languages are unpacked, and none that would unpack to more than the bound."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

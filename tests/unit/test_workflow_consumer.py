@@ -1,7 +1,5 @@
 """What the settings and rules of workflow make of an event, what an answer of the server means, and the seal."""
 
-from __future__ import annotations
-
 from base64 import b64encode
 from pathlib import Path
 from typing import Any

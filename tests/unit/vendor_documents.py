@@ -1,7 +1,5 @@
 """Bodies of vendors for the profile tests: the samples, whole or edited, through the profile of each."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

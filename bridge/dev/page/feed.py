@@ -4,8 +4,6 @@ A line has a keyed hash of the delivery's id (`bridge.runtime.log_ids`), and the
 record, such as a refused delivery, is known by its line only.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import itertools

@@ -1,7 +1,5 @@
 """The server of the page, on loopback only: `python -m bridge.dev.page.server PORT DATA_DIR [--show-phi]`."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import sys

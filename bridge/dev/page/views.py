@@ -4,8 +4,6 @@ It is made of sections: title, headings of a table, rows of cells, perhaps a not
 object: `key` leads to a prescription, `copy` has commands, `state` has a colour of its own.
 """
 
-from __future__ import annotations
-
 import asyncio
 import shlex
 import time

@@ -5,8 +5,6 @@ A profile translates a body to native DRx: its type, its key and its `data`, tog
 no profile knows Avro.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

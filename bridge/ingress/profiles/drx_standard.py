@@ -3,8 +3,6 @@
 Source: docs/contract.md §3 (the event) and §2 (which reason comes first).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import cast
@@ -99,11 +97,11 @@ class NativeProfile:
             return IGNORED
         return map(delivery, document, prefixes=self.prefixes)
 
-    def refusing(self, prefixes: tuple[str, ...]) -> NativeProfile:
+    def refusing(self, prefixes: tuple[str, ...]) -> "NativeProfile":
         """Build the profile for a bridge that has such sources."""
         return replace(self, prefixes=prefixes)
 
-    def ignoring(self, words: frozenset[str]) -> NativeProfile:
+    def ignoring(self, words: frozenset[str]) -> "NativeProfile":
         """Build the profile for a source with an `ignore`."""
         return replace(self, ignore=words)
 

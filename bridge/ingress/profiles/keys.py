@@ -3,8 +3,6 @@
 Source: docs/contract.md §4, "Key rule".
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType

@@ -1,7 +1,5 @@
 """Find a profile by its configured name, among those that ship or that packages register, and build it for a source."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType

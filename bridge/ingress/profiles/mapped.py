@@ -4,8 +4,6 @@
 file that an option names is recorded with each of its events.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
@@ -40,7 +38,7 @@ _ID = pattern(r"[!-~]{1,200}")
 _NATIVE_KEY = pattern(r"[A-Za-z0-9._:-]{1,128}")
 
 
-def configure(options: Mapping[str, str]) -> MappingFile:
+def configure(options: Mapping[str, str]) -> "MappingFile":
     """Build the profile `mapped`; a `ConfigError` names the file and the place in it."""
     prefix_of(options)
     name = options.get("mapping", "")
@@ -65,7 +63,7 @@ class Vendor:
 
     name: str
 
-    def configure(self, options: Mapping[str, str]) -> MappingFile:
+    def configure(self, options: Mapping[str, str]) -> "MappingFile":
         """Build the profile; `ConfigError` for an option that is unknown, missing, or cannot be used."""
         file = Path(__file__).with_name(f"{self.name}.toml")
         # Part of the release, whose version identifies the file.
@@ -88,11 +86,11 @@ class MappingFile:
     CONTENT_TYPES: tuple[str, ...]
     prefixes: tuple[str, ...] = ()
 
-    def refusing(self, prefixes: tuple[str, ...]) -> MappingFile:
+    def refusing(self, prefixes: tuple[str, ...]) -> "MappingFile":
         """Return the same profile, which refuses native ids with one of `prefixes`."""
         return replace(self, prefixes=prefixes)
 
-    def ignoring(self, words: frozenset[str]) -> MappingFile | None:
+    def ignoring(self, words: frozenset[str]) -> "MappingFile | None":
         """Return the same profile, which ignores bodies of these types; None if the file has no `reported`."""
         return replace(self, ignore=self.ignore | words) if self.file.reported else None
 

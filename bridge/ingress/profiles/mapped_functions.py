@@ -6,8 +6,6 @@ every step, element and call of the rest is paid from a budget of the delivery. 
 `Real`, as they were written: `text(x)` gives their digits.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 import re
@@ -81,7 +79,7 @@ class Scope:
         self.time: datetime | None = None  # time of the event that is being made
         self.named: dict[tuple[int, str], tuple[object, dict[tuple[int, str], object]]] = {}
 
-    def evaluate(self, expression: Expression, value: object) -> object:
+    def evaluate(self, expression: "Expression", value: object) -> object:
         """Search `value`, and note what is read; `UnfitError` if a function cannot read it, or `ExhaustedError`."""
         self.read = {}
         try:

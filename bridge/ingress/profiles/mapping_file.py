@@ -24,8 +24,6 @@ r"""The mapping file: TOML whose expressions find events in a vendor's body.
 The whole file is checked at the start, so a mistake never affects a delivery; the message names the place.
 """
 
-from __future__ import annotations
-
 import re
 import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -109,7 +107,7 @@ class ParkTable(_Table):
     field: PointerText | Literal[""] = ""
 
     @model_validator(mode="after")
-    def _has_detail(self) -> ParkTable:
+    def _has_detail(self) -> "ParkTable":
         if (self.reason == "unusable") != bool(self.detail):
             raise ValueError("unusable has a detail, and unknown_type none")
         return self
@@ -156,7 +154,7 @@ class Pointer(NamedTuple):
     last: str  # the last step
 
     @classmethod
-    def of(cls, text: str) -> Pointer:
+    def of(cls, text: str) -> "Pointer":
         """Parse it."""
         *way, last = (step.replace("~1", "/").replace("~0", "~") for step in text.split("/")[1:])
         return cls(tuple(way), last)

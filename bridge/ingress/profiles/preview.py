@@ -1,7 +1,5 @@
 """Map a body outside of the ingress, for commands: what a running ingress would make of it."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from hashlib import sha256
 

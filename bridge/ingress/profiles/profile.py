@@ -1,7 +1,5 @@
 """The seam behind which a source's dialect becomes events: what a profile is given and what it answers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, get_args

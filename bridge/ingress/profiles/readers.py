@@ -5,8 +5,6 @@ and returns the record's value. What it cannot read it notes in the `Pass` as a 
 means nothing, since the document will be parked.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime

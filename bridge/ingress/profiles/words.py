@@ -1,7 +1,5 @@
 """Read what vendors write: words, truths, days, local times and parts of keys; nothing here knows one vendor."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, tzinfo

@@ -1,7 +1,5 @@
 """An HMAC of the body, or of a text around it, in a header: what GitHub, Stripe, Shopify and many others send."""
 
-from __future__ import annotations
-
 from binascii import a2b_base64, b2a_base64, hexlify, unhexlify
 from collections.abc import Callable
 from hmac import compare_digest

@@ -1,7 +1,5 @@
 """Several schemes at once: all must hold."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """What is weak about schemes, their settings and keys."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 
 from bridge.ingress.proof import HmacKey, KeySlot, ProofKey, PublicKey, ReplayKey, Scheme, SharedSecret

@@ -1,7 +1,5 @@
 """The networks that a source sends from; an address proves little alone, and is meant to be combined."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_address, ip_network
 

@@ -1,7 +1,5 @@
 """What an operator has set for a scheme, taken by the schemes one after the other, so that nothing stays unread."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Mapping, MutableMapping
 from typing import Any

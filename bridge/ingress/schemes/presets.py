@@ -1,7 +1,5 @@
 """Schemes by the name that an operator writes: the six kinds, vendors' presets of them, and combinations."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from importlib import import_module
 from types import MappingProxyType

@@ -1,7 +1,5 @@
 """An ed25519 signature of the body, or of a text around it, in a header: only the sender has the key that signs."""
 
-from __future__ import annotations
-
 from binascii import unhexlify
 from collections.abc import Callable
 

@@ -3,8 +3,6 @@
 Whoever sees one delivery has the secret, so these need TLS, and are weaker than a signature in every way.
 """
 
-from __future__ import annotations
-
 import re
 from binascii import b2a_base64
 from collections.abc import Sequence

@@ -11,8 +11,6 @@ one under the same signature. Two rules prevent that:
   text before `{body}` again near its start.
 """
 
-from __future__ import annotations
-
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Sequence

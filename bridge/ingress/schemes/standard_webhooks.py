@@ -4,8 +4,6 @@ The headers are `webhook-id`, `webhook-timestamp` and `webhook-signature`, or th
 before there was a standard: text, keys and elements are equal.
 """
 
-from __future__ import annotations
-
 import hmac
 import re
 from binascii import b2a_base64

@@ -1,7 +1,5 @@
 """A receiver of HL7 v2 to try the consumer `hl7v2` with: it prints each message and acknowledges it."""
 
-from __future__ import annotations
-
 import socketserver
 import sys
 

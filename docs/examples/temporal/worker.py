@@ -4,8 +4,6 @@
 `CODEC_KEY_DIR` has the keys of `CONSUMER_WORKFLOW__CODEC_KEY_DIR`, where whole events are sent.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 from dataclasses import replace

@@ -4,8 +4,6 @@ Nothing here may ask the clock, the network or a random number: Temporal runs it
 told to the outside, an activity tells.
 """
 
-from __future__ import annotations
-
 from datetime import timedelta
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a consumer makes of a record: an event, one more thing to ask the registry, or the word for why not."""
 
-from __future__ import annotations
-
 from uuid import UUID
 
 import pytest

@@ -1,7 +1,5 @@
 """What our client makes of registries, ours and others: what counts is what a schema says, never its text."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 from uuid import UUID

@@ -1,7 +1,5 @@
 """What the registry of the lock shows, over a real socket, whatever real clients put into their requests."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -3,8 +3,6 @@
 Run as `python independent_reader.py DIRECTORY [KEY_DIR]`; prints one JSON line for each record, then one for the whole.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """What Kafka refuses for good: kept sealed, out of the way, and shown."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

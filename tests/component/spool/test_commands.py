@@ -1,7 +1,5 @@
 """The verbs of `drx-bridge spool`: the truth about a directory, and nothing changed in it by a look."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import json

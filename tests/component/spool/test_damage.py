@@ -1,7 +1,5 @@
 """Whatever happens to the files: what is intact comes back in order, the rest is counted, and nothing is forged."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import random
@@ -53,7 +51,7 @@ def payload(ordinal: int) -> bytes:
     return b"%03d" % ordinal * (ordinal * 3)
 
 
-def end_mark_of(template: Template, spoilt: Spoilt) -> bytes:
+def end_mark_of(template: Template, spoilt: "Spoilt") -> bytes:
     return (template.directory / spoilt.segment.name).read_bytes()[-HEAD_BYTES:]
 
 

@@ -1,7 +1,5 @@
 """A disk that says no: never a false success, nothing durable lost, and back as soon as it says yes."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from pathlib import Path

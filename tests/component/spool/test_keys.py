@@ -1,7 +1,5 @@
 """Keys: made once, turned without a restart, and without one nothing is lost and nothing is in the clear."""
 
-from __future__ import annotations
-
 import base64
 from pathlib import Path
 

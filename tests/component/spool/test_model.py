@@ -1,7 +1,5 @@
 """Any sequence of appends, drops, faults, crashes and restarts, against a few lists that say what must be left."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import shutil

@@ -1,7 +1,5 @@
 """What the running process cannot read back is no longer known as spooled, so a repeat of it is taken again."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A disk that does not give back what it holds: nothing is taken for damage, touched or lost, and order holds."""
 
-from __future__ import annotations
-
 import asyncio
 import errno
 from pathlib import Path

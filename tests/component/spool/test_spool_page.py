@@ -1,7 +1,5 @@
 """The page that describes the files is enough to read them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from bridge.kafka.partition_writer import pack

@@ -1,7 +1,5 @@
 """What the spool promises, on real files: durable when it says so, in order, gone only when acknowledged."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import tempfile

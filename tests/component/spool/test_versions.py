@@ -1,7 +1,5 @@
 """A spool that another version of the bridge has written: nothing of it is lost, whichever version starts next."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Fixtures of the subscriber's tests."""
 
-from __future__ import annotations
-
 import pytest
 
 from consumers.runtime import member, subscriber

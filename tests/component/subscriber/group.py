@@ -1,7 +1,5 @@
 """A subscriber on a group in memory, and waits for what its tasks do."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager

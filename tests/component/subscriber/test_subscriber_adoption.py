@@ -1,7 +1,5 @@
 """A partition is claimed, then sought, then read; what belongs to an earlier generation is dropped."""
 
-from __future__ import annotations
-
 import asyncio
 
 from bridge.kafka.transport import ConsumedRecord, Place

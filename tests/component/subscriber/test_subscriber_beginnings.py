@@ -1,7 +1,5 @@
 """Where a partition begins: as settled, else as the policy says; never past a gap."""
 
-from __future__ import annotations
-
 import pytest
 
 from bridge.errors import ConfigError

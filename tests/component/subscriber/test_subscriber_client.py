@@ -1,7 +1,5 @@
 """A client that fails is left in order, and another takes over; an outage that is short changes nothing."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Collection
 

@@ -1,7 +1,5 @@
 """Commits follow what is settled, polls ask for what has room, and a stop drains, commits and leaves, within bounds."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

@@ -1,7 +1,5 @@
 """What the probes and the lag say."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Collection
 

@@ -1,7 +1,5 @@
 """What dashboards and pages have people ask, asked of a running installation."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 import re

@@ -1,7 +1,5 @@
 """Which fault fires which alert, and which pages come with it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial

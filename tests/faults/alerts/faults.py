@@ -1,7 +1,5 @@
 """What is done to an installation so that an alert fires, and how it is undone; each for a block."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 import secrets

@@ -1,7 +1,5 @@
 """Where Alertmanager delivers: everything that it says, with the time at which it said so."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """How long alerts took, and where that is kept."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -7,8 +7,6 @@ Everything else stays as it is, above all the buckets and quantiles of how long 
 late: the system under the rules runs at its own pace.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from typing import Any

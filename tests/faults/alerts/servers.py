@@ -1,7 +1,5 @@
 """A real Prometheus and real Alertmanagers on loopback, which evaluate the shipped rules `FACTOR` times as fast."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from http import HTTPStatus

@@ -1,7 +1,5 @@
 """A whole installation and those who watch it: broker, database, ingress, two consumers, Prometheus, Alertmanager."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

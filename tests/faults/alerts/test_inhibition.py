@@ -1,7 +1,5 @@
 """With the sample for Alertmanager one cause pages once, and what has another cause still pages."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Faults fire their alerts and no other page, alerts clear, and what people are told to ask has an answer."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -3,8 +3,6 @@
 Each goes on until it is ended, and begins anew where it is cut off.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os

@@ -5,8 +5,6 @@ Runs in a mount namespace of its own, so that what it mounts ends with it. An fs
 raised in its place, which needs neither a privilege nor a tracer.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """HAProxy before several replicas, and what a kubelet does to one of them when it is replaced."""
 
-from __future__ import annotations
-
 import asyncio
 import csv
 import os

@@ -1,7 +1,5 @@
 """Three brokers of this machine, and what a fault must know of them: who leads, and who controls."""
 
-from __future__ import annotations
-
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path

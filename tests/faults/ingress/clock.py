@@ -1,7 +1,5 @@
 """A wall clock that can be stepped under a running process, by libfaketime; what counts durations stays as it is."""
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Fixtures of the fault matrix of the ingress: three brokers for all that need them, one after the other."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.faults.ingress.brokers import Brokers

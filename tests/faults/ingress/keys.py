@@ -1,7 +1,5 @@
 """The keys that sender and bridge share, and their rotation in the directory that the bridge watches."""
 
-from __future__ import annotations
-
 import base64
 import secrets
 from pathlib import Path

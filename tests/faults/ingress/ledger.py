@@ -1,7 +1,5 @@
 """What was sent, when, and what was answered: the sender's side of every promise."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256

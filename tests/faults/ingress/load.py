@@ -1,7 +1,5 @@
 """Senders that keep the order of each prescription, some of them stubborn, and a few who should not be there at all."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 import time

@@ -1,7 +1,5 @@
 """Row X1: whatever may happen, at random, alone or two at a time, for as long as one likes."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping

@@ -5,8 +5,6 @@ A repeated record (the same event id again) is counted and is no fault, wherever
 occurrences.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet

@@ -1,7 +1,5 @@
 """TCP proxies before brokers that can be made slow, narrow, deaf on one side, or to break what goes through them."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import struct

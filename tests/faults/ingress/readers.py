@@ -1,7 +1,5 @@
 """The read model behind the log, and what it has made of it."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """What one row of the fault matrix came to, and where all of them are kept."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """One row of the fault matrix from the empty topic to its result."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress

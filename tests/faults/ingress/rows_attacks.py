@@ -1,7 +1,5 @@
 """Rows in which clients without a secret attack beside honest senders, none of whom may be refused anything."""
 
-from __future__ import annotations
-
 import asyncio
 import subprocess
 from base64 import b64encode

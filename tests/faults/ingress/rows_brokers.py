@@ -1,7 +1,5 @@
 """Rows in which brokers die, freeze or change their part."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 

@@ -1,7 +1,5 @@
 """Rows in which wall clocks are wrong: that of the ingress, or the provider's."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from http import HTTPStatus

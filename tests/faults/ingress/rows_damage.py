@@ -1,7 +1,5 @@
 """Rows in which the disk of the spool has changed what it holds."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Rows in which the disk of the spool lets us down."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import subprocess

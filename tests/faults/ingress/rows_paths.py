@@ -1,7 +1,5 @@
 """Rows in which the way to the brokers is bad."""
 
-from __future__ import annotations
-
 import asyncio
 
 from tests.faults.ingress.proxy import Trouble

@@ -1,7 +1,5 @@
 """Rows in which the ingress itself dies."""
 
-from __future__ import annotations
-
 import asyncio
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """Rows with several replicas behind a balancer."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence

@@ -1,7 +1,5 @@
 """Rows in which the keys that sender and bridge share change under load."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 

@@ -1,7 +1,5 @@
 """Rows in which somebody changes the topic under a running bridge."""
 
-from __future__ import annotations
-
 import asyncio
 
 from bridge.dev.kafka import create_topics

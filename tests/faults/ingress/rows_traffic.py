@@ -1,7 +1,5 @@
 """Rows in which nothing breaks, but senders are a nuisance."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine

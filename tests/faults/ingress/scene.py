@@ -1,7 +1,5 @@
 """Everything that a row has at hand, and how it is brought back to order."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 import time

@@ -1,7 +1,5 @@
 """Sets the scene of a row: an empty topic, our bridge and the read model as processes, and what stands between."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence

@@ -1,7 +1,5 @@
 """All that the harness knows of a bridge: where it takes deliveries, how they are signed, what its log holds."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """What three brokers show: what a 200 says, and that a partition without a leader holds up no other."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 from pathlib import Path

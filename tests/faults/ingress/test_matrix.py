@@ -1,7 +1,5 @@
 """The fault matrix of the ingress: whatever happens, what was answered 2xx is kept, once and in order."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

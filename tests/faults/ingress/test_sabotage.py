@@ -1,7 +1,5 @@
 """The harness finds each promise that is broken on purpose: what it says of the bridge can be believed."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Deliveries of whole prescription lives, with marks that must not be seen anywhere but in a record's value."""
 
-from __future__ import annotations
-
 import random
 from collections import deque
 from dataclasses import dataclass, field

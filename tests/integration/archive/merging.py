@@ -1,7 +1,5 @@
 """Run the archive's publisher without a broker until nothing is left to merge: `python -m … DSN ROOT`."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
 from collections.abc import AsyncIterator

@@ -1,7 +1,5 @@
 """The archive on the real runtime, read back by pyarrow and by DuckDB."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

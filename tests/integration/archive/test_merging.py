@@ -1,7 +1,5 @@
 """Merging a day leaves one file, and readers find each event once meanwhile."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import shutil

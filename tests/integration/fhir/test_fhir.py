@@ -1,7 +1,5 @@
 """fhir on the real runtime and database, against the fake server that the contract suite holds to the real one."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import timedelta

@@ -1,7 +1,5 @@
 """A receiver of webhooks in Node, with the official package of Standard Webhooks, as a process."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import shutil

@@ -1,7 +1,5 @@
 """forward on the real runtime, against a receiver with the official package and against hostile ones."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import shutil

@@ -1,7 +1,5 @@
 """`drx-bridge listen` on a real broker, without PostgreSQL: one signed request for each event from now on."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """Receivers of HL7 v2 of others' making: one that does what a script says, one as a process of its own."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress

@@ -1,7 +1,5 @@
 """hl7v2 on the real runtime and database, against receivers of others' making."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
 from datetime import date

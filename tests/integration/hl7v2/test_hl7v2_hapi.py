@@ -1,7 +1,5 @@
 """hl7v2 against HAPI's server, whose parser and validator most interface engines in Java are built on."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The database of tests of the processor: the ledger's tables, and one for effects."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 
 import pytest

@@ -1,7 +1,5 @@
 """Batches on a real database: one transaction, the record at fault isolated, order per key through failure."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 

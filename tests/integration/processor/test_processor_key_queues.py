@@ -1,7 +1,5 @@
 """Key lanes on a real database: keys side by side, each in order, with and without the settling transaction."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import itertools

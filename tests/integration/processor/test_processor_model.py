@@ -5,8 +5,6 @@ database refuses, processes are killed, partitions move, the database is put bac
 and released. At its end all is healed and released, and the effects are compared with the log.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress

@@ -1,7 +1,5 @@
 """A database that is away, or busy: nothing is parked for it, nothing is lost, nothing is done twice."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager

@@ -1,7 +1,5 @@
 """Who owns a partition settles it: fences, drains, and what the next owner finds."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

@@ -1,7 +1,5 @@
 """Too much parked: the whole group stands still, also after a restart, until an operator resumes it."""
 
-from __future__ import annotations
-
 import pytest
 
 from bridge.errors import PermanentError

@@ -1,7 +1,5 @@
 """Release inside the owner's loop: in order, one transaction per record, and new records of the key wait behind."""
 
-from __future__ import annotations
-
 import pytest
 
 from bridge.errors import PermanentError, TransientError

@@ -1,7 +1,5 @@
 """A sink that is away, or answers only some of the time, parks nothing."""
 
-from __future__ import annotations
-
 import random
 from functools import partial
 

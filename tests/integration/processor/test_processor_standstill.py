@@ -1,7 +1,5 @@
 """Nothing stands still for ever: what waits for one thing never waits for another that has come."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Traces of a consumer: spans that are linked to the deliveries, whatever the mode."""
 
-from __future__ import annotations
-
 import pytest
 
 from bridge.event import Event

@@ -1,7 +1,5 @@
 """Failures of the transaction itself that no handler has raised: of the record that caused them, and of no other."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any

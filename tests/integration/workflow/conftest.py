@@ -1,7 +1,5 @@
 """A Temporal server that the tests of `workflow` share: each uses ids of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

@@ -1,7 +1,5 @@
 """The worker of `docs/examples/temporal`, on a server whose days pass at once, fed by the consumer."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """workflow on the real runtime and database, against Temporal's own test server."""
 
-from __future__ import annotations
-
 import asyncio
 import ssl
 from collections.abc import AsyncIterator

@@ -1,7 +1,5 @@
 """What waits too long starts a workflow, once, and tells it when it waits no longer: the read model says what."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
