@@ -60,6 +60,7 @@ def main() -> None:
         cluster.start()
         create_topics(cluster.bootstrap_servers, STANDARD_TOPICS)
         cluster.brokers[1].grace_s = STOP_S
+        cluster.brokers[1].stop()
         cluster.stop()
         shutil.move(written, path)
 
