@@ -1,4 +1,4 @@
-"""`drx-bridge unrecognized`: which deliveries are parked, what is in one, and all of them once more."""
+"""`drx-bridge unrecognized`: list parked deliveries and show one; `replay` is in `unrecognized_replay`."""
 
 import asyncio
 import re

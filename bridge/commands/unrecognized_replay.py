@@ -1,4 +1,4 @@
-"""`drx-bridge unrecognized replay`: what was parked once more through the ingress, once a mapping is mended."""
+"""`drx-bridge unrecognized replay`: post parked deliveries to the ingress again, after their mapping was mended."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime

@@ -51,10 +51,10 @@ STORY = (
     ("The parcel is on its way.", "dispensed"),
     ("The parcel is at the patient's door.", "delivered"),
 )
-# What another team's program might write by mistake: JSON, where Avro belongs.
+# JSON instead of Avro, as another team's program might write by mistake.
 POISON = b'{"type": "prescription.processed", "note": "where is the schema?"}'
 REASON = "JSON from another team"
-# Texts in JSON. Shorter ones, such as an initial, could stand in sealed bytes by chance.
+# Texts in JSON; shorter ones could occur in sealed bytes by chance.
 MARKERS = re.compile(rb':"([^"\\]{5,})"')
 CUT_BYTES = 40
 # A vendor's mapping file (docs/vendors.md), an event of it, and what the vendor sends.
@@ -67,16 +67,15 @@ data = {{queue_id = "rx", fulfillment_status = "'{status}'"}}
 """
 BODY = b'{"shop": "s_7", "rx": "10442", "event": "PACKED"}'
 VALUE_MAX = 100
-# As durable as `accepted`: on a slow machine Kafka misses the deadline, or an answer reaches the sender too late.
+# Also right on a slow machine, where Kafka misses a deadline, or the sender has retried before the answer came.
 SLOW = ("200 duplicate", "202 spooled")
-# An upper bound for a busy machine. Usually an event is in its row a tenth of a second after its answer, and the spool
-# is empty within seconds of Kafka's return.
+# For a busy machine. Usually a row has its event 0.1 s after the answer, and a drain takes seconds.
 WAIT_S = 60.0
 POLL_S = 0.05
 
 ROW = "select events, display from read_model.prescription where prescription_id = $1"
-TOLD = "select event_type, body ->> 'reported_type' from read_model.timeline where event_id = $1"
-# Rows of the history are written once: by number of the transaction, and in it by place, is the order of the writing.
+REPORTED = "select event_type, body ->> 'reported_type' from read_model.timeline where event_id = $1"
+# Rows are written once, so transaction number and physical position give the order of the writes.
 APPLIED = "select event_id from read_model.event where prescription_id = $1 order by xmin::text::bigint, ctid"
 # A record that is no event has an empty id.
 PARKED = """
@@ -237,7 +236,7 @@ class Tour:
             await self._comes(f"PostgreSQL shows: {word}", ROW, key, [(number, word)])
 
     async def _strangers(self, event: BodyJson, rng: random.Random) -> None:
-        """Deliver an event signed with a wrong key, then one whose body is cut off."""
+        """Deliver an event signed with a wrong key, then one with a truncated body."""
         screen = self.screen
         text = "Somebody who does not know the secret claims that the prescription was cancelled."
         screen.part("A forged delivery", text)
@@ -290,7 +289,7 @@ class Tour:
         screen.part(
             "A poisoned record",
             "A program of another team writes to the topic, past the bridge, what nobody can decode.\n"
-            f"It stands under the key of {key}, whose later events must wait for it, and nobody else's.",
+            f"Its key is {key}: later events of this key must wait, those of other keys must not.",
         )
         for event in sick[:2]:
             await self._accepted(event)
@@ -323,7 +322,7 @@ class Tour:
         screen = self.screen
         screen.part(
             "Kafka is away",
-            "DRx does not know that, and may never send again what is refused. So nothing is refused:\n"
+            "DRx may never retry a refused delivery, so none is refused:\n"
             "what Kafka does not take is sealed on this disk, and answered as soon as the disk has confirmed it.",
         )
         for events in lives:
@@ -377,7 +376,7 @@ class Tour:
         wanted = [(PRESCRIPTIONS_TOPIC, "other.reported", word)]
         screen.check("it is among the other events of its prescription, with DRx's word", found, wanted)
         screen.pairs({"extensions": records[0].value["extensions"]} if records else {})
-        await self._comes("PostgreSQL has it in the timeline", TOLD, event["id"], [("other.reported", word)])
+        await self._comes("PostgreSQL has it in the timeline", REPORTED, event["id"], [("other.reported", word)])
 
     async def _mended(self, rng: random.Random) -> None:
         """Deliver bodies that a mapping file does not cover, mend the file, and replay."""

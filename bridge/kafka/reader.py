@@ -1,4 +1,4 @@
-"""The door to aiokafka's consumer for those who only look: bytes out of topics, without a group."""
+"""Read topics without a consumer group: the one place that uses aiokafka's consumer for this."""
 
 import asyncio
 from collections import deque
@@ -19,16 +19,16 @@ from bridge.kafka.transport import ConsumedRecord, Place
 
 # One look waits this long for records.
 POLL_S = 0.5
-# A fetch is answered within `POLL_S`; one request that times out and its retry fit in here.
+# A fetch is answered within `POLL_S`; this allows one request that times out, and its retry.
 SILENT_S = 15.0
-# A tail is read beside other work: records are unpacked in slices of a millisecond or two, and few wait for their turn.
+# A tail is read beside other work: a slice takes a millisecond or two to unpack, and few bytes are fetched ahead.
 SLICE_RECORDS = 100
 TAIL_FETCH_MAX_BYTES = 2 * 1024 * 1024
 TAIL_PARTITION_MAX_BYTES = 256 * 1024
 
-# From a consumer and the ends of its partitions to where it shall stand.
+# Chooses start offsets, from a consumer and the ends of its partitions.
 _Starts = Callable[[Any, Mapping[Any, int]], Awaitable[Mapping[Any, int]]]
-# Hears of a batch that cannot be read: where it lies, from which offset on, and where reading goes on.
+# Called for a batch that cannot be read, with its partition, its first offset, and the offset where reading goes on.
 Unreadable = Callable[[Place, int, int], None]
 
 
@@ -49,7 +49,7 @@ async def open_reader(
     starts: Mapping[Place, int] = MappingProxyType({}),
     unreadable: Unreadable | None = None,
 ) -> "AsyncIterator[TopicReader]":
-    """Open a reader of `topics` at their beginning or their end, or at `starts` as far as the log is there.
+    """Open a reader of `topics` at their beginning or their end, or at `starts` where the log still has these.
 
     `from_beginning` skips records older than `since_ms`, and of each partition all but the `newest` last ones. A batch
     that cannot be read is passed over and `unreadable` called; without it, reading ends there. `ConfigError`: a file
@@ -77,9 +77,8 @@ async def open_tail(
 ) -> "AsyncIterator[Tail]":
     """Open a reader of the newest records of `topic` and of what follows, polled by few at a time.
 
-    A partition begins at `noted`, or where the log does not have that any more, with the first record since `since_ms`;
-    in any case with its share of the newest `records_max`. Raises as `open_reader`, also where no partition has a
-    leader.
+    A partition is read from `noted`, or if the log no longer has that, from the first record since `since_ms`; of each
+    at most its share of the newest `records_max`. Raises as `open_reader`, also where no partition has a leader.
     """
     starts = partial(_newest, since_ms=since_ms, records_max=records_max, noted=noted)
     options = {"fetch_max_bytes": TAIL_FETCH_MAX_BYTES, "max_partition_fetch_bytes": TAIL_PARTITION_MAX_BYTES}
@@ -186,10 +185,7 @@ class TopicReader:
                 raise ReadError("no_answer", "the brokers have stopped answering")
 
     async def by_time(self) -> AsyncGenerator[ConsumedRecord, None]:
-        """Yield the same as `until_end`, oldest first: between partitions by the times of the records.
-
-        `forever` goes on behind it.
-        """
+        """Yield the same as `until_end`, oldest first across partitions; `forever` continues from there."""
         waiting: dict[Any, deque[ConsumedRecord]] = {place: deque() for place in self.ends}
         loop = asyncio.get_running_loop()
         self._heard_at = loop.time()
@@ -210,7 +206,7 @@ class TopicReader:
             self._heard_at = loop.time()
 
     async def forever(self) -> AsyncGenerator[ConsumedRecord, None]:
-        """Yield records as they come; an outage is waited for, and a batch that cannot be read raises `ReadError`."""
+        """Yield records as they come, also after an outage; a batch that cannot be read raises `ReadError`."""
         while True:
             for record in await self.poll(list(self.ends)):
                 yield record
@@ -237,14 +233,14 @@ class TopicReader:
         try:
             after = await self._fetch_buffer.after(batch.place, batch.offset)
         except KafkaError:
-            return  # it is met again
+            return  # the next poll finds it again
         self._consumer.seek(TopicPartition(topic, partition), after)
         self._heard_at = asyncio.get_running_loop().time()
         self._unreadable(batch.place, batch.offset, after)
 
 
 class Tail:
-    """The newest records of one topic and what follows, with where it stands."""
+    """The newest records of one topic and what follows, with positions."""
 
     def __init__(self, reader: TopicReader, topic: str) -> None:
         """Use `reader`, which reads this topic only."""
@@ -286,10 +282,9 @@ class Tail:
         return known == self.ends.keys()
 
     def is_stale(self) -> bool:
-        """Whether another reader would do better.
+        """Whether to replace this reader: the client has lost a task, or the partitions with a leader have changed.
 
-        The client has lost one of its tasks and would wait for ever; or partitions were added, or came to a
-        leader, or lost it. Where one has none, aiokafka asks for metadata again and again without a pause.
+        Without its task a client waits for ever; for a partition without leader aiokafka requests metadata in a loop.
         """
         tasks = self._consumer._fetcher._fetch_task, self._consumer._client._sync_task  # noqa: SLF001 - no public way
         if any(task.done() for task in tasks):

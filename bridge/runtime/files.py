@@ -1,4 +1,4 @@
-"""Write a file as a whole."""
+"""Write a file atomically."""
 
 import os
 import tempfile

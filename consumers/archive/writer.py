@@ -1,4 +1,4 @@
-"""Applies a batch: its files are staged, then noted in the transaction that settles it; a job publishes and merges."""
+"""Apply a batch: stage its files and record them in the transaction that settles it; a job publishes and merges."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +25,7 @@ _NOTE = """
 insert into "{schema}".file (staged, row_count, bytes, columns, path, topic, part, first_offset, last_offset, gathers)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 """
-# What takes the place of a day first: a file that is published before would go with the other files of the day.
+# Merged days first: a merged day replaces the directory, and would remove a file that was published before it.
 _WAITING = """
 select staged, path from "{schema}".file where published_at is null and not gathers
 order by right(staged, 4) = '.day' desc, committed_at limit $1
@@ -37,7 +37,7 @@ where published_at is null and gathers
 group by directory, columns having min(committed_at) < now() - $1::interval or sum(row_count) >= $2
 """
 _ALONE = """update "{schema}".file set gathers = false where staged = any($1)"""
-# Days that ended a day ago and got nothing since, and which of their files are merged.
+# Days that ended a day ago and got no file since, with the files to merge.
 _ENDED = """
 select directory, (array_agg(staged order by part nulls first, first_offset))[1:$1] as staged,
   (array_agg(substr(path, length(directory) + 2) order by part nulls first, first_offset))[1:$1] as names
@@ -56,11 +56,11 @@ _LAKE = """select id::text, exists (select from "{schema}".file) from "{schema}"
 _KNOWN = """select staged from "{schema}".file where staged = any($1)"""
 # Some 2 ms each.
 _PUBLISH_MAX = 500
-# Published at once, however long files may wait: 30 MB. Files that are merged in one run: ten seconds.
+# So many rows (30 MB) are merged without waiting for more; so many files in one run (ten seconds).
 _GATHER_ROWS, _GATHER_FILES = 200_000, 1_000
 # Of a day, in one step: 6 ms of a processor for each file and 7 µs for each row, half a minute in a job that has two.
 _DAY_FILES, _DAY_ROWS_MAX = 1_000, 4_000_000
-# Between two looks for days that have ended.
+# Between two searches for days that have ended.
 _LOOK_S = 600.0
 
 
@@ -125,7 +125,7 @@ class Archiver:
         self._digest = digest
         # By the loop's clock; never where the store cannot exchange directories.
         self._look_at = 0.0
-        # Days that could not be merged: others come first, since a file that nobody can read stays so.
+        # Days that could not be merged come last, since an unreadable file stays unreadable.
         self._failed: set[str] = set()
 
     def _sql(self, statement: str) -> str:
@@ -141,7 +141,7 @@ class Archiver:
         await asyncio.to_thread(self._lake.probe)
 
     async def __call__(self, batch: Sequence[Placed], connection: Any) -> None:
-        """Write events of one partition that were never written before; a value that fits no column is permanent."""
+        """Write new events of one partition; `PermanentError` for a value that fits no column."""
         for day, events in by_day(batch):
             hit("before_stage")
             try:
@@ -164,7 +164,7 @@ class Archiver:
         return self._lake.stage(table_of(events, unrecognized_schema()))
 
     async def publish(self, connection: Any) -> None:
-        """Publish committed files; merge those that are due, which are published after their own commit."""
+        """Publish committed files, and merge those that are due; the next run publishes the merged ones."""
         made = await self._gather(connection)
         waiting = [
             each for each in await connection.fetch(self._sql(_WAITING), _PUBLISH_MAX) if each["staged"] not in made
@@ -182,7 +182,7 @@ class Archiver:
             await self._merge_a_day(connection)
 
     async def _gather(self, connection: Any) -> set[str]:
-        """Make one file of those of a day that have waited long enough, or are enough; return the names of these."""
+        """Merge files of a day that have waited long enough or have enough rows; return the names of the new files."""
         made: set[str] = set()
         wait = timedelta(seconds=self._options.gather_s)
         left = _GATHER_FILES
@@ -199,7 +199,7 @@ class Archiver:
         return made
 
     async def _merge_a_day(self, connection: Any) -> None:
-        """Stage a day that has ended with one file in place of many; the next one is for the next run."""
+        """Stage one file in place of the many of a day that has ended; each run merges one day."""
         if not await asyncio.to_thread(self._lake.store.exchanges):
             log.info("worker.days_not_merged", code="no_exchange")
             self._look_at = inf

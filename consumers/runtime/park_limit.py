@@ -20,8 +20,8 @@ from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.parking import ParkingFullError, StoppedError
 from consumers.runtime.partition import Partition, Partitions
 
-# A tenth of the last two hundred: a few bad records park their keys, and of a bad release 20 are parked: the 21st is
-# refused, and stops the group.
+# A tenth of the last two hundred: a few bad records park their keys; a bad release parks 20, and the 21st stops the
+# group.
 LAST_RECORDS = 200
 PARKED_MAX_PERCENT = 10
 
@@ -43,7 +43,7 @@ class ParkCounter:
     """Counts how many of the last records were parked; what is appended behind a parked key does not count."""
 
     def __init__(self, *, last: int = LAST_RECORDS, percent: float = PARKED_MAX_PERCENT) -> None:
-        """Allow `percent` % of the `last` records; while there were fewer, as many as of all."""
+        """Allow `percent` % of the `last` records, and as many while fewer were counted."""
         self._last: deque[bool] = deque(maxlen=last)
         self._parked = 0
         self._reserved = 0
@@ -124,7 +124,7 @@ class ParkLimit:
             self._wake.set()
 
     def stops(self, partition: Partition) -> bool:
-        """Stop a partition that was claimed only now, if nothing is to be settled."""
+        """Stop a partition that was claimed just now, if the limit is exceeded; return whether it is."""
         if self._exceeded:
             self._partitions.stop(partition, ParkLimitError())
         return self._exceeded
