@@ -15,12 +15,12 @@ from tests.kafka import HANG_S
 
 # A jar of the lock: the packaged Java is one without a compiler.
 _COMPILER = "org.eclipse.jdt.ecj"
-
-
 _POLL_S = 0.05
 
 
-def start(command: Sequence[str], log: Path, *, is_ready: Callable[[], bool]) -> subprocess.Popen[bytes]:
+def start(
+    command: Sequence[str], log: Path, *, is_ready: Callable[[], bool], within_s: float = HANG_S
+) -> subprocess.Popen[bytes]:
     """Start a server that ends with this process, with its output in `log`; return when it is ready."""
     with log.open("ab") as output:
         process = subprocess.Popen(  # noqa: S603 - ours
@@ -30,7 +30,7 @@ def start(command: Sequence[str], log: Path, *, is_ready: Callable[[], bool]) ->
             stderr=output,
             env={**os.environ, "JDK_JAVA_OPTIONS": ""},  # those of a broker of the tests are not for it
         )
-    deadline = time.monotonic() + HANG_S
+    deadline = time.monotonic() + within_s
     while not is_ready():
         assert process.poll() is None, log.read_text()[-2000:]
         assert time.monotonic() < deadline, f"it did not start: {log}"

@@ -16,7 +16,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("minimal", {"image.digest": ""}, "image.digest", "name the image by digest"),
     ("full", {"consumers.eligible.image": {"repository": "a"}}, "consumers.eligible.image.digest", "image.tag"),
     ("full", {"consumers.eligible.image.repository": ""}, "consumers.eligible.image.repository", "name the repository"),
-    ("minimal", {"registry.url": "https://me:x@registry"}, "registry.url", "credentialsSecret"),
+    ("minimal", {"registry.url": "https://me:canary@registry"}, "registry.url", "credentialsSecret"),
     ("minimal", {"monitoring.alerts": {"SpoolStuk": {}}}, "monitoring.alerts.SpoolStuk", "SpoolInUse, "),
     ("strimzi", {"strimzi.namespace": "kafka"}, "strimzi.users", "copy Secrets"),
     ("strimzi", {"topicsJob.enabled": True}, "topicsJob.credentialsSecret", "may create topics"),
@@ -66,6 +66,7 @@ def test_what_cannot_work_is_refused_with_the_way_out(
     said = refused(case, changes, major=4)
 
     assert [each for each in said if each.startswith(f"{named}: ") and way_out in each], said
+    assert "canary" not in "".join(said)
 
 
 @pytest.mark.parametrize("major", [3, 4])
@@ -101,10 +102,6 @@ def test_a_value_that_is_no_value_is_refused_by_the_schema(path: str, value: Any
         render(changed(load("minimal"), path, value), major=major)
 
     assert "canary" not in str(caught.value)
-
-
-def test_no_refusal_repeats_a_secret() -> None:
-    assert "canary" not in "".join(refused("minimal", {"registry.url": "https://me:canary@registry"}, major=4))
 
 
 def _defaults(values: Values, before: str = "") -> Iterator[tuple[str, Any]]:

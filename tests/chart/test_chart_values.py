@@ -1,7 +1,6 @@
 """The values, their schema and their documentation are one thing."""
 
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -73,32 +72,3 @@ def _with_what_excludes_it(full: Values) -> Values:
     copy["prune"]["enabled"] = True
     copy["strimzi"] |= {"cluster": "events", "users": False}
     return dict(copy)
-
-
-def test_every_path_in_a_template_is_declared() -> None:
-    roots = {
-        ".Values": "",
-        "$root.Values": "",
-        "$.Values": "",
-        "$ingress": "ingress",
-        "$consumer": f"consumers.{NAMED}",
-        "$kafka": "kafka",
-        "$policy": "networkPolicy",
-        "$monitoring": "monitoring",
-        "$registry": "registry",
-        "$test": "heartbeatTest",
-        "$external": "externalSecrets",
-        "$strimzi": "strimzi",
-        "$job": "topicsJob",
-    }
-    pattern = re.compile(rf"(?<![\w$.])({'|'.join(map(re.escape, roots))})((?:\.[A-Za-z_]\w*)+)")
-    found = {
-        f"{roots[root]}{rest}".removeprefix(".")
-        for path in (CHART / "templates").rglob("*")
-        if path.is_file()
-        for root, rest in pattern.findall(path.read_text())
-    }
-    known = {path[:end] for path in LEAVES for end in range(len(path) + 1) if path[end : end + 1] in {"", "."}}
-
-    assert len(found) > 80
-    assert found - known == {"ingress.resources.requests", "ingress.resources.limits"} & found

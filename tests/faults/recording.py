@@ -63,8 +63,8 @@ class RealServer:
     chooses_ids, timeout_s = True, "15"
 
     def __init__(self, directory: Path) -> None:
-        self._hapi = HapiServer(directory, kept=True, does=("server-ids",))
-        self.url = self._hapi.url
+        self._hapi = HapiServer(directory, kept=True)
+        self.url = self._hapi.ids_url
 
     def __enter__(self) -> Self:
         self.open()
@@ -87,7 +87,7 @@ class RealServer:
                 page = self._hapi.call("GET", query)
                 found += [each["resource"] for each in page.get("entry", ())]
                 following = [each["url"] for each in page["link"] if each["relation"] == "next"]
-                query = following[0].removeprefix(self.url).lstrip("/") if following else ""
+                query = following[0].removeprefix(self._hapi.url).lstrip("/") if following else ""
         return _by_our_ids(found, base)
 
     def wait_done(self) -> None:

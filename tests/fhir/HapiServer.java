@@ -24,7 +24,6 @@ import ca.uhn.fhir.rest.server.interceptor.RequestValidatingInterceptor;
 import ca.uhn.fhir.rest.server.provider.ResourceProviderFactory;
 import jakarta.persistence.EntityManagerFactory;
 import jakarta.servlet.http.HttpServletRequest;
-import java.util.List;
 import java.util.Properties;
 import javax.sql.DataSource;
 import org.apache.commons.dbcp2.BasicDataSource;
@@ -42,30 +41,31 @@ import org.springframework.orm.jpa.JpaTransactionManager;
 import org.springframework.orm.jpa.LocalContainerEntityManagerFactoryBean;
 
 /**
- * A HAPI FHIR R4 server on 127.0.0.1: the URL of its H2 database, its port, a bearer token or an empty text, and what
- * else it does: `server-ids` chooses the ids of all resources, `validate` refuses what is no valid R4.
+ * A HAPI FHIR R4 server on 127.0.0.1: the URL of its H2 database, its port, a bearer token or an empty text, and perhaps
+ * `validate`, to refuse what is no valid R4. Below `/fhir` it takes the ids of its clients, below `/ids` it chooses all.
  */
 public final class HapiServer {
     public static void main(String[] arguments) throws Exception {
-        List<String> does = List.of(arguments).subList(3, arguments.length);
         System.setProperty("hapi.database", arguments[0]);
-        System.setProperty("hapi.server-ids", String.valueOf(does.contains("server-ids")));
         AnnotationConfigApplicationContext context = new AnnotationConfigApplicationContext(Parts.class);
         RestfulServer fhir = new RestfulServer(context.getBean(FhirContext.class));
         fhir.registerProviders(context.getBean(ResourceProviderFactory.class).createProviders());
         fhir.registerProvider(context.getBean(IJpaSystemProvider.class));
         fhir.setPagingProvider(context.getBean(DatabaseBackedPagingProvider.class));
+        fhir.registerInterceptor(new Ids(context.getBean(JpaStorageSettings.class)));
         String token = arguments[2];
         if (!token.isEmpty()) {
             fhir.registerInterceptor(new Doorkeeper("Bearer " + token));
         }
-        if (does.contains("validate")) {
+        if (arguments.length > 3) {
             RequestValidatingInterceptor validator = new RequestValidatingInterceptor();
             validator.addValidatorModule(new FhirInstanceValidator(context.getBean(IValidationSupport.class)));
             fhir.registerInterceptor(validator);
         }
         ServletContextHandler handler = new ServletContextHandler("/");
-        handler.addServlet(new ServletHolder(fhir), "/fhir/*");
+        ServletHolder servlet = new ServletHolder(fhir);
+        handler.addServlet(servlet, "/fhir/*");
+        handler.addServlet(servlet, "/ids/*");
         Server server = new Server();
         ServerConnector connector = new ServerConnector(server);
         connector.setHost("127.0.0.1");
@@ -84,6 +84,19 @@ public final class HapiServer {
             if (!expected.equals(request.getHeader("Authorization"))) {
                 throw new AuthenticationException();
             }
+            return true;
+        }
+    }
+
+    /** Who chooses them is asked at each write. */
+    @Interceptor
+    public record Ids(JpaStorageSettings settings) {
+        @Hook(Pointcut.SERVER_INCOMING_REQUEST_PRE_PROCESSED)
+        public boolean choose(HttpServletRequest request) {
+            settings.setResourceClientIdStrategy(
+                    request.getServletPath().equals("/ids")
+                            ? JpaStorageSettings.ClientIdStrategyEnum.NOT_ALLOWED
+                            : JpaStorageSettings.ClientIdStrategyEnum.ALPHANUMERIC);
             return true;
         }
     }
@@ -136,9 +149,6 @@ public final class HapiServer {
         JpaStorageSettings storageSettings() {
             JpaStorageSettings settings = new JpaStorageSettings();
             settings.setSchedulingDisabled(true);
-            if (Boolean.getBoolean("hapi.server-ids")) {
-                settings.setResourceClientIdStrategy(JpaStorageSettings.ClientIdStrategyEnum.NOT_ALLOWED);
-            }
             return settings;
         }
 

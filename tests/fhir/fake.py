@@ -1,6 +1,6 @@
 """A FHIR server of a few lines that answers as HAPI 8.8.0 was seen to: versions, conflicts, deletions, transactions.
 
-Two things are its own: it takes no transaction without `fullUrl`, as a HAPI that validates, and it may be `strict`.
+As a HAPI that validates it takes no transaction without `fullUrl`.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from consumers.fhir.capability import WRITTEN
 from tests.endpoint import an_endpoint
 
 Resource = dict[str, Any]
-CONDITIONS = {"ifMatch": "if-match", "ifNoneMatch": "if-none-match", "ifNoneExist": "if-none-exist"}
+CONDITIONS = {"ifMatch": "if-match", "ifNoneExist": "if-none-exist"}
 _INTERACTIONS = [{"code": each} for each in ("read", "create", "update", "search-type")]
 STATEMENT: Resource = {
     "resourceType": "CapabilityStatement",
@@ -71,12 +71,9 @@ class FakeFhir:
         late_s: How long after a write has come it is done, by its number; None: at once.
         before: Called before each request is served; what it returns is answered instead.
         token: Without it a request is answered 401, unless empty.
-        strict: It follows HTTP where HAPI does not: nothing that is there matches `If-None-Match: *`, and nothing that
-            is not there matches any `If-Match`.
         careless: It knows no conditions at all.
         chooses_ids: It takes no id of a client.
         late: How many writes are still to be done.
-        entries: Status of each entry of a transaction of which it does nothing and which it answers with 200.
     """
 
     url: str = ""
@@ -85,10 +82,8 @@ class FakeFhir:
     late_s: Callable[[int], float] | None = None
     before: Callable[[web.BaseRequest], web.Response | None] = lambda _: None
     token: str = ""
-    strict: bool = False
     careless: bool = False
     chooses_ids: bool = False
-    entries: str = ""
     late: int = 0
     _ids: int = 1000
     _more: asyncio.Event = field(default_factory=asyncio.Event)
@@ -191,22 +186,21 @@ class FakeFhir:
             _Write(each["request"]["url"], each["resource"], each["request"], each["fullUrl"])
             for each in bundle["entry"]
         ]
-        if self.entries:
-            return _transaction_response([{"status": self.entries} for _ in writes])
         answers = self._done(writes)
         failed = next((each for each in answers if each.status >= 400), None)
         if failed is not None:
             return failed
-        return _transaction_response(
-            [
-                {
+        entries = [
+            {
+                "response": {
                     "status": f"{each.status} Done",
                     "etag": each.headers["ETag"][3:-1],
                     "location": each.headers["Location"].removeprefix(f"{self.url}/"),
                 }
-                for each in answers
-            ]
-        )
+            }
+            for each in answers
+        ]
+        return _json(200, {"resourceType": "Bundle", "type": "transaction-response", "entry": entries})
 
     def _done(self, writes: list[_Write]) -> list[web.Response]:
         """Do all or none; return an answer for each, or the one refusal."""
@@ -246,12 +240,8 @@ class FakeFhir:
         if kept is None and self.chooses_ids and not write.is_create:
             return outcome(404, "processing")
         if_match = "" if self.careless else conditions.get("ifMatch", "")
-        if if_match and kept is not None and if_match != f'W/"{kept.version}"':
-            return outcome(412 if self.strict else 409, "processing")
-        if if_match and kept is None and (self.strict or if_match != 'W/"0"'):
-            return outcome(412 if self.strict else 409, "processing")
-        if self.strict and conditions.get("ifNoneMatch") and kept is not None and kept.resource is not None:
-            return outcome(412, "processing")
+        if if_match and if_match != f'W/"{kept.version if kept is not None else 0}"':
+            return outcome(409, "processing")
         missing = [place for place in references(resource) - coming if not self._has(place)]
         return outcome(400, "processing") if missing else None
 
@@ -319,11 +309,6 @@ def _plain(text: str) -> str:
 
 def _content(resource: Resource) -> Resource:
     return {name: value for name, value in resource.items() if name != "meta"}
-
-
-def _transaction_response(responses: list[Resource]) -> web.Response:
-    entries = [{"response": each} for each in responses]
-    return _json(200, {"resourceType": "Bundle", "type": "transaction-response", "entry": entries})
 
 
 def _json(status: int, body: Resource | None, *, etag: int | None = None, location: str = "") -> web.Response:

@@ -5,18 +5,15 @@
 """
 
 import json
-import os
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 from bridge.dev.ports import free_port
-from bridge.dev.processes import launched
 from tests.java_cache import SHORT_LIVED
-from tests.java_program import JavaProgram
+from tests.java_program import JavaProgram, start
 from tests.kafka import HANG_S
 
 LOCK = Path(__file__).with_name("hapi.lock.toml")
@@ -27,11 +24,15 @@ _OPTIONS = ("-Xmx1g",)
 # It loads 250 jars and makes 100 tables, in 15 s of CPU; compiled for a long run, in 34 s.
 SHORT_RUN, LONG_RUN = ("-XX:+UseSerialGC", SHORT_LIVED), ("-XX:+UseParallelGC",)
 START_S = 5 * HANG_S
-_POLL_S = 0.1
 
 
 class HapiServer:
-    """A server that ends with the process that started it; `start` and `stop` block."""
+    """A server that ends with the process that started it; `start` and `stop` block.
+
+    Attributes:
+        url: Base URL of a server that takes the ids of its clients.
+        ids_url: The same server, as one that chooses the ids of all resources.
+    """
 
     def __init__(
         self,
@@ -39,44 +40,25 @@ class HapiServer:
         *,
         token: str = "",
         kept: bool = False,
-        does: tuple[str, ...] = (),
+        validates: bool = False,
         options: tuple[str, ...] = SHORT_RUN,
     ) -> None:
         """Write a log to `directory`; with `token` requests need it, and `kept` resources outlive a stop.
 
-        What it `does` besides is `server-ids` (choose them all) and `validate` (refuse what is no valid R4).
+        One that `validates` refuses what is no valid R4.
         """
-        self._directory = directory
-        self._options = (*_OPTIONS, *options)
-        self._token = token
-        self._does = does
-        self._database = f"jdbc:h2:file:{directory / 'hapi'}" if kept else "jdbc:h2:mem:hapi"
-        self._port = free_port()
+        port, self._token, self._log = free_port(), token, directory / "hapi.log"
+        self.url, self.ids_url = (f"http://127.0.0.1:{port}/{path}" for path in ("fhir", "ids"))
+        database = f"jdbc:h2:file:{directory / 'hapi'}" if kept else "jdbc:h2:mem:hapi"
+        does = ("validate",) if validates else ()
+        self._command = _PROGRAM.command(database, str(port), token, *does, options=(*_OPTIONS, *options))
         self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        """Base URL."""
-        return f"http://127.0.0.1:{self._port}/fhir"
 
     def start(self) -> None:
         """Return when it answers."""
-        log = self._directory / "hapi.log"
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - ours
-                launched(
-                    _PROGRAM.command(self._database, str(self._port), self._token, *self._does, options=self._options)
-                ),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env={**os.environ, "JDK_JAVA_OPTIONS": ""},  # those of a broker of the tests are not for it
-            )
-        deadline = time.monotonic() + START_S
-        while b"ready " not in log.read_bytes():
-            assert self._process.poll() is None, log.read_text()[-2000:]
-            assert time.monotonic() < deadline, "HAPI did not start"
-            time.sleep(_POLL_S)
+        self._process = start(
+            self._command, self._log, is_ready=lambda: b"ready " in self._log.read_bytes(), within_s=START_S
+        )
 
     def stop(self) -> None:
         """End it at once."""
@@ -84,7 +66,7 @@ class HapiServer:
             self._process.kill()
             self._process.wait()
             self._process = None
-            (self._directory / "hapi.log").unlink(missing_ok=True)
+            self._log.unlink(missing_ok=True)
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return what it answers, an OperationOutcome included."""

@@ -85,27 +85,27 @@ class HapiPeer:
     """The real one."""
 
     def __init__(self, server: HapiServer, *, chooses_ids: bool = False) -> None:
-        self.url = server.url
+        self.url = server.ids_url if chooses_ids else server.url
         self.ids = "server" if chooses_ids else "client"
-        self.server = server
+        self._server = server
 
     async def get(self, place: str) -> Resource:
-        return await asyncio.to_thread(self.server.call, "GET", place)
+        return await asyncio.to_thread(self._server.call, "GET", place)
 
     async def put(self, resource: Resource) -> None:
         place = f"{resource['resourceType']}/{resource['id']}"
         # Of two that write at the same moment one is refused, even without If-Match, and writes again.
         status: int = HTTPStatus.CONFLICT
         while status == HTTPStatus.CONFLICT:
-            status, answer = await asyncio.to_thread(self.server.ask, "PUT", place, resource)
+            status, answer = await asyncio.to_thread(self._server.ask, "PUT", place, resource)
         assert status < HTTPStatus.BAD_REQUEST, answer
 
     async def create(self, resource: Resource) -> str:
-        made = await asyncio.to_thread(self.server.call, "POST", resource["resourceType"], resource)
+        made = await asyncio.to_thread(self._server.call, "POST", resource["resourceType"], resource)
         return f"{resource['resourceType']}/{made['id']}"
 
     async def delete(self, place: str) -> None:
-        await asyncio.to_thread(self.server.call, "DELETE", place)
+        await asyncio.to_thread(self._server.call, "DELETE", place)
 
     async def count(self, resource_type: str, identifier: str) -> int:
         return len(await self._found(f"{resource_type}?identifier={identifier}"))
@@ -114,7 +114,7 @@ class HapiPeer:
         return await self._found(f"{resource_type}?target={target}")
 
     async def _found(self, query: str) -> list[Resource]:
-        answer = await asyncio.to_thread(self.server.call, "GET", query)
+        answer = await asyncio.to_thread(self._server.call, "GET", query)
         return [each["resource"] for each in answer.get("entry", [])]
 
 

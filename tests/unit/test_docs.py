@@ -49,18 +49,6 @@ def test_a_page_is_what_the_code_says(name: str) -> None:
     assert (HERE / name).read_text(encoding="utf-8") == PAGES[name](), f"run `{COMMAND}` and commit docs/{name}"
 
 
-def test_a_diagram_fits_beside_the_menus_of_a_narrow_screen() -> None:
-    """A column of the site has 90 characters at 1280 pixels."""
-    wide = [
-        (page.name, line)
-        for page in LINKING
-        for line in page.read_text(encoding="utf-8").splitlines()
-        if len(line) > 90 and re.match(r"[^`|]*[│┌└├]", line)
-    ]
-
-    assert wide == []
-
-
 @pytest.mark.parametrize("page", PROSE, ids=lambda page: page.name)
 def test_a_page_for_people_points_to_what_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
