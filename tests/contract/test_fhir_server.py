@@ -20,6 +20,7 @@ from tests.fhir.told import SOURCE, samples, told
 SUBJECT = {"type": "Patient", "identifier": {"system": "urn:drx:mrn", "value": "1"}}
 MEDICATION = {"text": "lisinopril 10 mg oral tablet"}
 EVENTS = dict(samples())
+TAG = {"system": "https://ehr.example/tags", "code": "seen"}
 THEIRS = {"system": "https://ehr.example/orders", "value": "77"}
 
 
@@ -177,6 +178,22 @@ async def test_what_a_late_write_did_is_mended_by_the_next_on_a_server_without_c
         assert (await desk.get(order))["status"] == "cancelled"
 
 
+async def test_a_server_that_follows_http_takes_what_is_not_there_yet_once(token_file: Path) -> None:
+    """No `If-Match` matches there, so it is asked by `If-None-Match: *` from then on."""
+    order, other = an_order("draft"), an_order()
+    async with a_fake() as fake, a_writer(fake.url, token_file) as writer:
+        fake.strict = True
+        desk = Desk(FakePeer(fake), writer)
+        await desk.write(order, a_task(order), origin=an_origin())
+        before = fake.writes
+        await desk.write(other)
+
+        assert (before, fake.writes) == (2, 3)
+        await desk.forgetful().write(other)
+        assert fake.writes == 3
+        assert len(fake.all()) == 4
+
+
 @pytest.mark.parametrize("bundle", ["true", "false"])
 async def test_what_others_write_between_our_look_and_our_write_stays_as_does_all_that_is_theirs(
     peer: Peer, token_file: Path, bundle: str
@@ -191,6 +208,7 @@ async def test_what_others_write_between_our_look_and_our_write_stays_as_does_al
             "note": [{"text": "theirs"}, *found["note"]],
             "reasonCode": [{"text": "hypertension"}],
             "status": "completed",
+            "meta": {**found["meta"], "tag": [TAG]},
         }
         late.hold()
         ours = an_order("active", id=order.id, note=[{"id": "drx", "text": "new"}])
@@ -206,6 +224,7 @@ async def test_what_others_write_between_our_look_and_our_write_stays_as_does_al
     assert found["reasonCode"] == [{"text": "hypertension"}]
     assert found["note"] == [{"text": "theirs"}]
     assert THEIRS in found["identifier"]
+    assert [each["code"] for each in found["meta"]["tag"]] == ["seen"]
     assert len(found["identifier"]) == 2 + (peer.ids == "server")
 
 

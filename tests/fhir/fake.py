@@ -18,7 +18,7 @@ from consumers.fhir.capability import WRITTEN
 from tests.endpoint import an_endpoint
 
 Resource = dict[str, Any]
-CONDITIONS = {"ifMatch": "if-match", "ifNoneExist": "if-none-exist"}
+CONDITIONS = {"ifMatch": "if-match", "ifNoneMatch": "if-none-match", "ifNoneExist": "if-none-exist"}
 _INTERACTIONS = [{"code": each} for each in ("read", "create", "update", "search-type")]
 STATEMENT: Resource = {
     "resourceType": "CapabilityStatement",
@@ -71,6 +71,8 @@ class FakeFhir:
         late_s: How long after a write has come it is done, by its number; None: at once.
         before: Called before each request is served; what it returns is answered instead.
         token: Without it a request is answered 401, unless empty.
+        strict: It follows HTTP where HAPI does not: nothing that is there matches `If-None-Match: *`, and nothing that
+            is not there matches any `If-Match`.
         careless: It knows no conditions at all.
         chooses_ids: It takes no id of a client.
         late: How many writes are still to be done.
@@ -82,6 +84,7 @@ class FakeFhir:
     late_s: Callable[[int], float] | None = None
     before: Callable[[web.BaseRequest], web.Response | None] = lambda _: None
     token: str = ""
+    strict: bool = False
     careless: bool = False
     chooses_ids: bool = False
     late: int = 0
@@ -240,8 +243,11 @@ class FakeFhir:
         if kept is None and self.chooses_ids and not write.is_create:
             return outcome(404, "processing")
         if_match = "" if self.careless else conditions.get("ifMatch", "")
-        if if_match and if_match != f'W/"{kept.version if kept is not None else 0}"':
-            return outcome(409, "processing")
+        matched = (kept is not None or not self.strict) and if_match == f'W/"{kept.version if kept is not None else 0}"'
+        if if_match and not matched:
+            return outcome(412 if self.strict else 409, "processing")
+        if self.strict and conditions.get("ifNoneMatch") and kept is not None and kept.resource is not None:
+            return outcome(412, "processing")
         missing = [place for place in references(resource) - coming if not self._has(place)]
         return outcome(400, "processing") if missing else None
 

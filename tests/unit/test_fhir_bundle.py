@@ -14,9 +14,7 @@ from consumers.fhir.bundle import (
     outcomes,
     parsed,
     refusal,
-    replaces,
     transaction,
-    urn,
     version_in,
     version_of,
 )
@@ -27,7 +25,6 @@ from tests.fhir.told import NAMING
 BASE = "https://ehr.example/fhir"
 SOURCE = "urn:drx:source:drx"
 OURS = {"system": "urn:drx:prescription", "value": "rx_1"}
-THEIRS = {"system": "https://ehr.example/orders", "value": "77"}
 
 
 def an_order(**elements: Any) -> Resource:
@@ -36,32 +33,6 @@ def an_order(**elements: Any) -> Resource:
 
 def outcome(*issues: dict[str, Any]) -> bytes:
     return orjson.dumps({"resourceType": "OperationOutcome", "issue": list(issues)})
-
-
-def test_others_keep_what_is_theirs_and_lose_what_is_ours() -> None:
-    current = {
-        "resourceType": "MedicationRequest",
-        "id": "drx-1",
-        "meta": {"versionId": "3", "tag": [{"code": "seen"}], "source": "urn:else#1"},
-        "identifier": [THEIRS, {"system": "urn:drx:prescription", "value": "old"}],
-        "status": "completed",
-        "statusReason": {"text": "theirs"},
-        "note": [{"id": "drx", "text": "old"}, {"text": "theirs"}],
-        "encounter": {"display": "visit"},
-    }
-
-    body = composed(an_order(), foreign(current, NAMING), source=SOURCE)
-
-    assert body == {
-        "resourceType": "MedicationRequest",
-        "id": "drx-1",
-        "encounter": {"display": "visit"},
-        "identifier": [THEIRS, OURS],
-        "status": "active",
-        "note": [{"text": "theirs"}],
-        "meta": {"tag": [{"code": "seen"}], "source": SOURCE},
-    }
-    assert foreign(body, NAMING) == foreign(current, NAMING)
 
 
 def test_an_identifier_of_others_that_begins_as_ours_stays() -> None:
@@ -84,24 +55,6 @@ def test_numbers_of_others_are_written_with_the_digits_that_they_came_with(digit
     body = composed(an_order(), foreign(current, NAMING), source=SOURCE)
 
     assert b'"extension":[{"valueDecimal":%s}]' % digits.encode() in transaction([BundleEntry(an_order(), body)], BASE)
-
-
-def test_a_transaction_names_what_each_entry_replaces_and_what_it_is() -> None:
-    """Without `fullUrl` no reference in it leads anywhere, and a server that validates refuses it."""
-    said, new = {"id": "drx-1"}, Resource("Task", "drx-2", {})
-    query = {"ifNoneExist": "identifier=urn%3Adrx%3Aresource%7Cdrx-2"}
-    entries = [
-        BundleEntry(an_order(), said, replaces("3")),
-        BundleEntry(an_order(), said, replaces("")),
-        BundleEntry(new, {}, query),
-    ]
-
-    assert [(each["fullUrl"], each["request"]) for each in orjson.loads(transaction(entries, BASE))["entry"]] == [
-        (f"{BASE}/MedicationRequest/drx-1", {"method": "PUT", "url": "MedicationRequest/drx-1", "ifMatch": 'W/"3"'}),
-        (f"{BASE}/MedicationRequest/drx-1", {"method": "PUT", "url": "MedicationRequest/drx-1"}),
-        (urn(new), {"method": "POST", "url": "Task", **query}),
-    ]
-    assert entries[0].headers == {"if-match": 'W/"3"'}
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,10 @@
 import unicodedata
 
 import hl7
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers.hl7v2.segments import END, NULL, Formatted, MessageSegment, dropped, escape, write
+from consumers.hl7v2.segments import END, NULL, Formatted, MessageSegment, dropped, write
 
 HEAD = MessageSegment("MSH", {3: "DRX", 12: "2.5.1"})
 HOSTILE = st.text(
@@ -20,38 +19,8 @@ def line(**fields: object) -> str:
     return write([HEAD, MessageSegment("ZZZ", {int(name[1:]): value for name, value in fields.items()})]).split(END)[1]
 
 
-@pytest.mark.parametrize(
-    ("value", "written"),
-    [
-        ("a|b", "a\\F\\b"),
-        ("a^b", "a\\S\\b"),
-        ("a&b", "a\\T\\b"),
-        ("a~b", "a\\R\\b"),
-        ("a\\F\\b", "a\\E\\F\\E\\b"),
-        ("one\r\ntwo\nthree\rfour", "one two three four"),
-        (Formatted("one\r\ntwo\nthree"), "one\\.br\\two\\.br\\three"),
-        ("\x0bA\x1c\x0dB\x00", " A B"),
-        ("e\u0301", "\u00e9"),
-        ('""', ""),
-        ('"\x00"', ""),
-        (NULL, '""'),
-        ("", ""),
-    ],
-)
-def test_a_text_is_escaped(value: str, written: str) -> None:
-    assert escape(value) == written
-
-
 def test_components_repetitions_and_subcomponents_have_their_delimiters() -> None:
-    assert line(f1="1", f3=[("a", "", ("b", "c")), "d"], f5=NULL) == 'ZZZ|1||a^^b&c~d||""'
-
-
-def test_what_is_empty_at_an_end_is_left_out() -> None:
-    assert line(f1=("a", "", None), f2=["b", ""], f3="", f4=None) == "ZZZ|a|b"
-
-
-def test_the_head_names_the_delimiters() -> None:
-    assert write([HEAD]) == "MSH|^~\\&|DRX|||||||||2.5.1\r"
+    assert line(f1="1", f3=[("a", "", ("b", "c")), "d"], f5=NULL, f6=("", None)) == 'ZZZ|1||a^^b&c~d||""'
 
 
 def test_characters_that_no_field_holds_are_counted() -> None:
