@@ -20,6 +20,7 @@ from tests.fakes import FakeKnownIds, FakeProducer, FakeSpool
 TOPICS = {"drx.prescriptions.v1": 12, "drx.accounts.v1": 12, "drx.unrecognized.v1": 12}
 # Never reached unless a test is about the deadline.
 LONG_S = 60.0
+pytestmark = pytest.mark.virtual_time
 
 
 class UnfitError(Exception):
