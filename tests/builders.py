@@ -7,19 +7,29 @@ import string
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from bridge.avro.codec import Codec
 from bridge.event import Delivery, Event, Identity
 from bridge.ingress.proof import HmacKey, KeySlot
 from bridge.ingress.schemes.standard_webhooks import sign
 from bridge.kafka.record import Record, identity_of
+from bridge.registry.loader import bundled
 
 SAMPLES = Path(__file__).parent / "data" / "samples"
 KEY = b"component-test-key-not-a-secret!"
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
 WHEN = datetime(2026, 9, 14, 15, 9, 26, 535000, tzinfo=UTC)
+
+
+@cache
+def codec() -> Codec:
+    """Writes and reads records under the ids of the bundled lock."""
+    lock = bundled()
+    return Codec(schemas=lock.schemas(), ids=lock.ids())
 
 
 def a_slot(name: str = "current", key: bytes = KEY) -> KeySlot:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from itertools import repeat
@@ -12,7 +12,6 @@ import orjson
 from pydantic import AwareDatetime
 from pydantic.fields import FieldInfo
 
-from bridge.avro.codec import Codec
 from bridge.avro.schema_ids import RECORDS
 from bridge.contract.envelope import EventRecord, PrescriptionRecord
 from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
@@ -26,11 +25,9 @@ from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import MESSAGE_MAX_BYTES
 from bridge.kafka.routing import RoutingTable
 from bridge.registry.loader import bundled
+from tests.builders import a_delivery, codec
 from tests.fuzz.choices import Choices
 from tests.unit.profile_documents import SAMPLES
-
-# Gives the engine of a source and its environment.
-EngineOf = Callable[[str, str], Engine]
 
 LOCK = bundled()
 TYPES = tuple(each for each in EVENT_MODELS if each != OTHER_REPORTED)  # which it defers
@@ -45,7 +42,6 @@ class Head(NamedTuple):
     environment: str = "sandbox"
     source: str = "drx"
     key_slot: str = "current"
-    traceparent: str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     received_at: datetime = RECEIVED_AT
     partitions: int = 12
 
@@ -58,16 +54,6 @@ def compiled() -> Compiled:
 @cache
 def engine(source: str, environment: str) -> Engine:
     return Engine(compiled(), source=source, environment=environment)
-
-
-def engines_beside(*prefixes: str) -> EngineOf:
-    compiled = Compiled(LOCK.schemas(), RECORDS, prefixes=prefixes)
-    return lambda source, environment: Engine(compiled, source=source, environment=environment)
-
-
-@cache
-def codec() -> Codec:
-    return Codec(schemas=LOCK.schemas(), ids=LOCK.ids())
 
 
 class _Taken:
@@ -107,21 +93,13 @@ def accepted(event: AnyEvent, delivery: Delivery, partitions: int) -> Accepted:
     return _TAKEN.last
 
 
-def check_engine(body: bytes, head: Head, asked: EngineOf = engine) -> str | None:
-    """Ask an engine; if it answers, hold the answer to the reference and return the type of the event."""
-    event = asked(head.source, head.environment)(body, head.webhook_id, head.received_at)
+def check_engine(body: bytes, head: Head) -> str | None:
+    """Ask the engine; if it answers, hold the answer to the reference and return the type of the event."""
+    event = engine(head.source, head.environment)(body, head.webhook_id, head.received_at)
     if event is None:
         return None
-    delivery = Delivery(
-        source=head.source,
-        environment=head.environment,
-        id=head.webhook_id,
-        received_at=head.received_at,
-        body=body,
-        body_sha256="5" * 64,
-        key_slot=head.key_slot,
-        traceparent=head.traceparent,
-        headers={},
+    delivery = a_delivery(body, id=head.webhook_id)._replace(
+        source=head.source, environment=head.environment, received_at=head.received_at, key_slot=head.key_slot
     )
     document = parse(body)
     assert not isinstance(document, ParkReason), document
@@ -151,7 +129,6 @@ INSTANTS = (
     *("2026-12-14T16:05:00.123456Z", "2026-12-14T16:05:00.123457Z"),  # as far ahead as may be, and more
 )
 KEYS = ("rx_5KX0A1", "RX-1.2:3", "a" * 128, "a" * 129, "req:1", "q:1", "rx 1", "", "7")
-INTEGERS = ("0", "255", "256", "-1", "2147483647", "2147483648", "-2147483648", "-2147483649")
 
 
 _BESIDE_DATA = {"origin_source": "source"} | {each: each for each in ("account_id", "sequence", "correlation_id")}

@@ -10,22 +10,19 @@ from typing import NamedTuple
 
 import orjson
 
-from bridge.avro.codec import Codec
 from bridge.avro.encoder import varint
 from bridge.avro.schema_ids import RECORDS
 from bridge.dev.story import stories, tell
-from bridge.event import Delivery, Event
+from bridge.event import Event
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped
 from bridge.kafka.record import Record, _milliseconds, _rfc3339, event_record
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
-from bridge.registry.loader import bundled
+from tests.builders import a_delivery, codec
 
-SOURCE = "drx"
 # In equal parts of the seven plots about a prescription.
 ORIGINALS = 700
 _LATENCY = timedelta(milliseconds=350)
-_TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 _UNIX = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -37,13 +34,6 @@ class Original(NamedTuple):
     record: Record
     pieces: tuple[bytes, ...]
     fills: tuple[str | int, ...]
-
-
-@cache
-def codec() -> Codec:
-    """Writes and reads records under the ids of the bundled lock."""
-    lock = bundled()
-    return Codec(schemas=lock.schemas(), ids=lock.ids())
 
 
 def decoded(record: Record) -> Event:
@@ -89,17 +79,7 @@ def originals(seed: int) -> list[Told]:
 def _original(document: dict[str, object], prescription_id: str) -> Original:
     body = orjson.dumps(document)
     received_at = datetime.fromisoformat(str(document["timestamp"])) + _LATENCY
-    delivery = Delivery(
-        source=SOURCE,
-        environment="sandbox",
-        id=str(document["id"]),
-        received_at=received_at,
-        body=body,
-        body_sha256=sha256(body).hexdigest(),
-        key_slot="current",
-        traceparent=_TRACE,
-        headers={},
-    )
+    delivery = a_delivery(body, id=str(document["id"]))._replace(received_at=received_at)
     mapped = drx_standard.map(delivery, orjson.loads(body))
     assert isinstance(mapped, Mapped)
     (event,) = mapped.events

@@ -5,17 +5,15 @@ import sys
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
-from functools import cache
 from types import FrameType
 from typing import Any, get_args
 
-from bridge.avro.codec import Codec
 from bridge.contract.events import EVENT_MODELS
 from bridge.event import Event, ParkReason, Reason
 from bridge.ingress.json_body import Real, parse
 from bridge.ingress.profiles.profile import FLAGS, Mapped
 from bridge.ingress.profiles.readers import UnusableFault
-from bridge.registry.loader import read_schemas, schemas_root
+from tests.builders import codec
 from tests.unit.profile_documents import SAMPLES, leaves
 
 NATIVE = [parse(path.read_bytes()) for path in sorted(SAMPLES.glob("native/*.json"))]
@@ -28,12 +26,6 @@ RENAMED = {"type": "event_type", "version": "contract_version", "timestamp": "oc
 # No field has more digits before the point than this holds, nor less than two behind it.
 WIDE = Context(prec=60, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
 QUANTUM = Decimal("0.005")
-
-
-@cache
-def codec() -> Codec:
-    schemas = read_schemas(schemas_root())
-    return Codec(schemas=schemas, ids={name: number for number, name in enumerate(schemas, start=1)})
 
 
 def holders(value: object) -> list[dict[str, Any] | list[Any]]:

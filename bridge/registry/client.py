@@ -121,11 +121,10 @@ class RegistryClient:
         url: str,
         *,
         credentials: tuple[str, str] | None = None,
-        timeout_s: float = TIMEOUT_S,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         spread: Spread = random.uniform,
     ) -> None:
-        """Take an open session of the caller; `credentials` win over those in `url`, `timeout_s` is for one try."""
+        """Take an open session of the caller; `credentials` win over those in `url`."""
         self.url = plain_url(url)
         self._session = session
         self._headers = {"Accept": f"{CONTENT_TYPE}, application/json"}
@@ -133,7 +132,6 @@ class RegistryClient:
         pair = credentials or ((known.user, known.password or "") if known.user else None)
         if pair:
             self._headers["Authorization"] = f"Basic {base64.b64encode(':'.join(pair).encode()).decode()}"
-        self._timeout_s = timeout_s
         self._sleep = sleep
         self._spread = spread
         self._known: dict[int | UUID, WriterSchema] = {}
@@ -211,7 +209,7 @@ class RegistryClient:
         headers = self._headers if body is None else {**self._headers, "Content-Type": CONTENT_TYPE}
         try:
             async with (
-                asyncio.timeout(self._timeout_s),
+                asyncio.timeout(TIMEOUT_S),
                 self._session.request(
                     method,
                     URL(f"{self.url}/{path}", encoded=True),

@@ -12,7 +12,6 @@ from tests.engine_cases import (
     check_engine,
     compiled,
     edited,
-    engine,
     full_document,
     samples,
     spellings,
@@ -41,4 +40,4 @@ def check(content: bytes) -> None:
                 break
             text = a_text(edited(text, choices))
         body = text.body
-    check_engine(body, head, engine)
+    check_engine(body, head)

@@ -16,8 +16,9 @@ from bridge.ingress.profiles.profile import Mapped
 from bridge.kafka.partition_writer import pack, unpack
 from bridge.kafka.record import UNRECOGNIZED_SCHEMA, Record, event_record, unrecognized_record, unrecognized_value
 from bridge.registry.loader import read_schemas, schemas_root
+from tests.builders import codec
 from tests.fuzz.choices import Choices
-from tests.profile_properties import NATIVE, assert_closed, assert_nothing_lost, assert_writable, codec, holders
+from tests.profile_properties import NATIVE, assert_closed, assert_nothing_lost, assert_writable, holders
 from tests.unit.profile_documents import a_delivery
 
 WORDS = (b"1789398566", b"2026-09-14T15:09:60Z", b"req:", b"q:", b"UNKNOWN", b"0000-01-01", b"99999999999", b"1e-400")

@@ -17,10 +17,10 @@ from bridge.registry.loader import bundled
 from bridge.registry.masker import Masker
 from bridge.spool.segment import Entry
 from tests.audit_lines import acts
+from tests.builders import codec
 from tests.cluster import Cluster, Topics
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer, install_code
 from tests.integration.service_process import until
-from tests.originals import codec
 from tests.postgres import execute
 from tests.spooling import open_spool
 from tests.topic_filler import Lives, fill

@@ -2,10 +2,7 @@
 
 from typing import Any
 
-from bridge.event import Event, ParkReason
 from bridge.ingress.profiles.mapped import MappingFile, compile_mapping
-from bridge.ingress.profiles.profile import Mapped
-from tests.unit.vendor_documents import push
 
 ACME = """\
 prefix = "acme:"
@@ -32,20 +29,3 @@ def with_lines(*lines: str, top: str = "", data: str = "") -> MappingFile:
     """Compile the sound file with more lines: of the file, of its event, and of the event's data."""
     head, event = ACME.split("[[event]]\n")
     return compiled("\n".join([head + top, "[[event]]", *lines, event + data, ""]))
-
-
-def outcome_of(mapping: MappingFile, body: Any, **delivery: Any) -> Mapped:
-    outcome = push(mapping, body, **delivery)
-    assert isinstance(outcome, Mapped), outcome
-    return outcome
-
-
-def event_of(mapping: MappingFile, body: Any, **delivery: Any) -> Event:
-    (event,) = outcome_of(mapping, body, **delivery).events
-    return event
-
-
-def parked(mapping: MappingFile, body: Any) -> ParkReason:
-    outcome = push(mapping, body)
-    assert isinstance(outcome, ParkReason), outcome
-    return outcome

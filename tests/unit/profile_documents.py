@@ -3,15 +3,15 @@
 import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from bridge.event import Delivery, Event, ParkReason
 from bridge.ingress.json_body import parse
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped
+from tests import builders
 
-SAMPLES = Path(__file__).parents[1] / "data" / "samples"
+SAMPLES = builders.SAMPLES
 # Later than every sample.
 RECEIVED_AT = datetime(2027, 1, 1, tzinfo=UTC)
 
@@ -29,17 +29,7 @@ ABSENT = ""
 
 
 def a_delivery(body: bytes = b"", *, id: str = "evt_1", received_at: datetime = RECEIVED_AT) -> Delivery:  # noqa: A002 - the attribute's name
-    return Delivery(
-        source="drx",
-        environment="sandbox",
-        id=id,
-        received_at=received_at,
-        body=body,
-        body_sha256="",
-        key_slot="current",
-        traceparent="",
-        headers={},
-    )
+    return builders.a_delivery(body, id=id)._replace(received_at=received_at)
 
 
 def map_body(body: bytes, **delivery: Any) -> Mapped | ParkReason:

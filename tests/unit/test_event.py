@@ -9,15 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bridge.avro.codec import Codec
 from bridge.contract.events import EVENT_MODELS
 from bridge.event import Event
 from bridge.registry.loader import read_schemas, schemas_root
 from bridge.registry.schemas import expand
+from tests.builders import codec
 from tests.unit.schema_corpus import values
 
 SCHEMAS = read_schemas(schemas_root())
-CODEC = Codec(schemas=SCHEMAS, ids={record: number for number, record in enumerate(SCHEMAS, start=1)})
 WHEN = datetime(2026, 9, 14, 15, 9, 26, tzinfo=UTC)
 
 
@@ -33,7 +32,7 @@ def test_a_decoded_event_is_given_as_the_model_of_its_type(event_type: str, draw
     record = f"drx.v1.{model.__name__}"
     value = drawn.draw(values(expand(SCHEMAS[record])))
 
-    event = an_event(event_type, CODEC.decode(CODEC.encode(record, value)).value)
+    event = an_event(event_type, codec().decode(codec().encode(record, value)).value)
     typed = event.typed()
     assert type(typed) is model
     assert typed.model_dump() == dict(event.value)

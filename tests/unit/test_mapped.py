@@ -15,9 +15,9 @@ from bridge.ingress.profiles.mapped import MappingFile, compile_mapping
 from bridge.ingress.profiles.mapping_file import FILE_MAX_BYTES
 from bridge.ingress.profiles.profile import IGNORED, Mapped
 from tests.profile_properties import assert_writable
-from tests.unit.mapping_files import ACCOUNT, ACME, BODY, compiled, event_of, outcome_of, parked, with_lines
+from tests.unit.mapping_files import ACCOUNT, ACME, BODY, compiled, with_lines
 from tests.unit.profile_documents import RECEIVED_AT, SENT, a_delivery, edited
-from tests.unit.vendor_documents import push, said
+from tests.unit.vendor_documents import event_of, outcome_of, parked, push, said
 
 # A list whose elements are events, each with the account of the whole body.
 BATCH = """\
@@ -44,23 +44,6 @@ class Configured:
         self.profile = profile
         self.options = options
         self.ignored: frozenset[str] = frozenset()
-
-
-def test_the_mapping_of_the_docs_makes_its_event() -> None:
-    outcome = outcome_of(compiled(), BODY | {"note": "n", "patient": {"ssn": "1", "name": "x"}}, id="dlv_1")
-
-    (event,) = outcome.events
-    assert (event.id, event.type, event.key) == (
-        "dlv_1/fulfillment.status_changed",
-        "fulfillment.status_changed",
-        "acme:7",
-    )
-    assert said(event) == {"queue_id": "7", "fulfillment_status": "packed"}
-    assert (event.value["prescription_id"], event.value["account_id"]) == ("acme:7", "acct_1")
-    assert event.value["extensions"] == {"/note": '"n"', "/patient": '{"name":"x"}'}
-    assert event.occurred_at == RECEIVED_AT
-    assert outcome.flags == ("time_of_receipt",)
-    assert_writable(event)
 
 
 def test_the_hash_of_the_file_goes_with_each_event() -> None:
@@ -138,16 +121,6 @@ def test_a_time_that_cannot_be_read_is_that_of_receipt(at: object, moment: datet
 
     assert outcome.events[0].occurred_at == moment
     assert ("time_of_receipt" in outcome.flags) == (moment == RECEIVED_AT)
-
-
-def test_a_date_that_was_never_set_says_nothing() -> None:
-    mapping = with_lines('time = "at"', data="lot_number = 'day(at)'")
-
-    outcome = outcome_of(mapping, BODY | {"at": "0001-01-01T00:00:00"})
-
-    assert outcome.events[0].occurred_at == RECEIVED_AT
-    assert outcome.events[0].value["lot_number"] is None
-    assert outcome.flags == ("time_of_receipt",)
 
 
 def test_an_id_that_cannot_stand_in_a_header_is_that_of_the_delivery() -> None:
@@ -502,28 +475,6 @@ type = "fulfillment.status_changed"
 queue_id = "no"
 fulfillment_status = "lower(state)"
 """
-
-
-@pytest.mark.parametrize(
-    ("lines", "chosen"),
-    [
-        ([{"state": "DEAD", "at": "2026-09-02"}, {"state": "PACKED"}], 1),
-        ([{"at": "9/2/2026"}, {"at": "2026-09-01"}, {"at": "soon"}], 0),
-        ([{"n": "9"}, {"n": 10.5}, {"n": True}], 1),
-        ([{"n": 1}, {"n": 1}], 0),
-    ],
-)
-def test_of_the_lines_of_one_prescription_the_best_is_the_body(lines: list[dict[str, Any]], chosen: int) -> None:
-    body = [{"no": "7", "state": "PACKED", "ssn": "1"} | line for line in lines]
-
-    outcome = outcome_of(compiled(BEST), body)
-
-    (event,) = outcome.events
-    extensions = event.value["extensions"]
-    assert (event.key, isinstance(extensions, dict)) == ("acme:7", True)
-    assert {f"/{at}" for at in range(len(lines)) if at != chosen} <= set(extensions)  # type: ignore[call-overload] # as above
-    assert "ssn" not in repr(extensions)
-    assert outcome.flags == ("array_chosen", "time_of_receipt")
 
 
 def test_lines_of_several_prescriptions_park_and_one_line_needs_no_choice() -> None:

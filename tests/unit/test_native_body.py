@@ -10,13 +10,10 @@ from bridge.contract.native import native_json
 from bridge.event import Event
 from bridge.ingress.json_body import parse
 from bridge.ingress.profiles import drx_standard
-from bridge.ingress.profiles.assemble import Native, assemble
 from bridge.ingress.profiles.profile import Mapped
-from bridge.ingress.profiles.readers import Pass
 from consumers.testing import an_event
-from tests.profile_properties import codec
+from tests.builders import codec
 from tests.unit.profile_documents import CHANGE, SAMPLES, a_delivery, edited, map_body
-from tests.unit.vendor_documents import ROWS, push
 
 # Everything that bodies say: the samples, and those that break a rule only mildly.
 ACCEPTED = [
@@ -66,29 +63,6 @@ def test_what_the_contract_does_not_know_stands_where_the_sender_had_it() -> Non
     assert b'"a~1b~0":[1e2,null]' in text
     assert b'"raw_change_code":"G"' in text
     assert map_again(event) == event
-
-
-VENDOR_EVENTS = [
-    event
-    for row in ROWS
-    for outcome in [push(row["profile"], (SAMPLES / row["file"]).read_bytes())]
-    if isinstance(outcome, Mapped)
-    for event in outcome.events
-]
-
-
-@pytest.mark.parametrize("event", VENDOR_EVENTS, ids=lambda event: f"{event.key}-{event.type}")
-def test_an_event_of_a_vendor_is_read_again_but_for_its_extensions(event: Event) -> None:
-    body = cast("dict[str, Any]", parse(native_json(event.value)))
-    names = ("account_id", "correlation_id", "origin_source", "sequence", "reported_type")
-    leading = {name: event.value[name] for name in names if name in event.value}
-    delivery = a_delivery(received_at=event.received_at)._replace(source=event.source)
-    run = Pass()
-
-    again = assemble(delivery, Native(event.type, event.key, event.id, event.occurred_at, body["data"], leading), run)
-
-    assert run.worst is None
-    assert dict(again.value) | {"extensions": {}} == dict(event.value) | {"extensions": {}}
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from bridge.contract.events import EVENT_MODELS
 from bridge.event import ParkReason
 from bridge.ingress.profiles.profile import Mapped
 from bridge.kafka.routing import RoutingTable
@@ -32,18 +31,6 @@ def test_every_sample_has_the_outcome_of_the_manifest(row: dict[str, Any]) -> No
     else:
         assert isinstance(outcome, Mapped)
         assert [event.key for event in outcome.events] == [row["kafka_key"]]
-
-
-@pytest.mark.parametrize("sample", sorted(SAMPLES.glob("native/*.json")), ids=lambda path: path.stem)
-def test_every_native_sample_fills_its_record_without_leniency(sample: Any) -> None:
-    outcome = map_body(sample.read_bytes())
-
-    assert isinstance(outcome, Mapped)
-    assert (outcome.flags, outcome.extensions) == ((), 0)
-    (event,) = outcome.events
-    model = EVENT_MODELS[event.type]
-    assert list(event.value) == list(model.model_fields)
-    assert model.model_validate(dict(event.value)).model_dump() == event.value
 
 
 def test_the_delivery_says_the_leading_fields_that_it_knows_better() -> None:

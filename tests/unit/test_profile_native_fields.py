@@ -1,6 +1,5 @@
 """What a field of a native delivery takes, forgives with a flag and keeps beside it, and what parks the event."""
 
-import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -211,24 +210,6 @@ def test_a_word_outside_the_list_is_kept_beside_unknown(text: str, word: str) ->
     assert outcome.flags == ("enum_unknown",)
 
 
-def test_a_nested_word_is_kept_in_its_own_record() -> None:
-    edits = {"/data/patient/sex": '"X"', "/data/network_status/kind": '"nack"', "/data/medication/dea_schedule": '"I"'}
-    value = event_of(SENT, edits).value
-
-    assert (member(value, "/patient/sex"), member(value, "/patient/raw_sex")) == ("UNKNOWN", "X")
-    assert (member(value, "/network_status/kind"), member(value, "/network_status/raw_kind")) == ("UNKNOWN", "nack")
-    assert member(value, "/medication/raw_dea_schedule") == "I"
-
-
-def test_the_words_outside_the_list_of_an_array_are_kept_in_their_order() -> None:
-    outcome = mapped(EPCS, {"/data/factors": '["password", "palm", "otp_soft", "UNKNOWN", "palm"]'})
-
-    value = outcome.events[0].value
-    assert value["factors"] == ["password", "UNKNOWN", "otp_soft", "UNKNOWN", "UNKNOWN"]
-    assert value["raw_factors"] == ["palm", "UNKNOWN", "palm"]
-    assert outcome.flags == ("enum_unknown",)
-
-
 @pytest.mark.parametrize(
     ("sample", "pointer", "text", "path"),
     [
@@ -254,39 +235,6 @@ def test_a_structure_of_another_kind_parks(sample: str, pointer: str, text: str,
     assert (reason.detail, reason.field) == ("wrong_type", path)
 
 
-def test_an_unknown_member_is_kept_at_its_place() -> None:
-    outcome = mapped(
-        SENT,
-        {
-            "/trace": '{"hop": [1, {"a": null}]}',
-            "/data/ui_theme": '"dark"',
-            "/data/medication/gtin": '"00300000000001"',
-            "/data/patient/address/geo": "[42.480, -83.47e0, -0]",
-        },
-    )
-
-    assert outcome.events[0].value["extensions"] == {
-        "/trace": '{"hop":[1,{"a":null}]}',
-        "/data/ui_theme": '"dark"',
-        "/data/medication/gtin": '"00300000000001"',
-        "/data/patient/address/geo": "[42.480,-83.47e0,-0]",
-    }
-    assert (outcome.extensions, outcome.flags) == (4, ())
-
-
-def test_a_pointer_names_the_element_and_escapes_the_name() -> None:
-    medication = json.loads('{"description":"d","quantity":"1","quantity_unit":"u","refills":0,"sig":"s",'
-                            '"substitution_allowed":true,"written_date":"2026-09-14"}')  # fmt: skip
-    elements = json.dumps([medication, medication | {"a/b~c*": 1, "": 2}])
-    outcome = mapped(CHANGE, {"/data/medications_requested": elements, "/data/*": "3"})
-
-    assert outcome.events[0].value["extensions"] == {
-        "/data/medications_requested/1/a~1b~0c*": "1",
-        "/data/medications_requested/1/": "2",
-        "/data/*": "3",
-    }
-
-
 @pytest.mark.parametrize(
     "pointer",
     [
@@ -301,13 +249,6 @@ def test_a_name_that_only_the_record_has_is_unknown_in_a_body(pointer: str) -> N
     plain, forged = mapped(SENT).events[0].value, mapped(SENT, {pointer: '"forged"'}).events[0].value
 
     assert forged == {**plain, "extensions": {pointer: '"forged"'}}
-
-
-def test_a_parked_delivery_tells_no_name_of_the_source() -> None:
-    """A path in a log comes from the contract alone: a member's name may be a patient's."""
-    reason = parked(CHANGE_RESPONDED, {"/data/Marisol": "{}", "/data/validated": '{"Marisol": 1}'})
-
-    assert reason.field == "/data/validated/*"
 
 
 KEY = "rx_5KX0A1"

@@ -11,7 +11,7 @@ from bridge.event import ParkReason
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.profiles.profile import Mapped
 from tests.profile_properties import assert_writable, opcodes_of
-from tests.unit.vendor_documents import events, push, said, sample
+from tests.unit.vendor_documents import events, outcome_of, push, said, sample
 
 DIGITALRX = "digitalrx_pharmacy"
 KEY = "q:999001:9000471"
@@ -21,12 +21,6 @@ LINE = {"StoreID": "1", "QueueID": "2"}
 def status_of(**members: Any) -> tuple[Any, Any]:
     value = events(DIGITALRX, LINE | members)[0].value
     return value["fulfillment_status"], value["raw_status"]
-
-
-def outcome_of(body: Any) -> Mapped:
-    outcome = push(DIGITALRX, body)
-    assert isinstance(outcome, Mapped), outcome
-    return outcome
 
 
 def test_a_push_without_a_word_or_a_sign_is_received() -> None:
@@ -90,13 +84,6 @@ def test_a_date_that_was_never_set_is_no_sign() -> None:
     assert status_of(**unset, PrintedDate="9/17/2026") == ("packed", None)
     _, shipment = events(DIGITALRX, LINE | unset | {"TrackingNumber": "1", "Status": "Delivered"})
     assert shipment.value["delivered_at"] is None
-
-
-def test_the_zone_is_an_option() -> None:
-    profile = load_profile(DIGITALRX, {"account_id": "a", "zone": "America/New_York"})
-    body = LINE | {"Status": "Delivered", "TrackingNumber": "1", "DeliveredDate": "9/18/2026"}
-
-    assert events(profile, body)[1].value["delivered_at"] == datetime(2026, 9, 18, 4, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +159,7 @@ def test_no_spelling_of_what_nobody_should_hold_is_in_an_event(name: str) -> Non
     body = LINE | {name: secret, "Patient": {name: {"inner": secret}, "PatientName": "kept"}, "Rows": [{name: secret}]}
     body |= {"TrackingNumber": "1", "INSURANCE": {"InsuredName": secret}}
 
-    alone, outcome = outcome_of(body), outcome_of([body, body | {"Insurance": secret}])
+    alone, outcome = outcome_of(DIGITALRX, body), outcome_of(DIGITALRX, [body, body | {"Insurance": secret}])
 
     assert secret not in repr([event.value for each in (alone, outcome) for event in each.events])
     assert alone.events[0].value["extensions"] == {"/Patient": '{"PatientName":"kept"}'}
@@ -186,7 +173,7 @@ def test_no_spelling_of_what_nobody_should_hold_is_in_an_event(name: str) -> Non
     ],
 )
 def test_a_name_that_only_looks_like_one_of_these_is_kept(name: str) -> None:
-    assert outcome_of(LINE | {name: "kept"}).events[0].value["extensions"] == {f"/{name}": '"kept"'}
+    assert outcome_of(DIGITALRX, LINE | {name: "kept"}).events[0].value["extensions"] == {f"/{name}": '"kept"'}
 
 
 @pytest.mark.parametrize("name", ["{long}", "Patient{long}"])
@@ -196,7 +183,7 @@ def test_what_is_dropped_below_a_long_name_costs_no_more_than_its_bytes(name: st
     def work(size: int) -> tuple[int, int]:
         rows = [{"ssn": 1, "a": 2}] * (size // 40)
         body = json.dumps(LINE | {name.format(long="k" * (size // 2)): rows}).encode()
-        kept = repr(outcome_of(body).events[0].value["extensions"])
+        kept = repr(outcome_of(DIGITALRX, body).events[0].value["extensions"])
         return opcodes_of(lambda: push(DIGITALRX, body)), len(kept)
 
     (steps, _), (steps_twice, kept_twice) = work(8_000), work(16_000)
@@ -219,7 +206,7 @@ LIVE = {"QueueID": 7, "Status": "Packed", "RxDate": "9/15/2026", "RxNumber": "5"
     ],
 )
 def test_of_several_lines_the_one_that_counts_is_chosen(lines: list[dict[str, Any]], chosen: int) -> None:
-    outcome = outcome_of(lines)
+    outcome = outcome_of(DIGITALRX, lines)
 
     (event,) = outcome.events
     assert event.value["raw_status"] == lines[chosen]["Status"]

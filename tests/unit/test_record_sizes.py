@@ -1,14 +1,9 @@
 """What a body can become: as an event, and as a delivery that is kept as it came."""
 
-import itertools
 import json
-import string
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from bridge.avro.codec import Codec
 from bridge.avro.schema_ids import RECORDS
 from bridge.event import ParkReason
 from bridge.ingress.headers import safe_headers
@@ -28,67 +23,32 @@ from bridge.kafka.record import (
     unrecognized_record,
     unrecognized_value,
 )
-from bridge.registry.loader import bundled
 from bridge.settings import HttpSettings
-from tests.builders import a_delivery, a_growing_body, an_event
-from tests.unit.profile_documents import SAMPLES, map_body
+from tests.builders import a_delivery, a_growing_body, an_event, codec
+from tests.unit.profile_documents import SAMPLES, leaves, map_body
 
 BODY_MAX_BYTES: int = HttpSettings.model_fields["body_max_bytes"].default
-# Of what is added to a body, by an unknown member with a name of two bytes, of which there are a few thousand, and the
-# longest path of the contract.
+# Of an unknown member with a name of two bytes, of which there are a few thousand, at the longest path of the contract.
 GROWTH_MAX = 6
-MEMBERS = 2_000
 LONG_TEXT = "x" * 255
-CODEC = Codec(schemas=bundled().schemas(), ids=bundled().ids())
-
-
-def event_bytes(body: bytes) -> int:
-    outcome = map_body(body)
-    assert isinstance(outcome, Mapped), outcome
-    (event,) = outcome.events
-    schema = RECORDS[event.type]
-    value = CODEC.encode(schema, event.value)
-    record = event_record(event, a_delivery(body), topic="t", partition=0, value=value, schema=schema, ordinal=b"i:1")
-    return message_bytes(record)
-
-
-def objects(value: Any, way: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    if isinstance(value, dict):
-        yield way
-    steps = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for step, inner in steps:
-        yield from objects(inner, (*way, step))
-
-
-def ways() -> dict[tuple[str | int, ...], str]:
-    """Every object in a sample, however it is nested, and one sample that has it."""
-    found = {}
-    for sample in sorted((SAMPLES / "native").glob("*.json")):
-        if isinstance(map_body(sample.read_bytes()), Mapped):
-            found.update(dict.fromkeys(objects(json.loads(sample.read_bytes())), sample.name))
-    return found
-
-
-WAYS = ways()
-
-
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: "/".join(map(str, way)))
-def test_unknown_members_grow_to_six_times_at_most_wherever_they_stand(way: tuple[str | int, ...]) -> None:
-    document = json.loads((SAMPLES / "native" / WAYS[way]).read_bytes())
-    plain = json.dumps(document, separators=(",", ":")).encode()
-    holder = document
-    for step in way:
-        holder = holder[step]
-    names = ("".join(each) for each in itertools.product(string.printable[:62], repeat=2))
-    value = "" if way[-1:] == ("validated",) else 0  # a map of strings
-    holder |= {name: value for name in itertools.islice(names, MEMBERS) if name not in holder}
-    filled = json.dumps(document, separators=(",", ":")).encode()
-
-    assert event_bytes(filled) - event_bytes(plain) <= GROWTH_MAX * (len(filled) - len(plain))
 
 
 def test_the_largest_body_becomes_an_event_that_fits() -> None:
-    size = event_bytes(a_growing_body(BODY_MAX_BYTES))
+    """Unknown members grow by the path of their object, and no object of the contract has a longer one."""
+    paths = {
+        pointer.rpartition("/")[0]
+        for sample in SAMPLES.glob("native/*.json")
+        for pointer, _ in leaves(json.loads(sample.read_bytes()))
+    }
+    assert max(map(len, paths)) == len("/data/medications_requested/0")
+    body = a_growing_body(BODY_MAX_BYTES)
+    outcome = map_body(body)
+    assert isinstance(outcome, Mapped)
+    (event,) = outcome.events
+    schema = RECORDS[event.type]
+    value = codec().encode(schema, event.value)
+    record = event_record(event, a_delivery(body), topic="t", partition=0, value=value, schema=schema, ordinal=b"i:1")
+    size = message_bytes(record)
 
     # What brokers take unless told otherwise is too little.
     assert MESSAGE_MAX_LEAST_BYTES < size <= GROWTH_MAX * BODY_MAX_BYTES < MESSAGE_MAX_BYTES
@@ -113,7 +73,7 @@ def test_the_largest_head_of_a_parked_delivery_is_within_its_bound(scheme: Schem
     )
     assert not {"authorization", "h" * 100} & set(delivery.headers)
     park = ParkReason("environment_mismatch", LONG_TEXT, LONG_TEXT, "k" * 128)
-    value = CODEC.encode(UNRECOGNIZED_SCHEMA, unrecognized_value(delivery, park))
+    value = codec().encode(UNRECOGNIZED_SCHEMA, unrecognized_value(delivery, park))
 
     assert message_bytes(unrecognized_record(delivery, park, partition=0, value=value)) < RAW_HEAD_MAX_BYTES
 

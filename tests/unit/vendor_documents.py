@@ -31,10 +31,25 @@ def sample(name: str) -> Any:
     return json.loads(path.read_bytes())
 
 
-def events(profile: Profile | str, body: Any, **delivery: Any) -> tuple[Event, ...]:
+def outcome_of(profile: Profile | str, body: Any, **delivery: Any) -> Mapped:
     outcome = push(profile, body, **delivery)
     assert isinstance(outcome, Mapped), outcome
-    return outcome.events
+    return outcome
+
+
+def events(profile: Profile | str, body: Any, **delivery: Any) -> tuple[Event, ...]:
+    return outcome_of(profile, body, **delivery).events
+
+
+def event_of(profile: Profile | str, body: Any, **delivery: Any) -> Event:
+    (event,) = events(profile, body, **delivery)
+    return event
+
+
+def parked(profile: Profile | str, body: Any) -> ParkReason:
+    outcome = push(profile, body)
+    assert isinstance(outcome, ParkReason), outcome
+    return outcome
 
 
 def said(event: Event) -> dict[str, Any]:

@@ -1,16 +1,18 @@
 """Fixtures of the registry's component tests."""
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from bridge.registry.client import RegistryClient
 from bridge.registry.loader import bundled
 from bridge.registry.server import registry_app
-from tests.component.registry.registry_fakes import Clock, Connector, FakeRegistry
+from tests.component.registry.registry_fakes import Connect, FakeRegistry
 
 
 @pytest.fixture
@@ -20,33 +22,39 @@ async def registry() -> AsyncIterator[TestClient[Any, Any]]:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    """What the client pauses with."""
-    return Clock()
+def pauses() -> list[float]:
+    """The pauses between tries, which take no time."""
+    return []
 
 
 @pytest.fixture
-async def fake() -> AsyncIterator[FakeRegistry]:
-    registry = FakeRegistry()
-    yield registry
-    registry.release.set()
+def fake() -> FakeRegistry:
+    return FakeRegistry()
 
 
 @pytest.fixture
-async def connect(clock: Clock) -> AsyncIterator[Connector]:
-    """Makes clients of applications."""
-    async with aiohttp.ClientSession() as session:
-        connector = Connector(session, clock)
-        yield connector
-        await connector.close()
+async def connect(pauses: list[float]) -> AsyncIterator[Connect]:
+    """Makes clients of what an application serves at a path."""
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+
+        async def client_of(
+            app: web.Application, path: str = "", credentials: tuple[str, str] | None = None
+        ) -> RegistryClient:
+            server = await stack.enter_async_context(TestServer(app))
+            url = f"{server.make_url('/')}{path}"
+            return RegistryClient(
+                session, url, credentials=credentials, sleep=sleep, spread=lambda low, high: (low + high) / 2
+            )
+
+        yield client_of
 
 
 @pytest.fixture
-async def client(connect: Connector, fake: FakeRegistry) -> RegistryClient:
+async def client(connect: Connect, fake: FakeRegistry) -> RegistryClient:
     """Our client of the foreign one."""
     return await connect(fake.app())
-
-
-@pytest.fixture
-async def embedded(connect: Connector) -> RegistryClient:
-    return await connect(registry_app(bundled()))
