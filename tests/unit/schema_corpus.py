@@ -1,10 +1,15 @@
-"""Values of any schema of ours for property tests."""
+"""Values of any schema of ours for property tests, and schemas of single fields."""
 
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
 from hypothesis import strategies as st
+
+DECIMAL = {"type": "bytes", "logicalType": "decimal", "precision": 4, "scale": 2}
+MICROS = {"type": "long", "logicalType": "timestamp-micros"}
+DATE = {"type": "int", "logicalType": "date"}
+ENUM = {"type": "enum", "name": "E", "symbols": ["UNKNOWN", "a"]}
 
 # Avro holds more, Python's datetime does not.
 _INSTANTS = st.datetimes(datetime(1900, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001 -- bounds are naive by the interface

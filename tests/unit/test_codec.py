@@ -17,7 +17,7 @@ from bridge.errors import DecodeError
 from bridge.registry.loader import bundled
 from bridge.registry.schemas import WriterSchema, expand
 from tests.builders import a_ping
-from tests.unit.schema_corpus import values
+from tests.unit.schema_corpus import DATE, DECIMAL, ENUM, MICROS, values
 
 LOCK = bundled()
 SCHEMAS = LOCK.schemas()
@@ -67,18 +67,6 @@ def test_the_header_form_is_read_and_counts_before_the_payload() -> None:
     headers = [(SCHEMA_HEADER, b"of no schema"), (SCHEMA_HEADER, b"\x01" + PING_GUID.bytes), ("ce_id", b"evt_1")]
     decoded = CODEC.decode(body, headers)
     assert decoded == Decoded(PING, PING_ID, a_ping())
-
-
-def test_fields_with_a_default_may_be_left_out() -> None:
-    short = {name: value for name, value in a_ping().items() if value is not None and value != {}}
-
-    assert CODEC.encode(PING, short) == CODEC.encode(PING, a_ping())
-
-
-DECIMAL = {"type": "bytes", "logicalType": "decimal", "precision": 4, "scale": 2}
-MICROS = {"type": "long", "logicalType": "timestamp-micros"}
-DATE = {"type": "int", "logicalType": "date"}
-ENUM = {"type": "enum", "name": "E", "symbols": ["UNKNOWN", "a"]}
 
 
 @pytest.mark.parametrize(
@@ -272,16 +260,3 @@ def test_a_foreign_record_of_our_name_is_refused() -> None:
 def test_a_decoded_record_shows_no_value() -> None:
     """It may end in a log line or in an assertion's message."""
     assert MARKER not in repr(CODEC.decode(CODEC.encode(PING, a_ping(message=MARKER))))
-
-
-@pytest.mark.parametrize("unscaled", [b"\x7f" * 450_000, b"\x7f\xff\xff\xff"], ids=["long", "beyond the precision"])
-def test_a_decimal_that_its_schema_does_not_allow_is_refused(unscaled: bytes) -> None:
-    decimal = {"type": "bytes", "logicalType": "decimal", "precision": 3, "scale": 1}
-    codec = Codec(schemas={}, ids={})
-    codec.learn(WriterSchema(9, None, {"type": "record", "name": "R", "fields": [{"name": "f", "type": decimal}]}))
-    content = io.BytesIO()
-    fastavro.schemaless_writer(content, "bytes", unscaled)
-
-    with pytest.raises(DecodeError) as refused:
-        codec.decode(b"\x00\x00\x00\x00\x09" + content.getvalue())
-    assert refused.value.code == "malformed"

@@ -1,68 +1,31 @@
 """What is decoded is what fastavro reads, and what no writer writes is refused."""
 
-import io
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
-import fastavro  # noqa: TID251 -- the other implementation that ours is held to
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from bridge.avro.codec import Codec, Decoded
 from bridge.avro.decoder import compile_decoder
 from bridge.avro.encoder import varint
-from bridge.registry.loader import bundled
 from bridge.registry.schemas import WriterSchema, expand
-from tests.unit.schema_corpus import values
+from tests.unit.schema_corpus import DATE, DECIMAL, ENUM, MICROS
 
-SCHEMAS = bundled().schemas()
-PARSED: dict[str, Any] = {record: fastavro.parse_schema(dict(schema)) for record, schema in SCHEMAS.items()}
-DECODERS = {record: compile_decoder(schema) for record, schema in PARSED.items()}
-RECORDS = sorted(SCHEMAS)
 NO_VALUE = (ValueError, IndexError, OverflowError)
 
 STRING = {"type": "array", "items": "string"}
 STRINGS = {"type": "map", "values": "string"}
-DECIMAL = {"type": "bytes", "logicalType": "decimal", "precision": 4, "scale": 2}
-MICROS = {"type": "long", "logicalType": "timestamp-micros"}
-DATE = {"type": "int", "logicalType": "date"}
-ENUM = {"type": "enum", "name": "E", "symbols": ["UNKNOWN", "a"]}
 MANY = {"type": "enum", "name": "E", "symbols": [f"s{place}" for place in range(70)]}
-
-
-def written(record: str, value: object) -> bytes:
-    out = io.BytesIO()
-    fastavro.schemaless_writer(out, PARSED[record], value)
-    return out.getvalue()
-
-
-def ours(record: str, body: bytes) -> object:
-    """Return the value, or None if the bytes are not exactly one."""
-    try:
-        value, end = DECODERS[record](body, 0)
-    except NO_VALUE:
-        return None
-    return value if end == len(body) else None
 
 
 def field(schema: Any, body: bytes) -> Any:
     """Decode one value as the only field of a record."""
-    parsed: Any = fastavro.parse_schema({"type": "record", "name": "R", "fields": [{"name": "f", "type": schema}]})
-    value, end = compile_decoder(parsed)(body, 0)
+    record = expand({"type": "record", "name": "R", "fields": [{"name": "f", "type": schema}]})
+    value, end = compile_decoder(record)(body, 0)
     if end != len(body):
         raise ValueError
     return value["f"]
-
-
-@pytest.mark.parametrize("record", RECORDS)
-@settings(max_examples=4, deadline=None)
-@given(data=st.data())
-def test_what_fastavro_writes_is_read(record: str, data: st.DataObject) -> None:
-    value = data.draw(values(expand(SCHEMAS[record])))
-
-    assert ours(record, written(record, value)) == value
 
 
 @pytest.mark.parametrize(
@@ -118,6 +81,7 @@ def test_every_form_that_the_specification_allows_is_read(schema: Any, body: byt
         (DATE, varint(10**7)),
         (DECIMAL, b"\x04\x27\x10"),
         (DECIMAL, b"\x01"),
+        (DECIMAL, varint(450_000) + b"\x7f" * 450_000),
         (ENUM, b"\x01"),
         (ENUM, b"\x04"),
         (ENUM, varint(64)),

@@ -11,24 +11,8 @@ from bridge.kafka.routing import (
     PRESCRIPTIONS_TOPIC,
     UNRECOGNIZED_TOPIC,
     RoutingTable,
-    murmur2,
     partition,
 )
-
-# Apache Kafka, clients/src/test/java/org/apache/kafka/common/utils/UtilsTest.java, `testMurmur2`.
-JAVA_VECTORS = [
-    (b"21", -973932308),
-    (b"foobar", -790332482),
-    (b"a-little-bit-long-string", -985981536),
-    (b"a-little-bit-longer-string", -1486304829),
-    (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58897971),
-    (b"abc", 479470107),
-]
-
-
-@pytest.mark.parametrize(("key", "signed"), JAVA_VECTORS)
-def test_murmur2_is_that_of_the_java_client(key: bytes, signed: int) -> None:
-    assert murmur2(key) == signed % 2**32
 
 
 @given(st.binary(max_size=130), st.integers(1, 64))

@@ -7,7 +7,6 @@ import pytest
 from bridge.errors import ConfigError
 from bridge.ingress import origin
 from bridge.ingress.profiles.profile import DEDUPE_WINDOW_MIN_S
-from bridge.runtime.configuration import masked
 from bridge.settings import load_settings
 
 SOURCE = {
@@ -89,11 +88,3 @@ def test_an_empty_variable_leaves_what_the_file_says(monkeypatch: pytest.MonkeyP
     given(monkeypatch, BRIDGE_CONFIG=str(file), BRIDGE_HTTP__PORT="")
 
     assert load_settings().http.port == 8001
-
-
-def test_a_password_in_a_url_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
-    given(monkeypatch, BRIDGE_REGISTRY__URL="https://user:s3cret@registry.internal:8081")
-
-    shown = masked(load_settings())
-
-    assert shown["registry"]["url"] == "https://***@registry.internal:8081"

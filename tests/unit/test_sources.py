@@ -224,7 +224,6 @@ def test_a_guessable_key_is_not_taken_over_while_running() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"kafka": {"routes": {"epcs.*": "a", "epsc.*": "b"}}}, "no event type matches 'epsc.*'"),
         (
             {"kafka": {"routes": {"*": "a", "?*": "b"}}},
             "no event type matches '*', or a longer pattern has all that do",
@@ -249,13 +248,6 @@ def test_helms_order_of_patterns_is_as_good_as_any() -> None:
 def test_a_network_that_no_delivery_comes_from_is_refused(networks: str) -> None:
     with pytest.raises(ConfigError, match="SCHEME_NETWORKS: is a list of networks"):
         scheme_of("drx", a_source(scheme="cidr", scheme_networks=networks))
-
-
-def given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> Path:
-    file = tmp_path / "bridge.toml"
-    file.write_text(text)
-    monkeypatch.setenv("BRIDGE_CONFIG", str(file))
-    return file
 
 
 def test_secrets_are_required_unless_the_scheme_has_none() -> None:

@@ -1,5 +1,5 @@
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -35,18 +35,6 @@ def filled(schema: Any, named: dict[str, Any], *, secret: bool = False) -> Any:
     return MARKER if secret else "open"
 
 
-def leaves(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield name
-            yield from leaves(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from leaves(inner)
-    else:
-        yield str(value)
-
-
 def a_record(value: Mapping[str, Any] | None, *, record: str = "drx.v1.PrescriptionSent", error: str = "") -> Shown:
     headers = [("ce_type", b"prescription.sent")]
     return Shown(ConsumedRecord("drx.prescriptions.v1", 3, 17, NOW_MS, b"rx_1", b"", headers), record, value, error)
@@ -66,7 +54,7 @@ def test_no_direct_or_linked_field_of_any_record_is_shown(record: str) -> None:
     as_json = json.dumps(a_record(Masker(SCHEMAS, mask=JSON_MASK).mask(record, value), record=record).document())
     as_text = for_people(a_record(Masker(SCHEMAS, mask=PEOPLE_MASK).mask(record, value), record=record))
 
-    assert MARKER in list(leaves(value))
+    assert MARKER in repr(value)
     assert MARKER not in as_json
     assert MARKER not in as_text
     assert JSON_MASK in as_json
