@@ -22,7 +22,17 @@ from pathlib import Path
 from bridge.runtime import failpoints
 
 PROGRAMS = ("bridge", "consumers")
-IMPORTED = [__name__, "bridge.commands.serve", "consumers.commands.run", "consumers.read_model.consumer"]
+# What `serve`, `run` and the commands import once they know what is asked for, too.
+IMPORTED = [
+    __name__,
+    "bridge.app",
+    "bridge.commands.serve",
+    "consumers.app",
+    "consumers.commands.init",
+    "consumers.commands.parked",
+    "consumers.commands.run",
+    "consumers.read_model.consumer",
+]
 AT_START = ("LD_PRELOAD",)
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
