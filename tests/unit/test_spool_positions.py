@@ -31,6 +31,11 @@ def test_a_frame_counts_by_its_key_alone() -> None:
     assert read_positions(content) == {2}
 
 
+def test_a_frame_of_another_segment_is_passed_over() -> None:
+    """Files that were copied or blocks that are stale may hold it, with a digest that holds."""
+    assert read_positions(positions_frame(SEGMENT + 1, [1]) + positions_frame(SEGMENT, [2])) == {2}
+
+
 @pytest.mark.parametrize("bit", range(8))
 def test_a_flipped_bit_anywhere_costs_positions_and_makes_none(bit: int) -> None:
     """A position too many would be an event that is never delivered."""
