@@ -25,7 +25,7 @@ def compiled(text: str = ACME, **options: str) -> MappingFile:
     return compile_mapping(text.encode(), "acme.toml", ACCOUNT | options)
 
 
-def with_lines(*lines: str, top: str = "", data: str = "") -> MappingFile:
-    """Compile the sound file with more lines: of the file, of its event, and of the event's data."""
+def with_lines(*lines: str, data: str = "") -> MappingFile:
+    """Compile the sound file with more lines of its event, and of the event's data."""
     head, event = ACME.split("[[event]]\n")
-    return compiled("\n".join([head + top, "[[event]]", *lines, event + data, ""]))
+    return compiled("\n".join([head, "[[event]]", *lines, event + data, ""]))

@@ -1,5 +1,6 @@
 """What a field of a native delivery takes, forgives with a flag and keeps beside it, and what parks the event."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -233,6 +234,19 @@ def test_a_structure_of_another_kind_parks(sample: str, pointer: str, text: str,
     reason = parked(sample, {pointer: text})
 
     assert (reason.detail, reason.field) == ("wrong_type", path)
+
+
+def test_a_pointer_names_the_element_and_escapes_the_name() -> None:
+    medication = json.loads('{"description":"d","quantity":"1","quantity_unit":"u","refills":0,"sig":"s",'
+                            '"substitution_allowed":true,"written_date":"2026-09-14"}')  # fmt: skip
+    elements = json.dumps([medication, medication | {"a/b~c*": 1, "": 2}])
+    outcome = mapped(CHANGE, {"/data/medications_requested": elements, "/data/*": "3"})
+
+    assert outcome.events[0].value["extensions"] == {
+        "/data/medications_requested/1/a~1b~0c*": "1",
+        "/data/medications_requested/1/": "2",
+        "/data/*": "3",
+    }
 
 
 @pytest.mark.parametrize(

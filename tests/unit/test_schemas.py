@@ -118,6 +118,29 @@ def test_check_and_lock_refuse_an_unlawful_change_and_say_which_field_and_why(tm
     assert (root / "schemas.lock.json").read_bytes() == locked
 
 
+MICROS = {"type": "long", "logicalType": "timestamp-micros"}
+
+
+def money(scale: int) -> dict[str, Any]:
+    return {"type": "bytes", "logicalType": "decimal", "precision": 10, "scale": scale}
+
+
+def enum(*symbols: str, default: str = "UNKNOWN") -> dict[str, Any]:
+    return {"type": "enum", "name": "Kind", "symbols": ["UNKNOWN", *symbols], "default": default}
+
+
+def field(name: str, declared: Any, **attributes: object) -> dict[str, Any]:
+    return {"name": name, "type": declared, **attributes}
+
+
+def optional(name: str, declared: Any, **attributes: object) -> dict[str, Any]:
+    return field(name, ["null", declared], default=None, **attributes)
+
+
+def record(*fields: dict[str, Any], name: str = "Thing", **attributes: object) -> dict[str, Any]:
+    return {"type": "record", "name": name, "namespace": "t", "fields": list(fields), **attributes}
+
+
 UNKNOWN_FIRST = {"type": "enum", "name": "E", "doc": "d", "symbols": ["UNKNOWN", "a"], "default": "UNKNOWN"}
 RAW = {"name": "raw_f", "type": ["null", "string"], "default": None, "doc": "d"}
 
@@ -140,19 +163,7 @@ RAW = {"name": "raw_f", "type": ["null", "string"], "default": None, "doc": "d"}
         ("phi_class", [{"name": "f", "doc": "d", "type": "string", "phi": "X"}]),
         (
             "phi_class",
-            [
-                {
-                    "name": "f",
-                    "doc": "d",
-                    "phi": "D",
-                    "type": {
-                        "type": "record",
-                        "name": "R",
-                        "doc": "d",
-                        "fields": [{"name": "g", "doc": "d", "type": "string", "phi": "L"}],
-                    },
-                }
-            ],
+            [field("f", record(field("g", "string", doc="d", phi="L"), name="R", doc="d"), doc="d", phi="D")],
         ),
     ],
 )
@@ -263,29 +274,6 @@ def test_a_model_has_the_fields_of_its_record(event_type: str) -> None:
     assert model_fields(model) == schema_fields(expand(SCHEMAS[f"drx.v1.{model.__name__}"]))
 
 
-MICROS = {"type": "long", "logicalType": "timestamp-micros"}
-
-
-def money(precision: int = 10, scale: int = 2) -> dict[str, Any]:
-    return {"type": "bytes", "logicalType": "decimal", "precision": precision, "scale": scale}
-
-
-def enum(*symbols: str, name: str = "Kind", default: str = "UNKNOWN") -> dict[str, Any]:
-    return {"type": "enum", "name": name, "symbols": ["UNKNOWN", *symbols], "default": default}
-
-
-def field(name: str, declared: Any, **attributes: object) -> dict[str, Any]:
-    return {"name": name, "type": declared, **attributes}
-
-
-def optional(name: str, declared: Any, **attributes: object) -> dict[str, Any]:
-    return field(name, ["null", declared], default=None, **attributes)
-
-
-def record(*fields: dict[str, Any], name: str = "Thing", **attributes: object) -> dict[str, Any]:
-    return {"type": "record", "name": name, "namespace": "t", "fields": list(fields), **attributes}
-
-
 ID = field("id", "string")
 
 
@@ -338,7 +326,7 @@ REFUSED: dict[str, tuple[str, str, list[dict[str, Any]], list[dict[str, Any]]]] 
     ),
     # No reader of Avro looks at logical types, scales, units, or another version's default.
     "take a logical type away": ("changed", "at", [field("at", MICROS)], [field("at", "long")]),
-    "change a scale": ("changed", "n", [field("n", money(scale=2))], [field("n", money(scale=3))]),
+    "change a scale": ("changed", "n", [field("n", money(2))], [field("n", money(3))]),
     "change a unit": ("changed", "n", [field("n", "int", unit="mg")], [field("n", "int", unit="g")]),
     "change a default": ("changed", "n", [field("n", "int", default=0)], [field("n", "int", default=1)]),
     "remove an enum symbol": ("changed", "kind", [field("kind", enum("a", "b"))], [field("kind", enum("a"))]),
