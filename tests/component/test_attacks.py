@@ -11,15 +11,19 @@ import pytest
 from bridge.dev.ports import HOST
 from bridge.ingress.profiles import drx_standard
 from tests.builders import a_body, signed_headers
-from tests.component.test_ingress import Ingress, a_source, genuine, request_bytes, running
+from tests.component.test_ingress import BODY_MAX, Ingress, a_source, genuine, request_bytes, running
 from tests.waiting import until
 
-BODY_MAX = 262_144
 HEAD = (
     b"POST /webhooks/drx HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % BODY_MAX
 )
 SENT_AHEAD = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 1_000
 UNREAD_MAX = 65_536
+
+
+@pytest.fixture(autouse=True)
+def _ticking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.runtime.http.TICK_S", 0.05)
 
 
 @contextlib.asynccontextmanager
@@ -113,12 +117,6 @@ async def test_what_is_sent_ahead_waits_unparsed_and_is_answered_in_order() -> N
 
     assert b'"accepted"' in answers[0]
     assert all(b'"duplicate"' in answer for answer in answers[1:])
-
-
-async def test_a_connection_that_sends_nothing_ends_like_one_whose_head_does_not_come() -> None:
-    async with running(read_timeout_s=0.1) as ingress, attacking(ingress, b"") as (reader,):
-        assert await ended(reader) == b""
-        assert ingress.ended("silent") == 1
 
 
 async def test_the_oldest_of_too_many_strangers_makes_room() -> None:

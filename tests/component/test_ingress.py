@@ -12,6 +12,7 @@ from itertools import count
 from typing import Any
 
 import aiohttp
+import orjson
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -29,8 +30,11 @@ from bridge.ingress.routes import Admission, Call, Shortcut, Source, Webhooks
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from bridge.known.delivery_ids import NewestBodies
 from bridge.known.known_ids import KnownIds
+from bridge.runtime import http
 from bridge.runtime.http import ClientConnection, HardenedServer
+from bridge.runtime.logging import configure_logging, output
 from bridge.runtime.metrics import IngressMetrics
+from bridge.runtime.sockets import accept_all
 from tests.builders import a_body, a_slot, signed_headers
 from tests.engine_cases import engine as engine_of
 from tests.logs import capture_logs
@@ -38,6 +42,7 @@ from tests.ports import listens
 from tests.waiting import until
 
 Outcome = tuple[AnyEvent, ...] | ParkReason
+BODY_MAX = 262_144
 
 
 @dataclass
@@ -161,7 +166,6 @@ def a_source(name: str = "drx", *, profile: Any = None, scheme: Any = None, secr
 @contextlib.asynccontextmanager
 async def running(
     *,
-    body_max: int = 262_144,
     count_max: int = 64,
     read_timeout_s: float = 10,
     connections_max: int = 1_000,
@@ -193,7 +197,7 @@ async def running(
         observations=Observations(
             metrics, sources=[each.name for each in sources], event_types=EVENT_MODELS, deadline_s=4.0
         ),
-        body_max_bytes=body_max,
+        body_max_bytes=BODY_MAX,
         newest=newest or NewestBodies({each.name: each.bucket_s for each in sources}, now=now),
         address_limit=address_limit,
         tracing=tracing,
@@ -204,7 +208,7 @@ async def running(
         read_timeout_s=read_timeout_s,
         port=port,
         drain_s=5,
-        body_max_bytes=body_max,
+        body_max_bytes=BODY_MAX,
         connections_max=connections_max,
         reading_max_bytes=reading_max_bytes,
         on_malformed=webhooks.malformed,
@@ -397,15 +401,6 @@ async def test_refuses_before_verification_with_a_constant_body(
     assert ingress.publisher.published == []
 
 
-async def test_refuses_a_doubled_signed_header(ingress: Ingress) -> None:
-    pairs = [*signed_headers(a_body()).items(), ("Webhook-Id", "evt_1")]
-
-    answer = await ingress.raw(request_bytes(a_body(), pairs))
-
-    assert answer.startswith(b"HTTP/1.1 401 ")
-    assert b"header_duplicated" in answer
-
-
 async def test_is_full_when_the_bound_is_in_flight_and_recovers() -> None:
     async with running(count_max=1) as ingress:
         ingress.publisher.gate.clear()
@@ -420,36 +415,47 @@ async def test_is_full_when_the_bound_is_in_flight_and_recovers() -> None:
         assert (ingress.admission.count, ingress.admission.bytes) == (0, 0)
 
 
-async def test_never_echoes_a_malformed_request(ingress: Ingress, capfd: pytest.CaptureFixture[str]) -> None:
-    marker = b"PHI-MARKER-77"
+# Each made to end or to forge a line of the log.
+BREAKERS = ('"}\\n{"event":"delivery.accepted"', "\x1b[2J", "\u2028", "%0d%0a", "\\", "'" * 4000)
 
-    for request in (
-        b"POST /webhooks/drx HTTP/1.1\r\nBad Header " + marker + b"\r\n\r\n",
-        b"POST /webhooks/drx HTTP/1.1\r\nX: " + marker * 900 + b"\r\n\r\n",
-        b"POST /webhooks/drx HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + marker + b"\r\n",
-        b"POST /" + marker * 900 + b" HTTP/1.1\r\n\r\n",
-        marker + b"\r\n\r\n",
-        b"POST /webhooks/drx HTTP/1.1\r\nContent-Length: " + marker + b"\r\n\r\n",
-    ):
-        answer = await ingress.raw(request)
-        assert answer.startswith(b"HTTP/1.1 4")
-        assert marker not in answer
 
-    assert marker.decode() not in "".join(capfd.readouterr())
+async def test_no_request_can_end_or_forge_a_line_of_the_log(
+    ingress: Ingress, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    configure_logging(level="info", id_key=bytes(32))
+    for number, breaker in enumerate(BREAKERS):
+        ascii_text = "".join(each if "!" <= each <= "~" else "?" for each in breaker)
+        await ingress.post(a_body(**{breaker: breaker}), webhook_id=f"evt_{number}_{ascii_text[:100]}")
+        await ingress.post(headers={"user-agent": ascii_text, "webhook-id": ascii_text})
+        await ingress.post(path=f"/webhooks/{breaker[:50]}")
+        await ingress.post(breaker.encode(), webhook_id=f"body_{number}")
+        await ingress.post(a_body(type=breaker), webhook_id=f"type_{number}")
+    assert output.flush()
+    lines = capfdbinary.readouterr().out.splitlines(keepends=True)
+
+    assert sum(line.count(b'"event":"delivery.') for line in lines) == 5 * len(BREAKERS)
+    assert all(orjson.loads(line)["timestamp"] and len(line) < 8192 for line in lines)
+    assert not any(byte < 0x20 or byte > 0x7E for line in lines for byte in line[:-1])
 
 
 @pytest.mark.parametrize(
-    "half",
+    ("part", "reason"),
     [
-        b"POST /webhooks/drx HTTP/1.1\r\nHost:",
-        b"POST /webhooks/drx HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{",
+        (b"", "silent"),
+        (b"POST /webhooks/drx HTTP/1.1\r\nHost:", "slow_request"),
+        (request_bytes(b"{}", [("Content-Type", "application/json")])[:-1], "slow_request"),
     ],
+    ids=["nothing", "head", "body"],
 )
-async def test_ends_a_connection_whose_head_or_body_does_not_come(half: bytes) -> None:
+async def test_ends_a_connection_whose_head_or_body_does_not_come(
+    part: bytes, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "TICK_S", 0.05)
     async with running(read_timeout_s=0.1) as ingress:
         with contextlib.suppress(ConnectionResetError):
-            assert await ingress.raw(half, eof=False) == b""
+            assert await ingress.raw(part, eof=False) == b""
 
+        assert ingress.ended(reason) == 1
         assert (ingress.admission.count, ingress.admission.bytes) == (0, 0)
         assert (await ingress.post())[0] == 200
 
@@ -489,6 +495,29 @@ async def test_a_stop_answers_what_is_in_flight_and_says_close(ingress: Ingress)
     assert await answer == (200, "close")
     await ingress.task
     assert ingress.server.open_connections == 0
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_what_arrives_just_before_a_stop_is_answered(
+    ingress: Ingress, monkeypatch: pytest.MonkeyPatch, *, kept: bool
+) -> None:
+    """On a connection that seems to be idle, or on one that is not accepted yet."""
+    with socket.socket() as client:
+
+        def arriving(listener: asyncio.Server) -> list[socket.socket]:
+            if not kept:
+                client.connect(("127.0.0.1", ingress.port))
+            client.sendall(genuine())
+            return accept_all(listener)
+
+        if kept:
+            client.connect(("127.0.0.1", ingress.port))
+            await until(lambda: ingress.server.open_connections)
+        monkeypatch.setattr(http, "accept_all", arriving)
+        ingress.stop.set()
+        await ingress.task
+
+        assert client.recv(1_000).startswith(b"HTTP/1.1 200 ")
 
 
 async def test_series_stay_constant_whatever_is_sent(ingress: Ingress) -> None:
@@ -577,6 +606,6 @@ async def test_deliveries_of_one_turn_are_published_in_the_order_of_their_arriva
 
 async def test_takes_a_body_of_exactly_the_limit(ingress: Ingress) -> None:
     body = a_body()
-    body = body[:-1] + b" " * (262_144 - len(body)) + body[-1:]
+    body = body[:-1] + b" " * (BODY_MAX - len(body)) + body[-1:]
 
     assert (await ingress.post(body))[0] == 200

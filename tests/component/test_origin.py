@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bridge.errors import ConfigError, DeliveryRefusedError
-from bridge.event import Event, ParkReason
+from bridge.event import Delivery, Event, ParkReason
 from bridge.ingress.origin import prove_origin, sign_origin
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.proof import FixedSecrets, KeySlot, ProofKey, Raw, SharedSecret
@@ -117,40 +117,19 @@ async def post(ingress: Ingress, body: bytes, *, key: ProofKey, **what: Any) -> 
     return await ingress.post(body, headers={"content-type": "application/json", **headers(key, body, at=at, **what)})
 
 
-MAPPING = """
-prefix = "acme:"
-bucket_s = 600
-[[event]]
-when = "kind == '{kind}'"
-type = "fulfillment.status_changed"
-key = "rx"
-[event.data]
-queue_id = "rx"
-fulfillment_status = "state"
-"""
-
-
 class Mending:
-    """A profile whose mapping does not know a body, until it is mended."""
+    """A profile that does not know a body until it is mended."""
 
-    BUCKET_S = 600
+    def __init__(self) -> None:
+        self.mended = False
+        self._profile = load_profile("digitalrx_pharmacy", {"account_id": "acct_1"})
 
-    def __init__(self, directory: Path) -> None:
-        self.map = self._configured(directory, "OTHER").map
-        self._mended = self._configured(directory, "STATE")
-
-    @staticmethod
-    def _configured(directory: Path, kind: str) -> Any:
-        file = directory / f"{kind}.toml"
-        file.write_text(MAPPING.replace("{kind}", kind))
-        return load_profile("mapped", {"mapping": str(file), "account_id": "acct_1"})
-
-    def mend(self) -> None:
-        self.map = self._mended.map
+    def map(self, delivery: Delivery, document: dict[str, object], /) -> Any:
+        return self._profile.map(delivery, document) if self.mended else ParkReason("unknown_type")
 
 
-async def test_what_was_parked_becomes_an_event_of_its_first_receipt_and_does_so_once(tmp_path: Path) -> None:
-    profile, body = Mending(tmp_path), b'{"kind":"STATE","rx":"1","state":"packed"}'
+async def test_what_was_parked_becomes_an_event_of_its_first_receipt_and_does_so_once() -> None:
+    profile, body = Mending(), b'{"QueueID":"1","Statuswf":"Packed"}'
     scheme = configure("secret_header", {}, tolerance_s=300)
     slot = KeySlot("current", SharedSecret(b"a secret of sixteen or more"))
     source = Source("drx", "sandbox", profile, scheme, FixedSecrets((slot,)), bucket_s=600)
@@ -159,7 +138,7 @@ async def test_what_was_parked_becomes_an_event_of_its_first_receipt_and_does_so
         await ingress.post(body, headers=live)
         ((parked, _),) = ingress.publisher.published
         still = await post(ingress, body, key=slot.key, delivery_id=parked.id)
-        profile.mend()
+        profile.mended = True
         answers = [await post(ingress, body, key=slot.key, delivery_id=parked.id) for _ in range(2)]
 
     assert still[1] == {"outcome": "parked", "id": parked.id, "reason": "unknown_type"}

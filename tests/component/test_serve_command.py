@@ -145,11 +145,6 @@ def test_every_command_explains_itself(run: Run, command: str) -> None:
     assert outcome.stdout.startswith("Usage: ")
 
 
-def test_a_command_that_was_mistyped_is_suggested(run: Run) -> None:
-    assert "Did you mean 'serve'" in run("sever").stderr
-    assert "Did you mean 'check'" in run("topics", "chek").stderr
-
-
 @pytest.mark.parametrize("arguments", [("absent",), ("--absent",), ("serve", "--absent"), ("serve", "absent")])
 def test_a_wrong_command_line_is_one_line_and_exit_2(run: Run, arguments: tuple[str, ...]) -> None:
     outcome = run(*arguments)

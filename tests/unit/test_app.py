@@ -1,15 +1,18 @@
 """How the parts of the ingress are set against each other, and what its keys make of readiness."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from bridge.app import patience_beside_spool, secret_checks
+from bridge.app import _durability_checks, patience_beside_spool, secret_checks
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.proof import FixedSecrets, KeySlot, Scheme
 from bridge.ingress.routes import Source
 from bridge.ingress.schemes.presets import configure
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
+from bridge.kafka.partition_writer import NoSpool
 from bridge.runtime.health import judge
 from bridge.settings import Settings
 from tests.builders import a_slot
@@ -67,3 +70,28 @@ def test_a_source_without_a_key_takes_no_readiness_from_one_that_can_deliver(
         results,
         {name: "no_active_secret" for name, result in results.items() if result == "degraded"},
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "result"),
+    [
+        ({}, "kafka", "ok"),
+        ({"ready": False, "code": "unreachable"}, "kafka", "unreachable"),
+        ({"quiet": True}, "kafka", "no_answer"),
+        ({"wrong_counts": {"t": None}}, "topics", "topic_missing"),
+        # Some keys would have no place, and to move them would break their order.
+        ({"wrong_counts": {"t": 3}}, "topics", "too_few_partitions"),
+        ({"wrong_counts": {"t": 24}}, "topics", "ok"),
+    ],
+)
+def test_where_kafka_takes_nothing_it_is_ready_only_beside_a_spool(
+    change: dict[str, Any], check: str, result: str
+) -> None:
+    """Nothing is written for that, so that no delivery pays for finding it out."""
+    working = {"ready": True, "untried": False, "quiet": False, "code": "", "state": "ready", "wrong_counts": {}}
+    producer: Any = SimpleNamespace(**working | change)
+    spool: Any = SimpleNamespace(code="")
+    known_ids: Any = SimpleNamespace(finished=True)
+
+    for beside, expected in ((NoSpool(), result), (spool, result if result == "ok" else f"degraded {result}")):
+        assert _durability_checks(producer, beside, known_ids, partitions=12)[check]() == expected

@@ -12,6 +12,7 @@ import pytest
 from bridge.errors import NotDurableError
 from bridge.kafka import publisher
 from bridge.spool import store
+from bridge.spool.availability import GROUP_MAX_BYTES
 from bridge.spool.disk import Disk
 from bridge.spool.segment import Entry, sealed_size
 from bridge.spool.store import Spool
@@ -42,7 +43,7 @@ async def test_what_is_appended_is_found_after_a_restart_in_order(tmp_path: Path
     async with open_spool(tmp_path) as kept:
         await kept.put(1, 2)
         await kept.put(3, partition=OTHER)
-        await kept.put(4)
+        await kept.spool.append([an_entry(4, payload=bytes(GROUP_MAX_BYTES + 1))])
 
     async with open_spool(tmp_path) as again:
         assert ordinals(again.found) == [1, 2, 3, 4]
