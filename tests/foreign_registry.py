@@ -17,7 +17,6 @@ class ForeignRegistry:
     def __init__(self) -> None:
         self.subjects: dict[str, int] = {}
         self.texts: dict[int, str] = {}
-        self.read_only = False
 
     def put(self, subject: str, text: str) -> int:
         known = (each for each, other in self.texts.items() if _same(other, text))
@@ -45,8 +44,6 @@ class ForeignRegistry:
 
     async def _register(self, request: web.Request) -> web.Response:
         subject, text = request.match_info["subject"], await _text(request)
-        if self.read_only:
-            return _refusal(42205, "Subject is in read-only mode")
         if subject in self.subjects and not _same(self.texts[self.subjects[subject]], text):
             return _refusal(40901, f"{subject} has another schema")
         return web.json_response({"id": self.put(subject, text)})

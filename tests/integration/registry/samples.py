@@ -1,0 +1,34 @@
+"""Our records as bytes, of each sample of the contract."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from bridge.avro.codec import Codec
+from bridge.ingress.profiles.profile import Mapped
+from bridge.registry.loader import bundled
+from tests.unit.profile_documents import SAMPLES, map_body
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    name: str
+    record: str
+    value: dict[str, Any]
+    payload: bytes
+
+
+@cache
+def samples() -> list[Sample]:
+    lock = bundled()
+    codec = Codec(schemas=lock.schemas(), ids=lock.ids())
+    found = []
+    for path in (*sorted(SAMPLES.glob("native/*.json")), SAMPLES / "edge" / "02_unknown_type.json"):
+        outcome = map_body(path.read_bytes())
+        assert isinstance(outcome, Mapped), path.name
+        for event in outcome.events:
+            record = "drx.v1." + "".join(word.capitalize() for word in event.type.replace(".", "_").split("_"))
+            value = dict(event.value)
+            found.append(Sample(path.name, record, value, codec.encode(record, value)))
+    assert {sample.record for sample in found} == set(lock.schemas()) - {"drx.v1.UnrecognizedDelivery"}
+    return found
