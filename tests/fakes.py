@@ -152,7 +152,6 @@ class FakeKnownIds(KnownIds):
         super().__init__(windows_s={}, capacity=1)
         self.finished = True
         self.told: list[tuple[str, Settled]] = []
-        self.forgotten = 0
         self.committed: set[str] = set()
 
     def committed_before(self, identity: Identity) -> bool:
@@ -163,6 +162,3 @@ class FakeKnownIds(KnownIds):
         self.told.append((identity.id, state))
         if state == "committed":
             self.committed.add(identity.id)
-
-    def forget_spooled(self) -> None:
-        self.forgotten += 1

@@ -2,10 +2,6 @@
 
 import asyncio
 import selectors
-from collections.abc import Coroutine
-from typing import Any, TypeVar
-
-T = TypeVar("T")
 
 
 class _Jumping(selectors.SelectSelector):
@@ -34,6 +30,3 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._jumping.now
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self.run_until_complete(work)

@@ -2,73 +2,62 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 import orjson
 import pytest
+from aiohttp import web
 from prometheus_client import Gauge
 
-from bridge.dev.ports import free_port
 from bridge.ingress.heartbeat import SOURCE, Heartbeat
 from bridge.ingress.profiles.profile import Mapped
 from bridge.ingress.proof import Raw
-from bridge.runtime.http import HardenedServer, Request
-from bridge.runtime.messages import Answer
+from tests.endpoint import an_endpoint
 from tests.logs import capture_logs
 from tests.unit.profile_documents import a_delivery
+from tests.waiting import HANG_S, until
 
-HANG_S = 60.0
 NOW = 1_790_000_000.0
 
 
 class Sender:
-    """A heartbeat and the server that it posts to, which gives the answers that are set."""
+    """A heartbeat and the server that it posts to, which gives the answers that are set; each takes a second."""
 
-    def __init__(self, statuses: list[int]) -> None:
-        self.statuses = statuses
-        self.received: list[tuple[dict[bytes, bytes], bytes]] = []
-        self.arrived = asyncio.Event()
+    heart: Heartbeat
+
+    def __init__(self, statuses: tuple[int, ...]) -> None:
+        self.statuses = list(statuses)
+        self.received: list[Raw] = []
         self.clock = NOW
         self.seen = Gauge("seen", "…", registry=None)
-        self.port = free_port()
-        self.heart = Heartbeat(
+
+    async def take(self, request: web.BaseRequest) -> web.Response:
+        assert (request.method, request.path) == ("POST", f"/webhooks/{SOURCE}")
+        self.received.append(Raw({name.lower(): value for name, value in request.raw_headers}, await request.read()))
+        self.clock += 1
+        return web.Response(status=self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0])
+
+    async def beats(self, number: int) -> None:
+        """Return when `number` beats were answered and judged, which is when the next one is here."""
+        await until(lambda: len(self.received) > number)
+
+
+@contextlib.asynccontextmanager
+async def beating(*statuses: int) -> AsyncIterator[Sender]:
+    sender, stop = Sender(statuses), asyncio.Event()
+    async with an_endpoint(sender.take) as url, asyncio.TaskGroup() as tasks:
+        sender.heart = Heartbeat(
             host="0.0.0.0",  # noqa: S104 - what a pod listens on
-            port=self.port,
+            port=urlsplit(url).port or 0,
             environment="sandbox",
             account_id="heartbeat-here",
             every_s=0.01,
             timeout_s=HANG_S,
-            seen=self.seen,
-            now=lambda: self.clock,
+            seen=sender.seen,
+            now=lambda: sender.clock,
         )
-
-    def check(self, _request: Request) -> None:
-        """Have the body come."""
-
-    def take(self, requests: Sequence[Request]) -> None:
-        for request in requests:
-            assert (request.method, request.path) == ("POST", f"/webhooks/{SOURCE}")
-            self.received.append(({name.lower(): value for name, value in request.raw_headers}, request.body))
-            self.clock += 1
-            self.arrived.set()
-            request.answer(Answer(self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0], b"{}"))
-
-    async def beats(self, number: int) -> None:
-        """Return when `number` beats were answered and judged, which is when the next one is here."""
-        async with asyncio.timeout(HANG_S):
-            while len(self.received) <= number:
-                self.arrived.clear()
-                await self.arrived.wait()
-
-
-@contextlib.asynccontextmanager
-async def beating(*statuses: int, listening: bool = True) -> AsyncIterator[Sender]:
-    sender, stop = Sender(list(statuses)), asyncio.Event()
-    server = HardenedServer(sender, read_timeout_s=HANG_S, port=sender.port, drain_s=1)
-    async with asyncio.timeout(HANG_S), asyncio.TaskGroup() as tasks:
-        if listening:
-            tasks.create_task(server.run(stop))
         tasks.create_task(sender.heart.run(stop))
         yield sender
         stop.set()
@@ -78,12 +67,11 @@ async def test_it_is_signed_and_holds_an_event() -> None:
     async with beating(200) as sender:
         await sender.beats(1)
 
-    heads, body = sender.received[0]
-    source = sender.heart.source
-    proved = source.scheme.prove(Raw(heads, body), source.secrets.keys, NOW)
+    raw, source = sender.received[0], sender.heart.source
+    proved = source.scheme.prove(raw, source.secrets.keys, NOW)
     at = datetime.fromtimestamp(NOW, UTC)
-    delivery = a_delivery(body, id=proved.id or "", received_at=at)._replace(source=SOURCE)
-    mapped = source.profile.map(delivery, orjson.loads(body))
+    delivery = a_delivery(raw.body, id=proved.id or "", received_at=at)._replace(source=SOURCE)
+    mapped = source.profile.map(delivery, orjson.loads(raw.body))
     assert isinstance(mapped, Mapped)
     (event,) = mapped.events
     assert (event.type, event.key, event.source, event.occurred_at) == ("system.ping", "heartbeat-here", SOURCE, at)

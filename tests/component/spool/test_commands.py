@@ -11,17 +11,15 @@ from typing import Any
 import pytest
 
 from bridge.commands.spool import spool
-from bridge.commands.spool_drain import Drained, Watch
+from bridge.commands.spool_drain import Watch
 from bridge.kafka.partition_writer import from_entry
 from bridge.spool.inspect import survey
 from bridge.spool.segment import PREFIX, key_of, segment_name
 from bridge.spool.store import Held
 from tests.fault_disk import FaultDisk
-from tests.spooling import MARKER, OTHER, PARTITION, an_entry, files, open_spool, segments, write_key
-from tests.virtual_time import VirtualLoop
+from tests.spooling import MARKER, OTHER, PARTITION, altered, an_entry, files, open_spool, segments, write_key
 
 Run = Callable[..., tuple[int, Any]]
-
 
 PATIENCE_S = 5.0
 
@@ -57,8 +55,7 @@ def lock_up(directory: Path) -> None:
 
 def spoil(directory: Path) -> None:
     (path,) = segments(directory)
-    raw = path.read_bytes()
-    path.write_bytes(raw[:300] + bytes([raw[300] ^ 1]) + raw[301:])
+    path.write_bytes(altered(path.read_bytes(), 300))
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -185,43 +182,26 @@ async def test_it_works_beside_the_process_that_has_the_spool(tmp_path: Path, ru
         assert (await asyncio.to_thread(run, "verify", "--dir", tmp_path))[0] == 0
 
 
-def watch(first: Held, then: Held, *, drained: int, after_s: float) -> tuple[Drained, float]:
-    """Have it watch a spool that holds `first` and, after a while, `then`; give the outcome and when it came."""
-    loop = VirtualLoop()
-    spool: Any = SimpleNamespace(held=first)
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("kept", [Held(0, 0, 0, 0), Held(0, 1, 0, 0), Held(0, 0, 1, 0), Held(0, 0, 0, 1)])
+async def test_a_drain_ends_with_the_last_event_and_fails_where_anything_cannot_be_opened_or_read(kept: Held) -> None:
+    """Nothing of that comes back while this process runs, so nothing is waited for."""
+    loop = asyncio.get_running_loop()
+    spool: Any = SimpleNamespace(held=kept._replace(events=5))
     writers: Any = SimpleNamespace(blocked=0, drained=0)
     parts: Any = SimpleNamespace(
         producer=SimpleNamespace(ready=True), known_ids=SimpleNamespace(finished=True), writers=writers
     )
+    watch = Watch(parts, spool, patience_s=PATIENCE_S)
+    began = loop.time()
 
-    def move() -> None:
-        spool.held, writers.drained = then, drained
+    def drain() -> None:
+        spool.held, writers.drained = kept, 5
 
-    async def run() -> tuple[Drained, float]:
-        watched = Watch(parts, spool, patience_s=PATIENCE_S)
-        began = asyncio.get_running_loop().time()
-        asyncio.get_running_loop().call_later(after_s, move)
-        await watched.run(asyncio.Event())
-        return watched.outcome, asyncio.get_running_loop().time() - began
+    loop.call_later(1, drain)
+    await watch.run(asyncio.Event())
 
-    try:
-        return loop.run(run())
-    finally:
-        loop.close()
-
-
-def test_it_ends_when_nothing_is_left() -> None:
-    outcome, took_s = watch(Held(5, 0, 0, 0), Held(0, 0, 0, 0), drained=5, after_s=1)
-
-    assert (outcome.drained, outcome.left, outcome.is_complete) == (5, 0, True)
-    assert took_s == pytest.approx(1, abs=1)
-
-
-@pytest.mark.parametrize("kept", [Held(0, 1, 0, 0), Held(0, 0, 1, 0), Held(0, 0, 0, 1)])
-def test_what_cannot_be_opened_or_read_is_left_and_fails_it(kept: Held) -> None:
-    """Nothing of that comes back while this process runs, so nothing is waited for."""
-    outcome, took_s = watch(kept._replace(events=5), kept, drained=5, after_s=1)
-
+    outcome = watch.outcome
+    assert loop.time() - began == pytest.approx(1, abs=1)
     assert (outcome.locked, outcome.damaged, outcome.unread) == kept[1:]
-    assert (outcome.drained, outcome.left, outcome.is_complete) == (5, 0, False)
-    assert took_s == pytest.approx(1, abs=1)
+    assert (outcome.drained, outcome.left, outcome.is_complete) == (5, 0, not any(kept))
