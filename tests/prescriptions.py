@@ -1,17 +1,14 @@
 """Events of one prescription for the read model's tests: single facts, and whole lives as the samples tell them."""
 
 import json
-from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
-import orjson
-
 from bridge.contract.events import EVENT_MODELS
 from bridge.event import Event
 from bridge.ingress.profiles.profile import Mapped
-from consumers.lifecycle.facts import Document, blank
+from consumers.lifecycle.facts import blank
 from consumers.lifecycle.machines import apply
 from consumers.lifecycle.roll_up import State, roll_up
 from consumers.read_model.summary import note_summary
@@ -85,19 +82,11 @@ def shipped(at: float, word: str, tracking: str = "1ZA", **fields: Any) -> Event
     return a_fact("shipment.status_changed", at, tracking_number=tracking, shipment_status=word, **fields)
 
 
-def document_of(events: Iterable[Event]) -> Document:
+def state_of(*events: Event) -> State:
     document = blank()
     for event in events:
         apply(document, event, note=note_summary)
-    return document
-
-
-def state_of(*events: Event) -> State:
-    return roll_up(document_of(events))
-
-
-def document_bytes(events: Iterable[Event]) -> bytes:
-    return orjson.dumps(document_of(events), option=orjson.OPT_SORT_KEYS)
+    return roll_up(document)
 
 
 def native(body: bytes) -> Event:

@@ -139,3 +139,19 @@ def _as_text(values: Values) -> str:
     # Helm reads it as YAML, whose escapes know no pairs of surrogates.
     text = json.dumps(values, ensure_ascii=False)
     return "".join(each if each < "\x7f" else f"\\U{ord(each):08x}" for each in text)
+
+
+def variables(rendered: Rendered, pod: Object, *, pod_name: str) -> dict[str, str]:
+    """Return the variables that a pod's container starts with; the kubelet takes `envFrom` first."""
+    container = pod["spec"]["containers"][0]
+    found: dict[str, str] = {}
+    for source in container.get("envFrom", []):
+        (config,) = (
+            each for each in rendered.all("ConfigMap") if each["metadata"]["name"] == source["configMapRef"]["name"]
+        )
+        found |= {source.get("prefix", "") + key: value for key, value in config["data"].items()}
+    for each in container.get("env", []):
+        if "valueFrom" in each:
+            assert each["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.name"}}, "nothing else is known here"
+        found[each["name"]] = each.get("value", pod_name)
+    return found

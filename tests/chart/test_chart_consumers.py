@@ -3,38 +3,23 @@
 import os
 import subprocess
 import sys
-from importlib import import_module
-from inspect import getmembers, isclass
 from pathlib import Path
 
 import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
 
-from consumers.options import EndpointOptions, Options, read_options
+from consumers.options import EndpointOptions, read_options
 from consumers.read_model.options import ReadModelOptions
 from consumers.settings import load_settings
 from docs.chart_page import chart_values
 from docs.folders import Folder, folders
 from docs.metrics_page import metrics_page
 from docs.monitoring import rule_files, sinks
-from tests.chart.environment import variables
-from tests.chart.rendering import Rendered, changed, load, render
+from docs.settings_page import options_of
+from tests.chart.rendering import changed, load, render, variables
 from tests.installed import install
 
 SHIPPED = folders()
-
-
-@pytest.fixture(scope="module")
-def full() -> Rendered:
-    return render(load("full"))
-
-
-def options_of(folder: Folder) -> type[Options]:
-    module = import_module(f"consumers.{folder.name}.options")
-    ((_, model),) = getmembers(
-        module, lambda each: isclass(each) and issubclass(each, Options) and each.__module__ == module.__name__
-    )
-    return model  # type: ignore[no-any-return]  # `getmembers` loses what the predicate has found
 
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.name)
@@ -43,27 +28,13 @@ def test_a_consumer_that_ships_reads_the_options_of_its_example(folder: Folder, 
     pod = rendered.one("Deployment")["spec"]["template"]
     for name, value in variables(rendered, pod, pod_name="pod-0").items():
         clean.setenv(name, value)
-    options = read_options(options_of(folder), folder.name, load_settings([folder.name]).options(folder.name))
+    options = read_options(options_of(folder.name), folder.name, load_settings([folder.name]).options(folder.name))
 
     # What scales it, and what it may read, by its own account.
     group = options.group(folder.name) if isinstance(options, EndpointOptions) else options.group  # type: ignore[attr-defined]  # those with a schema
     triggers = [each["metadata"] for each in rendered.one("ScaledObject")["spec"]["triggers"]]
     assert {each["consumerGroup"] for each in triggers} == {group}
     assert {each["topic"] for each in triggers} == set(options.topics)  # type: ignore[attr-defined]  # as all have
-
-
-def test_it_can_read_its_options(full: Rendered, clean: pytest.MonkeyPatch) -> None:
-    pod = full.one("Deployment", "-eligible")["spec"]["template"]
-    for name, value in variables(full, pod, pod_name="pod-0").items():
-        clean.setenv(name, value)
-    found = load_settings(["eligibility-check"]).options("eligibility-check")
-
-    assert {name: found[name] for name in ("url", "states", "timeout_s", "topics")} == {
-        "url": "https://payer.example.test",
-        "states": "TX,OK",
-        "timeout_s": "2.5",
-        "topics": "drx.prescriptions.v1",
-    }
 
 
 def test_a_second_one_of_a_name_has_pods_and_a_group_of_its_own() -> None:

@@ -128,7 +128,7 @@ def test_checkov_finds_nothing(objects: list[tuple[str, Object]], tmp_path: Path
     settings = ["--config-file", str(CHART / ".checkov.yaml"), "--framework", "kubernetes"]
     command = [python(), "-m", "checkov.main", "--directory", str(tmp_path), *settings]
     result = subprocess.run(  # noqa: S603 - our own command line
-        [*command, "--quiet", "--compact", "--soft-fail", "--output", "json"],
+        [*command, "--quiet", "--compact", "--soft-fail", "--skip-download", "--output", "json"],
         capture_output=True,
         text=True,
         check=False,

@@ -12,8 +12,7 @@ from consumers.read_model.options import NAME, ReadModelOptions
 from consumers.settings import ConsumerSettings
 from consumers.settings import load_settings as load_consumer_settings
 from docs.settings_page import all_variables
-from tests.chart.environment import variables
-from tests.chart.rendering import CASES, Rendered, changed, load, render
+from tests.chart.rendering import CASES, Rendered, changed, load, render, variables
 from tests.monitoring.test_runbooks import understood
 
 # Fixed by the chart, so that ports and mounts meet; or wrong in a pod.

@@ -7,23 +7,19 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
-from pydantic import model_validator
 
 from bridge.errors import ConfigError, TransientError
 from consumers.api import Consumer, Setup
 from consumers.archive.consumer import open_archive
-from consumers.archive.options import ArchiveOptions
 from consumers.fhir.consumer import open_fhir
 from consumers.fhir.options import FhirOptions
 from consumers.forward.consumer import open_forward
-from consumers.forward.options import ForwardOptions
 from consumers.hl7v2.consumer import open_hl7v2
-from consumers.hl7v2.options import Hl7Options
-from consumers.options import UNNAMED, EndpointOptions, Instant, Options, WordList, read_options, read_token, server_of
+from consumers.options import UNNAMED, read_options, read_token, server_of
 from consumers.read_model.consumer import open_read_model
 from consumers.read_model.options import ReadModelOptions
 from consumers.workflow.consumer import open_workflow
-from consumers.workflow.options import WorkflowOptions
+from docs.settings_page import options_of
 
 OPENED: Mapping[str, tuple[Callable[[Setup], Consumer], dict[str, str]]] = {
     "archive": (open_archive, {"root": "/lake"}),
@@ -54,6 +50,7 @@ OPENED: Mapping[str, tuple[Callable[[Setup], Consumer], dict[str, str]]] = {
         ("archive", {"iceberg": "true"}, "iceberg"),
         ("fhir", {"base_url": ""}, "fhir.base_url"),
         ("fhir", {"instance": "Not-One"}, "fhir.instance"),
+        ("fhir", {"instance": "ehr_2"}, "fhir.instance"),  # its schema would be that of ehr-2
         ("fhir", {"references": "literal"}, "fhir.references"),
         ("fhir", {"mrn_system": "our mrn"}, "fhir.mrn_system"),
         ("fhir", {"identifier_base": "urn:drx"}, "fhir.identifier_base"),
@@ -61,6 +58,7 @@ OPENED: Mapping[str, tuple[Callable[[Setup], Consumer], dict[str, str]]] = {
         ("forward", {"lanes": "0"}, "forward.lanes"),
         ("forward", {"url": "https://a.example/?b", "path": "/c"}, "path cannot follow a URL with a query"),
         ("forward", {"accounts": " , "}, "forward.accounts"),
+        ("forward", {"types": " , "}, "forward.types"),
         ("forward", {"when": "data.["}, "forward.when"),
         ("hl7v2", {"port": "0"}, "hl7v2.port"),
         ("hl7v2", {"connections": "0"}, "hl7v2.connections"),
@@ -97,71 +95,22 @@ def test_a_setting_that_cannot_be_used_is_named(name: str, options: dict[str, st
     assert "\n" not in str(caught.value)
 
 
-class DeskOptions(EndpointOptions):
-    url: str
-    types: WordList = ("*",)
-    since: Instant | None = None
-    lanes: int = 8
-
-    @model_validator(mode="after")
-    def _narrow(self) -> "DeskOptions":
-        if self.lanes > 1 and self.url == "slow":
-            msg = "a slow desk has lanes=1"
-            raise ValueError(msg)
-        return self
+def test_what_is_missing_is_named_with_its_variable() -> None:
+    with pytest.raises(ConfigError, match=r"^desk-2\.base_url is missing: set CONSUMER_DESK_2__BASE_URL$"):
+        read_options(FhirOptions, "desk-2", {})
 
 
-def test_text_becomes_what_the_model_says() -> None:
-    given = {"url": "https://desk.test", "types": "renewal.*, fill.*", "since": "2026-09-14T15:00:00Z", "lanes": "4"}
+def test_a_time_has_its_zone() -> None:
+    read = read_options(ReadModelOptions, "read_model", {"alarms_from": "2026-09-14T17:00:00+02:00"})
 
-    options = read_options(DeskOptions, "desk", given)
-    assert options == DeskOptions(
-        url="https://desk.test", types=("renewal.*", "fill.*"), since=datetime(2026, 9, 14, 15, tzinfo=UTC), lanes=4
-    )
+    assert read.alarms_from == datetime(2026, 9, 14, 15, tzinfo=UTC)
 
 
-@pytest.mark.parametrize(("instance", "group"), [("", "desk"), ("ehr", "desk.ehr"), ("ehr-2", "desk.ehr-2")])
-def test_each_instance_is_a_group_of_its_own(instance: str, group: str) -> None:
-    assert read_options(DeskOptions, "desk", {"url": "u", "instance": instance}).group("desk") == group
-
-
-@pytest.mark.parametrize(
-    ("given", "line"),
-    [
-        ({}, r"desk-2\.url is missing: set CONSUMER_DESK_2__URL"),
-        ({"url": "u", "urls": "secret"}, r"desk-2 has no setting 'urls'; it has instance, url, types, since, lanes"),
-        ({"url": "u", "lanes": "secret"}, r"desk-2\.lanes: "),
-        ({"url": "u", "types": " , "}, r"desk-2\.types: "),
-        ({"url": "u", "since": "secret"}, r"desk-2\.since: a time with its zone"),
-        ({"url": "u", "since": "2026-09-14T15:00:00"}, r"desk-2\.since: a time with its zone"),
-        ({"url": "u", "instance": "Secret.1"}, r"desk-2\.instance: "),
-        ({"url": "u", "instance": "ehr_2"}, r"desk-2\.instance: "),  # its schema would be that of ehr-2
-        ({"url": "slow"}, r"^desk-2: a slow desk has lanes=1$"),
-    ],
-)
-def test_what_cannot_be_used_is_one_line_without_its_value(given: dict[str, str], line: str) -> None:
-    with pytest.raises(ConfigError, match=line) as caught:
-        read_options(DeskOptions, "desk-2", given)
-
-    assert "\n" not in str(caught.value)
-    assert "secret" not in str(caught.value).lower()
-
-
-@pytest.mark.parametrize(
-    ("name", "model"),
-    [
-        ("archive", ArchiveOptions),
-        ("fhir", FhirOptions),
-        ("forward", ForwardOptions),
-        ("hl7v2", Hl7Options),
-        ("read_model", ReadModelOptions),
-        ("workflow", WorkflowOptions),
-    ],
-)
-def test_the_page_of_a_consumer_names_every_setting(name: str, model: type[Options]) -> None:
+@pytest.mark.parametrize("name", OPENED)
+def test_the_page_of_a_consumer_names_every_setting(name: str) -> None:
     """What a setting does stands there, or on the page of what several have."""
     page = (Path(__file__).parents[2] / "consumers" / name / "README.md").read_text()
-    settings = [(info.alias or field).upper() for field, info in model.model_fields.items()]
+    settings = [(info.alias or field).upper() for field, info in options_of(name).model_fields.items()]
 
     assert [each for each in settings if not re.search(rf"`{each}(=[a-z]+)?`", page)] == []
 
@@ -177,11 +126,6 @@ def test_what_no_header_can_hold_is_no_token(tmp_path: Path, content: bytes | No
     assert caught.value.systemic
     file.write_bytes(b"a-token\n")
     assert read_token(file, code="no_token") == "a-token"
-
-
-def test_a_base_has_no_settings() -> None:
-    with pytest.raises(ConfigError, match="has no setting 'a'"):
-        read_options(Options, "desk", {"a": "1"})
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from socketserver import StreamRequestHandler, TCPServer
 from threading import Thread
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import pytest
 from aiokafka.abc import AbstractTokenProvider  # noqa: TID251 - what a provider must be
 
-from bridge.errors import ConfigError
 from bridge.kafka.connection import KafkaConnection, refusal
 from bridge.kafka.tokens import ClientCredentials, Grant, TokenError, Tokens
 
@@ -124,21 +122,3 @@ async def test_tokens_come_from_a_provider_of_a_site() -> None:
 
     assert await options["sasl_oauth_token_provider"].token() == "own"
     assert "sasl_plain_password" not in options
-
-
-def test_client_id_and_secret_are_read_anew_for_each_client(tmp_path: Path) -> None:
-    for name in ("id", "secret"):
-        (tmp_path / name).write_text(name)
-    connection = KafkaConnection(
-        "kafka:9092",
-        security_protocol="SASL_PLAINTEXT",
-        sasl_mechanism="OAUTHBEARER",
-        sasl_username_file=tmp_path / "id",
-        sasl_password_file=tmp_path / "secret",
-        sasl_token_url="https://login.example.test/token",
-    )
-
-    assert isinstance(connection.options()["sasl_oauth_token_provider"], Tokens)
-    (tmp_path / "secret").write_text("")
-    with pytest.raises(ConfigError, match="sasl_password_file"):
-        connection.options()

@@ -24,19 +24,15 @@ from bridge.kafka.producer import ProducerState
 from bridge.runtime.metrics import IngressMetrics
 from bridge.runtime.slots import Reload
 from bridge.settings import Settings
-from consumers.archive.writer import ArchiveMetrics
-from consumers.fhir.sink import FhirMetrics
-from consumers.forward.sink import ForwardMetrics
-from consumers.hl7v2.mllp import Hl7Metrics
+from consumers.api import Setup
 from consumers.lifecycle.safety import ANOMALY_KINDS, SAFETY_KINDS
-from consumers.read_model.apply import ReadModelMetrics
 from consumers.runtime.circuit import CircuitState
 from consumers.runtime.failure import FailureClass
 from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.metrics import RecordOutcome as RecordEnd
-from consumers.workflow.temporal import KINDS, WorkflowMetrics
-from docs.folders import folders
+from consumers.workflow.temporal import KINDS
 from tests.metric_contract import SETS, broken
+from tests.unit.test_consumer_options import OPENED
 
 
 def ingress() -> CollectorRegistry:
@@ -44,24 +40,9 @@ def ingress() -> CollectorRegistry:
 
 
 def of_a_consumer(name: str) -> CollectorRegistry:
-    """Register what a consumer that ships has, each outcome of its requests seen once."""
     registry = ConsumerMetrics(CollectorRegistry(), service=name).registry
-    match name:
-        case "read_model":
-            ReadModelMetrics(registry)
-        case "forward":
-            metrics = ForwardMetrics(registry, service=name)
-            metrics.reloaded("failed")
-            metrics.watch(lambda: 0.0)
-            metrics.observe("http_503", 0.1)
-        case "fhir":
-            FhirMetrics(registry, service=name).observe("http_404", 0.1)
-        case "hl7v2":
-            Hl7Metrics(registry, service=name).observe("ack_timeout", 0.1)
-        case "archive":
-            ArchiveMetrics(registry, service=name)
-        case "workflow":
-            WorkflowMetrics(registry, service=name, timers=True).observe("late", 0.1)
+    opened, least = OPENED[name]
+    opened(Setup(least, registry))
     return registry
 
 
@@ -69,11 +50,9 @@ def test_the_ingress_registers_what_is_promised_and_nothing_else() -> None:
     assert broken(ingress().collect(), "ingress") == []
 
 
-@pytest.mark.parametrize("name", ["desk", *(folder.name for folder in folders())])
+@pytest.mark.parametrize("name", OPENED)
 def test_a_consumer_registers_what_is_promised_and_nothing_else(name: str) -> None:
-    own = () if name == "desk" else (name,)
-
-    assert broken(of_a_consumer(name).collect(), "consumer", *own, bounds={"signing_service": ["forward"]}) == []
+    assert broken(of_a_consumer(name).collect(), "consumer", name, bounds={"signing_service": ["forward"]}) == []
 
 
 @pytest.mark.parametrize(

@@ -43,15 +43,6 @@ def test_what_is_sealed_is_opened_again(ordinal: int, at_ms: int, topic: str, pa
     assert len(sealed) == sealed_size(entry)
 
 
-def test_nothing_of_an_entry_stands_in_the_clear_but_its_ordinal_and_its_time() -> None:
-    sealed = record(0)
-
-    assert MARKER not in sealed
-    assert ENTRY.partition[0].encode() not in sealed
-    # Nor is what is sealed equal for equal entries.
-    assert sealed[HEAD_BYTES:] != record(0)[HEAD_BYTES:]
-
-
 @pytest.mark.parametrize("bit", range(8))
 def test_a_flipped_bit_anywhere_is_noticed(bit: int) -> None:
     sealed = record(0)
@@ -80,13 +71,6 @@ def test_another_key_opens_nothing() -> None:
     assert unseal(sealed, key_of(b"x" * 32)._replace(id=KEY.id)) is None
 
 
-def test_a_whole_file_is_found_without_damage() -> None:
-    found = scan(b"".join(records(20)) + end_mark(SEGMENT, 20, KEY), segment=SEGMENT, newest=True, keys=KEYS)
-
-    assert [each.head.ordinal for each in found.records] == list(range(20))
-    assert (found.damage, found.lost, found.torn_at) == ([], 0, None)
-
-
 def test_a_record_of_another_file_is_no_record_of_this() -> None:
     """After a crash a file system may show blocks of a file that was removed."""
     content = record(0) + record(1, segment=SEGMENT + 1) + record(1) + end_mark(SEGMENT, 2, KEY)
@@ -96,34 +80,6 @@ def test_a_record_of_another_file_is_no_record_of_this() -> None:
     assert [each.head.number for each in found.records] == [0, 1]
     assert found.damage == [(len(record(0)), 2 * len(record(0)))]
     assert found.lost == 1
-
-
-def test_records_come_once_and_in_the_order_of_their_numbers() -> None:
-    one, two, three = records(3)
-
-    assert numbers(one + three + two + one) == [0, 1, 2]
-
-
-def test_the_numbers_tell_how_many_are_lost() -> None:
-    sealed = records(10)
-
-    removed = scan(b"".join(sealed[:3] + sealed[7:]), segment=SEGMENT, newest=True, keys=KEYS)
-    zeroed = scan(
-        b"".join([*sealed[:3], bytes(sum(map(len, sealed[3:7]))), *sealed[7:]]), segment=SEGMENT, newest=True, keys=KEYS
-    )
-
-    assert (removed.damage, removed.lost) == ([], 4)
-    assert (len(zeroed.damage), zeroed.lost) == (1, 4)
-
-
-def test_damage_at_the_end_counts_what_its_heads_tell() -> None:
-    sealed = records(10)
-    spoilt = [*sealed[:7], *(each[:-1] + bytes([each[-1] ^ 1]) for each in sealed[7:])]
-
-    found = scan(b"".join(spoilt), segment=SEGMENT, newest=True, keys=KEYS)
-
-    assert len(found.records) == 7
-    assert (found.lost, found.torn_at) == (3, None)
 
 
 @pytest.mark.parametrize("kept", [1, 4, 8, 30, HEAD_BYTES, HEAD_BYTES + 1, -1])

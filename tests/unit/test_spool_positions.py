@@ -25,12 +25,6 @@ def test_what_is_noted_is_read_again() -> None:
     assert read_positions(content) == {0, 5, 7, 2**32 - 1}
 
 
-def test_a_frame_counts_by_its_key_alone() -> None:
-    content = segment.positions_frame(SEGMENT, [1], key_of(b"x" * 32)) + positions_frame(SEGMENT, [2])
-
-    assert read_positions(content) == {2}
-
-
 def test_a_frame_of_another_segment_is_passed_over() -> None:
     """Files that were copied or blocks that are stale may hold it, with a digest that holds."""
     assert read_positions(positions_frame(SEGMENT + 1, [1]) + positions_frame(SEGMENT, [2])) == {2}
