@@ -197,16 +197,19 @@ async def test_a_record_that_the_disk_keeps_for_itself_is_left_to_the_next_start
     await assert_all_is_found(tmp_path, [1, 2])
 
 
-async def test_a_record_that_may_not_be_read_now_is_waited_for_without_end(tmp_path: Path) -> None:
+async def test_a_record_that_may_not_be_read_now_is_waited_for_without_end(tmp_path: Path, disk: FaultDisk) -> None:
     """What somebody can put right here, such as an owner or a limit of open files, passes without a restart."""
-    disk = Refusing(tmp_path)
+
+    def refuse(operation: str) -> None:
+        raise OSError(errno.EMFILE, operation)
+
     async with open_spool(tmp_path, disk=disk, order_s=NOT_S) as kept:
         await kept.put(1, 2)
-        disk.is_refusing = True
+        disk.observe, before = refuse, disk.observe
         for _ in range(2):
             assert (await kept.head(), kept.value("unread_segments")) == ([], 0)
 
-        disk.is_refusing = False
+        disk.observe = before
         assert await kept.head() == [1, 2]
 
 
@@ -232,17 +235,6 @@ async def test_a_directory_that_cannot_be_listed_is_no_stopped_start(tmp_path: P
         await again.tend()
         assert again.spool.code == ""
         assert await again.head() == [1, 2]
-
-
-class Refusing(FaultDisk):
-    """Has no more files to open."""
-
-    is_refusing = False
-
-    def read(self, path: Path, offset: int, length: int) -> bytes:
-        if self.is_refusing:
-            raise OSError(errno.EMFILE, "read")
-        return super().read(path, offset, length)
 
 
 class Garbling(FaultDisk):
