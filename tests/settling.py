@@ -19,7 +19,7 @@ from bridge.kafka.transport import ConsumedRecord, Place
 from consumers.api import Batches, Consumer, Context, Lanes, Placed
 from consumers.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
 from consumers.postgres.pool import Database, open_database
-from consumers.runtime.ledger import Ledger
+from consumers.runtime.ledger import Inbox, InboxState, Ledger, Settlement
 from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.processor import Processor
 from consumers.runtime.sorting import Learner
@@ -94,6 +94,31 @@ class PlainDecoder(EventDecoder):
 
 def hasty_learner(decoder: PlainDecoder, clock: Callable[[], float] = time.monotonic) -> Learner:
     return Learner(decoder, clock=clock, sleep=lambda _: asyncio.sleep(0.01))
+
+
+class FailingLedger(Ledger):
+    """A ledger that fails where it is told to, and counts that."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database, group=GROUP, cluster_id="here")
+        self.look_fails: Callable[[list[str]], Exception | None] = lambda _: None  # ids of events
+        self.begin_fails: Callable[[Place], Exception | None] = lambda _: None
+        self.failed = 0
+
+    async def look(self, entries: Sequence[Inbox]) -> list[InboxState]:
+        self._raise(self.look_fails([each.event_id for each in entries]))
+        return await super().look(entries)
+
+    @asynccontextmanager
+    async def begin(self, place: Place, epoch: int, known: datetime | None = None) -> AsyncIterator[Settlement]:
+        self._raise(self.begin_fails(place))
+        async with super().begin(place, epoch, known) as settlement:
+            yield settlement
+
+    def _raise(self, failure: Exception | None) -> None:
+        if failure is not None:
+            self.failed += 1
+            raise failure
 
 
 class Effects:

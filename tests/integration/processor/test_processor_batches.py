@@ -13,11 +13,9 @@ from consumers.runtime.batches import BATCHES_MAX
 from consumers.runtime.failure import ATTEMPTS_MAX
 from consumers.runtime.sorting import UnknownTypeError
 from tests.kafka import until
-from tests.settling import GROUP, PLACE, POISON, Effects, Gate, a_consumer, a_record, at_work
+from tests.settling import GROUP, PLACE, Effects, a_consumer, a_record, at_work
 
 ONES = Batches(50, 0.005)
-# Soon over for who waits for it, and enough for a statement on a busy machine.
-SHORT_S = 0.5
 
 
 async def test_a_batch_is_applied_once_and_in_order(database: Database) -> None:
@@ -131,16 +129,6 @@ async def test_a_batch_stays_one_but_for_a_key_whose_id_came_with_another_body(d
     assert sorted(calls[1:], key=len) == [["evt_2"], [f"evt_{number}" for number in (1, *range(3, 20), 22)]]
 
 
-async def test_unwanted_types_are_settled_without_being_decoded(database: Database) -> None:
-    effects = Effects()
-    log = [a_record(0, value=POISON, type="renewal.requested"), a_record(1), a_record(2, type="made.up")]
-
-    async with at_work(a_consumer(effects, ONES, types=["prescription.*"]), database) as bench:
-        await bench.feed_all(log)
-
-        assert (await bench.effects(), await bench.parked()) == (["evt_1"], [])
-
-
 @pytest.mark.parametrize(
     ("failure", "code", "cls"),
     [
@@ -188,31 +176,6 @@ async def test_a_transient_failure_holds_its_key_only(database: Database) -> Non
         await bench.until_rows('select "offset" from drx_consumer.settled', [])
 
 
-async def test_five_attempts_then_the_key_is_parked(database: Database) -> None:
-    effects = Effects()
-    effects.fail = lambda event, _: TransientError("conflict") if event.id == "evt_1" else None
-
-    async with at_work(a_consumer(effects, ONES), database) as bench:
-        await bench.feed([a_record(0, "rx_2"), a_record(1), a_record(2)])
-        await bench.settled(await bench.others_pass(3))
-
-        assert await bench.parked() == [("rx_1", 1, "conflict"), ("rx_1", 2, "key_parked")]
-        assert effects.attempts.count("evt_1") >= ATTEMPTS_MAX
-
-
-async def test_a_handler_that_never_ends_parks_its_key_and_others_go_on(database: Database) -> None:
-    effects = Effects()
-
-    Gate(effects, lambda event: event.id == "evt_1")
-
-    async with at_work(a_consumer(effects, ONES, handler_timeout_s=SHORT_S), database) as bench:
-        await bench.feed([a_record(0, "rx_2"), a_record(1), a_record(2, "rx_3")])
-        await bench.settled(await bench.others_pass(3))
-
-        assert await bench.parked() == [("rx_1", 1, "handler_timeout")]
-        assert set(await bench.effects()) >= {"evt_0", "evt_2"}
-
-
 @pytest.mark.parametrize(
     ("unknown", "parked"), [({"unknown": "skip"}, []), ({}, [("rx_1", 0, "unknown_record")])], ids=["skip", "default"]
 )
@@ -222,8 +185,7 @@ async def test_a_type_this_release_does_not_know(
 ) -> None:
     """Skipped, it is counted once, whatever becomes of the batch it is in; one that nobody wants is not."""
     effects = Effects("evt_3")
-    consumer = Consumer(GROUP, [PLACE.topic], mode=mode, types=["prescription.*"], **unknown)  # type: ignore[arg-type]  # one of three words
-    consumer.handler(effects.batch if isinstance(mode, Batches) else effects.one)
+    consumer = a_consumer(effects, mode, types=["prescription.*"], **unknown)
     log = [a_record(0, type="prescription.foreseen"), a_record(1, "rx_2", type="made.up"), a_record(2, "rx_2")]
 
     async with at_work(consumer, database) as bench:

@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import datetime
 
 import pytest
 
@@ -16,13 +14,13 @@ from consumers.postgres.pool import Database
 from consumers.runtime import calls
 from consumers.runtime.failure import ATTEMPTS_MAX
 from consumers.runtime.key_queues import ROUNDS_MAX
-from consumers.runtime.ledger import Inbox, InboxState, Ledger, Settlement
 from tests.kafka import HANG_S, until
 from tests.logs import capture_logs
 from tests.settling import (
     GROUP,
     PLACE,
     Effects,
+    FailingLedger,
     Gate,
     PlainDecoder,
     a_consumer,
@@ -49,36 +47,6 @@ async def test_an_event_is_no_duplicate_of_an_equal_one_that_is_asked_about_with
 
         assert await bench.parked() == [("rx_1", 0, "refused"), ("rx_2", 1, "refused")]
     assert effects.applied == ["evt_2"]
-
-
-class FailingLedger(Ledger):
-    """A ledger that fails where it is told to.
-
-    Attributes:
-        look_fails: What to raise for these events, or None to ask the inbox.
-        begin_fails: Places whose transactions fail.
-    """
-
-    def __init__(self, database: Database) -> None:
-        super().__init__(database, group=GROUP, cluster_id="here")
-        self.look_fails: Callable[[list[str]], Exception | None] = lambda _: None
-        self.begin_fails: set[Place] = set()
-        self.failed = 0
-
-    async def look(self, entries: Sequence[Inbox]) -> list[InboxState]:
-        failure = self.look_fails([each.event_id for each in entries])
-        if failure is not None:
-            self.failed += 1
-            raise failure
-        return await super().look(entries)
-
-    @contextlib.asynccontextmanager
-    async def begin(self, place: Place, epoch: int, known: datetime | None = None) -> AsyncIterator[Settlement]:
-        if place in self.begin_fails:
-            self.failed += 1
-            raise TransientError("deadlock")
-        async with super().begin(place, epoch, known) as settlement:
-            yield settlement
 
 
 async def test_an_inbox_that_gives_no_answer_counts_against_no_record(database: Database) -> None:
@@ -121,14 +89,14 @@ async def test_what_waits_for_an_inbox_that_is_away_holds_no_drain_up(database: 
 async def test_partitions_that_cannot_be_settled_hold_no_other_up(database: Database) -> None:
     effects, ledger = Effects(), FailingLedger(database)
     places = [Place(PLACE.topic, number) for number in range(ROUNDS_MAX + 1)]
-    ledger.begin_fails = set(places[:-1])
+    ledger.begin_fails = lambda place: TransientError("deadlock") if place in places[:-1] else None
 
     async with at_work(a_consumer(effects, Lanes(8)), database, ledger=ledger) as bench:
         for place in places[:-1]:
             await bench.feed([a_record(0, f"rx_{place.partition}", id=f"evt_{place.partition}", place=place)], place)
         await until(lambda: ledger.failed >= ROUNDS_MAX)
         await bench.feed_all([a_record(0, "rx_last", id="evt_last", place=places[-1])], places[-1])
-        ledger.begin_fails.clear()
+        ledger.begin_fails = lambda _: None
         for place in places:
             await bench.settled(1, place)
 
@@ -147,12 +115,12 @@ async def test_a_hung_key_delays_no_other(database: Database, mode: Lanes) -> No
         assert effects.applied[40:] == [f"evt_{offset}" for offset in range(0, 50, 5)]
 
 
-async def test_handlers_that_keep_every_lane_busy_leave_a_connection_for_the_rest(postgres: str) -> None:
+async def test_handlers_that_keep_every_lane_busy_leave_a_connection_for_the_rest(ledger_dsn: str) -> None:
     effects = Effects()
     gate = Gate(effects)
     consumer = a_consumer(effects, Lanes(8, transactional=True)).within(3)
 
-    async with a_database(postgres, size=3, acquire_timeout_s=0.5) as database, at_work(consumer, database) as bench:
+    async with a_database(ledger_dsn, size=3, acquire_timeout_s=0.5) as database, at_work(consumer, database) as bench:
         await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(8)])
         await until(lambda: len(effects.attempts) > 1)
         await bench.adopt(Place(PLACE.topic, 1))

@@ -295,9 +295,9 @@ class World:
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(mode=st.sampled_from(sorted(MODES)), steps=STEPS)
 async def test_each_event_is_applied_once_and_in_order_whatever_happens(
-    postgres: str, mode: str, steps: list[Any]
+    ledger_dsn: str, mode: str, steps: list[Any]
 ) -> None:
-    async with a_database(postgres) as database:
+    async with a_database(ledger_dsn) as database:
         world = World(database, MODES[mode])
         world.repeats = not REPEATING.isdisjoint(step for step in steps if isinstance(step, str))
         async with database.transaction() as connection:

@@ -1,9 +1,6 @@
 """A database that is away, or busy: nothing is parked for it, nothing is lost, nothing is done twice."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
-from datetime import datetime
 
 import pytest
 
@@ -12,35 +9,9 @@ from bridge.event import Event
 from bridge.kafka.transport import Place
 from consumers.api import Batches, Lanes
 from consumers.postgres.errors import NoConnectionError
-from consumers.runtime.ledger import Ledger, Settlement
+from consumers.postgres.pool import Database
 from tests.kafka import until
-from tests.postgres import EmbeddedPostgres, fresh_database
-from tests.settling import GROUP, PLACE, Effects, Gate, a_consumer, a_database, a_record, at_work
-
-
-@pytest.fixture(scope="module")
-def server(make_postgres: Callable[[], EmbeddedPostgres]) -> EmbeddedPostgres:
-    return make_postgres()
-
-
-@pytest.fixture
-def dsn(server: EmbeddedPostgres) -> Iterator[str]:
-    with fresh_database(server.dsn) as given:
-        yield given
-
-
-class CrowdedLedger(Ledger):
-    """Fails each transaction before the handler is called, while `refuses` returns True."""
-
-    refuses: Callable[[], bool] = staticmethod(lambda: False)
-    failure: TransientError = NoConnectionError("too_many_connections")
-
-    @asynccontextmanager
-    async def begin(self, place: Place, epoch: int, known: datetime | None = None) -> AsyncIterator[Settlement]:
-        if self.refuses():
-            raise self.failure
-        async with super().begin(place, epoch, known) as settlement:
-            yield settlement
+from tests.settling import PLACE, Effects, FailingLedger, Gate, a_consumer, a_database, a_record, at_work
 
 
 @pytest.mark.parametrize("mode", [Lanes(1, transactional=True), Lanes(1)], ids=["inside", "outside"])
@@ -50,35 +21,31 @@ class CrowdedLedger(Ledger):
     ids=lambda exc: exc.code,
 )
 async def test_what_our_own_statements_meet_is_no_records_fault_although_others_pass(
-    dsn: str, mode: Lanes, failure: TransientError
+    database: Database, mode: Lanes, failure: TransientError
 ) -> None:
     """A busy server refuses one and serves another: the handler has not been asked about the record yet."""
     effects = Effects()
-    refused, offset = 0, 1
+    offset = 1
 
-    def refuses() -> bool:
-        nonlocal refused
-        queue = bench.processor._partitions[PLACE].queues.get("rx_1")
-        refused += (refuse := refused < 20 and queue is not None)
-        return refuse
+    def refuses(place: Place) -> Exception | None:
+        waits = "rx_1" in bench.processor._partitions[place].queues
+        return failure if waits and ledger.failed < 20 else None
 
-    async with a_database(dsn) as database:
-        ledger = CrowdedLedger(database, group=GROUP, cluster_id="here")
-        ledger.failure = failure
-        async with at_work(a_consumer(effects, mode), database, ledger=ledger) as bench:
-            ledger.refuses = refuses
-            await bench.feed([a_record(0)])
-            while refused < 20:
-                bench.processor.offer(PLACE, [a_record(offset, f"rx_{offset + 1}")])
-                offset += 1
-                await asyncio.sleep(0.01)
-            await bench.settled(offset)
+    ledger = FailingLedger(database)
+    async with at_work(a_consumer(effects, mode), database, ledger=ledger) as bench:
+        ledger.begin_fails = refuses
+        await bench.feed([a_record(0)])
+        while ledger.failed < 20:
+            bench.processor.offer(PLACE, [a_record(offset, f"rx_{offset + 1}")])
+            offset += 1
+            await asyncio.sleep(0.01)
+        await bench.settled(offset)
 
-            assert (refused, await bench.parked()) == (20, [])
-            assert len(effects.applied) == offset
+        assert await bench.parked() == []
+        assert len(effects.applied) == offset
 
 
-async def test_a_batch_that_takes_long_costs_a_retried_record_no_attempts(dsn: str) -> None:
+async def test_a_batch_that_takes_long_costs_a_retried_record_no_attempts(ledger_dsn: str) -> None:
     """The batch holds the partition's row, so that the record's own transaction cannot write progress meanwhile."""
     effects = Effects()
     hanging, go_on = asyncio.Event(), asyncio.Event()
@@ -94,7 +61,7 @@ async def test_a_batch_that_takes_long_costs_a_retried_record_no_attempts(dsn: s
     effects.before = hang
 
     async with (
-        a_database(dsn, lock_timeout_s=0.02) as database,
+        a_database(ledger_dsn, lock_timeout_s=0.02) as database,
         at_work(a_consumer(effects, Batches(50, 0.005)), database) as bench,
     ):
         await bench.feed([a_record(0)])
@@ -109,11 +76,11 @@ async def test_a_batch_that_takes_long_costs_a_retried_record_no_attempts(dsn: s
         assert sorted(await bench.effects()) == ["evt_0", "evt_1", "evt_2"]
 
 
-async def test_what_is_in_flight_and_how_old_it_gets_is_reported(dsn: str) -> None:
+async def test_what_is_in_flight_and_how_old_it_gets_is_reported(database: Database) -> None:
     effects = Effects()
     gate = Gate(effects)
 
-    async with a_database(dsn) as database, at_work(a_consumer(effects, Lanes(1)), database) as bench:
+    async with at_work(a_consumer(effects, Lanes(1)), database) as bench:
         await bench.feed([a_record(0), a_record(1)])
         await until(lambda: bench.count("inflight_records") == 2 and bench.count("oldest_inflight_age_seconds") > 0)
         gate.open()

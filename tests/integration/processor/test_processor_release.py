@@ -12,23 +12,6 @@ from tests.settling import GROUP, MODES, PLACE, Effects, Gate, a_consumer, a_rec
 
 
 @MODES
-async def test_a_released_key_catches_up_in_order_and_is_live_again(database: Database, mode: Lanes | Batches) -> None:
-    effects = Effects("evt_1")
-    log = [a_record(0, "rx_2"), *(a_record(offset) for offset in range(1, 5))]
-
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed_all(log)
-        effects.refused.clear()
-        await bench.request_release("rx_1")
-        await bench.until_rows("select key from drx_consumer.parked_key", [])
-        bench.processor.offer(PLACE, [a_record(5)])
-        await bench.settled(6)
-
-        assert effects.kept == [f"evt_{offset}" for offset in range(6)]
-        assert await bench.rows("select count(*) from drx_consumer.inbox") == [(6,)]
-
-
-@MODES
 async def test_a_record_that_fails_again_stays_with_its_new_code(database: Database, mode: Lanes | Batches) -> None:
     effects = Effects()
     code = "first"
@@ -91,20 +74,6 @@ async def test_a_release_waits_for_a_batch_that_appends_to_the_same_key(database
 
 
 @MODES
-async def test_an_operator_drops_the_key_while_records_come(database: Database, mode: Lanes | Batches) -> None:
-    effects = Effects("evt_0")
-
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed_all([a_record(0), a_record(1)])
-        await bench.rows("delete from drx_consumer.parked_event returning 1")
-        await bench.rows("delete from drx_consumer.parked_key returning 1")
-        bench.processor.offer(PLACE, [a_record(2), a_record(3)])
-        await bench.settled(4)
-
-        assert effects.kept == ["evt_2", "evt_3"]
-
-
-@MODES
 async def test_a_transient_failure_of_a_release_is_tried_again(database: Database, mode: Lanes | Batches) -> None:
     effects = Effects()
     answers = [PermanentError("refused"), TransientError("conflict"), None]
@@ -120,14 +89,13 @@ async def test_a_transient_failure_of_a_release_is_tried_again(database: Databas
         assert effects.kept == ["evt_0"]
 
 
-@MODES
-async def test_a_full_lot_stops_the_partition_and_drops_nothing(
-    database: Database, monkeypatch: pytest.MonkeyPatch, mode: Lanes | Batches
+async def test_a_full_lot_stops_the_partition_and_says_what_to_do(
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parking, "EVENTS_OF_KEY_MAX", 2)
     effects = Effects("evt_0")
 
-    async with at_work(a_consumer(effects, mode), database) as bench:
+    async with at_work(a_consumer(effects, Lanes(4)), database) as bench:
         with capture_logs() as logs:
             await bench.feed([a_record(offset) for offset in range(4)])
             await until(lambda: bench.processor.halted(PLACE))

@@ -13,6 +13,7 @@ from consumers.postgres.pool import Database
 from consumers.runtime import operator, parking
 from consumers.runtime.failure import ATTEMPTS_MAX
 from consumers.runtime.operator import By
+from tests import settling
 from tests.kafka import until
 from tests.settling import GROUP, MODES, PLACE, Effects, a_record, at_work
 
@@ -26,11 +27,8 @@ FAILURES = [
 ]
 
 
-def a_consumer(effects: Effects, mode: Lanes | Batches, *, pings: bool = True, timeout_s: float = 30.0) -> Consumer:
-    consumer = Consumer(GROUP, [PLACE.topic], mode=mode, handler_timeout_s=timeout_s)
-    consumer.handler(effects.batch if isinstance(mode, Batches) else effects.one)
-    consumer.ping = effects.ping if pings else None
-    return consumer
+def a_consumer(effects: Effects, mode: Lanes | Batches) -> Consumer:
+    return settling.a_consumer(effects, mode, ping=effects.ping)
 
 
 def bad_keys_fail(event: Event, _: int) -> Exception | None:
@@ -107,11 +105,14 @@ async def test_what_every_record_would_meet_parks_none_however_often_and_however
         assert (parked, await bench.parked()) == ([], [])
 
 
-async def test_what_may_be_anybodys_fault_counts_only_while_others_pass(database: Database) -> None:
+@MODES
+async def test_what_may_be_anybodys_fault_counts_only_while_others_pass(
+    database: Database, mode: Lanes | Batches
+) -> None:
     effects = Effects()
     effects.fail = lambda event, _: TransientError("http_500") if event.key.startswith("bad") else None
 
-    async with at_work(a_consumer(effects, Lanes(4)), database) as bench:
+    async with at_work(a_consumer(effects, mode), database) as bench:
         await bench.feed([a_record(0, "bad")])
         await until(lambda: len(effects.attempts) > 2 * ATTEMPTS_MAX)
         alone = await bench.parked()

@@ -1,7 +1,5 @@
 """Nothing stands still for ever: what waits for one thing never waits for another that has come."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -20,7 +18,6 @@ from tests.settling import (
     MODES,
     PLACE,
     POISON,
-    Bench,
     Effects,
     Gate,
     PlainDecoder,
@@ -32,26 +29,6 @@ from tests.settling import (
 )
 
 UNKNOWN = b'\0\0\0\0\x07{"id": "evt_0", "type": "prescription.sent"}'
-
-
-class Registry:
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.decoder = PlainDecoder()
-        self.decoder.answer = DecodeError("unknown_schema_id")
-        self.learner = hasty_learner(self.decoder, lambda: self.now)
-
-
-@asynccontextmanager
-async def parked_for_its_schema(effects: Effects, registry: Registry, database: Database) -> AsyncIterator[Bench]:
-    """Open a bench in which rx_1 is parked, since the schema of its one record is unknown."""
-    consumer = a_consumer(effects, Lanes(4))
-    async with at_work(consumer, database, decoder=registry.decoder, learner=registry.learner) as bench:
-        await bench.feed([a_record(0, value=UNKNOWN)])
-        await until(lambda: registry.decoder.learned >= 1)
-        registry.now = UNKNOWN_GRACE_S + 1
-        await bench.settled(1)
-        yield bench
 
 
 @MODES
@@ -75,47 +52,21 @@ async def test_a_registry_that_is_away_keeps_no_circuit_open(database: Database,
 
 
 async def test_a_schema_that_the_registry_learns_late_lets_a_key_go_on(database: Database) -> None:
-    effects, registry = Effects(), Registry()
+    effects, decoder, now = Effects(), PlainDecoder(), 0.0
+    decoder.answer = DecodeError("unknown_schema_id")
+    learner = hasty_learner(decoder, lambda: now)
 
-    async with parked_for_its_schema(effects, registry, database) as bench:
+    async with at_work(a_consumer(effects, Lanes(4)), database, decoder=decoder, learner=learner) as bench:
+        await bench.feed([a_record(0, value=UNKNOWN)])
+        await until(lambda: decoder.learned >= 1)
+        now = UNKNOWN_GRACE_S + 1
+        await bench.settled(1)
         assert await bench.parked() == [("rx_1", 0, "unknown_schema_id")]
-        registry.decoder.answer = None
+        decoder.answer = None
         await bench.request_release("rx_1")
         await bench.until_rows("select key from drx_consumer.parked_key", [])
 
         assert effects.kept == ["evt_0"]
-
-
-async def drop(database: Database) -> None:
-    await operator.give_up(database, GROUP, PLACE.topic, "rx_1", by=By("kim", "withdrawn"))
-
-
-async def skip(database: Database) -> None:
-    for offset in (0, 1):
-        await operator.give_up(database, GROUP, PLACE.topic, "rx_1", offset=offset, by=By("kim", "withdrawn"))
-
-
-@MODES
-@pytest.mark.parametrize("give_up", [drop, skip])
-async def test_a_partition_goes_on_by_itself_when_the_full_key_is_given_up(
-    database: Database,
-    mode: Lanes | Batches,
-    give_up: Callable[[Database], Awaitable[None]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(parking, "EVENTS_OF_KEY_MAX", 2)
-    effects = Effects("evt_0")
-    log = [a_record(offset) for offset in range(4)]
-
-    async with at_work(a_consumer(effects, mode), database) as bench:
-        await bench.feed(log)
-        await until(lambda: bench.processor.halted(PLACE))
-        await give_up(database)
-        await bench.read_again(log)
-        await bench.settled(4)
-
-        assert effects.kept == ["evt_2", "evt_3"]
-        assert bench.processor.standing() == "ok"
 
 
 @MODES
@@ -261,13 +212,13 @@ async def test_the_key_that_is_one_too_many_takes_no_other_out_of_the_lot(
 
 @pytest.mark.parametrize("mode", [Batches(50, 0.005), Lanes(4, transactional=True)], ids=["batches", "lanes"])
 async def test_a_row_that_another_has_locked_for_long_makes_a_partition_wait_and_not_dead(
-    postgres: str, mode: Lanes | Batches, monkeypatch: pytest.MonkeyPatch
+    ledger_dsn: str, mode: Lanes | Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(partition, "WAITS_S", 0.1)
     effects = Effects()
 
     async with (
-        a_database(postgres, lock_timeout_s=0.02) as database,
+        a_database(ledger_dsn, lock_timeout_s=0.02) as database,
         at_work(a_consumer(effects, mode), database) as bench,
     ):
         async with database.transaction() as connection:
