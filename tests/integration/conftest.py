@@ -1,7 +1,9 @@
 """Fixtures of several modules; one that wants other tables of consumers defines its own `database`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -16,17 +18,29 @@ from tests.postgres import fresh_database
 from tests.read_model import ReadModel, open_model
 
 
-@pytest.fixture(scope="session")
-def ledger_template(postgres_server: str) -> Iterator[str]:
-    """Give the name of a database with the ledger's tables: to copy it takes half the time of making them again."""
+@contextmanager
+def a_template(server: str, with_tables: Callable[[str], AbstractAsyncContextManager[Any]]) -> Iterator[str]:
+    """Give the name of a database that has tables: to copy it takes half the time of making them again."""
 
     async def make(dsn: str) -> None:
-        async with ledger_database(dsn):
+        async with with_tables(dsn):
             pass
 
-    with fresh_database(postgres_server) as dsn:
+    with fresh_database(server) as dsn:
         asyncio.run(make(dsn))
         yield urlsplit(dsn).path.removeprefix("/")
+
+
+@pytest.fixture(scope="session")
+def ledger_template(postgres_server: str) -> Iterator[str]:
+    with a_template(postgres_server, ledger_database) as name:
+        yield name
+
+
+@pytest.fixture(scope="session")
+def model_template(postgres_server: str) -> Iterator[str]:
+    with a_template(postgres_server, open_model) as name:
+        yield name
 
 
 @pytest.fixture
@@ -59,6 +73,12 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest.fixture
-async def model(postgres: str) -> AsyncIterator[ReadModel]:
-    async with open_model(postgres) as opened:
+def model_dsn(postgres_server: str, model_template: str) -> Iterator[str]:
+    with fresh_database(postgres_server, template=model_template) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+async def model(model_dsn: str) -> AsyncIterator[ReadModel]:
+    async with open_model(model_dsn) as opened:
         yield opened

@@ -179,19 +179,3 @@ async def test_what_a_handler_publishes_is_kept_once_with_the_event_it_comes_fro
         healed.append(True)
         await desk.release("rx_2")
         assert [each.value for each in await desk.published()] == [b"evt_fine", b"evt_never", b"evt_behind"]
-
-
-@pytest.mark.parametrize("mode", [Lanes(2), Lanes(2, transactional=True)], ids=["lanes", "sql"])
-async def test_a_header_that_is_no_text_is_a_bug_that_ends_no_process(mode: Lanes) -> None:
-    """Kafka's own clients take bytes."""
-    consumer = Consumer("desk", TOPICS, mode=mode, publishes=["desk.done"])
-
-    @consumer.handler
-    async def handle(event: Event, context: Context) -> None:
-        context.publish("desk.done", event.key, event.id, headers={"kind": b"bytes"})  # type: ignore[dict-item]  # on purpose
-
-    async with running(consumer) as desk:
-        await desk.feed(an_event("prescription.sent", id="evt_1"))
-
-        assert await desk.published() == []
-        assert [(each.event_id, each.code) for each in await desk.parked()] == [("evt_1", "unexpected")]

@@ -9,7 +9,7 @@ import pytest
 from bridge.errors import PermanentError, TransientError
 from bridge.kafka.transport import Place
 from consumers.postgres.pool import Database, open_database
-from consumers.runtime.ledger import Claim, FencedError, Ledger
+from consumers.runtime.ledger import FencedError, Ledger
 from consumers.runtime.operator import By, forget_group
 from tests.ledger import GROUP, PLACE, an_entry, effects_table, rows, until_waiting
 from tests.postgres import fresh_database
@@ -22,22 +22,6 @@ async def settled(
 ) -> None:
     async with ledger.begin(PLACE, epoch) as settlement:
         await settlement.settle(next_offset=next_offset, last_event_id=last, above=above)
-
-
-async def test_the_first_claim_finds_nothing(ledger: Ledger) -> None:
-    claim = await ledger.claim(PLACE)
-
-    assert claim == Claim(claim.epoch, None, None, "cluster-a", frozenset(), set(), claim.updated_at)
-
-
-async def test_a_claim_finds_what_was_settled(ledger: Ledger) -> None:
-    first = await ledger.claim(PLACE)
-    await settled(ledger, first.epoch, next_offset=10, last="evt-9", above=(12, 14))
-
-    claim = await ledger.claim(PLACE)
-
-    assert claim.epoch != first.epoch
-    assert (claim.next_offset, claim.last_event_id, claim.settled) == (10, "evt-9", frozenset({12, 14}))
 
 
 async def test_a_claim_keeps_the_cluster_that_the_offsets_are_of(ledger: Ledger, database: Database) -> None:
@@ -166,16 +150,6 @@ async def test_a_zombie_stopped_inside_its_transaction_does_not_hold_the_partiti
 
     assert caught.value.systemic
     assert (await ledger.claim(PLACE)).epoch != new.epoch
-
-
-async def test_an_event_is_fresh_once(ledger: Ledger) -> None:
-    claim = await ledger.claim(PLACE)
-    states = []
-    for _ in range(2):
-        async with ledger.begin(PLACE, claim.epoch) as settlement:
-            states += await settlement.admit([an_entry("evt-1"), an_entry("evt-2")])
-
-    assert states == ["fresh", "fresh", "duplicate", "duplicate"]
 
 
 async def test_verdicts_keep_the_order_of_the_events(ledger: Ledger) -> None:

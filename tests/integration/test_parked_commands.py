@@ -1,47 +1,34 @@
-"""`drx-consumer parked` beside a running consumer: what was set aside is seen, given up, or released in order."""
+"""`drx-consumer parked`, for which the database is enough: what was set aside is seen, given up, or to be released."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bridge.kafka.transport import ConsumedRecord, Place
+from consumers.postgres.pool import Database
+from consumers.runtime.ledger import Ledger
+from consumers.runtime.parking import Why, append, park
 from tests.audit_lines import acts, audit_lines
-from tests.cluster import Cluster, Topics
-from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer, install_code
-from tests.integration.service_process import until
+from tests.integration.consumer_process import consumer_environment, drx_consumer
 from tests.postgres import execute
-from tests.topic_filler import Lives, fill
+from tests.topic_filler import Lives
 
-pytestmark = pytest.mark.kafka
-
+TOPIC, PARTITIONS = "drx.prescriptions.v1", 2
 LIVES = Lives(4)
 KEY, OTHER = LIVES.prescription_id(1), LIVES.prescription_id(2)
 IDS = LIVES.event_ids(1)
-# Refuses two prescriptions until they are healed.
-CODE = """
-from consumers.api import Consumer, Lanes
-from bridge.errors import PermanentError
-consumer = Consumer(name="desk", topics=["{topic}"], mode=Lanes(4, transactional=True), group="{group}")
-@consumer.handler
-async def handle(event, context):
-    if event.key in {refused!r} and not await context.connection.fetchval("select exists (select from healed)"):
-        raise PermanentError("refused")
-    await context.connection.execute("insert into applied (key, event_id) values ($1, $2)", event.key, event.id)
-"""
-TABLES = ("create table healed ()", "create table applied (number bigserial, key text, event_id text)")
+RAISED = "bridge.errors.PermanentError at desk.consumer:7"
 
 
 @dataclass(frozen=True, slots=True)
 class Lot:
-    process: ConsumerProcess
-    topic: str
     dsn: str
 
     async def __call__(self, verb: str, *arguments: str) -> tuple[int, str, str]:
-        return await drx_consumer(self.process.env, "parked", verb, "desk", *arguments)
+        env = consumer_environment(bootstrap_servers="127.0.0.1:1", dsn=self.dsn, READ_MODEL__TOPICS=TOPIC)
+        return await drx_consumer(env, "parked", verb, "read_model", *arguments)
 
     async def lines(self, verb: str, *arguments: str) -> list[dict[str, Any]]:
         code, out, err = await self(verb, *arguments)
@@ -51,59 +38,57 @@ class Lot:
     def rows(self, query: str) -> list[Any]:
         return execute(self.dsn, query)[0]
 
-    def applied(self, key: str) -> list[str]:
-        return [
-            event_id for each, event_id in self.rows("select key, event_id from applied order by number") if each == key
-        ]
-
 
 @pytest.fixture
-def lot(cluster: Cluster, topics: Topics, postgres: str, tmp_path: Path) -> Iterator[Lot]:
-    topic, group = topics.fresh(partitions=2), topics.unique_key("group")
-    execute(postgres, *TABLES)
-    written = fill(cluster.bootstrap_servers, LIVES.records(topic, partitions=2))
-    env = install_code(tmp_path / "package", "desk", CODE.format(topic=topic, group=group, refused=(KEY, OTHER)))
-    with ConsumerProcess(tmp_path, "desk", bootstrap_servers=cluster.bootstrap_servers, dsn=postgres, env=env) as desk:
-        desk.ready()
-        settled = "select coalesce(sum(next_offset), 0) from drx_consumer.progress"
-        until(lambda: execute(postgres, settled) == [[(written,)]], what="everything settled")
-        yield Lot(desk, topic, postgres)
+async def lot(ledger_dsn: str, database: Database) -> Lot:
+    """A group that has parked two prescriptions for their first events."""
+    ledger = Ledger(database, group="read_model", cluster_id="cluster-a")
+    places = [Place(TOPIC, number) for number in range(PARTITIONS)]
+    epochs = {place: (await ledger.claim(place)).epoch for place in places}
+    for offset, each in enumerate(LIVES.records(TOPIC, partitions=PARTITIONS)):
+        place, key = Place(TOPIC, each.partition), each.key
+        record = ConsumedRecord(*place, offset, each.timestamp_ms, key, each.value, each.headers)
+        if key in {KEY.encode(), OTHER.encode()}:
+            async with ledger.begin(place, epochs[place]) as settlement:
+                if not await append(settlement, record):
+                    await park(settlement, record, Why("permanent", "refused", 1, RAISED))
+    return Lot(ledger_dsn)
+
+
+WHY = ("--actor", "ann", "--reason", "a drill")
+
+
+def audited(err: str, act: str, **more: Any) -> None:
+    """See that an act has its audit lines, which name no key."""
+    assert acts(err) == [(act, "begun"), (act, "done")]
+    assert {(line["actor"], line["reason"]) for line in audit_lines(err)} == {("ann", "a drill")}
+    assert KEY not in err
+    assert more.items() <= audit_lines(err)[1].items()
 
 
 async def test_what_is_parked_is_seen_and_what_it_holds_only_when_asked_for(lot: Lot) -> None:
-    line = CODE.splitlines().index('        raise PermanentError("refused")') + 1
-    raised = f"bridge.errors.PermanentError at desk_consumer:{line}"
     # An id is any printable text, and to rich brackets are markup and `:car:` is a picture.
     execute(lot.dsn, "update drx_consumer.parked_event set event_id = event_id || '[/x]:car:'")
     keys = await lot.lines("list", "--json")
     waiting = await lot.lines("show", KEY, "--json")
-    first, *_ = await lot.lines("show", KEY, "--show-phi", "--json")
     code, table, _ = await lot("list")
-    _, lines, _ = await lot("show", KEY)
+    _, lines, masked = await lot("show", KEY)
+    _, shown, disclosed = await lot("show", KEY, "--show-phi", "--json", *WHY)
 
     assert {each["key"] for each in keys} == {KEY, OTHER}
-    assert {(each["class"], each["code"], each["raised"]) for each in keys} == {("permanent", "refused", raised)}
+    assert {(each["class"], each["code"], each["raised"]) for each in keys} == {("permanent", "refused", RAISED)}
     assert [each["event_id"] for each in waiting] == [f"{each}[/x]:car:" for each in IDS]
     assert [each["class"] for each in waiting] == ["permanent"] + ["behind"] * (len(IDS) - 1)
-    assert [each["raised"] for each in waiting] == [raised] + [None] * (len(IDS) - 1)
+    assert [each["raised"] for each in waiting] == [RAISED] + [None] * (len(IDS) - 1)
     assert "value" not in waiting[0]
-    assert (first["value"]["prescription_id"], first["value"]["event_id"], first["headers"]["ce_id"]) == (
-        *(KEY, IDS[0], IDS[0]),
-    )
-    assert (code, KEY in table, table.count(raised)) == (0, True, 2)
+    first = json.loads(shown.splitlines()[0])
+    said = (first["value"]["prescription_id"], first["value"]["event_id"], first["headers"]["ce_id"])
+    assert said == (KEY, IDS[0], IDS[0])
+    assert (code, KEY in table, table.count(RAISED)) == (0, True, 2)
     assert lines.count("[/x]:car:") == len(IDS)
-    assert lines.splitlines()[0].endswith(f"permanent refused  {raised}")
-
-
-async def test_a_key_is_released_in_order(lot: Lot) -> None:
-    execute(lot.dsn, "insert into healed default values")
-
-    asked = await lot.lines("retry", KEY, "--actor", "ann", "--json")
-    until(lambda: lot.applied(KEY) == IDS, what="the release")
-
-    assert [(each["key"], each["verb"]) for each in asked] == [(KEY, "retry")]
-    assert [each["key"] for each in await lot.lines("list", "--json")] == [OTHER]
-    assert lot.rows("select actor, verb, key from drx_consumer.audit") == [("ann", "retry", KEY)]
+    assert lines.splitlines()[0].endswith(f"permanent refused  {RAISED}")
+    assert audit_lines(masked) == []
+    audited(disclosed, "parked.show", records=len(IDS))
 
 
 async def test_a_dry_run_says_what_it_would_do(lot: Lot) -> None:
@@ -117,73 +102,49 @@ async def test_a_dry_run_says_what_it_would_do(lot: Lot) -> None:
 
 
 async def test_a_key_is_set_aside_by_hand(lot: Lot) -> None:
-    other = LIVES.prescription_id(0)
-
-    would = await lot.lines("park", other, "--reason", "told by phone", "--dry-run", "--json")
-    before = [each["key"] for each in await lot.lines("list", "--class", "operator", "--json")]
-    done = await lot.lines("park", other, "--reason", "told by phone", "--actor", "ann", "--json")
-    (found,) = await lot.lines("list", "--class", "operator", "--json")
-
-    assert before == []
-    assert (would[0]["partition"], would[0]["key"]) == (done[0]["partition"], done[0]["key"])
-    assert (found["key"], found["partition"], found["code"], found["events"]) == (
-        other,
-        done[0]["partition"],
-        "by_hand",
-        0,
+    other, by_hand = (
+        LIVES.prescription_id(0),
+        "select part, key, code from drx_consumer.parked_key where class = 'operator'",
     )
-    assert lot.rows("select verb, actor, reason, key from drx_consumer.audit") == [
-        ("park", "ann", "told by phone", other)
-    ]
+
+    (would,) = await lot.lines("park", other, "--reason", "told by phone", "--dry-run", "--json")
+    before = lot.rows(by_hand)
+    (done,) = await lot.lines("park", other, "--reason", "told by phone", "--actor", "ann", "--json")
+
+    assert (before, lot.rows(by_hand)) == ([], [(done["partition"], other, "by_hand")])
+    assert (would["partition"], would["key"]) == (done["partition"], done["key"])
+    kept = "select verb, actor, reason, key from drx_consumer.audit"
+    assert lot.rows(kept) == [("park", "ann", "told by phone", other)]
 
 
 async def test_a_record_is_skipped_and_a_key_dropped_for_a_reason(lot: Lot) -> None:
-    first, *behind = await lot.lines("show", KEY, "--json")
+    left = f"select part, \"offset\" from drx_consumer.parked_event where key = '{KEY}' order by 2"  # noqa: S608 - ours
+    (partition, offset), *behind = lot.rows(left)
 
-    unexplained = await lot("skip", KEY, "--offset", str(first["offset"]))
-    skipped = await lot("skip", KEY, "--offset", str(first["offset"]), "--reason", "seen to by hand")
-    left = await lot.lines("show", KEY, "--json")
+    skipped = await lot("skip", KEY, "--offset", str(offset), *WHY)
+    after = lot.rows(left)
     await lot.lines("drop-key", KEY, "--reason", "told twice", "--json")
 
-    assert unexplained[0] == 2
-    assert f"1 decided; {len(behind)} records of the key still parked: `drx-consumer parked retry desk" in skipped[2]
-    assert [each["event_id"] for each in left] == [each["event_id"] for each in behind]
-    assert [each["key"] for each in await lot.lines("list", "--json")] == [OTHER]
+    assert (
+        f"1 decided; {len(behind)} records of the key still parked: `drx-consumer parked retry read_model" in skipped[2]
+    )
+    audited(skipped[2], "parked.skip", places=[f"{TOPIC}/{partition}@{offset}"])
+    assert after == behind
+    assert lot.rows("select key from drx_consumer.parked_key") == [(OTHER,)]
     assert lot.rows("select verb, reason from drx_consumer.audit order by number limit 2") == [
-        ("skip", "seen to by hand"),
+        ("skip", "a drill"),
         ("drop_key", "told twice"),
     ]
 
 
-async def test_every_look_at_health_information_and_every_decision_has_an_audit_line_without_the_key(lot: Lot) -> None:
-    why = ("--actor", "ann", "--reason", "a drill")
-    (first, *_) = await lot.lines("show", KEY, "--json")
-
-    masked = await lot("show", KEY)
-    shown = await lot("show", KEY, "--show-phi", *why)
-    skipped = await lot("skip", KEY, "--offset", str(first["offset"]), *why)
-
-    assert audit_lines(masked[2]) == []
-    for verb, err in (("show", shown[2]), ("skip", skipped[2])):
-        assert acts(err) == [(f"parked.{verb}", "begun"), (f"parked.{verb}", "done")]
-        assert {(line["actor"], line["reason"]) for line in audit_lines(err)} == {("ann", "a drill")}
-        assert KEY not in err
-    assert audit_lines(shown[2])[1]["records"] == len(IDS)
-    assert audit_lines(skipped[2])[1]["places"] == [f"{lot.topic}/{first['partition']}@{first['offset']}"]
-
-
-async def test_a_key_is_released_without_the_name_of_its_topic(ledger_dsn: str) -> None:
+async def test_a_key_is_released_without_the_name_of_its_topic(lot: Lot) -> None:
     """As its page shows it, also of a consumer that reads several."""
-    execute(
-        ledger_dsn,
-        """
-        insert into drx_consumer.parked_key (grp, topic, part, key, class, code, attempts)
-        values ('read_model', 'drx.prescriptions.v1', 0, 'rx_1', 'bug', 'unexpected', 1)
-        """,
-    )
-    env = consumer_environment(bootstrap_servers="127.0.0.1:1", dsn=ledger_dsn)
+    env = consumer_environment(bootstrap_servers="127.0.0.1:1", dsn=lot.dsn)
 
-    code, out, err = await drx_consumer(env, "parked", "retry", "read_model", "rx_1")
+    code, out, err = await drx_consumer(env, "parked", "retry", "read_model", KEY, "--actor", "ann")
 
-    assert (code, out) == (0, "retry rx_1  drx.prescriptions.v1/0  unexpected\n"), err
+    assert (code, out.startswith(f"retry {KEY}  {TOPIC}/"), out.endswith("  refused\n")) == (0, True, True), err
+    asked = "select key, release_requested_by from drx_consumer.parked_key where release_requested_at <= now()"
+    assert lot.rows(asked) == [(KEY, "ann")]
+    assert lot.rows("select actor, verb, key from drx_consumer.audit") == [("ann", "retry", KEY)]
     assert (await drx_consumer(env, "parked", "retry", "read_model", "rx_2"))[0] == 2

@@ -60,15 +60,6 @@ def test_every_key_has_a_text_form_of_its_own(key: bytes | None, text: str) -> N
     assert key_text(ConsumedRecord(*PLACE, 7, 1, key, b"", [])) == text
 
 
-async def test_the_next_owner_knows_the_parked_keys_of_its_partition(ledger: Ledger) -> None:
-    await parked(ledger, 7)
-    await parked(ledger, 8, key=b"rx-2")
-
-    mine, other = await ledger.claim(PLACE), await ledger.claim(Place(TOPIC, 4))
-
-    assert (mine.parked, other.parked) == ({"rx-1", "rx-2"}, set())
-
-
 async def test_a_record_that_fails_its_release_waits_for_another_request(ledger: Ledger, database: Database) -> None:
     await parked(ledger, 7, 9)
     await request_release(database, GROUP, Filters(), by=By("ann"))
@@ -118,37 +109,25 @@ async def test_the_census_counts_keys_events_and_the_oldest_age(ledger: Ledger, 
     assert (*full[:2], full[2] // 3600) == (1, 2, 1)
 
 
-async def test_one_key_too_many_is_refused_and_leaves_nothing(ledger: Ledger, database: Database) -> None:
-    await fill(database, keys=parking.KEYS_MAX)
+async def test_one_key_too_many_is_refused_and_records_of_the_others_are_taken(
+    ledger: Ledger, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parking, "KEYS_MAX", 1)
+    await parked(ledger, 7, 8)
     with pytest.raises(ParkingFullError) as caught:
-        await parked(ledger, 7)
+        await parked(ledger, 9, key=b"rx-2")
 
     assert caught.value.key is None
-    assert await rows(database, "select count(*) from drx_consumer.parked_key") == [(parking.KEYS_MAX,)]
-
-
-async def test_a_full_lot_still_takes_records_of_its_keys(ledger: Ledger, database: Database) -> None:
-    await fill(database, keys=parking.KEYS_MAX - 1)
-    await parked(ledger, 7, 8)
-
+    assert await rows(database, "select key from drx_consumer.parked_key") == [(KEY,)]
     assert await waiting_offsets(database) == [7, 8]
 
 
-async def test_one_record_of_a_key_too_many_is_refused(ledger: Ledger, database: Database) -> None:
-    await parked(ledger, 5)
-    async with database.transaction() as connection:
-        await connection.execute(
-            """
-            insert into drx_consumer.parked_event (grp, topic, part, "offset", key, timestamp_ms, headers, source,
-              event_id, event_type, body_sha256, class, code, attempts)
-            select grp, topic, part, "offset" + n, key, 0, '[]', '', '', '', '', '', '', 0
-            from drx_consumer.parked_event, generate_series(1, $1) as n
-            """,
-            parking.EVENTS_OF_KEY_MAX - 1,
-        )
+async def test_one_record_of_a_key_too_many_is_refused(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parking, "EVENTS_OF_KEY_MAX", 2)
+    await parked(ledger, 5, 6)
     with pytest.raises(ParkingFullError) as caught:
         async with settling(ledger) as settlement:
-            await append(settlement, a_consumed_record(5000))
+            await append(settlement, a_consumed_record(7))
 
     assert caught.value.key == KEY
 
@@ -241,18 +220,6 @@ async def test_a_record_skipped_before_a_crash_is_not_applied_when_read_again(
 
     assert (claim.next_offset, claim.settled, claim.parked) == (5, frozenset({7}), set())
     assert states == ["duplicate"]
-
-
-async def fill(database: Database, *, keys: int) -> None:
-    async with database.transaction() as connection:
-        await connection.execute(
-            """
-            insert into drx_consumer.parked_key (grp, topic, key, part, class, code, attempts)
-            select $1, 'other', n::text, 0, 'bug', 'unexpected', 1 from generate_series(1, $2) as n
-            """,
-            GROUP,
-            keys,
-        )
 
 
 async def test_a_key_that_stands_in_two_partitions_is_parked_in_each_by_itself(

@@ -13,8 +13,8 @@ from tests.read_model import ReadModel, open_model
 
 
 @pytest.fixture
-async def model(postgres: str) -> AsyncIterator[ReadModel]:
-    async with open_model(postgres) as opened:
+async def model(model_dsn: str) -> AsyncIterator[ReadModel]:
+    async with open_model(model_dsn) as opened:
         await opened.apply(created(0))
         yield opened
 

@@ -46,6 +46,17 @@ async def test_what_waits_longer_than_its_timer_is_overdue(
     assert await overdue(model) == [(kind, "rx_2")]
 
 
+async def test_what_was_answered_is_not_overdue(model: ReadModel) -> None:
+    await model.apply(
+        cancel_asked(ago(days=20), request_id="c1"),
+        cancel_answered(ago(days=19), request_id="c1", decision="denied"),
+        renewal_asked(ago(days=20), request_id="r1"),
+        renewal_answered(ago(days=19), request_id="r1", decision="denied"),
+    )
+
+    assert await overdue(model) == []
+
+
 async def unmatched(model: ReadModel) -> list[tuple[str, str | None]]:
     found = await model.rows("select * from {schema}.overdue where kind = 'request_open' order by request_id")
     return [(row["request_id"], row["prescription_id"]) for row in found]
@@ -187,10 +198,3 @@ async def test_a_ping_is_no_sign_of_life_of_the_orders(model: ReadModel) -> None
     )
 
     assert await silent(model) == {"brisk": True}
-
-
-async def test_a_model_without_events_has_no_silent_source(model: ReadModel) -> None:
-    await model.tick()
-
-    assert await silent(model) == {}
-    assert model.metric("read_model_overdue", kind="unconfirmed") == 0

@@ -21,10 +21,10 @@ from consumers.archive.consumer import open_archive
 from consumers.archive.writer import Archiver
 from consumers.postgres.pool import Database
 from consumers.testing import WHEN, an_event, running
-from tests.integration.archive.merging import opened
-from tests.kafka import until
+from tests import forked
+from tests.integration.archive.merging import RUNS, opened
+from tests.kafka import HANG_S, until
 
-ROOT = Path(__file__).parents[3]
 TOPIC = "drx.prescriptions.v1"
 _offsets = count()
 
@@ -188,21 +188,17 @@ async def test_a_death_at_any_moment_leaves_the_files_before_or_the_one_after(
             point, before = next(points)
             rows += await write(writer, database)
             await run(writer, database, before)
-            assert await publisher(postgres, lake, f"{point}:kill") == -signal.SIGKILL
+            command = [sys.executable, "-m", "tests.integration.archive.merging", postgres, str(lake)]
+            env = {**os.environ, VARIABLE: f"{point}:kill"}
+            code, _, _ = await asyncio.to_thread(forked.run, command, env, timeout_s=HANG_S)
+            assert code == -signal.SIGKILL
             assert found(lake) == (rows, rows)
-        await age(database)
-        assert await publisher(postgres, lake) == 0
-        await age(database)
-        assert await publisher(postgres, lake) == 0
+        for _ in range(2):
+            await age(database)
+            await run(writer, database, RUNS)
 
         assert len(visible(lake)) == 1
         assert found(lake) == (rows, rows)
-
-
-async def publisher(dsn: str, lake: Path, failpoint: str = "") -> int:
-    command = [sys.executable, "-m", "tests.integration.archive.merging", dsn, str(lake)]
-    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env={**os.environ, VARIABLE: failpoint})
-    return await process.wait()
 
 
 async def test_files_wait_to_be_published_as_one(tmp_path: Path) -> None:

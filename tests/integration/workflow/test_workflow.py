@@ -79,19 +79,6 @@ async def test_a_request_is_one_workflow_from_the_question_to_the_answer(
     assert found.signals == [("asked", ids(asked)), ("answered", ids(answered)), ("closed", ids(closed))]
 
 
-async def test_an_answer_before_its_question_starts_the_same_workflow(
-    temporal: TemporalServer, client: Client, request_id: str
-) -> None:
-    answered = an_event("change.responded", request_id=request_id)
-    asked = an_event("change.requested", request_id=request_id)
-    async with running(open_workflow, options=options(temporal)) as consumer:
-        await consumer.feed(answered, asked)
-    found = await told(client, f"change:drx:{request_id}")
-
-    assert found is not None
-    assert [name for name, _ in found.signals] == ["answered", "asked"]
-
-
 async def test_a_whole_event_is_sealed_and_opens_with_the_key(
     temporal: TemporalServer, client: Client, request_id: str, tmp_path: Path
 ) -> None:
