@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition  # noqa: TID251 - the bare library
 
+from bridge.dev.kafka import create_topics
 from bridge.kafka.transport import Place
 from consumers.runtime.transport import TransportError
 from tests.cluster import Cluster, Topics
@@ -48,6 +49,19 @@ async def test_a_poll_of_no_partition_is_enough_to_stay(topics: Topics, topic: s
         await transport.poll([], timeout_s=0)
 
         assert subscription.fetcher_idle_time < 1_000
+
+
+async def test_a_topic_that_is_made_later_is_given_out_before_the_metadata_are_old(
+    topics: Topics, group: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.runtime.transport.METADATA_MAX_AGE_MS", 3_600_000)
+    topic = topics.unique_key("late")
+    async with ours(topics, topic, group) as transport:
+        await asyncio.to_thread(create_topics, topics.bootstrap_servers, {topic: PARTITIONS})
+
+        async with asyncio.timeout(HANG_S):
+            while len(transport.assigned()) < PARTITIONS:
+                await transport.poll([], timeout_s=0.2)
 
 
 async def test_a_commit_of_ours_that_had_to_wait_is_not_sent_after_a_rebalance(

@@ -18,8 +18,7 @@ from tests.topic_filler import Lives, fill
 pytestmark = pytest.mark.kafka
 
 LACKING = ", ".join(f"drx_consumer {each.number}" for each in read_migrations(LEDGER_MIGRATIONS))
-# Twice the keys that the breaker lets be parked.
-LIVES = Lives(40)
+LIVES = Lives(10)
 # Holds a thread for longer than any test lasts.
 HANGING = """
 import asyncio, time
@@ -29,20 +28,12 @@ consumer = Consumer(name="desk", topics=["{topic}"], group="{group}")
 async def handle(event, context):
     await asyncio.to_thread(time.sleep, 3600)
 """
-# Applies in the settling transaction, and has a job beside the events.
 CODE = """
-import os
 from consumers.api import Consumer, Lanes
-from bridge.errors import PermanentError
 consumer = Consumer(name="desk", topics=["{topic}"], mode=Lanes(4, transactional=True), group="{group}")
 @consumer.handler
 async def handle(event, context):
-    if {refuses} and "HEALED" not in os.environ:
-        raise PermanentError("refused")
     await context.connection.execute("insert into applied values ($1)", event.id)
-@consumer.job(every_s=0.1)
-async def count(connection):
-    await connection.execute("update jobs set runs = runs + 1")
 """
 # Opens something around its handlers: away at first, and with a setting that cannot be used if BROKEN is set.
 AROUND = """
@@ -68,11 +59,7 @@ async def handle(event, context):
     with told.open("a") as file:
         print(context.resource, bool(context.traceparent), file=file)
 """
-TABLES = (
-    "create table applied (event_id text primary key)",
-    "create table jobs (runs int)",
-    "insert into jobs values (0)",
-)
+TABLE = "create table applied (event_id text primary key)"
 
 Start = Callable[..., ConsumerProcess]
 
@@ -96,13 +83,10 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def start(cluster: Cluster, topic: str, group: str, postgres: str, tmp_path: Path) -> Start:
-    execute(postgres, *TABLES)
+    execute(postgres, TABLE)
 
-    def started(
-        *, bootstrap_servers: str = "", dsn: str = "", code: str = CODE, refuses: bool = False, **settings: str
-    ) -> ConsumerProcess:
-        module = code.format(topic=topic, group=group, refuses=refuses)
-        env = install_code(tmp_path / "package", "desk", module)
+    def started(*, bootstrap_servers: str = "", dsn: str = "", code: str = CODE, **settings: str) -> ConsumerProcess:
+        env = install_code(tmp_path / "package", "desk", code.format(topic=topic, group=group))
         return ConsumerProcess(
             tmp_path,
             "desk",

@@ -16,12 +16,12 @@ from tests.integration.consumer_process import ConsumerProcess, consumer_environ
 from tests.integration.service_process import until
 from tests.postgres import execute
 from tests.prescriptions import renewal_answered, renewal_asked, renewal_closed
-from tests.read_model import ReadModel, open_model
+from tests.read_model import ReadModel
 from tests.topic_filler import Lives, fill
 
 pytestmark = pytest.mark.kafka
 
-FIRST, ALL = Lives.of_records(2_000), Lives.of_records(3_000)
+FIRST, ALL = Lives.of_records(800), Lives.of_records(1_200)
 SETTLED = "select coalesce(sum(next_offset), 0)::int from drx_consumer.progress where grp = 'read_model'"
 COUNTS = "select count(*)::int, sum(events)::int from read_model.prescription"
 # Every second prescription is two years old.
@@ -115,7 +115,7 @@ def ids(dsn: str, query: str) -> set[str]:
 
 
 async def test_a_question_that_matches_no_prescription_stays_until_it_is_answered_and_its_answer_as_long(
-    postgres: str,
+    model: ReadModel,
 ) -> None:
     asked, answered = (
         renewal_asked(at, key=f"req:{name}", request_id=name, prescription_id=None)
@@ -127,9 +127,8 @@ async def test_a_question_that_matches_no_prescription_stays_until_it_is_answere
         renewal_answered(4, decision="UNKNOWN", key="req:r3", request_id="r3", prescription_id=None),
     ]
     kept = [each.id for each in unclear]
-    async with open_model(postgres) as model:
-        await model.apply(asked, answered, closed, *unclear, an_event("prescriber.enrollment_changed"))
-        left = [await pruned(model) for _ in range(3)]
+    await model.apply(asked, answered, closed, *unclear, an_event("prescriber.enrollment_changed"))
+    left = [await pruned(model) for _ in range(3)]
 
     assert left == [[asked.id, closed.id, *kept], [asked.id, *kept], [asked.id, *kept]]
 
