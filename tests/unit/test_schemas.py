@@ -6,7 +6,7 @@ import types
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pytest
 from click.testing import CliRunner
@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from bridge.avro.codec import Codec
 from bridge.commands.schemas import schemas as schemas_command
 from bridge.contract.events import EVENT_MODELS
-from bridge.contract.fields import Bits, ContractRecord, Digits
+from bridge.contract.fields import Bits, ContractRecord, plain
 from bridge.errors import ConfigError
 from bridge.registry.loader import bundled, read_lock, read_schemas, schemas_root
 from bridge.registry.lock import format_lock, parse_lock, subject
@@ -178,17 +178,17 @@ PLAIN = {
     str: "string",
     bool: "boolean",
     date: {"type": "int", "logicalType": "date"},
-    AwareDatetime: {"type": "long", "logicalType": "timestamp-micros"},
+    AwareDatetime: MICROS,
     dict[str, str]: {"type": "map", "values": "string"},
+    Annotated[int, Bits(32)]: "int",
+    Annotated[int, Bits(64)]: "long",
 }
-WIDTHS = {32: "int", 64: "long"}
 
 
 def model_fields(model: type[ContractRecord]) -> list[dict[str, Any]]:
     """Return the fields of a model in the words of a schema."""
-    hints = get_type_hints(model, include_extras=True)
     return [
-        {"name": name, "type": avro_type(hints[name]), "default": default(info), "phi": phi(info)}
+        {"name": name, "type": field_type(info), "default": default(info), "phi": phi(info)}
         for name, info in model.model_fields.items()
     ]
 
@@ -197,45 +197,29 @@ def default(info: FieldInfo) -> Any:
     return NO_DEFAULT if info.is_required() else info.get_default(call_default_factory=True, validated_data={})
 
 
-def phi(info: FieldInfo) -> str | None:
+def phi(info: FieldInfo) -> Any:
     assert not callable(info.json_schema_extra)
-    letter = (info.json_schema_extra or {}).get("phi")
-    assert letter is None or isinstance(letter, str)
-    return letter
+    return (info.json_schema_extra or {}).get("phi")
 
 
-def avro_type(hint: Any) -> Any:
-    """Return what a type of a model is in a schema; a field class such as `Direct` adds nothing to it."""
-    if hint in PLAIN:
-        return PLAIN[hint]
-    if isinstance(hint, type) and issubclass(hint, ContractRecord):
-        return {"record": hint.__name__, "fields": model_fields(hint)}
-    arguments = get_args(hint)
-    if get_origin(hint) is Annotated:
-        return sized(arguments)
-    if get_origin(hint) in {Union, types.UnionType}:
-        inner, none = arguments
-        assert none is types.NoneType
-        return ["null", avro_type(inner)]
-    if get_origin(hint) is Literal:
+def field_type(info: FieldInfo) -> Any:
+    found = avro_type(plain(info))
+    return ["null", found] if types.NoneType in get_args(info.annotation) else found
+
+
+def avro_type(kind: Any) -> Any:
+    arguments = get_args(kind)
+    if kind in PLAIN:
+        return PLAIN[kind]
+    if get_origin(kind) is Literal:
         return {"enum": set(arguments)}
-    assert get_origin(hint) is list, hint
-    return {"type": "array", "items": avro_type(arguments[0])}
-
-
-def sized(arguments: tuple[Any, ...]) -> Any:
-    """Return the type of an `Annotated`: a number with its size, or the bare type of a field with a PHI class."""
-    inner, *notes = arguments
-    sizes = [note for note in notes if not isinstance(note, FieldInfo)]
-    match sizes:
-        case [Bits(width=width)]:
-            assert inner is int
-            return WIDTHS[width]
-        case [Digits(precision=precision, scale=scale)]:
-            assert inner is Decimal
-            return {"type": "bytes", "logicalType": "decimal", "precision": precision, "scale": scale}
-    assert not sizes
-    return avro_type(inner)
+    if get_origin(kind) is list:
+        return {"type": "array", "items": avro_type(arguments[0])}
+    if get_origin(kind) is Annotated:
+        inner, digits = arguments
+        assert inner is Decimal
+        return {"type": "bytes", "logicalType": "decimal", "precision": digits.precision, "scale": digits.scale}
+    return {"record": kind.__name__, "fields": model_fields(kind)}
 
 
 def schema_fields(record: dict[str, Any]) -> list[dict[str, Any]]:
