@@ -1,6 +1,5 @@
 """What a mapping file makes of a body: its events, what it keeps, and why it parks; and why a start refuses a file."""
 
-import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -10,14 +9,14 @@ import pytest
 
 from bridge.errors import ConfigError
 from bridge.event import ParkReason
-from bridge.ingress.profiles.lookup import load_profile, open_profiles
+from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.profiles.mapped import MappingFile, compile_mapping
 from bridge.ingress.profiles.mapping_file import FILE_MAX_BYTES
 from bridge.ingress.profiles.profile import IGNORED, Mapped
 from tests.profile_properties import assert_writable
 from tests.unit.mapping_files import ACCOUNT, ACME, BODY, compiled, with_lines
-from tests.unit.profile_documents import RECEIVED_AT, SENT, a_delivery, edited
-from tests.unit.vendor_documents import event_of, outcome_of, parked, push, said
+from tests.unit.profile_documents import RECEIVED_AT
+from tests.unit.vendor_documents import event_of, outcome_of, parked, said
 
 # A list whose elements are events, each with the account of the whole body.
 BATCH = """\
@@ -35,15 +34,6 @@ fulfillment_status = "lower(state)"
 
 
 ACCOUNTED = ACME.replace('key = "rx.id"', 'key = "rx.id"\naccount = "shop"')
-
-
-class Configured:
-    """A source as the settings have it."""
-
-    def __init__(self, profile: str, **options: str) -> None:
-        self.profile = profile
-        self.options = options
-        self.ignored: frozenset[str] = frozenset()
 
 
 def test_the_hash_of_the_file_goes_with_each_event() -> None:
@@ -76,19 +66,6 @@ def test_native_ids_have_no_prefix_and_begin_with_none() -> None:
     for taken in ("q:7", "ds:7", "ph:7", "req:7"):
         assert parked(mapping, BODY | {"rx": {"id": taken}}).detail == "bad_key"
     assert parked(mapping.refusing(("other:",)), BODY | {"rx": {"id": "other:7"}}).detail == "bad_key"
-
-
-def test_native_drx_refuses_ids_that_begin_like_the_keys_of_a_mapping(tmp_path: Any) -> None:
-    """Equal keys of two sources would put two prescriptions into one order."""
-    file = tmp_path / "acme.toml"
-    file.write_text(ACME)
-    profiles = open_profiles(
-        {"drx": Configured("drx_standard"), "acme": Configured("mapped", mapping=str(file), account_id="a")}
-    )
-
-    outcome = profiles["drx"].map(a_delivery(), json.loads(edited(SENT, {"/data/prescription_id": '"acme:7"'})))
-
-    assert outcome == ParkReason("unusable", "bad_key", "/data/prescription_id")
 
 
 def test_leading_fields_have_expressions_of_their_own() -> None:
@@ -378,25 +355,6 @@ def test_words_that_a_file_names_are_passed_over() -> None:
     assert outcome_of(compiled((REPORTING + ACME).replace("BEAT", "STATE")), BODY) is IGNORED
     for no_word in (["BEAT"], {"BEAT": 1}):
         assert parked(mapping, {"kind": no_word, "rx": {"id": "7"}}).reason == "unknown_type"
-
-
-def test_words_that_a_source_names_are_passed_over_whatever_its_profile() -> None:
-    sources = {
-        "drx": Configured("drx_standard"),
-        "dosespot": Configured("dosespot_push", account_id="a"),
-        "digitalrx": Configured("digitalrx_pharmacy", account_id="a"),
-    }
-    sources["drx"].ignored = frozenset({"patient.updated"})
-    sources["dosespot"].ignored = frozenset({"PrescriberNotificationCounts", "PrescriptionResult:3"})
-    profiles = open_profiles({name: source for name, source in sources.items() if name != "digitalrx"})
-
-    assert push(profiles["drx"], edited(SENT, {"/type": '"patient.updated"'})) is IGNORED
-    assert push(profiles["dosespot"], {"EventType": "PrescriberNotificationCounts"}) is IGNORED
-    assert push(profiles["dosespot"], {"EventType": "PrescriptionResult", "Data": {"PrescriptionStatus": 3}}) is IGNORED
-    assert push(profiles["dosespot"], {"EventType": "ClinicianLockedOut"}) is not IGNORED
-    sources["digitalrx"].ignored = frozenset({"TYPED"})
-    with pytest.raises(ConfigError, match=r"^sources\.digitalrx\.ignore: "):
-        open_profiles(sources)
 
 
 def test_no_two_events_of_a_delivery_have_one_id_whatever_the_vendor_s_are() -> None:

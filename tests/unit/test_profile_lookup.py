@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from bridge.errors import ConfigError
+from bridge.event import ParkReason
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.lookup import GROUP, load_profile, open_profiles
-from bridge.ingress.profiles.profile import dedupe_window_s
+from bridge.ingress.profiles.profile import IGNORED, dedupe_window_s
 from tests.unit.mapping_files import ACME, BODY
-from tests.unit.profile_documents import a_delivery
-from tests.unit.vendor_documents import events
+from tests.unit.profile_documents import SENT, a_delivery, edited
+from tests.unit.vendor_documents import events, push
 
 OF_A_SITE = EntryPoint("site", "bridge.ingress.profiles.drx_standard", GROUP)
 
@@ -42,16 +43,16 @@ def test_an_option_that_cannot_be_used_is_named(name: str, options: dict[str, st
     assert str(caught.value).startswith(message)
 
 
+def a_source(profile: str, *ignored: str, **options: str) -> Any:
+    return SimpleNamespace(profile=profile, options=options, ignored=frozenset(ignored))
+
+
 def opened(**prefixes: str) -> dict[str, Any]:
-    sources = {
-        name: SimpleNamespace(
-            profile="digitalrx_pharmacy",
-            options={"account_id": name} | ({"prefix": prefix} if prefix else {}),
-            ignored=frozenset(),
-        )
-        for name, prefix in prefixes.items()
-    }
-    return open_profiles(sources)
+    """Open sources of one vendor with these prefixes; one without has that of its file."""
+    given = {name: {"prefix": prefix} if prefix else {} for name, prefix in prefixes.items()}
+    return open_profiles(
+        {name: a_source("digitalrx_pharmacy", account_id=name, **options) for name, options in given.items()}
+    )
 
 
 @pytest.mark.parametrize("prefixes", [{"a": "", "b": ""}, {"a": "q:", "b": ""}, {"a": "", "b": "q:", "c": "q2:"}])
@@ -92,6 +93,29 @@ def test_a_prefix_of_the_option_comes_before_that_of_the_file(tmp_path: Path) ->
     file.write_text(ACME.replace('prefix = "acme:"', "native = true"))
     with pytest.raises(ConfigError, match="a source of native ids has no prefix"):
         load_profile("mapped", options)
+
+
+def test_native_drx_refuses_ids_that_begin_like_the_keys_of_a_mapping() -> None:
+    """Equal keys of two sources would put two prescriptions into one order."""
+    mapping = a_source("digitalrx_pharmacy", account_id="a", prefix="acme:")
+    native = open_profiles({"drx": a_source("drx_standard"), "acme": mapping})["drx"]
+
+    outcome = push(native, edited(SENT, {"/data/prescription_id": '"acme:7"'}))
+
+    assert outcome == ParkReason("unusable", "bad_key", "/data/prescription_id")
+
+
+def test_words_that_a_source_names_are_passed_over_whatever_its_profile() -> None:
+    counts = "PrescriberNotificationCounts"
+    dosespot = a_source("dosespot_push", counts, "PrescriptionResult:3", account_id="a")
+    profiles = open_profiles({"drx": a_source("drx_standard", "patient.updated"), "dosespot": dosespot})
+
+    assert push(profiles["drx"], edited(SENT, {"/type": '"patient.updated"'})) is IGNORED
+    assert push(profiles["dosespot"], {"EventType": counts}) is IGNORED
+    assert push(profiles["dosespot"], {"EventType": "PrescriptionResult", "Data": {"PrescriptionStatus": 3}}) is IGNORED
+    assert push(profiles["dosespot"], {"EventType": "ClinicianLockedOut"}) is not IGNORED
+    with pytest.raises(ConfigError, match=r"^sources\.digitalrx\.ignore: "):
+        open_profiles({"digitalrx": a_source("digitalrx_pharmacy", "TYPED", account_id="a")})
 
 
 def test_an_unknown_name_is_told_with_the_known_ones() -> None:
