@@ -4,18 +4,16 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from functools import cache
 from itertools import repeat
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from typing import Any, NamedTuple
 
 import orjson
-from pydantic import AwareDatetime
-from pydantic.fields import FieldInfo
 
 from bridge.avro.schema_ids import RECORDS
-from bridge.contract.envelope import EventRecord, PrescriptionRecord
 from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
-from bridge.contract.fields import UNKNOWN, Bits, ContractRecord, kept_words, plain
+from bridge.contract.native import native
 from bridge.engine.engine import Compiled, Engine
 from bridge.event import AnyEvent, Delivery, EncodedEvent, ParkReason
 from bridge.ingress.json_body import parse, to_json_text
@@ -25,6 +23,7 @@ from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import MESSAGE_MAX_BYTES
 from bridge.kafka.routing import RoutingTable
 from bridge.registry.loader import bundled
+from bridge.registry.schemas import expand
 from tests.builders import a_delivery, codec
 from tests.fuzz.choices import Choices
 from tests.unit.profile_documents import SAMPLES
@@ -131,51 +130,39 @@ INSTANTS = (
 KEYS = ("rx_5KX0A1", "RX-1.2:3", "a" * 128, "a" * 129, "req:1", "q:1", "rx 1", "", "7")
 
 
-_BESIDE_DATA = {"origin_source": "source"} | {each: each for each in ("account_id", "sequence", "correlation_id")}
+_SCALARS: dict[tuple[str, str | None], object] = {
+    ("string", None): "x",
+    ("boolean", None): True,
+    ("int", None): 1,
+    ("long", None): 1,
+    ("bytes", "decimal"): Decimal("1.5"),
+    ("int", "date"): date(2026, 9, 14),
+    ("long", "timestamp-micros"): datetime(2026, 9, 14, 15, 9, 26, tzinfo=UTC),
+}
 
 
-def envelope_fields() -> Iterator[tuple[str, FieldInfo]]:
-    return ((member, EventRecord.model_fields[name]) for name, member in _BESIDE_DATA.items())
-
-
-def data_fields(event_type: str) -> Iterator[tuple[str, FieldInfo]]:
-    model = EVENT_MODELS[event_type]
-    apart = EventRecord.model_fields.keys() | {"extensions"}
-    if issubclass(model, PrescriptionRecord):
-        apart -= {"prescription_id"}
-    return ((name, info) for name, info in fields_of(model) if name not in apart)
-
-
-def fields_of(model: type[ContractRecord]) -> Iterator[tuple[str, FieldInfo]]:
-    return ((name, info) for name, info in model.model_fields.items() if name not in kept_words(model))
-
-
-def full(fields: Iterator[tuple[str, FieldInfo]]) -> dict[str, Any]:
-    return {name: value_of(plain(info)) for name, info in fields}
-
-
-def value_of(kind: Any) -> Any:
-    inner = get_args(kind)
-    if get_origin(kind) is list:
-        return [value_of(inner[0])]
-    if get_origin(kind) is Literal:
-        return next(word for word in inner if word != UNKNOWN)
-    if inner:
-        return {"a": "b"} if get_origin(kind) is dict else 1 if isinstance(inner[1], Bits) else "1.5"
-    scalars = {str: "x", bool: True, date: "2026-09-14", AwareDatetime: "2026-09-14T15:09:26Z"}
-    return scalars[kind] if kind in scalars else full(fields_of(kind))
+def full(schema: Any) -> Any:
+    """Return a value of a schema, with one for every field."""
+    if isinstance(schema, list):
+        return full(schema[-1])
+    schema = schema if isinstance(schema, dict) else {"type": schema}
+    match schema["type"]:
+        case "record":
+            return {field["name"]: full(field["type"]) for field in schema["fields"]}
+        case "array":
+            return [full(schema["items"])]
+        case "map":
+            return {"a": "b"}
+        case "enum":
+            return schema["symbols"][1]
+        case kind:
+            return _SCALARS[kind, schema.get("logicalType")]
 
 
 def full_document(event_type: str) -> dict[str, Any]:
-    return {
-        "id": "evt_1",
-        "type": event_type,
-        "version": "1",
-        "timestamp": "2026-09-14T15:09:26Z",
-        "environment": "sandbox",
-        **full(envelope_fields()),
-        "data": full(data_fields(event_type)),
-    }
+    leading = {"event_id": "evt_1", "event_type": event_type, "contract_version": "1", "environment": "sandbox"}
+    value = full(expand(LOCK.schemas()[RECORDS[event_type]])) | leading | {"extensions": {}}
+    return native(value)
 
 
 # Bodies: documents in some spelling, edited as texts, so that no writer stands between an edit and the engine.
