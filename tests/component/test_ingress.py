@@ -328,6 +328,7 @@ async def test_parks_what_a_bug_of_ours_cannot_map() -> None:
         assert (status, answer["reason"]) == (202, "unexpected")
         assert len(ingress.publisher.published) == 1
         assert [line["reason"] for line in lines if line["event"] == "worker.failed"] == ["delivery_parked"]
+        assert "prescription_id" not in str(lines)  # of the exception's text
 
 
 def broken_engine(_body: bytes, _webhook_id: str, _received_at: datetime) -> EncodedEvent | None:

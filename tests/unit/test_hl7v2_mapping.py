@@ -201,6 +201,7 @@ def test_an_order_is_new_once() -> None:
         ("remaining_refills", {"approved": ("DR", "DC"), "denied": ("UD", ""), "no_response": ("UD", "")}),
         # Asked of another, or not heard of: nothing is said of the order as a whole.
         (None, {"approved": ("CR", ""), "denied": ("UC", ""), "no_response": ("UC", "")}),
+        ("UNKNOWN", {"approved": ("CR", ""), "denied": ("UC", ""), "no_response": ("UC", "")}),
     ],
 )
 def test_an_answer_says_as_much_as_was_asked(scope: str | None, answers: dict[str, tuple[str, str]]) -> None:
