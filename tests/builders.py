@@ -37,7 +37,7 @@ def a_slot(name: str = "current", key: bytes = KEY) -> KeySlot:
 
 
 def a_body(**changes: Any) -> bytes:
-    """A thin `prescription.processed`; keys of `changes` with a dot reach into `data`."""
+    """A thin `prescription.processed`; `data_note` is the member `note` of `data`."""
     body: dict[str, Any] = {
         "id": "evt_1",
         "type": "prescription.processed",

@@ -8,18 +8,16 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
 
-from bridge.kafka.partition_writer import PartitionWriters, WriterLimits, pack
+from bridge.kafka.partition_writer import pack
 from bridge.kafka.record import Record
-from bridge.known.known_ids import KnownIds
 from bridge.runtime.metrics import IngressMetrics
 from bridge.spool.disk import Disk
 from bridge.spool.reader import ORDER_S
 from bridge.spool.recovery import Drain
 from bridge.spool.segment import Entry, SpoolPartition
 from bridge.spool.store import Spool
-from tests.fakes import FakeProducer
 
 CAPACITY_BYTES = 64 * 1024 * 1024
 PARTITION: SpoolPartition = ("drx.prescriptions.v1", 3)
@@ -146,20 +144,6 @@ def make_spool(
         **bounds_s,
     )
     return Kept(spool, metrics)
-
-
-def make_writers(spool: Spool, *, producer: FakeProducer, limits: WriterLimits) -> tuple[PartitionWriters, KnownIds]:
-    """Make the writers over a spool, and what they know of ids: the topics have been read."""
-    known_ids = KnownIds(windows_s={"drx": 86_400}, capacity=1000)
-    known_ids.finished = True
-    writers = PartitionWriters(
-        producer=producer,
-        spool=spool,
-        known_ids=known_ids,
-        late_acks=Counter("late", "late", registry=CollectorRegistry()),
-        limits=limits,
-    )
-    return writers, known_ids
 
 
 @asynccontextmanager

@@ -1,13 +1,8 @@
-"""A reader written from `docs/spool.md` alone: it shares no code with the spool, so the page must say everything.
-
-Run as `python independent_reader.py DIRECTORY [KEY_DIR]`; prints one JSON line for each record, then one for the whole.
-"""
+"""A reader written from `docs/spool.md` alone: it shares no code with the spool, so the page must say everything."""
 
 import base64
 import hashlib
-import json
 import struct
-import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,9 +129,3 @@ def read(directory: Path, key_dir: Path) -> Iterator[dict[str, Any]]:
                 "payload": inside[6 + length :].hex(),
             }  # fmt: skip
     yield {"missing": missing, "damaged_bytes": damage}
-
-
-if __name__ == "__main__":
-    where = Path(sys.argv[1])
-    for line in read(where, Path(sys.argv[2]) if len(sys.argv) > 2 else where / "keys"):
-        sys.stdout.write(json.dumps(line) + "\n")

@@ -5,12 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry, Counter
 
-from bridge.kafka.partition_writer import Accepted, WriterLimits
+from bridge.kafka.partition_writer import Accepted, PartitionWriters, WriterLimits
+from bridge.known.known_ids import KnownIds
 from tests.builders import identity_in
 from tests.fakes import FakeProducer
 from tests.fault_disk import FaultDisk
-from tests.spooling import PARTITION, a_record, altered, make_spool, make_writers, segments
+from tests.spooling import PARTITION, a_record, altered, make_spool, segments
 from tests.waiting import HANG_S, until
 
 TOPIC, _ = PARTITION
@@ -38,7 +40,15 @@ async def test_a_repeat_of_what_cannot_be_read_back_is_delivered(
     disk = FaultDisk(tmp_path)
     kept = make_spool(tmp_path, disk=disk, order_s=0.0)
     producer = FakeProducer({TOPIC: 12})
-    writers, known_ids = make_writers(kept.spool, producer=producer, limits=WriterLimits())
+    known_ids = KnownIds(windows_s={"drx": 86_400}, capacity=1000)
+    known_ids.finished = True
+    writers = PartitionWriters(
+        producer=producer,
+        spool=kept.spool,
+        known_ids=known_ids,
+        late_acks=Counter("late", "late", registry=CollectorRegistry()),
+        limits=WriterLimits(),
+    )
 
     async def send(number: int) -> str:
         record = a_record(number)
