@@ -87,9 +87,9 @@ class FakeProducer:
 class FakeSpool:
     """A disk in memory; `code` is why it takes nothing, `failure` the code with which every call of `append` ends."""
 
-    def __init__(self, *, peek_max: int = 1000) -> None:
+    def __init__(self) -> None:
         """Begin empty; every call ends at once until told otherwise, and `peek` gives at most `peek_max`."""
-        self._peek_max = peek_max
+        self.peek_max = 1000
         self.code = ""
         self.kept: defaultdict[tuple[str, int], list[Entry]] = defaultdict(list)
         self.failure: str | None = None
@@ -129,7 +129,7 @@ class FakeSpool:
 
     async def peek(self, partition: tuple[str, int], /, *, most: int, most_bytes: int) -> list[Entry]:
         del most_bytes
-        return [] if self.unreadable else self.kept[partition][: min(most, self._peek_max)]
+        return [] if self.unreadable else self.kept[partition][: min(most, self.peek_max)]
 
     def acknowledge(self, partition: tuple[str, int], count: int, /) -> None:
         assert count <= len(self.kept[partition])

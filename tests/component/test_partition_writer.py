@@ -167,21 +167,6 @@ async def test_a_write_that_fails_is_kept_and_never_told_as_failed(subject: Subj
     assert subject.written == ["a", "b"]
 
 
-async def test_what_comes_while_anything_is_spooled_queues_behind_it(subject: Subject) -> None:
-    await subject.send_in_outage("a")
-    subject.producer.hold()
-    subject.producer.connected = True
-
-    sent = subject.send("b")
-    await subject.producer.wait_for_write()
-    assert await asyncio.gather(*sent) == ["spooled"]
-    subject.producer.flow()
-    await until(lambda: not subject.writers.spooling)
-
-    assert subject.written == ["a", "b"]
-    assert await asyncio.gather(*subject.send("c")) == ["committed"]
-
-
 async def test_the_end_of_a_drain_is_logged_once_with_the_number_of_records(subject: Subject) -> None:
     await subject.send_in_outage("a", "b")
     assert await asyncio.gather(*subject.send("c", partition=1)) == ["spooled"]
@@ -598,8 +583,8 @@ async def test_one_that_is_too_large_does_not_fail_others_beside_what_was_found_
     assert subject.written == ["a", "c", "old"]
 
 
-async def test_what_waits_for_the_end_of_a_drain_is_not_overtaken_when_more_is_found() -> None:
-    subject = Subject(spool=FakeSpool(peek_max=1))
+async def test_what_waits_for_the_end_of_a_drain_is_not_overtaken_when_more_is_found(subject: Subject) -> None:
+    subject.spool.peek_max = 1
     await subject.send_in_outage("a", "b", "c")
     subject.producer.hold()
     subject.producer.connected = True
@@ -618,12 +603,12 @@ async def test_what_waits_for_the_end_of_a_drain_is_not_overtaken_when_more_is_f
     await until(lambda: not subject.spool.entries)
 
     assert subject.written.index("w") < subject.written.index("n")
-    await subject.writers.close(1)
 
 
 async def test_a_drain_that_stands_still_beside_a_full_disk_keeps_no_memory_of_what_was_answered() -> None:
     """What waited for its end would fill the memory of the other partitions, too."""
-    subject = Subject(spool=FakeSpool(peek_max=1), deadline_s=0.05)
+    subject = Subject(deadline_s=0.05)
+    subject.spool.peek_max = 1
     await subject.send_in_outage("a", "b")
     subject.spool.code = "full"
     subject.producer.too_large = lambda record: dict(record.headers)["ce_id"] == b"b"

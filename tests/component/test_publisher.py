@@ -95,23 +95,6 @@ async def test_a_delivery_that_is_no_event_is_keyed_by_its_id(producer: FakeProd
     assert (record.key, dict(record.headers)["drx_reason"]) == (b"wh_9", b"malformed_json")
 
 
-async def test_events_of_one_partition_are_written_in_the_order_of_acceptance(producer: FakeProducer) -> None:
-    """Whatever waits behind a write in flight makes the next batches, and nothing overtakes."""
-    producer.batch_max = 4
-    producer.hold()
-    publisher = a_publisher(producer)
-    first = send(publisher, an_event(id="e0"))
-    await producer.wait_for_write()
-    rest = [send(publisher, an_event(id=f"e{n}")) for n in range(1, 6)]
-    assert not first.done()
-
-    producer.flow()
-    await asyncio.gather(first, *rest)
-
-    assert ids(producer.records) == ["e0", "e1", "e2", "e3", "e4", "e5"]
-    assert producer.batches == [1, 4, 1]
-
-
 async def test_nothing_of_a_delivery_is_written_when_one_event_does_not_fit_its_schema(producer: FakeProducer) -> None:
     publisher = a_publisher(producer)
 
@@ -177,20 +160,6 @@ async def test_the_queue_is_bounded_and_a_delivery_larger_than_it_is_taken_when_
     await asyncio.gather(*sent)
     assert await publisher.publish(a_delivery(), events) == "committed"
     assert ids(producer.records) == ["e0", "e1", "d/0", "d/1", "d/2"]
-
-
-async def test_a_record_that_kafka_refuses_fails_alone(producer: FakeProducer) -> None:
-    producer.hold()
-    producer.too_large = lambda record: dict(record.headers)["ce_id"] == b"e2"
-    publisher = a_publisher(producer)
-    sent = [send(publisher, an_event(id=f"e{n}")) for n in range(4)]
-    await producer.wait_for_write()
-
-    producer.flow()
-    results = await asyncio.gather(*sent, return_exceptions=True)
-
-    assert [str(result) for result in results] == ["committed", "committed", "record_too_large", "committed"]
-    assert ids(producer.records) == ["e0", "e1", "e3"]
 
 
 async def test_a_write_that_fails_tells_its_senders_and_the_next_one_is_tried(producer: FakeProducer) -> None:
