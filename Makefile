@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # The tests start a thousand processes: without compiled files each would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-tools check budget lint promtool fault-tools alert-tools chart engines clients page fhir-server hl7-server temporal-server otelcol audit bench docs faults fuzz release release-sign release-tools test-docker test-postgres
+.PHONY: setup demo test test-tools compiled-tests check budget lint promtool fault-tools alert-tools chart engines clients page fhir-server hl7-server temporal-server otelcol audit bench docs faults fuzz release release-sign release-tools test-docker test-postgres
 
 # A line for each step: pip is silent, and takes minutes on a slow line.
 define install
@@ -69,10 +69,15 @@ test-tools: setup fault-tools
 # ingress comes first, in two of them, and waits for much of its time. With more, some of them starve. A fourth,
 # with less priority, has the tests without servers, for the time that the others leave (tests/by_servers.py).
 test:
-	$(MAKE) --no-print-directory --jobs 2 setup lint fault-tools test-tools
-	$(BIN)/pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder --durations 60 \
-	    tests/integration tests/faults tests/chart tests/monitoring tests/contract tests/docker tests/unit \
-	    tests/component tests/fuzz
+	$(MAKE) --no-print-directory --jobs 2 setup lint fault-tools test-tools compiled-tests
+	$(BIN)/pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder --durations 60 $(TESTED)
+
+TESTED := tests/integration tests/faults tests/chart tests/monitoring tests/contract tests/docker tests/unit \
+    tests/component tests/fuzz
+
+# Once, beside the linters, and not in each of the four workers.
+compiled-tests: $(INSTALLED)
+	-$(BIN)/pytest --collect-only -qq $(TESTED) > /dev/null
 
 # promtool, if the PATH has none: unpacked from Debian's package, not installed.
 promtool: $(INSTALLED)
