@@ -18,6 +18,7 @@ from bridge.kafka.transport import ConsumedRecord
 from tests.builders import SECRET, signed_headers
 from tests.cluster import STANDARD_TOPICS
 from tests.integration.service_process import NO_AUTHORITIES, ServiceProcess, until
+from tests.originals import codec
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,11 @@ async def deliver(
 def header(record: ConsumedRecord, name: str) -> str:
     (value,) = (value for each, value in record.headers if each == name)
     return value.decode()
+
+
+def value_of(record: ConsumedRecord) -> dict[str, Any]:
+    assert record.value is not None
+    return codec().decode(record.value, record.headers).value
 
 
 def _secrets_dir(directory: Path) -> Path:

@@ -16,18 +16,17 @@ from confluent_kafka.schema_registry import dual_schema_id_deserializer
 from confluent_kafka.schema_registry.serde import SchemaId
 from confluent_kafka.serialization import MessageField, SerializationContext
 
-from bridge.avro.codec import Codec, Decoded
+from bridge.avro.codec import Decoded
 from bridge.kafka.transport import ConsumedRecord
 from bridge.registry.loader import bundled
 from tests.builders import SAMPLES
 from tests.cluster import Cluster, Topics
 from tests.integration.ingress_process import IngressProcess, Reply, deliver, header
 from tests.integration.service_process import HANG_S
+from tests.originals import codec
 
 pytestmark = pytest.mark.kafka
 
-LOCK = bundled()
-CODEC = Codec(schemas=LOCK.schemas(), ids=LOCK.ids())
 
 # docs/contract.md §4, in its order.
 EVENT_HEADERS = (
@@ -50,7 +49,6 @@ ROWS = {row["file"]: row for row in rows()}
 PUBLISHED = [file for file, row in ROWS.items() if row["topic"] is not None]
 ACCEPTED = [file for file, row in ROWS.items() if row["outcome"] == "accepted"]
 PARKED = [file for file, row in ROWS.items() if row["outcome"] == "parked"]
-SCENARIOS = sorted(path.stem for path in (SAMPLES / "scenarios").glob("*.ndjson"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +66,7 @@ class Sent:
     @property
     def decoded(self) -> Decoded:
         assert self.record.value is not None
-        return CODEC.decode(self.record.value, self.record.headers)
+        return codec().decode(self.record.value, self.record.headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +74,6 @@ class Played:
     """Everything sent by one sender, one after the other, to one process, and everything it wrote."""
 
     samples: Mapping[str, Sent]
-    scenarios: Mapping[str, Sequence[Sent]]
     records: Sequence[ConsumedRecord]
     ingress: IngressProcess
 
@@ -93,7 +90,6 @@ def played(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 async def _play(ingress: IngressProcess) -> Played:
     async with asyncio.timeout(HANG_S), aiohttp.ClientSession() as session:
         samples = {file: await _send_sample(session, ingress, file) for file in ROWS}
-        scenarios = {name: [await _send(session, ingress, *each) for each in lines(name)] for name in SCENARIOS}
         records = await ingress.records()
     found: dict[tuple[str, str], list[ConsumedRecord]] = {}
     for record in records:
@@ -101,7 +97,7 @@ async def _play(ingress: IngressProcess) -> Played:
     for file, sent in samples.items():
         mine = found.get((sent.id, sha256(sent.body).hexdigest()), ())
         samples[file] = Sent(sent.id, sent.body, sent.reply, mine)
-    return Played(samples, scenarios, records, ingress)
+    return Played(samples, records, ingress)
 
 
 async def _send_sample(session: aiohttp.ClientSession, ingress: IngressProcess, file: str) -> Sent:
@@ -125,15 +121,6 @@ def body_id(body: bytes) -> str | None:
         return None
     found = document.get("id") if isinstance(document, dict) else None
     return found if isinstance(found, str) and found else None
-
-
-def lines(scenario: str) -> Iterator[tuple[str, bytes]]:
-    """Webhook id and body of each line; scenarios share ids and prescriptions, so each gets its own."""
-    for line in (SAMPLES / "scenarios" / f"{scenario}.ndjson").read_text().splitlines():
-        document = json.loads(line)
-        document["id"] += f"-{scenario}"
-        document["data"]["prescription_id"] += f"-{scenario}"
-        yield document["id"], json.dumps(document).encode()
 
 
 @pytest.mark.parametrize("file", ROWS)
@@ -167,29 +154,39 @@ def test_a_sample_leaves_one_record_where_the_contract_says_or_none(played: Play
     assert places == ([] if topic is None else [(topic, key.encode())])
 
 
-@pytest.mark.parametrize("file", ACCEPTED)
-def test_the_headers_of_an_event_are_those_of_the_contract(played: Played, file: str) -> None:
-    sent = played.samples[file]
-    value = sent.decoded.value
+def named(sent: Sent) -> list[tuple[str, str]]:
+    return [(name, content.decode()) for name, content in sent.record.headers]
 
-    headers = {name: content.decode() for name, content in sent.record.headers}
 
-    assert tuple(name for name, _ in sent.record.headers) == EVENT_HEADERS
-    trace, ordinal = headers.pop("traceparent"), headers.pop("drx_ordinal")
-    assert [len(part) for part in trace.split("-")] == [2, 32, 16, 2]
-    assert ordinal.startswith(f"{played.ingress.instance}:")
+def of_any(sent: Sent, played: Played) -> dict[str, str]:
+    """Return the headers that an event and a parked delivery have alike."""
     assert sent.record.key is not None
-    assert headers == {
+    return {
         "ce_specversion": "1.0",
         "ce_id": sent.id,
         "ce_source": played.ingress.source,
-        "ce_type": ROWS[file].get("event_type", json.loads(sent.body)["type"]),
         "ce_subject": sent.record.key.decode(),
-        "ce_time": rfc3339(value["occurred_at"]),
         "content-type": "application/avro",
-        "drx_received_at": rfc3339(value["received_at"]),
+        "drx_received_at": rfc3339(sent.decoded.value["received_at"]),
         "drx_key_slot": "current",
         "drx_body_sha256": sha256(sent.body).hexdigest(),
+    }
+
+
+@pytest.mark.parametrize("file", ACCEPTED)
+def test_the_headers_of_an_event_are_those_of_the_contract(played: Played, file: str) -> None:
+    sent = played.samples[file]
+
+    headers = dict(named(sent))
+
+    assert tuple(name for name, _ in named(sent)) == EVENT_HEADERS
+    trace, ordinal = headers.pop("traceparent"), headers.pop("drx_ordinal")
+    assert [len(part) for part in trace.split("-")] == [2, 32, 16, 2]
+    assert ordinal.startswith(f"{played.ingress.instance}:")
+    assert headers == {
+        **of_any(sent, played),
+        "ce_type": ROWS[file].get("event_type", json.loads(sent.body)["type"]),
+        "ce_time": rfc3339(sent.decoded.value["occurred_at"]),
         "drx_schema": sent.decoded.record,
     }
 
@@ -199,22 +196,12 @@ def test_a_parked_delivery_is_kept_byte_for_byte_with_its_reason(played: Played,
     sent = played.samples[file]
     value = sent.decoded.value
 
-    headers = {name: content.decode() for name, content in sent.record.headers}
-
-    assert tuple(name for name, _ in sent.record.headers) == UNRECOGNIZED_HEADERS
-    assert sent.record.key is not None
-    assert headers == {
-        "ce_specversion": "1.0",
-        "ce_id": sent.id,
+    assert tuple(name for name, _ in named(sent)) == UNRECOGNIZED_HEADERS
+    assert dict(named(sent)) == {
+        **of_any(sent, played),
         "ce_type": "drx.unrecognized",
-        "ce_source": played.ingress.source,
-        "ce_subject": sent.record.key.decode(),
         "ce_time": rfc3339(value["received_at"]),
-        "content-type": "application/avro",
         "drx_reason": ROWS[file]["reason"],
-        "drx_received_at": rfc3339(value["received_at"]),
-        "drx_key_slot": "current",
-        "drx_body_sha256": sha256(sent.body).hexdigest(),
         "drx_schema": "drx.v1.UnrecognizedDelivery",
     }
     assert (value["body"], value["webhook_id"], value["reason"]) == (sent.body, sent.id, ROWS[file]["reason"])
@@ -231,7 +218,7 @@ def test_confluents_reader_finds_the_schema_that_ours_finds(played: Played, file
 
     body = dual_schema_id_deserializer(record.value, context, found)
 
-    assert found.id == decoded.schema_id == LOCK.ids()[decoded.record]
+    assert found.id == decoded.schema_id == bundled().ids()[decoded.record]
     assert body.read() == record.value[5:]
 
 
