@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +20,12 @@ from tests.integration.service_process import until
 from tests.postgres import EmbeddedPostgres, execute
 
 CANARY = "Canary-Patient"
+
+
+@pytest.fixture(scope="module")
+def server(make_postgres: Callable[[], EmbeddedPostgres]) -> EmbeddedPostgres:
+    """Give one that each test leaves running."""
+    return make_postgres()
 
 
 def files_of(server: EmbeddedPostgres) -> Path:
@@ -48,18 +55,18 @@ def test_an_ordinary_user_starts_it_as_himself(tmp_path: Path) -> None:
     assert (done.stdout, done.returncode) == ("True True\n", 0), done.stderr
 
 
-def test_a_number_in_the_lock_file_that_another_process_has_by_now(own_postgres: EmbeddedPostgres) -> None:
+def test_a_number_in_the_lock_file_that_another_process_has_by_now(server: EmbeddedPostgres) -> None:
     """PostgreSQL takes any living process of its own user for a server."""
-    lock = files_of(own_postgres) / "postmaster.pid"
+    lock = files_of(server) / "postmaster.pid"
     lines = lock.read_text().split("\n")
-    own_postgres.kill()
-    other = subprocess.Popen(launched(["/bin/sleep", "600"], user=user_of(files_of(own_postgres))))  # noqa: S603 - ours
+    server.kill()
+    other = subprocess.Popen(launched(["/bin/sleep", "600"], user=user_of(files_of(server))))  # noqa: S603 - ours
     try:
         lock.write_text("\n".join([str(other.pid), *lines[1:]]))
 
-        own_postgres.start()
+        server.start()
 
-        assert execute(own_postgres.dsn, "select 1") == [[(1,)]]
+        assert execute(server.dsn, "select 1") == [[(1,)]]
         assert other.poll() is None
     finally:
         other.kill()
@@ -67,44 +74,43 @@ def test_a_number_in_the_lock_file_that_another_process_has_by_now(own_postgres:
 
 
 async def test_a_backend_that_outlives_its_server_does_not_keep_the_next_one_from_starting(
-    own_postgres: EmbeddedPostgres,
+    server: EmbeddedPostgres,
 ) -> None:
-    busy = await asyncpg.connect(own_postgres.dsn)
+    busy = await asyncpg.connect(server.dsn)
     backend = busy.get_server_pid()
     statement = asyncio.create_task(busy.execute("do $$ begin loop end loop; end $$"))
     active = "select count(*) from pg_stat_activity where query like 'do $$ begin loop%' and state = 'active'"
-    await asyncio.to_thread(until, lambda: execute(own_postgres.dsn, active) == [[(1,)]], what="the statement")
+    await asyncio.to_thread(until, lambda: execute(server.dsn, active) == [[(1,)]], what="the statement")
 
-    assert own_postgres.pid is not None
-    os.kill(own_postgres.pid, signal.SIGKILL)
-    own_postgres.wait(30)
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGKILL)
+    server.wait(30)
     assert not gone(backend)
-    await asyncio.to_thread(own_postgres.start)
+    await asyncio.to_thread(server.start)
 
     assert gone(backend)
-    assert await asyncio.to_thread(execute, own_postgres.dsn, "select 1") == [[(1,)]]
+    assert await asyncio.to_thread(execute, server.dsn, "select 1") == [[(1,)]]
     with suppress(OSError, asyncpg.PostgresError):
         await statement
     busy.terminate()
 
 
-def test_the_log_holds_no_value_of_a_statement(own_postgres: EmbeddedPostgres) -> None:
-    execute(own_postgres.dsn, "create table patient (name text primary key)")
+def test_the_log_holds_no_value_of_a_statement(server: EmbeddedPostgres) -> None:
+    execute(server.dsn, "create table patient (name text primary key)")
     insert = f"insert into patient values ('{CANARY}')"  # noqa: S608 - a constant
-    execute(own_postgres.dsn, insert)
+    execute(server.dsn, insert)
     for failing in (insert, f"select '{CANARY}'::int", f'select "{CANARY}"', f"do $$ begin raise '{CANARY}'; end $$"):
         with pytest.raises(asyncpg.PostgresError):
-            execute(own_postgres.dsn, failing)
-    own_postgres.stop()
+            execute(server.dsn, failing)
 
-    told = own_postgres.log.read_text()
+    told = server.log.read_text()
     assert "database system is ready" in told
     assert CANARY not in told
 
 
-def test_only_the_password_opens_it(own_postgres: EmbeddedPostgres) -> None:
-    password = own_postgres.log.parent / "postgres" / "password"
+def test_only_the_password_opens_it(server: EmbeddedPostgres) -> None:
+    password = server.log.parent / "postgres" / "password"
 
     assert password.stat().st_mode & 0o777 == 0o600
     with pytest.raises(asyncpg.InvalidPasswordError):
-        execute(own_postgres.dsn.replace(password.read_text().strip(), "postgres"), "select 1")
+        execute(server.dsn.replace(password.read_text().strip(), "postgres"), "select 1")

@@ -8,21 +8,13 @@ import pytest
 
 from bridge.errors import TransientError
 from consumers.api import Job, PeriodicJob
-from consumers.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
-from consumers.postgres.pool import Connection, Database, open_database
+from consumers.postgres.pool import Connection, Database
 from consumers.runtime.jobs import Jobs
 from tests.kafka import HANG_S, until
 from tests.logs import capture_logs
 
 # Due again at once.
 SOON_S = 0.01
-
-
-@pytest.fixture
-async def database(ledger_dsn: str) -> AsyncIterator[Database]:
-    async with open_database(ledger_dsn, size=4, application_name="test") as opened:
-        await migrate(opened, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA)
-        yield opened
 
 
 @asynccontextmanager
