@@ -28,8 +28,6 @@ PARTITIONS = 12
 AT_ONCE = 5_000
 # Copies of one life lie this far apart; the microsecond keeps their instants distinct.
 _APART = timedelta(seconds=37, microseconds=1)
-# Lives of one prescription lie this far apart, all before the one that the generator dates; longer than any life.
-_BETWEEN = timedelta(days=60)
 # The last of the headers; it tells the order of acceptance.
 _ORDINAL = "drx_ordinal"
 # librdkafka's queue is full: let it send.
@@ -43,14 +41,12 @@ class Lives:
 
     Attributes:
         prescriptions: Numbered from 0.
-        lives_each: Lives that each of them goes through, one after the other.
         seed: Of people and medicines, and of the order in which prescriptions take turns.
         one_day: Events are received on the day of the first ones, as neighbours in a large log are; lives jump back in
             time for that.
     """
 
     prescriptions: int
-    lives_each: int = 1
     seed: int = 1
     one_day: bool = False
 
@@ -63,7 +59,7 @@ class Lives:
     @property
     def count(self) -> int:
         lengths = [len(life) for life in originals(self.seed)]
-        rounds, rest = divmod(self.prescriptions * self.lives_each, ORIGINALS)
+        rounds, rest = divmod(self.prescriptions, ORIGINALS)
         return rounds * sum(lengths) + sum(lengths[:rest])
 
     def records(self, topic: str = PRESCRIPTIONS_TOPIC, *, partitions: int = PARTITIONS) -> Iterator[Record]:
@@ -88,31 +84,27 @@ class Lives:
         return f"rx_{_token(prescription)}"
 
     def event_ids(self, prescription: int) -> list[str]:
-        return [
-            _event_id(life, index) for life, original, _ in self._lives(prescription) for index in range(len(original))
-        ]
+        told, _ = self._life(prescription)
+        return [_event_id(prescription, index) for index in range(len(told))]
 
     def events(self, prescription: int) -> list[Event]:
         """Events of one prescription in order, as a consumer decodes them."""
         return [decoded(record) for record in self._told(prescription, PRESCRIPTIONS_TOPIC, PARTITIONS)]
 
-    def _lives(self, prescription: int) -> Iterator[tuple[int, Told, timedelta]]:
-        """Number of each life, what it is a copy of, and how much later it happens."""
-        told = originals(self.seed)
-        for turn in range(self.lives_each):
-            life = turn * self.prescriptions + prescription
-            copies, original = divmod(life, ORIGINALS)
-            yield life, told[original], copies * _APART - (self.lives_each - 1 - turn) * _BETWEEN
+    def _life(self, prescription: int) -> tuple[Told, timedelta]:
+        """Return what it is a copy of, and how much later it happens."""
+        copies, original = divmod(prescription, ORIGINALS)
+        return originals(self.seed)[original], copies * _APART
 
     def _told(self, prescription: int, topic: str, partitions: int) -> Iterator[Record]:
         token = _token(prescription).encode()
         place = partition(b"rx_" + token, partitions)
-        for life, told, shift in self._lives(prescription):
-            for index, original in enumerate(told):
-                received_at = original.event.received_at + shift
-                days = (received_at.date() - FIRST_DAY).days if self.one_day else 0
-                at = shift - timedelta(days)
-                yield copy(original, _event_id(life, index).encode(), token, at)._replace(topic=topic, partition=place)
+        told, shift = self._life(prescription)
+        for index, original in enumerate(told):
+            received_at = original.event.received_at + shift
+            days = (received_at.date() - FIRST_DAY).days if self.one_day else 0
+            record = copy(original, _event_id(prescription, index).encode(), token, shift - timedelta(days))
+            yield record._replace(topic=topic, partition=place)
 
 
 def fill(bootstrap_servers: str, records: Iterable[Record]) -> int:
@@ -161,5 +153,5 @@ def _token(prescription: int) -> str:
     return f"{prescription:010d}"
 
 
-def _event_id(life: int, index: int) -> str:
-    return f"evt_{life:020d}{index:06d}"
+def _event_id(prescription: int, index: int) -> str:
+    return f"evt_{prescription:020d}{index:06d}"
