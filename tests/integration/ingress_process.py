@@ -15,10 +15,9 @@ from bridge.dev.ports import free_port
 from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.reader import open_reader
 from bridge.kafka.transport import ConsumedRecord
-from tests.builders import SECRET, signed_headers
+from tests.builders import SECRET, codec, signed_headers
 from tests.cluster import STANDARD_TOPICS
 from tests.integration.service_process import NO_AUTHORITIES, ServiceProcess, until
-from tests.originals import codec
 
 
 @dataclass(frozen=True, slots=True)

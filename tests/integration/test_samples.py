@@ -19,11 +19,10 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 from bridge.avro.codec import Decoded
 from bridge.kafka.transport import ConsumedRecord
 from bridge.registry.loader import bundled
-from tests.builders import SAMPLES
+from tests.builders import SAMPLES, codec
 from tests.cluster import Cluster, Topics
 from tests.integration.ingress_process import IngressProcess, Reply, deliver, header
 from tests.integration.service_process import HANG_S
-from tests.originals import codec
 
 pytestmark = pytest.mark.kafka
 
