@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import sha256
+from typing import Any
 
 from bridge.kafka.transport import ConsumedRecord, Place
 from consumers.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
-from consumers.postgres.pool import Connection, Database, open_database
+from consumers.postgres.pool import Database, open_database
 from consumers.runtime.ledger import Inbox, Ledger, Settlement
 from consumers.runtime.parking import Why, append, park
 
@@ -21,8 +22,8 @@ select count(*) from pg_stat_activity where datname = current_database() and wai
 
 
 @asynccontextmanager
-async def ledger_database(dsn: str, *, size: int = 4) -> AsyncIterator[Database]:
-    async with open_database(dsn, size=size, application_name="test") as database:
+async def ledger_database(dsn: str, *, size: int = 4, **bounds: Any) -> AsyncIterator[Database]:
+    async with open_database(dsn, size=size, application_name="tests", **bounds) as database:
         await migrate(database, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA)
         yield database
 
@@ -78,7 +79,3 @@ async def until_waiting(database: Database, sessions: int = 1) -> None:
 async def rows(database: Database, query: str) -> list[tuple[object, ...]]:
     async with database.transaction() as connection:
         return [tuple(row) for row in await connection.fetch(query)]
-
-
-async def effects_table(connection: Connection) -> None:
-    await connection.execute("create table if not exists effect (note text primary key)")

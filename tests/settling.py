@@ -17,13 +17,13 @@ from bridge.errors import DecodeError, PermanentError, UnknownRecordError
 from bridge.event import Event
 from bridge.kafka.transport import ConsumedRecord, Place
 from consumers.api import Batches, Consumer, Context, Lanes, Placed
-from consumers.postgres.migrate import LEDGER_MIGRATIONS, LEDGER_SCHEMA, migrate
-from consumers.postgres.pool import Database, open_database
+from consumers.postgres.pool import Database
 from consumers.runtime.ledger import Inbox, InboxState, Ledger, Settlement
 from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.processor import Processor
 from consumers.runtime.sorting import Learner
 from tests.kafka import HANG_S, until
+from tests.ledger import ledger_database
 
 PLACE = Place("drx.prescriptions.v1", 0)
 GROUP = "tests"
@@ -35,7 +35,9 @@ MODES = pytest.mark.parametrize(
 )
 
 EFFECTS = """
-create table effect (number bigint generated always as identity, event_id text unique, key text, "offset" bigint)
+create table if not exists effect (
+  number bigint generated always as identity, event_id text unique, key text, "offset" bigint
+)
 """
 
 
@@ -288,16 +290,11 @@ class Bench:
 
 
 @asynccontextmanager
-async def a_database(
-    dsn: str, *, size: int = 12, lock_timeout_s: float = 5.0, acquire_timeout_s: float = 10.0
-) -> AsyncIterator[Database]:
+async def a_database(dsn: str, *, size: int = 12, **bounds: Any) -> AsyncIterator[Database]:
     """Open a database with the ledger and a table for effects."""
-    async with open_database(
-        dsn, size=size, application_name="tests", lock_timeout_s=lock_timeout_s, acquire_timeout_s=acquire_timeout_s
-    ) as database:
-        await migrate(database, directory=LEDGER_MIGRATIONS, schema=LEDGER_SCHEMA)
+    async with ledger_database(dsn, size=size, **bounds) as database:
         async with database.transaction() as connection:
-            await connection.execute(EFFECTS.replace("create table", "create table if not exists"))
+            await connection.execute(EFFECTS)
         yield database
 
 

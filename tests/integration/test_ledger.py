@@ -11,7 +11,7 @@ from bridge.kafka.transport import Place
 from consumers.postgres.pool import Database, open_database
 from consumers.runtime.ledger import FencedError, Ledger
 from consumers.runtime.operator import By, forget_group
-from tests.ledger import GROUP, PLACE, an_entry, effects_table, rows, until_waiting
+from tests.ledger import GROUP, PLACE, an_entry, rows, until_waiting
 from tests.postgres import fresh_database
 
 OTHER = Place(PLACE.topic, 4)
@@ -204,7 +204,7 @@ async def test_a_foreign_id_that_postgresql_cannot_hold_is_still_an_id(ledger: L
 async def test_an_effect_that_is_rolled_back_takes_its_inbox_row_along(ledger: Ledger, database: Database) -> None:
     """Else the record that is parked now would count as applied when it is released."""
     async with database.transaction() as connection:
-        await effects_table(connection)
+        await connection.execute("create table effect (note text primary key)")
     claim = await ledger.claim(PLACE)
     async with ledger.begin(PLACE, claim.epoch) as settlement:
         await settlement.admit([an_entry("good")])
