@@ -3,6 +3,9 @@
 import asyncio
 import selectors
 
+# Sixty times the most that a test takes between two moments; reached in seconds.
+TURNS_MAX = 100_000
+
 
 class _Jumping(selectors.SelectSelector):
     """Never blocks: what would be waited for is added to the clock instead."""
@@ -10,14 +13,18 @@ class _Jumping(selectors.SelectSelector):
     def __init__(self) -> None:
         super().__init__()
         self.now = 1000.0
+        self._turns = 0  # of the loop, at this moment
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
         if not ready and timeout is None:
             msg = "nothing will ever happen again"
             raise RuntimeError(msg)
+        self._turns += 1
         if not ready and timeout:
             self.now += timeout
+            self._turns = 0
+        assert self._turns < TURNS_MAX, "something runs without end while no time passes"
         return ready
 
 
