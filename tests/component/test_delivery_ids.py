@@ -23,6 +23,7 @@ from tests.component.test_ingress import Ingress, request_bytes, running
 from tests.waiting import until
 
 SECRET = "a-secret-of-many-characters"
+PUSH_HEADERS = {"content-type": "application/json", "x-webhook-secret": SECRET}
 START = 1_789_398_600.0  # the beginning of a bucket
 BUCKET_S = 600
 PACKED = {"StoreID": "999001", "QueueID": "9000471", "Statuswf": "Packed"}
@@ -48,8 +49,7 @@ def a_source(
 
 async def pushed(ingress: Ingress, document: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     """Push as a vendor that sends its secret in a header."""
-    heads = {"content-type": "application/json", "x-webhook-secret": SECRET}
-    return await ingress.post(json.dumps(document).encode(), headers=heads)
+    return await ingress.post(json.dumps(document).encode(), headers=PUSH_HEADERS)
 
 
 async def github(ingress: Ingress, body: bytes, delivery: str | None) -> tuple[int, dict[str, Any]]:
@@ -65,6 +65,31 @@ def event_ids(ingress: Ingress) -> Iterator[str]:
     for _, outcome in ingress.publisher.published:
         assert not isinstance(outcome, ParkReason)
         yield from (event.id for event in outcome)
+
+
+class Replica(NamedTuple):
+    ingress: Ingress
+    newest: NewestBodies
+
+    async def says(self, document: dict[str, Any]) -> str:
+        return str((await pushed(self.ingress, document))[1]["outcome"])
+
+    def reads(self, other: "Replica", *, since: int = 0) -> None:
+        """Read all that another one has written, as its follower would; or only what came `since` a number."""
+        for delivery, outcome in other.ingress.publisher.published[since:]:
+            assert not isinstance(outcome, ParkReason)
+            for event in outcome:
+                identity = Identity(event.source, event.id, delivery.body_sha256)
+                self.ingress.publisher.dedupe.recalled(identity, time.time())
+                self.newest.recalled(identity, event.key.encode(), delivery.received_at.timestamp())
+
+
+@contextlib.asynccontextmanager
+async def replica(clock: Clock) -> AsyncIterator[Replica]:
+    source = a_source("secret_header", "digitalrx_pharmacy", account_id="acct_1")
+    newest = NewestBodies({source.name: source.bucket_s}, now=clock)
+    async with running(sources=[source], now=clock, newest=newest) as ingress:
+        yield Replica(ingress, newest)
 
 
 NEW, REPEAT = "accepted", "duplicate"
@@ -117,11 +142,9 @@ async def test_a_return_to_a_state_is_a_new_fact_also_among_what_is_taken_togeth
     documents: tuple[dict[str, str], ...], facts: int
 ) -> None:
     """Each comes on a connection of its own, and all within one turn of the loop."""
-    source = a_source("secret_header", "digitalrx_pharmacy", account_id="acct_1")
-    async with running(sources=[source], now=Clock()) as ingress:
+    async with replica(Clock()) as (ingress, _):
         for document in documents:
-            heads = {"content-type": "application/json", "x-webhook-secret": SECRET}
-            ingress.feed(request_bytes(json.dumps(document).encode(), heads.items()))
+            ingress.feed(request_bytes(json.dumps(document).encode(), PUSH_HEADERS.items()))
         await until(lambda: bool(ingress.publisher.published) and not ingress.admission.count)
 
     assert len(set(event_ids(ingress))) == facts
@@ -130,8 +153,7 @@ async def test_a_return_to_a_state_is_a_new_fact_also_among_what_is_taken_togeth
 
 async def test_whatever_fails_what_was_acknowledged_last_is_the_newest_fact() -> None:
     attempts = [(document, fails) for document in (PACKED, APPROVED) for fails in (False, True)]
-    source = a_source("secret_header", "digitalrx_pharmacy", account_id="acct_1")
-    async with running(sources=[source], now=Clock()) as ingress:
+    async with replica(Clock()) as (ingress, _):
         published, failures = ingress.publisher.published, ingress.publisher.failures
         for number, history in enumerate(product(attempts[:1], *[attempts] * 3)):
             for document, fails in history:
@@ -142,31 +164,6 @@ async def test_whatever_fails_what_was_acknowledged_last_is_the_newest_fact() ->
 
     ids = list(event_ids(ingress))
     assert len(ids) == len(set(ids))
-
-
-class Replica(NamedTuple):
-    ingress: Ingress
-    newest: NewestBodies
-
-    async def says(self, document: dict[str, Any]) -> str:
-        return str((await pushed(self.ingress, document))[1]["outcome"])
-
-    def reads(self, other: "Replica", *, since: int = 0) -> None:
-        """Read all that another one has written, as its follower would; or only what came `since` a number."""
-        for delivery, outcome in other.ingress.publisher.published[since:]:
-            assert not isinstance(outcome, ParkReason)
-            for event in outcome:
-                identity = Identity(event.source, event.id, delivery.body_sha256)
-                self.ingress.publisher.dedupe.recalled(identity, time.time())
-                self.newest.recalled(identity, event.key.encode(), delivery.received_at.timestamp())
-
-
-@contextlib.asynccontextmanager
-async def replica(clock: Clock) -> AsyncIterator[Replica]:
-    source = a_source("secret_header", "digitalrx_pharmacy", account_id="acct_1")
-    newest = NewestBodies({source.name: source.bucket_s}, now=clock)
-    async with running(sources=[source], now=clock, newest=newest) as ingress:
-        yield Replica(ingress, newest)
 
 
 async def test_a_return_to_a_state_is_a_new_fact_also_where_another_replica_took_what_was_in_between() -> None:
@@ -246,8 +243,7 @@ def test_every_event_of_a_delivery_says_which_body_is_the_newest_of_its_key(numb
 async def test_a_retry_across_the_edge_waits_for_the_first_attempt_and_shares_its_end() -> None:
     clock = Clock()
     clock.now += 599
-    source = a_source("secret_header", "digitalrx_pharmacy", account_id="acct_1")
-    async with running(sources=[source], now=clock) as ingress:
+    async with replica(clock) as (ingress, _):
         ingress.publisher.failures.append(NotDurableError("deadline"))
         first = await pushed(ingress, PACKED)
         clock.now += 1
