@@ -10,6 +10,7 @@ from jgo.parse import Endpoint
 
 from bridge.dev.jars import LOCK
 from tests.engines import engines
+from tests.fhir import hapi as fhir
 from tests.hl7v2 import hapi
 from tests.temporal import server
 
@@ -17,7 +18,24 @@ COORDINATES = {
     # `!` takes each project's own choice of its dependencies: without it, log4j's list of tested versions
     # (its dependencyManagement) puts kafka-clients 3.9 beside a 4.3 broker.
     "kafka": (LOCK, "org.apache.kafka:kafka_2.13:4.3.1!+org.apache.logging.log4j:log4j-slf4j-impl:2.25.4!"),
-    # ecj compiles the server.
+    # ecj compiles the server, here and below.
+    "fhir": (
+        fhir.LOCK,
+        "+".join(
+            f"{each}!"
+            for each in (
+                "ca.uhn.hapi.fhir:hapi-fhir-jpaserver-base:8.8.0",
+                "ca.uhn.hapi.fhir:hapi-fhir-structures-r4:8.8.0",
+                "ca.uhn.hapi.fhir:hapi-fhir-validation:8.8.0",
+                "ca.uhn.hapi.fhir:hapi-fhir-validation-resources-r4:8.8.0",
+                "ca.uhn.hapi.fhir:hapi-fhir-caching-caffeine:8.8.0",
+                "ca.uhn.hapi.fhir:hapi-fhir-server:8.8.0",
+                "com.h2database:h2:2.3.232",
+                "org.eclipse.jetty.ee10:jetty-ee10-servlet:12.0.16",
+                "org.eclipse.jdt:ecj:3.38.0",
+            )
+        ),
+    ),
     "hl7v2": (
         hapi.LOCK,
         "ca.uhn.hapi:hapi-base:2.6.0+ca.uhn.hapi:hapi-structures-v251:2.6.0+org.eclipse.jdt:ecj:3.38.0",

@@ -138,7 +138,9 @@ class FakeFhir:
             self.late -= 1
         if self.token and request.headers.get("authorization") != f"Bearer {self.token}":
             return outcome(401, "login")
-        if request.method == "GET":
+        if request.method == "DELETE":
+            self.delete(path)
+        if request.method in {"GET", "DELETE"}:
             return self._found(path, request.query)
         conditions = {name: request.headers.get(header, "") for name, header in CONDITIONS.items()}
         if path:
@@ -159,6 +161,8 @@ class FakeFhir:
         return _json(200, kept.resource, etag=kept.version)
 
     def _matches(self, resource_type: str, query: Mapping[str, str]) -> list[Resource]:
+        if "target" in query:
+            return [each for each in self.all().values() if {"reference": query["target"]} in each.get("target", ())]
         asked = [
             [_plain(part) for part in _split(each, "|")]
             for each in _split(query.get("identifier", query.get("_tag", "")), ",")

@@ -6,7 +6,6 @@
 
 import json
 import subprocess
-import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -69,26 +68,23 @@ class HapiServer:
             self._log.unlink(missing_ok=True)
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return what it answers, an OperationOutcome included."""
-        return self.ask(method, path, body)[1]
-
-    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
-        """Return its status and what it answers."""
+        """Return what it answers."""
+        content = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(  # noqa: S310 - our own server
-            f"{self.url}/{path}",
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={
-                "content-type": "application/fhir+json",
-                "authorization": f"Bearer {self._token}",
-                "cache-control": "no-cache",  # HAPI keeps what a search has found for a minute
-            },
+            f"{self.url}/{path}", method=method, data=content, headers=request_headers(self._token)
         )
-        try:
-            with urllib.request.urlopen(request, timeout=START_S) as answer:  # noqa: S310 - as above
-                return answer.status, json.load(answer)
-        except urllib.error.HTTPError as exc:
-            return exc.code, json.load(exc)
+        with urllib.request.urlopen(request, timeout=START_S) as answer:  # noqa: S310 - as above
+            found: dict[str, Any] = json.load(answer)
+            return found
+
+
+def request_headers(token: str) -> dict[str, str]:
+    return {
+        "accept": "application/fhir+json",
+        "content-type": "application/fhir+json",
+        "authorization": f"Bearer {token}",
+        "cache-control": "no-cache",  # HAPI keeps what a search has found for a minute
+    }
 
 
 if __name__ == "__main__":

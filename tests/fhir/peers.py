@@ -1,24 +1,24 @@
 """The FHIR servers that one suite runs on, and what somebody else does there."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 from aiohttp import ClientSession, web
 from prometheus_client import CollectorRegistry
 from yarl import URL
 
+from consumers.fhir.bundle import id_in
 from consumers.fhir.options import NAME, FhirOptions
 from consumers.fhir.sink import FhirMetrics, FhirServer, open_server
 from consumers.options import read_options
 from tests.endpoint import an_endpoint
-from tests.fhir.fake import FakeFhir
-from tests.fhir.hapi import HapiServer
+from tests.fhir.hapi import request_headers
 
 _OF_A_CONNECTION = {"host", "content-length", "connection", "transfer-encoding"}
 _ANSWERED = ("Content-Type", "ETag", "Location")
@@ -26,86 +26,33 @@ TOKEN = "hunter2-of-the-ehr"
 Resource = dict[str, Any]
 
 
-class Peer(Protocol):
-    """A FHIR server as somebody else sees it; places are `Type/id`.
+class Peer:
+    """A FHIR server, the fake or HAPI, as somebody else sees it; places are `Type/id`.
 
     Attributes:
         ids: Who chooses them, as the option.
     """
 
-    url: str
-    ids: str
-
-    async def get(self, place: str) -> Resource: ...
-    async def put(self, resource: Resource) -> None: ...
-    async def create(self, resource: Resource) -> str: ...
-    async def delete(self, place: str) -> None: ...
-    async def count(self, resource_type: str, identifier: str) -> int: ...
-    async def all(self, resource_type: str, target: str) -> list[Resource]: ...
-
-
-class FakePeer:
-    """The fake."""
-
-    def __init__(self, fake: FakeFhir) -> None:
-        self.url = fake.url
-        self.ids = "server" if fake.chooses_ids else "client"
-        self._fake = fake
+    def __init__(self, url: str, *, ids: str = "client") -> None:
+        self.url = url
+        self.ids = ids
 
     async def get(self, place: str) -> Resource:
-        return self._fake.all().get(place, {"resourceType": "OperationOutcome"})
+        return (await self._ask("GET", place))[1]
 
     async def put(self, resource: Resource) -> None:
-        self._fake.put(resource)
-
-    async def create(self, resource: Resource) -> str:
-        identity = f"p-{uuid4().hex}"
-        self._fake.put({**resource, "id": identity})
-        return f"{resource['resourceType']}/{identity}"
-
-    async def delete(self, place: str) -> None:
-        self._fake.delete(place)
-
-    async def count(self, resource_type: str, identifier: str) -> int:
-        system, _, value = identifier.partition("|")
-        return sum(
-            each["resourceType"] == resource_type and {"system": system, "value": value} in each["identifier"]
-            for each in self._fake.all().values()
-        )
-
-    async def all(self, resource_type: str, target: str) -> list[Resource]:
-        return [
-            each
-            for each in self._fake.all().values()
-            if each["resourceType"] == resource_type and {"reference": target} in each["target"]
-        ]
-
-
-class HapiPeer:
-    """The real one."""
-
-    def __init__(self, server: HapiServer, *, chooses_ids: bool = False) -> None:
-        self.url = server.ids_url if chooses_ids else server.url
-        self.ids = "server" if chooses_ids else "client"
-        self._server = server
-
-    async def get(self, place: str) -> Resource:
-        return await asyncio.to_thread(self._server.call, "GET", place)
-
-    async def put(self, resource: Resource) -> None:
-        place = f"{resource['resourceType']}/{resource['id']}"
-        # Of two that write at the same moment one is refused, even without If-Match, and writes again.
+        # Of two that write at the same moment HAPI refuses one, even without If-Match; it writes again.
         status: int = HTTPStatus.CONFLICT
         while status == HTTPStatus.CONFLICT:
-            status, answer = await asyncio.to_thread(self._server.ask, "PUT", place, resource)
+            status, answer, _ = await self._ask("PUT", f"{resource['resourceType']}/{resource['id']}", resource)
         assert status < HTTPStatus.BAD_REQUEST, answer
 
     async def create(self, resource: Resource) -> str:
-        made = await asyncio.to_thread(self._server.call, "POST", resource["resourceType"], resource)
-        return f"{resource['resourceType']}/{made['id']}"
+        *_, location = await self._ask("POST", resource["resourceType"], resource)
+        return f"{resource['resourceType']}/{id_in(location)}"
 
     async def delete(self, place: str) -> None:
-        await asyncio.to_thread(self._server.call, "DELETE", place)
+        await self._ask("DELETE", place)
 
     async def count(self, resource_type: str, identifier: str) -> int:
         return len(await self._found(f"{resource_type}?identifier={identifier}"))
@@ -114,8 +61,15 @@ class HapiPeer:
         return await self._found(f"{resource_type}?target={target}")
 
     async def _found(self, query: str) -> list[Resource]:
-        answer = await asyncio.to_thread(self._server.call, "GET", query)
-        return [each["resource"] for each in answer.get("entry", [])]
+        return [each["resource"] for each in (await self._ask("GET", query))[1].get("entry", [])]
+
+    async def _ask(self, method: str, path: str, body: Resource | None = None) -> tuple[int, Resource, str]:
+        """Return the status, the body and the location of an answer."""
+        async with (
+            ClientSession(headers=request_headers(TOKEN)) as session,
+            session.request(method, f"{self.url}/{path}", data=None if body is None else json.dumps(body)) as found,
+        ):
+            return found.status, json.loads(await found.read() or "{}"), found.headers.get("location", "")
 
 
 class Late:
