@@ -40,11 +40,6 @@ PROMISES = [
 ]
 
 
-def promised(*processes: str) -> dict[str, Promise]:
-    """By family, what a process of these kinds has."""
-    return {each.family: each for each in PROMISES if each.process in processes}
-
-
 def queryable() -> dict[str, set[str]]:
     """Name of each series to the labels that it has in some process."""
     found: dict[str, set[str]] = {name: set() for name in CONTRACT["libraries"]}
@@ -54,14 +49,10 @@ def queryable() -> dict[str, set[str]]:
     return found
 
 
-def ours(families: Iterable[Metric]) -> dict[str, Metric]:
-    """By name, without those of the client library."""
-    return {family.name: family for family in families if family.name.startswith(PREFIX)}
-
-
 def broken(families: Iterable[Metric], *processes: str, bounds: Mapping[str, Iterable[str]] | None = None) -> list[str]:
     """Say where families of processes differ from what is promised; `bounds` says what is in a set that is no list."""
-    found, wanted = ours(families), promised(*processes)
+    found = {family.name: family for family in families if family.name.startswith(PREFIX)}  # not of the library
+    wanted = {each.family: each for each in PROMISES if each.process in processes}
     faults = [f"{name}: not promised" for name in sorted(found.keys() - wanted.keys())]
     faults += [f"{name}: promised, not there" for name in sorted(wanted.keys() - found.keys())]
     for name in sorted(found.keys() & wanted.keys()):

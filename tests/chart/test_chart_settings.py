@@ -126,14 +126,3 @@ def test_every_setting_of_a_consumer_can_be_set() -> None:
     said = {name for name in found if name.startswith("CONSUMER_") and not name.startswith("CONSUMER_READ_MODEL__")}
     assert all_variables(ConsumerSettings) - set(found) - set(by_token) - LEFT_OUT == set()
     assert said - all_variables(ConsumerSettings) == set()
-
-
-def test_large_numbers_stay_whole(clean: pytest.MonkeyPatch) -> None:
-    values = load("minimal")
-    values["ingress"]["spool"] |= {"capacityBytes": 1_099_511_627_776, "volume": {"sizeGi": 2048}}
-    values["ingress"] |= {"http": {"deadlineS": 3.25}, "resources": {"limits": {"memory": "32Gi"}}}
-
-    settings = ingress_settings(render(values), clean)
-
-    assert settings.spool.capacity_bytes == 1_099_511_627_776
-    assert settings.http.deadline_s == 3.25

@@ -120,13 +120,6 @@ def ids(records: Sequence[ConsumedRecord]) -> list[str]:
     return [record.header("ce_id") for record in records]
 
 
-async def test_a_member_alone_is_given_every_partition(subject: Subject) -> None:
-    transport, listener = await subject.member()
-
-    assert transport.assigned() == frozenset(subject.places)
-    assert listener.heard[-1] == ("assigned", frozenset(subject.places))
-
-
 async def test_records_come_in_order_from_where_it_was_sought(subject: Subject) -> None:
     first, _ = subject.places
     await subject.write(first, "a", "b", "c")

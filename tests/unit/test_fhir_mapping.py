@@ -259,17 +259,6 @@ def test_a_refill_does_not_take_the_parcel_of_the_fill_before() -> None:
     }
 
 
-def test_a_parcel_belongs_to_the_newest_line_that_left_and_its_arrival_is_the_handing_over() -> None:
-    arrived = shipped(3, "delivered", delivered_at=START + timedelta(minutes=2))
-    lines = [worked_on(0, "packed", "q1"), worked_on(1, "handed_to_carrier", "q2")]
-
-    found = {each["status"]: each for each in told([*lines, arrived]) if each["resourceType"] == "MedicationDispense"}
-
-    assert {"system": "urn:drx:tracking-number", "value": "1ZA"} in found["completed"]["identifier"]
-    assert found["completed"]["whenHandedOver"] == "2026-09-14T15:02:00Z"
-    assert "tracking" not in str(found["preparation"])
-
-
 @pytest.mark.parametrize(
     "make",
     [

@@ -1,8 +1,10 @@
 """What a record is to a consumer, by its header and by what it holds."""
 
 import pytest
+from prometheus_client import CollectorRegistry
 
-from consumers.api import Consumer
+from consumers.api import Consumer, Setup
+from consumers.read_model.consumer import open_read_model
 from consumers.runtime.failure import Failure
 from consumers.runtime.sorting import Skip, Sorted, Sorter, UnknownTypeError
 from tests.settling import PLACE, POISON, PlainDecoder, a_record
@@ -56,3 +58,8 @@ def test_of_a_repeated_header_the_last_counts() -> None:
     assert sorter.skips(record) is None
     assert isinstance(sorted_, Sorted)
     assert sorted_.ordinal == "i:2"
+
+
+def test_the_read_model_keeps_what_only_a_newer_release_knows() -> None:
+    """Skipped, it would be missing from the history for ever."""
+    assert open_read_model(Setup({}, CollectorRegistry())).unknown == "park"
