@@ -1,6 +1,8 @@
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -10,28 +12,16 @@ from bridge.errors import ConfigError
 CONTENT = b"a jar"
 
 
-class Repository:
-    """Stands where the resolver does: has one file for every coordinate."""
+def a_repository(content: bytes) -> Callable[[Path], Any]:
+    """Stand where the resolver does, with one file for every coordinate."""
 
-    def __init__(self, content: bytes) -> None:
-        self._content = content
+    def fetched(scratch: Path) -> Any:
+        path = scratch / "fetched"
+        path.write_bytes(content)
+        version = SimpleNamespace(artifact=lambda: SimpleNamespace(resolve=lambda: path))
+        return SimpleNamespace(project=lambda *_: SimpleNamespace(at_version=lambda _: version))
 
-    def __call__(self, scratch: Path) -> Self:
-        self._path = scratch / "fetched"
-        self._path.write_bytes(self._content)
-        return self
-
-    def project(self, *_: str) -> Self:
-        return self
-
-    def at_version(self, _version: str) -> Self:
-        return self
-
-    def artifact(self) -> Self:
-        return self
-
-    def resolve(self) -> Path:
-        return self._path
+    return fetched
 
 
 def a_cache(directory: Path, content: bytes = CONTENT) -> JarCache:
@@ -41,7 +31,7 @@ def a_cache(directory: Path, content: bytes = CONTENT) -> JarCache:
     lock.write_text(
         f'[[dependencies]]\ngroupId = "org.example"\nartifactId = "thing"\nversion = "1.0"\nsha256 = "{digest}"\n'
     )
-    return JarCache(directory / "cache", lock=lock, repository=Repository(content))
+    return JarCache(directory / "cache", lock=lock, repository=a_repository(content))
 
 
 def test_what_is_missing_or_cut_short_is_fetched_under_its_own_name(tmp_path: Path) -> None:

@@ -1,17 +1,15 @@
 """Tokens for OAUTHBEARER are kept, renewed in time, and given by others where a site says so."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from socketserver import StreamRequestHandler, TCPServer
-from threading import Thread
 from typing import Any
 
 import pytest
+from aiohttp import web
 from aiokafka.abc import AbstractTokenProvider  # noqa: TID251 - what a provider must be
 
 from bridge.kafka.connection import KafkaConnection, refusal
 from bridge.kafka.tokens import ClientCredentials, Grant, TokenError, Tokens
+from tests.endpoint import an_endpoint
 
 GRANT = Grant("http://127.0.0.1:1/token", "me", "canary", "kafka")
 
@@ -79,35 +77,24 @@ async def test_an_endpoint_that_is_away_says_nothing_of_the_secret() -> None:
     assert caught.value.__cause__ is None
 
 
-@contextmanager
-def answering(answer: bytes) -> Iterator[tuple[str, list[bytes]]]:
-    """Give an endpoint that has one answer for everybody, and what it was asked."""
-    asked: list[bytes] = []
-
-    class Handler(StreamRequestHandler):
-        def handle(self) -> None:
-            asked.append(self.request.recv(65_536))
-            self.wfile.write(answer)
-
-    with TCPServer(("127.0.0.1", 0), Handler) as server:
-        serving = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        serving.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}/token", asked
-        finally:
-            server.shutdown()
-            serving.join()
-
-
 async def test_the_secret_goes_to_nobody_to_whom_an_endpoint_redirects() -> None:
-    with (
-        answering(b'HTTP/1.1 200 OK\r\n\r\n{"access_token": "stolen"}') as (elsewhere, stolen),
-        answering(f"HTTP/1.1 302 Found\r\nLocation: {elsewhere}\r\n\r\n".encode()) as (url, asked),
-        pytest.raises(TokenError),
-    ):
-        await ClientCredentials(replace(GRANT, url=url)).token()
+    asked: list[str] = []
 
-    assert (len(asked), stolen) == (1, [])
+    async def steal(_: web.BaseRequest) -> web.StreamResponse:
+        asked.append("elsewhere")
+        return web.json_response({"access_token": "stolen"})
+
+    async with an_endpoint(steal) as elsewhere:
+
+        async def send_on(_: web.BaseRequest) -> web.StreamResponse:
+            asked.append("endpoint")
+            return web.Response(status=302, headers={"location": elsewhere})
+
+        async with an_endpoint(send_on) as url:
+            with pytest.raises(TokenError):
+                await ClientCredentials(replace(GRANT, url=url)).token()
+
+    assert asked == ["endpoint"]
 
 
 async def test_tokens_come_from_a_provider_of_a_site() -> None:
