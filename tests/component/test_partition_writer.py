@@ -202,13 +202,6 @@ async def test_until_the_topics_were_read_the_disk_takes_what_may_be_a_repeat(su
     assert subject.written == ["b", "c"]
 
 
-async def test_without_a_disk_nothing_waits_for_the_topics_to_be_read(subject: Subject) -> None:
-    subject.known_ids.finished = False
-    subject.spool.code = "disabled"
-
-    assert await asyncio.gather(*subject.send("a")) == ["committed"]
-
-
 @pytest.mark.parametrize("known", [{"a"}, {"b"}, {"c"}, {"a", "c"}, {"a", "b", "c"}, {"b", "c", "d"}])
 async def test_what_is_in_its_topic_already_is_not_drained_again(subject: Subject, known: set[str]) -> None:
     await subject.send_in_outage("a", "b", "c", "d")
@@ -436,6 +429,102 @@ async def test_a_record_that_the_disk_has_is_durable_in_whichever_turn_of_the_lo
 
     assert await sent == "spooled"
     await subject.writers.close(1)
+
+
+@pytest.fixture
+def bare(subject: Subject) -> Subject:
+    """Give writers without a disk."""
+    subject.spool.code = "disabled"
+    return subject
+
+
+async def test_without_a_disk_nothing_waits_for_the_topics_to_be_read(bare: Subject) -> None:
+    bare.known_ids.finished = False
+
+    assert await asyncio.gather(*bare.send("a")) == ["committed"]
+
+
+async def test_without_a_disk_a_write_that_fails_is_told_and_the_next_one_is_tried(bare: Subject) -> None:
+    bare.producer.failure = "outcome_unknown"
+    with pytest.raises(NotDurableError, match="outcome_unknown"):
+        await bare.send("a")[0]
+
+    bare.producer.failure = None
+    assert await asyncio.gather(*bare.send("b")) == ["committed"]
+
+
+async def test_a_record_that_nobody_waits_for_any_more_is_not_written(bare: Subject) -> None:
+    """Its sender was answered 503 and will come again; writing it too would only make a duplicate."""
+    bare.producer.hold()
+    (first,) = bare.send("a")
+    await bare.producer.wait_for_write()
+    gone, last = bare.send("b", "c")
+
+    gone.cancel()
+    bare.producer.flow()
+    await asyncio.gather(first, last)
+
+    assert bare.written == ["a", "c"]
+
+
+async def test_a_partition_that_does_not_answer_is_not_waited_for_again_and_its_late_record_stays(
+    bare: Subject,
+) -> None:
+    """A record already handed over may still appear: it is unknown, not undone."""
+    bare.writers.limits = WriterLimits(deadline_s=0.05)
+    bare.producer.hold()
+    with pytest.raises(NotDurableError, match="deadline"):
+        await bare.send("a")[0]
+    assert bare.known_ids.told == []
+
+    with pytest.raises(NotDurableError, match="kafka_unavailable"):
+        bare.send("b")
+
+    bare.producer.flow()
+    await until(lambda: bare.known_ids.told)
+    assert (bare.written, bare.known_ids.told, bare.late._value.get()) == (["a"], [("a", "committed")], 1)
+
+
+async def test_the_queue_is_bounded_and_a_delivery_larger_than_it_is_taken_when_nothing_else_is(bare: Subject) -> None:
+    """Refused, it would be refused for ever: an order of Photon may have 10,080 fills."""
+    bare.writers.limits = WriterLimits(records_max=2)
+    large = [accepted(f"d/{n}", n) for n in range(3)]
+    bare.producer.hold()
+    sent = bare.send("a")
+    with pytest.raises(NotDurableError, match="queue_full"):
+        bare.writers.enqueue(large)
+    sent += bare.send("b")
+    with pytest.raises(NotDurableError, match="queue_full"):
+        bare.send("c")
+
+    bare.producer.flow()
+    await asyncio.gather(*sent)
+    assert await bare.writers.enqueue(large) == "committed"
+    assert bare.written == ["a", "b", "d/0", "d/1", "d/2"]
+
+
+@pytest.mark.parametrize(("timeout_s", "answers"), [(30, True), (0, False)])
+async def test_a_stop_takes_nothing_more_and_finishes_what_kafka_answers(
+    bare: Subject, timeout_s: float, *, answers: bool
+) -> None:
+    bare.producer.hold()
+    (sent,) = bare.send("a")
+    await bare.producer.wait_for_write()
+    closing = asyncio.ensure_future(bare.writers.close(timeout_s))
+    await asyncio.sleep(0)
+
+    with pytest.raises(NotDurableError, match="shutting_down"):
+        bare.send("late")
+
+    if answers:
+        bare.producer.flow()
+        assert await sent == "committed"
+    else:
+        with pytest.raises(NotDurableError, match="shutting_down"):
+            await sent
+    await closing
+    assert bare.written == ["a"] * answers
+    assert bare.producer.closed
 
 
 async def test_a_stop_in_an_outage_leaves_everything_on_disk() -> None:
