@@ -113,10 +113,6 @@ class Kept:
     async def put(self, *ordinals: int, partition: SpoolPartition = PARTITION) -> None:
         await self.spool.append(entries(ordinals, partition=partition))
 
-    @property
-    def partitions(self) -> list[SpoolPartition]:
-        return [partition for partition, queue in self.spool._index._queues.items() if len(queue)]
-
     async def tend(self) -> None:
         await self.spool.tend()
 

@@ -25,17 +25,10 @@ DEGRADED: Line = ("worker.ready", {"kafka": "degraded"})
         ("unreachable", [(20 * START_S, "ok")], 0, [("worker.not_ready", {"kafka": "unreachable"}), READY]),
         ("ok", [(60, "stalled"), (1, "ok")], 0, [READY, ("worker.not_ready", {"kafka": "stalled"}), READY]),
     ],
-    ids=[
-        "ready once",
-        "degraded",
-        "degraded for a moment",
-        "stays degraded",
-        "short start",
-        "long start",
-        "lost later",
-    ],
 )
-async def test_lines(first: str, changes: list[tuple[float, str]], settle_s: float, lines: list[Line]) -> None:
+async def test_a_process_says_once_what_it_has_settled_on_and_again_when_that_changes(
+    first: str, changes: list[tuple[float, str]], settle_s: float, lines: list[Line]
+) -> None:
     """The check of Kafka says another word after each of the seconds."""
     results = {"kafka": first, "spool": "ok"}
     checks = {name: partial(results.__getitem__, name) for name in results}

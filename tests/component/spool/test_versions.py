@@ -43,12 +43,6 @@ def keys(tmp_path: Path) -> Path:
     return write_key(tmp_path / "keys", secret=SECRET).parent
 
 
-def foreign_segment(directory: Path, content: bytes) -> Path:
-    path = directory / segment_name(NUMBER)
-    path.write_bytes(content)
-    return path
-
-
 async def test_two_versions_may_follow_each_other_back_and_forth(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,7 +89,8 @@ async def test_two_versions_may_follow_each_other_back_and_forth(
     ],
 )
 async def test_a_file_of_another_version_is_kept_whatever_stands_in_it(tmp_path: Path, content: bytes) -> None:
-    path = foreign_segment(tmp_path, content)
+    path = tmp_path / segment_name(NUMBER)
+    path.write_bytes(content)
     for _ in range(2):
         async with open_spool(tmp_path) as kept:
             await kept.put(1)
