@@ -4,12 +4,14 @@ With `ingress`, `outage` (without Kafka), `consumers` (the read model), `forward
 is) only that part, with `quick` fewer rounds.
 """
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
+import psutil
 from rich.console import Console
 
 from tests.bench import archive, fhir, forward, ingress, outage, read_model
@@ -37,9 +39,10 @@ def main(arguments: list[str]) -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     for name in wanted or [each for each in PARTS if SERVERS.get(each, lambda: True)()]:
         part, result = PARTS[name], RESULTS / f"{name}.json"
+        machine = {"cpus": os.cpu_count(), "load_1m": psutil.getloadavg()[0]}
         figures = part.run(progress, quick="quick" in arguments)
         console.print(table((part.__doc__ or "").splitlines()[0], figures))
-        result.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2))
+        result.write_bytes(orjson.dumps({"machine": machine, **figures}, option=orjson.OPT_INDENT_2))
         console.print(f"figures: {result}")
 
 

@@ -1,47 +1,44 @@
-"""`forward` from topic to settled records, against an endpoint that takes 10 ms for each."""
+"""`forward` from topic to settled records, with 64 lanes, against an endpoint that takes 10 ms for each."""
 
 import base64
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 
 from bridge.dev.ports import HOST, free_port, is_free
 from bridge.dev.processes import Child
-from tests.bench.consuming import servers
-from tests.bench.sending import TOPICS, Sending
+from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
+from tests.bench.consuming import ROUNDS, consuming, figures, filled, measured
 from tests.installed import ROOT
+from tests.topic_filler import Lives
 
-ANSWER_S = 0.01
-SENDING = Sending("forward", "lanes", records={8: 7_000, 64: 30_000})
+RECORDS = 30_000
 
 
 def run(console: Console, *, quick: bool = False) -> dict[str, Any]:
-    with servers(TOPICS) as place:
-        (place.directory / "secrets").mkdir()
-        (place.directory / "secrets" / "current").write_text(f"whsec_{base64.b64encode(bytes(32)).decode()}")
-        port = free_port()
-        endpoint = Child(
-            "endpoint",
-            command=[sys.executable, "-m", "tests.bench.endpoint", str(port), str(ANSWER_S)],
-            cwd=ROOT,
-            log=place.directory / "endpoint.log",
-        )
-
-        @contextmanager
-        def settings(lanes: int) -> Iterator[dict[str, str]]:
-            yield {
-                "FORWARD__URL": f"http://{HOST}:{port}/desk",
-                "FORWARD__ALLOW_HTTP": "true",
-                "FORWARD__SECRETS_DIR": str(place.directory / "secrets"),
-                "FORWARD__LANES": str(lanes),
-            }
-
+    paces = []
+    with filled(Lives.of_records(RECORDS, one_day=True)) as place:
+        secrets, port = place.directory / "secrets", free_port()
+        secrets.mkdir()
+        (secrets / "current").write_text(f"whsec_{base64.b64encode(bytes(32)).decode()}")
+        command = [sys.executable, "-m", "tests.bench.endpoint", str(port)]
+        endpoint = Child("endpoint", command=command, cwd=ROOT, log=place.directory / "endpoint.log")
         endpoint.start()
         try:
             endpoint.wait_until(lambda: not is_free(port))
-            return SENDING.run(console, place, settings, quick=quick)
+            for number in range(1 if quick else ROUNDS):
+                settings = {
+                    "FORWARD__TOPICS": PRESCRIPTIONS_TOPIC,
+                    "FORWARD__INSTANCE": f"n{number}",
+                    "FORWARD__URL": f"http://{HOST}:{port}/desk",
+                    "FORWARD__ALLOW_HTTP": "true",
+                    "FORWARD__SECRETS_DIR": str(secrets),
+                    "FORWARD__LANES": "64",
+                }
+                with consuming(place, "forward", **settings) as (process, _):
+                    paces.append(measured(process, RECORDS))
+                console.print(f"{paces[-1].per_s:,.0f} events/s {paces[-1].cpu_us:.0f} µs")
         finally:
             endpoint.stop()
+    return figures(paces)

@@ -1,14 +1,13 @@
 """The load generator, a process of its own: raw sockets, requests signed beforehand, every answer timed.
 
-Run as `python -m tests.bench.load PORT FIRST COUNT CONNECTIONS RATE`; a rate of 0 is a closed
-loop. Prints one JSON line.
+Run as `python -m tests.bench.load PORT FIRST COUNT RATE`; a rate of 0 is a closed loop. Prints one JSON line.
 """
 
 import asyncio
 import gc
 import sys
 import time
-from collections import Counter, deque
+from collections import deque
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from typing import cast
@@ -16,9 +15,10 @@ from typing import cast
 import orjson
 import uvloop
 
+from bridge.dev.ports import HOST
 from tests.bench.traffic import requests
 
-HOST = "127.0.0.1"
+CONNECTIONS = 64
 # An answer that takes longer will not come; the run fails.
 SILENT_S = 30.0
 # Between two looks whether a connection is free, or a request due; each costs the server a little of its core.
@@ -28,14 +28,26 @@ _LENGTH = b"content-length: "
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one run of the generator saw; in an open loop a time counts from when its request was due."""
+    """What one run of the generator saw; in an open loop a time counts from when its request was due.
+
+    Attributes:
+        cpu_s: What it cost the server.
+    """
 
     count: int
     elapsed_s: float
     p50_ms: float
     p99_ms: float
-    statuses: dict[str, int]
     refused: list[int]
+    cpu_s: float = 0.0
+
+    @property
+    def per_s(self) -> float:
+        return self.count / self.elapsed_s
+
+    @property
+    def cpu_us(self) -> float:
+        return self.cpu_s / self.count * 1e6
 
 
 class Run:
@@ -43,14 +55,12 @@ class Run:
         self.first = first
         self.waiting = deque(enumerate(requests(first, count, rate=rate)))
         self.durations_s = [0.0] * count
-        self.statuses: Counter[int] = Counter()
         self.refused: list[int] = []
         self.left = count
         self.done = asyncio.Event()
 
     def answered(self, index: int, status: int, duration_s: float) -> None:
         self.durations_s[index] = duration_s
-        self.statuses[status] += 1
         if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             self.refused.append(self.first + index)
         self.left -= 1
@@ -99,14 +109,14 @@ class Connection(asyncio.Protocol):
             self.send()
 
 
-async def generate(*, port: int, first: int, count: int, connections: int, rate: float) -> Load:
+async def generate(port: int, first: int, count: int, rate: float) -> Load:
     run = Run(first=first, count=count, rate=rate)
     # The requests live as long as the process; looking through them again and again would cost the server its core.
     gc.freeze()
     gc.disable()
     loop = asyncio.get_running_loop()
     opened = []
-    for _ in range(connections):
+    for _ in range(CONNECTIONS):
         _, connection = await loop.create_connection(lambda: Connection(run), HOST, port)
         opened.append(connection)
     began = time.perf_counter()
@@ -124,7 +134,6 @@ async def generate(*, port: int, first: int, count: int, connections: int, rate:
         elapsed_s=elapsed_s,
         p50_ms=ordered[count // 2] * 1000,
         p99_ms=ordered[count * 99 // 100] * 1000,
-        statuses={str(status): seen for status, seen in run.statuses.items()},
         refused=run.refused,
     )
 
@@ -145,8 +154,8 @@ async def _at_rate(run: Run, opened: list[Connection], rate: float) -> None:
         await asyncio.sleep(max(_LOOK_S, due - time.perf_counter()))
 
 
-def main(port: str, first: str, count: str, connections: str, rate: str) -> None:
-    work = generate(port=int(port), first=int(first), count=int(count), connections=int(connections), rate=float(rate))
+def main(port: str, first: str, count: str, rate: str) -> None:
+    work = generate(int(port), int(first), int(count), float(rate))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         print(orjson.dumps(asdict(runner.run(work))).decode())  # noqa: T201 - the answer to the process that started us
 

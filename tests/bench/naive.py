@@ -51,10 +51,6 @@ def is_signed(headers: Mapping[str, str], body: bytes) -> bool:
     )
 
 
-async def ready(_: web.Request) -> web.Response:
-    return web.Response(text="ok")
-
-
 def main(kind: str, port: str, bootstrap_servers: str, topic: str) -> None:
     async def start(app: web.Application) -> None:
         app[PRODUCER] = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, acks="all", enable_idempotence=True)
@@ -66,7 +62,6 @@ def main(kind: str, port: str, bootstrap_servers: str, topic: str) -> None:
     app = web.Application()
     app[TOPIC] = topic
     app.router.add_post("/webhooks/{source}", take_signed if kind == "signed" else take_unsigned)
-    app.router.add_get("/", ready)
     app.on_startup.append(start)
     app.on_cleanup.append(end)
     web.run_app(app, host="127.0.0.1", port=int(port), access_log=None, print=None)
