@@ -87,6 +87,10 @@ class Lives:
         told, _ = self._life(prescription)
         return [_event_id(prescription, index) for index in range(len(told))]
 
+    def ids(self) -> dict[str, list[str]]:
+        """Ids of the events of each prescription, in order."""
+        return {self.prescription_id(number): self.event_ids(number) for number in range(self.prescriptions)}
+
     def events(self, prescription: int) -> list[Event]:
         """Events of one prescription in order, as a consumer decodes them."""
         return [decoded(record) for record in self._told(prescription, PRESCRIPTIONS_TOPIC, PARTITIONS)]

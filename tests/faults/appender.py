@@ -15,15 +15,9 @@ NAME = "appender"
 # Without any constraint that would hide a second time.
 TABLES = (
     "create table appended (number bigserial, prescription_id text, event_id text)",
-    "create table counted (prescription_id text primary key, events bigint not null)",
     "create table healed ()",
-    "create table shared (id int primary key, touched bigint not null)",
-    "insert into shared values (1, 0)",
 )
 APPEND = "insert into appended (prescription_id, event_id) values ($1, $2)"
-COUNT = """
-    insert into counted as c values ($1, 1) on conflict (prescription_id) do update set events = c.events + 1
-"""
 # Small, so that there are many transactions to be killed in.
 BATCH_RECORDS = 20
 LANES = 4
@@ -33,9 +27,8 @@ def appender(setup: Setup) -> Consumer:
     """Build it.
 
     Options: `topic`, `group`, `mode` (`batches`, `lanes`, or `outside`: lanes whose effect is a call of `sink`),
-    `pause_s` (for each event, inside its transaction), `refused` (a key that is refused until `healed` holds a row),
-    `shared` (none, or a key whose events touch the one row of `shared` after their own) and `sink` (none, or the URL of
-    a service that is told of each event first).
+    `pause_s` (for each event, inside its transaction), `refused` (a key that is refused until `healed` holds a row)
+    and `sink` (none, or the URL of a service that is told of each event first).
     """
     options = setup.options
     lanes = Lanes(LANES, transactional=options["mode"] != "outside")
@@ -43,15 +36,12 @@ def appender(setup: Setup) -> Consumer:
     consumer = Consumer(NAME, topics=[options["topic"]], mode=mode, group=options["group"])
     service = _Service(options.get("sink", ""), consumer.group)
     consumer.around, consumer.ping = service.session, service.ping
-    pause_s, refused, shared = float(options["pause_s"]), options["refused"], options.get("shared")
+    pause_s, refused = float(options["pause_s"]), options["refused"]
 
     async def append(event: Event, connection: Connection) -> None:
         if event.key == refused and not await connection.fetchval("select exists (select from healed)"):
             raise PermanentError("refused")
         await connection.execute(APPEND, event.key, event.id)
-        await connection.execute(COUNT, event.key)
-        if event.key == shared:
-            await connection.execute("update shared set touched = touched + 1")
 
     async def append_batch(batch: Sequence[Placed], connection: Connection) -> None:
         for event, context in batch:

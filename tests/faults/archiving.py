@@ -4,12 +4,13 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from uuid import uuid4
 
 from pyarrow import dataset  # noqa: TID251 - reads what was written
 
-from tests.faults.scene import PARTITIONS, SESSION_S, Ground, Scene, Subject, scene_of
+from tests.faults.scene import PARTITIONS, Ground, Scene, Subject, scene_of
 from tests.integration.service_process import until
 from tests.topic_filler import Lives
 
@@ -17,9 +18,7 @@ NAME = "archive"
 
 
 @contextmanager
-def archiving(
-    ground: Ground, lives: Lives, *, partitions: int = PARTITIONS, session_s: str = SESSION_S, wait_s: float = 0.2
-) -> Iterator[tuple[Scene, Path]]:
+def archiving(ground: Ground, lives: Lives, *, partitions: int = PARTITIONS) -> Iterator[tuple[Scene, Path]]:
     schema = f"a{uuid4().hex[:12]}"
     topic = f"faults.archive.{schema}"
     lake = ground.directory / f"lake-{schema}"
@@ -27,12 +26,11 @@ def archiving(
         "ROOT": str(lake),
         "SCHEMA": schema,
         "TOPICS": topic,
-        "WAIT_S": str(wait_s),
+        "WAIT_S": "0.2",
         "BATCH_RECORDS": "50",
     }
-    settings = {"KAFKA__SESSION_S": session_s, **{f"{NAME.upper()}__{name}": value for name, value in options.items()}}
-    subject = Subject(NAME, f"{NAME}.{schema}", settings, {}, (), partial(check, lake, schema))
-    with scene_of(ground, subject, topic=topic, lives=lives, partitions=partitions) as scene:
+    subject = Subject(NAME, f"{NAME}.{schema}", topic, options, partial(check, lake, schema))
+    with scene_of(ground, subject, lives, partitions=partitions) as scene:
         yield scene, lake
 
 
@@ -60,8 +58,7 @@ def check(lake: Path, schema: str, scene: Scene) -> None:
     assert {each for each, times in rows.items() if times > 1} == set()
     assert rows.keys() == {(part, offset) for part, end in scene.progress().items() for offset in range(end)}
     assert table.num_rows == scene.written
-    ids = {each for number in range(scene.lives.prescriptions) for each in scene.lives.event_ids(number)}
-    assert set(table["event_id"].to_pylist()) == ids
+    assert set(table["event_id"].to_pylist()) == set(chain.from_iterable(scene.lives.ids().values()))
     named = scene.ask(f'select path, row_count from "{schema}".file')  # noqa: S608 - ours
     visible = {str(path.relative_to(lake)) for path in (lake / "events").rglob("*.parquet")}
     assert {path for path, _ in named} == visible

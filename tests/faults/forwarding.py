@@ -7,7 +7,7 @@ from functools import partial
 from uuid import uuid4
 
 from bridge.contract.native import native_json
-from tests.faults.scene import PARTITIONS, SESSION_S, Ground, Scene, Subject, scene_of
+from tests.faults.scene import PARTITIONS, Ground, Scene, Subject, scene_of
 from tests.faults.sink import Sink
 from tests.topic_filler import Lives
 
@@ -22,7 +22,6 @@ def forwarding(
     lives: Lives,
     *,
     partitions: int = PARTITIONS,
-    session_s: str = SESSION_S,
     pause_s: float = 0.0,
     sink: Sink | None = None,
 ) -> Iterator[Scene]:
@@ -42,26 +41,16 @@ def forwarding(
             "INSTANCE": instance,
             "LANES": str(LANES),
         }
-        subject = Subject(
-            NAME,
-            group,
-            {"KAFKA__SESSION_S": session_s, **{f"{NAME.upper()}__{name}": value for name, value in options.items()}},
-            {},
-            (),
-            partial(check, desk),
-            {f"{NAME.upper()}__URL": desk.endpoint(group)},
-        )
-        scene = scene_of(ground, subject, topic=options["TOPICS"], lives=lives, partitions=partitions)
-        yield stack.enter_context(scene)
+        unpaused = {"URL": desk.endpoint(group)}
+        subject = Subject(NAME, group, options["TOPICS"], options, partial(check, desk), unpaused)
+        yield stack.enter_context(scene_of(ground, subject, lives, partitions=partitions))
 
 
 def check(desk: Sink, scene: Scene) -> None:
     """The endpoint got each event with the body that it is mapped from, and nothing is parked."""
     lives = scene.lives
     assert scene.parked() == 0
-    assert desk.told_of(scene.group) == {
-        lives.prescription_id(number): lives.event_ids(number) for number in range(lives.prescriptions)
-    }
+    assert desk.told_of(scene.group) == lives.ids()
     sent = desk.posted[scene.group]
     wrong = [
         event.id

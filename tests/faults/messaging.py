@@ -1,9 +1,9 @@
-"""Scenes of `hl7v2`: three groups at once, each with a receiver of its own that keeps every message it acknowledges."""
+"""Scenes of `hl7v2`: groups with a receiver each, which keeps every message that it acknowledges."""
 
 import socket
 import socketserver
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain
 from uuid import uuid4
@@ -12,11 +12,10 @@ from consumers.hl7v2.mapping import EVENT_PART, event_part, news, note_hl7
 from consumers.hl7v2.options import Hl7Options
 from consumers.lifecycle.facts import Document, stamp_of
 from tests.faults.away import HOST, AwayServer
-from tests.faults.scene import PARTITIONS, SESSION_S, Ground, Scene, Subject, scene_of
+from tests.faults.scene import Ground, Scene, Subject, scene_of
 from tests.topic_filler import Lives
 
 NAME = "hl7v2"
-GROUPS = 3
 
 
 class Receiver(AwayServer):
@@ -71,12 +70,6 @@ class _Handler(socketserver.StreamRequestHandler):
 
 
 @contextmanager
-def messaging(ground: Ground, lives: Lives) -> Iterator[list[tuple[Scene, Receiver]]]:
-    with ExitStack() as stack:
-        yield [stack.enter_context(sending(ground, lives)) for _ in range(GROUPS)]
-
-
-@contextmanager
 def sending(ground: Ground, lives: Lives) -> Iterator[tuple[Scene, Receiver]]:
     receiver, instance = Receiver(), f"i{uuid4().hex[:12]}"
     options = {
@@ -87,9 +80,8 @@ def sending(ground: Ground, lives: Lives) -> Iterator[tuple[Scene, Receiver]]:
         "TOPICS": f"faults.hl7v2.{instance}",
         "ACK_TIMEOUT_S": "5",
     }
-    settings = {"KAFKA__SESSION_S": SESSION_S, **{f"{NAME.upper()}__{name}": value for name, value in options.items()}}
-    subject = Subject(NAME, f"{NAME}.{instance}", settings, {}, (), partial(check, receiver))
-    with receiver, scene_of(ground, subject, topic=options["TOPICS"], lives=lives, partitions=PARTITIONS) as scene:
+    subject = Subject(NAME, f"{NAME}.{instance}", options["TOPICS"], options, partial(check, receiver))
+    with receiver, scene_of(ground, subject, lives) as scene:
         yield scene, receiver
 
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from uuid import uuid4
 
 from tests.faults.pausing_read_model import NAME
-from tests.faults.scene import PARTITIONS, SESSION_S, Ground, Scene, Subject, scene_of
+from tests.faults.scene import PARTITIONS, Ground, Scene, Subject, scene_of
 from tests.installed import install
 from tests.oracle.states import COLUMNS, expected_state
 from tests.topic_filler import Lives
@@ -17,26 +18,18 @@ def reading(
     lives: Lives,
     *,
     partitions: int = PARTITIONS,
-    session_s: str = SESSION_S,
     pause_s: float = 0.0,
 ) -> Iterator[Scene]:
     schema = f"rm_{uuid4().hex[:12]}"
     topic, group = f"faults.{schema}", f"read_model.{schema}"
     options = {"SCHEMA": schema, "TOPICS": topic, "PAUSE_S": str(pause_s)}
-    subject = Subject(
-        NAME,
-        group,
-        {"KAFKA__SESSION_S": session_s, **{f"{NAME.upper()}__{name}": value for name, value in options.items()}},
-        install(ground.directory / group / "package", {NAME: "tests.faults.pausing_read_model:pausing_read_model"}),
-        (),
-        lambda scene: check(scene, schema),
-        {f"{NAME.upper()}__PAUSE_S": "0"},
-    )
-    with scene_of(ground, subject, topic=topic, lives=lives, partitions=partitions) as scene:
+    package = install(ground.directory / group / "package", {NAME: f"tests.faults.{NAME}:{NAME}"})
+    subject = Subject(NAME, group, topic, options, partial(check, schema), {"PAUSE_S": "0"}, package)
+    with scene_of(ground, subject, lives, partitions=partitions) as scene:
         yield scene
 
 
-def check(scene: Scene, schema: str) -> None:
+def check(schema: str, scene: Scene) -> None:
     lives = scene.lives
     assert scene.parked() == 0
     columns = ", ".join(COLUMNS.values())

@@ -40,18 +40,25 @@ class Subject(NamedTuple):
 
     Attributes:
         name: Entry point.
+        options: Its own settings, without their prefix, and `unpaused` those with which a process takes no pauses.
+        check: Compares what it has brought about with the lives, once all is settled.
+        environment: Further variables of its processes.
         tables: Statements that make what it needs in its database.
-        check: Compares what is in the database with the lives, once all is settled.
-        unpaused: Settings with which a process takes no pauses.
     """
 
     name: str
     group: str
-    settings: Mapping[str, str]
-    environment: Mapping[str, str]
-    tables: Sequence[str]
+    topic: str
+    options: Mapping[str, str]
     check: "Callable[[Scene], None]"
     unpaused: Mapping[str, str] = MappingProxyType({})
+    environment: Mapping[str, str] = MappingProxyType({})
+    tables: Sequence[str] = ()
+
+    def settings(self, *, paused: bool = True) -> dict[str, str]:
+        options = {**self.options, **({} if paused else self.unpaused)}
+        own = {f"{self.name.upper()}__{name}": value for name, value in options.items()}
+        return {"KAFKA__SESSION_S": SESSION_S, **own}
 
 
 class Questions:
@@ -94,7 +101,6 @@ class Scene:
 
     ground: Ground
     subject: Subject
-    topic: str
     partitions: int
     dsn: str
     lives: Lives
@@ -108,11 +114,17 @@ class Scene:
     def group(self) -> str:
         return self.subject.group
 
+    @property
+    def topic(self) -> str:
+        return self.subject.topic
+
     def write(self, count: int | None = None) -> None:
         self.written += fill(self.ground.bootstrap_servers, islice(self.records, count))
 
-    def member(self, failpoint: str = "", max_poll_s: float | None = None, /, **settings: str) -> ConsumerProcess:
-        variables: dict[str, Any] = {**self.subject.settings, **settings}
+    def member(
+        self, failpoint: str = "", max_poll_s: float | None = None, /, *, paused: bool = True, **settings: str
+    ) -> ConsumerProcess:
+        variables: dict[str, Any] = {**self.subject.settings(paused=paused), **settings}
         process = ConsumerProcess(
             self.ground.directory / self.group,
             self.subject.name,
@@ -163,20 +175,17 @@ class Scene:
 
 
 @contextmanager
-def scene_of(
-    ground: Ground, subject: Subject, *, topic: str, lives: Lives, partitions: int = PARTITIONS
-) -> Iterator[Scene]:
-    create_topics(ground.bootstrap_servers, {topic: partitions})
+def scene_of(ground: Ground, subject: Subject, lives: Lives, *, partitions: int = PARTITIONS) -> Iterator[Scene]:
+    create_topics(ground.bootstrap_servers, {subject.topic: partitions})
     with fresh_database(ground.postgres) as dsn, ExitStack() as stack:
         execute(dsn, *subject.tables)
         yield Scene(
             ground=ground,
             subject=subject,
-            topic=topic,
             partitions=partitions,
             dsn=dsn,
             lives=lives,
             stack=stack,
-            records=lives.records(topic, partitions=partitions),
+            records=lives.records(subject.topic, partitions=partitions),
             questions=stack.enter_context(Questions(dsn)),
         )

@@ -1,22 +1,21 @@
-"""Scenes of `workflow`: three groups at once call one Temporal server, each in a namespace of its own."""
+"""Scenes of `workflow`: groups call one Temporal server, each in a namespace of its own."""
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from uuid import uuid4
 
 from consumers.workflow.options import NAME, SHIPPED_RULES
 from consumers.workflow.rules import parse_rules
 from consumers.workflow.timers import RESOLVED
-from tests.faults.scene import PARTITIONS, SESSION_S, Ground, Scene, Subject, scene_of
+from tests.faults.scene import Ground, Scene, Subject, scene_of
 from tests.integration.service_process import until
 from tests.postgres import execute
 from tests.temporal.histories import Told, a_client, told
 from tests.temporal.server import TemporalServer
 from tests.topic_filler import Lives
 
-GROUPS = 3
 # What waits too long all the while, and what does so until a test says that it is over.
 WAITING, OVER = 40, 10
 # A life that is a copy of another has the ids of its requests.
@@ -43,12 +42,6 @@ _ENDS = f"delete from read_model.overdue where prescription_id in (select 'rx_' 
 
 
 @contextmanager
-def starting(ground: Ground, lives: Lives, server: TemporalServer) -> Iterator[list[Scene]]:
-    with ExitStack() as stack:
-        yield [stack.enter_context(calling(ground, lives, server)) for _ in range(GROUPS)]
-
-
-@contextmanager
 def calling(ground: Ground, lives: Lives, server: TemporalServer) -> Iterator[Scene]:
     instance = f"i{uuid4().hex[:12]}"
     rules = ground.directory / f"{instance}.toml"
@@ -62,16 +55,10 @@ def calling(ground: Ground, lives: Lives, server: TemporalServer) -> Iterator[Sc
         "TIMERS_EVERY_S": "1",
         "RULES": str(rules),
     }
-    settings = {"KAFKA__SESSION_S": SESSION_S, **{f"WORKFLOW__{name}": value for name, value in options.items()}}
-    subject = Subject(NAME, f"{NAME}.{instance}", settings, {}, _VIEWS, partial(check, server, instance))
-    with scene_of(ground, subject, topic=options["TOPICS"], lives=lives, partitions=PARTITIONS) as scene:
+    checked = partial(check, server, instance)
+    subject = Subject(NAME, f"{NAME}.{instance}", options["TOPICS"], options, checked, tables=_VIEWS)
+    with scene_of(ground, subject, lives) as scene:
         yield scene
-
-
-def end_waits(scene: Scene) -> None:
-    _wait_started(scene, WAITING + OVER)
-    execute(scene.dsn, _ENDS)
-    _wait_started(scene, OVER, "resolved_at is not null")
 
 
 def _wait_started(scene: Scene, many: int, which: str = "true") -> None:
@@ -95,7 +82,13 @@ def expected(lives: Lives) -> dict[str, list[tuple[str, str]]]:
 
 
 def check(server: TemporalServer, namespace: str, scene: Scene) -> None:
-    """Every workflow was started by its first event and told all others, in order; nothing is parked."""
+    """Every workflow was started by its first event and told all others, in order; nothing is parked.
+
+    Those of what waits are told when that is over.
+    """
+    _wait_started(scene, WAITING + OVER)
+    execute(scene.dsn, _ENDS)
+    _wait_started(scene, OVER, "resolved_at is not null")
     assert scene.parked() == 0
     due = expected(scene.lives)
     assert due

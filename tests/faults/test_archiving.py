@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.archiving import archiving, without_staging
 from tests.faults.scene import Ground, Scene
-from tests.faults.troubles import be_away, freeze_at, kill
+from tests.faults.troubles import MAX_POLL_S, OPEN_TRANSACTION_S, be_away, kill, thaw, wait_frozen
 from tests.topic_filler import Lives
 
 pytestmark = pytest.mark.kafka
@@ -22,7 +22,7 @@ EACH = 40
 
 
 class Case(NamedTuple):
-    """How often a process dies, most often at the next point, or what else happens.
+    """How often a process dies, most often at the next point, and what happens then.
 
     Attributes:
         kills: Deaths, at the points in turn.
@@ -42,8 +42,7 @@ class Case(NamedTuple):
 CASES = [
     # The four points; two by two, as they are played at the same time.
     Case(kills=2),
-    Case(kills=2, first=2),
-    Case(members=3),
+    Case(kills=2, first=2, members=3),
     Case(frozen="before_fence"),
     Case(away_s=1.0),
     *(
@@ -58,7 +57,13 @@ def play(ground: Ground, case: Case, seed: int) -> None:
     with archiving(ground, lives, partitions=1 if case.frozen else 4) as (scene, lake):
         kill([scene], case.kills, points=in_turn(case.first), records=EACH)
         if case.frozen:
-            freeze_at(scene, case.frozen, visit=2, records=RECORDS // 2)
+            zombie = scene.member(f"{case.frozen}:stop@2", MAX_POLL_S)
+            scene.write(RECORDS // 2)
+            wait_frozen(zombie)
+            scene.forget_members()
+            scene.member()
+            scene.wait_settled(still_s=OPEN_TRANSACTION_S)
+            thaw(zombie)
         else:
             scene.member()
         if case.members > 1:

@@ -13,16 +13,14 @@ import pytest
 from tests.faults.appending import Mode, appending
 from tests.faults.scene import Ground, Scene
 from tests.faults.test_zombies import POINTS
-from tests.faults.troubles import has_left, is_frozen
+from tests.faults.troubles import MAX_POLL_S, thaw, wait_frozen
 from tests.integration.consumer_process import consumer_environment, drx_consumer
-from tests.integration.service_process import until
 from tests.postgres import execute
 from tests.topic_filler import Lives
 
 pytestmark = pytest.mark.kafka
 
 RECORDS = 600
-MAX_POLL_S = 8.0
 CASES = get_args(Mode)
 
 
@@ -31,14 +29,13 @@ def play(ground: Ground, case: Mode, seed: int) -> None:
     with appending(ground, case, Lives.of_records(RECORDS, seed=seed), partitions=1) as scene:
         scene.write()
         zombie = scene.member(f"before_fence:stop@{POINTS[case]['before_fence']}", MAX_POLL_S)
-        until(lambda: is_frozen(zombie), what="a frozen member")
+        wait_frozen(zombie)
         scene.forget_members()
         _forget(scene)
-        execute(scene.dsn, "truncate appended, counted")
+        execute(scene.dsn, "truncate appended")
         successor = scene.member("before_fence:stop@1")
-        until(lambda: is_frozen(successor), what="a frozen successor")
-        zombie.thaw()
-        until(lambda: has_left(zombie), what="a member that knows that it was away")
+        wait_frozen(successor)
+        thaw(zombie)
         successor.thaw()
         scene.finish()
 
@@ -48,7 +45,7 @@ def _forget(scene: Scene) -> None:
         bootstrap_servers=scene.ground.bootstrap_servers,
         dsn=scene.dsn,
         env=scene.subject.environment,
-        **scene.subject.settings,
+        **scene.subject.settings(),
     )
     code, _, err = asyncio.run(drx_consumer(env, "forget", scene.subject.name, "--reason", "a drill"))
     assert code == 0, err

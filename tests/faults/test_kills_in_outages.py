@@ -2,21 +2,16 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import pytest
 
-from tests.faults.archiving import archiving
-from tests.faults.messaging import sending
-from tests.faults.recording import Server, writing
 from tests.faults.scene import Ground, Scene
-from tests.faults.starting import calling, end_waits
-from tests.faults.subjects import Kind, scene_of_kind
+from tests.faults.subjects import Kind, Writer, scene_of_kind
 from tests.postgres import EmbeddedPostgres
-from tests.temporal.server import TemporalServer
 from tests.topic_filler import Lives
 
 pytestmark = pytest.mark.kafka
@@ -25,10 +20,6 @@ pytestmark = pytest.mark.kafka
 WORK_S, AWAY_S = 2.0, 4.0
 # A pause at each event of the short case, so that there is work left when a process is killed.
 PAUSE_S = 0.02
-
-
-# Those that write to what is no database.
-Writer = Literal["fhir", "hl7v2", "workflow", "archive"]
 
 
 class Case(NamedTuple):
@@ -55,31 +46,13 @@ def play(ground: Ground, case: Case, seed: int) -> None:
         server.start()
         # Files of the archive are of one day each.
         lives = Lives.of_records(case.records, seed=seed, one_day=case.kind == "archive")
-        scene = stack.enter_context(_scene(replace(ground, directory=directory, postgres=server.dsn), case, lives))
+        own = replace(ground, directory=directory, postgres=server.dsn)
+        scene = stack.enter_context(scene_of_kind(own, case.kind, lives, pause_s=case.pause_s))
         for _ in range(case.rounds):
             scene.write(case.records // case.rounds)
             _kill_in_outage(scene, server, rng)
-        scene.member(**scene.subject.unpaused)
-        if case.kind == "workflow":
-            end_waits(scene)
+        scene.member(paused=False)
         scene.finish()
-
-
-@contextmanager
-def _scene(ground: Ground, case: Case, lives: Lives) -> Iterator[Scene]:
-    with ExitStack() as stack:
-        match case.kind:
-            case "fhir":
-                yield stack.enter_context(writing(ground, lives, stack.enter_context(Server())))
-            case "hl7v2":
-                yield stack.enter_context(sending(ground, lives))[0]
-            case "workflow":
-                server = TemporalServer(ground.directory, options=("-Xmx2g",))
-                yield stack.enter_context(calling(ground, lives, stack.enter_context(server)))
-            case "archive":
-                yield stack.enter_context(archiving(ground, lives))[0]
-            case kind:
-                yield stack.enter_context(scene_of_kind(ground, kind, lives, pause_s=case.pause_s))
 
 
 def _kill_in_outage(scene: Scene, server: EmbeddedPostgres, rng: random.Random) -> None:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.kafka
 LIVES = Lives(40)
 FIRST = 100
 # A group that has no offset must not fall back on one end of the log or the other.
-PRODUCTION = {"KAFKA__OFFSET_RESET": "none"}
+PRODUCTION = "none"
 
 
 def play(ground: Ground, case: Callable[[Scene, AdminClient], None], seed: int) -> None:
@@ -39,7 +39,7 @@ def group_offset_lost(scene: Scene, admin: AdminClient) -> None:
     (deleted,) = admin.delete_consumer_groups([scene.group]).values()
     deleted.result(HANG_S)
     scene.write()
-    member = scene.member(**PRODUCTION)
+    member = scene.member(KAFKA__OFFSET_RESET=PRODUCTION)
     scene.wait_settled()
     read_again = member.metric("drxbridge_consumer_records_total", outcome="duplicate")
     scene.finish()
@@ -67,7 +67,7 @@ def stored_offset_expired(scene: Scene, admin: AdminClient) -> None:
 
 def _assert_stopped(scene: Scene, code: str) -> None:
     applied = scene.ask("select * from appended")
-    member = scene.member(**PRODUCTION)
+    member = scene.member(KAFKA__OFFSET_RESET=PRODUCTION)
     until(lambda: member.checks().get("group") == code, what="a partition that is stopped")
     stopped = "drxbridge_consumer_stopped_partitions"
     until(lambda: member.metric(stopped, code=code) == scene.partitions, what="all of them")

@@ -28,13 +28,10 @@ def play(ground: Ground, case: float, seed: int) -> None:
         stack.callback(server.close)
         server.start()
         own = replace(ground, postgres=server.dsn)
-        scenes = [
-            stack.enter_context(scene_with(own, kind, busy_s=BUSY_S, seed=seed, session_s=SESSION_S))
-            for kind in get_args(Kind)
-        ]
+        scenes = [stack.enter_context(scene_with(own, kind, busy_s=BUSY_S, seed=seed)) for kind in get_args(Kind)]
         for scene in scenes:
-            scene.member()
-            scene.member()
+            scene.member(KAFKA__SESSION_S=SESSION_S)
+            scene.member(KAFKA__SESSION_S=SESSION_S)
         for member in (each for scene in scenes for each in scene.members):
             member.live()
         until(lambda: all(map(_balanced, scenes)), what="two members with partitions")

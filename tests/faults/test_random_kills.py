@@ -36,7 +36,7 @@ def play(ground: Ground, case: Case, seed: int) -> None:
             for _ in range(case.kills):
                 _kill_at_random(scene, rng)
             unsettled = scene.written - scene.settled()
-            scene.member(**scene.subject.unpaused)
+            scene.member(paused=False)
             scene.finish()
         assert offsets.steps_back == []
         assert unsettled > 0, "the last kill came when nothing was left to do"

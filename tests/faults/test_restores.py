@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.appending import Mode, appending
 from tests.faults.scene import Ground, Scene
-from tests.faults.troubles import MAX_POLL_S, has_left, is_frozen
+from tests.faults.troubles import MAX_POLL_S, thaw, wait_frozen
 from tests.integration.service_process import until
 from tests.postgres import execute
 from tests.topic_filler import Lives
@@ -56,20 +56,18 @@ def under_a_member_cut_off(scene: Scene) -> None:
     restore = backup(scene)
     scene.write(RECORDS // 3)
     cut_off = scene.member(f"before_fence:stop@{VISIT}", MAX_POLL_S)
-    until(lambda: is_frozen(cut_off), what="a member that is cut off")
+    wait_frozen(cut_off)
     restore()
     scene.forget_members()
     owner = scene.member(f"before_fence:stop@{VISIT - 1}")
-    until(lambda: is_frozen(owner), what="an owner amid its work")
-    cut_off.thaw()
-    until(lambda: has_left(cut_off), what="a member that knows that it was away")
+    wait_frozen(owner)
+    thaw(cut_off)
     owner.thaw()
 
 
 def of_an_empty_partition(scene: Scene) -> None:
     """Kafka's offset is beyond all that came since, and a group that began at the end would begin there again."""
-    latest = {"KAFKA__OFFSET_RESET": "latest"}
-    member = scene.member(**latest)
+    member = scene.member(KAFKA__OFFSET_RESET="latest")
     until(lambda: scene.progress() == {0: 0}, what="progress without a record")
     restore = backup(scene)
     scene.write(RECORDS // 3)
@@ -77,7 +75,7 @@ def of_an_empty_partition(scene: Scene) -> None:
     member.send_signal(signal.SIGTERM)
     assert member.ended() == 0
     restore()
-    scene.member(**latest)
+    scene.member(KAFKA__OFFSET_RESET="latest")
 
 
 def backup(scene: Scene) -> Callable[[], None]:

@@ -15,27 +15,25 @@ from tests.topic_filler import Lives
 
 pytestmark = pytest.mark.kafka
 
-# Of one group; each is a call of the service.
-RECORDS = 400
-
 
 class Case(NamedTuple):
     """How long the service is away or answers pings alone, or how many of a hundred calls it fails.
 
     Attributes:
-        kills: How many processes of each group die while it is away.
+        records: Of one group; each is a call of the service.
+        kills: How many processes of each group die while it answers pings alone.
     """
 
     away_s: float = 0.0
     percent: int = 0
     pings_s: float = 0.0
     kills: int = 0
+    records: int = 400
 
 
 CASES = [
-    Case(away_s=5.0),
-    Case(percent=30),
-    Case(pings_s=5.0, kills=4),
+    Case(away_s=2.0, pings_s=2.0, kills=2, records=200),
+    Case(percent=30, records=200),
     pytest.param(Case(away_s=300.0), marks=pytest.mark.faults),
     pytest.param(Case(pings_s=300.0, kills=20), marks=pytest.mark.faults),
     *(pytest.param(Case(percent=each), marks=pytest.mark.faults) for each in (1, 10, 50, 70)),
@@ -44,18 +42,20 @@ CASES = [
 
 def play(ground: Ground, case: Case, seed: int) -> None:
     """Let four groups at once, one of each mode and `forward`, live through it."""
-    lives = Lives.of_records(RECORDS, seed=seed)
+    lives = Lives.of_records(case.records, seed=seed)
     with Sink(seed) as sink, ExitStack() as stack:
         scenes = [stack.enter_context(appending(ground, mode, lives, sink=sink)) for mode in get_args(Calling)]
         scenes.append(stack.enter_context(forwarding(ground, lives, sink=sink)))
         for scene in scenes:
             scene.member()
-            scene.write(RECORDS // 2)
+            scene.write(case.records // 2)
         sink.fail(case.percent)
         for scene in scenes:
             scene.wait_settled(1)
         if case.away_s:
-            be_away(scenes, closed([sink]), case.away_s)
+            be_away(scenes, closed([sink]), case.away_s, records=case.records // 4)
+            for scene in scenes:
+                scene.wait_settled()
         if case.pings_s:
             be_away(scenes, pings_alone(sink), case.pings_s, kills=case.kills)
         for scene in scenes:

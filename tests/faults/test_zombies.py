@@ -7,9 +7,8 @@ import pytest
 
 from tests.faults.scene import Ground
 from tests.faults.subjects import Kind, scene_of_kind
-from tests.faults.troubles import MAX_POLL_S, has_left, is_frozen
+from tests.faults.troubles import MAX_POLL_S, thaw, wait_frozen
 from tests.faults.watch import watched
-from tests.integration.service_process import until
 from tests.topic_filler import Lives
 
 pytestmark = pytest.mark.kafka
@@ -59,14 +58,13 @@ def play(ground: Ground, case: Case, seed: int) -> None:
         if case.where == IDLE:
             scene.wait_settled()
             zombie.freeze()
-        until(lambda: is_frozen(zombie), what="a frozen member")
+        wait_frozen(zombie)
         scene.forget_members()
         scene.write(RECORDS // 3)
         scene.member()
         with watched(scene) as offsets:
             scene.wait_settled()
-            zombie.thaw()
-            until(lambda: has_left(zombie), what="a member that knows that it was away")
+            thaw(zombie)
             fenced = zombie.metric("drxbridge_fence_rejected_total")
             scene.finish()
         assert offsets.steps_back == []

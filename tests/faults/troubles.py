@@ -69,14 +69,22 @@ def closed(peers: Sequence[Peer]) -> Iterator[None]:
         peer.open()
 
 
-def be_away(scenes: Sequence[Scene], away: AbstractContextManager[None], away_s: float, *, kills: int = 0) -> None:
+def be_away(
+    scenes: Sequence[Scene],
+    away: AbstractContextManager[None],
+    away_s: float,
+    *,
+    kills: int = 0,
+    records: int | None = None,
+) -> None:
     """Hold what consumers write to away until every circuit is open, and for that long besides.
 
-    Meanwhile this number of processes of each group is killed, as a liveness probe or a full node would.
+    Meanwhile so many `records` are written, or all that are left, and this number of processes of each group is killed,
+    as a liveness probe or a full node would.
     """
     with away:
         for scene in scenes:
-            scene.write()
+            scene.write(records)
         until(
             lambda: all(scene.members[-1].metric("drxbridge_circuit_state", state="open") for scene in scenes),
             what="open circuits",
@@ -102,21 +110,15 @@ def freeze(scenes: Sequence[Scene]) -> None:
         scene.members[-2].thaw()
 
 
-def freeze_at(scene: Scene, point: str, *, visit: int, records: int) -> None:
-    """Freeze a member at a visit of a point until another has settled these records, then thaw it."""
-    zombie = scene.member(f"{point}:stop@{visit}", MAX_POLL_S)
-    scene.write(records)
-    until(lambda: is_frozen(zombie), what="a frozen member")
-    scene.forget_members()
-    scene.member()
-    scene.wait_settled(still_s=OPEN_TRANSACTION_S)
+def wait_frozen(process: ConsumerProcess) -> None:
+    until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, what="a frozen member")
+
+
+def thaw(zombie: ConsumerProcess) -> None:
+    """Let it go on, and wait until it knows that it was away."""
+    kinds = ("revoked", "lost")
     zombie.thaw()
-    until(lambda: has_left(zombie), what="a member that knows that it was away")
-
-
-def is_frozen(process: ConsumerProcess) -> bool:
-    return bool(psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
-
-
-def has_left(process: ConsumerProcess) -> bool:
-    return any(process.metric("drxbridge_consumer_rebalances_total", kind=kind) for kind in ("revoked", "lost"))
+    until(
+        lambda: any(zombie.metric("drxbridge_consumer_rebalances_total", kind=kind) for kind in kinds),
+        what="a member that knows that it was away",
+    )

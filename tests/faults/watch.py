@@ -5,7 +5,6 @@ import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
 
 import asyncpg  # noqa: TID251 - looks at what was committed
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -18,26 +17,17 @@ ANSWER_S = 30.0
 _PROGRESS = "select part, next_offset from drx_consumer.progress where grp = $1 and next_offset is not null"
 
 
-class StepBack(NamedTuple):
-    """An offset that was lower than one seen before."""
-
-    where: str
-    partition: int
-    before: int
-    after: int
-
-
 class Offsets:
     """The latest offset of each partition in both places.
 
     Attributes:
         answered: The places that have given an answer.
-        steps_back: What must be empty.
+        steps_back: What must be empty: where and in which partition an offset was lower than before, and both.
     """
 
     def __init__(self) -> None:
         self.answered: set[str] = set()
-        self.steps_back: list[StepBack] = []
+        self.steps_back: list[tuple[str, int, int, int]] = []
         self._latest: dict[tuple[str, int], int] = {}
 
     def see(self, where: str, offsets: Iterable[tuple[int, int]]) -> None:
@@ -45,7 +35,7 @@ class Offsets:
         for partition, offset in offsets:
             before = self._latest.get((where, partition), offset)
             if offset < before:
-                self.steps_back.append(StepBack(where, partition, before, offset))
+                self.steps_back.append((where, partition, before, offset))
             self._latest[where, partition] = offset
 
 

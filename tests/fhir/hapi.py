@@ -38,19 +38,14 @@ class HapiServer:
         directory: Path,
         *,
         token: str = "",
-        kept: bool = False,
         validates: bool = False,
         options: tuple[str, ...] = SHORT_RUN,
     ) -> None:
-        """Write a log to `directory`; with `token` requests need it, and `kept` resources outlive a stop.
-
-        One that `validates` refuses what is no valid R4.
-        """
+        """Log to `directory`; with `token` requests need it. One that `validates` refuses what is no valid R4."""
         port, self._token, self._log = free_port(), token, directory / "hapi.log"
         self.url, self.ids_url = (f"http://127.0.0.1:{port}/{path}" for path in ("fhir", "ids"))
-        database = f"jdbc:h2:file:{directory / 'hapi'}" if kept else "jdbc:h2:mem:hapi"
         does = ("validate",) if validates else ()
-        self._command = _PROGRAM.command(database, str(port), token, *does, options=(*_OPTIONS, *options))
+        self._command = _PROGRAM.command("jdbc:h2:mem:hapi", str(port), token, *does, options=(*_OPTIONS, *options))
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

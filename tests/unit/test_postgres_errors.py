@@ -28,6 +28,7 @@ from consumers.postgres.pool import Database
         (exceptions.QueryCanceledError, "statement_timeout", False),
         (exceptions.ObjectInUseError, "object_in_use", False),
         (exceptions.InvalidCachedStatementError, "stale_plan", False),
+        (exceptions.DeadlockDetectedError, "deadlock", False),
         (exceptions.StatementCompletionUnknownError, "serialization_failure", False),
         # It will be.
         (exceptions.NotNullViolationError, "23502", None),
