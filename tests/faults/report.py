@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 from itertools import groupby
-from pathlib import Path
 
 from tests.faults.alerts import results as alerts
 from tests.faults.ingress.results import RESULTS, ROOT, Result, kept
@@ -48,20 +47,9 @@ def alert_table(results: Sequence[alerts.Result]) -> str:
     lines = [_line(columns), _line(["---", "---", "---", "--:", "--:", "--:", "--:", "---"])]
     for _, found in groupby(sorted(results, key=_alert), key=_alert):
         runs = list(found)
-        lines.append(
-            _line(
-                [
-                    runs[-1].alert,
-                    runs[-1].severity,
-                    runs[-1].fault,
-                    str(len(runs)),
-                    str(runs[-1].factor),
-                    f"{max(run.fired_s for run in runs):.1f}",
-                    f"{max(run.cleared_s for run in runs):.1f}",
-                    ", ".join(sorted({other for run in runs for other in run.others})),
-                ]
-            )
-        )
+        waits = (f"{max(getattr(run, figure) for run in runs):.1f}" for figure in ("fired_s", "cleared_s"))
+        others = ", ".join(sorted({other for run in runs for other in run.others}))
+        lines.append(_line([*_alert(runs[-1]), str(len(runs)), str(runs[-1].factor), *waits, others]))
     return "\n".join(lines)
 
 
@@ -93,17 +81,17 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def main(page: Path = PAGE, directory: Path = RESULTS.parent) -> int:
-    rows, fired = kept(directory / RESULTS.name), alerts.kept(directory / alerts.RESULTS.name)
+def main() -> int:
+    rows, fired = kept(Result, RESULTS), kept(alerts.Result, alerts.RESULTS)
     if not rows and not fired:
-        print(f"no results in {directory.relative_to(ROOT)}: `make faults` makes them", file=sys.stderr)  # noqa: T201
+        print(f"no results in {RESULTS.parent.relative_to(ROOT)}: `make faults` makes them", file=sys.stderr)  # noqa: T201
         return 1
-    text = page.read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     if rows:
         text = render(text, table(rows))
     if fired:
         text = render(text, alert_table(fired), begin=ALERTS_BEGIN, end=ALERTS_END)
-    page.write_text(text, encoding="utf-8")
+    PAGE.write_text(text, encoding="utf-8")
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Literal
 
 from tests.faults.alerts import faults
@@ -42,8 +41,8 @@ DELIVERIES = (
     Case("UnrecognizedGrowing", "ticket", "10 deliveries of an unknown type", faults.unheard_of),
     Case("IdConflict", "ticket", "another body under an id that was used", faults.two_bodies),
     Case("SecretReloadFailed", "ticket", "a file beside the secret that is none", faults.bad_secret),
-    Case("SecretExpiringSoon", "ticket", "a secret that ends in a week", faults.ending_secret),
-    Case("SecretExpiringSoon", "page", "a secret that ends in two days", partial(faults.ending_secret, hours=1)),
+    Case("SecretExpiringSoon", "ticket", "a secret that ends in a week", faults.ending_secret(hours=3)),
+    Case("SecretExpiringSoon", "page", "a secret that ends in two days", faults.ending_secret(hours=1)),
 )
 CONSUMERS = (
     Case("ParkedKeysGrowing", "ticket", "a record of another producer in the topic", faults.poison),

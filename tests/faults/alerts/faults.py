@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import orjson
@@ -18,6 +19,7 @@ from confluent_kafka.admin import AdminClient
 
 from bridge.dev.files import write_text
 from bridge.dev.story import tell
+from tests.builders import KEY
 from tests.faults.alerts.site import EVENTS, Site, an_event
 from tests.integration.consumer_process import drx_consumer
 from tests.integration.service_process import until
@@ -55,35 +57,34 @@ database_killed = held(lambda site: site.postgres.kill(), lambda site: site.post
 # Heartbeats go on, so there is something to apply.
 database_frozen = held(lambda site: site.postgres.pause(), lambda site: site.postgres.resume())
 consumer_frozen = held(lambda site: site.desk.freeze(), lambda site: site.desk.thaw())
+bad_secret = held(
+    lambda site: write_text(site.ingress.secrets_dir / "next", "not a secret\n"),
+    lambda site: (site.ingress.secrets_dir / "next").unlink(),
+)
 
 
-@contextmanager
-def forged(site: Site) -> Iterator[None]:
-    for _ in range(MANY):
-        assert site.deliver(an_event(), key=INTRUDERS_KEY) == 401
-    yield
+def ending_secret(hours: int) -> Fault:
+    """Return a secret that ends in so many hours, of which three are a week here."""
+    return held(
+        lambda site: site.keep_secret(until=datetime.now(UTC) + timedelta(hours=hours)), lambda site: site.keep_secret()
+    )
 
 
-@contextmanager
-def late_clock(site: Site) -> Iterator[None]:
-    for _ in range(SOME):
-        assert site.deliver(an_event(), age_s=3_600) == 401
-    yield
+def delivered(count: int, status: int, *, age_s: int = 0, key: bytes = KEY, **changes: Any) -> Fault:
+    @contextmanager
+    def fault(site: Site) -> Iterator[None]:
+        for _ in range(count):
+            assert site.deliver(an_event(**changes), age_s=age_s, key=key) == status
+        yield
+
+    return fault
 
 
-@contextmanager
-def slow_clock(site: Site) -> Iterator[None]:
-    """The sender's clock is behind, within the tolerance."""
-    for _ in range(2 * MANY):
-        assert site.deliver(an_event(), age_s=100) == 200
-    yield
-
-
-@contextmanager
-def unheard_of(site: Site) -> Iterator[None]:
-    for _ in range(2 * SOME):
-        assert site.deliver(an_event(type="prescription unheard of")) == 202
-    yield
+forged = delivered(MANY, 401, key=INTRUDERS_KEY)
+late_clock = delivered(SOME, 401, age_s=3_600)
+# Within the tolerance.
+slow_clock = delivered(2 * MANY, 200, age_s=100)
+unheard_of = delivered(2 * SOME, 202, type="prescription unheard of")
 
 
 @contextmanager
@@ -114,27 +115,6 @@ def parked(site: Site) -> Iterator[str]:
 def poison(site: Site) -> Iterator[None]:
     with parked(site):
         yield
-
-
-@contextmanager
-def bad_secret(site: Site) -> Iterator[None]:
-    bad = site.ingress.secrets_dir / "next"
-    write_text(bad, "not a secret\n")
-    try:
-        yield
-    finally:
-        bad.unlink()
-
-
-@contextmanager
-def ending_secret(site: Site, *, hours: int = 3) -> Iterator[None]:
-    """The secret ends in three hours, which are a week here."""
-    ends = datetime.now(UTC) + timedelta(hours=hours)
-    site.keep_secret(until=ends)
-    try:
-        yield
-    finally:
-        site.keep_secret()
 
 
 @contextmanager

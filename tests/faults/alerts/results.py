@@ -1,10 +1,7 @@
 """How long alerts took, and where that is kept."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-
-import orjson
+from dataclasses import dataclass
 
 from tests.faults.ingress.results import RESULTS as ROWS
 
@@ -31,13 +28,3 @@ class Result:
     fired_s: float
     cleared_s: float
     others: Sequence[str]
-
-
-def keep(result: Result, path: Path = RESULTS) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        file.write(orjson.dumps(asdict(result), option=orjson.OPT_APPEND_NEWLINE))
-
-
-def kept(path: Path = RESULTS) -> list[Result]:
-    return [Result(**orjson.loads(line)) for line in path.read_bytes().splitlines()] if path.exists() else []

@@ -74,11 +74,11 @@ class Alertmanager:
         with urlopen(request, timeout=PROBE_S):  # noqa: S310 - as above
             pass
 
-    def firing(self, *, inhibited: bool) -> list[dict[str, str]]:
-        """Return the labels of what fires, and is inhibited or is not."""
+    def firing(self) -> list[dict[str, str]]:
+        """Return the labels of what fires and is not inhibited."""
         with urlopen(f"{self._url}?silenced=false", timeout=PROBE_S) as answer:  # noqa: S310 - http to ourselves
             found = orjson.loads(answer.read())
-        return [each["labels"] for each in found if bool(each["status"]["inhibitedBy"]) is inhibited]
+        return [each["labels"] for each in found if not each["status"]["inhibitedBy"]]
 
 
 @contextmanager

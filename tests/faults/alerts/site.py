@@ -109,9 +109,9 @@ class Site:
         """Return the one number that a query, scaled as the rules, says now."""
         return self.prometheus.value(scaled_query(query, FACTOR))
 
-    def pages(self, *, inhibited: bool) -> set[str]:
-        """Return the names of the pages that the sample for Alertmanager lets through, or does not."""
-        return {each["alertname"] for each in self.sample.firing(inhibited=inhibited) if each["severity"] == "page"}
+    def pages(self) -> set[str]:
+        """Return the names of the pages that the sample for Alertmanager lets through."""
+        return {each["alertname"] for each in self.sample.firing() if each["severity"] == "page"}
 
     def _is_calm(self) -> bool:
         alarmed = {*self.prometheus.alerts(), *self.inbox.open()}

@@ -54,7 +54,7 @@ def test_one_cause_pages_once(
     alertmanager.post([*fired({*symptoms, cause}), *fired(tickets, "ticket"), *others])
 
     def through() -> set[tuple[str, str]]:
-        return {(each["alertname"], each["namespace"]) for each in alertmanager.firing(inhibited=False)}
+        return {(each["alertname"], each["namespace"]) for each in alertmanager.firing()}
 
     until(lambda: through() == {(cause, "rx")} | {(e["alertname"], e["namespace"]) for e in others}, what="inhibition")
 

@@ -10,9 +10,10 @@ from tests.cluster import Cluster
 from tests.faults.alerts import faults
 from tests.faults.alerts.answers import asked, commands, run, unanswered
 from tests.faults.alerts.cases import CASES, Case
-from tests.faults.alerts.results import Result, keep
+from tests.faults.alerts.results import RESULTS, Result
 from tests.faults.alerts.servers import FACTOR
 from tests.faults.alerts.site import Site, open_site
+from tests.faults.ingress.results import keep
 from tests.integration.service_process import until
 from tests.postgres import EmbeddedPostgres
 
@@ -52,7 +53,8 @@ def test_a_fault_fires_its_alert_and_no_other_page_and_it_clears(site: Site, cas
             fired_s=round(fired.at - began, 1),
             cleared_s=round(max(0.0, cleared.at - healed), 1),
             others=sorted({each.name for each in came} - {case.alert}),
-        )
+        ),
+        RESULTS,
     )
     assert {each.name for each in came if each.severity == "page"} <= {case.alert, *case.consequences}
     assert [each.labels for each in came].count(fired.labels) == 1, "it came and went"
@@ -64,8 +66,8 @@ def test_a_fault_fires_its_alert_and_no_other_page_and_it_clears(site: Site, cas
 def test_one_cause_pages_once(site: Site, cause: str, fault: faults.Fault) -> None:
     site.calm()
     with fault(site):
-        until(lambda: cause in site.pages(inhibited=False), what="the page of the cause")
-        assert site.pages(inhibited=False) == {cause}
+        until(lambda: cause in site.pages(), what="the page of the cause")
+        assert site.pages() == {cause}
 
 
 @pytest.fixture(scope="module")

@@ -40,18 +40,26 @@ AGAIN_S = 0.05
 RECEIVED_BYTES = 2_048
 
 
-async def _silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-    await reader.read()
+def _once(sent: bytes) -> Attack:
+    """Send it, then nothing more."""
+
+    async def attack(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(sent)
+        await reader.read()
+
+    return attack
 
 
-async def _declaring(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.write(HEAD)
-    await reader.read()
+def _together(sent: bytes) -> Attack:
+    """Send it at the same moment as all others, once a second."""
 
+    async def attack(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await asyncio.sleep(1 - time.time() % 1)
+            writer.write(sent)
+            await reader.readuntil(b"}")
 
-async def _partial(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.write(HEAD + b" " * (BODY_BYTES - 1))
-    await reader.read()
+    return attack
 
 
 async def _deaf(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -64,27 +72,6 @@ async def _deaf(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
 async def _flooding(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while True:
         writer.write(UNSIGNED)
-        await reader.readuntil(b"}")
-
-
-async def _crumbling(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.write(CRUMBS)
-    await reader.read()
-
-
-async def _bursting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await _together(reader, writer, UNSIGNED)
-
-
-async def _asking(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await _together(reader, writer, DEAR)
-
-
-async def _together(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sent: bytes) -> None:
-    """Send at the same moment as all others, once a second."""
-    while True:
-        await asyncio.sleep(1 - time.time() % 1)
-        writer.write(sent)
         await reader.readuntil(b"}")
 
 
@@ -101,15 +88,15 @@ async def _connecting(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 ATTACKS: dict[str, Attack] = {
-    "silent": _silent,
-    "declaring": _declaring,
-    "partial": _partial,
+    "silent": _once(b""),
+    "declaring": _once(HEAD),
+    "partial": _once(HEAD + b" " * (BODY_BYTES - 1)),
     "deaf": _deaf,
     "flooding": _flooding,
     "connecting": _connecting,
-    "crumbling": _crumbling,
-    "bursting": _bursting,
-    "asking": _asking,
+    "crumbling": _once(CRUMBS),
+    "bursting": _together(UNSIGNED),
+    "asking": _together(DEAR),
     "hogging": _hogging,
 }
 

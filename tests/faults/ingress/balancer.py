@@ -49,27 +49,6 @@ def find_haproxy() -> str | None:
     return shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
 
 
-@contextmanager
-def haproxy(
-    program: str, directory: Path, port: int, servers: Sequence[tuple[int, int]], *, policy: str
-) -> Iterator[None]:
-    """Run one on `port` for the block, with a server for each (public port, management port)."""
-    lines = (f"    server s{n} {HOST}:{public} port {probed}" for n, (public, probed) in enumerate(servers))
-    config = directory / "haproxy.cfg"
-    config.write_text(
-        _CONFIG.format(directory=directory, host=HOST, port=port, policy=policy, servers="\n".join(lines))
-    )
-    with (directory / "haproxy.log").open("wb") as log:
-        process = subprocess.Popen([program, "-db", "-f", config], stdout=log, stderr=log)  # noqa: S603 - a fixed program
-        try:
-            # The socket of its statistics comes last, and a moment before anything listens there.
-            until(lambda: listens(port) and _answers(directory), what="a balancer")
-            yield
-        finally:
-            process.terminate()
-            process.wait()
-
-
 class Balancer:
     def __init__(self, directory: Path, replicas: Sequence[IngressProcess], *, policy: str = ROUND_ROBIN) -> None:
         """Balance between `replicas`, whose addresses stay the same from run to run."""
@@ -84,9 +63,22 @@ class Balancer:
         program = find_haproxy()
         if program is None:
             pytest.skip("haproxy is not installed: `make fault-tools` as root on a Debian, or install it by hand")
-        servers = [(_port_of(each.url), _port_of(each.management_url)) for each in self._replicas]
-        with haproxy(program, self._directory, self._port, servers, policy=self._policy):
-            yield
+        servers = (
+            f"    server s{number} {HOST}:{urlsplit(each.url).port} port {urlsplit(each.management_url).port}"
+            for number, each in enumerate(self._replicas)
+        )
+        place = {"directory": self._directory, "host": HOST, "port": self._port}
+        config = self._directory / "haproxy.cfg"
+        config.write_text(_CONFIG.format(**place, policy=self._policy, servers="\n".join(servers)))
+        with (self._directory / "haproxy.log").open("wb") as log:
+            process = subprocess.Popen([program, "-db", "-f", config], stdout=log, stderr=log)  # noqa: S603 - a fixed program
+            try:
+                # The socket of its statistics comes last, and a moment before anything listens there.
+                until(lambda: listens(self._port) and _answers(self._directory), what="a balancer")
+                yield
+            finally:
+                process.terminate()
+                process.wait()
 
     async def replace(self, number: int) -> None:
         """Take one replica out of the rotation, end it in order, start it again, and bring it in when it is ready."""
@@ -119,9 +111,3 @@ def _answers(directory: Path) -> bool:
         return bool(_ask(directory, "show info"))
     except OSError:
         return False
-
-
-def _port_of(url: str) -> int:
-    port = urlsplit(url).port
-    assert port
-    return port

@@ -8,6 +8,7 @@ from bridge.dev.files import write_text
 from tests.builders import KEY, signed_headers
 
 _KEY_BYTES = 32
+FORGER_KEY = b"whoever forges knows another key"
 
 
 class Keys:
@@ -18,6 +19,11 @@ class Keys:
 
     def sign(self, webhook_id: str, at: int, body: bytes) -> dict[str, str]:
         return signed(self._key, webhook_id, at, body)
+
+    @staticmethod
+    def forge(webhook_id: str, at: int, body: bytes) -> dict[str, str]:
+        """As somebody does who knows everything but the secret."""
+        return signed(FORGER_KEY, webhook_id, at, body)
 
     @property
     def current(self) -> bytes:

@@ -5,7 +5,6 @@ import random
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
 from math import inf
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,8 +13,8 @@ import aiohttp
 import orjson
 
 from tests.faults.ingress.clock import SEEN_S
+from tests.faults.ingress.keys import Keys
 from tests.faults.ingress.ledger import Attempt, Delivery, Kind, Ledger
-from tests.faults.ingress.subject import Subject
 from tests.faults.ingress.traffic import Prescription, Prescriptions
 
 # A request without any answer for so long has none; no bridge is meant to be so slow.
@@ -43,8 +42,11 @@ HANG_UPS, HANG_UP_S = 0.02, 0.004
 
 
 class Load:
-    def __init__(self, subject: Subject, ledger: Ledger, prescriptions: Prescriptions, *, rng: random.Random) -> None:
-        self._subject = subject
+    def __init__(
+        self, url: str, keys: Keys, ledger: Ledger, prescriptions: Prescriptions, *, rng: random.Random
+    ) -> None:
+        self._url = url
+        self._keys = keys
         self._ledger = ledger
         self.prescriptions = prescriptions
         self._rng = rng
@@ -82,26 +84,13 @@ class Load:
     @contextmanager
     def going_to(self, address: str) -> Iterator[None]:
         """Deliver to another address for the block, by senders who never hang up: each failure is the bridge's."""
-        subject, hang_ups = self._subject, self._hang_ups
-        self._subject = replace(subject, url=address + urlsplit(subject.url).path)
+        url, hang_ups = self._url, self._hang_ups
+        self._url = address + urlsplit(url).path
         self._hang_ups = 0.0
         try:
             yield
         finally:
-            self._subject, self._hang_ups = subject, hang_ups
-
-    async def closed(self, senders: int, count: int) -> None:
-        """Send `count` deliveries by `senders`, each the next one as soon as the last was answered."""
-        self._ended.clear()
-        left = iter(range(count))
-
-        async def run() -> None:
-            for _ in left:
-                await self._next(self.prescriptions.take())
-
-        async with asyncio.timeout(PATIENCE_S + count / senders), self.open(), asyncio.TaskGroup() as group:
-            for _ in range(senders):
-                group.create_task(run())
+            self._url, self._hang_ups = url, hang_ups
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -135,7 +124,7 @@ class Load:
         self, delivery: Delivery, kind: Kind, headers: Mapping[str, str] | None = None, *, within_s: float = SILENT_S
     ) -> Attempt:
         """Make one request, signed now unless `headers` are given; hang up when there is no answer in time."""
-        sign = self._subject.forge if kind == "forged" else self._subject.sign
+        sign = self._keys.forge if kind == "forged" else self._keys.sign
         at = self.now - (STALE_S if kind == "stale" else 0)
         sent = sign(delivery.id, at, delivery.body) if headers is None else headers
         attempt = Attempt(delivery, kind, time.monotonic())
@@ -151,7 +140,7 @@ class Load:
         assert self._session is not None
         body = attempt.delivery.body
         try:
-            async with self._session.post(self._subject.url, data=body, headers=headers, timeout=patience) as answer:
+            async with self._session.post(self._url, data=body, headers=headers, timeout=patience) as answer:
                 body = await answer.read()
                 if answer.status in GATEWAY:
                     return
@@ -180,7 +169,7 @@ class Load:
     async def _next(self, prescription: Prescription) -> None:
         """Make the next delivery of a prescription; whatever becomes of it, another may follow only then."""
         delivery = prescription.deliveries.popleft()
-        headers = self._subject.sign(delivery.id, self.now, delivery.body)
+        headers = self._keys.sign(delivery.id, self.now, delivery.body)
         if self._rng.random() < self._hang_ups:
             await self.attempt(delivery, "genuine", headers, within_s=HANG_UP_S)
         await self.deliver(delivery, stubborn=prescription.stubborn, headers=headers)

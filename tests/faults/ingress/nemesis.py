@@ -31,13 +31,11 @@ async def freeze_all(scene: Scene) -> None:
 
 
 async def slow_down(scene: Scene) -> None:
-    for proxy in scene.proxies.values():
-        proxy.make_trouble(to_broker=SLOW)
+    scene.make_trouble(to_broker=SLOW)
 
 
 async def cut_off(scene: Scene) -> None:
-    for proxy in scene.proxies.values():
-        proxy.make_trouble(to_client=DEAF)
+    scene.make_trouble(to_client=DEAF)
 
 
 async def kill_ingress(scene: Scene) -> None:

@@ -10,12 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from tests.faults.ingress.ledger import HOSTILE, Attempt, Kind
-from tests.faults.ingress.subject import Logged
 from tests.oracle.states import expected_state
 
 # What a sender of genuine deliveries may be answered, and an intruder.
@@ -25,6 +24,25 @@ _REFUSALS = {0, 401, 503}
 PARKED: Mapping[Kind, str] = {"conflict": "id_conflict", "unusable": "unknown_type"}
 
 Identity = tuple[str, str]
+
+
+class Logged(NamedTuple):
+    """One record of the log, as far as promises go.
+
+    Attributes:
+        place: Topic and partition.
+        body_sha256: Lower-case hex, of the body as it was sent.
+        parked: True in the topic of deliveries that are no events.
+        clear: Everything of it that is not sealed off as its value is: here no health information may stand.
+    """
+
+    place: tuple[str, int]
+    offset: int
+    key: str
+    event_id: str
+    body_sha256: str
+    parked: bool
+    clear: bytes
 
 
 @dataclass(slots=True)

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from tests.faults.ingress.oracle import Effects
-from tests.faults.ingress.subject import Logged
+from tests.faults.ingress.oracle import Effects, Logged
 from tests.integration.consumer_process import ConsumerProcess
 from tests.integration.service_process import HANG_S
 from tests.oracle.states import COLUMNS

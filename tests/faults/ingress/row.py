@@ -1,16 +1,31 @@
 """One row of the fault matrix from the empty topic to its result."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
+from uuid import uuid4
 
-from tests.faults.ingress.oracle import Verdict, judge_effects, judge_log
+import orjson
+
+from bridge.dev.kafka import create_topics
+from bridge.kafka.routing import UNRECOGNIZED_TOPIC
+from tests.cluster import STANDARD_TOPICS
+from tests.faults.ingress.keys import Keys
+from tests.faults.ingress.ledger import Ledger
+from tests.faults.ingress.load import Load
+from tests.faults.ingress.oracle import Logged, Verdict, judge_effects, judge_log
+from tests.faults.ingress.proxy import proxies
+from tests.faults.ingress.readers import reading
 from tests.faults.ingress.results import Result
 from tests.faults.ingress.scene import RSS_MAX_MIB, Scene, Stage, Tier
-from tests.faults.ingress.staging import scene_of
-from tests.faults.ingress.subject import Logged
+from tests.faults.ingress.traffic import Prescriptions
+from tests.integration.ingress_process import IngressProcess
+
+PARTITIONS = STANDARD_TOPICS[UNRECOGNIZED_TOPIC]
 
 # Broken promises that a failure names; the ledger of a run may have a hundred thousand.
 SHOWN = 10
@@ -23,6 +38,7 @@ class Row:
     Attributes:
         play: Does it, under load; afterwards everything is healed by the harness.
         detour: Whether there are proxies before the brokers.
+        effects: Whether a read model runs too.
         settings: Of the ingress, without their prefix.
         replicas: How many processes take deliveries.
         short: Whether it is played in the short tier too.
@@ -64,16 +80,8 @@ class Outcome:
         return [f"{len(cases)} {kind}: {', '.join(cases[:SHOWN])}" for kind, cases in kinds.items() if cases]
 
 
-async def play(row: Row, stage: Stage, *, seed: int, tier: Tier, command: Sequence[str] = ()) -> Outcome:
-    async with scene_of(
-        stage,
-        seed=f"{seed}-{row.name}",
-        tier=tier,
-        detour=row.detour,
-        effects=row.effects,
-        command=command or row.command,
-        **row.settings,
-    ) as scene:
+async def play(row: Row, stage: Stage, *, seed: int, tier: Tier) -> Outcome:
+    async with _scene_of(row, stage, seed=f"{seed}-{row.name}", tier=tier) as scene:
         await scene.warm_up()
         try:
             await row.play(scene)
@@ -83,11 +91,51 @@ async def play(row: Row, stage: Stage, *, seed: int, tier: Tier, command: Sequen
             raise
         await scene.calm_down()
         verdict, leaks = await _judge(scene, row)
-        return Outcome(_result(row, scene, verdict, leaks, seed=seed), verdict, leaks)
+        return Outcome(_result(row, scene, verdict), verdict, leaks)
+
+
+@asynccontextmanager
+async def _scene_of(row: Row, stage: Stage, *, seed: str, tier: Tier) -> AsyncIterator[Scene]:
+    """Set a scene on an empty topic: our bridge and the read model as processes; all that it starts ends with it."""
+    # The same seed has the same prescriptions in the same partitions; topic and directory are nobody else's.
+    run, word = uuid4().hex[:10], sha256(seed.encode()).hexdigest()[:10]
+    topic = f"faults.{run}"
+    brokers, directory = stage.brokers, stage.directory / run
+    await asyncio.to_thread(create_topics, brokers.bootstrap_servers, {topic: PARTITIONS, **STANDARD_TOPICS})
+    rng, chance = (random.Random(f"{seed}-{part}") for part in ("load", "faults"))  # noqa: S311 - no keys
+    ledger = Ledger()
+    async with AsyncExitStack() as stack:
+        between = await stack.enter_async_context(proxies(brokers.detours)) if row.detour else {}
+        ingress = stack.enter_context(
+            IngressProcess(
+                directory / "ingress",
+                brokers.detour_servers if row.detour else brokers.bootstrap_servers,
+                command=row.command,
+                KAFKA__ROUTES=orjson.dumps({"*": topic}).decode(),
+                **row.settings,
+            )
+        )
+        reader = None
+        if row.effects:
+            where = (brokers.bootstrap_servers, stage.postgres, directory / "reader")
+            reader = stack.enter_context(reading(*where, topic=topic))
+        keys = Keys(ingress.secrets_dir)
+        load = Load(ingress.webhook_url, keys, ledger, Prescriptions(word, rng=rng, at_once=tier.at_once), rng=rng)
+        await asyncio.to_thread(ingress.ready)
+        if reader is not None:
+            await asyncio.to_thread(reader.process.ready)
+        scene = Scene(stage, directory, topic, ingress, keys, ledger, load, chance, tier, between, reader)
+        watching = asyncio.create_task(scene.watch())
+        try:
+            yield scene
+        finally:
+            watching.cancel()
+        if reader is not None:
+            assert reader.process.alive, "the read model has ended"
 
 
 async def _judge(scene: Scene, row: Row) -> tuple[Verdict, list[str]]:
-    log = [*scene.log_before, *await scene.subject.log()]
+    log = [*scene.log_before, *await scene.log()]
     attempts = scene.ledger.attempts
     verdict = judge_log(attempts, log, replicas=row.replicas, may_repeat=scene.unsettled if row.once else None)
     if scene.reader is not None:
@@ -100,11 +148,11 @@ async def _judge(scene: Scene, row: Row) -> tuple[Verdict, list[str]]:
 
 
 def _leaks(scene: Scene, log: Sequence[Logged]) -> list[str]:
-    marks = [scene.load.prescriptions.mark.encode(), scene.load.prescriptions.key_mark.encode()]
+    mark = scene.load.prescriptions.mark.encode()
     places = {"metrics": scene.ingress.asked("/metrics")[1], **contents(scene.directory)}
-    headers = [each for each in log if any(mark in each.clear for mark in marks) or marks[0] in each.key.encode()]
+    headers = [each for each in log if scene.shown_in(each.clear) or mark in each.key.encode()]
     return [
-        *(place for place, content in places.items() if any(mark in content for mark in marks)),
+        *(place for place, content in places.items() if scene.shown_in(content)),
         *(f"headers of {each.event_id}" for each in headers),
     ]
 
@@ -119,13 +167,11 @@ def contents(directory: Path) -> dict[str, bytes]:
     return found
 
 
-def _result(row: Row, scene: Scene, verdict: Verdict, leaks: Sequence[str], *, seed: int) -> Result:
+def _result(row: Row, scene: Scene, verdict: Verdict) -> Result:
     attempts = scene.ledger.attempts
     return Result(
         row=row.name,
         title=row.title,
-        seed=seed,
-        scale=scene.tier.factor,
         requests=len(attempts),
         promised=scene.ledger.promised,
         unavailable=sum(each.status == 503 for each in attempts),
@@ -133,12 +179,8 @@ def _result(row: Row, scene: Scene, verdict: Verdict, leaks: Sequence[str], *, s
         lost=len(verdict.lost),
         foreign=len(verdict.foreign),
         repeated=verdict.repeated,
-        unsettled=len(scene.unsettled),
         repeated_effects=verdict.repeated_effects,
         misordered=len(verdict.misordered),
-        wrong_answers=len(verdict.answers),
-        wrong_states=len(verdict.states),
-        leaks=len(leaks),
         worst_answer_s=round(scene.ledger.worst_answer_s, 3),
         recovery_s=round(scene.recovery_s, 1),
         rss_peak_mib=round(scene.rss_mib, 1),

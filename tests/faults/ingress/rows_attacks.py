@@ -94,10 +94,10 @@ async def with_a_public_key(scene: Scene) -> AsyncIterator[None]:
 @asynccontextmanager
 async def captured(scene: Scene) -> AsyncIterator[None]:
     delivery = scene.load.prescriptions.new().deliveries[0]
-    headers = scene.subject.sign(delivery.id, scene.load.now, delivery.body)
+    headers = scene.keys.sign(delivery.id, scene.load.now, delivery.body)
     assert (await scene.load.attempt(delivery, "genuine", headers)).promised
     whole = request_bytes(delivery.body, headers.items())
-    newcomer = Load(scene.subject, scene.ledger, scene.load.prescriptions, rng=scene.rng)
+    newcomer = Load(scene.ingress.webhook_url, scene.keys, scene.ledger, scene.load.prescriptions, rng=scene.rng)
     with attacking("hogging", scene.ingress.webhook_url, 520, captured=whole):
         yield
         for _ in range(scene.tier.times(CAPTURED)):
@@ -145,11 +145,11 @@ async def replaying(scene: Scene) -> AsyncIterator[None]:
         for _ in range(scene.tier.times(CAPTURED)):
             delivery, other = (scene.load.prescriptions.new().deliveries[0] for _ in range(2))
             at = scene.load.now
-            headers = scene.subject.sign(delivery.id, at, delivery.body)
+            headers = scene.keys.sign(delivery.id, at, delivery.body)
             assert (await scene.load.attempt(delivery, "genuine", headers)).promised
             assert (await scene.load.attempt(delivery, "replayed", headers)).promised
             # A sender with such ids, and how a captured delivery of its could be read otherwise.
-            shifted = scene.subject.sign(f"{other.id}.{at}", at + 1, other.body)
+            shifted = scene.keys.sign(f"{other.id}.{at}", at + 1, other.body)
             altered = {**shifted, "webhook-id": other.id, "webhook-timestamp": str(at)}
             assert [
                 await sent("POST", url, b"%d.%b" % (at + 1, other.body), altered),
@@ -160,7 +160,7 @@ async def replaying(scene: Scene) -> AsyncIterator[None]:
                 await sent("PUT", url, delivery.body, headers),
                 await sent("POST", url, delivery.body, {**headers, "webhook-timestamp": str(at + 1)}),
                 await sent("POST", url, delivery.body, {**headers, "webhook-id": other.id}),
-                await sent("POST", url, delivery.body, scene.subject.sign(delivery.id, at - STALE_S, delivery.body)),
+                await sent("POST", url, delivery.body, scene.keys.sign(delivery.id, at - STALE_S, delivery.body)),
             ] == [401, 401, 401, 404, 404, 405, 401, 401, 401]
 
 

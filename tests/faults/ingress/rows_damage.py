@@ -45,7 +45,7 @@ async def damaged_under_it(scene: Scene) -> None:
         await asyncio.to_thread(_damage_open_file, directory, scene.rng)
         await scene.heal()
         taken = [each for each in scene.ledger.attempts[first:] if each.promised and each.kind not in HOSTILE]
-        lost = {each.delivery.id for each in taken} - {each.event_id for each in await scene.subject.log()}
+        lost = {each.delivery.id for each in taken} - {each.event_id for each in await scene.log()}
         assert scene.ingress.metric("drxbridge_spool_corrupt_records_total") - counted >= len(lost)
         scene.late |= lost
         async with scene.load.open():

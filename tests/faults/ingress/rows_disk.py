@@ -7,8 +7,6 @@ import sys
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 import orjson
 
@@ -16,11 +14,13 @@ from bridge.runtime import failpoints
 from tests.faults.ingress.bad_disk import FSYNC, HANG, MOUNT, ONCE
 from tests.faults.ingress.row import Row
 from tests.faults.ingress.scene import Scene
-from tests.integration.service_process import PROBE_S, until
+from tests.integration.service_process import until
 from tests.spooling import NAMESPACE
 
 COMMAND = (*NAMESPACE, sys.executable, "-m", "tests.faults.ingress.bad_disk", "serve")
 SMALL, LARGER = "size=1m", "size=64m"
+# What else is on the small disk: the short tier would take 15 s to fill it.
+OTHER_BYTES = 700_000
 # Each takes some seconds, so this is for the long tier.
 DEATHS = 50
 # A point, and the most visits that a short drain is sure to pay it.
@@ -31,6 +31,7 @@ async def disk_full(scene: Scene) -> None:
     async with scene.load.poisson(scene.tier.rate):
         for _ in range(scene.tier.times(1)):
             await _another_life(scene, **{MOUNT: SMALL})
+            (_inside(scene) / "other").write_bytes(bytes(OTHER_BYTES))
             scene.brokers.pause()
             await _until_unready(scene, "full")
             await asyncio.sleep(2)
@@ -154,12 +155,7 @@ def _spooling(scene: Scene) -> float:
 
 
 def checks(scene: Scene) -> tuple[int, str]:
-    try:
-        with urlopen(f"{scene.ingress.management_url}/readyz", timeout=PROBE_S) as answer:  # noqa: S310 - http to ourselves
-            status, body = answer.status, answer.read()
-    except HTTPError as exc:
-        status, body = exc.code, exc.read()
-        exc.close()
+    status, body = scene.ingress.asked("/readyz")
     return status, orjson.loads(body)["checks"]["spool"]
 
 
@@ -184,6 +180,11 @@ def _directory(scene: Scene) -> str:
     return scene.ingress.env["BRIDGE_SPOOL__DIR"]
 
 
+def _inside(scene: Scene) -> Path:
+    """Return the directory as its process sees it, with what is mounted there."""
+    return Path(f"/proc/{scene.ingress.pid}/root{_directory(scene)}")
+
+
 def _remount(scene: Scene, options: str) -> None:
     user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
     enter = ["nsenter", "--target", str(scene.ingress.pid), "--mount", *user]
@@ -191,10 +192,9 @@ def _remount(scene: Scene, options: str) -> None:
 
 
 def _look_inside(scene: Scene) -> None:
-    marks = (scene.load.prescriptions.mark.encode(), scene.load.prescriptions.key_mark.encode())
-    files = [path for path in Path(f"/proc/{scene.ingress.pid}/root{_directory(scene)}").rglob("*") if path.is_file()]
+    files = [path for path in _inside(scene).rglob("*") if path.is_file()]
     assert any(path.suffix == ".segment" for path in files)
-    scene.leaks += [path.name for path in files if any(mark in path.read_bytes() for mark in marks)]
+    scene.leaks += [path.name for path in files if scene.shown_in(path.read_bytes())]
 
 
 ROWS = (

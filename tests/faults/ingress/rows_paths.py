@@ -17,16 +17,14 @@ async def slow(scene: Scene) -> None:
     async with scene.load.poisson(scene.tier.rate):
         scene.proxies[await asyncio.to_thread(scene.brokers.busiest, scene.topic)].make_trouble(to_broker=SLOW)
         await scene.lasting(5)
-        for proxy in scene.proxies.values():
-            proxy.make_trouble(to_broker=SLOW)
+        scene.make_trouble(to_broker=SLOW)
         await scene.lasting(5)
         await scene.heal()
 
 
 async def fragile(scene: Scene) -> None:
     async with scene.load.poisson(scene.tier.rate):
-        for proxy in scene.proxies.values():
-            proxy.make_trouble(to_broker=FRAGILE)
+        scene.make_trouble(to_broker=FRAGILE)
         await scene.lasting(10)
         await scene.heal()
     assert sum(proxy.resets for proxy in scene.proxies.values()) > 0, "nothing was reset"
@@ -45,8 +43,8 @@ async def garbled(scene: Scene) -> None:
     async with scene.load.poisson(scene.tier.rate):
         scene.proxies[await asyncio.to_thread(scene.brokers.busiest, scene.topic)].make_trouble(to_client=GARBLED)
         await scene.lasting(4)
+        scene.make_trouble(to_client=GARBLED)
         for proxy in scene.proxies.values():
-            proxy.make_trouble(to_client=GARBLED)
             proxy.reset_all()
         await scene.lasting(4)
         assert scene.ingress.alive

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import signal
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 
 from bridge.runtime import failpoints
@@ -43,12 +44,7 @@ async def killed_at_points(scene: Scene) -> None:
 
 
 async def killed_at_one(scene: Scene, *, point: str) -> None:
-    if point in STARTING:
-        for _ in range(scene.tier.times(3)):
-            await _die_at(scene, point)
-            await resend(scene)
-        return
-    async with scene.load.poisson(scene.tier.rate):
+    async with nullcontext() if point in STARTING else scene.load.poisson(scene.tier.rate):
         for _ in range(scene.tier.times(3)):
             await _die_at(scene, point)
             await resend(scene)

@@ -12,10 +12,10 @@ from tempfile import TemporaryDirectory
 
 from tests.faults.ingress.balancer import BY_SOURCE, Balancer
 from tests.faults.ingress.ledger import HOSTILE, Attempt
-from tests.faults.ingress.proxy import Trouble
+from tests.faults.ingress.oracle import Logged
 from tests.faults.ingress.row import Row
+from tests.faults.ingress.rows_paths import DEAF
 from tests.faults.ingress.scene import Scene
-from tests.faults.ingress.subject import Logged
 from tests.integration.ingress_process import IngressProcess
 from tests.integration.service_process import until
 
@@ -81,7 +81,7 @@ async def by_source(scene: Scene) -> None:
             for each in (scene.ingress, *others):
                 await asyncio.to_thread(each.ready)
                 await asyncio.to_thread(until, partial(_is_drained, each), what="an empty spool")
-        found = _late_repeats(scene.ledger.attempts, await scene.subject.log(), lag_s=lags.worst_s)
+        found = _late_repeats(scene.ledger.attempts, await scene.log(), lag_s=lags.worst_s)
         assert found == [], f"written again although the follow was {lags.worst_s:.1f} s behind at most"
 
 
@@ -100,11 +100,9 @@ async def _chosen_first(scene: Scene, directory: Path, others: Sequence[IngressP
 
 
 async def _cut_off(scene: Scene) -> None:
-    for proxy in scene.proxies.values():
-        proxy.make_trouble(to_broker=Trouble(deaf=True), to_client=Trouble(deaf=True))
+    scene.make_trouble(to_broker=DEAF, to_client=DEAF)
     await scene.lasting(CUT_OFF_S)
-    for proxy in scene.proxies.values():
-        proxy.make_trouble()
+    scene.make_trouble()
 
 
 def _is_drained(replica: IngressProcess) -> bool:

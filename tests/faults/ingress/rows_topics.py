@@ -3,9 +3,8 @@
 import asyncio
 
 from bridge.dev.kafka import create_topics
-from tests.faults.ingress.row import Row
+from tests.faults.ingress.row import PARTITIONS, Row
 from tests.faults.ingress.scene import Scene
-from tests.faults.ingress.staging import PARTITIONS
 
 # Between the smallest and the largest of the records, so that some pass and some do not.
 NARROW_BYTES, WIDE_BYTES = 1_500, 1_048_588
@@ -29,7 +28,7 @@ async def narrowed(scene: Scene) -> None:
 
 async def deleted(scene: Scene) -> None:
     """Delete the topic; what comes meanwhile is not lost with it, and nobody but an operator makes it again."""
-    scene.log_before = await scene.subject.log()
+    scene.log_before = await scene.log()
     await asyncio.to_thread(scene.brokers.delete, scene.topic)
     async with scene.load.poisson(scene.tier.rate):
         await scene.lasting(6)

@@ -10,22 +10,25 @@ from pathlib import Path
 
 import psutil
 
+from bridge.kafka.connection import KafkaConnection
+from bridge.kafka.reader import open_reader
+from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 from tests.faults.ingress.brokers import Brokers
 from tests.faults.ingress.keys import Keys
 from tests.faults.ingress.ledger import Ledger
 from tests.faults.ingress.load import Load
-from tests.faults.ingress.proxy import Proxy
+from tests.faults.ingress.oracle import Logged
+from tests.faults.ingress.proxy import NONE, Proxy, Trouble
 from tests.faults.ingress.readers import Reader
-from tests.faults.ingress.subject import Logged, Subject
-from tests.integration.ingress_process import IngressProcess
+from tests.integration.ingress_process import IngressProcess, header
 from tests.integration.service_process import until
 
 # Bounds of a hang, no promise: the machine may be busy.
 READY_S, DRAINED_S = 180.0, 600.0
 # The second is as on an idle machine, with a few for connections that are about to be closed.
 RSS_MAX_MIB, FDS_FACTOR, FDS_SPARE = 256.0, 1.2, 4
-# Deliveries before the fault: most prescriptions have a history then.
-WARM_UP = 60
+# Before the fault, deliveries a second and for how long: most prescriptions have a history then.
+WARM_UP_RATE, WARM_UP_S = 300.0, 0.2
 LOOK_S = 0.1
 # Of the resident size.
 WATCH_S = 0.25
@@ -78,7 +81,6 @@ class Scene:
     directory: Path
     topic: str
     ingress: IngressProcess
-    subject: Subject
     keys: Keys
     ledger: Ledger
     load: Load
@@ -108,7 +110,8 @@ class Scene:
 
     async def warm_up(self) -> None:
         """Deliver a little, and count what the ingress has open when its clients are gone."""
-        await self.load.closed(8, WARM_UP)
+        async with self.load.poisson(WARM_UP_RATE):
+            await asyncio.sleep(WARM_UP_S)
         await self.settled(READY_S)
         self.fds = await asyncio.to_thread(self._fds)
 
@@ -118,8 +121,7 @@ class Scene:
         How long that takes counts from the moment when brokers and processes run again.
         """
         self.look_at_spool()
-        for proxy in self.proxies.values():
-            proxy.make_trouble()
+        self.make_trouble()
         await asyncio.to_thread(self.brokers.heal)
         began = time.monotonic()
         if not self.ingress.alive:
@@ -127,6 +129,11 @@ class Scene:
         await asyncio.to_thread(self.ingress.ready)
         await self.settled(DRAINED_S)
         self.recovery_s = max(self.recovery_s, time.monotonic() - began)
+
+    def make_trouble(self, *, to_broker: Trouble = NONE, to_client: Trouble = NONE) -> None:
+        """Make it before every broker, or end it."""
+        for proxy in self.proxies.values():
+            proxy.make_trouble(to_broker=to_broker, to_client=to_client)
 
     async def settled(self, within_s: float) -> None:
         async with asyncio.timeout(within_s), self.load.open():
@@ -136,13 +143,36 @@ class Scene:
                 looked_at = time.monotonic()
         self._drained_at = looked_at
 
+    async def log(self) -> list[Logged]:
+        """Every record that the ingress has written, each partition in order."""
+        source = ("ce_source", self.ingress.source.encode())
+        connection = KafkaConnection(self.brokers.bootstrap_servers)
+        async with open_reader(connection, [self.topic, UNRECOGNIZED_TOPIC], from_beginning=True) as found:
+            return [
+                Logged(
+                    (record.topic, record.partition),
+                    record.offset,
+                    (record.key or b"").decode(),
+                    header(record, "ce_id"),
+                    header(record, "drx_body_sha256"),
+                    record.topic == UNRECOGNIZED_TOPIC,
+                    b"\n".join(content for name, content in record.headers if name != "ce_subject"),
+                )
+                async for record in found.until_end()
+                if source in record.headers
+            ]
+
     def look_at_spool(self) -> None:
         """Look into every file of the spool, which is empty again later; nothing may stand there in clear."""
-        marks = (self.load.prescriptions.mark.encode(), self.load.prescriptions.key_mark.encode())
         for path in self.directory.rglob("spool/*"):
             with suppress(OSError):  # the bridge may be removing it
-                if any(mark in path.read_bytes() for mark in marks):
+                if self.shown_in(path.read_bytes()):
                     self.leaks.append(path.name)
+
+    def shown_in(self, content: bytes) -> bool:
+        """Say whether there is something of a body in it."""
+        told = self.load.prescriptions
+        return any(mark.encode() in content for mark in (told.mark, told.key_mark))
 
     def spooled(self) -> float:
         return self.ingress.metric("drxbridge_spool_events")

@@ -14,6 +14,8 @@ from tests.faults.ingress.ledger import Delivery
 _STORIES = len(stories("drx")) - 1
 # Fields of a patient whose text nobody parses.
 _MARKED = ("last_name", "mrn", "email")
+# Share of senders.
+STUBBORN = 0.5
 
 
 @dataclass(slots=True)
@@ -37,13 +39,12 @@ class Prescriptions:
         key_mark: Begins every prescription id, which may be seen as a record's key and in its value.
     """
 
-    def __init__(self, run: str, *, rng: random.Random, at_once: int, stubborn: float = 0.5) -> None:
-        """Mark everything by `run`, a word that stands nowhere else; `stubborn` is the share of stubborn senders."""
+    def __init__(self, run: str, *, rng: random.Random, at_once: int) -> None:
+        """Mark everything by `run`, a word that stands nowhere else."""
         self.mark = f"PHI{run}IHP"
         self.key_mark = f"rx_{run}"
         self._rng = rng
         self._at_once = at_once
-        self._stubborn = stubborn
         self._told = 0
         self._ready: list[Prescription] = []
 
@@ -64,7 +65,7 @@ class Prescriptions:
         self._told += 1
         key = f"{self.key_mark}{number:06d}"
         told = deque(self._delivery(key, orjson.loads(body)) for body in tell(rng, number % _STORIES))
-        return Prescription(key, rng.random() < self._stubborn, told)
+        return Prescription(key, rng.random() < STUBBORN, told)
 
     def _delivery(self, key: str, document: dict[str, Any]) -> Delivery:
         # Unknown members are kept and are health information for all that anyone knows: a mark in every body.
