@@ -8,12 +8,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import asyncpg  # noqa: TID251 - reads what the programs write
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # noqa: TID251 - writes what the bridge never does
 
@@ -23,6 +23,7 @@ from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, partition
 from tests.integration.dev_process import DevProcess
 from tests.integration.service_process import until
 from tests.node import node_packages
+from tests.postgres import execute
 
 pytestmark = pytest.mark.kafka
 
@@ -143,7 +144,7 @@ def test_each_fill_is_in_the_table_once_and_exact_before_it_is_committed(
     table, group = f"fills_{language}", f"fills-{language}"
 
     def rows(query: str) -> list[tuple[Any, ...]]:
-        return asyncio.run(fetched(stack.endpoints["postgres"], query))
+        return execute(stack.endpoints["postgres"], query)[0]
 
     def committed() -> int | None:
         return asyncio.run(offset_of(stack.endpoints["bootstrap_servers"], group))
@@ -161,28 +162,15 @@ def test_each_fill_is_in_the_table_once_and_exact_before_it_is_committed(
     assert rows(f"select * from {table} order by id") == stack.expected  # noqa: S608 - our own names
 
 
-class started:  # noqa: N801 - a context manager, as `closing`
+@contextmanager
+def started(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program, which never ends by itself, until the end of the block."""
-
-    def __init__(self, command: list[str], folder: Path) -> None:
-        self._process = subprocess.Popen(  # noqa: S603 - our own program
-            command, cwd=folder, env={**os.environ, "JDK_JAVA_OPTIONS": ""}
-        )
-
-    def __enter__(self) -> subprocess.Popen[bytes]:
-        return self._process
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-
-
-async def fetched(dsn: str, query: str) -> list[tuple[Any, ...]]:
-    connection = await asyncpg.connect(dsn)
-    try:
-        return [tuple(row) for row in await connection.fetch(query)]
-    finally:
-        await connection.close()
+    environment = {**os.environ, "JDK_JAVA_OPTIONS": ""}
+    with subprocess.Popen(command, cwd=folder, env=environment) as process:  # noqa: S603 - our own program
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 async def offset_of(servers: str, group: str) -> int | None:

@@ -1,6 +1,5 @@
 """What docs/engines.md shows runs in the engines themselves, and finds what PostgreSQL has."""
 
-import asyncio
 import json
 import os
 import re
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import asyncpg  # noqa: TID251 - asks as a reader would
 import fastavro  # noqa: TID251 - writes what no release of ours has
 import pytest
 from aiohttp import web
@@ -33,6 +31,7 @@ from tests.engines.engines import CONNECT, FLINK, HOME, PYTHON, ROOT, SPARK, env
 from tests.integration.consumer_process import ConsumerProcess
 from tests.integration.dev_process import DevProcess
 from tests.integration.service_process import until
+from tests.postgres import execute
 
 PROGRAM = re.compile(r"<!-- engine: ([\w.]+) -->\n```\w+\n(.*?)```", re.DOTALL)
 TOPIC = "drx.prescriptions.v1"
@@ -179,14 +178,7 @@ def rewrite(endpoints: dict[str, Any], records: Sequence[tuple[Any, ...]], *, co
 
 
 def rows(endpoints: dict[str, Any], query: str) -> list[Any]:
-    async def ask() -> list[Any]:
-        connection = await asyncpg.connect(endpoints["postgres"])
-        try:
-            return [tuple(row) for row in await connection.fetch(query)]
-        finally:
-            await connection.close()
-
-    return asyncio.run(ask())
+    return execute(endpoints["postgres"], query)[0]
 
 
 def run(folder: Path, program: str, java: Path, **more: str) -> str:

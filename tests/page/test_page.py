@@ -24,6 +24,7 @@ from bridge.dev.story import tell
 from tests.integration.dev_process import DevProcess
 from tests.integration.service_process import HANG_S, until
 from tests.page.browser import axe, chromium, missing
+from tests.ports import listens
 
 pytestmark = [pytest.mark.kafka, pytest.mark.skipif(bool(missing()), reason=missing() or "nothing is missing")]
 
@@ -185,7 +186,7 @@ def test_text_from_outside_is_text_also_where_nothing_is_masked(stack: Stack, br
     command = [sys.executable, "-m", "bridge.dev.page.server", str(port), str(stack.folder), "--show-phi"]
     process = spawn(command, stderr=subprocess.DEVNULL)
     try:
-        until(lambda: is_up(f"http://127.0.0.1:{port}/"), what="the page")
+        until(lambda: listens(port), what="the page")
         for page in opened(browser, f"http://127.0.0.1:{port}/"):
             assert (stack.post({**event, "data": hostile}), stack.post(bad)) == (200, 202)
             row(page, event["data"]["prescription_id"]).locator("button").click()
@@ -207,14 +208,6 @@ def hostile_in(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: hostile_in(inner) for name, inner in value.items()}
     return HOSTILE if isinstance(value, str) and re.search(r"[a-z] |[A-Z][a-z]", value) else value
-
-
-def is_up(url: str) -> bool:
-    try:
-        with urlopen(url) as answer:  # noqa: S310 - a loopback address of ours
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 def test_everything_is_reached_by_keyboard(stack: Stack, page: Any) -> None:

@@ -1,7 +1,6 @@
 """What a Temporal server has been told, read by Temporal's own client."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -26,10 +25,6 @@ class Told(NamedTuple):
     task_queue: str
     started_with: Any
     signals: list[tuple[str, Any]]
-
-    def repeated(self) -> int:
-        """How many signals came again."""
-        return len(self.signals) - len({(name, json.dumps(each, sort_keys=True)) for name, each in self.signals})
 
 
 @asynccontextmanager
