@@ -3,7 +3,6 @@
 import gc
 import os
 import shutil
-import struct
 import warnings
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,11 +15,6 @@ from bridge.dev.jars import JarCache
 from bridge.dev.kafka import KafkaCluster, create_topics
 from bridge.dev.programs import find_java
 from tests.freezing import freeze, thaw
-
-# Head of a batch in the files of Kafka: base offset, length of what follows, leader epoch, magic, CRC, attributes, last
-# offset delta.
-_BATCH_HEAD = struct.Struct(">qiibIhi")
-_BATCH_LENGTH_END = 12
 
 # Name to content of each file of a formatted directory, by the number of its broker.
 _FORMATTED: dict[int, dict[str, bytes]] = {}
@@ -100,25 +94,15 @@ class EmbeddedCluster(KafkaCluster):
             (log / name).write_bytes(content)
         formatted.touch()
 
-    def spoil_batch(self, topic: str, partition: int, offset: int) -> None:
-        """Change the last byte of the batch that holds `offset`, on the disk of broker 1: its sum is wrong from now on.
+    def spoil_last_batch(self, topic: str, partition: int) -> None:
+        """Change the last byte that a partition has on the disk of broker 1: the sum of its batch is wrong from now on.
 
         The broker hands out what lies in the file as it is, without a look at the sum.
         """
         (segment,) = self._data.glob(f"broker-1/**/{topic}-{partition}/*.log")
+        *before, last = segment.read_bytes()
         with segment.open("r+b") as file:
-            position = 0
-            while True:
-                head = file.read(_BATCH_HEAD.size)
-                base, length, *_, delta = _BATCH_HEAD.unpack(head)
-                end = position + _BATCH_LENGTH_END + length
-                if base <= offset <= base + delta:
-                    break
-                position = end
-                file.seek(position)
-            file.seek(end - 1)
-            (last,) = file.read(1)
-            file.seek(end - 1)
+            file.seek(len(before))
             file.write(bytes([last ^ 0xFF]))
 
     def stop(self) -> None:

@@ -5,13 +5,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
-from uuid import uuid4
 
 from aiokafka.client import ConnectionGroup  # noqa: TID251 - the tests reset its connections
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource  # type: ignore[attr-defined]  # its stub does not say what it hands on
 from prometheus_client import CollectorRegistry
 
-from bridge.kafka.admin import FOREVER_MS, TopicSpec, open_admin
 from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.producer import KafkaProducer, Patience
 from bridge.kafka.reader import open_reader
@@ -22,8 +20,6 @@ from tests.cluster import Cluster
 # Bound of anything that must happen; generous, since the machine may be busy.
 HANG_S = 60.0
 _ANSWER_S = 30.0
-# What a narrow topic takes.
-NARROW_BYTES = 21_000
 
 
 def a_producer(
@@ -73,15 +69,6 @@ async def until(condition: Callable[[], object]) -> None:
 async def read_all(bootstrap_servers: str, topic: str) -> list[ConsumedRecord]:
     async with open_reader(KafkaConnection(bootstrap_servers), [topic], from_beginning=True) as reader:
         return [record async for record in reader.until_end()]
-
-
-async def narrow_topic(bootstrap_servers: str, *, partitions: int) -> str:
-    """Create an empty topic for small records only and return its name."""
-    name = f"test-{uuid4().hex}"
-    spec = TopicSpec(name, partitions, 1, 1, FOREVER_MS, message_max_bytes=NARROW_BYTES)
-    async with open_admin(KafkaConnection(bootstrap_servers)) as admin:
-        await admin.create([spec])
-    return name
 
 
 def limit_messages(bootstrap_servers: str, topic: str, bytes_max: int) -> None:

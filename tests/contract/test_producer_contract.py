@@ -10,9 +10,10 @@ from bridge.errors import NotDurableError, RecordRefusedError
 from bridge.kafka.partition_writer import ProducerProtocol
 from bridge.kafka.record import Record
 from tests.fakes import FakeProducer
-from tests.kafka import NARROW_BYTES, narrow_topic, read_all, ready_producer
+from tests.kafka import limit_messages, read_all, ready_producer
 
 PARTITIONS = 3
+NARROW_BYTES = 21_000
 MESSAGE_MAX = NARROW_BYTES - 1000  # a batch has a head, too
 
 
@@ -44,8 +45,8 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         yield Subject(fake, "narrow", "wide", fake)
         return
     topics = request.getfixturevalue("topics")
-    topic = await narrow_topic(topics.bootstrap_servers, partitions=PARTITIONS)
-    wide_topic = await asyncio.to_thread(topics.fresh, partitions=PARTITIONS)
+    topic, wide_topic = topics.fresh(partitions=PARTITIONS), topics.fresh(partitions=PARTITIONS)
+    limit_messages(topics.bootstrap_servers, topic, NARROW_BYTES)
     async with ready_producer(topics.bootstrap_servers, topic, wide_topic, partitions=PARTITIONS) as producer:
         yield Subject(producer, topic, wide_topic, None, topics.bootstrap_servers)
 

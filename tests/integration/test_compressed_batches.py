@@ -60,15 +60,16 @@ async def test_a_member_and_a_reader_read_what_others_compress(topics: Topics, p
 
 
 @pytest.fixture
-async def spoiled(cluster: Cluster, topics: Topics) -> str:
+def spoiled(cluster: Cluster, topics: Topics) -> str:
     """A topic of two partitions; of the first, the batch with offsets 2 to 4 is corrupt."""
     if not isinstance(cluster, EmbeddedCluster):
         pytest.skip("the files of the broker lie in a container")
-    topic = await asyncio.to_thread(topics.fresh, partitions=2)
-    for values in ([b"0", b"1"], VALUES, [b"5", b"6"]):
-        await asyncio.to_thread(produce, topics.bootstrap_servers, topic, values, codec="lz4")
-    await asyncio.to_thread(produce, topics.bootstrap_servers, topic, [b"other"], partition=1)
-    cluster.spoil_batch(topic, 0, 3)
+    topic = topics.fresh(partitions=2)
+    for values in ([b"0", b"1"], VALUES):
+        produce(topics.bootstrap_servers, topic, values, codec="lz4")
+    cluster.spoil_last_batch(topic, 0)
+    produce(topics.bootstrap_servers, topic, [b"5", b"6"], codec="lz4")
+    produce(topics.bootstrap_servers, topic, [b"other"], partition=1)
     return topic
 
 

@@ -212,7 +212,7 @@ async def test_lag_says_where_a_batch_cannot_be_read(desk: Desk, cluster: Cluste
         pytest.skip("the files of the broker lie in a container")
     await desk.lines("init", "--from", "earliest")
     await fill(cluster, desk.topic, {0: 3, 1: 2}, timestamp_ms=1_000)
-    cluster.spoil_batch(desk.topic, 0, 0)
+    cluster.spoil_last_batch(desk.topic, 0)
 
     lags = await desk.lines("lag")
     said = await desk("lag")

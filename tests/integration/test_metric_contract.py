@@ -1,8 +1,8 @@
 """What the running processes count is what the contract of `/metrics` promises; and the heartbeat among it."""
 
+import asyncio
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,7 +18,7 @@ from tests.builders import SAMPLES, a_body
 from tests.cluster import STANDARD_TOPICS, Cluster, Topics
 from tests.integration.consumer_process import ConsumerProcess
 from tests.integration.ingress_process import IngressProcess, ask, deliver, header
-from tests.integration.service_process import until
+from tests.integration.service_process import HANG_S, until
 from tests.metric_contract import broken
 from tests.patched import patched
 from tests.promtool import promtool
@@ -68,17 +68,16 @@ async def test_the_ingress_counts_what_is_promised_under_all_it_answers(ingress:
 
 
 async def test_a_consumer_counts_what_is_promised(ingress: IngressProcess, postgres: str, tmp_path: Path) -> None:
-    kafka = ingress.bootstrap_servers
-    async with aiohttp.ClientSession() as session:
-        body = a_body(data_prescription_id=f"rx_{uuid4().hex}")
-        assert (await deliver(session, ingress, body, webhook_id=f"evt_{uuid4().hex}")).status == 200
-    # Built anew beside another: what is late there is no lateness of the other's.
-    settings: dict[str, Any] = {"bootstrap_servers": kafka, "dsn": postgres, "READ_MODEL__SCHEMA": "anew"}
-    with ConsumerProcess(tmp_path, "read_model", **settings) as consumer:
+    # Built anew beside another: what is late there is no lateness of the other's. Records of other tests are no matter.
+    settings: dict[str, Any] = {"READ_MODEL__SCHEMA": "anew", "KAFKA__OFFSET_RESET": "latest"}
+    servers = ingress.bootstrap_servers
+    with ConsumerProcess(tmp_path, "read_model", bootstrap_servers=servers, dsn=postgres, **settings) as consumer:
         consumer.ready()
-        for topic in ("drx.prescriptions.v1", ACCOUNTS):
-            applied = partial(consumer.metric, "drxbridge_consumer_records_total", topic=topic, outcome="applied")
-            until(applied, what=f"something applied of {topic}")
+        async with asyncio.timeout(HANG_S), aiohttp.ClientSession() as session:
+            for topic in (ACCOUNTS, "drx.prescriptions.v1"):
+                while not consumer.metric("drxbridge_consumer_records_total", topic=topic, outcome="applied"):
+                    body = a_body(data_prescription_id=f"rx_{uuid4().hex}")
+                    assert (await deliver(session, ingress, body, webhook_id=f"evt_{uuid4().hex}")).status == 200
         until(lambda: consumer.metric("drxbridge_read_model_timers_checked_timestamp_seconds"), what="a timer job")
 
         text = consumer.asked("/metrics")[1].decode()
@@ -107,8 +106,7 @@ async def test_a_heartbeat_goes_all_the_way_into_kafka(ingress: IngressProcess) 
 
 
 async def test_without_it_nothing_is_posted_and_nothing_is_said(cluster: Cluster, tmp_path: Path) -> None:
-    command = patched("bridge", "serve", HEARTBEAT_S=0.01)
-    with IngressProcess(tmp_path, cluster.bootstrap_servers, command=command) as quiet:
+    with IngressProcess(tmp_path, cluster.bootstrap_servers) as quiet:
         text = quiet.ready().asked("/metrics")[1].decode()
 
         assert "drxbridge_heartbeat_last_seen_timestamp_seconds{" not in text

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -117,54 +116,31 @@ def example(name: str) -> dict[str, Any]:
     return names
 
 
-@dataclass(frozen=True, slots=True)
-class Package:
-    name: str
-    home: Path
-    env: dict[str, str]
-
-    @property
-    def module(self) -> str:
-        return self.name.replace("-", "_")
-
-
-@pytest.fixture
-def package(tmp_path: Path, topics: Topics, cluster: Cluster, postgres: str) -> Package:
-    """Make one under a name that no other test has, and install it without a network."""
-    name = topics.unique_key("desk")
-    env = consumer_environment(
-        bootstrap_servers=cluster.bootstrap_servers,
-        dsn=postgres,
-        env={"PYTHONPATH": str(tmp_path / "installed")},
-        KAFKA__OFFSET_RESET="none",
-    )
-    _run(env, "-m", "consumers", "new", name, "--dir", str(tmp_path))
-    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(tmp_path / "installed")]
-    _run(env, "-m", "pip", "--disable-pip-version-check", "install", *options, str(tmp_path / name))
-    return Package(name, tmp_path / name, env)
-
-
 @pytest.mark.kafka
 async def test_a_package_that_was_just_made_passes_its_test_and_consumes(
-    package: Package, cluster: Cluster, topics: Topics, postgres: str, tmp_path: Path
+    cluster: Cluster, topics: Topics, postgres: str, tmp_path: Path
 ) -> None:
+    """It is installed without a network, under a name that no other test has."""
     topics.standard()
-    _run(package.env, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(package.home))
-    code, _, err = await drx_consumer(package.env, "init", package.name, "--from", "latest")
+    name, installed = topics.unique_key("desk"), tmp_path / "installed"
+    given: dict[str, Any] = {
+        "bootstrap_servers": cluster.bootstrap_servers,
+        "dsn": postgres,
+        "env": {"PYTHONPATH": str(installed)},
+        "KAFKA__OFFSET_RESET": "none",
+    }
+    env = consumer_environment(**given)
+    _run(env, "-m", "consumers", "new", name, "--dir", str(tmp_path))
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(installed)]
+    _run(env, "-m", "pip", "--disable-pip-version-check", "install", *options, str(tmp_path / name))
+    _run(env, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / name))
+    code, _, err = await drx_consumer(env, "init", name, "--from", "latest")
     assert code == 0, err
 
     fill(cluster.bootstrap_servers, LIVES.records())
-    settings = {name.removeprefix("CONSUMER_"): value for name, value in package.env.items() if "CONSUMER_" in name}
-    with ConsumerProcess(
-        tmp_path,
-        package.name,
-        bootstrap_servers=settings.pop("KAFKA__BOOTSTRAP_SERVERS"),
-        dsn=settings.pop("POSTGRES__DSN"),
-        env=package.env,
-        **settings,
-    ) as desk:
+    with ConsumerProcess(tmp_path, name, **given) as desk:
         desk.ready()
-        noted = f"select event_id from {package.module}.noted"  # noqa: S608 - our own name
+        noted = f"select event_id from {name.replace('-', '_')}.noted"  # noqa: S608 - our own name
         wanted = set(_renewals())
         until(lambda: {event_id for (event_id,) in execute(postgres, noted)[0]} >= wanted, what="every renewal noted")
         code = await desk.end()
