@@ -13,7 +13,7 @@ import orjson
 from bridge.avro.encoder import varint
 from bridge.avro.schema_ids import RECORDS
 from bridge.dev.story import stories, tell
-from bridge.event import Event
+from bridge.event import Delivery, Event
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped
 from bridge.kafka.record import Record, _milliseconds, _rfc3339, event_record
@@ -34,6 +34,18 @@ class Original(NamedTuple):
     record: Record
     pieces: tuple[bytes, ...]
     fills: tuple[str | int, ...]
+
+
+def encoded(event: Event, delivery: Delivery) -> Record:
+    schema = RECORDS[event.type]
+    return event_record(
+        *(event, delivery),
+        topic=PRESCRIPTIONS_TOPIC,
+        partition=0,
+        value=codec().encode(schema, event.value),
+        schema=schema,
+        ordinal=b"filler:0",
+    )
 
 
 def decoded(record: Record) -> Event:
@@ -83,15 +95,7 @@ def _original(document: dict[str, object], prescription_id: str) -> Original:
     mapped = drx_standard.map(delivery, orjson.loads(body))
     assert isinstance(mapped, Mapped)
     (event,) = mapped.events
-    schema = RECORDS[event.type]
-    record = event_record(
-        *(event, delivery),
-        topic=PRESCRIPTIONS_TOPIC,
-        partition=0,
-        value=codec().encode(schema, event.value),
-        schema=schema,
-        ordinal=b"filler:0",
-    )
+    record = encoded(event, delivery)
     fills: dict[bytes, str | int] = {event.id.encode(): "id", prescription_id.removeprefix("rx_").encode(): "token"}
     fills |= {varint(each): each for each in _instants(event.value)}
     pieces = re.split(b"(" + b"|".join(map(re.escape, fills)) + b")", record.value or b"")

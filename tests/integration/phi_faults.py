@@ -55,18 +55,15 @@ VENDOR_PLACES: Mapping[str, Sequence[str]] = {
         *_of("bridge.known.delivery_ids:NewestBodies.", "find note"),
     ),
     "dosespot_push": (
-        *_of("bridge.ingress.profiles.mapped:Run.", "_leading _claim"),
+        *_of("bridge.ingress.profiles.mapped:Run.", "_leading _claim read_tables _value _key drop"),
+        *_of("bridge.ingress.profiles.mapped_functions:", "text_of_id"),
+        *_of("bridge.ingress.profiles.mapped_functions:Scope.", "evaluate"),
         *_of("bridge.ingress.profiles.assemble:", "_read_field _end unsaid"),
     ),
     "photon_cloudevents": (
         *_of("bridge.ingress.schemes.signed_text:SignedHeader.", "prove"),
         *_of("bridge.ingress.schemes.body_hmac:BodyHmac.", "prover"),
         *_of("bridge.ingress.profiles.mapped:Run.", "_elements _time _scalars"),
-    ),
-    "mapped": (
-        *_of("bridge.ingress.profiles.mapped:Run.", "read_tables _value _key drop"),
-        *_of("bridge.ingress.profiles.mapped_functions:", "text_of_id"),
-        *_of("bridge.ingress.profiles.mapped_functions:Scope.", "evaluate"),
     ),
 }
 ALL_PLACES = (*PLACES, *(place for places in VENDOR_PLACES.values() for place in places))

@@ -5,24 +5,31 @@ import json
 import os
 import signal
 import sys
-from contextlib import ExitStack
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import aiohttp
 import pytest
 
 from bridge.contract.events import EVENT_MODELS
+from bridge.dev.sources import SOURCES
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
-from tests.builders import SAMPLES
+from bridge.kafka.transport import ConsumedRecord
+from tests.builders import SAMPLES, a_delivery
 from tests.cluster import Topics
 from tests.integration.consumer_process import ConsumerProcess, drx_consumer, install_code
-from tests.integration.ingress_process import IngressProcess, ask, deliver, read_records
-from tests.integration.phi_documents import Seen
+from tests.integration.ingress_process import IngressProcess, Reply, ask, deliver, read_records, value_of
+from tests.integration.phi_documents import Marked, Seen
 from tests.integration.phi_faults import PLACES, VARIABLE, VENDOR_PLACES
 from tests.integration.service_process import HANG_S, ServiceProcess, until
-from tests.integration.vendor_phi import BODIES, MAPPED, PROFILES, Told, send, value_of
+from tests.originals import encoded
 from tests.postgres import execute
+from tests.prescriptions import native
+from tests.topic_filler import fill
 
 pytestmark = pytest.mark.kafka
 
@@ -34,17 +41,6 @@ REQUEST_S = 2.0
 # What was never answered is in flight for ever; more than the deadline of an answer.
 GRACE_S = "6"
 SETTINGS = {"LOG__LEVEL": "debug", "HTTP__DEADLINE_S": "1"}
-
-
-@pytest.fixture
-def topic(topics: Topics) -> str:
-    """Give one for a consumer, which reads no other test's records."""
-    return topics.fresh()
-
-
-def routes(topic: str) -> str:
-    """Every event into this topic."""
-    return json.dumps({"*": topic})
 
 
 def look_at(process: ServiceProcess, seen: Seen) -> None:
@@ -102,6 +98,21 @@ async def test_an_exception_at_any_place_says_nothing_that_it_holds(kafka: str, 
     } == set()
 
 
+VENDORS = {source.profile: source for source in SOURCES.values()}
+MAPPED = VENDORS["dosespot_push"]._replace(profile="mapped")
+
+# What a delivery needs to become an event; every other member gets a marker.
+NEEDED = {
+    "digitalrx_pharmacy": {"StoreID", "QueueID", "RxStatus"},
+    "dosespot_push": {"EventType", "PrescriptionId", "ClinicId", "PrescriptionStatus", "MedicationStatus"},
+    "photon_cloudevents": {"type", "id", "source", "time"},
+}
+# One body of each; the line has all that must go nowhere.
+BODIES = {
+    "digitalrx_pharmacy": "p03_flat_approved.json",
+    "dosespot_push": "p13_dosespot_partial_fill.json",
+    "photon_cloudevents": "p16_photon_order_placed.json",
+}
 # Each field gets what its expression cannot take; what JMESPath complains about stands in its message.
 RAISING = """
 prefix = "acme:"
@@ -138,6 +149,56 @@ UNPROVED = (
 UNFIT = "bridge.ingress.profiles.mapped_functions:text_of_id"
 
 
+@dataclass
+class Told(Seen):
+    """What was sent, and all that was seen of it by where."""
+
+    run: str = field(default_factory=lambda: uuid4().hex[:12])
+    replies: dict[str, Reply] = field(default_factory=dict)
+    bodies: dict[str, bytes] = field(default_factory=dict)
+    records: list[ConsumedRecord] = field(default_factory=list)
+    files: dict[str, Path] = field(default_factory=dict)
+
+    def source(self, profile: str) -> str:
+        return f"{profile.partition('_')[0]}-{self.run}"
+
+    def settings(self, directory: Path) -> dict[str, str]:
+        """Configure a source for each profile."""
+        found = {"LOG__LEVEL": "debug"}
+        for profile in NEEDED:
+            secrets_dir = directory / f"secrets of {profile}"
+            secrets_dir.mkdir(parents=True)
+            self.files[profile] = secrets_dir / "current"
+            self.files[profile].write_text(VENDORS[profile].new_secret())
+            settings = VENDORS[profile].settings(self.source(profile), secrets_dir)
+            found |= {name.removeprefix("BRIDGE_"): value for name, value in settings.items()}
+        return found
+
+    def marked(self, profile: str, node: Any) -> Any:
+        """Put a marker into each member that is not needed."""
+        if isinstance(node, list):
+            return [self.marked(profile, child) for child in node]
+        if not isinstance(node, dict):
+            return node
+        return {
+            name: self.marked(profile, child)
+            if isinstance(child, dict | list)
+            else child
+            if name in NEEDED[profile]
+            else self.text()
+            for name, child in node.items()
+        }
+
+
+async def send(session: aiohttp.ClientSession, ingress: IngressProcess, told: Told, profile: str, name: str) -> None:
+    body = told.bodies[name]
+    url = f"{ingress.url}/webhooks/{told.source(profile)}"
+    sender = VENDORS[profile]
+    sign = sender.signer(told.files[profile])
+    headers = {"content-type": sender.content_type, **sign("", int(time.time()), body)}
+    told.replies[name] = await ask(session, url, method="POST", data=body, headers=headers)
+
+
 async def test_an_exception_in_the_dialect_of_a_vendor_says_nothing_that_it_holds(kafka: str, tmp_path: Path) -> None:
     """Also in an expression of a mapping file, or in what reads one."""
     fault, told = tmp_path / "fault", Told()
@@ -152,7 +213,7 @@ async def test_an_exception_in_the_dialect_of_a_vendor_says_nothing_that_it_hold
                     fault.write_text(f"{place} {told.text()}")
                     await send(session, ingress, told, profile, place)
                     fault.write_text(NOWHERE)
-            for profile in PROFILES:
+            for profile in NEEDED:
                 told.bodies[f"sound {profile}"] = marked_body(told, profile, len(told.bodies))
                 await send(session, ingress, told, profile, f"sound {profile}")
             body = told.bodies[raising] = marked_body(told, "digitalrx_pharmacy", 0)
@@ -167,7 +228,7 @@ async def test_an_exception_in_the_dialect_of_a_vendor_says_nothing_that_it_hold
     told.seen["answers"] = "\n".join(f"{reply.body!r} {reply.headers}" for reply in told.replies.values())
     told.seen["headers"] = repr([record.headers for record in told.records])
 
-    sound = {f"sound {profile}" for profile in PROFILES}
+    sound = {f"sound {profile}" for profile in NEEDED}
     ends = {name: reply.json.get("reason") or reply.json["outcome"] for name, reply in told.replies.items()}
     assert told.leaks() == {}
     assert set(fault.with_suffix(".hits").read_text().split()) == ends.keys() - {raising} - sound
@@ -202,8 +263,7 @@ def vendors(told: Told, directory: Path, raising: str) -> dict[str, str]:
 
 def marked_body(told: Told, profile: str, number: int) -> bytes:
     """Make a body of a vendor with markers; of CloudEvents each has an id of its own."""
-    dialect = "dosespot_push" if profile == "mapped" else profile
-    document = told.marked(dialect, json.loads((SAMPLES / "profiles" / BODIES[dialect]).read_bytes()))
+    document = told.marked(profile, json.loads((SAMPLES / "profiles" / BODIES[profile]).read_bytes()))
     if "specversion" in document:
         document["id"] = f"ce-{told.run}-{number}"
     return json.dumps(document).encode()
@@ -249,13 +309,19 @@ async def test_a_crash_leaves_nothing_but_what_is_sealed(tmp_path: Path, scratch
     assert "core" not in seen.seen["scratch"]
 
 
+def write(kafka: str, topic: str, seen: Seen, event_types: Iterable[str]) -> list[Marked]:
+    """Write marked events to a topic, as the ingress does."""
+    made = [seen.document(f"evt_{number}", event_type=each) for number, each in enumerate(event_types)]
+    events = [native(json.dumps(each.document).encode()) for each in made]
+    fill(kafka, [encoded(event, a_delivery(id=event.id))._replace(topic=topic) for event in events])
+    return made
+
+
 CONSUMER = """
 from consumers.api import Consumer, Lanes
 from tests.integration.phi_faults import failures
 
 async def handle(event, context):
-    if event.source != "{source}":
-        return
     number, text = int(event.id.rpartition("_")[2]), repr(event.value)
     if number == 8:  # what PostgreSQL complains about stands in its message
         await context.connection.execute("select cast('%s' as integer)" % event.key)
@@ -263,45 +329,27 @@ async def handle(event, context):
         event.value["no such field"][event.key]
     raise failures(event.key, text)[number]
 
-consumer = Consumer(
-    name="desk", topics=["{topic}"], mode=Lanes(4, transactional=True), handle=handle, group="{source}"
-)
+consumer = Consumer(name="desk", topics=["{topic}"], mode=Lanes(4, transactional=True), handle=handle, group="{topic}")
 """
 HANDLED = 10
+PARKED = "select count(*) from drx_consumer.parked_key where key like 'PHI%'"
 ROWS = """
-select row_to_json(p)::text from (select * from drx_consumer.parked_key where grp = '{group}') as p
+select row_to_json(p)::text from drx_consumer.parked_key as p
 union all
-select (to_jsonb(p) - 'value')::text from (select * from drx_consumer.parked_event where grp = '{group}') as p
+select (to_jsonb(p) - 'value')::text from drx_consumer.parked_event as p
 """
 
 
 async def test_a_handler_that_fails_with_an_event_in_its_exception_leaves_it_in_the_parked_value(
-    kafka: str, topic: str, postgres: str, tmp_path: Path
+    kafka: str, topics: Topics, postgres: str, tmp_path: Path
 ) -> None:
-    seen, keys = Seen(), set()
-
-    async def send(ingress: IngressProcess, numbers: range) -> None:
-        async with asyncio.timeout(HANG_S), aiohttp.ClientSession() as session:
-            for number in numbers:
-                made = seen.document(f"evt_{number}")
-                keys.add(made.key)
-                body = json.dumps(made.document).encode()
-                assert (await deliver(session, ingress, body, webhook_id=f"evt_{number}")).status in {200, 202}
-            await asyncio.to_thread(until, lambda: not ingress.metric("drxbridge_spool_events"), what="an empty spool")
-
-    with ExitStack() as stack:
-        ingress = IngressProcess(tmp_path / "ingress", kafka, LOG__LEVEL="debug", KAFKA__ROUTES=routes(topic))
-        stack.enter_context(ingress)
-        await asyncio.to_thread(ingress.ready)
-        await send(ingress, range(HANDLED))
-        group = ingress.source
-        env = install_code(tmp_path / "package", "desk", CONSUMER.format(source=group, topic=topic))
-        desk = ConsumerProcess(tmp_path, "desk", bootstrap_servers=kafka, dsn=postgres, env=env, LOG__LEVEL="debug")
-        stack.enter_context(desk)
-        count = f"select count(*) from drx_consumer.parked_key where grp = '{group}' and key like 'PHI%'"  # noqa: S608 - ours
-        await asyncio.to_thread(desk.ready)
+    seen, topic = Seen(), topics.fresh()
+    keys = {each.key for each in write(kafka, topic, seen, ["prescription.created"] * HANDLED)}
+    env = install_code(tmp_path / "package", "desk", CONSUMER.format(topic=topic))
+    with ConsumerProcess(tmp_path, "desk", bootstrap_servers=kafka, dsn=postgres, env=env, LOG__LEVEL="debug") as desk:
+        desk.ready()
         # The one that fails with an `OSError` waits for as long as it does: the sink may be away.
-        await asyncio.to_thread(until, lambda: execute(postgres, count) == [[(HANDLED - 1,)]], what="all others parked")
+        until(lambda: execute(postgres, PARKED) == [[(HANDLED - 1,)]], what="all others parked")
         look_at(desk, seen)
         for command in ("resume --reason drill", "retry --all --reason drill"):
             verb, *options = command.split()
@@ -313,7 +361,7 @@ async def test_a_handler_that_fails_with_an_event_in_its_exception_leaves_it_in_
 
     # Where the key may stand, nothing else of the event does.
     seen.markers -= keys
-    (rows,) = await asyncio.to_thread(execute, postgres, ROWS.format(group=group))
+    (rows,) = execute(postgres, ROWS)
     assert len(rows) == 2 * (HANDLED - 1)
     seen.seen = {"rows": "\n".join(row for (row,) in rows)}
     _, seen.seen["list"], _ = await drx_consumer(desk.env, "parked", "list", "desk")
@@ -324,24 +372,15 @@ async def test_a_handler_that_fails_with_an_event_in_its_exception_leaves_it_in_
 
 
 async def test_the_read_model_keeps_what_it_applies_in_its_tables(
-    kafka: str, topic: str, postgres: str, tmp_path: Path
+    kafka: str, topics: Topics, postgres: str, tmp_path: Path
 ) -> None:
-    seen = Seen()
-    with IngressProcess(tmp_path / "ingress", kafka, LOG__LEVEL="debug", KAFKA__ROUTES=routes(topic)) as ingress:
-        await asyncio.to_thread(ingress.ready)
-        async with asyncio.timeout(HANG_S), aiohttp.ClientSession() as session:
-            for event_type in EVENT_MODELS:
-                body = json.dumps(seen.document(event_type, event_type=event_type).document).encode()
-                assert (await deliver(session, ingress, body, webhook_id=event_type)).status in {200, 202}
-        source = ingress.source
-        await asyncio.to_thread(until, lambda: not ingress.metric("drxbridge_spool_events"), what="an empty spool")
+    seen, topic = Seen(), topics.fresh()
+    write(kafka, topic, seen, EVENT_MODELS)
     settings: dict[str, Any] = {"LOG__LEVEL": "debug", "READ_MODEL__TOPICS": topic}
     with ConsumerProcess(tmp_path, "read_model", bootstrap_servers=kafka, dsn=postgres, **settings) as reader:
-        count = f"select count(*) from drx_consumer.inbox where source = '{source}'"  # noqa: S608 - our own word
-        await asyncio.to_thread(reader.ready)
-        await asyncio.to_thread(
-            until, lambda: execute(postgres, count) == [[(len(EVENT_MODELS),)]], what="all of it applied"
-        )
+        applied = "select count(*) from drx_consumer.inbox"
+        reader.ready()
+        until(lambda: execute(postgres, applied) == [[(len(EVENT_MODELS),)]], what="all of it applied")
         look_at(reader, seen)
         assert await reader.end() == 0
         seen.seen["output"] = reader.output()
