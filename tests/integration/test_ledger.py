@@ -1,6 +1,7 @@
 """What a consumer has settled: who owns a partition, which events are new, and how far everything is done."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from urllib.parse import urlsplit
 
@@ -9,7 +10,7 @@ import pytest
 from bridge.errors import PermanentError, TransientError
 from bridge.kafka.transport import Place
 from consumers.postgres.pool import Database, open_database
-from consumers.runtime.ledger import FencedError, Ledger
+from consumers.runtime.ledger import FencedError, Ledger, Settlement
 from consumers.runtime.operator import By, forget_group
 from tests.ledger import GROUP, PLACE, an_entry, rows, until_waiting
 from tests.postgres import fresh_database
@@ -70,16 +71,22 @@ async def test_a_mark_that_moves_past_no_record_of_ours_forgets_the_last_event(l
     assert (await ledger.claim(PLACE)).last_event_id is None
 
 
-@pytest.mark.parametrize("step", ["fence", "settle"])
-async def test_a_zombie_fails_at_the_fence(ledger: Ledger, step: str) -> None:
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda settlement: settlement.fence(0),
+        lambda settlement: settlement.admit([an_entry("evt-0")]),
+        lambda settlement: settlement.settle(next_offset=1, last_event_id="evt-0", above=()),
+    ],
+    ids=["fence", "admit", "settle"],
+)
+async def test_a_zombie_fails_at_the_fence(ledger: Ledger, step: Callable[[Settlement], Awaitable[object]]) -> None:
     old = await ledger.claim(PLACE)
     await ledger.claim(PLACE)
 
-    with pytest.raises(FencedError):  # noqa: PT012 - a context manager and its first statement
+    with pytest.raises(FencedError):
         async with ledger.begin(PLACE, old.epoch) as settlement:
-            if step == "fence":
-                await settlement.fence(0)
-            await settlement.settle(next_offset=1, last_event_id="evt-0", above=())
+            await step(settlement)
 
 
 async def test_records_below_the_mark_fail_at_the_fence(ledger: Ledger) -> None:

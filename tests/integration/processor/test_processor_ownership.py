@@ -9,6 +9,7 @@ from bridge.event import Event
 from consumers.api import WINDOW_RECORDS, Batches, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime.ledger import Ledger
+from consumers.runtime.partition import SETTLED_WINDOWS
 from tests.kafka import until
 from tests.settling import GROUP, MODES, PLACE, Effects, Gate, a_consumer, a_record, at_work
 
@@ -157,3 +158,9 @@ async def test_the_window_is_bounded(database: Database) -> None:
         bench.processor.offer(PLACE, [a_record(WINDOW_RECORDS - 1)])
 
         assert (before, bench.processor.room(PLACE)) == (True, False)
+
+        window, end = bench.processor._partitions[PLACE].window, SETTLED_WINDOWS * WINDOW_RECORDS
+        for offset in range(WINDOW_RECORDS, end):
+            window.add(offset, size=0, event_id="", now=0.0)
+        window.settle(range(1, end))
+        assert not bench.processor.room(PLACE)
