@@ -10,7 +10,8 @@ from aiokafka import codec  # noqa: TID251 - what the client unpacks batches by
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder  # noqa: TID251 - as above
 from aiokafka.record.memory_records import MemoryRecords  # noqa: TID251 - as above
 
-from bridge.kafka.unpack import UNPACKED_MAX_BYTES, UnpackError, bound_unpacking
+from bridge.kafka import unpack
+from bridge.kafka.unpack import UnpackError, bound_unpacking
 
 CODECS = {
     "gzip": DefaultRecordBatch.CODEC_GZIP,
@@ -19,6 +20,8 @@ CODECS = {
     "zstd": DefaultRecordBatch.CODEC_ZSTD,
 }
 OVERHEAD_BYTES = 64
+# More than what is tried first.
+BOUND_BYTES = 1_048_576
 HUGE_BYTES = 300_000_000
 # A process of ours with its libraries has 60 MiB.
 RSS_MAX_MIB = 200
@@ -38,13 +41,14 @@ def unpacked(batch: bytes) -> list[int]:
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_a_batch_is_unpacked_up_to_the_bound(name: str) -> None:
+def test_a_batch_is_unpacked_up_to_the_bound(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpack, "UNPACKED_MAX_BYTES", BOUND_BYTES)
     bound_unpacking()
-    size = UNPACKED_MAX_BYTES - OVERHEAD_BYTES
+    size = BOUND_BYTES - OVERHEAD_BYTES
 
     assert unpacked(a_batch(name, size)) == [size]
     with pytest.raises(UnpackError):
-        unpacked(a_batch(name, UNPACKED_MAX_BYTES))
+        unpacked(a_batch(name, BOUND_BYTES))
 
 
 def test_a_batch_far_beyond_the_bound_takes_no_memory() -> None:
