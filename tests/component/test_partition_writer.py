@@ -74,6 +74,13 @@ class Subject:
         self.producer.connected = False
         assert await asyncio.gather(*self.send(*ids)) == ["spooled"] * len(ids)
 
+    async def send_in_flight(self, *ids: str) -> list[asyncio.Future[Durable]]:
+        """Have events on their way to Kafka, which does not answer until it flows."""
+        self.producer.hold()
+        sent = self.send(*ids)
+        await self.producer.wait_for_write()
+        return sent
+
     async def expire(self, sent: asyncio.Future[Durable]) -> None:
         """Have the write in flight fail, and wait until the sender has its 503; Kafka works then."""
         self.producer.failure = "outcome_unknown"
@@ -132,9 +139,7 @@ async def test_a_delivery_is_not_spooled_before_the_disk_says_so(subject: Subjec
 
 async def test_what_kafka_does_not_answer_in_time_goes_to_the_disk_in_order(hasty: Subject) -> None:
     """First what is in flight, then what waited behind it, then what came after."""
-    hasty.producer.hold()
-    first = hasty.send("a")
-    await hasty.producer.wait_for_write()
+    first = await hasty.send_in_flight("a")
     rest = hasty.send("b", "c")
 
     assert await asyncio.gather(*first, *rest) == ["spooled"] * 3
@@ -144,9 +149,7 @@ async def test_what_kafka_does_not_answer_in_time_goes_to_the_disk_in_order(hast
 
 
 async def test_a_late_ack_is_taken_off_the_disk_and_not_written_again(hasty: Subject) -> None:
-    hasty.producer.hold()
-    first = hasty.send("a")
-    await hasty.producer.wait_for_write()
+    first = await hasty.send_in_flight("a")
     await asyncio.gather(*first, *hasty.send("b"))
 
     hasty.producer.flow()
@@ -245,9 +248,7 @@ async def test_a_drain_with_much_left_keeps_what_comes_on_disk_and_not_in_memory
 
 async def test_the_rest_of_a_batch_that_was_written_in_part_goes_before_what_came_meanwhile(subject: Subject) -> None:
     subject.producer.batch_max = 2
-    subject.producer.hold()
-    sent = subject.send("a", "b", "c")
-    await subject.producer.wait_for_write()
+    sent = await subject.send_in_flight("a", "b", "c")
     sent += subject.send("d")
     subject.producer.flow()
     await asyncio.gather(*sent)
@@ -257,9 +258,7 @@ async def test_the_rest_of_a_batch_that_was_written_in_part_goes_before_what_cam
 
 async def test_a_batch_that_is_refused_goes_one_by_one_before_what_came_meanwhile(subject: Subject) -> None:
     subject.producer.too_large = lambda record: dict(record.headers)["ce_id"] == b"b"
-    subject.producer.hold()
-    sent = subject.send("a", "b", "c")
-    await subject.producer.wait_for_write()
+    sent = await subject.send_in_flight("a", "b", "c")
     sent += subject.send("d")
     subject.producer.flow()
 
@@ -455,9 +454,7 @@ async def test_without_a_disk_a_write_that_fails_is_told_and_the_next_one_is_tri
 
 async def test_a_record_that_nobody_waits_for_any_more_is_not_written(bare: Subject) -> None:
     """Its sender was answered 503 and will come again; writing it too would only make a duplicate."""
-    bare.producer.hold()
-    (first,) = bare.send("a")
-    await bare.producer.wait_for_write()
+    (first,) = await bare.send_in_flight("a")
     gone, last = bare.send("b", "c")
 
     gone.cancel()
@@ -507,9 +504,7 @@ async def test_the_queue_is_bounded_and_a_delivery_larger_than_it_is_taken_when_
 async def test_a_stop_takes_nothing_more_and_finishes_what_kafka_answers(
     bare: Subject, timeout_s: float, *, answers: bool
 ) -> None:
-    bare.producer.hold()
-    (sent,) = bare.send("a")
-    await bare.producer.wait_for_write()
+    (sent,) = await bare.send_in_flight("a")
     closing = asyncio.ensure_future(bare.writers.close(timeout_s))
     await asyncio.sleep(0)
 
@@ -529,9 +524,7 @@ async def test_a_stop_takes_nothing_more_and_finishes_what_kafka_answers(
 
 async def test_a_stop_in_an_outage_leaves_everything_on_disk() -> None:
     subject = Subject()
-    subject.producer.hold()
-    first = subject.send("a")
-    await subject.producer.wait_for_write()
+    first = await subject.send_in_flight("a")
     rest = subject.send("b", "c")
 
     await subject.writers.close(0)
@@ -608,9 +601,7 @@ def find(subject: Subject, *ids: str) -> None:
 
 async def test_what_is_found_late_lets_nothing_overtake_what_is_on_its_way(subject: Subject) -> None:
     subject.producer.batch_max = 2
-    subject.producer.hold()
-    sent = subject.send("a")
-    await subject.producer.wait_for_write()
+    sent = await subject.send_in_flight("a")
     sent += subject.send("b", "c", "d")
 
     find(subject, "old")
@@ -624,9 +615,7 @@ async def test_what_is_found_late_lets_nothing_overtake_what_is_on_its_way(subje
 
 async def test_what_waits_when_something_is_found_late_is_spooled_behind_it(subject: Subject) -> None:
     """Kafka may go away before it is written, and the disk has room."""
-    subject.producer.hold()
-    in_flight = subject.send("a")
-    await subject.producer.wait_for_write()
+    in_flight = await subject.send_in_flight("a")
     waiting = subject.send("b", "c")
     find(subject, "old")
 
@@ -638,9 +627,7 @@ async def test_what_waits_when_something_is_found_late_is_spooled_behind_it(subj
 
 
 async def test_what_fails_beside_what_was_found_late_is_told_so_and_not_put_behind_newer(subject: Subject) -> None:
-    subject.producer.hold()
-    sent = subject.send("a")
-    await subject.producer.wait_for_write()
+    sent = await subject.send_in_flight("a")
     find(subject, "old")
     assert await asyncio.gather(*subject.send("b")) == ["spooled"]
 
@@ -655,9 +642,7 @@ async def test_what_fails_beside_what_was_found_late_is_told_so_and_not_put_behi
 
 async def test_one_that_is_too_large_does_not_fail_others_beside_what_was_found_late(subject: Subject) -> None:
     subject.producer.too_large = lambda record: dict(record.headers)["ce_id"] == b"b"
-    subject.producer.hold()
-    sent = subject.send("a", "b", "c")
-    await subject.producer.wait_for_write()
+    sent = await subject.send_in_flight("a", "b", "c")
     find(subject, "old")
 
     subject.producer.flow()

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from bridge.event import ParkReason
 from bridge.kafka.partition_writer import PartitionWriters, WriterLimits
-from bridge.kafka.publisher import Publisher
+from bridge.kafka.publisher import Publisher, ordinals
 from bridge.kafka.record import MESSAGE_MAX_BYTES
 from bridge.kafka.routing import RoutingTable, partition
 from tests.builders import a_delivery, an_event, identity_in
@@ -87,3 +87,12 @@ async def test_nothing_of_a_delivery_is_written_when_one_event_does_not_fit_its_
 async def test_an_outcome_without_events_is_a_bug_and_never_answered_as_durable(publisher: Publisher) -> None:
     with pytest.raises(ValueError, match=r"^\[\]$"):
         publisher.publish(a_delivery(), ())
+
+
+def test_ordinals_rise_above_what_is_spooled_whatever_the_clock_says() -> None:
+    """A spool may be opened late, and the clock may have been set back since it was filled."""
+    last_spooled = iter([0, 0, 5_000, 5_000, 0])
+
+    numbers = ordinals(last_spooled.__next__, now_ns=lambda: 1_000_000)
+
+    assert [next(numbers) for _ in range(5)] == [1000, 1001, 5001, 5002, 5003]

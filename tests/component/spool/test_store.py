@@ -4,18 +4,15 @@ import asyncio
 import os
 import tempfile
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from bridge.errors import NotDurableError
-from bridge.kafka import publisher
 from bridge.spool import store
 from bridge.spool.availability import GROUP_MAX_BYTES
 from bridge.spool.disk import Disk
 from bridge.spool.segment import Entry, sealed_size
-from bridge.spool.store import Spool
 from tests.spooling import (
     NOBODY,
     OTHER,
@@ -32,9 +29,6 @@ from tests.spooling import (
 )
 from tests.waiting import until
 
-NOON_S = 1_770_000_000
-NOON = NOON_S * 10**6
-AGO_S = NOON_S - 86_400
 # Only root can make what belongs to somebody else.
 FORBIDDEN = "wrong_owner" if os.geteuid() == 0 else "not_writable"
 
@@ -268,34 +262,3 @@ def test_a_new_directory_is_durable_with_all_above_it(tmp_path: Path) -> None:
         Noting().make_directory(tmp_path / "a" / "b")
 
     assert synced == [tmp_path / "a", tmp_path]
-
-
-def given(spool: Spool, now_s: int, count: int = 3) -> list[int]:
-    return list(islice(publisher.ordinals(lambda: spool.last_ordinal, now_ns=lambda: now_s * 10**9), count))
-
-
-async def test_they_rise_over_a_restart_with_a_clock_set_back_while_anything_is_spooled(tmp_path: Path) -> None:
-    async with open_spool(tmp_path) as kept:
-        first = given(kept.spool, NOON_S)
-        await kept.put(*first)
-    async with open_spool(tmp_path) as kept:
-        second = given(kept.spool, AGO_S)
-        await kept.put(*second)
-    async with open_spool(tmp_path) as kept:
-        third = given(kept.spool, AGO_S)
-
-    assert first + second + third == list(range(NOON, NOON + 9))
-
-
-async def test_they_rise_above_a_spool_that_is_opened_late(tmp_path: Path) -> None:
-    async with open_spool(tmp_path) as kept:
-        await kept.put(NOON)
-    kept = make_spool(tmp_path)
-    numbers = publisher.ordinals(lambda: kept.spool.last_ordinal, now_ns=lambda: AGO_S * 10**9)
-    before = next(numbers)
-
-    await kept.spool.open(kept.found)
-
-    assert before < NOON
-    assert next(numbers) == NOON + 1
-    await kept.spool.close()
