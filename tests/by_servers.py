@@ -15,6 +15,8 @@ MATRIX = "tests/faults/ingress/"
 HALVES = 2
 PART = "fault matrix of the ingress, part"
 CONSUMERS = "faults of consumers"
+# These have one local stack.
+STACK = "tests/integration/test_dev_"
 # Tests of which pytest-xdist leaves a worker before it gives it more.
 UNDER_WAY = 2
 # Workers from which on one of them runs beside the others.
@@ -27,7 +29,7 @@ LONGEST = (
     "tests/integration/test_consumer_commands.py",
     "tests/integration/forward/test_forward.py",
     "tests/integration/test_demo.py",
-    "tests/integration/test_dev_stack.py",
+    STACK,
 )
 SERVERLESS = ("tests/chart/", "tests/component/", "tests/fuzz/", "tests/monitoring/", "tests/unit/")
 
@@ -53,7 +55,8 @@ class ByServers(LoadScopeScheduling):  # type: ignore[misc]  # nothing is publis
         if module.startswith(MATRIX):
             number = self._numbers.setdefault(nodeid, len(self._numbers))
             return f"{PART} {number % HALVES}"
-        return CONSUMERS if module.startswith("tests/faults/") else module
+        shared = {"tests/faults/": CONSUMERS, STACK: STACK}
+        return next((scope for start, scope in shared.items() if module.startswith(start)), module)
 
     def _reschedule(self, node: Any) -> None:
         """Give a worker more where it needs it; the one beside the others ends when only they can do what is left."""

@@ -12,6 +12,7 @@ import pytest
 from consumers.postgres.pool import Database
 from consumers.runtime.ledger import Ledger
 from tests.cluster import Cluster
+from tests.integration.dev_process import DevProcess
 from tests.integration.service_process import HANG_S
 from tests.ledger import GROUP, ledger_database
 from tests.postgres import fresh_database
@@ -58,6 +59,15 @@ async def database(ledger_dsn: str) -> AsyncIterator[Database]:
 @pytest.fixture
 def ledger(database: Database) -> Ledger:
     return Ledger(database, group=GROUP, cluster_id="cluster-a")
+
+
+@pytest.fixture(scope="session")
+def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevProcess]:
+    """One stack for the tests that leave it as they found it, under a path that has all that paths may have."""
+    data_dir = tmp_path_factory.mktemp("dev") / ("long" * 40) / "with space, comma and é" / "stack"
+    with DevProcess(data_dir) as process:
+        process.ready()
+        yield process
 
 
 @pytest.fixture

@@ -6,13 +6,12 @@ import signal
 import socket
 import subprocess
 import urllib.request
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import psutil
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition  # noqa: TID251 - asks the broker itself
+from confluent_kafka import Producer
 from pyarrow import parquet  # noqa: TID251 - reads what was written
 
 from bridge.dev.kafka import known_brokers
@@ -20,21 +19,13 @@ from bridge.dev.services import run_program
 from bridge.dev.sources import SOURCES
 from bridge.dev.story import deliveries
 from tests.integration.dev_process import DevProcess, gone, run_dev
-from tests.integration.service_process import until
+from tests.integration.service_process import HANG_S, until
+from tests.kafka import read_all
 from tests.postgres import execute
 
 pytestmark = pytest.mark.kafka
 
-TOPICS = ("drx.prescriptions.v1", "drx.accounts.v1", "drx.unrecognized.v1")
-
-
-@pytest.fixture(scope="module")
-def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevProcess]:
-    """One stack for the tests that leave it as they found it, under a path that has all that paths may have."""
-    data_dir = tmp_path_factory.mktemp("dev") / ("long" * 40) / "with space, comma and é"
-    with DevProcess(data_dir) as process:
-        process.ready()
-        yield process
+TOPIC = "drx.prescriptions.v1"
 
 
 def status(url: str) -> int:
@@ -55,17 +46,8 @@ def is_up(url: str) -> bool:
         return False
 
 
-async def write(bootstrap_servers: str, value: bytes) -> None:
-    async with AIOKafkaProducer(bootstrap_servers=bootstrap_servers, acks="all") as producer:
-        await producer.send_and_wait(TOPICS[0], value, partition=0)
-
-
-async def read_last(bootstrap_servers: str) -> object:
-    async with asyncio.timeout(60), AIOKafkaConsumer(bootstrap_servers=bootstrap_servers) as consumer:
-        partition = TopicPartition(TOPICS[0], 0)
-        consumer.assign([partition])
-        consumer.seek(partition, (await consumer.end_offsets([partition]))[partition] - 1)
-        return (await consumer.getone()).value
+def kept(bootstrap_servers: str) -> bool:
+    return b"kept" in [record.value for record in asyncio.run(read_all(bootstrap_servers, TOPIC))]
 
 
 def rows(lake: Path) -> set[str]:
@@ -108,30 +90,22 @@ def test_a_shell_with_its_settings_finds_the_ingress_that_runs(dev: DevProcess) 
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_each_source_takes_what_its_sender_pushes(dev: DevProcess, name: str) -> None:
-    endpoints = dev.endpoints()
+def test_what_each_source_pushes_is_accepted_and_forwarded_and_in_the_lake(dev: DevProcess, name: str) -> None:
+    endpoints, count = dev.endpoints(), 30
     source = endpoints["sources"][name]
     pushed = ("--url", endpoints["ingress"], "--source", name, "--secret-file", source["secret_file"])
 
-    done = run_program("drx-bridge", "simulate", *pushed, "--count", "30", "--seed", "7", "--json", settings={})
+    done = run_program("drx-bridge", "simulate", *pushed, "--count", str(count), "--seed", "7", "--json", settings={})
 
     assert done.code == 0, done.text
     answers = json.loads(done.text[done.text.index("{") :])["answers"]
     assert [(each["status"], each["outcome"]) for each in answers] == [(200, "accepted")]
-
-
-def test_what_a_source_pushes_is_forwarded_to_the_receiver_and_in_the_lake(dev: DevProcess) -> None:
-    endpoints = dev.endpoints()
-    pushed = ("--url", endpoints["ingress"], "--secret-file", endpoints["sources"]["drx"]["secret_file"])
-
-    done = run_program("drx-bridge", "simulate", *pushed, "--count", "20", "--seed", "8", "--json", settings={})
-
-    assert done.code == 0, done.text
-    bodies = [json.loads(each.body) for each in islice(deliveries(8), 20)]
-    forwarded = {body["id"] for body in bodies if body["type"] != "system.ping"}
-    until(lambda: forwarded <= taken(f"{endpoints['receiver']}/received"), what="each event at the receiver")
-    wanted = {body["id"] for body in bodies}
-    until(lambda: wanted <= rows(Path(endpoints["lake"])), what="each event in the lake")
+    if name == "drx":  # whose events have the ids of its bodies
+        bodies = [json.loads(each.body) for each in islice(deliveries(7), count)]
+        forwarded = {body["id"] for body in bodies if body["type"] != "system.ping"}
+        until(lambda: forwarded <= taken(f"{endpoints['receiver']}/received"), what="each event at the receiver")
+        wanted = {body["id"] for body in bodies}
+        until(lambda: wanted <= rows(Path(endpoints["lake"])), what="each event in the lake")
 
 
 def test_a_second_one_on_the_same_directory_names_the_first(dev: DevProcess) -> None:
@@ -162,7 +136,9 @@ def test_its_own_death_takes_all_and_loses_nothing(dev: DevProcess) -> None:
     """The last of those that share it."""
     before = dev.endpoints()
     secret = Path(before["sources"]["drx"]["secret_file"]).read_text()
-    asyncio.run(write(before["bootstrap_servers"], b"kept"))
+    producer = Producer({"bootstrap.servers": before["bootstrap_servers"], "acks": "all"})
+    producer.produce(TOPIC, b"kept", partition=0)
+    assert producer.flush(HANG_S) == 0
     execute(before["postgres"], "create table kept as select 1")
     dev.end(signal.SIGKILL)
     until(lambda: all(map(gone, before["pids"].values())), what="the children's end")
@@ -172,7 +148,7 @@ def test_its_own_death_takes_all_and_loses_nothing(dev: DevProcess) -> None:
         after = second.ready()
         assert {**after, "pids": {}} == {**before, "pids": {}}
         assert Path(after["sources"]["drx"]["secret_file"]).read_text() == secret
-        assert asyncio.run(read_last(after["bootstrap_servers"])) == b"kept"
+        assert kept(after["bootstrap_servers"])
         assert execute(after["postgres"], "select * from kept") == [[(1,)]]
 
         assert second.end(signal.SIGTERM) == 0

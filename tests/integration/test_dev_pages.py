@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,14 +25,12 @@ FILES = {file["name"]: file["text"] for page in PAGES for file in FILE.finditer(
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def place(dev: DevProcess) -> Path:
     """Give a folder as the pages assume it: the stack in `stack`, the programs beside it."""
-    folder = tmp_path_factory.mktemp("readme")
+    folder = dev.endpoints_file.parents[1]
     for name, text in (PROGRAMS | FILES).items():
         (folder / name).write_text(text, encoding="utf-8")
-    with DevProcess(folder / "stack") as stack:
-        stack.ready()
-        yield folder
+    return folder
 
 
 def environment() -> dict[str, str]:
