@@ -30,6 +30,8 @@ LONGEST = (
     "tests/integration/forward/test_forward.py",
     "tests/integration/test_demo.py",
     STACK,
+    "tests/integration/test_kafka_acls.py",
+    "tests/contract/test_fhir_server.py",
 )
 SERVERLESS = ("tests/chart/", "tests/component/", "tests/fuzz/", "tests/monitoring/", "tests/unit/")
 
