@@ -85,8 +85,12 @@ async def test_a_missing_topic_is_told_before_there_are_tables(desk: Desk, tmp_p
     assert [tuple(row) for row in rows] == [(0,)]
 
 
-async def test_init_says_where_to_begin_in_both_places(desk: Desk, cluster: Cluster) -> None:
+async def test_init_says_where_to_begin_in_both_places_but_in_a_dry_run(desk: Desk, cluster: Cluster) -> None:
     await fill(cluster, desk.topic, {0: 3, 1: 1})
+
+    code, out, err = await desk("init", "--from", "latest", "--dry-run")
+    assert (code, f"{desk.topic}/0: 3" in out, "tables to make or upgrade: drx_consumer 1" in err) == (0, True, True)
+    assert execute(desk.dsn, "select from pg_namespace where nspname = 'drx_consumer'") == [[]]
 
     placed = await desk.lines("init", "--from", "latest")
 
@@ -108,28 +112,15 @@ async def test_init_begins_at_an_instant(desk: Desk, cluster: Cluster) -> None:
     assert [line["next_offset"] for line in placed] == [2, 0]
 
 
-async def test_a_dry_run_changes_nothing(desk: Desk, cluster: Cluster) -> None:
-    await fill(cluster, desk.topic, {0: 3})
-
-    code, out, err = await desk("init", "--from", "earliest", "--dry-run")
-
-    assert code == 0
-    assert "tables to make or upgrade: drx_consumer 1" in err
-    assert f"{desk.topic}/0: 0" in out
-    assert execute(desk.dsn, "select from pg_namespace where nspname = 'drx_consumer'") == [[]]
-
-
-async def test_progress_is_moved_by_force_and_for_a_reason_only(desk: Desk, cluster: Cluster) -> None:
+async def test_progress_is_moved_by_force_only(desk: Desk, cluster: Cluster) -> None:
     await fill(cluster, desk.topic, {0: 3})
     await desk.lines("init", "--from", "latest")
 
     refused = await desk("init", "--from", "earliest")
-    unexplained = await desk("init", "--from", "earliest", "--force")
     moved = await desk.lines("init", "--from", "earliest", "--force", "--reason", "a drill", "--actor", "ann")
 
     assert refused[:2] == (2, "")
     assert spoken(refused[2]).startswith(f"drx-consumer: {desk.group} is placed in every partition: --unless-placed")
-    assert (unexplained[0], "--force needs --reason" in unexplained[2]) == (2, True)
     assert [(line["before"], line["next_offset"]) for line in moved] == [(3, 0), (0, 0)]
     (audit,) = execute(desk.dsn, 'select actor, verb, part, "offset", reason from drx_consumer.audit order by number')
     assert audit[2:] == [("ann", "init", 0, 0, "a drill"), ("ann", "init", 1, 0, "a drill")]
@@ -166,34 +157,26 @@ async def test_a_topic_that_is_newly_subscribed_is_placed_while_the_others_are_r
     assert await wider.lines("init", "--from", "earliest", "--unless-placed") == []
 
 
-async def test_one_partition_is_moved_to_an_offset(desk: Desk, cluster: Cluster) -> None:
+async def test_one_partition_is_moved_as_the_hint_says_or_to_an_offset(desk: Desk, cluster: Cluster) -> None:
     await fill(cluster, desk.topic, {0: 3, 1: 3})
-    await desk.lines("init", "--from", "earliest")
+    await desk.lines("init", "--from", "latest")
     move = ("--force", "--reason", "a corrupt batch")
+    _, _, advice = hint("offset_expired", consumer="desk", place=Place(desk.topic, 1)).partition("drx-consumer ")
+    command = ["a drill" if each == "…" else each for each in shlex.split(advice)]
 
+    code, _, err = await drx_consumer(desk.env, *command)
+    assert code == 0, err
+    assert [offset for _, offset, _, _ in desk.progress()] == [3, 0]
     moved = await desk.lines("init", "--from", "2", "--partition", f"{desk.topic}/1", *move)
     beyond = await desk("init", "--from", "4", "--partition", f"{desk.topic}/1", *move)
     elsewhere = await desk("init", "--from", "2", "--partition", f"{desk.topic}/7", *move)
     everywhere = await desk("init", "--from", "2", *move)
 
     assert [(line["partition"], line["before"], line["next_offset"]) for line in moved] == [(1, 0, 2)]
-    assert [offset for _, offset, _, _ in desk.progress()] == [0, 2]
+    assert [offset for _, offset, _, _ in desk.progress()] == [3, 2]
     assert (beyond[0], f"{desk.topic}/1 holds the offsets 0 to 3, and not 4" in beyond[2]) == (2, True)
     assert (elsewhere[0], f"there is no partition {desk.topic}/7" in elsewhere[2]) == (2, True)
     assert (everywhere[0], "--from OFFSET needs --partition" in everywhere[2]) == (2, True)
-
-
-async def test_the_hint_of_a_partition_that_is_stopped_moves_that_partition_only(desk: Desk, cluster: Cluster) -> None:
-    await fill(cluster, desk.topic, {0: 3, 1: 3})
-    await desk.lines("init", "--from", "latest")
-    advice = hint("offset_expired", consumer="desk", place=Place(desk.topic, 1))
-    _, said, command = advice.partition("drx-consumer ")
-    arguments = ["a drill" if each == "…" else each for each in shlex.split(command)]
-
-    code, _, err = await drx_consumer(desk.env, *arguments)
-
-    assert (said, code) == ("drx-consumer ", 0), err
-    assert [offset for _, offset, _, _ in desk.progress()] == [3, 0]
 
 
 async def test_lag_is_known_of_a_group_that_nobody_is_in(desk: Desk, cluster: Cluster) -> None:

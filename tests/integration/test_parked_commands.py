@@ -69,7 +69,7 @@ def audited(err: str, act: str, **more: Any) -> None:
 async def test_what_is_parked_is_seen_and_what_it_holds_only_when_asked_for(lot: Lot) -> None:
     # An id is any printable text, and to rich brackets are markup and `:car:` is a picture.
     execute(lot.dsn, "update drx_consumer.parked_event set event_id = event_id || '[/x]:car:'")
-    keys = await lot.lines("list", "--json")
+    keys = await lot.lines("list", "--class", "permanent", "--json")
     waiting = await lot.lines("show", KEY, "--json")
     code, table, _ = await lot("list")
     _, lines, masked = await lot("show", KEY)

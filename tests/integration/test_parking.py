@@ -233,6 +233,7 @@ async def test_a_key_that_stands_in_two_partitions_is_parked_in_each_by_itself(
 
     here, there = await ledger.claim(PLACE), await ledger.claim(other)
     assert (here.parked, there.parked) == ({KEY}, {KEY})
+    assert (await ledger.claim(Place(TOPIC, 5))).parked == set()
 
     async with ledger.begin(other, there.epoch) as settlement:
         waiting = await head(settlement, KEY)

@@ -20,6 +20,7 @@ from consumers.postgres.pool import Database
         (exceptions.CannotConnectNowError, "cannot_connect_now", True),
         (exceptions.AdminShutdownError, "shutting_down", True),
         (exceptions.ReadOnlySQLTransactionError, "read_only", True),
+        (exceptions.UndefinedTableError, "no_table", True),
         (exceptions.InvalidPasswordError, "authentication_failed", True),
         (exceptions.DataCorruptedError, "database_fault", True),
         (exceptions.ConnectionDoesNotExistError, "connection_lost", True),
