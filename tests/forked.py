@@ -1,4 +1,4 @@
-"""Processes of ours, forked from one that has imported what they need: half a second of CPU less for each.
+"""Processes of ours, forked from one that has imported what they need: a second of CPU less for each.
 
 What a process would read at its start, before its first line (`LD_PRELOAD`), it cannot be given: `can_fork` says so.
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from bridge.runtime import failpoints
 
-PROGRAMS = ("bridge", "consumers")
+PROGRAMS = ("bridge", "consumers", "tests.patched", "tests.faults.sabotage")
 # What `serve`, `run` and the commands import once they know what is asked for, too.
 IMPORTED = [
     __name__,
