@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
@@ -14,7 +15,6 @@ from bridge.kafka.partition_writer import pack
 from bridge.kafka.record import Record
 from bridge.runtime.metrics import IngressMetrics
 from bridge.spool.disk import Disk
-from bridge.spool.reader import ORDER_S
 from bridge.spool.recovery import Drain
 from bridge.spool.segment import Entry, SpoolPartition
 from bridge.spool.store import Spool
@@ -144,15 +144,9 @@ def make_spool(
 
 @asynccontextmanager
 async def open_spool(
-    directory: Path,
-    *,
-    key_dir: Path | None = None,
-    capacity_bytes: int = CAPACITY_BYTES,
-    disk: Disk | None = None,
-    order_s: float = ORDER_S,
-    drain: Callable[[Kept], Drain] = lambda kept: kept.found,
+    directory: Path, *, drain: Callable[[Kept], Drain] = lambda kept: kept.found, **options: Any
 ) -> AsyncIterator[Kept]:
-    kept = make_spool(directory, key_dir=key_dir, capacity_bytes=capacity_bytes, disk=disk, order_s=order_s)
+    kept = make_spool(directory, **options)
     await kept.spool.open(drain(kept))
     try:
         yield kept

@@ -101,22 +101,14 @@ def test_a_command_shows_no_id_either(capsys: pytest.CaptureFixture[str]) -> Non
     assert PRESCRIPTION not in said
 
 
-@pytest.fixture
-def library(monkeypatch: pytest.MonkeyPatch) -> tuple[logging.Logger, list[float]]:
-    """A library's logger, and the time."""
-    now = [0.0]
-    found = logging.getLogger("aiokafka.test")
-    monkeypatch.setattr(found, "handlers", [LibraryHandler(now=lambda: now[0])])
-    monkeypatch.setattr(found, "propagate", False)
-    return found, now
-
-
-def test_one_place_is_logged_once_a_second(library: tuple[logging.Logger, list[float]]) -> None:
+def test_one_place_is_logged_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that cannot log in says so a hundred times a second."""
-    logger, now = library
+    times = [0, 0.1, 0.2, LIBRARY_EVERY_S, 5 * LIBRARY_EVERY_S]
+    logger = logging.getLogger("aiokafka.test")
+    monkeypatch.setattr(logger, "handlers", [LibraryHandler(now=iter(times).__next__)])
+    monkeypatch.setattr(logger, "propagate", False)
     with capture_logs() as lines:
-        for at in (0, 0.1, 0.2, LIBRARY_EVERY_S, 5 * LIBRARY_EVERY_S):
-            now[0] = at
+        for _ in times:
             logger.error("Unable connect to node with id %s: %s", 1, "Mary Smith")
 
     assert len(lines) == 3

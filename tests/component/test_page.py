@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -30,27 +31,25 @@ NOTE = f"CANARY {HOSTILE}"
 CODEC = Codec(schemas=bundled().schemas(), ids=bundled().ids())
 
 
+@dataclass
 class Page:
     """The page of a directory in which nothing runs, asked as a browser asks."""
 
-    def __init__(
-        self, feed: Feed, server: BaseTestServer, http: aiohttp.ClientSession, *, id_key: bytes, show_phi: bool
-    ) -> None:
-        self.feed = feed
-        self.show_phi = show_phi
-        self._server = server
-        self._http = http
-        self._id_key = id_key
+    feed: Feed
+    server: BaseTestServer
+    http: aiohttp.ClientSession
+    id_key: bytes
+    show_phi: bool
 
     def hashed(self, event_id: str) -> str:
-        return id_hash(event_id, self._id_key)
+        return id_hash(event_id, self.id_key)
 
     async def get(self, path: str, **headers: str) -> tuple[aiohttp.ClientResponse, str]:
-        async with self._http.get(self._server.make_url(path), headers=headers) as answer:
+        async with self.http.get(self.server.make_url(path), headers=headers) as answer:
             return answer, await answer.text()
 
     async def first_news(self, query: str = "") -> dict[str, Any]:
-        async with self._http.get(self._server.make_url(f"/live{query}")) as answer:
+        async with self.http.get(self.server.make_url(f"/live{query}")) as answer:
             news: dict[str, Any] = json.loads((await answer.content.readline()).removeprefix(b"data: "))
         return news
 
@@ -63,7 +62,7 @@ async def page(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[
     async with aiohttp.ClientSession() as http, open_decoder(RegistryAddress()) as decoder:
         views = Views(directory, feed, decoder, show_phi=request.param)
         async with TestServer(page_app(feed, views)) as server:
-            yield Page(feed, server, http, id_key=id_key, show_phi=request.param)
+            yield Page(feed, server, http, id_key, request.param)
 
 
 def a_line(event: str, **fields: object) -> bytes:

@@ -535,11 +535,8 @@ async def test_a_stop_in_an_outage_leaves_everything_on_disk() -> None:
 
 async def test_a_stop_beside_a_slow_disk_leaves_nothing_twice() -> None:
     """What is on its way to the disk is not sent there again."""
-    subject = Subject(spool_after_s=0.05)
-    subject.producer.hold()
-    subject.spool.hold()
-    (sent,) = subject.send("a")
-    await until(lambda: subject.writers.spooling)
+    subject, sent = await hung()
+    subject.spool.code = ""
 
     closing = asyncio.ensure_future(subject.writers.close(5))
     for _ in range(20):  # turns of the loop, until the stop waits for the disk
