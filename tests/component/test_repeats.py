@@ -17,7 +17,7 @@ from prometheus_client import Counter as Metric
 
 from bridge.avro.codec import Codec
 from bridge.avro.schema_ids import RECORDS
-from bridge.event import Delivery, Event, ParkReason
+from bridge.event import Delivery, Event
 from bridge.ingress.deduplicator import Deduplicator
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.profile import Mapped
@@ -63,16 +63,6 @@ class Twins:
             assert isinstance(mapped, Mapped)
             events += mapped.events
         return Mapped(tuple(events))
-
-
-@dataclass
-class Lacking:
-    """A mapping that knows no type until it is mended."""
-
-    mended: bool = False
-
-    def map(self, delivery: Delivery, document: dict[str, object], /) -> Any:
-        return drx_standard.map(delivery, document) if self.mended else ParkReason("unknown_type")
 
 
 @dataclass
@@ -190,27 +180,6 @@ async def test_what_comes_again_is_answered_as_the_first_ended_and_written_once(
     assert await at.post() == DUPLICATE
 
 
-@pytest.mark.parametrize("body", [BODY, OTHER], ids=["same body", "another body"])
-async def test_after_a_rival_has_failed_the_one_that_waited_is_written(at: Wired, body: bytes) -> None:
-    at.spool.code = "disabled"
-    first = await at.bring("pending")
-    second = at.send(body)
-    await at.until_waiting(1)
-
-    at.producer.failure = "kafka_unavailable"
-    at.producer.flow()
-    assert (await first)[0] == 503
-    at.producer.failure = None
-
-    # Whether it came before or after Kafka had recovered: its sender may try again.
-    answers = [await second, await at.post(body)]
-    assert answers in (
-        [ACCEPTED, DUPLICATE],
-        [(503, {"outcome": "unavailable", "code": "kafka_unavailable"}), ACCEPTED],
-    )
-    assert at.written() == {("event", "evt_1"): 1}
-
-
 async def test_a_late_acknowledgement_makes_the_retry_a_duplicate() -> None:
     """The write outlived its deadline: unknown is not failed."""
     async with wired(deadline_s=0.2) as at:
@@ -248,18 +217,6 @@ async def test_a_repaired_body_under_a_parked_id_is_an_event(at: Wired) -> None:
     assert await at.post() == ACCEPTED
     assert await at.post(BODY + b",") == parked("malformed_json")
     assert at.written() == {("event", "evt_1"): 1, ("malformed_json", "evt_1"): 1}
-
-
-async def test_the_bytes_of_a_parked_delivery_are_an_event_once_the_mapping_is_mended() -> None:
-    """Whoever sends them again, the sender or an operator; and once only."""
-    mapping = Lacking()
-    async with wired(profile=mapping) as at:
-        assert await at.post() == parked("unknown_type")
-        mapping.mended = True
-
-        assert await at.post() == ACCEPTED
-        assert (await at.post())[1]["outcome"] == "duplicate"
-    assert at.written() == {("event", "evt_1"): 1, ("unknown_type", "evt_1"): 1}
 
 
 async def test_a_conflict_is_parked_byte_for_byte_and_once_and_the_first_body_stands(at: Wired) -> None:
