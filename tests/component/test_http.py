@@ -14,34 +14,6 @@ from tests.component.test_ingress import StubTransport
 from tests.waiting import HANG_S, until
 
 
-class Overtaken:
-    """Its client closes the connection right behind each answer."""
-
-    kept: bool | None = None
-
-    def check(self, _request: Request) -> None:
-        """Have the body come."""
-
-    def take(self, requests: Sequence[Request]) -> None:
-        for request in requests:
-            request.answer(Answer(200, b"{}"))
-            self.kept = request.connection.eof_received()
-
-
-async def test_a_connection_that_is_closed_right_after_its_answer_is_not_kept() -> None:
-    """It would be until the keep-alive time is over, and so would every other of a sender that closes each time."""
-    handler = Overtaken()
-    server = HardenedServer(handler, read_timeout_s=HANG_S)
-    listener = await asyncio.get_running_loop().create_server(server, HOST, 0)
-    async with asyncio.timeout(HANG_S), listener:
-        reader, writer = await asyncio.open_connection(*listener.sockets[0].getsockname())
-        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
-        await reader.readuntil(b"{}")
-        writer.close()
-
-    assert handler.kept is False
-
-
 class Patient:
     def __init__(self) -> None:
         self.taken: list[list[Request]] = []

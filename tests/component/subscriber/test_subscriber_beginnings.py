@@ -11,16 +11,6 @@ from tests.logs import capture_logs
 from tests.waiting import until
 
 
-async def test_records_are_offered_in_order_and_what_is_settled_is_committed(group: Group) -> None:
-    group.kafka.add(A, "a", "b")
-    group.kafka.add(B, "c")
-
-    async with group.running():
-        await until(lambda: group.kafka.offsets == {A: 2, B: 1})
-
-    assert (group.processor.ids(A), group.processor.ids(B)) == (["a", "b"], ["c"])
-
-
 async def test_an_offset_that_only_kafka_has_counts_for_nothing(group: Group) -> None:
     """The database was restored from a backup in which the partition had no progress: what lies below was lost."""
     group.kafka.add(A, "a", "b")
