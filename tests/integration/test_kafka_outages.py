@@ -96,8 +96,9 @@ async def test_a_sequence_error_ends_the_producer_and_a_new_one_takes_over(clust
 
 
 async def test_an_address_that_takes_connections_and_says_nothing_does_not_stand_in_the_way(
-    cluster: Cluster, topic: str
+    cluster: Cluster, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("bridge.kafka.producer.REQUEST_TIMEOUT_MS", 500)
     silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     port = silent.sockets[0].getsockname()[1]
     addresses = f"127.0.0.1:1,127.0.0.1:{port},{cluster.bootstrap_servers}"
