@@ -8,6 +8,7 @@ import pytest
 from bridge.errors import PermanentError
 from consumers.fhir.bundle import (
     BundleEntry,
+    another_person,
     composed,
     foreign,
     id_in,
@@ -43,6 +44,13 @@ def test_an_identifier_of_others_that_begins_as_ours_stays() -> None:
     current = {"resourceType": "MedicationRequest", "id": "drx-1", "identifier": [*theirs, *ours, {"value": "2"}]}
 
     assert foreign(current, naming) == {"identifier": [*theirs, {"value": "2"}]}
+
+
+def test_a_reference_to_another_patient_is_another_person() -> None:
+    order = an_order(subject={"reference": "Patient/1"})
+
+    assert not another_person(order, {"subject": {"reference": "Patient/1", "display": "Quintero"}})
+    assert another_person(order, {"subject": {"reference": "Patient/2"}})
 
 
 @pytest.mark.parametrize(
