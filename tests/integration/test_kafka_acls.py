@@ -312,7 +312,7 @@ def test_a_consumer_goes_on_by_itself_once_it_has_its_acl_again(
 async def test_a_token_endpoint_that_refuses_for_a_while_costs_no_event(
     brief: SecuredCluster, postgres: str, token_url: str, tmp_path: Path
 ) -> None:
-    """A login ends while no token is to be had: deliveries are spooled, and the consumer waits and says why."""
+    """A login ends while no token is to be had: deliveries are spooled, and consumers wait; a new one says why."""
     Tokens.lifetime_s = 2
 
     def by_token(user: str) -> KafkaConnection:
@@ -338,7 +338,9 @@ async def test_a_token_endpoint_that_refuses_for_a_while_costs_no_event(
                     await asyncio.sleep(0.2)
                 asked = len(Tokens.asked)
                 await asyncio.to_thread(until, lambda: len(Tokens.asked) > asked + 2, what="more attempts")  # noqa: B023 - asked at once
-            await asyncio.to_thread(until, lambda: desk.checks()["group"] == "no_token", what="the word for it")
+            with Desk(tmp_path / "late", by_token("desk"), postgres) as late:
+                (waits, *_) = await asyncio.to_thread(until, lambda: late.lines("worker.start_waits"), what="its word")
+                assert waits["code"] == "no_token"
 
             Tokens.refuses = None
             while await status() != 200:  # noqa: ASYNC110 - another process gives us no event
@@ -348,5 +350,5 @@ async def test_a_token_endpoint_that_refuses_for_a_while_costs_no_event(
         written = [record.header("ce_id") for record in await ingress.records()]
         assert list(dict.fromkeys(written)) == sent
         await asyncio.to_thread(until, lambda: desk.has(set(sent)), what="that all are handled")
-        assert desk.checks()["group"] == "ok"
+        await asyncio.to_thread(until, lambda: desk.checks()["group"] == "ok", what="that all is well")
         assert not [secret for secret in PASSWORDS.values() if secret in ingress.output() + desk.output()]
