@@ -1,10 +1,8 @@
 """A file system on real files that fails in the ways a test asks for."""
 
-import asyncio
 import errno
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from bridge.spool.disk import Disk
@@ -64,23 +62,6 @@ class FaultDisk(Disk):
             raise OSError(errno.EIO, "read")
         self.observe(f"read {path.suffix}")
         return super().read(path, offset, length)
-
-    @contextmanager
-    def hanging_reads(self) -> Iterator[asyncio.Event]:
-        """Have reads of segments hang until the block ends; the event is set when one does."""
-        loop, hanging, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
-
-        def hang(operation: str) -> None:
-            if operation == "read .segment":
-                loop.call_soon_threadsafe(hanging.set)
-                go_on.wait()
-
-        before, self.observe = self.observe, hang
-        try:
-            yield hanging
-        finally:
-            self.observe = before
-            go_on.set()
 
     def may_read(self, path: Path) -> None:
         if self.unreadable(path, 0, FOREVER):

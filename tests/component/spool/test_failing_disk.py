@@ -1,14 +1,13 @@
 """A disk that says no: never a false success, nothing durable lost, and back as soon as it says yes."""
 
 import asyncio
-import contextlib
 from pathlib import Path
 
 import pytest
 
 from bridge.errors import NotDurableError
 from tests.fault_disk import FOREVER, FaultDisk
-from tests.spooling import CAPACITY_BYTES, PARTITION, Kept, an_entry, make_spool, open_spool, ordinals, segments
+from tests.spooling import CAPACITY_BYTES, PARTITION, an_entry, make_spool, open_spool, ordinals, segments
 from tests.waiting import HANG_S
 
 
@@ -55,39 +54,6 @@ async def test_a_disk_that_fails_every_fsync_takes_nothing_and_loses_nothing(tmp
 
     async with open_spool(tmp_path) as again:
         assert ordinals(again.found) == [1, 4]
-
-
-async def until_full(kept: Kept, payload: bytes) -> int:
-    taken = 0
-    with contextlib.suppress(NotDurableError):
-        while True:
-            await kept.spool.append([an_entry(taken, payload=payload)])
-            taken += 1
-    assert kept.spool.code == "full"
-    return taken
-
-
-async def test_a_full_disk_takes_entries_again_when_there_is_room_for_a_segment(
-    tmp_path: Path, disk: FaultDisk
-) -> None:
-    disk.room_bytes = 2_000_000
-    payload = bytes(100_000)
-    async with open_spool(tmp_path, disk=disk) as kept:
-        taken = await until_full(kept, payload)
-        with pytest.raises(NotDurableError, match="full"):
-            await kept.spool.append([an_entry(taken, payload=payload)])
-        await kept.tend()
-        assert kept.spool.code == "full"
-        assert await kept.head() == list(range(taken))
-
-        disk.room_bytes = 4_000_000
-        await kept.tend()
-        assert kept.spool.code == ""
-        await kept.spool.append([an_entry(taken, payload=payload)])
-
-    async with open_spool(tmp_path) as again:
-        assert ordinals(again.found) == list(range(taken + 1))
-        assert again.value("torn_tails_total") + again.value("corrupt_records_total") == 0
 
 
 async def test_a_segment_that_was_begun_on_a_full_disk_and_holds_nothing_goes(tmp_path: Path, disk: FaultDisk) -> None:
