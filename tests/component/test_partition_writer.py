@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
@@ -117,12 +118,10 @@ async def subject() -> AsyncIterator[Subject]:
 
 
 @pytest.fixture
-async def hasty() -> AsyncIterator[Subject]:
+def hasty(subject: Subject) -> Subject:
     """Kafka has its chance for 50 ms."""
-    made = Subject(spool_after_s=0.05)
-    yield made
-    made.producer.flow()
-    await made.writers.close(1)
+    subject.writers.limits = replace(subject.writers.limits, spool_after_s=0.05)
+    return subject
 
 
 async def test_a_delivery_is_not_spooled_before_the_disk_says_so(subject: Subject) -> None:

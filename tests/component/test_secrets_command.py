@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -115,12 +114,6 @@ def test_a_second_rotation_waits_until_the_former_secret_has_ended(directory: Pa
     assert run("new", "drx", "--rotate-h", "72").return_value == 0
 
 
-def checked(*arguments: str) -> tuple[int, list[dict[str, Any]]]:
-    result = run("check", "--json", *arguments)
-    assert result.exception is None
-    return result.return_value, [json.loads(line) for line in result.output.splitlines()]
-
-
 def test_the_slot_of_an_operator_is_made_for_any_scheme_and_is_no_secret_of_the_sender(
     monkeypatch: pytest.MonkeyPatch, directory: Path
 ) -> None:
@@ -129,9 +122,9 @@ def test_the_slot_of_an_operator_is_made_for_any_scheme_and_is_no_secret_of_the_
 
     assert result.exception is None
     assert "only whoever posts" in result.output
-    code, findings = checked("drx")
-    assert code == 1
-    assert "none counts now: replay (replay, no end)" in [finding["message"] for finding in findings]
+    checked = run("check", "--json", "drx")
+    assert checked.return_value == 1
+    assert '"none counts now: replay (replay, no end)"' in checked.output
     assert directory.joinpath("replay").read_text().startswith("whsec_")
 
 

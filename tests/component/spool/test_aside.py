@@ -10,14 +10,9 @@ import pytest
 from bridge.commands.spool import spool
 from bridge.spool import set_aside
 from tests.fault_disk import FaultDisk
-from tests.spooling import MARKER, OTHER, PARTITION, Kept, files, open_spool, ordinals, write_key
+from tests.spooling import MARKER, OTHER, PARTITION, Kept, files, open_spool, ordinals
 
 CODE = "record_too_large"
-
-
-@pytest.fixture(autouse=True)
-def keys(tmp_path: Path) -> Path:
-    return write_key(tmp_path / "keys").parent
 
 
 def kept_aside(directory: Path) -> list[Path]:
@@ -75,7 +70,7 @@ def shown(capsys: pytest.CaptureFixture[str], directory: Path, *words: str) -> l
 
 
 async def test_it_is_shown_as_far_as_keys_and_files_are_there(
-    tmp_path: Path, keys: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with open_spool(tmp_path) as kept:
         await kept.put(1, 2)
@@ -86,7 +81,7 @@ async def test_it_is_shown_as_far_as_keys_and_files_are_there(
     assert shown(capsys, tmp_path, second["name"]) == [second]
 
     (tmp_path / "set-aside" / first["name"]).write_bytes(b"damaged")
-    shutil.move(keys / "current", tmp_path / "vault")
+    shutil.move(tmp_path / "keys" / "current", tmp_path / "vault")
     assert [(each["name"], each["topic"], each["key"]) for each in shown(capsys, tmp_path)] == [
         (first["name"], None, ""),
         (second["name"], None, second["key"]),

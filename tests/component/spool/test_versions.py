@@ -23,7 +23,6 @@ from tests.spooling import (
     write_key,
 )
 
-SECRET = b"v" * 32
 LATER = VERSION + 1
 # Nothing that a clock gives, and older than all that it gives.
 NUMBER = 5
@@ -36,11 +35,6 @@ def later_version(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         patch.setattr(spool_segment, "VERSION", LATER)
         patch.setattr(spool_segment, "READABLE", frozenset({VERSION, LATER}))
         yield
-
-
-@pytest.fixture(autouse=True)
-def keys(tmp_path: Path) -> Path:
-    return write_key(tmp_path / "keys", secret=SECRET).parent
 
 
 async def test_two_versions_may_follow_each_other_back_and_forth(
@@ -89,6 +83,7 @@ async def test_two_versions_may_follow_each_other_back_and_forth(
     ],
 )
 async def test_a_file_of_another_version_is_kept_whatever_stands_in_it(tmp_path: Path, content: bytes) -> None:
+    write_key(tmp_path / "keys")
     path = tmp_path / segment_name(NUMBER)
     path.write_bytes(content)
     for _ in range(2):
