@@ -30,7 +30,7 @@ AWAITS = sorted(
 # Of a delivery under whatever fault: sooner or later it is answered.
 DEADLINE_S = 2.0
 # Long enough to look, and to look many times, at what is in the way; the clock jumps.
-A_LOOK_S, MANY_LOOKS_S = 0.02, 10.0
+A_LOOK_S, MANY_LOOKS_S = 0.02, 3.0
 
 
 class SlowSpool(FakeSpool):
@@ -50,6 +50,7 @@ class SlowSpool(FakeSpool):
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partition_writer, "FAULT_PAUSE_S", 0.01)
     monkeypatch.setattr(partition_writer, "RETRY_FIRST_S", 0.01)
+    monkeypatch.setattr(partition_writer, "RETRY_MAX_S", 0.1)
 
 
 class Sender:
