@@ -30,14 +30,8 @@ class ConsumerProcess(ServiceProcess):
     ) -> None:
         """Start it and do not wait.
 
-        Args:
-            directory: Where its output is kept, beside that of others.
-            name: Entry point of the consumer.
-            bootstrap_servers: Kafka.
-            dsn: PostgreSQL.
-            env: Further variables: what `install_code` returns, or a fail point.
-            command: Of `drx-consumer run`, unless it is the plain one.
-            settings: Variables without their prefix, such as `READ_MODEL__SCHEMA`.
+        `name` is its entry point, `env` may have what `install_code` returns or a fail point, and `settings` are
+        variables without their prefix, such as `READ_MODEL__SCHEMA`.
         """
         directory.mkdir(parents=True, exist_ok=True)
         self.name = name

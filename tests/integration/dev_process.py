@@ -1,12 +1,10 @@
 """A `drx-bridge dev` of its own for a test, seen from outside as an operator sees it."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,10 +14,8 @@ from bridge.dev.processes import spawn
 from tests.integration.service_process import HANG_S, until
 
 
-def run_dev(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603 - our own command line
-        command(*arguments), env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=60, check=False
-    )
+def run_dev(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - our own command line
 
 
 def command(*arguments: str) -> list[str]:

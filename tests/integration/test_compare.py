@@ -1,9 +1,7 @@
 """`drx-consumer compare` names exactly what was dropped on the way into the read model, and nothing of its content."""
 
-import asyncio
 import json
 import random
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,35 +13,32 @@ from bridge.event import Event
 from consumers.commands.compare import PolledFact, unmatched
 from consumers.testing import an_event
 from tests.cluster import Cluster, Topics
-from tests.forked import run
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer
-from tests.integration.ingress_process import IngressProcess
-from tests.integration.service_process import HANG_S, until
+from tests.integration.service_process import until
 from tests.postgres import execute
 from tests.read_model import open_model
-from tests.topic_filler import Lives
+from tests.topic_filler import Lives, fill
 
 LIVES = Lives.of_records(500)
-COMMAND = (sys.executable, "-m", "bridge")
 SETTLED = "select coalesce(sum(next_offset), 0)::int from drx_consumer.progress"
 
 
 @pytest.mark.kafka
-async def test_what_was_dropped_is_named_and_pushed_until_nothing_is_missing(
+async def test_what_was_dropped_is_named_until_nothing_is_missing(
     cluster: Cluster, topics: Topics, postgres: str, tmp_path: Path
 ) -> None:
-    topics.standard()
     topic = topics.fresh()
     given: dict[str, Any] = {
         "bootstrap_servers": cluster.bootstrap_servers,
         "dsn": postgres,
         "READ_MODEL__TOPICS": topic,
     }
-    bodies = [native_json(event.value) for number in range(LIVES.prescriptions) for event in LIVES.events(number)]
-    dropped = set(random.Random(7).sample(bodies, 37))  # noqa: S311 - no key
-    export, came, missing, metrics = (tmp_path / name for name in ("all.ndjson", "came", "missing.ndjson", "drx.prom"))
-    export.write_bytes(b"\n".join(bodies))
-    came.write_bytes(b"\n".join(body for body in bodies if body not in dropped))
+    records = {dict(each.headers)["ce_id"].decode(): each for each in LIVES.records(topic)}
+    events = [event for number in range(LIVES.prescriptions) for event in LIVES.events(number)]
+    bodies = {event.id: native_json(event.value) for event in events}
+    dropped = random.Random(7).sample(sorted(bodies), 37)  # noqa: S311 - no key
+    export, missing, metrics = (tmp_path / name for name in ("all.ndjson", "missing.ndjson", "drx.prom"))
+    export.write_bytes(b"\n".join(bodies.values()))
     ask = ("compare", str(export), "--mapping", "drx_standard", "--json", "--missing", str(missing))
 
     async def compared(*arguments: str) -> tuple[int, dict[str, Any]]:
@@ -51,14 +46,10 @@ async def test_what_was_dropped_is_named_and_pushed_until_nothing_is_missing(
         assert err == ""
         return code, json.loads(out)
 
-    ingress = IngressProcess(tmp_path / "ingress", cluster.bootstrap_servers, KAFKA__ROUTES=json.dumps({"*": topic}))
-    with ingress, ConsumerProcess(tmp_path, "read_model", **given) as read_model:
+    with ConsumerProcess(tmp_path, "read_model", **given) as read_model:
         read_model.ready()
-        ingress.ready()
-        for file, settled, left in ((came, len(bodies) - 37, 37), (missing, len(bodies), 0)):
-            push = ("push", str(file), "--source", ingress.source, "--url", ingress.url)
-            code, out, err = await asyncio.to_thread(run, [*COMMAND, *push], ingress.env, timeout_s=HANG_S)
-            assert (code, out) == (0, ""), err
+        for come, settled, left in ((bodies.keys() - dropped, len(bodies) - 37, 37), (dropped, len(bodies), 0)):
+            fill(cluster.bootstrap_servers, (record for event_id, record in records.items() if event_id in come))
             until(lambda: execute(postgres, SETTLED) == [[(settled,)]], what=f"{settled} events")  # noqa: B023 - asked at once
             code, found = await compared("--textfile", str(metrics))
 
@@ -67,7 +58,7 @@ async def test_what_was_dropped_is_named_and_pushed_until_nothing_is_missing(
             assert sum(each["missing"] for each in found["by"]) == left
             assert f"\ndrxbridge_compare_missing {left}\n" in metrics.read_text()
             if left:
-                assert set(missing.read_bytes().splitlines()) == dropped
+                assert set(missing.read_bytes().splitlines()) == {bodies[each] for each in dropped}
                 assert missing.stat().st_mode & 0o077 == 0
                 assert (await compared("--allow", "37"))[0] == 0
     assert missing.read_bytes() == b""

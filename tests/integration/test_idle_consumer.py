@@ -65,22 +65,6 @@ async def test_doctor_finds_what_a_start_would_refuse_and_what_is_parked(desk: R
     assert (await desk("parked", "resume", "desk", "--reason", "a drill"))[1] == "resume group desk\n"
 
 
-async def test_a_bug_that_parked_a_record_is_to_be_found_in_the_log(desk: Run, postgres: str) -> None:
-    execute(
-        postgres,
-        "insert into drx_consumer.parked_key (grp, topic, key, part, class, code, attempts)"
-        " values ('desk', 't', 'rx_1', 0, 'bug', 'unexpected', 1)",
-        'insert into drx_consumer.parked_event (grp, topic, key, part, "offset", timestamp_ms, headers, class, code,'
-        " attempts, source, event_id, event_type, body_sha256)"
-        " values ('desk', 't', 'rx_1', 0, 2, 1, '[]', 'bug', 'unexpected', 1, 'drx', 'evt_1', 'x', '')",
-    )
-
-    code, out, err = await desk("parked", "show", "desk", "rx_1")
-
-    assert (code, out) == (0, "t/0@2  x  evt_1  bug unexpected\n")
-    assert err == "unexpected: the log line worker.handler_bug of that offset has the calls before it\n"
-
-
 async def test_a_key_that_is_not_parked_is_an_error_to_show_and_to_retry(desk: Run) -> None:
     shown = await desk("parked", "show", "desk", "rx_1")
     one = await desk("parked", "retry", "desk", "rx_1")

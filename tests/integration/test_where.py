@@ -3,18 +3,17 @@
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bridge.event import Delivery, ParkReason
+from bridge.event import ParkReason
 from bridge.kafka.partition_writer import pack
 from bridge.kafka.record import UNRECOGNIZED_SCHEMA, Record, unrecognized_record, unrecognized_value
 from bridge.spool.segment import Entry
 from tests.audit_lines import acts
-from tests.builders import codec
+from tests.builders import a_delivery, codec
 from tests.cluster import Cluster, Topics
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer, install_code
 from tests.integration.service_process import until
@@ -170,9 +169,7 @@ async def spool(directory: Path, topic: str, *event_ids: str) -> None:
 
 
 def unrecognized(delivery_id: str) -> Record:
-    body = b'{"data":{"patient":{"last_name":"CANARY"}}}'
-    now = datetime.now(UTC)
-    delivery = Delivery("drx", "sandbox", delivery_id, now, body, sha256(body).hexdigest(), "current", "", {})
+    delivery = a_delivery(id=delivery_id)._replace(received_at=datetime.now(UTC))
     reason = ParkReason("unusable", "missing_field", "/data/fill_status")
     value = codec().encode(UNRECOGNIZED_SCHEMA, unrecognized_value(delivery, reason))
     return unrecognized_record(delivery, reason, partition=0, value=value)
