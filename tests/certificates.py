@@ -18,62 +18,47 @@ def self_signed(directory: Path) -> tuple[ssl.SSLContext, Path]:
 
     `chain.pem` beside that file has the certificate with its key, which a client may show as well.
     """
-    root, leaf = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    issuer, subject = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, each)]) for each in ("tests", "127.0.0.1"))
     # Not one certificate for both: rustls takes no authority for a server.
-    trusted = (
-        _builder(issuer, issuer, root.public_key(), ends=_VALID)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(root, hashes.SHA256())
-    )
-    certificate = (
-        _builder(issuer, subject, leaf.public_key(), ends=_VALID)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .sign(root, hashes.SHA256())
-    )
-    authority, chain = directory / "authority.pem", directory / "chain.pem"
-    private = leaf.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    authority.write_bytes(trusted.public_bytes(serialization.Encoding.PEM))
-    chain.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + private)
+    authority = Authority(directory / "authority.pem")
+    certificate, key = authority.issue("127.0.0.1")
+    (directory / "chain.pem").write_bytes(certificate.read_bytes() + key.read_bytes())
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(chain)
-    return context, authority
+    context.load_cert_chain(certificate, key)
+    return context, authority.certificate
 
 
 class Authority:
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, certificate: Path) -> None:
+        self.certificate = certificate
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "clients of tests")])
-        own = _builder(self._name, self._name, self._key.public_key(), ends=_VALID)
-        own = own.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        self.certificate = directory / "clients.pem"
-        self.certificate.write_bytes(own.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        extension = x509.BasicConstraints(ca=True, path_length=None)
+        certificate.write_bytes(self._signed(certificate.stem, self._key, extension, ends=_VALID))
 
-    def issue(self, client: str, *, ends: timedelta = _VALID) -> tuple[Path, Path]:
-        """Write a certificate of `client`, in the place of any before; return its file and that of its key."""
+    def issue(self, name: str, *, ends: timedelta = _VALID) -> tuple[Path, Path]:
+        """Write a certificate of this name, in the place of any before; return its file and that of its key."""
         key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, client)])
-        certificate = _builder(self._name, name, key.public_key(), ends=ends).sign(self._key, hashes.SHA256())
-        files = self._directory / f"{client}.crt", self._directory / f"{client}.key"
-        files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        files = self.certificate.with_name(f"{name}.crt"), self.certificate.with_name(f"{name}.key")
+        address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+        files[0].write_bytes(self._signed(name, key, address, ends=ends))
         private = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, *private))
         return files
 
-
-def _builder(
-    issuer: x509.Name, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, ends: timedelta
-) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=2))
-        .not_valid_after(now + ends)
-    )
+    def _signed(
+        self, name: str, key: ec.EllipticCurvePrivateKey, extension: x509.ExtensionType, *, ends: timedelta
+    ) -> bytes:
+        issuer, subject = (
+            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, each)]) for each in (self.certificate.stem, name)
+        )
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=2))
+            .not_valid_after(now + ends)
+            .add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
+        )
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)

@@ -34,7 +34,7 @@ class SecuredCluster(EmbeddedCluster):
         self._protocol = "SASL_SSL" if tls else "SASL_PLAINTEXT"
         self._files = directory
         _, self.authority = self_signed(directory)
-        self.clients = Authority(directory)
+        self.clients = Authority(directory / "clients.pem")
 
     def _prepare(self) -> None:
         super()._prepare()
