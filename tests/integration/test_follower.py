@@ -3,9 +3,10 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]  # its stub does not say what it hands on
@@ -20,7 +21,7 @@ from bridge.known.known_ids import KnownIds
 from tests.builders import a_delivery, an_event
 from tests.cluster import Cluster, Topics
 from tests.kafka import HANG_S, killed, until
-from tests.topic_filler import Lives, fill
+from tests.topic_filler import fill
 
 pytestmark = pytest.mark.kafka
 
@@ -56,7 +57,7 @@ async def following(
     *,
     window_s: float = WHEN_S,
     records_max: int = 1_000_000,
-    oldest_s: float | None = None,
+    oldest_s: Callable[[], float | None] = lambda: None,
     patience: FollowPatience = PATIENT,
 ) -> AsyncIterator[Follower]:
     """Run a follower at `WHEN_S`; by default everything that is younger than 1970 counts."""
@@ -66,7 +67,7 @@ async def following(
         known_ids=memory,
         window_s=window_s,
         records_max=records_max,
-        oldest_s=lambda: oldest_s,
+        oldest_s=oldest_s,
         now=lambda: WHEN_S,
         patience=patience,
     )
@@ -92,9 +93,9 @@ def parked_record(topic: str, webhook_id: str) -> Record:
     return park._replace(topic=topic)
 
 
-async def found(bootstrap_servers: str, topics: Sequence[str], **options: float) -> Counter[str]:
+async def found(bootstrap_servers: str, topics: Sequence[str], **options: Any) -> Counter[str]:
     memory = Memory()
-    async with following(bootstrap_servers, topics, memory, **options) as follower:  # type: ignore[arg-type]  # of the right kinds
+    async with following(bootstrap_servers, topics, memory, **options) as follower:
         await until(lambda: follower.ready)
         assert memory.finished
     return memory.ids
@@ -135,26 +136,22 @@ async def test_what_was_written_late_is_found_however_old_it_is(topics: Topics) 
 
     servers = topics.bootstrap_servers
     assert await found(servers, [topic], window_s=3600) == Counter()
-    assert await found(servers, [topic], window_s=3600, oldest_s=WHEN_S - 8000) == Counter(
-        ["evt_oldest_spooled", "evt_next"]
-    )
+    recalled = await found(servers, [topic], window_s=3600, oldest_s=lambda: WHEN_S - 8000)
+    assert recalled == Counter(["evt_oldest_spooled", "evt_next"])
 
 
 async def test_a_long_topic_is_read_to_its_end_while_others_work(topics: Topics) -> None:
     topic = topics.fresh(partitions=12)
-    lives = Lives.of_records(10_000)
-    await asyncio.to_thread(fill, topics.bootstrap_servers, lives.records(topic))
+    ids = [f"evt_{number}" for number in range(5_000)]
+    fill(topics.bootstrap_servers, [a_record(topic, each, partition=n % 12) for n, each in enumerate(ids)])
     memory, at_each_turn = Memory(), [0]
 
-    async with (
-        following(topics.bootstrap_servers, [topic], memory, window_s=10 * WHEN_S) as follower,
-        asyncio.timeout(HANG_S),
-    ):
+    async with following(topics.bootstrap_servers, [topic], memory) as follower, asyncio.timeout(HANG_S):
         while not follower.ready:
             await asyncio.sleep(0)
             at_each_turn.append(len(memory.told))
 
-    assert memory.ids == Counter(id_ for number in range(lives.prescriptions) for id_ in lives.event_ids(number))
+    assert memory.ids == Counter(ids)
     assert max(after - before for before, after in pairwise(at_each_turn)) <= SLICE_RECORDS
 
 
@@ -203,57 +200,33 @@ async def test_a_topic_that_is_missing_is_waited_for(topics: Topics) -> None:
         await until(lambda: follower.ready)
 
 
-async def test_an_outage_is_waited_for_however_long(cluster: Cluster, topics: Topics) -> None:
-    """Nothing can be drained meanwhile, so nobody is kept waiting."""
-    topic = topics.fresh(partitions=1)
-    fill(topics.bootstrap_servers, [a_record(topic, "evt_1")])
-    memory, attempts = Memory(), 0
-
-    def asked() -> None:
-        nonlocal attempts
-        attempts += 1
-
-    async with killed(cluster):
-        follower = Follower(
-            connection=KafkaConnection(topics.bootstrap_servers),
-            topics=[topic],
-            known_ids=memory,
-            window_s=WHEN_S,
-            records_max=1000,
-            now=lambda: WHEN_S,
-            oldest_s=asked,
-            patience=HASTY,
-        )
-        stop = asyncio.Event()
-        task = asyncio.create_task(follower.run(stop))
-        await until(lambda: attempts > 2)
-        assert not memory.finished
-    await until(lambda: follower.ready)
-    stop.set()
-    await task
-
-    assert memory.ids == Counter(["evt_1"])
-
-
-async def test_a_broker_that_was_away_is_followed_on_from_where_it_was_left(
+async def test_an_outage_is_waited_for_and_what_was_away_is_followed_on_from_where_it_was_left(
     cluster: Cluster, topics: Topics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """While nothing can be drained nobody is kept waiting, however long: not one who begins meanwhile either."""
     monkeypatch.setattr("bridge.kafka.follower.SILENT_S", SHORT_S)
     monkeypatch.setattr("bridge.kafka.reader.SILENT_S", SHORT_S)
     topic = topics.fresh(partitions=2)
     fill(topics.bootstrap_servers, [a_record(topic, "evt_1"), a_record(topic, "evt_2", partition=1)])
-    memory = Memory()
+    memory, late = Memory(), Memory()
+    attempts: list[None] = []
 
-    async with following(topics.bootstrap_servers, [topic], memory) as follower:
+    async with following(topics.bootstrap_servers, [topic], memory) as follower, AsyncExitStack() as stack:
         await until(lambda: follower.ready)
         async with killed(cluster):
+            beginning = following(
+                topics.bootstrap_servers, [topic], late, patience=HASTY, oldest_s=lambda: attempts.append(None)
+            )
+            newcomer = await stack.enter_async_context(beginning)
             # Whether aiokafka's client outlasts it or another one is opened.
-            await until(lambda: follower.lag_s > SHORT_S + 2)
+            await until(lambda: len(attempts) > 2 and follower.lag_s > SHORT_S + 2)
+            assert not late.finished
         fill(topics.bootstrap_servers, [a_record(topic, "evt_3", partition=1)])
         await follower.catch_up(topic, 1)
         await until(lambda: memory.ids["evt_3"] == 1 and follower.lag_s < SHORT_S)
+        await until(lambda: newcomer.ready and late.ids["evt_3"] == 1)
 
-    assert memory.ids == Counter(["evt_1", "evt_2", "evt_3"])
+    assert memory.ids == late.ids == Counter(["evt_1", "evt_2", "evt_3"])
 
 
 async def test_a_client_that_dies_is_replaced(topics: Topics) -> None:

@@ -9,46 +9,33 @@ from uuid import uuid4
 import aiohttp
 import orjson
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.builders import SECRET
 from tests.cluster import Cluster
 from tests.integration.ingress_process import IngressProcess, ask, header
+from tests.integration.service_process import until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.usefixtures("standard_topics")]
 
 
-@pytest.fixture
-def source() -> str:
-    return f"s{uuid4().hex}"
-
-
 @asynccontextmanager
-async def replica(
-    directory: Path, cluster: Cluster, session: aiohttp.ClientSession, source: str, **settings: str
-) -> AsyncIterator[IngressProcess]:
+async def replica(directory: Path, cluster: Cluster, source: str, **settings: str) -> AsyncIterator[IngressProcess]:
     """Run one that is ready, and has read what was in the topics before it."""
     with IngressProcess(directory / uuid4().hex, cluster.bootstrap_servers, source=source, **settings) as ingress:
         await asyncio.to_thread(ingress.ready)
-        while not await recalled(session, ingress):  # noqa: ASYNC110 - another process gives us no event
-            await asyncio.sleep(0.05)
+        await until_at_least(ingress, "drxbridge_dedupe_ready", 1)
         yield ingress
 
 
-async def recalled(session: aiohttp.ClientSession, ingress: IngressProcess) -> bool:
-    return bool(await gauge(session, ingress, "dedupe_ready"))
-
-
-async def gauge(session: aiohttp.ClientSession, ingress: IngressProcess, name: str) -> float:
-    text = (await ask(session, f"{ingress.management_url}/metrics")).body.decode()
-    families = {family.name: family for family in text_string_to_metric_families(text)}
-    return float(families[f"drxbridge_{name}"].samples[0].value)
+async def until_at_least(ingress: IngressProcess, metric: str, number: int) -> None:
+    await asyncio.to_thread(until, lambda: ingress.metric(metric) >= number, what=metric)
 
 
 async def test_a_return_to_a_state_is_written_if_another_replica_took_what_was_in_between(
-    cluster: Cluster, session: aiohttp.ClientSession, source: str, tmp_path: Path
+    cluster: Cluster, session: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
     """A vendor without ids pushes packed, approved, packed: to two replicas, then before and after a restart."""
+    source = f"s{uuid4().hex}"
     settings = {
         f"SOURCES__{source}__{name}": value
         for name, value in {
@@ -66,18 +53,17 @@ async def test_a_return_to_a_state_is_written_if_another_replica_took_what_was_i
         return str(reply.json["outcome"])
 
     async with (
-        replica(tmp_path, cluster, session, source, **settings) as left,
-        replica(tmp_path, cluster, session, source, **settings) as right,
+        replica(tmp_path, cluster, source, **settings) as left,
+        replica(tmp_path, cluster, source, **settings) as right,
     ):
         outcomes = []
         for number, (one, other, status) in enumerate(
             [(left, right, "Packed"), (right, left, "Approved"), (left, right, "Packed")], start=1
         ):
             outcomes.append(await push(one, status))
-            while await gauge(session, other, "dedupe_ids") < number:  # noqa: ASYNC110 - as above
-                await asyncio.sleep(0.01)
+            await until_at_least(other, "drxbridge_dedupe_ids", number)
         outcomes += [await push(one, "Packed") for one in (left, right)]
-    async with replica(tmp_path, cluster, session, source, **settings) as later:
+    async with replica(tmp_path, cluster, source, **settings) as later:
         outcomes += [await push(later, status) for status in ("Packed", "Approved", "Packed")]
         records = await later.records()
 
