@@ -113,9 +113,6 @@ class Kept:
     async def put(self, *ordinals: int, partition: SpoolPartition = PARTITION) -> None:
         await self.spool.append(entries(ordinals, partition=partition))
 
-    async def tend(self) -> None:
-        await self.spool.tend()
-
     async def head(self, partition: SpoolPartition = PARTITION) -> list[int]:
         return ordinals(await self.spool.peek(partition, most=ALL, most_bytes=ALL * 1000))
 

@@ -197,20 +197,6 @@ async def test_a_late_acknowledgement_makes_the_retry_a_duplicate() -> None:
         assert at.written() == {("event", "evt_1"): 1, ("id_conflict", "evt_1"): 1}
 
 
-async def test_a_parked_delivery_that_is_pending_or_spooled_is_not_kept_twice(at: Wired) -> None:
-    at.producer.connected = False
-    at.spool.hold()
-    first = at.send(b"[]")
-    await until(lambda: bool(at.known_ids._pending))
-    second = at.send(b"[]")
-    await at.until_waiting(1)
-
-    at.spool.flow()
-
-    assert [await first, await second, await at.post(b"[]")] == [parked("malformed_json")] * 3
-    assert at.kept() == {("malformed_json", "evt_1"): 1}
-
-
 async def test_a_repaired_body_under_a_parked_id_is_an_event(at: Wired) -> None:
     assert await at.post(BODY + b",") == parked("malformed_json")
 

@@ -7,7 +7,7 @@ import pytest
 
 from bridge.errors import NotDurableError
 from tests.fault_disk import FOREVER, FaultDisk
-from tests.spooling import CAPACITY_BYTES, PARTITION, an_entry, make_spool, open_spool, ordinals, segments
+from tests.spooling import PARTITION, an_entry, make_spool, open_spool, ordinals, segments
 from tests.waiting import HANG_S
 
 
@@ -43,12 +43,12 @@ async def test_a_disk_that_fails_every_fsync_takes_nothing_and_loses_nothing(tmp
         assert kept.value("available") == 0
         with pytest.raises(NotDurableError, match="io_error"):
             await kept.put(3)
-        await kept.tend()
+        await kept.spool.tend()
         assert kept.spool.code == "io_error"
         assert await kept.head() == [1]
 
         disk.sync_failures = 0
-        await kept.tend()
+        await kept.spool.tend()
         assert kept.spool.code == ""
         await kept.put(4)
 
@@ -64,7 +64,7 @@ async def test_a_segment_that_was_begun_on_a_full_disk_and_holds_nothing_goes(tm
         with pytest.raises(NotDurableError, match="full"):
             await kept.spool.append([an_entry(2, payload=bytes(2_500_000))])
         kept.spool.acknowledge(PARTITION, 1)
-        await kept.tend()
+        await kept.spool.tend()
         await kept.put(3)
         assert len(segments(tmp_path)) == 1
 
@@ -88,17 +88,15 @@ async def test_a_disk_that_became_read_only_is_still_drained(tmp_path: Path, dis
         assert again.spool.depth(PARTITION) == 0
 
         disk.read_only = False
-        await again.tend()
+        await again.spool.tend()
         assert again.spool.code == ""
         await again.put(5)
 
 
 async def test_who_asks_while_the_disk_hangs_is_told_at_once(tmp_path: Path, disk: FaultDisk) -> None:
-    kept = make_spool(tmp_path, capacity_bytes=CAPACITY_BYTES, disk=disk, stalled_s=0)
-    await kept.spool.open(kept.found)
-    disk.hanging.clear()
-    disk.released.clear()
-    async with asyncio.timeout(HANG_S):
+    async with asyncio.timeout(HANG_S), open_spool(tmp_path, disk=disk, stalled_s=0) as kept:
+        disk.hanging.clear()
+        disk.released.clear()
         first = asyncio.ensure_future(kept.spool.append([an_entry(1)]))
         await asyncio.to_thread(disk.hanging.wait)
         with pytest.raises(NotDurableError, match="stalled"):
@@ -109,11 +107,10 @@ async def test_who_asks_while_the_disk_hangs_is_told_at_once(tmp_path: Path, dis
 
         assert (kept.spool.code, kept.value("available")) == ("", 1)
         assert await kept.head() == [1]
-        await kept.spool.close()
 
 
 async def test_a_close_does_not_wait_for_ever_for_a_disk_that_hangs(tmp_path: Path, disk: FaultDisk) -> None:
-    kept = make_spool(tmp_path, capacity_bytes=CAPACITY_BYTES, disk=disk, finish_s=0.05)
+    kept = make_spool(tmp_path, disk=disk, finish_s=0.05)
     await kept.spool.open(kept.found)
     disk.released.clear()
     async with asyncio.timeout(HANG_S):

@@ -74,7 +74,7 @@ async def test_a_key_directory_elsewhere_that_is_not_there_was_not_mounted(direc
             await kept.put(1)
 
         write_key(tmp_path / "missing")
-        await kept.tend()
+        await kept.spool.tend()
         assert kept.spool.code == ""
         await kept.put(1)
 
@@ -124,7 +124,7 @@ async def test_without_its_key_a_record_is_locked_until_that_is_back(directory: 
         assert await again.head() == [4]
         bring_back(keys, "previous")
         for _ in range(2):
-            await again.tend()
+            await again.spool.tend()
             assert ordinals(again.found) == [1, 2, 3]
             assert (len(segments(directory)), again.value("locked_records")) == (2, 0)
             assert (await again.head(), await again.head(OTHER)) == ([4, 1, 2], [3])
@@ -151,7 +151,7 @@ async def test_what_was_locked_comes_before_what_is_taken_when_the_key_is_back(d
     again = make_spool(directory, key_dir=keys)
     await again.spool.open(Watching())
     bring_back(keys, "current")
-    await again.tend()
+    await again.spool.tend()
 
     assert (codes, again.spool.code) == (["no_key"], "")
     assert await again.head() == [1]
@@ -174,7 +174,7 @@ async def test_what_is_on_its_way_to_the_disk_goes_before_what_is_unlocked(direc
     again = make_spool(directory, key_dir=keys)
     await again.spool.open(Appending())
     bring_back(keys, "previous")
-    await again.tend()
+    await again.spool.tend()
 
     assert await again.head(OTHER) == [3, 2]
     await again.spool.close()
@@ -208,14 +208,14 @@ async def test_a_key_whose_file_is_gone_is_noticed_within_a_round_and_seals_no_m
 ) -> None:
     async with open_spool(directory, key_dir=keys) as kept:
         take_away(keys, "current")
-        await kept.tend()
+        await kept.spool.tend()
 
         assert (kept.spool.code, kept.value("available")) == ("no_key", 0)
         with pytest.raises(NotDurableError, match="no_key"):
             await kept.put(1)
 
         bring_back(keys, "current")
-        await kept.tend()
+        await kept.spool.tend()
         assert (kept.spool.code, kept.value("available")) == ("", 1)
         await kept.put(2)
 
@@ -242,12 +242,12 @@ async def test_a_key_that_live_records_need_is_missed_although_another_seals(dir
         await kept.put(1)
         turn(keys)
         take_away(keys, "previous")
-        await kept.tend()
+        await kept.spool.tend()
 
         assert kept.spool.code == "no_key"
         assert await kept.head() == [1]
         kept.spool.acknowledge(PARTITION, 1)
-        await kept.tend()
+        await kept.spool.tend()
         assert kept.spool.code == ""
 
 
@@ -256,7 +256,7 @@ async def test_a_key_may_have_another_file(directory: Path, keys: Path) -> None:
     async with open_spool(directory, key_dir=keys) as kept:
         await kept.put(1)
         (keys / "current").rename(keys / "previous")
-        await kept.tend()
+        await kept.spool.tend()
 
         assert kept.spool.code == ""
         await kept.put(2)

@@ -117,7 +117,7 @@ class SpoolMachine(RuleBasedStateMachine):
         """All is well again, and is noticed."""
         self.disk.room_bytes = None
         self.disk.sync_failures = self.disk.write_failures = 0
-        self._run(self.kept.tend())
+        self._run(self.kept.spool.tend())
         room = CAPACITY_BYTES - self.kept.value("bytes")
         assert (
             self.kept.spool.code in {"", "full"} if room < segment_bytes(CAPACITY_BYTES) else not self.kept.spool.code
