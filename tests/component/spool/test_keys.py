@@ -183,7 +183,6 @@ async def test_what_is_on_its_way_to_the_disk_goes_before_what_is_unlocked(direc
 @pytest.mark.parametrize(
     ("content", "mode"),
     [
-        (b"", 0o600),
         (b"spk_", 0o600),
         (b"spk_" + base64.b64encode(b"k" * 31), 0o600),
         (b"spk_" + base64.b64encode(b"k" * 32) + b"!", 0o600),
