@@ -249,17 +249,6 @@ async def test_seek_pause_and_resume_of_what_is_not_ours_do_nothing(subject: Sub
     assert await transport.poll([lost], timeout_s=SHORT_S) == {}
 
 
-async def test_a_poll_without_records_waits_for_what_comes(subject: Subject) -> None:
-    first, _ = subject.places
-    transport, _ = await subject.member()
-    transport.seek(first, 0)
-    polling = asyncio.create_task(poll_for(transport, [first], 1))
-
-    await subject.write(first, "a")
-
-    assert ids(await polling) == ["a"]
-
-
 async def test_a_member_that_was_stopped_or_never_started_can_be_stopped(subject: Subject) -> None:
     transport, _ = await subject.member()
     for each in (transport, subject._new()):

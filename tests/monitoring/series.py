@@ -88,14 +88,13 @@ def healthy(samples: int, *, minutes: float = 1) -> dict[str, str]:
     return found
 
 
-PRODUCER = "producer_state"
 LABELLED = (
     *(
         ("signature_failures_total", f'{INGRESS},source="drx",reason="{reason}"', 0)
         for reason in ("mismatch", "stale", "future")
     ),
     *(
-        (PRODUCER, f'{INGRESS},state="{state}"', state == "ready")
+        ("producer_state", f'{INGRESS},state="{state}"', state == "ready")
         for state in ("connecting", "ready", "stalled", "failed")
     ),
     ("id_conflicts_total", f'{INGRESS},source="drx"', 0),

@@ -6,8 +6,7 @@ import pytest
 
 from bridge.ingress.rate_limit import AddressLimit, RateLimit
 from bridge.ingress.schemes.network import networks
-from bridge.settings import HttpSettings
-from bridge.sources import address_limit, rate_limit
+from bridge.sources import rate_limit
 
 
 def test_a_burst_passes_and_then_as_many_as_the_rate_allows() -> None:
@@ -74,9 +73,7 @@ def test_an_address_has_a_limit(proxies: str, seen: list[tuple[str, bytes, bool]
     assert [limit.wait_s(peer, forwarded, 0.0) == 0.0 for peer, forwarded, _ in seen] == [passes for *_, passes in seen]
 
 
-def test_limits_are_off_unless_configured_and_let_a_second_s_deliveries_come_at_once() -> None:
-    assert rate_limit(None) is None
-    assert address_limit(HttpSettings()) is None
+def test_a_limit_lets_a_second_s_deliveries_come_at_once() -> None:
     limit = rate_limit(2.5)
     assert limit is not None
     assert [limit.wait_s("a", 0.0) == 0.0 for _ in range(4)] == [True, True, True, False]

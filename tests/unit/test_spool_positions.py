@@ -19,12 +19,6 @@ def read_positions(content: bytes, *, number: int = SEGMENT) -> set[int]:
     return segment.read_positions(content, segment=number, keys=[OLDER_KEY, KEY])
 
 
-def test_what_is_noted_is_read_again() -> None:
-    content = positions_frame(SEGMENT, [0, 5, 2**32 - 1]) + positions_frame(SEGMENT, [7])
-
-    assert read_positions(content) == {0, 5, 7, 2**32 - 1}
-
-
 def test_a_frame_of_another_segment_is_passed_over() -> None:
     """Files that were copied or blocks that are stale may hold it, with a digest that holds."""
     assert read_positions(positions_frame(SEGMENT + 1, [1]) + positions_frame(SEGMENT, [2])) == {2}
