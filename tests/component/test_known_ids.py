@@ -1,9 +1,7 @@
 """What the index of an ingress knows of an id: pending, spooled, committed or nothing."""
 
 import asyncio
-from collections.abc import Mapping
 from hashlib import sha256
-from types import MappingProxyType
 
 import pytest
 
@@ -12,7 +10,6 @@ from bridge.known.known_ids import Known, KnownIds
 
 WINDOW_S = 3600
 START_S = 1_700_000_000.0
-WINDOWS: Mapping[str, float] = MappingProxyType({"drx": WINDOW_S, "short": 600})
 
 
 class Clock:
@@ -30,7 +27,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def dedupe(clock: Clock) -> KnownIds:
-    return KnownIds(windows_s=WINDOWS, capacity=1000, now=clock)
+    return KnownIds(windows_s={"drx": WINDOW_S}, capacity=1000, now=clock)
 
 
 def an_identity(event_id: str = "evt_1", *, body: bytes = b"{}", reason: str = "", source: str = "drx") -> Identity:

@@ -52,9 +52,7 @@ class Subject:
             spool=self.spool,
             known_ids=self.known_ids,
             late_acks=self.late,
-            limits=WriterLimits(
-                deadline_s=deadline_s, spool_after_s=spool_after_s, set_aside_after_s=set_aside_after_s
-            ),
+            limits=WriterLimits(deadline_s, spool_after_s, set_aside_after_s),
             follower=self,
         )
 

@@ -21,8 +21,6 @@ from tests.spooling import MARKER, OTHER, PARTITION, altered, an_entry, files, o
 
 Run = Callable[..., tuple[int, Any]]
 
-PATIENCE_S = 5.0
-
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
@@ -192,7 +190,7 @@ async def test_a_drain_ends_with_the_last_event_and_fails_where_anything_cannot_
     parts: Any = SimpleNamespace(
         producer=SimpleNamespace(ready=True), known_ids=SimpleNamespace(finished=True), writers=writers
     )
-    watch = Watch(parts, spool, patience_s=PATIENCE_S)
+    watch = Watch(parts, spool, patience_s=5.0)
     began = loop.time()
 
     def drain() -> None:
