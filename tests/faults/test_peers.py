@@ -60,11 +60,13 @@ def play(ground: Ground, case: Case, seed: int) -> None:
     lives = Lives.of_records(records + RECORDS_PER_KILL * case.kills, seed=seed)
     with _groups(ground, case, lives) as (scenes, away):
         for scene in scenes:
-            scene.write(records // 2)
+            scene.write(records // 4)
         kill(scenes, case.kills)
         for scene in scenes:
-            scene.member("", MAX_POLL_S).live()
-            scene.wait_settled(1)
+            scene.write(records // 4)
+            before = scene.settled()
+            scene.member("", MAX_POLL_S)
+            scene.wait_settled(before + 1)
         for _ in range(case.restarts):
             for scene in scenes:
                 scene.write(records // 50)

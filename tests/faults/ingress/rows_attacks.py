@@ -38,8 +38,11 @@ ENDED = "drxbridge_http_connections_ended_total"
 CAPTURED = 20
 
 
-def beside(attack: Attack, *ended: str) -> Callable[[Scene], Awaitable[None]]:
-    """Have honest traffic while all is calm, then beside an attack until it has been met for the reasons `ended`."""
+def beside(attack: Attack, *ended: str, attack_s: float = ATTACK_S) -> Callable[[Scene], Awaitable[None]]:
+    """Have honest traffic while all is calm, then beside an attack until it has been met for the reasons `ended`.
+
+    One that is over when it has begun needs no `attack_s`.
+    """
 
     async def play(scene: Scene) -> None:
         first = len(scene.ledger.attempts)
@@ -48,7 +51,7 @@ def beside(attack: Attack, *ended: str) -> Callable[[Scene], Awaitable[None]]:
                 await scene.lasting(CALM_S)
                 attacked = len(scene.ledger.attempts)
                 async with attack(scene):
-                    await scene.lasting(ATTACK_S)
+                    await scene.lasting(attack_s)
                     for reason in ended:
                         await _met(scene, reason)
         calm, beside_it = scene.ledger.attempts[first:attacked], scene.ledger.attempts[attacked:]
@@ -184,7 +187,7 @@ ROWS = (
         beside(by(declaring=300, partial=200), "slow_request", "bodies_full"),
         command=SHORT_READS,
     ),
-    Row("H6", "every case of raw HTTP", beside(rawly)),
+    Row("H6", "every case of raw HTTP", beside(rawly, attack_s=0.0)),
     Row(
         "H8",
         "requests sent without end and no answer read, and connections that send nothing",
@@ -207,5 +210,5 @@ ROWS = (
         settings={"HTTP__CONNECTIONS_MAX": "500"},
     ),
     Row("A1", "unsigned requests without end", beside(by(flooding=16)), short=False),
-    Row("A3", "captured deliveries sent again: altered, elsewhere, otherwise, late", beside(replaying)),
+    Row("A3", "captured deliveries sent again: altered, elsewhere, otherwise, late", beside(replaying, attack_s=0.0)),
 )
