@@ -1,6 +1,6 @@
 """Three groups of a consumer at once, killed, frozen or without their peer: nothing is lost, parked or doubled."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -11,7 +11,7 @@ from tests.faults.messaging import sending
 from tests.faults.recording import Server, writing
 from tests.faults.scene import Ground, Scene
 from tests.faults.starting import calling
-from tests.faults.troubles import MAX_POLL_S, RECORDS_PER_KILL, be_away, closed, freeze, kill
+from tests.faults.troubles import MAX_POLL_S, RECORDS_PER_KILL, Peer, be_away, closed, freeze, kill
 from tests.temporal.server import TemporalServer
 from tests.topic_filler import Lives
 
@@ -58,7 +58,7 @@ CASES = [
 def play(ground: Ground, case: Case, seed: int) -> None:
     records = RECORDS[case.what]
     lives = Lives.of_records(records + RECORDS_PER_KILL * case.kills, seed=seed)
-    with _groups(ground, case, lives) as (scenes, away):
+    with _groups(ground, case, lives) as (scenes, peers, away):
         for scene in scenes:
             scene.write(records // 4)
         kill(scenes, case.kills)
@@ -68,10 +68,10 @@ def play(ground: Ground, case: Case, seed: int) -> None:
             scene.member("", MAX_POLL_S)
             scene.wait_settled(before + 1)
         for _ in range(case.restarts):
-            for scene in scenes:
+            for scene, peer in zip(scenes, peers, strict=True):
                 scene.write(records // 50)
-            with away():
-                pass
+                with closed([peer]):
+                    pass
         if case.away_s:
             be_away(scenes, away(), case.away_s)
         if case.frozen:
@@ -83,8 +83,8 @@ def play(ground: Ground, case: Case, seed: int) -> None:
 @contextmanager
 def _groups(
     ground: Ground, case: Case, lives: Lives
-) -> Iterator[tuple[list[Scene], Callable[[], AbstractContextManager[None]]]]:
-    """Give the groups, and what takes away what they write to."""
+) -> Iterator[tuple[list[Scene], Sequence[Peer], Callable[[], AbstractContextManager[None]]]]:
+    """Give the groups, their peers, and what takes these away."""
     with ExitStack() as stack:
         match case.what:
             case "fhir":
@@ -93,15 +93,17 @@ def _groups(
                     server.fake.late_s = lambda number: 0.0 if number % case.late else LATE_S
                 # For two of them the server chooses the ids.
                 told = [writing(ground, lives, server, IDS=ids) for ids in ("client", "server", "server")]
-                yield [stack.enter_context(each) for each in told], partial(closed, [server])
+                yield [stack.enter_context(each) for each in told], [server], partial(closed, [server])
             case "hl7v2":
                 pairs = [stack.enter_context(sending(ground, lives)) for _ in range(GROUPS)]
-                yield [scene for scene, _ in pairs], partial(closed, [receiver for _, receiver in pairs])
+                receivers = [receiver for _, receiver in pairs]
+                yield [scene for scene, _ in pairs], receivers, partial(closed, receivers)
             case "workflow":
                 directory = ground.directory / "-".join(map(str, case))
                 directory.mkdir()
                 temporal = stack.enter_context(TemporalServer(directory))
-                yield [stack.enter_context(calling(ground, lives, temporal)) for _ in range(GROUPS)], temporal.frozen
+                scenes = [stack.enter_context(calling(ground, lives, temporal)) for _ in range(GROUPS)]
+                yield scenes, (), temporal.frozen
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
