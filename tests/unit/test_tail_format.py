@@ -78,6 +78,19 @@ def test_of_linked_information_a_word_of_a_closed_list_is_shown_and_no_other_tex
     assert masker.mask("drx.v1.FillStatusChanged", {"fill_status": MARKER}) == {"fill_status": JSON_MASK}
 
 
+def test_a_secret_is_found_inside_lists_and_maps_of_records() -> None:
+    inner = {"type": "record", "name": "I", "namespace": "x", "fields": [{"name": "s", "type": "string", "phi": "L"}]}
+    fields = [
+        {"name": "all", "type": {"type": "array", "items": inner}},
+        {"name": "by", "type": ["null", {"type": "map", "values": "x.I"}]},
+    ]
+    masker = Masker({"x.R": {"type": "record", "name": "R", "namespace": "x", "fields": fields}}, mask=JSON_MASK)
+
+    masked = masker.mask("x.R", {"all": [{"s": MARKER}], "by": {"k": {"s": MARKER}}})
+
+    assert masked == {"all": [{"s": JSON_MASK}], "by": {"k": {"s": JSON_MASK}}}
+
+
 def test_a_value_with_spaces_is_seen_where_it_ends() -> None:
     shown = a_record({"name": "Maple Street", "attempt": 1, "network_status": {"code": "010"}})
 
