@@ -62,7 +62,6 @@ class EmbeddedCluster(KafkaCluster):
         super().__init__(self._data, brokers=brokers, java=find_java(), class_path=cache.class_path, logs=directory)
 
     def kill_broker(self, number: int) -> None:
-        """SIGKILL; clients see their connections reset."""
         self.brokers[number].kill()
 
     def start_broker(self, number: int) -> None:
@@ -70,11 +69,9 @@ class EmbeddedCluster(KafkaCluster):
         self._wait_ready(number, expect={number})
 
     def pause_broker(self, number: int) -> None:
-        """SIGSTOP; connections stay open and nothing answers."""
         freeze(self.brokers[number].pid)
 
     def resume_broker(self, number: int) -> None:
-        """SIGCONT."""
         thaw(self.brokers[number].pid)
 
     def _format(self, number: int) -> None:

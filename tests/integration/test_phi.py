@@ -230,12 +230,6 @@ def test_every_marker_is_in_the_value_of_its_record(aftermath: Narrator, event_t
     assert {path: text for path, text in marked.markers.items() if text not in value} == {}
 
 
-def test_what_is_parked_is_whole_in_the_value_of_its_record(aftermath: Narrator) -> None:
-    bodies = {each: value_of(aftermath.records[each])["body"] for each in aftermath.parked}
-
-    assert bodies == aftermath.parked
-
-
 def prescription_ids(body: bytes) -> set[str]:
     """What a parked delivery may have as its key, when its JSON is well formed."""
     return {part.split('"')[0] for part in body.decode().split('"prescription_id": "')[1:]}
