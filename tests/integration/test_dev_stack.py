@@ -12,13 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 from confluent_kafka import Producer
-from pyarrow import parquet  # noqa: TID251 - reads what was written
 
 from bridge.dev.kafka import known_brokers
 from bridge.dev.services import run_program
 from bridge.dev.sources import SOURCES
 from bridge.dev.story import deliveries
-from tests.integration.dev_process import DevProcess, gone, run_dev
+from tests.integration.dev_process import DevProcess, archived, gone, received, run_dev
 from tests.integration.service_process import HANG_S, until
 from tests.kafka import read_all
 from tests.postgres import execute
@@ -34,11 +33,6 @@ def status(url: str) -> int:
         return code
 
 
-def taken(url: str) -> set[str]:
-    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - a loopback address of ours
-        return {each["headers"]["webhook-id"] for each in json.load(answer) if not each["refused"]}
-
-
 def is_up(url: str) -> bool:
     try:
         return status(url) == 200
@@ -48,11 +42,6 @@ def is_up(url: str) -> bool:
 
 def kept(bootstrap_servers: str) -> bool:
     return b"kept" in [record.value for record in asyncio.run(read_all(bootstrap_servers, TOPIC))]
-
-
-def rows(lake: Path) -> set[str]:
-    files = list(lake.glob("events/**/*.parquet"))
-    return {each for file in files for each in parquet.read_table(file, columns=["event_id"])["event_id"].to_pylist()}
 
 
 def test_the_endpoints_are_published_when_everything_answers(dev: DevProcess) -> None:
@@ -103,9 +92,12 @@ def test_what_each_source_pushes_is_accepted_and_forwarded_and_in_the_lake(dev: 
     if name == "drx":  # whose events have the ids of its bodies
         bodies = [json.loads(each.body) for each in islice(deliveries(7), count)]
         forwarded = {body["id"] for body in bodies if body["type"] != "system.ping"}
-        until(lambda: forwarded <= taken(f"{endpoints['receiver']}/received"), what="each event at the receiver")
+        url, lake = endpoints["receiver"], Path(endpoints["lake"])
+        until(
+            lambda: forwarded <= {each["headers"]["webhook-id"] for each in received(url)}, what="each at the receiver"
+        )
         wanted = {body["id"] for body in bodies}
-        until(lambda: wanted <= rows(Path(endpoints["lake"])), what="each event in the lake")
+        until(lambda: wanted <= {each["event_id"] for each in archived(lake)}, what="each in the lake")
 
 
 def test_a_second_one_on_the_same_directory_names_the_first(dev: DevProcess) -> None:

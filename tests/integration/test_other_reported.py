@@ -3,18 +3,15 @@
 import json
 import subprocess
 import sys
-import urllib.request
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from pyarrow import parquet  # noqa: TID251 - reads what was written
 
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
-from tests.integration.dev_process import DevProcess
+from tests.integration.dev_process import DevProcess, archived, received
 from tests.integration.ingress_process import read_records
 from tests.integration.service_process import until
 from tests.postgres import execute
@@ -70,17 +67,13 @@ def send_all(dev: DevProcess, directory: Path) -> None:
 
 def forwarded(url: str) -> dict[str, set[str]]:
     found = defaultdict(set)
-    with urllib.request.urlopen(f"{url}/received", timeout=30) as answer:  # noqa: S310 - a loopback address of ours
-        for each in json.load(answer):
-            if not each["refused"]:
-                found[each["headers"]["webhook-id"]].add(each["body"])
+    for each in received(url):
+        found[each["headers"]["webhook-id"]].add(each["body"])
     return found
 
 
-def archived(lake: Path) -> Iterator[tuple[str, str | None]]:
-    for file in lake.glob("events/**/*.parquet"):
-        table = parquet.read_table(file, columns=["event_id", "event_type", "reported_type"]).to_pylist()
-        yield from ((row["event_id"], row["reported_type"]) for row in table if row["event_type"] != "system.ping")
+def kept(lake: Path) -> list[tuple[str, str | None]]:
+    return [(each["event_id"], each["reported_type"]) for each in archived(lake) if each["event_type"] != "system.ping"]
 
 
 async def test_updates_of_unknown_types_reach_every_team_in_order_and_once(tmp_path: Path) -> None:
@@ -117,9 +110,7 @@ async def test_updates_of_unknown_types_reach_every_team_in_order_and_once(tmp_p
             assert word is None or json.loads(text)["type"] == word
 
         lake = Path(endpoints["lake"])
-        kept = until(
-            lambda: found if len(found := list(archived(lake))) >= len(ids) else [], what="each event in the lake"
-        )
-        assert sorted(kept, key=str) == sorted(ids.items(), key=str)
+        rows = until(lambda: found if len(found := kept(lake)) >= len(ids) else [], what="each event in the lake")
+        assert sorted(rows, key=str) == sorted(ids.items(), key=str)
         records = await read_records(endpoints["bootstrap_servers"], lambda _: True)
         assert [each.topic for each in records if each.topic == UNRECOGNIZED_TOPIC] == []
