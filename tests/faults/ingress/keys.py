@@ -18,12 +18,12 @@ class Keys:
         self._key = KEY
 
     def sign(self, webhook_id: str, at: int, body: bytes) -> dict[str, str]:
-        return signed(self._key, webhook_id, at, body)
+        return signed_headers(body, webhook_id=webhook_id, timestamp=at, key=self._key)
 
     @staticmethod
     def forge(webhook_id: str, at: int, body: bytes) -> dict[str, str]:
         """As somebody does who knows everything but the secret."""
-        return signed(FORGER_KEY, webhook_id, at, body)
+        return signed_headers(body, webhook_id=webhook_id, timestamp=at, key=FORGER_KEY)
 
     @property
     def current(self) -> bytes:
@@ -44,7 +44,3 @@ class Keys:
         for name in names:
             del self._slots[name]
             (self._directory / name).unlink()
-
-
-def signed(key: bytes, webhook_id: str, at: int, body: bytes) -> dict[str, str]:
-    return signed_headers(body, webhook_id=webhook_id, timestamp=at, key=key)

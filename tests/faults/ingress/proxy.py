@@ -6,7 +6,6 @@ import struct
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from socket import SO_LINGER, SOL_SOCKET
 from typing import Any
 
@@ -144,13 +143,9 @@ async def proxies(ports: Mapping[int, tuple[int, int]]) -> AsyncIterator[dict[in
         made = {}
         for name, (port, upstream) in ports.items():
             made[name] = Proxy(upstream)
-            server = await asyncio.start_server(partial(_serve, made[name]), HOST, port)
+            server = await asyncio.start_server(made[name].serve, HOST, port)
             stack.push_async_callback(_close, server, made[name])
         yield made
-
-
-async def _serve(proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await proxy.serve(reader, writer)
 
 
 async def _close(server: asyncio.Server, proxy: Proxy) -> None:

@@ -1,10 +1,9 @@
 """Rows in which the keys that sender and bridge share change under load."""
 
 import asyncio
-import time
 
 from bridge.dev.files import write_text
-from tests.faults.ingress.keys import signed
+from tests.builders import signed_headers
 from tests.faults.ingress.row import Row
 from tests.faults.ingress.scene import Scene
 from tests.integration.service_process import until
@@ -44,7 +43,7 @@ def _failed(scene: Scene) -> float:
 
 async def _forge_with(scene: Scene, key: bytes) -> None:
     delivery = scene.load.prescriptions.new().deliveries[0]
-    headers = signed(key, delivery.id, int(time.time()), delivery.body)
+    headers = signed_headers(delivery.body, webhook_id=delivery.id, key=key)
     attempt = await scene.load.attempt(delivery, "forged", headers)
     assert attempt.status == 401, attempt
 
