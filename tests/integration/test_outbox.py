@@ -1,4 +1,4 @@
-"""What a handler publishes reaches its topic: at least once, in order per key, through kills and a missing topic."""
+"""What a handler publishes reaches its topic: at least once, in order per key, through a kill and a missing topic."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -25,7 +25,6 @@ pytestmark = pytest.mark.kafka
 
 LIVES = Lives(12)
 RECORDS = 120
-KILLS = 2
 CODE = """
 from consumers.api import Consumer, Lanes
 consumer = Consumer("desk", ["{topic}"], group="{group}", mode=Lanes(4), publishes=["{out}"])
@@ -53,7 +52,7 @@ def by_key(records: list[ConsumedRecord]) -> dict[bytes, list[bytes]]:
     return {key: list(values) for key, values in found.items()}
 
 
-async def test_what_is_published_is_there_in_order_through_kills(
+async def test_what_is_published_is_there_in_order_through_a_kill(
     cluster: Cluster, topics: Topics, postgres: str, tmp_path: Path
 ) -> None:
     topic, out, group = topics.fresh(partitions=2), topics.fresh(partitions=3), topics.unique_key("group")
@@ -61,12 +60,10 @@ async def test_what_is_published_is_there_in_order_through_kills(
     written = fill(cluster.bootstrap_servers, islice(LIVES.records(topic, partitions=2), RECORDS))
     with ConsumerProcess(tmp_path, "desk", bootstrap_servers=cluster.bootstrap_servers, dsn=postgres, env=env) as desk:
         desk.ready()
-        for kill in range(1, KILLS + 1):
-            until(lambda kill=kill: settled(postgres) >= written * kill // (KILLS + 2), what="progress")  # type: ignore[misc]  # its default is its type
-            desk.kill()
-            forget_members(cluster.bootstrap_servers, group)
-            desk.start()
-            desk.ready()
+        until(lambda: settled(postgres) >= written // 3, what="progress")
+        desk.kill()
+        forget_members(cluster.bootstrap_servers, group)
+        desk.start().ready()
         until(lambda: settled(postgres) == written and not waiting(postgres), what="an empty outbox")
         code = await desk.end()
     records = await read_all(cluster.bootstrap_servers, out)
