@@ -1,6 +1,7 @@
 """The values, their schema and their documentation are one thing."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -72,3 +73,11 @@ def _with_what_excludes_it(full: Values) -> Values:
     copy["prune"]["enabled"] = True
     copy["strimzi"] |= {"cluster": "events", "users": False}
     return dict(copy)
+
+
+def test_every_value_that_a_template_names_is_declared() -> None:
+    """Another one would be empty whatever a site does, as the schema refuses to set it."""
+    templates = "".join(path.read_text() for path in (CHART / "templates").rglob("*.*"))
+    named = set(re.findall(r"\.Values\.(\w[\w.]*\w)", templates))
+
+    assert {path for path in named if not has(DEFAULTS, path)} == set()

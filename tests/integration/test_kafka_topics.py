@@ -14,6 +14,9 @@ from bridge.commands import topics_copy
 from bridge.commands.topics import topics
 from bridge.dev.kafka import create_topics
 from bridge.errors import ConfigError
+from bridge.kafka.admin import open_admin
+from bridge.kafka.connection import KafkaConnection
+from bridge.kafka.producer import REQUEST_TIMEOUT_MS
 from bridge.kafka.record import Record
 from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, partition
 from bridge.kafka.transport import ConsumedRecord
@@ -92,9 +95,12 @@ def test_topics_are_made_as_the_contract_says_and_stay_checked(run: Run, own_clu
     ]
     configure_topic(own_cluster.bootstrap_servers, ACCOUNTS_TOPIC, "compression.type", "producer")
 
-    other_count = run("check", BRIDGE_KAFKA__PARTITIONS="24")
-    assert other_count.return_value == 1
-    assert lines(other_count)[ACCOUNTS_TOPIC]["deviations"] == [{"what": "partitions", "expected": "24", "found": "12"}]
+    other_settings = run("check", BRIDGE_KAFKA__PARTITIONS="24", BRIDGE_KAFKA__MESSAGE_MAX_BYTES="4194304")
+    assert other_settings.return_value == 1
+    assert lines(other_settings)[ACCOUNTS_TOPIC]["deviations"] == [
+        {"what": "partitions", "expected": "24", "found": "12"},
+        {"what": "max.message.bytes", "expected": "4194304", "found": "2097152"},
+    ]
 
     more_replicas = run("check", "--replication-factor", "3")
     assert more_replicas.return_value == 1
@@ -114,6 +120,12 @@ def test_topics_that_would_take_no_record_are_not_made(run: Run) -> None:
     assert isinstance(result.exception, ConfigError)
     assert str(result.exception) == "--min-insync-replicas: 2 of 1 can never be in sync"
     assert lines(missing)["site.unwritable"]["deviations"][0]["what"] == "missing"  # type: ignore[index]
+
+
+async def test_making_topics_may_take_longer_than_a_write(own_cluster: Cluster) -> None:
+    """On a busy cluster it does."""
+    async with open_admin(KafkaConnection(own_cluster.bootstrap_servers)) as admin:
+        assert admin._client._request_timeout_ms > REQUEST_TIMEOUT_MS
 
 
 def test_a_copy_that_was_killed_is_finished_by_another_run_and_keeps_the_order_of_each_key(

@@ -12,7 +12,7 @@ from bridge.errors import NotDurableError
 from bridge.spool import store
 from bridge.spool.availability import GROUP_MAX_BYTES
 from bridge.spool.disk import Disk
-from bridge.spool.segment import Entry, sealed_size
+from bridge.spool.segment import Entry, read_head, sealed_size
 from tests.spooling import (
     NOBODY,
     OTHER,
@@ -50,6 +50,16 @@ async def test_what_is_appended_is_found_after_a_restart_in_order(tmp_path: Path
             assert ordinals(await again.spool.peek(PARTITION, most=most, most_bytes=most_bytes)) == expected
         again.spool.acknowledge(PARTITION, 2)
         assert again.spool.oldest_ms() == an_entry(3).at_ms
+
+
+async def test_no_nonce_comes_twice(tmp_path: Path) -> None:
+    """Under one key it would give away both records, and let others be forged."""
+    async with open_spool(tmp_path) as kept:
+        await kept.put(1, 2)
+    content = b"".join(path.read_bytes() for path in segments(tmp_path))
+
+    heads = [read_head(content, at) for at in (0, sealed_size(an_entry(1)))]
+    assert len({head.nonce for head in heads if head is not None}) == 2
 
 
 async def test_a_file_goes_when_nothing_is_left_in_it(tmp_path: Path) -> None:
