@@ -62,12 +62,20 @@ def ledger(database: Database) -> Ledger:
 
 
 @pytest.fixture(scope="session")
-def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevProcess]:
-    """One stack for the tests that leave it as they found it, under a path that has all that paths may have."""
+def shared_dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevProcess]:
+    """A stack under a path that has all that paths may have."""
     data_dir = tmp_path_factory.mktemp("dev") / ("long" * 40) / "with space, comma and é" / "stack"
     with DevProcess(data_dir) as process:
-        process.ready()
         yield process
+
+
+@pytest.fixture
+def dev(shared_dev: DevProcess) -> DevProcess:
+    """One stack for the tests that leave it as they found it; started again where one has ended it."""
+    if not shared_dev.alive:
+        shared_dev.start()
+    shared_dev.ready()
+    return shared_dev
 
 
 @pytest.fixture

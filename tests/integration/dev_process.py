@@ -31,7 +31,11 @@ class DevProcess:
         self.endpoints_file = data_dir / "endpoints.json"
         # A file, not a pipe: nobody reads along, and a full pipe would stop it.
         self._told = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `__exit__`
-        self._process = spawn(command("--data-dir", str(data_dir), *arguments), stderr=self._told)
+        self._command = command("--data-dir", str(data_dir), *arguments)
+        self.start()
+
+    def start(self) -> None:
+        self._process = spawn(self._command, stderr=self._told)
 
     def __enter__(self) -> Self:
         return self
@@ -42,12 +46,16 @@ class DevProcess:
         self._told.close()
 
     @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    @property
     def pid(self) -> int:
         return self._process.pid
 
     def ready(self) -> dict[str, Any]:
-        until(lambda: self.endpoints_file.exists() or self._process.poll() is not None, what="endpoints.json")
-        assert self._process.poll() is None, self.told()
+        until(lambda: self.endpoints_file.exists() or not self.alive, what="endpoints.json")
+        assert self.alive, self.told()
         return self.endpoints()
 
     def told(self) -> str:

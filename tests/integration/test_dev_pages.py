@@ -24,7 +24,7 @@ FILE = re.compile(r"<!-- file: (?P<name>[\w.]+) -->\n```\w+\n(?P<text>.*?)```", 
 FILES = {file["name"]: file["text"] for page in PAGES for file in FILE.finditer(page.read_text(encoding="utf-8"))}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def place(dev: DevProcess) -> Path:
     """Give a folder as the pages assume it: the stack in `stack`, the programs beside it."""
     folder = dev.endpoints_file.parents[1]

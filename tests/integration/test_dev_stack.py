@@ -125,7 +125,6 @@ def test_a_killed_part_comes_back_on_its_port_under_a_new_pid(dev: DevProcess, n
 
 
 def test_its_own_death_takes_all_and_loses_nothing(dev: DevProcess) -> None:
-    """The last of those that share it."""
     before = dev.endpoints()
     secret = Path(before["sources"]["drx"]["secret_file"]).read_text()
     producer = Producer({"bootstrap.servers": before["bootstrap_servers"], "acks": "all"})
@@ -135,17 +134,17 @@ def test_its_own_death_takes_all_and_loses_nothing(dev: DevProcess) -> None:
     dev.end(signal.SIGKILL)
     until(lambda: all(map(gone, before["pids"].values())), what="the children's end")
 
-    with DevProcess(dev.endpoints_file.parent) as second:
-        until(lambda: not second.endpoints_file.exists(), what="the stale file's end")
-        after = second.ready()
-        assert {**after, "pids": {}} == {**before, "pids": {}}
-        assert Path(after["sources"]["drx"]["secret_file"]).read_text() == secret
-        assert kept(after["bootstrap_servers"])
-        assert execute(after["postgres"], "select * from kept") == [[(1,)]]
+    dev.start()
+    until(lambda: not dev.endpoints_file.exists(), what="the stale file's end")
+    after = dev.ready()
+    assert {**after, "pids": {}} == {**before, "pids": {}}
+    assert Path(after["sources"]["drx"]["secret_file"]).read_text() == secret
+    assert kept(after["bootstrap_servers"])
+    assert execute(after["postgres"], "select * from kept") == [[(1,)]]
 
-        assert second.end(signal.SIGTERM) == 0
-        assert all(map(gone, after["pids"].values()))
-        assert not second.endpoints_file.exists()
+    assert dev.end(signal.SIGTERM) == 0
+    assert all(map(gone, after["pids"].values()))
+    assert not dev.endpoints_file.exists()
 
 
 def test_parts_that_do_not_run_are_left_out(tmp_path: Path) -> None:

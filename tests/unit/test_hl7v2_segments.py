@@ -3,7 +3,7 @@
 import unicodedata
 
 import hl7
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from consumers.hl7v2.segments import END, NULL, Formatted, MessageSegment, dropped, write
@@ -28,6 +28,7 @@ def test_characters_that_no_field_holds_are_counted() -> None:
 
 
 @settings(max_examples=500)
+@example(texts=["e\u0301", "", "", ""])
 @given(texts=st.lists(HOSTILE, min_size=4, max_size=4))
 def test_no_text_makes_another_segment_field_or_frame(texts: list[str]) -> None:
     one, two, three, four = texts
