@@ -211,6 +211,13 @@ def test_a_word_outside_the_list_is_kept_beside_unknown(text: str, word: str) ->
     assert outcome.flags == ("enum_unknown",)
 
 
+def test_the_words_outside_the_list_of_an_array_are_kept_in_their_order() -> None:
+    value = event_of(EPCS, {"/data/factors": '["password", "palm", "UNKNOWN", "eye", "palm"]'}).value
+
+    assert value["factors"] == ["password", *["UNKNOWN"] * 4]
+    assert value["raw_factors"] == ["palm", "UNKNOWN", "eye", "palm"]
+
+
 @pytest.mark.parametrize(
     ("sample", "pointer", "text", "path"),
     [
