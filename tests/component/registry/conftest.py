@@ -34,7 +34,7 @@ def fake() -> FakeRegistry:
 
 @pytest.fixture
 async def connect(pauses: list[float]) -> AsyncIterator[Connect]:
-    """Makes clients of what an application serves at a path."""
+    """Makes clients of applications."""
 
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
@@ -42,13 +42,10 @@ async def connect(pauses: list[float]) -> AsyncIterator[Connect]:
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
 
-        async def client_of(
-            app: web.Application, path: str = "", credentials: tuple[str, str] | None = None
-        ) -> RegistryClient:
+        async def client_of(app: web.Application) -> RegistryClient:
             server = await stack.enter_async_context(TestServer(app))
-            url = f"{server.make_url('/')}{path}"
             return RegistryClient(
-                session, url, credentials=credentials, sleep=sleep, spread=lambda low, high: (low + high) / 2
+                session, str(server.make_url("/")), sleep=sleep, spread=lambda low, high: (low + high) / 2
             )
 
         yield client_of

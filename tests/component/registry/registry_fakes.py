@@ -10,7 +10,7 @@ from aiohttp import web
 from bridge.registry.client import RegistryClient
 
 Answer = tuple[int, object]
-Connect = Callable[..., Awaitable[RegistryClient]]
+Connect = Callable[[web.Application], Awaitable[RegistryClient]]
 
 # A schema that is none of ours.
 ORDER: dict[str, Any] = {

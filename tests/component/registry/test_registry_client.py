@@ -2,15 +2,24 @@
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import aiohttp
 import pytest
+from aiohttp.test_utils import TestServer
 
+from bridge.errors import ConfigError
 from bridge.kafka.routing import RoutingTable
-from bridge.registry.address import plain_url
-from bridge.registry.client import RegistryClient, RegistryRefusedError, RegistryUnavailableError, SchemaUnknownError
+from bridge.registry.address import RegistryAddress, plain_url
+from bridge.registry.client import (
+    RegistryClient,
+    RegistryRefusedError,
+    RegistryUnavailableError,
+    SchemaUnknownError,
+    open_client,
+)
 from bridge.registry.ids import newest, wanted
 from bridge.registry.loader import bundled
 from bridge.registry.schemas import meaning
@@ -94,14 +103,25 @@ async def test_an_id_given_for_another_schema_is_not_taken(client: RegistryClien
         await client.register("x", ORDER)
 
 
-async def test_credentials_are_sent_and_never_part_of_the_address(connect: Connect, fake: FakeRegistry) -> None:
+async def test_credentials_are_read_from_files_and_never_part_of_the_address(
+    fake: FakeRegistry, tmp_path: Path
+) -> None:
     fake.answers["GET /apis/ccompat/v7/schemas/ids/7"] = [shown(ORDER)]
-    client = await connect(fake.app(), credentials=("ann", "p:w"), path="apis/ccompat/v7/")
-    await client.fetch(7)
+    user, password = tmp_path / "user", tmp_path / "password"
+    user.write_text("ann\n")
+    password.write_text("p:w\n")
+    async with TestServer(fake.app()) as server:
+        url = str(server.make_url("/apis/ccompat/v7/"))
+        address = RegistryAddress(url=url, username_file=user, password_file=password)
+        async with open_client(address) as client:
+            await client.fetch(7)
 
     assert fake.authorizations == {"Basic YW5uOnA6dw=="}
     assert client.url.endswith("/apis/ccompat/v7")
     assert plain_url("https://ann:secret@registry.example/base/?x=1") == "https://registry.example/base"
+    password.unlink()
+    with pytest.raises(ConfigError, match=f"^{password}: cannot be read"):
+        address.credentials()
 
 
 @pytest.mark.parametrize(
