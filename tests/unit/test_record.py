@@ -73,7 +73,8 @@ def test_an_unrecognized_delivery_is_keyed_by_its_prescription_if_that_is_known(
 
 def changed(record: Record, name: str, content: bytes | None) -> list[Header]:
     """The headers of a record with one changed, or left out."""
-    return [(each, old if each != name else content) for each, old in record.headers if each != name or content]  # type: ignore[misc]  # None is left out
+    others = [header for header in record.headers if header[0] != name]
+    return others if content is None else [*others, (name, content)]
 
 
 def test_an_event_is_identified_by_its_id_and_its_body_and_what_is_parked_by_its_reason_too() -> None:
