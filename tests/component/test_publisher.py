@@ -1,21 +1,24 @@
 """What the publisher makes of a delivery."""
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
+from bridge.app import open_durability
 from bridge.event import ParkReason
 from bridge.kafka.partition_writer import PartitionWriters, WriterLimits
 from bridge.kafka.publisher import Publisher, ordinals
 from bridge.kafka.record import MESSAGE_MAX_BYTES
 from bridge.kafka.routing import RoutingTable, partition
+from bridge.runtime.metrics import IngressMetrics
+from bridge.settings import Settings
 from tests.builders import a_delivery, an_event, identity_in
 from tests.fakes import FakeKnownIds, FakeProducer, FakeSpool
 
 TOPICS = {"drx.prescriptions.v1": 12, "drx.unrecognized.v1": 12}
-pytestmark = pytest.mark.virtual_time
 
 
 class UnfitError(Exception):
@@ -96,3 +99,13 @@ def test_ordinals_rise_above_what_is_spooled_whatever_the_clock_says() -> None:
     numbers = ordinals(last_spooled.__next__, now_ns=lambda: 1_000_000)
 
     assert [next(numbers) for _ in range(5)] == [1000, 1001, 5001, 5002, 5003]
+
+
+async def test_the_publisher_knows_how_large_a_record_the_topics_of_a_site_take(tmp_path: Path) -> None:
+    settings = Settings.model_validate(
+        {"kafka": {"bootstrap_servers": "127.0.0.1:1", "message_max_bytes": 4_194_304}, "spool": {"dir": tmp_path}}
+    )
+    metrics = IngressMetrics(CollectorRegistry())
+    durability = open_durability(settings, routing=RoutingTable(), encode=encode, windows_s={}, metrics=metrics)
+    async with durability as opened:
+        assert opened.publisher.message_max_bytes == 4_194_304

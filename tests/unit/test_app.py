@@ -1,23 +1,19 @@
 """How the parts of the ingress are set against each other, and what its keys make of readiness."""
 
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from bridge.app import _durability_checks, open_durability, patience_beside_spool, secret_checks
+from bridge.app import _durability_checks, patience_beside_spool, secret_checks
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.proof import FixedSecrets, KeySlot, Scheme
 from bridge.ingress.routes import Source
 from bridge.ingress.schemes.presets import configure
 from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from bridge.kafka.partition_writer import NoSpool
-from bridge.kafka.routing import RoutingTable
 from bridge.runtime.health import judge
-from bridge.runtime.metrics import IngressMetrics
 from bridge.settings import Settings
 from tests.builders import a_slot
 
@@ -74,16 +70,6 @@ def test_a_source_without_a_key_takes_no_readiness_from_one_that_can_deliver(
         results,
         {name: "no_active_secret" for name, result in results.items() if result == "degraded"},
     )
-
-
-async def test_the_publisher_knows_how_large_a_record_the_topics_of_a_site_take(tmp_path: Path) -> None:
-    settings = Settings.model_validate(
-        {"kafka": {"bootstrap_servers": "127.0.0.1:1", "message_max_bytes": 4_194_304}, "spool": {"dir": tmp_path}}
-    )
-    metrics = IngressMetrics(CollectorRegistry())
-    durability = open_durability(settings, routing=RoutingTable(), encode=lambda *_: b"", windows_s={}, metrics=metrics)
-    async with durability as opened:
-        assert opened.publisher.message_max_bytes == 4_194_304
 
 
 @pytest.mark.parametrize(

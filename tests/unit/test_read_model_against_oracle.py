@@ -55,7 +55,7 @@ class Pen:
 
     def history(self) -> list[Event]:
         machines = self._rng.choices(MACHINES, k=self._rng.choice((1, 1, 2, 3, 6)))
-        kinds = [self._rng.choice(kinds) for kinds in machines for _ in range(self._rng.choice((1, 2, 3, 5, 9)))]
+        kinds = [self._rng.choice(types) for types in machines for _ in range(self._rng.choice((1, 2, 3, 5, 9)))]
         return [self._fact(kind, f"evt_{number}") for number, kind in enumerate(kinds)]
 
     def _fact(self, kind: str, identity: str) -> Event:
