@@ -26,7 +26,6 @@ NICENESS = 10
 # Begun before other tests with servers: one that were begun last would run alone in the end.
 LONGEST = (
     "tests/integration/test_shipped_consumers.py",
-    "tests/integration/test_consumer_commands.py",
     "tests/integration/forward/test_forward.py",
     "tests/integration/test_demo.py",
     STACK,

@@ -142,7 +142,7 @@ async def test_a_write_that_comes_late_changes_nothing(peer: Peer, token_file: P
     order = an_order("active")
     async with (
         a_late(peer.url) as late,
-        a_writer(late.url, token_file, bundle=bundle, ids=peer.ids, timeout_s="5") as writer,
+        a_writer(late.url, token_file, bundle=bundle, ids=peer.ids) as writer,
     ):
         desk = Desk(peer, writer)
         late.hold()

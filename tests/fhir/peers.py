@@ -134,8 +134,8 @@ async def a_late(server_url: str) -> AsyncIterator[Late]:
 
 @asynccontextmanager
 async def a_writer(url: str, token_file: Path, **options: str) -> AsyncIterator[FhirServer]:
-    """Open what the consumer writes with."""
-    given = {"base_url": url, "allow_http": "true", "token_file": str(token_file), **options}
+    """Open what the consumer writes with; a real server on a busy machine may take its time to answer."""
+    given = {"base_url": url, "allow_http": "true", "token_file": str(token_file), "timeout_s": "60", **options}
     read = read_options(FhirOptions, NAME, given)
     async with open_server(read, FhirMetrics(CollectorRegistry(), service=NAME)) as server:
         yield server

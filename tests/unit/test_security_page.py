@@ -1,4 +1,4 @@
-"""Pages that name tests: every row of such a table names one, and every test that is named is there."""
+"""Pages that name tests, and comments that name pages: what is named is there."""
 
 import ast
 import re
@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "security.md").read_text()
 PROMISES = (ROOT / "docs" / "guarantees.md").read_text()
+CITED = re.compile(r"\bdocs/[\w/.-]+\.md")
 NAMED = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 
 
@@ -43,3 +44,12 @@ def test_the_tables_are_found() -> None:
     assert len(rows()) > 20
     assert len(rows(PROMISES)) == 7
     assert {"(a)(1)", "(a)(2)(i)", "(a)(2)(iv)", "(b)", "(c)(1)", "(d)", "(e)(1)"} <= safeguards
+
+
+def test_a_page_that_a_comment_names_is_there() -> None:
+    folders = ("bridge", "consumers", "docs", "schemas", "tests")
+    sources = [path for each in folders for path in (ROOT / each).rglob("*") if path.suffix in {".py", ".sql"}]
+    cited = {page for path in sources for page in CITED.findall(path.read_text())}
+
+    assert "docs/contract.md" in cited
+    assert [page for page in cited if not (ROOT / page).exists()] == []
