@@ -31,6 +31,7 @@ from consumers.runtime.failure import FailureClass
 from consumers.runtime.metrics import ConsumerMetrics
 from consumers.runtime.metrics import RecordOutcome as RecordEnd
 from consumers.workflow.temporal import KINDS
+from docs.folders import folders
 from tests.metric_contract import SETS, broken
 from tests.unit.test_consumer_options import OPENED
 
@@ -50,7 +51,7 @@ def test_the_ingress_registers_what_is_promised_and_nothing_else() -> None:
     assert broken(ingress().collect(), "ingress") == []
 
 
-@pytest.mark.parametrize("name", OPENED)
+@pytest.mark.parametrize("name", [folder.name for folder in folders()])
 def test_a_consumer_registers_what_is_promised_and_nothing_else(name: str) -> None:
     assert broken(of_a_consumer(name).collect(), "consumer", name, bounds={"signing_service": ["forward"]}) == []
 
