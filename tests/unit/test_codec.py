@@ -260,3 +260,13 @@ def test_a_foreign_record_of_our_name_is_refused() -> None:
 def test_a_decoded_record_shows_no_value() -> None:
     """It may end in a log line or in an assertion's message."""
     assert MARKER not in repr(CODEC.decode(CODEC.encode(PING, a_ping(message=MARKER))))
+
+
+def test_a_decimal_of_another_version_is_read_no_less_exactly() -> None:
+    """By fastavro, which alone rounds beyond the precision, and converts any length."""
+    amount, note = {"name": "f", "type": DECIMAL}, {"name": "g", "type": "string"}
+    ours, theirs = ({"type": "record", "name": "R", "fields": fields} for fields in ([amount], [amount, note]))
+    codec = Codec(schemas={"R": ours}, ids={}, writers=[WriterSchema(9, None, theirs)])
+
+    with pytest.raises(DecodeError, match="malformed"):
+        codec.decode(b"\x00\x00\x00\x00\x09" + b"\x08\x7f\xff\xff\xff" + b"\x00")
