@@ -17,7 +17,7 @@ from bridge.contract.events import EVENT_MODELS
 from bridge.engine.engine import Compiled, Engine
 from bridge.ingress.deduplicator import Deduplicator
 from bridge.ingress.heartbeat import Heartbeat
-from bridge.ingress.metrics import SERVICE, Observations
+from bridge.ingress.observations import SERVICE, Observations
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.keys import KEY_MAX
 from bridge.ingress.profiles.lookup import open_profiles

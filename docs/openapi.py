@@ -7,7 +7,7 @@ from typing import Any
 
 from bridge.commands.codes import PARKED, REFUSALS, UNAVAILABLE
 from bridge.ingress import proof
-from bridge.ingress.metrics import PARK_REASONS, ROUTE
+from bridge.ingress.observations import PARK_REASONS, ROUTE
 from bridge.ingress.routes import REFUSAL_STATUS, RETRY_AFTER_S, STATUS
 from bridge.settings import HttpSettings, Management
 from docs.body_schema import body_schemas

@@ -24,7 +24,7 @@ from bridge.event import AnyEvent, Delivery, Durable, EncodedEvent, Event, ParkR
 from bridge.ingress.deduplicator import Deduplicator, Outcome
 from bridge.ingress.headers import check_content, head_rules, read_heads, safe_headers, trace_of
 from bridge.ingress.json_body import parse
-from bridge.ingress.metrics import UNKNOWN, Deferral, Observations, Observed
+from bridge.ingress.observations import UNKNOWN, Deferral, Observations, Observed
 from bridge.ingress.origin import SIGNATURE, prove_origin
 from bridge.ingress.profiles.profile import IGNORED, Encoded, Mapped, Profile
 from bridge.ingress.proof import REASONS, Proof, Raw, Scheme, Secrets

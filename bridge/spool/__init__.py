@@ -1,1 +1,4 @@
-"""The durable local buffer: opaque payloads in sealed, append-only segments; knows nothing of Kafka."""
+"""The durable local buffer: opaque payloads in sealed, append-only segments; knows nothing of Kafka.
+
+`kafka/partition_writer.py` drains it.
+"""

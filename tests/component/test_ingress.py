@@ -21,7 +21,7 @@ from bridge.dev.ports import free_port
 from bridge.errors import NotDurableError
 from bridge.event import AnyEvent, Delivery, Durable, EncodedEvent, Event, Identity, ParkReason
 from bridge.ingress.deduplicator import Deduplicator
-from bridge.ingress.metrics import ROUTE, Observations
+from bridge.ingress.observations import ROUTE, Observations
 from bridge.ingress.profiles import drx_standard
 from bridge.ingress.profiles.lookup import load_profile
 from bridge.ingress.proof import FixedSecrets

@@ -60,7 +60,7 @@ def play(ground: Ground, case: Case, seed: int) -> None:
     lives = Lives.of_records(records + RECORDS_PER_KILL * case.kills, seed=seed)
     with _groups(ground, case, lives) as (scenes, peers, away):
         for scene in scenes:
-            scene.write(records // 4)
+            scene.write(records // 2)  # so that `workflow` has enough calls to die at one
         kill(scenes, case.kills)
         for scene in scenes:
             scene.write(records // 4)

@@ -32,7 +32,7 @@ PLACES = (
     *_of("bridge.ingress.routes:Webhooks.", "take _route _admit _prove _map _publish _accept_taken _finish"),
     *_of("bridge.ingress.routes:Webhooks.", "_take_or_park _accept _park _refuse"),
     *_of("bridge.ingress.routes:Admission.", "enter leave"),
-    *_of("bridge.ingress.metrics:Observations.", "verified taken parked unproved answered"),
+    *_of("bridge.ingress.observations:Observations.", "verified taken parked unproved answered"),
     *_of("bridge.ingress.profiles.drx_standard:", "_read_envelope _compare_id"),
     *_of("bridge.ingress.deduplicator:Deduplicator.", "take_new take park _publish"),
     *_of("bridge.known.known_ids:KnownIds.", "begin_new begin"),

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from bridge.cli import COMMANDS
 from bridge.commands.codes import PARKED, REFUSALS, UNAVAILABLE
-from bridge.ingress.metrics import PARK_REASONS
+from bridge.ingress.observations import PARK_REASONS
 from bridge.ingress.routes import REFUSAL_STATUS, STATUS
 from bridge.runtime.metrics import IngressMetrics
 from bridge.settings import Settings, load_settings

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from bridge.commands.codes import UNAVAILABLE
 from bridge.ingress.heartbeat import SOURCE
-from bridge.ingress.metrics import (
+from bridge.ingress.observations import (
     FAILURE_REASONS,
     OTHER,
     PARK_REASONS,

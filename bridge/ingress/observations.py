@@ -1,4 +1,7 @@
-"""Metrics of the public port. Every labelled child is resolved once, so that counting costs an addition."""
+"""Counts what the public port does, in the metrics that `runtime/metrics.py` declares.
+
+Every labelled child is resolved once, so that counting costs an addition.
+"""
 
 import time
 from collections.abc import Callable, Iterable
