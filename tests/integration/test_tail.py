@@ -14,18 +14,15 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from bridge.avro.codec import Codec
-from bridge.registry.loader import bundled
 from tests.audit_lines import acts, audit_lines
-from tests.builders import an_event
+from tests.builders import an_event, codec
 from tests.cluster import Cluster, Topics
 
 pytestmark = pytest.mark.kafka
 
 RECORD = "drx.v1.PrescriptionProcessed"
 HEADERS: dict[str, str | bytes | None] = {"ce_type": b"prescription.processed", "ce_id": b"evt_1"}
-LOCK = bundled()
-PAYLOAD = Codec(schemas=LOCK.schemas(), ids=LOCK.ids()).encode(RECORD, an_event().value)
+PAYLOAD = codec().encode(RECORD, an_event().value)
 # Starting Python and joining a topic take a second; a busy machine may need many of them.
 TIMEOUT_S = 60.0
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from bridge.avro.codec import Codec
 from bridge.ingress.profiles.profile import Mapped
 from bridge.registry.loader import bundled
+from tests.builders import codec
 from tests.unit.profile_documents import SAMPLES, map_body
 
 
@@ -20,8 +20,7 @@ class Sample:
 
 @cache
 def samples() -> list[Sample]:
-    lock = bundled()
-    codec = Codec(schemas=lock.schemas(), ids=lock.ids())
+    encode = codec().encode
     found = []
     for path in (*sorted(SAMPLES.glob("native/*.json")), SAMPLES / "edge" / "02_unknown_type.json"):
         outcome = map_body(path.read_bytes())
@@ -29,6 +28,6 @@ def samples() -> list[Sample]:
         for event in outcome.events:
             record = "drx.v1." + "".join(word.capitalize() for word in event.type.replace(".", "_").split("_"))
             value = dict(event.value)
-            found.append(Sample(path.name, record, value, codec.encode(record, value)))
-    assert {sample.record for sample in found} == set(lock.schemas()) - {"drx.v1.UnrecognizedDelivery"}
+            found.append(Sample(path.name, record, value, encode(record, value)))
+    assert {sample.record for sample in found} == set(bundled().schemas()) - {"drx.v1.UnrecognizedDelivery"}
     return found
