@@ -99,7 +99,7 @@ def hasty_learner(decoder: PlainDecoder, clock: Callable[[], float] = time.monot
 
 
 class FailingLedger(Ledger):
-    """A ledger that fails where it is told to, and counts that."""
+    """A ledger whose calls fail by choice; it counts the failures."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database, group=GROUP, cluster_id="here")

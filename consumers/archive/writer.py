@@ -56,7 +56,7 @@ _LAKE = """select id::text, exists (select from "{schema}".file) from "{schema}"
 _KNOWN = """select staged from "{schema}".file where staged = any($1)"""
 # Some 2 ms each.
 _PUBLISH_MAX = 500
-# So many rows (30 MB) are merged without waiting for more; so many files in one run (ten seconds).
+# Rows that are merged without waiting for more (30 MB), and the most files of one run (ten seconds).
 _GATHER_ROWS, _GATHER_FILES = 200_000, 1_000
 # Of a day, in one step: 6 ms of a processor for each file and 7 µs for each row, half a minute in a job that has two.
 _DAY_FILES, _DAY_ROWS_MAX = 1_000, 4_000_000

@@ -100,7 +100,7 @@ class Pace(NamedTuple):
 
 
 def measured(process: Process, records: int, *, after: int = 0) -> Pace:
-    """Wait until it has applied so many, in any order.
+    """Wait until it has applied `records`, in any order.
 
     Those up to `after` are not counted, and neither are the first, which wait for the group to form.
     """

@@ -28,7 +28,7 @@ def appender(setup: Setup) -> Consumer:
 
     Options: `topic`, `group`, `mode` (`batches`, `lanes`, or `outside`: lanes whose effect is a call of `sink`),
     `pause_s` (for each event, inside its transaction), `refused` (a key that is refused until `healed` holds a row)
-    and `sink` (none, or the URL of a service that is told of each event first).
+    and `sink` (none, or the URL to which each event is posted first).
     """
     options = setup.options
     lanes = Lanes(LANES, transactional=options["mode"] != "outside")

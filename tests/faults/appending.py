@@ -32,9 +32,9 @@ def appending(
     pause_s: float = 0.0,
     sink: Sink | None = None,
 ) -> Iterator[Scene]:
-    """Set a scene: the handler pauses for so long at each event.
+    """Yield a scene whose handler pauses for `pause_s` at each event.
 
-    A `sink` is told of each event before; for `outside` that is the effect.
+    It first posts each event to the `sink`, if there is one; for `outside` that is the effect.
     """
     group = f"{mode}-{uuid4().hex[:12]}"
     topic = f"faults.{group}"

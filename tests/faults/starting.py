@@ -84,7 +84,7 @@ def expected(lives: Lives) -> dict[str, list[tuple[str, str]]]:
 def check(server: TemporalServer, namespace: str, scene: Scene) -> None:
     """Every workflow was started by its first event and told all others, in order; nothing is parked.
 
-    Those of what waits are told when that is over.
+    Workflows for what waits too long are signalled when the wait ends.
     """
     _wait_started(scene, WAITING + OVER)
     execute(scene.dsn, _ENDS)

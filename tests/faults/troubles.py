@@ -79,8 +79,8 @@ def be_away(
 ) -> None:
     """Hold what consumers write to away until every circuit is open, and for that long besides.
 
-    Meanwhile so many `records` are written, or all that are left, and this number of processes of each group is killed,
-    as a liveness probe or a full node would.
+    Meanwhile `records` are written (all that are left if None), and `kills` processes of each group are killed, as a
+    liveness probe or a full node would.
     """
     with away:
         for scene in scenes:

@@ -64,7 +64,7 @@ bad_secret = held(
 
 
 def ending_secret(hours: int) -> Fault:
-    """Return a secret that ends in so many hours, of which three are a week here."""
+    """Have a secret end in `hours`; the rules under test take three hours for a week."""
     return held(
         lambda site: site.keep_secret(until=datetime.now(UTC) + timedelta(hours=hours)), lambda site: site.keep_secret()
     )
