@@ -18,19 +18,19 @@ from bridge.engine.engine import Compiled, Engine
 from bridge.ingress.deduplicator import Deduplicator
 from bridge.ingress.heartbeat import Heartbeat
 from bridge.ingress.observations import SERVICE, Observations
-from bridge.ingress.profiles import drx_standard
-from bridge.ingress.profiles.keys import KEY_MAX
-from bridge.ingress.profiles.lookup import open_profiles
-from bridge.ingress.profiles.profile import Profile, bucket_s, dedupe_window_s
-from bridge.ingress.proof import FixedSecrets, KeySlot
 from bridge.ingress.routes import Admission, Source, Webhooks
-from bridge.ingress.secrets import senders, slots_of
 from bridge.kafka.follower import Follower
 from bridge.kafka.partition_writer import SET_ASIDE_AFTER_S, NoSpool, PartitionWriters, ProducerProtocol, WriterLimits
 from bridge.kafka.producer import KafkaProducer, Patience
 from bridge.kafka.publisher import EncodeRecord, Publisher, ordinals
 from bridge.kafka.routing import RoutingTable
 from bridge.known.known_ids import KnownIds
+from bridge.mapping import drx_standard
+from bridge.mapping.keys import KEY_MAX
+from bridge.mapping.lookup import open_profiles
+from bridge.mapping.profile import Profile, bucket_s, dedupe_window_s
+from bridge.proof.scheme import FixedSecrets, KeySlot
+from bridge.proof.secrets import senders, slots_of
 from bridge.registry.loader import bundled
 from bridge.runtime.announce import Readiness
 from bridge.runtime.configuration import masked_url

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bridge.errors import ConfigError
-from bridge.ingress.origin import SLOT
-from bridge.ingress.proof import KeySlot, Scheme, Secrets
 from bridge.ingress.rate_limit import AddressLimit, RateLimit
-from bridge.ingress.schemes.lint import guessable, shared_keys
-from bridge.ingress.schemes.network import are_too_wide, networks
-from bridge.ingress.schemes.parameters import ParameterError
-from bridge.ingress.schemes.presets import configure
+from bridge.proof.origin import SLOT
+from bridge.proof.scheme import KeySlot, Scheme, Secrets
+from bridge.proof.schemes.lint import guessable, shared_keys
+from bridge.proof.schemes.network import are_too_wide, networks
+from bridge.proof.schemes.parameters import ParameterError
+from bridge.proof.schemes.presets import configure
 from bridge.runtime.configuration import place_of
 from bridge.runtime.slots import SecretsError
 from bridge.settings import HttpSettings, Settings, SourceSettings, named

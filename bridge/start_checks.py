@@ -6,14 +6,14 @@ from functools import partial
 
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import ConfigError
-from bridge.ingress.profiles.lookup import open_profiles
-from bridge.ingress.profiles.profile import Profile, bucket_s, dedupe_window_s
-from bridge.ingress.proof import KeySlot, Scheme
-from bridge.ingress.schemes.lint import guessable, weaknesses
-from bridge.ingress.secrets import load
 from bridge.kafka.routing import RoutingTable, longest_first
 from bridge.known.delivery_ids import BUCKETS_OF_REPEATS
+from bridge.mapping.lookup import open_profiles
+from bridge.mapping.profile import Profile, bucket_s, dedupe_window_s
 from bridge.process_checks import check_process
+from bridge.proof.scheme import KeySlot, Scheme
+from bridge.proof.schemes.lint import guessable, weaknesses
+from bridge.proof.secrets import load
 from bridge.registry.address import plain_url
 from bridge.runtime.configuration import place_of
 from bridge.runtime.findings import Finding, Risk, failures

@@ -11,8 +11,8 @@ import orjson
 
 from bridge.commands.tail_format import plain
 from bridge.event import Delivery, ParkReason
-from bridge.ingress.json_body import parse
-from bridge.ingress.profiles import drx_standard
+from bridge.mapping import drx_standard
+from bridge.mapping.json_body import parse
 
 SAMPLES = Path(__file__).parents[1] / "tests" / "data" / "samples"
 

@@ -6,9 +6,9 @@ from importlib.metadata import version
 from typing import Any
 
 from bridge.commands.codes import PARKED, REFUSALS, UNAVAILABLE
-from bridge.ingress import proof
 from bridge.ingress.observations import PARK_REASONS, ROUTE
 from bridge.ingress.routes import REFUSAL_STATUS, RETRY_AFTER_S, STATUS
+from bridge.proof import scheme
 from bridge.settings import HttpSettings, Management
 from docs.body_schema import body_schemas
 from docs.examples import examples
@@ -99,8 +99,8 @@ def _parameters() -> list[Document]:
             "schema": {"type": "string"},
             "description": "Name of the source.",
         },
-        header("webhook-id", an_id, proof.ID.pattern.decode()),
-        header("webhook-timestamp", "Unix seconds of this attempt.", proof.TIMESTAMP.pattern.decode()),
+        header("webhook-id", an_id, scheme.ID.pattern.decode()),
+        header("webhook-timestamp", "Unix seconds of this attempt.", scheme.TIMESTAMP.pattern.decode()),
         header(
             "webhook-signature",
             "`v1,<base64>` (HMAC-SHA256) or `v1a,<base64>` (ed25519); several are separated by a space.",

@@ -14,9 +14,9 @@ from typing import Any
 
 from bridge.avro.codec import Codec
 from bridge.event import Delivery, Event, Identity
-from bridge.ingress.proof import HmacKey, KeySlot
-from bridge.ingress.schemes.standard_webhooks import sign
 from bridge.kafka.record import Record, identity_of
+from bridge.proof.scheme import HmacKey, KeySlot
+from bridge.proof.schemes.standard_webhooks import sign
 from bridge.registry.loader import bundled
 
 SAMPLES = Path(__file__).parent / "data" / "samples"

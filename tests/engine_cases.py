@@ -16,12 +16,12 @@ from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
 from bridge.contract.native import native
 from bridge.engine.engine import Compiled, Engine
 from bridge.event import AnyEvent, Delivery, EncodedEvent, ParkReason
-from bridge.ingress.json_body import parse, to_json_text
-from bridge.ingress.profiles import drx_standard
 from bridge.kafka.partition_writer import Accepted
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import MESSAGE_MAX_BYTES
 from bridge.kafka.routing import RoutingTable
+from bridge.mapping import drx_standard
+from bridge.mapping.json_body import parse, to_json_text
 from bridge.registry.loader import bundled
 from bridge.registry.schemas import expand
 from tests.builders import a_delivery, codec

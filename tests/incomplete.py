@@ -5,7 +5,7 @@ from typing import Any
 
 from bridge.contract.events import EVENT_MODELS
 from bridge.event import Event
-from bridge.ingress.profiles.profile import Mapped
+from bridge.mapping.profile import Mapped
 from consumers.testing import an_event
 from tests.unit.profile_documents import SAMPLES, map_body
 

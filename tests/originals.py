@@ -14,10 +14,10 @@ from bridge.avro.encoder import varint
 from bridge.avro.schema_ids import RECORDS
 from bridge.dev.story import stories, tell
 from bridge.event import Delivery, Event
-from bridge.ingress.profiles import drx_standard
-from bridge.ingress.profiles.profile import Mapped
 from bridge.kafka.record import Record, _milliseconds, _rfc3339, event_record
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
+from bridge.mapping import drx_standard
+from bridge.mapping.profile import Mapped
 from tests.builders import a_delivery, codec
 
 # In equal parts of the seven plots about a prescription.

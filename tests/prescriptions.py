@@ -7,7 +7,7 @@ from typing import Any
 
 from bridge.contract.events import EVENT_MODELS
 from bridge.event import Event
-from bridge.ingress.profiles.profile import Mapped
+from bridge.mapping.profile import Mapped
 from consumers.lifecycle.facts import blank
 from consumers.lifecycle.machines import apply
 from consumers.lifecycle.roll_up import State, roll_up

@@ -10,9 +10,9 @@ from typing import Any, get_args
 
 from bridge.contract.events import EVENT_MODELS
 from bridge.event import Event, ParkReason, Reason
-from bridge.ingress.json_body import Real, parse
-from bridge.ingress.profiles.profile import FLAGS, Mapped
-from bridge.ingress.profiles.readers import UnusableFault
+from bridge.mapping.json_body import Real, parse
+from bridge.mapping.profile import FLAGS, Mapped
+from bridge.mapping.readers import UnusableFault
 from tests.builders import codec
 from tests.unit.profile_documents import SAMPLES, leaves
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bridge.errors import DeliveryRefusedError
-from bridge.ingress.proof import KeySlot, Raw, Scheme
-from bridge.ingress.schemes.presets import configure
+from bridge.proof.scheme import KeySlot, Raw, Scheme
+from bridge.proof.schemes.presets import configure
 
 FOLDER = Path(__file__).parent / "data" / "schemes"
 VERIFIED = "verified"

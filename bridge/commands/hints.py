@@ -15,7 +15,7 @@ from dataclasses import replace
 from itertools import product
 
 from bridge.errors import DeliveryRefusedError
-from bridge.ingress.proof import HmacKey, KeySlot, ProofKey, Raw, Scheme
+from bridge.proof.scheme import HmacKey, KeySlot, ProofKey, Raw, Scheme
 
 _EXACT = "sign the exact bytes that are sent"
 _seconds = re.compile(rb"(?<![0-9])[0-9]{9,11}(?![0-9])").findall

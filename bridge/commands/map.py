@@ -20,12 +20,12 @@ from bridge.contract.fields import ContractRecord, raw_name, words_of
 from bridge.contract.fields import plain as plain_type
 from bridge.errors import ConfigError
 from bridge.event import Event, ParkReason
-from bridge.ingress.profiles.lookup import load_profile, open_profiles
-from bridge.ingress.profiles.mapped import MappingFile, configure
-from bridge.ingress.profiles.preview import ENVIRONMENTS
-from bridge.ingress.profiles.preview import map_body as preview
-from bridge.ingress.profiles.profile import Profile
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable, partition
+from bridge.mapping.lookup import load_profile, open_profiles
+from bridge.mapping.mapped import MappingFile, configure
+from bridge.mapping.preview import ENVIRONMENTS
+from bridge.mapping.preview import map_body as preview
+from bridge.mapping.profile import Profile
 from bridge.registry.loader import bundled
 from bridge.registry.masker import JSON_MASK, PEOPLE_MASK, Masker
 from bridge.runtime.audit import audit_options, audited

@@ -20,11 +20,11 @@ from bridge.commands.sender import Post, RetryPolicy, Sender, open_session, play
 from bridge.commands.signing import Sign, read_signer
 from bridge.errors import BridgeError, ConfigError
 from bridge.event import ParkReason
-from bridge.ingress.origin import SLOT, operator_keys, sign_origin
-from bridge.ingress.profiles.lookup import open_profiles
-from bridge.ingress.profiles.preview import map_body
-from bridge.ingress.profiles.profile import Mapped, bucket_s
-from bridge.ingress.secrets import load
+from bridge.mapping.lookup import open_profiles
+from bridge.mapping.preview import map_body
+from bridge.mapping.profile import Mapped, bucket_s
+from bridge.proof.origin import SLOT, operator_keys, sign_origin
+from bridge.proof.secrets import load
 from bridge.runtime.lifecycle import first_fault
 from bridge.settings import Settings
 from bridge.sources import scheme_of, slots_dir

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple, TypeVar
 import click
 
 from bridge.errors import ConfigError
-from bridge.ingress.proof import ID, Scheme
-from bridge.ingress.schemes.parameters import ParameterError
-from bridge.ingress.schemes.presets import configure
+from bridge.proof.scheme import ID, Scheme
+from bridge.proof.schemes.parameters import ParameterError
+from bridge.proof.schemes.presets import configure
 from bridge.runtime.process import pairs
 from bridge.settings import Settings, SourceSettings, load_settings
 from bridge.sources import scheme_of

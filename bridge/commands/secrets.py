@@ -17,14 +17,14 @@ from rich.table import Table
 
 from bridge.commands.scheme_options import configured_source
 from bridge.errors import ConfigError
-from bridge.ingress.origin import SLOT
-from bridge.ingress.proof import HmacKey, KeySlot, PublicKey, ReplayKey, Scheme, SharedSecret
-from bridge.ingress.schemes.body_hmac import BodyHmac
-from bridge.ingress.schemes.combined import Combined
-from bridge.ingress.schemes.public_key import Ed25519
-from bridge.ingress.schemes.shared import Basic
-from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
-from bridge.ingress.secrets import load, parse_slot, senders
+from bridge.proof.origin import SLOT
+from bridge.proof.scheme import HmacKey, KeySlot, PublicKey, ReplayKey, Scheme, SharedSecret
+from bridge.proof.schemes.body_hmac import BodyHmac
+from bridge.proof.schemes.combined import Combined
+from bridge.proof.schemes.public_key import Ed25519
+from bridge.proof.schemes.shared import Basic
+from bridge.proof.schemes.standard_webhooks import StandardWebhooks
+from bridge.proof.secrets import load, parse_slot, senders
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.files import replace_file
 from bridge.runtime.findings import Finding, finding_line

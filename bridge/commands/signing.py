@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bridge.errors import ConfigError
-from bridge.ingress.proof import HmacKey, Scheme
-from bridge.ingress.schemes.body_hmac import BodyHmac
-from bridge.ingress.schemes.shared import Basic, SecretHeader, UrlToken
-from bridge.ingress.schemes.standard_webhooks import StandardWebhooks, parse_secret, sign
+from bridge.proof.scheme import HmacKey, Scheme
+from bridge.proof.schemes.body_hmac import BodyHmac
+from bridge.proof.schemes.shared import Basic, SecretHeader, UrlToken
+from bridge.proof.schemes.standard_webhooks import StandardWebhooks, parse_secret, sign
 
 # Webhook id, unix time and body of an attempt to the headers that prove it.
 Sign = Callable[[str, int, bytes], dict[str, str]]

@@ -15,10 +15,10 @@ from prometheus_client import CollectorRegistry
 
 from bridge.commands.spool import path_options, paths_of
 from bridge.errors import ConfigError
-from bridge.ingress.profiles.lookup import find_profile
-from bridge.ingress.profiles.profile import dedupe_window_s
 from bridge.kafka.partition_writer import SET_ASIDE_AFTER_S
 from bridge.kafka.routing import RoutingTable
+from bridge.mapping.lookup import find_profile
+from bridge.mapping.profile import dedupe_window_s
 from bridge.process_checks import check_process
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.findings import refuse

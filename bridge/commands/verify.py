@@ -13,8 +13,8 @@ from bridge.commands.codes import REFUSALS
 from bridge.commands.scheme_options import AskedScheme, asked_scheme, scheme_options
 from bridge.errors import DeliveryRefusedError
 from bridge.ingress.headers import head_rules, read_heads
-from bridge.ingress.proof import KeySlot, Raw
-from bridge.ingress.secrets import load
+from bridge.proof.scheme import KeySlot, Raw
+from bridge.proof.secrets import load
 from bridge.runtime.process import pairs
 
 ACCEPTED = "verified"

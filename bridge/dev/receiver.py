@@ -18,9 +18,9 @@ from aiohttp import web
 from bridge.commands.schemas_serve import serve_app
 from bridge.dev.ports import HOST
 from bridge.errors import ConfigError, DeliveryRefusedError
-from bridge.ingress.proof import Raw
-from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
-from bridge.ingress.secrets import load
+from bridge.proof.scheme import Raw
+from bridge.proof.schemes.standard_webhooks import StandardWebhooks
+from bridge.proof.secrets import load
 
 # What a developer looks back at; some 2 KB each.
 KEPT = 1000

@@ -1,6 +1,6 @@
 """The engine: the bytes of an Avro record straight from the body of a delivery, by a generated function for each type.
 
-It makes none of the document, the notes and the value that the reference (`json_body.py`, `profiles/drx_standard.py`,
+It makes none of the document, the notes and the value that the reference (`json_body.py`, `drx_standard.py`,
 `avro/encoder.py`) makes on the way. It answers only a *plainly conforming* delivery and *defers* any other: it returns
 nothing, and the reference decides from the start. So the reference stays the only definition of the contract; tests
 compare the two.
@@ -59,8 +59,8 @@ from bridge.contract.envelope import VERSION, PrescriptionRecord
 from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
 from bridge.contract.fields import UNKNOWN, Bits, ContractRecord, Digits, kept_words, plain
 from bridge.event import AHEAD_MAX, RECEIPTS_MAX, EncodedEvent
-from bridge.ingress.profiles import keys
-from bridge.ingress.profiles.readers import blank_record
+from bridge.mapping import keys
+from bridge.mapping.readers import blank_record
 from bridge.registry.schemas import expand
 
 # Takes the document, `data`, and encoded: webhook id, source, environment, instants of the event and of its receipt.

@@ -1,1 +1,1 @@
-"""Prove and understand deliveries: bytes in, events out."""
+"""The public port: from a POST to its answer."""

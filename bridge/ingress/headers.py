@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from bridge.errors import DeliveryRefusedError
-from bridge.ingress.origin import HEADERS as ORIGIN_HEADERS
-from bridge.ingress.proof import Scheme
+from bridge.proof.origin import HEADERS as ORIGIN_HEADERS
+from bridge.proof.scheme import Scheme
 
 # Headers that the ingress reads of every delivery; schemes read more.
 _WANTED = frozenset(

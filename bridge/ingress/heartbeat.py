@@ -13,10 +13,10 @@ import aiohttp
 import orjson
 from prometheus_client import Gauge
 
-from bridge.ingress.profiles import drx_standard
-from bridge.ingress.proof import FixedSecrets, HmacKey, KeySlot
 from bridge.ingress.routes import Source
-from bridge.ingress.schemes.standard_webhooks import StandardWebhooks, sign
+from bridge.mapping import drx_standard
+from bridge.proof.scheme import FixedSecrets, HmacKey, KeySlot
+from bridge.proof.schemes.standard_webhooks import StandardWebhooks, sign
 from bridge.runtime.lifecycle import pause
 from bridge.runtime.logging import log
 

@@ -11,7 +11,7 @@ from prometheus_client import Counter
 
 from bridge.contract.events import OTHER_REPORTED
 from bridge.event import Delivery, Event
-from bridge.ingress.profiles.profile import FLAGS, Encoded, Mapped
+from bridge.mapping.profile import FLAGS, Encoded, Mapped
 from bridge.runtime.metrics import IngressMetrics, LoopHistogram
 
 ROUTE = "/webhooks/{source}"

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from ipaddress import IPv6Address
 
-from bridge.ingress.schemes.network import Network, client_address
+from bridge.proof.schemes.network import Network, client_address
 
 # Some 10 MiB. Beyond it the address that was least recently seen starts anew; no installation has that many senders.
 KEYS_MAX = 65_536

@@ -23,13 +23,8 @@ from bridge.errors import DeliveryRefusedError, NotDurableError, TooLargeError
 from bridge.event import AnyEvent, Delivery, Durable, EncodedEvent, Event, ParkReason
 from bridge.ingress.deduplicator import Deduplicator, Outcome
 from bridge.ingress.headers import check_content, head_rules, read_heads, safe_headers, trace_of
-from bridge.ingress.json_body import parse
 from bridge.ingress.observations import UNKNOWN, Deferral, Observations, Observed
-from bridge.ingress.origin import SIGNATURE, prove_origin
-from bridge.ingress.profiles.profile import IGNORED, Encoded, Mapped, Profile
-from bridge.ingress.proof import REASONS, Proof, Raw, Scheme, Secrets
 from bridge.ingress.rate_limit import AddressLimit, RateLimit
-from bridge.ingress.schemes.network import FORWARDED
 from bridge.known.delivery_ids import (
     BUCKETS_OF_REPEATS,
     NewestBodies,
@@ -40,6 +35,11 @@ from bridge.known.delivery_ids import (
     identities_as,
     keys_by_delivery,
 )
+from bridge.mapping.json_body import parse
+from bridge.mapping.profile import IGNORED, Encoded, Mapped, Profile
+from bridge.proof.origin import SIGNATURE, prove_origin
+from bridge.proof.scheme import REASONS, Proof, Raw, Scheme, Secrets
+from bridge.proof.schemes.network import FORWARDED
 from bridge.runtime import http
 from bridge.runtime.failpoints import hit
 from bridge.runtime.logging import log, trail

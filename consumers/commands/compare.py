@@ -13,9 +13,9 @@ import orjson
 
 from bridge.errors import ConfigError
 from bridge.event import ParkReason
-from bridge.ingress.profiles.lookup import load_profile
-from bridge.ingress.profiles.preview import map_body
-from bridge.ingress.profiles.profile import Mapped, Profile
+from bridge.mapping.lookup import load_profile
+from bridge.mapping.preview import map_body
+from bridge.mapping.profile import Mapped, Profile
 from bridge.runtime.export import bodies_of
 from bridge.runtime.files import replace_file
 from bridge.runtime.process import FloatRange, pairs

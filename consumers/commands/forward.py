@@ -13,11 +13,11 @@ from prometheus_client import CollectorRegistry
 from bridge.avro.event_decoder import EventDecoder, open_decoder
 from bridge.errors import BridgeError, PermanentError
 from bridge.event import ParkReason
-from bridge.ingress.profiles import drx_standard
-from bridge.ingress.profiles.preview import map_body
 from bridge.kafka.reader import open_reader
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
 from bridge.kafka.transport import ConsumedRecord
+from bridge.mapping import drx_standard
+from bridge.mapping.preview import map_body
 from bridge.runtime.audit import audited
 from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import Group

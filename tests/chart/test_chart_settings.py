@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-from bridge.ingress.profiles.lookup import SHIPPED
+from bridge.mapping.lookup import SHIPPED
 from bridge.settings import Settings, load_settings
 from consumers.options import read_options
 from consumers.read_model.options import NAME, ReadModelOptions

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from bridge.dev.ports import HOST
-from bridge.ingress.profiles import drx_standard
+from bridge.mapping import drx_standard
 from tests.builders import a_body, signed_headers
 from tests.component.test_ingress import BODY_MAX, Ingress, a_source, genuine, request_bytes, running
 from tests.waiting import until

@@ -13,11 +13,11 @@ import pytest
 
 from bridge.errors import NotDurableError
 from bridge.event import Identity, ParkReason
-from bridge.ingress.profiles.lookup import load_profile
-from bridge.ingress.proof import FixedSecrets, HmacKey, KeySlot
 from bridge.ingress.routes import Source
-from bridge.ingress.schemes.presets import configure
 from bridge.known.delivery_ids import NewestBodies, id_in_bucket_before, id_of_body
+from bridge.mapping.lookup import load_profile
+from bridge.proof.scheme import FixedSecrets, HmacKey, KeySlot
+from bridge.proof.schemes.presets import configure
 from tests.builders import a_body, a_delivery, a_slot, signed_headers
 from tests.component.test_ingress import Ingress, request_bytes, running
 from tests.waiting import until

@@ -12,8 +12,8 @@ from aiohttp import web
 from prometheus_client import Gauge
 
 from bridge.ingress.heartbeat import SOURCE, Heartbeat
-from bridge.ingress.profiles.profile import Mapped
-from bridge.ingress.proof import Raw
+from bridge.mapping.profile import Mapped
+from bridge.proof.scheme import Raw
 from tests.endpoint import an_endpoint
 from tests.logs import capture_logs
 from tests.unit.profile_documents import a_delivery

@@ -22,14 +22,14 @@ from bridge.errors import NotDurableError
 from bridge.event import AnyEvent, Delivery, Durable, EncodedEvent, Event, Identity, ParkReason
 from bridge.ingress.deduplicator import Deduplicator
 from bridge.ingress.observations import ROUTE, Observations
-from bridge.ingress.profiles import drx_standard
-from bridge.ingress.profiles.lookup import load_profile
-from bridge.ingress.proof import FixedSecrets
 from bridge.ingress.rate_limit import AddressLimit
 from bridge.ingress.routes import Admission, Call, Shortcut, Source, Webhooks
-from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from bridge.known.delivery_ids import NewestBodies
 from bridge.known.known_ids import KnownIds
+from bridge.mapping import drx_standard
+from bridge.mapping.lookup import load_profile
+from bridge.proof.scheme import FixedSecrets
+from bridge.proof.schemes.standard_webhooks import StandardWebhooks
 from bridge.runtime import http
 from bridge.runtime.http import ClientConnection, HardenedServer
 from bridge.runtime.logging import configure_logging, output

@@ -9,7 +9,7 @@ import pytest
 from bridge.commands.config import config
 from bridge.commands.map import map_body, mapping
 from bridge.errors import ConfigError
-from bridge.ingress.profiles.mapped import compile_mapping
+from bridge.mapping.mapped import compile_mapping
 from tests.audit_lines import acts
 from tests.builders import SAMPLES, SECRET, a_body
 from tests.unit.mapping_files import ACCOUNT, ACME, BODY

@@ -10,13 +10,13 @@ import pytest
 
 from bridge.errors import ConfigError, DeliveryRefusedError
 from bridge.event import Delivery, Event, ParkReason
-from bridge.ingress.origin import prove_origin, sign_origin
-from bridge.ingress.profiles.lookup import load_profile
-from bridge.ingress.proof import FixedSecrets, KeySlot, ProofKey, Raw, SharedSecret
 from bridge.ingress.routes import Source
-from bridge.ingress.schemes.presets import configure
-from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
-from bridge.ingress.secrets import parse_slot
+from bridge.mapping.lookup import load_profile
+from bridge.proof.origin import prove_origin, sign_origin
+from bridge.proof.scheme import FixedSecrets, KeySlot, ProofKey, Raw, SharedSecret
+from bridge.proof.schemes.presets import configure
+from bridge.proof.schemes.standard_webhooks import StandardWebhooks
+from bridge.proof.secrets import parse_slot
 from tests.builders import SECRET, WHEN, a_body, a_slot, signed_headers
 from tests.component.test_ingress import Ingress, running
 

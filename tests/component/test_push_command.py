@@ -14,9 +14,9 @@ from bridge.commands import posting
 from bridge.commands.push import push
 from bridge.commands.sender import AHEAD_BYTES, Post, RetryPolicy, play
 from bridge.errors import BridgeError, ConfigError
-from bridge.ingress.origin import prove_origin
-from bridge.ingress.proof import Raw
-from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
+from bridge.proof.origin import prove_origin
+from bridge.proof.scheme import Raw
+from bridge.proof.schemes.standard_webhooks import StandardWebhooks
 from tests.builders import SECRET, a_body, a_slot
 from tests.endpoint import an_endpoint
 

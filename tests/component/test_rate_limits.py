@@ -4,7 +4,7 @@ import pytest
 
 from bridge.ingress.rate_limit import AddressLimit, RateLimit
 from bridge.ingress.routes import Source
-from bridge.ingress.schemes.network import networks
+from bridge.proof.schemes.network import networks
 from tests.builders import a_body, signed_headers
 from tests.component.test_ingress import Ingress, a_source, request_bytes, running
 from tests.waiting import until

@@ -19,13 +19,13 @@ from bridge.avro.codec import Codec
 from bridge.avro.schema_ids import RECORDS
 from bridge.event import Delivery, Event
 from bridge.ingress.deduplicator import Deduplicator
-from bridge.ingress.profiles import drx_standard
-from bridge.ingress.profiles.profile import Mapped
 from bridge.kafka.partition_writer import PartitionWriters, WriterLimits, from_entry
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import MESSAGE_MAX_BYTES, MESSAGE_MAX_LEAST_BYTES
 from bridge.kafka.routing import RoutingTable
 from bridge.known.known_ids import KnownIds
+from bridge.mapping import drx_standard
+from bridge.mapping.profile import Mapped
 from bridge.registry.loader import bundled
 from tests.builders import a_body, a_growing_body, signed_headers
 from tests.component.test_ingress import Ingress, running

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from bridge.commands.signing import read_signer
-from bridge.ingress.proof import FixedSecrets
-from bridge.ingress.schemes.presets import configure
-from bridge.ingress.secrets import slots_of
+from bridge.proof.scheme import FixedSecrets
+from bridge.proof.schemes.presets import configure
+from bridge.proof.secrets import slots_of
 from bridge.runtime.slots import SlotDirectory
 from tests.builders import a_body
 from tests.component.test_ingress import Ingress, a_source, running

@@ -9,8 +9,8 @@ from click.testing import CliRunner, Result
 from bridge.commands.secrets import secrets
 from bridge.commands.verify import verify
 from bridge.errors import ConfigError
-from bridge.ingress.proof import HmacKey
-from bridge.ingress.secrets import load
+from bridge.proof.scheme import HmacKey
+from bridge.proof.secrets import load
 from bridge.settings import load_settings
 from bridge.sources import scheme_of
 from tests.builders import SECRET

@@ -4,8 +4,8 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bridge.ingress.profiles.mapped import compile_mapping
-from bridge.ingress.profiles.profile import Mapped
+from bridge.mapping.mapped import compile_mapping
+from bridge.mapping.profile import Mapped
 from tests.unit.vendor_documents import push, said
 
 DOCS = Path(__file__).parents[2] / "docs" / "vendors.md"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from bridge.event import ParkReason
-from bridge.ingress.profiles.profile import Mapped
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable
+from bridge.mapping.profile import Mapped
 from tests.profile_properties import assert_writable
 from tests.unit.profile_documents import SAMPLES, leaves
 from tests.unit.vendor_documents import ROWS, push, sample

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.event import Event
-from bridge.ingress.profiles.profile import Mapped
+from bridge.mapping.profile import Mapped
 from consumers.fhir.bundle import composed
 from consumers.fhir.elements import Naming, reference
 from consumers.fhir.mapping import Resource, provenance, resources, targets

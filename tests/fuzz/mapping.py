@@ -10,11 +10,11 @@ import fastavro  # noqa: TID251 -- the other implementation that ours is held to
 
 from bridge.contract.events import EVENT_MODELS
 from bridge.event import Delivery, ParkReason
-from bridge.ingress.json_body import Real, parse, to_json_text
-from bridge.ingress.profiles import drx_standard
-from bridge.ingress.profiles.profile import Mapped
 from bridge.kafka.partition_writer import pack, unpack
 from bridge.kafka.record import UNRECOGNIZED_SCHEMA, Record, event_record, unrecognized_record, unrecognized_value
+from bridge.mapping import drx_standard
+from bridge.mapping.json_body import Real, parse, to_json_text
+from bridge.mapping.profile import Mapped
 from bridge.registry.loader import read_schemas, schemas_root
 from tests.builders import codec
 from tests.fuzz.choices import Choices

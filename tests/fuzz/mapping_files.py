@@ -8,8 +8,8 @@ from typing import Any
 
 from bridge.errors import ConfigError
 from bridge.event import ParkReason
-from bridge.ingress.json_body import parse, to_json_text
-from bridge.ingress.profiles.mapped import MappingFile, compile_mapping
+from bridge.mapping.json_body import parse, to_json_text
+from bridge.mapping.mapped import MappingFile, compile_mapping
 from tests.fuzz.choices import Choices
 from tests.fuzz.mapping import value_of
 from tests.profile_properties import assert_closed, assert_writable

@@ -3,7 +3,7 @@
 from urllib.parse import unquote_to_bytes
 
 from bridge.ingress.headers import head_rules, read_heads
-from bridge.ingress.proof import REASONS, Raw
+from bridge.proof.scheme import REASONS, Raw
 from tests.fuzz.choices import Choices
 from tests.schemes import VERIFIED, Vector, vectors, verdict
 

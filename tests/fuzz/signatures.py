@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from bridge.errors import DeliveryRefusedError
 from bridge.ingress.headers import check_content, head_rules, read_heads, safe_headers, trace_of
-from bridge.ingress.proof import PUBLIC_ELEMENTS_MAX, HmacKey, KeySlot, PublicKey, Raw
-from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
+from bridge.proof.scheme import PUBLIC_ELEMENTS_MAX, HmacKey, KeySlot, PublicKey, Raw
+from bridge.proof.schemes.standard_webhooks import StandardWebhooks
 from tests.fuzz.choices import Choices
 
 WORDS = (b"v1,", b"v1a,", b"v2,", b"webhook-id", b"webhook-timestamp", b"webhook-signature", b"evt_1", b"1789000000")

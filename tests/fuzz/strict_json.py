@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import orjson
 
 from bridge.event import ParkReason
-from bridge.ingress.json_body import Real, parse, to_json_text
-from bridge.ingress.profiles import drx_standard
+from bridge.mapping import drx_standard
+from bridge.mapping.json_body import Real, parse, to_json_text
 from tests.profile_properties import assert_closed
 from tests.unit.profile_documents import a_delivery
 

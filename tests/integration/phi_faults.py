@@ -27,13 +27,13 @@ PLACES = (
     *_of("bridge.runtime.http:Request.", "answer"),
     *_of("bridge.runtime.http:ClientConnection.", "respond"),
     *_of("bridge.ingress.routes:", "read_heads check_content"),
-    *_of("bridge.ingress.schemes.standard_webhooks:StandardWebhooks.", "prove"),
+    *_of("bridge.proof.schemes.standard_webhooks:StandardWebhooks.", "prove"),
     *_of("bridge.ingress.routes:", "trace_of parse safe_headers"),
     *_of("bridge.ingress.routes:Webhooks.", "take _route _admit _prove _map _publish _accept_taken _finish"),
     *_of("bridge.ingress.routes:Webhooks.", "_take_or_park _accept _park _refuse"),
     *_of("bridge.ingress.routes:Admission.", "enter leave"),
     *_of("bridge.ingress.observations:Observations.", "verified taken parked unproved answered"),
-    *_of("bridge.ingress.profiles.drx_standard:", "_read_envelope _compare_id"),
+    *_of("bridge.mapping.drx_standard:", "_read_envelope _compare_id"),
     *_of("bridge.ingress.deduplicator:Deduplicator.", "take_new take park _publish"),
     *_of("bridge.known.known_ids:KnownIds.", "begin_new begin"),
     *_of("bridge.kafka.publisher:Publisher.", "publish _event _unrecognized"),
@@ -48,22 +48,22 @@ PLACES = (
 # What the dialect of a vendor adds, by the profile that meets it.
 VENDOR_PLACES: Mapping[str, Sequence[str]] = {
     "digitalrx_pharmacy": (
-        *_of("bridge.ingress.schemes.shared:SecretHeader.", "prove"),
-        *_of("bridge.ingress.profiles.mapped:Run.", "choose _read_pointers _read_data"),
-        *_of("bridge.ingress.profiles.mapped:", "compose"),
+        *_of("bridge.proof.schemes.shared:SecretHeader.", "prove"),
+        *_of("bridge.mapping.mapped:Run.", "choose _read_pointers _read_data"),
+        *_of("bridge.mapping.mapped:", "compose"),
         *_of("bridge.ingress.routes:", "id_of_body keys_by_delivery"),
         *_of("bridge.known.delivery_ids:NewestBodies.", "find note"),
     ),
     "dosespot_push": (
-        *_of("bridge.ingress.profiles.mapped:Run.", "_leading _claim read_tables _value _key drop"),
-        *_of("bridge.ingress.profiles.mapped_functions:", "text_of_id"),
-        *_of("bridge.ingress.profiles.mapped_functions:Scope.", "evaluate"),
-        *_of("bridge.ingress.profiles.assemble:", "_read_field _end unsaid"),
+        *_of("bridge.mapping.mapped:Run.", "_leading _claim read_tables _value _key drop"),
+        *_of("bridge.mapping.mapped_functions:", "text_of_id"),
+        *_of("bridge.mapping.mapped_functions:Scope.", "evaluate"),
+        *_of("bridge.mapping.assemble:", "_read_field _end unsaid"),
     ),
     "photon_cloudevents": (
-        *_of("bridge.ingress.schemes.signed_text:SignedHeader.", "prove"),
-        *_of("bridge.ingress.schemes.body_hmac:BodyHmac.", "prover"),
-        *_of("bridge.ingress.profiles.mapped:Run.", "_elements _time _scalars"),
+        *_of("bridge.proof.schemes.signed_text:SignedHeader.", "prove"),
+        *_of("bridge.proof.schemes.body_hmac:BodyHmac.", "prover"),
+        *_of("bridge.mapping.mapped:Run.", "_elements _time _scalars"),
     ),
 }
 ALL_PLACES = (*PLACES, *(place for places in VENDOR_PLACES.values() for place in places))

@@ -140,13 +140,13 @@ key = "QueueID"
 
 # Before the proof there is nothing to keep, so the vendor comes again.
 UNPROVED = (
-    "bridge.ingress.schemes.shared:SecretHeader.prove",
-    "bridge.ingress.schemes.signed_text:SignedHeader.prove",
-    "bridge.ingress.schemes.body_hmac:BodyHmac.prover",
+    "bridge.proof.schemes.shared:SecretHeader.prove",
+    "bridge.proof.schemes.signed_text:SignedHeader.prove",
+    "bridge.proof.schemes.body_hmac:BodyHmac.prover",
     "bridge.ingress.routes:id_of_body",
 )
 # What a function of a mapping file raises means that its argument says nothing.
-UNFIT = "bridge.ingress.profiles.mapped_functions:text_of_id"
+UNFIT = "bridge.mapping.mapped_functions:text_of_id"
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bridge.ingress.profiles.mapped import MappingFile, compile_mapping
+from bridge.mapping.mapped import MappingFile, compile_mapping
 
 ACME = """\
 prefix = "acme:"

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bridge.event import Delivery, Event, ParkReason
-from bridge.ingress.json_body import parse
-from bridge.ingress.profiles import drx_standard
-from bridge.ingress.profiles.profile import Mapped
+from bridge.mapping import drx_standard
+from bridge.mapping.json_body import parse
+from bridge.mapping.profile import Mapped
 from tests import builders
 
 SAMPLES = builders.SAMPLES

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from bridge.app import _durability_checks, patience_beside_spool, secret_checks
-from bridge.ingress.profiles.lookup import load_profile
-from bridge.ingress.proof import FixedSecrets, KeySlot, Scheme
 from bridge.ingress.routes import Source
-from bridge.ingress.schemes.presets import configure
-from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from bridge.kafka.partition_writer import NoSpool
+from bridge.mapping.lookup import load_profile
+from bridge.proof.scheme import FixedSecrets, KeySlot, Scheme
+from bridge.proof.schemes.presets import configure
+from bridge.proof.schemes.standard_webhooks import StandardWebhooks
 from bridge.runtime.health import judge
 from bridge.settings import Settings
 from tests.builders import a_slot

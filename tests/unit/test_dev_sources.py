@@ -7,7 +7,7 @@ import pytest
 from bridge.dev.sources import SOURCES
 from bridge.dev.story import deliveries
 from bridge.event import ParkReason
-from bridge.ingress.profiles.lookup import load_profile
+from bridge.mapping.lookup import load_profile
 from tests.profile_properties import assert_writable
 from tests.unit.vendor_documents import push
 

@@ -11,8 +11,8 @@ import pytest
 from bridge.avro.schema_ids import RECORDS
 from bridge.engine.engine import Compiled, Engine
 from bridge.event import ParkReason
-from bridge.ingress.json_body import parse
-from bridge.ingress.profiles import drx_standard
+from bridge.mapping import drx_standard
+from bridge.mapping.json_body import parse
 from tests.engine_cases import (
     DAYS,
     DECIMALS,

@@ -9,8 +9,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from bridge.errors import ConfigError, PermanentError
-from bridge.ingress.proof import KeySlot, Raw
-from bridge.ingress.schemes.standard_webhooks import StandardWebhooks, parse_secret
+from bridge.proof.scheme import KeySlot, Raw
+from bridge.proof.schemes.standard_webhooks import StandardWebhooks, parse_secret
 from bridge.runtime.slots import load_slots
 from consumers.api import Context, Lanes, Setup
 from consumers.forward.consumer import open_forward

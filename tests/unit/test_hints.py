@@ -7,9 +7,9 @@ from base64 import b64encode
 import pytest
 
 from bridge.commands.hints import hint
-from bridge.ingress.proof import KeySlot, Raw
-from bridge.ingress.schemes.presets import configure
-from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
+from bridge.proof.scheme import KeySlot, Raw
+from bridge.proof.schemes.presets import configure
+from bridge.proof.schemes.standard_webhooks import StandardWebhooks
 from tests.builders import KEY, SECRET, a_slot
 from tests.schemes import VERIFIED, vectors
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bridge.event import Event
-from bridge.ingress.profiles.profile import Mapped
+from bridge.mapping.profile import Mapped
 from consumers.hl7v2.mapping import Message, event_part, message, news, note_hl7
 from consumers.hl7v2.options import Hl7Options
 from consumers.lifecycle.facts import Document, stamp_of

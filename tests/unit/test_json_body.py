@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bridge.event import ParkReason
-from bridge.ingress.json_body import DEPTH_MAX, Real, parse, to_json_text
+from bridge.mapping.json_body import DEPTH_MAX, Real, parse, to_json_text
 
 
 def detail_of(body: bytes) -> str:

@@ -9,10 +9,10 @@ import pytest
 
 from bridge.errors import ConfigError
 from bridge.event import ParkReason
-from bridge.ingress.profiles.lookup import load_profile
-from bridge.ingress.profiles.mapped import MappingFile, compile_mapping
-from bridge.ingress.profiles.mapping_file import FILE_MAX_BYTES
-from bridge.ingress.profiles.profile import IGNORED, Mapped
+from bridge.mapping.lookup import load_profile
+from bridge.mapping.mapped import MappingFile, compile_mapping
+from bridge.mapping.mapping_file import FILE_MAX_BYTES
+from bridge.mapping.profile import IGNORED, Mapped
 from tests.profile_properties import assert_writable
 from tests.unit.mapping_files import ACCOUNT, ACME, BODY, compiled, with_lines
 from tests.unit.profile_documents import RECEIVED_AT

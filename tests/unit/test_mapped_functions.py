@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from bridge.ingress.json_body import Real
-from bridge.ingress.profiles.mapped_functions import (
+from bridge.mapping.json_body import Real
+from bridge.mapping.mapped_functions import (
     BUDGET,
     ZONE_STEPS,
     ExhaustedError,

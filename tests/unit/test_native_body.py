@@ -8,9 +8,9 @@ import pytest
 from bridge.contract.events import EVENT_MODELS
 from bridge.contract.native import native_json
 from bridge.event import Event
-from bridge.ingress.json_body import parse
-from bridge.ingress.profiles import drx_standard
-from bridge.ingress.profiles.profile import Mapped
+from bridge.mapping import drx_standard
+from bridge.mapping.json_body import parse
+from bridge.mapping.profile import Mapped
 from consumers.testing import an_event
 from tests.builders import codec
 from tests.unit.profile_documents import CHANGE, SAMPLES, a_delivery, edited, map_body

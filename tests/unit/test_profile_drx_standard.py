@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from bridge.event import ParkReason
-from bridge.ingress.profiles.profile import Mapped
 from bridge.kafka.routing import RoutingTable
+from bridge.mapping.profile import Mapped
 from tests.unit.profile_documents import ABSENT, CHANGE, PING, SAMPLES, SENT, event_of, map_body, mapped, member, parked
 
 KEY = "rx_5KX0A1"

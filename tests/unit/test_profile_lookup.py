@@ -10,14 +10,14 @@ import pytest
 
 from bridge.errors import ConfigError
 from bridge.event import ParkReason
-from bridge.ingress.profiles import drx_standard
-from bridge.ingress.profiles.lookup import GROUP, load_profile, open_profiles
-from bridge.ingress.profiles.profile import IGNORED, dedupe_window_s
+from bridge.mapping import drx_standard
+from bridge.mapping.lookup import GROUP, load_profile, open_profiles
+from bridge.mapping.profile import IGNORED, dedupe_window_s
 from tests.unit.mapping_files import ACME, BODY
 from tests.unit.profile_documents import SENT, a_delivery, edited
 from tests.unit.vendor_documents import events, push
 
-OF_A_SITE = EntryPoint("site", "bridge.ingress.profiles.drx_standard", GROUP)
+OF_A_SITE = EntryPoint("site", "bridge.mapping.drx_standard", GROUP)
 
 
 @pytest.mark.parametrize(

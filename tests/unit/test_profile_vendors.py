@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from bridge.event import ParkReason
-from bridge.ingress.profiles.lookup import load_profile
-from bridge.ingress.profiles.profile import Mapped
+from bridge.mapping.lookup import load_profile
+from bridge.mapping.profile import Mapped
 from tests.profile_properties import assert_writable, opcodes_of
 from tests.unit.vendor_documents import events, outcome_of, push, said, sample
 

@@ -18,9 +18,9 @@ from bridge.ingress.observations import (
     SLOT_WORDS,
     UNAVAILABLE_CODES,
 )
-from bridge.ingress.profiles.profile import FLAGS
 from bridge.ingress.routes import REFUSAL_STATUS, STATUS
 from bridge.kafka.producer import ProducerState
+from bridge.mapping.profile import FLAGS
 from bridge.runtime.metrics import IngressMetrics
 from bridge.runtime.slots import Reload
 from bridge.settings import Settings

@@ -7,10 +7,6 @@ import pytest
 from bridge.avro.schema_ids import RECORDS
 from bridge.event import ParkReason
 from bridge.ingress.headers import safe_headers
-from bridge.ingress.profiles.profile import Mapped
-from bridge.ingress.proof import Scheme
-from bridge.ingress.schemes.presets import configure
-from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
 from bridge.kafka.record import (
     HEADERS_MAX_BYTES,
     MESSAGE_MAX_BYTES,
@@ -23,6 +19,10 @@ from bridge.kafka.record import (
     unrecognized_record,
     unrecognized_value,
 )
+from bridge.mapping.profile import Mapped
+from bridge.proof.scheme import Scheme
+from bridge.proof.schemes.presets import configure
+from bridge.proof.schemes.standard_webhooks import StandardWebhooks
 from bridge.settings import HttpSettings
 from tests.builders import a_delivery, a_growing_body, an_event, codec
 from tests.unit.profile_documents import SAMPLES, leaves, map_body

@@ -12,11 +12,11 @@ import pytest
 
 from bridge.errors import ConfigError
 from bridge.ingress.headers import head_rules
-from bridge.ingress.origin import HEADERS as ORIGIN_HEADERS
-from bridge.ingress.proof import REASONS, SIGNATURE_MAX_BYTES, HmacKey, KeySlot, ProofKey, PublicKey, Raw, SharedSecret
-from bridge.ingress.schemes.parameters import ParameterError
-from bridge.ingress.schemes.presets import configure
-from bridge.ingress.secrets import load
+from bridge.proof.origin import HEADERS as ORIGIN_HEADERS
+from bridge.proof.scheme import REASONS, SIGNATURE_MAX_BYTES, HmacKey, KeySlot, ProofKey, PublicKey, Raw, SharedSecret
+from bridge.proof.schemes.parameters import ParameterError
+from bridge.proof.schemes.presets import configure
+from bridge.proof.secrets import load
 from bridge.runtime.slots import SecretsError
 from tests.fuzz.schemes import check_proved
 from tests.schemes import VERIFIED, Vector, vectors, verdict

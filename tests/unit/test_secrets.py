@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import ConfigError
-from bridge.ingress.proof import HmacKey, KeySlot
-from bridge.ingress.schemes.standard_webhooks import StandardWebhooks
-from bridge.ingress.secrets import load, slots_of
+from bridge.proof.scheme import HmacKey, KeySlot
+from bridge.proof.schemes.standard_webhooks import StandardWebhooks
+from bridge.proof.secrets import load, slots_of
 from bridge.runtime import slots
 from bridge.runtime.lifecycle import run_workers
 from bridge.runtime.slot import Slot

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from bridge.errors import ConfigError
-from bridge.ingress import origin
-from bridge.ingress.profiles.profile import DEDUPE_WINDOW_MIN_S
+from bridge.mapping.profile import DEDUPE_WINDOW_MIN_S
+from bridge.proof import origin
 from bridge.settings import load_settings
 
 SOURCE = {

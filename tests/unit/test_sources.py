@@ -10,9 +10,9 @@ import pytest
 from pydantic import ValidationError
 
 from bridge.errors import ConfigError
-from bridge.ingress.profiles.profile import Profile
-from bridge.ingress.proof import HmacKey, KeySlot, ProofKey, PublicKey, SharedSecret
-from bridge.ingress.secrets import slots_of
+from bridge.mapping.profile import Profile
+from bridge.proof.scheme import HmacKey, KeySlot, ProofKey, PublicKey, SharedSecret
+from bridge.proof.secrets import slots_of
 from bridge.runtime.findings import Finding, refuse
 from bridge.runtime.slots import SecretsError, SlotDirectory
 from bridge.settings import Settings, SourceSettings

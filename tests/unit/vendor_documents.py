@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from bridge.event import Event, ParkReason
-from bridge.ingress.json_body import parse
-from bridge.ingress.profiles.lookup import load_profile
-from bridge.ingress.profiles.profile import Mapped, Profile
+from bridge.mapping.json_body import parse
+from bridge.mapping.lookup import load_profile
+from bridge.mapping.profile import Mapped, Profile
 from tests.unit.profile_documents import SAMPLES, a_delivery
 
 ACCOUNT = {"account_id": "acct_dev"}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from bridge.ingress.profiles.profile import Mapped
+from bridge.mapping.profile import Mapped
 from bridge.registry.loader import bundled
 from tests.builders import codec
 from tests.unit.profile_documents import SAMPLES, map_body

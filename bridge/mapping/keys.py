@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from bridge.contract.events import OTHER_REPORTED
-from bridge.ingress.profiles.readers import Pass, UnusableFault, text_of_id
+from bridge.mapping.readers import Pass, UnusableFault, text_of_id
 
 # Finds the key in the whole body; empty, with the fault noted, if there is none.
 KeyRule = Callable[[Mapping[str, object], Pass], str]

@@ -17,15 +17,15 @@ from typing import Any, NamedTuple, cast
 from bridge.contract.events import OTHER_REPORTED, is_reported_type
 from bridge.errors import ConfigError
 from bridge.event import Delivery, ParkReason
-from bridge.ingress.json_body import Real
-from bridge.ingress.profiles.assemble import Draft, Part, Reading, children, compose, escaped
-from bridge.ingress.profiles.keys import OUR_PREFIXES
-from bridge.ingress.profiles.mapped_functions import ExhaustedError, Expression, Scope, UnfitError
-from bridge.ingress.profiles.mapping_file import FILE_MAX_BYTES, CompiledFile, EventRule, Pointer
-from bridge.ingress.profiles.profile import IGNORED, Mapped, refuse_unknown
-from bridge.ingress.profiles.readers import text_of_id
-from bridge.ingress.profiles.values import instant_of_epoch
-from bridge.ingress.profiles.words import instant_of, is_given, key_of, prefix_of, zone_of
+from bridge.mapping.assemble import Draft, Part, Reading, children, compose, escaped
+from bridge.mapping.json_body import Real
+from bridge.mapping.keys import OUR_PREFIXES
+from bridge.mapping.mapped_functions import ExhaustedError, Expression, Scope, UnfitError
+from bridge.mapping.mapping_file import FILE_MAX_BYTES, CompiledFile, EventRule, Pointer
+from bridge.mapping.profile import IGNORED, Mapped, refuse_unknown
+from bridge.mapping.readers import text_of_id
+from bridge.mapping.values import instant_of_epoch
+from bridge.mapping.words import instant_of, is_given, key_of, prefix_of, zone_of
 
 # Steps that an event costs beside its expressions: some 20 microseconds to assemble it.
 EVENT_STEPS = 40

@@ -6,8 +6,8 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from bridge.errors import ConfigError
-from bridge.ingress.profiles import drx_standard
-from bridge.ingress.profiles.profile import (
+from bridge.mapping import drx_standard
+from bridge.mapping.profile import (
     DEDUPE_WINDOW_MAX_S,
     DEDUPE_WINDOW_MIN_S,
     Profile,
@@ -99,7 +99,7 @@ def find_profile(name: str, *, registered: Iterable[EntryPoint] | None = None) -
         return drx_standard
     if name in SHIPPED:
         # Imported here: without a vendor's source, a tenth of all that the process would load.
-        from bridge.ingress.profiles import mapped  # noqa: PLC0415
+        from bridge.mapping import mapped  # noqa: PLC0415
 
         return mapped if name == "mapped" else mapped.Vendor(name)
     found = {point.name: point for point in (entry_points(group=GROUP) if registered is None else registered)}

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_address, ip_network
 
-from bridge.ingress.proof import KeySlot, Proof, Raw, Scheme, refuse
-from bridge.ingress.schemes.parameters import Parameters
+from bridge.proof.scheme import KeySlot, Proof, Raw, Scheme, refuse
+from bridge.proof.schemes.parameters import Parameters
 
 NAME = "cidr"
 FORWARDED = b"x-forwarded-for"

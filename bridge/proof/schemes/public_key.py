@@ -4,7 +4,7 @@ from binascii import unhexlify
 from collections.abc import Callable
 
 from bridge.errors import ConfigError
-from bridge.ingress.proof import (
+from bridge.proof.scheme import (
     PUBLIC_ELEMENTS_MAX,
     PUBLIC_KEY_BYTES,
     PUBLIC_SIGNATURE_BYTES,
@@ -13,8 +13,8 @@ from bridge.ingress.proof import (
     refuse,
     strict_base64,
 )
-from bridge.ingress.schemes.parameters import Parameters
-from bridge.ingress.schemes.signed_text import SignedHeader, UnprovedClaim
+from bridge.proof.schemes.parameters import Parameters
+from bridge.proof.schemes.signed_text import SignedHeader, UnprovedClaim
 
 NAME = "ed25519"
 

@@ -37,10 +37,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
 from bridge.contract.fields import UNKNOWN, ContractRecord, kept_words, plain, raw_name, words_of
 from bridge.errors import ConfigError
-from bridge.ingress.profiles.assemble import SHAPES
-from bridge.ingress.profiles.mapped_functions import Expression, ExpressionError, Node, compile_expression, targets
-from bridge.ingress.profiles.readers import Pass, UnusableFault, compile_members
-from bridge.ingress.profiles.words import PREFIX_RULE, is_prefix, prefix_of
+from bridge.mapping.assemble import SHAPES
+from bridge.mapping.mapped_functions import Expression, ExpressionError, Node, compile_expression, targets
+from bridge.mapping.readers import Pass, UnusableFault, compile_members
+from bridge.mapping.words import PREFIX_RULE, is_prefix, prefix_of
 
 EXPRESSIONS_MAX = 100
 LEVELS_MAX = 8  # no record of the contract nests as deeply; what does is an unknown field

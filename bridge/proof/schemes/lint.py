@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from bridge.ingress.proof import HmacKey, KeySlot, ProofKey, PublicKey, ReplayKey, Scheme, SharedSecret
-from bridge.ingress.schemes.network import Cidr, are_too_wide
+from bridge.proof.scheme import HmacKey, KeySlot, ProofKey, PublicKey, ReplayKey, Scheme, SharedSecret
+from bridge.proof.schemes.network import Cidr, are_too_wide
 from bridge.runtime.findings import Risk
 
 # A random secret of 16 characters has fewer with a probability of 1e-7; `aaaa…` and `changeme` have.

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from hmac import compare_digest
 
-from bridge.ingress.proof import (
+from bridge.proof.scheme import (
     ID,
     TIMESTAMP,
     KeySlot,

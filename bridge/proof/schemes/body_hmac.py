@@ -6,9 +6,9 @@ from hmac import compare_digest
 from typing import get_args
 
 from bridge.errors import ConfigError
-from bridge.ingress.proof import Digest, HmacKey, ProofKey
-from bridge.ingress.schemes.parameters import Parameters
-from bridge.ingress.schemes.signed_text import SignedHeader, UnprovedClaim
+from bridge.proof.scheme import Digest, HmacKey, ProofKey
+from bridge.proof.schemes.parameters import Parameters
+from bridge.proof.schemes.signed_text import SignedHeader, UnprovedClaim
 
 NAME = "body_hmac"
 DIGEST_BYTES = {"sha256": 32, "sha512": 64}  # FIPS 180-4

@@ -5,8 +5,8 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
-from bridge.ingress.proof import Scheme
-from bridge.ingress.schemes.parameters import ParameterError, Parameters
+from bridge.proof.scheme import Scheme
+from bridge.proof.schemes.parameters import ParameterError, Parameters
 
 
 class Preset(NamedTuple):
@@ -71,7 +71,7 @@ def configure(text: str, given: Mapping[str, str], *, tolerance_s: int | None) -
         raise ParameterError("scheme", f"{text} combines a scheme with itself")
     if len(parts) == 1:
         return parts[0]
-    from bridge.ingress.schemes.combined import Combined  # noqa: PLC0415 - as `KINDS`
+    from bridge.proof.schemes.combined import Combined  # noqa: PLC0415 - as `KINDS`
 
     return Combined(parts)
 

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, ROUND_DOWN, ROUND_HALF_EVEN, ROUND_UP, Context, Decimal
 
 from bridge.contract.fields import Digits
-from bridge.ingress.profiles.profile import Flag
+from bridge.mapping.profile import Flag
 
 # Wide enough to hold any lexeme as it is; unused width costs nothing. Beyond it nothing is raised: an exponent of a
 # thousand digits becomes infinite or, rounded up, the smallest number there is, but never zero.

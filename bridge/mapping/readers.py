@@ -16,9 +16,9 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import AwareDatetime
 
 from bridge.contract.fields import UNKNOWN, Bits, ContractRecord, Digits, kept_words, plain, raw_name, words_of
-from bridge.ingress.json_body import Real, to_json_text
-from bridge.ingress.profiles.profile import Flag
-from bridge.ingress.profiles.values import FixedPoint, day_of_text, exact, instant_of_epoch, instant_of_text
+from bridge.mapping.json_body import Real, to_json_text
+from bridge.mapping.profile import Flag
+from bridge.mapping.values import FixedPoint, day_of_text, exact, instant_of_epoch, instant_of_text
 
 
 class UnusableFault(IntEnum):

@@ -16,7 +16,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from bridge.ingress.proof import (
+from bridge.proof.scheme import (
     ID,
     SIGNATURE_MAX_BYTES,
     TIMESTAMP,
@@ -32,7 +32,7 @@ from bridge.ingress.proof import (
     refuse,
     refuse_mismatch,
 )
-from bridge.ingress.schemes.parameters import Parameters
+from bridge.proof.schemes.parameters import Parameters
 
 Encoding = Literal["hex", "base64"]
 Format = Literal["plain", "space_list", "pairs"]

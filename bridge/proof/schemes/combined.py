@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from bridge.errors import DeliveryRefusedError
-from bridge.ingress.proof import KeySlot, Proof, ProofKey, Raw, Scheme
+from bridge.proof.scheme import KeySlot, Proof, ProofKey, Raw, Scheme
 
 
 class Combined(Scheme):

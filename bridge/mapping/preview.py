@@ -4,11 +4,11 @@ from datetime import datetime
 from hashlib import sha256
 
 from bridge.event import Delivery, ParkReason
-from bridge.ingress.json_body import parse
-from bridge.ingress.profiles import drx_standard
-from bridge.ingress.profiles.profile import Mapped, Profile
-from bridge.ingress.proof import ID
 from bridge.known.delivery_ids import id_of_body
+from bridge.mapping import drx_standard
+from bridge.mapping.json_body import parse
+from bridge.mapping.profile import Mapped, Profile
+from bridge.proof.scheme import ID
 
 # What a source may be configured to send, and a body of native DRx must name.
 ENVIRONMENTS = ("production", "sandbox")

@@ -10,10 +10,10 @@ from typing import cast
 from bridge.contract.envelope import VERSION, EventRecord
 from bridge.contract.events import OTHER_REPORTED, is_reported_type
 from bridge.event import Delivery, ParkReason
-from bridge.ingress.profiles.assemble import SHAPES, Native, assemble
-from bridge.ingress.profiles.keys import KEY_RULES, prescription_key, readable_prescription
-from bridge.ingress.profiles.profile import IGNORED, Mapped
-from bridge.ingress.profiles.readers import (
+from bridge.mapping.assemble import SHAPES, Native, assemble
+from bridge.mapping.keys import KEY_RULES, prescription_key, readable_prescription
+from bridge.mapping.profile import IGNORED, Mapped
+from bridge.mapping.readers import (
     Members,
     Pass,
     UnusableFault,

@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from bridge.errors import ConfigError
-from bridge.ingress.origin import SLOT
-from bridge.ingress.proof import KeySlot, ReplayKey, Scheme
+from bridge.proof.origin import SLOT
+from bridge.proof.scheme import KeySlot, ReplayKey, Scheme
 from bridge.runtime.slot import shared_key
 from bridge.runtime.slots import ParseSlot, SecretsError, load_slots, read_lines
 

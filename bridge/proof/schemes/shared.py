@@ -10,7 +10,7 @@ from hashlib import sha256
 from urllib.parse import unquote_to_bytes
 
 from bridge.errors import ConfigError
-from bridge.ingress.proof import (
+from bridge.proof.scheme import (
     SIGNATURE_MAX_BYTES,
     KeySlot,
     Proof,
@@ -21,7 +21,7 @@ from bridge.ingress.proof import (
     refuse,
     refuse_mismatch,
 )
-from bridge.ingress.schemes.parameters import Parameters
+from bridge.proof.schemes.parameters import Parameters
 
 SECRET_HEADER, BASIC, URL_TOKEN = "secret_header", "basic", "url_token"
 # A password that people choose has few bits in a character; a token is made by a machine, and stands in URLs, which are

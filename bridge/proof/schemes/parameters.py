@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, MutableMapping
 from typing import Any
 
 from bridge.errors import ConfigError
-from bridge.ingress.origin import HEADERS as ORIGIN_HEADERS
+from bridge.proof.origin import HEADERS as ORIGIN_HEADERS
 
 # A field name (RFC 9110 5.1).
 _is_header = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}").fullmatch

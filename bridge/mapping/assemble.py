@@ -16,9 +16,9 @@ from typing import NamedTuple, cast
 from bridge.contract.envelope import VERSION, EventRecord, PrescriptionRecord
 from bridge.contract.events import EVENT_MODELS
 from bridge.event import AHEAD_MAX, Delivery, Event, ParkReason
-from bridge.ingress.json_body import to_json_text
-from bridge.ingress.profiles.profile import Flag, Mapped
-from bridge.ingress.profiles.readers import Members, Pass, UnusableFault, blank_record, compile_members
+from bridge.mapping.json_body import to_json_text
+from bridge.mapping.profile import Flag, Mapped
+from bridge.mapping.readers import Members, Pass, UnusableFault, blank_record, compile_members
 
 # Members shared by all elements of a list are repeated in their events, up to this many characters: several times the
 # largest body.

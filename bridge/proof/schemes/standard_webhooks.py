@@ -13,7 +13,7 @@ from hmac import compare_digest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from bridge.errors import ConfigError
-from bridge.ingress.proof import (
+from bridge.proof.scheme import (
     ID,
     PUBLIC_ELEMENTS_MAX,
     PUBLIC_KEY_BYTES,

@@ -141,7 +141,7 @@ class SharedSecret:
 
 @dataclass(frozen=True, slots=True)
 class ReplayKey:
-    """The secret of the slot `replay`, which no scheme tries: see `bridge/ingress/origin.py`."""
+    """The secret of the slot `replay`, which no scheme tries: see `bridge/proof/origin.py`."""
 
     secret: bytes = field(repr=False)
 

@@ -6,11 +6,11 @@ from datetime import UTC, date, datetime, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from bridge.errors import ConfigError
-from bridge.ingress.json_body import Real
-from bridge.ingress.profiles.keys import KEY_MAX
-from bridge.ingress.profiles.profile import Flag
-from bridge.ingress.profiles.readers import text_of_id
-from bridge.ingress.profiles.values import day_of_text, instant_of_text
+from bridge.mapping.json_body import Real
+from bridge.mapping.keys import KEY_MAX
+from bridge.mapping.profile import Flag
+from bridge.mapping.readers import text_of_id
+from bridge.mapping.values import day_of_text, instant_of_text
 
 # As in keys of native DRx; a colon is what stands between the parts, so within one it is written `%3A`.
 _KEY_PART = re.compile(r"[A-Za-z0-9._:-]+")

@@ -21,10 +21,10 @@ from jmespath.exceptions import JMESPathError
 from jmespath.functions import Functions
 from jmespath.visitor import TreeInterpreter
 
-from bridge.ingress.json_body import Real
-from bridge.ingress.profiles.profile import Flag
-from bridge.ingress.profiles.readers import text_of_id
-from bridge.ingress.profiles.words import day_of, instant_of, is_given, is_plain_day, is_scalar_given, truth_of
+from bridge.mapping.json_body import Real
+from bridge.mapping.profile import Flag
+from bridge.mapping.readers import text_of_id
+from bridge.mapping.words import day_of, instant_of, is_given, is_plain_day, is_scalar_given, truth_of
 
 LENGTH_MAX = 500  # characters; what is longer is a program
 # Steps of all expressions of one delivery, of some 0.3 microseconds each; forty expressions take some 200.
