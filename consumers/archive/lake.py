@@ -3,7 +3,7 @@
     <root>/owner                                                                   id of the archive that writes here
     <root>/staging/<uuid>.parquet                                                  nobody reads it
     <root>/staging/<uuid>.day/                                                     a day with fewer files, as above
-    <root>/events/topic=…/received_date=YYYY-MM-DD/pPP-FIRST-LAST.parquet          one batch
+    <root>/events/topic=…/received_date=YYYY-MM-DD/pPP-FIRST-LAST-….parquet        one batch
     <root>/events/topic=…/received_date=YYYY-MM-DD/merged-….parquet                several batches
     <root>/unrecognized/received_date=YYYY-MM-DD/…                                 the same, of another schema
 
@@ -35,6 +35,8 @@ EVENTS, UNRECOGNIZED = "events", "unrecognized"
 # Between the write of a file and the end of its transaction lie seconds.
 ORPHAN_S = 3600.0
 _OWNER = "owner"
+# Digits of a staged name, a random UUID, that make a published name unique within its day.
+NAME_PART = 12
 # Name of a staged directory that replaces a day.
 DAY = ".day"
 # Level of zstd; 5,000 events take 40 ms.
@@ -217,7 +219,7 @@ def _grouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 def _name(staged: str) -> str:
     """Return the name of a merged file, distinct within its day."""
-    return f"merged-{staged[:12]}.parquet"
+    return f"merged-{staged[:NAME_PART]}.parquet"
 
 
 def _columns(schema: pa.Schema) -> str:

@@ -18,7 +18,7 @@ from bridge.runtime.logging import log
 from bridge.runtime.metrics import NAMESPACE
 from consumers.api import Placed
 from consumers.archive.columns import IdDigest, schema_of, table_of, unrecognized_schema
-from consumers.archive.lake import EVENTS, UNRECOGNIZED, Lake, Merged, Staged
+from consumers.archive.lake import EVENTS, NAME_PART, UNRECOGNIZED, Lake, Merged, Staged
 from consumers.archive.options import ArchiveOptions
 
 _NOTE = """
@@ -94,22 +94,25 @@ class ArchiveMetrics:
             self._current.set_to_current_time()
 
 
-def path_of(placed: Sequence[Placed], day: date) -> str:
-    """Return the path of the file of events of one partition and day, in the order of the log."""
+def path_of(placed: Sequence[Placed], day: date, *, staged: str) -> str:
+    """Return the path of the file of events of one partition and day, in the order of the log.
+
+    Offsets come again in a topic that was made anew, hence the part of the staged name.
+    """
     (event, first), last = placed[0], placed[-1].context
     table = UNRECOGNIZED if event.type == UNRECOGNIZED_TYPE else f"{EVENTS}/topic={first.topic}"
-    name = f"p{first.partition:02d}-{first.offset:012d}-{last.offset:012d}.parquet"
+    name = f"p{first.partition:02d}-{first.offset:012d}-{last.offset:012d}-{staged[:NAME_PART]}.parquet"
     return f"{table}/received_date={day.isoformat()}/{name}"
 
 
-def by_day(batch: Sequence[Placed]) -> Iterator[tuple[date, list[Placed]]]:
-    """Yield the events of each day of receipt (UTC), in the order of the log."""
+def by_table_and_day(batch: Sequence[Placed]) -> Iterator[tuple[date, list[Placed]]]:
+    """Yield the rows of each table and day of receipt (UTC), in the order of the log."""
 
-    def day(placed: Placed) -> date:
-        return placed.event.received_at.astimezone(UTC).date()
+    def group(placed: Placed) -> tuple[bool, date]:
+        return placed.event.type == UNRECOGNIZED_TYPE, placed.event.received_at.astimezone(UTC).date()
 
-    for each, events in groupby(sorted(batch, key=lambda one: (day(one), one.context.offset)), key=day):
-        yield each, list(events)
+    for (_, day), events in groupby(sorted(batch, key=lambda one: (group(one), one.context.offset)), key=group):
+        yield day, list(events)
 
 
 class Archiver:
@@ -142,7 +145,7 @@ class Archiver:
 
     async def __call__(self, batch: Sequence[Placed], connection: Any) -> None:
         """Write new events of one partition; `PermanentError` for a value that fits no column."""
-        for day, events in by_day(batch):
+        for day, events in by_table_and_day(batch):
             hit("before_stage")
             try:
                 staged = await asyncio.to_thread(self._stage, events)
@@ -152,8 +155,9 @@ class Archiver:
             hit("after_stage")
             first, last = events[0].context, events[-1].context
             place = first.topic, first.partition, first.offset, last.offset
+            path = path_of(events, day, staged=staged.name)
             gathers = self._options.gather_s > 0 and staged.rows < self._options.batch_records
-            await connection.execute(self._sql(_NOTE), *staged, path_of(events, day), *place, gathers)
+            await connection.execute(self._sql(_NOTE), *staged, path, *place, gathers)
             self._metrics.staged(rows=staged.rows, size=staged.bytes)
 
     def _stage(self, events: Sequence[Placed]) -> Staged:

@@ -2,10 +2,12 @@
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,11 @@ def pairs(value: dict[str, str] | None) -> list[tuple[str, str]] | None:
 
 def options(lake: Path, **more: str) -> dict[str, str]:
     return {"root": str(lake), "wait_s": "0.2", **more}
+
+
+def shown(path: Path, root: Path) -> str:
+    """Return a path without the part of its name that is random."""
+    return re.sub(r"-[0-9a-f]{12}(?=\.parquet$)", "-…", str(path.relative_to(root)))
 
 
 def visible(root: Path) -> list[Path]:
@@ -109,10 +116,20 @@ async def test_a_file_is_of_one_topic_and_day_of_receipt(tmp_path: Path) -> None
         await archive.feed(late, early)
         await published(archive, tmp_path, 2)
 
-    assert [str(path.relative_to(tmp_path / "events")) for path in visible(tmp_path)] == [
-        "topic=drx.prescriptions.v1/received_date=2026-09-14/p00-000000000001-000000000001.parquet",
-        "topic=drx.prescriptions.v1/received_date=2026-09-15/p00-000000000000-000000000000.parquet",
+    assert [shown(path, tmp_path / "events") for path in visible(tmp_path)] == [
+        "topic=drx.prescriptions.v1/received_date=2026-09-14/p00-000000000001-000000000001-….parquet",
+        "topic=drx.prescriptions.v1/received_date=2026-09-15/p00-000000000000-000000000000-….parquet",
     ]
+
+
+async def test_offsets_that_come_again_have_files_of_their_own(tmp_path: Path) -> None:
+    """As after a topic was made anew, or offsets were moved."""
+    async with running(open_archive, options=options(tmp_path)) as archive:
+        context = Context("archive", TOPICS[0], 0, 7, "a:1", 1)
+        for _ in range(2):
+            async with archive._database.transaction() as connection:
+                await archive._consumer.handle([Placed(an_event("prescription.sent"), context)], connection)  # type: ignore[misc, arg-type]
+        await published(archive, tmp_path, 2)
 
 
 async def test_without_class_d_nothing_identifies_a_person(tmp_path: Path) -> None:
@@ -163,18 +180,17 @@ async def test_deliveries_that_are_no_events_have_a_table_of_their_own(tmp_path:
         assert archive._consumer.topics == (*TOPICS, UNRECOGNIZED_TOPIC)
         handler = archive._consumer.handle
         context = Context("archive", UNRECOGNIZED_TOPIC, 3, 7, "a:1", 1)
+        # An event beside it, as somebody else's record in the topic of events is.
+        sent = Placed(an_event("prescription.sent", at=WHEN), replace(context, offset=8))
         async with archive._database.transaction() as connection:
-            await handler([Placed(broken, context)], connection)  # type: ignore[misc, arg-type]
-        await publish(archive)
+            await handler([Placed(broken, context), sent], connection)  # type: ignore[misc, arg-type]
+        assert (await published(archive, tmp_path, 1)).column("event_id").to_pylist() == [sent.event.id]
 
     (path,) = (tmp_path / "unrecognized").rglob("*.parquet")
-    assert str(path.relative_to(tmp_path)) == (
-        "unrecognized/received_date=2026-09-14/p03-000000000007-000000000007.parquet"
-    )
+    assert shown(path, tmp_path) == "unrecognized/received_date=2026-09-14/p03-000000000007-000000000007-….parquet"
     (row,) = parquet.read_table(path, partitioning=None).to_pylist()
     assert row["body"] == body
     assert (row["headers"], row["_offset"]) == ([("user-agent", "drx")], 7)
-    assert visible(tmp_path) == []
 
 
 async def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
