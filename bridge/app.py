@@ -1,5 +1,6 @@
 """Composition root: the only module that knows every concrete class of the ingress, and builds them."""
 
+import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -8,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from types import MappingProxyType
-from typing import TypeVar, get_args
+from typing import NamedTuple, TypeVar, get_args
 
 from prometheus_client import CollectorRegistry
 
@@ -19,6 +20,7 @@ from bridge.ingress.deduplicator import Deduplicator
 from bridge.ingress.heartbeat import Heartbeat
 from bridge.ingress.observations import SERVICE, Observations
 from bridge.ingress.routes import Admission, Source, Webhooks
+from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.follower import Follower
 from bridge.kafka.partition_writer import SET_ASIDE_AFTER_S, NoSpool, PartitionWriters, ProducerProtocol, WriterLimits
 from bridge.kafka.producer import KafkaProducer, Patience
@@ -29,7 +31,7 @@ from bridge.mapping import drx_standard
 from bridge.mapping.keys import KEY_MAX
 from bridge.mapping.lookup import open_profiles
 from bridge.mapping.profile import Profile, bucket_s, dedupe_window_s
-from bridge.proof.scheme import FixedSecrets, KeySlot
+from bridge.proof.scheme import FixedSecrets, KeySlot, Secrets
 from bridge.proof.secrets import senders, slots_of
 from bridge.registry.loader import bundled
 from bridge.runtime.announce import Readiness
@@ -45,6 +47,7 @@ from bridge.runtime.slots import Reload, SlotDirectory
 from bridge.runtime.tracing import Tracing, open_tracing
 from bridge.settings import HttpSettings, Management, Settings
 from bridge.sources import address_limit, check_new_keys, rate_limit, scheme_of, slots_dir
+from bridge.spool.disk import Disk
 from bridge.spool.store import Spool
 from bridge.start_checks import check_start
 
@@ -66,6 +69,19 @@ INFLIGHT_MAX_BYTES = 67_108_864
 START_S = 5.0
 
 
+class Seams(NamedTuple):
+    """What a process touches of its machine and of Kafka."""
+
+    now: Callable[[], float] = time.time  # Unix seconds
+    now_ns: Callable[[], int] = time.time_ns
+    disk: Disk | None = None  # the local one when None
+    thread: Callable[[str], IOThread] = IOThread  # does what may hang on the disk
+    connection: KafkaConnection | None = None  # makes Kafka's clients; that of the settings when None
+
+
+REAL = Seams()
+
+
 @asynccontextmanager
 async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
     """Build from leaf to root, yield what to run until the stop, then end it; `ConfigError` if a check refuses."""
@@ -75,9 +91,9 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
         metrics = IngressMetrics(CollectorRegistry())
         secrets = await in_thread(partial(_open_secrets, settings, metrics))
         heartbeat = _heartbeat(settings, metrics)
-        configured = _sources(settings, secrets)
+        configured = build_sources(settings, secrets)
         sources = configured | {each.source.name: each.source for each in heartbeat}
-        sources = await in_thread(partial(_with_engines, sources))
+        sources = await in_thread(partial(with_engines, sources))
         routing = RoutingTable(settings.kafka.routes)
         ids = await in_thread(
             partial(
@@ -105,7 +121,7 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
                 buckets_s={name: source.bucket_s for name, source in sources.items()},
             )
         )
-        server = _server(settings, sources, durability, metrics, tracing)
+        server = _server(settings, build_webhooks(settings, sources, durability, metrics, tracing), metrics)
         checks.pop("starting")
         checks.update(_checks(server, durability, ids, configured))
         yield [
@@ -212,7 +228,8 @@ def secret_checks(sources: Mapping[str, Source], *, now: Callable[[], float] = t
     return {f"secrets_{name}": partial(check, source) for name, source in sources.items() if source.scheme.keyed}
 
 
-def _sources(settings: Settings, secrets: Mapping[str, SlotDirectory[KeySlot]]) -> dict[str, Source]:
+def build_sources(settings: Settings, secrets: Mapping[str, Secrets]) -> dict[str, Source]:
+    """Build what the settings of sources name, with the secrets of those that have some."""
     profiles = open_profiles(settings.sources)
     return {
         name: Source(
@@ -230,7 +247,7 @@ def _sources(settings: Settings, secrets: Mapping[str, SlotDirectory[KeySlot]]) 
     }
 
 
-def _with_engines(sources: Mapping[str, Source]) -> dict[str, Source]:
+def with_engines(sources: Mapping[str, Source]) -> dict[str, Source]:
     """Give the sources of native DRx their engine; other profiles have none."""
     native = {name: found for name, source in sources.items() if (found := _native(source.profile)) is not None}
     compiled = {
@@ -251,16 +268,20 @@ def _native(profile: Profile) -> drx_standard.NativeProfile | None:
     return drx_standard.NativeProfile() if profile is drx_standard else None
 
 
-def _server(
+def build_webhooks(
     settings: Settings,
     sources: Mapping[str, Source],
     durability: "Durability",
     metrics: IngressMetrics,
-    tracing: Tracing | None,
-) -> HardenedServer:
+    tracing: Tracing | None = None,
+    *,
+    now: Callable[[], float] = time.time,
+) -> Webhooks:
+    """Build what answers the requests of the public port."""
     http = settings.http
     admission = Admission(count_max=http.inflight_max, bytes_max=INFLIGHT_MAX_BYTES)
-    webhooks = Webhooks(
+    metrics.http_inflight_requests.set_function(lambda: admission.count)
+    return Webhooks(
         sources=sources,
         deduplicator=Deduplicator(
             publisher=durability.publisher, known_ids=durability.known_ids, deadline_s=http.deadline_s
@@ -271,7 +292,12 @@ def _server(
         newest=durability.known_ids.newest,
         address_limit=address_limit(http),
         tracing=tracing,
+        now=now,
     )
+
+
+def _server(settings: Settings, webhooks: Webhooks, metrics: IngressMetrics) -> HardenedServer:
+    http = settings.http
     server = HardenedServer(
         webhooks,
         read_timeout_s=READ_TIMEOUT_S,
@@ -284,7 +310,6 @@ def _server(
         on_malformed=webhooks.malformed,
         on_ended=lambda reason: metrics.http_connections_ended.labels(reason).inc(),
     )
-    metrics.http_inflight_requests.set_function(lambda: admission.count)
     metrics.http_open_connections.set_function(lambda: server.open_connections)
     return server
 
@@ -324,6 +349,7 @@ async def open_durability(
     metrics: IngressMetrics,
     buckets_s: Mapping[str, int] = MappingProxyType({}),
     set_aside_after_s: float = SET_ASIDE_AFTER_S,
+    seams: Seams = REAL,
 ) -> AsyncIterator[Durability]:
     """Recover the spool, connect in the background; at the end close in an order that loses no accepted record.
 
@@ -335,15 +361,25 @@ async def open_durability(
             windows_s=windows_s,
             capacity=settings.dedupe.capacity,
             buckets_s=buckets_s,
+            now=seams.now,
             evicted_early=metrics.dedupe_evicted_early.inc,
         )
         metrics.dedupe_ids.set_function(lambda: len(known_ids))
         # A wrong option ends the start here; later it would only leave the producer not ready.
-        await in_thread(settings.kafka.connection.options)
-        producer = _producer(settings, routing, metrics)
-        spool = _spool(settings, metrics)
+        connection = seams.connection or settings.kafka.connection
+        await in_thread(connection.options, thread=seams.thread)
+        producer = _producer(settings, connection, routing, metrics, seams)
+        spool = _spool(settings, metrics, seams)
         window_s = max(windows_s.values(), default=0.0)
-        follower = _follower(settings, routing, known_ids, spool, window_s=window_s)
+        follower = Follower(
+            connection=connection,
+            topics=routing.topics,
+            known_ids=known_ids,
+            window_s=window_s,
+            records_max=settings.dedupe.capacity,
+            oldest_s=lambda: spool.oldest_ms() / 1000 or None,
+            now=seams.now,
+        )
         metrics.dedupe_ready.set_function(lambda: follower.ready)
         metrics.dedupe_follow_lag_seconds.set_function(lambda: follower.lag_s)
         writers = PartitionWriters(
@@ -375,21 +411,27 @@ async def open_durability(
             routing=routing,
             partitions=settings.kafka.partitions,
             instance=settings.instance,
-            ordinals=ordinals(lambda: spool.last_ordinal),
+            ordinals=ordinals(lambda: spool.last_ordinal, now_ns=seams.now_ns),
             message_max_bytes=settings.kafka.message_max_bytes,
         )
         stack.push_async_callback(publisher.close, flush_s)
-        checks = _durability_checks(producer, spool, known_ids, partitions=settings.kafka.partitions)
+        checks = _durability_checks(
+            producer,
+            spool,
+            known_ids,
+            partitions=settings.kafka.partitions,
+            monotonic=asyncio.get_running_loop().time,
+        )
         yield Durability(publisher, known_ids, writers, producer, spool, workers, checks)
 
 
-async def in_thread(work: Callable[[], _Result]) -> _Result:
+async def in_thread(work: Callable[[], _Result], *, thread: Callable[[str], IOThread] = IOThread) -> _Result:
     """Do work that may hang on a volume in a thread, so that the loop still sees a stop."""
-    thread = IOThread("start")
+    starting = thread("start")
     try:
-        return await thread.run(work)
+        return await starting.run(work)
     finally:
-        thread.end()
+        starting.end()
 
 
 def patience_beside_spool(after_s: float) -> Patience:
@@ -397,31 +439,21 @@ def patience_beside_spool(after_s: float) -> Patience:
     return Patience(tick_s=min(Patience().tick_s, after_s / 8), stalled_s=after_s * 3 / 4)
 
 
-def _follower(
-    settings: Settings, routing: RoutingTable, known_ids: KnownIds, spool: Spool | NoSpool, *, window_s: float
-) -> Follower:
-    return Follower(
-        connection=settings.kafka.connection,
-        topics=routing.topics,
-        known_ids=known_ids,
-        window_s=window_s,
-        records_max=settings.dedupe.capacity,
-        oldest_s=lambda: spool.oldest_ms() / 1000 or None,
-    )
-
-
-def _producer(settings: Settings, routing: RoutingTable, metrics: IngressMetrics) -> KafkaProducer:
+def _producer(
+    settings: Settings, connection: KafkaConnection, routing: RoutingTable, metrics: IngressMetrics, seams: Seams
+) -> KafkaProducer:
     patience = patience_beside_spool(settings.spool_after_s) if settings.spool.enabled else Patience()
     return KafkaProducer(
-        connection=settings.kafka.connection,
+        connection=connection,
         topics=routing.topics,
         partitions=settings.kafka.partitions,
         metrics=metrics,
         patience=patience,
+        now=seams.now,
     )
 
 
-def _spool(settings: Settings, metrics: IngressMetrics) -> Spool | NoSpool:
+def _spool(settings: Settings, metrics: IngressMetrics, seams: Seams) -> Spool | NoSpool:
     wanted = settings.spool
     if not wanted.enabled:
         return NoSpool()
@@ -430,24 +462,32 @@ def _spool(settings: Settings, metrics: IngressMetrics) -> Spool | NoSpool:
         key_dir=wanted.key_dir or wanted.dir / "keys",
         capacity_bytes=wanted.capacity_bytes,
         metrics=metrics,
+        disk=seams.disk,
+        now_ns=seams.now_ns,
+        thread=seams.thread,
     )
 
 
 def _durability_checks(
-    producer: KafkaProducer, spool: Spool | NoSpool, known_ids: KnownIds, *, partitions: int
+    producer: KafkaProducer,
+    spool: Spool | NoSpool,
+    known_ids: KnownIds,
+    *,
+    partitions: int,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> dict[str, Check]:
     """Ready means: an event can be made durable now, in Kafka or, degraded, on disk."""
 
     def second_best(result: str) -> str:
         return result if result == "ok" or spool.code else f"degraded {result}"
 
-    started = time.monotonic()
+    started = monotonic()
 
     def kafka() -> str:
         # Not ready until the first attempt to connect and the reading of the topics are over, so that a start beside a
         # working Kafka spools nothing.
         recalling = producer.ready and None not in producer.wrong_counts.values() and not known_ids.finished
-        if time.monotonic() - started < START_S and (producer.untried or recalling):
+        if monotonic() - started < START_S and (producer.untried or recalling):
             return "recalling" if recalling else producer.state
         if not producer.ready:
             return second_best(producer.code or producer.state)

@@ -124,7 +124,7 @@ def make_spool(
     capacity_bytes: int = CAPACITY_BYTES,
     disk: Disk | None = None,
     now_ns: Callable[[], int] = time.time_ns,
-    **bounds_s: float,
+    **bounds_s: Any,
 ) -> Kept:
     metrics = IngressMetrics(CollectorRegistry())
     spool = Spool(

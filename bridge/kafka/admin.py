@@ -11,7 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # noqa: TID251 - as ab
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType  # noqa: TID251 - as above
 
 from bridge.errors import CodedError
-from bridge.kafka.connection import BUGS, CLIENT_FAILURES, KafkaConnection, reachable, refusal
+from bridge.kafka.connection import BUGS, CLIENT_FAILURES, KafkaConnection, refusal
 from bridge.kafka.producer import end_client
 from bridge.kafka.record import MESSAGE_MAX_BYTES
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
@@ -111,8 +111,7 @@ def topic_specs(
 @asynccontextmanager
 async def open_admin(connection: KafkaConnection) -> "AsyncIterator[Admin]":
     """Open a client for a block of at most `ADMIN_S`; `ConfigError` for a bad file, `AdminError` without an answer."""
-    options = connection.options()
-    options["bootstrap_servers"] = await reachable(connection.servers)
+    options = await connection.reach()
     if not options["bootstrap_servers"]:
         raise AdminError("unreachable", f"no broker answers at {connection.bootstrap_servers}")
     client = AIOKafkaAdminClient(**options, client_id="drx-bridge-admin", request_timeout_ms=_REQUEST_MS)

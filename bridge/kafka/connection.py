@@ -69,6 +69,24 @@ class KafkaConnection:
             options |= self._login()
         return options
 
+    async def reach(self) -> dict[str, Any]:
+        """Return `options`, with only those `bootstrap_servers` that accept a TCP connection, or none."""
+        options = await asyncio.to_thread(self.options)
+        options["bootstrap_servers"] = await reachable(self.servers)
+        return options
+
+    def producer(self, **options: Any) -> Any:
+        """Return a producer of aiokafka's that is not started."""
+        from aiokafka import AIOKafkaProducer  # noqa: PLC0415, TID251 - not for commands without Kafka; this is the door
+
+        return AIOKafkaProducer(**options)
+
+    def consumer(self, **options: Any) -> Any:
+        """Return a consumer of aiokafka's that is not started."""
+        from aiokafka import AIOKafkaConsumer  # noqa: PLC0415, TID251 - as above
+
+        return AIOKafkaConsumer(**options)
+
     def credentials(self) -> bytes:
         """Return a digest of the files that `options` reads, to detect changes."""
         login = (self.sasl_username_file, self.sasl_password_file)

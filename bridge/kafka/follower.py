@@ -128,7 +128,7 @@ class Follower:
     def lag_s(self) -> float:
         """Seconds since everything in the topics had been read; NaN before the first time."""
         times = [at for topic in self._topics.values() if topic.read for at in topic.current_at.values()]
-        return time.monotonic() - min(times) if times else nan
+        return _now() - min(times) if times else nan
 
     @property
     def _lags(self) -> bool:
@@ -216,40 +216,40 @@ class Follower:
                 unreadable=_log_unreadable,
             )
             async with opening as tail:
-                topic.begin(tail, await tail.positions(), time.monotonic())
+                topic.begin(tail, await tail.positions(), _now())
                 await self._read_tail(topic, tail)
                 await turn.aclose()
                 if not tail.is_whole():
                     topic.code = "no_leader"
                 else:
                     topic.read, topic.code = True, ""
-                    topic.current_at = dict.fromkeys(tail.ends, time.monotonic())
+                    topic.current_at = dict.fromkeys(tail.ends, _now())
                 self._update_finished()
                 return await self._follow(topic, tail)
 
     async def _read_tail(self, topic: _Topic, tail: Tail) -> None:
         """Read up to the ends at the opening."""
-        came_at = time.monotonic()
+        came_at = _now()
         while any(topic.positions[partition] < end for partition, end in tail.ends.items()):
             records = await tail.poll()
             self._note(records)
             topic.advance(await tail.positions())
             if records:
-                came_at = time.monotonic()
-            elif time.monotonic() - came_at > SILENT_S or tail.is_stale():
+                came_at = _now()
+            elif _now() - came_at > SILENT_S or tail.is_stale():
                 raise ReadError("no_answer", "the brokers have stopped answering")
             await asyncio.sleep(PAUSE_S)
 
     async def _follow(self, topic: _Topic, tail: Tail) -> str:
         """Read new records; return why a new client is needed."""
-        looked_at = asked_at = time.monotonic()
+        looked_at = asked_at = _now()
         while True:
             records = await tail.poll()
             self._note(records)
             if records:
                 topic.advance(await tail.positions())
-            if time.monotonic() - looked_at >= LOOK_S:
-                looked_at = time.monotonic()
+            if _now() - looked_at >= LOOK_S:
+                looked_at = _now()
                 topic.advance(await tail.positions())
                 topic.note_ends(tail.heard(), looked_at)
                 if tail.is_stale():
@@ -279,11 +279,16 @@ class Follower:
         elif not codes or self.known_ids.finished:
             return
         elif self._reachable_since is None:
-            self._reachable_since = time.monotonic()
-        elif time.monotonic() - self._reachable_since >= self.patience.give_up_s:
+            self._reachable_since = _now()
+        elif _now() - self._reachable_since >= self.patience.give_up_s:
             self.known_ids.finished = True
             for name, code in codes.items():
                 log.warning("worker.recall_given_up", topic=name, code=code)
+
+
+def _now() -> float:
+    """Return monotonic seconds."""
+    return asyncio.get_running_loop().time()
 
 
 def _log_unreadable(place: Place, offset: int, after: int) -> None:

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from aiokafka import AIOKafkaProducer, TopicPartition  # noqa: TID251 - this is the door
+from aiokafka import TopicPartition  # noqa: TID251 - this is the door
 from aiokafka import errors as kafka_errors  # noqa: TID251 - as above
 
 from bridge.errors import CodedError, ConfigError, NotDurableError, RecordRefusedError
-from bridge.kafka.connection import CLIENT_FAILURES, KafkaConnection, reachable, refusal
+from bridge.kafka.connection import CLIENT_FAILURES, KafkaConnection, refusal
 from bridge.kafka.record import Record
 from bridge.runtime.backoff import backoff_s
 from bridge.runtime.lifecycle import first_of, is_cancelled
@@ -247,11 +247,10 @@ class KafkaProducer:
         return True
 
     async def _open(self) -> None:
-        options = await asyncio.to_thread(self._connection.options)
-        options["bootstrap_servers"] = await reachable(self._connection.servers)
+        options = await self._connection.reach()
         if not options["bootstrap_servers"]:
             raise NotConnectedError("unreachable")
-        self._retired = Generation(options, now=self._now)
+        self._retired = Generation(options, client=self._connection.producer, now=self._now)
         await self._retired.start()
         self._generation, self._retired = self._retired, None
 
@@ -315,12 +314,14 @@ class KafkaProducer:
 class Generation:
     """One aiokafka producer from its start to its end."""
 
-    def __init__(self, options: dict[str, Any], *, now: Callable[[], float] = time.time) -> None:
-        """Build it; `options` say how to connect, and the others are as in `KafkaProducer`."""
+    def __init__(
+        self, options: dict[str, Any], *, client: Callable[..., Any], now: Callable[[], float] = time.time
+    ) -> None:
+        """Build it: `client` with `options`, which say how to connect; `now` is as in `KafkaProducer`."""
         self._options = options
         self.broken = asyncio.Event()  # set when it must be replaced
         self._now = now
-        self._client = AIOKafkaProducer(
+        self._client = client(
             **options,
             client_id="drx-bridge",
             acks="all",

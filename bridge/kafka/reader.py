@@ -8,11 +8,11 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition  # noqa: TID251 - this is the door
+from aiokafka import TopicPartition  # noqa: TID251 - this is the door
 from aiokafka.errors import KafkaError  # noqa: TID251 - as above
 
 from bridge.errors import CodedError
-from bridge.kafka.connection import CLIENT_FAILURES, KafkaConnection, reachable, refusal
+from bridge.kafka.connection import CLIENT_FAILURES, KafkaConnection, refusal
 from bridge.kafka.fetch_buffer import POLL_RECORDS, FetchBuffer, UnreadableBatchError
 from bridge.kafka.producer import END_S, METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, START_S, end_client
 from bridge.kafka.transport import ConsumedRecord, Place
@@ -96,11 +96,10 @@ async def _open(
     led_only: bool = False,
     **options: int,
 ) -> "AsyncIterator[TopicReader]":
-    reach = await asyncio.to_thread(connection.options)
-    reach["bootstrap_servers"] = await reachable(connection.servers)
+    reach = await connection.reach()
     if not reach["bootstrap_servers"]:
         raise ReadError("unreachable", f"no broker answers at {connection.bootstrap_servers}")
-    consumer = AIOKafkaConsumer(
+    consumer = connection.consumer(
         **reach,
         **options,
         client_id="drx-bridge-reader",

@@ -209,6 +209,7 @@ class Spool:
         metrics: IngressMetrics,
         disk: Disk | None = None,
         now_ns: Callable[[], int] = time.time_ns,
+        thread: Callable[[str], IOThread] = IOThread,
         stalled_s: float = STALLED_S,
         finish_s: float = FINISH_S,
         order_s: float = ORDER_S,
@@ -222,7 +223,7 @@ class Spool:
         disk = disk or Disk()
         self._finish_s = finish_s
         # What is to be delivered does not wait for a disk that is slow to write, nor the other way round.
-        self._writing, self._reading = writing, reading = IOThread("spool-writer"), IOThread("spool-reader")
+        self._writing, self._reading = writing, reading = thread("spool-writer"), thread("spool-reader")
         self._keys = keys = KeyRing(key_dir)
         self._index = index = Index(directory)
         self._availability = availability = Availability(

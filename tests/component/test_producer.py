@@ -114,13 +114,13 @@ class FakeCluster:
 def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     made = FakeCluster()
 
-    async def reachable(servers: Any) -> list[str]:
+    async def reach(connection: KafkaConnection) -> dict[str, Any]:
         await asyncio.sleep(0)
-        made.met("reachable")
-        return [f"{host}:{port}" for host, port in servers]
+        made.met("reach")
+        return connection.options()
 
     monkeypatch.setattr(producer_module, "Generation", lambda _options, **_: FakeGeneration(made))
-    monkeypatch.setattr(producer_module, "reachable", reachable)
+    monkeypatch.setattr(KafkaConnection, "reach", reach)
     return made
 
 
@@ -179,7 +179,7 @@ async def test_it_survives_whatever_is_raised_at_an_await(
 
 @pytest.mark.parametrize(
     "method",
-    ["start", "settle", "end", "partitions", "refresh_metadata", "oldest_s", "quiet_s", "silent_s", "reachable"],
+    ["start", "settle", "end", "partitions", "refresh_metadata", "oldest_s", "quiet_s", "silent_s", "reach"],
 )
 async def test_it_survives_whatever_a_client_raises(cluster: FakeCluster, method: str) -> None:
     cluster.partitions = None if method == "refresh_metadata" else 12
@@ -215,7 +215,8 @@ async def test_a_write_to_a_partition_without_a_leader_floods_no_broker(monkeypa
     monkeypatch.setattr(AIOKafkaClient, "_metadata_update", answer)
     monkeypatch.setattr(producer_module, "REQUEST_TIMEOUT_MS", 500)
     monkeypatch.setattr(producer_module, "LEADER_LOOK_S", 0.001)
-    generation = Generation(KafkaConnection("127.0.0.1:1").options())
+    connection = KafkaConnection("127.0.0.1:1")
+    generation = Generation(connection.options(), client=connection.producer)
     client = generation._client
     client.client.cluster._partitions = {TOPIC: {0: PartitionMetadata(TOPIC, 0, -1, [3], [3], 5)}}
     client._txn_manager.set_pid_and_epoch(1, 0)
@@ -236,7 +237,7 @@ async def test_a_question_has_the_time_to_reach_another_broker_if_one_hangs(brok
     connection = KafkaConnection("127.0.0.1:1")
     metrics = IngressMetrics(CollectorRegistry())
     producer = KafkaProducer(connection=connection, topics=[TOPIC], partitions=12, metrics=metrics)
-    generation = producer._generation = Generation(connection.options())
+    generation = producer._generation = Generation(connection.options(), client=connection.producer)
     generation._metadata._brokers = {n: BrokerMetadata(n, "127.0.0.1", n, None) for n in range(brokers)}
     generation._heard_at = asyncio.get_running_loop().time()
 
