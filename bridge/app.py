@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from bridge.avro.schema_ids import RECORDS, SchemaIds
 from bridge.contract.events import EVENT_MODELS
-from bridge.engine.engine import Compiled, Engine
+from bridge.fast_path import FastPaths
 from bridge.ingress.deduplicator import Deduplicator
 from bridge.ingress.heartbeat import Heartbeat
 from bridge.ingress.observations import SERVICE, Observations
@@ -27,10 +27,9 @@ from bridge.kafka.producer import KafkaProducer, Patience
 from bridge.kafka.publisher import EncodeRecord, Publisher, ordinals
 from bridge.kafka.routing import RoutingTable
 from bridge.known.known_ids import KnownIds
-from bridge.mapping import drx_standard
 from bridge.mapping.keys import KEY_MAX
 from bridge.mapping.lookup import open_profiles
-from bridge.mapping.profile import Profile, bucket_s, dedupe_window_s
+from bridge.mapping.profile import bucket_s, dedupe_window_s
 from bridge.proof.scheme import FixedSecrets, KeySlot, Secrets
 from bridge.proof.secrets import senders, slots_of
 from bridge.registry.loader import bundled
@@ -93,7 +92,7 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
         heartbeat = _heartbeat(settings, metrics)
         configured = build_sources(settings, secrets)
         sources = configured | {each.source.name: each.source for each in heartbeat}
-        sources = await in_thread(partial(with_engines, sources))
+        sources = await in_thread(partial(with_fast_paths, sources))
         routing = RoutingTable(settings.kafka.routes)
         ids = await in_thread(
             partial(
@@ -247,25 +246,13 @@ def build_sources(settings: Settings, secrets: Mapping[str, Secrets]) -> dict[st
     }
 
 
-def with_engines(sources: Mapping[str, Source]) -> dict[str, Source]:
-    """Give the sources of native DRx their engine; other profiles have none."""
-    native = {name: found for name, source in sources.items() if (found := _native(source.profile)) is not None}
-    compiled = {
-        each: Compiled(bundled().schemas(), RECORDS, prefixes=each.prefixes, ignore=each.ignore)
-        for each in dict.fromkeys(native.values())
+def with_fast_paths(sources: Mapping[str, Source]) -> dict[str, Source]:
+    """Give the sources of native DRx their fast path."""
+    fast_paths = FastPaths(bundled().schemas(), RECORDS)
+    return {
+        name: replace(each, fast_path=fast_paths.of(each.profile, source=name, environment=each.environment))
+        for name, each in sources.items()
     }
-    equipped = dict(sources)
-    for name, profile in native.items():
-        engine = Engine(compiled[profile], source=name, environment=sources[name].environment)
-        equipped[name] = replace(sources[name], engine=engine)
-    return equipped
-
-
-def _native(profile: Profile) -> drx_standard.NativeProfile | None:
-    """Return native DRx as it is configured, or None for another profile."""
-    if isinstance(profile, drx_standard.NativeProfile):
-        return profile
-    return drx_standard.NativeProfile() if profile is drx_standard else None
 
 
 def build_webhooks(

@@ -69,6 +69,9 @@ class Event(NamedTuple):
     # The whole Avro record: names as in the schema; instants aware UTC, decimals `Decimal`, dates `date`.
     value: Mapping[str, object]
     mapping: str = ""  # first 12 hex digits of the SHA-256 of the mapping file that made it, or empty
+    # The whole Avro record without the prefix of the wire format, if the fast path of the ingress made it: then `value`
+    # has `prescription_id` only.
+    encoded: bytes = b""
 
     def __repr__(self) -> str:
         """Identify the event without its content."""
@@ -100,31 +103,6 @@ class Event(NamedTuple):
         Bytes, which only `drx.unrecognized` has, become base64. It holds health information.
         """
         return orjson.dumps(self.value, default=plain, option=orjson.OPT_UTC_Z).decode()
-
-
-class EncodedEvent(NamedTuple):
-    """An event whose value is encoded already, as an engine gives it; else the same as `Event`.
-
-    `encoded` is the whole Avro record without the prefix of the wire format. `mapping` is always empty: no engine
-    encodes what an operator's mapping made.
-    """
-
-    id: str
-    type: str
-    source: str
-    key: str
-    prescription_id: str | None
-    occurred_at: datetime
-    received_at: datetime
-    encoded: bytes
-    mapping: str = ""
-
-    def __repr__(self) -> str:
-        """Identify the event without its content."""
-        return f"EncodedEvent(id={self.id!r}, type={self.type!r}, source={self.source!r})"
-
-
-AnyEvent = Event | EncodedEvent
 
 
 @dataclass(frozen=True, slots=True)

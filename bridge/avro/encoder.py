@@ -15,7 +15,7 @@ Encode = Callable[[Any], bytes]
 Named = dict[str, Mapping[str, Any]]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-EPOCH_DAY = _EPOCH.toordinal()
+_EPOCH_DAY = _EPOCH.toordinal()
 _DAY_S = 86_400
 _SECOND_US = 1_000_000
 _INT = (-(1 << 31), (1 << 31) - 1)  # Avro 1.12, "Primitive Types"
@@ -36,8 +36,11 @@ class EncodeError(BridgeError):
         self.field = field
 
 
-def compile_encoder(schema: Mapping[str, Any]) -> Encode:
-    """Compile a parsed schema into what may raise `EncodeError`; `ValueError` if it is beyond the house rules."""
+def compile_encoder(schema: Any) -> Encode:
+    """Compile a parsed schema, or the type of a field, into what may raise `EncodeError`.
+
+    `ValueError`: it is beyond the house rules.
+    """
     return _compile(schema, "", {})
 
 
@@ -114,7 +117,7 @@ def _array(schema: Mapping[str, Any], path: str, named: Named) -> Encode:
 
 
 def _map(schema: Mapping[str, Any], path: str, named: Named) -> Encode:
-    encode_key = _checked(_string, f"{path}.*")
+    encode_key = _checked(encode_text, f"{path}.*")
     encode_item = _compile(schema["values"], f"{path}.*", named)
 
     def encode(value: Any) -> bytes:
@@ -161,7 +164,7 @@ def microseconds(moment: datetime) -> int:
     return (since.days * _DAY_S + since.seconds) * _SECOND_US + since.microseconds
 
 
-def shortest(unscaled: int) -> bytes:
+def _shortest(unscaled: int) -> bytes:
     """Return the shortest two's complement, with its length in front."""
     size = (unscaled if unscaled >= 0 else ~unscaled).bit_length() // 8 + 1
     return VARINTS[size] + unscaled.to_bytes(size, "big", signed=True)
@@ -179,7 +182,7 @@ def _checked(write: Encode, path: str) -> Encode:
     return encode
 
 
-def _string(value: Any) -> bytes:
+def encode_text(value: Any) -> bytes:
     """Take `str` that UTF-8 can hold: a lone surrogate raises `UnicodeEncodeError`."""
     if type(value) is not str:
         raise TypeError
@@ -234,7 +237,7 @@ def _day(value: Any) -> bytes:
     """Take a `date`, but no `datetime`, which is a subclass of it."""
     if type(value) is not date:
         raise TypeError
-    return varint(value.toordinal() - EPOCH_DAY)
+    return varint(value.toordinal() - _EPOCH_DAY)
 
 
 def _decimal(schema: Mapping[str, Any]) -> Encode:
@@ -251,13 +254,13 @@ def _decimal(schema: Mapping[str, Any]) -> Encode:
         magnitude: int = int("".join(map(str, digits))) * 10 ** (exponent + scale)
         if magnitude >= bound:
             raise ValueError
-        return shortest(-magnitude if sign else magnitude)
+        return _shortest(-magnitude if sign else magnitude)
 
     return write
 
 
 _SCALARS: dict[tuple[str, str | None], Callable[[Mapping[str, Any]], Encode]] = {
-    ("string", None): lambda _: _string,
+    ("string", None): lambda _: encode_text,
     ("bytes", None): lambda _: _binary,
     ("enum", None): _enum,
     ("boolean", None): lambda _: _boolean,

@@ -5,14 +5,14 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from bridge.errors import NotDurableError
-from bridge.event import AnyEvent, Delivery, Durable, Identity, ParkReason, Settled
+from bridge.event import Delivery, Durable, Event, Identity, ParkReason, Settled
 from bridge.known.known_ids import KnownIds
 
 
 class PublisherProtocol(Protocol):
     """Makes the outcome of a delivery durable, and reports the end of each part to `KnownIds`, however late."""
 
-    def publish(self, delivery: Delivery, outcome: tuple[AnyEvent, ...] | ParkReason) -> Awaitable[Durable]:
+    def publish(self, delivery: Delivery, outcome: tuple[Event, ...] | ParkReason) -> Awaitable[Durable]:
         """Return how every record became durable, once it is.
 
         Raises:
@@ -56,7 +56,7 @@ class Deduplicator:
         """Return the loop time by which a delivery that arrives now must be answered."""
         return asyncio.get_running_loop().time() + self._deadline_s
 
-    def take_new(self, delivery: Delivery, events: tuple[AnyEvent, ...]) -> asyncio.Future[Durable] | None:
+    def take_new(self, delivery: Delivery, events: tuple[Event, ...]) -> asyncio.Future[Durable] | None:
         """Publish events, by the publisher's deadline, or return None if one is known. `NotDurableError`: not now."""
         identities = [Identity(event.source, event.id, delivery.body_sha256) for event in events]
         if not self._known_ids.begin_new(identities):
@@ -68,7 +68,7 @@ class Deduplicator:
                 self._known_ids.settled(identity, "failed")
             raise
 
-    async def take(self, delivery: Delivery, events: tuple[AnyEvent, ...], *, ends_at: float) -> Outcome:
+    async def take(self, delivery: Delivery, events: tuple[Event, ...], *, ends_at: float) -> Outcome:
         """Make events durable, or none if an id is known with another body: `conflict`. `NotDurableError`: not now."""
         identities = [Identity(event.source, event.id, delivery.body_sha256) for event in events]
 

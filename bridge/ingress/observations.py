@@ -5,13 +5,12 @@ Every labelled child is resolved once, so that counting costs an addition.
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Literal, cast, get_args
 
 from prometheus_client import Counter
 
 from bridge.contract.events import OTHER_REPORTED
 from bridge.event import Delivery, Event
-from bridge.mapping.profile import FLAGS, Encoded, Mapped
+from bridge.mapping.profile import FLAGS, Mapped
 from bridge.runtime.metrics import IngressMetrics, LoopHistogram
 
 ROUTE = "/webhooks/{source}"
@@ -41,8 +40,8 @@ UNAVAILABLE_CODES = (
     "topic_missing",
     "unexpected",
 )
-# Why an engine left a delivery to the reference: it does not conform plainly, or the engine has failed.
-Deferral = Literal["form", "fault"]
+# Why the fast path left a delivery to the reference: it does not conform plainly, or the fast path has failed.
+DEFERRALS = ("form", "fault")
 # Label values for slots; any other name counts as `other`, since label values must be few.
 SLOT_WORDS = ("current", "previous", "other")
 # Refusals of requests that reached no source.
@@ -84,6 +83,8 @@ class Observations:
         for name in names:
             for reason in FAILURE_REASONS:  # from the start, so that `rate` sees the first of each
                 metrics.signature_failures.labels(name, reason)
+            for cause in DEFERRALS:
+                metrics.fast_path_deferrals.labels(name, cause)
         self._offsets = {name: metrics.provider_clock_offset.labels(name) for name in names}
         self._parked = {
             (name, reason): metrics.unrecognized.labels(name, reason) for name in names for reason in PARK_REASONS
@@ -96,11 +97,6 @@ class Observations:
         self._age = metrics.freshness.labels(SERVICE, "provider_to_ingress")
         self._written = metrics.freshness.labels(SERVICE, "ingress_to_kafka")
         self._future = metrics.freshness_negative.labels(SERVICE, "provider_to_ingress")
-        self._deferrals = {
-            (name, cause): metrics.engine_deferrals.labels(name, cause)
-            for name in names
-            for cause in get_args(Deferral)
-        }
         self._answers: dict[tuple[str, ...], tuple[Counter, LoopHistogram]] = {}
 
     def expect(self, refusals: Iterable[str]) -> None:
@@ -123,7 +119,7 @@ class Observations:
             self._offsets[source].observe(abs(offset_s))
         self._metrics.http_request_body_bytes.observe(size)
 
-    def taken(self, delivery: Delivery, mapped: Mapped | Encoded, *, written_s: float | None) -> None:
+    def taken(self, delivery: Delivery, mapped: Mapped, *, written_s: float | None) -> None:
         """A delivery is durable: in Kafka `written_s` seconds after its receipt, or on disk."""
         if written_s is not None:
             self._written.observe(written_s)
@@ -134,7 +130,7 @@ class Observations:
             if age < 0:
                 self._future.inc()
             if event.type == OTHER_REPORTED:
-                self._reported(cast("Event", event))
+                self._reported(event)
         for flag in mapped.flags:
             self._flags[flag].inc()
         if mapped.extensions:
@@ -146,9 +142,9 @@ class Observations:
             self._reported_types.add(word)
         self._metrics.other_reported.labels(event.source, word if word in self._reported_types else "…").inc()
 
-    def deferred(self, source: str, cause: Deferral) -> None:
-        """An engine left a delivery to the reference."""
-        self._deferrals[source, cause].inc()
+    def deferred(self, source: str, cause: str) -> None:
+        """The fast path left a delivery to the reference; `cause` is one of `DEFERRALS`."""
+        self._metrics.fast_path_deferrals.labels(source, cause).inc()
 
     def id_reused(self) -> None:
         """An id that no signature covers came again with another body."""

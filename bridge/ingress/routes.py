@@ -20,10 +20,10 @@ import orjson
 
 from bridge.contract.events import OTHER_REPORTED
 from bridge.errors import DeliveryRefusedError, NotDurableError, TooLargeError
-from bridge.event import AnyEvent, Delivery, Durable, EncodedEvent, Event, ParkReason
+from bridge.event import Delivery, Durable, Event, ParkReason
 from bridge.ingress.deduplicator import Deduplicator, Outcome
 from bridge.ingress.headers import check_content, head_rules, read_heads, safe_headers, trace_of
-from bridge.ingress.observations import UNKNOWN, Deferral, Observations, Observed
+from bridge.ingress.observations import UNKNOWN, Observations, Observed
 from bridge.ingress.rate_limit import AddressLimit, RateLimit
 from bridge.known.delivery_ids import (
     BUCKETS_OF_REPEATS,
@@ -36,7 +36,7 @@ from bridge.known.delivery_ids import (
     keys_by_delivery,
 )
 from bridge.mapping.json_body import parse
-from bridge.mapping.profile import IGNORED, Encoded, Mapped, Profile
+from bridge.mapping.profile import IGNORED, Mapped, Profile
 from bridge.proof.origin import SIGNATURE, prove_origin
 from bridge.proof.scheme import REASONS, Proof, Raw, Scheme, Secrets
 from bridge.proof.schemes.network import FORWARDED
@@ -82,7 +82,7 @@ _REFUSALS = {
 
 
 # Body, webhook id and receipt -> the event that the reference would make, encoded; None where the reference decides.
-Shortcut = Callable[[bytes, str, datetime], EncodedEvent | None]
+FastPath = Callable[[bytes, str, datetime], Event | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Source:
     internal: bool = False  # the bridge's own heartbeat, whose clock is no sender's
     content_types: tuple[bytes, ...] = ()  # what its bodies may be called beside `application/json`
     answer_200: bool = False  # spooled and parked deliveries are answered 200, not 202
-    engine: Shortcut | None = None  # a faster way for deliveries that conform plainly, if the profile has one
+    fast_path: FastPath | None = None  # for deliveries that conform plainly, if the profile has one
     bucket_s: int = 0  # after how long equal bytes without an id are another delivery; 0: never
     limit: RateLimit | None = None  # of deliveries, proved or not
 
@@ -149,7 +149,7 @@ class Call(Observed):
     sender: Source  # the source that its path names
     proof: Proof  # what the scheme has proved, once it has
     delivery: Delivery  # once it was verified
-    outcome: Mapped | Encoded | ParkReason  # once it was mapped
+    outcome: Mapped | ParkReason  # once it was mapped
     received_s: float  # Unix seconds when it was taken, whole; those that are taken together have one receipt
     received_at: datetime  # the same, aware UTC
     taken: asyncio.Future[Durable]  # how its events become durable, once they were published
@@ -475,32 +475,31 @@ class Webhooks:
         call.delivery = call.delivery._replace(id=delivery_id)
         call.outcome = self._understand(call, call.delivery, call.sender)
 
-    def _understand(self, call: Call, delivery: Delivery, source: Source) -> Mapped | Encoded | ParkReason:
+    def _understand(self, call: Call, delivery: Delivery, source: Source) -> Mapped | ParkReason:
         if (received_s := call.proof.received_s) is not None:
             # Its first receipt bounds the times in it, and is the time of a body that has none; the record is of now.
             delivery = delivery._replace(received_at=datetime.fromtimestamp(received_s, UTC))
-        if source.engine is not None and (event := self._encode(call, delivery, source.engine)) is not None:
-            return Encoded((event,))
+        if source.fast_path is not None and (event := self._encoded(call, delivery, source.fast_path)) is not None:
+            return Mapped((event,))
         document = parse(delivery.body, arrays=getattr(source.profile, "ARRAYS", False))
         return document if isinstance(document, ParkReason) else source.profile.map(delivery, document)
 
-    def _encode(self, request: Observed, delivery: Delivery, engine: Shortcut) -> EncodedEvent | None:
-        """Ask the engine; a delivery that it defers, or fails at, is left to the reference."""
-        cause: Deferral = "form"
+    def _encoded(self, call: Call, delivery: Delivery, fast_path: FastPath) -> Event | None:
+        """Return None for a delivery that the fast path defers, or fails at: the reference takes it."""
         try:
-            event = engine(delivery.body, delivery.id, delivery.received_at)
-            if event is not None:
-                return event
-        except Exception as exc:  # noqa: BLE001 - a bug of an engine costs time, nothing else
-            self._log_bug("engine", request, exc)
-            cause = "fault"
-        self._observe.deferred(delivery.source, cause)
-        return None
+            event = fast_path(delivery.body, delivery.id, delivery.received_at)
+        except Exception as exc:  # noqa: BLE001 - a bug of a short cut costs time, nothing else
+            self._log_bug("fast_path", call, exc)
+            self._observe.deferred(delivery.source, "fault")
+            return None
+        if event is None:
+            self._observe.deferred(delivery.source, "form")
+        return event
 
     def _accept(self, call: Call, outcome: Literal["accepted", "duplicate", "spooled", "ignored"]) -> Answer:
         hit("before_answer")
         elapsed = call.elapsed_s
-        delivery, mapped = call.delivery, cast("Mapped | Encoded", call.outcome)
+        delivery, mapped = call.delivery, cast("Mapped", call.outcome)
         if outcome not in ("duplicate", "ignored"):
             call.http.trust()
         if outcome != "duplicate":
@@ -575,29 +574,29 @@ class Webhooks:
         return Answer(STATUS["unavailable"], body, headers=(("Retry-After", retry_after),))
 
 
-def _content(outcome: Mapped | Encoded | ParkReason) -> Sequence[AnyEvent] | ParkReason:
+def _content(outcome: Mapped | ParkReason) -> Sequence[Event] | ParkReason:
     return outcome if isinstance(outcome, ParkReason) else outcome.events
 
 
-def _types(mapped: Mapped | Encoded) -> tuple[str, dict[str, object]]:
+def _types(mapped: Mapped) -> tuple[str, dict[str, object]]:
     """Return the type for a log line, and its fields for leniencies used and a word that the contract does not know."""
     events = mapped.events
     more: dict[str, object] = {}
     if mapped.flags:
         more["flags"] = " ".join(mapped.flags)
-    if events and isinstance(event := events[0], Event) and event.type == OTHER_REPORTED:
-        more["reported_type"] = event.value["reported_type"]
+    if events and events[0].type == OTHER_REPORTED:
+        more["reported_type"] = events[0].value["reported_type"]
     return events[0].type if events else "", more
 
 
-def _keys(events: Sequence[AnyEvent]) -> str:
+def _keys(events: Sequence[Event]) -> str:
     """Return the keys of events, separated by spaces, for a log line."""
     return events[0].key if len(events) == 1 else " ".join(dict.fromkeys(event.key for event in events))
 
 
-def _prescription_id(outcome: Mapped | Encoded | ParkReason) -> str | None:
+def _prescription_id(outcome: Mapped | ParkReason) -> str | None:
     if isinstance(outcome, ParkReason):
         return outcome.key
     event = outcome.events[0]
-    found = event.prescription_id if isinstance(event, EncodedEvent) else event.value.get("prescription_id")
+    found = event.value.get("prescription_id")
     return found if isinstance(found, str) else None

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from bridge.errors import TooLargeError
-from bridge.event import AnyEvent, Delivery, Durable, EncodedEvent, Identity, ParkReason
+from bridge.event import Delivery, Durable, Event, Identity, ParkReason
 from bridge.kafka.partition_writer import Accepted, PartitionWriters
 from bridge.kafka.record import (
     UNRECOGNIZED_SCHEMA,
@@ -49,7 +49,7 @@ class Publisher:
     ordinals: Iterator[int]
     message_max_bytes: int  # `max.message.bytes` of the topics
 
-    def publish(self, delivery: Delivery, outcome: tuple[AnyEvent, ...] | ParkReason) -> Awaitable[Durable]:
+    def publish(self, delivery: Delivery, outcome: tuple[Event, ...] | ParkReason) -> Awaitable[Durable]:
         """Accept a delivery; the awaitable returns how, once every record of it is durable.
 
         `EncodeError` (a bug of ours) and `TooLargeError`: nothing was accepted. `NotDurableError`, at once or from the
@@ -64,7 +64,7 @@ class Publisher:
         """Take nothing more, finish what was taken, then close the producer; all of it within `timeout_s`."""
         await self.writers.close(timeout_s)
 
-    def _event(self, event: AnyEvent, delivery: Delivery) -> Accepted:
+    def _event(self, event: Event, delivery: Delivery) -> Accepted:
         topic = self.routing.place(event)
         schema = self.schemas[event.type]
         ordinal = next(self.ordinals)
@@ -73,7 +73,7 @@ class Publisher:
             delivery,
             topic=topic,
             partition=partition(event.key.encode(), self.partitions),
-            value=self.encode(schema, event.encoded if isinstance(event, EncodedEvent) else event.value),
+            value=self.encode(schema, event.encoded or event.value),
             schema=schema,
             ordinal=f"{self.instance}:{ordinal}".encode(),
         )

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from bridge.event import RECEIPTS_MAX, UNRECOGNIZED_TYPE, AnyEvent, Delivery, Identity, ParkReason
+from bridge.event import RECEIPTS_MAX, UNRECOGNIZED_TYPE, Delivery, Event, Identity, ParkReason
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 
 Header = tuple[str, bytes]
@@ -60,7 +60,7 @@ class Record(NamedTuple):
 
 
 def event_record(
-    event: AnyEvent, delivery: Delivery, *, topic: str, partition: int, value: bytes, schema: str, ordinal: bytes
+    event: Event, delivery: Delivery, *, topic: str, partition: int, value: bytes, schema: str, ordinal: bytes
 ) -> Record:
     """Return the record of an event, `value` in wire format; `ordinal` is `<instance>:<number>` and rises."""
     key = event.key.encode()

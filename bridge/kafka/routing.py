@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
 from bridge.errors import ConfigError
-from bridge.event import AnyEvent, Event
+from bridge.event import Event
 
 PRESCRIPTIONS_TOPIC = "drx.prescriptions.v1"
 ACCOUNTS_TOPIC = "drx.accounts.v1"
@@ -63,7 +63,7 @@ class RoutingTable:
         )
         return tuple(dict.fromkeys(found))
 
-    def place(self, event: AnyEvent) -> str:
+    def place(self, event: Event) -> str:
         """Return the topic of an event."""
         if event.type == OTHER_REPORTED and isinstance(event, Event) and event.value["prescription_id"] is None:
             return self._of_accounts

@@ -34,7 +34,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import NamedTuple
 
-from bridge.event import AnyEvent, Delivery, Identity, ParkReason
+from bridge.event import Delivery, Event, Identity, ParkReason
 
 # A day outlasts the retries of every sender we know of that has ids of its own.
 DEDUPE_WINDOW_S = 86_400
@@ -71,12 +71,12 @@ def id_in_bucket_before(delivery_id: str) -> str:
     return f"{plain}_{int(bucket) - 1}"
 
 
-def keys_by_delivery(delivery: Delivery, outcome: Iterable[AnyEvent] | ParkReason) -> list[str]:
+def keys_by_delivery(delivery: Delivery, outcome: Iterable[Event] | ParkReason) -> list[str]:
     """Return the keys of the events whose ids are derived from the delivery's."""
     return [] if isinstance(outcome, ParkReason) else [event.key for event in outcome if _hangs_on(event, delivery)]
 
 
-def identities_as(delivery: Delivery, outcome: Iterable[AnyEvent] | ParkReason, delivery_id: str) -> Iterator[Identity]:
+def identities_as(delivery: Delivery, outcome: Iterable[Event] | ParkReason, delivery_id: str) -> Iterator[Identity]:
     """Yield the identities that a delivery would have under another id; ids of the vendor's own stay."""
     if isinstance(outcome, ParkReason):
         yield Identity(delivery.source, delivery_id, delivery.body_sha256, outcome.reason)
@@ -87,7 +87,7 @@ def identities_as(delivery: Delivery, outcome: Iterable[AnyEvent] | ParkReason, 
             yield Identity(event.source, event_id, delivery.body_sha256)
 
 
-def _hangs_on(event: AnyEvent, delivery: Delivery) -> bool:
+def _hangs_on(event: Event, delivery: Delivery) -> bool:
     return event.id == delivery.id or event.id.startswith(f"{delivery.id}/")
 
 

@@ -1,11 +1,10 @@
 """The seam behind which a source's dialect becomes events: what a profile is given and what it answers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, get_args
 
 from bridge.errors import ConfigError
-from bridge.event import Delivery, EncodedEvent, Event, ParkReason
+from bridge.event import Delivery, Event, ParkReason
 from bridge.known.delivery_ids import DEDUPE_WINDOW_S
 
 Flag = Literal[
@@ -37,8 +36,7 @@ DEDUPE_WINDOW_MAX_S = 30 * 86_400
 FLAGS: tuple[Flag, ...] = get_args(Flag)
 
 
-@dataclass(frozen=True, slots=True)
-class Mapped:
+class Mapped(NamedTuple):
     """The events of one delivery, and the leniencies that reading it needed."""
 
     events: tuple[Event, ...]  # in their order; none if the delivery is ignored
@@ -48,14 +46,6 @@ class Mapped:
 
 # What an operator has named to be passed over: answered, counted, and written nowhere.
 IGNORED = Mapped(())
-
-
-class Encoded(NamedTuple):
-    """As `Mapped`, of a delivery that an engine has encoded: one event, without leniencies."""
-
-    events: tuple[EncodedEvent]
-    flags: tuple[Flag, ...] = ()
-    extensions: int = 0
 
 
 class Profile(Protocol):

@@ -164,7 +164,7 @@ class IngressMetrics(Metrics):
     extension_fields = counter("Fields outside the contract", "event_type")
     other_reported = counter("Events of types that the contract does not know", "source", "reported_type")
     lenient_fields = counter("Lenient conversions applied, none of which loses data", "flag")
-    engine_deferrals = counter("Deliveries that the engine left to the reference code", "source", "cause")
+    fast_path_deferrals = counter("Deliveries that the fast path left to the reference code", "source", "cause")
     source_last_event = gauge("Receipt of the newest event", "source", suffix="_timestamp_seconds")
     freshness = histogram("Age of an event when it reached a stage", FRESHNESS_BUCKETS, "service", "segment")
     freshness_negative = counter("Events whose time is in the future", "service", "segment")

@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 import pytest
 
 from bridge.errors import NotDurableError
-from bridge.event import AnyEvent, Delivery, Durable, Identity, ParkReason, Settled
+from bridge.event import Delivery, Durable, Event, Identity, ParkReason, Settled
 from bridge.ingress.deduplicator import Deduplicator
 from bridge.known.known_ids import KnownIds
 from tests.builders import a_delivery, an_event
@@ -22,7 +22,7 @@ class SlowPublisher:
     def __init__(self) -> None:
         self.taken: list[asyncio.Future[Durable]] = []
 
-    def publish(self, delivery: Delivery, outcome: tuple[AnyEvent, ...] | ParkReason) -> Awaitable[Durable]:
+    def publish(self, delivery: Delivery, outcome: tuple[Event, ...] | ParkReason) -> Awaitable[Durable]:
         del delivery, outcome
         self.taken.append(asyncio.get_running_loop().create_future())
         return self.taken[-1]

@@ -19,11 +19,11 @@ from prometheus_client import CollectorRegistry, generate_latest
 from bridge.contract.events import EVENT_MODELS
 from bridge.dev.ports import free_port
 from bridge.errors import NotDurableError
-from bridge.event import AnyEvent, Delivery, Durable, EncodedEvent, Event, Identity, ParkReason
+from bridge.event import Delivery, Durable, Event, Identity, ParkReason
 from bridge.ingress.deduplicator import Deduplicator
 from bridge.ingress.observations import ROUTE, Observations
 from bridge.ingress.rate_limit import AddressLimit
-from bridge.ingress.routes import Admission, Call, Shortcut, Source, Webhooks
+from bridge.ingress.routes import Admission, Call, FastPath, Source, Webhooks
 from bridge.known.delivery_ids import NewestBodies
 from bridge.known.known_ids import KnownIds
 from bridge.mapping import drx_standard
@@ -36,12 +36,12 @@ from bridge.runtime.logging import configure_logging, output
 from bridge.runtime.metrics import IngressMetrics
 from bridge.runtime.sockets import accept_all
 from tests.builders import a_body, a_slot, signed_headers
-from tests.engine_cases import engine as engine_of
+from tests.fast_path_cases import fast_path as fast_path_of
 from tests.logs import capture_logs
 from tests.ports import listens
 from tests.waiting import until
 
-Outcome = tuple[AnyEvent, ...] | ParkReason
+Outcome = tuple[Event, ...] | ParkReason
 BODY_MAX = 262_144
 
 
@@ -171,7 +171,7 @@ async def running(
     connections_max: int = 1_000,
     reading_max_bytes: int = 1 << 24,
     profile: Any = None,
-    engine: Shortcut | None = None,
+    fast_path: FastPath | None = None,
     deduplicator: Deduplicator | None = None,
     sources: Sequence[Source] = (),
     address_limit: AddressLimit | None = None,
@@ -188,7 +188,7 @@ async def running(
     publisher = ScriptedPublisher()
     publisher.gate.set()
     publisher.dedupe.finished = True
-    sources = sources or [a_source(profile=profile, engine=engine)]
+    sources = sources or [a_source(profile=profile, fast_path=fast_path)]
     admission = Admission(count_max=count_max, bytes_max=1 << 20)
     webhooks = Webhooks(
         sources={each.name: each for each in sources},
@@ -239,7 +239,7 @@ def genuine(webhook_id: str = "evt_1", **changes: str) -> bytes:
 
 @pytest.fixture
 async def ingress() -> AsyncIterator[Ingress]:
-    async with running(engine=engine_of("drx", "sandbox")) as one:
+    async with running(fast_path=fast_path_of("drx", "sandbox")) as one:
         yield one
 
 
@@ -331,31 +331,31 @@ async def test_parks_what_a_bug_of_ours_cannot_map() -> None:
         assert "prescription_id" not in str(lines)  # of the exception's text
 
 
-def broken_engine(_body: bytes, _webhook_id: str, _received_at: datetime) -> EncodedEvent | None:
+def broken_fast_path(_body: bytes, _webhook_id: str, _received_at: datetime) -> Event | None:
     raise KeyError
 
 
 @pytest.mark.parametrize(
-    ("engine", "body", "cause", "events"),
+    ("fast_path", "body", "cause"),
     [
-        (engine_of("drx", "sandbox"), a_body(), None, EncodedEvent),
-        (engine_of("drx", "sandbox"), a_body(data_zzz=1), "form", Event),
-        (broken_engine, a_body(), "fault", Event),
+        (fast_path_of("drx", "sandbox"), a_body(), None),
+        (fast_path_of("drx", "sandbox"), a_body(data_zzz=1), "form"),
+        (broken_fast_path, a_body(), "fault"),
     ],
     ids=["answered", "deferred", "failed"],
 )
-async def test_what_an_engine_leaves_is_accepted_by_the_reference_and_counted(
-    engine: Shortcut, body: bytes, cause: str | None, events: type[object]
+async def test_what_the_fast_path_leaves_is_accepted_by_the_reference_and_counted(
+    fast_path: FastPath, body: bytes, cause: str | None
 ) -> None:
-    async with running(engine=engine) as ingress:
+    async with running(fast_path=fast_path) as ingress:
         assert (await ingress.post(body))[0] == 200
 
         ((_, published),) = ingress.publisher.published
         assert isinstance(published, tuple)
-        assert isinstance(published[0], events)
+        assert bool(published[0].encoded) == (cause is None)
         for each in ("form", "fault"):
             labels = {"source": "drx", "cause": each}
-            counted = ingress.metrics.registry.get_sample_value("drxbridge_engine_deferrals_total", labels)
+            counted = ingress.metrics.registry.get_sample_value("drxbridge_fast_path_deferrals_total", labels)
             assert counted == (each == cause)
 
 

@@ -15,7 +15,7 @@ from bridge.runtime.tracing import open_tracing
 from tests.builders import a_body, signed_headers
 from tests.collector import Collector, attributes, collecting
 from tests.component.test_ingress import Exploding, Ingress, running
-from tests.engine_cases import engine as engine_of
+from tests.fast_path_cases import fast_path as fast_path_of
 from tests.integration.phi_documents import Marker
 from tests.logs import capture_logs
 from tests.waiting import until
@@ -42,7 +42,7 @@ def openmetrics(ingress: Ingress) -> str:
 async def test_a_delivery_is_a_span_of_its_senders_trace_and_the_parent_of_what_follows(collector: Collector) -> None:
     before = time.time_ns()
     with open_tracing("drx-bridge") as tracing, capture_logs() as lines:
-        async with running(engine=engine_of("drx", "sandbox"), tracing=tracing) as ingress:
+        async with running(fast_path=fast_path_of("drx", "sandbox"), tracing=tracing) as ingress:
             assert (await ingress.post(headers=traced(a_body())))[0] == 200
             shown = openmetrics(ingress)
         (delivery, _), *_ = ingress.publisher.published
@@ -129,7 +129,7 @@ async def test_a_collector_that_hangs_delays_no_delivery_and_no_stop(
     for name, size in (("MAX_QUEUE_SIZE", "4"), ("MAX_EXPORT_BATCH_SIZE", "2")):
         monkeypatch.setenv(f"OTEL_BSP_{name}", size)
     with open_tracing("drx-bridge") as tracing:
-        async with running(engine=engine_of("drx", "sandbox"), tracing=tracing) as ingress:
+        async with running(fast_path=fast_path_of("drx", "sandbox"), tracing=tracing) as ingress:
             answers = [(await ingress.post(webhook_id=f"evt_{each}"))[0] for each in range(40)]
             await until(collector.asked.is_set)
 

@@ -40,7 +40,7 @@ class Target(NamedTuple):
 # A strict JSON body of 2 KiB holds every kind of trouble; choices are used up by some hundred bytes.
 TARGETS = (
     Target("strict_json", "strict_json", "check", 32, 2048),
-    Target("engine", "engines", "check", 18, 400),
+    Target("fast_path", "fast_paths", "check", 18, 400),
     Target("codec", "codec", "check", 18, 1024),
     Target("spool_scan", "spool", "check_scan", 10, 256),
     Target("signatures", "signatures", "check", 8, 400),

@@ -76,7 +76,7 @@ def upkeep() -> list[Case]:
     expiry, day = at("secret_expiry_timestamp_seconds", INGRESS, 'source="drx"'), 86_400
     loop = at("event_loop_lag_seconds_bucket", INGRESS, 'le="1.0"')
     ended, slow = (at("http_connections_ended_total", INGRESS, f'reason="{r}"') for r in ("too_many", "slow_request"))
-    fault, form = (at("engine_deferrals_total", INGRESS, f'source="drx",cause="{c}"') for c in ("fault", "form"))
+    fault, form = (at("fast_path_deferrals_total", INGRESS, f'source="drx",cause="{c}"') for c in ("fault", "form"))
     return [
         firing("SchemaRegistryDown", {registry: bend(0, 2)}, severity=TICKET),
         quiet("SchemaRegistryDown", "at one failure", {registry: step(1, last=5)}),
@@ -89,9 +89,9 @@ def upkeep() -> list[Case]:
         quiet("ConnectionsEvicted", "at slow clients", {slow: bend(0, 60)}),
         firing("EventLoopLate", {loop: bend(60, 59)}, severity=TICKET),
         quiet("EventLoopLate", "at an old one", {loop: f"{rising(60, 20)} {rising(60, HOUR - 20, start=1199)}"}),
-        firing("EngineFault", {fault: step(1, last=10)}, severity=TICKET),
-        quiet("EngineFault", "at an old one", {fault: step(1)}),
-        quiet("EngineFault", "at deliveries that do not conform plainly", {form: bend(0, 60)}),
+        firing("FastPathFault", {fault: step(1, last=10)}, severity=TICKET),
+        quiet("FastPathFault", "at an old one", {fault: step(1)}),
+        quiet("FastPathFault", "at deliveries that do not conform plainly", {form: bend(0, 60)}),
         firing("LogDropped", {at("log_dropped_total", INGRESS): step(7, last=4)}, severity=TICKET),
         firing("LogDropped", {at("log_dropped_total", CONSUMER): f"_x57 {flat(1, 4)}"}, severity=TICKET),
         quiet("LogDropped", "at old ones", {at("log_dropped_total", INGRESS): step(7)}),

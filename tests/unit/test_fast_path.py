@@ -1,4 +1,4 @@
-"""An engine's answer is the reference's record, byte for byte; what does not conform plainly it leaves alone."""
+"""The fast path's answer is the reference's record, byte for byte; what does not conform plainly it leaves alone."""
 
 import copy
 import json
@@ -8,22 +8,20 @@ from typing import Any, cast
 import orjson
 import pytest
 
-from bridge.avro.schema_ids import RECORDS
-from bridge.engine.engine import Compiled, Engine
 from bridge.event import ParkReason
 from bridge.mapping import drx_standard
 from bridge.mapping.json_body import parse
-from tests.engine_cases import (
+from tests.fast_path_cases import (
     DAYS,
     DECIMALS,
+    FAST_PATHS,
     INSTANTS,
     KEYS,
-    LOCK,
     RECEIVED_AT,
     TYPES,
     Head,
     a_text,
-    check_engine,
+    check_fast_path,
     full_document,
 )
 from tests.unit.profile_documents import SAMPLES, SENT, a_delivery, map_body
@@ -39,7 +37,7 @@ def test_a_sample_is_answered_if_it_is_native_drx_without_leniency(row: dict[str
     mapped = map_body(text.body, id=text.webhook_id)
 
     conforms = not isinstance(mapped, ParkReason) and not mapped.flags and not mapped.extensions
-    assert (check_engine(text.body, Head(text.webhook_id)) is not None) == conforms
+    assert (check_fast_path(text.body, Head(text.webhook_id)) is not None) == conforms
     assert row["profile"] == "drx_standard" or not conforms
 
 
@@ -57,7 +55,7 @@ def test_a_value_at_an_edge_is_answered_as_the_reference_does_or_left_to_it(poin
     as_json = [text if pointer == "/data/attempt" else json.dumps(text) for text in texts]
     bodies = [with_edits(SENT, {"/id": '"evt_1"', pointer: text}) for text in as_json]
 
-    answers = [check_engine(body, Head("evt_1")) for body in bodies]
+    answers = [check_fast_path(body, Head("evt_1")) for body in bodies]
 
     assert answers[0] == "prescription.sent"
 
@@ -85,19 +83,20 @@ def without(document: dict[str, Any], way: tuple[str, ...]) -> dict[str, Any]:
 @pytest.mark.parametrize("event_type", TYPES)
 def test_a_type_is_answered_with_all_of_its_members_and_without_each_that_may_be_absent(event_type: str) -> None:
     document = full_document(event_type)
-    assert check_engine(orjson.dumps(document), Head("evt_1")) == event_type
+    assert check_fast_path(orjson.dumps(document), Head("evt_1")) == event_type
 
     for way in members(document):
         body = orjson.dumps(without(document, way))
         reference = drx_standard.map(a_delivery(body), a_document_of(body))
-        answered = check_engine(body, Head("evt_1"))
+        answered = check_fast_path(body, Head("evt_1"))
         assert (answered is None) == isinstance(reference, ParkReason), way
 
 
 def test_an_id_that_begins_like_the_keys_of_another_source_is_left_to_the_reference() -> None:
     body = with_edits(SENT, {"/id": '"evt_1"', "/data/prescription_id": '"east:1"'})
-    beside_it = Engine(Compiled(LOCK.schemas(), RECORDS, prefixes=("east:",)), source="drx", environment="sandbox")
+    beside_it = FAST_PATHS.of(drx_standard.refusing(("east:",)), source="drx", environment="sandbox")
 
-    assert check_engine(body, Head("evt_1")) == "prescription.sent"
+    assert check_fast_path(body, Head("evt_1")) == "prescription.sent"
+    assert beside_it is not None
     assert beside_it(body, "evt_1", RECEIVED_AT) is None
     assert isinstance(drx_standard.refusing(("east:",)).map(a_delivery(body), a_document_of(body)), ParkReason)

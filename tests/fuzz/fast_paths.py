@@ -1,17 +1,17 @@
-"""Any body, and any edits of a good one, under any head: the engine answers as the reference does, or not at all."""
+"""Any body, and any edits of a good one, under any head: the fast path answers as the reference does, or not at all."""
 
 import sys
 
-from tests.engine_cases import (
+from tests.fast_path_cases import (
     NAMES,
     PIECES,
     TYPES,
     VALUES,
     a_head,
     a_text,
-    check_engine,
-    compiled,
+    check_fast_path,
     edited,
+    fast_path,
     full_document,
     samples,
     spellings,
@@ -25,7 +25,7 @@ EDITS_MAX = 4
 TEXTS = (*samples(), *(a_text(each) for kind in TYPES for each in spellings(full_document(kind))))
 if atheris := sys.modules.get("atheris"):  # what is generated is no module, so it is instrumented by hand
     for each in TYPES:
-        atheris.instrument_func(compiled()[each])
+        atheris.instrument_func(fast_path("drx", "sandbox").encoders[each])
 
 
 def check(content: bytes) -> None:
@@ -40,4 +40,4 @@ def check(content: bytes) -> None:
                 break
             text = a_text(edited(text, choices))
         body = text.body
-    check_engine(body, head)
+    check_fast_path(body, head)

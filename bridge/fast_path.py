@@ -1,11 +1,11 @@
-"""The engine: the bytes of an Avro record straight from the body of a delivery, by a generated function for each type.
+"""The fast path: from the body of a delivery straight to its Avro record, by a generated function for each type.
 
 It makes none of the document, the notes and the value that the reference (`json_body.py`, `drx_standard.py`,
 `avro/encoder.py`) makes on the way. It answers only a *plainly conforming* delivery and *defers* any other: it returns
 nothing, and the reference decides from the start. So the reference stays the only definition of the contract; tests
 compare the two.
 
-**Plainly conforming** means all of the following; the engine may defer more, never less.
+**Plainly conforming** means all of the following; the fast path may defer more, never less.
 
 - The body is one JSON object without a byte order mark, a lone surrogate, a name twice in an object, or a number `-0`.
 - `type` is a type of the contract, `version` the contract's, `environment` the source's; `id` is absent, null or that
@@ -33,8 +33,10 @@ orjson is not as strict as `json_body.py`, so its document counts only with a pr
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
-from functools import cache, lru_cache, partial
+from decimal import Decimal
+from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin
 
@@ -43,23 +45,24 @@ from pydantic import AwareDatetime
 
 from bridge.avro.encoder import (
     END,
-    EPOCH_DAY,
     NULL,
     SHORT,
     VALUE,
     VALUE_VARINTS,
     VARINTS,
+    EncodeError,
     compile_encoder,
+    encode_text,
     microseconds,
     number,
-    shortest,
     varint,
 )
 from bridge.contract.envelope import VERSION, PrescriptionRecord
 from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
 from bridge.contract.fields import UNKNOWN, Bits, ContractRecord, Digits, kept_words, plain
-from bridge.event import AHEAD_MAX, RECEIPTS_MAX, EncodedEvent
-from bridge.mapping import keys
+from bridge.event import AHEAD_MAX, RECEIPTS_MAX, Event
+from bridge.mapping import drx_standard, keys
+from bridge.mapping.profile import Profile
 from bridge.mapping.readers import blank_record
 from bridge.registry.schemas import expand
 
@@ -88,11 +91,6 @@ _ENVELOPE: Mapping[str, str] = MappingProxyType(
 )
 # Fields that the function is given, encoded.
 _GIVEN = ("event_id", "source", "environment", "occurred_at", "received_at")
-# Instants with eight bytes: of the years 1979 to 3111.
-_EIGHT_BYTES_US = range(1 << 48, 1 << 55)
-# Two bytes of a varint by their fourteen bits: with more to come, and as the last ones.
-_PAIRS = tuple(bytes((bits & 0x7F | 0x80, bits >> 7 | 0x80)) for bits in range(1 << 14))
-_LAST_PAIRS = tuple(bytes((bits & 0x7F | 0x80, bits >> 7)) for bits in range(1 << 14))
 # Days and decimals whose bytes are remembered, of each kind; a few megabytes in all.
 _CACHED_MAX = 8192
 
@@ -100,7 +98,7 @@ _is_instant = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?"
     r"(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 ).fullmatch
-_decimal_parts = re.compile(r"(-?)([0-9]{1,18})(?:\.([0-9]{1,18}))?").fullmatch
+_is_decimal = re.compile(r"-?[0-9]{1,18}(?:\.[0-9]{1,18})?").fullmatch
 _has_minus_zero = re.compile(rb"-0(?![0-9])").search
 _SPACES = (b" ", b"\t", b"\n", b"\r")  # RFC 8259, section 2
 
@@ -109,17 +107,17 @@ class _Defer(Exception):  # noqa: N818 - no error: the reference decides
     """The delivery is not plainly conforming."""
 
 
-class Engine:
+class FastPath:
     """Encodes the plainly conforming deliveries of one source."""
 
-    def __init__(self, compiled: "Compiled", *, source: str, environment: str) -> None:
-        self._encoders = compiled
+    def __init__(self, encoders: "_Encoders", *, source: str, environment: str) -> None:
+        self.encoders = encoders
         self._source = source
-        self._source_bytes = _text(source)
+        self._source_bytes = encode_text(source)
         self._environment = environment
-        self._environment_bytes = compiled.environments[environment]
+        self._environment_bytes = encoders.environments[environment]
 
-    def __call__(self, body: bytes, webhook_id: str, received_at: datetime, /) -> EncodedEvent | None:
+    def __call__(self, body: bytes, webhook_id: str, received_at: datetime, /) -> Event | None:
         """Return the one event of a body, or None if the delivery is not plainly conforming."""
         try:
             document = orjson.loads(body)
@@ -127,7 +125,7 @@ class Engine:
                 return None
             member = document.get
             event_type: Any = member("type")
-            encode = self._encoders[event_type] if event_type.__class__ is str else None
+            encode = self.encoders[event_type] if event_type.__class__ is str else None
             given_id, timestamp = member("id"), member("timestamp")
             if (
                 encode is None
@@ -145,19 +143,18 @@ class Engine:
             members, key, prescription_id, encoded = encode(
                 document,
                 member("data"),
-                _text(webhook_id),
+                encode_text(webhook_id),
                 self._source_bytes,
                 self._environment_bytes,
-                _micros(occurred_us),
+                varint(occurred_us),
                 received,
             )
             if orjson.dumps(document) != body and not _proves(body, members):
                 return None
-        except (_Defer, ValueError, OverflowError):
+        except (_Defer, EncodeError, ValueError, OverflowError):
             return None
-        return EncodedEvent(
-            webhook_id, event_type, self._source, key, prescription_id, occurred_at, received_at, encoded
-        )
+        value = {"prescription_id": prescription_id}
+        return Event(webhook_id, event_type, self._source, key, occurred_at, received_at, value, encoded=encoded)
 
 
 def _proves(body: bytes, members: int) -> bool:
@@ -170,29 +167,38 @@ def _proves(body: bytes, members: int) -> bool:
     )
 
 
-class Compiled(dict[str, _Encode]):
-    """The functions by type of event, for all sources; each is made for the first event of its type.
+class FastPaths:
+    """The fast paths of all sources; those with one profile share their functions."""
+
+    def __init__(self, schemas: Mapping[str, Mapping[str, Any]], records: Mapping[str, str]) -> None:
+        """Take schemas by record name, and the record name of each event type."""
+        self._expanded = {event_type: expand(schemas[record]) for event_type, record in records.items()}
+        self._encoders: dict[drx_standard.NativeProfile, _Encoders] = {}
+
+    def of(self, profile: Profile, *, source: str, environment: str) -> FastPath | None:
+        """Return the fast path of a source, or None if its profile is not native DRx."""
+        native = drx_standard.NativeProfile() if profile is drx_standard else profile
+        if not isinstance(native, drx_standard.NativeProfile):
+            return None
+        encoders = self._encoders.setdefault(native, _Encoders(self._expanded, native))
+        return FastPath(encoders, source=source, environment=environment)
+
+
+class _Encoders(dict[str, _Encode]):
+    """The functions of a profile by type of event, each made for the first event of its type.
 
     To make one takes 4 ms, and all of them were a tenth of a start.
     """
 
-    def __init__(
-        self,
-        schemas: Mapping[str, Mapping[str, Any]],
-        records: Mapping[str, str],
-        *,
-        prefixes: tuple[str, ...] = (),
-        ignore: frozenset[str] = frozenset(),
-    ) -> None:
-        """Take schemas by record name. Defer the types in `ignore`, and prescription ids with one of `prefixes`."""
+    def __init__(self, expanded: Mapping[str, Any], profile: drx_standard.NativeProfile) -> None:
+        """Defer the types that the profile ignores, and prescription ids with a prefix that it refuses."""
         super().__init__()
-        self._prefixes = prefixes
-        expanded = {event_type: expand(schemas[record]) for event_type, record in records.items()}
+        self._prefixes = profile.prefixes
         fields = next(iter(expanded.values()))["fields"]
         (symbols,) = (each["type"]["symbols"] for each in fields if each["name"] == "environment")
         self.environments = {symbol: varint(place) for place, symbol in enumerate(symbols)}
         # No body has the type `other.reported`, only a sender's own.
-        self._schemas = {each: avro for each, avro in expanded.items() if each not in {OTHER_REPORTED, *ignore}}
+        self._schemas = {each: avro for each, avro in expanded.items() if each not in {OTHER_REPORTED, *profile.ignore}}
 
     def __missing__(self, event_type: str) -> _Encode | None:
         """Make the function of a type that is known."""
@@ -201,11 +207,6 @@ class Compiled(dict[str, _Encode]):
             return None
         encode = self[event_type] = _Function(self._prefixes).compile(event_type, avro)
         return encode
-
-
-def _text(text: str) -> bytes:
-    raw = text.encode()
-    return number(len(raw)) + raw
 
 
 def _instant(text: str) -> datetime:
@@ -219,65 +220,35 @@ def _instant(text: str) -> datetime:
 def _receipt(received_at: datetime) -> tuple[int, bytes]:
     """Return the microseconds of a receipt, and how they are encoded."""
     received_us = microseconds(received_at)
-    return received_us, _micros(received_us)
+    return received_us, varint(received_us)
 
 
-def _micros(us: int) -> bytes:
-    if us not in _EIGHT_BYTES_US:
-        return varint(us)
-    n = us << 1
-    return _PAIRS[n & 0x3FFF] + _PAIRS[n >> 14 & 0x3FFF] + _PAIRS[n >> 28 & 0x3FFF] + _LAST_PAIRS[n >> 42 & 0x3FFF]
-
-
-def _encoded_instant(text: str) -> bytes:
-    return _micros(microseconds(_instant(text)))
-
-
-def _encoded_day(text: str) -> bytes:
+def _day(text: str) -> date:
     day = date.fromisoformat(text)
     if day.isoformat() != text:  # ISO 8601 knows other spellings
         raise _Defer
-    return varint(day.toordinal() - EPOCH_DAY)
+    return day
 
 
-def _encoded_decimal(text: str, digits: Digits) -> bytes:
-    parts = _decimal_parts(text)
-    if parts is None:
+def _decimal(text: str) -> Decimal:
+    if _is_decimal(text) is None:
         raise _Defer
-    sign, whole, fraction = parts.groups("")
-    if len(fraction) > digits.scale:
-        raise _Defer
-    magnitude = int(whole + fraction.ljust(digits.scale, "0"))
-    if magnitude >= 10**digits.precision:
-        raise _Defer
-    return shortest(-magnitude if sign else magnitude)
+    return Decimal(text)
 
 
 @cache
 def _text_encoder(kind: object) -> Callable[[str], bytes]:
     """Return what encodes a text that is no text in Avro; the same days and quantities come again and again."""
     if kind is AwareDatetime:
-        return _encoded_instant
+        encode = compile_encoder({"type": "long", "logicalType": "timestamp-micros"})
+        return lambda text: encode(_instant(text))
     if kind is date:
-        return lru_cache(_CACHED_MAX)(_encoded_day)
+        encode = compile_encoder({"type": "int", "logicalType": "date"})
+        return lru_cache(_CACHED_MAX)(lambda text: encode(_day(text)))
     if isinstance(kind, Digits):
-        return lru_cache(_CACHED_MAX)(partial(_encoded_decimal, digits=kind))
+        encode = compile_encoder({"type": "bytes", "logicalType": "decimal", **asdict(kind)})
+        return lru_cache(_CACHED_MAX)(lambda text: encode(_decimal(text)))
     raise TypeError(kind)
-
-
-def _encoded_map(item: Any, lead: bytes) -> tuple[int, bytes]:
-    """Return the number of members, too."""
-    if item.__class__ is not dict:
-        raise _Defer
-    parts = [lead]
-    if item:
-        parts.append(number(len(item)))
-    for name, text in item.items():
-        if text.__class__ is not str:
-            raise _Defer
-        parts += (_text(name), _text(text))
-    parts.append(END)
-    return len(item), b"".join(parts)
 
 
 class _Function:
@@ -291,7 +262,7 @@ class _Function:
             "numbers": VARINTS,
             "nullable_numbers": VALUE_VARINTS,
             "number": number,
-            "encoded_map": _encoded_map,
+            "encoded_map": compile_encoder({"type": "map", "values": "string"}),
         }
         self._made = 0
 
@@ -299,8 +270,8 @@ class _Function:
         model = EVENT_MODELS[event_type]
         given = {
             **{name: name for name in _GIVEN},
-            "event_type": _text(event_type),
-            "contract_version": _text(VERSION),
+            "event_type": encode_text(event_type),
+            "contract_version": encode_text(VERSION),
             "extensions": END,
             **({} if issubclass(model, PrescriptionRecord) else {"prescription_id": NULL}),
         }
@@ -375,7 +346,7 @@ class _Function:
                 parts.append(given[name])
                 continue
             info = model.model_fields[name]
-            absent = None if info.is_required() else _encoded(field["type"], blank[name])
+            absent = None if info.is_required() else compile_encoder(field["type"])(blank[name])
             if name in kept:  # filled only beside a word outside its enum, which no plainly conforming delivery has
                 parts.append(absent or b"")
             elif given and name in _ENVELOPE:
@@ -403,7 +374,7 @@ class _Function:
         if get_origin(kind) is list:
             self._array(depth, get_args(kind)[0], avro["items"], item, lead)
         elif get_origin(kind) is dict:
-            self._line(depth, f"size, {_bytes_of(item)} = encoded_map({item}, {lead!r}); members += size")
+            self._line(depth, f"{_bytes_of(item)} = {lead!r} + encoded_map({item}); members += len({item})")
         elif isinstance(kind, type) and issubclass(kind, ContractRecord):
             self._record(depth, kind, avro, item, lead)
         else:
@@ -456,11 +427,6 @@ class _Function:
 def _bytes_of(item: str) -> str:
     """Return the variable with the bytes of what this variable has."""
     return f"encoded_{item}"
-
-
-def _encoded(avro: Any, value: object) -> bytes:
-    encode = compile_encoder({"type": "record", "name": "one", "fields": [{"name": "value", "type": avro}]})
-    return encode({"value": value})
 
 
 def _merged(parts: Iterable[bytes | str]) -> Iterator[str]:

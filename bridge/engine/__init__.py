@@ -1,1 +1,0 @@
-"""Engines: the fast way from the body of a plainly conforming delivery to its encoded event."""
