@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
-from types import MappingProxyType
 from typing import NamedTuple, TypeVar, get_args
 
 from prometheus_client import CollectorRegistry
@@ -117,7 +116,6 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
                 encode=ids.encode,
                 windows_s={name: _window_s(settings, source) for name, source in sources.items()},
                 metrics=metrics,
-                buckets_s={name: source.bucket_s for name, source in sources.items()},
             )
         )
         server = _server(settings, build_webhooks(settings, sources, durability, metrics, tracing), metrics)
@@ -334,20 +332,17 @@ async def open_durability(
     encode: EncodeRecord,
     windows_s: Mapping[str, float],
     metrics: IngressMetrics,
-    buckets_s: Mapping[str, int] = MappingProxyType({}),
     set_aside_after_s: float = SET_ASIDE_AFTER_S,
     seams: Seams = REAL,
 ) -> AsyncIterator[Durability]:
     """Recover the spool, connect in the background; at the end close in an order that loses no accepted record.
 
-    `windows_s` and `buckets_s` are by source: how long ids are remembered, and after how long equal bytes without an id
-    are another delivery.
+    `windows_s` is by source: how long ids are remembered.
     """
     async with AsyncExitStack() as stack:
         known_ids = KnownIds(
             windows_s=windows_s,
             capacity=settings.dedupe.capacity,
-            buckets_s=buckets_s,
             now=seams.now,
             evicted_early=metrics.dedupe_evicted_early.inc,
         )

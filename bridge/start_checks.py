@@ -7,7 +7,6 @@ from functools import partial
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import ConfigError
 from bridge.kafka.routing import RoutingTable, longest_first
-from bridge.known.delivery_ids import BUCKETS_OF_REPEATS
 from bridge.mapping.lookup import open_profiles
 from bridge.mapping.profile import Profile, bucket_s, dedupe_window_s
 from bridge.process_checks import check_process
@@ -69,8 +68,6 @@ def check_proof(
     window_s = source.dedupe_window_s or dedupe_window_s(profile)
     # A captured delivery is stale before its id is forgotten, whichever of two clocks is ahead.
     least_s = 2 * source.tolerance_s if scheme.dated and source.tolerance_s else 0
-    if scheme.ids != "signed":  # of an id that no signature covers, the header may be missing
-        least_s = max(least_s, BUCKETS_OF_REPEATS * bucket_s(profile))
     if window_s < least_s:
         text = f"{place(name, 'dedupe_window_s')}: {window_s} s are less than {least_s}, while a repeat may still come"
         yield Finding(f"source {name}", "failed", text, f"set {least_s} or more, or a smaller tolerance_s")

@@ -45,7 +45,7 @@ def push(
         for line in bodies_of(file, body_max_bytes=settings.http.body_max_bytes):
             own_id = ""
             if poster.in_buckets:  # equal bodies are facts of their own: a record has come back to an earlier state
-                own_id = id_of_body(sha256(line.body).hexdigest(), received_s=0, bucket_s=0)
+                own_id = id_of_body(sha256(line.body).hexdigest())
                 before[own_id] += 1
                 own_id += f"~{before[own_id]}"
             if line.number < from_line:

@@ -1,7 +1,7 @@
 """Make each event durable once, however often it is delivered, and return the outcome of each delivery."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from bridge.errors import NotDurableError
@@ -42,15 +42,6 @@ class Deduplicator:
         self._publisher = publisher
         self._known_ids = known_ids
         self._deadline_s = deadline_s
-
-    @property
-    def has_read(self) -> bool:
-        """Whether all readable records of earlier processes are known."""
-        return self._known_ids.finished
-
-    def knows(self, identities: Iterable[Identity]) -> bool:
-        """Return whether any of them was accepted or is pending with the same body."""
-        return any(map(self._known_ids.knows, identities))
 
     def ends_at(self) -> float:
         """Return the loop time by which a delivery that arrives now must be answered."""

@@ -20,21 +20,12 @@ import orjson
 
 from bridge.contract.events import OTHER_REPORTED
 from bridge.errors import DeliveryRefusedError, NotDurableError, TooLargeError
-from bridge.event import Delivery, Durable, Event, ParkReason
+from bridge.event import Delivery, Durable, Event, Identity, ParkReason
 from bridge.ingress.deduplicator import Deduplicator, Outcome
 from bridge.ingress.headers import check_content, head_rules, read_heads, safe_headers, trace_of
 from bridge.ingress.observations import UNKNOWN, Observations, Observed
 from bridge.ingress.rate_limit import AddressLimit, RateLimit
-from bridge.known.delivery_ids import (
-    BUCKETS_OF_REPEATS,
-    NewestBodies,
-    id_after,
-    id_in_bucket_before,
-    id_of_body,
-    id_of_other_body,
-    identities_as,
-    keys_by_delivery,
-)
+from bridge.known.delivery_ids import NewestBodies, id_of_body, id_of_other_body, is_derived
 from bridge.mapping.json_body import parse
 from bridge.mapping.profile import IGNORED, Mapped, Profile
 from bridge.proof.origin import SIGNATURE, prove_origin
@@ -98,7 +89,7 @@ class Source:
     content_types: tuple[bytes, ...] = ()  # what its bodies may be called beside `application/json`
     answer_200: bool = False  # spooled and parked deliveries are answered 200, not 202
     fast_path: FastPath | None = None  # for deliveries that conform plainly, if the profile has one
-    bucket_s: int = 0  # after how long equal bytes without an id are another delivery; 0: never
+    bucket_s: int = 0  # for how long equal bytes without an id may be a repeat; 0: always
     limit: RateLimit | None = None  # of deliveries, proved or not
 
 
@@ -322,7 +313,7 @@ class Webhooks:
         call.delivery = Delivery(
             source=source.name,
             environment=source.environment,
-            id=proved.id or id_of_body(digest, received_s=now, bucket_s=source.bucket_s),
+            id=proved.id or (self._newest.new_id(digest, now) if source.bucket_s else id_of_body(digest)),
             received_at=call.received_at,
             body=body,
             body_sha256=digest,
@@ -354,9 +345,9 @@ class Webhooks:
             self._end(call, self._accept, "ignored")
             return
         try:
-            if call.proof.id is None and call.sender.bucket_s:
+            if call.sender.bucket_s and not call.delivery.origin:
                 # Not a stage: the delivery that it repeats may come just before it, and must be published first.
-                self._identify_by_time(call)
+                self._recognise(call)
             outcome = call.outcome
             if not isinstance(outcome, ParkReason):
                 taken = self._deduplicator.take_new(call.delivery, outcome.events)
@@ -402,6 +393,7 @@ class Webhooks:
             self._end(call, self._accept, taken)
             return
         delivery = call.delivery._replace(headers=safe_headers(call.heads, call.sender.scheme))
+        self._newest.written(Identity(delivery.source, delivery.id, delivery.body_sha256, park.reason))
         fresh = await self._deduplicator.park(delivery, park, ends_at=call.ends_at)
         self._end(call, self._park, park, fresh)
 
@@ -429,7 +421,7 @@ class Webhooks:
         proof = call.proof
         if proof.id is None or proof.id_signed or isinstance(call.outcome, ParkReason):
             return False
-        return bool(keys_by_delivery(call.delivery, call.outcome.events))
+        return any(is_derived(event.id, call.delivery.id) for event in call.outcome.events)
 
     async def _take_events(self, call: Call) -> Outcome:
         """Make the events durable, if there are some; return what is left to park as a conflict."""
@@ -442,33 +434,15 @@ class Webhooks:
             call.outcome = ParkReason("unusable", exc.code, key=_prescription_id(outcome))
             return "conflict"
 
-    def _identify_by_time(self, call: Call) -> None:
-        """Give a delivery the id of the one that it repeats, or one of its own (`delivery_ids`)."""
-        keys = keys_by_delivery(call.delivery, _content(call.outcome))
-        delivery_id = self._id_by_time(call, keys)
-        if delivery_id != call.delivery.id:
-            self._rename(call, delivery_id)
-        self._newest.note(call.delivery, keys)
-
-    def _id_by_time(self, call: Call, keys: Sequence[str]) -> str:
-        delivery, content = call.delivery, _content(call.outcome)
-        newest = self._newest.find(delivery.source, keys)
-        other = next((each for each in newest if each.body_sha256 != delivery.body_sha256), None)
-        if newest and other is None:
-            bucket = int(delivery.received_at.timestamp() // call.sender.bucket_s)
-            return newest[0].id if bucket - newest[0].bucket < BUCKETS_OF_REPEATS else delivery.id
-        # Until the topics have been read, this body may be in them, before the one that the spool holds.
-        is_unread = other is not None and not self._deduplicator.has_read
-        for each in (id_in_bucket_before(delivery.id), delivery.id):
-            if is_unread or self._deduplicator.knows(identities_as(delivery, content, each)):
-                if not keys:
-                    return each
-                found = id_after(delivery.id, other.id if other else each)
-                # The one in between may have failed at first, and then this body has come behind it before.
-                while self._deduplicator.knows(identities_as(delivery, content, found)):
-                    found = id_after(delivery.id, found)
-                return found
-        return delivery.id
+    def _recognise(self, call: Call) -> None:
+        """Give a delivery without an id that of the one it repeats, or note it as the newest of its keys."""
+        outcome = call.outcome
+        keys = () if isinstance(outcome, ParkReason) else {event.key for event in outcome.events}
+        repeated = "" if call.proof.id else self._newest.repeated(call.delivery, keys, within_s=call.sender.bucket_s)
+        if repeated:
+            self._rename(call, repeated)
+        else:
+            self._newest.note(call.delivery, keys)
 
     def _rename(self, call: Call, delivery_id: str) -> None:
         call.event_id = delivery_id
@@ -572,10 +546,6 @@ class Webhooks:
         retry_after = str(random.randint(*RETRY_AFTER_S))  # noqa: S311 - spreads load, guards nothing
         body = orjson.dumps({"outcome": "unavailable", "code": code})
         return Answer(STATUS["unavailable"], body, headers=(("Retry-After", retry_after),))
-
-
-def _content(outcome: Mapped | ParkReason) -> Sequence[Event] | ParkReason:
-    return outcome if isinstance(outcome, ParkReason) else outcome.events
 
 
 def _types(mapped: Mapped) -> tuple[str, dict[str, object]]:

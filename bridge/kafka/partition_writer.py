@@ -317,7 +317,6 @@ class PartitionWriters:
         """
         record, identity, _ = from_entry(entry)
         self.known_ids.settled(identity, "spooled")
-        self.known_ids.newest.recalled(identity, record.key, record.timestamp_ms / 1000)
         self._writer(record.topic, record.partition).drain_found()
 
     def passed_over(self) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from secrets import token_hex
-from types import MappingProxyType
 
 from bridge.event import Identity, Settled
 from bridge.known.delivery_ids import DEDUPE_WINDOW_S, NewestBodies
@@ -75,7 +74,6 @@ class KnownIds:
         *,
         windows_s: Mapping[str, float],
         capacity: int,
-        buckets_s: Mapping[str, int] = MappingProxyType({}),
         now: Callable[[], float] = time.time,
         evicted_early: Callable[[], object] = lambda: None,
     ) -> None:
@@ -88,8 +86,7 @@ class KnownIds:
         self._table = IdTable(capacity, evicted_early=evicted_early)
         self._pending: dict[int, _Pending] = {}
         self._now = now
-        # Which body is the newest of a key, of sources whose deliveries are identified by time.
-        self.newest = NewestBodies(buckets_s, now=now)
+        self.newest = NewestBodies()
         # The tails of our own topics have been read, so that what earlier processes and other replicas wrote is known;
         # or they cannot be read, and nothing should wait for them any more.
         self.finished = False
@@ -129,15 +126,6 @@ class KnownIds:
             pending=tuple(pending.attach() for pending in attached),
             spooled=spooled,
         )
-
-    def knows(self, identity: Identity) -> bool:
-        """Return whether it is pending, spooled or committed, with the same body."""
-        key, body = self._hashes(identity)
-        pending = self._pending.get(key)
-        if pending is not None and pending.body == body:
-            return True
-        entry = self._table.find(key)
-        return bool(entry) and self._table.bodies[entry] == body and self._table.expiries[entry] > self._now()
 
     def begin_new(self, identities: Sequence[Identity]) -> bool:
         """Make the identities of one delivery pending if none is known; else do nothing and return False."""
@@ -188,7 +176,7 @@ class KnownIds:
 
         What became of an id in this process stands, except that something spooled turns out to be committed.
         """
-        self.newest.recalled(identity, record_key, at_s)
+        self.newest.written(identity, record_key)
         if identity.source not in self._sources:  # neither configured nor spooled
             return
         key, body = self._hashes(identity)

@@ -34,7 +34,7 @@ def map_body(
     delivery = Delivery(
         source=source,
         environment=environment or (claimed if isinstance(claimed, str) and claimed in ENVIRONMENTS else "sandbox"),
-        id=delivery_id or own or id_of_body(digest, received_s=0, bucket_s=0),
+        id=delivery_id or own or id_of_body(digest),
         received_at=received_at,
         body=body,
         body_sha256=digest,

@@ -56,7 +56,7 @@ class Profile(Protocol):
     - `configure(options)`: builds the profile of one source from its options, or raises `ConfigError`.
     - `DEDUPE_WINDOW_S`: default seconds for which ids of its sources are remembered; short if equal content may be
       another event.
-    - `BUCKET_S`: seconds after which equal bytes without an id are another event.
+    - `BUCKET_S`: for how many seconds equal bytes without an id may be a repeat; then they are another event.
     - `ARRAYS`: true if a body may be a top-level array; `map` then takes lists as well.
     - `CONTENT_TYPES`: what a body may be called beside `application/json`.
     - `PREFIX`: the beginning of all keys of its sources, which no native id has.
@@ -80,7 +80,7 @@ def dedupe_window_s(profile: Profile) -> int:
 
 
 def bucket_s(profile: Profile) -> int:
-    """After how long equal bytes without an id are another event; 0: never."""
+    """For how long equal bytes without an id may be a repeat; 0: always."""
     seconds: int = getattr(profile, "BUCKET_S", 0)
     return seconds
 

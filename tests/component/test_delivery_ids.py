@@ -4,19 +4,20 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from datetime import UTC, datetime
+from dataclasses import replace
 from hashlib import sha256
-from itertools import product
+from itertools import pairwise, product
 from typing import Any, NamedTuple
 
 import pytest
 
 from bridge.errors import NotDurableError
-from bridge.event import Identity, ParkReason
+from bridge.event import Delivery, Identity, ParkReason
 from bridge.ingress.routes import Source
-from bridge.known.delivery_ids import NewestBodies, id_in_bucket_before, id_of_body
+from bridge.known.delivery_ids import NewestBodies, id_of_body
 from bridge.mapping.lookup import load_profile
-from bridge.proof.scheme import FixedSecrets, HmacKey, KeySlot
+from bridge.proof.origin import sign_origin
+from bridge.proof.scheme import FixedSecrets, HmacKey, KeySlot, SharedSecret
 from bridge.proof.schemes.presets import configure
 from tests.builders import a_body, a_delivery, a_slot, signed_headers
 from tests.component.test_ingress import Ingress, request_bytes, running
@@ -24,10 +25,11 @@ from tests.waiting import until
 
 SECRET = "a-secret-of-many-characters"
 PUSH_HEADERS = {"content-type": "application/json", "x-webhook-secret": SECRET}
-START = 1_789_398_600.0  # the beginning of a bucket
+START = 1_789_398_600.0
 BUCKET_S = 600
 PACKED = {"StoreID": "999001", "QueueID": "9000471", "Statuswf": "Packed"}
 APPROVED = PACKED | {"Statuswf": "Approved"}
+UNHEARD, UNSEEN = (PACKED | {"Statuswf": word} for word in ("Unheard", "Unseen"))
 
 
 class Clock:
@@ -69,31 +71,42 @@ def event_ids(ingress: Ingress) -> Iterator[str]:
 
 class Replica(NamedTuple):
     ingress: Ingress
-    newest: NewestBodies
 
     async def says(self, document: dict[str, Any]) -> str:
         return str((await pushed(self.ingress, document))[1]["outcome"])
 
     def reads(self, other: "Replica", *, since: int = 0) -> None:
         """Read all that another one has written, as its follower would; or only what came `since` a number."""
+        recalled = self.ingress.publisher.dedupe.recalled
         for delivery, outcome in other.ingress.publisher.published[since:]:
-            assert not isinstance(outcome, ParkReason)
+            if isinstance(outcome, ParkReason):
+                recalled(Identity(delivery.source, delivery.id, delivery.body_sha256, outcome.reason), time.time())
+                continue
             for event in outcome:
-                identity = Identity(event.source, event.id, delivery.body_sha256)
-                self.ingress.publisher.dedupe.recalled(identity, time.time())
-                self.newest.recalled(identity, event.key.encode(), delivery.received_at.timestamp())
+                recalled(Identity(event.source, event.id, delivery.body_sha256), time.time(), event.key.encode())
+
+
+class Picky:
+    """DigitalRX's profile, which does not know some words."""
+
+    BUCKET_S = BUCKET_S
+
+    def __init__(self) -> None:
+        self._profile = load_profile("digitalrx_pharmacy", {"account_id": "acct_1"})
+
+    def map(self, delivery: Delivery, document: dict[str, Any], /) -> Any:
+        unknown = document["Statuswf"] in {"Unheard", "Unseen"}
+        return ParkReason("unknown_type") if unknown else self._profile.map(delivery, document)
 
 
 @contextlib.asynccontextmanager
 async def replica(clock: Clock) -> AsyncIterator[Replica]:
-    source = a_source("secret_header", "digitalrx_pharmacy", account_id="acct_1")
-    newest = NewestBodies({source.name: source.bucket_s}, now=clock)
-    async with running(sources=[source], now=clock, newest=newest) as ingress:
-        yield Replica(ingress, newest)
+    source = replace(a_source("secret_header", "digitalrx_pharmacy", account_id="acct_1"), profile=Picky())
+    async with running(sources=[source], now=clock) as ingress:
+        yield Replica(ingress)
 
 
-NEW, REPEAT = "accepted", "duplicate"
-EDGE_S = BUCKET_S - 1
+NEW, REPEAT, PARKED = "accepted", "duplicate", "parked"
 
 
 @pytest.mark.parametrize(
@@ -111,12 +124,14 @@ EDGE_S = BUCKET_S - 1
             for pause_s in (0, 300, 599)
         ),
         [(0, PACKED, NEW), (-1, APPROVED, NEW), (-1, PACKED, NEW)],  # the clock is set back
+        [(0, PACKED, NEW), (-3600, PACKED, NEW), (599, PACKED, REPEAT)],
         [(0, PACKED, NEW), (0, PACKED | {"QueueID": "9000472"}, NEW), (0, PACKED, REPEAT)],
         [(0, APPROVED, NEW), (120, APPROVED | {"LotNumber": "LOT12345"}, NEW)],
-        [(0, PACKED, NEW), (1199, PACKED, REPEAT)],
-        [(EDGE_S, PACKED, NEW), (1, PACKED, REPEAT)],  # across the edge of a bucket
-        [(EDGE_S, PACKED, NEW), (601, PACKED, NEW)],
-        [(0, PACKED, NEW), (1200, PACKED, NEW)],
+        [(0, PACKED, NEW), (599, PACKED, REPEAT), (1, PACKED, NEW)],
+        # What was parked may be of any prescription.
+        [(0, PACKED, NEW), (1, UNHEARD | {"QueueID": "9000472"}, PARKED), (1, PACKED, NEW)],
+        [(0, UNHEARD, PARKED), (1, UNHEARD, PARKED), (1, PACKED, NEW), (1, UNHEARD, PARKED), (1, PACKED, NEW)],
+        [(0, UNHEARD, PARKED), (1, UNSEEN, PARKED), (1, UNHEARD, PARKED)],
     ],
 )
 async def test_equal_bytes_are_a_repeat_for_a_while_and_a_return_to_a_state_is_a_new_fact(
@@ -128,10 +143,12 @@ async def test_equal_bytes_are_a_repeat_for_a_while_and_a_return_to_a_state_is_a
         for later_s, document, _ in pushes:
             clock.now += later_s
             said.append(await only.says(document))
-        ids = list(event_ids(only.ingress))
+        kept = [delivery.id for delivery, _ in only.ingress.publisher.published]
 
     assert said == [outcome for *_, outcome in pushes]
-    assert len(ids) == len(set(ids)) == said.count(NEW)
+    # A retry of what was parked is answered in the same way.
+    retried = sum(one[1:] == other[1:] and one[2] == PARKED for one, other in pairwise(pushes))
+    assert len(kept) == len(set(kept)) == len(pushes) - said.count(REPEAT) - retried
 
 
 @pytest.mark.parametrize(
@@ -142,7 +159,7 @@ async def test_a_return_to_a_state_is_a_new_fact_also_among_what_is_taken_togeth
     documents: tuple[dict[str, str], ...], facts: int
 ) -> None:
     """Each comes on a connection of its own, and all within one turn of the loop."""
-    async with replica(Clock()) as (ingress, _):
+    async with replica(Clock()) as (ingress,):
         for document in documents:
             ingress.feed(request_bytes(json.dumps(document).encode(), PUSH_HEADERS.items()))
         await until(lambda: bool(ingress.publisher.published) and not ingress.admission.count)
@@ -153,7 +170,7 @@ async def test_a_return_to_a_state_is_a_new_fact_also_among_what_is_taken_togeth
 
 async def test_whatever_fails_what_was_acknowledged_last_is_the_newest_fact() -> None:
     attempts = [(document, fails) for document in (PACKED, APPROVED) for fails in (False, True)]
-    async with replica(Clock()) as (ingress, _):
+    async with replica(Clock()) as (ingress,):
         published, failures = ingress.publisher.published, ingress.publisher.failures
         for number, history in enumerate(product(attempts[:1], *[attempts] * 3)):
             for document, fails in history:
@@ -167,83 +184,81 @@ async def test_whatever_fails_what_was_acknowledged_last_is_the_newest_fact() ->
 
 
 async def test_a_return_to_a_state_is_a_new_fact_also_where_another_replica_took_what_was_in_between() -> None:
+    """What a replica reads can only make it forget, so a repeat at the other one is a fact once more."""
     clock = Clock()
     async with replica(clock) as first, replica(clock) as second:
         said = [await first.says(PACKED)]
         second.reads(first)
-        clock.now += 60
-        said.append(await second.says(APPROVED))
-        first.reads(second)
-        clock.now += 60
-        said.append(await first.says(PACKED))
+        for between in (APPROVED, UNHEARD):
+            clock.now += 60
+            said.append(await second.says(between))
+            first.reads(second)
+            clock.now += 60
+            said += [await first.says(PACKED), await first.says(PACKED)]
+            first.reads(first, since=-1)
+            said.append(await first.says(PACKED))
         second.reads(first)
         clock.now += 60
-        said += [await one.says(PACKED) for one in (first, second)]
-
-        assert said == ["accepted", "accepted", "accepted", "duplicate", "duplicate"]
-        assert len({*event_ids(first.ingress), *event_ids(second.ingress)}) == 3
-
-
-@pytest.mark.parametrize("recalls", [1, 2])
-async def test_a_return_to_a_state_is_a_new_fact_also_at_a_replica_whose_clock_is_behind(recalls: int) -> None:
-    ahead, behind = Clock(), Clock()
-    ahead.now += 1.0
-    async with replica(ahead) as first, replica(behind) as second:
-        said = [await first.says(PACKED)]
-        second.reads(first)
-        behind.now += 0.3
-        said.append(await second.says(APPROVED))
-        for _ in range(1, recalls):
-            second.reads(first)
-        behind.now += 0.3
         said.append(await second.says(PACKED))
 
-    assert said == ["accepted", "accepted", "accepted"]
+        assert said == [NEW, NEW, NEW, REPEAT, REPEAT, PARKED, NEW, REPEAT, REPEAT, NEW]
+        kept = [*first.ingress.publisher.published, *second.ingress.publisher.published]
+        assert len({delivery.id for delivery, _ in kept}) == said.count(NEW) + said.count(PARKED)
 
 
-async def test_a_return_to_a_state_is_a_new_fact_also_while_only_the_spool_has_been_read() -> None:
-    """Under the id that the topic has of an equal body, a drain would leave it out as a repeat."""
+async def test_what_an_operator_posts_is_no_newest_body() -> None:
+    """Neither is a live delivery taken for its repeat, nor does it hide that one repeats the body before."""
+    body = json.dumps(PACKED).encode()
+    async with replica(Clock()) as only:
+        key = SharedSecret(SECRET.encode())
+        posts = []
+        for origin in ("replay", "import"):
+            at = int(START)
+            heads = sign_origin(key, f"dlv_{origin}", at, body, origin=origin, received_us=None)
+            posts.append((await only.ingress.post(body, headers={"content-type": "application/json", **heads}))[1])
+        said = [each["outcome"] for each in posts] + [await only.says(PACKED), await only.says(PACKED)]
+
+    assert said == [NEW, NEW, NEW, REPEAT]
+
+
+async def test_after_a_restart_an_equal_body_is_a_new_fact() -> None:
+    """Also one that the topic or the spool holds: under its id a drain would leave the fact out."""
     clock = Clock()
     async with replica(clock) as before, replica(clock) as after:
-        after.ingress.publisher.dedupe.finished = False
-        said = []
-        for document in (PACKED, APPROVED):  # the first is in the topic, the second in the spool
-            said.append(await before.says(document))
-            clock.now += 60
-        after.reads(before, since=1)
-        said += [await after.says(document) for document in (APPROVED, PACKED, PACKED)]
+        said = [await before.says(PACKED)]
+        after.reads(before)
+        clock.now += 1
+        said += [await after.says(PACKED), await after.says(PACKED)]
 
-        assert said == ["accepted", "accepted", "duplicate", "accepted", "duplicate"]
-        assert len({*event_ids(before.ingress), *event_ids(after.ingress)}) == 3
+        assert said == [NEW, NEW, REPEAT]
+        assert len({*event_ids(before.ingress), *event_ids(after.ingress)}) == 2
 
 
-def test_the_memory_of_newest_bodies_is_bounded_and_ends_with_the_repeats() -> None:
-    clock = Clock()
-    newest = NewestBodies({"drx": BUCKET_S}, keys_max=2, now=clock)
-    first = a_delivery(id="dlv_1")._replace(received_at=datetime.fromtimestamp(START, UTC))
+def test_the_memory_of_newest_bodies_is_bounded() -> None:
+    newest = NewestBodies(keys_max=2)
+    first = a_delivery(id="dlv_1")
     for key in ("a", "b", "c"):
         newest.note(first, [key])
 
-    assert [len(newest.find("drx", [key])) for key in ("a", "b", "c")] == [0, 1, 1]
-    clock.now += 2 * BUCKET_S
-    newest.note(first._replace(id="dlv_2", received_at=datetime.fromtimestamp(clock.now, UTC)), ["d"])
-    assert [len(newest.find("drx", [key])) for key in ("b", "c", "d")] == [0, 0, 1]
+    assert [newest.repeated(first, [key], within_s=1) for key in ("a", "b", "c")] == ["", "dlv_1", "dlv_1"]
 
 
-@pytest.mark.parametrize("number", ["1", "12", "2.1"])  # the last of a second table of a mapping file
-def test_every_event_of_a_delivery_says_which_body_is_the_newest_of_its_key(number: str) -> None:
-    newest = NewestBodies({"drx": BUCKET_S}, now=Clock())
-    delivery_id = f"dlv_{'0' * 32}_2982331"
+def test_each_new_fact_has_an_id_of_its_own_whatever_the_clock_says() -> None:
+    newest = NewestBodies()
+    digest = "0123456789abcdef" * 4
 
-    newest.recalled(Identity("drx", f"{delivery_id}/{number}", "0" * 64), b"acme:1", START)
+    made = [newest.new_id(digest, received_s) for received_s in (START, START, START - 3600, START + 1.0005)]
 
-    assert [each.id for each in newest.find("drx", ["acme:1"])] == [delivery_id]
+    at_ms = int(START * 1000)
+    plain = "dlv_0123456789abcdef0123456789abcdef"
+    assert made == [f"{plain}_{at_ms + later}" for later in (0, 1, 2, 1000)]
+    assert id_of_body(digest) == plain
 
 
-async def test_a_retry_across_the_edge_waits_for_the_first_attempt_and_shares_its_end() -> None:
+async def test_a_retry_of_a_failed_attempt_has_its_id_and_shares_its_end() -> None:
     clock = Clock()
     clock.now += 599
-    async with replica(clock) as (ingress, _):
+    async with replica(clock) as (ingress,):
         ingress.publisher.failures.append(NotDurableError("deadline"))
         first = await pushed(ingress, PACKED)
         clock.now += 1
@@ -307,12 +322,3 @@ async def test_of_several_ids_the_signed_one_counts_in_any_order() -> None:
             ("accepted", "evt_1"),
             ("duplicate", "evt_1"),
         ]
-
-
-def test_an_id_is_128_bits_of_the_body_and_the_bucket_of_its_receipt() -> None:
-    digest = "0123456789abcdef" * 4
-
-    assert id_of_body(digest, received_s=START, bucket_s=0) == "dlv_0123456789abcdef0123456789abcdef"
-    bucketed = id_of_body(digest, received_s=START + 599.9, bucket_s=BUCKET_S)
-    assert bucketed == "dlv_0123456789abcdef0123456789abcdef_2982331"
-    assert id_in_bucket_before(bucketed) == id_of_body(digest, received_s=START - 0.1, bucket_s=BUCKET_S)

@@ -24,7 +24,6 @@ from bridge.ingress.deduplicator import Deduplicator
 from bridge.ingress.observations import ROUTE, Observations
 from bridge.ingress.rate_limit import AddressLimit
 from bridge.ingress.routes import Admission, Call, FastPath, Source, Webhooks
-from bridge.known.delivery_ids import NewestBodies
 from bridge.known.known_ids import KnownIds
 from bridge.mapping import drx_standard
 from bridge.mapping.lookup import load_profile
@@ -176,7 +175,6 @@ async def running(
     sources: Sequence[Source] = (),
     address_limit: AddressLimit | None = None,
     now: Callable[[], float] = time.time,
-    newest: NewestBodies | None = None,
     tracing: Any = None,
 ) -> AsyncIterator[Ingress]:
     """Run one; with `deduplicator` what is taken goes there and not to the scripted publisher.
@@ -198,7 +196,7 @@ async def running(
             metrics, sources=[each.name for each in sources], event_types=EVENT_MODELS, deadline_s=4.0
         ),
         body_max_bytes=BODY_MAX,
-        newest=newest or NewestBodies({each.name: each.bucket_s for each in sources}, now=now),
+        newest=publisher.dedupe.newest,
         address_limit=address_limit,
         tracing=tracing,
         now=now,

@@ -51,8 +51,7 @@ VENDOR_PLACES: Mapping[str, Sequence[str]] = {
         *_of("bridge.proof.schemes.shared:SecretHeader.", "prove"),
         *_of("bridge.mapping.mapped:Run.", "choose _read_pointers _read_data"),
         *_of("bridge.mapping.mapped:", "compose"),
-        *_of("bridge.ingress.routes:", "id_of_body keys_by_delivery"),
-        *_of("bridge.known.delivery_ids:NewestBodies.", "find note"),
+        *_of("bridge.known.delivery_ids:NewestBodies.", "new_id repeated note"),
     ),
     "dosespot_push": (
         *_of("bridge.mapping.mapped:Run.", "_leading _claim read_tables _value _key drop"),

@@ -87,7 +87,7 @@ class Feed:
         if record.topic == UNRECOGNIZED_TOPIC:
             _keep(self.unrecognized, (record.partition, record.offset), record)
         event_id = record.header("ce_id")
-        of_body = id_of_body(record.header("drx_body_sha256"), received_s=0, bucket_s=0)
+        of_body = id_of_body(record.header("drx_body_sha256"))
         for each in {event_id, event_id.rpartition("/")[0], of_body} - {""}:
             hashed = id_hash(each, self._id_key)
             _keep(self._records, hashed, [record, *self._records.get(hashed, ())[:REPEATS]])

@@ -21,8 +21,8 @@ def weaknesses(
 ) -> Iterator[Risk]:
     """Yield what is weak about a source.
 
-    `window_s` is how long its ids are remembered. After `bucket_s` its profile takes equal bytes without an id as
-    another delivery; 0: never.
+    `window_s` is how long its ids are remembered. After `bucket_s`, if not before, its profile takes equal bytes
+    without an id as another delivery; 0: never.
     """
     parts = scheme.parts
     # Networks that may hold every address prove nothing.
@@ -49,7 +49,7 @@ def _ages(
     scheme: Scheme, parts: Sequence[Scheme], *, tolerance_s: int | None, window_s: float, bucket_s: int
 ) -> Iterator[Risk]:
     """Yield that a captured delivery can soon be sent again as a new one."""
-    # The id is made of the body and the time of receipt, so after two buckets a repeat has another id.
+    # The id is made of the body and the time of receipt, so a late repeat has another id.
     in_buckets = bool(bucket_s) and scheme.ids == "none"
     if window_s >= WINDOW_MIN_S and not in_buckets:
         return
