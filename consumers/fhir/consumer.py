@@ -69,17 +69,18 @@ class ResourceWriter:
         patient = await self._patient(document, server, naming)
         derived = partial(resources, event.key, naming=naming, patient=patient, complete=options.complete_after_refills)
         wanted, before = derived(document), derived(orjson.loads(found[0][0])) if found else []
+        changed = targets(event, before, wanted)
+        await connection.execute(self._store, event.key, orjson.dumps(document).decode())
+        if wanted == before and not changed:
+            return
         rows = await connection.fetch(self._written, event.key)
         known = {row[0]: row[2] for row in rows}
         written = await server.write(
             [*wanted, *_gone({row[0]: row[1] for row in rows}, {each.id for each in wanted})],
             known,
             source=naming.system(f"source:{event.source}"),
-            origin=EventOrigin(provenance(event, naming), targets(event, before, wanted))
-            if options.provenance
-            else None,
+            origin=EventOrigin(provenance(event, naming), changed) if options.provenance else None,
         )
-        await connection.execute(self._store, event.key, orjson.dumps(document).decode())
         new = [
             (each.id, each.type, written[each.id])
             for each in wanted

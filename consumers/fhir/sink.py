@@ -1,7 +1,10 @@
 """The FHIR server that resources are written to.
 
-Every write first reads all resources of a prescription, and ends when they match its facts. So each event also repairs
-what others changed or deleted, and what a late request of ours overwrote.
+Every write first reads all resources of a prescription, and ends when they match its facts. So it also repairs what
+others changed or deleted, and what a late request of ours overwrote.
+
+The Provenance of an event shows that the event was applied before. Then the server is at its state or a newer one, and
+nothing is written: after a restore of an older database events are repeated, and their states would come back.
 """
 
 import asyncio
@@ -17,6 +20,7 @@ from urllib.parse import quote
 from prometheus_client import CollectorRegistry, Counter
 
 from bridge.errors import BridgeError, PermanentError, TransientError
+from bridge.runtime.logging import log
 from bridge.runtime.metrics import NAMESPACE
 from consumers.fhir import bundle
 from consumers.fhir.bundle import FHIR_JSON, BundleEntry, WriteResult
@@ -44,6 +48,9 @@ _divides, _ESCAPED = re.compile(r"[\\,|$]"), r"\\\g<0>"
 _ANSWER_MAX_BYTES = 4 * 1024 * 1024
 # The answer is not FHIR: the base URL is wrong.
 NOT_FHIR = "not_fhir"
+_DELETED, _IN_ERROR = "deleted", "entered_in_error"
+# A status that is final (R4, of each type that we write but Provenance); we never write it.
+_FINAL = "entered-in-error"
 # The resource must not exist: HAPI's form, and that of HTTP.
 _VERSION_0, _NONE = bundle.replaces("0"), MappingProxyType({"ifNoneMatch": "*"})
 
@@ -55,8 +62,10 @@ class FhirMetrics(RequestMetrics):
         super().__init__(registry, name=NAME, service=service)
         counter = partial(Counter, labelnames=("service",), namespace=NAMESPACE, registry=registry)
         conflicts = counter("fhir_conflicts", "Writes that met another version than the last one of ours")
-        deleted = counter("fhir_deleted", "Events of which something was left out because it was deleted")
-        self.conflicts, self.deleted = conflicts.labels(service), deleted.labels(service)
+        self.conflicts = conflicts.labels(service)
+        text = "Events of which something was left out, since others have deleted it or marked it as an error"
+        left = Counter("fhir_left_out", text, ("service", "reason"), namespace=NAMESPACE, registry=registry)
+        self.left_out = {reason: left.labels(service, reason) for reason in (_DELETED, _IN_ERROR)}
 
 
 class _Conflict(Exception):  # noqa: N818 - no error of a handler: it ends in here
@@ -125,17 +134,19 @@ class FhirServer:
         first, ids, refused = resources[0].id, dict(known), set[str]()
         late = first in self._unanswered
         for attempt in range(1 + _AGAIN):
-            # A Provenance exists only after an earlier attempt. If the server chooses ids, it checks that itself.
-            written_once = [origin.provenance] if origin and attempt and not self._chooses_ids else []
-            current = await self._look([*resources, *written_once], {**known, **ids})
+            current = await self._look([*resources, *([origin.provenance] if origin else [])], {**known, **ids})
             ids = {each: state.id for each, state in current.items() if state.resource is not None}
             if refused and not refused & ids.keys():
                 self._absent = _NONE
             left = self._left(resources, current)
             kept = [each for each in resources if each.id not in left]
-            entries = self._entries(kept, current, ids, source=source)
-            if origin is not None and origin.provenance.id not in ids:
-                entries += self._provenance(origin, kept, entries, ids, source=source)
+            if origin is not None and origin.provenance.id in ids:
+                if not attempt:
+                    break
+                origin = None
+            places = self._places(resources, ids)
+            entries = self._entries(kept, current, places, source=source)
+            entries += self._provenance(origin, kept, entries, places, source=source)
             if not entries:
                 break
             self._unanswered.add(first)
@@ -152,8 +163,7 @@ class FhirServer:
         else:
             raise TransientError("conflict")
         self._unanswered.discard(first)
-        if left:
-            self._metrics.deleted.inc()
+        self._report(left, current)
         return {each.id: ids[each.id] for each in kept if each.id in ids}
 
     async def ping(self) -> None:
@@ -196,9 +206,12 @@ class FhirServer:
             if not self._chooses_ids or (deleted and self._options.deleted == "skip"):
                 return _Current(None, place, bundle.version_in(answer.headers.get("location")), deleted)
         named = self._named(resource)
-        matches = [each for each in await self._search(resource.type, "identifier", named) if _has(each, named)]
-        if len(matches) > 1:
-            raise PermanentError("multiple_matches")
+        if resource.type == PROVENANCE:  # it has no identifier
+            matches = [each for each in await self._search(PROVENANCE, "_tag", named) if _tag(named) in _tags(each)]
+        else:
+            matches = [each for each in await self._search(resource.type, "identifier", named) if _has(each, named)]
+            if len(matches) > 1:
+                raise PermanentError("multiple_matches")
         if not matches:
             return _Current()
         return _Current(matches[0], matches[0]["id"], matches[0].get("meta", {}).get("versionId", ""))
@@ -216,22 +229,35 @@ class FhirServer:
             raise PermanentError("multiple_matches")
         return [each for each in found if each.get("resourceType") == resource_type]
 
-    def _left(self, resources: Sequence[Resource], current: Mapping[str, _Current]) -> set[str]:
-        """Return the ids not to write: resources that were deleted and stay so, and those that refer to them."""
-        left: set[str] = set()
-        places: set[str] = set()
-        if self._options.deleted == "skip":
-            for each in resources:
-                if current[each.id].deleted or places & bundle.referred(each.elements):
-                    left.add(each.id)
-                    places.add(f"{each.type}/{each.id}")
+    def _left(self, resources: Sequence[Resource], current: Mapping[str, _Current]) -> dict[str, str]:
+        """Return the id of each resource not to write -> why; also of what refers to one that was deleted."""
+        left: dict[str, str] = {}
+        gone: set[str] = set()
+        for each in resources:
+            state = current[each.id]
+            if state.resource is not None and state.resource.get("status") == _FINAL:
+                left[each.id] = _IN_ERROR
+            elif self._options.deleted == "skip" and (state.deleted or gone & bundle.referred(each.elements)):
+                left[each.id] = _DELETED
+                gone.add(f"{each.type}/{each.id}")
         return left
 
+    def _report(self, left: Mapping[str, str], current: Mapping[str, _Current]) -> None:
+        """Count the event once for each reason, and name the resources that it could not change."""
+        for reason in set(left.values()):
+            self._metrics.left_out[reason].inc()
+        for each, reason in left.items():
+            log.warning("worker.resource_left_out", code=reason, resource=current[each].id)
+
     def _entries(
-        self, resources: Sequence[Resource], current: Mapping[str, _Current], ids: Mapping[str, str], *, source: str
+        self,
+        resources: Sequence[Resource],
+        current: Mapping[str, _Current],
+        places: Mapping[str, str],
+        *,
+        source: str,
     ) -> list[BundleEntry]:
         entries: list[BundleEntry] = []
-        places = self._places(resources, ids)
         for each in resources:
             state = current[each.id]
             placed = self._placed(each, state.id, places)
@@ -254,23 +280,25 @@ class FhirServer:
 
     def _provenance(
         self,
-        origin: EventOrigin,
+        origin: EventOrigin | None,
         resources: Sequence[Resource],
         entries: Sequence[BundleEntry],
-        ids: Mapping[str, str],
+        places: Mapping[str, str],
         *,
         source: str,
     ) -> list[BundleEntry]:
         """Return the write of the Provenance; none if nothing changed."""
+        if origin is None:
+            return []
         ours, changed = origin.provenance, {*origin.targets, *(each.resource.id for each in entries)}
         targets = [reference(each.type, each.id) for each in resources if each.id in changed]
         if not targets:
             return []
         whole = ours._replace(elements={"target": targets, **ours.elements})
-        placed = self._placed(whole, "" if self._chooses_ids else ours.id, self._places(resources, ids))
+        placed = self._placed(whole, "" if self._chooses_ids else ours.id, places)
         body = bundle.composed(placed, {}, source=source)
-        if self._chooses_ids:  # it has no identifier
-            body["meta"]["tag"] = [{"system": self._naming.system("resource"), "code": ours.id}]
+        if self._chooses_ids:
+            body["meta"]["tag"] = [_tag(self._named(ours))]
         return [BundleEntry(whole, body, self._creates("_tag", ours))]
 
     def _creates(self, name: str, resource: Resource) -> Mapping[str, str]:
@@ -383,6 +411,15 @@ def _has(resource: Mapping[str, Any], identifier: Mapping[str, str]) -> bool:
         and each.get("use") != "old"
         for each in resource.get("identifier", ())
     )
+
+
+def _tag(identifier: Mapping[str, str]) -> dict[str, str]:
+    return {"system": identifier["system"], "code": identifier["value"]}
+
+
+def _tags(resource: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    tags: Sequence[Mapping[str, Any]] = resource.get("meta", {}).get("tag", ())
+    return tags
 
 
 def _stands(patient: Mapping[str, Any]) -> bool:

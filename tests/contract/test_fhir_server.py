@@ -286,6 +286,41 @@ async def test_what_somebody_deleted_is_left_alone_with_what_refers_to_it(peer: 
     assert a_task(order).id not in desk.known
 
 
+@pytest.mark.parametrize("bundle", ["true", "false"])
+async def test_an_event_that_was_applied_before_writes_nothing(peer: Peer, token_file: Path, bundle: str) -> None:
+    """As after a restore of an older database: its state would come back until the last event is repeated."""
+    order, first, last = an_order("active"), an_origin(), an_origin()
+    async with a_writer(peer.url, token_file, bundle=bundle, ids=peer.ids) as writer:
+        desk = Desk(peer, writer)
+        await desk.write(order, origin=first)
+        await desk.write(an_order("cancelled", id=order.id), a_task(order), origin=last)
+        restored = desk.forgetful()
+
+        await restored.write(order, origin=first)
+        assert (await desk.get(order))["status"] == "cancelled"
+        await restored.write(an_order("cancelled", id=order.id), a_task(order), origin=last)
+        assert restored.known == desk.known
+        await restored.write(an_order("stopped", id=order.id), a_task(order), origin=an_origin())
+        assert (await desk.get(order))["status"] == "stopped"
+
+
+async def test_what_somebody_marked_as_an_error_is_left_alone(desk: Desk) -> None:
+    """That status is final; what refers to it goes on."""
+    order = an_order("active")
+    await desk.write(order, a_task(order))
+    await desk.peer.put({**await desk.get(order), "status": "entered-in-error"})
+    before, origin = await desk.get(order), an_origin()
+
+    await desk.write(an_order("cancelled", id=order.id), a_task(order, "cancelled"), origin=origin)
+    await desk.write(Resource("MedicationRequest", order.id, {"status": "cancelled"}, partial=True))
+
+    assert await desk.get(order) == before
+    task = await desk.get(a_task(order))
+    assert (task["status"], task["focus"]) == ("cancelled", {"reference": desk.place(order)})
+    (written,) = await desk.peer.all("Provenance", desk.place(a_task(order)))
+    assert written["target"] == [{"reference": desk.place(a_task(order))}]
+
+
 async def test_a_withdrawn_resource_keeps_everything_but_its_status(desk: Desk) -> None:
     code = {"text": "Dispensed after the pharmacy approved the cancellation"}
     flag = Resource("Flag", f"drx-{uuid4().hex}", {"status": "active", "code": code, "subject": SUBJECT})

@@ -16,6 +16,7 @@ from consumers.runtime.circuit import OPEN_AFTER
 from consumers.testing import Running, an_event, running
 from tests.fhir.fake import FakeFhir, a_fake, outcome
 from tests.fhir.told import NAMING, of_orders, samples, told
+from tests.logs import capture_logs
 from tests.prescriptions import START
 
 EVENTS = dict(samples())
@@ -70,6 +71,10 @@ def expected(events: list[Event]) -> dict[str, dict[str, Any]]:
     }
 
 
+def left_out(desk: Running, reason: str) -> float | None:
+    return desk.registry.get_sample_value("drxbridge_fhir_left_out_total", {"service": NAME, "reason": reason})
+
+
 async def codes(desk: Running) -> list[str]:
     return [each.code for each in await desk.parked()]
 
@@ -100,14 +105,33 @@ async def test_a_repeat_costs_no_request(fake: FakeFhir) -> None:
     assert fake.requests == before
 
 
-async def test_what_changes_nothing_writes_nothing(fake: FakeFhir) -> None:
+async def test_what_changes_nothing_costs_no_request(fake: FakeFhir) -> None:
     async with running(open_fhir, options=options(fake)) as desk:
         await desk.feed(created(1))
-        before = fake.writes
+        before = list(fake.requests)
         await desk.feed(created(0))
 
         assert desk.count("applied") == 2
-    assert fake.writes == before
+    assert fake.requests == before
+
+
+async def test_after_a_restore_of_an_older_database_no_older_state_comes_back(fake: FakeFhir) -> None:
+    """Events are repeated from where the database was; the second `sent` changes nothing."""
+    events = [created(0), sent(1), sent(2, message_id="n"), told_at("cancel.requested", 3, request_id="c"), approved(4)]
+    async with running(open_fhir, options=options(fake)) as desk:
+        await desk.feed(*events)
+    before = fake.all()
+    assert before[ORDER]["status"] == "cancelled"
+
+    async with running(open_fhir, options=options(fake)) as desk:
+        for event in events:
+            await desk.feed(event)
+            assert fake.all() == before
+        await desk.feed(filled(5, "dispensed"))
+
+        assert (desk.count("applied"), await desk.parked()) == (len(events) + 1, [])
+    assert fake.get(ORDER)["status"] == "cancelled"
+    assert fake.get(FLAG)["status"] == "active"
 
 
 async def test_a_signal_that_stands_no_more_makes_its_flag_inactive(fake: FakeFhir) -> None:
@@ -212,9 +236,23 @@ async def test_what_was_deleted_is_revived_or_left_alone(fake: FakeFhir) -> None
 
             assert await desk.parked() == []
             assert desk.count("applied") == 2
-            assert desk.registry.get_sample_value("drxbridge_fhir_deleted_total", {"service": NAME}) == (not there)
+            assert left_out(desk, "deleted") == (not there)
         assert (ORDER in fake.all()) is there
         fake.kept.clear()
+
+
+async def test_an_order_that_somebody_marked_as_an_error_is_counted_and_named(fake: FakeFhir) -> None:
+    async with running(open_fhir, options=options(fake)) as desk:
+        await desk.feed(created(0))
+        fake.put({**fake.get(ORDER), "status": "entered-in-error"})
+        with capture_logs() as lines:
+            await desk.feed(sent(1), told_at("alert.raised", 2, alert_id="a"))
+
+        assert await desk.parked() == []
+        assert left_out(desk, "entered_in_error") == 2
+    assert fake.get(ORDER)["status"] == "entered-in-error"
+    named = [line["resource"] for line in lines if line["event"] == "worker.resource_left_out"]
+    assert named == [ORDER.rpartition("/")[2]] * 2
 
 
 async def test_the_consumer_may_read_and_write_its_tables_and_no_more(fake: FakeFhir) -> None:
