@@ -42,6 +42,7 @@ class Delivery(NamedTuple):
     traceparent: str  # W3C trace context for the records
     headers: Mapping[str, str]  # safe request headers, names in lower case, for a parked record
     origin: str = ""  # `replay` or `import` if an operator posted it; empty if the sender did
+    first_received_at: datetime | None = None  # aware UTC, if it was received before; of an import, when it happened
 
     def __repr__(self) -> str:
         """Identify the delivery without its content."""

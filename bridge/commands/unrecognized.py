@@ -16,7 +16,7 @@ from bridge.avro.event_decoder import open_decoder
 from bridge.commands.tail import PipeConsole, decoded, json_line, passed_over, people_lines
 from bridge.contract.events import REPORTED_TYPE
 from bridge.errors import DecodeError
-from bridge.kafka.reader import open_reader
+from bridge.kafka.reader import Unreadable, open_reader
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 from bridge.kafka.transport import ConsumedRecord
 from bridge.registry.loader import bundled
@@ -120,26 +120,36 @@ def show(
     return int(not found)
 
 
-async def records(settings: Settings, wanted: Filter) -> AsyncIterator[ConsumedRecord]:
-    """Yield the records of parked deliveries, in the order of their receipt."""
+async def records(
+    settings: Settings, wanted: Filter, *, unreadable: Unreadable = passed_over
+) -> AsyncIterator[ConsumedRecord]:
+    """Yield the records of parked deliveries, in the order in which they were parked."""
     silence_kafka_client()
     connection = settings.kafka.connection
-    async with open_reader(connection, [UNRECOGNIZED_TOPIC], from_beginning=True, unreadable=passed_over) as reader:
+    async with open_reader(connection, [UNRECOGNIZED_TOPIC], from_beginning=True, unreadable=unreadable) as reader:
         async for record in reader.by_time():
             if wanted(record):
                 yield record
 
 
-async def parked(settings: Settings, wanted: Filter) -> AsyncIterator[tuple[ConsumedRecord, dict[str, Any]]]:
-    """Yield the records of parked deliveries with their values, in the order of their receipt."""
+def _not_decoded(record: ConsumedRecord, code: str) -> None:
+    click.echo(f"{record.topic}/{record.partition}@{record.offset}: cannot be decoded: {code}", err=True)
+
+
+async def parked(
+    settings: Settings,
+    wanted: Filter,
+    *,
+    unreadable: Unreadable = passed_over,
+    undecodable: Callable[[ConsumedRecord, str], object] = _not_decoded,
+) -> AsyncIterator[tuple[ConsumedRecord, dict[str, Any]]]:
+    """Yield the records of parked deliveries with their values, in the order in which they were parked."""
     async with open_decoder(settings.registry) as decoder:
-        async for record in records(settings, wanted):
+        async for record in records(settings, wanted, unreadable=unreadable):
             try:
                 yield record, dict((await decoder.inspect(record)).value)
             except DecodeError as exc:
-                click.echo(
-                    f"{record.topic}/{record.partition}@{record.offset}: cannot be decoded: {exc.code}", err=True
-                )
+                undecodable(record, exc.code)
 
 
 def _group(value: dict[str, Any]) -> ParkedGroup:

@@ -1,13 +1,15 @@
 """`drx-bridge unrecognized replay`: post parked deliveries to the ingress again, after their mapping was mended."""
 
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from typing import Any
 
 import click
 import orjson
 
 from bridge.commands.posting import Poster
-from bridge.commands.sender import Post
+from bridge.commands.sender import AHEAD_BYTES, TASK_BYTES, Post
 from bridge.commands.unrecognized import parked
 from bridge.event import ParkReason
 from bridge.kafka.transport import ConsumedRecord
@@ -17,6 +19,9 @@ from bridge.runtime.process import FloatRange
 from bridge.settings import load_settings
 
 LANES = 16
+# Where the command does not know the key of a delivery, the ingress may: no other such one overtakes it.
+UNKNOWN_KEY = ""
+Parked = tuple[ConsumedRecord, dict[str, Any]]
 INSTANT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"])  # UTC
 
 
@@ -47,31 +52,46 @@ def replay(
 ) -> int:
     """Post parked deliveries of a source to the running ingress again; exit 1 if one is parked again.
 
-    Each has the id and the first receipt that it had, and goes in the order of receipt. What has become an event
-    before is answered `duplicate`, so the command can be repeated at any time. Standard output has an NDJSON line for
-    each that was not accepted: id, reason and field, and no value. Records carry the header `drx_origin: replay`.
+    Each has the id and the first receipt that it had, and goes in the order of first receipts. What was parked as
+    `id_conflict` is left out unless --reason-code names that. What has become an event before is answered `duplicate`,
+    so the command can be repeated at any time. Standard output has an NDJSON line for each that was not accepted: id,
+    reason and field, and no value. Records carry the header `drx_origin: replay`.
     """
     settings = asking(load_settings(), bootstrap_servers)
     poster = Poster(settings, source, origin="replay", url=None if dry_run else url)
 
     def wanted(record: ConsumedRecord) -> bool:
-        received = datetime.fromtimestamp(record.timestamp_ms / 1000, UTC).replace(tzinfo=None)  # as options are
+        parked_for = record.header("drx_reason")
         return (
             record.header("ce_source") == source
-            and (reason_code is None or record.header("drx_reason") == reason_code)
+            and (parked_for == reason_code if reason_code else parked_for != "id_conflict")
             and (delivery_id is None or record.header("ce_id") == delivery_id)
-            and (since is None or received >= since)
-            and (until is None or received < until)
         )
 
+    def skip(partition: int, offset: int, why: str) -> None:
+        poster.note({"partition": partition, "offset": offset}, "skipped", why)
+
+    async def read(*, first: bool) -> AsyncIterator[Parked]:
+        readable = parked(
+            settings,
+            wanted,
+            unreadable=lambda place, offset, _: skip(place.partition, offset, "corrupt") if first else None,
+            undecodable=lambda record, code: skip(record.partition, record.offset, code) if first else None,
+        )
+        async for record, value in readable:
+            received = value["received_at"].replace(tzinfo=None)  # as options are
+            if (since is None or received >= since) and (until is None or received < until):
+                yield record, value
+
     async def posts() -> AsyncIterator[Post]:
-        async for record, value in parked(settings, wanted):
+        async for record, value in by_first_receipt(read):
             name = {"id": value["webhook_id"], "partition": record.partition, "offset": record.offset}
             _, found = poster.mapped(value["body"], value["received_at"], delivery_id=value["webhook_id"])
             events = () if isinstance(found, ParkReason) else found.events
             if not dry_run:
                 received_us = round(value["received_at"].timestamp() * 1e6)
-                yield Post(value["webhook_id"], value["body"], {event.key for event in events}, name, received_us)
+                keys = {event.key for event in events} or {UNKNOWN_KEY}
+                yield Post(value["webhook_id"], value["body"], keys, name, received_us)
             elif isinstance(found, ParkReason):
                 poster.note(name, "parked", found.reason, found.field)
             else:
@@ -84,3 +104,29 @@ def replay(
         code = poster.run(posts(), lanes=LANES, rate=rate)
         ended.update(poster.ended)
     return code
+
+
+async def by_first_receipt(read: Callable[..., AsyncIterator[Parked]]) -> AsyncIterator[Parked]:
+    """Yield each parked delivery once, in the order of first receipts; `read` yields them as they were parked.
+
+    One that was parked again, by a replay, stands behind later ones. So all are read once to see how many there are,
+    and then once for about each `AHEAD_BYTES` of them, since they may be more than fit in memory.
+    """
+    sizes = Counter[int]()  # by minute of the first receipt
+    async for _, value in read(first=True):
+        sizes[_minute(value)] += len(value["body"]) + TASK_BYTES
+    parts, total = dict[int, int](), 0
+    for minute in sorted(sizes):
+        parts[minute] = total // AHEAD_BYTES
+        total += sizes[minute]
+    for part in sorted(set(parts.values())):
+        found = dict[tuple[str, bytes], Parked]()
+        async for record, value in read(first=False):
+            if parts.get(_minute(value)) == part:
+                found.setdefault((value["webhook_id"], value["body"]), (record, value))
+        for each in sorted(found.values(), key=lambda each: each[1]["received_at"]):
+            yield each
+
+
+def _minute(value: dict[str, Any]) -> int:
+    return int(value["received_at"].timestamp() // 60)

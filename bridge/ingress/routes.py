@@ -321,6 +321,7 @@ class Webhooks:
             traceparent=traceparent,
             headers={},
             origin=proved.origin,
+            first_received_at=None if proved.received_s is None else datetime.fromtimestamp(proved.received_s, UTC),
         )
         call.event_id = call.delivery.id
 
@@ -450,9 +451,9 @@ class Webhooks:
         call.outcome = self._understand(call, call.delivery, call.sender)
 
     def _understand(self, call: Call, delivery: Delivery, source: Source) -> Mapped | ParkReason:
-        if (received_s := call.proof.received_s) is not None:
-            # Its first receipt bounds the times in it, and is the time of a body that has none; the record is of now.
-            delivery = delivery._replace(received_at=datetime.fromtimestamp(received_s, UTC))
+        if delivery.first_received_at is not None:
+            # It bounds the times in it, and is the time of a body that has none; the record is of now.
+            delivery = delivery._replace(received_at=delivery.first_received_at)
         if source.fast_path is not None and (event := self._encoded(call, delivery, source.fast_path)) is not None:
             return Mapped((event,))
         document = parse(delivery.body, arrays=getattr(source.profile, "ARRAYS", False))

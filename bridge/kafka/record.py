@@ -151,7 +151,7 @@ def unrecognized_value(delivery: Delivery, park: ParkReason) -> dict[str, Any]:
     return {
         "webhook_id": delivery.id,
         "source": delivery.source,
-        "received_at": delivery.received_at,
+        "received_at": delivery.first_received_at or delivery.received_at,
         "reason": park.reason,
         "detail": park.detail,
         "field": park.field,

@@ -11,6 +11,7 @@ import pytest
 from bridge.errors import ConfigError, DeliveryRefusedError
 from bridge.event import Delivery, Event, ParkReason
 from bridge.ingress.routes import Source
+from bridge.kafka.record import unrecognized_value
 from bridge.mapping.lookup import load_profile
 from bridge.proof.origin import prove_origin, sign_origin
 from bridge.proof.scheme import FixedSecrets, KeySlot, ProofKey, Raw, SharedSecret
@@ -138,12 +139,16 @@ async def test_what_was_parked_becomes_an_event_of_its_first_receipt_and_does_so
         await ingress.post(body, headers=live)
         ((parked, _),) = ingress.publisher.published
         still = await post(ingress, body, key=slot.key, delivery_id=parked.id)
+        await post(ingress, body, key=slot.key, delivery_id="dlv_forgotten")
         profile.mended = True
         answers = [await post(ingress, body, key=slot.key, delivery_id=parked.id) for _ in range(2)]
 
     assert still[1] == {"outcome": "parked", "id": parked.id, "reason": "unknown_type"}
     assert [answer["outcome"] for _, answer in answers] == ["accepted", "duplicate"]
-    replayed, outcome = ingress.publisher.published[1]
+    again, reason = ingress.publisher.published[1]
+    assert isinstance(reason, ParkReason)
+    assert (unrecognized_value(again, reason)["received_at"], again.received_at > WHEN) == (WHEN, True)
+    replayed, outcome = ingress.publisher.published[2]
     assert not isinstance(outcome, ParkReason)
     (event,) = outcome
     assert isinstance(event, Event)

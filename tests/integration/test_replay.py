@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -11,13 +12,17 @@ from uuid import uuid4
 import aiohttp
 import pytest
 
+from bridge.event import ParkReason, Reason, instant
+from bridge.kafka.record import UNRECOGNIZED_SCHEMA, Record, unrecognized_record, unrecognized_value
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 from bridge.kafka.transport import ConsumedRecord
 from tests.audit_lines import acts
+from tests.builders import WHEN, a_delivery, codec
 from tests.cluster import Cluster, Topics
 from tests.forked import run
 from tests.integration.ingress_process import IngressProcess
 from tests.integration.service_process import HANG_S
+from tests.topic_filler import fill
 
 pytestmark = pytest.mark.kafka
 
@@ -172,3 +177,34 @@ async def test_a_file_that_is_pushed_twice_is_there_once(vendor: Vendor, tmp_pat
     assert second.last_line.endswith("100 duplicate")
     facts = await vendor.facts()
     assert {record.header("drx_origin") for record in facts} == {"import"}
+
+
+def parked(vendor: Vendor, number: int, *, at: datetime, reason: Reason = "unknown_type") -> Record:
+    """Build what a replay would leave that parks a delivery again, which was first received at some time."""
+    delivery = a_delivery(a_state(number), id=f"dlv_{number}")._replace(
+        source=vendor.name, received_at=datetime.now(UTC), first_received_at=at, origin="replay"
+    )
+    park = ParkReason(reason)
+    value = codec().encode(UNRECOGNIZED_SCHEMA, unrecognized_value(delivery, park))
+    return unrecognized_record(delivery, park, partition=0, value=value)
+
+
+async def test_what_was_parked_again_goes_in_the_order_of_its_first_receipt(vendor: Vendor) -> None:
+    """What was given up, or cannot be decoded, is not passed over without a word."""
+    numbers = (0, 2 * KEYS, KEYS)  # of one key
+    first = [WHEN + timedelta(minutes=minutes) for minutes in (2, 0, 1)]
+    records = [parked(vendor, number, at=at) for number, at in zip(numbers, first, strict=True)]
+    conflict = parked(vendor, 1, at=WHEN, reason="id_conflict")
+    fill(vendor.ingress.bootstrap_servers, [*records, records[1], conflict])
+    vendor.restart(HEAD + STATE)
+
+    assert vendor.replay("--reason-code", "id_conflict", "--dry-run").last_line == "1 event"
+    assert vendor.replay("--until", "2026-01-01", "--dry-run").last_line == "nothing to post"
+    assert vendor.replay("--since", "2026-01-01").last_line == "3 accepted"
+    facts = await vendor.facts()
+    assert [record.header("ce_time") for record in facts] == [instant(at) for at in sorted(first)]
+
+    fill(vendor.ingress.bootstrap_servers, [records[0]._replace(value=b"no Avro")])
+    again = vendor.replay(code=1)
+    assert again.last_line == "3 duplicate, 1 skipped"
+    assert [each["reason"] for each in again.documents] == ["bad_magic"]
