@@ -1,8 +1,11 @@
 """Map an event to a message, or to none. Every attempt gives the same bytes.
 
-A fill is RDS^O13; every other event is OMP^O09, with its kind as the order control code in ORC-1. Old engines get
-ORM^O01 instead, which lacks RXR. There is no RDE: it requires the amount of one dose (RXE-3), which no event has. An
-`UNKNOWN` word sends nothing: no code stands for it.
+What was dispensed is RDS^O13; every other event is OMP^O09, with its kind as the order control code in ORC-1. Old
+engines get ORM^O01 instead, which lacks RXR. There is no RDE: it requires the amount of one dose (RXE-3), which no
+event has. An `UNKNOWN` word sends nothing: no code stands for it.
+
+No message puts a cancelled order back to work, since late events do come: after an approved cancellation nothing is
+sent of how the order was written, signed and transmitted, and other messages have the status of the cancellation.
 
 Source: HL7 2.5.1, chapter 4; tables 0119 (order control) and 0038 (order status).
 """
@@ -90,10 +93,12 @@ def _digest(text: str) -> str:
 
 
 def note_hl7(document: Document, event: Event, stamp: Stamp) -> None:
-    """Add what later messages need: shared fields, and the scope of a cancel request."""
+    """Add what later messages need: shared fields, and of a cancel request the scope and the answer."""
     data = note_shared(document, event, stamp)
     if event.type == "cancel.requested":
         newest(document.setdefault("scopes", {}), data["request_id"], stamp, data["scope"])
+    if event.type == "cancel.responded" and event.value["decision"] != UNKNOWN:
+        newest(document.setdefault("answers", {}), data["request_id"], stamp, data["decision"])
 
 
 def news(event: Event, document: Document, options: Hl7Options, *, ordered: bool) -> News | None:
@@ -102,8 +107,10 @@ def news(event: Event, document: Document, options: Hl7Options, *, ordered: bool
     if decide is None:
         return None
     value: Mapping[str, Any] = event.value
-    scope = document.get("scopes", {}).get(value.get("request_id"))
-    return decide(
+    ended = _ended(document)
+    if ended is not None and event.type.startswith(_BEFORE_THE_PHARMACY):
+        return None
+    content = decide(
         Input(
             value=value,
             data=native({**value, "extensions": {}})["data"],
@@ -114,9 +121,32 @@ def news(event: Event, document: Document, options: Hl7Options, *, ordered: bool
             ),
             options=options,
             ordered=ordered,
-            scope=None if scope is None else scope[1],
+            scope=_scope(document, value.get("request_id")),
         )
     )
+    if content is None or content.fill is not None or ended is None:
+        return content
+    return replace(content, orders=tuple(_of_ended(each, ended) for each in content.orders))
+
+
+def _scope(document: Document, request_id: str | None) -> str | None:
+    found = document.get("scopes", {}).get(request_id)
+    return None if found is None else found[1]
+
+
+def _ended(document: Document) -> str | None:
+    """Return ORC-5 of a cancelled order: the furthest of its approved cancellations; None if there is none."""
+    answers = _CANCEL_ANSWERS["approved"]
+    statuses = [
+        answers.get(_scope(document, request_id), answers[None])[1]
+        for request_id, (_, decision) in document.get("answers", {}).items()
+        if decision == "approved"
+    ]
+    return max(statuses, key=("", "DC", "CA").index, default=None)
+
+
+def _of_ended(order: Order, status: str) -> Order:
+    return replace(order, control="SC" if order.control == "OH" else order.control, status=order.status and status)
 
 
 def message(event: Event, content: News, document: Document, options: Hl7Options) -> Message:
@@ -133,7 +163,7 @@ def message(event: Event, content: News, document: Document, options: Hl7Options
         if content.fill is None:
             segments += [_rxo(order, prescriber), *_notes(order.notes)]
         else:
-            segments += [_rxd(content.fill, order.filler), *_notes(order.notes)]
+            segments += [_rxd(content.fill, order.filler, event, options), *_notes(order.notes)]
         if kind != "ORM":  # ORM^O01 has no RXR
             segments.append(_ROUTE)
     body = write(segments)
@@ -218,6 +248,8 @@ def _cancel_answered(given: Input) -> News | None:
 
 def _filled(given: Input) -> News | None:
     word = given.value["fill_status"]
+    if word in _NOT_FILLED:
+        return _one(given, "SC", _NOT_FILLED[word], notes=(f"Fill: {word}", *_optional(given.data.get("note"))))
     if word not in _FILLS:
         return None
     return replace(_one(given, "RE", _FILLS[word], notes=(f"Fill: {word}",)), fill=given.data)
@@ -273,8 +305,12 @@ _CANCEL_ANSWERS: Mapping[str, Mapping[str | None, tuple[str, str]]] = {
     "denied": _DENIED,
     "no_response": _DENIED,
 }
-# A fill does not end the order: refills may be left, and another pharmacy may fill it.
-_FILLS = {"dispensed": "CM", "partially_dispensed": "A", "not_dispensed": "", "transferred": ""}
+# Status of the fill, not of the order: refills may be left, and another pharmacy may fill it.
+_FILLS = {"dispensed": "CM", "partially_dispensed": "A"}
+# Nothing was dispensed: RDS requires a day and a quantity.
+_NOT_FILLED = {"not_dispensed": "CA", "transferred": "DC"}
+# Types of events that nothing is sent of once the order is cancelled.
+_BEFORE_THE_PHARMACY = ("prescription.", "epcs.")
 _STEPS = {
     **dict.fromkeys(("received", "billing", "in_progress", "packed", "approved", "handed_to_carrier"), ("SC", "IP")),
     "on_hold": ("OH", "HD"),
@@ -395,7 +431,7 @@ def _rxo(order: Order, prescriber: Fields | None) -> MessageSegment:
     )
 
 
-def _rxd(fill: Fields, rx_number: str) -> MessageSegment:
+def _rxd(fill: Fields, rx_number: str, event: Event, options: Hl7Options) -> MessageSegment:
     # The pharmacy may dispense another product than ordered.
     medication: Fields = fill.get("medication_dispensed") or {}
     quantity = _number(fill.get("quantity_dispensed"))
@@ -404,8 +440,8 @@ def _rxd(fill: Fields, rx_number: str) -> MessageSegment:
         {
             1: str(fill["fill_number"] + 1),  # the contract counts from 0, RXD-1 from 1
             2: _code(medication),
-            # Null would delete the receiver's day and quantity, and is neither a TS nor an NM.
-            3: fill.get("fill_date", "").replace("-", ""),
+            3: fill.get("fill_date", "").replace("-", "") or _time(event.occurred_at, ZoneInfo(options.timezone))[:8],
+            # Empty if unknown: null would delete the receiver's quantity, and is not an NM.
             4: quantity,
             5: ("", medication.get("quantity_unit")) if quantity else "",
             7: _written(rx_number) or NULL,

@@ -4,7 +4,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +73,8 @@ def sample(name: str) -> Event:
 
 
 def demand_valid(made: Message) -> None:
-    """Have it judged by hl7apy, which demands a day and a quantity of a fill also where nothing has told them."""
-    text = re.sub(r"(RXD\|[^|]*\|[^|]*)\|\|", r"\1|20260101|", made.text)
-    text = re.sub(r"(RXD\|[^|]*\|[^|]*\|[^|]*)\|\|", r"\1|0|", text)
+    """Have it judged by hl7apy, which demands a quantity of a fill also where nothing has told it."""
+    text = re.sub(r"(RXD\|[^|]*\|[^|]*\|[^|]*)\|\|", r"\1|0|", made.text)
     parse_message(text, validation_level=VALIDATION_LEVEL.STRICT, find_groups=True).validate()
 
 
@@ -128,8 +127,8 @@ def test_a_scenario_is_valid_message_by_message(name: str) -> None:
         ("cancel.responded", {"decision": "no_response"}, "UC", ""),
         ("fill.status_changed", {"fill_status": "dispensed"}, "RE", "CM"),
         ("fill.status_changed", {"fill_status": "partially_dispensed"}, "RE", "A"),
-        ("fill.status_changed", {"fill_status": "not_dispensed"}, "RE", ""),
-        ("fill.status_changed", {"fill_status": "transferred"}, "RE", ""),
+        ("fill.status_changed", {"fill_status": "not_dispensed"}, "SC", "CA"),
+        ("fill.status_changed", {"fill_status": "transferred"}, "SC", "DC"),
         ("fulfillment.status_changed", {"fulfillment_status": "packed"}, "SC", "IP"),
         ("fulfillment.status_changed", {"fulfillment_status": "on_hold"}, "OH", "HD"),
         ("fulfillment.status_changed", {"fulfillment_status": "rejected", "active": False}, "OC", "CA"),
@@ -149,7 +148,8 @@ def test_a_type_and_its_word_have_a_control_code_and_a_status(
 
 
 def test_records_that_hold_only_names_make_valid_messages() -> None:
-    events = list(incomplete_events())
+    # A cancelled order has fewer messages.
+    events = sorted(incomplete_events(), key=lambda event: event.type == "cancel.responded")
     messages = [made for _, made in told(events) if made is not None]
 
     assert len(messages) == len([event for event in events if event.type not in SILENT])
@@ -268,11 +268,68 @@ def test_old_receivers_get_the_same_segments_as_another_message_that_has_no_plac
     assert old == new
 
 
-def test_a_fill_deletes_no_day_and_no_quantity_that_a_receiver_has() -> None:
-    """Null means that; it is no value of their types either."""
-    filled = one(an_event("fill.status_changed", fill_status="not_dispensed", fill_number=0))["RXD"]
+def test_a_fill_has_the_day_of_its_event_if_no_other_is_told_and_deletes_no_quantity() -> None:
+    """Null would delete it; it is not a value of its type either."""
+    late = datetime(2026, 9, 15, 3, tzinfo=UTC)
+    event = an_event("fill.status_changed", fill_status="dispensed", fill_number=0, at=late)
+    filled = one(event, options=PLAIN.model_copy(update={"timezone": "America/Chicago"}))["RXD"]
 
-    assert filled[3:5] == ["", ""]
+    assert filled[3:5] == ["20260914", ""]
+
+
+@pytest.mark.parametrize("word", ["not_dispensed", "transferred"])
+def test_a_fill_of_which_nothing_was_dispensed_is_news_of_the_order(word: str) -> None:
+    found = one(an_event("fill.status_changed", fill_status=word, fill_number=0, note="Returned to stock"))
+
+    assert found["MSH"][9] == "OMP^O09^OMP_O09"
+    assert (found["NTE"][3], "RXD" in found) == (f"Fill: {word}", False)
+
+
+CANCELLED = [
+    an_event("cancel.requested", request_id="c", scope="all"),
+    an_event("cancel.responded", request_id="c", decision="approved"),
+]
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        *("prescription.created", "prescription.updated", "prescription.sent", "prescription.processed"),
+        *("prescription.transmission_failed", "epcs.signing_failed"),
+    ],
+)
+def test_what_comes_late_of_a_cancelled_order_is_not_sent(late: str) -> None:
+    assert one(*CANCELLED, an_event(late)) == {}
+    assert one(an_event("prescription.sent"), *CANCELLED, an_event(late)) == {}
+
+
+@pytest.mark.parametrize(
+    ("event_type", "said", "control"),
+    [
+        ("fulfillment.status_changed", {"fulfillment_status": "packed"}, "SC"),
+        ("fulfillment.status_changed", {"fulfillment_status": "on_hold"}, "SC"),
+        ("fulfillment.status_changed", {"fulfillment_status": "delivered"}, "SC"),
+        ("fill.status_changed", {"fill_status": "transferred"}, "SC"),
+        ("shipment.status_changed", {"shipment_status": "in_transit"}, "SC"),
+        ("renewal.responded", {"decision": "pending"}, "SC"),
+    ],
+)
+def test_a_cancelled_order_stays_so(event_type: str, said: dict[str, Any], control: str) -> None:
+    event = an_event(event_type, **said)
+    for scope, status in (("all", "CA"), ("remaining_refills", "DC"), (None, "")):
+        asked = [] if scope is None else [an_event("cancel.requested", request_id="c", scope=scope)]
+        orc = [*one(*asked, CANCELLED[1], event)["ORC"], *[""] * 4]
+        assert (orc[1], orc[5]) == (control, status)
+
+
+def test_a_fill_after_a_cancellation_and_what_follows_a_revoked_one_are_sent() -> None:
+    filled = one(*CANCELLED, an_event("fill.status_changed", fill_status="dispensed"))
+    later = CANCELLED[1].occurred_at + timedelta(minutes=1)
+    revoked = an_event("cancel.responded", request_id="c", decision="denied", at=later)
+    processed = one(*CANCELLED, revoked, an_event("prescription.processed"))
+
+    assert (filled["MSH"][9], filled["ORC"][5]) == ("RDS^O13^RDS_O13", "CM")
+    assert processed["ORC"][5] == "SC"
 
 
 def test_a_control_id_fits_its_field_and_tells_source_and_event() -> None:
