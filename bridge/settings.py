@@ -29,7 +29,7 @@ PROCESS_RISKS = ("plaintext_kafka", "debug_log")
 INGRESS_RISKS = (*PROCESS_RISKS, "generated_spool_key")
 SOURCE_RISKS = (
     *("cidr_alone", "url_token_alone", "no_tls", "unsigned_id", "undated", "tolerance_off", "every_proxy_trusted"),
-    "shared_key",
+    *("shared_key", "weak_digest"),
 )
 
 

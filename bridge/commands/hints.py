@@ -1,21 +1,25 @@
-"""Explain why a delivery was refused: try the usual mistakes of senders one by one until it verifies.
+"""Explain why a delivery was refused: try the usual mistakes, of senders and in parameters, until it verifies.
 
 Of the key and headers: a time in milliseconds, a wrong clock, hex for base64, no `v1,`, the key's text as the key. Of
 the body: a line break at the end, JSON that was serialised again or compacted, line breaks that curl left out. What is
-old is tried as of its own time, too. A hint accepts nothing, nothing here runs in the ingress, and no sentence holds a
-value of the delivery or anything of a secret.
+old is tried as of its own time, too. Of parameters: what the delivery's own headers look like. A hint accepts nothing,
+nothing here runs in the ingress, and no sentence holds a value of the delivery or anything of a secret.
 """
 
 import contextlib
 import json
 import re
 from binascii import a2b_base64, b2a_base64, unhexlify
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
-from bridge.errors import DeliveryRefusedError
+from bridge.commands.scheme_options import AskedScheme
+from bridge.errors import ConfigError, DeliveryRefusedError
 from bridge.proof.scheme import HmacKey, KeySlot, ProofKey, Raw, Scheme
+from bridge.proof.schemes.body_hmac import DIGEST_BYTES, BodyHmac
+from bridge.proof.schemes.presets import configure
+from bridge.proof.schemes.signed_text import PAIR_SEPARATORS, SignedHeader
 
 _EXACT = "sign the exact bytes that are sent"
 _seconds = re.compile(rb"(?<![0-9])[0-9]{9,11}(?![0-9])").findall
@@ -23,6 +27,13 @@ _milliseconds = re.compile(rb"(?<![0-9])[0-9]{13}(?![0-9])").search
 # What a SHA-256 and a SHA-512 or ed25519 signature look like.
 _HEX = re.compile(rb"\b(?:[0-9a-fA-F]{128}|[0-9a-fA-F]{64})\b")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]{86}==|[A-Za-z0-9+/]{43}=")
+# Texts that vendors sign, the most usual first.
+_TEMPLATES = (
+    *("{timestamp}.{body}", "{body}", "{timestamp}:{body}", "v0:{timestamp}:{body}", "{timestamp}{body}"),
+    *("{body}{timestamp}", "{url}{body}", "{method}{url}{body}", "{method}{url}{body}{timestamp}"),
+)
+_PAIRS = ("time_name", "signature_name", "pair_separator")
+_prefix = re.compile(r"(?:[A-Za-z0-9]{1,10}[=,:] ?)?").match
 _NO_VERSION = re.compile(rb"^(?:v1=)?([A-Za-z0-9+/]{43}=)$")
 
 
@@ -30,12 +41,107 @@ def hint(scheme: Scheme, raw: Raw, keys: Sequence[KeySlot], now: float) -> str:
     """Return which mistake explains that a delivery is refused; empty if it is not, or if none does."""
     code = _refusal(scheme, raw, keys, now)
     if code == "timestamp_malformed" and any(map(_milliseconds, raw.heads.values())):
-        return "the timestamp is in milliseconds: send and sign whole seconds"
+        return "the timestamp is in milliseconds: send and sign whole seconds, or set SCHEME_TIME_UNIT=ms"
     if code:
         for text, changed, slots, at in _changes(raw, keys, now):
             if not _refusal(scheme, changed, slots, at):
                 return text
     return ""
+
+
+def nearest(asked: AskedScheme, raw: Raw, keys_of: Callable[[AskedScheme], Sequence[KeySlot]], now: float) -> str:
+    """Return the fewest parameters of `body_hmac` or `ed25519` with which a delivery is accepted, of any age.
+
+    `raw` has all of its headers. Where none makes it verify, those by which it would at least be read.
+    """
+    if not isinstance(asked.scheme, SignedHeader):
+        return ""
+    given, read = _parameters(asked.scheme), ""
+    for guess in _guesses(given, raw):
+        changed = {name: value for name, value in guess.items() if given.get(name) != value}
+        for name in tuple(changed):  # those that make no difference
+            fewer = {each: value for each, value in changed.items() if each != name}
+            if _code_with(asked, fewer, raw, keys_of, now) == _code_with(asked, changed, raw, keys_of, now):
+                changed = fewer
+        words = " and ".join(f"SCHEME_{name.upper()}={value}" for name, value in changed.items())
+        code = _code_with(asked, changed, raw, keys_of, now)
+        if words and code in {"", "timestamp_stale", "timestamp_future"}:
+            return f"the signature is right with {words}"
+        if words and code == "signature_mismatch" and not read:
+            read = f"its headers have the form of {words}, but no secret and no text that was tried fits the signature"
+    return "" if _refusal(asked.scheme, raw, keys_of(asked), now) == "signature_mismatch" else read
+
+
+def _code_with(
+    asked: AskedScheme,
+    changed: Mapping[str, str],
+    raw: Raw,
+    keys_of: Callable[[AskedScheme], Sequence[KeySlot]],
+    now: float,
+) -> str:
+    try:
+        scheme = configure(asked.text, {**asked.parameters, **changed}, tolerance_s=asked.tolerance_s)
+        return _refusal(scheme, raw, keys_of(asked._replace(scheme=scheme)), now)
+    except ConfigError:
+        return "parameters"
+
+
+def _parameters(scheme: SignedHeader) -> dict[str, str]:
+    found = {name: getattr(scheme, name) for name in ("format", "encoding", *_PAIRS)}
+    names = {name: getattr(scheme, name).decode() for name in ("header", "timestamp_header", "prefix")}
+    texts = {"template": scheme.template.text, "time_unit": scheme.template.time_unit}
+    return found | names | texts | ({"digest": scheme.digest} if isinstance(scheme, BodyHmac) else {})
+
+
+def _guesses(given: Mapping[str, str], raw: Raw) -> Iterator[dict[str, str]]:
+    """Yield parameters as the headers suggest them: with the form of each header, every usual text."""
+    texts = {name.decode("latin-1"): value.decode("latin-1") for name, value in raw.heads.items()}
+    for header in [given["header"]] if given["header"] in texts else texts:
+        guess = _form(texts[header])
+        if not guess:
+            continue
+        if "digest" not in given:
+            del guess["digest"]
+        timed_by = next((name for name in texts if name != header and _clock(texts[name])), "")
+        unit = guess.pop("unit", "") or _clock(texts.get(timed_by, ""))
+        for template in dict.fromkeys((given["template"], *_TEMPLATES)):
+            plain = guess["format"] == "plain" and "{timestamp}" in template
+            yield guess | {
+                "header": header,
+                "template": template,
+                "timestamp_header": timed_by if plain else "",
+                "time_unit": unit if unit and "{timestamp}" in template else "s",
+            }
+
+
+def _form(value: str) -> dict[str, str]:
+    """Read format, names, encoding and digest from the value of a header; empty if no signature is in it."""
+    for separator in PAIR_SEPARATORS:
+        pairs = [pair.strip().partition("=") for pair in value.split(separator)]
+        clock = next(((name, text) for name, _, text in pairs if _clock(text)), None)
+        signed = next(((name, kind) for name, _, text in pairs if (kind := _kind(text))), None)
+        if clock and signed:
+            names = dict(zip(_PAIRS, (clock[0], signed[0], separator), strict=True))
+            return {"format": "pairs", "prefix": "", "unit": _clock(clock[1]), **names, **signed[1]}
+    found = _prefix(value)
+    kind = _kind(value[found.end() :]) if found else {}
+    return {"format": "plain", "prefix": found[0], **kind} if found and kind else {}
+
+
+def _kind(text: str) -> dict[str, str]:
+    for encoding, form in (("hex", r"[0-9a-f]+"), ("base64", r"[A-Za-z0-9+/]+=*")):
+        if re.fullmatch(form, text):
+            size = len(text) // 2 if encoding == "hex" else len(text.rstrip("=")) * 3 // 4
+            digest = next((name for name, each in DIGEST_BYTES.items() if each == size), "")
+            if digest:
+                return {"encoding": encoding, "digest": digest}
+    return {}
+
+
+def _clock(text: str) -> str:
+    """Return the unit of a timestamp; empty for another text."""
+    forms = {"s": r"[0-9]{10}", "ms": r"[0-9]{13}", "rfc3339": r"[0-9]{4}-[0-9-]{5}T[0-9:]{8}Z"}
+    return next((unit for unit, form in forms.items() if re.fullmatch(form, text)), "")
 
 
 def _changes(raw: Raw, keys: Sequence[KeySlot], now: float) -> Iterator[tuple[str, Raw, Sequence[KeySlot], float]]:

@@ -1,6 +1,6 @@
 """The scheme that a command is about: that of a configured source, or one that options name."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -21,9 +21,12 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class AskedScheme(NamedTuple):
-    """A scheme, and the place of its secrets if a source names it."""
+    """A scheme, how it was asked for, and the place of its secrets if a source names it."""
 
     scheme: Scheme
+    text: str
+    parameters: Mapping[str, str]
+    tolerance_s: int | None
     secrets_dir: Path | None
 
 
@@ -47,12 +50,14 @@ def asked_scheme(source_name: str | None, scheme_text: str | None, parameters: S
             raise click.UsageError("--source has a scheme; leave --scheme and --parameter out")
         settings = load_settings()
         source = configured_source(settings, source_name)
-        return AskedScheme(scheme_of(source_name, source), source.secrets_dir)
+        scheme = scheme_of(source_name, source)
+        return AskedScheme(scheme, source.scheme, source.scheme_parameters, source.tolerance_s, source.secrets_dir)
+    text, given = scheme_text or DEFAULT_SCHEME, dict(_named(parameters))
     try:
-        scheme = configure(scheme_text or DEFAULT_SCHEME, dict(_named(parameters)), tolerance_s=TOLERANCE_S)
+        scheme = configure(text, given, tolerance_s=TOLERANCE_S)
     except ParameterError as exc:
         raise ConfigError(f"{exc.parameter}: {exc.problem}") from None
-    return AskedScheme(scheme, None)
+    return AskedScheme(scheme, text, given, TOLERANCE_S, None)
 
 
 def configured_source(settings: Settings, name: str) -> SourceSettings:

@@ -63,9 +63,12 @@ def _signer(scheme: Scheme, line: str) -> Sign:
 
 
 def _hmac_headers(scheme: BodyHmac, key: HmacKey, webhook_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    signed = scheme.template.render(webhook_id.encode(), str(timestamp).encode(), body)
+    at = scheme.template.time_text(timestamp)
+    signed = scheme.template.render(webhook_id.encode(), at.encode(), body)
     digest = hmac.digest(key.secret, signed, key.digestmod)
     signature = digest.hex() if scheme.encoding == "hex" else b2a_base64(digest, newline=False).decode()
-    value = f"t={timestamp},v1={signature}" if scheme.format == "pairs" else f"{scheme.prefix.decode()}{signature}"
-    headers = {scheme.header: value, scheme.timestamp_header: str(timestamp), scheme.id_header: webhook_id}
+    value = f"{scheme.prefix.decode()}{signature}"
+    if scheme.format == "pairs":
+        value = f"{scheme.time_name}={at}{scheme.pair_separator}{scheme.signature_name}={signature}"
+    headers = {scheme.header: value, scheme.timestamp_header: at, scheme.id_header: webhook_id}
     return {name.decode(): each for name, each in headers.items() if name}

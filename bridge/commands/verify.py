@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -67,9 +68,12 @@ def verify(
         proof = scheme.prove(raw, keys, at)
     except DeliveryRefusedError as exc:
         # Imported here: what is accepted needs none.
-        from bridge.commands.hints import hint  # noqa: PLC0415
+        from bridge.commands.hints import hint, nearest  # noqa: PLC0415
 
-        found = "" if raw is None or as_json else hint(scheme, raw, keys, at)
+        found = ""
+        if raw is not None and not as_json:
+            whole = raw._replace(heads=dict(given))
+            found = hint(scheme, raw, keys, at) or nearest(asked, whole, partial(_keys, secrets_dir=secrets_dir), at)
         return _tell(exc.code, f"refused: {exc.code}: {REFUSALS[exc.code]}", found, accept=False, as_json=as_json)
     return _tell(ACCEPTED, f"accepted: signed with the key in slot {proof.slot}", accept=True, as_json=as_json)
 

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple, NoReturn, Protocol, TypeAlias
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.hashes import SHA256, SHA512, HashAlgorithm
+from cryptography.hazmat.primitives.hashes import SHA1, SHA256, SHA512, HashAlgorithm
 from cryptography.hazmat.primitives.hmac import HMAC
 
 from bridge.errors import ConfigError, DeliveryRefusedError
@@ -60,9 +60,9 @@ PUBLIC_SIGNATURE_BYTES = 64  # RFC 8032
 ID = re.compile(rb"[!-~]{1,200}")
 TIMESTAMP = re.compile(rb"[0-9]{1,12}")
 
-Digest = Literal["sha256", "sha512"]
+Digest = Literal["sha256", "sha512", "sha1"]
 Ids = Literal["none", "unsigned", "signed"]
-_DIGESTS: Mapping[Digest, type[HashAlgorithm]] = {"sha256": SHA256, "sha512": SHA512}
+_DIGESTS: Mapping[Digest, type[HashAlgorithm]] = {"sha256": SHA256, "sha512": SHA512, "sha1": SHA1}
 
 
 class Raw(NamedTuple):

@@ -76,9 +76,12 @@ def test_every_block_is_run_by_a_test_here() -> None:
     shells = [block["text"] for block in BLOCKS if block["language"] == "sh"]
     assert [
         sum(word in text for text in shells)
-        for word in ("simulate --url", "history", "verify", "simulate --type", "rx_readme", "mapping check", "push.py")
-    ] == [1] * 7
-    assert len(shells) == 7
+        for word in (
+            *("simulate --url", "history", "signed.txt", "h2h.txt", "simulate --type", "rx_readme", "mapping check"),
+            "push.py",
+        )
+    ] == [1] * 8
+    assert len(shells) == 8
 
 
 def test_what_the_simulator_sends_is_answered_and_can_be_looked_at(place: Path) -> None:
@@ -100,10 +103,17 @@ def test_a_delivery_signed_in_a_few_lines_is_accepted(place: Path) -> None:
 
 
 def test_verify_agrees_with_that_signature(place: Path) -> None:
-    assert shell(place, the_block_with("verify")) == (
+    assert shell(place, the_block_with("signed.txt")) == (
         '{"accept": true, "code": "verified"}\n',
         "accepted: signed with the key in slot current\n",
     )
+
+
+def test_verify_names_the_parameters_of_a_signature(place: Path) -> None:
+    code, words = shell(place, the_block_with("h2h.txt"))
+
+    assert code == '{"accept": false, "code": "signature_malformed"}\n'
+    assert "with SCHEME_FORMAT=pairs and SCHEME_SIGNATURE_NAME=s and SCHEME_TEMPLATE={timestamp}.{body}\n" in words
 
 
 def test_a_body_is_signed_mapped_and_made_without_sending_it(place: Path) -> None:

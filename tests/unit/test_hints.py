@@ -6,12 +6,13 @@ from base64 import b64encode
 
 import pytest
 
-from bridge.commands.hints import hint
+from bridge.commands.hints import hint, nearest
+from bridge.commands.scheme_options import AskedScheme
 from bridge.proof.scheme import KeySlot, Raw
 from bridge.proof.schemes.presets import configure
 from bridge.proof.schemes.standard_webhooks import StandardWebhooks
 from tests.builders import KEY, SECRET, a_slot
-from tests.schemes import VERIFIED, vectors
+from tests.schemes import VERIFIED, slots_of, vectors
 
 NOW = 1_700_000_000
 BODY = b'{"id": "evt_1", "note": "CANARY <\xc3\xa9/\xc3\xa9>", "amount": 1.5}\n'
@@ -104,6 +105,58 @@ def test_an_hmac_of_the_body_is_explained_alike(encoding: str, key: bytes, named
     says = hint(scheme, Raw({b"x-s": value}, BODY, peer="::1"), [KeySlot("x", scheme.parse_keys([line]))], NOW)
 
     assert named in says
+
+
+# Of the parameters for a vendor's delivery, what a source has instead; None: it was not set.
+NO_NAMES: dict[str, str | None] = dict.fromkeys(("signature_name", "time_name", "pair_separator"))
+PLAIN = {"format": None, "template": None, "timestamp_header": None, **NO_NAMES}
+MISTAKEN: list[tuple[str, dict[str, str | None]]] = [
+    ("paddle_sdk", {"signature_name": None}),
+    ("paddle_sdk", {"time_name": None}),
+    ("paddle_sdk", {"pair_separator": None}),
+    ("paddle_sdk", PLAIN),
+    ("paddle_sdk", {"template": "{timestamp}.{body}"}),
+    ("slack_documentation", {"prefix": None}),
+    ("slack_documentation", {"template": None, "timestamp_header": None}),
+    ("slack_documentation", {"timestamp_header": "X-Timestamp"}),
+    ("slack_documentation", {"header": "X-Signature"}),
+    ("square_sdk", {"encoding": None}),
+    ("square_sdk", {"template": None}),
+    ("zendesk_documentation", {"template": "{timestamp}{body}"}),
+    ("zendesk_by_rule", {"time_unit": None}),
+    ("hubspot_python_sdk", {"time_unit": None}),
+    ("hubspot_python_sdk", {"encoding": None}),
+    ("hubspot_python_sdk", {"template": "{method}{url}{body}", "timestamp_header": None, "time_unit": None}),
+    ("name_in_the_header", {"signature_name": None}),
+    ("name_in_the_header", PLAIN),
+    ("milliseconds", {"time_unit": None}),
+    ("sha1", {"digest": None}),
+]
+
+
+@pytest.mark.parametrize(("name", "wrong"), MISTAKEN)
+def test_the_nearest_parameters_are_named(name: str, wrong: dict[str, str | None]) -> None:
+    vector = next(each for each in vectors("vendors") if each.given["name"] == name)
+    right = vector.given["parameters"]
+    given = {key: value for key, value in (right | wrong).items() if value is not None}
+    asked = AskedScheme(configure("body_hmac", given, tolerance_s=1), "body_hmac", given, 1, None)
+
+    says = nearest(asked, vector.raw, lambda each: slots_of(each.scheme, vector.given["slots"]), NOW)
+
+    assert says.startswith("the signature is right with SCHEME_")
+    named = {part.partition("=")[0].lower() for part in says.split("SCHEME_")[1:]}
+    assert named == {key for key in right if given.get(key) != right[key]}
+
+
+def test_a_form_is_named_where_the_secret_is_another() -> None:
+    given = {"header": "X-S"}
+    asked = AskedScheme(configure("body_hmac", given, tolerance_s=1), "body_hmac", given, 1, None)
+    raw = Raw({b"x-s": b"t=1700000000,s=" + b"0" * 64}, BODY)
+
+    says = nearest(asked, raw, lambda each: slots_of(each.scheme, [{"name": "x", "line": SECRET}]), NOW)
+
+    assert says.startswith("its headers have the form of SCHEME_FORMAT=pairs and SCHEME_SIGNATURE_NAME=s and ")
+    assert nearest(asked, raw._replace(heads={b"x-s": b"no signature"}), lambda _: (), NOW) == ""
 
 
 def test_no_vector_breaks_it_and_what_is_accepted_has_no_hint() -> None:

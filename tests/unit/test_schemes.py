@@ -68,7 +68,7 @@ IDS = ("d", "d.1789398570", "d.1789398570.x", "d.7", "d.", "a..7", "1.2")
 BODIES = (b"7.5", b'["1.1789398570.3"]', b"1789398570.{}", b".7.", b"x.7.y", b"", b"5{}", b"1.{}")
 TEMPLATES = (
     *("{id}.{timestamp}.{body}", "{timestamp}.{id}.{body}", "{id}.{body}", "{timestamp}.{body}", "{timestamp}{body}"),
-    *("v0.{timestamp}.{body}", "{id}..{body}"),
+    *("v0.{timestamp}.{body}", "{id}..{body}", "{method}{url}{body}{timestamp}", "{id}.{body}{timestamp}"),
 )
 
 
@@ -80,6 +80,8 @@ def test_signed_text_cannot_be_split_in_another_place(name: str, template: str) 
     """Of all deliveries with one signed text at most the true one is proved, and a plain one always is."""
     parameters = {"header": "webhook-signature", "template": template, "encoding": "base64", "prefix": "v1,"}
     parameters |= {f"{part}_header": f"webhook-{part}" for part in ("id", "timestamp") if f"{{{part}}}" in template}
+    parameters |= {"url": "https://1.example/1"} if "{url}" in template else {}
+    template = template.replace("{method}", "POST").replace("{url}", "https://1.example/1")
     scheme = configure(name, parameters if name == "body_hmac" else {}, tolerance_s=None)
     key = HmacKey(b"k" * 32)
     for webhook_id, body in product(IDS, BODIES):
@@ -110,10 +112,13 @@ def readings(template: str, text: bytes) -> Iterator[dict[str, bytes]]:
         return
     text = text[len(head) :]
     name, _, rest = rest.partition("}")
-    if name == "body":
+    if name == "body" and not rest:
         yield {"body": text}
         return
-    for end in range(1, len(text) + 1):
+    if not rest:
+        yield {name: text}
+        return
+    for end in range(len(text) + 1):
         for others in readings(rest, text[end:]):
             yield {name: text[:end], **others}
 
@@ -219,6 +224,9 @@ def test_a_secret_that_is_too_weak_or_malformed_is_refused_without_being_shown(s
     assert line not in str(caught.value)
 
 
+PAIRS = {"header": "X-S", "format": "pairs", "template": "{timestamp}.{body}"}
+
+
 @pytest.mark.parametrize(
     ("scheme", "parameters", "parameter"),
     [
@@ -260,6 +268,17 @@ def test_a_secret_that_is_too_weak_or_malformed_is_refused_without_being_shown(s
             "scheme_format",
         ),
         ("body_hmac", {"header": "X-S", "id_header": "x-s"}, "scheme_header"),
+        ("body_hmac", {"header": "X-S", "signature_name": "s"}, "scheme_signature_name"),
+        ("body_hmac", PAIRS | {"signature_name": "t"}, "scheme_signature_name"),
+        ("body_hmac", PAIRS | {"time_name": "a b"}, "scheme_time_name"),
+        ("body_hmac", PAIRS | {"pair_separator": "="}, "scheme_pair_separator"),
+        ("ed25519", PAIRS | {"time_unit": "us"}, "scheme_time_unit"),
+        ("ed25519", {"header": "X-S", "digest": "sha1"}, "scheme_digest"),
+        ("body_hmac", {"header": "X-S", "template": "{url}{body}"}, "scheme_url"),
+        ("body_hmac", {"header": "X-S", "template": "{path}{body}", "url": "/webhooks/x"}, "scheme_url"),
+        ("body_hmac", {"header": "X-S", "template": "{url}{body}", "url": "https://x/{id}"}, "scheme_url"),
+        ("body_hmac", PAIRS | {"template": "{body}{timestamp}."}, "scheme_template"),
+        ("body_hmac", PAIRS | {"template": "{timestamp}{url}{body}", "url": "1"}, "scheme_url"),
     ],
 )
 def test_a_parameter_that_cannot_be_used_is_named(scheme: str, parameters: dict[str, str], parameter: str) -> None:

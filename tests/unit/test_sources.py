@@ -60,6 +60,7 @@ WEAK: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("unsigned_id", {"scheme": "github"}, {}),
     ("unsigned_id", {"scheme": "shopify", "scheme_unsigned_id": "use"}, {}),
     ("unsigned_id", {"scheme": "secret_header+github"}, {"tls": True}),
+    ("weak_digest", {**HMAC, "scheme_digest": "sha1"}, {}),
     ("undated", HMAC, {"window_s": 3599}),
     ("undated", {"scheme": "github", "scheme_unsigned_id": "ignore"}, {"window_s": 600}),
     ("undated", HMAC, {"bucket_s": 600}),

@@ -11,7 +11,7 @@ from bridge.proof.schemes.parameters import Parameters
 from bridge.proof.schemes.signed_text import SignedHeader, UnprovedClaim
 
 NAME = "body_hmac"
-DIGEST_BYTES = {"sha256": 32, "sha512": 64}  # FIPS 180-4
+DIGEST_BYTES = {"sha256": 32, "sha512": 64, "sha1": 20}  # FIPS 180-4
 KEY_ENCODINGS = ("utf8", "hex", "base64")
 KEY_MIN_BYTES = 16  # 128 bits; RFC 2104 asks for the length of the digest, but vendors hand out shorter ones
 
@@ -22,9 +22,9 @@ class BodyHmac(SignedHeader):
     name = NAME
 
     def __init__(self, parameters: Parameters) -> None:
-        self._digest: Digest = parameters.choice("digest", get_args(Digest), "sha256")
+        self.digest: Digest = parameters.choice("digest", get_args(Digest), "sha256")
         self.key_encoding: str = parameters.choice("key_encoding", KEY_ENCODINGS, "utf8")
-        super().__init__(parameters, title=f"{NAME} {self._digest}", bytes_of_signature=DIGEST_BYTES[self._digest])
+        super().__init__(parameters, title=f"{NAME} {self.digest}", bytes_of_signature=DIGEST_BYTES[self.digest])
         self._is_hex = self.encoding == "hex"
 
     def parse_key(self, text: str) -> HmacKey:
@@ -43,7 +43,7 @@ class BodyHmac(SignedHeader):
         if len(secret) < KEY_MIN_BYTES:
             how = "text" if self.key_encoding == "utf8" else self.key_encoding
             raise ConfigError(f"a secret of {NAME} is the {how} of at least {KEY_MIN_BYTES} bytes")
-        return HmacKey(secret, self._digest)
+        return HmacKey(secret, self.digest)
 
     def prover(self, claim: UnprovedClaim) -> Callable[[ProofKey], bool]:
         """Return a function that compares the signatures with the one that a key makes."""

@@ -35,6 +35,8 @@ def weaknesses(
     if bare and not tls_in_front:
         text = f"{bare[0]} sends its secret, which anyone on the way can read without TLS"
         yield Risk("no_tls", text, "end TLS in front and set http.tls_in_front")
+    if any(getattr(part, "digest", "") == "sha1" for part in parts):
+        yield Risk("weak_digest", "SHA-1 is broken as a digest", "ask the sender for sha256")
     if scheme.ids == "unsigned":
         text = "no signature covers the id, so a captured delivery is new under another id"
         advice = "set scheme_unsigned_id=ignore if equal bodies are always one delivery"

@@ -1,11 +1,14 @@
 """Where a signature stands in a delivery, what it covers, and the texts in which these are configured.
 
-A template defines the signed text: literal text with `{id}`, `{timestamp}` and `{body}`, the body once and last. The
-signed text has no lengths in it. If it could be split in two ways, a captured delivery could be sent again as another
-one under the same signature. Two rules prevent that:
+A template defines the signed text: literal text with `{id}`, `{timestamp}` and `{body}`. The body stands there once and
+last, or with nothing but the timestamp behind it. `{method}`, `{url}` and `{path}` are literal text, too: each delivery
+is a POST, and the URL is a parameter, since a proxy may have changed what the sender called.
 
-- A timestamp is digits only, so the text that follows it may not begin with a digit; where no text follows, it has ten
-  digits.
+The signed text has no lengths in it. If it could be split in two ways, a captured delivery could be sent again as
+another one under the same signature. Two rules prevent that:
+
+- A timestamp in seconds is digits only, so the text that follows it may not begin with a digit; where no text follows,
+  it has ten digits. The other forms of a timestamp have one length.
 - An id may not contain the text that follows it in the template. A sender may have signed such an id all the same, so a
   body may not begin with the rest of one. A delivery is a mismatch if its body does not begin like JSON and has the
   text before `{body}` again near its start.
@@ -13,8 +16,10 @@ one under the same signature. Two rules prevent that:
 
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from bridge.proof.scheme import (
     ID,
@@ -37,22 +42,31 @@ from bridge.proof.schemes.parameters import Parameters
 Encoding = Literal["hex", "base64"]
 Format = Literal["plain", "space_list", "pairs"]
 UnsignedId = Literal["use", "ignore"]
+TimeUnit = Literal["s", "ms", "rfc3339"]
 
 ENCODINGS: tuple[Encoding, ...] = ("hex", "base64")
 FORMATS: tuple[Format, ...] = ("plain", "space_list", "pairs")
 # An id that no signature covers can be another one on a captured delivery; without it the body is the identity.
 UNSIGNED_ID: tuple[UnsignedId, ...] = ("use", "ignore")
-PLACEHOLDERS = ("id", "timestamp", "body")
-# What stands before the body of another reading: an id (200), a timestamp (12), and the literal texts of the template.
-_AHEAD_MAX = 212
+PLACEHOLDERS = ("id", "timestamp", "body", "method", "url", "path")
+# Between the pairs of a header; none of them is in hex, base64 or a timestamp.
+PAIR_SEPARATORS = (",", ";", "&", "|")
+# What stands before the body of another reading: an id (200), a timestamp (20), and the literal texts of the template.
+_AHEAD_MAX = 220
 # Where nothing stands between the two, the body begins behind a timestamp of this length: unix seconds have ten digits
 # from 2001 to 2286.
-TIMESTAMP_CHARS = 10
+TIMESTAMP_CHARS: Mapping[TimeUnit, int] = {"s": 10, "ms": 13, "rfc3339": 20}
 # No id begins like this, and no separator has it.
 _BEGINS_NO_ID = frozenset({b"", *(bytes([each]) for each in b'{["\t\n\r ')})
 
 _is_id = ID.fullmatch
-_is_timestamp = TIMESTAMP.fullmatch
+_is_timestamp = {
+    "s": TIMESTAMP.fullmatch,
+    "ms": re.compile(rb"[0-9]{13}").fullmatch,
+    "rfc3339": re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z").fullmatch,
+}
+_is_url = re.compile(r"https?://[!#-;=?-Z_a-z~%]{1,500}").fullmatch  # no braces, which are of the template
+_is_pair_name = re.compile(r"[A-Za-z0-9_-]{1,40}").fullmatch
 _is_separator = re.compile(rb"[!#-Z\\-~]*").fullmatch  # printable, without what a JSON document begins with
 _pieces = re.compile(r"\{([^{}]*)\}").split
 
@@ -62,7 +76,7 @@ class UnprovedClaim(NamedTuple):
 
     signatures: Sequence[bytes]  # well-formed ones, still encoded
     id: bytes | None  # id of the delivery, if it has one
-    timestamp: bytes | None  # its digits, if the delivery has a timestamp
+    timestamp: int | None  # its Unix seconds, if the delivery has a timestamp
     signed: bytes  # the text that must have been signed
     ambiguous: bool  # the text could be read in another way; nothing proves it
 
@@ -74,14 +88,15 @@ class Template:
         self._parameters = parameters
         text = parameters.text("template", "{body}")
         self.text = text
-        parts = _pieces(text)
+        self.time_unit: TimeUnit = parameters.choice("time_unit", tuple(TIMESTAMP_CHARS), "s")
+        parts = _pieces(self._with_constants(text))
         self._literals = [part.encode() for part in parts[::2]]
         self.names = parts[1::2]
         self._check()
         self.signs_id = "id" in self.names
         self.signs_timestamp = "timestamp" in self.names
         self._after_id = self._after("id")
-        self._before_body = self._literals[-2]
+        self._before_body = self._literals[self.names.index("body")]
         self._ahead_max = _AHEAD_MAX + sum(map(len, self._literals))
         self._is_time_bounded = bool(self._after("timestamp"))
 
@@ -97,7 +112,7 @@ class Template:
 
     def is_ambiguous(self, webhook_id: bytes, timestamp: bytes, body: bytes) -> bool:
         """Return whether the text could be read as that of another delivery."""
-        if self.signs_timestamp and not self._is_time_bounded and len(timestamp) != TIMESTAMP_CHARS:
+        if self.signs_timestamp and not self._is_time_bounded and len(timestamp) != TIMESTAMP_CHARS[self.time_unit]:
             return True
         if not self.signs_id:
             return False
@@ -107,6 +122,33 @@ class Template:
             return False
         # The separator may overlap with itself: `a.` and `..` end as `a` and `...` do.
         return self._before_body in self._before_body[1:] + body[: self._ahead_max]
+
+    def time_text(self, timestamp: int) -> str:
+        """Write Unix seconds as the sender does."""
+        if self.time_unit == "rfc3339":
+            return f"{datetime.fromtimestamp(timestamp, UTC):%Y-%m-%dT%H:%M:%SZ}"
+        return str(timestamp if self.time_unit == "s" else timestamp * 1000)
+
+    def seconds(self, timestamp: bytes) -> int:
+        """Return the Unix seconds of a timestamp; it is refused if it does not have the form."""
+        if not _is_timestamp[self.time_unit](timestamp):
+            refuse("timestamp_malformed")
+        if self.time_unit != "rfc3339":
+            return int(timestamp) // (1000 if self.time_unit == "ms" else 1)
+        try:
+            return int(datetime.fromisoformat(timestamp.decode()).timestamp())
+        except ValueError:  # a day that its month does not have
+            refuse("timestamp_malformed")
+
+    def _with_constants(self, text: str) -> str:
+        url = self._parameters.text("url", "")
+        if url and not _is_url(url):
+            raise self._parameters.error("url", "is the http:// or https:// URL that the sender calls, as it signs it")
+        if not url and ("{url}" in text or "{path}" in text):
+            raise self._parameters.error("url", "is required by {url} or {path} in the template")
+        parts = urlsplit(url)
+        path = parts.path + (f"?{parts.query}" if parts.query else "")
+        return text.replace("{method}", "POST").replace("{url}", url).replace("{path}", path)
 
     def _after(self, name: str) -> bytes:
         return self._literals[self.names.index(name) + 1] if name in self.names else b""
@@ -118,23 +160,23 @@ class Template:
                 raise error("template", "has a brace that belongs to no placeholder")
         for name in self.names:
             if name not in PLACEHOLDERS:
-                raise error("template", "has an unknown placeholder; they are {id}, {timestamp} and {body}")
+                known = ", ".join(f"{{{each}}}" for each in PLACEHOLDERS)
+                raise error("template", f"has an unknown placeholder; they are {known}")
             if self.names.count(name) > 1:
                 raise error("template", f"has {{{name}}} twice")
-        if self.names[-1:] != ["body"] or self._literals[-1]:
-            raise error("template", "must end with {body}")
+        if (self.names[-1:] != ["body"] and self.names[-2:] != ["body", "timestamp"]) or self._literals[-1]:
+            raise error("template", "must end with {body}, or with {body} and then {timestamp}")
         self._check_separators()
 
     def _check_separators(self) -> None:
         error = self._parameters.error
-        if "id" in self.names and not (self._after("id") and self._literals[-2]):
+        if "id" in self.names and not (self._after("id") and self._literals[self.names.index("body")]):
             raise error("template", "needs a text after {id} and one before {body}, or they could be mistaken")
         if "id" in self.names and not all(map(_is_separator, self._literals[1:-1])):
             raise error("template", 'has a space, a line break, [ or " between placeholders, of which one is {id}')
         if "timestamp" in self.names and self._after("timestamp")[:1].isdigit():
             raise error("template", "has a digit after {timestamp}, so they could be mistaken")
-        follows = self.names[self.names.index("timestamp") + 1] if "timestamp" in self.names else "body"
-        if follows == "id" and not self._after("timestamp"):
+        if self.names[:2] == ["timestamp", "id"] and not self._after("timestamp"):
             raise error("template", "needs a text between {timestamp} and {id}, or they could be mistaken")
 
 
@@ -153,6 +195,7 @@ class SignedHeader(Scheme):
         self.encoding: Encoding = parameters.choice("encoding", ENCODINGS, "hex")
         self.format: Format = parameters.choice("format", FORMATS, "plain")
         self.prefix = parameters.text("prefix", "").encode()
+        self._read_pair_parameters(parameters)
         self.template = Template(parameters)
         self.timestamp_header = parameters.header("timestamp_header", "")
         self.id_header = parameters.header("id_header", "")
@@ -185,11 +228,10 @@ class SignedHeader(Scheme):
         matched = matching_slot(keys, now, self.prover(claim))
         if matched is None or claim.ambiguous:
             refuse_mismatch(keys, now)
-        timestamp = None if claim.timestamp is None else int(claim.timestamp)
-        if timestamp is not None:
-            check_age(timestamp, self._tolerance_s, now)
+        if claim.timestamp is not None:
+            check_age(claim.timestamp, self._tolerance_s, now)
         webhook_id = None if claim.id is None else claim.id.decode("ascii")
-        return Proof(webhook_id, timestamp, matched.name, self.signs_id)
+        return Proof(webhook_id, claim.timestamp, matched.name, self.signs_id)
 
     def describe(self) -> str:
         """Name the scheme, the header, what is signed, and an id that is not."""
@@ -211,24 +253,41 @@ class SignedHeader(Scheme):
         if (self.timestamp_header and timestamp is None) or (self.signs_id and webhook_id is None):
             refuse("signature_missing")
         if self.format == "pairs":
-            candidates, timestamp = pairs(value)
+            candidates, timestamp = self._pairs(value)
         else:
             candidates = self._candidates(value)
         if webhook_id is not None and not _is_id(webhook_id):
             refuse("id_malformed")
-        if self.dated and (timestamp is None or not _is_timestamp(timestamp)):
-            refuse("timestamp_malformed")
+        seconds = self.template.seconds(timestamp or b"") if self.dated else None
         signatures = [each for each in candidates if self._has_form(each)]
         if not signatures:
             refuse("signature_malformed")
         signed = self.template.render(webhook_id or b"", timestamp or b"", raw.body)
         ambiguous = self.template.is_ambiguous(webhook_id or b"", timestamp or b"", raw.body)
-        return UnprovedClaim(signatures, webhook_id, timestamp if self.dated else None, signed, ambiguous)
+        return UnprovedClaim(signatures, webhook_id, seconds, signed, ambiguous)
 
     def _candidates(self, value: bytes) -> list[bytes]:
         prefix = self.prefix
         elements = value.split(b" ") if self.format == "space_list" else [value]
         return [element[len(prefix) :] for element in elements if element.startswith(prefix)]
+
+    def _pairs(self, value: bytes) -> tuple[list[bytes], bytes | None]:
+        """Split `t=…,v1=…,v1=…` into signatures and time; None without a time, or with two."""
+        split = [pair.strip(b" ").partition(b"=") for pair in value.split(self.pair_separator.encode())]
+        times = [text for name, _, text in split if name == self.time_name.encode()]
+        signatures = [text for name, _, text in split if name == self.signature_name.encode()]
+        return signatures, times[0] if len(times) == 1 else None
+
+    def _read_pair_parameters(self, parameters: Parameters) -> None:
+        for name in ("signature_name", "time_name", "pair_separator"):
+            if self.format != "pairs" and parameters.text(name, ""):
+                raise parameters.error(name, "needs the format pairs")
+        self.signature_name = parameters.text("signature_name", "v1")
+        self.time_name = parameters.text("time_name", "t")
+        self.pair_separator = parameters.choice("pair_separator", PAIR_SEPARATORS, ",")
+        for name, value in (("signature_name", self.signature_name), ("time_name", self.time_name)):
+            if not _is_pair_name(value) or self.signature_name == self.time_name:
+                raise parameters.error(name, "is the name before a `=`, another one for signature and time")
 
     def _check(self, parameters: Parameters) -> None:
         template = self.template
@@ -236,7 +295,8 @@ class SignedHeader(Scheme):
             if self.prefix or self.timestamp_header:
                 raise parameters.error("format", "pairs has neither a prefix nor a timestamp header: it is t=…,v1=…")
             if not template.signs_timestamp:
-                raise parameters.error("template", "needs {timestamp}: with the format pairs it comes from t")
+                problem = f"needs {{timestamp}}: with the format pairs it comes from {self.time_name}"
+                raise parameters.error("template", problem)
         elif bool(self.timestamp_header) != template.signs_timestamp:
             problem = "and {timestamp} in the template belong together: only a signed time says how old a delivery is"
             raise parameters.error("timestamp_header", problem)
@@ -245,10 +305,3 @@ class SignedHeader(Scheme):
         names = [self.header, self.timestamp_header, self.id_header]
         if len(set(filter(None, names))) < len(list(filter(None, names))):
             raise parameters.error("header", "names one header for two things")
-
-
-def pairs(value: bytes) -> tuple[list[bytes], bytes | None]:
-    """Split `t=…,v1=…,v1=…` into signatures and time; None without a time, or with two."""
-    split = [pair.strip(b" ").partition(b"=") for pair in value.split(b",")]
-    times = [text for name, _, text in split if name == b"t"]
-    return [text for name, _, text in split if name == b"v1"], times[0] if len(times) == 1 else None
