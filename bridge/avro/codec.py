@@ -1,13 +1,12 @@
 """Event value to Kafka bytes and back, in Confluent's wire format; strict both ways."""
 
-from __future__ import annotations
-
-import contextlib
 import io
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Context, Decimal
+from functools import lru_cache
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import fastavro  # noqa: TID251 -- this is the door
@@ -17,9 +16,6 @@ from fastavro.schema import SchemaParseException  # noqa: TID251 -- as above
 from bridge.avro.encoder import Encode, EncodeError, compile_encoder
 from bridge.errors import DecodeError
 from bridge.registry.schemas import Schema, WriterSchema
-
-if TYPE_CHECKING:
-    from bridge.avro.decoder import Decode
 
 # Confluent, "Wire format", has two forms. A magic byte 0 and a four-byte big-endian id lead the payload. Or a header of
 # this name has a magic byte 1 and the schema's sixteen-byte GUID, and the payload is the bare Avro body.
@@ -43,6 +39,12 @@ SCHEMA_MISMATCH = "schema_mismatch"  # written with a record of our name that th
 
 # Exceptions for bytes that are no value of the writer's schema; tests search for others.
 _MALFORMED = (EOFError, IndexError, ValueError, OverflowError)
+
+# Quantities are few and come again and again.
+_DECIMALS = 8192
+# More than any decimal of a foreign schema needs; converting takes time that grows with the square of the length.
+_DECIMAL_MAX_BYTES = 64
+_EXACT = Context(prec=3 * _DECIMAL_MAX_BYTES)
 
 
 class Decoded(NamedTuple):
@@ -76,8 +78,8 @@ class Codec:
             record: (_PREFIX.pack(_MAGIC, schema_id), compile_encoder(self._readers[record]))
             for record, schema_id in ids.items()
         }
-        self._schemas: dict[int, dict[str, Any]] = {}
-        self._writers: dict[int, tuple[str, Decode]] = {}
+        # Of each writer its schema and, if that is another one, ours of the same name.
+        self._writers: dict[int, tuple[dict[str, Any], dict[str, Any] | None]] = {}
         self._guids: dict[UUID, int] = {}
         for record, schema_id in ids.items():
             self.learn(WriterSchema(schema_id, None, schemas[record]))
@@ -86,8 +88,9 @@ class Codec:
 
     def learn(self, writer: WriterSchema) -> None:
         """Make records of this writer readable; `ValueError` if it is no self-contained Avro record."""
-        self._schemas[writer.id] = _parse(writer.schema)
-        self._writers.pop(writer.id, None)
+        schema = _parse(writer.schema)
+        reader = self._readers.get(schema["name"])
+        self._writers[writer.id] = schema, None if reader == schema else reader
         if writer.guid is not None:
             self._guids[writer.guid] = writer.id
 
@@ -108,26 +111,20 @@ class Codec:
         """
         name, start = _schema_named(payload, headers)
         schema_id = name if isinstance(name, int) else self._guids.get(name, NO_ID)
-        record, decode = self._writers.get(schema_id) or self._writer(schema_id)
+        if (known := self._writers.get(schema_id)) is None:
+            raise DecodeError(UNKNOWN_SCHEMA_ID)
+        writer, reader = known
+        body = io.BytesIO(payload)
+        body.seek(start)
         try:
-            value, end = decode(payload, start)
+            value: Any = fastavro.schemaless_reader(body, writer, reader)
         except _MALFORMED:
             raise DecodeError(MALFORMED) from None  # the message may hold values
         except SchemaResolutionError:
             raise DecodeError(SCHEMA_MISMATCH) from None
-        if end != len(payload):
-            raise DecodeError(TRAILING_BYTES if end < len(payload) else MALFORMED)
-        return Decoded(record, schema_id, value)
-
-    def _writer(self, schema_id: int) -> tuple[str, Decode]:
-        """Compile what reads a writer's records at the first of them: it takes 3 ms, and some processes read none."""
-        schema = self._schemas.get(schema_id)
-        if schema is None:
-            raise DecodeError(UNKNOWN_SCHEMA_ID)
-        record: str = schema["name"]
-        reader = self._readers.get(record)
-        found = self._writers[schema_id] = (record, _decoder(schema, None if reader == schema else reader))
-        return found
+        if body.tell() != len(payload):  # fastavro reads past them silently
+            raise DecodeError(TRAILING_BYTES)
+        return Decoded(writer["name"], schema_id, value)
 
 
 def unknown_schema(payload: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> int | UUID | None:
@@ -153,26 +150,20 @@ def _schema_named(payload: bytes, headers: Sequence[tuple[str, bytes]]) -> tuple
     return schema_id, _PREFIX.size
 
 
-def _decoder(writer: dict[str, Any], reader: dict[str, Any] | None) -> Decode:
-    """Compile; what another schema wrote, or one beyond the house rules, is read by fastavro."""
-    from bridge.avro.decoder import compile_decoder, exact  # noqa: PLC0415 - an ingress reads no records
+@lru_cache(_DECIMALS)
+def _exact(content: bytes, precision: int, scale: int) -> Decimal:
+    """Return the decimal that a big-endian two's complement stands for, of at most `precision` digits."""
+    unscaled = int.from_bytes(content, "big", signed=True)
+    if len(content) > _DECIMAL_MAX_BYTES or abs(unscaled) >= 10**precision:
+        raise ValueError
+    return Decimal(unscaled).scaleb(-scale, _EXACT)
 
-    if reader is None:
-        with contextlib.suppress(ValueError):
-            return compile_decoder(writer)
 
-    def decimal(unscaled: bytes, given: Any = None, _: object = None) -> Any:
-        return exact(given, unscaled)
+def _decimal(content: bytes, schema: Any = None, _: object = None) -> Decimal:
+    return _exact(content, schema["precision"], schema.get("scale", 0))
 
-    LOGICAL_READERS["bytes-decimal"] = decimal  # fastavro's own converts any length, and rounds beyond the precision
 
-    def decode(payload: bytes, start: int) -> tuple[Any, int]:
-        body = io.BytesIO(payload)
-        body.seek(start)
-        value = fastavro.schemaless_reader(body, writer, reader)
-        return value, body.tell()
-
-    return decode
+LOGICAL_READERS["bytes-decimal"] = _decimal  # fastavro's own converts any length, and rounds beyond the precision
 
 
 def _parse(schema: Schema) -> dict[str, Any]:

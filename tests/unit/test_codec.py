@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.avro.codec import SCHEMA_HEADER, Codec, Decoded
-from bridge.avro.encoder import EncodeError, compile_encoder
+from bridge.avro.encoder import EncodeError, compile_encoder, varint
 from bridge.errors import DecodeError
 from bridge.registry.loader import bundled
 from bridge.registry.schemas import WriterSchema, expand
@@ -262,11 +262,39 @@ def test_a_decoded_record_shows_no_value() -> None:
     assert MARKER not in repr(CODEC.decode(CODEC.encode(PING, a_ping(message=MARKER))))
 
 
-def test_a_decimal_of_another_version_is_read_no_less_exactly() -> None:
-    """By fastavro, which alone rounds beyond the precision, and converts any length."""
-    amount, note = {"name": "f", "type": DECIMAL}, {"name": "g", "type": "string"}
-    ours, theirs = ({"type": "record", "name": "R", "fields": fields} for fields in ([amount], [amount, note]))
-    codec = Codec(schemas={"R": ours}, ids={}, writers=[WriterSchema(9, None, theirs)])
+def field(schema: Any, body: bytes) -> Any:
+    """Decode one value as the only field of a foreign record."""
+    codec = Codec(schemas={}, ids={})
+    codec.learn(WriterSchema(1, None, {"type": "record", "name": "R", "fields": [{"name": "f", "type": schema}]}))
+    return codec.decode(b"\x00\x00\x00\x00\x01" + body).value["f"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "body", "value"),
+    [
+        ("double", b"\x00\x00\x00\x00\x00\x00\xf8\x3f", 1.5),
+        (["string", "null"], b"\x00\x02x", "x"),
+        (["null", "R"], b"\x02\x00", {"f": None}),
+        ({"type": "array", "items": "string"}, b"\x03\x08\x02a\x02b\x00", ["a", "b"]),
+    ],
+)
+def test_a_schema_beyond_the_house_rules_is_read_all_the_same(schema: Any, body: bytes, value: object) -> None:
+    """Other producers' schemas may hold what ours must not, themselves included."""
+    assert field(schema, body) == value
+
+
+@pytest.mark.parametrize("body", [b"\x04\x27\x10", varint(450_000) + b"\x7f" * 450_000], ids=["precision", "length"])
+def test_a_decimal_of_too_many_digits_is_refused(body: bytes) -> None:
+    """Fastavro alone rounds beyond the precision, and converts any length."""
+    assert field(DECIMAL, b"\x04\xd8\xf1") == Decimal("-99.99")
 
     with pytest.raises(DecodeError, match="malformed"):
-        codec.decode(b"\x00\x00\x00\x00\x09" + b"\x08\x7f\xff\xff\xff" + b"\x00")
+        field(DECIMAL, body)
+
+
+def test_a_record_of_an_older_schema_comes_in_the_shape_of_the_newest() -> None:
+    fields = [{"name": "a", "type": "long"}, {"name": "b", "type": ["null", "string"], "default": None}]
+    newest = {"type": "record", "name": "R", "fields": fields}
+    codec = Codec(schemas={"R": newest}, ids={"R": 2}, writers=[WriterSchema(1, None, newest | {"fields": fields[:1]})])
+
+    assert codec.decode(b"\x00\x00\x00\x00\x01\x06").value == {"a": 3, "b": None}
