@@ -26,8 +26,6 @@ RECEIPTS_MAX = 8
 # What became of something accepted; `failed` means that it is not durable, and nothing more is done about it.
 Settled = Literal["committed", "spooled", "failed"]
 
-Reason = Literal["malformed_json", "unknown_type", "environment_mismatch", "unusable", "id_conflict", "unexpected"]
-
 
 class Delivery(NamedTuple):
     """One verified HTTP POST; a tuple, which is made in a quarter of the time of a frozen dataclass."""
@@ -110,7 +108,7 @@ class Event(NamedTuple):
 class ParkReason:
     """Why a verified delivery is set aside instead of becoming events."""
 
-    reason: Reason  # word of the closed list; the only part that metrics carry
+    reason: str  # word of `answers.PARKED`; the only part that metrics carry
     detail: str = ""  # word of the reason's own closed list, or empty
     # Path of the field at fault, array indexes as `*`, for the answer too; never a value or a name that only the body
     # has. Or empty.

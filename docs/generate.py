@@ -22,6 +22,7 @@ from docs.events_page import events_page  # noqa: E402 - as above
 from docs.metrics_page import metrics_page  # noqa: E402 - as above
 from docs.monitoring import rule_files, sinks  # noqa: E402 - as above
 from docs.openapi import openapi  # noqa: E402 - as above
+from docs.senders_page import senders  # noqa: E402 - as above
 from docs.settings_page import consumer_settings_page, settings_page  # noqa: E402 - as above
 
 COMMAND = "python docs/generate.py"
@@ -62,6 +63,7 @@ PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(
         "../helm/drx-bridge/values.schema.json": chart_schema,
         "../helm/drx-bridge/README.md": chart_readme,
         "operations.md": capacity,
+        "senders.md": senders,
         "../consumers/archive/README.md": archive_page,
     }
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
 
+from bridge.answers import PARKED, REFUSED, STATUS, UNAVAILABLE, proof_failures
 from docs.folders import Folder, folders
 
 PREFIX = "drxbridge_"
@@ -30,6 +31,12 @@ has [a runbook](runbooks/README.md).
 def contract(found: Sequence[Folder] | None = None) -> dict[str, Any]:
     """Return the contract as it stands in its file and in the folders of the consumers."""
     whole: dict[str, Any] = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
+    whole["sets"] |= {
+        "answer": [*STATUS, "refused"],
+        "answer_code": ["", *sorted({*REFUSED, *UNAVAILABLE})],
+        "proof": [*proof_failures()],
+        "park_reason": [*PARKED],
+    }
     for folder in folders() if found is None else found:
         own = folder.read("metrics.yaml") or {}
         whole["sets"] |= own.get("sets", {})

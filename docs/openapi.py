@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-from bridge.commands.codes import PARKED, REFUSALS, UNAVAILABLE
-from bridge.ingress.observations import PARK_REASONS, ROUTE
-from bridge.ingress.routes import REFUSAL_STATUS, RETRY_AFTER_S, STATUS
+from bridge.answers import PARKED, REFUSED, RETRY_AFTER_S, STATUS, UNAVAILABLE
+from bridge.ingress.observations import ROUTE
 from bridge.proof import scheme
 from bridge.settings import HttpSettings, Management
 from docs.body_schema import body_schemas
@@ -111,13 +110,13 @@ def _parameters() -> list[Document]:
 
 def _refusals() -> Document:
     by_status: dict[int, dict[str, str]] = {}
-    for code, status in REFUSAL_STATUS.items():
-        by_status.setdefault(status, {})[code] = REFUSALS[code]
+    for code, refusal in REFUSED.items():
+        by_status.setdefault(refusal.status, {})[code] = refusal.meaning
     answers = {
         str(status): _answer(f"Refused before anything was parsed. Codes:{_codes(codes)}", "Refused")
         for status, codes in sorted(by_status.items())
     }
-    answers[str(REFUSAL_STATUS["rate_limited"])]["headers"] = {"Retry-After": _wait(1)}
+    answers[str(REFUSED["rate_limited"].status)]["headers"] = {"Retry-After": _wait(1)}
     return answers
 
 
@@ -144,7 +143,7 @@ def _answers() -> Document:
         }
 
     webhook_id = {"type": "string", "description": "The verified webhook-id."}
-    reason = {"type": "string", "enum": list(PARK_REASONS), "description": _codes(PARKED).strip()}
+    reason = {"type": "string", "enum": list(PARKED), "description": _codes(PARKED).strip()}
     parked = body("parked", id=webhook_id, reason=reason)
     says = "Path of the field at fault, where there is one; `*` for any index. Never a value."
     parked["properties"]["field"] = {"type": "string", "description": says, "examples": ["/data/prescription_id"]}
@@ -156,8 +155,8 @@ def _answers() -> Document:
         "Ignored": body("ignored", id=webhook_id),
         "Spooled": body("spooled", id=webhook_id),
         "Parked": parked,
-        "Refused": body("refused", code={"type": "string", "enum": list(REFUSAL_STATUS)}),
-        "Unavailable": body("unavailable", code={"type": "string"}),
+        "Refused": body("refused", code={"type": "string", "enum": list(REFUSED)}),
+        "Unavailable": body("unavailable", code={"type": "string", "enum": list(UNAVAILABLE)}),
         "Alive": {"type": "object", "required": ["status"], "properties": {"status": {"const": "ok"}}},
         "Readiness": {
             "type": "object",

@@ -1,17 +1,16 @@
 """`drx-bridge log`: the log lines of an ingress about deliveries, with what their codes mean."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
 import click
 import orjson
 
-from bridge.commands.codes import PARKED, REFUSALS, UNAVAILABLE
+from bridge import answers
 from bridge.runtime.screen import printable
 
 _PREFIX = "delivery."
-MEANINGS: Mapping[str, Mapping[str, str]] = {"refused": REFUSALS, "parked": PARKED, "unavailable": UNAVAILABLE}
 _DETAILS = ("reason", "detail", "field", "event_type", "reported_type")
 
 
@@ -46,7 +45,7 @@ def logged_deliveries(lines: Iterable[bytes]) -> Iterator[LoggedDelivery]:
         words = (str(fields.get(name) or "") for name in _DETAILS)
         details = " ".join(word for word in words if word and word not in code)  # not `mismatch` once more
         # A detail is one of the causes that the sentence lists.
-        meaning = "" if fields.get("detail") else MEANINGS.get(outcome, {}).get(code, "")
+        meaning = "" if fields.get("detail") else answers.meaning(outcome, code)
         time, source, event_id = (str(fields.get(name) or "") for name in ("timestamp", "source", "event_id"))
         yield LoggedDelivery(time, source, outcome, code, details, meaning, event_id)
 

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import click
 
-from bridge.commands.codes import REFUSALS
+from bridge.answers import REFUSED
 from bridge.commands.scheme_options import AskedScheme, asked_scheme, scheme_options
 from bridge.errors import DeliveryRefusedError
 from bridge.ingress.headers import head_rules, read_heads
@@ -74,7 +74,8 @@ def verify(
         if raw is not None and not as_json:
             whole = raw._replace(heads=dict(given))
             found = hint(scheme, raw, keys, at) or nearest(asked, whole, partial(_keys, secrets_dir=secrets_dir), at)
-        return _tell(exc.code, f"refused: {exc.code}: {REFUSALS[exc.code]}", found, accept=False, as_json=as_json)
+        sentence = f"refused: {exc.code}: {REFUSED[exc.code].meaning}"
+        return _tell(exc.code, sentence, found, accept=False, as_json=as_json)
     return _tell(ACCEPTED, f"accepted: signed with the key in slot {proof.slot}", accept=True, as_json=as_json)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 
 from prometheus_client import Counter
 
+from bridge.answers import PARKED, REFUSED, STATUS, UNAVAILABLE, proof_failures
 from bridge.contract.events import OTHER_REPORTED
 from bridge.event import Delivery, Event
 from bridge.mapping.profile import FLAGS, Mapped
@@ -18,28 +19,9 @@ OTHER = "other"
 UNKNOWN = "unknown"
 POST = "POST"
 SERVICE = "ingress"
-FAILURE_REASONS = ("missing", "format", "unknown_key", "mismatch", "stale", "future")
-PARK_REASONS = ("malformed_json", "unknown_type", "environment_mismatch", "unusable", "id_conflict", "unexpected")
 # Most series of `other_reported`, one for each word that the contract does not know. A sender has a dozen such words; a
 # wrong mapping can make any number.
 REPORTED_TYPES_MAX = 50
-# Why nothing could be made durable: the codes of 503 answers (docs/senders.md).
-UNAVAILABLE_CODES = (
-    "admission_full",
-    "deadline",
-    "kafka_unavailable",
-    "not_authorized",
-    "outcome_unknown",
-    "queue_full",
-    "record_refused",
-    "record_too_large",
-    "schema_ids_unknown",
-    "shutting_down",
-    "spool_full",
-    "spool_unavailable",
-    "topic_missing",
-    "unexpected",
-)
 # Why the fast path left a delivery to the reference: it does not conform plainly, or the fast path has failed.
 DEFERRALS = ("form", "fault")
 # Label values for slots; any other name counts as `other`, since label values must be few.
@@ -81,13 +63,13 @@ class Observations:
         names = tuple(sources)
         self._verified = {slot: metrics.signature_verified.labels(slot) for slot in SLOT_WORDS}
         for name in names:
-            for reason in FAILURE_REASONS:  # from the start, so that `rate` sees the first of each
+            for reason in proof_failures():  # from the start, so that `rate` sees the first of each
                 metrics.signature_failures.labels(name, reason)
             for cause in DEFERRALS:
                 metrics.fast_path_deferrals.labels(name, cause)
         self._offsets = {name: metrics.provider_clock_offset.labels(name) for name in names}
         self._parked = {
-            (name, reason): metrics.unrecognized.labels(name, reason) for name in names for reason in PARK_REASONS
+            (name, reason): metrics.unrecognized.labels(name, reason) for name in names for reason in PARKED
         }
         self._conflicts = {name: metrics.id_conflicts.labels(name) for name in names}
         self._flags = {flag: metrics.lenient_fields.labels(flag) for flag in FLAGS}
@@ -98,18 +80,19 @@ class Observations:
         self._written = metrics.freshness.labels(SERVICE, "ingress_to_kafka")
         self._future = metrics.freshness_negative.labels(SERVICE, "provider_to_ingress")
         self._answers: dict[tuple[str, ...], tuple[Counter, LoopHistogram]] = {}
+        self._expect()
 
-    def expect(self, refusals: Iterable[str]) -> None:
+    def _expect(self) -> None:
         """Create the series of every usual answer at the start, so that `rate` sees the first of each."""
-        for code in refusals:
+        for code in REFUSED:
             if code in UNROUTED:
                 self._answer(OTHER, OTHER, "refused", code)
                 self._answer(OTHER, POST, "refused", code)
             else:
                 self._answer(ROUTE, POST, "refused", code)
-        for outcome in ("accepted", "duplicate", "ignored", "spooled", "parked"):
+        for outcome in STATUS.keys() - {"unavailable"}:
             self._answer(ROUTE, POST, outcome, "")
-        for code in UNAVAILABLE_CODES:
+        for code in UNAVAILABLE:
             self._answer(ROUTE, POST, "unavailable", code)
 
     def verified(self, source: str, *, slot: str, offset_s: float | None, size: int) -> None:

@@ -18,6 +18,7 @@ from typing import Literal, cast
 
 import orjson
 
+from bridge.answers import REFUSED, RETRY_AFTER_S, STATUS
 from bridge.contract.events import OTHER_REPORTED
 from bridge.errors import DeliveryRefusedError, NotDurableError, TooLargeError
 from bridge.event import Delivery, Durable, Event, Identity, ParkReason
@@ -29,7 +30,7 @@ from bridge.known.delivery_ids import NewestBodies, id_of_body, id_of_other_body
 from bridge.mapping.json_body import parse
 from bridge.mapping.profile import IGNORED, Mapped, Profile
 from bridge.proof.origin import SIGNATURE, prove_origin
-from bridge.proof.scheme import REASONS, Proof, Raw, Scheme, Secrets
+from bridge.proof.scheme import Proof, Raw, Scheme, Secrets
 from bridge.proof.schemes.network import FORWARDED
 from bridge.runtime import http
 from bridge.runtime.failpoints import hit
@@ -38,37 +39,15 @@ from bridge.runtime.messages import Answer
 from bridge.runtime.tracing import Tracing
 
 PREFIX = "/webhooks/"
-# The status codes of all answers (docs/contract.md §2): by outcome, and of what is refused by code.
-STATUS: Mapping[str, int] = {
-    "accepted": 200,
-    "duplicate": 200,
-    "ignored": 200,
-    "spooled": 202,
-    "parked": 202,
-    "unavailable": 503,
-}
-REFUSAL_STATUS: Mapping[str, int] = {
-    "malformed_http": 400,
-    **dict.fromkeys((*REASONS, "header_duplicated"), 401),
-    "not_found": 404,
-    "unknown_source": 404,
-    "method_not_allowed": 405,
-    "body_too_large": 413,
-    "content_type": 415,
-    "content_encoding": 415,
-    "rate_limited": 429,
-}
-# Seconds; spread so that senders turned away together do not come back together.
-RETRY_AFTER_S = (1, 5)
 _LINES = {each: f"delivery.{each}" for each in ("accepted", "duplicate", "spooled", "ignored")}
 _OPENINGS = {outcome: b'{"outcome":"' + outcome.encode() + b'","id":' for outcome in _LINES}
 _REFUSALS = {
     code: Answer(
-        status,
+        refusal.status,
         orjson.dumps({"outcome": "refused", "code": code}),
         headers=(("Allow", "POST"),) if code == "method_not_allowed" else (),
     )
-    for code, status in REFUSAL_STATUS.items()
+    for code, refusal in REFUSED.items()
 }
 
 
@@ -177,7 +156,6 @@ class Webhooks:
         self._deduplicator = deduplicator
         self._admission = admission
         self._observe = observations
-        observations.expect(REFUSAL_STATUS)
         self._body_max_bytes = body_max_bytes
         self._now = now
         self._newest = newest
@@ -517,7 +495,7 @@ class Webhooks:
         return STATUS["accepted"] if request.source in self._always_200 else STATUS[outcome]
 
     def _refuse(self, request: Observed, exc: DeliveryRefusedError) -> Answer:
-        if exc.code in REASONS:
+        if REFUSED[exc.code].proof:
             self._observe.unproved(request.source, exc.reason)
         log.info(
             "delivery.refused",

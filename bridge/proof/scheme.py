@@ -20,32 +20,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256, SHA512, HashAlgorithm
 from cryptography.hazmat.primitives.hmac import HMAC
 
+from bridge.answers import REFUSED, UNKNOWN_KEY
 from bridge.errors import ConfigError, DeliveryRefusedError
 from bridge.runtime.slot import Slot
-
-Code = Literal[
-    "header_duplicated",
-    "signature_missing",
-    "id_malformed",
-    "timestamp_malformed",
-    "signature_malformed",
-    "signature_mismatch",
-    "timestamp_stale",
-    "timestamp_future",
-]
-
-# The closed list of reasons, each with its metric label.
-REASONS: Mapping[Code, str] = {
-    "header_duplicated": "format",
-    "signature_missing": "missing",
-    "id_malformed": "format",
-    "timestamp_malformed": "format",
-    "signature_malformed": "format",
-    "signature_mismatch": "mismatch",
-    "timestamp_stale": "stale",
-    "timestamp_future": "future",
-}
-UNKNOWN_KEY = "unknown_key"  # reason of a mismatch, in the metric, when no key counts
 
 # As the HTTP server bounds one header field. It also bounds the comparisons: 170 elements of the length of `v1` fit.
 SIGNATURE_MAX_BYTES = 8190
@@ -203,7 +180,7 @@ class Scheme(ABC):
         """Check that a holder of one of the keys sent these bytes; `now` is Unix seconds.
 
         Keys outside their window are among `keys`: they cost the same and never match. Whatever the bytes, it raises
-        nothing but `DeliveryRefusedError`, with a reason of `REASONS`.
+        nothing but `DeliveryRefusedError`, with a code of `bridge/answers.py`.
         """
 
     @abstractmethod
@@ -229,9 +206,9 @@ def matching_slot(keys: Sequence[KeySlot], now: float, proves: Callable[[ProofKe
     return matched
 
 
-def refuse(code: Code, *, reason: str = "") -> NoReturn:
+def refuse(code: str, *, reason: str = "") -> NoReturn:
     """Refuse a delivery that did not prove itself."""
-    raise DeliveryRefusedError(code, reason=reason or REASONS[code])
+    raise DeliveryRefusedError(code, reason=reason or REFUSED[code].proof)
 
 
 def refuse_mismatch(keys: Sequence[KeySlot], now: float) -> NoReturn:

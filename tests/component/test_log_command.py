@@ -4,7 +4,7 @@ import re
 
 from click.testing import CliRunner, Result
 
-from bridge.commands.codes import PARKED, REFUSALS, UNAVAILABLE
+from bridge.answers import PARKED, REFUSED, UNAVAILABLE
 from bridge.commands.log import log
 from bridge.errors import NotDurableError
 from bridge.runtime.logging import render
@@ -36,7 +36,7 @@ async def test_each_delivery_is_a_line_with_its_code_and_what_that_means() -> No
     ids = re.findall(r'"event_id":"(\w{24})"', content.decode())
     assert everything == [
         f"accepted     drx           prescription.processed  {ids[0]}",
-        f"refused      drx           content_type: {REFUSALS['content_type']}",
+        f"refused      drx           content_type: {REFUSED['content_type'].meaning}",
         f"parked       drx           environment_mismatch /environment: {PARKED['environment_mismatch']}  {ids[1]}",
         f"unavailable  drx           deadline: {UNAVAILABLE['deadline']}  {ids[2]}",
         f"parked       drx           unusable missing_field /account_id  {ids[3]}",

@@ -12,9 +12,9 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import BaseTestServer, TestServer
 
+from bridge.answers import REFUSED
 from bridge.avro.codec import Codec
 from bridge.avro.event_decoder import open_decoder
-from bridge.commands.codes import REFUSALS
 from bridge.dev.files import DataDirectory
 from bridge.dev.page.feed import KEPT, SHOWN, Feed
 from bridge.dev.page.server import page_app
@@ -123,7 +123,11 @@ async def test_what_is_refused_has_the_sentence_of_verify_and_the_command(page: 
     row = (await page.first_news("?outcome=refused"))["rows"][0]
     sections = json.loads((await page.get(f"/delivery?id={row['number']}"))[1])
 
-    assert (row["status"], row["code"], row["why"]) == (401, "signature_mismatch", REFUSALS["signature_mismatch"])
+    assert (row["status"], row["code"], row["why"]) == (
+        401,
+        "signature_mismatch",
+        REFUSED["signature_mismatch"].meaning,
+    )
     assert "drx-bridge verify --source drx --now 1789398566 --header" in json.dumps(cells(sections, "Delivery"))
 
 

@@ -12,7 +12,7 @@ from uuid import uuid4
 import aiohttp
 import pytest
 
-from bridge.event import ParkReason, Reason, instant
+from bridge.event import ParkReason, instant
 from bridge.kafka.record import UNRECOGNIZED_SCHEMA, Record, unrecognized_record, unrecognized_value
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 from bridge.kafka.transport import ConsumedRecord
@@ -179,7 +179,7 @@ async def test_a_file_that_is_pushed_twice_is_there_once(vendor: Vendor, tmp_pat
     assert {record.header("drx_origin") for record in facts} == {"import"}
 
 
-def parked(vendor: Vendor, number: int, *, at: datetime, reason: Reason = "unknown_type") -> Record:
+def parked(vendor: Vendor, number: int, *, at: datetime, reason: str = "unknown_type") -> Record:
     """Build what a replay would leave that parks a delivery again, which was first received at some time."""
     delivery = a_delivery(a_state(number), id=f"dlv_{number}")._replace(
         source=vendor.name, received_at=datetime.now(UTC), first_received_at=at, origin="replay"

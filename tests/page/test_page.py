@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import pytest
 
-from bridge.commands.codes import REFUSALS
+from bridge.answers import REFUSED
 from bridge.dev.page.feed import SHOWN
 from bridge.dev.ports import free_port
 from bridge.dev.processes import spawn
@@ -124,7 +124,7 @@ def test_a_refused_delivery_says_why_and_its_repeat_is_taken(stack: Stack, page:
     assert stack.post(event, **{"webhook-signature": "v1,AAAA"}) == 401
     refused = row(page, "signature_mismatch", outcome="refused")
     refused.wait_for()
-    assert REFUSALS["signature_mismatch"] in refused.inner_text()
+    assert REFUSED["signature_mismatch"].meaning in refused.inner_text()
     assert stack.post(event) == 200
 
     page.select_option("select[name=outcome]", "accepted")

@@ -5,19 +5,23 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a distribution of their own
 from prometheus_client import CollectorRegistry
 
+from bridge import answers
 from bridge.cli import COMMANDS
-from bridge.commands.codes import PARKED, REFUSALS, UNAVAILABLE
-from bridge.ingress.observations import PARK_REASONS
-from bridge.ingress.routes import REFUSAL_STATUS, STATUS
+from bridge.commands.log import logged_deliveries
+from bridge.ingress.observations import Observations
 from bridge.runtime.metrics import IngressMetrics
 from bridge.settings import Settings, load_settings
 from consumers.runtime.metrics import ConsumerMetrics
 from consumers.settings import load_settings as load_consumer_settings
 from docs.generate import COMMAND, HERE, PAGES
+from docs.metrics_page import contract
+from docs.openapi import openapi
+from docs.senders_page import senders
 
 ROOT = HERE.parent
 PROSE = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")] + sorted(
@@ -99,28 +103,56 @@ def test_the_example_of_a_settings_file_is_one(
         assert load_consumer_settings(["read_model"]).options("read_model") == {"schema": "read_model"}
 
 
-def test_openapi_tells_every_answer_and_code() -> None:
-    whole = document("openapi.yaml")
-    answers = whole["paths"]["/webhooks/{source}"]["post"]["responses"]
-
-    assert set(answers) == {"200", "202", "500", "503", *map(str, REFUSAL_STATUS.values())}
-    assert set(map(str, STATUS.values())) <= set(answers)
-    for code, status in REFUSAL_STATUS.items():
-        assert f"`{code}`" in answers[str(status)]["description"]
-    assert set(REFUSALS) == set(REFUSAL_STATUS)
-    assert set(PARKED) == set(PARK_REASONS)
+def series(observed: IngressMetrics) -> str:
+    return str([sample.labels for family in observed.registry.collect() for sample in family.samples])
 
 
-def test_openapi_knows_every_code_that_the_source_can_answer_with_503() -> None:
-    """They are raised in many places and never listed in one, so the source itself is looked through."""
+def test_a_word_that_is_added_to_the_answers_appears_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the OpenAPI, the contract of the metrics, the page for senders, the series and what `log` prints."""
+    monkeypatch.setitem(answers.REFUSED, "refused_anew", answers.Refusal(418, "a new refusal", "proved_anew"))
+    monkeypatch.setitem(answers.PARKED, "parked_anew", "a new reason")
+    monkeypatch.setitem(answers.UNAVAILABLE, "away_anew", "a new absence")
+    metrics = IngressMetrics(CollectorRegistry())
+    Observations(metrics, sources=["drx"], event_types=(), deadline_s=1)
+    lines = [
+        orjson.dumps({"event": f"delivery.{outcome}", "code": f"{word}_anew"})
+        for outcome, word in (("refused", "refused"), ("parked", "parked"), ("unavailable", "away"))
+    ]
+    api, page = openapi(), senders()
+    responses = api["paths"]["/webhooks/{source}"]["post"]["responses"]
+
+    assert "refused_anew" in responses["418"]["description"]
+    for word, sentence in (
+        ("refused_anew", "a new refusal"),
+        ("parked_anew", "a new reason"),
+        ("away_anew", "a new absence"),
+    ):
+        assert f"`{word}`: {sentence}" in str(api)
+        assert word in str(contract()["sets"])
+        assert word in series(metrics)
+        assert f"| `{word}` | {sentence} |" in page
+    assert "proved_anew" in series(metrics)
+    assert "proved_anew" in contract()["sets"]["proof"]
+    assert [each.meaning for each in logged_deliveries(lines)] == ["a new refusal", "a new reason", "a new absence"]
+
+
+def test_every_code_that_the_source_can_answer_with_is_in_the_table() -> None:
+    """They are raised in many places, so the source itself is looked through."""
     source = "".join(path.read_text() for path in (ROOT / "bridge").rglob("*.py"))
-    raised = re.findall(
+    unavailable = re.findall(
         r'(?:NotDurableError\(|_unavailable\(request, |\.fail\((?:\w+, )?|(?:return|else) (?="spool_)|Error: )"(\w+)"',
         source,
     )
+    refused = re.findall(r'(?:refuse|DeliveryRefusedError)\("(\w+)"', source)
+    parked = re.findall(r'ParkReason\("(\w+)"', source)
 
     named = {"deadline", "admission_full", "unexpected", "record_too_large", "spool_full", "spool_unavailable"}
-    assert named <= set(raised) <= set(UNAVAILABLE)
+    assert named <= set(unavailable) <= set(answers.UNAVAILABLE)
+    assert set(refused) == set(answers.REFUSED)
+    assert set(parked) == set(answers.PARKED)
+    assert set(map(str, answers.STATUS.values())) <= set(
+        document("openapi.yaml")["paths"]["/webhooks/{source}"]["post"]["responses"]
+    )
 
 
 def test_what_a_reader_makes_beside_the_code_is_ignored() -> None:

@@ -6,19 +6,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
-from bridge.commands.codes import UNAVAILABLE
+from bridge.answers import UNAVAILABLE
 from bridge.ingress.heartbeat import SOURCE
-from bridge.ingress.observations import (
-    FAILURE_REASONS,
-    OTHER,
-    PARK_REASONS,
-    POST,
-    ROUTE,
-    SERVICE,
-    SLOT_WORDS,
-    UNAVAILABLE_CODES,
-)
-from bridge.ingress.routes import REFUSAL_STATUS, STATUS
+from bridge.ingress.observations import OTHER, POST, ROUTE, SERVICE, SLOT_WORDS
 from bridge.kafka.producer import ProducerState
 from bridge.mapping.profile import FLAGS
 from bridge.runtime.metrics import IngressMetrics
@@ -61,12 +51,8 @@ def test_a_consumer_registers_what_is_promised_and_nothing_else(name: str) -> No
     [
         ("route", {ROUTE, OTHER}),
         ("method", {POST, OTHER}),
-        ("answer", {*STATUS, "refused"}),
-        ("answer_code", {"", *REFUSAL_STATUS, *UNAVAILABLE_CODES}),
-        ("proof", set(FAILURE_REASONS)),
         ("key_slot", set(SLOT_WORDS)),
         ("reload", set(get_args(Reload))),
-        ("park_reason", set(PARK_REASONS)),
         ("flag", set(FLAGS)),
         ("ingress_service", {SERVICE}),
         ("producer_state", set(get_args(ProducerState))),
@@ -81,10 +67,6 @@ def test_a_consumer_registers_what_is_promised_and_nothing_else(name: str) -> No
 def test_a_closed_list_is_the_one_of_the_code(name: str, said: set[str]) -> None:
     assert set(SETS[name]) == said
     assert len(SETS[name]) == len(said)
-
-
-def test_why_nothing_is_durable_is_said_in_the_words_of_the_contract() -> None:
-    assert set(UNAVAILABLE_CODES) == set(UNAVAILABLE)
 
 
 def test_the_ends_of_a_write_are_those_that_a_sender_may_be_told() -> None:

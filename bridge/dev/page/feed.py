@@ -14,13 +14,12 @@ from typing import Any
 
 import orjson
 
-from bridge.commands.log import MEANINGS
+from bridge.answers import REFUSED, STATUS, meaning
 from bridge.commands.tail_format import text
 from bridge.dev.files import DataDirectory, read_json
 from bridge.dev.processes import launched
 from bridge.errors import ConfigError
 from bridge.ingress.heartbeat import SOURCE as HEARTBEAT
-from bridge.ingress.routes import REFUSAL_STATUS, STATUS
 from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.reader import ReadError, open_tail
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC
@@ -122,8 +121,8 @@ def key_cell(record: ConsumedRecord) -> object:
 
 def _row(line: dict[str, Any]) -> Json:
     outcome, code = line["event"].removeprefix(_PREFIX), line.get("code", "")
-    status = REFUSAL_STATUS.get(code) if outcome == "refused" else STATUS.get(outcome)
-    why = MEANINGS.get(outcome, {}).get(code, "")
+    status = REFUSED[code].status if code in REFUSED else STATUS.get(outcome)
+    why = meaning(outcome, code)
     kind = line.get("reported_type") or line.get("event_type", "")
     known = {"event_id": "", "source": "", "code": "", "detail": "", "field": "", "flags": "", **line}
     return known | {"outcome": outcome, "status": status, "why": why, "type": kind}

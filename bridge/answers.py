@@ -1,0 +1,101 @@
+"""Every answer of the public port, in one table: metrics, log, commands, OpenAPI and pages read their words here."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+# The status of each outcome (docs/contract.md §2); that of a refusal depends on its code.
+STATUS: Mapping[str, int] = {
+    "accepted": 200,
+    "duplicate": 200,
+    "ignored": 200,
+    "spooled": 202,
+    "parked": 202,
+    "unavailable": 503,
+}
+# Seconds; spread so that senders turned away together do not come back together.
+RETRY_AFTER_S = (1, 5)
+# When a sender should send a delivery again, by status; never for those that are not here.
+AGAIN: Mapping[int, str] = {
+    401: "once the secret, the clock or the signed bytes are right",
+    429: "after `Retry-After`",
+    503: "after `Retry-After`",
+}
+
+
+class Refusal(NamedTuple):
+    """A delivery was refused before anything was parsed."""
+
+    status: int
+    meaning: str
+    proof: str = ""  # label `reason` of `drxbridge_signature_failures_total`, if the origin was not proved
+
+
+REFUSED: Mapping[str, Refusal] = {
+    "malformed_http": Refusal(400, "the bytes are not a valid HTTP request"),
+    "signature_missing": Refusal(
+        401, "the signature or secret is missing, or the id or timestamp that it covers", "missing"
+    ),
+    "header_duplicated": Refusal(401, "one of these headers, or the token in the URL, is repeated", "format"),
+    "id_malformed": Refusal(401, "the id is not 1 to 200 printable ASCII characters without space", "format"),
+    "timestamp_malformed": Refusal(401, "the timestamp is not 1 to 12 digits", "format"),
+    "signature_malformed": Refusal(
+        401, "the signature or secret is not of its form, too long, or has too many elements", "format"
+    ),
+    "signature_mismatch": Refusal(
+        401,
+        "nothing is a signature of these bytes with a valid secret, or the text is ambiguous, or the secret or network "
+        "is another",
+        "mismatch",
+    ),
+    "timestamp_stale": Refusal(401, "genuine, but the timestamp is older than the tolerance", "stale"),
+    "timestamp_future": Refusal(
+        401, "genuine, but the timestamp is ahead of ours by more than the tolerance", "future"
+    ),
+    "not_found": Refusal(404, "there is nothing at this path"),
+    "unknown_source": Refusal(404, "no source has this name"),
+    "method_not_allowed": Refusal(405, "only POST is allowed"),
+    "body_too_large": Refusal(413, "the body is over the limit"),
+    "content_type": Refusal(415, "the content type is not application/json (with or without charset=utf-8)"),
+    "content_encoding": Refusal(415, "the body is compressed; the signed bytes must be the received bytes"),
+    "rate_limited": Refusal(429, "the source or the address sends too much; send it again after `Retry-After`"),
+}
+# Label of a mismatch where no key of the source counts.
+UNKNOWN_KEY = "unknown_key"
+# Why a verified delivery is kept whole instead of becoming events.
+PARKED: Mapping[str, str] = {
+    "malformed_json": "not one JSON object in strict form (a duplicate key, for example)",
+    "unknown_type": "the type is no word of its form, or the body names neither a prescription nor an account",
+    "environment_mismatch": "not the environment of the source",
+    "unusable": "a required field is missing, a field has the wrong type, or there is no usable key",
+    "id_conflict": "the id was used before with another body; the first one stands",
+    "unexpected": "a bug in the bridge",
+}
+# Why nothing could be made durable; the sender keeps the delivery and retries.
+UNAVAILABLE: Mapping[str, str] = {
+    "admission_full": "too many deliveries are in progress",
+    "deadline": "neither Kafka nor the disk confirmed in time; the record may still appear",
+    "kafka_unavailable": "no broker can be written to, and the spool accepts nothing",
+    "not_authorized": "the brokers refuse our user",
+    "outcome_unknown": "the connection ended during a write; the record may have been written",
+    "queue_full": "too many records wait for Kafka or the disk",
+    "record_refused": "Kafka refuses this record",
+    "record_too_large": "the record is larger than the topic accepts",
+    "schema_ids_unknown": "no schema registry has been reached since the start",
+    "shutting_down": "the process is shutting down",
+    "spool_full": "earlier events are spooled, and there is no room for more",
+    "spool_unavailable": "earlier events are spooled, and the disk cannot be written to now",
+    "topic_missing": "the topic does not exist",
+    "unexpected": "a bug in the bridge",
+}
+
+
+def proof_failures() -> tuple[str, ...]:
+    """Return every label of a delivery whose origin was not proved."""
+    return (*dict.fromkeys(each.proof for each in REFUSED.values() if each.proof), UNKNOWN_KEY)
+
+
+def meaning(outcome: str, code: str) -> str:
+    """Return what a code of an outcome means, in a sentence; empty for an unknown one."""
+    if outcome == "refused":
+        return REFUSED[code].meaning if code in REFUSED else ""
+    return {"parked": PARKED, "unavailable": UNAVAILABLE}.get(outcome, {}).get(code, "")
