@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterable, Callable, Mapping
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, tzinfo
 from functools import partial
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from bridge.errors import BridgeError, ConfigError
 from bridge.event import ParkReason
 from bridge.mapping.lookup import open_profiles
 from bridge.mapping.preview import map_body
-from bridge.mapping.profile import Mapped, bucket_s
+from bridge.mapping.profile import Mapped
 from bridge.proof.origin import SLOT, operator_keys, sign_origin
 from bridge.proof.secrets import load
 from bridge.runtime.lifecycle import first_fault
@@ -49,7 +49,7 @@ class Poster:
         source = configured_source(settings, name)
         self._name, self._environment, self._origin = name, source.environment, origin
         self._profile = open_profiles(settings.sources)[name]
-        self.in_buckets = bool(bucket_s(self._profile))
+        self.zone: tzinfo | None = getattr(self._profile, "zone", None)
         self._outcomes: Counter[str] = Counter()
         self._is_whole = False
         self._rng = random.Random()  # noqa: S311 - spreads load, guards nothing

@@ -1,66 +1,134 @@
 """`drx-bridge push`: history into the bridge, through its public port."""
 
-from collections import Counter
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 
 import click
 
 from bridge.commands.posting import Poster
 from bridge.commands.sender import Post
+from bridge.commands.tail import passed_over
+from bridge.commands.unrecognized_replay import INSTANT
+from bridge.errors import ConfigError
 from bridge.event import ParkReason
-from bridge.known.delivery_ids import id_of_body
+from bridge.kafka.reader import open_reader
+from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable
+from bridge.mapping.json_body import parse
+from bridge.mapping.mapped import moment_of
+from bridge.mapping.mapped_functions import ExhaustedError, ExpressionError, Scope, compile_expression
 from bridge.runtime.audit import audit_options, audited
-from bridge.runtime.export import bodies_of
+from bridge.runtime.export import Body, bodies_of
+from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import FloatRange
-from bridge.settings import load_settings
+from bridge.settings import Settings, load_settings
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--source", required=True, help="Configured source, in whose dialect the file is.")
 @click.option("--url", required=True, help="Address of the ingress; the default path is /webhooks/ and the source.")
+@click.option(
+    "--time", "time_of", metavar="EXPRESSION", help="When a line without a time happened: a member or column."
+)
+@click.option("--until", type=INSTANT, metavar="TIME", help="End of history (UTC); default: the first live event.")
 @click.option("--lanes", type=click.IntRange(1, 256), default=16, show_default=True, help="Deliveries at one time.")
 @click.option("--rate", type=FloatRange(0, min_open=True), help="Deliveries a second; default: as fast as it goes.")
 @click.option("--from-line", type=click.IntRange(1), default=1, help="Leave the lines before this one out.")
 @audit_options
 def push(
-    *, file: Path, source: str, url: str, lanes: int, rate: float | None, from_line: int, actor: str, reason: str
+    *,
+    file: Path,
+    source: str,
+    url: str,
+    time_of: str | None,
+    until: datetime | None,
+    lanes: int,
+    rate: float | None,
+    from_line: int,
+    actor: str,
+    reason: str,
 ) -> int:
     """Post each line of FILE as a delivery of history; exit 1 if one was not accepted.
 
     FILE is NDJSON, one JSON array, or CSV (`.csv`) with a header line, of which each line becomes an object of text
-    members. Deliveries of one key keep their order. A line that these settings make no event of is not posted. Standard
-    output has an NDJSON line for each that was not accepted: number, reason and field, and no value. What has been
-    posted before is answered `duplicate`, so the command can be repeated at any time. Records carry the header
-    `drx_origin: import`.
+    members. Deliveries of one key keep their order. Not posted are lines that these settings make no event of, lines
+    that would have happened when they are posted, unless --time says when, and lines of --until or later: the sender
+    delivers those, and its own delivery would be a duplicate. Standard output has an NDJSON line for each that was not
+    accepted: number, reason and field, and no value. What has been posted before is answered `duplicate`, so the
+    command can be repeated at any time. Records carry the header `drx_origin: import`.
     """
     settings = load_settings()
     poster = Poster(settings, source, origin="import", url=url)
+    end = until.replace(tzinfo=UTC) if until else asyncio.run(_first_live(settings, source))
+    if end and not until:
+        click.echo(f"history ends at the first live event of {source}, {end:%Y-%m-%dT%H:%M:%SZ}", err=True)
+    history = _History(poster, time_of, end)
 
     async def posts() -> AsyncIterator[Post]:
-        before: Counter[str] = Counter()
         for line in bodies_of(file, body_max_bytes=settings.http.body_max_bytes):
-            own_id = ""
-            if poster.in_buckets:  # equal bodies are facts of their own: a record has come back to an earlier state
-                own_id = id_of_body(sha256(line.body).hexdigest())
-                before[own_id] += 1
-                own_id += f"~{before[own_id]}"
             if line.number < from_line:
                 continue
-            name = {"line": line.number}
-            if line.unfit:
-                poster.note(name, "skipped", line.unfit)
-                continue
-            delivery_id, found = poster.mapped(line.body, datetime.now(UTC), delivery_id=own_id)
-            if isinstance(found, ParkReason):
-                poster.note(name, "skipped", found.reason, found.field)
+            made = history.post(line)
+            if isinstance(made, Post):
+                yield made
             else:
-                yield Post(delivery_id, line.body, {event.key for event in found.events}, name)
+                poster.note({"line": line.number}, "skipped", *made)
 
     with audited("push", actor=actor, reason=reason, source=source, file=str(file), from_line=from_line) as ended:
         code = poster.run(posts(), lanes=lanes, rate=rate)
         ended.update(poster.ended)
     return code
+
+
+class _History:
+    """Makes deliveries of lines."""
+
+    def __init__(self, poster: Poster, time_of: str | None, end: datetime | None) -> None:
+        """Read the time of a line that has none by the expression `time_of`, and take what was before `end`."""
+        self._poster, self._end = poster, end
+        try:
+            self._time_of = None if time_of is None else compile_expression(time_of)
+        except ExpressionError as exc:
+            raise ConfigError(f"--time: {exc}") from None
+
+    def post(self, line: Body) -> Post | tuple[str, str]:
+        """Return the delivery of a line, or why it has none: a reason and a field."""
+        if line.unfit:
+            return line.unfit, ""
+        now = datetime.now(UTC)
+        delivery_id, found = self._poster.mapped(line.body, now)
+        if isinstance(found, ParkReason):
+            return found.reason, found.field
+        times = {event.occurred_at for event in found.events}
+        happened = self._happened(line.body) if now in times else None
+        if now in times and happened is None:
+            return "no_time", ""
+        if self._end is not None and any((happened or each) >= self._end for each in times):
+            return "not_history", ""
+        received_us = None if happened is None else round(happened.timestamp() * 1e6)
+        return Post(delivery_id, line.body, {each.key for each in found.events}, {"line": line.number}, received_us)
+
+    def _happened(self, body: bytes) -> datetime | None:
+        if self._time_of is None:
+            return None
+        document = parse(body, arrays=True)
+        scope = Scope(document, self._poster.zone)
+        try:
+            moment = moment_of(scope.evaluate(self._time_of, document), scope)
+        except (ValueError, OverflowError, ExhaustedError):
+            return None
+        return moment if moment is not None and moment.timestamp() >= 0 else None
+
+
+async def _first_live(settings: Settings, source: str) -> datetime | None:
+    """Return when the first event happened that the sender itself has delivered, or None without one."""
+    silence_kafka_client()
+    topics = [each for each in RoutingTable(settings.kafka.routes).topics if each != UNRECOGNIZED_TOPIC]
+    opening = open_reader(settings.kafka.connection, topics, from_beginning=True, unreadable=passed_over)
+    async with opening as reader:
+        async for record in reader.by_time():
+            if record.header("ce_source") == source and not record.header("drx_origin"):
+                return datetime.fromisoformat(record.header("ce_time"))
+    return None

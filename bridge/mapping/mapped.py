@@ -138,6 +138,17 @@ def compile_mapping(content: bytes, name: str, options: Mapping[str, str], *, na
     )
 
 
+def moment_of(value: object, scope: Scope) -> datetime | None:
+    """Read a text or a number as an instant, None where there is nothing; `ValueError`, `OverflowError`: it is none."""
+    if not is_given(value):
+        return None
+    if type(value) is str:
+        return instant_of(value, scope.zone, scope.flags)
+    if type(value) is int or type(value) is Real:
+        return instant_of_epoch(value.lexeme if isinstance(value, Real) else str(value), scope.flags)
+    raise ValueError
+
+
 class Folded:
     """A copy of a document with folded names; of two spellings of a name, the first with a value counts."""
 
@@ -489,7 +500,7 @@ class Run:
         expression = event.leading.get("time")
         value = None if expression is None else self._value(expression, element)
         try:
-            draft.time = self._moment(value)
+            draft.time = moment_of(value, self.scope)
         except (ValueError, OverflowError):
             self.scope.flags.add("field_unfit")
         if draft.time is None:
@@ -497,15 +508,6 @@ class Run:
         else:
             self._claim()
         self.scope.time = draft.time or self.reading.time
-
-    def _moment(self, value: object) -> datetime | None:
-        if not is_given(value):
-            return None
-        if type(value) is str:
-            return instant_of(value, self.scope.zone, self.scope.flags)
-        if type(value) is int or type(value) is Real:
-            return instant_of_epoch(value.lexeme if isinstance(value, Real) else str(value), self.scope.flags)
-        raise ValueError
 
     def _scalars(self, claim: Pointer) -> Iterator[str]:
         """Yield the pointers in the body of what is no list or object at a pointer with `*`."""

@@ -28,7 +28,7 @@ from bridge.proof.scheme import (
 )
 
 SLOT = "replay"
-# Whole microseconds of Unix time of the first receipt; empty for an import.
+# Whole microseconds of Unix time of the first receipt; of an import when it happened, or empty if its body has that.
 ORIGIN, DELIVERY_ID, RECEIVED, TIME, SIGNATURE = HEADERS = (
     b"drx-origin",
     b"drx-delivery-id",

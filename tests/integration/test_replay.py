@@ -33,7 +33,7 @@ CANARY = "Quintero"
 EVENT = """
 [[event]]
 name = "{name}"
-when = "kind == '{name}'"
+when = "kind == '{name}' || !kind && '{name}' == 'state'"
 type = "fulfillment.status_changed"
 key = "rx"
 [event.data]
@@ -84,12 +84,14 @@ class Vendor:
         settings = {f"SOURCES__{self.name}__{name}": value for name, value in said.items()}
         self.ingress = IngressProcess(directory / "run", cluster.bootstrap_servers, source=self.name, **settings)
 
-    async def park(self) -> None:
+    async def post(self, session: aiohttp.ClientSession, body: bytes) -> str:
         headers = {"content-type": "application/json", "x-webhook-secret": SECRET}
+        async with session.post(self.ingress.webhook_url, data=body, headers=headers) as answer:
+            return str((await answer.json())["outcome"])
+
+    async def park(self) -> None:
         async with aiohttp.ClientSession() as session:
-            for number in range(PARKED):
-                async with session.post(self.ingress.webhook_url, data=a_state(number), headers=headers) as answer:
-                    assert (await answer.json())["outcome"] == "parked"
+            assert {await self.post(session, a_state(number)) for number in range(PARKED)} == {"parked"}
 
     def restart(self, mapping: str) -> None:
         self.mapping.write_text(mapping)
@@ -159,24 +161,50 @@ async def test_what_was_parked_before_there_was_a_mapping_is_brought_in_once(ven
 
 async def test_a_file_that_is_pushed_twice_is_there_once(vendor: Vendor, tmp_path: Path) -> None:
     vendor.restart(HEAD + STATE)
-    file = tmp_path / "history.ndjson"
-    lines = [a_state(number) for number in range(200)]
-    lines[150] = lines[90]  # a fact whose body has come before
-    lines[10] = json.dumps({"kind": CANARY}).encode()
-    lines[20] = b'{"patient": "Quintero'
-    file.write_bytes(b"\n".join(lines))
+    file = tmp_path / "history.csv"
+    rows = [[f"r{number % KEYS}", "packed", f"2026-01-02T0{number // 60}:{number % 60:02}:00"] for number in range(200)]
+    rows[150] = rows[90]  # the same fact
+    rows[30][2], rows[40][2] = "", "2026-02-30T25:00:00"
+    rows[10][1] = CANARY
+    file.write_text("\n".join(map(",".join, [["rx", "state", "moved at"], *rows])))
     push = ("push", file, "--source", vendor.name, "--url", vendor.ingress.url)
+    untimed = vendor.run(*push, code=1)
+    assert untimed.last_line == "200 skipped"
+    assert {each["reason"] for each in untimed.documents} == {"no_time"}
 
-    first, second = vendor.run(*push, code=1), vendor.run(*push, "--from-line", "101")
+    timed = (*push, "--time", "instant(\"moved at\", 'America/Chicago')")
+    first, second = vendor.run(*timed, code=1), vendor.run(*timed, "--from-line", "102")
 
-    assert [(each["line"], each["reason"]) for each in first.documents] == [
-        (11, "unknown_type"),
-        (21, "malformed_json"),
-    ]
-    assert first.last_line.endswith("198 accepted, 2 skipped")
-    assert second.last_line.endswith("100 duplicate")
+    assert [(each["line"], each["reason"]) for each in first.documents] == [(32, "no_time"), (42, "no_time")]
+    assert first.last_line == "197 accepted, 1 duplicate, 2 skipped"
+    assert second.last_line == "100 duplicate"
     facts = await vendor.facts()
     assert {record.header("drx_origin") for record in facts} == {"import"}
+    assert facts[0].header("ce_time").startswith("2026-01-02T")
+    assert {record.header("ce_time")[11:13] for record in facts} == {"06", "07", "08", "09"}
+
+
+async def test_history_ends_where_the_sender_has_begun(vendor: Vendor, tmp_path: Path) -> None:
+    """Else an import would have the id of an event that the sender delivers late, and nobody would hear of it."""
+    vendor.restart(HEAD + STATE.replace('key = "rx"', 'key = "rx"\ntime = "at"'))
+    file = tmp_path / "history.ndjson"
+    days = [
+        json.dumps({"rx": "r1", "state": "packed", "at": f"2026-01-0{day}T09:00:00Z"}).encode() for day in range(1, 5)
+    ]
+    file.write_bytes(b"\n".join(days))
+    push = ("push", file, "--source", vendor.name, "--url", vendor.ingress.url)
+    async with aiohttp.ClientSession() as session:
+        await vendor.post(session, days[2])
+
+    pushed = vendor.run(*push, code=1)
+    assert [(each["line"], each["reason"]) for each in pushed.documents] == [(3, "not_history"), (4, "not_history")]
+    assert pushed.last_line == "2 accepted, 2 skipped"
+    assert f"{vendor.name}, 2026-01-03T09:00:00Z" in pushed.stderr
+    async with aiohttp.ClientSession() as session:
+        assert await vendor.post(session, days[3]) == "accepted"
+    assert (
+        vendor.run(*push, "--until", "2026-01-04T00:00:00Z", code=1).last_line == "1 accepted, 2 duplicate, 1 skipped"
+    )
 
 
 def parked(vendor: Vendor, number: int, *, at: datetime, reason: str = "unknown_type") -> Record:
