@@ -8,6 +8,7 @@ STATUS: Mapping[str, int] = {
     "accepted": 200,
     "duplicate": 200,
     "ignored": 200,
+    "challenged": 200,
     "spooled": 202,
     "parked": 202,
     "unavailable": 503,
@@ -37,7 +38,9 @@ REFUSED: Mapping[str, Refusal] = {
     ),
     "header_duplicated": Refusal(401, "one of these headers, or the token in the URL, is repeated", "format"),
     "id_malformed": Refusal(401, "the id is not 1 to 200 printable ASCII characters without space", "format"),
-    "timestamp_malformed": Refusal(401, "the timestamp is not 1 to 12 digits", "format"),
+    "timestamp_malformed": Refusal(
+        401, "the timestamp is not 1 to 12 digits, or not of the form that the source configures", "format"
+    ),
     "signature_malformed": Refusal(
         401, "the signature or secret is not of its form, too long, or has too many elements", "format"
     ),

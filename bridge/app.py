@@ -44,7 +44,7 @@ from bridge.runtime.metrics import IngressMetrics, LoopLag
 from bridge.runtime.slots import Reload, SlotDirectory
 from bridge.runtime.tracing import Tracing, open_tracing
 from bridge.settings import HttpSettings, Management, Settings
-from bridge.sources import address_limit, check_new_keys, rate_limit, scheme_of, slots_dir
+from bridge.sources import address_limit, challenge_of, check_new_keys, rate_limit, scheme_of, slots_dir
 from bridge.spool.disk import Disk
 from bridge.spool.store import Spool
 from bridge.start_checks import check_start
@@ -233,7 +233,8 @@ def build_sources(settings: Settings, secrets: Mapping[str, Secrets]) -> dict[st
             name=name,
             environment=source.environment,
             profile=profiles[name],
-            scheme=scheme_of(name, source),
+            scheme=(scheme := scheme_of(name, source)),
+            challenge=challenge_of(name, source, scheme),
             secrets=secrets.get(name, FixedSecrets(())),
             limit=rate_limit(source.rate_per_s),
             bucket_s=bucket_s(profiles[name]),

@@ -189,6 +189,14 @@ class SourceSettings(Section):
     tolerance_s: Annotated[Annotated[int, Field(ge=1, le=86_400)] | None, BeforeValidator(_tolerance)] = Field(
         300, description="seconds a delivery's timestamp may be off, or `off`"
     )
+    challenge: str = Field(
+        "",
+        description="handshake by which the sender registers the endpoint: query:NAME, body:MEMBER, body_json:MEMBER, "
+        "cloudevents or eventgrid",
+    )
+    challenge_token: str = Field(
+        "", description="where the source's secret stands in a handshake, header:NAME or member:NAME; else 401"
+    )
     options: dict[str, str] = Field({}, description="options of its profile, such as account_id or zone")
     ignore: CommaList = Field(
         "", description="the sender's words for types to ignore, separated by commas: answered 200, written nowhere"

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bridge.errors import ConfigError
+from bridge.ingress.challenges import Challenge, read_challenge
 from bridge.ingress.rate_limit import AddressLimit, RateLimit
 from bridge.proof.origin import SLOT
 from bridge.proof.scheme import KeySlot, Scheme, Secrets
@@ -16,6 +17,9 @@ from bridge.runtime.configuration import place_of
 from bridge.runtime.slots import SecretsError
 from bridge.settings import HttpSettings, Settings, SourceSettings, named
 
+# Schemes whose secret is a text that a vendor can also send as a token.
+TEXT_SECRETS = ("secret_header", "url_token", "body_hmac")
+
 
 def scheme_of(name: str, source: SourceSettings) -> Scheme:
     """Build the scheme of a source; the `ConfigError` for what cannot be used names the setting."""
@@ -26,6 +30,18 @@ def scheme_of(name: str, source: SourceSettings) -> Scheme:
     if scheme.keyed and source.secrets_dir is None:
         raise ConfigError(f"{place(name, 'secrets_dir')}: is required by the scheme {source.scheme}")
     return scheme
+
+
+def challenge_of(name: str, source: SourceSettings, scheme: Scheme) -> Challenge | None:
+    """Read the handshake of a source; the `ConfigError` for what cannot be used names the setting."""
+    try:
+        challenge = read_challenge(source.challenge, source.challenge_token)
+    except ParameterError as exc:
+        raise ConfigError(f"{place(name, exc.parameter)}: {exc.problem}") from None
+    if challenge and challenge.token[0] and not any(part.name in TEXT_SECRETS for part in scheme.parts):
+        problem = f"needs a scheme with a text for its secret: {', '.join(TEXT_SECRETS)}"
+        raise ConfigError(f"{place(name, 'challenge_token')}: {problem}")
+    return challenge
 
 
 def slots_dir(scheme: Scheme, source: SourceSettings) -> Path | None:

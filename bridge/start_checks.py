@@ -17,7 +17,7 @@ from bridge.registry.address import plain_url
 from bridge.runtime.configuration import place_of
 from bridge.runtime.findings import Finding, Risk, failures
 from bridge.settings import PREFIX, HttpSettings, Registry, Settings, SourceSettings, SpoolSettings, named
-from bridge.sources import address_limit, place, scheme_of, shared_key_pairs, slots_dir
+from bridge.sources import address_limit, challenge_of, place, scheme_of, shared_key_pairs, slots_dir
 from bridge.spool.keys import CURRENT
 
 
@@ -43,10 +43,12 @@ def check_sources(settings: Settings) -> Iterator[Finding]:
         try:
             profiles |= open_profiles({name: source})
             scheme = scheme_of(name, source)
+            challenge = challenge_of(name, source, scheme)
         except ConfigError as exc:
             yield Finding(f"source {name}", "failed", str(exc))
             continue
-        text = f"profile {source.profile}, {source.environment}, {scheme.describe()}"
+        handshake = f", handshake {source.challenge}" if challenge else ""
+        text = f"profile {source.profile}, {source.environment}, {scheme.describe()}{handshake}"
         yield Finding(f"source {name}", "ok", text)
         tls_in_front = settings.http.tls_in_front
         yield from check_proof(name, source, scheme, profiles[name], tls_in_front=tls_in_front)

@@ -40,9 +40,10 @@ class HeadRules(NamedTuple):
     single: frozenset[bytes]  # a repeated one is refused: neither can be trusted (docs/contract.md §1)
 
 
-def head_rules(schemes: Iterable[Scheme]) -> HeadRules:
-    """Return one set of rules, the union for all sources."""
-    wanted, single = _WANTED.union(ORIGIN_HEADERS), frozenset(ORIGIN_HEADERS)
+def head_rules(schemes: Iterable[Scheme], *, further: Iterable[frozenset[bytes]] = ()) -> HeadRules:
+    """Return one set of rules, the union for all sources; of `further` headers, too, each comes once."""
+    single = frozenset(ORIGIN_HEADERS).union(*further)
+    wanted = _WANTED | single
     for scheme in schemes:
         wanted |= scheme.headers | scheme.joined
         single |= scheme.headers

@@ -26,6 +26,7 @@ class RateLimit:
     """Lets `burst` deliveries of a key pass at once, and `per_s` a second in the long run."""
 
     def __init__(self, *, per_s: float, burst: int, keys_max: int = KEYS_MAX) -> None:
+        self.per_s = per_s
         self._interval_s = 1 / per_s
         self._ahead_s = (burst - 1) / per_s
         self._keys_max = keys_max

@@ -22,6 +22,7 @@ from bridge.answers import REFUSED, RETRY_AFTER_S, STATUS
 from bridge.contract.events import OTHER_REPORTED
 from bridge.errors import DeliveryRefusedError, NotDurableError, TooLargeError
 from bridge.event import Delivery, Durable, Event, Identity, ParkReason
+from bridge.ingress.challenges import Challenge
 from bridge.ingress.deduplicator import Deduplicator, Outcome
 from bridge.ingress.headers import check_content, head_rules, read_heads, safe_headers, trace_of
 from bridge.ingress.observations import UNKNOWN, Observations, Observed
@@ -70,6 +71,7 @@ class Source:
     fast_path: FastPath | None = None  # for deliveries that conform plainly, if the profile has one
     bucket_s: int = 0  # for how long equal bytes without an id may be a repeat; 0: always
     limit: RateLimit | None = None  # of deliveries, proved or not
+    challenge: Challenge | None = None  # the handshake by which its vendor registers the endpoint
 
 
 class Admission:
@@ -99,6 +101,14 @@ class Admission:
         self.bytes -= size
 
 
+class ChallengedError(Exception):
+    """A request is a handshake, and this is its answer."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer
+
+
 class Call(Observed):
     """One request on its way through the stages."""
 
@@ -114,6 +124,7 @@ class Call(Observed):
         "room",
         "sender",
         "taken",
+        "unproved",
     )
 
     sender: Source  # the source that its path names
@@ -128,6 +139,7 @@ class Call(Observed):
         super().__init__(request.method, began=request.began)
         self.http = request  # the request as the server has it
         self.heads: Mapping[bytes, bytes] = {}  # the headers that are read
+        self.unproved: DeliveryRefusedError | None = None  # why it may be a handshake only, which a token proves
         self.room: int | None = None  # bytes that `Admission` counts for it; None while it counts none
         self.ends_at = 0.0  # loop time by which it must have its answer
 
@@ -150,7 +162,8 @@ class Webhooks:
     ) -> None:
         self._sources = sources
         self._tracing = tracing
-        self._head_rules = head_rules(source.scheme for source in sources.values())
+        challenges = [source.challenge.headers for source in sources.values() if source.challenge]
+        self._head_rules = head_rules((source.scheme for source in sources.values()), further=challenges)
         self._address_limit = address_limit
         self._always_200 = frozenset(name for name, source in sources.items() if source.answer_200)
         self._deduplicator = deduplicator
@@ -168,6 +181,8 @@ class Webhooks:
             self._check_head(call)
         except DeliveryRefusedError as exc:
             return self._refuse(call, exc)
+        except ChallengedError as exc:
+            return self._challenged(call, exc.answer)
         if call.heads.get(b"expect", b"").lower() == b"100-continue":
             request.invite()
         return None
@@ -190,6 +205,8 @@ class Webhooks:
                 stage(call)
             except DeliveryRefusedError as exc:
                 self._end(call, self._refuse, exc)
+            except ChallengedError as exc:
+                self._end(call, self._challenged, exc.answer)
             except NotDurableError as exc:
                 self._end(call, self._unavailable, exc.code)
             except Exception as exc:  # noqa: BLE001 - whatever is durable already is a duplicate when it comes again
@@ -228,6 +245,8 @@ class Webhooks:
         if source.limit is not None and (wait_s := source.limit.wait_s(None, call.began)):
             raise DeliveryRefusedError("rate_limited", reason="source", wait_s=wait_s)
         call.heads = read_heads(call.http.raw_headers, self._head_rules)
+        if call.method != "POST":
+            self._answer_challenge(call, source)
         check_content(call.heads, size_max=self._body_max_bytes, types=call.sender.content_types)
 
     def _route(self, call: Call) -> Source:
@@ -235,14 +254,26 @@ class Webhooks:
         name = path[len(PREFIX) :] if path.startswith(PREFIX) else ""
         if not name or "/" in name:
             raise DeliveryRefusedError("not_found")
-        if call.method != "POST":
+        source = self._sources.get(name)
+        if call.method != "POST" and not (source and source.challenge and source.challenge.method == call.method):
             raise DeliveryRefusedError("method_not_allowed")
         call.routed = True
-        source = self._sources.get(name)
         if source is None:
             raise DeliveryRefusedError("unknown_source")
         call.source = source.name
         return source
+
+    def _answer_challenge(self, call: Call, source: Source) -> None:
+        """Answer a handshake without a body; anything else with its method is refused."""
+        challenge = cast("Challenge", source.challenge)
+        if wait_s := challenge.limit.wait_s(None, call.began):
+            raise DeliveryRefusedError("rate_limited", reason="challenge", wait_s=wait_s)
+        query = call.http.target.partition("#")[0].partition("?")[2]
+        per_s = source.limit.per_s if source.limit else None
+        answer = challenge.of_head(call.heads, query, source.secrets.keys, self._now(), per_s=per_s)
+        if answer is None or b"transfer-encoding" in call.heads or int(call.heads.get(b"content-length") or 0):
+            raise DeliveryRefusedError("method_not_allowed")
+        raise ChallengedError(answer)
 
     def _check_address(self, call: Call) -> None:
         """Refuse a request above the address's limit before it counts towards the limit of its source."""
@@ -275,14 +306,21 @@ class Webhooks:
         hit("before_verify")
         now = call.received_s
         prove = partial(prove_origin, source.scheme) if SIGNATURE in call.heads else source.scheme.prove
-        proved = call.proof = prove(self._raw(call), source.secrets.keys, now)
+        try:
+            proved = call.proof = prove(self._raw(call), source.secrets.keys, now)
+        except DeliveryRefusedError as exc:
+            if source.challenge is None or not source.challenge.admits(call.heads, body, source.secrets.keys, now):
+                raise
+            call.unproved, proved = exc, Proof(None, None, "")
+            call.proof = proved
         hit("after_verify")
-        self._observe.verified(
-            source.name,
-            slot=proved.slot,
-            offset_s=None if source.internal or proved.timestamp is None else now - proved.timestamp,
-            size=len(body),
-        )
+        if call.unproved is None:
+            self._observe.verified(
+                source.name,
+                slot=proved.slot,
+                offset_s=None if source.internal or proved.timestamp is None else now - proved.timestamp,
+                size=len(body),
+            )
         digest = sha256(body).hexdigest()
         if self._tracing is None:
             traceparent = trace_of(call.heads)
@@ -317,6 +355,13 @@ class Webhooks:
             raise
         except Exception as exc:  # noqa: BLE001 - a bug of ours must never cost the sender a delivery
             self._park_bug(call, exc)
+        challenge = call.sender.challenge
+        if challenge is not None and not call.proof.origin and _is_no_event(call.outcome):
+            answer = challenge.of_body(call.heads, call.http.body)
+            if answer is not None:
+                raise ChallengedError(answer)
+        if call.unproved is not None:
+            raise call.unproved
 
     def _publish(self, call: Call) -> None:
         """Publish new events, and leave other calls to a task."""
@@ -494,6 +539,11 @@ class Webhooks:
         """Return the status for a durable delivery; some senders accept only 200."""
         return STATUS["accepted"] if request.source in self._always_200 else STATUS[outcome]
 
+    def _challenged(self, request: Observed, answer: Answer) -> Answer:
+        counted = self._observe.answered("challenged", "", request.elapsed_s, request)
+        log.info("delivery.challenged", source=request.source, **counted)
+        return answer
+
     def _refuse(self, request: Observed, exc: DeliveryRefusedError) -> Answer:
         if REFUSED[exc.code].proof:
             self._observe.unproved(request.source, exc.reason)
@@ -541,6 +591,13 @@ def _types(mapped: Mapped) -> tuple[str, dict[str, object]]:
 def _keys(events: Sequence[Event]) -> str:
     """Return the keys of events, separated by spaces, for a log line."""
     return events[0].key if len(events) == 1 else " ".join(dict.fromkeys(event.key for event in events))
+
+
+def _is_no_event(outcome: Mapped | ParkReason) -> bool:
+    """Return whether a body says nothing of a prescription; a handshake may look like an update of the account."""
+    if isinstance(outcome, ParkReason):
+        return outcome.reason != "unexpected" and outcome.key is None
+    return all(event.type == OTHER_REPORTED and not event.value.get("prescription_id") for event in outcome.events)
 
 
 def _prescription_id(outcome: Mapped | ParkReason) -> str | None:

@@ -89,7 +89,7 @@ BRIDGE_SHUTDOWN__GRACE_S: {{ include "drx-bridge.number" (subf $ingress.shutdown
 {{ $variable }}__SECRETS_DIR: /etc/drx-bridge/sources/{{ $name }}
 {{- end }}
 {{- range $key, $value := $source }}
-{{- if hasPrefix "scheme" $key }}
+{{- if or (hasPrefix "scheme" $key) (hasPrefix "challenge" $key) }}
 {{ $variable }}__{{ $key | snakecase | upper }}: {{ $value | quote }}
 {{- end }}
 {{- end }}

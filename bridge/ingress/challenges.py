@@ -1,0 +1,143 @@
+"""Registration handshakes: a vendor asks whether the endpoint is the operator's, before it sends events.
+
+The one answer that repeats something of a request: 1 to 512 printable ASCII characters, of a request that cannot be an
+event, and only where the source has a `challenge`. A GET or OPTIONS has no proof and is rate limited; a POST is proved
+by the source's scheme, or by the source's secret in the place that `challenge_token` names. Nothing of it is kept.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from hmac import compare_digest
+from typing import Literal, NamedTuple, cast
+from urllib.parse import parse_qsl
+
+import orjson
+
+from bridge.ingress.rate_limit import RateLimit
+from bridge.mapping.json_body import parse
+from bridge.proof.scheme import HmacKey, KeySlot, ProofKey, SharedSecret, matching_slot, refuse, refuse_mismatch
+from bridge.proof.schemes.parameters import ParameterError
+from bridge.runtime.messages import Answer
+
+Kind = Literal["query", "body", "body_json", "cloudevents", "eventgrid"]
+# A person registers an endpoint once; vendors repeat it when it fails, and some ask each day.
+PER_S, BURST = 1.0, 10
+BODY_MAX_BYTES = 4096  # the largest published one, of Event Grid, has 700
+ORIGIN, REQUEST_TYPE = b"webhook-request-origin", b"aeg-event-type"
+VALIDATION = "Microsoft.EventGrid.SubscriptionValidationEvent"
+_is_value = re.compile(r"[ -~]{1,512}").fullmatch
+_parts = re.compile(r"(?:(query|body|body_json):([!-~]{1,100})|(cloudevents|eventgrid))").fullmatch
+_token_parts = re.compile(r"(header|member):([!-~]{1,100})").fullmatch
+
+
+class Challenge(NamedTuple):
+    """The handshake of a source."""
+
+    kind: Kind
+    name: str  # of the parameter or member with the value
+    token: tuple[str, str]  # `header` or `member`, and its name; both empty where there is no token
+    limit: RateLimit  # of requests without a proof
+
+    @property
+    def headers(self) -> frozenset[bytes]:
+        """The headers that are read."""
+        own = {"cloudevents": ORIGIN, "eventgrid": REQUEST_TYPE}.get(self.kind)
+        token = {self.token[1].lower().encode()} if self.token[0] == "header" else set()
+        return frozenset(token | ({own} if own else set()))
+
+    @property
+    def method(self) -> str:
+        """The method of its request."""
+        return {"query": "GET", "cloudevents": "OPTIONS"}.get(self.kind, "POST")
+
+    def of_head(
+        self, heads: Mapping[bytes, bytes], query: str, keys: Sequence[KeySlot], now: float, *, per_s: float | None
+    ) -> Answer | None:
+        """Answer a GET or OPTIONS; None if it asks nothing. A wrong token is refused."""
+        if self.kind == "cloudevents":
+            value = heads.get(ORIGIN, b"").decode("latin-1")
+        else:
+            given = parse_qsl(query, keep_blank_values=True, max_num_fields=100)
+            values = [text for name, text in given if name == self.name]
+            value = values[0] if len(values) == 1 else ""
+        if not _is_value(value):
+            return None
+        if self.token[0]:
+            self._check_token(heads, dict(parse_qsl(query)), keys, now)
+        if self.kind == "query":
+            return _text(value)
+        rate = "*" if per_s is None else str(max(1, int(per_s * 60)))
+        return _text("", ("WebHook-Allowed-Origin", value), ("WebHook-Allowed-Rate", rate), ("Allow", "POST"))
+
+    def admits(self, heads: Mapping[bytes, bytes], body: bytes, keys: Sequence[KeySlot], now: float) -> bool:
+        """Return whether the token of a POST is the secret, which proves a handshake, and no event."""
+        if not self.token[0] or self.of_body(heads, body) is None:
+            return False
+        document = cast("dict[str, object]", parse(body))
+        self._check_token(heads, document, keys, now)
+        return True
+
+    def of_body(self, heads: Mapping[bytes, bytes], body: bytes) -> Answer | None:
+        """Answer a POST; None if it asks nothing."""
+        document = parse(body, arrays=True) if self.method == "POST" and len(body) <= BODY_MAX_BYTES else None
+        if self.kind == "eventgrid":
+            code = _code(document) if heads.get(REQUEST_TYPE) == b"SubscriptionValidation" else None
+            return _json({"validationResponse": code}) if code else None
+        if not isinstance(document, dict) or any(isinstance(each, dict | list) for each in document.values()):
+            return None
+        value = document.get(self.name)
+        if not isinstance(value, str) or not _is_value(value):
+            return None
+        return _json({self.name: value}) if self.kind == "body_json" else _text(value)
+
+    def _check_token(
+        self, heads: Mapping[bytes, bytes], members: Mapping[str, object], keys: Sequence[KeySlot], now: float
+    ) -> None:
+        place, name = self.token
+        given = heads.get(name.lower().encode()) if place == "header" else str(members.get(name, "")).encode()
+        if not given:
+            refuse("signature_missing")
+        digest = sha256(given).digest()
+        if matching_slot(keys, now, lambda key: _is_secret(key, digest)) is None:
+            refuse_mismatch(keys, now)
+
+
+def read_challenge(text: str, token: str) -> Challenge | None:
+    """Read the settings of a source; None where it has no handshake. `ParameterError` for what cannot be used."""
+    if not text and not token:
+        return None
+    found, place = _parts(text), _token_parts(token)
+    if not found:
+        raise ParameterError("challenge", "is query:NAME, body:MEMBER, body_json:MEMBER, cloudevents or eventgrid")
+    if token and (not place or found[3]):
+        problem = "is header:NAME or member:NAME, and cloudevents and eventgrid have none"
+        raise ParameterError("challenge_token", problem)
+    kind = cast("Kind", found[1] or found[3])
+    limit = RateLimit(per_s=PER_S, burst=BURST)
+    return Challenge(kind, found[2] or "", (place[1], place[2]) if place else ("", ""), limit)
+
+
+def _is_secret(key: ProofKey, digest: bytes) -> bool:
+    if isinstance(key, tuple):
+        return any(_is_secret(part, digest) for part in key)
+    return isinstance(key, HmacKey | SharedSecret) and compare_digest(sha256(key.secret).digest(), digest)
+
+
+def _code(document: object) -> str | None:
+    """Return the code of Event Grid's validation event."""
+    event = document[0] if isinstance(document, list) and len(document) == 1 else None
+    content = event.get("data") if isinstance(event, dict) and event.get("eventType") == VALIDATION else None
+    code = content.get("validationCode") if isinstance(content, dict) else None
+    return code if isinstance(code, str) and _is_value(code) else None
+
+
+def _text(value: str, *headers: tuple[str, str]) -> Answer:
+    # What a browser takes for a page would run as one of this host.
+    return Answer(
+        200, value.encode(), content_type="text/plain", headers=(("X-Content-Type-Options", "nosniff"), *headers)
+    )
+
+
+def _json(document: dict[str, str]) -> Answer:
+    return Answer(200, orjson.dumps(document))
