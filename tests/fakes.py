@@ -153,9 +153,13 @@ class FakeKnownIds(KnownIds):
         self.finished = True
         self.told: list[tuple[str, Settled]] = []
         self.committed: set[str] = set()
+        self.others: set[str] = set()  # ids that are in the topic with another body
 
     def committed_before(self, identity: Identity) -> bool:
         return identity.id in self.committed
+
+    def committed_otherwise(self, identity: Identity) -> bool:
+        return identity.id in self.others
 
     def settled(self, identity: Identity, state: Settled) -> None:
         """Keep it; what is committed is in its topic."""

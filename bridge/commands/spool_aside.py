@@ -60,6 +60,8 @@ class PutBack:
             return aside.entry
         try:
             accepted = from_entry(aside.entry)
+            if self.parts.known_ids.committed_otherwise(accepted.identity):
+                return "id_conflict"
             if not self.parts.known_ids.committed_before(accepted.identity):
                 await self.parts.writers.enqueue([accepted])
         except UnreadableEntryError:

@@ -18,6 +18,7 @@ is acknowledged when all of its records are durable, or fails at its deadline.
 """
 
 import asyncio
+import operator
 import struct
 from collections import deque
 from collections.abc import Awaitable, Sequence
@@ -657,7 +658,7 @@ class PartitionWriter:
         entries = await self._spool.peek(self._place, most=self._batch_max(), most_bytes=PEEK_MAX_BYTES)
         if not entries:  # the disk cannot be read now
             await pause(self._shared.stopping, LOOK_S)
-        elif batch := self._leave_known_out([from_entry(each) for each in entries]):
+        elif batch := await self._leave_known_out([from_entry(each) for each in entries]):
             written, refusal = await self._put([each.record for each in batch])
             self._drained(batch[:written])
             if refusal is not None:
@@ -666,13 +667,21 @@ class PartitionWriter:
         self._failures = 0
         self.blocked = ""
 
-    def _leave_known_out(self, batch: list[Accepted]) -> list[Accepted]:
-        """Acknowledge the records at the head that are in their topic already; return those up to the next such one."""
+    async def _leave_known_out(self, batch: list[Accepted]) -> list[Accepted]:
+        """Acknowledge the records at the head that are in their topic already; return those up to the next such one.
+
+        A record whose id is there with another body was accepted before that could be known. It is set aside; if that
+        is not possible, it is written, and consumers park it.
+        """
         known = [self._known_ids.committed_before(each.identity) for each in batch]
         head = known.index(False) if False in known else len(known)
         self._spool.acknowledge(self._place, head)
         self._shared.drained += head
-        tail = known.index(True, head) if True in known[head:] else len(known)
+        conflicts = [self._known_ids.committed_otherwise(each.identity) for each in batch]
+        if head < len(batch) and conflicts[head] and await self._spool.set_aside(self._place, code="id_conflict"):
+            return []
+        stops = map(operator.or_, known, conflicts)
+        tail = next((n for n, stop in enumerate(stops) if stop and n > head), len(batch))
         return batch[head:tail]
 
     def _drained(self, batch: list[Accepted]) -> None:

@@ -171,10 +171,16 @@ class KnownIds:
         entry = table.find(key)
         return bool(entry) and table.bodies[entry] == body and table.states[entry] == _COMMITTED
 
+    def committed_otherwise(self, identity: Identity) -> bool:
+        """True when the same id is in its topic with another body."""
+        key, body = self._hashes(identity)
+        entry = self._table.find(key)
+        return bool(entry) and self._table.bodies[entry] != body and self._table.states[entry] == _COMMITTED
+
     def recalled(self, identity: Identity, at_s: float, record_key: bytes = b"") -> None:
         """Note what was found in a topic under `record_key`, of a delivery received at `at_s`; it may come twice.
 
-        What became of an id in this process stands, except that something spooled turns out to be committed.
+        What became of an id in this process stands, except that what is only spooled gives way to what is committed.
         """
         self.newest.written(identity, record_key)
         if identity.source not in self._sources:  # neither configured nor spooled
@@ -190,7 +196,7 @@ class KnownIds:
             self._hold(key, body, _COMMITTED, expires, now)
 
     def _hold(self, key: int, body: int, state: int, expires: int, now: int) -> None:
-        """Hold what is committed or spooled; of two bodies the first one stands, and spooled never undoes committed."""
+        """Hold what is committed or spooled; of two bodies the first committed one stands, else the first one."""
         table = self._table
         entry = table.find(key)
         if not entry:
@@ -198,7 +204,8 @@ class KnownIds:
         elif table.expiries[entry] <= now:
             table.change(entry, body, state, expires=expires)
         elif table.bodies[entry] != body:
-            return
+            if table.states[entry] == _SPOOLED and state == _COMMITTED:
+                table.change(entry, body, state, expires=expires)
         elif table.states[entry] == _SPOOLED or (state == _COMMITTED and expires > table.expiries[entry]):
             table.change(entry, body, state, expires=expires)
 

@@ -98,10 +98,12 @@ class World:
         self.note(identity, spooled=False)
 
     def note(self, identity: Identity, *, spooled: bool) -> None:
-        """Something is durable; of two bodies only the first one counts."""
+        """Something is durable; of two bodies the first committed one counts, else the first one."""
         self.ever_durable.add(identity)
-        if any(self.remembered(each) for each in self.rivals(identity)):
+        known = [each for each in self.rivals(identity) if self.remembered(each)]
+        if any(spooled or each not in self.spooled for each in known):
             return
+        self.spooled.difference_update(known)
         if not spooled:
             self.spooled.discard(identity)
             self.committed_s[identity] = self.now_s
@@ -133,6 +135,9 @@ def test_it_knows_exactly_what_is_durable_or_on_its_way(steps: list[tuple[str, I
             for each in IDENTITIES:
                 is_committed = world.dedupe.committed_before(each)
                 assert is_committed <= (each in world.ever_durable)
+                assert world.dedupe.committed_otherwise(each) == any(
+                    map(world.dedupe.committed_before, world.rivals(each))
+                )
                 assert not world.remembered(each) or is_committed == (each not in world.spooled)
 
     asyncio.run(play())

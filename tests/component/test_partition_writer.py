@@ -213,6 +213,20 @@ async def test_what_is_in_its_topic_already_is_not_drained_again(subject: Subjec
     assert subject.written == [each for each in "abcd" if each not in known]
 
 
+@pytest.mark.parametrize("conflicts", [{"a"}, {"b"}, {"a", "b"}, {"a", "b", "c"}])
+async def test_what_is_in_its_topic_with_another_body_is_set_aside(subject: Subject, conflicts: set[str]) -> None:
+    """It was accepted before the topic was read; its sender has a 202, and every consumer would park it."""
+    subject.known_ids.committed.add("d")
+    await subject.send_in_outage("a", "b", "c", "d", "e")
+    subject.known_ids.others |= conflicts
+
+    subject.producer.connected = True
+    await until(lambda: not subject.spool.entries)
+
+    assert [from_entry(each).identity.id for each in subject.spool.aside] == sorted(conflicts)
+    assert subject.written == sorted({"a", "b", "c", "e"} - conflicts)
+
+
 async def test_under_a_steady_stream_a_partition_still_leaves_spooling(subject: Subject) -> None:
     await subject.send_in_outage(*[f"e{n}" for n in range(1200)])
     subject.producer.connected = True

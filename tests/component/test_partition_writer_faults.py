@@ -85,11 +85,13 @@ async def take_every_way(sender: Sender) -> None:
     """Take every way that a partition knows: direct, over the disk, late acknowledgements, drains that fail or wait."""
     producer, spool, known_ids = sender.subject.producer, sender.subject.spool, sender.subject.known_ids
     await _direct(sender)
-    # An outage that nobody needs to find out about; its drain waits for the topics, for the disk, for Kafka.
+    # An outage that nobody needs to find out about; its drain waits for the topics, for the disk, for Kafka,
+    # and finds another body in the topic.
     producer.connected = False
     sender.send()
     await sender.answered()
     known_ids.finished = False
+    known_ids.others.update(sender.sent)
     producer.connected = True
     await asyncio.sleep(MANY_LOOKS_S)
     spool.unreadable, known_ids.finished = True, True
