@@ -52,7 +52,7 @@ class Identity(NamedTuple):
 
     source: str  # configured name of the sender
     id: str  # event id; of a parked delivery the webhook id
-    body_sha256: str  # lower-case hex digest of the body it came in
+    body_sha256: str  # lower-case hex digest of the body it came in, or of its own part of that
     reason: str = ""  # empty for an event; else why the delivery is parked
 
 
@@ -68,6 +68,8 @@ class Event(NamedTuple):
     # The whole Avro record: names as in the schema; instants aware UTC, decimals `Decimal`, dates `date`.
     value: Mapping[str, object]
     mapping: str = ""  # first 12 hex digits of the SHA-256 of the mapping file that made it, or empty
+    # Lower-case hex digest of its own part of the body, if its id is of that: other bodies may have the same part.
+    sha256: str = ""
     # The whole Avro record without the prefix of the wire format, if the fast path of the ingress made it: then `value`
     # has `prescription_id` only.
     encoded: bytes = b""
@@ -102,6 +104,11 @@ class Event(NamedTuple):
         Bytes, which only `drx.unrecognized` has, become base64. It holds health information.
         """
         return orjson.dumps(self.value, default=plain, option=orjson.OPT_UTC_Z).decode()
+
+
+def identity_in(delivery: Delivery, event: Event) -> Identity:
+    """Return the identity of an event that came in a delivery."""
+    return Identity(event.source, event.id, event.sha256 or delivery.body_sha256)
 
 
 @dataclass(frozen=True, slots=True)

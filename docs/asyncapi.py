@@ -35,10 +35,11 @@ HEADERS: Mapping[str, str] = {
     "drx_schema": "full name of the record in the value",
     "drx_ordinal": "<instance>:<number>; the number rises in the order of acceptance by that instance",
     "drx_mapping": "first 12 hex digits of the SHA-256 of the mapping file that made the event, if one did",
+    "drx_part_sha256": "SHA-256 of the event's own part of the body, if its id is of that; else drx_body_sha256 counts",
     "drx_origin": "`replay` or `import` if an operator posted the delivery, and not the sender; in no other record",
     "drx_reason": "why the delivery is not a valid event",
 }
-OPTIONAL = frozenset({"drx_mapping", "drx_origin"})
+OPTIONAL = frozenset({"drx_mapping", "drx_part_sha256", "drx_origin"})
 CHANNELS: Mapping[str, tuple[str, str]] = {
     PRESCRIPTIONS_TOPIC: (
         "Every event about a prescription, all types, in one order per key.",
@@ -162,7 +163,9 @@ def _trait(headers: list[Header]) -> Document:
 def _event_headers() -> list[Header]:
     delivery = _delivery()
     moment = delivery.received_at
-    event = Event(id="", type="", source="", key="", occurred_at=moment, received_at=moment, value={}, mapping="-")
+    event = Event(
+        id="", type="", source="", key="", occurred_at=moment, received_at=moment, value={}, mapping="-", sha256="-"
+    )
     return event_record(event, delivery, topic="", partition=0, value=b"", schema="", ordinal=b"").headers
 
 

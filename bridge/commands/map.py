@@ -12,6 +12,8 @@ import orjson
 from rich.console import Console
 from rich.text import Text
 
+from bridge.commands.coverage import Coverage
+from bridge.commands.coverage import lines as coverage_lines
 from bridge.commands.scheme_options import check_id, configured_source
 from bridge.commands.tail_format import fields_tree, plain
 from bridge.commands.tail_format import text as text_of
@@ -22,7 +24,8 @@ from bridge.errors import ConfigError
 from bridge.event import Event, ParkReason
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable, partition
 from bridge.mapping.lookup import load_profile, open_profiles
-from bridge.mapping.mapped import MappingFile, configure
+from bridge.mapping.mapped import configure
+from bridge.mapping.mapping_file import CompiledFile
 from bridge.mapping.preview import ENVIRONMENTS
 from bridge.mapping.preview import map_body as preview
 from bridge.mapping.profile import Profile
@@ -44,7 +47,7 @@ DEFAULT_PROFILE = "drx_standard"
 
 def _shown_options(command: Callable[..., int]) -> Callable[..., int]:
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="One JSON line per body."),
+        click.option("--json", "as_json", is_flag=True, help="One JSON line per body; `check` adds one for the file."),
         audit_options,
         click.option("--show-phi", is_flag=True, help="Show health information instead of masking it."),
     ):
@@ -123,6 +126,7 @@ def mapping() -> None:
 @click.argument("bodies", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--account-id", default="acct_check", show_default=True, help="Option account_id of the source.")
 @click.option("--zone", default="", help="Option zone of the source.")
+@click.option("--strict", is_flag=True, help="Exit 1 also for a table or a field that none of the BODIES uses.")
 @_shown_options
 def check(
     *,
@@ -130,12 +134,15 @@ def check(
     bodies: tuple[Path, ...],
     account_id: str,
     zone: str,
+    strict: bool,
     show_phi: bool,
     actor: str,
     reason: str,
     as_json: bool,
 ) -> int:
     """Compile the mapping FILE and show what it makes of each of the BODIES; exit 1 if one of them would be parked.
+
+    Then list what the bodies do not use of the file, and what of them only `extensions` keep, as JSON pointers.
 
     Health information is masked unless --show-phi asks for it, which writes an audit line.
     """
@@ -144,8 +151,9 @@ def check(
         compiled = configure(options)
     except ConfigError as exc:
         raise ConfigError(str(exc).removeprefix("options.mapping: ")) from None
+    coverage = Coverage(compiled)
     mapper = Mapper(
-        compiled,
+        coverage,
         source="check",
         environment="sandbox",
         routing=RoutingTable(),
@@ -155,10 +163,16 @@ def check(
     )
     with audited("mapping.check", actor=actor, reason=reason, dry_run=not show_phi, show_phi=True, file=str(file)):
         is_sound = show(mapper, bodies, as_json=as_json)
-        if not as_json:
+        report = coverage.report() if bodies else {}
+        if as_json:
+            click.echo(orjson.dumps({"mapping": str(file), "sha256": compiled.sha256, **report}))
+        else:
             tables = counted(len(compiled.file.events), "[[event]] table")
             click.secho(f"{file}: {tables}, sha256 {compiled.sha256}", dim=True)
-    return int(not is_sound)
+            for line in coverage_lines(report):
+                click.echo(f"  {line}")
+    is_unused = strict and (report["tables_never_fired"] or report["fields_never_given"]) if report else False
+    return int(not is_sound or bool(is_unused))
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +215,9 @@ class Mapper:
     def _parked(self, park: ParkReason, delivery_id: str) -> dict[str, Any]:
         key = park.key or delivery_id
         detail = park.detail
-        if park.reason == "unknown_type" and isinstance(self.profile, MappingFile):
-            detail = NO_ELEMENTS if park.field in self.profile.file.lists else detail if park.field else NOTHING_HOLDS
+        file = getattr(self.profile, "file", None)
+        if park.reason == "unknown_type" and isinstance(file, CompiledFile):
+            detail = NO_ELEMENTS if park.field in file.lists else detail if file.reported else NOTHING_HOLDS
         return {
             "reason": park.reason,
             "detail": detail,
@@ -210,6 +225,7 @@ class Mapper:
             "topic": UNRECOGNIZED_TOPIC,
             "key": key,
             "partition": partition(key.encode(), self.partitions),
+            "missing": [*self.profile.missing] if isinstance(self.profile, Coverage) else [],
         }
 
     def _event(self, event: Event) -> dict[str, Any]:
@@ -273,6 +289,8 @@ def lines(document: Mapping[str, Any]) -> Text:
     if parked := document.get("parked"):
         words = " ".join(filter(None, (parked["reason"], parked["detail"], parked["field"])))
         text.append(f"  parked: {words}\n", "red")
+        if parked["detail"] == "missing_field" and len(parked["missing"]) > 1:
+            text.append(f"  missing: {', '.join(parked['missing'])}\n", "red")
         return text.append(f"  {_place(parked)}\n", "dim")
     if not document["events"]:
         return text.append("  ignored\n", "dim")

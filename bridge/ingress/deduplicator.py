@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from bridge.errors import NotDurableError
-from bridge.event import Delivery, Durable, Event, Identity, ParkReason, Settled
+from bridge.event import Delivery, Durable, Event, Identity, ParkReason, Settled, identity_in
 from bridge.known.known_ids import KnownIds
 
 
@@ -49,7 +49,7 @@ class Deduplicator:
 
     def take_new(self, delivery: Delivery, events: tuple[Event, ...]) -> asyncio.Future[Durable] | None:
         """Publish events, by the publisher's deadline, or return None if one is known. `NotDurableError`: not now."""
-        identities = [Identity(event.source, event.id, delivery.body_sha256) for event in events]
+        identities = [identity_in(delivery, event) for event in events]
         if not self._known_ids.begin_new(identities):
             return None
         try:
@@ -61,7 +61,7 @@ class Deduplicator:
 
     async def take(self, delivery: Delivery, events: tuple[Event, ...], *, ends_at: float) -> Outcome:
         """Make events durable, or none if an id is known with another body: `conflict`. `NotDurableError`: not now."""
-        identities = [Identity(event.source, event.id, delivery.body_sha256) for event in events]
+        identities = [identity_in(delivery, event) for event in events]
 
         def publish(fresh: tuple[int, ...]) -> Awaitable[Durable]:
             return self._publisher.publish(delivery, tuple(events[n] for n in fresh))

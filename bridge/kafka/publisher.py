@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from bridge.errors import TooLargeError
-from bridge.event import Delivery, Durable, Event, Identity, ParkReason
+from bridge.event import Delivery, Durable, Event, Identity, ParkReason, identity_in
 from bridge.kafka.partition_writer import Accepted, PartitionWriters
 from bridge.kafka.record import (
     UNRECOGNIZED_SCHEMA,
@@ -80,7 +80,7 @@ class Publisher:
         if not fits(record, self.message_max_bytes):
             # Taken, it would be refused by the brokers for ever, and everything behind it would wait.
             raise TooLargeError
-        return Accepted(record, Identity(event.source, event.id, delivery.body_sha256), ordinal)
+        return Accepted(record, identity_in(delivery, event), ordinal)
 
     def _unrecognized(self, delivery: Delivery, park: ParkReason) -> Accepted:
         value = self.encode(UNRECOGNIZED_SCHEMA, unrecognized_value(delivery, park))

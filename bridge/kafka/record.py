@@ -15,6 +15,9 @@ Header = tuple[str, bytes]
 
 UNRECOGNIZED_SCHEMA = "drx.v1.UnrecognizedDelivery"
 
+# In the place of `drx_body_sha256` it tells a repeat from a conflict, where an event may come in several bodies.
+PART_SHA256 = "drx_part_sha256"
+
 _SPEC_VERSION: Header = ("ce_specversion", b"1.0")  # CloudEvents 1.0, "Kafka Protocol Binding", binary mode
 _CONTENT_TYPE: Header = ("content-type", b"application/avro")
 _UNRECOGNIZED: Header = ("ce_type", UNRECOGNIZED_TYPE.encode())
@@ -83,6 +86,8 @@ def event_record(
     ]
     if event.mapping:
         headers.append(("drx_mapping", event.mapping.encode()))
+    if event.sha256:
+        headers.append((PART_SHA256, event.sha256.encode()))
     if delivery.origin:
         headers.append(_text_header("drx_origin", delivery.origin))
     return Record(topic, partition, key, value, headers, received_ms)
@@ -114,7 +119,7 @@ def unrecognized_record(delivery: Delivery, park: ParkReason, *, partition: int,
 def identity_of(headers: Iterable[Header]) -> Identity | None:
     """Return the identity in the headers of a record, or None if they are not as this module writes them."""
     named = dict(headers)  # of a repeated header the last counts, as for Kafka's `Headers.lastHeader`
-    body_sha256 = named.get("drx_body_sha256", b"")
+    body_sha256 = named.get(PART_SHA256) or named.get("drx_body_sha256", b"")
     if _SHA256.fullmatch(body_sha256) is None or not {"ce_source", "ce_id"} <= named.keys():
         return None
     try:

@@ -6,10 +6,9 @@ no profile knows Avro.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import pairwise
 from types import MappingProxyType
 from typing import NamedTuple, cast
 
@@ -79,7 +78,9 @@ def _begin(delivery: Delivery, native: Native, extensions: dict[str, str]) -> di
     return value
 
 
-def _end(delivery: Delivery, native: Native, value: dict[str, object], run: Pass, *, mapping: str = "") -> Event:
+def _end(
+    delivery: Delivery, native: Native, value: dict[str, object], run: Pass, *, mapping: str = "", sha256: str = ""
+) -> Event:
     if native.time - delivery.received_at > AHEAD_MAX:
         run.flags.add("timestamp_ahead")
     return Event(
@@ -91,6 +92,7 @@ def _end(delivery: Delivery, native: Native, value: dict[str, object], run: Pass
         received_at=delivery.received_at,
         value=value,
         mapping=mapping,
+        sha256=sha256,
     )
 
 
@@ -118,7 +120,8 @@ class Draft:
     id: str = ""  # prefix of the event's id, if it is not that of the reading
     time: datetime | None = None  # when it happened, if it is not that of the reading
     mapping: str = ""  # see `Event.mapping`
-    at: str = ""  # pointer of its element, if the body lists several
+    at: str = ""  # pointer of its element, if the body has several
+    sha256: str = ""  # see `Event.sha256`
 
 
 @dataclass(slots=True)
@@ -131,7 +134,7 @@ class Reading:
     claimed: set[str] = field(default_factory=set)
     dropped: set[str] = field(default_factory=set)  # pointers of members that are kept nowhere
     drops: Callable[[str], bool] = lambda _: False  # true for names whose members are kept nowhere, at any depth
-    lists: set[str] = field(default_factory=set)  # pointers of lists whose elements describe different things
+    elements: set[str] = field(default_factory=set)  # pointers of what describes different things
     flags: set[Flag] = field(default_factory=set)  # leniencies used
 
 
@@ -155,20 +158,20 @@ def compose(
         native = Native(draft.type, draft.key, event_id, draft.time or reading.time, {}, leading)
         value = _begin(delivery, native, {})
         _read_draft(draft, value, run, reading)
-        events.append(_end(delivery, native, value, run, mapping=draft.mapping))
+        events.append(_end(delivery, native, value, run, mapping=draft.mapping, sha256=draft.sha256))
     if run.worst is not None:
         return ParkReason("unusable", run.worst.name.lower(), run.field, key)
-    kept = unsaid(document, reading)
-    for event, share in zip(events, _shares(kept, [draft.at for draft in drafts], reading.lists), strict=True):
+    shares = _shares(unsaid(document, reading), [draft.at for draft in drafts], reading.elements)
+    for event, share in zip(events, shares, strict=True):
         cast("dict[str, str]", event.value["extensions"]).update(share)
-    return Mapped(tuple(events), tuple(sorted(run.flags)), len(kept))
+    return Mapped(tuple(events), tuple(sorted(run.flags)), len(set().union(*shares)))
 
 
-def _shares(kept: Mapping[str, str], places: Sequence[str], lists: set[str]) -> list[dict[str, str]]:
+def _shares(kept: Mapping[str, str], places: Sequence[str], elements: Collection[str]) -> list[dict[str, str]]:
     """Divide the unclaimed members: each event gets those of its own element and of the elements around it.
 
-    The first event also gets those of elements without an event, and those over `REPEATED_MAX`. Of several events of
-    one element, only the first gets its members.
+    The first event also gets what would be repeated beyond `REPEATED_MAX`. Of several events of one element, only the
+    first gets its members. Nothing gets those of an element without an event, which is ignored.
     """
     shares: list[dict[str, str]] = [{} for _ in places]
     firsts: dict[str, int] = {}
@@ -176,27 +179,27 @@ def _shares(kept: Mapping[str, str], places: Sequence[str], lists: set[str]) -> 
         firsts.setdefault(place, number)
     heirs: dict[str, list[int]] = {}
     for place, number in firsts.items():
-        for owner in _owners(place, lists):
+        for owner in _owners(place, elements):
             heirs.setdefault(owner, []).append(number)
     repeated = 0
     for pointer, text in kept.items():
-        found = heirs.get(_owners(pointer, lists)[-1], [0])
+        found = heirs.get(_owners(pointer, elements)[-1], [])
         repeated += len(text) * (len(found) - 1)
         for number in found if repeated <= REPEATED_MAX else found[:1]:
             shares[number][pointer] = text
     return shares
 
 
-def _owners(pointer: str, lists: set[str]) -> list[str]:
-    """Return the pointers that enclose a pointer: the body's, then those of elements of `lists`, outermost first."""
-    if not lists:
+def _owners(pointer: str, elements: Collection[str]) -> list[str]:
+    """Return the pointers that enclose a pointer: the body's, then those of elements, outermost first."""
+    if not elements:
         return [""]
-    ends = [*_ends_of_steps(pointer), len(pointer)]
-    return ["", *(pointer[:end] for start, end in pairwise(ends) if pointer[:start] in lists)]
+    return ["", *(at for at in (*pointers_around(pointer)[1:], pointer) if at and at in elements)]
 
 
-def _ends_of_steps(pointer: str) -> list[int]:
-    return [match.start() for match in re.finditer("/", pointer)]
+def pointers_around(pointer: str) -> list[str]:
+    """Return the pointers of all that a member stands in, the body's first."""
+    return [pointer[: match.start()] for match in re.finditer("/", pointer)]
 
 
 def _read_draft(draft: Draft, value: dict[str, object], run: Pass, reading: Reading) -> None:
@@ -279,7 +282,7 @@ def unsaid(document: object, reading: Reading) -> dict[str, str]:
     no pointers of their own: a sender cannot repeat a long name in thousands of them.
     """
     kept: dict[str, str] = {}
-    divided = {at[:end] for at in reading.lists for end in (*_ends_of_steps(at), None)}
+    divided = {around for at in reading.elements for around in pointers_around(at)}
 
     def walk(node: object, pointer: str, claimed: _Steps, dropped: _Steps | None) -> None:
         for name, child in children(node):

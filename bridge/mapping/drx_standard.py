@@ -93,7 +93,7 @@ class NativeProfile:
 
     def map(self, delivery: Delivery, document: dict[str, object], /) -> Mapped | ParkReason:
         """See `Profile.map`."""
-        if self.ignore and str(document.get("type")) in self.ignore:
+        if type(event_type := document.get("type")) is str and event_type in self.ignore:
             return IGNORED
         return map(delivery, document, prefixes=self.prefixes)
 

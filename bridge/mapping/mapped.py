@@ -14,10 +14,12 @@ from pathlib import Path
 from re import compile as pattern
 from typing import Any, NamedTuple, cast
 
+import orjson
+
 from bridge.contract.events import OTHER_REPORTED, is_reported_type
 from bridge.errors import ConfigError
 from bridge.event import Delivery, ParkReason
-from bridge.mapping.assemble import Draft, Part, Reading, children, compose, escaped
+from bridge.mapping.assemble import Draft, Part, Reading, children, compose, escaped, pointers_around
 from bridge.mapping.json_body import Real
 from bridge.mapping.keys import OUR_PREFIXES
 from bridge.mapping.mapped_functions import ExhaustedError, Expression, Scope, UnfitError
@@ -80,7 +82,7 @@ class MappingFile:
     PREFIX: str  # beginning of all keys; empty for native ids. Names in capitals are those of `Profile`.
     account_id: str
     zone: tzinfo | None
-    ignore: frozenset[str]  # types of bodies that are ignored, in the vendor's words
+    ignore: frozenset[str]  # the vendor's words for what is ignored, unless a table is about it
     ARRAYS: bool
     BUCKET_S: int
     CONTENT_TYPES: tuple[str, ...]
@@ -96,17 +98,21 @@ class MappingFile:
 
     def map(self, delivery: Delivery, document: object, /) -> Mapped | ParkReason:
         """Turn a body into the events of all tables that hold; see `Profile.map`."""
+        return self.run(delivery, document).outcome
+
+    def run(self, delivery: Delivery, document: object) -> "Run":
+        """Evaluate all tables for a body; `outcome` of what is returned is that of `map`."""
         run = Run(self, delivery, document)
         try:
-            if self.ignore and text_of_id(run.word()) in self.ignore:
-                return IGNORED
             park = run.choose() or run.read_tables()
             run.drop(document)
         except ExhaustedError:
-            return ParkReason("unusable", "out_of_range")
+            park = ParkReason("unusable", "out_of_range")
         if park is not None:
-            return park
-        return compose(delivery, document, run.drafts, run.reading, key=run.drafts[0].key)
+            run.outcome = park
+        elif run.drafts:
+            run.outcome = compose(delivery, document, run.drafts, run.reading, key=run.drafts[0].key)
+        return run
 
 
 def compile_mapping(content: bytes, name: str, options: Mapping[str, str], *, names_file: bool = True) -> MappingFile:
@@ -155,7 +161,7 @@ class Folded:
     def __init__(self, document: object) -> None:
         # Identity of a folded object -> folded name -> the name as it is written, where that differs.
         self.spelled: dict[int, dict[str, str]] = {}
-        self.is_ambiguous = False  # there are two spellings of a name
+        self.ambiguous: set[str] = set()  # folded names of which an object has two spellings
         self.document = self._fold(document)  # the folded copy
 
     def _fold(self, node: object) -> object:
@@ -168,7 +174,7 @@ class Folded:
         for name, child in node.items():
             plain = name.casefold()
             if plain in names:
-                self.is_ambiguous = True
+                self.ambiguous.add(plain)
             counts = plain not in given and is_given(child)
             if counts or plain not in names:
                 names[plain] = name
@@ -179,13 +185,26 @@ class Folded:
         return out
 
 
+def _index(step: str) -> int:
+    return int(step) if step.isdecimal() and len(step) <= len(str(PLACES_MAX)) else 0
+
+
+def _digest(element: object) -> str:
+    """Return the SHA-256 of an element, in hex: the same however its members are ordered and spaced."""
+    content = orjson.dumps(element, default=lambda real: orjson.Fragment(real.lexeme), option=orjson.OPT_SORT_KEYS)
+    return sha256(content).hexdigest()
+
+
 class _Spot(NamedTuple):
-    """Where a table is evaluated: an element, its path without positions, and the object that its list stands in."""
+    """The body, or an element of it that `each` names: what a table is evaluated for."""
 
     element: object
-    path: str
-    parent: object = None
+    path: str  # as the file has it, array indexes as `*`
+    pointer: str  # in the body; empty for the body itself
+    position: int = 0  # among the elements of its table, from 1; 0 for the body
+    parent: object = None  # the object that its list stands in
     parent_path: str = ""
+    empty: str = ""  # path of the list that a nested `each` has not found in it
 
 
 class Run:
@@ -193,7 +212,11 @@ class Run:
 
     def __init__(self, mapping: MappingFile, delivery: Delivery, document: object) -> None:
         self.mapping, self._file = mapping, mapping.file
+        self.outcome: Mapped | ParkReason = IGNORED
         self.drafts: list[Draft] = []  # its events so far
+        self.fired: list[tuple[EventRule, Draft | None]] = []  # tables whose `when` held; the event unless it parks
+        self.bare: list[str] = []  # paths of the elements for which the delivery is parked
+        self.ignored = 0  # elements that are passed over
         self._folded = Folded(document) if mapping.file.any_case else None
         self._root: Any = self._folded.document if self._folded else document
         self._base = self._path = ""  # of the root in the body: its pointer, and that without positions
@@ -202,13 +225,19 @@ class Run:
         self.reading = Reading(id=delivery.id, time=delivery.received_at, flags=self.scope.flags)
         if mapping.file.drops:
             self.reading.drops = mapping.file.drops
-        if self._folded is not None and self._folded.is_ambiguous:
+        if self._folded is not None and self._folded.ambiguous:
             self.scope.flags.add("name_ambiguous")
-        self._numbers: set[str] = set()
+        self._body = _Spot(self._root, "", "")
+        self._elements: dict[str, _Spot] = {}  # of all tables, by their pointers
+        self._levels: dict[int, list[_Spot]] = {}  # identity of an `each` -> its elements
+        self._decided: set[str] = set()  # pointers of what has an event, and of what is around it
+        self._ids: dict[str, tuple[Draft, EventRule]] = {}  # event and table by the event's id
         self._nowhere = ""  # path at which `each` has found nothing
+        self._lost = ""  # path at which `each` has found what has no place in the body
         self._is_evaluated = False  # a table, for an element or for the body
         self._parent_path = ""  # as `_path`, for the object called `parent`
         self._pointers: dict[int, str] = {}  # identity of an object or list in the body -> its pointer
+        self._nodes: dict[str, object] = {}  # the same the other way round
         self._claims: list[Sequence[Pointer]] = [self._file.claims]  # of the file, then of tables with events
 
     def choose(self) -> ParkReason | None:
@@ -231,6 +260,7 @@ class Run:
             self.scope.flags.add("array_chosen")
         self._base = f"/{chosen}"
         self._root = self.scope.root = lines[chosen]
+        self._body = _Spot(self._root, self._path, "")
         return None
 
     def _keyed(self, line: object) -> str | ParkReason:
@@ -247,89 +277,179 @@ class Run:
             return 1, value, ""
         return (2, 0, value) if isinstance(value, str) else (0, 0, "")
 
-    def word(self) -> object:
-        """Return the vendor's type of the body."""
-        self.scope.element = self._root
-        return None if self._file.reported is None else self._value(self._file.reported, self._root)
-
     def read_tables(self) -> ParkReason | None:
-        """Draft an event for each table and element whose `when` holds; return why the delivery is parked, if it is."""
+        """Draft the events of each element, or of the body; return why the delivery is parked, if it is."""
+        tables = [(event, self._find_elements(event)) for event in self._file.events]
+        if self._lost:
+            return ParkReason("unusable", "wrong_type", self._lost)
+        elements = list(self._elements.values()) or [self._body]
         park: ParkReason | None = None
-        for event in self._file.events:
-            park = park or self._read_elements(event)
-        if park is None and not self.drafts:
-            park = self._read_other()
+        for event, spots in tables:
+            for spot in spots:
+                park = park or self._read_table(event, spot)
+        if park is None:
+            for spot in elements:
+                if (found := self._read_other(spot)) is not None:
+                    self.bare.append(spot.path)
+                    park = park or found
+        # As the body lists them; those of one element, in the order of the tables.
+        self.drafts.sort(key=lambda draft: [_index(step) for step in draft.at.split("/")[1:]])
         for claim in chain.from_iterable(self._claims):
             if claim.last not in self._file.names:
                 self.reading.claimed.update(self._scalars(claim))
         return park
 
-    def _read_elements(self, event: EventRule) -> ParkReason | None:
-        park: ParkReason | None = None
-        for element, number, path in self._elements(event):
-            park = park or self._read_table(event, element, number, path)
-        return park
+    def _find_elements(self, event: EventRule) -> list[_Spot]:
+        """Return what a table is evaluated for."""
+        if not event.each:
+            return [self._body]
+        if (found := self._levels.get(id(event.each))) is not None:
+            return found
+        self.scope.spread.clear()
+        level = [self._body]
+        for depth, each in enumerate(event.each, 1):
+            before, level = level, []
+            for spot in before:
+                below = self._below(spot, each)
+                level += below
+                if not below and spot is self._body:
+                    self._nowhere = self._nowhere or each.path
+                elif not below:
+                    self._elements.setdefault(spot.pointer, spot._replace(empty=f"{spot.path}{each.path}"))
+            self._note(level, is_last=depth == len(event.each))
+        level = [spot._replace(position=number) if spot.position else spot for number, spot in enumerate(level, 1)]
+        level = self._levels[id(event.each)] = [spot for spot in level if spot.element is not None]
+        return level
 
-    def _read_other(self) -> ParkReason | None:
-        """Draft `other.reported` for a body that no table matches, under its prescriptions or else the account."""
+    def _note(self, spots: Sequence[_Spot], *, is_last: bool) -> None:
+        """Note elements, and what a filter has left out of their lists: each needs an outcome."""
+        held = {spot.pointer: spot for spot in spots if spot.position and spot.element is not None}
+        around = {at: spot for spot in held.values() for at in pointers_around(spot.pointer)}
+        for at, spot in around.items():
+            node = self._nodes.get(at)
+            is_list = type(node) is list
+            for name, item in children(node) if is_list or id(node) in self.scope.spread else ():
+                pointer = f"{at}/{escaped(self._written(id(node), name))}"
+                self.reading.elements.add(pointer)
+                if pointer not in held and pointer not in around and item is not None:
+                    position = int(name) + 1 if is_list else 1
+                    self._elements.setdefault(pointer, spot._replace(element=item, pointer=pointer, position=position))
+                elif pointer in held and is_last:
+                    self._elements.setdefault(pointer, held[pointer])
+        self.reading.elements.update(held)
+        for pointer, spot in held.items() if is_last else ():
+            self._elements.setdefault(pointer, spot)
+
+    def _below(self, spot: _Spot, each: Expression) -> list[_Spot]:
+        """Return the elements that an `each` finds in another one; an object counts as a list of it."""
+        self._enter(spot)
+        found = None if spot.element is None else self._value(each, spot.element)
+        path = f"{spot.path}{each.path}"
+        if isinstance(found, dict):
+            found, places = [found], [self._place(found)]
+        elif isinstance(found, list):
+            if len(found) == 1 and found[0] is self._root:
+                return [self._body]
+            places, path = self._places(found, spot), f"{path}/*"
+        else:
+            return []
+        is_lost = any(at is None and element is not None for element, at in zip(found, places, strict=True))
+        if is_lost or (found and self._folded and self._folded.ambiguous & each.names):
+            if len(self._pointers) >= PLACES_MAX:
+                raise ExhaustedError
+            self._lost = self._lost or path
+        return [
+            _Spot(element, path, at or "", number, spot.element, spot.path)
+            for number, (element, at) in enumerate(zip(found, places, strict=True), 1)
+        ]
+
+    def _place(self, node: object) -> str | None:
+        """Return the pointer of an object or list in the body; None for what an expression has made."""
+        return (self._pointers or self._find_pointers()).get(id(node))
+
+    def _places(self, found: list[object], spot: _Spot) -> list[str | None]:
+        """Return the pointers of the elements that an expression has found in the body."""
+        if (at := self._place(found)) is not None:
+            return [f"{at}/{number}" for number in range(len(found))]
+        # Texts and numbers are looked for where the expression was, in their order.
+        lists = [node for node in (*self.scope.read.values(), spot.element) if isinstance(node, list)]
+        items = ((f"{self._place(node)}/{number}", item) for node in lists for number, item in enumerate(node))
+        return [
+            self._place(node) if type(node) in _NESTED else next((at for at, item in items if item is node), None)
+            for node in found
+        ]
+
+    def _enter(self, spot: _Spot) -> None:
+        self.scope.element, self.scope.parent, self._parent_path = spot.element, spot.parent, spot.parent_path
+        if type(spot.element) not in _NESTED:
+            # Two of them may be one object of Python, within different parents.
+            self.scope.named.clear()
+
+    def _word(self, spot: _Spot) -> tuple[object, _Spot]:
+        """Return the vendor's word for an element, or else for the body, and where it was read."""
+        word = None
+        if self._file.reported is not None:
+            for of in (spot, self._body):
+                self._enter(of)
+                word = self._value(self._file.reported, of.element)
+                if is_given(word):
+                    return word, of
+        return word, spot
+
+    def _read_other(self, spot: _Spot) -> ParkReason | None:
+        """Draft `other.reported` for an element without an event, under its prescription or else the account."""
         other = self._file.other
-        if other is None:
-            return ParkReason("unknown_type", field="" if self._is_evaluated else self._nowhere)
-        park = self._read_elements(other)
-        if park or self.drafts:
-            return park
-        self.scope.element, self.scope.parent = self._root, None
-        # The configured account comes first, so that all its updates have one key whatever the body names.
-        account = self.mapping.account_id or self._text(other, "account", self._root)
-        if not account:
-            return ParkReason("unknown_type", field=self._reported_at())
-        if not _NATIVE_KEY.fullmatch(account):
-            return ParkReason("unusable", "bad_key", "/account")
-        return self._add(other, account, self._root, other.name, self._path, of_account=True)
+        if spot.pointer in self._decided:
+            return None
+        word, of = self._word(spot)
+        if text_of_id(word) in self.mapping.ignore:
+            self.ignored += 1
+            return None
+        if other is None or self._file.reported is None:
+            is_known = spot.position or self._is_evaluated
+            return ParkReason("unknown_type", field=spot.empty or (spot.path if is_known else self._nowhere))
+        at = self._at(self._file.reported, of.path)
+        claimed, for_key = set(self._read_pointers(None) if of is spot else _NOTHING), set[str]()
+        self._enter(spot)
+        key = self._key(other.key, spot.element, spot.path, for_key)
+        account = ""
+        if isinstance(key, str):
+            claimed |= for_key
+        elif key.detail == "no_key":
+            self._enter(self._body)
+            key = self._key(other.key, self._root, self._path)
+        if isinstance(key, ParkReason):
+            # The configured account comes first, so that all its updates have one key whatever the body names.
+            key = account = self.mapping.account_id or self._account(other, spot) or ""
+            if account and not _NATIVE_KEY.fullmatch(account):
+                return ParkReason("unusable", "bad_key", "/account")
+        if not key or not is_reported_type(word):
+            return ParkReason("unknown_type", field=at, key=None if account == key else key)
+        self.reading.claimed |= claimed
+        return self._add(other, key, spot, word=word, of_account=account == key)
 
-    def _elements(self, event: EventRule) -> Iterator[tuple[object, str, str]]:
-        """Yield a table's elements, each with the end of its event's id and its path without positions."""
-        level = [_Spot(self._root, self._path)]
-        for each in event.each:
-            before, level = level, [below for place in level for below in self._below(place, each)]
-            if before and not level:
-                self._nowhere = self._nowhere or f"{before[0].path}{each.path}"
-        is_root = len(level) == 1 and level[0].element is self._root
-        for position, place in enumerate(level, 1):
-            self._enter(place)
-            number = f"{position}.{event.name}" if event.is_named else str(position)
-            yield place.element, event.name if is_root else number, place.path
-
-    def _enter(self, place: _Spot) -> None:
-        self.scope.element, self.scope.parent, self._parent_path = place.element, place.parent, place.parent_path
-
-    def _below(self, place: _Spot, each: Expression) -> Iterator[_Spot]:
-        self._enter(place)
-        elements = self._value(each, place.element)
-        path = f"{place.path}{each.path}/*" if each.path else place.path
-        for element in elements if isinstance(elements, list) else ():
-            if type(element) in _NESTED and element is not self._root and (pointer := self._pointer(element)):
-                self.reading.lists.add(pointer.rpartition("/")[0])
-            yield _Spot(element, path, place.element, place.path)
+    def _account(self, event: EventRule, spot: _Spot) -> str | None:
+        """Read the account of an element; where that has none, the body's for an update that is only reported."""
+        self._enter(spot)
+        text = self._text(event, "account", spot.element)
+        if text:
+            self._claim()
+        elif event is self._file.other:
+            self._enter(self._body)
+            text = self._text(event, "account", self._root)
+            self._enter(spot)
+        return text
 
     def _find_pointers(self) -> dict[int, str]:
         """Return the pointers of the body's objects and lists by their identities, of the first `PLACES_MAX`."""
         nodes = [(self._root, self._base)]
         for node, pointer in nodes:
             self._pointers[id(node)] = pointer
+            self._nodes[pointer] = node
             for name, child in children(node):
                 if type(child) in _NESTED and len(nodes) < PLACES_MAX:
                     nodes.append((child, f"{pointer}/{escaped(self._written(id(node), name))}"))
         return self._pointers
-
-    def _pointer(self, node: object) -> str:
-        """Return the pointer of an object or list in the body; empty for the root, and for a value not in the body."""
-        pointers = self._pointers or self._find_pointers()
-        return "" if node is self._root else pointers.get(id(node), "")
-
-    def _reported_at(self) -> str:
-        self.word()
-        return "" if self._file.reported is None else self._at(self._file.reported, self._path)
 
     def drop(self, document: object) -> None:
         """Note the members that the file drops, in every spelling in the body."""
@@ -338,51 +458,82 @@ class Run:
             ways = [("*", *way) for way in ways]
         self.reading.dropped.update(self._spellings(document, "", ways) if ways else ())
 
-    def _read_table(self, event: EventRule, element: object, number: str, path: str) -> ParkReason | None:
-        scope = self.scope
+    def _read_table(self, event: EventRule, spot: _Spot) -> ParkReason | None:
+        scope, element = self.scope, spot.element
         scope.spend(1)
         self._is_evaluated = True
+        self._enter(spot)
         holds = True if event.when is None else self._value(event.when, element)
         if holds is None or holds is False or holds in ("", [], {}):
             return None
         claimed = set(self._read_pointers(holds)) if event.when and holds is True else set()
         scope.spend(EVENT_STEPS)
-        key = self._key(event.key, element, path, claimed)
+        key = self._key(event.key, element, spot.path, claimed)
         if event.park:
             park = event.park
+            self.fired.append((event, None))
             return ParkReason(park.reason, park.detail, park.field, key if isinstance(key, str) else None)
         if isinstance(key, ParkReason):
             # Without a prescription it may be an update of the account, which `_read_other` tries.
             return None if event.type == OTHER_REPORTED else key
+        word = None
+        if event.type == OTHER_REPORTED:
+            word, of = self._word(spot)
+            if not is_reported_type(word):
+                at = self._at(cast("Expression", self._file.reported), of.path)
+                return ParkReason("unknown_type", field=at, key=key)
+            if of is spot:
+                self._claim()
+            self._enter(spot)
         self.reading.claimed |= claimed
-        return self._add(event, key, element, number, path)
+        return self._add(event, key, spot, word=word)
 
     def _add(
-        self, event: EventRule, key: str, element: object, number: str, path: str, *, of_account: bool = False
+        self, event: EventRule, key: str, spot: _Spot, *, word: object = None, of_account: bool = False
     ) -> ParkReason | None:
         """Draft an event; return why the delivery is parked, if it is."""
-        # No slash in it: the last slash of an event's id must be the one behind the vendor's id, which may have some.
-        choices = chain((number, f"{number}.{event.name}"), (f"{number}.{again}" for again in count(2)))
-        number = next(each for each in choices if each not in self._numbers)
-        self._numbers.add(number)
-        at = self._pointer(element) if self.reading.lists else ""
-        draft = Draft(event.type, number, key, constants=event.constants, mapping=self.mapping.mark, at=at)
+        self._enter(spot)
+        draft = Draft(event.type, "", key, constants=event.constants, mapping=self.mapping.mark, at=spot.pointer)
         finished: dict[str, object] = dict(event.finished)
         if event.type == OTHER_REPORTED:
-            finished["reported_type"] = word = self.word()
-            self._claim()
-            self.scope.element = element
-            if not is_reported_type(word):
-                return ParkReason("unknown_type", field=self._reported_at(), key=None if of_account else key)
+            finished["reported_type"] = word
         if of_account:
             finished["prescription_id"] = None
         draft.finished = finished
-        park = self._leading(event, draft, element, path)
-        self._read_data(event, draft, element, path)
+        park = self._leading(event, draft, spot)
+        self._decide(spot)
+        if not self._name(event, draft, spot):
+            return park
+        self._read_data(event, draft, spot.element, spot.path)
         self.drafts.append(draft)
+        self.fired.append((event, draft))
         if event.claims not in self._claims:
             self._claims.append(event.claims)
         return park
+
+    def _decide(self, spot: _Spot) -> None:
+        """Note that an element has an event, and that what is around it stands in that."""
+        at = spot.pointer
+        while at not in self._decided:
+            self._decided.add(at)
+            at = at.rpartition("/")[0] or spot.pointer
+
+    def _name(self, event: EventRule, draft: Draft, spot: _Spot) -> bool:
+        """Number an event within its delivery; False if it is there already, since an element was sent twice.
+
+        No slash in it: the last slash of an event's id must be the one behind the vendor's id, which may have some.
+        """
+        first, ends = event.name, chain[object](count(2))
+        if spot.position and not draft.sha256:
+            first = f"{spot.position}.{event.name}" if event.is_named else str(spot.position)
+            ends = chain((event.name,), ends)
+        for draft.number in chain((first,), (f"{first}.{end}" for end in ends)):
+            known = self._ids.setdefault(f"{draft.id or self.reading.id}/{draft.number}", (draft, event))
+            if known[0] is draft:
+                return True
+            if draft.sha256 and known[0].sha256 == draft.sha256 and known[1] is event:
+                return False
+        return True
 
     def _read_data(self, event: EventRule, draft: Draft, element: object, path: str) -> None:
         """Read the fields of the record into the draft."""
@@ -456,24 +607,24 @@ class Run:
             return ParkReason("unusable", "bad_key", at)
         return text
 
-    def _leading(self, event: EventRule, draft: Draft, element: object, path: str) -> ParkReason | None:
+    def _leading(self, event: EventRule, draft: Draft, spot: _Spot) -> ParkReason | None:
         """Read id, time, account and correlation into the draft; return why it is parked if it has no account."""
-        park = None
+        park, element = None, spot.element
         finished = dict(draft.finished)
         if (text := self._text(event, "id", element)) is not None:
             if _ID.fullmatch(text):
                 draft.id = text
+                if spot.position and self._is_own(spot):
+                    draft.sha256 = _digest(element)
                 self._claim()
             else:
                 self.scope.flags.add("field_unfit")
         self._time(event, draft, element)
         # For an event about the account, the configured account is also the key.
         is_key = "prescription_id" in finished and bool(self.mapping.account_id)
-        account = None if is_key else self._text(event, "account", element)
-        if account:
-            self._claim()
-        elif not self.mapping.account_id:
-            at = self._at(event.leading["account"], path) or "/account"
+        account = None if is_key else self._account(event, spot)
+        if not account and not self.mapping.account_id:
+            at = self._at(event.leading["account"], spot.path) or "/account"
             park = ParkReason("unusable", "missing_field", at, draft.key)
         finished["account_id"] = account or self.mapping.account_id
         if correlation := self._text(event, "correlation", element):
@@ -481,6 +632,11 @@ class Run:
             finished["correlation_id"] = correlation
         draft.finished = finished
         return park
+
+    def _is_own(self, spot: _Spot) -> bool:
+        """Return whether the last expression has read the element itself, and not only what is around it."""
+        reads = self._read_pointers(None)
+        return type(spot.element) not in _NESTED or any(at.startswith(f"{spot.pointer}/") for at in reads)
 
     def _text(self, event: EventRule, name: str, element: object) -> str | None:
         expression = event.leading.get(name)

@@ -65,6 +65,7 @@ class Scope:
         element: That element, or the body itself.
         parent: What the list of that element stands in, if it is a list within an element of another one.
         named: Identity of an element and name in `[let]` -> value, and what was read for it.
+        spread: Identities of objects whose members were read as a list, whatever their names.
     """
 
     def __init__(self, root: object, zone: tzinfo | None, *, prefix: str = "") -> None:
@@ -77,6 +78,7 @@ class Scope:
         self.root = self.element = root
         self.parent: object = None
         self.time: datetime | None = None  # time of the event that is being made
+        self.spread: set[int] = set()
         self.named: dict[tuple[int, str], tuple[object, dict[tuple[int, str], object]]] = {}
 
     def evaluate(self, expression: "Expression", value: object) -> object:
@@ -551,6 +553,8 @@ class _Interpreter(TreeInterpreter):  # type: ignore[misc] # the library has no 
             scope.read = {}
         arguments = [self.visit(child, value) for child in node["children"]]
         scope.spend(CALL_STEPS + sum(len(each) for each in arguments if type(each) is list))
+        if name == "values":
+            scope.spread.update(map(id, arguments))
         own = _OWN.get(name)
         result = own.call(scope, *arguments) if own else self._functions.call_function(name, arguments)
         if name in _LOOKS:
@@ -563,6 +567,15 @@ class _Interpreter(TreeInterpreter):  # type: ignore[misc] # the library has no 
         if counts:
             before.update(self._scope.read)
         self._scope.read = before
+
+    def visit_value_projection(self, node: Node, value: object) -> object:
+        base, chosen = node["children"]
+        owner = self.visit(base, value)
+        if type(owner) is not dict:
+            return None
+        self._scope.spread.add(id(owner))
+        found = [self.visit(chosen, each) for each in owner.values()]
+        return [each for each in found if each is not None]
 
     def visit_let(self, node: Node, value: object) -> object:
         scope, place = self._scope, (id(value), node["value"])

@@ -78,6 +78,12 @@ def _known_detail(detail: str) -> str:
     return detail
 
 
+def _name_pattern(text: str) -> str:
+    if not re.search(r"[0-9a-z]", plain_pattern(text)):
+        raise ValueError("has neither a letter nor a digit")
+    return text
+
+
 PointerText = Annotated[str, Field(pattern=r"^(?:/(?:[^~/]|~[01])*)+$")]
 Pointers = Annotated[list[PointerText], Field(max_length=EXPRESSIONS_MAX)]
 WordTables = dict[str, dict[str, str]]
@@ -137,7 +143,7 @@ class FileTable(_Common):
     content_types: list[str] = []
     claims: Pointers = []
     drop: Pointers = []
-    drop_names: list[Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,40}$")]] = []
+    drop_names: list[Annotated[str, Field(pattern=r"^[ -~]{1,40}$"), AfterValidator(_name_pattern)]] = []
     tables: WordTables = {}
     let: dict[str, str] = {}
     option_tables: list[str] = []
@@ -164,7 +170,14 @@ class EventRule:
     """One `[[event]]`, checked and compiled."""
 
     def __init__(
-        self, table: EventTable, expressions: Mapping[str, Expression], *, name: str, claims: Sequence[Pointer]
+        self,
+        table: EventTable,
+        expressions: Mapping[str, Expression],
+        *,
+        key: Sequence[Expression],
+        each: Sequence[Expression],
+        name: str,
+        claims: Sequence[Pointer],
     ) -> None:
         self.name = table.name or name or table.type  # suffix of its events' ids
         self.is_named = table.name is not None  # the name is given in the table
@@ -173,9 +186,9 @@ class EventRule:
         self.claims = claims
         self.when = expressions.get("when")  # condition for an event; None means always
         # Lists, each within an element of the one before; the elements of the last are events.
-        self.each = [each for name, each in expressions.items() if name.startswith("each.")]
+        self.each = each
         # The parts of the key, from the general to the special.
-        self.key = [each for name, each in expressions.items() if name.startswith("key.")]
+        self.key = key
         # Expressions of the other leading fields: id, time, account, correlation.
         self.leading = {name: expressions[name] for name in _LEADING if name in expressions}
         data = {name[5:]: each for name, each in expressions.items() if name.startswith("data.")}
@@ -201,6 +214,7 @@ class CompiledFile:
         self._name = name
         self._options = options
         self._count = 0
+        self._missing: list[str] = []  # what tables lack, named together
         self.names: set[str] = set()  # names of all members that an expression may read
         self.document = document = self._parse(content)
         self.any_case = document.names == "any_case"
@@ -216,11 +230,14 @@ class CompiledFile:
         self._common = {each: text for each in _LEADING if (text := getattr(document, each)) is not None}
         self.best = self._expressions(document.best, "best")
         self.key = self._expressions(document.key or [], "key")
+        self.each = self._expressions(document.each or [], "each")
         if document.array and not (self.best and self.key):
             self._fail("array", "needs best and key, which choose one of the lines")
         # Expression of a body's type.
         self.reported = self._expression(document.reported, "reported") if document.reported else None
         self.events = [self._event(table, f"event.{number}") for number, table in enumerate(document.event, 1)]
+        if self._missing:
+            raise ConfigError(f"{name}: {'; '.join(self._missing)}")
         # Paths at which tables look for elements.
         self.lists = {
             path for event in self.events for path in accumulate((each.path for each in event.each), "{}/*{}".format)
@@ -287,9 +304,7 @@ class CompiledFile:
         texts = self._common | {each: text for each, text in own.items() if text is not None}
         expressions = {each: self._expression(text, f"{place}.{each}") for each, text in texts.items()}
         key = self._expressions(table.key, f"{place}.key") if table.key else self.key
-        levels = self._expressions(table.each or self.document.each or [], f"{place}.each")
-        expressions |= {f"key.{part}": each for part, each in enumerate(key)}
-        expressions |= {f"each.{part}": each for part, each in enumerate(levels)}
+        each = self._expressions(table.each, f"{place}.each") if table.each else self.each
         if table.type == OTHER_REPORTED:
             if self.reported is None:
                 self._fail(place, f"{OTHER_REPORTED} needs reported, which gives the word of a body")
@@ -304,7 +319,14 @@ class CompiledFile:
             self._check_fields(table, place)
         for dotted, text in table.data.items():
             expressions[f"data.{dotted}"] = self._expression(text, f"{place}.data.{dotted}")
-        event = EventRule(table, expressions, name=self.document.name or "", claims=self._pointers(table.claims))
+        event = EventRule(
+            table,
+            expressions,
+            key=key,
+            each=each,
+            name=self.document.name or "",
+            claims=self._pointers(table.claims),
+        )
         self._check_constants(event, place)
         self._check_words(event, place)
         return event
@@ -333,8 +355,11 @@ class CompiledFile:
                 self._fail(f"{place}.data.{dotted}", f"unknown field of {table.type}")
         parents = {each for dotted in table.data for each in accumulate(dotted.split(".")[:-1], "{}.{}".format)}
         wanted = {*SHAPES[table.type].members.required, *(each for each in fields if _is_wanted(each, parents, fields))}
-        for name in sorted(wanted - parents - table.data.keys()):
-            self._fail(f"{place}.data", f"required field {name!r} of {table.type} has no expression")
+        if missing := sorted(wanted - parents - table.data.keys()):
+            names = f"field{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))}"
+            self._missing.append(
+                f"{place}.data: required {names} of {table.type} ha{'ve' if len(missing) > 1 else 's'} no expression"
+            )
 
     def _check_constants(self, event: EventRule, place: str) -> None:
         for dotted, value in event.constants.items():
@@ -369,22 +394,16 @@ class CompiledFile:
 class DroppedNames:
     """Patterns of the names of members that are dropped.
 
-    A pattern is compared without case, and with letters and digits only: `*` stands for anything, and `[!aeiou]` for
-    one character that is none of these. A plain pattern also matches a whole word of a name: `ssn` matches
-    `SpouseSsnLast4` and `spouse_ssn_last4`, but not `BusinessName`.
+    Names and patterns are compared by their letters and digits, without case: `*` stands for anything, and `[!aeiou]`
+    for one character that is none of these. A plain pattern also matches whole words of a name: `ssn` matches
+    `SpouseSsnLast4` and `spouse_ssn_last4`, but not `BusinessName`; `birth_date` matches `ownBirthDate`.
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        patterns = [each.casefold() for each in patterns]
-        words = [re.escape(each) for each in patterns if each.isalnum()]
-        self._holds = re.compile("|".join(map(translate, patterns))).match
-        self._words = re.compile(
-            "|".join(
-                f"(?<![A-Z]){word.upper()}(?![a-z])|{word.title()}(?![a-z])|(?<![A-Za-z]){word}(?![A-Za-z])"
-                for word in words
-            )
-        )
-        self._hints = tuple(words)
+        self._holds = re.compile("|".join(translate(plain_pattern(each)) for each in patterns)).match
+        plain = [re.findall(r"[0-9a-z]+", each.casefold()) for each in patterns if not re.search(r"[*?\[]", each)]
+        self._words = re.compile("|".join(_within_name(words) for words in plain))
+        self._hints = tuple("".join(words) for words in plain)
 
     def __call__(self, name: str) -> bool:
         """Return whether members of this name are dropped."""
@@ -394,6 +413,17 @@ class DroppedNames:
         if self._holds(plain_name):
             return True
         return any(hint in plain_name for hint in self._hints) and bool(self._words.search(name))
+
+
+def plain_pattern(pattern: str) -> str:
+    """Return what of a pattern is compared: letters, digits, `*`, `?` and sets such as `[!aeiou]`."""
+    return "".join(re.findall(r"\[!?[^]]*[0-9a-z][^]]*\]|[0-9a-z*?]", pattern.casefold()))
+
+
+def _within_name(words: Sequence[str]) -> str:
+    """Return a regular expression for words that follow each other in a name of any style."""
+    upper, title, lower = ("[^A-Za-z0-9]*".join(map(spell, words)) for spell in (str.upper, str.title, str.lower))
+    return f"(?<![A-Z]){upper}(?![a-z])|{title}(?![a-z])|(?<![A-Za-z]){lower}(?![A-Za-z])"
 
 
 _Fields = Mapping[str, tuple[type[ContractRecord], str]]

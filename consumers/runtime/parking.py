@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 import orjson
 
 from bridge.errors import BridgeError
+from bridge.kafka.record import PART_SHA256
 from bridge.kafka.transport import ConsumedRecord, Place
 from consumers.postgres.pool import Connection, Database
 from consumers.postgres.text import TEXT_MAX_BYTES, stored_text
@@ -276,7 +277,7 @@ async def _store(settlement: Settlement, record: ConsumedRecord, key: str, why: 
     connection, group = settlement.connection, settlement.group
     if await connection.fetchval(_COUNT_EVENTS, group, *settlement.place, key) >= EVENTS_OF_KEY_MAX:
         raise ParkingFullError(key)
-    names = ("ce_source", "ce_id", "ce_type", "drx_body_sha256")
+    names = ("ce_source", "ce_id", "ce_type", PART_SHA256 if record.header(PART_SHA256) else "drx_body_sha256")
     headers = [[stored_text(name), b64encode(content).decode()] for name, content in record.headers]
     await connection.execute(
         _PARK_EVENT,

@@ -15,6 +15,7 @@ from bridge.avro.event_decoder import EventDecoder
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import BridgeError, DecodeError, TransientError, UnknownRecordError
 from bridge.event import UNRECOGNIZED_TYPE, Event
+from bridge.kafka.record import PART_SHA256
 from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.backoff import backoff_s
 from bridge.runtime.logging import log
@@ -91,7 +92,7 @@ class Sorter:
             return classify(exc)
         if content is None and not self._consumer.wants(event.type):
             return Skip.UNWANTED
-        digest = headers.get("drx_body_sha256", b"").decode("ascii", "replace")
+        digest = (headers.get(PART_SHA256) or headers.get("drx_body_sha256", b"")).decode("ascii", "replace")
         ordinal = headers.get("drx_ordinal", b"").decode("ascii", "replace")
         traceparent = headers.get("traceparent", b"").decode("ascii", "replace")
         origin = headers.get("drx_origin", b"").decode("ascii", "replace")

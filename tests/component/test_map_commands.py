@@ -1,6 +1,7 @@
 """`drx-bridge map` and `mapping check` say of a body what the ingress would make of it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -167,3 +168,81 @@ def test_a_list_that_is_not_there_is_named_instead_of_what_is(
     output = capsys.readouterr().out
     assert "parked: unknown_type `each` finds nothing at /orders\n" in output
     assert "parked: unknown_type `each` finds nothing at /orders/*/lines\n" in output
+
+
+BATCH = """\
+prefix = "acme:"
+key = "rx"
+each = "events"
+time = "at"
+[[event]]
+when = "type == 'P'"
+type = "prescription.updated"
+[event.data]
+changed_fields = '`[]`'
+reason = "why"
+[[event]]
+when = "type == 'S'"
+type = "fulfillment.status_changed"
+[event.data]
+queue_id = "queue"
+fulfillment_status = "state"
+"""
+UPDATED = {"type": "P", "rx": "1", "patient": {"name": "CANARY"}}
+
+
+@pytest.fixture
+def batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, dict[str, Any]]]:
+    file, body = tmp_path / "batch.toml", tmp_path / "batch.json"
+
+    def run_check(*events: dict[str, Any], head: str = "", strict: bool = False) -> tuple[int, dict[str, Any]]:
+        file.write_text(head + BATCH)
+        body.write_text(json.dumps({"events": events, "sent": "CANARY"}))
+        code = check(str(file), str(body), "--json", *(["--strict"] if strict else []))
+        output = capsys.readouterr().out
+        assert "CANARY" not in output
+        return code, json.loads(output.splitlines()[-1])
+
+    return run_check
+
+
+def test_the_check_names_what_samples_do_not_use_of_the_file(batch: Any) -> None:
+    code, report = batch(UPDATED)
+
+    assert code == 0
+    assert report["tables_never_fired"] == ["event.2"]
+    assert report["fields_never_given"] == ["event.1.time", "event.1.data.reason"]
+    assert report["kept_as_extensions"] == ["/events/*/patient", "/sent"]
+    assert batch(UPDATED, strict=True)[0] == 1
+    whole = {"type": "S", "rx": "2", "queue": "q", "state": "packed", "at": "2026-09-14"}
+    assert batch(UPDATED | {"why": "w", "at": 1}, whole, strict=True) == (
+        0,
+        report
+        | {
+            "tables_never_fired": [],
+            "fields_never_given": [],
+        },
+    )
+
+
+def test_elements_without_an_event_fail_the_check(batch: Any) -> None:
+    unknown = ({"type": "Q", "rx": "3"}, {"type": "R"})
+
+    code, report = batch(UPDATED, *unknown)
+    assert (code, report["elements_without_event"]) == (1, {"/events/*": 2})
+    code, report = batch(UPDATED, *unknown, head='reported = "type"\nignore = ["R"]\n')
+    assert (code, report["elements_without_event"], report["elements_ignored"]) == (0, {}, 1)
+
+
+def test_all_that_a_body_lacks_is_named_together(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = ACME.replace('queue_id = "rx.id"', 'queue_id = "rx.queue"')
+    file.write_text(text)
+
+    assert check(str(file), sent(tmp_path, "one", state=None)) == 1
+
+    output = capsys.readouterr().out
+    assert "parked: unusable missing_field" in output
+    assert "missing: /rx/queue, /state" in output
+    assert "fields never given: event.1.data.queue_id, event.1.data.fulfillment_status" in output

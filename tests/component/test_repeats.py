@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client import Counter as Metric
@@ -30,6 +31,8 @@ from bridge.registry.loader import bundled
 from tests.builders import a_body, a_growing_body, signed_headers
 from tests.component.test_ingress import Ingress, running
 from tests.fakes import FakeProducer, FakeSpool
+from tests.unit.mapping_files import compiled
+from tests.unit.test_mapped_batches import WITH_ID
 from tests.waiting import until
 
 State = Literal["pending", "spooled", "committed"]
@@ -282,3 +285,23 @@ async def test_what_becomes_larger_than_a_topic_takes_is_parked_as_it_came_and_b
         (kept,) = (record for record in at.producer.records if _kind(record.headers) == ("unusable", "evt_1"))
         value = Codec(schemas=bundled().schemas(), ids=bundled().ids()).decode(kept.value or b"", kept.headers).value
         assert (value["detail"], value["field"], value["body"], kept.key) == ("too_large", "", body, b"rx_1")
+
+
+FACTS = [{"no": f"f{number}", "type": "P", "rx": str(number % 3)} for number in range(10)]
+
+
+async def test_a_fact_in_another_batch_is_a_repeat_and_the_rest_of_the_batch_is_taken() -> None:
+    def batch(*facts: dict[str, str], **around: str) -> bytes:
+        return orjson.dumps({"events": facts, **around})
+
+    async with wired(profile=compiled(WITH_ID)) as at:
+        nine = await at.post(batch(*FACTS[:9]), webhook_id="b1")
+        assert (nine[1]["outcome"], at.written().total()) == ("accepted", 9)
+        ten = await at.post(batch(*FACTS[::-1], sent="later"), webhook_id="b2")
+        assert (ten[1]["outcome"], at.written().total()) == ("accepted", 10)
+        assert set(at.written().values()) == {1}
+        turned = await at.post(batch(FACTS[7], FACTS[2]), webhook_id="b3")
+        alone = await at.post(orjson.dumps({"events": FACTS[9]}), webhook_id="b4")
+        assert [answer[1]["outcome"] for answer in (turned, alone)] == ["duplicate"] * 2
+        other = await at.post(batch(FACTS[0], FACTS[1] | {"note": "x"}), webhook_id="b5")
+        assert (other[1]["reason"], at.written().total()) == ("id_conflict", 11)

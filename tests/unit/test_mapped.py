@@ -238,16 +238,13 @@ def test_a_nested_record_is_not_there_for_the_sake_of_its_constants() -> None:
 def test_each_element_of_a_list_is_an_event_numbered_by_its_position() -> None:
     lines = [{"no": "1", "state": "PACKED", "rest": 1}, {"no": "2", "state": "SKIP"}, {"no": 3, "state": "Approved"}]
 
-    outcome = outcome_of(compiled(BATCH, account_id=""), {"shop": "s", "lines": lines}, id="dlv_1")
+    mapping = compiled('reported = "state"\nignore = ["SKIP"]\n' + BATCH)
+    outcome = outcome_of(mapping, {"shop": "s", "lines": lines}, id="dlv_1")
 
     assert [(event.id, event.key) for event in outcome.events] == [("dlv_1/1", "acme:1"), ("dlv_1/3", "acme:3")]
     assert [event.value["fulfillment_status"] for event in outcome.events] == ["packed", "approved"]
     assert outcome.events[0].value["account_id"] == "s"
-    # The skipped line is no event, so all of it is kept in the first.
-    assert [event.value["extensions"] for event in outcome.events] == [
-        {"/lines/0/rest": "1", "/lines/1": '{"no":"2","state":"SKIP"}'},
-        {},
-    ]
+    assert [event.value["extensions"] for event in outcome.events] == [{"/lines/0/rest": "1"}, {}]
 
 
 NESTED = """\
@@ -284,8 +281,7 @@ def test_an_element_of_nested_lists_knows_its_parent_and_nothing_of_its_neighbou
         {"/by": '"x"', "/orders/0/name": '"Ann"', "/orders/0/lines/1/drug": '{"b":1}'},
         {"/by": '"x"', "/orders/1/name": '"Bob"', "/orders/1/lines/0/drug": '"c"'},
     ]
-    (first, *_) = outcome_of(mapping, {"orders": ORDERS}).events
-    assert first.value["extensions"]["/orders/2"] == '{"shop":"s3","name":"Cy"}'  # type: ignore[index]
+    assert parked(mapping, {"orders": ORDERS}) == ParkReason("unknown_type", field="/orders/*/lines")
     assert parked(mapping, {"orders": [{"lines": [{"no": "1"}]}]}).field == "/orders/*/shop"
 
 
@@ -352,7 +348,7 @@ def test_words_that_a_file_names_are_passed_over() -> None:
     mapping = compiled(REPORTING + ACME)
 
     assert outcome_of(mapping, {"kind": "BEAT"}) is IGNORED
-    assert outcome_of(compiled((REPORTING + ACME).replace("BEAT", "STATE")), BODY) is IGNORED
+    assert outcome_of(compiled((REPORTING + ACME).replace("BEAT", "STATE")), BODY) is not IGNORED
     for no_word in (["BEAT"], {"BEAT": 1}):
         assert parked(mapping, {"kind": no_word, "rx": {"id": "7"}}).reason == "unknown_type"
 
@@ -363,7 +359,7 @@ def test_no_two_events_of_a_delivery_have_one_id_whatever_the_vendor_s_are() -> 
     mapping = compiled(f"{with_id}\n[[event]]{second}")
     ids = ("A", "A/1", "A/1/1", "A/1.2", "A")
 
-    lines = [{"no": "1", "state": "PACKED", "id": each} for each in ids]
+    lines = [{"no": str(number), "state": "PACKED", "id": each} for number, each in enumerate(ids)]
     events = outcome_of(mapping, {"shop": "s", "lines": lines}).events
 
     assert len({event.id for event in events}) == len(events) == 10
@@ -399,6 +395,28 @@ def test_what_is_dropped_is_kept_in_no_spelling(people: dict[str, Any], kept: di
     event = event_of(compiled(text), {"kind": "STATE", "rx": {"id": "7"}, "state": "DONE"} | people)
 
     assert event.value["extensions"] == kept
+
+
+PATTERNS = {
+    "patient_dob": ("patient_dob", "PatientDOB", "patient-dob", "primaryPatientDob"),
+    "*social_security*": ("social_security", "SocialSecurityNo", "Social Security #"),
+    "date-of-birth": ("DateOfBirth", "date_of_birth", "DATE OF BIRTH", "ownDateOfBirth"),
+    "*insurance*": ("Insurance", "insurance_2", "PrimaryInsurance"),
+    "ssn": ("SSN", "SpouseSsnLast4", "s.s.n."),
+    "*[!aeiou]ssn*": ("PatientSSN", "patientssnlast4"),
+    "a[_-]b[": ("a_b", "AB"),
+    "birth?ay": ("BirthDay", "birth_day"),
+}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_patterns_and_names_are_compared_without_case_and_separators(pattern: str) -> None:
+    text = ACME.replace('drop = ["/patient/ssn"]', f'drop_names = ["{pattern}"]')
+    other = {"BusinessName": "kept", "birthdays": "kept", "date": "kept", "patient": "kept", "absent": "kept"}
+
+    event = event_of(compiled(text), BODY | dict.fromkeys(PATTERNS[pattern], "secret") | other)
+
+    assert event.value["extensions"].keys() == {f"/{name}" for name in other}  # type: ignore[attr-defined]
 
 
 def test_names_are_dropped_at_any_depth_and_in_any_spelling() -> None:
@@ -484,6 +502,7 @@ BROKEN = [
     (PREFIX, f"{PREFIX}\nnative = true", "prefix: a source of native ids has no prefix"),
     (PREFIX, f"{PREFIX}\nprefixes = 1", "prefixes: Extra inputs are not permitted"),
     (PREFIX, f"{PREFIX}\narray = 'best'", "array: needs best and key"),
+    (PREFIX, f"{PREFIX}\ndrop_names = ['*_*']", "drop_names.1: Value error, has neither a letter nor a digit"),
     (PREFIX, f"{PREFIX}\noption_tables = ['a']", "option_tables: there is no [tables.a]"),
     (PREFIX, "prefix = ", "no TOML: Invalid value (at line 1, column 10)"),
     ("America/New_York", "Mars/Olympus", "zone: no time zone is named 'Mars/Olympus'"),
@@ -520,6 +539,14 @@ BROKEN = [
     ('key = "rx.id"', "", "event.1.key: is missing"),
     ('key = "rx.id"', 'key = ["shop", "rx."]', "event.1.key: no JMESPath"),
     (DATA, "", "event.1.data: required field 'queue_id' of fulfillment.status_changed has no expression"),
+    (
+        ACME[ACME.index(DATA) :],
+        '[[event]]\ntype = "prescription.updated"\nkey = "rx.id"\n',
+        (
+            "event.1.data: required fields 'fulfillment_status', 'queue_id' of fulfillment.status_changed have no "
+            "expression; event.2.data: required field 'changed_fields' of prescription.updated has no expression"
+        ),
+    ),
     (DATA, f'{DATA}\nqueue_no = "rx.id"', "event.1.data.queue_no: unknown field of fulfillment.status_changed"),
     *(
         (DATA, f"{DATA}\n{name} = {value}", f"event.1.data.{name}: unknown field of fulfillment.status_changed")

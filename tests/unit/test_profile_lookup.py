@@ -107,12 +107,18 @@ def test_native_drx_refuses_ids_that_begin_like_the_keys_of_a_mapping() -> None:
 
 def test_words_that_a_source_names_are_passed_over_whatever_its_profile() -> None:
     counts = "PrescriberNotificationCounts"
-    dosespot = a_source("dosespot_push", counts, "PrescriptionResult:3", account_id="a")
-    profiles = open_profiles({"drx": a_source("drx_standard", "patient.updated"), "dosespot": dosespot})
+    dosespot = a_source("dosespot_push", counts, "PrescriptionResult", account_id="a")
+    profiles = open_profiles({"drx": a_source("drx_standard", "patient.updated", "None"), "dosespot": dosespot})
 
     assert push(profiles["drx"], edited(SENT, {"/type": '"patient.updated"'})) is IGNORED
+    for no_word in ("null", '["None"]'):
+        assert isinstance(push(profiles["drx"], edited(SENT, {"/type": no_word})), ParkReason)
     assert push(profiles["dosespot"], {"EventType": counts}) is IGNORED
-    assert push(profiles["dosespot"], {"EventType": "PrescriptionResult", "Data": {"PrescriptionStatus": 3}}) is IGNORED
+    for status in (3, 4):  # a table is about the second
+        ignored = push(
+            profiles["dosespot"], {"EventType": "PrescriptionResult", "Data": {"PrescriptionStatus": status}}
+        )
+        assert (ignored is IGNORED) == (status == 3)
     assert push(profiles["dosespot"], {"EventType": "ClinicianLockedOut"}) is not IGNORED
     with pytest.raises(ConfigError, match=r"^sources\.digitalrx\.ignore: "):
         open_profiles({"digitalrx": a_source("digitalrx_pharmacy", "TYPED", account_id="a")})

@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from bridge.event import Event, Identity, ParkReason
+from bridge.event import Event, Identity, ParkReason, identity_in
 from bridge.kafka.record import Header, Record, event_record, identity_of, unrecognized_key, unrecognized_record
 from bridge.kafka.transport import ConsumedRecord
 from tests.builders import a_delivery, an_event
@@ -46,6 +46,13 @@ def test_an_event_of_a_mapping_file_names_it_in_one_more_header() -> None:
     record = record_of(SENT._replace(mapping="0123456789ab"))
 
     assert record.headers == [*EVENT.headers, ("drx_mapping", b"0123456789ab")]
+
+
+def test_an_event_whose_id_is_of_its_part_of_the_body_is_identified_by_the_hash_of_that() -> None:
+    record = record_of(SENT._replace(sha256="ab" * 32))
+
+    assert record.headers == [*EVENT.headers, ("drx_part_sha256", b"ab" * 32)]
+    assert identity_of(record.headers) == identity_in(DELIVERY, SENT._replace(sha256="ab" * 32))
 
 
 def test_an_unrecognized_delivery_has_exactly_the_headers_of_the_contract() -> None:

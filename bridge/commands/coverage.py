@@ -1,0 +1,93 @@
+"""What samples use of a mapping file: tables without an event, fields without a value, members that no table reads."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from bridge.event import Delivery, ParkReason
+from bridge.mapping.assemble import Draft
+from bridge.mapping.mapped import MappingFile
+from bridge.mapping.mapping_file import CompiledFile, EventRule
+from bridge.mapping.profile import Mapped
+from bridge.runtime.screen import printable
+
+_index = re.compile(r"/\d+(?=/|$)")
+
+
+@dataclass(slots=True)
+class Coverage:
+    """A mapping file as a profile that notes what its bodies use of it; no value of a body."""
+
+    mapping: MappingFile
+    missing: list[str] = field(default_factory=list)  # paths of all that the last body lacks
+    _fired: set[EventRule] = field(default_factory=set)
+    _given: set[tuple[EventRule, str]] = field(default_factory=set)
+    _kept: set[str] = field(default_factory=set)
+    _bare: Counter[str] = field(default_factory=Counter)
+    _ignored: int = 0
+
+    @property
+    def file(self) -> CompiledFile:
+        """The compiled file."""
+        return self.mapping.file
+
+    @property
+    def ARRAYS(self) -> bool:  # noqa: N802 - a name of `Profile`
+        """See `Profile`."""
+        return self.mapping.ARRAYS
+
+    def map(self, delivery: Delivery, document: object, /) -> Mapped | ParkReason:
+        """See `Profile.map`."""
+        run = self.mapping.run(delivery, document)
+        self.missing.clear()
+        for rule, draft in run.fired:
+            self._fired.add(rule)
+            self._given.update((rule, name) for name in _given(draft))
+            lacking = draft.parts.items() if draft else ()
+            self.missing += [part.path for name, part in lacking if part.value is None and name in rule.required]
+        self._bare.update(run.bare)
+        self._ignored += run.ignored
+        for event in run.outcome.events if isinstance(run.outcome, Mapped) else ():
+            kept: Any = event.value["extensions"]
+            self._kept.update(_index.sub("/*", pointer) for pointer in kept)
+        return run.outcome
+
+    def report(self) -> dict[str, Any]:
+        """Return what the bodies have used, and what not, as JSON types; tables are named by their number."""
+        never, ungiven = [], []
+        for number, rule in enumerate(self.file.events, 1):
+            if rule not in self._fired:
+                never.append(f"event.{number}")
+                continue
+            names = [name for name in rule.leading if name != "account"] + [f"data.{name}" for name in rule.data]
+            ungiven += [f"event.{number}.{name}" for name in names if (rule, name) not in self._given]
+        return {
+            "tables_never_fired": never,
+            "fields_never_given": ungiven,
+            "kept_as_extensions": sorted(self._kept),
+            "elements_without_event": dict(self._bare),
+            "elements_ignored": self._ignored,
+        }
+
+
+def _given(draft: Draft | None) -> Iterator[str]:
+    """Yield what an event was given: its leading fields, and those of its record."""
+    if draft is None:
+        return
+    yield from (f"data.{name}" for name, part in draft.parts.items() if part.value is not None)
+    leading = {"id": draft.id, "time": draft.time, "correlation": draft.finished.get("correlation_id")}
+    yield from (name for name, value in leading.items() if value)
+
+
+def lines(report: dict[str, Any]) -> Iterator[str]:
+    """Yield what a report has to name, for people."""
+    for name, found in report.items():
+        listed = ", ".join(map(printable, found)) if isinstance(found, list) else ""
+        if isinstance(found, dict):
+            listed = ", ".join(f"{count} at {path or 'the body'}" for path, count in found.items())
+        elif isinstance(found, int) and found:
+            listed = str(found)
+        if listed:
+            yield f"{name.replace('_', ' ')}: {listed}"
