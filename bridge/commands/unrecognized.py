@@ -1,7 +1,6 @@
 """`drx-bridge unrecognized`: list parked deliveries and show one; `replay` is in `unrecognized_replay`."""
 
 import asyncio
-import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -14,7 +13,7 @@ from rich.table import Column, Table
 
 from bridge.avro.event_decoder import open_decoder
 from bridge.commands.tail import PipeConsole, decoded, json_line, passed_over, people_lines
-from bridge.contract.events import REPORTED_TYPE
+from bridge.contract.events import plain_type
 from bridge.errors import DecodeError
 from bridge.kafka.reader import Unreadable, open_reader
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
@@ -30,7 +29,6 @@ from bridge.settings import Settings, load_settings
 
 # Members in which vendors say what an update is, and what may be shown of that: it holds no free text.
 TYPE_MEMBERS = ("type", "event_type", "eventType", "EventType", "event")
-_is_type = re.compile(REPORTED_TYPE).fullmatch
 EXAMPLES = 3
 
 Filter = Callable[[ConsumedRecord], bool]
@@ -64,8 +62,8 @@ def unrecognized() -> None:
 def list_(*, source: str | None, as_json: bool, bootstrap_servers: str | None) -> int:
     """Count parked deliveries by source, reason, detail, field, type and day (UTC), with ids of some.
 
-    The type is what the body names as one, if it has the form of a type; else `unknown`. What was replayed stays in the
-    topic, and is counted too.
+    The type is what the body names as one: `other` if it has not the form of a type's name, `unknown` if there is none.
+    What was replayed stays in the topic, and is counted too.
     """
     counts, examples = Counter[ParkedGroup](), dict[ParkedGroup, list[str]]()
 
@@ -162,6 +160,6 @@ def _type_of(body: bytes) -> str:
         document = orjson.loads(body)
         words = (document.get(name) for name in TYPE_MEMBERS) if isinstance(document, dict) else ()
         for word in words:
-            if isinstance(word, str) and _is_type(word):
-                return word
+            if isinstance(word, str):
+                return plain_type(word)
     return "unknown"

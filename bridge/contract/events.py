@@ -28,9 +28,11 @@ from bridge.contract.requests import (
 
 # An update of a type that the contract does not know.
 OTHER_REPORTED = "other.reported"
-# docs/contract.md §3: so short and plain that it holds no free text, and may be logged and counted.
+# docs/contract.md §3.
 REPORTED_TYPE = "[A-Za-z0-9_.:/-]{1,128}"
 _is_reported_type = re.compile(REPORTED_TYPE).fullmatch
+# At most four parts and no number of four digits: so plain that it holds no free text, no date and no id.
+_is_plain_type = re.compile(r"(?=.{1,64}$)(?!.*[0-9]{4})[A-Za-z0-9]+(?:[_.:-][A-Za-z0-9]+){0,3}").fullmatch
 
 EVENT_MODELS: Mapping[str, type[EventRecord]] = MappingProxyType(
     {
@@ -62,3 +64,8 @@ EVENT_MODELS: Mapping[str, type[EventRecord]] = MappingProxyType(
 def is_reported_type(word: object) -> bool:
     """Return whether a sender's type can be a `reported_type`."""
     return type(word) is str and _is_reported_type(word) is not None
+
+
+def plain_type(word: object) -> str:
+    """Return a sender's type for logs and labels: as it is if it has the form of a type's name, else `other`."""
+    return word if type(word) is str and _is_plain_type(word) else "other"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from prometheus_client import Counter
 
 from bridge.answers import PARKED, REFUSED, STATUS, UNAVAILABLE, proof_failures
-from bridge.contract.events import OTHER_REPORTED
+from bridge.contract.events import OTHER_REPORTED, plain_type
 from bridge.event import Delivery, Event
 from bridge.mapping.profile import FLAGS, Mapped
 from bridge.runtime.metrics import IngressMetrics, LoopHistogram
@@ -106,7 +106,8 @@ class Observations:
         """A delivery is durable: in Kafka `written_s` seconds after its receipt, or on disk."""
         if written_s is not None:
             self._written.observe(written_s)
-        self._last_event[delivery.source].set(delivery.received_at.timestamp())
+        if mapped.events and not delivery.origin:
+            self._last_event[delivery.source].set(delivery.received_at.timestamp())
         for event in mapped.events:
             age = (event.received_at - event.occurred_at).total_seconds()
             self._age.observe(max(age, 0.0))
@@ -120,7 +121,7 @@ class Observations:
             self._extensions[mapped.events[0].type].inc(mapped.extensions)
 
     def _reported(self, event: Event) -> None:
-        word = event.value["reported_type"]
+        word = plain_type(event.value["reported_type"])
         if len(self._reported_types) < REPORTED_TYPES_MAX:
             self._reported_types.add(word)
         self._metrics.other_reported.labels(event.source, word if word in self._reported_types else "…").inc()

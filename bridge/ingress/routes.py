@@ -19,7 +19,7 @@ from typing import Literal, cast
 import orjson
 
 from bridge.answers import REFUSED, RETRY_AFTER_S, STATUS
-from bridge.contract.events import OTHER_REPORTED
+from bridge.contract.events import OTHER_REPORTED, plain_type
 from bridge.errors import DeliveryRefusedError, NotDurableError, TooLargeError
 from bridge.event import Delivery, Durable, Event, Identity, ParkReason
 from bridge.ingress.challenges import Challenge
@@ -584,7 +584,7 @@ def _types(mapped: Mapped) -> tuple[str, dict[str, object]]:
     if mapped.flags:
         more["flags"] = " ".join(mapped.flags)
     if events and events[0].type == OTHER_REPORTED:
-        more["reported_type"] = events[0].value["reported_type"]
+        more["reported_type"] = plain_type(events[0].value["reported_type"])
     return events[0].type if events else "", more
 
 

@@ -543,6 +543,8 @@ async def test_what_an_operator_has_named_is_answered_and_written_nowhere(word: 
     async with running(sources=[a_source(profile=drx_standard.ignoring(frozenset({word})))]) as ingress:
         with capture_logs() as lines:
             answers = [await ingress.post(a_body(type=word)) for _ in range(2)]
+        heard_at = ingress.metrics.source_last_event.labels("drx")
+        assert heard_at._value.get() == 0
         other = await ingress.post(a_body(type="prescription.cancelled"))
 
     assert answers == [(200, {"outcome": "ignored", "id": "evt_1"})] * 2
@@ -565,6 +567,32 @@ async def test_the_words_of_updates_are_told_and_have_a_bounded_number_of_series
     with capture_logs() as lines:
         await ingress.post(a_body(type="type.61"), webhook_id="evt_61")
     assert (lines[0]["reported_type"], lines[0]["flags"]) == ("type.61", "id_differs")
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("photon:prescription:created", "photon:prescription:created"),
+        ("prior_authorization.status_changed", "prior_authorization.status_changed"),
+        ("x" * 64, "x" * 64),
+        ("x" * 65, "other"),
+        ("rx/HIV-positive", "other"),
+        ("a.b.c.d.e", "other"),
+        ("takes_insulin_since_last_year", "other"),
+        ("born.1964", "other"),
+        ("rx.123", "rx.123"),
+    ],
+)
+async def test_log_and_label_have_a_word_only_if_it_looks_like_a_type(ingress: Ingress, word: str, shown: str) -> None:
+    with capture_logs() as lines:
+        await ingress.post(a_body(type=word))
+
+    sample = {"source": "drx", "reported_type": shown}
+    assert ingress.metrics.registry.get_sample_value("drxbridge_other_reported_total", sample) == 1
+    assert lines[0]["reported_type"] == shown
+    ((_, outcome),) = ingress.publisher.published
+    assert not isinstance(outcome, ParkReason)
+    assert outcome[0].value["reported_type"] == word
 
 
 def _series(ingress: Ingress) -> list[bytes]:
