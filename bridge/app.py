@@ -1,7 +1,6 @@
 """Composition root: the only module that knows every concrete class of the ingress, and builds them."""
 
 import asyncio
-import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -41,6 +40,7 @@ from bridge.runtime.io_thread import IOThread
 from bridge.runtime.lifecycle import EndOf, Worker, background
 from bridge.runtime.logging import log
 from bridge.runtime.metrics import IngressMetrics, LoopLag
+from bridge.runtime.slot import expires_at
 from bridge.runtime.slots import Reload, SlotDirectory
 from bridge.runtime.tracing import Tracing, open_tracing
 from bridge.settings import HttpSettings, Management, Settings
@@ -199,8 +199,7 @@ def _open_secrets(settings: Settings, metrics: IngressMetrics) -> dict[str, Slot
 
 
 def _expires_at(directory: SlotDirectory[KeySlot]) -> float:
-    """Return the Unix seconds up to which the last of the sender's slots counts; infinite if one has no end."""
-    return max((slot.accept_until for slot in senders(directory.keys)), default=math.inf)
+    return expires_at(senders(directory.keys))
 
 
 def _count_reload(metrics: IngressMetrics, source: str, outcome: str) -> None:

@@ -16,8 +16,8 @@ from bridge.avro.codec import Codec
 from bridge.event import Delivery, Event, Identity
 from bridge.kafka.record import Record, identity_of
 from bridge.proof.scheme import HmacKey, KeySlot
-from bridge.proof.schemes.standard_webhooks import sign
 from bridge.registry.loader import bundled
+from bridge.runtime.slot import sign
 
 SAMPLES = Path(__file__).parent / "data" / "samples"
 KEY = b"component-test-key-not-a-secret!"

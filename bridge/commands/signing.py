@@ -9,7 +9,8 @@ from bridge.errors import ConfigError
 from bridge.proof.scheme import HmacKey, Scheme
 from bridge.proof.schemes.body_hmac import BodyHmac
 from bridge.proof.schemes.shared import Basic, SecretHeader, UrlToken
-from bridge.proof.schemes.standard_webhooks import StandardWebhooks, parse_secret, sign
+from bridge.proof.schemes.standard_webhooks import StandardWebhooks, parse_secret
+from bridge.runtime.slot import sign
 
 # Webhook id, unix time and body of an attempt to the headers that prove it.
 Sign = Callable[[str, int, bytes], dict[str, str]]

@@ -16,9 +16,10 @@ from prometheus_client import Gauge
 from bridge.ingress.routes import Source
 from bridge.mapping import drx_standard
 from bridge.proof.scheme import FixedSecrets, HmacKey, KeySlot
-from bridge.proof.schemes.standard_webhooks import StandardWebhooks, sign
+from bridge.proof.schemes.standard_webhooks import StandardWebhooks
 from bridge.runtime.lifecycle import pause
 from bridge.runtime.logging import log
+from bridge.runtime.slot import sign
 
 # No configured source can have this prefix.
 SOURCE = "_heartbeat"

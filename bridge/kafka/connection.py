@@ -105,13 +105,13 @@ class KafkaConnection:
 
     def _tokens(self) -> Any:
         # With aiokafka 0.05 s of every command, whatever it does.
-        from bridge.kafka.tokens import ClientCredentials, Grant, Tokens, load_provider  # noqa: PLC0415
+        from bridge.kafka.tokens import Grant, Tokens, by_client_credentials, load_provider  # noqa: PLC0415
 
         if self.sasl_token_provider is not None:
             return Tokens(load_provider(self.sasl_token_provider))
         name = _read("sasl_username_file", self.sasl_username_file)
         secret = _read("sasl_password_file", self.sasl_password_file)
-        return Tokens(ClientCredentials(Grant(self.sasl_token_url or "", name, secret, self.sasl_token_scope)))
+        return by_client_credentials(Grant(self.sasl_token_url or "", name, secret, self.sasl_token_scope))
 
     def _ssl_context(self) -> ssl.SSLContext:
         try:

@@ -1,6 +1,7 @@
-"""Write a file atomically."""
+"""Write a file atomically; read the small files of a directory of secrets."""
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -25,3 +26,18 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     except BaseException:
         Path(draft).unlink(missing_ok=True)
         raise
+
+
+def file_names(directory: Path) -> list[str]:
+    """Return the names of its files in their order; dot files are those of editors and of Kubernetes (`..data`)."""
+    return sorted(each.name for each in directory.iterdir() if not each.name.startswith(".") and not each.is_dir())
+
+
+def read_secret(path: Path, most: int) -> tuple[bytes, int]:
+    """Return at most so many bytes of a regular file, through symbolic links, and its mode; `OSError` for any other."""
+    # Opening a pipe would wait for a writer, and with it all later readings.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError
+        return file.read(most), mode

@@ -5,15 +5,14 @@ several secrets belong together, the others have a line `<name> = <secret>`.
 """
 
 import asyncio
-import os
 import re
-import stat
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from bridge.errors import ConfigError
+from bridge.runtime.files import file_names, read_secret
 from bridge.runtime.io_thread import IOThread
 from bridge.runtime.lifecycle import pause
 from bridge.runtime.logging import log
@@ -105,10 +104,6 @@ class SlotDirectory(Generic[AnySlot]):
         """Every slot of the last good reading, in or outside its window."""
         return self._keys
 
-    def expires_at(self) -> float:
-        """Return the Unix seconds up to which the last of the slots counts; infinite if one has no end."""
-        return max(slot.accept_until for slot in self._keys)
-
     async def run(self, stop: asyncio.Event) -> None:
         """Look for changes once a period until `stop` is set."""
         # A disk may hang, and the loop must not hang with it; nor does this wait for a thread of the default executor,
@@ -171,23 +166,13 @@ def read_lines(where: Path, content: bytes, *, further: Sequence[str] = ()) -> S
 
 
 def _snapshot(path: Path) -> Snapshot:
-    """Read every slot file, through symbolic links; dot files and directories are those of editors and Kubernetes."""
     try:
-        names = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
-        snapshot = tuple((name, _content(path / name)) for name in names if not (path / name).is_dir())
+        snapshot = tuple((name, read_secret(path / name, FILE_MAX_BYTES + 1)[0]) for name in file_names(path))
     except OSError:
         raise SecretsError("secrets_unreadable", f"{path}: cannot read this directory or a file of it") from None
     if not snapshot:
         raise SecretsError("secrets_empty", f"{path}: no secret there; add a file `current` that holds one")
     return snapshot
-
-
-def _content(where: Path) -> bytes:
-    # Opening a pipe would wait for a writer, and with it all later readings.
-    with open(where, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise SecretsError("secrets_unreadable", f"{where}: is no regular file")
-        return file.read(FILE_MAX_BYTES + 1)
 
 
 def _slots(path: Path, snapshot: Snapshot, parse: ParseSlot[AnySlot]) -> tuple[AnySlot, ...]:

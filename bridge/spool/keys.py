@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bridge.errors import CodedError
 from bridge.runtime.failpoints import hit
+from bridge.runtime.files import file_names, read_secret
 from bridge.runtime.logging import log
 from bridge.spool.disk import Disk
 from bridge.spool.segment import KEY_BYTES, Key, key_of
@@ -90,23 +91,21 @@ class KeyFileError(CodedError):
 
 
 def _names(directory: Path) -> list[str]:
-    """Name the files that should be keys; dot files are those of editors and of Kubernetes (`..data`)."""
     try:
-        return sorted(path.name for path in directory.iterdir() if not path.name.startswith(".") and not path.is_dir())
+        return file_names(directory)
     except OSError:
         return []
 
 
 def _read(path: Path) -> Key:
     try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            first = file.read(FILE_MAX_BYTES).split(b"\n", 1)[0].strip()
+        content, mode = read_secret(path, FILE_MAX_BYTES)
     except OSError:
         raise KeyFileError("key_unreadable") from None
     if mode & FORBIDDEN_MODE:
         raise KeyFileError("key_exposed")
     try:
+        first = content.split(b"\n", 1)[0].strip()
         secret = base64.b64decode(first.removeprefix(PREFIX.encode()), validate=True)
     except binascii.Error:
         secret = b""

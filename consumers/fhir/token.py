@@ -4,11 +4,9 @@ A client signs a JWT of five minutes at most with its private key (RS384 or ES38
 the token endpoint. Source: SMART App Launch 2.2, "Backend Services" and "Asymmetric client authentication".
 """
 
-import asyncio
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlencode
 from uuid import uuid4
@@ -20,16 +18,13 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from bridge.errors import BridgeError, ConfigError, TransientError
+from bridge.runtime.access_token import AccessToken, granted
 from consumers.fhir.options import FhirOptions
 from consumers.http import HttpClient
 from consumers.options import is_plain, read_token
 
 # The longest that the standard allows is 300 s; the rest is for clocks that differ.
 _ASSERTION_S = 240
-# Share of its lifetime after which a token is renewed; requests finish within the rest.
-_USED = 0.8
-# If the answer has no `expires_in` (RFC 6749, section 5.1, only recommends it).
-_LIFE_S = 300.0
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 # A number of P-384 in a signature (RFC 7518, section 3.4).
 _NUMBER_BYTES = 48
@@ -61,61 +56,56 @@ class FileToken:
         return {} if self._file is None else _bearer(read_token(self._file, code="no_token"))
 
 
-@dataclass(eq=False, repr=False)
 class SmartToken:
     """A token of SMART Backend Services, requested on first use and before it expires."""
 
-    http: HttpClient  # a session with the token endpoint
-    options: FhirOptions
-    key: SigningKey
-    now: Callable[[], float] = time.time
-    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _until: float = 0.0
-    _headers: dict[str, str] = field(default_factory=dict)
+    def __init__(
+        self, http: HttpClient, options: FhirOptions, *, key: SigningKey, now: Callable[[], float] = time.time
+    ) -> None:
+        """Ask through `http`, a session with the token endpoint; `now` is in Unix seconds."""
+        self._http = http
+        self._options = options
+        self._key = key
+        self._now = now
+        self._token = AccessToken(self._ask, now=now)
 
     async def headers(self) -> Mapping[str, str]:
         """Return them."""
-        async with self._lock:
-            if self.now() >= self._until:
-                await self._get()
-        return self._headers
+        return _bearer(await self._token.token())
 
     def forget(self) -> bool:
         """Get another the next time."""
-        self._until = 0.0
+        self._token.forget()
         return True
 
-    async def _get(self) -> None:
+    async def _ask(self) -> tuple[str, float]:
         form = {
             "grant_type": "client_credentials",
-            "scope": self.options.smart_scope,
+            "scope": self._options.smart_scope,
             "client_assertion_type": _ASSERTION_TYPE,
             "client_assertion": self._assertion(),
         }
         try:
-            answer = await self.http.post(
+            answer = await self._http.post(
                 # The session has no slash at its end.
-                "/" if self.options.smart_token_url.endswith("/") else "",
+                "/" if self._options.smart_token_url.endswith("/") else "",
                 urlencode(form),
                 headers={"content-type": "application/x-www-form-urlencoded"},
             )
-            granted = orjson.loads(answer.body)
-            if not is_plain(granted["access_token"]):
-                raise TransientError("no_token", systemic=True)
-            self._headers = _bearer(granted["access_token"])
-            self._until = self.now() + _USED * float(granted.get("expires_in", _LIFE_S))
-        except BridgeError as exc:
+            token, lifetime_s = granted(answer.body)
+        except (BridgeError, ValueError) as exc:
             if isinstance(exc, TransientError) and exc.systemic:
                 raise
             # Not the fault of any record.
             raise TransientError("token_refused", systemic=True) from None
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise TransientError("token_refused", systemic=True) from None
+        if not is_plain(token):
+            raise TransientError("no_token", systemic=True)
+        return token, lifetime_s
 
     def _assertion(self) -> str:
-        now = int(self.now())
-        algorithm = "RS384" if isinstance(self.key, rsa.RSAPrivateKey) else "ES384"
-        options = self.options
+        now = int(self._now())
+        algorithm = "RS384" if isinstance(self._key, rsa.RSAPrivateKey) else "ES384"
+        options = self._options
         header = {"alg": algorithm, "typ": "JWT"} | ({"kid": options.smart_key_id} if options.smart_key_id else {})
         claims = {
             "iss": options.smart_client_id,
@@ -129,9 +119,9 @@ class SmartToken:
         return (signed + b"." + _base64(self._signed(signed))).decode()
 
     def _signed(self, signed: bytes) -> bytes:
-        if isinstance(self.key, rsa.RSAPrivateKey):
-            return self.key.sign(signed, padding.PKCS1v15(), hashes.SHA384())
-        numbers = decode_dss_signature(self.key.sign(signed, ec.ECDSA(hashes.SHA384())))
+        if isinstance(self._key, rsa.RSAPrivateKey):
+            return self._key.sign(signed, padding.PKCS1v15(), hashes.SHA384())
+        numbers = decode_dss_signature(self._key.sign(signed, ec.ECDSA(hashes.SHA384())))
         return b"".join(each.to_bytes(_NUMBER_BYTES, "big") for each in numbers)
 
 

@@ -1,9 +1,9 @@
 """The endpoint that events are sent to: one signed request for each attempt."""
 
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from bridge.errors import BridgeError, ConfigError, TransientError
 from bridge.event import Event
 from bridge.runtime.lifecycle import background
 from bridge.runtime.metrics import NAMESPACE
+from bridge.runtime.slot import expires_at
 from bridge.runtime.slots import Reload, SlotDirectory
 from consumers.api import Context
 from consumers.forward.mapping import EndpointRequest
@@ -70,9 +71,9 @@ class Endpoint:
         options: ForwardOptions,
         *,
         metrics: ForwardMetrics,
-        now: Callable[[], datetime],
+        now: Callable[[], float],
     ) -> None:
-        """Send through `http`, whose base URL is that of the options; `now` is aware UTC."""
+        """Send through `http`, whose base URL is that of the options; `now` is in Unix seconds."""
         self._http = http
         self._slots = slots
         self._method = options.method
@@ -89,7 +90,7 @@ class Endpoint:
         """
         now = self._now()
         headers = _headers(event, context) | {
-            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-timestamp": str(int(now)),
             "webhook-signature": self._signed(event.id, now, request.body),
         }
         with self._metrics.timed():
@@ -109,7 +110,7 @@ class Endpoint:
             if exc.code in _AWAY:
                 raise
 
-    def _signed(self, webhook_id: str, now: datetime, body: bytes) -> str:
+    def _signed(self, webhook_id: str, now: float, body: bytes) -> str:
         signed = signatures(self._slots.keys, webhook_id=webhook_id, now=now, body=body)
         if not signed:
             raise TransientError("no_secret", systemic=True)
@@ -135,11 +136,11 @@ def _headers(event: Event, context: Context) -> dict[str, str]:
 
 @asynccontextmanager
 async def open_endpoint(
-    options: ForwardOptions, metrics: ForwardMetrics, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    options: ForwardOptions, metrics: ForwardMetrics, *, now: Callable[[], float] = time.time
 ) -> AsyncIterator[Endpoint]:
     """Open the session, and watch the secrets while it is open."""
     slots = SlotDirectory(options.secrets_dir, parse_slot, source=metrics.service, observe=metrics.reloaded)
-    metrics.watch(slots.expires_at)
+    metrics.watch(lambda: expires_at(slots.keys))
     async with (
         open_http(
             options.url,

@@ -1,7 +1,7 @@
 """What the settings of forward make of it: which events an endpoint gets, what of them, and how that is signed."""
 
 import base64
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
@@ -202,7 +202,7 @@ def test_every_secret_that_counts_signs(tmp_path: Path) -> None:
         coming=f"{whsec(4)}\nnot_before = 2026-09-15T00:00:00Z\n",
     )
 
-    signed = signatures(found, webhook_id="evt_1", now=NOW, body=BODY)
+    signed = signatures(found, webhook_id="evt_1", now=NOW.timestamp(), body=BODY)
 
     assert len(signed.split(" ")) == 2
     assert proved_by(signed, whsec(1)) == proved_by(signed, whsec(2)) == "current"
@@ -213,14 +213,7 @@ def test_every_secret_that_counts_signs(tmp_path: Path) -> None:
 def test_without_a_secret_that_counts_there_is_no_signature(tmp_path: Path) -> None:
     found = slots(tmp_path, current=f"{whsec(1)}\nnot_before = 2027-01-01T00:00:00Z\n")
 
-    assert signatures(found, webhook_id="evt_1", now=NOW, body=BODY) == ""
-
-
-@pytest.mark.parametrize("zone", [None, timezone(timedelta(hours=2))])
-def test_another_zone_than_utc_is_refused(tmp_path: Path, zone: timezone | None) -> None:
-    """The library replaces the zone instead of converting to UTC, and signs another moment than the header says."""
-    with pytest.raises(ValueError, match=r"^$"):
-        signatures(slots(tmp_path, current=whsec(1)), webhook_id="evt_1", now=NOW.replace(tzinfo=zone), body=BODY)
+    assert signatures(found, webhook_id="evt_1", now=NOW.timestamp(), body=BODY) == ""
 
 
 def test_static_headers_are_read_from_a_file(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from aiohttp import web
 from aiokafka.abc import AbstractTokenProvider  # noqa: TID251 - what a provider must be
 
 from bridge.kafka.connection import KafkaConnection, refusal
-from bridge.kafka.tokens import ClientCredentials, Grant, TokenError, Tokens
+from bridge.kafka.tokens import Grant, TokenError, Tokens, ask_endpoint
+from bridge.runtime.access_token import AccessToken
 from tests.endpoint import an_endpoint
 
 GRANT = Grant("http://127.0.0.1:1/token", "me", "canary", "kafka")
@@ -30,13 +31,13 @@ async def test_a_token_is_used_until_it_ends_while_the_endpoint_gives_no_other()
     clock, answers = [0.0], [("first", 100.0)]
     asked = []
 
-    def ask(_: Grant) -> tuple[str, float]:
+    async def ask() -> tuple[str, float]:
         asked.append(clock[0])
         if not answers:
             raise TokenError
         return answers.pop()
 
-    provider = ClientCredentials(GRANT, ask=ask, now=lambda: clock[0])
+    provider = AccessToken(ask, now=lambda: clock[0])
     for clock[0] in (0.0, 80.0, 85.0, 90.0, 99.0):
         assert await provider.token() == "first"
     assert asked == [0.0, 80.0, 90.0, 99.0]
@@ -71,7 +72,7 @@ async def test_whatever_a_provider_raises_is_a_connection_that_cannot_be_made(fa
 
 async def test_an_endpoint_that_is_away_says_nothing_of_the_secret() -> None:
     with pytest.raises(TokenError) as caught:
-        await ClientCredentials(GRANT).token()
+        await ask_endpoint(GRANT)
 
     assert "canary" not in f"{caught.value!r}{caught.value}"
     assert caught.value.__cause__ is None
@@ -92,7 +93,7 @@ async def test_the_secret_goes_to_nobody_to_whom_an_endpoint_redirects() -> None
 
         async with an_endpoint(send_on) as url:
             with pytest.raises(TokenError):
-                await ClientCredentials(replace(GRANT, url=url)).token()
+                await ask_endpoint(replace(GRANT, url=url))
 
     assert asked == ["endpoint"]
 
