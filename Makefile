@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # The tests start a thousand processes: without compiled files each would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-tools compiled-tests check budget lint promtool fault-tools alert-tools chart engines clients page fhir-server hl7-server temporal-server otelcol audit bench docs faults fuzz release release-sign release-tools test-docker test-postgres
+.PHONY: setup demo test test-tools compiled-tests check budget lint promtool fault-tools alert-tools lock chart engines clients page fhir-server hl7-server temporal-server otelcol audit bench docs faults fuzz release release-sign release-tools test-docker test-postgres
 
 # A line for each step: pip is silent, and takes minutes on a slow line.
 define install
@@ -147,6 +147,21 @@ audit: $(INSTALLED)
 	build/audit/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes --requirement requirements-audit.lock
 	build/audit/bin/pip-licenses --python $(BIN)/python --from mixed --order license
 	build/audit/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock
+
+# All locks anew, with hashes and without addresses, after a change of pyproject.toml; what is locked stays where it still
+# fits. One after the other: those that follow take the versions of the first.
+LOCK := build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header
+lock:
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes --requirement requirements-lock.lock
+	$(LOCK) pyproject.toml --extra workflow -o requirements.lock
+	$(LOCK) pyproject.toml --extra archive -c requirements.lock -o requirements-archive.lock
+	$(LOCK) pyproject.toml --extra workflow --extra otel -c requirements.lock -o requirements-otel.lock
+	$(LOCK) pyproject.toml --extra dev --extra archive --extra workflow --extra otel --group dev -c requirements.lock \
+	    -o requirements-dev.lock
+	$(LOCK) pyproject.toml --extra dev --group demo -c requirements-dev.lock -o requirements-demo.lock
+	$(LOCK) --group docs -c requirements-dev.lock -o requirements-docs.lock
+	for group in build fuzz chart audit lock; do $(LOCK) --group $$group -o requirements-$$group.lock || exit 1; done
 
 bench: setup
 	$(BIN)/python -m tests.bench
