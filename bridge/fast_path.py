@@ -59,7 +59,7 @@ from bridge.avro.encoder import (
 )
 from bridge.contract.envelope import VERSION, PrescriptionRecord
 from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
-from bridge.contract.fields import UNKNOWN, Bits, ContractRecord, Digits, kept_words, plain
+from bridge.contract.fields import UNKNOWN, Bits, Characters, ContractRecord, Digits, kept_words, plain
 from bridge.event import AHEAD_MAX, RECEIPTS_MAX, Event
 from bridge.mapping import drx_standard, keys
 from bridge.mapping.profile import Profile
@@ -385,7 +385,9 @@ class _Function:
         target, front = _bytes_of(item), f"{lead!r} + " if lead else ""
         inner = get_args(kind)
         size = inner[1] if len(inner) > 1 else kind
-        if kind is str:
+        if isinstance(size, Characters):
+            yield f"if {item}.__class__ is str and len({item}) > {size.most}: raise Defer"
+        if kind is str or isinstance(size, Characters):
             numbers = "nullable_numbers" if lead else "numbers"
             yield f"if {item}.__class__ is not str: raise Defer"
             yield f"raw = {item}.encode(); size = len(raw)"

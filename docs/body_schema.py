@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from bridge.contract.envelope import VERSION, EventRecord, PrescriptionRecord
 from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED, REPORTED_TYPE
-from bridge.contract.fields import Bits, ContractRecord, Digits
+from bridge.contract.fields import Bits, Characters, ContractRecord, Digits
 from bridge.mapping.keys import KEY_PATTERN, KEY_RULES, OUR_PREFIXES
 
 Schema = dict[str, Any]
@@ -154,4 +154,6 @@ def _sized(mark: object) -> Schema:
         whole = mark.precision - mark.scale
         said = f"A decimal with at most {whole} digits before the point; more than {mark.scale} after it are rounded."
         return {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]+)?$", "description": said}
+    if isinstance(mark, Characters):
+        return {"type": "string", "maxLength": mark.most}
     raise TypeError(mark)

@@ -12,10 +12,11 @@ FIRST_ID = 2**30
 
 
 class ForeignRegistry:
-    """Holds each schema under one id, and one schema for each subject."""
+    """Holds each schema under one id; `subjects` are those of the newest versions."""
 
     def __init__(self) -> None:
         self.subjects: dict[str, int] = {}
+        self._versions: set[tuple[str, int]] = set()
         self.texts: dict[int, str] = {}
 
     def put(self, subject: str, text: str) -> int:
@@ -23,6 +24,7 @@ class ForeignRegistry:
         number = next(known, FIRST_ID + len(self.texts))
         self.texts[number] = text
         self.subjects[subject] = number
+        self._versions.add((subject, number))
         return number
 
     def app(self) -> web.Application:
@@ -37,15 +39,17 @@ class ForeignRegistry:
         return _refusal(40403, "Schema not found") if text is None else web.json_response({"schema": text})
 
     async def _look_up(self, request: web.Request) -> web.Response:
-        number, text = self.subjects.get(request.match_info["subject"]), await _text(request)
-        if number is None or not _same(self.texts[number], text):
+        subject, text = request.match_info["subject"], await _text(request)
+        found = (number for of, number in self._versions if of == subject and _same(self.texts[number], text))
+        number = next(found, None)
+        if number is None:
             return _refusal(40403, "Schema not found")
         return web.json_response({"id": number, "schema": text})
 
     async def _register(self, request: web.Request) -> web.Response:
         subject, text = request.match_info["subject"], await _text(request)
-        if subject in self.subjects and not _same(self.texts[self.subjects[subject]], text):
-            return _refusal(40901, f"{subject} has another schema")
+        if subject in self.subjects and not _fits(self.texts[self.subjects[subject]], text):
+            return _refusal(40901, f"{subject} has fields of other types")
         return web.json_response({"id": self.put(subject, text)})
 
 
@@ -56,6 +60,11 @@ async def _text(request: web.Request) -> str:
 
 def _same(one: str, other: str) -> bool:
     return meaning(json.loads(one)) == meaning(json.loads(other))
+
+
+def _fits(older: str, newer: str) -> bool:
+    types = {field["name"]: field["type"] for field in json.loads(older)["fields"]}
+    return all(types.get(field["name"], field["type"]) == field["type"] for field in json.loads(newer)["fields"])
 
 
 def _refusal(error_code: int, message: str) -> web.Response:

@@ -7,11 +7,12 @@ from datetime import date
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from bridge.contract.fields import Bits, ContractRecord, Digits, Direct, Linked
+from bridge.contract.fields import Bits, Characters, ContractRecord, Digits, Direct, Linked
 
 Int = Annotated[int, Bits(32)]
 Long = Annotated[int, Bits(64)]
 Quantity = Annotated[Decimal, Digits(precision=12, scale=3)]
+ShortText = Annotated[str, Characters(most=64)]
 Money = Annotated[Decimal, Digits(precision=10, scale=2)]
 
 DeaSchedule = Literal["II", "III", "IV", "V", "UNKNOWN"]

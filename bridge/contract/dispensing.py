@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
-from bridge.contract.common import Int, Medication, Money, Quantity
+from bridge.contract.common import Int, Medication, Money, Quantity, ShortText
 from bridge.contract.envelope import Extensions, PrescriptionRecord
 from bridge.contract.fields import Direct, Linked
 
@@ -14,6 +14,7 @@ class FillStatusChanged(PrescriptionRecord):
     """Dispensing news from the pharmacy."""
 
     fill_number: Linked[Int]
+    fill_id: Linked[ShortText | None] = None
     fill_status: Linked[Literal["dispensed", "partially_dispensed", "not_dispensed", "transferred", "UNKNOWN"]]
     raw_fill_status: Linked[str | None] = None
     quantity_dispensed: Linked[Quantity | None] = None

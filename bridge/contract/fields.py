@@ -1,4 +1,4 @@
-"""What a field of the contract can be beyond its Python type: its PHI class, its width, its digits."""
+"""What a field of the contract can be beyond its Python type: its PHI class, its width, its digits, its length."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -52,6 +52,17 @@ class Digits:
         return core_schema.decimal_schema(max_digits=self.precision, decimal_places=self.scale)
 
 
+@dataclass(frozen=True, slots=True)
+class Characters:
+    """Bound on the length of a string."""
+
+    most: int
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Hold pydantic to the same bound."""
+        return core_schema.str_schema(max_length=self.most)
+
+
 class ContractRecord(BaseModel):
     """A record of the contract: closed, immutable, never coerced, and silent about what it holds."""
 
@@ -64,7 +75,7 @@ class ContractRecord(BaseModel):
 
 
 def plain(field: FieldInfo) -> object:
-    """Return the type of a field without `| None`, and with its width or digits if it has them."""
+    """Return the type of a field without `| None`, and with its width, digits or length if it has them."""
     annotation: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
     if get_origin(annotation) in (Union, UnionType):
         (annotation,) = (one for one in get_args(annotation) if one is not type(None))

@@ -15,7 +15,17 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import AwareDatetime
 
-from bridge.contract.fields import UNKNOWN, Bits, ContractRecord, Digits, kept_words, plain, raw_name, words_of
+from bridge.contract.fields import (
+    UNKNOWN,
+    Bits,
+    Characters,
+    ContractRecord,
+    Digits,
+    kept_words,
+    plain,
+    raw_name,
+    words_of,
+)
 from bridge.mapping.json_body import Real, to_json_text
 from bridge.mapping.profile import Flag
 from bridge.mapping.values import FixedPoint, day_of_text, exact, instant_of_epoch, instant_of_text
@@ -161,6 +171,16 @@ def _id(item: object, run: Pass) -> str:
     if text is None:
         raise ValueError
     return text
+
+
+def _id_of(length: Characters) -> Read:
+    def read(item: object, run: Pass) -> str:
+        text = _id(item, run)
+        if len(text) > length.most:
+            raise OverflowError
+        return text
+
+    return read
 
 
 def _truth(item: object, _run: Pass) -> object:
@@ -367,4 +387,6 @@ def _sized(size: object) -> Read:
         return _integer(size)
     if isinstance(size, Digits):
         return _decimal(size)
+    if isinstance(size, Characters):
+        return _id_of(size)
     raise TypeError(size)

@@ -20,7 +20,7 @@ from pydantic import AwareDatetime
 from pydantic.fields import FieldInfo
 
 from bridge.contract.events import EVENT_MODELS
-from bridge.contract.fields import Bits, ContractRecord, Digits, plain
+from bridge.contract.fields import Bits, Characters, ContractRecord, Digits, plain
 from bridge.event import UNRECOGNIZED_TYPE
 from consumers.api import Placed
 
@@ -32,7 +32,7 @@ IDS = frozenset(
     {
         "_key", "correlation_id", "prescription_id", "prescriber_order_number", "rx_reference_number", "message_id",
         "relates_to_message_id", "request_id", "replacement_prescription_id", "superseded_by", "queue_id",
-        "pharmacy_rx_number", "prior_authorization_number", "alert_id",
+        "fill_id", "pharmacy_rx_number", "prior_authorization_number", "alert_id",
     }
 )  # fmt: skip
 
@@ -174,6 +174,8 @@ def _sized(inner: Sequence[Any]) -> pa.DataType:
             return pa.decimal128(mark.precision, mark.scale)
         if isinstance(mark, Bits):
             return _BITS[mark.width]
+        if isinstance(mark, Characters):
+            return pa.string()
     raise TypeError(inner)
 
 

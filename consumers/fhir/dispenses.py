@@ -11,6 +11,7 @@ from consumers.fhir import elements as fhir
 from consumers.fhir.elements import Element
 from consumers.fhir.orders import Subject
 from consumers.lifecycle.facts import Document
+from consumers.lifecycle.machines import FILL_ID
 from consumers.lifecycle.whole import DELIVERIES, Fields, newest_of, shared
 
 TYPE = "MedicationDispense"
@@ -30,7 +31,7 @@ _WORKED_ON = {
 _LEFT = frozenset({"handed_to_carrier", "delivered"})
 # Statuses after which the medication has left, or may have left, the pharmacy.
 _HANDED_OUT = frozenset({"completed", "in-progress"})
-# Acts of v3-ActCode: first fill or refill, complete or partial fill.
+# Acts of v3-ActCode: first fill or refill, complete or partial fill. The number 0 of a fill with an id tells neither.
 _ACTS = {"dispensed": ("FFC", "RFC"), "partially_dispensed": ("FFP", "RFP")}
 
 
@@ -46,8 +47,8 @@ def dispenses(subject: Subject) -> list[tuple[str, Element]]:
     """Return the id and elements of each fill and line."""
     document = subject.document
     fills = [
-        (subject.naming.id("fill", subject.key, number), _fill(subject, number, fields))
-        for number, (_, fields) in sorted(newest_of(document, "fill.status_changed").items())
+        (subject.naming.id("fill", subject.key, name), _fill(subject, name, fields))
+        for name, (_, fields) in sorted(newest_of(document, "fill.status_changed").items())
     ]
     lines = newest_of(document, "fulfillment.status_changed")
     parcels = _parcels(document)
@@ -57,11 +58,11 @@ def dispenses(subject: Subject) -> list[tuple[str, Element]]:
     ]
 
 
-def _fill(subject: Subject, number: str, fields: Fields) -> Element:
+def _fill(subject: Subject, name: str, fields: Fields) -> Element:
     word = fields["fill_status"]
     status = _FILLED[word]
     product = fields.get("medication_dispensed")
-    act = _ACTS.get(word)
+    act = _ACTS.get(word) if fields["fill_number"] or name == "0" else None
     handed_out = status in _HANDED_OUT
     note, elsewhere = fields.get("note"), fields.get("transferred_to_ncpdp_id")
     quantity = fhir.quantity(fields.get("quantity_dispensed"), (product or {}).get("quantity_unit"))
@@ -71,14 +72,14 @@ def _fill(subject: Subject, number: str, fields: Fields) -> Element:
     elif word == "transferred":
         reason = fhir.concept(text="Transferred" + (f" to the pharmacy with NCPDP id {elsewhere}" if elsewhere else ""))
     return fhir.pruned(
-        identifier=subject.naming.identifier("fill", f"{subject.key}/{number}"),
+        identifier=subject.naming.identifier("fill", f"{subject.key}/{name.removeprefix(FILL_ID)}"),
         status=status,
         statusReasonCodeableConcept=reason,
         medicationCodeableConcept=_product(subject, product, handed_out=handed_out),
         subject=subject.patient,
         performer=_performer(fields),
         authorizingPrescription=subject.orders,
-        type=fhir.concept(fhir.coding(fhir.ACT_CODE, act[number != "0"])) if act is not None else {},
+        type=fhir.concept(fhir.coding(fhir.ACT_CODE, act[fields["fill_number"] != 0])) if act is not None else {},
         quantity=quantity if handed_out else {},
         daysSupply=fhir.days((product or {}).get("days_supply")) if word == "dispensed" else {},
         whenPrepared=fields.get("fill_date") if handed_out else None,

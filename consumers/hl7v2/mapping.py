@@ -56,7 +56,7 @@ class Order:
     reason: str = ""  # ORC-16.1, a code of the network or of the contract
     why: str = ""  # ORC-16.2, text
     placer: str = ""  # ORC-2.1, the prescription's id
-    filler: str = ""  # ORC-3.1, a number of the pharmacy or the request's id
+    filler: str = ""  # ORC-3.1, a number of the pharmacy, or the id of the request or fill
     medication: Fields | None = None
     refills: int | str | None = None  # RXO-13; None: the medication's; empty: unknown
     notes: tuple[str, ...] = ()  # one NTE each
@@ -93,12 +93,19 @@ def _digest(text: str) -> str:
 
 
 def note_hl7(document: Document, event: Event, stamp: Stamp) -> None:
-    """Add what later messages need: shared fields, and of a cancel request the scope and the answer."""
+    """Add what later messages need: shared fields, of a cancel request the scope and the answer, and counted fills."""
     data = note_shared(document, event, stamp)
     if event.type == "cancel.requested":
         newest(document.setdefault("scopes", {}), data["request_id"], stamp, data["scope"])
     if event.type == "cancel.responded" and event.value["decision"] != UNKNOWN:
         newest(document.setdefault("answers", {}), data["request_id"], stamp, data["decision"])
+    if _is_counted(data):
+        document.setdefault("fills", {}).setdefault(data["fill_id"], len(document.get("fills", ())) + 1)
+
+
+def _is_counted(data: Fields) -> bool:
+    """Return whether a fill has an id and no number: RXD-1 then counts the fills in the order of their news."""
+    return bool(data.get("fill_id")) and not data["fill_number"]
 
 
 def news(event: Event, document: Document, options: Hl7Options, *, ordered: bool) -> News | None:
@@ -163,7 +170,7 @@ def message(event: Event, content: News, document: Document, options: Hl7Options
         if content.fill is None:
             segments += [_rxo(order, prescriber), *_notes(order.notes)]
         else:
-            segments += [_rxd(content.fill, order.filler, event, options), *_notes(order.notes)]
+            segments += [_rxd(content.fill, document, event, options), *_notes(order.notes)]
         if kind != "ORM":  # ORM^O01 has no RXR
             segments.append(_ROUTE)
     body = write(segments)
@@ -248,11 +255,13 @@ def _cancel_answered(given: Input) -> News | None:
 
 def _filled(given: Input) -> News | None:
     word = given.value["fill_status"]
+    filler = given.data.get("fill_id") or given.order.filler
     if word in _NOT_FILLED:
-        return _one(given, "SC", _NOT_FILLED[word], notes=(f"Fill: {word}", *_optional(given.data.get("note"))))
+        notes = (f"Fill: {word}", *_optional(given.data.get("note")))
+        return _one(given, "SC", _NOT_FILLED[word], filler=filler, notes=notes)
     if word not in _FILLS:
         return None
-    return replace(_one(given, "RE", _FILLS[word], notes=(f"Fill: {word}",)), fill=given.data)
+    return replace(_one(given, "RE", _FILLS[word], filler=filler, notes=(f"Fill: {word}",)), fill=given.data)
 
 
 def _worked_on(given: Input) -> News | None:
@@ -431,20 +440,21 @@ def _rxo(order: Order, prescriber: Fields | None) -> MessageSegment:
     )
 
 
-def _rxd(fill: Fields, rx_number: str, event: Event, options: Hl7Options) -> MessageSegment:
+def _rxd(fill: Fields, document: Document, event: Event, options: Hl7Options) -> MessageSegment:
     # The pharmacy may dispense another product than ordered.
     medication: Fields = fill.get("medication_dispensed") or {}
     quantity = _number(fill.get("quantity_dispensed"))
     return MessageSegment(
         "RXD",
         {
-            1: str(fill["fill_number"] + 1),  # the contract counts from 0, RXD-1 from 1
+            # The contract counts from 0, RXD-1 from 1.
+            1: str(document["fills"][fill["fill_id"]] if _is_counted(fill) else fill["fill_number"] + 1),
             2: _code(medication),
             3: fill.get("fill_date", "").replace("-", "") or _time(event.occurred_at, ZoneInfo(options.timezone))[:8],
             # Empty if unknown: null would delete the receiver's quantity, and is not an NM.
             4: quantity,
             5: ("", medication.get("quantity_unit")) if quantity else "",
-            7: _written(rx_number) or NULL,
+            7: _written(shared(document, "rx_reference_number") or "") or NULL,
             9: fill.get("note", ""),
         },
     )

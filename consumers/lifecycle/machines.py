@@ -18,6 +18,7 @@ Note = Callable[[Document, Event, Stamp], None]
 UNKNOWN = "UNKNOWN"
 DELIVERED = "delivered"
 REJECTED = "rejected"
+FILL_ID = "id:"
 
 
 def apply(document: Document, event: Event, *, note: Note) -> None:
@@ -84,7 +85,13 @@ def _cancel_answered(document: Document, value: Value, stamp: Stamp) -> None:
 def _filled(document: Document, value: Value, stamp: Stamp) -> None:
     word = value["fill_status"]
     if word != UNKNOWN:
-        newest(document["fills"], str(value["fill_number"]), stamp, word)
+        newest(document["fills"], fill_of(value), stamp, word)
+
+
+def fill_of(value: Value) -> str:
+    """Return the name of a fill in a document: the source's id of it with a prefix, else its number."""
+    fill_id = value.get("fill_id")
+    return f"{FILL_ID}{fill_id}" if fill_id else str(value["fill_number"])
 
 
 def _worked_on(document: Document, value: Value, stamp: Stamp) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from bridge.contract.native import native
 from bridge.event import Event
 from consumers.lifecycle.facts import NO_ID, Document, Stamp, newest
-from consumers.lifecycle.machines import DELIVERED, UNKNOWN, is_transient_reject
+from consumers.lifecycle.machines import DELIVERED, UNKNOWN, fill_of, is_transient_reject
 
 Fields = dict[str, Any]
 """The member `data` of a native body: JSON types, instants with `Z`, decimals as text, nothing that is null."""
@@ -64,7 +64,7 @@ def _subject(event: Event) -> str | None:
     if event.type not in _SUBJECTS or is_transient_reject(value):
         return None
     name, word = _SUBJECTS[event.type]
-    subject = value.get(name)
+    subject = fill_of(value) if name == "fill_number" else value.get(name)
     return None if value.get(word) == UNKNOWN else NO_ID if subject is None else str(subject)
 
 

@@ -152,9 +152,9 @@ def open_requests(facts: Sequence[Fact]) -> list[str]:
     return sorted(name for name, state in requests(facts).items() if state == "open")
 
 
-def fills(facts: Sequence[Fact]) -> dict[int, str]:
-    """Give the state of each fill: "dispense, per fill number: newest fact wins"."""
-    return {number: news[-1].fields["fill_status"] for number, news in _fills(facts).items()}
+def fills(facts: Sequence[Fact]) -> dict[str | int, str]:
+    """Give the state of each fill: "dispense, per fill: newest fact wins"."""
+    return {name: news[-1].fields["fill_status"] for name, news in _fills(facts).items()}
 
 
 def dispense(facts: Sequence[Fact]) -> str:
@@ -268,8 +268,13 @@ def _by_message(facts: Sequence[Fact]) -> dict[str | None, list[Fact]]:
     return grouped(of(facts, "prescription.sent", *answers), message_of)
 
 
-def _fills(facts: Sequence[Fact]) -> dict[int, list[Fact]]:
-    return grouped(of(facts, "fill.status_changed"), lambda fact: int(fact.fields["fill_number"]))
+def _fills(facts: Sequence[Fact]) -> dict[str | int, list[Fact]]:
+    """Give the news of each fill: "per fill, by `fill_id` where it is given, else by number"."""
+
+    def name_of(fact: Fact) -> str | int:
+        return _text(fact.fields.get("fill_id")) or int(fact.fields["fill_number"])
+
+    return grouped(of(facts, "fill.status_changed"), name_of)
 
 
 def _by(facts: Sequence[Fact], field: str, *types: str) -> dict[str, list[Fact]]:

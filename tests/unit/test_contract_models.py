@@ -40,6 +40,7 @@ def test_a_model_is_closed_immutable_and_strict() -> None:
         {"fill_date": "2026-09-15"},
         {"occurred_at": value["fill_date"]},
         {"account_id": 7},
+        {"fill_id": "x" * 65},
     )
     for wrong in wrongs:
         with pytest.raises(ValidationError):

@@ -60,6 +60,13 @@ def test_a_value_at_an_edge_is_answered_as_the_reference_does_or_left_to_it(poin
     assert answers[0] == "prescription.sent"
 
 
+def test_a_fill_id_is_answered_up_to_its_length() -> None:
+    fill = "native/24_fill_dispensed.json"
+    bodies = [with_edits(fill, {"/id": '"evt_1"', "/data/fill_id": json.dumps("é" * length)}) for length in (0, 64, 65)]
+
+    assert [check_fast_path(body, Head("evt_1")) for body in bodies] == ["fill.status_changed"] * 2 + [None]
+
+
 def a_document_of(body: bytes) -> dict[str, object]:
     return cast("dict[str, object]", parse(body))
 

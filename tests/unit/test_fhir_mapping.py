@@ -234,6 +234,15 @@ def test_what_left_the_pharmacy_is_never_said_to_be_what_was_ordered() -> None:
     assert one("MedicationDispense", ordered, held)["medicationCodeableConcept"]["text"] == "Lipitor 20 mg"
 
 
+@pytest.mark.parametrize(("number", "act"), [(0, None), (1, "RFC")])
+def test_a_fill_with_an_id_is_a_refill_only_if_its_number_tells_so(number: int, act: str | None) -> None:
+    fields: dict[str, Any] = {"fill_id": "f_1", "fill_number": number, "fill_status": "dispensed"}
+    found = one("MedicationDispense", an_event("fill.status_changed", **fields))
+
+    assert found.get("type", {"coding": [{"code": None}]})["coding"][0]["code"] == act
+    assert found["identifier"][0]["value"] == "rx_1/f_1"
+
+
 def dispensed_lines(*events: Event) -> dict[str, tuple[str, str]]:
     """Tracking number and time of the handing over of each line; empty where there is none."""
     found = {}

@@ -332,6 +332,22 @@ def test_a_fill_after_a_cancellation_and_what_follows_a_revoked_one_are_sent() -
     assert processed["ORC"][5] == "SC"
 
 
+def test_fills_with_ids_are_told_apart_and_counted_where_they_have_no_number() -> None:
+    """As they are first heard of; a correction has the count of its fill, and a number counts by itself."""
+
+    def filled(fill_id: str, word: str, number: int = 0) -> Event:
+        fields: dict[str, Any] = {"fill_id": fill_id, "fill_number": number, "fill_status": word}
+        return an_event("fill.status_changed", rx_reference_number="77", **fields)
+
+    words = [("a", "partially_dispensed"), ("b", "not_dispensed"), ("c", "dispensed"), ("a", "dispensed")]
+    sent = told([*(filled(*each) for each in words), filled("d", "dispensed", 7)])
+    made = [segments(each) for _, each in sent if each is not None]
+
+    assert [each["ORC"][3] for each in made] == ["a", "b", "c", "a", "d"]
+    assert [each["RXD"][1] for each in made if "RXD" in each] == ["1", "3", "1", "8"]
+    assert {each["RXD"][7] for each in made if "RXD" in each} == {"77"}
+
+
 def test_a_control_id_fits_its_field_and_tells_source_and_event() -> None:
     base = an_event("prescription.sent", id="evt_1")
     other = base._replace(source="another")

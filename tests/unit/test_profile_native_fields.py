@@ -46,6 +46,7 @@ NO_DAY = (
     *("1.5", "true", "[]"),
 )
 QUANTITY, DAY = (FILL, "/data/quantity_dispensed"), (FILL, "/data/fill_date")
+FILL_ID = (FILL, "/data/fill_id")
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,8 @@ QUANTITY, DAY = (FILL, "/data/quantity_dispensed"), (FILL, "/data/fill_date")
         ),
         *((*DAY, text, "wrong_type") for text in NO_DAY),
         (*DAY, '"0000-01-01"', "out_of_range"),
+        *((*FILL_ID, text, "wrong_type") for text in ("true", "1.5", "[]")),
+        (*FILL_ID, f'"{"é" * 65}"', "out_of_range"),
     ],
     ids=lambda value: value[:30],
 )
@@ -79,6 +82,7 @@ def test_a_value_is_never_guessed(sample: str, pointer: str, text: str, detail: 
         (SENT, "/data/pharmacy/ncpdp_id"),
         (FULFILLMENT, "/data/queue_id"),
         (FILL, "/data/transferred_to_ncpdp_id"),
+        FILL_ID,
     ],
 )
 def test_an_id_may_be_an_integer(sample: str, pointer: str) -> None:

@@ -40,6 +40,7 @@ SAID: dict[str, Sequence[Any]] = {
     "retryable": (True, False),
     "active": (None, True, False),
     "fill_number": (0, 1, 2),
+    "fill_id": (None, None, "", "1", *IDS),
     "sequence": (None, 1, 2, 3),
 }
 WORDS = ("decision", "reason", "fill_status", "fulfillment_status", "shipment_status")

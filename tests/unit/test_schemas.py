@@ -217,6 +217,8 @@ def avro_type(kind: Any) -> Any:
         return {"type": "array", "items": avro_type(arguments[0])}
     if get_origin(kind) is Annotated:
         inner, digits = arguments
+        if inner is str:  # Avro has no length
+            return PLAIN[str]
         assert inner is Decimal
         return {"type": "bytes", "logicalType": "decimal", "precision": digits.precision, "scale": digits.scale}
     return {"record": kind.__name__, "fields": model_fields(kind)}
