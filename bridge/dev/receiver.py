@@ -16,6 +16,7 @@ import orjson
 from aiohttp import web
 
 from bridge.commands.schemas_serve import serve_app
+from bridge.dev.loopback import loopback_only
 from bridge.dev.ports import HOST
 from bridge.errors import ConfigError, DeliveryRefusedError
 from bridge.proof.scheme import Raw
@@ -56,7 +57,7 @@ def receiver_app(secrets_dir: Path) -> web.Application:
     async def show(_: web.Request) -> web.Response:
         return web.Response(body=orjson.dumps([each._asdict() for each in kept]), content_type="application/json")
 
-    app = web.Application(client_max_size=_BODY_MAX_BYTES)
+    app = web.Application(client_max_size=_BODY_MAX_BYTES, middlewares=[loopback_only])
     app.router.add_get("/received", show)
     app.router.add_post("/{path:.*}", take)
     return app

@@ -709,7 +709,10 @@ class PartitionWriter:
             self._blocked_at = asyncio.get_running_loop().time()
         self.blocked = code
         self._failures += 1
-        await pause(self._shared.stopping, backoff_s(self._failures, first_s=RETRY_FIRST_S, max_s=RETRY_MAX_S))
+        wait_s = backoff_s(self._failures, first_s=RETRY_FIRST_S, max_s=RETRY_MAX_S)
+        # The attempt that sets it aside comes when the time is over, and not up to `RETRY_MAX_S` later.
+        left_s = self._blocked_at + self._shared.limits.set_aside_after_s - asyncio.get_running_loop().time()
+        await pause(self._shared.stopping, min(wait_s, max(left_s, LOOK_S)) if left_s > 0 else wait_s)
 
     async def _set_aside(self, refusal: RecordRefusedError) -> bool:
         """Set the head of the spool aside if Kafka has refused it alone for long enough; return whether it was."""

@@ -5,6 +5,7 @@ import json
 import signal
 import socket
 import subprocess
+import urllib.error
 import urllib.request
 from itertools import islice
 from pathlib import Path
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.kafka
 TOPIC = "drx.prescriptions.v1"
 
 
-def status(url: str) -> int:
+def status(url: str | urllib.request.Request) -> int:
     with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - a loopback address of ours
         code: int = answer.status
         return code
@@ -53,6 +54,9 @@ def test_the_endpoints_are_published_when_everything_answers(dev: DevProcess) ->
     assert set(endpoints["consumers"]) == {"read_model", "forward", "archive"}
     assert {status(f"{url}/readyz") for url in endpoints["consumers"].values()} == {200}
     assert status(f"{endpoints['receiver']}/received") == 200
+    foreign = urllib.request.Request(f"{endpoints['receiver']}/received", headers={"Host": "evil.example"})  # noqa: S310 - as above
+    with pytest.raises(urllib.error.HTTPError, match="421"):
+        status(foreign)
     assert status(endpoints["page"]) == 200
     assert execute(endpoints["postgres"], "select to_regclass('read_model.prescription') is not null") == [[(True,)]]
     assert set(endpoints["pids"]) == {

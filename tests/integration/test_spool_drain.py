@@ -152,8 +152,7 @@ async def test_a_record_that_is_refused_for_good_is_set_aside_by_the_drain_and_p
     limit_messages(topics.bootstrap_servers, topic, 10_000)
     await spooled(tmp_path, them)
 
-    # Set aside after half of it; the attempt that does so may come `RETRY_MAX_S` (5 s) later.
-    code, document, said = drain(topics.bootstrap_servers, tmp_path, "--patience", "20")
+    code, document, said = drain(topics.bootstrap_servers, tmp_path, "--patience", "7")
 
     assert (code, document["drained"], document["left"], document["blocked"]) == (1, 4, 0, 0), said
     assert document["set_aside"] == 1

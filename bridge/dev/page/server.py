@@ -3,16 +3,15 @@
 import asyncio
 import contextlib
 import sys
-from http import HTTPStatus
 from pathlib import Path
 
 import orjson
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
 from bridge.avro.event_decoder import open_decoder
 from bridge.commands.schemas_serve import serve_app
 from bridge.dev.files import DataDirectory
+from bridge.dev.loopback import loopback_only
 from bridge.dev.page.feed import Feed
 from bridge.dev.page.views import Views
 from bridge.dev.ports import HOST
@@ -49,19 +48,11 @@ def page_app(feed: Feed, views: Views) -> web.Application:
         return web.Response(body=orjson.dumps(found), content_type="application/json")
 
     shown = {"/delivery": views.delivery, "/prescription": views.prescription, "/waiting": views.waiting}
-    app = web.Application(middlewares=[_guarded])
+    app = web.Application(middlewares=[loopback_only])
     app.on_response_prepare.append(_with_headers)
     for handler, paths in ((file, ("/", "/page.css", "/page.js")), (live, ("/live",)), (sections, shown)):
         app.router.add_routes([web.get(path, handler) for path in paths])
     return app
-
-
-@web.middleware
-async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer only to a name of loopback: a site whose own name leads here would read the page otherwise."""
-    if request.host.partition(":")[0] in {HOST, "localhost"}:
-        return await handler(request)
-    return web.Response(status=HTTPStatus.MISDIRECTED_REQUEST, text="only as 127.0.0.1 or localhost\n")
 
 
 async def _with_headers(_: web.Request, response: web.StreamResponse) -> None:
