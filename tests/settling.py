@@ -140,6 +140,14 @@ class Effects:
         """Those applied, each where it was applied last: what came before was rolled back, or came to nothing."""
         return list(dict.fromkeys(reversed(self.applied)))[::-1]
 
+    def has(self, event_id: str) -> bool:
+        return event_id in self.applied
+
+    async def tried(self, times: int) -> None:
+        """Wait for so many more attempts."""
+        before = len(self.attempts)
+        await until(lambda: len(self.attempts) >= before + times)
+
     async def batch(self, placed: Sequence[Placed], connection: Any) -> None:
         for event, context in placed:
             await self._apply(event, context, connection)

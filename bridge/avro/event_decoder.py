@@ -24,7 +24,7 @@ BAD_KEY = "bad_key"
 # The registry has the id, but what it means is no self-contained Avro record.
 SCHEMA_INVALID = "schema_invalid"
 
-_EVENT_RECORDS = frozenset(f"{NAMESPACE}.{model.__name__}" for model in EVENT_MODELS.values())
+_EVENT_RECORDS = {name: f"{NAMESPACE}.{model.__name__}" for name, model in EVENT_MODELS.items()}
 
 
 class EventDecoder:
@@ -89,7 +89,7 @@ class EventDecoder:
 
 def _event(record: str, value: dict[str, Any], key: str) -> Event:
     """Build the event from the leading fields that every record has."""
-    if record in _EVENT_RECORDS:
+    if record == _EVENT_RECORDS.get(value.get("event_type", "")):  # else a foreign one, or of a newer release
         return Event(
             value["event_id"],
             value["event_type"],

@@ -15,7 +15,7 @@ from bridge.runtime.broker_option import bootstrap_option
 from bridge.runtime.findings import Finding, Report
 from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import MISCONFIGURED
-from consumers.api import Consumer
+from consumers.api import WINDOW_RECORDS, Consumer
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.screen import TIME
 from consumers.options import database_of
@@ -24,6 +24,7 @@ from consumers.postgres.tables import pending_tables
 from consumers.runtime.beginnings import Adoption, Stopped, decide_start, hint
 from consumers.runtime.groups import open_group
 from consumers.runtime.operator import Progress, opened_at, standings
+from consumers.runtime.partition import SETTLED_WINDOWS
 from consumers.runtime.sorting import KNOWN_TYPES
 from consumers.runtime.start_checks import check_cluster, check_tables, prepare
 from consumers.runtime.transport import Bounds
@@ -154,6 +155,13 @@ def state_findings(named: str, kept: Kept, *, begins_by_itself: bool) -> Iterato
     if kept.opened_at is not None:
         found = f"park limit open since {kept.opened_at:{TIME}}: nothing is handled until it is resumed"
         yield Finding("parking", "failed", found, f"drx-consumer parked resume {named} --reason …")
+    for place, each in sorted(kept.progress.items()):
+        if each.above > WINDOW_RECORDS:
+            found = (
+                f"{place.topic}/{place.partition}: offset {each.next_offset} waits, and {each.above} after it do not"
+            )
+            advice = f"see ConsumerStuck; at some {SETTLED_WINDOWS * WINDOW_RECORDS} the whole partition waits"
+            yield Finding("settling", "warning", found, advice)
     if keys := sum(each.parked_keys for each in kept.progress.values()):
         events = sum(each.parked_events for each in kept.progress.values())
         found = f"parked keys: {keys}, records: {events}"

@@ -1,8 +1,9 @@
 """Decide whether an event is sent, where to and what of it: the same bytes at every attempt."""
 
+import re
 from contextlib import suppress
 from typing import NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import orjson
 
@@ -15,6 +16,8 @@ from consumers.forward.options import SLOT, ForwardOptions
 from consumers.options import is_plain
 
 PING = "system.ping"
+_PARTS = re.compile(r"[/\\;]")
+_DOTS = frozenset({".", ".."})
 
 
 class EndpointRequest(NamedTuple):
@@ -55,11 +58,14 @@ class RequestMapping:
 
 
 def _segment(expression: BodyExpression, native: bytes, event: Event) -> str:
-    """Return a value as a segment of a path; an empty one, or dots, would change the path."""
+    """Return a value as a segment of a path; refuse one that some server would take for another path."""
     value = expression.value(native, event, failed="path_failed")
-    if not isinstance(value, str | int | float) or isinstance(value, bool) or str(value) in {"", ".", ".."}:
+    text = str(value)
+    # Servers differ in whether they decode twice, split at what was encoded, and leave out what follows a `;`.
+    parts = _PARTS.split(unquote(text))
+    if not isinstance(value, str | int | float) or isinstance(value, bool) or not text or not _DOTS.isdisjoint(parts):
         raise PermanentError("path_failed")
-    return quote(str(value), safe="")
+    return quote(text, safe="")
 
 
 def _object(value: object) -> bytes:

@@ -43,11 +43,15 @@ class BatchDriver:
             if not partition.backlog:
                 await partition.woken()
                 continue
-            await self._settling.circuit.admitted()
-            await self._fill(partition)
-            async with self._slots:
-                self._wake_fullest()
-                settled = await self._turn(partition, attempt + 1)
+            circuit = self._settling.circuit
+            await circuit.admitted(partition)
+            try:
+                await self._fill(partition)
+                async with self._slots:
+                    self._wake_fullest()
+                    settled = await self._turn(partition, attempt + 1)
+            finally:
+                circuit.ended(partition)
             self._wake_fullest()
             attempt = 0 if settled else attempt + 1
             if attempt:  # it met a deadlock, or a database that is away
@@ -140,6 +144,9 @@ class BatchDriver:
         except TransientError as exc:
             if exc.systemic:
                 settling.circuit.failed(code=exc.code)
+                topic, number, offset, *_ = batch.records[0]
+                at = {"topic": topic, "partition": number, "offset": offset}
+                settling.tally.sink_failed(exc.code, first=attempt == 1, **at)
             elif not tries.refused:
                 settling.tally.retried_batch(partition.place.topic, len(batch), code=exc.code)
             again = exc.systemic or not tries.refused

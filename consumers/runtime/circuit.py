@@ -1,17 +1,21 @@
 """The circuit breaker of a consumer's sink: while it is open, one record is tried after each ping that passes.
 
-A failure that every record would meet never parks a record. It is counted here, and several in a row open the circuit.
-A ping alone closes it only if no record waits, since a sink may answer pings and refuse everything else.
+A failure that every record would meet never parks a record. It is counted here, once for each key until that passes:
+however often the sink refuses a few keys, the others go on. Several in a row open the circuit. Trials go first to
+records that have not failed yet, and the first that passes closes it. A ping alone closes it only if no record waits,
+since a sink may answer pings and refuse everything else.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
+from collections import deque
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Literal, get_args
 
 from bridge.runtime.backoff import Spread
 from bridge.runtime.logging import log
-from consumers.runtime.failure import DELAY_MAX_S, classify, delay_s
+from consumers.runtime.failure import DELAY_MAX_S, SYSTEMIC_MAX_S, classify, delay_s
 from consumers.runtime.metrics import ConsumerMetrics
 
 CircuitState = Literal["closed", "open"]
@@ -19,13 +23,15 @@ CircuitState = Literal["closed", "open"]
 # Failures in a row, of different keys, that open the circuit. A sink that fails 70 % of all calls reaches this once in
 # 4,000 calls. So in a partial outage the circuit stays closed, and failed records are retried.
 OPEN_AFTER = 20
-# Before the first ping of an open circuit; up to `DELAY_MAX_S` after many.
+# Before the first ping of an open circuit, and after each trial; up to `DELAY_MAX_S` after many pings without answer.
 PING_FIRST_S = 0.5
 # As long as a database may take for a connection (`pool.ACQUIRE_TIMEOUT_S`).
 PING_TIMEOUT_S = 10.0
 
 Ping = Callable[[], Awaitable[None]]
 """Checks the sink; raises if it does not work."""
+Wake = Callable[[], bool]
+"""Wakes who waits for a trial; False if nobody waits there any more."""
 
 
 class Circuit:
@@ -34,65 +40,63 @@ class Circuit:
     def __init__(self, ping: Ping, *, metrics: ConsumerMetrics, group: str, spread: Spread) -> None:
         """Start closed; `spread` draws the delays between pings."""
         self.passes = 0  # successful calls so far
+        self.closed = True  # while the sink may be called
         self._ping = ping
         self._group = group
         self._spread = spread
         self._states = {each: metrics.circuit_state.labels(metrics.service, each) for each in get_args(CircuitState)}
         self._failures = metrics.consumer_sink_failures
-        self._opened, self._closed, self._admits = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._closed.set()
-        self._admits.set()
         self._in_a_row = 0
-        self._last: Hashable = None
-        # A ping has passed, and no record was tried since.
-        self._trial = False
-        # Pings since a record has passed: the next comes the later.
-        self._tries = 0
         self._answers = True
-        self._changed()
+        # Who waits for a trial: those without a failure go first.
+        self._fresh: deque[Wake] = deque()
+        self._failed: deque[Wake] = deque()
+        # A ping has passed and nobody has taken the trial yet, which may be for those without a failure only.
+        self._offered = self._fresh_only = False
+        self._tried_by: object = None
+        self._news = asyncio.Event()
+        self._show()
 
-    @property
-    def closed(self) -> bool:
-        """True while the sink may be called."""
-        return self._closed.is_set()
+    def admits(self, who: object, *, fresh: bool = True) -> bool:
+        """Whether `who` may call the sink now; followed by `ended`, or by `hold` if not. `fresh`: it has not failed."""
+        if self._offered and (fresh or not self._fresh_only):
+            self._offered, self._tried_by = False, who
+            self._news.set()
+            return True
+        return self.closed
 
-    @property
-    def halts(self) -> bool:
-        """True while no record may be tried."""
-        return not (self.closed or self._trial)
+    def ended(self, who: object) -> None:
+        """Note that the call of `who` is over, whatever came of it."""
+        if self._tried_by is who:
+            self._tried_by = None
+            self._news.set()
 
-    async def admitted(self) -> None:
-        """Return when the caller may try a record."""
-        while not self.admits():
-            await self._admits.wait()
+    def hold(self, wake: Wake, *, fresh: bool = True) -> None:
+        """Call `wake` once `admits` may be asked again: at a trial, or when the circuit closes."""
+        (self._fresh if fresh else self._failed).append(wake)
 
-    def admits(self) -> bool:
-        """Whether the caller may try a record now; an open circuit admits one after each ping that passed."""
-        admitted = not self.halts
-        if self._trial:
-            self._trial = False
-            self._changed()
-        return admitted
+    async def admitted(self, who: object) -> None:
+        """Return when `who` may call the sink."""
+        while not self.admits(who):
+            woken = asyncio.get_running_loop().create_future()
+            self.hold(partial(_resolve, woken))
+            await woken
 
     def passed(self) -> None:
         """Note a successful call."""
         self.passes += 1
-        self._in_a_row = self._tries = 0
-        self._last = None
+        self._in_a_row = 0
         if not self.closed:
             self._close()
 
-    def failed(self, name: Hashable = None, *, code: str) -> None:
-        """Note a failure that other records would meet too, with the key `name` if known."""
+    def failed(self, *, code: str, first: bool = True) -> None:
+        """Note a failure that other records would meet too; only the `first` of a key since it passed opens."""
         self._failures.inc()
-        if name is None or name != self._last:  # one record alone opens no circuit
-            self._in_a_row += 1
-        self._last = name
+        self._in_a_row += first
         if self.closed and self._in_a_row >= OPEN_AFTER:
-            self._closed.clear()
-            self._opened.set()
+            self.closed = False
             log.warning("worker.circuit_open", group=self._group, code=code)
-            self._changed()
+            self._show()
 
     async def there(self) -> bool:
         """Ping the sink; return whether it answered."""
@@ -108,36 +112,62 @@ class Circuit:
         return self._answers
 
     async def work(self) -> None:
-        """Ping while it is open, until cancelled."""
+        """Ping while it is open and offer trials, one after the other, until cancelled."""
+        unanswered = 0
         while True:
-            await self._opened.wait()
-            self._tries += 1
-            due_s = delay_s(self._tries, spread=self._spread, first_s=PING_FIRST_S, max_s=DELAY_MAX_S)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(due_s):
-                    await self._closed.wait()
-            nothing_to_try = self._trial
-            self.admits()
-            if self.closed or not await self.there() or self.closed:
+            await self._until(lambda: not self.closed)
+            due_s = delay_s(1 + unanswered, spread=self._spread, first_s=PING_FIRST_S, max_s=DELAY_MAX_S)
+            await self._until(lambda: self.closed, at_most_s=due_s)
+            answers = self.closed or await self.there()
+            unanswered = 0 if answers else unanswered + 1
+            if self.closed or not answers:
                 continue
-            if nothing_to_try:
+            self._offer()
+            # Who has failed comes again within this time.
+            await self._until(lambda: not self._offered, at_most_s=self._spread(SYSTEMIC_MAX_S, SYSTEMIC_MAX_S))
+            if self._offered and not (self._fresh or self._failed):
                 self._close()
-            else:
-                self._trial = True
-                self._changed()
+            self._offered = False
+            await self._until(lambda: self._tried_by is None, at_most_s=DELAY_MAX_S)
+
+    def _offer(self) -> None:
+        self._offered = True
+        self._fresh_only = _wake_first(self._fresh)
+        if not self._fresh_only:
+            _wake_first(self._failed)
+
+    async def _until(self, holds: Callable[[], bool], *, at_most_s: float | None = None) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(at_most_s):
+                while not holds():
+                    self._news.clear()
+                    await self._news.wait()
 
     def _close(self) -> None:
         self._in_a_row = 0
-        self._trial = False
-        self._opened.clear()
-        self._closed.set()
+        self.closed, self._offered, self._tried_by = True, False, None
         log.info("worker.circuit_closed", group=self._group)
-        self._changed()
+        self._show()
+        for waiting in (self._fresh, self._failed):
+            while _wake_first(waiting):
+                pass
 
-    def _changed(self) -> None:
-        if self.halts:
-            self._admits.clear()
-        else:
-            self._admits.set()
+    def _show(self) -> None:
+        self._news.set()
         for state, gauge in self._states.items():
             gauge.set((state == "closed") == self.closed)
+
+
+def _resolve(woken: asyncio.Future[None]) -> bool:
+    if woken.done():  # the task that waited was cancelled
+        return False
+    woken.set_result(None)
+    return True
+
+
+def _wake_first(waiting: deque[Wake]) -> bool:
+    """Wake the one who has waited longest; False if nobody waits."""
+    while waiting:
+        if waiting.popleft()():
+            return True
+    return False

@@ -49,6 +49,12 @@ class Failure(NamedTuple):
     blameless: bool = False  # not the record's fault: no attempt is counted
 
 
+class Waits(NamedTuple):
+    """Try the record again after a while."""
+
+    delay_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class Park:
     """Park the record's key."""

@@ -3,7 +3,7 @@
 `put` appends a record to the queue of its key. Workers take the queues that are ready, the one that has waited longest
 first, and try the first record of each. It is applied, found to be a duplicate, skipped or parked; or its queue is
 ready again after a delay. An attempt takes a *lane*; a key that waits for its next attempt holds neither lane nor
-worker.
+worker, and neither does one that the open circuit holds back.
 
 Where the handler works inside the settling transaction, effects and progress are committed together. Where it does not,
 the inbox is read before the handler is called, and its record is settled after it has returned. Each is done for many
@@ -13,13 +13,15 @@ keys in one transaction (`rounds`): the more keys are in progress, the fewer tra
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from enum import Enum, auto
+from functools import partial
 
 from bridge.avro.codec import UNKNOWN_SCHEMA_ID
 from bridge.errors import TransientError
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.runtime.failpoints import hit
 from consumers.api import Outgoing
-from consumers.runtime.failure import Failure, Park, Tries
+from consumers.runtime.failure import Failure, Park, Tries, Waits
 from consumers.runtime.ledger import InboxState
 from consumers.runtime.parking import WithdrawnError, key_text
 from consumers.runtime.partition import KeyQueue, Partition
@@ -36,8 +38,17 @@ ROUNDS_MAX = 2
 HANDLED_PER_LANE = 4
 
 
-class _SchemaError(Exception):
-    """The schema of the record is not known here."""
+class Step(Enum):
+    """What comes next for a key after its turn, unless it `Waits`."""
+
+    NEXT = auto()
+    """Its first record is settled or parked."""
+    AGAIN = auto()
+    """Nothing was done about its first record."""
+    HELD = auto()
+    """The circuit is open, and wakes it."""
+    LEARN = auto()
+    """The schema of its first record is to be learned."""
 
 
 class KeyQueues:
@@ -79,6 +90,13 @@ class KeyQueues:
             queue.releasing = True
             partition.moved()
 
+    def set_aside(self, partition: Partition, key: str) -> None:
+        """Have the records of a key parked, also while the circuit is open: that needs no call of the sink."""
+        partition.claim.parked.add(key)
+        queue = partition.queues.get(key)
+        if queue is not None:
+            self._wake(queue)
+
     def release_due(self, partition: Partition) -> None:
         """Begin the releases that were requested; never while a batch is in hand, which may hold records of the key."""
         for key in partition.releases & partition.claim.parked:
@@ -99,59 +117,65 @@ class KeyQueues:
             queue = await self._ready.get()
             queue.task = task
             try:
-                delay_s = await self._turn(queue)
+                step = await self._turn(queue)
             except asyncio.CancelledError:
                 if not queue.was_cancelled(task):
                     raise
                 continue
             finally:
                 queue.task = None
-            if delay_s is None:
-                queue.task = self._tasks.start(self._learn(queue))
-            else:
-                self._go_on(queue, delay_s)
+            self._go_on(queue, step)
 
-    def _go_on(self, queue: KeyQueue, delay_s: float) -> None:
-        """Make a queue ready again after a delay, unless it is empty."""
+    def _go_on(self, queue: KeyQueue, step: Step | Waits) -> None:
+        """Take the next step of a queue, unless it is empty."""
         partition = queue.partition
+        if step is Step.NEXT:
+            queue.end_first()
         if not partition.may_start or not (queue.releasing or queue.records):
             partition.queues.pop(queue.key, None)
             partition.wake.set()
-        elif delay_s:
-            asyncio.get_running_loop().call_later(delay_s, self._ready.put_nowait, queue)
+        elif isinstance(step, Waits):
+            asyncio.get_running_loop().call_later(step.delay_s, self._ready.put_nowait, queue)
+        elif step is Step.HELD:
+            queue.held = True
+            self._settling.circuit.hold(partial(self._wake, queue), fresh=not queue.tries.failures)
+        elif step is Step.LEARN:
+            queue.task = self._tasks.start(self._learn(queue))
         else:
             self._ready.put_nowait(queue)
 
-    async def _turn(self, queue: KeyQueue) -> float | None:
-        """Try a queue's first record or begin its release; return seconds to the next turn, None without a schema."""
-        partition, settling = queue.partition, self._settling
+    def _wake(self, queue: KeyQueue) -> bool:
+        """Make a queue ready that the circuit holds back; False if it is not, or cannot use a trial."""
+        if not queue.held:
+            return False
+        queue.held = False
+        self._ready.put_nowait(queue)
+        return queue.partition.may_start
+
+    async def _turn(self, queue: KeyQueue) -> Step | Waits:
+        """Try a queue's first record or begin its release."""
+        partition = queue.partition
         if not partition.may_start:
-            return 0.0
+            return Step.AGAIN
         await self._lanes.acquire()
         queue.has_lane = True
         try:
-            await settling.circuit.admitted()
             if not partition.may_start:
-                return 0.0
+                return Step.AGAIN
             if queue.releasing and queue.parked is None:
                 return await self._begin_release(queue)
             # Kept apart: a partition that is stopped meanwhile drops the other records.
             queue.first = queue.records[0] if queue.parked is None else queue.parked
-            again_s = await self._attempt(queue)
-        except _SchemaError:
-            queue.tries.attempt -= 1
-            return None
+            return await self._attempt(queue)
         except STOPS as exc:
-            settling.stop(partition, exc)
-            return 0.0
+            self._settling.stop(partition, exc)
+            return Step.AGAIN
         finally:
             self._leave(queue)
-        if again_s is None:
-            queue.end_first()
-        return again_s or 0.0
 
     def _leave(self, queue: KeyQueue) -> None:
-        """Free the lane if it is still held."""
+        """Free the lane if it is still held: the sink is called no more in this turn."""
+        self._settling.circuit.ended(queue)
         if queue.has_lane:
             queue.has_lane = False
             self._lanes.release()
@@ -159,9 +183,9 @@ class KeyQueues:
     async def _learn(self, queue: KeyQueue) -> None:
         queue.unreadable = await self._learner.learn(queue.first)
         queue.task = None
-        self._go_on(queue, 0.0)
+        self._go_on(queue, Step.AGAIN)
 
-    async def _begin_release(self, queue: KeyQueue) -> float:
+    async def _begin_release(self, queue: KeyQueue) -> Step | Waits:
         """Take the first parked record of the key; there is none once the key is live, or one has failed again."""
         try:
             queue.parked = await self._settling.to_release(queue.partition, queue.key)
@@ -169,57 +193,67 @@ class KeyQueues:
             pass
         except (TransientError, OSError) as exc:
             queue.tries.failures += 1
-            return self._settling.delay_s(exc, queue.tries.failures)
+            return Waits(self._settling.delay_s(exc, queue.tries.failures))
         queue.tries = Tries()
         queue.releasing = queue.parked is not None
-        return 0.0
+        return Step.AGAIN
 
-    async def _attempt(self, queue: KeyQueue) -> float | None:
-        """Settle the first record, or return after how many seconds to try again."""
-        settling, tries = self._settling, queue.tries
+    async def _attempt(self, queue: KeyQueue) -> Step | Waits:
+        """Settle or park the first record, if that can be done now."""
+        tries = queue.tries
         tries.attempt += 1
         tries.calling = False
         try:
-            await self._settle_once(queue)
-        except (*STOPS, UnknownTypeError, _SchemaError):
+            step = await self._settle_once(queue)
+        except (*STOPS, UnknownTypeError):
             raise
         except WithdrawnError:
-            pass  # what is to be released now is asked again
+            return Step.NEXT  # what is to be released now is asked again
         except Exception as exc:  # noqa: BLE001 - whatever a handler raises is judged
-            verdict = settling.on_failure(queue, exc)
-            if not isinstance(verdict, Park):
+            verdict = self._settling.on_failure(queue, exc)
+            if isinstance(verdict, Waits):
                 return verdict
             await self._park(queue, verdict)
-        return None
+            return Step.NEXT
+        if step is not Step.NEXT:  # nothing was tried
+            tries.attempt -= 1
+        return step
 
-    async def _settle_once(self, queue: KeyQueue) -> None:
+    async def _settle_once(self, queue: KeyQueue) -> Step:
         settling, partition, record, tries = self._settling, queue.partition, queue.first, queue.tries
         if queue.parked is None and queue.key in partition.claim.parked:
             with suppress(LiveError), partition.in_hand():
                 await settling.settle(partition, Work(behind=[record]), tries)
-                return
+                return Step.NEXT
         ready = queue.unreadable or settling.sorter.sort(record)
         if isinstance(ready, Failure):
             if ready.code == UNKNOWN_SCHEMA_ID and queue.unreadable is None:
-                raise _SchemaError
+                return Step.LEARN
             await self._park(queue, Park(ready, tries.attempt))
-            return
+            return Step.NEXT
         work = Work(parked=queue.parked)
         work.add(record, ready)
         if not settling.consumer.transactional and work.events:
-            await self._settle_outside(queue, work)
-            return
+            return await self._settle_outside(queue, work)
+        if work.events and not self._admitted(queue):
+            return Step.HELD
         with partition.in_hand():
             await settling.settle(partition, work, tries)
+        return Step.NEXT
 
-    async def _settle_outside(self, queue: KeyQueue, work: Work) -> None:
+    def _admitted(self, queue: KeyQueue) -> bool:
+        return self._settling.circuit.admits(queue, fresh=not queue.tries.failures)
+
+    async def _settle_outside(self, queue: KeyQueue, work: Work) -> Step:
         """Run the handler, whose effects are idempotent, and settle its record in the next round."""
         settling, partition, (event,) = self._settling, queue.partition, work.events
         state = await self._looks.ask(event)
         if state == "conflict":
             raise ConflictError([event.record])
         if not partition.may_start:
-            return
+            return Step.AGAIN
+        if state == "fresh" and not self._admitted(queue):
+            return Step.HELD
         with partition.in_hand():
             work.handled = {}
             if state == "fresh":
@@ -231,6 +265,7 @@ class KeyQueues:
                 await self._rounds_of(partition).ask(work)
             else:
                 await settling.persist(lambda: settling.settle(partition, work, queue.tries))
+        return Step.NEXT
 
     async def _look(self, events: Sequence[Sorted]) -> Sequence[InboxState]:
         """Ask the inbox whether events were handled before; another process may handle them meanwhile."""

@@ -13,7 +13,8 @@ Records go to the `Processor`. A partition passes through these states:
 - Compared: the record before that offset is read first. If its event id is not the one that was settled last, the
   topic was recreated or truncated.
 - Reading: records are offered to the processor. A partition without room is left out of the poll; one that is halted
-  (its sink is away) is paused. One whose claim was overtaken by another process is claimed again.
+  (nothing of it is settled until an operator acts) is paused. One whose claim was overtaken by another process is
+  claimed again.
 - Draining: a rebalance or a stop takes the partition. It is ours until what is in flight is settled and committed.
 
 One task alone polls, seeks, pauses and resumes, and it is never cancelled inside a poll (see `transport`). A batch

@@ -4,6 +4,7 @@
 """
 
 import logging
+import math
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args
@@ -20,6 +21,8 @@ from consumers.runtime.sorting import Skip, Sorted
 RecordOutcome = Literal["applied", "duplicate", "stale", "skipped", "parked", "retry"]
 """`duplicate`: its event was settled before. `stale`: the record itself was, by an earlier owner. `skipped`: of a
 type that this release does not know, and the consumer skips those. `retry` is no end."""
+# Between two lines about a sink that fails.
+SINK_LOG_S = 60.0
 
 
 class ConsumerMetrics(Metrics):
@@ -81,6 +84,7 @@ class Tally:
         self._metrics = metrics
         self._group = group
         self._tracing = tracing
+        self._sink_due = -math.inf
         service = metrics.service
         self._records: dict[tuple[str, RecordOutcome], Any] = {}
         self._last: dict[str, Any] = {}
@@ -130,11 +134,20 @@ class Tally:
         """Count an id that came with another body; its source is a configured name, so the label is bounded."""
         self._metrics.id_conflicts.labels(self._metrics.service, record.header("ce_source")).inc()
 
-    def retried(self, record: ConsumedRecord, failure: Failure, *, attempt: int) -> None:
-        """Count and log a record that is tried again, unless the sink is at fault: the circuit logs that."""
-        if failure.cls != "systemic":
+    def retried(self, record: ConsumedRecord, failure: Failure, *, attempt: int, first: bool) -> None:
+        """Count and log a record that is tried again; if the sink is at fault, log its `first` failure."""
+        if failure.cls == "systemic":
+            self.sink_failed(failure.code, first=first, **self._where(record))
+        else:
             self.count(record.topic, "retry")
             log.warning("record.retried", code=failure.code, attempts=attempt, **self._where(record))
+
+    def sink_failed(self, code: str, *, first: bool = False, **where: Any) -> None:
+        """Log a failure of the sink: the `first` of a record, and of all others one a minute."""
+        now = time.monotonic()
+        if first or now >= self._sink_due:
+            self._sink_due = now + SINK_LOG_S
+            log.warning("worker.sink_failed", code=code, **{"group": self._group, **where})
 
     def retried_batch(self, topic: str, records: int, *, code: str) -> None:
         """Count and log records that are tried again together, none of them being at fault."""

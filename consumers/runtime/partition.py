@@ -41,6 +41,7 @@ class KeyQueue:
     tries: Tries = field(default_factory=Tries)  # the attempts at `first`
     unreadable: Failure | None = None  # why `first` cannot be read, if the registry does not know its schema
     has_lane: bool = False  # an attempt is under way and holds a lane
+    held: bool = False  # it waits for the circuit
     task: asyncio.Task[None] | None = None  # the worker's task during an attempt
 
     def end_first(self) -> None:

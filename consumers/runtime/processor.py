@@ -174,9 +174,9 @@ class Processor:
         return self._partitions.room(place)
 
     def halted(self, place: Place) -> bool:
-        """Whether nothing of a partition can be settled for long."""
+        """Whether nothing of a partition is settled until an operator acts."""
         partition = self._partitions.find(place)
-        return partition is not None and bool(partition.stopped or self._circuit.halts)
+        return partition is not None and bool(partition.stopped)
 
     def standing(self) -> str:
         """Return `ok`, or why records of some partition wait until an operator acts."""
@@ -243,6 +243,8 @@ class Processor:
         while True:
             await asyncio.sleep(self._release_poll_s)
             with contextlib.suppress(TransientError):  # settling meets the same failure, and logs it
+                for partition, key in await self._settling.by_hand(self._partitions.opened()):
+                    self._key_queues.set_aside(partition, key)
                 for partition, key in await self._settling.requested(self._partitions.opened()):
                     self._begin_release(partition, key)
 

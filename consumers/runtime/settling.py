@@ -14,7 +14,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from bridge.errors import PermanentError, TransientError
 from bridge.kafka.transport import ConsumedRecord
@@ -34,6 +34,7 @@ from consumers.runtime.failure import (
     Failure,
     Park,
     Tries,
+    Waits,
     at_fault,
     classify,
     delay_s,
@@ -46,6 +47,7 @@ from consumers.runtime.parking import ParkingFullError, StoppedError, Why, Withd
 from consumers.runtime.partition import KeyQueue, Partition, Partitions
 from consumers.runtime.sorting import Skip, Sorted, Sorter
 
+_Written = TypeVar("_Written")
 STOPS = (FencedError, ParkLimitError, ParkingFullError)
 """Errors that end the settling of a partition; see `Settling.stop`."""
 
@@ -249,30 +251,29 @@ class Settling:
             except (TransientError, OSError):
                 return  # settling meets the same failure, and logs it
 
-    def on_failure(self, queue: KeyQueue, exc: Exception) -> float | Park:
-        """Decide about the first record of a queue after a failed attempt: return seconds to wait, or `Park`.
+    def on_failure(self, queue: KeyQueue, exc: Exception) -> Waits | Park:
+        """Decide about the first record of a queue after a failed attempt.
 
         An attempt is not counted if our own statements failed, or if every record would have failed. A failure that may
         be the sink's is charged to the record only if calls of other keys have passed since its last attempt.
         """
         failure, record, tries = classify(exc), queue.first, queue.tries
         if failure.cls in {"systemic", "transient"}:
-            again_s = self._again_s(queue, failure)
+            again_s = self._again_s(tries, failure)
             if again_s is not None:
-                self.tally.retried(record, failure, attempt=tries.attempt)
-                return again_s
+                self.tally.retried(record, failure, attempt=tries.attempt, first=tries.failures == 1)
+                return Waits(again_s)
         elif failure.cls == "bug":
             self.tally.bug(at_fault(exc), queue.partition.place, offset=record.offset)
         if failure.code == ID_CONFLICT:
             self.tally.conflicted(record)
         return Park(failure, tries.attempt, raised_at(exc, self.consumer.handle))
 
-    def _again_s(self, queue: KeyQueue, failure: Failure) -> float | None:
-        tries = queue.tries
+    def _again_s(self, tries: Tries, failure: Failure) -> float | None:
         tries.failures += 1
         own = tries.calling and not failure.blameless
         if own or failure.cls == "systemic":
-            self.circuit.failed((queue.partition.place, queue.key) if own else None, code=failure.code)
+            self.circuit.failed(code=failure.code, first=not own or tries.failures == 1)
         if not own or failure.cls == "systemic":
             tries.attempt -= 1
             return delay_s(tries.failures, spread=self.spread, max_s=SYSTEMIC_MAX_S)
@@ -290,19 +291,24 @@ class Settling:
         key, failure, offset = key_text(record), verdict.failure, frozenset((record.offset,))
         why = Why(failure.cls, failure.code, verdict.attempts, verdict.raised)
 
-        async def write() -> None:
+        async def write() -> bool:
             async with self.transaction(partition, frozenset() if released else offset) as settlement:
                 if not released:
                     await parking.park(settlement, record, why)
-                elif (head := await parking.head(settlement, key)) is not None:
-                    await parking.park_again(settlement, head, why)
+                else:
+                    head = await parking.head(settlement, key)
+                    if head is None or head.offset != record.offset:  # an operator has skipped or dropped it meanwhile
+                        return False
+                    await parking.park_again(settlement, record, why)
                 hit("while_parking")
+            return True
 
         # Only another producer writes records without a key, so they are no sign of a bad release.
         counted = record.key is not None and not released
         counter = self.park_limit.counter
         with counter.room() if counted else nullcontext():
-            await self.persist(write)
+            if not await self.persist(write):
+                return
         if counted:
             counter.note(parked=1)
         partition.claim.parked.add(key)
@@ -320,28 +326,27 @@ class Settling:
             log.info("worker.release_ended", group=group, topic=place.topic, partition=place.partition)
         return head
 
+    async def by_hand(self, partitions: Iterable[Partition]) -> list[tuple[Partition, str]]:
+        """Return the keys that an operator has parked."""
+        places = {each.place: each for each in partitions if not each.draining}
+        rows = await parking.by_hand(self.database, self.consumer.group, places.keys()) if places else []
+        return [(places[place], key) for place, key in rows]
+
     async def requested(self, partitions: Iterable[Partition]) -> list[tuple[Partition, str]]:
-        """Return the parked keys to be released; note on the way which keys an operator has parked."""
-        group, places = self.consumer.group, {each.place: each for each in partitions if not each.draining}
-        if not places:
-            return []
-        for place, key in await parking.by_hand(self.database, group, places.keys()):
-            places[place].claim.parked.add(key)
-        places = {place: each for place, each in places.items() if each.claim.parked}
-        rows = await parking.requested(self.database, group, places.keys()) if places else []
+        """Return the parked keys to be released."""
+        places = {each.place: each for each in partitions if each.claim.parked and not each.draining}
+        rows = await parking.requested(self.database, self.consumer.group, places.keys()) if places else []
         return [(places[place], key) for place, key in rows if key in places[place].claim.parked]
 
-    async def persist(self, write: Callable[[], Awaitable[None]]) -> None:
+    async def persist(self, write: Callable[[], Awaitable[_Written]]) -> _Written:
         """Write a decision, with retries until it succeeds, so that an outage does not call the handler again."""
         attempt = 0
         while True:
             try:
-                await write()
+                return await write()
             except (TransientError, OSError) as exc:
                 attempt += 1
                 await self.back_off(exc, attempt)
-            else:
-                return
 
     async def back_off(self, exc: Exception, attempt: int) -> None:
         """Wait after a failure of our own statement."""
@@ -352,6 +357,7 @@ class Settling:
         failure = classify(exc)
         if failure.cls == "systemic":
             self.circuit.failed(code=failure.code)
+            self.tally.sink_failed(failure.code)
         return delay_s(attempt, spread=self.spread, max_s=SYSTEMIC_MAX_S)
 
     def stop(self, partition: Partition, why: FencedError | StoppedError) -> None:

@@ -241,8 +241,8 @@ def told(kept: Kept, *, begins_by_itself: bool = False) -> list[tuple[str, str, 
     return [(each.verdict, f"{each.check}: {each.text}", each.advice) for each in found]
 
 
-def progress(next_offset: int | None, *, keys: int = 0, events: int = 0) -> dict[Place, Progress]:
-    return {Place("t", 0): Progress(next_offset, None, 1, "c", datetime.now(UTC), 0, keys, events)}
+def progress(next_offset: int | None, *, above: int = 0, keys: int = 0, events: int = 0) -> dict[Place, Progress]:
+    return {Place("t", 0): Progress(next_offset, None, 1, "c", datetime.now(UTC), above, keys, events)}
 
 
 INIT = "drx-consumer init desk --from earliest|latest|TIME"
@@ -255,6 +255,17 @@ INIT = "drx-consumer init desk --from earliest|latest|TIME"
         (Kept(missing=["desk 1"]), [("failed", "init: not initialised", INIT)]),
         (Kept(), [("failed", "init: not initialised", INIT)]),
         (Kept(progress=progress(None)), [("failed", "init: not initialised", INIT)]),
+        (Kept(progress=progress(7, above=500)), []),
+        (
+            Kept(progress=progress(7, above=9120)),
+            [
+                (
+                    "warning",
+                    "settling: t/0: offset 7 waits, and 9120 after it do not",
+                    "see ConsumerStuck; at some 16384 the whole partition waits",
+                )
+            ],
+        ),
         (
             Kept(missing=["drx_consumer 3"]),
             [("failed", "init: its tables lack drx_consumer 3", "drx-consumer init desk")],

@@ -43,7 +43,7 @@ def play(ground: Ground, case: float, seed: int) -> None:
         server.kill()
         for scene in scenes:
             scene.write()
-        until(lambda: all(map(_paused, scenes)), what="paused partitions")
+        until(lambda: all(map(_opened, scenes)), what="open circuits")
         time.sleep(case)
         server.start()
         for scene in scenes:
@@ -55,8 +55,8 @@ def _balanced(scene: Scene) -> bool:
     return all(each.metric("drxbridge_consumer_assigned_partitions") > 0 for each in scene.members)
 
 
-def _paused(scene: Scene) -> bool:
-    return any(each.metric("drxbridge_consumer_paused_partitions") > 0 for each in scene.members)
+def _opened(scene: Scene) -> bool:
+    return any(each.metric("drxbridge_circuit_state", state="open") > 0 for each in scene.members)
 
 
 def _rebalances(scene: Scene) -> list[float]:

@@ -88,6 +88,13 @@ async def test_what_a_reader_is_for_is_allowed(model: ReadModel) -> None:
             await attempt(model, role, statement)
 
 
+async def test_only_readers_that_are_named_may_call_a_function(model: ReadModel) -> None:
+    may = "has_function_privilege('public', oid, 'execute')"
+    functions = f"select proname from pg_proc where pronamespace = $1::regnamespace and {may}"  # noqa: S608 - ours
+
+    assert await model.rows(functions, model.schema) == []
+
+
 async def test_a_release_goes_on_with_tables_that_a_newer_one_has_added_to(postgres: str, tmp_path: Path) -> None:
     """Rolled out, the newer one runs beside it; rolled back, after it."""
     known = read_migrations(MIGRATIONS)

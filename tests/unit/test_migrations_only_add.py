@@ -10,7 +10,8 @@ from consumers.read_model.consumer import MIGRATIONS
 ALL = [migration for directory in (LEDGER_MIGRATIONS, MIGRATIONS) for migration in read_migrations(directory)]
 # What another release's statements may name. An index is no one's.
 _TAKES_AWAY = re.compile(
-    r"\b(drop\s+(table|view|column|type|schema|function)|rename|alter\s+column|set\s+not\s+null|delete\s+from|truncate|revoke)\b"
+    r"\b(drop\s+(table|view|column|type|schema|function)|rename|alter\s+column|set\s+not\s+null|delete\s+from|truncate"
+    r"|revoke(?! [^;]* from public;))\b"
 )
 
 

@@ -73,6 +73,13 @@ def test_a_record_that_is_none_of_ours_says_why(record: ConsumedRecord, code: st
     assert caught.value.code == code
 
 
+def test_a_record_that_names_another_type_than_its_schema_is_foreign() -> None:
+    foreign = codec().encode(PING, VALUE | {"event_type": "desk.opened"})
+
+    with pytest.raises(UnknownRecordError):
+        by_the_lock().decode(a_record(foreign))
+
+
 def test_a_sound_record_of_another_type_is_told_from_a_broken_one() -> None:
     decoder = EventDecoder(Codec(schemas=SCHEMAS, ids={}, writers=[WriterSchema(7, None, ORDER)]), registry=None)
 

@@ -90,7 +90,7 @@ async def test_a_sink_that_is_away_for_long_leaves_a_batch_whole_too(database: D
     consumer.handler(write)
     async with at_work(consumer, database) as bench:
         await bench.feed([a_record(offset, f"rx_{offset}") for offset in range(20)])
-        await until(lambda: bench.processor.halted(PLACE))
+        await until(lambda: bench.count("circuit_state", state="open") == 1)
         seen = pings
         await until(lambda: pings > seen + 1)  # one may still be of the attempt that has opened the circuit
         away = False

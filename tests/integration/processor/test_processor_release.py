@@ -5,7 +5,8 @@ import pytest
 from bridge.errors import PermanentError, TransientError
 from consumers.api import Batches, Lanes
 from consumers.postgres.pool import Database
-from consumers.runtime import parking
+from consumers.runtime import operator, parking
+from consumers.runtime.operator import By
 from tests.kafka import until
 from tests.logs import capture_logs
 from tests.settling import GROUP, MODES, PLACE, Effects, Gate, a_consumer, a_record, at_work
@@ -29,6 +30,31 @@ async def test_a_record_that_fails_again_stays_with_its_new_code(database: Datab
 
         assert await bench.parked() == [("rx_1", 1, "second"), ("rx_1", 2, "key_parked"), ("rx_1", 3, "key_parked")]
         assert effects.kept == ["evt_0"]
+
+
+@pytest.mark.parametrize("dropped", [False, True], ids=["skipped", "dropped"])
+async def test_a_record_that_is_skipped_while_it_is_released_leaves_its_code_to_no_other(
+    database: Database, *, dropped: bool
+) -> None:
+    effects = Effects("evt_0", "evt_2")
+    released = False
+    gate = Gate(effects, lambda event: released and event.id == "evt_0")
+
+    async with at_work(a_consumer(effects, Lanes(4)), database) as bench:
+        await bench.feed_all([a_record(0), a_record(1), a_record(2)])
+        released = True
+        await bench.request_release("rx_1")
+        await gate.reached.wait()
+        offset = None if dropped else 0
+        await operator.give_up(database, GROUP, PLACE.topic, "rx_1", offset=offset, by=By("kim", "gone"))
+        gate.open()
+        bench.processor.offer(PLACE, [a_record(3)])
+        await bench.settled(4)
+
+        parked = [] if dropped else [("rx_1", 2, "refused"), ("rx_1", 3, "key_parked")]
+        await bench.until_rows('select key, "offset", code from drx_consumer.parked_event order by 2', parked)
+        await until(lambda: bench.outcome("parked") >= 3 + len(parked))
+        assert bench.outcome("parked") == 3 + len(parked), "evt_0 is not parked again"
 
 
 @MODES

@@ -11,10 +11,12 @@ from bridge.event import Event
 from consumers.api import Batches, Consumer, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime import operator, parking
+from consumers.runtime.circuit import OPEN_AFTER
 from consumers.runtime.failure import ATTEMPTS_MAX
 from consumers.runtime.operator import By
 from tests import settling
 from tests.kafka import until
+from tests.logs import capture_logs
 from tests.settling import GROUP, MODES, PLACE, Effects, a_record, at_work
 
 # Failures of one record, more than any limit of attempts.
@@ -43,7 +45,7 @@ async def test_a_sink_that_refuses_connections_is_waited_for(database: Database,
 
     async with at_work(a_consumer(effects, mode), database) as bench:
         await bench.feed([a_record(offset, f"rx_{offset % 30}") for offset in range(60)])
-        await until(lambda: bench.processor.halted(PLACE))
+        await until(lambda: bench.count("circuit_state", state="open") == 1)
         at_opening = len(effects.attempts)
         pings = effects.pings
         await until(lambda: effects.pings > pings + 3)
@@ -52,7 +54,7 @@ async def test_a_sink_that_refuses_connections_is_waited_for(database: Database,
         await bench.settled(60)
 
         assert tried <= 4, "what was called when the circuit opened may still fail, and no more"
-        assert (await bench.parked(), bench.processor.halted(PLACE)) == ([], False)
+        assert (await bench.parked(), bench.count("circuit_state", state="open")) == ([], 0)
         assert bench.outcome("retry") == 0
         assert sorted(effects.kept, key=lambda each: int(each[4:])) == [f"evt_{offset}" for offset in range(60)]
 
@@ -162,6 +164,50 @@ async def test_a_sink_that_answers_nothing_but_pings_is_tried_by_one_record_at_a
         effects.fail = lambda *_: None
         await bench.settled(30)
         assert (bench.count("circuit_state", state="open"), await bench.parked()) == (0, [])
+
+
+@MODES
+async def test_a_few_keys_that_the_sink_refuses_as_it_would_any_stop_no_other(
+    database: Database, mode: Lanes | Batches
+) -> None:
+    """As by a rule of a firewall: it answers pings, and the refused keys alone never stop failing."""
+    effects = Effects()
+    effects.fail = bad_keys_fail
+    bad = 2 * OPEN_AFTER
+
+    with capture_logs() as logs:
+        async with at_work(a_consumer(effects, mode), database) as bench:
+            await bench.feed([a_record(offset, f"bad_{offset}") for offset in range(bad)])
+            await until(lambda: bench.count("circuit_state", state="open") == 1)
+            for offset in range(bad, bad + 5):
+                await effects.tried(bad)
+                bench.processor.offer(PLACE, [a_record(offset, f"rx_{offset}")])
+                await until(partial(effects.has, f"evt_{offset}"))
+            await until(lambda: len(set(effects.attempts)) == bad + 5)
+            await effects.tried(3 * bad)
+
+            assert bench.count("circuit_state", state="open") == 0
+
+    refused = [each["offset"] for each in logs if each["event"] == "worker.sink_failed" and "event_id" in each]
+    assert sorted(refused) == list(range(bad)), "each refused record once"
+    assert {each["code"] for each in logs if each["event"] == "worker.sink_failed"} == {"connection_refused"}
+
+
+@MODES
+async def test_an_operator_sets_keys_aside_while_the_sink_is_away(database: Database, mode: Lanes | Batches) -> None:
+    effects = Effects()
+    effects.fail = lambda *_: TransientError("http_403", systemic=True)
+    keys = [f"rx_{number}" for number in range(2 * OPEN_AFTER)]
+
+    async with at_work(a_consumer(effects, mode), database) as bench:
+        await bench.feed([a_record(offset, key) for offset, key in enumerate(keys)])
+        await until(lambda: bench.count("circuit_state", state="open") == 1)
+        effects.down = True
+        for key in keys:
+            await operator.park(database, GROUP, PLACE.topic, key, partition=0, by=By("ann", "refused"))
+        await bench.settled(len(keys))
+
+        assert len(await bench.parked()) == len(keys)
 
 
 @MODES

@@ -44,11 +44,11 @@ async def test_a_registry_that_is_away_keeps_no_circuit_open(database: Database,
     async with at_work(consumer, database, decoder=decoder, learner=learner) as bench:
         await bench.feed([a_record(0, "rx_0", value=UNKNOWN)])
         await until(lambda: decoder.learned > 1)
-        bench.processor.offer(PLACE, [a_record(offset, f"rx_{offset}") for offset in (1, 2)])
+        bench.processor.offer(PLACE, [a_record(offset, f"rx_{offset}") for offset in range(1, 31)])
         await until(lambda: bench.count("circuit_state", state="open") == 1)
         effects.down = False
         await until(lambda: bench.count("circuit_state", state="closed") == 1)
-        await until(lambda: sorted(effects.kept) == ["evt_1", "evt_2"])
+        await until(lambda: len(effects.kept) == 30)
 
 
 async def test_a_schema_that_the_registry_learns_late_lets_a_key_go_on(database: Database) -> None:
