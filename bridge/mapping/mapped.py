@@ -4,7 +4,7 @@
 file that an option names is recorded with each of its events.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 from hashlib import sha256
@@ -325,32 +325,42 @@ class Run:
         """Note elements, and what a filter has left out of their lists: each needs an outcome."""
         held = {spot.pointer: spot for spot in spots if spot.position and spot.element is not None}
         around = {at: spot for spot in held.values() for at in pointers_around(spot.pointer)}
-        for at, spot in around.items():
+        self._divide(around, held if is_last else {}, passed=held.keys() | around.keys())
+        self.reading.elements.update(held)
+        for pointer, spot in held.items() if is_last else ():
+            self._elements.setdefault(pointer, spot)
+
+    def _divide(self, lists: Mapping[str, _Spot], held: Mapping[str, _Spot], *, passed: Collection[str] = ()) -> None:
+        """Note all that stands in lists, as held or like an element; what is passed is not, or stands around others."""
+        for at, spot in lists.items():
             node = self._nodes.get(at)
             is_list = type(node) is list
             for name, item in children(node) if is_list or id(node) in self.scope.spread else ():
                 pointer = f"{at}/{escaped(self._written(id(node), name))}"
                 self.reading.elements.add(pointer)
-                if pointer not in held and pointer not in around and item is not None:
+                if pointer in held:
+                    self._elements.setdefault(pointer, held[pointer])
+                elif pointer not in passed and item is not None:
                     position = int(name) + 1 if is_list else 1
                     self._elements.setdefault(pointer, spot._replace(element=item, pointer=pointer, position=position))
-                elif pointer in held and is_last:
-                    self._elements.setdefault(pointer, held[pointer])
-        self.reading.elements.update(held)
-        for pointer, spot in held.items() if is_last else ():
-            self._elements.setdefault(pointer, spot)
 
     def _below(self, spot: _Spot, each: Expression) -> list[_Spot]:
         """Return the elements that an `each` finds in another one; an object counts as a list of it."""
         self._enter(spot)
-        found = None if spot.element is None else self._value(each, spot.element)
         path = f"{spot.path}{each.path}"
+        try:
+            found = None if spot.element is None else self.scope.evaluate(each, spot.element)
+        except UnfitError:
+            # As nothing, all elements would be one.
+            self._lost = self._lost or path
+            return []
         if isinstance(found, dict):
             found, places = [found], [self._place(found)]
         elif isinstance(found, list):
             if len(found) == 1 and found[0] is self._root:
                 return [self._body]
-            places, path = self._places(found, spot), f"{path}/*"
+            path = f"{path}/*"
+            places = self._places(found, spot)
         else:
             return []
         is_lost = any(at is None and element is not None for element, at in zip(found, places, strict=True))
@@ -358,10 +368,19 @@ class Run:
             if len(self._pointers) >= PLACES_MAX:
                 raise ExhaustedError
             self._lost = self._lost or path
+        if not found:
+            # A filter may have left all out.
+            lists = {self._place(node): node for node in self._lists_read(spot)}
+            outer = {at for at in lists if at is not None and lists.keys().isdisjoint(pointers_around(at))}
+            self._divide({at: _Spot(None, path, at, 0, spot.element, spot.path) for at in outer}, {})
         return [
             _Spot(element, path, at or "", number, spot.element, spot.path)
             for number, (element, at) in enumerate(zip(found, places, strict=True), 1)
         ]
+
+    def _lists_read(self, spot: _Spot) -> list[list[object]]:
+        """Return the lists that the last expression has read, or was searched in."""
+        return [node for node in (*self.scope.read.values(), spot.element) if isinstance(node, list)]
 
     def _place(self, node: object) -> str | None:
         """Return the pointer of an object or list in the body; None for what an expression has made."""
@@ -372,7 +391,7 @@ class Run:
         if (at := self._place(found)) is not None:
             return [f"{at}/{number}" for number in range(len(found))]
         # Texts and numbers are looked for where the expression was, in their order.
-        lists = [node for node in (*self.scope.read.values(), spot.element) if isinstance(node, list)]
+        lists = self._lists_read(spot)
         items = ((f"{self._place(node)}/{number}", item) for node in lists for number, item in enumerate(node))
         return [
             self._place(node) if type(node) in _NESTED else next((at for at, item in items if item is node), None)

@@ -275,3 +275,10 @@ def test_numbers_count_as_they_are_written_in_the_hash_of_an_element() -> None:
     ]
 
     assert len(set(hashes)) == 2
+
+
+def test_a_filter_that_leaves_all_out_or_fails_hides_nobody() -> None:
+    mapping = compiled(HEAD.replace('"events"', "\"events[?type == 'P' && trim(rx)]\"") + REPORTED + TABLE)
+
+    assert outlines(mapping, batch(BOB, BOB | {"rx": "3"})) == [("d/1", "arr:2", "Q"), ("d/2", "arr:3", "Q")]
+    assert parked(mapping, batch(BOB, ANN | {"rx": {}})) == ParkReason("unusable", "wrong_type", "/events")
