@@ -88,8 +88,8 @@ class Admission:
         self.bytes = 0
 
     def enter(self, size: int) -> bool:
-        """Return whether a delivery of `size` bytes has room; one larger than the whole bound enters alone."""
-        if self.count >= self._count_max or (self.count and self.bytes + size > self._bytes_max):
+        """Return whether a delivery of `size` bytes has room."""
+        if self.count >= self._count_max or self.bytes + size > self._bytes_max:
             return False
         self.count += 1
         self.bytes += size

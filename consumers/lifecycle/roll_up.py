@@ -57,7 +57,7 @@ def roll_up(document: Document) -> State:
         shipment=shipment,
         display=_display(transmission, order, dispense=dispense, fulfillment=fulfillment, shipment=shipment),
         open_requests=sorted(opened),
-        safety=sorted(safety_signals(document)),
+        safety=safety_signals(document),
         anomalies=sum(map(len, anomalies(document).values())),
         stub=not document["known"],
         replaced_by=replaced_by,

@@ -3,7 +3,7 @@
 Source: docs/contract.md §6, "Contradictions are kept and signalled".
 """
 
-from consumers.lifecycle.facts import Document, Stamp
+from consumers.lifecycle.facts import Document
 
 DISPENSED_AFTER_CANCEL = "dispensed_after_cancel"
 SAFETY_KINDS = (DISPENSED_AFTER_CANCEL,)
@@ -14,13 +14,12 @@ ANOMALY_KINDS = (PROCESSED_AFTER_FINAL_FAILURE,)
 HANDED_OUT = frozenset({"dispensed", "partially_dispensed"})
 
 
-def safety_signals(document: Document) -> dict[str, Stamp]:
-    """Return the current signals, each with the stamp of the earliest fact that raises it."""
+def safety_signals(document: Document) -> list[str]:
+    """Return the kinds of the current signals."""
     approval = document.get("first_approval")
-    if approval is None:
-        return {}
-    late = [stamp for stamp, word in document["fills"].values() if word in HANDED_OUT and stamp > approval]
-    return {DISPENSED_AFTER_CANCEL: min(late)} if late else {}
+    fills = () if approval is None else document["fills"].values()
+    is_late = any(word in HANDED_OUT and stamp > approval for stamp, word in fills)
+    return [DISPENSED_AFTER_CANCEL] if is_late else []
 
 
 def anomalies(document: Document) -> dict[str, list[str]]:
