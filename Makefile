@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # The tests start a thousand processes: without compiled files each would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-tools compiled-tests check budget lint promtool fault-tools alert-tools lock chart engines clients page fhir-server hl7-server temporal-server otelcol audit bench docs faults fuzz release release-sign release-tools test-docker test-postgres
+.PHONY: setup demo test test-tools compiled-tests check budget lint promtool fault-tools alert-tools lock chart engines clients page fhir-server hl7-server temporal-server otelcol audit bench docs faults fuzz release release-sign release-tools simulate test-docker test-postgres
 
 # A line for each step: pip is silent, and takes minutes on a slow line.
 define install
@@ -73,7 +73,7 @@ test:
 	$(BIN)/pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder --durations 60 $(TESTED)
 
 TESTED := tests/integration tests/faults tests/chart tests/monitoring tests/contract tests/docker tests/unit \
-    tests/component tests/fuzz
+    tests/component tests/fuzz tests/simulation
 
 # Once, beside the linters, and not in each of the four workers.
 compiled-tests: $(INSTALLED)
@@ -132,6 +132,12 @@ faults: setup fault-tools alert-tools
 
 # Coverage-guided fuzzing, this many executions over all targets; a short run is part of `check`. Linux only.
 FUZZ_EXECUTIONS ?= 1000000
+# Worlds of the ingress, each decided by its seed: N of them, from the seed FIRST on, or one: SIMULATE="--seed 7".
+N ?= 1000
+FIRST ?= 1
+simulate: $(INSTALLED)
+	$(BIN)/python -m tests.simulation $(or $(SIMULATE),--seeds $(N) --first $(FIRST))
+
 fuzz: $(INSTALLED)
 	$(PIP) --require-hashes --requirement requirements-fuzz.lock
 	$(BIN)/python -m tests.fuzz --executions $(FUZZ_EXECUTIONS)

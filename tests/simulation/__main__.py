@@ -1,0 +1,111 @@
+"""The real code of the ingress in simulated worlds, each decided by its seed: `python -m tests.simulation`.
+
+    plan        `operators.make_plan`: which kinds of faults, operators and senders' habits exist, and every act
+    real code   `replica`: `open_durability` and `build_webhooks` of `bridge.app`, on the seams of `bridge.app.Seams`
+    seams       `kafka` (brokers and aiokafka's clients), `disk` (and the spool's threads), `world` (clocks)
+    loop        `loop`: virtual time; each step belongs to a process, which may be frozen, or end at any await
+    senders     `senders`: what is sent, how senders try again, and the ledger of what was answered
+    acts        `operators`: one method for each kind of act; a new kind is a line of `KINDS` and its method
+    checks      `promises`: each by a name of `PROMISES`, while the world runs and when it is at rest
+    run         `story`: run a plan, shorten one that breaks a promise, tell it; `runs`: many seeds in two processes
+
+A world has two replicas, three brokers, and some 360 deliveries in four phases of a minute. Faults end with most phases
+and everything comes to rest; then all clocks pass a quiet quarter of an hour, which the loop skips. Nothing depends on
+the machine, the day, or the order of a set: `World.trace` is the same for the same seed.
+
+A seed that breaks a promise is shortened: kinds of acts are left out, then single acts, while the same promise breaks.
+"""
+
+import argparse
+import math
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+from tests.simulation.runs import worlds
+from tests.simulation.story import Ran, of_seed, shrink, tell
+
+
+def main() -> int:
+    """Run worlds until enough of them have run, or the time is over; return 1 if a promise was broken."""
+    arguments = _arguments()
+    if arguments.seed is not None:
+        return _one(arguments.seed)
+    began, ran, attempts, failed = time.monotonic(), 0, 0, list[Ran]()
+    ends_at = began + (_seconds(arguments.time) if arguments.time else math.inf)
+    for result in worlds(_numbers(arguments), ends_at=ends_at):
+        ran, attempts = ran + 1, attempts + result.attempts
+        if arguments.traces:
+            _say(f"{result.plan.seed} {result.trace}")
+        if result.broken:
+            failed.append(result)
+            _say(f"seed {result.plan.seed}: {result.broken[0].promise}: {result.broken[0].what}")
+    took_s = time.monotonic() - began
+    _say(f"{ran} worlds from seed {arguments.first}, {attempts} deliveries, {took_s:.0f} s, {len(failed)} broken")
+    for result in failed[: arguments.stories]:
+        _tell(result)
+    return int(bool(failed))
+
+
+def _numbers(arguments: argparse.Namespace) -> Iterator[int]:
+    if arguments.found:
+        yield from found()
+    yield from (
+        count(arguments.first) if not arguments.seeds else range(arguments.first, arguments.first + arguments.seeds)
+    )
+
+
+def found() -> list[int]:
+    """Return the seeds that found something once."""
+    lines = (Path(__file__).parent / "seeds.txt").read_text().splitlines()
+    return [int(line.split()[0]) for line in lines if line and not line.startswith("#")]
+
+
+def _one(seed: int) -> int:
+    ran = of_seed(seed, verbose=True)
+    if not ran.broken:
+        _say(tell(ran))
+        return 0
+    _tell(ran)
+    return 1
+
+
+def _tell(ran: Ran) -> None:
+    _say(tell(shrink(ran)))
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"([0-9]+)([smh])", text)
+    if found is None:
+        msg = f"{text!r} is not a time such as 30s, 10m or 1h"
+        raise SystemExit(msg)
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.simulation", description="Run worlds; tell the first that breaks a promise."
+    )
+    parser.add_argument("--seeds", type=int, default=0, help="how many worlds; default: until the time is over")
+    parser.add_argument("--first", type=int, default=1, help="the first seed")
+    parser.add_argument("--seed", type=int, help="one world, told whole, or shortened if it breaks a promise")
+    parser.add_argument("--for", dest="time", help="for how long, such as 10m")
+    parser.add_argument("--stories", type=int, default=1, help="how many broken worlds to shorten and tell")
+    parser.add_argument("--found", action="store_true", help="first the seeds of seeds.txt")
+    parser.add_argument("--traces", action="store_true", help="print the digest of each world's trace")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    code = main()
+    # The tasks of ended processes must not run their `finally` blocks now.
+    os._exit(code)

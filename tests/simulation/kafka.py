@@ -1,0 +1,677 @@
+"""Kafka below the calls of aiokafka: brokers and logs, and the clients that `KafkaConnection` makes.
+
+The clients keep what `bridge.kafka` relies on of aiokafka 0.14: one request at a time for each broker, batches that are
+sent again under their sequence numbers and never expire, metadata that is renewed on demand, positions. Brokers run in
+the world: what a client has sent arrives, whatever becomes of the client.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from aiokafka import TopicPartition  # noqa: TID251 - the fake stands in the door
+from aiokafka import errors as kafka_errors  # noqa: TID251 - as above
+
+from bridge.kafka.connection import KafkaConnection
+from bridge.kafka.transport import ConsumedRecord, Place
+from tests.simulation.world import World
+
+REQUEST_TIMEOUT_S = 5.0
+RETRY_S = 0.1
+METADATA_AGE_S = 60.0
+FETCH_S = 0.5
+LEADERLESS_S = 5.0
+RECORD_BYTES = 61 + 36
+HEADER_BYTES = 10
+# Batches of a producer whose numbers a broker remembers.
+REMEMBERED = 5
+MAX_BYTES = 2 * 1024 * 1024
+
+
+class Stored(NamedTuple):
+    """A record in a log; readers see it from `visible_at` on."""
+
+    key: bytes
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+    timestamp_ms: int
+    visible_at: float
+    pid: int
+
+
+@dataclass(eq=False)
+class Broker:
+    """`up`; `silent`: accepts and never answers until it goes on; or `down`."""
+
+    id: int
+    state: str = "up"
+    arrived: list[Callable[[], None]] = field(default_factory=list)  # while it is silent
+
+
+@dataclass(eq=False)
+class Partition:
+    """A log and what its leader knows of producers: the next number, and the last batches, by first number."""
+
+    place: Place
+    leader: int
+    records: list[Stored] = field(default_factory=list)
+    producers: dict[int, tuple[int, deque[tuple[int, int]]]] = field(default_factory=dict)
+
+    def end(self, now: float) -> int:
+        """Return the offset after the last record that all in-sync replicas have."""
+        end = len(self.records)
+        while end and self.records[end - 1].visible_at > now:
+            end -= 1
+        return end
+
+
+@dataclass(eq=False)
+class Topic:
+    """`refusal` is what its leaders answer to writes, if anything; `max_bytes` bounds a batch."""
+
+    partitions: list[Partition]
+    refusal: type[kafka_errors.BrokerResponseError] | None = None
+    max_bytes: int = MAX_BYTES
+
+
+class Kafka:
+    """A cluster of three brokers."""
+
+    def __init__(self, world: World, topics: Mapping[str, int]) -> None:
+        self.world = world
+        self.rng = world.stream("kafka")
+        self.brokers = [Broker(number) for number in range(3)]
+        self.topics = {name: Topic([]) for name in topics}
+        for name, count in topics.items():
+            self.add_partitions(name, count)
+        self.buried: list[Partition] = []  # of topics that were made anew
+        self.ack_s = 0.0  # what replicas take beyond the usual
+        self.lost_answers = 0.0  # probability that an answer to a write is lost with its connection
+        self.lag_s = 0.0  # what readers are behind
+        self.cut_off: set[str] = set()  # hosts whose packets are dropped
+        self.consumers: list[Consumer] = []
+        self._pids = 0
+        self.on_write: Callable[[Partition, Sequence[Stored]], None] = lambda _partition, _records: None
+
+    def partitions(self) -> Iterable[Partition]:
+        """Every partition there is, in a fixed order."""
+        return (each for topic in self.topics.values() for each in topic.partitions)
+
+    def add_partitions(self, name: str, count: int) -> None:
+        topic = self.topics[name]
+        for number in range(len(topic.partitions), count):
+            topic.partitions.append(Partition(Place(name, number), number % len(self.brokers)))
+
+    def make_anew(self, name: str) -> None:
+        """Delete a topic with all that is in it, and create it again."""
+        topic = self.topics[name]
+        count = len(topic.partitions)
+        self.buried += topic.partitions
+        topic.partitions = []
+        self.add_partitions(name, count)
+        self.wake()
+
+    def find(self, place: Any) -> Partition | None:
+        topic = self.topics.get(place[0])
+        return topic.partitions[place[1]] if topic and place[1] < len(topic.partitions) else None
+
+    def new_pid(self) -> int:
+        self._pids += 1
+        return self._pids
+
+    def forget_producers(self) -> None:
+        """Lose what the leaders know of producers."""
+        for partition in self.partitions():
+            partition.producers.clear()
+
+    def set_state(self, number: int, state: str) -> None:
+        """Have a broker go, hang or come back; who leads follows soon after it went."""
+        broker = self.brokers[number]
+        broker.state = state
+        if state == "up":
+            arrived, broker.arrived = broker.arrived, []
+            for each in arrived:
+                each()
+        if state == "down":
+            broker.arrived = []
+            self._cut_unreplicated(number)
+        self.world.later(self.rng.uniform(0.2, 2.0) if state == "down" else 0.05, self._elect)
+        self.wake()
+
+    def _elect(self) -> None:
+        alive = [each.id for each in self.brokers if each.state != "down"]
+        for partition in self.partitions():
+            if partition.leader not in alive:
+                partition.leader = alive[partition.place.partition % len(alive)] if alive else -1
+        self.wake()
+
+    def _cut_unreplicated(self, number: int) -> None:
+        """A leader that goes may take with it what no other replica has."""
+        now = self.world.loop.time()
+        for partition in self.partitions():
+            end = partition.end(now)
+            if partition.leader == number and end < len(partition.records) and self.rng.random() < 0.5:
+                del partition.records[end:]
+                partition.producers.clear()
+
+    def sees(self, host: str, number: int) -> str:
+        """Return the state of a broker as a host sees it."""
+        return "cut" if host in self.cut_off else self.brokers[number].state
+
+    def latency(self) -> float:
+        return self.rng.uniform(0.0005, 0.004)
+
+    def wake(self, topic: str = "") -> None:
+        """Have consumers look again."""
+        for consumer in self.consumers:
+            if not topic or topic in consumer.topics:
+                consumer.wake()
+
+    def produce(self, link: "Link", number: int, batches: Sequence["Batch"], answered: asyncio.Future[Any]) -> None:
+        """Take one request of a client; `answered` gets an error or None for each of its batches."""
+        state = self.sees(link.host, number)
+        if state == "cut":
+            return
+        arrive = lambda: self._arrive(link, number, batches, answered)  # noqa: E731
+        self.world.later(self.latency(), arrive)
+
+    def _arrive(self, link: "Link", number: int, batches: Sequence["Batch"], answered: asyncio.Future[Any]) -> None:
+        broker = self.brokers[number]
+        if broker.state == "silent":
+            broker.arrived.append(lambda: self._arrive(link, number, batches, answered))
+            return
+        if link.aborted and self.rng.random() < 0.5:
+            return
+        if broker.state == "down":
+            _fail(answered, kafka_errors.KafkaConnectionError())
+            return
+        errors, wait_s = [], 0.0
+        for batch in batches:
+            error, until = self._append(number, batch)
+            errors.append(error)
+            wait_s = max(wait_s, until - self.world.loop.time())
+        self.world.later(wait_s + self.latency(), lambda: self._answer(link, number, errors, answered))
+
+    def _answer(self, link: "Link", number: int, errors: list[Any], answered: asyncio.Future[Any]) -> None:
+        state = self.sees(link.host, number)
+        if state == "cut":
+            return
+        if state == "silent":
+            self.brokers[number].arrived.append(lambda: self._answer(link, number, errors, answered))
+        elif state == "down" or self.rng.random() < self.lost_answers:
+            _fail(answered, kafka_errors.KafkaConnectionError())
+        elif not answered.done():
+            answered.set_result(errors)
+
+    def _refusal(self, partition: Partition | None, number: int, size: int) -> Any:
+        """Return the error of a broker that takes no batch of this size, or None."""
+        if partition is None:
+            return kafka_errors.UnknownTopicOrPartitionError
+        topic = self.topics[partition.place.topic]
+        if partition.leader != number:
+            return kafka_errors.NotLeaderForPartitionError
+        return topic.refusal or (kafka_errors.MessageSizeTooLargeError if size > topic.max_bytes else None)
+
+    def _append(self, number: int, batch: "Batch") -> tuple[type[kafka_errors.BrokerResponseError] | None, float]:
+        """Append a batch as the leader does; return the error, and when replicas have it."""
+        now = self.world.loop.time()
+        partition = self.find(batch.tp)
+        refusal = self._refusal(partition, number, batch.builder.size)
+        if partition is None or refusal is not None:
+            return refusal, now
+        expected, recent = partition.producers.get(batch.pid, (0, deque(maxlen=REMEMBERED)))
+        if batch.sequence < expected:
+            known = dict(recent).get(batch.sequence) is not None
+            return (None if known else kafka_errors.DuplicateSequenceNumber), now
+        if batch.sequence > expected:
+            return kafka_errors.OutOfOrderSequenceNumber, now
+        last = partition.records[-1].visible_at if partition.records else 0.0
+        visible_at = max(last, now + self.rng.uniform(0.0005, 0.003) + self.ack_s * self.rng.random())
+        stored = [Stored(*each, visible_at, batch.pid) for each in batch.builder.records]
+        partition.records += stored
+        recent.append((batch.sequence, len(stored)))
+        partition.producers[batch.pid] = batch.sequence + len(stored), recent
+        self.world.later(visible_at + self.lag_s - now, lambda: self.wake(partition.place.topic))
+        self.on_write(partition, stored)
+        return None, visible_at
+
+
+class Link:
+    """A client's connections, for the brokers: from which host, and whether they were aborted."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.aborted = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection(KafkaConnection):
+    """Makes simulated clients for one host."""
+
+    bootstrap_servers: str = "b0:9092,b1:9092,b2:9092"
+    kafka: Kafka
+    host: str
+
+    async def reach(self) -> dict[str, Any]:
+        await asyncio.sleep(self.kafka.latency())
+        answers = [each for each in self.kafka.brokers if self.kafka.sees(self.host, each.id) in ("up", "silent")]
+        if self.host in self.kafka.cut_off:
+            await asyncio.sleep(2.0)
+        return {"bootstrap_servers": [f"b{each.id}:9092" for each in answers], "security_protocol": "PLAINTEXT"}
+
+    def producer(self, **options: Any) -> Any:
+        return Producer(self.kafka, self.host, options["max_batch_size"])
+
+    def consumer(self, **_: Any) -> Any:
+        return Consumer(self.kafka, self.host)
+
+
+class Metadata:
+    """What a client knows of topics and leaders, and its way to renew it: `AIOKafkaClient` and its `cluster` in one."""
+
+    def __init__(self, kafka: Kafka, host: str) -> None:
+        self._kafka = kafka
+        self._leaders: dict[str, dict[int, int]] = {}
+        self._renewing: asyncio.Future[bool] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.link = Link(host)
+        self.cluster = self
+        self._sync_task: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._sync_task.add_done_callback(lambda _: self._end())
+        self._conns: dict[int, Any] = {}
+
+    async def bootstrap(self) -> None:
+        """Connect; `KafkaConnectionError` if no broker answers."""
+        if not await self._ask():
+            raise kafka_errors.KafkaConnectionError
+        self._leaders.clear()  # the bootstrap answer names no topics
+        self._renew_later()
+
+    def force_metadata_update(self) -> asyncio.Future[bool]:
+        if self._renewing is None:
+            self._renewing = asyncio.ensure_future(self._ask())
+            self._renewing.add_done_callback(self._renewed)
+        return asyncio.shield(self._renewing)
+
+    def _renewed(self, _: object) -> None:
+        self._renewing = None
+
+    def _renew_later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(METADATA_AGE_S, self._renew)
+
+    def _renew(self) -> None:
+        self.force_metadata_update()
+        self._renew_later()
+
+    def _end(self) -> None:
+        self.link.aborted = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def _ask(self) -> bool:
+        kafka = self._kafka
+        order = kafka.rng.sample(kafka.brokers, len(kafka.brokers))
+        for broker in order:
+            await asyncio.sleep(kafka.latency())
+            state = kafka.sees(self.link.host, broker.id)
+            if state in ("silent", "cut"):
+                await asyncio.sleep(REQUEST_TIMEOUT_S)
+                state = kafka.sees(self.link.host, broker.id)
+            if state == "up" and not self.link.aborted:
+                self._leaders = {
+                    name: {each.place.partition: each.leader for each in topic.partitions}
+                    for name, topic in kafka.topics.items()
+                }
+                return True
+        return False
+
+    def partitions_for_topic(self, topic: str) -> set[int] | None:
+        return set(self._leaders[topic]) if topic in self._leaders else None
+
+    def available_partitions_for_topic(self, topic: str) -> set[int] | None:
+        found = self._leaders.get(topic)
+        return None if found is None else {number for number, leader in found.items() if leader != -1}
+
+    def leader_for_partition(self, place: Any) -> int | None:
+        return self._leaders.get(place.topic, {}).get(place.partition)
+
+    def brokers(self) -> list[Broker]:
+        return self._kafka.brokers
+
+
+class Builder:
+    """Collects the records of a batch."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self.records: list[tuple[bytes, bytes | None, Sequence[tuple[str, bytes]], int]] = []
+        self.size = RECORD_BYTES
+
+    def append(
+        self, *, timestamp: int, key: bytes, value: bytes | None, headers: Sequence[tuple[str, bytes]]
+    ) -> bool | None:
+        size = len(key) + len(value or b"") + RECORD_BYTES
+        size += sum([HEADER_BYTES + len(name) + len(content) for name, content in headers])
+        if self.records and self.size + size > self._max_bytes:
+            return None
+        self.records.append((key, value, headers, timestamp))
+        self.size += size
+        return True
+
+    def record_count(self) -> int:
+        return len(self.records)
+
+
+class Batch:
+    """A batch on its way."""
+
+    def __init__(self, builder: Builder, tp: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self.builder = builder
+        self.tp = tp
+        self.future: asyncio.Future[Any] = loop.create_future()
+        self.retry_count = 0
+        self.record_count = len(builder.records)
+        self.began = loop.time()
+        self.pid = self.sequence = -1
+
+    def fail(self, exc: Exception) -> None:
+        _fail(self.future, exc)
+
+
+class Sequences:
+    """The numbers of a producer, by partition."""
+
+    def __init__(self) -> None:
+        self._next: dict[Any, int] = {}
+
+    def number(self, place: Any) -> int:
+        return self._next.get(place, 0)
+
+    def increment_sequence_number(self, place: Any, count: int) -> None:
+        self._next[place] = self.number(place) + count
+
+
+class Accumulator:
+    """Batches that wait, by partition."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.batches: dict[Any, deque[Batch]] = {}
+        self.news: asyncio.Future[None] = self._loop.create_future()
+
+    def _append_batch(self, builder: Builder, tp: Any) -> Batch:
+        batch = Batch(builder, tp, self._loop)
+        self.batches.setdefault(tp, deque()).append(batch)
+        if not self.news.done():
+            self.news.set_result(None)
+        return batch
+
+
+class Producer:
+    """As `AIOKafkaProducer` with idempotence."""
+
+    def __init__(self, kafka: Kafka, host: str, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._kafka = kafka
+        self.client = Metadata(kafka, host)
+        self._message_accumulator = Accumulator()
+        self._txn_manager = Sequences()
+        self._sender = Sender(kafka, self.client, self._message_accumulator, self._txn_manager)
+        self._closed = False
+
+    async def start(self) -> None:
+        await self.client.bootstrap()
+        await asyncio.sleep(self._kafka.latency())
+        self._sender.pid = self._kafka.new_pid()
+        self._sender.sender_task = asyncio.create_task(self._sender.run())
+
+    def create_batch(self) -> Builder:
+        return Builder(self._max_bytes)
+
+
+class Sender:
+    """As aiokafka's: one request at a time for each broker, one batch at a time for each partition."""
+
+    def __init__(self, kafka: Kafka, client: Metadata, accumulator: Accumulator, sequences: Sequences) -> None:
+        self._kafka, self._client, self._accumulator, self._sequences = kafka, client, accumulator, sequences
+        self.pid = -1
+        self.sender_task: asyncio.Task[None] | None = None
+        self._in_flight: set[int] = set()
+        self._muted: set[Any] = set()
+
+    async def run(self) -> None:
+        tasks: dict[asyncio.Task[None], None] = {}
+        while True:
+            nodes, is_unknown = self._drain()
+            for node, batches in nodes.items():
+                self._in_flight.add(node)
+                self._muted.update(each.tp for each in batches)
+                tasks[asyncio.create_task(self._send_produce_req(node, batches))] = None
+            other = self._client.force_metadata_update() if is_unknown else self._accumulator.news
+            await asyncio.wait([*tasks, other], return_when=asyncio.FIRST_COMPLETED)
+            for task in [each for each in tasks if each.done()]:
+                task.result()
+                del tasks[task]
+
+    def _drain(self) -> tuple[dict[int, list[Batch]], bool]:
+        accumulator, now = self._accumulator, asyncio.get_running_loop().time()
+        nodes: dict[int, list[Batch]] = {}
+        is_unknown = False
+        for tp in list(accumulator.batches):
+            leader = self._client.leader_for_partition(tp)
+            if tp in self._muted or leader in self._in_flight:
+                continue
+            if leader in {None, -1}:
+                is_unknown = True
+                if now - accumulator.batches[tp][0].began > LEADERLESS_S:
+                    missing = leader is None
+                    error = kafka_errors.NotLeaderForPartitionError if missing else kafka_errors.LeaderNotAvailableError
+                    self._take(tp).fail(error())
+            elif leader is not None:
+                nodes.setdefault(leader, []).append(self._take(tp))
+        accumulator.news = asyncio.get_running_loop().create_future()
+        return nodes, is_unknown
+
+    def _take(self, tp: Any) -> Batch:
+        batches = self._accumulator.batches[tp]
+        batch = batches.popleft()
+        if not batches:
+            del self._accumulator.batches[tp]
+        if not batch.retry_count:
+            batch.pid, batch.sequence = self.pid, self._sequences.number(tp)
+            self._sequences.increment_sequence_number(tp, batch.record_count)
+        batch.retry_count += 1
+        return batch
+
+    async def _send_produce_req(self, node: int, batches: list[Batch]) -> None:
+        again = []
+        try:
+            errors = await self._answer(node, batches)
+            for batch, error in zip(batches, errors, strict=True):
+                if error is None or error is kafka_errors.DuplicateSequenceNumber:
+                    if not batch.future.done():
+                        batch.future.set_result(None)
+                elif not error.retriable:
+                    batch.fail(error())
+                else:
+                    if getattr(error, "invalid_metadata", False):
+                        self._client.force_metadata_update()
+                    again.append(batch)
+            if again:
+                await asyncio.sleep(RETRY_S)
+                for batch in again:
+                    self._accumulator.batches.setdefault(batch.tp, deque()).appendleft(batch)
+        finally:
+            self._in_flight.discard(node)
+            self._muted.difference_update(each.tp for each in batches)
+
+    async def _answer(self, node: int, batches: list[Batch]) -> Sequence[type[kafka_errors.KafkaError] | None]:
+        answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._kafka.produce(self._client.link, node, batches, answered)
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                found: list[Any] = await answered
+        except TimeoutError:
+            return [kafka_errors.RequestTimedOutError] * len(batches)
+        except kafka_errors.KafkaError as exc:
+            return [type(exc)] * len(batches)
+        return found
+
+
+class Consumer:
+    """As `AIOKafkaConsumer` without a group; it is its own fetcher and subscription."""
+
+    def __init__(self, kafka: Kafka, host: str) -> None:
+        self._kafka = kafka
+        self._client = Metadata(kafka, host)
+        self._loop = asyncio.get_running_loop()
+        self._coordinator = None
+        self._fetcher = Fetcher(self)
+        self._subscription = self
+        self.topics: set[str] = set()
+        self.positions: dict[Any, int] = {}
+        self._seen: dict[Any, Partition] = {}
+        self.waiters: list[asyncio.Future[None]] = []
+
+    async def start(self) -> None:
+        await self._client.bootstrap()
+        self._kafka.consumers.append(self)
+
+    async def stop(self) -> None:
+        self._client._sync_task.cancel()
+        if self in self._kafka.consumers:
+            self._kafka.consumers.remove(self)
+
+    def partitions_for_topic(self, topic: str) -> set[int] | None:
+        return self._client.partitions_for_topic(topic)
+
+    def assign(self, places: Iterable[Any]) -> None:
+        for place in places:
+            self.topics.add(place.topic)
+            self.positions[place] = -1
+            found = self._kafka.find(place)
+            if found is not None:
+                self._seen[place] = found
+
+    def seek(self, place: Any, offset: int) -> None:
+        self.positions[TopicPartition(*place)] = offset
+
+    async def position(self, place: Any) -> int:
+        return self.positions[place]
+
+    async def beginning_offsets(self, places: Sequence[Any]) -> dict[Any, int]:
+        await self._answer()
+        return dict.fromkeys(places, 0)
+
+    async def end_offsets(self, places: Sequence[Any]) -> dict[Any, int]:
+        await self._answer()
+        now = self._loop.time()
+        return {place: self._partition(place).end(now) for place in places}
+
+    async def offsets_for_times(self, times: Mapping[Any, int]) -> dict[Any, Any]:
+        await self._answer()
+        found = {}
+        for place, since_ms in times.items():
+            records = self._partition(place).records
+            at = next((n for n, each in enumerate(records) if each.timestamp_ms >= since_ms), None)
+            found[place] = None if at is None else Found(at)
+        return found
+
+    def _partition(self, place: Any) -> Partition:
+        found = self._kafka.find(place)
+        if found is None:
+            raise kafka_errors.UnknownTopicOrPartitionError
+        return found
+
+    async def _answer(self) -> None:
+        await asyncio.sleep(self._kafka.latency())
+        waited_s = 0.0
+        while not any(self._kafka.sees(self._client.link.host, each.id) == "up" for each in self._kafka.brokers):
+            if waited_s > REQUEST_TIMEOUT_S:
+                raise kafka_errors.KafkaTimeoutError
+            await asyncio.sleep(FETCH_S)
+            waited_s += FETCH_S
+
+    def hears(self, place: Any) -> bool:
+        """Return whether the leader of a partition answers."""
+        found = self._kafka.find(place)
+        return (
+            found is not None and found.leader >= 0 and self._kafka.sees(self._client.link.host, found.leader) == "up"
+        )
+
+    def end_of(self, place: Any) -> int:
+        """Return up to where a fetch has records now."""
+        found = self._kafka.find(place)
+        if found is None or not self.hears(place):
+            return self.positions[place]
+        return found.end(self._loop.time() - self._kafka.lag_s)
+
+    def last_poll_timestamp(self, place: Any) -> int | None:
+        if self.hears(place):
+            self._fetcher.answers[place] = int(self._loop.time() / FETCH_S)
+        return self._fetcher.answers.get(place)
+
+    def last_stable_offset(self, place: Any) -> int:
+        return self._fetcher.ends.setdefault(place, 0) if not self.hears(place) else self._noted_end(place)
+
+    def _noted_end(self, place: Any) -> int:
+        end = self._fetcher.ends[place] = self.end_of(place)
+        return end
+
+    async def getmany(self, place: Any, *, max_records: int) -> Mapping[Any, list[ConsumedRecord]]:
+        found = self._kafka.find(place)
+        position = self.positions[place]
+        if found is None:
+            return {}
+        end = self.end_of(place)
+        if end < position:  # the topic was made anew
+            raise kafka_errors.OffsetOutOfRangeError({place: position})
+        taken = found.records[position : min(end, position + max_records)]
+        self.positions[place] = position + len(taken)
+        records = [
+            ConsumedRecord(*found.place, position + n, each.timestamp_ms, each.key, each.value, each.headers)
+            for n, each in enumerate(taken)
+        ]
+        return {place: records} if records else {}
+
+    def wake(self) -> None:
+        """Have who waits look again."""
+        waiters, self.waiters = self.waiters, []
+        for each in waiters:
+            if not each.done():
+                each.set_result(None)
+
+
+class Found(NamedTuple):
+    """An offset for a time."""
+
+    offset: int
+
+
+class Fetcher:
+    """The parts of aiokafka's that `FetchBuffer` and `Tail` look at."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        self._fetch_task: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._pending_tasks: set[Any] = set()
+        self.answers: dict[Any, int] = {}
+        self.ends: dict[Any, int] = {}
+
+    @property
+    def _records(self) -> dict[Any, None]:
+        consumer = self._consumer
+        return {place: None for place, at in consumer.positions.items() if at >= 0 and consumer.end_of(place) != at}
+
+    def _create_fetch_waiter(self) -> asyncio.Future[None]:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._consumer.waiters.append(waiter)
+        return waiter
+
+
+def _fail(future: asyncio.Future[Any], exc: Exception) -> None:
+    if not future.done():
+        future.set_exception(exc)
+        future.exception()  # observed: what is sent again may have been given up

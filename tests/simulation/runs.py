@@ -1,0 +1,50 @@
+"""Run many worlds, in as many processes as there are for it."""
+
+import math
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from multiprocessing.context import BaseContext
+from queue import Queue
+
+from tests.simulation.story import Ran, of_seed
+
+PROCESSES = 2
+# What processes that were ended in a world held stays in memory: released, their `finally` blocks would run.
+WORLDS_OF_A_PROCESS = 20
+
+
+def worlds(seeds: Iterator[int], *, ends_at: float = math.inf) -> Iterator[Ran]:
+    """Yield what comes of the worlds of some seeds, in the order in which they end."""
+    context = multiprocessing.get_context("fork")
+    results: Queue[Ran | int] = context.SimpleQueue()  # type: ignore[assignment]  # of the same form
+    running = 0
+    for _ in range(PROCESSES):
+        running += _start(context, seeds, results, ends_at)
+    while running:
+        result = results.get()
+        if isinstance(result, Ran):
+            yield result
+            continue
+        running -= 1
+        if time.monotonic() < ends_at:
+            running += _start(context, seeds, results, ends_at)
+
+
+def _start(context: BaseContext, seeds: Iterator[int], results: "Queue[Ran | int]", ends_at: float) -> bool:
+    """Start a process for the next seeds, if there are any; its last result is a number."""
+    batch = list(islice(seeds, WORLDS_OF_A_PROCESS))
+    if batch:
+        context.Process(target=_run, args=(batch, results, ends_at)).start()  # type: ignore[attr-defined]  # every one has it
+    return bool(batch)
+
+
+def _run(seeds: Sequence[int], results: "Queue[Ran | int]", ends_at: float) -> None:
+    for seed in seeds:
+        if time.monotonic() > ends_at:
+            break
+        results.put(of_seed(seed))
+    results.put(0)
+    os._exit(0)

@@ -1,0 +1,174 @@
+"""Run a world, and tell in a few numbered lines how it broke a promise."""
+
+import asyncio
+import gc
+import random
+import shutil
+import tempfile
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bridge.runtime.logging import LEVELS, log
+from tests.simulation.kafka import Kafka
+from tests.simulation.operators import HOSTS, PHASE_S, PHASES, QUIET_S, TOPICS, Act, Operators, Plan, make_plan
+from tests.simulation.promises import Broken, Promises
+from tests.simulation.replica import Host
+from tests.simulation.senders import Senders
+from tests.simulation.world import World
+
+# Loop seconds after which everything must have come to rest.
+REST_S = 240.0
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What came of a world."""
+
+    plan: Plan
+    broken: Sequence[Broken]
+    trace: str
+    lines: Sequence[str]
+    deliveries: int
+    attempts: int
+    at_s: float
+    took_s: float
+
+
+def run(plan: Plan, *, verbose: bool = False) -> Ran:
+    """Run a world to its end."""
+    began = time.process_time()
+    random.seed(plan.seed)
+    world = World(plan.seed, verbose=verbose)
+    with _key_directory() as key_dir, _collected():
+        kafka = Kafka(world, dict.fromkeys(TOPICS, plan.partitions))
+        hosts = [Host(name, world, kafka, key_dir, plan.partitions) for name in HOSTS]
+        senders = Senders(world, hosts)
+        operators = Operators(world, hosts, kafka, senders)
+        promises = Promises(world, kafka, hosts, senders)
+        world.loop.set_exception_handler(
+            lambda _loop, context: promises.note("no_bug", context.get("message"), repr(context.get("exception")))
+        )
+        before = log.put, log.least
+        log.put, log.least = promises.logged, LEVELS["info"]
+        try:
+            world.loop.run_until_complete(_live(world, plan, operators, promises))
+        except RuntimeError as exc:
+            promises.note("no_bug", exc)
+        finally:
+            log.put, log.least = before
+            world.loop.bury()
+    sent = sum(act.kind == "send" for act in plan.acts)
+    took_s = time.process_time() - began
+    return Ran(plan, promises.broken, world.trace, world.lines, sent, len(senders.attempts), world.at_s, took_s)
+
+
+async def _live(world: World, plan: Plan, operators: Operators, promises: Promises) -> None:
+    loop, hosts = world.loop, operators.hosts
+    for host in hosts:
+        host.start()
+    for phase in range(PHASES):
+        began = loop.time()
+        for act in [each for each in plan.acts if each.phase == phase]:
+            await asyncio.sleep(max(0.0, began + act.at - loop.time()))
+            operators.do(act)
+        await asyncio.sleep(max(0.0, began + PHASE_S - loop.time()))
+        if phase == PHASES - 1 or random.Random(f"{plan.seed} {phase}").random() < 0.7:  # noqa: S311 - of the seed
+            operators.heal()
+            await _rest(operators)
+        world.skipped_s += QUIET_S
+    promises.judge()
+
+
+async def _rest(operators: Operators) -> None:
+    """Wait until nothing is under way any more, or for too long."""
+    loop = asyncio.get_running_loop()
+    ends_at = loop.time() + REST_S
+    quiet = 0
+    while loop.time() < ends_at and quiet < 3:
+        await asyncio.sleep(1.0)
+        quiet = quiet + 1 if _is_calm(operators) else 0
+
+
+def _is_calm(operators: Operators) -> bool:
+    if operators.under_way or operators.senders.under_way:
+        return False
+    for host in operators.hosts:
+        if host.durability is None or host.durability.writers.spooling or host.durability.writers.records:
+            return False
+        if any(check() != "ok" for check in host.durability.checks.values()):
+            return False
+    return True
+
+
+@contextmanager
+def _key_directory() -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix="simulation-"))
+    try:
+        key = directory / "current"
+        key.write_bytes(b"spk_" + b64encode(b"k" * 32) + b"\n")
+        key.chmod(0o600)
+        yield directory
+    finally:
+        shutil.rmtree(directory)
+
+
+@contextmanager
+def _collected() -> Iterator[None]:
+    """Collect no garbage meanwhile: finalizers would run at moments that no seed decides."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def shrink(ran: Ran, *, tries: int = 400, tell: Callable[[str], None] = lambda _: None) -> Ran:
+    """Leave out what is not needed to break the same promise: whole kinds, then acts."""
+    promise = ran.broken[0].promise
+    left = tries
+
+    def attempt(acts: Sequence[Act]) -> Ran | None:
+        nonlocal left
+        left -= 1
+        again = run(ran.plan._replace(acts=acts))
+        return again if any(each.promise == promise for each in again.broken) else None
+
+    best = ran
+    for kind in best.plan.kinds:
+        fewer = [act for act in best.plan.acts if act.kind != kind]
+        if len(fewer) < len(best.plan.acts) and left > 0 and (found := attempt(fewer)):
+            best = found
+    size = max(1, len(best.plan.acts) // 2)
+    while left > 0:
+        at, before = 0, len(best.plan.acts)
+        while at < len(best.plan.acts) and left > 0:
+            acts = best.plan.acts
+            found = attempt([*acts[:at], *acts[at + size :]])
+            if found is None:
+                at += size
+            else:
+                best = found
+        tell(f"{len(best.plan.acts)} acts")
+        if size == 1 and len(best.plan.acts) == before:
+            break
+        size = max(1, size // 2)
+    return run(best.plan, verbose=True)
+
+
+def tell(ran: Ran) -> str:
+    """Return the story of a world."""
+    lines = [f"seed {ran.plan.seed}, {ran.plan.partitions} partitions, kinds: {' '.join(ran.plan.kinds)}"]
+    lines += [f"{number:3} {line}" for number, line in enumerate(ran.lines, 1)]
+    lines += [f"BROKEN {each.promise}: {each.what}" for each in ran.broken]
+    return "\n".join(lines)
+
+
+def of_seed(seed: int, *, verbose: bool = False) -> Ran:
+    """Run the world of a seed."""
+    return run(make_plan(seed), verbose=verbose)
