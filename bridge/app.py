@@ -20,7 +20,7 @@ from bridge.ingress.observations import SERVICE, Observations
 from bridge.ingress.routes import Admission, Source, Webhooks
 from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.follower import Follower
-from bridge.kafka.partition_writer import SET_ASIDE_AFTER_S, NoSpool, PartitionWriters, ProducerProtocol, WriterLimits
+from bridge.kafka.partition_writer import SET_ASIDE_AFTER_S, PartitionWriters, WriterLimits
 from bridge.kafka.producer import KafkaProducer, Patience
 from bridge.kafka.publisher import EncodeRecord, Publisher, ordinals
 from bridge.kafka.routing import RoutingTable
@@ -46,7 +46,7 @@ from bridge.runtime.tracing import Tracing, open_tracing
 from bridge.settings import HttpSettings, Management, Settings
 from bridge.sources import address_limit, challenge_of, check_new_keys, rate_limit, scheme_of, slots_dir
 from bridge.spool.disk import Disk
-from bridge.spool.store import Spool
+from bridge.spool.store import NoSpool, Spool
 from bridge.start_checks import check_start
 
 _Result = TypeVar("_Result")
@@ -490,7 +490,7 @@ def _durability_checks(
     return checks if isinstance(spool, NoSpool) else {**checks, "spool": partial(check_spool, spool, producer)}
 
 
-def check_spool(spool: Spool, producer: ProducerProtocol) -> str:
+def check_spool(spool: Spool, producer: KafkaProducer) -> str:
     """Return `ok`, or why the spool takes nothing; `degraded` if Kafka works meanwhile, or while records are locked."""
     if not spool.code:
         return "degraded locked_records" if spool.held.locked else "ok"

@@ -3,7 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from bridge.errors import NotDurableError, RecordRefusedError
 from bridge.event import Identity, Settled
@@ -11,8 +11,14 @@ from bridge.kafka.record import Record
 from bridge.known.known_ids import KnownIds
 from bridge.spool.segment import Entry
 
+if TYPE_CHECKING:  # a fake must have the signatures of what it stands for, and nothing of it besides
+    from bridge.kafka.producer import KafkaProducer as Producer
+    from bridge.spool.store import Spool
+else:
+    Producer = Spool = object
 
-class FakeProducer:
+
+class FakeProducer(Producer):
     """Kafka in memory; every write fails with the code `failure`, and with `refusal` for what is `too_large`."""
 
     def __init__(self, topics: dict[str, int], *, batch_max: int = 100) -> None:
@@ -84,13 +90,14 @@ class FakeProducer:
             raise NotDurableError("outcome_unknown")
 
 
-class FakeSpool:
+class FakeSpool(Spool):
     """A disk in memory; `code` is why it takes nothing, `failure` the code with which every call of `append` ends."""
+
+    code = ""
 
     def __init__(self) -> None:
         """Begin empty; every call ends at once until told otherwise, and `peek` gives at most `peek_max`."""
         self.peek_max = 1000
-        self.code = ""
         self.kept: defaultdict[tuple[str, int], list[Entry]] = defaultdict(list)
         self.failure: str | None = None
         self.refused = 0
@@ -111,15 +118,15 @@ class FakeSpool:
         for entries, future in held:
             self._settle(entries, future)
 
-    def depth(self, partition: tuple[str, int], /) -> int:
+    def depth(self, partition: tuple[str, int]) -> int:
         return len(self.kept[partition])
 
-    async def set_aside(self, partition: tuple[str, int], /, *, code: str) -> bool:
+    async def set_aside(self, partition: tuple[str, int], *, code: str) -> bool:
         del code
         self.aside.append(self.kept[partition].pop(0))
         return True
 
-    def append(self, entries: Sequence[Entry], /) -> asyncio.Future[None]:
+    def append(self, entries: Sequence[Entry]) -> asyncio.Future[None]:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._held is None:
             self._settle(entries, future)
@@ -127,11 +134,11 @@ class FakeSpool:
             self._held.append((entries, future))
         return future
 
-    async def peek(self, partition: tuple[str, int], /, *, most: int, most_bytes: int) -> list[Entry]:
+    async def peek(self, partition: tuple[str, int], *, most: int, most_bytes: int) -> list[Entry]:
         del most_bytes
         return [] if self.unreadable else self.kept[partition][: min(most, self.peek_max)]
 
-    def acknowledge(self, partition: tuple[str, int], count: int, /) -> None:
+    def acknowledge(self, partition: tuple[str, int], count: int) -> None:
         assert count <= len(self.kept[partition])
         del self.kept[partition][:count]
 

@@ -16,7 +16,7 @@ from bridge.contract.events import EVENT_MODELS, OTHER_REPORTED
 from bridge.contract.native import native
 from bridge.event import Delivery, Event, ParkReason
 from bridge.fast_path import FastPath, FastPaths
-from bridge.kafka.partition_writer import Accepted
+from bridge.kafka.accepted import Accepted
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import MESSAGE_MAX_BYTES
 from bridge.kafka.routing import RoutingTable

@@ -11,10 +11,10 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from bridge.kafka.partition_writer import pack
 from bridge.kafka.record import Record
 from bridge.runtime.metrics import IngressMetrics
 from bridge.spool.disk import Disk
+from bridge.spool.payload import pack
 from bridge.spool.recovery import Drain
 from bridge.spool.segment import Entry, SpoolPartition
 from bridge.spool.store import Spool
@@ -45,7 +45,7 @@ def as_somebody() -> Iterator[None]:
 def an_entry(ordinal: int, *, partition: SpoolPartition = PARTITION, payload: bytes | None = None) -> Entry:
     at_ms = 1_700_000_000_000 + ordinal
     return Entry(
-        ordinal, at_ms, partition, pack(a_record(ordinal, partition=partition)) if payload is None else payload
+        ordinal, at_ms, partition, pack(*a_record(ordinal, partition=partition)[2:]) if payload is None else payload
     )
 
 

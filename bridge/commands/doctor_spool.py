@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from bridge.kafka.partition_writer import from_entry
+from bridge.kafka.accepted import from_entry
 from bridge.runtime.findings import Finding, Grade, counted
 from bridge.settings import SpoolSettings
 from bridge.spool.availability import GROUP_MAX_BYTES

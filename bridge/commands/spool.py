@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bridge.errors import ConfigError
-from bridge.kafka.partition_writer import from_entry
+from bridge.kafka.accepted import from_entry
 from bridge.runtime.findings import counted
 from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import LazyGroup

@@ -13,7 +13,7 @@ import orjson
 from bridge.commands.spool import described, path_options, paths_of
 from bridge.commands.spool_drain import LOOK_S, checked_settings, opened
 from bridge.errors import ConfigError, NotDurableError
-from bridge.kafka.partition_writer import from_entry
+from bridge.kafka.accepted import from_entry
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.lifecycle import run_workers, stop_on_signals
 from bridge.runtime.logging import silence_kafka_client

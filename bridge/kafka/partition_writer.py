@@ -19,25 +19,28 @@ is acknowledged when all of its records are durable, or fails at its deadline.
 
 import asyncio
 import operator
-import struct
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal
 
 from prometheus_client import Counter
 
 from bridge.errors import NotDurableError, RecordRefusedError
-from bridge.event import Durable, Identity, Settled
-from bridge.kafka.record import Record, identity_of
+from bridge.event import Durable, Settled
+from bridge.kafka.accepted import Accepted, from_entry
+from bridge.kafka.follower import Follower
+from bridge.kafka.producer import KafkaProducer
+from bridge.kafka.record import Record
 from bridge.known.known_ids import KnownIds
 from bridge.runtime.backoff import backoff_s
 from bridge.runtime.failpoints import hit
 from bridge.runtime.lifecycle import pause
 from bridge.runtime.logging import log, trail
 from bridge.spool.disk import FULL
-from bridge.spool.segment import Entry, UnreadableEntryError
+from bridge.spool.segment import Entry
+from bridge.spool.store import NoSpool, Spool
 
 # Headers, key and our own objects around the value of a record.
 OVERHEAD_BYTES = 1024
@@ -68,97 +71,6 @@ _REFUSALS = {"record_too_large", "record_refused", "topic_missing", "not_authori
 Mode = Literal["direct", "spooling", "finishing"]
 
 
-class ProducerProtocol(Protocol):
-    """Writes to Kafka; every call ends within a bound of the producer's own."""
-
-    @property
-    def ready(self) -> bool:
-        """True when a write may succeed now."""
-
-    async def write(self, topic: str, partition: int, records: Sequence[Record]) -> int:
-        """Write as many `records`, from the first, as one batch holds; return how many all replicas have.
-
-        Raises:
-            RecordRefusedError: One of the records is at fault.
-            NotDurableError: Not written, or not known to be.
-        """
-
-    async def close(self, timeout_s: float) -> None:
-        """Finish what is in flight within `timeout_s`, then end every connection."""
-
-
-class SpoolProtocol(Protocol):
-    """Keeps entries durably on this host; `bridge.spool` does."""
-
-    @property
-    def code(self) -> str:
-        """Empty when it takes entries, else why it does not."""
-
-    def depth(self, partition: tuple[str, int], /) -> int:
-        """How many durable entries of a partition it holds."""
-
-    def append(self, entries: Sequence[Entry], /) -> Awaitable[None]:
-        """Have all entries, or none, durable when the future ends; the order of calls is the order kept.
-
-        Raises:
-            NotDurableError: From the future; none of them is durable.
-        """
-
-    async def peek(self, partition: tuple[str, int], /, *, most: int, most_bytes: int) -> list[Entry]:
-        """Return the first entries of a partition."""
-
-    async def set_aside(self, partition: tuple[str, int], /, *, code: str) -> bool:
-        """Keep the first entry of a partition elsewhere, which Kafka refuses by `code`; return whether that worked."""
-
-    def acknowledge(self, partition: tuple[str, int], count: int, /) -> None:
-        """Forget the first entries of a partition, which are in Kafka."""
-
-
-class FollowerProtocol(Protocol):
-    """Notes in `KnownIds` what other replicas write."""
-
-    def follow(self, topic: str) -> None:
-        """Read a topic from now on, if it is not read already."""
-
-    async def catch_up(self, topic: str, partition: int) -> None:
-        """Return when what is in a partition at this moment has been read, or after a while; never raise."""
-
-
-class NoSpool:
-    """A spool that is disabled: it takes nothing and holds nothing."""
-
-    code = "disabled"
-    is_open = False
-    last_ordinal = 0
-
-    def oldest_ms(self) -> int:
-        """Nothing waits."""
-        return 0
-
-    def depth(self, _partition: tuple[str, int], /) -> int:
-        """Nothing is held."""
-        return 0
-
-    def append(self, _entries: Sequence[Entry], /) -> asyncio.Future[None]:
-        """Take nothing."""
-        refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        refused.set_exception(NotDurableError(self.code))
-        return refused
-
-    async def peek(self, _partition: tuple[str, int], /, *, most: int, most_bytes: int) -> list[Entry]:
-        """Nothing is held."""
-        del most, most_bytes
-        return []
-
-    async def set_aside(self, _partition: tuple[str, int], /, *, code: str) -> bool:
-        """Nothing is held."""
-        del code
-        return False
-
-    def acknowledge(self, _partition: tuple[str, int], _count: int, /) -> None:
-        """Nothing is held."""
-
-
 @dataclass(frozen=True, slots=True)
 class WriterLimits:
     """How long and how much."""
@@ -168,14 +80,6 @@ class WriterLimits:
     set_aside_after_s: float = SET_ASIDE_AFTER_S  # from the first refusal of a record alone until it is set aside
     records_max: int = 10_000  # records in memory; one delivery alone may have more
     bytes_max: int = 128 * 1024 * 1024  # bytes of these records
-
-
-class Accepted(NamedTuple):
-    """A record that was accepted."""
-
-    record: Record
-    identity: Identity  # the same for every repeat of it
-    ordinal: int  # rises in the order of acceptance
 
 
 class Acknowledgement:
@@ -238,12 +142,12 @@ class Append:
 class PartitionWriters:
     """The partition writers of a process, and what they share: memory, deadlines and the stop."""
 
-    producer: ProducerProtocol
-    spool: SpoolProtocol  # keeps what cannot be written in time
+    producer: KafkaProducer
+    spool: Spool | NoSpool  # keeps what cannot be written in time
     known_ids: KnownIds  # gets what becomes of each event
     late_acks: Counter  # acknowledgements of Kafka that come after another answer
     limits: WriterLimits
-    follower: FollowerProtocol | None = None  # reads what other replicas write, if there are some
+    follower: Follower | None = None  # reads what other replicas write, if there are some
     records: int = 0  # in memory: waiting, in flight, or being appended to the spool
     bytes: int = 0  # roughly what they take
     drained: int = 0  # records that left the spool for Kafka, or were there already
@@ -578,11 +482,7 @@ class PartitionWriter:
     def _call_spool(self, records: list[Pending]) -> asyncio.Future[None]:
         """Call `append` now, since the order of the calls is the order on disk; the future has whatever is raised."""
         try:
-            entries = [
-                Entry(ordinal, record.timestamp_ms, self._place, pack(record))
-                for record, _, ordinal in (pending.accepted for pending in records)
-            ]
-            return asyncio.ensure_future(self._spool.append(entries))
+            return asyncio.ensure_future(self._spool.append([pending.accepted.to_entry() for pending in records]))
         except Exception as exc:  # noqa: BLE001 - a bug must not leave a sender waiting
             self._log_bug("spool_append", exc)
             failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -766,65 +666,3 @@ class PartitionWriter:
 
 def _spool_fault(code: str) -> str:
     return "spool_full" if code == FULL else "spool_unavailable"
-
-
-# The payload of a spool entry is a record without its place, which the entry has. Big-endian:
-#
-#     version u8, time i64 (Unix ms), length of the value i32 (-1: null), count of headers u16, value,
-#     key, then name and content of each header: each of these a length u32 and that many bytes
-#
-# Another layout is another version; once a release reads it, the next may write it.
-VERSION = 1
-_HEAD = struct.Struct(">BqiH")
-_LENGTH = struct.Struct(">I")
-
-
-def pack(record: Record) -> bytes:
-    """Return the payload of a record in the spool."""
-    value = record.value
-    parts = [
-        _HEAD.pack(VERSION, record.timestamp_ms, -1 if value is None else len(value), len(record.headers)),
-        value or b"",
-    ]
-    for part in (record.key, *(part for name, content in record.headers for part in (name.encode(), content))):
-        parts += [_LENGTH.pack(len(part)), part]
-    return b"".join(parts)
-
-
-def unpack(payload: bytes, topic: str, partition: int) -> Record:
-    """Invert `pack`.
-
-    Raises:
-        UnreadableEntryError: Of another version, or no record: the spool has proved that the bytes are ours, so a fault
-            in them is a bug.
-    """
-    try:
-        return _unpack(payload, topic, partition)
-    except (struct.error, UnicodeDecodeError):
-        raise UnreadableEntryError from None
-
-
-def _unpack(payload: bytes, topic: str, partition: int) -> Record:
-    version, timestamp_ms, length, count = _HEAD.unpack_from(payload)
-    if version != VERSION:
-        raise UnreadableEntryError
-    start = _HEAD.size + max(length, 0)
-    value = None if length < 0 else payload[_HEAD.size : start]
-    parts = []
-    for _ in range(1 + 2 * count):
-        (size,) = _LENGTH.unpack_from(payload, start)
-        start += _LENGTH.size + size
-        parts.append(payload[start - size : start])
-    if start != len(payload):
-        raise UnreadableEntryError
-    headers = [(name.decode(), content) for name, content in zip(parts[1::2], parts[2::2], strict=True)]
-    return Record(topic, partition, parts[0], value, headers, timestamp_ms)
-
-
-def from_entry(entry: Entry) -> Accepted:
-    """Return the accepted record in an entry; `UnreadableEntryError` where this version finds none with an identity."""
-    record = unpack(entry.payload, *entry.partition)
-    identity = identity_of(record.headers)
-    if identity is None:
-        raise UnreadableEntryError
-    return Accepted(record, identity, entry.ordinal)

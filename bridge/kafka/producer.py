@@ -177,7 +177,14 @@ class KafkaProducer:
             self._work.result()
 
     async def write(self, topic: str, partition: int, records: Sequence[Record]) -> int:
-        """See `ProducerProtocol.write`; what counts as written, all in-sync replicas have."""
+        """Write as many `records`, from the first, as one batch holds; return how many all in-sync replicas have.
+
+        It ends within bounds of its own.
+
+        Raises:
+            RecordRefusedError: One of the records is at fault.
+            NotDurableError: Not written, or not known to be.
+        """
         loop = asyncio.get_running_loop()
         began = loop.time()
         generation = self._generation

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from bridge.errors import TooLargeError
 from bridge.event import Delivery, Durable, Event, Identity, ParkReason, identity_in
-from bridge.kafka.partition_writer import Accepted, PartitionWriters
+from bridge.kafka.accepted import Accepted
+from bridge.kafka.partition_writer import PartitionWriters
 from bridge.kafka.record import (
     UNRECOGNIZED_SCHEMA,
     event_record,

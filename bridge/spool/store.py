@@ -418,3 +418,38 @@ class Spool:
         self._index.forget(segment)
         remove = partial(self._directory.remove, segment.path, is_active=is_active, is_damaged=segment.is_damaged)
         self._writing.run(remove)
+
+
+class NoSpool:
+    """A spool that is disabled: it takes nothing and holds nothing."""
+
+    code = "disabled"
+    is_open = False
+    last_ordinal = 0
+
+    def oldest_ms(self) -> int:
+        """Nothing waits."""
+        return 0
+
+    def depth(self, _partition: tuple[str, int], /) -> int:
+        """Nothing is held."""
+        return 0
+
+    def append(self, _entries: Sequence[Entry], /) -> asyncio.Future[None]:
+        """Take nothing."""
+        refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        refused.set_exception(NotDurableError(self.code))
+        return refused
+
+    async def peek(self, _partition: tuple[str, int], /, *, most: int, most_bytes: int) -> list[Entry]:
+        """Nothing is held."""
+        del most, most_bytes
+        return []
+
+    async def set_aside(self, _partition: tuple[str, int], /, *, code: str) -> bool:
+        """Nothing is held."""
+        del code
+        return False
+
+    def acknowledge(self, _partition: tuple[str, int], _count: int, /) -> None:
+        """Nothing is held."""

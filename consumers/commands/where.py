@@ -11,7 +11,7 @@ import click
 from bridge.avro.event_decoder import EventDecoder, open_decoder
 from bridge.errors import DecodeError
 from bridge.event import UNRECOGNIZED_TYPE, instant
-from bridge.kafka.partition_writer import from_entry
+from bridge.kafka.accepted import from_entry
 from bridge.kafka.reader import ReadError, open_reader
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 from bridge.kafka.transport import ConsumedRecord, Place

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import cast
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
@@ -10,7 +11,9 @@ from prometheus_client import CollectorRegistry, Counter
 from bridge.errors import NotDurableError, RecordRefusedError
 from bridge.event import Durable
 from bridge.kafka import partition_writer
-from bridge.kafka.partition_writer import BATCH_MAX, SWEEP_S, Accepted, PartitionWriters, WriterLimits, from_entry, pack
+from bridge.kafka.accepted import Accepted, from_entry
+from bridge.kafka.follower import Follower
+from bridge.kafka.partition_writer import BATCH_MAX, SWEEP_S, PartitionWriters, WriterLimits
 from bridge.kafka.record import Record
 from bridge.spool.segment import Entry, UnreadableEntryError
 from tests.builders import identity_in
@@ -53,7 +56,7 @@ class Subject:
             known_ids=self.known_ids,
             late_acks=self.late,
             limits=WriterLimits(deadline_s, spool_after_s, set_aside_after_s),
-            follower=self,
+            follower=cast("Follower", self),
         )
 
     def follow(self, topic: str) -> None:
@@ -577,7 +580,7 @@ async def test_what_an_earlier_process_left_on_disk_is_drained_before_anything_n
     await later.writers.close(1)
 
 
-@pytest.mark.parametrize("payload", [b"", b"\xff" + pack(accepted("a").record)])
+@pytest.mark.parametrize("payload", [b"", b"\xff" + accepted("a").to_entry().payload])
 async def test_what_no_version_of_ours_has_packed_leaves_a_partition_as_it_was(
     subject: Subject, payload: bytes
 ) -> None:
@@ -591,8 +594,7 @@ async def test_what_no_version_of_ours_has_packed_leaves_a_partition_as_it_was(
 def find(subject: Subject, *ids: str) -> None:
     """Have the disk find what an earlier process left, as it does when it can be read at last."""
     for each in ids:
-        found = accepted(each)
-        entry = Entry(0, found.record.timestamp_ms, PLACE, pack(found.record))
+        entry = accepted(each).to_entry()
         subject.spool.kept[PLACE].append(entry)
         subject.writers.recovered(entry)
 

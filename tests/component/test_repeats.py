@@ -20,7 +20,8 @@ from bridge.avro.codec import Codec
 from bridge.avro.schema_ids import RECORDS
 from bridge.event import Delivery, Event
 from bridge.ingress.deduplicator import Deduplicator
-from bridge.kafka.partition_writer import PartitionWriters, WriterLimits, from_entry
+from bridge.kafka.accepted import from_entry
+from bridge.kafka.partition_writer import PartitionWriters, WriterLimits
 from bridge.kafka.publisher import Publisher
 from bridge.kafka.record import MESSAGE_MAX_BYTES, MESSAGE_MAX_LEAST_BYTES
 from bridge.kafka.routing import RoutingTable

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from bridge.errors import NotDurableError, RecordRefusedError
-from bridge.kafka.partition_writer import ProducerProtocol
+from bridge.kafka.producer import KafkaProducer
 from bridge.kafka.record import Record
 from tests.fakes import FakeProducer
 from tests.kafka import limit_messages, read_all, ready_producer
@@ -21,7 +21,7 @@ MESSAGE_MAX = NARROW_BYTES - 1000  # a batch has a head, too
 class Subject:
     """A producer, a topic that takes no large records, one that does, and a way to see what they hold."""
 
-    producer: ProducerProtocol
+    producer: KafkaProducer
     topic: str
     wide_topic: str
     fake: FakeProducer | None
@@ -51,7 +51,7 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         yield Subject(producer, topic, wide_topic, None, topics.bootstrap_servers)
 
 
-async def write_all(producer: ProducerProtocol, records: Sequence[Record]) -> int:
+async def write_all(producer: KafkaProducer, records: Sequence[Record]) -> int:
     batches = 0
     while records:
         records = records[await producer.write(records[0].topic, records[0].partition, records) :]

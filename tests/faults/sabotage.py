@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from bridge.cli import main as bridge_main
 from bridge.errors import NotDurableError
 from bridge.event import Durable, Identity, Settled
-from bridge.kafka.partition_writer import LOOK_S, Accepted, PartitionWriter, PartitionWriters, Pending
+from bridge.kafka.accepted import Accepted
+from bridge.kafka.partition_writer import LOOK_S, PartitionWriter, PartitionWriters, Pending
 from bridge.kafka.record import Record
 from bridge.known.known_ids import KnownIds
 from bridge.spool import segment as spool_segment

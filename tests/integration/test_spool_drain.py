@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from bridge.dev.ports import free_port
-from bridge.kafka.partition_writer import pack
 from bridge.kafka.record import Record, event_record
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, partition
 from bridge.kafka.transport import ConsumedRecord
+from bridge.spool.payload import pack
 from bridge.spool.segment import Entry
 from tests import forked
 from tests.audit_lines import audit_lines
@@ -60,7 +60,7 @@ async def spooled(directory: Path, them: list[Record]) -> None:
     async with open_spool(directory) as kept:
         await kept.spool.append(
             [
-                Entry(number, record.timestamp_ms, (record.topic, record.partition), pack(record))
+                Entry(number, record.timestamp_ms, (record.topic, record.partition), pack(*record[2:]))
                 for number, record in enumerate(them)
             ]
         )

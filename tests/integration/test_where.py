@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from bridge.event import ParkReason
-from bridge.kafka.partition_writer import pack
 from bridge.kafka.record import UNRECOGNIZED_SCHEMA, Record, unrecognized_record, unrecognized_value
+from bridge.spool.payload import pack
 from bridge.spool.segment import Entry
 from tests.audit_lines import acts
 from tests.builders import a_delivery, codec
@@ -164,7 +164,7 @@ async def spool(directory: Path, topic: str, *event_ids: str) -> None:
     async with open_spool(directory) as kept:
         for number, event_id in enumerate(event_ids, 1):
             headers = [(name, event_id.encode() if name == "ce_id" else text) for name, text in like.headers]
-            payload = pack(like._replace(key=event_id.encode(), headers=headers))
+            payload = pack(*like._replace(key=event_id.encode(), headers=headers)[2:])
             await kept.spool.append([Entry(number, 1_700_000_000_000, (topic, like.partition), payload)])
 
 

@@ -8,13 +8,13 @@ import pytest
 
 from bridge.app import _durability_checks, patience_beside_spool, secret_checks
 from bridge.ingress.routes import Source
-from bridge.kafka.partition_writer import NoSpool
 from bridge.mapping.lookup import load_profile
 from bridge.proof.scheme import FixedSecrets, KeySlot, Scheme
 from bridge.proof.schemes.presets import configure
 from bridge.proof.schemes.standard_webhooks import StandardWebhooks
 from bridge.runtime.health import judge
 from bridge.settings import Settings
+from bridge.spool.store import NoSpool
 from tests.builders import a_slot
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from bridge.commands.spool import spool
 from bridge.commands.spool_drain import Watch
-from bridge.kafka.partition_writer import from_entry
+from bridge.kafka.accepted import from_entry
 from bridge.spool.inspect import survey
 from bridge.spool.segment import PREFIX, key_of, segment_name
 from bridge.spool.store import Held

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from bridge.kafka.partition_writer import Accepted, PartitionWriters, WriterLimits
+from bridge.kafka.accepted import Accepted
+from bridge.kafka.partition_writer import PartitionWriters, WriterLimits
 from bridge.known.known_ids import KnownIds
 from tests.builders import identity_in
 from tests.fakes import FakeProducer

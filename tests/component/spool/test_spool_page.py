@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from bridge.kafka.partition_writer import pack
 from bridge.kafka.record import Record
+from bridge.spool.payload import pack
 from tests.component.spool.independent_reader import read, record_in
 from tests.spooling import OTHER, PARTITION, an_entry, open_spool, write_key
 
@@ -33,7 +33,7 @@ async def test_a_payload_of_the_bridge_is_a_record(tmp_path: Path) -> None:
     with_value = Record(*PARTITION, b"rx_1", b"value", headers, 1_700_000_000_123)
     tombstone = with_value._replace(value=None)
     async with open_spool(tmp_path) as kept:
-        await kept.spool.append([an_entry(1, payload=pack(with_value)), an_entry(2, payload=pack(tombstone))])
+        await kept.spool.append([an_entry(1, payload=pack(*with_value[2:])), an_entry(2, payload=pack(*tombstone[2:]))])
 
     *found, _ = read(tmp_path, tmp_path / "keys")
 

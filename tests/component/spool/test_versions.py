@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bridge.kafka.partition_writer import from_entry, pack
+from bridge.kafka.accepted import from_entry
 from bridge.spool import segment as spool_segment
+from bridge.spool.payload import pack
 from bridge.spool.segment import HEAD_BYTES, PREFIX, VERSION, Entry, segment_name
 from tests.spooling import (
     OTHER,
@@ -126,7 +127,7 @@ class Reading:
 
 
 async def test_a_payload_of_another_layout_is_kept_for_the_version_that_reads_it(tmp_path: Path) -> None:
-    later = bytes([LATER]) + b"something new" + pack(a_record(2))
+    later = bytes([LATER]) + b"something new" + pack(*a_record(2)[2:])
     async with open_spool(tmp_path) as kept:
         await kept.put(1)
         await kept.spool.append([an_entry(2, payload=later)])
