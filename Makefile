@@ -70,6 +70,7 @@ test-tools: setup fault-tools
 # with less priority, has the tests without servers, for the time that the others leave (tests/by_servers.py).
 test:
 	$(MAKE) --no-print-directory --jobs 2 setup lint fault-tools test-tools compiled-tests
+	$(MAKE) --no-print-directory budget
 	$(BIN)/pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder --durations 60 $(TESTED)
 
 TESTED := tests/integration tests/faults tests/chart tests/monitoring tests/contract tests/docker tests/unit \
