@@ -62,7 +62,7 @@ VENDOR_PLACES: Mapping[str, Sequence[str]] = {
     "photon_cloudevents": (
         *_of("bridge.proof.schemes.signed_text:SignedHeader.", "prove"),
         *_of("bridge.proof.schemes.body_hmac:BodyHmac.", "prover"),
-        *_of("bridge.mapping.mapped:Run.", "_find_elements _below _note _time _scalars"),
+        *_of("bridge.mapping.mapped:Run.", "_find_elements _below _note _time"),
     ),
 }
 ALL_PLACES = (*PLACES, *(place for places in VENDOR_PLACES.values() for place in places))
