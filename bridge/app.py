@@ -28,6 +28,7 @@ from bridge.known.known_ids import KnownIds
 from bridge.mapping.keys import KEY_MAX
 from bridge.mapping.lookup import open_profiles
 from bridge.mapping.profile import bucket_s, dedupe_window_s
+from bridge.proof.key_sets import KeySetReader
 from bridge.proof.scheme import FixedSecrets, KeySlot, Secrets
 from bridge.proof.secrets import senders, slots_of
 from bridge.registry.loader import bundled
@@ -87,6 +88,8 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
     async with AsyncExitStack() as stack:
         tracing = stack.enter_context(open_tracing("drx-bridge"))
         metrics = IngressMetrics(CollectorRegistry())
+        key_sets = _key_sets(settings, metrics)
+        await asyncio.gather(*(each.start() for each in key_sets))
         secrets = await in_thread(partial(_open_secrets, settings, metrics))
         heartbeat = _heartbeat(settings, metrics)
         configured = build_sources(settings, secrets)
@@ -130,6 +133,7 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
             Readiness(checks, http=_address(settings.http), management=_address(settings.management)),
             *heartbeat,
             *secrets.values(),
+            *key_sets,
         ]
 
 
@@ -177,6 +181,15 @@ def _heartbeat(settings: Settings, metrics: IngressMetrics) -> list[Heartbeat]:
         seen=metrics.heartbeat_last_seen.labels(SERVICE),
     )
     return [heartbeat]
+
+
+def _key_sets(settings: Settings, metrics: IngressMetrics) -> list[KeySetReader]:
+    """Return what reads the keys of sources whose issuer publishes them."""
+    return [
+        KeySetReader(source.secrets_dir, scheme, source=name, observe=partial(_count_reload, metrics, name))
+        for name, source in settings.sources.items()
+        if (scheme := scheme_of(name, source)).jwks_url and source.secrets_dir
+    ]
 
 
 def _open_secrets(settings: Settings, metrics: IngressMetrics) -> dict[str, SlotDirectory[KeySlot]]:

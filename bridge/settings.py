@@ -29,7 +29,7 @@ PROCESS_RISKS = ("plaintext_kafka", "debug_log")
 INGRESS_RISKS = (*PROCESS_RISKS, "generated_spool_key")
 SOURCE_RISKS = (
     *("cidr_alone", "url_token_alone", "no_tls", "unsigned_id", "undated", "tolerance_off", "every_proxy_trusted"),
-    *("shared_key", "weak_digest"),
+    *("shared_key", "weak_digest", "unsigned_body"),
 )
 
 
@@ -181,7 +181,7 @@ class SourceSettings(Section):
         min_length=1,
         max_length=200,
         description="how deliveries prove their origin: standard_webhooks, body_hmac, ed25519, secret_header, basic, "
-        "url_token, cidr, github, stripe, shopify, photon, dosespot; several joined by `+` must all hold",
+        "url_token, cidr, jwt, github, stripe, shopify, photon, dosespot; several joined by `+` must all hold",
     )
     scheme_parameters: dict[str, CommaList] = Field(
         {}, description="a parameter of the scheme, such as SCHEME_HEADER for `body_hmac`"

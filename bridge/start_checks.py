@@ -10,6 +10,7 @@ from bridge.kafka.routing import RoutingTable, longest_first
 from bridge.mapping.lookup import open_profiles
 from bridge.mapping.profile import Profile, bucket_s, dedupe_window_s
 from bridge.process_checks import check_process
+from bridge.proof.key_sets import FILE as KEY_SET
 from bridge.proof.scheme import KeySlot, Scheme
 from bridge.proof.schemes.lint import guessable, weaknesses
 from bridge.proof.secrets import load
@@ -52,7 +53,10 @@ def check_sources(settings: Settings) -> Iterator[Finding]:
         yield Finding(f"source {name}", "ok", text)
         tls_in_front = settings.http.tls_in_front
         yield from check_proof(name, source, scheme, profiles[name], tls_in_front=tls_in_front)
-        if (directory := slots_dir(scheme, source)) is not None:
+        directory = slots_dir(scheme, source)
+        if directory and scheme.jwks_url and not (directory / KEY_SET).exists():
+            yield Finding(f"secrets {name}", "ok", f"a start reads its keys at {scheme.jwks_url}")
+        elif directory is not None:
             try:
                 keys[name] = load(directory, scheme)
             except ConfigError as exc:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from http.client import HTTPConnection, HTTPException
 
@@ -16,6 +16,8 @@ from bridge.errors import BridgeError, ConfigError
 from bridge.kafka.admin import Deviation, TopicSpec, open_admin, topic_specs
 from bridge.kafka.connection import KafkaConnection, reachable
 from bridge.kafka.routing import RoutingTable
+from bridge.proof.key_sets import FILE as KEY_SET
+from bridge.proof.key_sets import KeySetError, fetch
 from bridge.registry.client import RegistryUnavailableError, open_client
 from bridge.registry.ids import IdsMissingError, newest, resolve_ids, wanted, wrong_ids
 from bridge.registry.loader import bundled
@@ -24,6 +26,7 @@ from bridge.runtime.findings import Finding, Report, counted
 from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import MISCONFIGURED
 from bridge.settings import KafkaSettings, Management, Registry, Settings, load_settings
+from bridge.sources import scheme_of
 from bridge.start_checks import check_start
 
 # Settings in which a topic may differ without harm to the ingress.
@@ -64,6 +67,8 @@ async def _examine(settings: Settings, *, add: Callable[[Finding], None]) -> Non
         add(finding)
         if finding.verdict == "failed":
             refused.add(finding.check)
+    async for finding in check_key_sets(settings):
+        add(finding)
     # Where the settings would be refused at a start, nothing is asked.
     routes = RoutingTable({} if "routes" in refused else settings.kafka.routes)
     if "kafka" not in refused:
@@ -93,6 +98,21 @@ def check_running(management: Management) -> Iterator[Finding]:
         yield Finding("process", "warning" if word == "degraded" else "failed", text, _ADVICE.get(name, _LOG))
     if not failing:
         yield Finding("process", "ok", f"the ingress at {address} is ready")
+
+
+async def check_key_sets(settings: Settings) -> AsyncIterator[Finding]:
+    """Read the keys of sources whose issuer publishes them, and keep nothing."""
+    for name, source in settings.sources.items():
+        with suppress(ConfigError):  # found before
+            scheme = scheme_of(name, source)
+            if scheme.jwks_url and source.secrets_dir:
+                try:
+                    await fetch(scheme, source.secrets_dir / KEY_SET)
+                    yield Finding(f"keys {name}", "ok", f"{scheme.jwks_url} has keys that can be used")
+                except KeySetError as exc:
+                    kept = (source.secrets_dir / KEY_SET).exists()
+                    advice = "check the URL and the network path to it; what was read before still serves"
+                    yield Finding(f"keys {name}", "warning" if kept else "failed", str(exc), advice)
 
 
 async def check_registry(registry: Registry, *, routes: RoutingTable) -> AsyncIterator[Finding]:

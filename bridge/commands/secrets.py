@@ -18,7 +18,7 @@ from rich.table import Table
 from bridge.commands.scheme_options import configured_source
 from bridge.errors import ConfigError
 from bridge.proof.origin import SLOT
-from bridge.proof.scheme import HmacKey, KeySlot, PublicKey, ReplayKey, Scheme, SharedSecret
+from bridge.proof.scheme import HmacKey, KeySet, KeySlot, PublicKey, ReplayKey, Scheme, SharedSecret
 from bridge.proof.schemes.body_hmac import BodyHmac
 from bridge.proof.schemes.combined import Combined
 from bridge.proof.schemes.public_key import Ed25519
@@ -37,7 +37,7 @@ from bridge.start_checks import check_sources
 KEY_BYTES = 32  # the length of the digests that they key, SHA-256
 # Time to make a new secret, give it to the sender and see it used, with a weekend in between.
 EXPIRES_SOON_S = 14 * 86_400
-_KINDS = {HmacKey: "hmac", PublicKey: "ed25519", SharedSecret: "shared", ReplayKey: "replay"}
+_KINDS = {HmacKey: "hmac", KeySet: "public", PublicKey: "ed25519", SharedSecret: "shared", ReplayKey: "replay"}
 CURRENT, PREVIOUS = "current", "previous"
 FAILED_EXIT = 1
 
@@ -200,6 +200,10 @@ def fresh_secret(scheme: Scheme, user: str) -> str:
             return f"{user}:{random.token_urlsafe(KEY_BYTES)}"
         case Ed25519():
             raise ConfigError("with ed25519 the sender makes the pair of keys; write its public key into a slot file")
+        case _ if scheme.multiline:
+            raise ConfigError(
+                "with jwt the issuer has the keys; write its JWKS document or public key into a slot file"
+            )
         case _:
             return random.token_urlsafe(KEY_BYTES)
 

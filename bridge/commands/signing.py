@@ -3,7 +3,11 @@
 import hmac
 from binascii import b2a_base64
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from bridge.errors import ConfigError
 from bridge.proof.scheme import HmacKey, Scheme
@@ -15,6 +19,7 @@ from bridge.runtime.slot import sign
 # Webhook id, unix time and body of an attempt to the headers that prove it.
 Sign = Callable[[str, int, bytes], dict[str, str]]
 
+TOKEN_S = 300  # as long as a delivery may be old
 _SECRET_FILE_MAX_BYTES = 4096  # as a slot file of the ingress: one secret and two dates
 
 
@@ -22,13 +27,14 @@ def read_signer(scheme: Scheme, secret_file: Path) -> Sign:
     """Read a secret, in the form of a slot file of the ingress, and return what proves a delivery with it."""
     try:
         with secret_file.open("rb") as file:
-            line = file.read(_SECRET_FILE_MAX_BYTES).split(b"\n", 1)[0].strip().decode()
+            content = file.read(_SECRET_FILE_MAX_BYTES)
+        line = content.split(b"\n", 1)[0].strip().decode()
     except OSError as exc:
         raise ConfigError(f"--secret-file: cannot read {secret_file} ({exc.strerror})") from None
     except UnicodeDecodeError:
         raise ConfigError(f"--secret-file: {secret_file}: is not UTF-8") from None
     try:
-        return _signer(scheme, line)
+        return _token_signer(scheme, content) if scheme.name == "jwt" else _signer(scheme, line)
     except ConfigError as exc:
         raise ConfigError(f"--secret-file: {secret_file}: {exc}") from None
 
@@ -61,6 +67,24 @@ def _signer(scheme: Scheme, line: str) -> Sign:
         return lambda _id, _timestamp, _body: {"authorization": f"Basic {credentials}"}
     why = "its secret stands in the URL" if isinstance(scheme, UrlToken) else "one scheme with a shared secret is"
     raise ConfigError(f"{scheme.name} cannot be signed for: {why}")
+
+
+def _token_signer(scheme: Any, content: bytes) -> Sign:
+    """Sign tokens as their issuer, with its private key in PEM, or the secret of HS256."""
+    from jwt import PyJWTError, encode  # noqa: PLC0415 - only where a source has tokens
+
+    def sign(algorithm: str, webhook_id: str, timestamp: int, body: bytes) -> dict[str, str]:
+        claims = {"iss": scheme.issuer, "aud": scheme.audience, "iat": timestamp, "exp": timestamp + TOKEN_S}
+        claims |= scheme.claims | {scheme.id_claim: webhook_id, scheme.body_claim: sha256(body).hexdigest()}
+        claims.pop("", None)
+        token = encode(claims, content.strip(), algorithm)
+        return {scheme.header.decode(): f"{scheme.word.decode()} {token}".lstrip()}
+
+    for algorithm in sorted(scheme.algorithms, reverse=True):
+        with suppress(PyJWTError, ValueError, TypeError):
+            sign(algorithm, "", 0, b"")
+            return partial(sign, algorithm)
+    raise ConfigError("holds no private key in PEM, nor a secret, for one of the scheme's algorithms")
 
 
 def _hmac_headers(scheme: BodyHmac, key: HmacKey, webhook_id: str, timestamp: int, body: bytes) -> dict[str, str]:

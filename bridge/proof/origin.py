@@ -14,6 +14,7 @@ from hmac import compare_digest
 from bridge.proof.scheme import (
     ID,
     TIMESTAMP,
+    KeySet,
     KeySlot,
     Proof,
     ProofKey,
@@ -82,7 +83,7 @@ def _secret(key: ProofKey) -> bytes | None:
     if isinstance(key, tuple):
         secrets = [_secret(part) for part in key]
         return b"\n".join(each for each in secrets if each is not None) if None not in secrets else None
-    return None if isinstance(key, PublicKey) else key.secret
+    return None if isinstance(key, PublicKey | KeySet) else key.secret
 
 
 def _signature(key: ProofKey, signed: bytes) -> bytes:

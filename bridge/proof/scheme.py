@@ -123,8 +123,23 @@ class ReplayKey:
     secret: bytes = field(repr=False)
 
 
+class TokenKey(NamedTuple):
+    """A public key that checks tokens."""
+
+    key: object
+    kid: str  # its name among those of the issuer; empty if it has none
+    algorithms: frozenset[str]  # of its kind
+
+
+@dataclass(frozen=True, slots=True)
+class KeySet:
+    """Public keys of an issuer of tokens; sources may share them, since a token names its audience."""
+
+    keys: tuple[TokenKey, ...] = field(repr=False)
+
+
 # A tuple: one for each part of a combination.
-ProofKey: TypeAlias = HmacKey | PublicKey | SharedSecret | ReplayKey | tuple["ProofKey", ...]
+ProofKey: TypeAlias = HmacKey | PublicKey | SharedSecret | ReplayKey | KeySet | tuple["ProofKey", ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +170,8 @@ class Scheme(ABC):
     joined: frozenset[bytes] = frozenset()  # other headers that it reads; several are joined by commas
     safe: frozenset[bytes] = frozenset()  # of both, those without credentials; kept with a parked delivery
     keyed: bool = True  # it needs keys
+    multiline: bool = False  # the key in a slot file may have several lines
+    jwks_url: str = ""  # where its keys are read from, into the slot directory
     further: tuple[str, ...] = ()  # names of further lines of a slot file, each with another key
     reads_query: bool = False  # it needs `Raw.query`
     reads_peer: bool = False  # it needs `Raw.peer`

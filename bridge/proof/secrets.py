@@ -8,7 +8,15 @@ from bridge.errors import ConfigError
 from bridge.proof.origin import SLOT
 from bridge.proof.scheme import KeySlot, ReplayKey, Scheme
 from bridge.runtime.slot import shared_key
-from bridge.runtime.slots import ParseSlot, SecretsError, load_slots, read_lines
+from bridge.runtime.slots import (
+    CONTENT_MAX_BYTES,
+    FILE_MAX_BYTES,
+    WINDOW,
+    ParseSlot,
+    SecretsError,
+    load_slots,
+    read_lines,
+)
 
 
 def load(path: Path, scheme: Scheme) -> tuple[KeySlot, ...]:
@@ -33,9 +41,20 @@ def parse_slot(where: Path, content: bytes, scheme: Scheme) -> KeySlot:
         if raw := shared_key(secret):
             return KeySlot(where.name, ReplayKey(raw), **window)
         raise SecretsError("secret_malformed", f"{where}: a secret is whsec_ and the base64 of 24 to 64 bytes")
-    secrets, window = read_lines(where, content, further=scheme.further)
+    bytes_max = CONTENT_MAX_BYTES if scheme.multiline else FILE_MAX_BYTES
+    if scheme.multiline:
+        content = _one_line(content, names=scheme.further)
+    secrets, window = read_lines(where, content, further=scheme.further, bytes_max=bytes_max)
     try:
         key = scheme.parse_keys(secrets)
     except ConfigError as exc:
         raise SecretsError("secret_malformed", f"{where}: {exc}") from None
     return KeySlot(where.name, key, **window)
+
+
+def _one_line(content: bytes, *, names: Iterable[str]) -> bytes:
+    """Join the lines of a key by tabs: all before the first `<name> = …`."""
+    lines = [line.strip() for line in content.split(b"\n")]
+    settings = tuple(f"{name} = ".encode() for name in (*names, *WINDOW))
+    end = next((at for at, line in enumerate(lines) if line.startswith(settings)), len(lines))
+    return b"\n".join((b"\t".join(lines[:end]), *lines[end:]))

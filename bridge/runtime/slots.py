@@ -34,12 +34,13 @@ Reload = Literal["reloaded", "failed"]
 # A change counts once two readings in a row agree, so it is in force after two periods: well within the promised 5 s.
 POLL_PERIOD_S = 1.0
 FILE_MAX_BYTES = 4096  # a 64-byte secret and two instants take 200
+CONTENT_MAX_BYTES = 65_536  # a set of ten RSA keys with their certificates takes 30,000
 # The name travels in a record header, so it is bounded and plain.
 _is_name = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}").fullmatch
 _is_instant = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
 ).fullmatch
-_WINDOW = ("not_before", "accept_until")
+WINDOW = ("not_before", "accept_until")
 # The first matching slot is the one reported, so the one that should be in use comes first.
 _RANK = {"current": 0, "previous": 1}
 
@@ -144,30 +145,32 @@ class SlotDirectory(Generic[AnySlot]):
         self._failure = code
 
 
-def read_lines(where: Path, content: bytes, *, further: Sequence[str] = ()) -> SlotLines:
+def read_lines(
+    where: Path, content: bytes, *, further: Sequence[str] = (), bytes_max: int = FILE_MAX_BYTES
+) -> SlotLines:
     """Read a slot file with a line for each of `further`; the `SecretsError` for another one shows nothing of it."""
     if not _is_name(where.name):
         message = f"{where.parent}: a file's name is no slot name (letters, digits, `.`, `_`, `-`)"
         raise SecretsError("secret_name", message)
-    if len(content) > FILE_MAX_BYTES:
-        raise SecretsError("secret_too_long", f"{where}: more than {FILE_MAX_BYTES} bytes is no slot file")
+    if len(content) > bytes_max:
+        raise SecretsError("secret_too_long", f"{where}: more than {bytes_max} bytes is no slot file")
     try:
         first, *others = (line.strip().decode() for line in content.split(b"\n"))
     except UnicodeDecodeError:
         raise SecretsError("secret_malformed", f"{where}: is not UTF-8") from None
-    named = _named_lines(others if first else [], names=(*further, *_WINDOW), where=where)
+    named = _named_lines(others if first else [], names=(*further, *WINDOW), where=where)
     missing = next((name for name in further if name not in named), None)
     if missing:
         raise SecretsError("secret_malformed", f"{where}: has no line `{missing} = …` with that scheme's secret")
-    window = {name: _unix_seconds(named[name], where=where) for name in _WINDOW if name in named}
-    if len(window) == len(_WINDOW) and window["not_before"] > window["accept_until"]:
+    window = {name: _unix_seconds(named[name], where=where) for name in WINDOW if name in named}
+    if len(window) == len(WINDOW) and window["not_before"] > window["accept_until"]:
         raise SecretsError("secret_window", f"{where}: not_before is later than accept_until")
     return SlotLines([first, *(named[name] for name in further)], window)
 
 
 def _snapshot(path: Path) -> Snapshot:
     try:
-        snapshot = tuple((name, read_secret(path / name, FILE_MAX_BYTES + 1)[0]) for name in file_names(path))
+        snapshot = tuple((name, read_secret(path / name, CONTENT_MAX_BYTES + 1)[0]) for name in file_names(path))
     except OSError:
         raise SecretsError("secrets_unreadable", f"{path}: cannot read this directory or a file of it") from None
     if not snapshot:

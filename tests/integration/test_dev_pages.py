@@ -78,10 +78,10 @@ def test_every_block_is_run_by_a_test_here() -> None:
         sum(word in text for text in shells)
         for word in (
             *("simulate --url", "history", "signed.txt", "h2h.txt", "simulate --type", "rx_readme", "mapping check"),
-            "push.py",
+            *("push.py", "pubsub.txt"),
         )
-    ] == [1] * 8
-    assert len(shells) == 8
+    ] == [1] * 9
+    assert len(shells) == 9
 
 
 def test_what_the_simulator_sends_is_answered_and_can_be_looked_at(place: Path) -> None:
@@ -114,6 +114,13 @@ def test_verify_names_the_parameters_of_a_signature(place: Path) -> None:
 
     assert code == '{"accept": false, "code": "signature_malformed"}\n'
     assert "with SCHEME_FORMAT=pairs and SCHEME_SIGNATURE_NAME=s and SCHEME_TEMPLATE={timestamp}.{body}\n" in words
+
+
+def test_a_token_is_made_and_verified(place: Path) -> None:
+    assert shell(place, the_block_with("pubsub.txt")) == (
+        '{"accept": true, "code": "verified"}\n',
+        "accepted: signed with the key in slot issuer.pem\n",
+    )
 
 
 def test_a_body_is_signed_mapped_and_made_without_sending_it(place: Path) -> None:

@@ -161,7 +161,7 @@ def wrong(vector: Vector) -> Raw:
 
 
 def _wrong_value(value: bytes) -> bytes:
-    at = max(value.rfind(b"="), value.rfind(b","), value.rfind(b" "), 0)
+    at = max(value.rfind(b"="), value.rfind(b","), value.rfind(b" "), value.rfind(b"."), 0)
     at = at if len(value) - at > 8 else 0
     return value[: at + 8] + value[at + 8 :].translate(_OTHERS)
 

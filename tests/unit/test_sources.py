@@ -23,6 +23,7 @@ DAY = 86_400
 NETWORKS = {"scheme_networks": "192.0.2.0/24"}
 HMAC = {"scheme": "body_hmac", "scheme_header": "X-Signature"}
 DATED = {"scheme_timestamp_header": "X-Time", "scheme_template": "{timestamp}.{body}"}
+TOKEN = {"scheme": "jwt", "scheme_issuer": "https://issuer.example", "scheme_audience": "us"}
 pytestmark = pytest.mark.usefixtures("clean")
 
 
@@ -61,6 +62,9 @@ WEAK: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("unsigned_id", {"scheme": "shopify", "scheme_unsigned_id": "use"}, {}),
     ("unsigned_id", {"scheme": "secret_header+github"}, {"tls": True}),
     ("weak_digest", {**HMAC, "scheme_digest": "sha1"}, {}),
+    ("unsigned_body", TOKEN, {"tls": True}),
+    ("unsigned_body", {**TOKEN, "scheme": "jwt+cidr", **NETWORKS}, {"tls": True}),
+    ("no_tls", {**TOKEN, **HMAC, "scheme": "body_hmac+jwt"}, {}),
     ("undated", HMAC, {"window_s": 3599}),
     ("undated", {"scheme": "github", "scheme_unsigned_id": "ignore"}, {"window_s": 600}),
     ("undated", HMAC, {"bucket_s": 600}),
@@ -97,6 +101,8 @@ def test_a_weak_source_is_refused_until_it_is_accepted_by_name(
         ({"scheme": "github+standard_webhooks"}, {}),
         ({"scheme": "secret_header+cidr", **NETWORKS}, {"tls": True, "window_s": 60}),
         ({"scheme": "url_token+cidr", **NETWORKS}, {"tls": True}),
+        ({**TOKEN, "scheme_body_claim": "sha256"}, {}),
+        ({**TOKEN, **HMAC, "scheme": "body_hmac+jwt"}, {"tls": True}),
         ({"scheme": "standard_webhooks+cidr", **NETWORKS, "scheme_trusted_proxies": "10.0.0.0/8"}, {}),
     ],
 )

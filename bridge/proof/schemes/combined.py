@@ -21,6 +21,8 @@ class Combined(Scheme):
         self.safe = frozenset[bytes]().union(*(part.safe for part in parts))
         self._keyed = [part for part in parts if part.keyed]
         self.keyed = bool(self._keyed)
+        self.multiline = any(part.multiline for part in self._keyed[:1])
+        self.jwks_url = next((part.jwks_url for part in parts if part.jwks_url), "")
         self.further = tuple(part.name for part in self._keyed[1:])
         self.reads_query = any(part.reads_query for part in parts)
         self.reads_peer = any(part.reads_peer for part in parts)

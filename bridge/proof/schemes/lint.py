@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from bridge.proof.scheme import HmacKey, KeySlot, ProofKey, PublicKey, ReplayKey, Scheme, SharedSecret
+from bridge.proof.scheme import HmacKey, KeySet, KeySlot, ProofKey, PublicKey, ReplayKey, Scheme, SharedSecret
 from bridge.proof.schemes.network import Cidr, are_too_wide
 from bridge.runtime.findings import Risk
 
@@ -11,6 +11,7 @@ DIFFERENT_BYTES_MIN = 8
 # Where no signed time bounds the age of a delivery, only the memory for ids notices a captured one that is sent again.
 # An hour outlasts what a sender's own retries of one delivery usually take.
 WINDOW_MIN_S = 3600
+SIGNING = ("body_hmac", "ed25519")
 # Ed25519 (RFC 8032, 5.1): the prime of its field, and d of its curve -x² + y² = 1 + d x² y².
 _P = 2**255 - 19
 _D = -121665 * pow(121666, -1, _P)
@@ -31,10 +32,14 @@ def weaknesses(
         yield Risk("cidr_alone", "an address alone proves no origin", "combine it, as in body_hmac+cidr")
     elif all(part.name == "url_token" for part in proving):
         yield Risk("url_token_alone", "URLs are logged on the way", "combine it, as in url_token+cidr")
-    bare = [part.name for part in parts if part.name in ("secret_header", "basic", "url_token")]
+    bearers = [part.name for part in parts if part.name == "jwt" and not part.dated]
+    bare = [part.name for part in parts if part.name in ("secret_header", "basic", "url_token")] + bearers
     if bare and not tls_in_front:
         text = f"{bare[0]} sends its secret, which anyone on the way can read without TLS"
         yield Risk("no_tls", text, "end TLS in front and set http.tls_in_front")
+    if bearers and not any(part.dated or part.name in SIGNING for part in parts):
+        text = "a bearer token covers no body, so whoever sees one can send other bodies with it"
+        yield Risk("unsigned_body", text, "have the sender sign the body too, or its hash: scheme_body_claim")
     if any(getattr(part, "digest", "") == "sha1" for part in parts):
         yield Risk("weak_digest", "SHA-1 is broken as a digest", "ask the sender for sha256")
     if scheme.ids == "unsigned":
@@ -56,7 +61,7 @@ def _ages(
     if window_s >= WINDOW_MIN_S and not in_buckets:
         return
     new_after_s = bucket_s if in_buckets else window_s
-    signs = any(part.name in ("body_hmac", "ed25519") for part in parts)
+    signs = any(part.name in SIGNING for part in parts)
     if signs and not scheme.dated and scheme.ids != "unsigned":
         text = f"no time is signed, so a captured delivery is new again after {new_after_s:.0f} s"
         yield Risk("undated", text, "have the sender sign a time")
@@ -79,6 +84,8 @@ def guessable(slots: Sequence[KeySlot]) -> Iterator[str]:
     """Yield a problem for each key that anybody can guess or sign for."""
     for slot in slots:
         for key in _parts(slot.key):
+            if isinstance(key, KeySet):
+                continue
             if isinstance(key, PublicKey):
                 if is_small_order(key.raw):
                     yield f"{slot.name}: anybody can sign for this public key, a point of small order"
@@ -98,10 +105,11 @@ def is_small_order(public_key: bytes) -> bool:
 
 def _secrets(key: ProofKey) -> Iterator[bytes]:
     for part in _parts(key):
-        yield part.raw if isinstance(part, PublicKey) else part.secret
+        if not isinstance(part, KeySet):
+            yield part.raw if isinstance(part, PublicKey) else part.secret
 
 
-def _parts(key: ProofKey) -> Iterator[HmacKey | PublicKey | SharedSecret | ReplayKey]:
+def _parts(key: ProofKey) -> Iterator[HmacKey | PublicKey | SharedSecret | ReplayKey | KeySet]:
     if isinstance(key, tuple):
         for part in key:
             yield from _parts(part)

@@ -64,6 +64,13 @@ class Parameters:
             raise self.error(name, "is no name of a header that a sender could use for this")
         return value.lower().encode()
 
+    def names(self, name: str, words: Collection[str], default: str) -> frozenset[str]:
+        """Take some of the words, separated by commas."""
+        found = frozenset(each.strip() for each in self.text(name, default).split(",")) - {""}
+        if not found or not found <= set(words):
+            raise self.error(name, f"is some of {', '.join(words)}, separated by commas")
+        return found
+
     def error(self, name: str, problem: str) -> ParameterError:
         """Return the exception for a parameter."""
         return ParameterError(f"scheme_{name}", problem)

@@ -1,4 +1,4 @@
-"""Schemes by the name that an operator writes: the six kinds, vendors' presets of them, and combinations."""
+"""Schemes by the name that an operator writes: the kinds, vendors' presets of them, and combinations."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -26,6 +26,7 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "basic": "shared:Basic",
         "url_token": "shared:UrlToken",
         "cidr": "network:Cidr",
+        "jwt": "token:Jwt",
     }
 )
 PRESETS: Mapping[str, Preset] = MappingProxyType(
@@ -97,7 +98,10 @@ def _part(name: str, left: dict[str, str], tolerance_s: int | None) -> Scheme:
         if "{timestamp}" not in left["template"]:
             preset = {key: value for key, value in preset.items() if key != "timestamp_header"}
     module, _, class_name = KINDS[kind].partition(":")
-    scheme: Any = getattr(import_module(f"{__package__}.{module}"), class_name)
+    try:
+        scheme: Any = getattr(import_module(f"{__package__}.{module}"), class_name)
+    except ModuleNotFoundError as exc:
+        raise ParameterError("scheme", f"{kind} needs a package that is not installed: drx-bridge[{kind}]") from exc
     without_parameters = {"standard_webhooks": (tolerance_s,), "basic": ()}
     parameters = Parameters(name, given=left, preset=preset, tolerance_s=tolerance_s)
     return cast("Scheme", scheme(*without_parameters.get(kind, (parameters,))))

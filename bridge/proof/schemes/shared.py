@@ -59,7 +59,7 @@ class SecretHeader(Scheme):
         value = raw.heads.get(self.header)
         if value is None:
             refuse("signature_missing")
-        sent = _after_word(value, self.word)
+        sent = after_word(value, self.word)
         if not sent or len(sent) > SIGNATURE_MAX_BYTES:
             refuse("signature_malformed")
         return _matching(sent, keys, now)
@@ -89,7 +89,7 @@ class Basic(Scheme):
         value = raw.heads.get(b"authorization")
         if value is None:
             refuse("signature_missing")
-        sent = _after_word(value, b"Basic")
+        sent = after_word(value, b"Basic")
         if sent is None or len(sent) > SIGNATURE_MAX_BYTES or not _has_form_of_base64(sent):
             refuse("signature_malformed")
         return _matching(sent, keys, now)
@@ -138,7 +138,7 @@ class UrlToken(Scheme):
         return [value for name, _, value in pairs if name == self._param]
 
 
-def _after_word(value: bytes, word: bytes) -> bytes | None:
+def after_word(value: bytes, word: bytes) -> bytes | None:
     """Return what follows the word, whose case does not matter (RFC 9110 11.1), or None."""
     if not word:
         return value

@@ -85,7 +85,9 @@ BRIDGE_SHUTDOWN__GRACE_S: {{ include "drx-bridge.number" (subf $ingress.shutdown
 {{- $variable := printf "BRIDGE_SOURCES__%s" (upper $name) }}
 {{ $variable }}__PROFILE: {{ $source.profile | quote }}
 {{ $variable }}__ENVIRONMENT: {{ $source.environment | quote }}
-{{- if $source.existingSecret }}
+{{- if $source.schemeJwksUrl }}
+{{ $variable }}__SECRETS_DIR: /var/lib/drx-bridge/keys/{{ $name }}
+{{- else if $source.existingSecret }}
 {{ $variable }}__SECRETS_DIR: /etc/drx-bridge/sources/{{ $name }}
 {{- end }}
 {{- range $key, $value := $source }}

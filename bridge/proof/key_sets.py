@@ -1,0 +1,91 @@
+"""Read the key sets of token issuers (JWKS) off the request path, into the slot directories of their sources.
+
+What was read last stays there as a slot file, so a start without the network works, and the ingress takes a new set
+over as it does any change of secrets. An unknown `kid` in a token causes no request, or anybody could cause many.
+"""
+
+import asyncio
+from collections.abc import Callable
+from http import HTTPStatus
+from pathlib import Path
+
+import aiohttp
+
+from bridge.errors import ConfigError
+from bridge.proof.scheme import Scheme
+from bridge.proof.secrets import parse_slot
+from bridge.runtime.files import replace_file
+from bridge.runtime.lifecycle import repeat
+from bridge.runtime.logging import log
+from bridge.runtime.slots import CONTENT_MAX_BYTES, Reload
+
+FILE = "issuer.jwks.json"
+PERIOD_S = 600.0  # issuers publish a new key a day or more before they sign with it
+TIMEOUT_S = 5.0
+
+
+class KeySetError(ConfigError):
+    """No usable key set could be read; the message has nothing of what was."""
+
+
+class KeySetReader:
+    """Keeps the slot file of one source up to date."""
+
+    def __init__(self, directory: Path, scheme: Scheme, *, source: str, observe: Callable[[Reload], None]) -> None:
+        self._file = directory / FILE
+        self._scheme = scheme
+        self._source = source
+        self._observe = observe
+        self._problem = ""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Read it once a period until `stop` is set; a failure is logged, and the last good set stays."""
+        await repeat(self._refresh, PERIOD_S, stop)
+
+    async def start(self) -> None:
+        """Read it once; `KeySetError` if that fails and there is none of an earlier start."""
+        await self._refresh()
+        if self._problem and not self._file.exists():
+            raise KeySetError(f"source {self._source}: {self._problem}, and none was read before")
+
+    async def _refresh(self) -> None:
+        try:
+            content = await fetch(self._scheme, self._file)
+            await asyncio.to_thread(_keep, self._file, content)
+            self._problem = ""
+        except KeySetError as exc:
+            self._problem = str(exc)
+            self._observe("failed")
+            log.warning("worker.secrets_kept", source=self._source, code="key_set_unreadable")
+
+
+async def fetch(scheme: Scheme, file: Path) -> bytes:
+    """Read the set of a scheme's issuer as the content of a slot file; `KeySetError` if that is none."""
+    content = b""
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)) as session,
+            session.get(scheme.jwks_url, allow_redirects=False, raise_for_status=True) as response,
+        ):
+            async for part in response.content.iter_any():
+                content += part
+                if len(content) > CONTENT_MAX_BYTES:
+                    break
+    except (aiohttp.ClientError, OSError):  # a time-out is an OSError
+        raise KeySetError(f"no key set can be read at {scheme.jwks_url}") from None
+    try:
+        if response.status == HTTPStatus.OK and content.lstrip().startswith(b"{"):
+            parse_slot(file, content, scheme)
+            return content
+    except ConfigError as exc:
+        raise KeySetError(str(exc).replace(str(file), scheme.jwks_url)) from None
+    raise KeySetError(f"what {scheme.jwks_url} answers is no JWKS document")
+
+
+def _keep(file: Path, content: bytes) -> None:
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not file.exists() or file.read_bytes() != content:
+            replace_file(file, content)
+    except OSError:
+        raise KeySetError(f"{file}: cannot be written") from None

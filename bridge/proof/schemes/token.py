@@ -1,0 +1,221 @@
+"""A signed token in a header (JWT, RFC 7519): who holds an identity provider's key says who sends, and until when.
+
+A bearer token covers no body, so whoever sees one can send other bodies with it; one with a claim that has the hash of
+the body proves as much as a signature. Keys come from slots alone, never from the token: `kid` only chooses among them,
+and the kind of a key decides which algorithms it may check.
+"""
+
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from hmac import compare_digest
+from json import loads
+from math import isfinite
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from jwt import PyJWK, PyJWTError
+from jwt.algorithms import get_default_algorithms
+
+from bridge.errors import ConfigError
+from bridge.proof.scheme import (
+    ID,
+    HmacKey,
+    KeySet,
+    KeySlot,
+    Proof,
+    ProofKey,
+    Raw,
+    Scheme,
+    TokenKey,
+    check_age,
+    matching_slot,
+    refuse,
+    refuse_mismatch,
+)
+from bridge.proof.schemes.parameters import ParameterError, Parameters
+from bridge.proof.schemes.shared import after_word
+
+NAME = "jwt"
+PUBLIC_ALGORITHMS = ("RS256", "PS256", "ES256", "EdDSA")
+ALGORITHMS = (*PUBLIC_ALGORITHMS, "HS256")
+TOKEN_MAX_BYTES = 8190  # as other signatures; those of Google, Entra and Auth0 have 1 to 2 KiB
+KEYS_MAX = 100  # of a set; a token without `kid` has all of its kind tried
+RSA_MIN_BITS = 2048  # RFC 7518, 3.3
+SECRET_MIN_BYTES = 32  # RFC 7518, 3.2
+_CHECKS = get_default_algorithms()
+_is_token = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+").fullmatch
+_is_url = re.compile(r"(https://|http://(127\.0\.0\.1|localhost)[:/])[!-~]{1,500}").fullmatch
+
+
+class Jwt(Scheme):
+    """Proves deliveries with a token of an issuer for our audience."""
+
+    name = NAME
+    multiline = True
+
+    def __init__(self, parameters: Parameters) -> None:
+        if parameters.tolerance_s is None:
+            raise ParameterError("tolerance_s", "is a number for jwt, whose tokens have an end")
+        self._tolerance_s = parameters.tolerance_s
+        self.header = parameters.header("header", "authorization")
+        self.headers = frozenset({self.header})
+        self.word = b"Bearer" if self.header == b"authorization" else b""
+        self.issuer, self.audience = parameters.text("issuer"), parameters.text("audience")
+        self.algorithms = parameters.names("algorithms", ALGORITHMS, ",".join(PUBLIC_ALGORITHMS))
+        pairs = [each.strip().partition("=") for each in parameters.text("claims", "").split(",") if each.strip()]
+        if not all(name and text for name, _, text in pairs):
+            raise parameters.error("claims", "is NAME=VALUE, several separated by commas")
+        self.claims = {name: text for name, _, text in pairs}
+        self.body_claim, self.id_claim = parameters.text("body_claim", ""), parameters.text("id_claim", "")
+        self.jwks_url = parameters.text("jwks_url", "")
+        if self.jwks_url and not _is_url(self.jwks_url):
+            raise parameters.error("jwks_url", "is an https:// URL; http:// of this machine only")
+        self.dated = bool(self.body_claim)
+        self.ids = "signed" if self.id_claim else "none"
+
+    def parse_key(self, text: str) -> ProofKey:
+        """Decode a set of keys (RFC 7517), a public key in PEM, or the secret of HS256; its lines end in tabs."""
+        if text.startswith("{"):
+            return KeySet(self._key_set(text))
+        if text.startswith("-----BEGIN "):
+            try:
+                key = _token_key(load_pem_public_key(text.replace("\t", "\n").encode()))
+            except ValueError:
+                key = _token_key(None)
+            if key.algorithms:
+                return KeySet((key,))
+            raise ConfigError(f"a PEM file of {NAME} has one public key: RSA of 2048 bits, P-256 or ed25519")
+        if "HS256" not in self.algorithms or len(text.encode()) < SECRET_MIN_BYTES:
+            problem = f"a text of {SECRET_MIN_BYTES} bytes if scheme_algorithms names HS256"
+            raise ConfigError(f"a key of {NAME} is a JWKS document, a public key in PEM, or {problem}")
+        return HmacKey(text.encode())
+
+    def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
+        """Check the token's signature, then what it says."""
+        value = raw.heads.get(self.header)
+        if value is None:
+            refuse("signature_missing")
+        token = after_word(value, self.word)
+        if token is None or len(token) > TOKEN_MAX_BYTES or not _is_token(token):
+            refuse("signature_malformed")
+        signed, _, signature = token.rpartition(b".")
+        head, claims = (_document(each) for each in signed.split(b"."))
+        # `crit` names extensions that must be understood (RFC 7515, 4.1.11), such as a payload that is not encoded.
+        algorithm = str(head.get("alg"))
+        if algorithm not in self.algorithms or "crit" in head or not claims or not (digest := _decoded(signature)):
+            refuse("signature_malformed")
+
+        def proves(key: ProofKey) -> bool:
+            if isinstance(key, HmacKey):
+                return algorithm == "HS256" and compare_digest(key.digest(signed), digest)
+            fitting = key.keys if isinstance(key, KeySet) else ()
+            return any(_signs(each, algorithm, head.get("kid"), signed, digest) for each in fitting)
+
+        matched = matching_slot(keys, now, proves)
+        if matched is None or not self._is_ours(claims, raw.body):
+            refuse_mismatch(keys, now)
+        return Proof(self._id(claims), self._check_times(claims, now), matched.name)
+
+    def describe(self) -> str:
+        """Name the header, who issues the tokens, for whom, and whether they cover the body."""
+        covers = f"with the body's hash in {self.body_claim}" if self.body_claim else "bearer"
+        return f"{NAME} in {self.header.decode()}, {covers}, of {self.issuer} for {self.audience}"
+
+    def _is_ours(self, claims: Mapping[str, Any], body: bytes) -> bool:
+        audience = claims.get("aud")
+        expected = {"iss": self.issuer, **self.claims}
+        if self.body_claim:
+            expected[self.body_claim] = sha256(body).hexdigest()
+        return (audience == self.audience or (isinstance(audience, list) and self.audience in audience)) and all(
+            _text(claims.get(name)) == text for name, text in expected.items()
+        )
+
+    def _check_times(self, claims: Mapping[str, Any], now: float) -> int | None:
+        """Check `exp`, `nbf` and `iat`; return when it was issued, if that is the time of the delivery."""
+        times = {name: claims[name] for name in ("exp", "nbf", "iat") if name in claims}
+        if any(type(each) not in {int, float} or not isfinite(each) for each in times.values()) or "exp" not in times:
+            refuse("timestamp_malformed")
+        if now > times["exp"] + self._tolerance_s:
+            refuse("timestamp_stale")
+        if any(now < times.get(name, 0) - self._tolerance_s for name in ("nbf", "iat")):
+            refuse("timestamp_future")
+        if not self.dated:
+            return None
+        if "iat" not in times:
+            refuse("timestamp_malformed")
+        check_age(int(times["iat"]), self._tolerance_s, now)
+        return int(times["iat"])
+
+    def _id(self, claims: Mapping[str, Any]) -> str | None:
+        if not self.id_claim:
+            return None
+        found = claims.get(self.id_claim)
+        if not isinstance(found, str) or not ID.fullmatch(found.encode("utf-8", "surrogatepass")):
+            refuse("id_malformed")
+        return found
+
+    def _key_set(self, text: str) -> tuple[TokenKey, ...]:
+        """Read the keys that can check a signature; others, as for encryption, may stand beside them."""
+        try:
+            given = [each for each in loads(text)["keys"] if each.get("use", "sig") == "sig" and _is_usable(each)]
+            found = [_token_key(PyJWK(each).key, each.get("kid"), each.get("alg")) for each in given]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, PyJWTError):
+            raise ConfigError("is no JWKS document, or a key of it cannot be used") from None
+        if any("d" in each for each in given):
+            raise ConfigError("a JWKS document must hold public keys only")
+        found = [each for each in found if each.algorithms]
+        if not 0 < len(found) <= KEYS_MAX:
+            raise ConfigError(f"a JWKS document has 1 to {KEYS_MAX} keys for {', '.join(PUBLIC_ALGORITHMS)}")
+        return tuple(found)
+
+
+def _is_usable(given: Mapping[str, Any]) -> bool:
+    fitting = given.get("kty") in {"RSA", "EC", "OKP"} and given.get("crv", "P-256") in {"P-256", "Ed25519"}
+    return fitting and given.get("alg", "RS256") in PUBLIC_ALGORITHMS
+
+
+def _token_key(key: object, kid: object = None, algorithm: str | None = None) -> TokenKey:
+    """Return a public key with the algorithms of its kind, so that no token can have it taken for another's."""
+    fitting = set[str]()
+    if isinstance(key, RSAPublicKey) and key.key_size >= RSA_MIN_BITS:
+        fitting = {"RS256", "PS256"}
+    elif isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
+        fitting = {"ES256"}
+    elif isinstance(key, Ed25519PublicKey):
+        fitting = {"EdDSA"}
+    return TokenKey(
+        key, kid if isinstance(kid, str) else "", frozenset(fitting & {algorithm} if algorithm else fitting)
+    )
+
+
+def _signs(key: TokenKey, algorithm: str, kid: object, signed: bytes, signature: bytes) -> bool:
+    if algorithm not in key.algorithms or (key.kid and kid is not None and kid != key.kid):
+        return False
+    checker: Any = _CHECKS[algorithm]
+    return bool(checker.verify(signed, key.key, signature))
+
+
+def _decoded(text: bytes) -> bytes:
+    """Decode base64url without padding; empty for anything else, also if unused bits are set."""
+    raw = urlsafe_b64decode(text + b"=" * (-len(text) % 4)) if len(text) % 4 != 1 else b""
+    return raw if urlsafe_b64encode(raw).rstrip(b"=") == text else b""
+
+
+def _document(text: bytes) -> dict[str, Any]:
+    try:
+        found = loads(_decoded(text))
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _text(value: object) -> str | None:
+    """Return a claim as a setting would have it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value if isinstance(value, str) else str(value) if isinstance(value, int) else None

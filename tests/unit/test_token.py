@@ -1,0 +1,375 @@
+"""Tokens as issuers make them, and as somebody makes them who is none."""
+
+import hmac
+import json
+import subprocess
+import sys
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from bridge.commands.signing import read_signer
+from bridge.errors import ConfigError
+from bridge.proof.scheme import KeySet, KeySlot, Raw
+from bridge.proof.schemes.parameters import ParameterError
+from bridge.proof.schemes.presets import configure
+from bridge.proof.schemes.token import KEYS_MAX, TOKEN_MAX_BYTES, Jwt, _signs
+from bridge.proof.secrets import load
+from bridge.runtime.slots import SecretsError
+from tests.schemes import VERIFIED, verdict
+
+NOW = 1_789_398_570
+BODY = b'{"id":"evt_1"}'
+SECRET = "a-secret-of-thirty-two-characters"
+RSA, OTHER = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2))
+EC = ec.generate_private_key(ec.SECP256R1())
+ED = ed25519.Ed25519PrivateKey.generate()
+ALGORITHMS: dict[str, Any] = {
+    "RS256": jwt.algorithms.RSAAlgorithm,
+    "ES256": jwt.algorithms.ECAlgorithm,
+    "EdDSA": jwt.algorithms.OKPAlgorithm,
+}
+ISSUER, AUDIENCE = "https://accounts.google.com", "https://bridge.example/webhooks/acme"
+# The claims of a push of Pub/Sub, from Google's documentation.
+CLAIMS: dict[str, Any] = {
+    "iss": ISSUER,
+    "aud": AUDIENCE,
+    "azp": "113774264463038321964",
+    "email": "gae-gcp@appspot.gserviceaccount.com",
+    "email_verified": True,
+    "iat": NOW,
+    "exp": NOW + 3600,
+}
+EMAIL = {"claims": "email=gae-gcp@appspot.gserviceaccount.com, email_verified=true"}
+HASHED = {"body_claim": "request_body_sha256", "header": "X-Token"}
+BODY_HASH = sha256(BODY).hexdigest()
+
+
+def pem(key: Any) -> str:
+    return str(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode())
+
+
+def jwk(key: Any, algorithm: str, kid: str, **changes: object) -> dict[str, Any]:
+    return {**json.loads(ALGORITHMS[algorithm].to_jwk(key.public_key())), "kid": kid, "alg": algorithm, **changes}
+
+
+KEYS = [jwk(OTHER, "RS256", "x", use="enc"), jwk(RSA, "RS256", "a1"), jwk(EC, "ES256", "b2"), jwk(ED, "EdDSA", "c3")]
+JWKS = json.dumps({"keys": KEYS}, indent=1)
+
+
+def built(**parameters: str) -> Jwt:
+    scheme = configure("jwt", {"issuer": ISSUER, "audience": AUDIENCE, **parameters}, tolerance_s=300)
+    assert isinstance(scheme, Jwt)
+    return scheme
+
+
+def encoded(part: object) -> bytes:
+    content = part if isinstance(part, bytes) else json.dumps(part).encode()
+    return urlsafe_b64encode(content).rstrip(b"=")
+
+
+def token(key: Any = RSA, algorithm: str = "RS256", head: dict[str, Any] | None = None, **claims: object) -> bytes:
+    given = {name: value for name, value in (CLAIMS | claims).items() if value is not None}
+    return jwt.encode(given, key, algorithm, headers=head).encode()
+
+
+def by_hand(head: object, claims: object = CLAIMS) -> bytes:
+    """Sign with RS256 what the library would not make."""
+    signed = encoded(head) + b"." + encoded(claims)
+    return signed + b"." + encoded(RSA.sign(signed, PKCS1v15(), SHA256()))
+
+
+def keyed_with(secret: bytes, head: object) -> bytes:
+    signed = encoded(head) + b"." + encoded(CLAIMS)
+    return signed + b"." + encoded(hmac.digest(secret, signed, "sha256"))
+
+
+def judged(
+    given: bytes, *, key: str = JWKS, word: str = "Bearer ", body: bytes = BODY, now: float = NOW, **parameters: str
+) -> str:
+    scheme = built(**parameters)
+    slot = KeySlot("current", scheme.parse_key(key.strip().replace("\n", "\t")))
+    heads = {scheme.header: (word.encode() if scheme.word else b"") + given}
+    return verdict(scheme, Raw(heads, body), [slot], now)
+
+
+@pytest.mark.parametrize(
+    ("given", "more"),
+    [
+        (token(head={"kid": "a1"}), EMAIL),
+        (token(), {"word": "bearer "}),
+        (token(algorithm="PS256"), {"key": pem(RSA)}),
+        (token(EC, "ES256", {"kid": "b2"}), {}),
+        (token(EC, "ES256"), {"key": pem(EC)}),
+        (token(ED, "EdDSA"), {"key": pem(ED)}),
+        (token(SECRET, "HS256"), {"key": SECRET, "algorithms": "HS256"}),
+        (token(aud=["another", AUDIENCE]), {}),
+        (token(jti="evt_7"), {"id_claim": "jti"}),
+        (token(nbf=NOW + 300, iat=NOW + 300), {}),
+        (token(exp=NOW - 300), {}),
+        (token(exp=NOW + 0.5), {}),
+        (token(EC, "ES256", request_body_sha256=BODY_HASH), HASHED),
+    ],
+)
+def test_a_token_of_the_issuer_is_taken(given: bytes, more: dict[str, Any]) -> None:
+    assert judged(given, **more) == VERIFIED
+
+
+@pytest.mark.parametrize(
+    ("given", "more"),
+    [
+        (token(OTHER), {}),
+        (token(aud="https://other.example"), {}),
+        (token(aud=["another"]), {}),
+        (token(aud=None), {}),
+        (token(iss="https://evil.example"), {}),
+        (token(iss=None), {}),
+        (token(email="other@x"), EMAIL),
+        (token(email_verified=False), EMAIL),
+        (token(email_verified="True"), EMAIL),
+        (token(head={"kid": "b2"}), {}),
+        (token(OTHER, head={"kid": "x"}), {}),  # a key for encryption
+        (token(head={"kid": "../../../dev/null"}), {}),
+        (by_hand({"alg": "RS256", "kid": ["a1"]}), {}),
+        (token(algorithm="PS256"), {}),  # the key of the set is for RS256
+        (token(EC, "ES256"), {"key": pem(RSA)}),
+        (token(OTHER, head={"jku": "https://evil.example", "jwk": KEYS[0]}), {}),
+        (keyed_with(pem(RSA).encode(), {"alg": "HS256"}), {"key": pem(RSA), "algorithms": "HS256,RS256"}),
+        (token(SECRET, "HS256"), {"key": pem(RSA), "algorithms": "HS256,RS256"}),
+        (token(EC, "ES256"), HASHED),
+        (token(EC, "ES256", request_body_sha256=BODY_HASH), {**HASHED, "body": BODY + b" "}),
+    ],
+)
+def test_a_token_of_another_or_for_another_is_a_mismatch(given: bytes, more: dict[str, Any]) -> None:
+    assert judged(given, **more) == "signature_mismatch"
+
+
+@pytest.mark.parametrize(
+    ("given", "more"),
+    [
+        (encoded({"alg": "none"}) + b"." + encoded(CLAIMS) + b".", {}),
+        (encoded({"alg": "none"}) + b"." + encoded(CLAIMS) + b".eA", {}),
+        (keyed_with(pem(RSA).encode(), {"alg": "HS256"}), {"key": pem(RSA)}),
+        (token(SECRET, "HS256"), {}),
+        (by_hand({}), {}),
+        (by_hand({"alg": ["RS256"]}), {}),
+        (by_hand({"alg": "RS256", "crit": ["b64"], "b64": False}), {}),
+        (by_hand(b"x"), {}),
+        (by_hand(b"[" * 5000), {}),
+        (by_hand({"alg": "RS256"}, [1]), {}),
+        (by_hand({"alg": "RS256"}, b"\xff"), {}),
+        (by_hand({"alg": "RS256"}, {}), {}),
+        (token(), {"word": ""}),
+        (token(), {"word": "Basic "}),
+        (token().rpartition(b".")[0], {}),
+        (token() + b".x.y", {}),
+        (token() + b"=", {}),
+        (token() + b" ", {}),
+        (token(padding="x" * TOKEN_MAX_BYTES), {}),
+        (b"", {}),
+    ],
+)
+def test_what_is_no_token_of_its_form_is_malformed(given: bytes, more: dict[str, Any]) -> None:
+    assert judged(given, **more) == "signature_malformed"
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "more"),
+    [
+        (token(exp=NOW - 301), "timestamp_stale", {}),
+        (token(nbf=NOW + 301), "timestamp_future", {}),
+        (token(iat=NOW + 301), "timestamp_future", {}),
+        (token(exp=None), "timestamp_malformed", {}),
+        (token(exp=True), "timestamp_malformed", {}),
+        (by_hand({"alg": "RS256"}, CLAIMS | {"exp": "9"}), "timestamp_malformed", {}),
+        (by_hand({"alg": "RS256"}, json.dumps(CLAIMS)[:-1].encode() + b',"nbf":1e999}'), "timestamp_malformed", {}),
+        (token(), "id_malformed", {"id_claim": "jti"}),
+        (token(jti="a b"), "id_malformed", {"id_claim": "jti"}),
+        (by_hand({"alg": "RS256"}, CLAIMS | {"jti": 7}), "id_malformed", {"id_claim": "jti"}),
+        (token(request_body_sha256=BODY_HASH, iat=NOW - 301), "timestamp_stale", HASHED),
+        (token(request_body_sha256=BODY_HASH, iat=None), "timestamp_malformed", HASHED),
+    ],
+)
+def test_times_and_ids_are_checked_after_the_signature(given: bytes, code: str, more: dict[str, Any]) -> None:
+    assert judged(given, **more) == code
+
+
+def test_every_other_character_of_a_token_ends_it() -> None:
+    """Also one that decodes to equal bytes: each delivery has one spelling."""
+    good = token(EC, "ES256")
+    for at in range(len(good)):
+        for other in b"AB_-z9.=":
+            if other != good[at]:
+                assert judged(good[:at] + bytes([other]) + good[at + 1 :]) != VERIFIED
+
+
+def test_what_is_proved() -> None:
+    scheme = built(id_claim="jti", **HASHED)
+    slot = KeySlot("google.jwks.json", scheme.parse_key(JWKS))
+    raw = Raw({b"x-token": token(jti="evt_7", request_body_sha256=BODY_HASH)}, BODY)
+
+    proof = scheme.prove(raw, [slot], NOW)
+
+    assert (proof.id, proof.timestamp, proof.slot, proof.id_signed) == ("evt_7", NOW, "google.jwks.json", True)
+    assert scheme.describe() == (
+        f"jwt in x-token, with the body's hash in request_body_sha256, of {ISSUER} for {AUDIENCE}"
+    )
+    assert built().prove(Raw({b"authorization": b"Bearer " + token(jti="x")}, b""), [slot], NOW).id is None
+
+
+# RFC 7515, A.2 and A.3; RFC 8037, A.4.
+PAYLOAD = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ"
+PUBLISHED: list[tuple[dict[str, str], str, str]] = [
+    (
+        {
+            "kty": "RSA",
+            "n": "ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yR"
+            "T-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-"
+            "UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethF"
+            "kMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ",
+            "e": "AQAB",
+        },
+        "eyJhbGciOiJSUzI1NiJ9." + PAYLOAD,
+        (
+            "cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9uJdbF9CU"
+            "Ar7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K0GarZRmB_eSN9383LcOLn6_"
+            "dO--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrBp0"
+            "igcN_IoypGlUPQGe77Rw"
+        ),
+    ),
+    (
+        {
+            "kty": "EC",
+            "crv": "P-256",
+            "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+            "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+        },
+        "eyJhbGciOiJFUzI1NiJ9." + PAYLOAD,
+        "DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q",
+    ),
+    (
+        {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"},
+        "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc",
+        "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg",
+    ),
+]
+
+
+@pytest.mark.parametrize(("key", "signed", "signature"), PUBLISHED)
+def test_published_signatures_are_right(key: dict[str, str], signed: str, signature: str) -> None:
+    found = built().parse_key(json.dumps({"keys": [key]}))
+    assert isinstance(found, KeySet)
+    head = json.loads(urlsafe_b64decode(signed.partition(".")[0] + "=="))
+    proof = urlsafe_b64decode(signature + "==")
+
+    assert _signs(found.keys[0], head["alg"], None, signed.encode(), proof)
+    assert not _signs(found.keys[0], head["alg"], None, signed.encode() + b"x", proof)
+
+
+@pytest.mark.parametrize("content", [JWKS, pem(RSA), f"{pem(EC)}not_before = 2026-01-31T00:00:00Z\n"])
+def test_a_slot_file_holds_a_document_or_a_public_key(tmp_path: Path, content: str) -> None:
+    (tmp_path / "google.jwks.json").write_text(content)
+
+    (slot,) = load(tmp_path, built())
+
+    assert isinstance(slot.key, KeySet)
+    assert repr(slot.key) == "KeySet()"
+    assert (slot.not_before > 0) == ("not_before" in content)
+
+
+PRIVATE = RSA.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+SHORT = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 - to be refused
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        SECRET,
+        PRIVATE,
+        pem(SHORT),
+        pem(ec.generate_private_key(ec.SECP384R1())),
+        "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----",
+        "{}",
+        '{"keys": []}',
+        '{"keys": 7}',
+        '{"keys": [7]}',
+        '{"keys": [{"kty": "RSA", "n": "AQAB"}]}',
+        json.dumps({"keys": [{**KEYS[1], "alg": "RS512"}]}),
+        json.dumps({"keys": [KEYS[0]]}),
+        json.dumps({"keys": [KEYS[1]] * (KEYS_MAX + 1)}),
+        json.dumps({"keys": [json.loads(ALGORITHMS["EdDSA"].to_jwk(ED))]}),
+        json.dumps({"keys": [{"kty": "oct", "k": "AAAA"}]}),
+        "[" * 100_000,
+    ],
+)
+def test_a_file_that_is_no_public_key_is_refused_without_being_shown(tmp_path: Path, content: str) -> None:
+    (tmp_path / "current").write_text(content)
+
+    with pytest.raises(SecretsError) as caught:
+        load(tmp_path, built())
+
+    said = str(caught.value).removeprefix(str(tmp_path))
+    assert "\n" not in said
+    assert not [line for line in content.splitlines() if len(line) > 20 and line[:20] in said]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "parameter"),
+    [
+        ({"issuer": ISSUER}, "scheme_audience"),
+        ({"audience": AUDIENCE}, "scheme_issuer"),
+        ({"algorithms": "none"}, "scheme_algorithms"),
+        ({"algorithms": "RS256,HS512"}, "scheme_algorithms"),
+        ({"algorithms": ""}, "scheme_algorithms"),
+        ({"claims": "email"}, "scheme_claims"),
+        ({"claims": "=x"}, "scheme_claims"),
+        ({"jwks_url": "http://example.com/keys"}, "scheme_jwks_url"),
+        ({"jwks_url": "file:///etc/passwd"}, "scheme_jwks_url"),
+    ],
+)
+def test_a_parameter_that_cannot_be_used_is_named(parameters: dict[str, str], parameter: str) -> None:
+    required = {} if parameter in {"scheme_issuer", "scheme_audience"} else {"issuer": ISSUER, "audience": AUDIENCE}
+
+    with pytest.raises(ParameterError) as caught:
+        configure("jwt", required | parameters, tolerance_s=300)
+
+    assert caught.value.parameter == parameter
+
+
+def test_a_token_without_an_end_of_its_tolerance_is_refused() -> None:
+    with pytest.raises(ParameterError, match="tolerance_s"):
+        configure("jwt", {"issuer": ISSUER, "audience": AUDIENCE}, tolerance_s=None)
+
+
+@pytest.mark.parametrize(
+    ("key", "algorithms"),
+    [(RSA, "PS256,ES256"), (RSA, "RS256"), (EC, "RS256,ES256"), (ED, "EdDSA"), (SECRET, "HS256")],
+)
+def test_sign_makes_what_is_accepted(tmp_path: Path, key: Any, algorithms: str) -> None:
+    is_text = isinstance(key, str)
+    private = key.encode() if is_text else key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "private").write_bytes(private)
+    scheme = built(algorithms=algorithms, id_claim="jti", **EMAIL, **HASHED)
+
+    heads = read_signer(scheme, tmp_path / "private")("evt_1", NOW, BODY)
+
+    slot = KeySlot("current", scheme.parse_key(key if is_text else pem(key).strip().replace("\n", "\t")))
+    raw = Raw({name.encode(): value.encode() for name, value in heads.items()}, BODY)
+    assert scheme.prove(raw, [slot], NOW).id == "evt_1"
+    (tmp_path / "public").write_text("no key")
+    with pytest.raises(ConfigError, match="holds no private key"):
+        read_signer(built(), tmp_path / "public")
+
+
+def test_a_process_without_tokens_does_not_load_the_library() -> None:
+    program = "import sys, bridge.app, bridge.cli; sys.exit('jwt' in sys.modules)"
+
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)  # noqa: S603 - our own program
