@@ -56,6 +56,13 @@ def test_who_has_all_secrets_of_a_delivery_can_post(scheme: str, parameters: dic
     assert (proof.id, proof.origin, proof.slot, proof.received_s) == ("dlv_1", "replay", "current", WHEN.timestamp())
 
 
+def test_a_first_receipt_in_the_future_counts_as_now() -> None:
+    slot, tomorrow = a_slot(), NOW + 86_400
+    sent = sign_origin(slot.key, "dlv_1", NOW, b"{}", origin="replay", received_us=tomorrow * 10**6)
+
+    assert prove_origin(StandardWebhooks(), raw(sent, b"{}"), [slot], NOW).received_s == NOW
+
+
 def test_the_key_of_the_slot_replay_proves_no_delivery_of_the_sender() -> None:
     slot = parse_slot(Path("replay"), SECRET.encode(), StandardWebhooks())
     sent = {name.encode(): value.encode() for name, value in signed_headers(b"{}", timestamp=NOW).items()}

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -89,6 +90,12 @@ async def test_a_prescription_line_by_line_takes_one_lane(tmp_path: Path) -> Non
 
     async with an_endpoint(act) as url:
         assert await run(tmp_path, url, *lines) == 0
+
+
+def test_a_receiver_that_asks_for_patience_gets_it() -> None:
+    waits = [RetryPolicy().delay_s(1, retry_after_s=5.0, rng=random.Random(seed)) for seed in range(20)]  # noqa: S311 - no key
+
+    assert min(waits) >= 5.0
 
 
 async def test_what_is_read_ahead_is_bounded_by_its_bytes() -> None:

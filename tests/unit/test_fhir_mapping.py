@@ -268,6 +268,13 @@ def test_a_refill_does_not_take_the_parcel_of_the_fill_before() -> None:
     }
 
 
+def test_a_parcel_that_left_later_does_not_undo_a_delivery() -> None:
+    left = worked_on(0, "handed_to_carrier", "q1")
+    arrived = shipped(1, "delivered", "T1", delivered_at=START + timedelta(days=2))
+
+    assert dispensed_lines(left, arrived, shipped(2, "in_transit", "T2")) == {"q1": ("T1", "2026-09-16T15:00:00Z")}
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -21,6 +21,13 @@ def test_a_burst_passes_and_then_as_many_as_the_rate_allows() -> None:
     assert limit.wait_s("a", 100.1) > 0
 
 
+def test_a_key_that_was_idle_may_send_no_larger_burst() -> None:
+    limit = RateLimit(per_s=10, burst=3)
+    limit.wait_s("a", 0.0)
+
+    assert [limit.wait_s("a", 1000.0) == 0.0 for _ in range(4)] == [True, True, True, False]
+
+
 def test_who_waits_as_long_as_it_was_told_passes() -> None:
     rng = random.Random(1)  # noqa: S311 - a seed is replayed
     limit = RateLimit(per_s=7.3, burst=4)
@@ -62,6 +69,8 @@ def test_keys_do_not_share_a_limit_and_their_number_is_bounded() -> None:
                 ("10.0.0.1", b"192.0.2.2", True),
                 # No proxy, so its word counts for nothing.
                 *(("192.0.2.3", b"192.0.2.4", True), ("192.0.2.3", b"192.0.2.5", False)),
+                # Hops that a client made up stand before the one that the proxy has added.
+                *(("10.0.0.3", b"192.0.2.6, " * 40 + b"192.0.2.%d" % last, True) for last in (7, 8)),
             ],
         ),
     ],

@@ -44,6 +44,14 @@ def test_what_an_earlier_process_settled_is_not_taken_in() -> None:
     assert (taken, window.next_offset) == ([True, False, True], 7)
 
 
+def test_what_an_earlier_process_settled_last_is_passed_when_it_comes() -> None:
+    window = a_window(5, start=5, settled=(6,))
+    window.settle([5])
+
+    assert not window.add(6, size=10, event_id="evt_6", now=6.0)
+    assert (window.next_offset, window.last_event_id) == (7, "evt_6")
+
+
 @given(
     gaps=st.lists(st.integers(1, 3), min_size=1, max_size=30),
     order=st.randoms(use_true_random=False),

@@ -126,6 +126,14 @@ def test_the_first_rule_that_fits_counts() -> None:
     assert found.action(an_event("renewal.closed")) is None
 
 
+def test_a_rule_for_all_types_starts_nothing_for_heartbeats() -> None:
+    every = ONE.replace("renewal.requested", "*").replace("{request_id}", "{event_id}")
+
+    assert rules(every).action(an_event("prescription.sent")) is not None
+    assert rules(every).action(an_event("system.ping")) is None
+    assert rules(every.replace('"*"', '"*", "system.ping"')).action(an_event("system.ping")) is not None
+
+
 def test_an_update_of_an_unknown_type_does_something_where_a_rule_names_its_word() -> None:
     text = ONE.replace("{request_id}", "{key}").replace("renewal.requested", "other.reported")
     found = rules(text.replace('id = "', 'when = "reported_type == \'prescription.expired\'"\nid = "'))
