@@ -1,4 +1,4 @@
-"""What a team writes: a consumer, how its handler is run, and what the handler is given."""
+"""The interface of consumers: how a handler is declared, how it is run, and its arguments."""
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from bridge.event import Event
 BATCH_RECORDS = 200
 BATCH_WAIT_S = 0.05
 HANDLER_TIMEOUT_S = 30.0
-# What is taken in and not settled is bounded per partition and per process.
+# Records that are taken in and not settled are bounded per partition and per process.
 WINDOW_RECORDS = 1_024
 WINDOW_BYTES = 32 * 1024 * 1024
 # Fits the default `max.message.bytes` of a topic (1,048,588), with room for what Kafka adds.
@@ -99,13 +99,13 @@ class Context:
     ) -> None:
         """Have a record written to `topic`, one of `Consumer.publishes`, once this event is settled.
 
-        It is kept in the transaction that settles the event, so exactly once, and not at all if the handler fails; the
-        topic gets it at least once, a repeat with the same `drx_outbox` header. What events of one key publish under
-        one key keeps their order. Text is written as UTF-8.
+        It is kept in the transaction that settles the event, so exactly once, and not at all if the handler fails. The
+        topic gets it at least once; a repeat has the same `drx_outbox` header. Records that events of one key publish
+        under one key keep their order. Text is written as UTF-8.
 
         Raises:
-            ValueError: Key, value and headers are larger than `PUBLISH_MAX_BYTES`, or a text is no Unicode.
-            AttributeError: Key or value is neither text nor bytes, or a header is no text.
+            ValueError: Key, value and headers are larger than `PUBLISH_MAX_BYTES`, or a text is not Unicode.
+            AttributeError: Key or value is neither text nor bytes, or a header is not text.
         """
         own = dict(headers or {})
         name = f"{self.group}:{self.topic}:{self.partition}:{self.offset}:{len(self.outgoing)}"
@@ -117,10 +117,10 @@ class Context:
 
 
 class Setup(NamedTuple):
-    """What the function of an entry point gets to build its `Consumer`."""
+    """The argument of an entry point's function that builds a `Consumer`."""
 
     options: Mapping[str, str]  # its own settings (`CONSUMER_<NAME>__<KEY>`), keys in lower case
-    registry: CollectorRegistry  # of its own metrics, which are served beside those of the runtime
+    registry: CollectorRegistry  # of its own metrics, which are served with those of the runtime
 
 
 class Placed(NamedTuple):
@@ -138,7 +138,7 @@ Job = Callable[..., Awaitable[None]]
 
 
 class PeriodicJob(NamedTuple):
-    """Work beside the events, once a period in the whole group; see `Consumer.job`."""
+    """Work that no event causes, once a period in the whole group; see `Consumer.job`."""
 
     run: Job
     every_s: float
@@ -172,12 +172,12 @@ class Consumer:
         topics: Topics to subscribe to.
         mode: How the handler is run.
         types: Patterns of event types to handle (`renewal.*`); the others are settled unseen.
-        unknown: What becomes of a record whose type is one of `types` and not known to this release: its key is
-            parked, it is skipped and counted, or the process ends.
+        unknown: For a record whose type is one of `types` and not known to this release: its key is parked, it is
+            skipped and counted, or the process ends.
         handler_timeout_s: A handler that takes longer has failed, and may be tried again.
         group: Group id if it is not the name.
         tables: Tables of its own in the database that settles its records.
-        history: What its tables keep of single events, for `drx-consumer prune`.
+        history: Rows that its tables keep of single events, for `drx-consumer prune`.
         around: Opens what handlers need, such as a session with another system, and closes it after the last of them;
             handlers get what it yields as `Context.resource`. A retriable `BridgeError` on the way in is waited for; a
             `ConfigError` ends the process with exit code 2 before anything is read.
@@ -185,8 +185,8 @@ class Consumer:
             database that has its tables: when `drx-consumer init` has made those, and at each start. A `ConfigError`
             ends either with exit code 2, and `drx-consumer doctor` reports it; a start waits for what is retriable.
         publishes: Topics that its handlers publish to, which must be there; see `Context.publish`.
-        discloses: Where health information goes besides the database that settles records, a line each, for
-            `drx-consumer doctor`; None: it does not say.
+        discloses: Where health information goes, apart from the database that settles records, a line each, for
+            `drx-consumer doctor`; None: not declared.
         ping: Asks the sink of the handlers, given what `around` yielded, whether it works, and raises when it does not.
             While the circuit is open, a record is tried only after one that passed. The database that settles records
             is asked without this.
@@ -268,7 +268,7 @@ class Consumer:
         return any(fnmatchcase(event_type, pattern) for pattern in self.types)
 
     def _demand_async(self, function: Callable[..., Any]) -> None:
-        """Refuse a synchronous function: its effect would be there before its result is found to be no awaitable."""
+        """Refuse a synchronous function: its effect would be there before its result turns out not to be awaitable."""
         if not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)):
             name = getattr(function, "__qualname__", type(function).__qualname__)
             raise ConfigError(f"consumer {self.name!r}: {name} must be declared with `async def`")

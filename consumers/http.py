@@ -30,11 +30,11 @@ from bridge.runtime.metrics import DURATION_BUCKETS, NAMESPACE
 
 # A connect that takes longer is an outage; the rest of `timeout_s` is for the answer.
 CONNECT_S = 5.0
-# What is read of an answer; an endless one costs no memory.
+# Most bytes read of an answer: an endless one must not fill the memory.
 ANSWER_MAX_BYTES = 64 * 1024
 
 _OK, _REDIRECT, _CLIENT, _SERVER = 200, 300, 400, 500
-# Answers that say that the endpoint is away, refuses us, or is not where we think: no other event would fare better.
+# Answers of an endpoint that is away, refuses us, or is not where we think: no other event would fare better.
 _SYSTEMIC = frozenset({401, 403, 404, 407, 408, 410, 425, 429, 502, 503, 504})
 # Another writer was faster; the same request may work after a new look.
 _CONFLICTS = frozenset({409, 412})
@@ -135,9 +135,9 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         also: Collection[int] = (),
     ) -> HttpReply:
-        """Send one request below the base URL and return an answer of 2xx; a body is JSON unless `headers` say else.
+        """Send one request below the base URL and return an answer of 2xx; bodies are JSON unless `headers` differ.
 
-        `also` are statuses that are returned too, instead of being judged: their body tells what they mean.
+        `also` are statuses that are returned too, instead of being judged: their body explains them.
         """
         with nullcontext(Timed()) if self._metrics is None else self._metrics.timed() as timed:
             answer = await self._exchange(method, path, body, headers or {}, also)

@@ -13,7 +13,7 @@ from bridge.errors import ConfigError, TransientError
 from bridge.event import Event
 from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC
 
-# What a name of an instance may be: part of a group id, of metric labels, and, with `_` for `-`, of a schema's name.
+# Form of an instance's name: it is part of a group id, of metric labels, and, with `_` for `-`, of a schema's name.
 _INSTANCE = r"^([a-z0-9]+(-[a-z0-9]+)*)?$"
 # A schema is part of a group id and of statements; PostgreSQL keeps `pg_` for itself and cuts names after 63 bytes.
 _is_schema = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}").fullmatch
@@ -82,7 +82,7 @@ Instant = Annotated[datetime, BeforeValidator(_aware)]
 """An instant with its zone, RFC 3339."""
 SchemaName = Annotated[str, AfterValidator(_schema)]
 """A schema for tables of a consumer's own."""
-# What several consumers have is described here, for docs/consumer-settings.md; the page of each describes the rest.
+# Settings of several consumers are described here, for docs/consumer-settings.md; the page of each has the rest.
 TablesSchema = Annotated[
     SchemaName, Field(description="schema of its tables; another schema is another group, `NAME.SCHEMA`")
 ]

@@ -18,7 +18,7 @@ from bridge.settings import PROCESS_RISKS, Brokers, CommaList, LogSettings, Mana
 PREFIX = "CONSUMER_"
 # A name is a group id, a metric label and, in capitals, part of a variable's name.
 NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
-# What the end of a process may take beside its waits, where the grace period leaves as much.
+# Time that the end of a process may take in addition to its waits, if the grace period allows it.
 MARGIN_S = 5.0
 
 
@@ -102,7 +102,7 @@ class ConsumerShutdownSettings(Section):
 
 
 class ConsumerSettings(FileSettings):
-    """The whole configuration of a consumer process, immutable; each installed consumer has a section besides."""
+    """The whole configuration of a consumer process, immutable; each installed consumer adds a section."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX)
 

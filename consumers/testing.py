@@ -226,7 +226,7 @@ where grp = $1 order by topic, part, "offset"
     def count(self, outcome: str) -> int:
         """Return how many records are `applied`, `duplicate` or `parked`; `retry` counts attempts that failed.
 
-        A call that fails because the service is away (`TransientError(systemic=True)`, 503, a time-out) is no attempt:
+        A call that fails because the service is away (`TransientError(systemic=True)`, 503, a time-out) does not count:
         see `calls`.
         """
         return sum(

@@ -2,7 +2,7 @@
 
 Every field of every record is a column of its name, null where an event has none; two records never give one name two
 types. Records within records are structs, arrays lists, enums text, decimals of the schema's digits. A new field of the
-contract is a new nullable column, so old and new files read together by name. Deliveries that are no events have a
+contract is a new nullable column, so old and new files read together by name. Deliveries that are not events have a
 table of their own.
 """
 
@@ -75,7 +75,7 @@ def schema_of(*, identifying: bool = True) -> pa.Schema:
 
 @cache
 def unrecognized_schema() -> pa.Schema:
-    """Return the columns of deliveries that are no events; all content of a body is class D."""
+    """Return the columns of deliveries that are not events; all content of a body is class D."""
     return _with_place(
         [
             *(_field(name, pa.string(), "") for name in ("webhook_id", "source")),

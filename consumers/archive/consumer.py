@@ -25,7 +25,7 @@ _WHAT = {
     "no_d": "every event without PHI class D",
     "hashed": "every event without PHI class D, ids as digests",
 }
-_RAW = "deliveries that are no events, whole"
+_RAW = "deliveries that are not events, whole"
 
 
 def open_archive(setup: Setup) -> Consumer:

@@ -8,13 +8,13 @@
     <root>/unrecognized/received_date=YYYY-MM-DD/…                                 the same, of another schema
 
 A file is written whole, then the transaction that settles its events notes it, and only then it is moved to its name.
-What is staged and was never noted, by a process that died or had lost its partition, is removed after an hour. Readers
-so need no list of files: whatever has a name below `events/` counts, and each event is in one file.
+A staged file that was never noted, by a process that died or had lost its partition, is removed after an hour. So
+readers need no list of files: whatever has a name below `events/` counts, and each event is in one file.
 
 Batches that are not published yet can be merged into one file at any time: a transaction notes it in their place. For
 the published files of a day that has ended, a directory is staged that has one file in place of many, and hard links to
-the others. Once that is noted, it is exchanged with the directory of the day by one call of the operating system:
-a reader that lists the day gets either the old files or the new one. The old directory is removed after an hour.
+the others. Once that is noted, one call of the operating system exchanges it with the directory of the day. A reader
+that lists the day gets either the old files or the new one. The old directory is removed after an hour.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -76,7 +76,7 @@ class Lake:
     _owner: bytes | None = None
 
     def claim(self, archive: str, *, begun: bool) -> None:
-        """See that the lake is writable, and belongs to this archive and to no other, for ever.
+        """See that the lake is writable, and belongs to this archive, and will never belong to another.
 
         Another one, or the same with an emptied database, would write again what is there. An archive that has `begun`
         in one place would leave a hole there if it went on in another, such as a volume that is not mounted.
@@ -157,7 +157,7 @@ class Lake:
     def orphans(self) -> list[str]:
         """Return the names of staged files and directories that are older than any transaction.
 
-        By the clock of the store, since ours may be ahead of it: what another process is about to commit is no orphan.
+        By the clock of the store: ours may be ahead, and what another process is about to commit must not be removed.
         """
         mark = f"{uuid4().hex}.mark"
         self.store.write(f"{STAGING}/{mark}", b"")

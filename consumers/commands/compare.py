@@ -53,11 +53,11 @@ class PolledFact(NamedTuple):
 
 
 class Export(NamedTuple):
-    """What the lines of an export are mapped to."""
+    """The facts that the lines of an export are mapped to."""
 
     lines: int
     prescriptions: Mapping[_Kind, Sequence[PolledFact]]
-    others: Mapping[_Kind, Sequence[PolledFact]]  # facts about no prescription
+    others: Mapping[_Kind, Sequence[PolledFact]]  # facts without a prescription
     unmapped: Mapping[int, str]  # by line number, why it has no event
 
 

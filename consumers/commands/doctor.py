@@ -51,7 +51,7 @@ class Kept:
 @click.command()
 @bootstrap_option
 @click.argument("name")
-@click.option("--schema", help="Schema of the one that is built beside the live one.")
+@click.option("--schema", help="Schema of a second one that is built while the live one runs.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 def doctor(*, bootstrap_servers: str | None, name: str, schema: str | None, as_json: bool) -> int:
     """Check settings, PostgreSQL, Kafka and the sink of the consumer NAME, and show where health information goes.
@@ -151,7 +151,7 @@ def state_findings(named: str, kept: Kept, *, begins_by_itself: bool) -> Iterato
         advice = f"drx-consumer init {named} --from earliest|latest|TIME"
         yield Finding("init", "failed", "not initialised", advice)
     if kept.refused:
-        yield Finding("sink", "failed", kept.refused, "a start refuses it too")
+        yield Finding("sink", "failed", kept.refused, "it does not start either")
     if kept.opened_at is not None:
         found = f"park limit open since {kept.opened_at:{TIME}}: nothing is handled until it is resumed"
         yield Finding("parking", "failed", found, f"drx-consumer parked resume {named} --reason …")
@@ -206,5 +206,5 @@ async def _sink(consumer: Consumer) -> list[Finding]:
     found = Finding("sink", "ok", "answers" if consumer.ping is not None else "can be opened")
     return [
         found,
-        *(Finding("sink", "warning", f"lacks {each}", "its page in docs says what it must allow") for each in lacks),
+        *(Finding("sink", "warning", f"lacks {each}", "its page in docs has what it must allow") for each in lacks),
     ]

@@ -71,7 +71,7 @@ def choose(name: str, *, schema: str | None = None, bootstrap_servers: str | Non
         msg = f"{where}: unknown setting; consumer {name!r} takes none: its entry point names no function of a Setup"
         raise ConfigError(msg)
     if schema is not None and (consumer.tables is None or consumer.tables.schema != schema):
-        raise ConfigError(f"consumer {name!r} has no setting for its schema, so there is none beside the live one")
+        raise ConfigError(f"consumer {name!r} has no setting for its schema, so there can be only the live one")
     return Chosen(settings, consumer, registry, name if schema is None else f"{name} --schema {schema}")
 
 

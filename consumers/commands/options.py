@@ -18,7 +18,7 @@ def of_consumer(command: _Command) -> _Command:
     """Add NAME and the schema that makes a group of its own; the command gets the `chosen` consumer."""
 
     @click.argument("name")
-    @click.option("--schema", help="Schema of the one that is built beside the live one.")
+    @click.option("--schema", help="Schema of a second one that is built while the live one runs.")
     @wraps(command)
     def chosen(*, name: str, schema: str | None, bootstrap_servers: str | None = None, **others: Any) -> int:
         silence_kafka_client()

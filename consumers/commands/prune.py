@@ -60,7 +60,7 @@ def prune(*, chosen: Chosen, older_than: timedelta, by: By, as_json: bool) -> in
     """Delete what the consumer NAME has settled longer ago than the horizon, and its history from before it.
 
     Kept are prescriptions that are open, and what a group of `archive` has not stored. A repeat of an event beyond the
-    horizon is applied again. May run beside the consumer, and be interrupted at any time.
+    horizon is applied again. May run while the consumer runs, and be interrupted at any time.
     """
     group, horizon, dry_run = chosen.consumer.group, datetime.now(UTC) - older_than, by.dry_run
     by = by._replace(reason=by.reason or f"older than {older_than.days}d")

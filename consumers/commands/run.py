@@ -9,7 +9,7 @@ from consumers.commands.installed import choose
 from consumers.settings import check_settings
 
 # Records leave hardly any cycles. The windows and batches of a lagging consumer hold about 400,000 objects: with a
-# lower threshold the collector would walk them repeatedly in vain.
+# lower threshold the collector would walk them again and again and find nothing.
 GC_THRESHOLD = 500_000
 
 

@@ -36,9 +36,9 @@ from "{schema}".event where prescription_id = $1
 order by least(occurred_at, received_at + interval '5 minutes'), coalesce((body ->> 'sequence')::bigint, 0),
   event_id, source
 """
-# What says nothing of what happened: who takes part, and what every event has.
+# Fields that do not show what happened: who takes part, and fields of every event.
 _COMMON = PrescriptionRecord.model_fields
-# What `moved` names of the state, where an event changes it.
+# Columns of the state that `moved` names, where an event changes it.
 _MOVED = (
     *("display", "transmission", "order_status", "open_requests", "dispense", "fulfillment", "shipment"),
     *("safety", "anomalies"),

@@ -134,7 +134,7 @@ async def _where(chosen: Chosen, wanted: str, *, from_beginning: bool, show_phi:
     """Return a document for each record; during an outage of Kafka, a record may be in the spool."""
     registry, failure = chosen.settings.registry, None
     async with chosen.open_database("where") as database:
-        # What moves on meanwhile is met twice and not missed: from the spool into the log, from there into the history.
+        # In this order: a record that moves on meanwhile, from spool to log to history, is met twice and not missed.
         spooled = await asyncio.to_thread(_spooled, wanted)
         stored = await standings(database, chosen.consumer.group, chosen.consumer.topics)
         records = await _located(database, chosen, wanted)

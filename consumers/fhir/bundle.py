@@ -211,7 +211,7 @@ def transaction(entries: Sequence[BundleEntry], base_url: str) -> bytes:
 
 
 def parsed(body: bytes) -> dict[str, Any]:
-    """Parse a resource from a server's answer; decimals become `ExactNumber`. What was cut off is no resource."""
+    """Parse a resource from a server's answer; decimals become `ExactNumber`. An answer that was cut off is refused."""
     try:
         orjson.loads(body)  # stricter: what it refuses could not be written again
         found = json.loads(body, parse_float=ExactNumber, parse_int=_integer)
@@ -223,7 +223,7 @@ def parsed(body: bytes) -> dict[str, Any]:
 
 
 class WriteResult(NamedTuple):
-    """What a server answered to one write."""
+    """The answer of a server to one write."""
 
     status: int  # 0 if there is none
     body: bytes = b""  # its OperationOutcome, if there is one

@@ -32,7 +32,7 @@ _ABSENT = "http://hl7.org/fhir/StructureDefinition/data-absent-reason"
 # Most characters of an id are 64 (FHIR R4, "id").
 _ID_PREFIX, _ID_DIGITS = "drx-", 40
 _is_ncit = re.compile(r"C[0-9]+").fullmatch
-# What no FHIR string may hold (FHIR R4, "string": no character below U+0020 but tab, CR and LF).
+# Characters that a FHIR string must not hold (FHIR R4, "string": no character below U+0020 but tab, CR and LF).
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 

@@ -3,8 +3,8 @@
 Every write first reads all resources of a prescription, and ends when they match its facts. So it also repairs what
 others changed or deleted, and what a late request of ours overwrote.
 
-The Provenance of an event shows that the event was applied before. Then the server is at its state or a newer one, and
-nothing is written: after a restore of an older database events are repeated, and their states would come back.
+The Provenance of an event shows that the event was applied before. The server is then at the state of that event or a
+newer one, and nothing is written. Otherwise, after a restore of an older database, old states would come back.
 """
 
 import asyncio

@@ -138,7 +138,7 @@ def read_key(file: Path) -> SigningKey:
         isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.key_size == _P384_BITS
     ):
         return key
-    raise ConfigError(f"fhir.smart_key_file: {file} is no private key in PEM, without a password, of RSA or EC P-384")
+    raise ConfigError(f"fhir.smart_key_file: {file} is not a private RSA or EC P-384 key in PEM, without a password")
 
 
 def _bearer(token: str) -> dict[str, str]:

@@ -21,7 +21,7 @@ _DOTS = frozenset({".", ".."})
 
 
 class EndpointRequest(NamedTuple):
-    """What is sent of an event: `path` goes behind the URL, percent-encoded."""
+    """The request for an event: `path` goes behind the URL, percent-encoded."""
 
     path: str
     body: bytes

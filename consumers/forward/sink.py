@@ -118,7 +118,7 @@ class Endpoint:
 
 
 def _headers(event: Event, context: Context) -> dict[str, str]:
-    """Return what is the same at every attempt; a foreign record may lack some, or have what is no header."""
+    """Return the headers that are equal at every attempt; a foreign record may lack some, or have unfit values."""
     place = {
         "drx-topic": context.topic,
         "drx-partition": str(context.partition),

@@ -1,11 +1,11 @@
 """Map an event to a message, or to none. Every attempt gives the same bytes.
 
-What was dispensed is RDS^O13; every other event is OMP^O09, with its kind as the order control code in ORC-1. Old
+A fill that was dispensed is RDS^O13; every other event is OMP^O09, with its kind as the control code in ORC-1. Old
 engines get ORM^O01 instead, which lacks RXR. There is no RDE: it requires the amount of one dose (RXE-3), which no
 event has. An `UNKNOWN` word sends nothing: no code stands for it.
 
-No message puts a cancelled order back to work, since late events do come: after an approved cancellation nothing is
-sent of how the order was written, signed and transmitted, and other messages have the status of the cancellation.
+No message puts a cancelled order back to work, since late events do come. After an approved cancellation nothing is
+sent of how the order was written, signed and transmitted. Other messages have the status of the cancellation.
 
 Source: HL7 2.5.1, chapter 4; tables 0119 (order control) and 0038 (order status).
 """
@@ -73,7 +73,7 @@ class News:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """What the mapping of an event depends on."""
+    """Everything that the mapping of an event depends on."""
 
     value: Mapping[str, Any]  # the event's record; a word outside its list is `UNKNOWN`
     data: Fields  # `data` of the event's native body; days, instants and decimals are text

@@ -35,7 +35,7 @@ class _Null(str):
 
 
 NULL = _Null('""')
-"""HL7's null: deletes the receiver's value. A text of two quotes is no null."""
+"""HL7's null: deletes the receiver's value. A text of two quotes does not mean it."""
 
 
 class MessageSegment(NamedTuple):

@@ -13,7 +13,7 @@ from consumers.lifecycle.facts import NO_ID, Document, Stamp, earlier, later, ne
 Value = Mapping[str, Any]
 Machine = Callable[[Document, Value, Stamp], None]
 Note = Callable[[Document, Event, Stamp], None]
-"""Stores what a consumer needs of an event beside its facts, such as the patient."""
+"""Stores what a consumer needs of an event in addition to its facts, such as the patient."""
 
 UNKNOWN = "UNKNOWN"
 DELIVERED = "delivered"
@@ -101,7 +101,7 @@ def _worked_on(document: Document, value: Value, stamp: Stamp) -> None:
 
 
 def is_transient_reject(value: Value) -> bool:
-    """Return whether a line is rejected and still active, which is no fact."""
+    """Return whether a line is rejected and still active, which is not a fact."""
     return value.get("fulfillment_status") == REJECTED and value.get("active") is not False
 
 

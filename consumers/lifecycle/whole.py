@@ -17,11 +17,11 @@ SHARED = ("patient", "prescriber", "pharmacy", "medication", "prescriber_order_n
 # Not repeated per subject. The pharmacy is: another one may have filled it.
 _LEFT_OUT = frozenset({"prescription_id", *SHARED} - {"pharmacy"})
 DELIVERIES = "shipment.delivered"
-"""Delivered parcels, kept beside the newest event of each."""
+"""Delivered parcels, kept in addition to the newest event of each."""
 
 
 def note_whole(document: Document, event: Event, stamp: Stamp) -> None:
-    """Add an event; commutative and idempotent. A word that is no fact, such as `UNKNOWN`, changes nothing."""
+    """Add an event; commutative and idempotent. A word that is not a fact, such as `UNKNOWN`, changes nothing."""
     fields = note_shared(document, event, stamp)
     subject = _subject(event)
     if subject is None:

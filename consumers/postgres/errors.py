@@ -88,7 +88,7 @@ def translated(failure: BaseException, *, broken: bool) -> BridgeError | None:
 
 def translated_connect(failure: BaseException) -> BridgeError | None:
     """Translate a failure to get a connection; None if it is a bug."""
-    if isinstance(failure, ValueError):  # ClientConfigurationError is one; a port that is no number raises a bare one
+    if isinstance(failure, ValueError):  # ClientConfigurationError is one; a malformed port raises a bare one
         form = "postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
         if isinstance(failure.__context__, OSError):  # it has looked for ~/.postgresql/root.crt, and nothing else
             form = f"sslmode=verify-full needs a root certificate, {form}?sslmode=verify-full&sslrootcert=FILE"

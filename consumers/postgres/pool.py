@@ -45,7 +45,7 @@ _DRIVER_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncp
 
 
 class Connection(Protocol):
-    """What handlers and our own statements use of an asyncpg connection."""
+    """The methods of an asyncpg connection that handlers and our own statements use."""
 
     async def execute(self, query: str, *args: Any) -> str:
         """Run a statement, or several without arguments; return the command tag."""

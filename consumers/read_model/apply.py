@@ -30,7 +30,7 @@ class ReadModelMetrics:
         self.anomalies = Counter("read_model_anomalies", contradictory, ("kind",), **own)
         replaced = "Strings stored with U+FFFD in the place of U+0000"
         self.nul_replaced = Counter("read_model_nul_replaced", replaced, **own)
-        self.overdue = Gauge("read_model_overdue", "What has waited longer than its timer", ("kind",), **own)
+        self.overdue = Gauge("read_model_overdue", "Waits that are longer than their timer", ("kind",), **own)
         silent = "1 while a source is silent for longer than is usual for it"
         self.source_silent = Gauge("read_model_source_silent", silent, ("source",), **own)
         checked = "When this process last looked at the timers"

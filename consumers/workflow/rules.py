@@ -32,7 +32,7 @@ from consumers.conditions import Condition
 Verb = Literal["start", "signal", "signal_or_start"]
 
 PING = "system.ping"
-# Names that an id may use, besides the fields of the record.
+# Names that an id may use, in addition to the fields of the record.
 _OF_EVERY_EVENT: Mapping[str, Callable[[Event], str]] = {
     "source": lambda event: event.source,
     "key": lambda event: event.key,

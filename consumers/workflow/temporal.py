@@ -86,7 +86,7 @@ _SYSTEMIC = {
 _refuses_us = re.compile(r"\bcode: (Unauthenticated|PermissionDenied)\b").search
 # Answers about the state of a workflow, not errors.
 LATE = "late"
-# What timers start workflows for: of the read model's views, and the signals of its facts.
+# Kinds of waits that workflows are started for: from the read model's views, and the signals of its facts.
 KINDS = ("unconfirmed", "cancel_unanswered", "request_open", "source_silent", *SAFETY_KINDS)
 
 

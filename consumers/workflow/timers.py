@@ -24,7 +24,7 @@ WORKFLOW = "Overdue"
 RESOLVED = "resolved"
 # Seconds after which a run leaves the rest to the next one.
 BUDGET_S = 30.0
-# Concurrent calls, besides those of the lanes.
+# Concurrent calls, in addition to those of the lanes.
 _TOGETHER = 16
 # Rows of the views, in the order in which they are handled; the rest waits for the next run.
 _ROWS_MAX = 5_000

@@ -272,7 +272,7 @@ INIT = "drx-consumer init desk --from earliest|latest|TIME"
         ),
         (
             Kept(progress=progress(7), refused="archive.root: /lake is empty"),
-            [("failed", "sink: archive.root: /lake is empty", "a start refuses it too")],
+            [("failed", "sink: archive.root: /lake is empty", "it does not start either")],
         ),
         (Kept(progress=progress(7)), []),
         (
