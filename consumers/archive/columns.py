@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 
 from bridge.contract.events import EVENT_MODELS
 from bridge.contract.fields import Bits, Characters, ContractRecord, Digits, plain
+from bridge.errors import UnknownRecordError
 from bridge.event import UNRECOGNIZED_TYPE
 from consumers.api import Placed
 
@@ -131,6 +132,8 @@ def _column(name: str, values: Sequence[Mapping[str, Any]], rows: Mapping[str, l
 def _names(event_type: str) -> frozenset[str]:
     if event_type == UNRECOGNIZED_TYPE:
         return frozenset(unrecognized_schema().names)
+    if event_type not in EVENT_MODELS:  # somebody else's record of one of our schemas
+        raise UnknownRecordError
     return frozenset(EVENT_MODELS[event_type].model_fields)
 
 

@@ -20,7 +20,7 @@ from pyarrow import dataset, fs, parquet  # noqa: TID251 - as above
 from bridge.contract.events import EVENT_MODELS
 from bridge.dev.ports import HOST, free_port
 from bridge.dev.services import get
-from bridge.errors import ConfigError, TransientError
+from bridge.errors import ConfigError, TransientError, UnknownRecordError
 from bridge.event import UNRECOGNIZED_TYPE, Event
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 from consumers.api import Context, Placed
@@ -191,6 +191,17 @@ async def test_deliveries_that_are_no_events_have_a_table_of_their_own(tmp_path:
     (row,) = parquet.read_table(path, partitioning=None).to_pylist()
     assert row["body"] == body
     assert (row["headers"], row["_offset"]) == ([("user-agent", "drx")], 7)
+
+
+async def test_a_type_that_nobody_knows_is_parked_alone(tmp_path: Path) -> None:
+    """As somebody else's record of one of our schemas may have it."""
+    sent = an_event("prescription.sent", key="rx_1", id="evt_1")
+    foreign = sent._replace(id="evt_2", key="rx_2", type="prescription.lost", value={**sent.value, "event_id": "evt_2"})
+    async with running(open_archive, options=options(tmp_path)) as archive:
+        context = Context("archive", TOPICS[0], 0, 7, "a:1", 1)
+        async with archive._database.transaction() as connection:
+            with pytest.raises(UnknownRecordError):
+                await archive._consumer.handle([Placed(sent, context), Placed(foreign, context)], connection)  # type: ignore[misc, arg-type]
 
 
 async def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
