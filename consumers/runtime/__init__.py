@@ -1,1 +1,1 @@
-"""What becomes of records once they are read: handled, settled once and in order, parked, released."""
+"""The way of records once they are read: handled, settled once and in order, parked, released."""

@@ -69,10 +69,10 @@ class BatchDriver:
                     return
                 if self._settling.partitions.full:
                     self._wake_fullest()
-                if self._waits_in_vain(partition):
+                if self._must_make_room(partition):
                     return
                 try:
-                    # What another partition takes in wakes nobody here.
+                    # Records of another partition wake nobody here.
                     async with asyncio.timeout(min(left, ROOM_S)):
                         await partition.woken()
                 except TimeoutError:
@@ -80,11 +80,11 @@ class BatchDriver:
         finally:
             self._filling.discard(partition)
 
-    def _waits_in_vain(self, partition: Partition) -> bool:
+    def _must_make_room(self, partition: Partition) -> bool:
         """Whether no more of a partition is taken in before it makes room.
 
-        Where all partitions together fill the window, the one with the largest batch makes room, and the others wait
-        on: if each went with what it has, batches would hold a few dozen records.
+        Where all partitions together fill the window, the one with the largest batch makes room, and the others wait.
+        If each went with what it has, batches would hold a few dozen records.
         """
         partitions = self._settling.partitions
         if not partitions.full:

@@ -28,7 +28,7 @@ UNEXPECTED = "unexpected"
 ID_CONFLICT = "id_conflict"
 
 _OURS: tuple[tuple[type[BridgeError], FailureClass], ...] = ((PermanentError, "permanent"), (DecodeError, "poison"))
-# What a handler raises when its service is away and nothing translates it; the first that fits. `TimeoutError`,
+# Exceptions of a handler whose service is away, untranslated; the first that fits. `TimeoutError`,
 # `ssl.SSLError` and `socket.gaierror` are `OSError`s.
 _SYSTEMIC: tuple[tuple[type[Exception], str], ...] = (
     (TimeoutError, "timeout"),

@@ -39,7 +39,7 @@ HANDLED_PER_LANE = 4
 
 
 class Step(Enum):
-    """What comes next for a key after its turn, unless it `Waits`."""
+    """The next step of a key after its turn, unless it `Waits`."""
 
     NEXT = auto()
     """Its first record is settled or parked."""

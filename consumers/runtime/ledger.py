@@ -1,4 +1,4 @@
-"""What a group has settled, kept in PostgreSQL together with the effects of its handlers: exactly once.
+"""The progress of a group, kept in PostgreSQL together with the effects of its handlers: exactly once.
 
 `progress` has a row per partition. Everything below `next_offset` is settled; records settled at or above it (lanes
 finish out of order) are listed in `settled` and pruned when `next_offset` has passed them. `inbox` has a row per event
@@ -9,9 +9,9 @@ records: `admit` (which events are new?), the effects of the handlers, `settle` 
 epoch is not ours, because another process has claimed the partition. They also fail if the row is older than what this
 process has committed: a database that was restored, or failed over, has lost commits. `admit` fails before a handler
 sends out what it has made of lost facts; `settle` rolls back the effects of a process that lost the partition
-meanwhile. Batches call `fence` first (also: is `next_offset` where we think?), which locks the row, so that a lost
-batch is not worked off in vain; lanes would only wait for each other at that lock. This needs READ COMMITTED, where a
-statement that waited for another transaction looks again.
+meanwhile. Batches call `fence` first (also: is `next_offset` where we think?), which locks the row, so that no work is
+done on a batch that is already lost. Lanes would only wait for each other at that lock. This needs READ COMMITTED,
+where a statement that waited for another transaction looks again.
 """
 
 import asyncio
@@ -52,9 +52,8 @@ select from drx_consumer.progress
 where grp = $1 and topic = $2 and part = $3 and epoch = $4 and coalesce(next_offset <= $5, true)
 for no key update
 """
-# In the order of the index: two partitions that meet in several ids wait for each other instead of locking up. What was
-# there before is returned, which is nearly always nothing, and not each of the thousands that were not; and a row of
-# nulls if the partition is not ours.
+# In the order of the index: two partitions that meet in several ids wait for each other instead of locking up. Only
+# ids that were there before are returned, nearly always none, and a row of nulls if the partition is not ours.
 _ADMIT = """
 with ours as (
   select from drx_consumer.progress
@@ -141,7 +140,7 @@ class Settlement:
         self.connection = connection  # inside the transaction; handed to handlers
         self.group = group
         self.place = place
-        # What handlers have published; put into the outbox at the end of the transaction.
+        # Records that handlers have published; put into the outbox at the end of the transaction.
         self.outgoing: list[Outgoing] = []
         self._where = (group, place.topic, place.partition, epoch)
         self._known = known

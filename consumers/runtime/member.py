@@ -94,7 +94,7 @@ LIMITS = WatchLimits()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Membership:
-    """What all members of this process have in common."""
+    """The parts that all members of this process share."""
 
     name: str  # id of the group
     consumer: str  # name by which `drx-consumer` knows it, for hints
@@ -130,8 +130,8 @@ class PartitionLag:
     def behind(self, end: int, *, position: int | None, now: float, now_ms: float) -> tuple[int, float]:
         """Return the number of unsettled records, and the age in seconds of the oldest.
 
-        While none of them was read yet, the age is how long it is known that there are some. What lies between the last
-        record and `position` is no record: transaction markers and aborted transactions.
+        While none of them was read yet, the age is how long it is known that there are some. Between the last record
+        and `position` there are transaction markers and aborted transactions only.
         """
         settled_to = self.next_offset
         seen = settled_to if position is None or settled_to < self._offered_to else max(settled_to, position)
@@ -258,7 +258,7 @@ class Member:
             await self._transport.stop()
 
     async def _noting(self, work: Coroutine[Any, Any, None]) -> None:
-        """Keep a failure of a task beside the poll task, which then raises it."""
+        """Keep a failure of a task for the poll task, which then raises it."""
         try:
             await work
         except Exception as exc:  # noqa: BLE001 - see above
@@ -283,8 +283,8 @@ class Member:
         ours = self._take_away(places)
         outcome = "ok"
         try:
-            # A stop waits for the drain of a rebalance, which the client would cancel after a second; a rebalance for
-            # that of a stop, since the partitions are ours until then.
+            # A stop waits for the drain of a rebalance, which the client would cancel after a second. A rebalance waits
+            # for that of a stop, since the partitions are ours until then.
             async with self._giving_back:
                 with contextlib.suppress(TimeoutError):  # what is still in flight fails at its fence
                     async with asyncio.timeout(self._of.drain_s + DRAIN_MARGIN_S):
@@ -506,7 +506,7 @@ class Member:
 
     async def _report_lag(self) -> None:
         """Ask where the logs end, and report the lag."""
-        # Also for partitions that are being claimed, whose claim would wait for ever on a client without answers.
+        # Also for partitions that are being claimed, whose claim would never end on a client without answers.
         answers = await self._ask_bounds(self._transport.assigned())
         now = time.monotonic()
         self._note_silence(answers, now)

@@ -20,7 +20,7 @@ from consumers.runtime.sorting import Skip, Sorted
 
 RecordOutcome = Literal["applied", "duplicate", "stale", "skipped", "parked", "retry"]
 """`duplicate`: its event was settled before. `stale`: the record itself was, by an earlier owner. `skipped`: of a
-type that this release does not know, and the consumer skips those. `retry` is no end."""
+type that this release does not know, and the consumer skips those. After `retry` the record goes on."""
 # Between two lines about a sink that fails.
 SINK_LOG_S = 60.0
 

@@ -251,7 +251,7 @@ async def give_up(
             raise ConfigError("nothing of that topic, key and offset is parked")
         if offset is not None and len(decisions) > 1:
             found = ", ".join(str(each.partition) for each in decisions)
-            msg = f"partitions {found} have a record of that key at that offset: --partition says which is meant"
+            msg = f"partitions {found} have a record of that key at that offset: name one with --partition"
             raise ConfigError(msg)
         if not by.dry_run:
             decisions = await _into_inbox(connection, group, decisions)
@@ -349,8 +349,8 @@ async def forget_group(database: Database, group: str, by: By) -> dict[str, int]
 
 async def _partition(connection: Connection, group: str, topic: str, key: str) -> int:
     count, end = await connection.fetchrow(_PARTITIONS, group, topic)
-    if not count or count != end or key.startswith("\\"):  # an escaped form of what is no text
-        raise ConfigError("the partition of that key is not known: --partition says which is meant")
+    if not count or count != end or key.startswith("\\"):  # an escaped form of bytes that are not text
+        raise ConfigError("the partition of that key is not known: name it with --partition")
     return partition_of(key.encode(), count)
 
 

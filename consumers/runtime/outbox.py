@@ -101,7 +101,7 @@ class Outbox:
                     stuck[topic] = exc.code
             if len(found) < ROWS:
                 break
-            if stuck and len(stuck) == were_stuck:  # others are written for long: try these again beside them
+            if stuck and len(stuck) == were_stuck:  # others are written for long: try these again meanwhile
                 self._report_stuck(stuck)
                 stuck.clear()
         self._report_stuck(stuck)

@@ -2,8 +2,8 @@
 
 `parked_key` has a row per key and partition, `parked_event` the whole records of it. `park` stores a record that
 failed, `append` each later one of its key, both in the `Settlement` that moves progress past it. The row of the key is
-the lock of everything that concerns the key: its owner releases record by record (`head`, the effects, `release`), and
-operators decide (`operator`), under that lock alone. When the last record is released the key is live again.
+the lock of everything that concerns the key. Under that lock alone its owner releases record by record (`head`, the
+effects, `release`), and operators decide (`operator`). When the last record is released the key is live again.
 
 A key is kept as text that names it (`key_text`), since operators and SQL handle it. Where too much is parked,
 `ParkingFullError` rolls the transaction back.
@@ -132,7 +132,7 @@ class Filters(NamedTuple):
 class StoppedError(BridgeError):
     """A partition stops until an operator acts."""
 
-    # What the operator runs, with `{name}` for the consumer and `{topic}` for the partition's topic.
+    # The command for the operator, with `{name}` for the consumer and `{topic}` for the partition's topic.
     command: ClassVar[str]
 
 

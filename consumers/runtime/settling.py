@@ -1,7 +1,7 @@
 """Settle records: one by one, in batches or when parked ones are released, inside a transaction or not.
 
 `Settling.settle` takes a `Work`. In one transaction it admits the events to the inbox, runs the handler for those that
-are new, releases or appends parked records, and moves progress; then the records are settled in the window. Where the
+are new, releases or appends parked records, and moves progress. Then the records are settled in the window. Where the
 handler does not work inside the transaction it was called before (`call`), and the work has what it published.
 
 `on_failure` classifies a failed attempt, and `park` parks a record. Joint failures are handled elsewhere: a batch is
@@ -303,7 +303,7 @@ class Settling:
                 hit("while_parking")
             return True
 
-        # Only another producer writes records without a key, so they are no sign of a bad release.
+        # Only another producer writes records without a key, so they do not show a bad release.
         counted = record.key is not None and not released
         counter = self.park_limit.counter
         with counter.room() if counted else nullcontext():

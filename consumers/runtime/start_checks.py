@@ -1,6 +1,6 @@
 """Checks before a process joins its group: its tables fit the group, and its offsets are of this Kafka cluster.
 
-What is refused is an operator's decision; the message names the command or setting that overrides the refusal. Whether
+A refusal asks for an operator's decision; the message names the command or setting that overrides it. Whether
 an offset lies within its log is checked when its partition is claimed (`beginnings.decide_start`).
 """
 
@@ -60,8 +60,8 @@ async def prepare(database: Database, consumer: Consumer) -> None:
 async def check_tables(database: Database, consumer: Consumer) -> None:
     """Check that the consumer's own tables fit the progress of its group.
 
-    `ConfigError` if the tables were dropped and the group not forgotten, so that they would lack events for ever; or
-    the other way round, so that events would be applied to them twice.
+    `ConfigError` if the tables were dropped and the group not forgotten, so that they would never get earlier events.
+    Also the other way round, when events would be applied to them twice.
     """
     if misfit := await _tables_misfit(database, consumer):
         raise ConfigError(misfit)

@@ -35,7 +35,7 @@ class Subscriber:
             metrics.consumer_stopped_partitions.labels(metrics.service, code).set_function(partial(self._stopped, code))
 
     def live(self) -> str:
-        """Return `ok`, or why only a restart can help; an outage of Kafka is no reason."""
+        """Return `ok`, or why only a restart can help; an outage of Kafka does not count."""
         return "ok" if self._member is None else self._member.live()
 
     def ready(self) -> str:

@@ -161,7 +161,7 @@ class GroupTransport:
                 await self._consumer.start()
         except BaseException as exc:
             await self.stop()
-            if isinstance(exc, Exception):  # for bytes that are no answer aiokafka raises a `TypeError`
+            if isinstance(exc, Exception):  # aiokafka raises a `TypeError` for a malformed answer
                 raise TransportError(refusal(options).code) from exc
             raise
         self._consumer.subscribe(list(self._topics), listener=_Listener(rebalances))
