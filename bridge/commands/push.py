@@ -9,18 +9,15 @@ import click
 
 from bridge.commands.posting import Poster
 from bridge.commands.sender import Post
-from bridge.commands.tail import passed_over
+from bridge.commands.unrecognized import open_events
 from bridge.commands.unrecognized_replay import INSTANT
 from bridge.errors import ConfigError
 from bridge.event import ParkReason
-from bridge.kafka.reader import open_reader
-from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable
 from bridge.mapping.json_body import parse
 from bridge.mapping.mapped import moment_of
 from bridge.mapping.mapped_functions import ExhaustedError, ExpressionError, Scope, compile_expression
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.export import Body, bodies_of
-from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import FloatRange
 from bridge.settings import Settings, load_settings
 
@@ -124,10 +121,7 @@ class _History:
 
 async def _first_live(settings: Settings, source: str) -> datetime | None:
     """Return when the first event happened that the sender itself has delivered, or None without one."""
-    silence_kafka_client()
-    topics = [each for each in RoutingTable(settings.kafka.routes).topics if each != UNRECOGNIZED_TOPIC]
-    opening = open_reader(settings.kafka.connection, topics, from_beginning=True, unreadable=passed_over)
-    async with opening as reader:
+    async with open_events(settings) as reader:
         async for record in reader.by_time():
             if record.header("ce_source") == source and not record.header("drx_origin"):
                 return datetime.fromisoformat(record.header("ce_time"))

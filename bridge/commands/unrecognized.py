@@ -1,9 +1,10 @@
 """`drx-bridge unrecognized`: list parked deliveries and show one; `replay` is in `unrecognized_replay`."""
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC
 from typing import Any, NamedTuple
 
@@ -15,9 +16,10 @@ from bridge.avro.event_decoder import open_decoder
 from bridge.commands.tail import PipeConsole, decoded, json_line, passed_over, people_lines
 from bridge.contract.events import plain_type
 from bridge.errors import DecodeError
-from bridge.kafka.reader import Unreadable, open_reader
-from bridge.kafka.routing import UNRECOGNIZED_TOPIC
+from bridge.kafka.reader import TopicReader, Unreadable, open_reader
+from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable
 from bridge.kafka.transport import ConsumedRecord
+from bridge.known.delivery_ids import PREFIX
 from bridge.registry.loader import bundled
 from bridge.registry.masker import JSON_MASK, PEOPLE_MASK, Masker
 from bridge.runtime.audit import audit_options, audited
@@ -32,6 +34,7 @@ TYPE_MEMBERS = ("type", "event_type", "eventType", "EventType", "event")
 EXAMPLES = 3
 
 Filter = Callable[[ConsumedRecord], bool]
+Mark = tuple[str, str]  # a source, and the id or the hash of the body of one of its deliveries
 
 
 class ParkedGroup(NamedTuple):
@@ -57,34 +60,82 @@ def unrecognized() -> None:
 
 @unrecognized.command("list")
 @click.option("--source", help="Only those of this source.")
+@click.option("--left", is_flag=True, help="Only those that have not become events since.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per group.")
 @bootstrap_option
-def list_(*, source: str | None, as_json: bool, bootstrap_servers: str | None) -> int:
+def list_(*, source: str | None, left: bool, as_json: bool, bootstrap_servers: str | None) -> int:
     """Count parked deliveries by source, reason, detail, field, type and day (UTC), with ids of some.
 
     The type is what the body names as one: `other` if it has not the form of a type's name, `unknown` if there is none.
-    What was replayed stays in the topic, and is counted too.
+    What was replayed, or sent again, stays in the topic and is counted too; `events` says how many have become events
+    since. The topics of events are read for that from the first of these deliveries on.
     """
-    counts, examples = Counter[ParkedGroup](), dict[ParkedGroup, list[str]]()
+    counts, became = Counter[ParkedGroup](), Counter[ParkedGroup]()
+    examples = dict[ParkedGroup, list[str]]()
 
     async def count() -> None:
         settings = asking(load_settings(), bootstrap_servers)
-        async for _, value in parked(settings, lambda record: source in {None, record.header("ce_source")}):
-            group = _group(value)
+        found, since_ms = list[tuple[ParkedGroup, str, set[Mark]]](), 0
+        async for record, value in parked(settings, lambda record: source in {None, record.header("ce_source")}):
+            since_ms = since_ms or record.timestamp_ms
+            found.append((_group(value), value["webhook_id"], _marks(record)))
+        known = await _in_events(settings, set[Mark]().union(*(marks for *_, marks in found)), since_ms)
+        for group, delivery_id, marks in found:
+            is_event = not known.isdisjoint(marks)
+            if is_event and left:
+                continue
             counts[group] += 1
+            became[group] += is_event
             shown = examples.setdefault(group, [])
-            if len(shown) < EXAMPLES and value["webhook_id"] not in shown:
-                shown.append(value["webhook_id"])
+            if len(shown) < EXAMPLES and delivery_id not in shown:
+                shown.append(delivery_id)
 
     asyncio.run(count())
-    table = Table(*ParkedGroup._fields, "count", Column("examples", overflow="fold"), box=None, header_style="bold")
+    names = (*ParkedGroup._fields, "count", "events", Column("examples", overflow="fold"))
+    table = Table(*names, box=None, header_style="bold")
     for group, number in sorted(counts.items()):
         if as_json:
-            click.echo(orjson.dumps(group._asdict() | {"count": number, "examples": examples[group]}))
-        table.add_row(*group, f"{number:,}", " ".join(examples[group]))
+            told = {"count": number, "events": became[group], "examples": examples[group]}
+            click.echo(orjson.dumps(group._asdict() | told))
+        table.add_row(*group, f"{number:,}", f"{became[group]:,}", " ".join(examples[group]))
     if not as_json:
         print_table(table)
     return 0
+
+
+def _marks(record: ConsumedRecord) -> set[Mark]:
+    """Return what an event of a parked delivery has: its body, or its id where the body was corrected."""
+    source, reason = record.header("ce_source"), record.header("drx_reason")
+    of_body = (source, record.header("drx_body_sha256"))
+    return {of_body} if reason == "id_conflict" else {of_body, (source, record.header("ce_id"))}
+
+
+async def _in_events(settings: Settings, wanted: set[Mark], since_ms: int) -> set[Mark]:
+    """Return the marks that an event received since then has."""
+    if not wanted:
+        return set()
+    known = set[Mark]()
+    async with open_events(settings, since_ms=since_ms) as reader:
+        async for record in reader.until_end():
+            source, event_id = record.header("ce_source"), record.header("ce_id")
+            ends = [each.start() for each in re.finditer("/", event_id)]
+            marks = {(source, event_id[:end]) for end in (*ends, None)}
+            # An id by time distinguishes equal bodies.
+            if not event_id.startswith(PREFIX):
+                marks.add((source, record.header("drx_body_sha256")))
+            known |= marks & wanted
+    return known
+
+
+@asynccontextmanager
+async def open_events(settings: Settings, *, since_ms: int = 0) -> AsyncIterator[TopicReader]:
+    """Open a reader of all topics of events."""
+    silence_kafka_client()
+    topics = [each for each in RoutingTable(settings.kafka.routes).topics if each != UNRECOGNIZED_TOPIC]
+    connection = settings.kafka.connection
+    opening = open_reader(connection, topics, from_beginning=True, since_ms=since_ms, unreadable=passed_over)
+    async with opening as reader:
+        yield reader
 
 
 @unrecognized.command()

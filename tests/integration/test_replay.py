@@ -128,7 +128,7 @@ async def test_what_was_parked_before_there_was_a_mapping_is_brought_in_once(ven
     await vendor.park()
 
     (group,) = vendor.run("unrecognized", "list", "--source", vendor.name, "--json").documents
-    assert (group["reason"], group["type"], group["count"]) == ("unknown_type", "acme:state", PARKED)
+    assert [group[each] for each in ("reason", "type", "count", "events")] == ["unknown_type", "acme:state", PARKED, 0]
     assert group["examples"][0] in vendor.run("unrecognized", "list", "--source", vendor.name).stdout
     (shown,) = vendor.run("unrecognized", "show", group["examples"][0], "--json").documents
     assert shown["value"]["webhook_id"] == group["examples"][0]
@@ -157,6 +157,10 @@ async def test_what_was_parked_before_there_was_a_mapping_is_brought_in_once(ven
         order.setdefault(record.key, []).append(record.header("ce_time"))  # of the first receipt: the body has none
     assert all(times == sorted(times) for times in order.values())
     assert vendor.replay("--id", "dlv_no").last_line == "nothing to post"
+    (group,) = vendor.run("unrecognized", "list", "--source", vendor.name, "--json").documents
+    assert (group["count"], group["events"]) == (PARKED, PARKED)
+    left = vendor.run("unrecognized", "list", "--source", vendor.name, "--left", "--json")
+    assert left.documents == []
 
 
 async def test_a_file_that_is_pushed_twice_is_there_once(vendor: Vendor, tmp_path: Path) -> None:
@@ -236,3 +240,5 @@ async def test_what_was_parked_again_goes_in_the_order_of_its_first_receipt(vend
     again = vendor.replay(code=1)
     assert again.last_line == "3 duplicate, 1 skipped"
     assert [each["reason"] for each in again.documents] == ["bad_magic"]
+    (left,) = vendor.run("unrecognized", "list", "--source", vendor.name, "--left", "--json").documents
+    assert (left["reason"], left["count"], left["events"]) == ("id_conflict", 1, 0)
