@@ -5,16 +5,13 @@ the token endpoint. Source: SMART App Launch 2.2, "Backend Services" and "Asymme
 """
 
 import time
-from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlencode
 from uuid import uuid4
 
-import orjson
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+import jwt
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from bridge.errors import BridgeError, ConfigError, TransientError
@@ -26,8 +23,6 @@ from consumers.options import is_plain, read_token
 # The longest that the standard allows is 300 s; the rest is for clocks that differ.
 _ASSERTION_S = 240
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-# A number of P-384 in a signature (RFC 7518, section 3.4).
-_NUMBER_BYTES = 48
 _P384_BITS = 384
 
 SigningKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
@@ -104,9 +99,7 @@ class SmartToken:
 
     def _assertion(self) -> str:
         now = int(self._now())
-        algorithm = "RS384" if isinstance(self._key, rsa.RSAPrivateKey) else "ES384"
         options = self._options
-        header = {"alg": algorithm, "typ": "JWT"} | ({"kid": options.smart_key_id} if options.smart_key_id else {})
         claims = {
             "iss": options.smart_client_id,
             "sub": options.smart_client_id,
@@ -115,14 +108,9 @@ class SmartToken:
             "iat": now,
             "exp": now + _ASSERTION_S,
         }
-        signed = b".".join(_base64(orjson.dumps(each)) for each in (header, claims))
-        return (signed + b"." + _base64(self._signed(signed))).decode()
-
-    def _signed(self, signed: bytes) -> bytes:
-        if isinstance(self._key, rsa.RSAPrivateKey):
-            return self._key.sign(signed, padding.PKCS1v15(), hashes.SHA384())
-        numbers = decode_dss_signature(self._key.sign(signed, ec.ECDSA(hashes.SHA384())))
-        return b"".join(each.to_bytes(_NUMBER_BYTES, "big") for each in numbers)
+        algorithm = "RS384" if isinstance(self._key, rsa.RSAPrivateKey) else "ES384"
+        headers = {"kid": options.smart_key_id} if options.smart_key_id else {}
+        return jwt.encode(claims, self._key, algorithm, headers)
 
 
 Token = FileToken | SmartToken
@@ -143,7 +131,3 @@ def read_key(file: Path) -> SigningKey:
 
 def _bearer(token: str) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"}
-
-
-def _base64(text: bytes) -> bytes:
-    return urlsafe_b64encode(text).rstrip(b"=")

@@ -98,10 +98,7 @@ def _part(name: str, left: dict[str, str], tolerance_s: int | None) -> Scheme:
         if "{timestamp}" not in left["template"]:
             preset = {key: value for key, value in preset.items() if key != "timestamp_header"}
     module, _, class_name = KINDS[kind].partition(":")
-    try:
-        scheme: Any = getattr(import_module(f"{__package__}.{module}"), class_name)
-    except ModuleNotFoundError as exc:
-        raise ParameterError("scheme", f"{kind} needs a package that is not installed: drx-bridge[{kind}]") from exc
+    scheme: Any = getattr(import_module(f"{__package__}.{module}"), class_name)
     without_parameters = {"standard_webhooks": (tolerance_s,), "basic": ()}
     parameters = Parameters(name, given=left, preset=preset, tolerance_s=tolerance_s)
     return cast("Scheme", scheme(*without_parameters.get(kind, (parameters,))))
