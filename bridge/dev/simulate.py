@@ -22,6 +22,7 @@ from bridge.contract.events import EVENT_MODELS
 from bridge.dev.sources import SOURCES
 from bridge.dev.story import deliveries, new_id
 from bridge.errors import ConfigError
+from bridge.mapping.preview import ENVIRONMENTS
 from bridge.runtime.process import INTERRUPTED, FloatRange
 
 DEFAULT_COUNT = 100
@@ -60,6 +61,7 @@ PERCENTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))
     metavar="TYPE",
     help="Only generated deliveries of this type, such as prescription.sent; one unless --count is given.",
 )
+@click.option("--environment", type=click.Choice(ENVIRONMENTS), help="Of generated deliveries; default: sandbox.")
 @click.option("--print", "prints", is_flag=True, help="Send nothing: print the bodies, one per line.")
 @click.option("--seed", type=int, help="Repeat an earlier run: same deliveries, same ids, same order. Random if unset.")
 @click.option("--duplicates", type=FloatRange(0, 1), default=0.0, help="Probability of sending a delivery again.")
@@ -76,6 +78,7 @@ def simulate(
     rate: float | None,
     count: int | None,
     types: tuple[str, ...],
+    environment: str | None,
     prints: bool,
     seed: int | None,
     duplicates: float,
@@ -91,6 +94,12 @@ def simulate(
     """
     seed = secrets.randbelow(1_000_000) if seed is None else seed
     chosen, total = _choose(scenario, sample, count, types, source=source, seed=seed)
+    if environment is not None:
+        if sample or scenario or source != "drx":
+            raise ConfigError("--environment: only generated deliveries of drx name one that can be changed")
+        named = b'"environment":"%b"'
+        old, new = named % b"sandbox", named % environment.encode()
+        chosen = (each._replace(body=each.body.replace(old, new, 1)) for each in chosen)
     if prints:
         for outgoing in chosen:
             click.echo(outgoing.body)
@@ -175,6 +184,10 @@ def _run(
         click.echo(orjson.dumps(figures | tally.document()))
     else:
         people.print("\n".join(tally.lines()), markup=False)
+        if tally.answers and {outcome for _, outcome, _ in tally.answers} == {"parked"}:
+            people.print("All were parked: none became an event.", style="yellow")
+            if any(reason == "environment_mismatch" for *_, reason in tally.answers):
+                people.print("The source is of another environment; --environment names it.", style="yellow")
         rate = f"{tally.total:,} in {duration_s:.1f} s ({tally.total / duration_s:,.1f}/s)"
         people.print(f"{rate} to {shown['url']}; the same again: --seed {shown['seed']}", markup=False)
         if behind_s > 1:

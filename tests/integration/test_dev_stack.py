@@ -82,6 +82,28 @@ def test_a_shell_with_its_settings_finds_the_ingress_that_runs(dev: DevProcess) 
     assert f"the ingress at {dev.endpoints()['management'].removeprefix('http://')} is ready" in done.stdout
 
 
+def test_what_is_of_another_environment_is_parked_and_the_simulated_sender_says_so(dev: DevProcess) -> None:
+    """Else a pipeline that parks everything would look like one that works."""
+    endpoints = dev.endpoints()
+    pushed = (
+        "--url",
+        endpoints["ingress"],
+        "--secret-file",
+        endpoints["sources"]["drx"]["secret_file"],
+        "--count",
+        "2",
+    )
+    other, own = (
+        run_program("drx-bridge", "simulate", *pushed, "--environment", each, settings={})
+        for each in ("production", "sandbox")
+    )
+
+    assert "2  202 parked environment_mismatch" in other.text
+    assert "All were parked" in other.text
+    assert "2  200 accepted" in own.text
+    assert "parked" not in own.text
+
+
 @pytest.mark.parametrize("name", SOURCES)
 def test_what_each_source_pushes_is_accepted_and_forwarded_and_in_the_lake(dev: DevProcess, name: str) -> None:
     endpoints, count = dev.endpoints(), 30
