@@ -161,10 +161,10 @@ LOCK := build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 
 lock:
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes --requirement requirements-lock.lock
-	$(LOCK) pyproject.toml --extra workflow -o requirements.lock
-	$(LOCK) pyproject.toml --extra archive -c requirements.lock -o requirements-archive.lock
-	$(LOCK) pyproject.toml --extra workflow --extra otel -c requirements.lock -o requirements-otel.lock
-	$(LOCK) pyproject.toml --extra dev --extra archive --extra workflow --extra otel --group dev -c requirements.lock \
+	$(LOCK) pyproject.toml --extra workflow --extra xml -o requirements.lock
+	$(LOCK) pyproject.toml --extra archive --extra xml -c requirements.lock -o requirements-archive.lock
+	$(LOCK) pyproject.toml --extra workflow --extra xml --extra otel -c requirements.lock -o requirements-otel.lock
+	$(LOCK) pyproject.toml --extra dev --extra archive --extra workflow --extra xml --extra otel --group dev -c requirements.lock \
 	    -o requirements-dev.lock
 	$(LOCK) pyproject.toml --extra dev --group demo -c requirements-dev.lock -o requirements-demo.lock
 	$(LOCK) --group docs -c requirements-dev.lock -o requirements-docs.lock

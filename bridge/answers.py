@@ -58,7 +58,9 @@ REFUSED: Mapping[str, Refusal] = {
     "unknown_source": Refusal(404, "no source has this name"),
     "method_not_allowed": Refusal(405, "only POST is allowed"),
     "body_too_large": Refusal(413, "the body is over the limit"),
-    "content_type": Refusal(415, "the content type is not application/json (with or without charset=utf-8)"),
+    "content_type": Refusal(
+        415, "the content type is neither application/json (with or without charset=utf-8) nor one of the source's"
+    ),
     "content_encoding": Refusal(415, "the body is compressed; the signed bytes must be the received bytes"),
     "rate_limited": Refusal(429, "the source or the address sends too much; send it again after `Retry-After`"),
 }
@@ -67,6 +69,7 @@ UNKNOWN_KEY = "unknown_key"
 # Why a verified delivery is kept whole instead of becoming events.
 PARKED: Mapping[str, str] = {
     "malformed_json": "not one JSON object in strict form (a duplicate key, for example)",
+    "malformed_xml": "not one XML document without a document type, in UTF-8 or UTF-16",
     "unknown_type": "the type is no word of its form, or the body names neither a prescription nor an account",
     "environment_mismatch": "not the environment of the source",
     "unusable": "a required field is missing, a field has the wrong type, or there is no usable key",

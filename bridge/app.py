@@ -252,6 +252,7 @@ def build_sources(settings: Settings, secrets: Mapping[str, Secrets]) -> dict[st
             bucket_s=bucket_s(profiles[name]),
             answer_200=source.answer_200,
             content_types=tuple(each.encode() for each in getattr(profiles[name], "CONTENT_TYPES", ())),
+            json=source.body == "json",
         )
         for name, source in settings.sources.items()
     }

@@ -197,6 +197,9 @@ class SourceSettings(Section):
     challenge_token: str = Field(
         "", description="where the source's secret stands in a handshake, header:NAME or member:NAME; else 401"
     )
+    body: Literal["json", "xml"] = Field(
+        "json", description="format of its bodies; xml needs a mapping file and the extra `xml`"
+    )
     options: dict[str, str] = Field({}, description="options of its profile, such as account_id or zone")
     ignore: CommaList = Field(
         "", description="the sender's words for types to ignore, separated by commas: answered 200, written nowhere"

@@ -2,8 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bridge.event import Delivery, ParkReason
@@ -26,7 +26,7 @@ class Coverage:
     _given: set[tuple[EventRule, str]] = field(default_factory=set)
     _kept: set[str] = field(default_factory=set)
     _bare: Counter[str] = field(default_factory=Counter)
-    _ignored: int = 0
+    _ignored: Counter[str] = field(default_factory=Counter)
 
     @property
     def file(self) -> CompiledFile:
@@ -38,6 +38,15 @@ class Coverage:
         """See `Profile`."""
         return self.mapping.ARRAYS
 
+    @property
+    def parse(self) -> Callable[[bytes], object] | None:
+        """See `Profile`."""
+        return self.mapping.parse
+
+    def reading_xml(self) -> "Coverage":
+        """See `Profile`; what is noted of both is one."""
+        return replace(self, mapping=self.mapping.reading_xml())
+
     def map(self, delivery: Delivery, document: object, /) -> Mapped | ParkReason:
         """See `Profile.map`."""
         run = self.mapping.run(delivery, document)
@@ -48,7 +57,7 @@ class Coverage:
             lacking = draft.parts.items() if draft else ()
             self.missing += [part.path for name, part in lacking if part.value is None and name in rule.required]
         self._bare.update(run.bare)
-        self._ignored += run.ignored
+        self._ignored[""] += run.ignored
         for event in run.outcome.events if isinstance(run.outcome, Mapped) else ():
             kept: Any = event.value["extensions"]
             self._kept.update(_index.sub("/*", pointer) for pointer in kept)
@@ -68,7 +77,7 @@ class Coverage:
             "fields_never_given": ungiven,
             "kept_as_extensions": sorted(self._kept),
             "elements_without_event": dict(self._bare),
-            "elements_ignored": self._ignored,
+            "elements_ignored": self._ignored[""],
         }
 
 

@@ -81,8 +81,8 @@ def map_body(
     """Show what would become of the body in each BODY_FILE; exit 1 if one would be parked or refused.
 
     That is its events with topic, key, partition and flags, or why it would be parked, with the path of the field.
-    Nothing is sent, and no proof is checked (see `verify`). Health information is masked unless --show-phi asks for it,
-    which writes an audit line.
+    A body whose name ends in .xml is XML. Nothing is sent, and no proof is checked (see `verify`). Health information
+    is masked unless --show-phi asks for it, which writes an audit line.
     """
     if webhook_id:
         check_id(webhook_id)
@@ -142,7 +142,8 @@ def check(
 ) -> int:
     """Compile the mapping FILE and show what it makes of each of the BODIES; exit 1 if one of them would be parked.
 
-    Then list what the bodies do not use of the file, and what of them only `extensions` keep, as JSON pointers.
+    Then list what the bodies do not use of the file, and what of them only `extensions` keep, as JSON pointers. A body
+    whose name ends in .xml is XML.
 
     Health information is masked unless --show-phi asks for it, which writes an audit line.
     """
@@ -193,7 +194,7 @@ class Mapper:
         if len(body) > self.body_max_bytes:
             return {"file": file, "refused": {"code": "body_too_large"}}
         delivery_id, found = preview(
-            self.profile,
+            read_as(self.profile, path),
             body,
             source=self.source,
             received_at=datetime.now(UTC),
@@ -239,6 +240,12 @@ class Mapper:
             "partition": partition(event.key.encode(), self.partitions),
             "value": plain(value),
         }
+
+
+def read_as(profile: Profile, path: Path) -> Profile:
+    """Return the profile for the format of a file, which is XML where its name ends so."""
+    reading_xml = getattr(profile, "reading_xml", None)
+    return reading_xml() if reading_xml and path.suffix.lower() == ".xml" else profile
 
 
 def unknown_words(model: type[ContractRecord], value: Mapping[str, Any], path: str = "/data") -> Iterator[str]:

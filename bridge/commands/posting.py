@@ -49,6 +49,7 @@ class Poster:
         source = configured_source(settings, name)
         self._name, self._environment, self._origin = name, source.environment, origin
         self._profile = open_profiles(settings.sources)[name]
+        self._type = "application/json" if source.body == "json" else "application/xml"
         self.zone: tzinfo | None = getattr(self._profile, "zone", None)
         self._outcomes: Counter[str] = Counter()
         self._is_whole = False
@@ -116,7 +117,9 @@ class Poster:
 
             async def deliver(post: Post) -> None:
                 sign = partial(self._headers, post)
-                sender = Sender(session=session, url=self._url, sign=sign, policy=POLICY, rng=self._rng)
+                sender = Sender(
+                    session=session, url=self._url, sign=sign, policy=POLICY, rng=self._rng, content_type=self._type
+                )
                 reply = (await sender.deliver(post)).reply
                 if not reply.outcome or not (reply.taken or reply.status in REFUSED):
                     msg = f"{self._url}: {reply}; nothing is lost, and the same command goes on where this one stopped"

@@ -27,8 +27,9 @@ _SAFE = frozenset({b"content-type", b"content-length", b"user-agent"})
 _SAFE_MAX = 512
 _JSON = b"application/json"
 _COMMON_TYPES = frozenset({_JSON, b"application/json; charset=utf-8"})
-# A content type, any case, with no parameter but charset=utf-8 (docs/contract.md §1).
-_UTF8_TYPE = re.compile(rb'([^ \t;]+)[ \t]*(?:;[ \t]*charset=(?:utf-8|"utf-8")[ \t]*)?', re.IGNORECASE)
+# In any case, with no parameter but charset=utf-8 (docs/contract.md §1).
+_UTF8_JSON = re.compile(rb'application/json[ \t]*(?:;[ \t]*charset=(?:utf-8|"utf-8")[ \t]*)?', re.IGNORECASE)
+_CHARSET = re.compile(rb';[ \t]*charset="?([^";]*)', re.IGNORECASE)
 # W3C Trace Context, version 00; all zeros is invalid there.
 _TRACEPARENT = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -66,14 +67,23 @@ def read_heads(raw_headers: Iterable[tuple[bytes, bytes]], rules: HeadRules) -> 
     return heads
 
 
-def check_content(heads: Mapping[bytes, bytes], *, size_max: int, types: tuple[bytes, ...] = ()) -> None:
-    """Refuse, before any of it is read, a body that is no plain JSON or of one of `types`, or declared too large."""
+def check_content(
+    heads: Mapping[bytes, bytes], *, size_max: int, types: tuple[bytes, ...] = (), json: bool = True
+) -> None:
+    """Refuse, before any of it is read, a body that is neither plain JSON nor of `types`, or is declared too large.
+
+    Of parameters only a charset counts, which is UTF-8, or of XML also UTF-16. `application/json` itself has no other.
+    `+xml` is any type with that suffix.
+    """
     if heads.get(b"content-encoding", b"identity").strip().lower() != b"identity":
         raise DeliveryRefusedError("content_encoding")
     content_type = heads.get(b"content-type", b"")
-    if content_type not in _COMMON_TYPES:
-        match = _UTF8_TYPE.fullmatch(content_type.strip())
-        if match is None or match[1].lower() not in (_JSON, *types):
+    if not json or content_type not in _COMMON_TYPES:
+        name = content_type.partition(b";")[0].strip().lower()
+        is_listed = name in types or (b"+" in name and b"+" + name.rpartition(b"+")[2] in types)
+        charset = _CHARSET.search(content_type)
+        is_utf8 = charset is None or charset[1].lower() in ((b"utf-8",) if json else (b"utf-8", b"utf-16"))
+        if not (is_listed and is_utf8) and not (json and _UTF8_JSON.fullmatch(content_type.strip())):
             raise DeliveryRefusedError("content_type")
     if int(heads.get(b"content-length") or 0) > size_max:
         raise DeliveryRefusedError("body_too_large")

@@ -28,8 +28,7 @@ from bridge.ingress.headers import check_content, head_rules, read_heads, safe_h
 from bridge.ingress.observations import UNKNOWN, Observations, Observed
 from bridge.ingress.rate_limit import AddressLimit, RateLimit
 from bridge.known.delivery_ids import NewestBodies, id_of_body, id_of_other_body, is_derived
-from bridge.mapping.json_body import parse
-from bridge.mapping.profile import IGNORED, Mapped, Profile
+from bridge.mapping.profile import IGNORED, Mapped, Profile, read_body
 from bridge.proof.origin import SIGNATURE, prove_origin
 from bridge.proof.scheme import Proof, Raw, Scheme, Secrets
 from bridge.proof.schemes.network import FORWARDED
@@ -66,7 +65,8 @@ class Source:
     scheme: Scheme  # how its deliveries prove their origin
     secrets: Secrets  # its key slots
     internal: bool = False  # the bridge's own heartbeat, whose clock is no sender's
-    content_types: tuple[bytes, ...] = ()  # what its bodies may be called beside `application/json`
+    content_types: tuple[bytes, ...] = ()  # what its bodies may be called, with any parameters
+    json: bool = True  # they may also be `application/json`
     answer_200: bool = False  # spooled and parked deliveries are answered 200, not 202
     fast_path: FastPath | None = None  # for deliveries that conform plainly, if the profile has one
     bucket_s: int = 0  # for how long equal bytes without an id may be a repeat; 0: always
@@ -247,7 +247,7 @@ class Webhooks:
         call.heads = read_heads(call.http.raw_headers, self._head_rules)
         if call.method != "POST":
             self._answer_challenge(call, source)
-        check_content(call.heads, size_max=self._body_max_bytes, types=call.sender.content_types)
+        check_content(call.heads, size_max=self._body_max_bytes, types=call.sender.content_types, json=call.sender.json)
 
     def _route(self, call: Call) -> Source:
         path = call.http.path
@@ -479,7 +479,7 @@ class Webhooks:
             delivery = delivery._replace(received_at=delivery.first_received_at)
         if source.fast_path is not None and (event := self._encoded(call, delivery, source.fast_path)) is not None:
             return Mapped((event,))
-        document = parse(delivery.body, arrays=getattr(source.profile, "ARRAYS", False))
+        document = read_body(source.profile, delivery.body)
         return document if isinstance(document, ParkReason) else source.profile.map(delivery, document)
 
     def _encoded(self, call: Call, delivery: Delivery, fast_path: FastPath) -> Event | None:

@@ -46,6 +46,8 @@ def open_profiles(sources: Mapping[str, Dialect]) -> dict[str, Profile]:
         except ConfigError as exc:
             setting = "" if str(exc).startswith("options.") else "profile: "
             raise ConfigError(f"sources.{name}.{setting}{exc}") from None
+        if getattr(source, "body", "json") == "xml":
+            opened[name] = _reading_xml(opened[name], name)
     owners: dict[str, list[str]] = {}
     for name, profile in opened.items():
         if prefix := getattr(profile, "PREFIX", ""):
@@ -58,6 +60,17 @@ def open_profiles(sources: Mapping[str, Dialect]) -> dict[str, Profile]:
         if words := sources[name].ignored:
             opened[name] = _ignoring(opened[name], words, name)
     return opened
+
+
+def _reading_xml(profile: Profile, source: str) -> Profile:
+    reading_xml = getattr(profile, "reading_xml", None)
+    if reading_xml is None:
+        raise ConfigError(f"sources.{source}.body: the profile reads JSON alone; a mapping file also reads XML")
+    try:
+        found: Profile = reading_xml()
+    except ConfigError as exc:
+        raise ConfigError(f"sources.{source}.body: {exc}") from None
+    return found
 
 
 def _ignoring(profile: Profile, words: frozenset[str], source: str) -> Profile:

@@ -4,7 +4,7 @@
 file that an option names is recorded with each of its events.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 from hashlib import sha256
@@ -87,6 +87,16 @@ class MappingFile:
     BUCKET_S: int
     CONTENT_TYPES: tuple[str, ...]
     prefixes: tuple[str, ...] = ()
+    parse: Callable[[bytes], object] | None = None  # of bodies that are not JSON
+
+    def reading_xml(self) -> "MappingFile":
+        """Return the same profile for bodies of XML; `ConfigError` if the package for them is not installed."""
+        try:
+            from bridge.mapping import xml_body  # noqa: PLC0415 - an extra, loaded by who has use for it
+        except ImportError:
+            raise ConfigError("xml needs the extra of that name: pip install drx-bridge[xml]") from None
+        types = ("application/xml", "text/xml", "+xml", *self.CONTENT_TYPES)
+        return replace(self, parse=xml_body.parse, CONTENT_TYPES=types)
 
     def refusing(self, prefixes: tuple[str, ...]) -> "MappingFile":
         """Return the same profile, which refuses native ids with one of `prefixes`."""
@@ -356,6 +366,8 @@ class Run:
             return []
         if isinstance(found, dict):
             found, places = [found], [self._place(found)]
+        elif isinstance(found, str | Real) or type(found) is int:
+            found, places = [found], [*self._read_pointers(found)] if len(self._read_pointers(found)) == 1 else [None]
         elif isinstance(found, list):
             if len(found) == 1 and found[0] is self._root:
                 return [self._body]

@@ -24,6 +24,7 @@ from jmespath.visitor import TreeInterpreter
 from bridge.mapping.json_body import Real
 from bridge.mapping.profile import Flag
 from bridge.mapping.readers import text_of_id
+from bridge.mapping.values import MILLISECONDS_FROM, exact, instant_of_epoch
 from bridge.mapping.words import day_of, instant_of, is_given, is_plain_day, is_scalar_given, truth_of
 
 LENGTH_MAX = 500  # characters; what is longer is a program
@@ -365,6 +366,24 @@ def _without(_: Scope, text: object, beginning: object) -> str | None:
     return None if text is None else _text(text).removeprefix(beginning)
 
 
+def _segment(_: Scope, text: object, separator: object, number: object) -> str | None:
+    """Return a part of a text by its index, from the end if negative; null if there is none."""
+    if not isinstance(separator, str) or not separator or type(number) is not int:
+        raise UnfitError
+    parts = [] if text is None else _short(text).split(separator)
+    return parts[number] if -len(parts) <= number < len(parts) else None
+
+
+def _seconds(scope: Scope, number: object) -> str | None:
+    """Read Unix seconds, as a number or its digits."""
+    if not is_given(number):
+        return None
+    lexeme = number.lexeme if isinstance(number, Real) else _short(number)
+    if not _JSON_NUMBER.fullmatch(lexeme) or exact(lexeme).copy_abs() >= MILLISECONDS_FROM:
+        raise UnfitError
+    return instant_of_epoch(lexeme, scope.flags).isoformat()
+
+
 def _truth(_: Scope, value: object) -> bool | None:
     truth = truth_of(_short(value) if isinstance(value, str) else value)
     if truth is None and is_given(value):
@@ -462,6 +481,8 @@ _OWN: Mapping[str, _Own] = MappingProxyType(
             lambda scope, *given: _chosen(scope, list(given), lambda each: each is not None), most=LENGTH_MAX
         ),
         "prefixed": _Own(_prefixed, most=LENGTH_MAX),
+        "seconds": _Own(_seconds),
+        "segment": _Own(_segment, 3, 3),
         "text": _Own(_number_as_written),
         "time": _Own(lambda scope: scope.time.isoformat() if scope.time else None, 0, 0),
         "to_number": _Own(_to_number),

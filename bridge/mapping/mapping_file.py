@@ -227,7 +227,8 @@ class CompiledFile:
         self._lets: dict[str, Node] = {}
         for let, text in document.let.items():
             self._lets[let] = self._expression(text, f"let.{let}").node
-        self._common = {each: text for each in _LEADING if (text := getattr(document, each)) is not None}
+        given = {each: text for each in _LEADING if (text := getattr(document, each)) is not None}
+        self._common = {each: self._expression(text, each) for each, text in given.items()}
         self.best = self._expressions(document.best, "best")
         self.key = self._expressions(document.key or [], "key")
         self.each = self._expressions(document.each or [], "each")
@@ -300,21 +301,20 @@ class CompiledFile:
             self._fail(place, "needs a type, or park")
         if table.type and table.type not in SHAPES:
             self._fail(f"{place}.type", f"unknown type {table.type[:60]!r}")
-        own = {each: getattr(table, each) for each in ("when", *_LEADING)}
-        texts = self._common | {each: text for each, text in own.items() if text is not None}
-        expressions = {each: self._expression(text, f"{place}.{each}") for each, text in texts.items()}
+        own = {each: text for each in ("when", *_LEADING) if (text := getattr(table, each)) is not None}
+        expressions = self._common | {each: self._expression(text, f"{place}.{each}") for each, text in own.items()}
         key = self._expressions(table.key, f"{place}.key") if table.key else self.key
         each = self._expressions(table.each, f"{place}.each") if table.each else self.each
         if table.type == OTHER_REPORTED:
             if self.reported is None:
                 self._fail(place, f"{OTHER_REPORTED} needs reported, which gives the word of a body")
-            if not key and "account" not in texts and not self._options.get("account_id"):
+            if not key and "account" not in expressions and not self._options.get("account_id"):
                 self._fail(place, "needs key or account")
             self._check_fields(table, place)
         elif not table.park:
             if not key:
                 self._fail(f"{place}.key", "is missing")
-            if "account" not in texts and not self._options.get("account_id"):
+            if "account" not in expressions and not self._options.get("account_id"):
                 self._fail(f"{place}.account", "is missing, and the source has no option account_id")
             self._check_fields(table, place)
         for dotted, text in table.data.items():

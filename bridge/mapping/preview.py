@@ -6,8 +6,7 @@ from hashlib import sha256
 from bridge.event import Delivery, ParkReason
 from bridge.known.delivery_ids import id_of_body
 from bridge.mapping import drx_standard
-from bridge.mapping.json_body import parse
-from bridge.mapping.profile import Mapped, Profile
+from bridge.mapping.profile import Mapped, Profile, read_body
 from bridge.proof.scheme import ID
 
 # What a source may be configured to send, and a body of native DRx must name.
@@ -27,7 +26,7 @@ def map_body(
     Without an `environment`, that of the body counts; without a `delivery_id`, that of a native body, or else one that
     is made of the body.
     """
-    document, digest = parse(body, arrays=getattr(profile, "ARRAYS", False)), sha256(body).hexdigest()
+    document, digest = read_body(profile, body), sha256(body).hexdigest()
     members = document if isinstance(document, dict) else {}
     found, claimed = members.get("id") if is_native(profile) else None, members.get("environment")
     own = found if isinstance(found, str) and ID.fullmatch(found.encode("utf-8", "surrogatepass")) else ""

@@ -1,11 +1,12 @@
 """The seam behind which a source's dialect becomes events: what a profile is given and what it answers."""
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 from bridge.errors import ConfigError
 from bridge.event import Delivery, Event, ParkReason
 from bridge.known.delivery_ids import DEDUPE_WINDOW_S
+from bridge.mapping.json_body import parse as parse_json
 
 Flag = Literal[
     "array_chosen",
@@ -58,7 +59,9 @@ class Profile(Protocol):
       another event.
     - `BUCKET_S`: for how many seconds equal bytes without an id may be a repeat; then they are another event.
     - `ARRAYS`: true if a body may be a top-level array; `map` then takes lists as well.
-    - `CONTENT_TYPES`: what a body may be called beside `application/json`.
+    - `CONTENT_TYPES`: what a body may be called beside `application/json`, whatever parameters follow.
+    - `parse(body)`: reads a body that is not JSON; what `map` takes, or why the delivery is parked.
+    - `reading_xml()`: the same profile for bodies of XML.
     - `PREFIX`: the beginning of all keys of its sources, which no native id has.
     - `ignoring(words)`: the same profile, which returns `IGNORED` for bodies with one of these words as their type.
     - `refusing(prefixes)`: the same profile, which parks ids that begin with one of these.
@@ -69,8 +72,14 @@ class Profile(Protocol):
 
         Args:
             delivery: Verified; its id, times and source go into the events.
-            document: The body as `json_body.parse` gives it. It is read, never changed.
+            document: The body as `read_body` gives it. It is read, never changed.
         """
+
+
+def read_body(profile: Profile, body: bytes) -> Any:
+    """Return what a profile maps, or the `ParkReason` of a body that is malformed."""
+    parse = getattr(profile, "parse", None)
+    return parse(body) if parse else parse_json(body, arrays=getattr(profile, "ARRAYS", False))
 
 
 def dedupe_window_s(profile: Profile) -> int:

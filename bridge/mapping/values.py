@@ -44,7 +44,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _MICROS_DIGITS = 6
 
 # docs/contract.md §3: an epoch number is seconds below 1e11 (the year 5138) and milliseconds from there.
-_MILLISECONDS_FROM = Decimal("1e11")
+MILLISECONDS_FROM = Decimal("1e11")
 # A microsecond in either unit.
 _IN_SECONDS, _IN_MILLISECONDS = Decimal("1e-6"), Decimal("1e-3")
 # Year 9999 is 18 digits of microseconds; what needs more is no moment a datetime can hold.
@@ -80,7 +80,7 @@ def instant_of_text(text: str, flags: set[Flag]) -> datetime:
 def instant_of_epoch(lexeme: str, flags: set[Flag]) -> datetime:
     """Read a JSON number as seconds or, if large, milliseconds since 1970; `OverflowError` if that is too far."""
     number = exact(lexeme)
-    unit = _IN_SECONDS if number.copy_abs() < _MILLISECONDS_FROM else _IN_MILLISECONDS
+    unit = _IN_SECONDS if number.copy_abs() < MILLISECONDS_FROM else _IN_MILLISECONDS
     whole = number.quantize(unit, context=_MICROS)
     if whole.is_nan():
         raise OverflowError

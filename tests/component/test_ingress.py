@@ -38,6 +38,7 @@ from tests.builders import a_body, a_slot, signed_headers
 from tests.fast_path_cases import fast_path as fast_path_of
 from tests.logs import capture_logs
 from tests.ports import listens
+from tests.unit.mapping_files import ACME, compiled
 from tests.waiting import until
 
 Outcome = tuple[Event, ...] | ParkReason
@@ -593,6 +594,20 @@ async def test_log_and_label_have_a_word_only_if_it_looks_like_a_type(ingress: I
     ((_, outcome),) = ingress.publisher.published
     assert not isinstance(outcome, ParkReason)
     assert outcome[0].value["reported_type"] == word
+
+
+async def test_a_source_of_xml_takes_xml_and_keeps_byte_for_byte_what_it_cannot_read() -> None:
+    profile = compiled(ACME.replace("kind", "f.kind").replace("rx.id", "f.rx.id")).reading_xml()
+    fill = b"<f><kind>STATE</kind><rx><id>7</id></rx></f>"
+    async with running(sources=[a_source(profile=profile, json=False, content_types=(b"text/xml",))]) as ingress:
+        answers = []
+        for body, kind in ((fill, "text/xml"), (b"<f>\xff", "text/xml; charset=utf-8"), (fill, "application/json")):
+            headers = signed_headers(body, webhook_id="evt_1") | {"content-type": kind}
+            answers.append(await ingress.post(body, headers=headers))
+
+    outcomes = [(status, answer.get("reason") or answer.get("code")) for status, answer in answers]
+    assert outcomes == [(202, "unusable"), (202, "malformed_xml"), (415, "content_type")]
+    assert [delivery.body for delivery, _ in ingress.publisher.published] == [fill, b"<f>\xff"]
 
 
 def _series(ingress: Ingress) -> list[bytes]:

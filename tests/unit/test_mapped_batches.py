@@ -179,6 +179,15 @@ def test_texts_and_numbers_are_elements_with_content_of_their_own(each: str) -> 
     ]
 
 
+def test_one_text_instead_of_a_list_is_a_list_of_one() -> None:
+    """As XML has it, which has no lists."""
+    mapping = compiled(f'prefix = "arr:"\nkey = "@"\n[[event]]\neach = "a.rx"\n{UPDATE}')
+
+    event = event_of(mapping, {"a": {"rx": "7"}, "by": "x"})
+
+    assert (event.key, kept(event)) == ("arr:7", {"/by": "x", "/a/rx": "7"})
+
+
 def test_what_an_expression_makes_of_a_body_is_no_element() -> None:
     mapping = compiled(HEAD.replace('"events"', '"events[].{rx: rx, type: type}"') + REPORTED + TABLE)
 

@@ -1,5 +1,6 @@
 """A source's dialect is found by the name that the operator wrote."""
 
+import subprocess
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -15,7 +16,7 @@ from bridge.mapping.lookup import GROUP, load_profile, open_profiles
 from bridge.mapping.profile import IGNORED, dedupe_window_s
 from tests.unit.mapping_files import ACME, BODY
 from tests.unit.profile_documents import SENT, a_delivery, edited
-from tests.unit.vendor_documents import events, push
+from tests.unit.vendor_documents import event_of, events, parked, push
 
 OF_A_SITE = EntryPoint("site", "bridge.mapping.drx_standard", GROUP)
 
@@ -103,6 +104,39 @@ def test_native_drx_refuses_ids_that_begin_like_the_keys_of_a_mapping() -> None:
     outcome = push(native, edited(SENT, {"/data/prescription_id": '"acme:7"'}))
 
     assert outcome == ParkReason("unusable", "bad_key", "/data/prescription_id")
+
+
+def test_a_source_of_xml_has_a_mapping_file(tmp_path: Path) -> None:
+    file = tmp_path / "acme.toml"
+    file.write_text(ACME.replace("kind", "f.kind").replace("rx.id", "f.rx.id").replace("words(state", "words(f.state"))
+    options = {"mapping": str(file), "account_id": "a"}
+    xml = SimpleNamespace(profile="mapped", options=options, ignored=frozenset(), body="xml")
+
+    profile: Any = open_profiles({"acme": xml})["acme"]
+
+    event = event_of(profile, b"<f><kind>STATE</kind><rx><id>7</id></rx><state>DONE</state></f>")
+    assert event.key == "acme:7"
+    assert parked(profile, b"{}") == ParkReason("malformed_xml", "syntax")
+    assert profile.CONTENT_TYPES == ("application/xml", "text/xml", "+xml")
+    with pytest.raises(ConfigError, match=r"^sources\.drx\.body: the profile reads JSON alone"):
+        open_profiles({"drx": SimpleNamespace(profile="drx_standard", options={}, ignored=frozenset(), body="xml")})
+
+
+def test_the_library_for_xml_is_loaded_by_a_source_of_xml_alone(tmp_path: Path) -> None:
+    file = tmp_path / "acme.toml"
+    file.write_text(ACME)
+    program = f"""
+import sys
+import bridge.app
+from types import SimpleNamespace
+from bridge.mapping.lookup import open_profiles
+options = {{"mapping": {str(file)!r}, "account_id": "a"}}
+for body in ("json", "xml"):
+    open_profiles({{"acme": SimpleNamespace(profile="mapped", options=options, ignored=(), body=body)}})
+    print(body, "xmltodict" in sys.modules)
+"""
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout  # noqa: S603
+    assert told == "json False\nxml True\n"
 
 
 def test_words_that_a_source_names_are_passed_over_whatever_its_profile() -> None:

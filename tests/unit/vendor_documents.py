@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from bridge.event import Event, ParkReason
-from bridge.mapping.json_body import parse
 from bridge.mapping.lookup import load_profile
-from bridge.mapping.profile import Mapped, Profile
+from bridge.mapping.profile import Mapped, Profile, read_body
 from tests.unit.profile_documents import SAMPLES, a_delivery
 
 ACCOUNT = {"account_id": "acct_dev"}
@@ -21,7 +20,7 @@ def push(profile: Profile | str, body: Any, **delivery: Any) -> Mapped | ParkRea
     """Parse and map a body, of bytes or what becomes JSON, as the route does."""
     profile = PROFILES[profile] if isinstance(profile, str) else profile
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    document = parse(content, arrays=getattr(profile, "ARRAYS", False))
+    document = read_body(profile, content)
     return document if isinstance(document, ParkReason) else profile.map(a_delivery(content, **delivery), document)
 
 

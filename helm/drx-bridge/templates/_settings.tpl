@@ -91,7 +91,7 @@ BRIDGE_SHUTDOWN__GRACE_S: {{ include "drx-bridge.number" (subf $ingress.shutdown
 {{ $variable }}__SECRETS_DIR: /etc/drx-bridge/sources/{{ $name }}
 {{- end }}
 {{- range $key, $value := $source }}
-{{- if or (hasPrefix "scheme" $key) (hasPrefix "challenge" $key) }}
+{{- if or (hasPrefix "scheme" $key) (hasPrefix "challenge" $key) (eq $key "body") }}
 {{ $variable }}__{{ $key | snakecase | upper }}: {{ $value | quote }}
 {{- end }}
 {{- end }}
