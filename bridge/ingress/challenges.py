@@ -18,7 +18,7 @@ from bridge.ingress.rate_limit import RateLimit
 from bridge.mapping.json_body import parse
 from bridge.proof.scheme import HmacKey, KeySlot, ProofKey, SharedSecret, matching_slot, refuse, refuse_mismatch
 from bridge.proof.schemes.parameters import ParameterError
-from bridge.runtime.messages import Answer
+from bridge.runtime.http import Answer
 
 Kind = Literal["query", "body", "body_json", "cloudevents", "eventgrid"]
 # A person registers an endpoint once; vendors repeat it when it fails, and some ask each day.

@@ -34,8 +34,8 @@ from bridge.proof.scheme import Proof, Raw, Scheme, Secrets
 from bridge.proof.schemes.network import FORWARDED
 from bridge.runtime import http
 from bridge.runtime.failpoints import hit
+from bridge.runtime.http import Answer
 from bridge.runtime.logging import log, trail
-from bridge.runtime.messages import Answer
 from bridge.runtime.tracing import Tracing
 
 PREFIX = "/webhooks/"
@@ -268,7 +268,7 @@ class Webhooks:
         challenge = cast("Challenge", source.challenge)
         if wait_s := challenge.limit.wait_s(None, call.began):
             raise DeliveryRefusedError("rate_limited", reason="challenge", wait_s=wait_s)
-        query = call.http.target.partition("#")[0].partition("?")[2]
+        query = call.http.raw_path.partition("#")[0].partition("?")[2]
         per_s = source.limit.per_s if source.limit else None
         answer = challenge.of_head(call.heads, query, source.secrets.keys, self._now(), per_s=per_s)
         if answer is None or b"transfer-encoding" in call.heads or int(call.heads.get(b"content-length") or 0):
@@ -280,7 +280,7 @@ class Webhooks:
         if self._address_limit is None:
             return
         forwarded = b",".join(value for name, value in call.http.raw_headers if name.lower() == FORWARDED)
-        wait_s = self._address_limit.wait_s(call.http.peer, forwarded, call.began)
+        wait_s = self._address_limit.wait_s(call.http.remote or "", forwarded, call.began)
         if wait_s:
             raise DeliveryRefusedError("rate_limited", reason="address", wait_s=wait_s)
 
@@ -297,8 +297,8 @@ class Webhooks:
         if not scheme.reads_query and not scheme.reads_peer:
             return Raw(call.heads, request.body)
         # The query may hold a credential: it is read here and kept nowhere.
-        query = request.target.partition("#")[0].partition("?")[2]
-        return Raw(call.heads, request.body, query.encode("utf-8", "surrogateescape"), request.peer)
+        query = request.raw_path.partition("#")[0].partition("?")[2]
+        return Raw(call.heads, request.body, query.encode("utf-8", "surrogateescape"), request.remote or "")
 
     def _prove(self, call: Call) -> None:
         """Verify on bytes, before anything is parsed."""

@@ -23,9 +23,9 @@ def _of(owner: str, names: str) -> tuple[str, ...]:
 
 # What a delivery meets, from its first bytes to its answer; a function stands under the module that calls it.
 PLACES = (
-    *_of("bridge.runtime.http:ClientConnection.", "data_received"),
-    *_of("bridge.runtime.http:Request.", "answer"),
-    *_of("bridge.runtime.http:ClientConnection.", "respond"),
+    *_of("bridge.runtime.http:StrictParser.", "feed_data"),
+    *_of("bridge.runtime.http:ClientConnection.", "data_received parsed"),
+    *_of("bridge.runtime.http:", "Request.answer Answer.prepare"),
     *_of("bridge.ingress.routes:", "read_heads check_content"),
     *_of("bridge.proof.schemes.standard_webhooks:StandardWebhooks.", "prove"),
     *_of("bridge.ingress.routes:", "trace_of parse safe_headers"),

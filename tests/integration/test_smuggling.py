@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from bridge.runtime.http import ClientConnection, Request
+from bridge.runtime.http import Request
 from tests.builders import signed_headers
 from tests.component.test_ingress import Ingress, request_bytes, running
 from tests.component.test_raw_http import played
@@ -31,19 +31,13 @@ class Counted:
         self.ingress = ingress
         self.public = replace(ingress, port=port)
         self.read = 0
-        begin, malformed = Request.__init__, ClientConnection._malformed
+        begin = Request.__init__
 
-        def counting(request: Request, connection: ClientConnection, message: Any) -> None:
+        def counting(request: Request, *given: Any) -> None:  # also for what is malformed
             self.read += 1
-            begin(request, connection, message)
-
-        def counting_malformed(connection: ClientConnection) -> None:
-            """Count what is none; of what is wrong in a body the head was counted."""
-            self.read += connection._request is None
-            malformed(connection)
+            begin(request, *given)
 
         patch.setattr(Request, "__init__", counting)
-        patch.setattr(ClientConnection, "_malformed", counting_malformed)
 
     async def answers(self, case: RawCase) -> list[tuple[int, str]]:
         received = await played(self.public, case)

@@ -14,8 +14,8 @@ from bridge.app import Durability, Seams, build_sources, build_webhooks, open_du
 from bridge.ingress.routes import Source, Webhooks
 from bridge.kafka.routing import RoutingTable
 from bridge.proof.scheme import FixedSecrets, HmacKey, KeySlot
+from bridge.runtime.http import Answer
 from bridge.runtime.lifecycle import run_workers
-from bridge.runtime.messages import Answer
 from bridge.runtime.metrics import IngressMetrics
 from bridge.settings import Settings
 from tests.builders import codec
@@ -55,7 +55,7 @@ class Request:
 
     __slots__ = (
         *("_answered", "began", "body", "head_first", "headers", "method", "note"),
-        *("path", "peer", "port", "raw_headers", "target"),
+        *("path", "port", "raw_headers", "raw_path", "remote"),
     )
 
     def __init__(
@@ -68,12 +68,12 @@ class Request:
         head_first: bool = False,
     ) -> None:
         self.method = "POST"
-        self.target = self.path = path
+        self.raw_path = self.path = path
         self.headers = headers
         self.raw_headers = [(name.encode(), value.encode()) for name, value in headers.items()]
         self.body = body
         self.began = 0.0
-        self.peer = "192.0.2.7"
+        self.remote = "192.0.2.7"
         self.head_first = head_first
         self.port: Port | None = None
         self.note: Any = None

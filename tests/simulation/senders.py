@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from bridge.runtime.messages import Answer
+from bridge.runtime.http import Answer
 from bridge.runtime.slot import sign
 from tests.simulation.replica import KEY, Host, Request
 from tests.simulation.world import World
