@@ -8,14 +8,14 @@ import orjson
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from bridge.runtime.http import HardenedServer, Request
-from bridge.runtime.messages import Answer
+from bridge.runtime.http import Answer, HardenedServer, Request
 
 # A probe or a scrape is a GET with a small head; these only bound what a broken client can hold open.
 READ_TIMEOUT_S = 10.0
 DRAIN_S = 1.0
 # Seconds of a stop: the drain, one to close what is left, and a margin.
 MANAGEMENT_CLOSE_S = 3.0
+OPENMETRICS = "application/openmetrics-text"
 
 Check = Callable[[], str]
 """Returns `ok`, or one constant word for what is wrong; after `degraded` and a blank if the process can still work, and
@@ -93,5 +93,6 @@ class ManagementPort:
         return Answer(503 if status == "unavailable" else 200, orjson.dumps(document))
 
     def _metrics(self, request: Request) -> Answer:
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        # Of what is accepted no more than the kind: other words would come back in a header, or fail.
+        encode, content_type = choose_encoder(OPENMETRICS if OPENMETRICS in request.headers.get("Accept", "") else "")
         return Answer(200, encode(self._registry), content_type=content_type)

@@ -151,6 +151,14 @@ async def test_ready_is_what_every_check_says_and_live_needs_none() -> None:
         assert (await ask("/other"))[0] == 404
 
 
+@pytest.mark.parametrize("version", ["é", "2.é", "x", "2.CANARY"])
+async def test_metrics_come_whatever_version_of_them_is_asked_for(version: str) -> None:
+    async with managed({}, live=lambda: "ok") as ask:
+        status, content_type, _ = await ask("/metrics", Accept=f"application/openmetrics-text; version={version}")
+
+    assert (status, content_type) == (200, "application/openmetrics-text; version=1.0.0; charset=utf-8")
+
+
 @pytest.fixture
 def json_logging() -> Iterator[None]:
     root = logging.getLogger()
