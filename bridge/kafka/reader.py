@@ -59,7 +59,8 @@ async def open_reader(
     async def chosen(consumer: Any, ends: Mapping[Any, int]) -> Mapping[Any, int]:
         firsts = await _beginnings(consumer, ends, since_ms=since_ms) if from_beginning else ends
         least = {at: 0 if newest is None else end - newest for at, end in ends.items()}
-        return {at: min(max(firsts[at], starts.get(Place(*at), 0), least[at]), ends[at]) for at in ends}
+        given = {at: start for at in ends if (start := starts.get(Place(*at), 0)) <= ends[at]}
+        return {at: min(max(firsts[at], given.get(at, 0), least[at]), ends[at]) for at in ends}
 
     async with _open(connection, topics, chosen, unreadable) as reader:
         yield reader

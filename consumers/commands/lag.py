@@ -14,6 +14,7 @@ from bridge.runtime.findings import counted
 from consumers.commands.installed import Chosen
 from consumers.commands.options import of_consumer
 from consumers.commands.screen import print_json, print_table
+from consumers.runtime.beginnings import WORDS, why_stopped
 from consumers.runtime.groups import GroupState, open_group
 from consumers.runtime.operator import opened_at, standings
 
@@ -31,6 +32,7 @@ class Lag(NamedTuple):
     records: int
     seconds: float | None  # age of the oldest record not settled; None if it could not be read
     unreadable: int | None  # offset of the batch that cannot be read, if that is the next one
+    stopped: str  # code for which the partition is not read, or empty
 
 
 class Standing(NamedTuple):
@@ -46,18 +48,25 @@ class Standing(NamedTuple):
 @of_consumer
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per partition.")
 def lag(*, chosen: Chosen, as_json: bool) -> int:
-    """Show how far the consumer NAME is behind, in records and seconds per partition, also while it is not running."""
+    """Show how far the consumer NAME is behind, in records and seconds per partition, also while it is not running.
+
+    Exit 1 if a partition is stopped, since what is settled does not fit its log: its topic was made anew, or truncated.
+    """
     standing, lags = asyncio.run(_lags(chosen))
     group, state = chosen.consumer.group, standing.state
     if as_json:
         print_json(*({"group": group, "state": state.state, **each._asdict()} for each in lags))
-        return 0
-    print_table(("partition", "next", "end", "behind", "seconds"), (_row(each) for each in lags))
+        return int(any(each.stopped for each in lags))
+    print_table(("partition", "next", "end", "behind", "seconds", ""), (_row(each) for each in lags))
     for each in lags:
         if each.unreadable is not None:
             click.echo(f"{each.topic}/{each.partition}: the batch at offset {each.unreadable} cannot be read", err=True)
     click.echo(f"group {group}: {summary(chosen.named, standing, lags)}")
-    return 0
+    if stopped := [each for each in lags if each.stopped]:
+        click.echo(
+            f"{counted(len(stopped), 'partition')} stopped: `drx-consumer doctor {chosen.named}` says why", err=True
+        )
+    return int(bool(stopped))
 
 
 def summary(named: str, standing: Standing, lags: Sequence[Lag]) -> str:
@@ -75,7 +84,7 @@ def summary(named: str, standing: Standing, lags: Sequence[Lag]) -> str:
 
 def _row(lag: Lag) -> tuple[object, ...]:
     seconds = None if lag.seconds is None else round(lag.seconds, 1)
-    return f"{lag.topic}/{lag.partition}", lag.next_offset, lag.log_end, lag.records, seconds
+    return f"{lag.topic}/{lag.partition}", lag.next_offset, lag.log_end, lag.records, seconds, WORDS[lag.stopped]
 
 
 async def _lags(chosen: Chosen) -> tuple[Standing, list[Lag]]:
@@ -89,20 +98,23 @@ async def _lags(chosen: Chosen) -> tuple[Standing, list[Lag]]:
         behind: dict[Place, int] = {}
         for at, (start, end) in bounds.items():
             next_offsets[at] = next_offset = stored[at].next_offset if at in stored else None
-            first = start if next_offset is None else max(next_offset, start)
+            first = start if next_offset is None or next_offset > end else max(next_offset, start)
             if first < end:
                 behind[at] = first
         oldest = await view.first_records(behind)
     now = time.time()
     lags = []
-    for at in sorted(bounds):
+    for at, bound in sorted(bounds.items()):
         above = stored[at].above if at in stored else 0
         record = oldest.get(at)
         # Only transaction markers may be left up to the end, which no reader sees.
         is_behind = at in behind and (record is not None or at not in oldest)
-        records = bounds[at].end - behind[at] - above if is_behind else 0
+        records = bound.end - behind[at] - above if is_behind else 0
         age = None if record is None else max(0.0, now - record.timestamp_ms / 1000)
         seconds = age if is_behind else 0.0
         unreadable = view.unreadable.get(at)
-        lags.append(Lag(*at, next_offsets[at], above, committed[at], *bounds[at], records, seconds, unreadable))
+        stopped = why_stopped(next_offsets[at], bounds[at])
+        lags.append(
+            Lag(*at, next_offsets[at], above, committed[at], *bounds[at], records, seconds, unreadable, stopped)
+        )
     return Standing(state, sum(each.parked_keys for each in stored.values()), since), lags

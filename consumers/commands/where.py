@@ -1,6 +1,7 @@
 """`drx-consumer where`: what happened to an event, by Kafka, PostgreSQL and the spool of this host."""
 
 import asyncio
+import sys
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -30,8 +31,10 @@ from consumers.commands.screen import print_json, print_table
 from consumers.postgres.pool import Database
 from consumers.postgres.text import stored_text
 from consumers.read_model.options import NAME
+from consumers.runtime.beginnings import WORDS, why_stopped
 from consumers.runtime.groups import open_group
 from consumers.runtime.operator import By, standings
+from consumers.runtime.transport import Bounds
 
 # Of a prescription; the newest of them. One has some ten events.
 EVENTS_MAX = 1_000
@@ -102,7 +105,7 @@ def where(
     as_json: bool,
     bootstrap_servers: str | None,
 ) -> int:
-    """Show what happened to ID: an event, a delivery or a prescription. Exit 1 if it is unknown.
+    """Show what happened to ID: an event, a delivery or a prescription. Exit 1 if it is unknown, or a group stopped.
 
     The read model's history locates records. Beyond what it has read, and in drx.unrecognized.v1, the log is searched.
     The spool is that of BRIDGE_SPOOL__DIR, if this host has one.
@@ -118,16 +121,17 @@ def where(
     if not found:
         click.echo("nothing is known of that id; if it was refused, see `drx-bridge log --failed`", err=True)
         return 1
+    code = int(any(group["state"] == "stopped" for each in found for group in each["groups"].values()))
     if as_json:
         newest = {name: value for name, value in found[-1].items() if name not in _OF_ONE}
         every = [{name: value for name, value in each.items() if name != "by"} for each in found]
         document = newest | {"events": every} if len(found) > 1 else newest
         print_json(document)
-        return 0
+        return code
     print_table(("at", "what", "state", "detail"), [row for each in found for row in _rows(each)])
     for each in found if show_phi else ():
         print_json(each["value"], indented=True)
-    return 0
+    return code
 
 
 async def _where(chosen: Chosen, wanted: str, *, from_beginning: bool, show_phi: bool) -> list[dict[str, Any]]:
@@ -141,9 +145,10 @@ async def _where(chosen: Chosen, wanted: str, *, from_beginning: bool, show_phi:
         # Of an event whose id stands in its body, no table has the id that its delivery was given by its hash.
         is_whole = from_beginning or (wanted.startswith(PREFIX) and not records)
         starts = {} if is_whole else {at: each.next_offset or 0 for at, each in stored.items()}
+        ends: dict[Place, int] = {}
         for topics in (chosen.consumer.topics, (UNRECOGNIZED_TOPIC,)):
             try:
-                await _read(chosen, topics, records, wanted=wanted, starts=starts)
+                ends |= await _read(chosen, topics, records, wanted=wanted, starts=starts)
             except ReadError as exc:
                 failure = exc
         in_log = {_identity(each) for each in records.values()}
@@ -155,7 +160,8 @@ async def _where(chosen: Chosen, wanted: str, *, from_beginning: bool, show_phi:
         ordered = sorted(records.values(), key=lambda each: (each.header("drx_received_at"), each[:3]))[-EVENTS_MAX:]
         async with open_decoder(registry) as decoder:
             return [
-                await _document(each, await _groups(database, each), decoder, show_phi=show_phi) for each in ordered
+                await _document(each, await _groups(database, each, ends), decoder, show_phi=show_phi)
+                for each in ordered
             ]
 
 
@@ -176,8 +182,8 @@ async def _located(database: Database, chosen: Chosen, wanted: str) -> _Places:
 
 async def _read(
     chosen: Chosen, topics: Collection[str], records: _Places, *, wanted: str, starts: Mapping[Place, int]
-) -> None:
-    """Replace records by those of the log, and add what is found from `starts` on."""
+) -> dict[Place, int]:
+    """Replace records by those of the log, and add what is found from `starts` on; return the ends of the log."""
     connection = chosen.settings.kafka.connection
     left = [at for at in records if at[0] in topics]
     if left:
@@ -195,6 +201,7 @@ async def _read(
         async for record in reader.until_end():
             if _is_of(record, wanted):
                 records[record[:3]] = record
+        return {Place(*at): end for at, end in reader.ends.items()}
 
 
 def _is_of(record: ConsumedRecord, wanted: str) -> bool:
@@ -229,12 +236,19 @@ def _spooled(wanted: str) -> _Places:
     return found
 
 
-async def _groups(database: Database, record: ConsumedRecord) -> dict[str, dict[str, Any]]:
+async def _groups(database: Database, record: ConsumedRecord, ends: Mapping[Place, int]) -> dict[str, dict[str, Any]]:
     """Return what each group that reads the partition has done with a record."""
     if record.offset == IN_SPOOL:
         return {}
     rows = await database.fetch(_GROUPS, *record[:3], *_identity(record))
-    return {row["grp"]: _state(row, record) for row in rows}
+    end = ends.get(Place(*record[:2]), sys.maxsize)
+    groups = {}
+    for row in rows:
+        stopped = why_stopped(row["next_offset"], Bounds(0, end))
+        # What the group has settled by offsets was in another log.
+        is_stopped = stopped and row["settled_at"] is None
+        groups[row["grp"]] = {"state": "stopped", "code": stopped} if is_stopped else _state(row, record)
+    return groups
 
 
 def _identity(record: ConsumedRecord) -> tuple[str, str]:
@@ -290,5 +304,6 @@ def _rows(document: Mapping[str, Any]) -> list[tuple[object, ...]]:
         side = {"parked": "behind", "waiting": "before"}.get(each["state"], "")
         notes = [each.get("code", ""), f"{counted(each['records'], 'record')} {side} it" if side else ""]
         at = instant(each["at"]) if "at" in each else None
-        rows.append((at, group, each["state"], " ".join(filter(None, notes))))
+        state = WORDS[each["code"]] if each["state"] == "stopped" else each["state"]
+        rows.append((at, group, state, " ".join(filter(None, notes))))
     return rows

@@ -22,6 +22,16 @@ HINTS = {
 }
 
 
+# In a table, of codes that offsets alone give.
+WORDS = {"": "", "offset_expired": "stopped: before the start", "offset_beyond_end": "stopped: beyond the end"}
+
+
+def why_stopped(next_offset: int | None, bounds: Bounds) -> str:
+    """Return the code, one of `WORDS`, for which a partition is not read after what is settled."""
+    verdict = decide_start(Adoption(next_offset, None), bounds=bounds, policy="earliest")
+    return verdict.code if isinstance(verdict, Stopped) else ""
+
+
 def hint(code: str, *, consumer: str, place: Place) -> str:
     """Return advice for an operator about a partition that is not read."""
     return HINTS[code].format(name=consumer, at=f"{place.topic}/{place.partition}")

@@ -207,6 +207,21 @@ async def test_lag_says_where_a_batch_cannot_be_read(desk: Desk, cluster: Cluste
     assert (said[0], f"{desk.topic}/0: the batch at offset 0 cannot be read" in said[2]) == (0, True)
 
 
+async def test_lag_says_that_a_topic_was_made_anew(desk: Desk, cluster: Cluster) -> None:
+    """Its consumer reads nothing, so none of the records is settled."""
+    await fill(cluster, desk.topic, {0: 3, 1: 2}, timestamp_ms=1_000)
+    await desk.lines("init", "--from", "latest")
+    execute(desk.dsn, "update drx_consumer.progress set next_offset = 7 where part = 0")
+
+    code, out, err = await desk("lag")
+
+    first, second = (" ".join(line.split()[1:]) for line in out.splitlines()[1:3])
+    assert first.startswith("7 3 3 ")
+    assert first.endswith(" stopped: beyond the end")
+    assert second == "2 2 0 0.0"
+    assert (code, "1 partition stopped: `drx-consumer doctor desk`" in err) == (1, True)
+
+
 async def test_a_database_without_tables_is_one_line(desk: Desk) -> None:
     assert await desk("lag") == (2, "", "drx-consumer: PostgreSQL: no_table → run `drx-consumer init`\n")
 

@@ -87,6 +87,7 @@ async def test_an_event_is_where_it_was_put_and_nothing_of_it_is_shown(scene: Sc
     await one_event_has_the_fixed_members_and_nothing_of_its_content(scene)
     await every_event_of_a_prescription_has_its_state(scene)
     await what_never_became_an_event_and_what_waits_on_this_disk_are_found(scene, tmp_path)
+    await in_a_topic_that_was_made_anew_an_event_is_found_and_its_groups_are_stopped(scene)
 
 
 async def every_event_of_a_prescription_has_its_state(scene: Scene) -> None:
@@ -157,6 +158,16 @@ async def what_never_became_an_event_and_what_waits_on_this_disk_are_found(scene
     assert (code, document["offset"], "no broker answers" in err) == (0, None, True)
     code, document, err = await scene("evt_of_nobody", **disk, **away)
     assert (code, document, "no broker answers" in err) == (2, {}, True)
+
+
+async def in_a_topic_that_was_made_anew_an_event_is_found_and_its_groups_are_stopped(scene: Scene) -> None:
+    execute(scene.env["CONSUMER_POSTGRES__DSN"], "update drx_consumer.progress set next_offset = 1000000")
+
+    code, document, _ = await scene(LIVES.event_ids(LATE)[0])
+    stopped = {"state": "stopped", "code": "offset_beyond_end"}
+    assert (code, document["groups"]) == (1, {"read_model": stopped, "desk": stopped})
+    code, people, _ = await drx_consumer(scene.env, "where", LIVES.event_ids(LATE)[0])
+    assert (code, people.count("stopped: beyond the end")) == (1, 2)
 
 
 async def spool(directory: Path, topic: str, *event_ids: str) -> None:
