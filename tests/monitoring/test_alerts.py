@@ -8,16 +8,18 @@ from typing import Any
 
 import pytest
 
-from tests.monitoring.case import Case
+from tests.monitoring.case import DOWN, HOUR, PAGE, Case, Span
 from tests.monitoring.cases import cases
 from tests.monitoring.queries import RULE_FILES, RULES, alerts, names
-from tests.monitoring.series import healthy
+from tests.monitoring.series import FRESHNESS, POSTS, ages, flat, healthy, rising
 from tests.promtool import promtool
 
 Group = dict[str, Any]
 Rule = dict[str, Any]
 CASES = cases()
 ALL: dict[int, Rule] = {id(rule): rule for group in RULES["groups"] for rule in group["rules"]}
+# Minutes that are looked at after an outage.
+AFTER = 26
 FIRING = 'group by (alertname, severity) (ALERTS{alertstate="firing"})'
 
 
@@ -104,6 +106,43 @@ def test_the_rules_are_rules() -> None:
 def test_what_fires_is_what_should(case: Case, tmp_path: Path) -> None:
     file = tmp_path / "test.json"
     file.write_text(json.dumps(unit_test(case, tmp_path / "rules.json")))
+    done = promtool("test", "rules", str(file))
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def outage(kind: str, minutes: int) -> dict[str, str]:
+    """An hour of health, an outage, and health for a while, scraped once a minute."""
+    ends, after = HOUR + minutes, AFTER
+    paused = f"{rising(60, HOUR)} {flat(60 * (HOUR - 1), minutes)} {rising(60, after, start=60 * HOUR)}"
+    if kind == "refused":
+        lost = f"{flat(0, HOUR)} {rising(60, minutes, start=60)} {flat(60 * minutes, after)}"
+        return {f'{POSTS}"accepted"}}': paused, DOWN: lost}
+    # All that was held up is applied in the first minute after it, and late.
+    applied = f"{rising(60, HOUR)} {flat(60 * (HOUR - 1), minutes)} {rising(60, after, start=60 * ends)}"
+    every = rising(60, ends + after) if kind == "late" else applied
+    return {FRESHNESS.format(part="count") + "}": every, ages("5.0"): paused, ages("60.0"): paused}
+
+
+@pytest.mark.parametrize("minutes", [4, 20, 60])
+@pytest.mark.parametrize("kind", ["refused", "late", "held up"])
+def test_a_budget_pages_while_an_outage_lasts_and_not_ten_minutes_after_it(
+    kind: str, minutes: int, tmp_path: Path
+) -> None:
+    name = "IngressErrorBudgetBurnFast" if kind == "refused" else "FreshnessBurnFast"
+    ends = HOUR + minutes
+    case = Case(kind, outage(kind, minutes), frozenset({(name, PAGE)}), Span(ends + AFTER))
+    written = unit_test(case, tmp_path / "rules.json")
+    budget = f'group by (alertname, severity) (ALERTS{{alertstate="firing",alertname="{name}"}})'
+    (test,) = written["tests"]  # type: ignore[misc]  # one
+    ((asked,),) = (test["promql_expr_test"],)
+    during = {**asked, "expr": budget, "eval_time": f"{ends - 1}m"}
+    test["promql_expr_test"] = [
+        *([during] if kind != "held up" else []),
+        *({**during, "eval_time": f"{ends + later}m", "exp_samples": []} for later in range(9, AFTER, 4)),
+    ]
+    file = tmp_path / "test.json"
+    file.write_text(json.dumps(written))
     done = promtool("test", "rules", str(file))
 
     assert done.returncode == 0, done.stdout + done.stderr
