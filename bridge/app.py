@@ -12,7 +12,6 @@ from typing import NamedTuple, TypeVar, get_args
 from prometheus_client import CollectorRegistry
 
 from bridge.avro.schema_ids import RECORDS, SchemaIds
-from bridge.contract.events import EVENT_MODELS
 from bridge.fast_path import FastPaths
 from bridge.ingress.deduplicator import Deduplicator
 from bridge.ingress.heartbeat import Heartbeat
@@ -286,7 +285,7 @@ def build_webhooks(
             publisher=durability.publisher, known_ids=durability.known_ids, deadline_s=http.deadline_s
         ),
         admission=admission,
-        observations=Observations(metrics, sources=sources, event_types=EVENT_MODELS, deadline_s=http.deadline_s),
+        observations=Observations(metrics, sources=sources, deadline_s=http.deadline_s),
         body_max_bytes=http.body_max_bytes,
         newest=durability.known_ids.newest,
         address_limit=address_limit(http),

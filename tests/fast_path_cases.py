@@ -102,7 +102,7 @@ def check_fast_path(body: bytes, head: Head) -> str | None:
     assert not isinstance(document, ParkReason), document
     mapped = drx_standard.map(delivery, document)
     assert not isinstance(mapped, ParkReason), mapped
-    assert (mapped.flags, mapped.extensions) == ((), 0)
+    assert (mapped.flags, mapped.extensions) == ((), ())
     (expected,) = mapped.events
     assert event.encoded
     assert not expected.encoded

@@ -31,6 +31,8 @@ OTHER_REPORTED = "other.reported"
 # docs/contract.md §3.
 REPORTED_TYPE = "[A-Za-z0-9_.:/-]{1,128}"
 _is_reported_type = re.compile(REPORTED_TYPE).fullmatch
+# Of a JSON pointer in a label.
+NAMES_MAX = 6
 # At most four parts and no number of four digits: so plain that it holds no free text, no date and no id.
 _is_plain_type = re.compile(r"(?=.{1,64}$)(?!.*[0-9]{4})[A-Za-z0-9]+(?:[_.:-][A-Za-z0-9]+){0,3}").fullmatch
 
@@ -69,3 +71,10 @@ def is_reported_type(word: object) -> bool:
 def plain_type(word: object) -> str:
     """Return a sender's type for logs and labels: as it is if it has the form of a type's name, else `other`."""
     return word if type(word) is str and _is_plain_type(word) else "other"
+
+
+def plain_pointer(pointer: str) -> str:
+    """Return the JSON pointer of a member for labels: numbers as `*`, and `other` if a name may be something else."""
+    names = ["*" if name.isdigit() else name for name in pointer.split("/")[1 : NAMES_MAX + 2]]
+    plain = len(names) <= NAMES_MAX and all(name == "*" or plain_type(name) == name for name in names)
+    return "/" + "/".join(names) if plain else "other"

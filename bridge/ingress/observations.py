@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from prometheus_client import Counter
 
 from bridge.answers import PARKED, REFUSED, STATUS, UNAVAILABLE, proof_failures
-from bridge.contract.events import OTHER_REPORTED, plain_type
+from bridge.contract.events import OTHER_REPORTED, plain_pointer, plain_type
 from bridge.event import Delivery, Event
 from bridge.mapping.profile import FLAGS, Mapped
 from bridge.runtime.metrics import IngressMetrics, LoopHistogram
@@ -19,9 +19,9 @@ OTHER = "other"
 UNKNOWN = "unknown"
 POST = "POST"
 SERVICE = "ingress"
-# Most series of `other_reported`, one for each word that the contract does not know. A sender has a dozen such words; a
-# wrong mapping can make any number.
-REPORTED_TYPES_MAX = 50
+# Most words of senders that are labels of one metric: types, and members that the contract does not know. A sender has
+# a dozen of each; a wrong mapping can make any number.
+WORDS_MAX = 50
 # Why the fast path left a delivery to the reference: it does not conform plainly, or the fast path has failed.
 DEFERRALS = ("form", "fault")
 # Label values for slots; any other name counts as `other`, since label values must be few.
@@ -54,9 +54,7 @@ class Observed:
 class Observations:
     """Counters of the ingress, by meaning rather than by name."""
 
-    def __init__(
-        self, metrics: IngressMetrics, *, sources: Iterable[str], event_types: Iterable[str], deadline_s: float
-    ) -> None:
+    def __init__(self, metrics: IngressMetrics, *, sources: Iterable[str], deadline_s: float) -> None:
         """Resolve the children for every label that can occur; an answer has `deadline_s`."""
         self._metrics = metrics
         self._deadline_s = deadline_s
@@ -73,8 +71,8 @@ class Observations:
         }
         self._conflicts = {name: metrics.id_conflicts.labels(name) for name in names}
         self._flags = {flag: metrics.lenient_fields.labels(flag) for flag in FLAGS}
-        self._extensions = {name: metrics.extension_fields.labels(name) for name in event_types}
-        self._reported_types: set[object] = set()
+        self._reported_types: set[str] = set()
+        self._extensions: set[str] = set()
         self._last_event = {name: metrics.source_last_event.labels(name) for name in names}
         self._age = metrics.freshness.labels(SERVICE, "provider_to_ingress")
         self._written = metrics.freshness.labels(SERVICE, "ingress_to_kafka")
@@ -95,12 +93,11 @@ class Observations:
         for code in UNAVAILABLE:
             self._answer(ROUTE, POST, "unavailable", code)
 
-    def verified(self, source: str, *, slot: str, offset_s: float | None, size: int) -> None:
+    def verified(self, source: str, *, slot: str, offset_s: float | None) -> None:
         """A delivery was proved by the secret in `slot`; its sender's clock is `offset_s` seconds behind ours."""
         self._verified.get(slot, self._verified["other"]).inc()
         if offset_s is not None:
             self._offsets[source].observe(abs(offset_s))
-        self._metrics.http_request_body_bytes.observe(size)
 
     def taken(self, delivery: Delivery, mapped: Mapped, *, written_s: float | None) -> None:
         """A delivery is durable: in Kafka `written_s` seconds after its receipt, or on disk."""
@@ -117,14 +114,13 @@ class Observations:
                 self._reported(event)
         for flag in mapped.flags:
             self._flags[flag].inc()
-        if mapped.extensions:
-            self._extensions[mapped.events[0].type].inc(mapped.extensions)
+        for event_type, pointer in mapped.extensions:
+            word = _bounded(plain_pointer(pointer), self._extensions)
+            self._metrics.extension_fields.labels(event_type, word).inc()
 
     def _reported(self, event: Event) -> None:
-        word = plain_type(event.value["reported_type"])
-        if len(self._reported_types) < REPORTED_TYPES_MAX:
-            self._reported_types.add(word)
-        self._metrics.other_reported.labels(event.source, word if word in self._reported_types else "…").inc()
+        word = _bounded(plain_type(event.value["reported_type"]), self._reported_types)
+        self._metrics.other_reported.labels(event.source, word).inc()
 
     def deferred(self, source: str, cause: str) -> None:
         """The fast path left a delivery to the reference; `cause` is one of `DEFERRALS`."""
@@ -172,3 +168,10 @@ class Observations:
                 self._metrics.http_request_duration.labels(route, outcome),
             )
         return children
+
+
+def _bounded(word: str, known: set[str]) -> str:
+    """Return a word of a sender as a label: itself if it is one of the first, which `known` collects."""
+    if len(known) < WORDS_MAX:
+        known.add(word)
+    return word if word in known else "…"

@@ -319,7 +319,6 @@ class Webhooks:
                 source.name,
                 slot=proved.slot,
                 offset_s=None if source.internal or proved.timestamp is None else now - proved.timestamp,
-                size=len(body),
             )
         digest = sha256(body).hexdigest()
         if self._tracing is None:

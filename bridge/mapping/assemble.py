@@ -164,7 +164,7 @@ def compose(
     shares = _shares(unsaid(document, reading), [draft.at for draft in drafts], reading.elements)
     for event, share in zip(events, shares, strict=True):
         cast("dict[str, str]", event.value["extensions"]).update(share)
-    return Mapped(tuple(events), tuple(sorted(run.flags)), len(set().union(*shares)))
+    return Mapped(tuple(events), tuple(sorted(run.flags)))
 
 
 def _shares(kept: Mapping[str, str], places: Sequence[str], elements: Collection[str]) -> list[dict[str, str]]:

@@ -67,7 +67,7 @@ def map(  # noqa: A001 - the seam's name
             body = _without_unreadable_key(document, body, run)
         event = assemble(delivery, Native(event_type, key, delivery.id, time, body, leading), run)
         if run.worst is None:
-            return Mapped((event,), tuple(sorted(run.flags)), len(run.extensions))
+            return Mapped((event,), tuple(sorted(run.flags)))
     else:
         run.fault(UnusableFault.MISSING_FIELD if body is None else UnusableFault.WRONG_TYPE, "/data")
     return ParkReason(

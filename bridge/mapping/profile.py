@@ -1,7 +1,7 @@
 """The seam behind which a source's dialect becomes events: what a profile is given and what it answers."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, cast, get_args
 
 from bridge.errors import ConfigError
 from bridge.event import Delivery, Event, ParkReason
@@ -42,7 +42,15 @@ class Mapped(NamedTuple):
 
     events: tuple[Event, ...]  # in their order; none if the delivery is ignored
     flags: tuple[Flag, ...] = ()  # leniencies that were needed, each named once, sorted
-    extensions: int = 0  # how many unknown subtrees were kept in the events' `extensions`
+
+    @property
+    def extensions(self) -> tuple[tuple[str, str], ...]:
+        """Type of the event and JSON pointer of each member that the contract does not know."""
+        return tuple(
+            (event.type, pointer)
+            for event in self.events
+            for pointer in cast("Mapping[str, str]", event.value.get("extensions", {}))
+        )
 
 
 # What an operator has named to be passed over: answered, counted, and written nowhere.

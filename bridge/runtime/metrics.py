@@ -32,7 +32,6 @@ DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10)
 FSYNC_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 # Of the time within which an answer is promised; from 1 on the sender has gone.
 BUDGET_BUCKETS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1)
-BODY_BUCKETS = (256, 1024, 4096, 16_384, 65_536, 262_144)
 # Absolute values: OpenMetrics has no sum and no count for a histogram with buckets below zero.
 OFFSET_BUCKETS = (1, 5, 10, 30, 60, 300)
 FRESHNESS_BUCKETS = (0.1, 0.5, 1, 5, 15, 60, 300, 3600, 86_400)
@@ -147,7 +146,6 @@ class IngressMetrics(Metrics):
     http_inflight_requests = gauge("Deliveries in progress")
     http_open_connections = gauge("Open client connections")
     http_connections_ended = counter("Connections that the bridge has ended", "reason")
-    http_request_body_bytes = histogram("Size of bodies read", BODY_BUCKETS, suffix="")
     sender_time_budget = histogram(
         "Share of the deadline that an answer took, without refusals", BUDGET_BUCKETS, suffix="_ratio"
     )
@@ -161,7 +159,7 @@ class IngressMetrics(Metrics):
     secret_expiry = gauge("When the last secret of a source expires", "source", suffix="_timestamp_seconds")
 
     unrecognized = counter("Verified deliveries parked", "source", "reason")
-    extension_fields = counter("Fields outside the contract", "event_type")
+    extension_fields = counter("Fields outside the contract", "event_type", "pointer")
     other_reported = counter("Events of types that the contract does not know", "source", "reported_type")
     lenient_fields = counter("Lenient conversions applied, none of which loses data", "flag")
     fast_path_deferrals = counter("Deliveries that the fast path left to the reference code", "source", "cause")

@@ -72,7 +72,6 @@ class ArchiveMetrics:
         counter: Callable[[str, str], Counter] = partial(Counter, **own)
         self._staged = counter("archive_staged_files", "Files staged").labels(service)
         self._rows = counter("archive_staged_rows", "Rows of the files staged").labels(service)
-        self._bytes = counter("archive_staged_bytes", "Bytes of the files staged").labels(service)
         self._published = counter("archive_published_files", "Files published").labels(service)
         missing = "Committed files that were not found, at every look again"
         self._missing = counter("archive_missing_files", missing).labels(service)
@@ -80,11 +79,10 @@ class ArchiveMetrics:
         self._current = Gauge("archive_current_timestamp_seconds", current, **own).labels(service)
         self._current.set_to_current_time()
 
-    def staged(self, *, rows: int, size: int) -> None:
+    def staged(self, rows: int) -> None:
         """Count a file."""
         self._staged.inc()
         self._rows.inc(rows)
-        self._bytes.inc(size)
 
     def published(self, count: int, *, missing: int, current: bool) -> None:
         """Note a run of the job; `current` if it left nothing."""
@@ -158,7 +156,7 @@ class Archiver:
             path = path_of(events, day, staged=staged.name)
             gathers = self._options.gather_s > 0 and staged.rows < self._options.batch_records
             await connection.execute(self._sql(_NOTE), *staged, path, *place, gathers)
-            self._metrics.staged(rows=staged.rows, size=staged.bytes)
+            self._metrics.staged(staged.rows)
 
     def _stage(self, events: Sequence[Placed]) -> Staged:
         if events[0].event.type != UNRECOGNIZED_TYPE:

@@ -75,7 +75,7 @@ async def test_it_is_signed_and_holds_an_event() -> None:
     assert isinstance(mapped, Mapped)
     (event,) = mapped.events
     assert (event.type, event.key, event.source, event.occurred_at) == ("system.ping", "heartbeat-here", SOURCE, at)
-    assert (mapped.flags, mapped.extensions) == ((), 0)
+    assert (mapped.flags, mapped.extensions) == ((), ())
 
 
 async def test_one_that_kafka_has_is_seen() -> None:

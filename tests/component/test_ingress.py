@@ -16,7 +16,6 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from bridge.contract.events import EVENT_MODELS
 from bridge.dev.ports import free_port
 from bridge.errors import NotDurableError
 from bridge.event import Delivery, Durable, Event, Identity, ParkReason
@@ -193,9 +192,7 @@ async def running(
         sources={each.name: each for each in sources},
         deduplicator=deduplicator or Deduplicator(publisher=publisher, known_ids=publisher.dedupe, deadline_s=4),
         admission=admission,
-        observations=Observations(
-            metrics, sources=[each.name for each in sources], event_types=EVENT_MODELS, deadline_s=4.0
-        ),
+        observations=Observations(metrics, sources=[each.name for each in sources], deadline_s=4.0),
         body_max_bytes=BODY_MAX,
         newest=publisher.dedupe.newest,
         address_limit=address_limit,
@@ -608,6 +605,36 @@ async def test_a_source_of_xml_takes_xml_and_keeps_byte_for_byte_what_it_cannot_
     outcomes = [(status, answer.get("reason") or answer.get("code")) for status, answer in answers]
     assert outcomes == [(202, "unusable"), (202, "malformed_xml"), (415, "content_type")]
     assert [delivery.body for delivery, _ in ingress.publisher.published] == [fill, b"<f>\xff"]
+
+
+@pytest.mark.parametrize(
+    ("member", "shown"),
+    [
+        ({"nickname": 1}, "/data/nickname"),
+        ({"lines": [{"lot": 1}]}, "/data/lines"),
+        ({"12345678": 1}, "/data/*"),
+        ({"Ann Berry": 1}, "other"),
+        ({"born_1964": 1}, "other"),
+        ({"a/b": 1}, "other"),
+    ],
+)
+async def test_a_new_member_is_counted_by_its_path_if_that_is_made_of_names(
+    ingress: Ingress, member: dict[str, object], shown: str
+) -> None:
+    body = orjson.loads(a_body())
+    body["data"] |= member
+    await ingress.post(orjson.dumps(body))
+
+    sample = {"event_type": body["type"], "pointer": shown}
+    assert ingress.metrics.registry.get_sample_value("drxbridge_extension_fields_total", sample) == 1
+
+
+async def test_the_paths_of_new_members_have_a_bounded_number_of_series(ingress: Ingress) -> None:
+    body = orjson.loads(a_body())
+    body["data"] |= {f"new_{number}": 1 for number in range(60)}
+    await ingress.post(orjson.dumps(body))
+
+    assert len([each for each in _series(ingress) if b"extension_fields_total" in each]) == 51
 
 
 def _series(ingress: Ingress) -> list[bytes]:

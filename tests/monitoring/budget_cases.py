@@ -79,6 +79,7 @@ def deliveries() -> list[Case]:
     unused = {at("provider_clock_offset_seconds_count", INGRESS, 'source="drx"'): flat(0, HOUR)}
     conflicts = at("id_conflicts_total", INGRESS, 'source="drx"')
     parked = at("unrecognized_total", INGRESS, 'source="drx",reason="unusable"')
+    unknown = at("other_reported_total", INGRESS, 'source="drx",reported_type="prescription.stored"')
     inflight = at("http_inflight_requests", INGRESS)
     other = at("http_inflight_requests", 'namespace="rx",job="other",instance="ingress-0"')
     heart = at("heartbeat_last_seen_timestamp_seconds", INGRESS, 'service="ingress"')
@@ -105,6 +106,11 @@ def deliveries() -> list[Case]:
         quiet("IdConflict", "at an old one", {conflicts: step(3)}),
         firing("UnrecognizedGrowing", {parked: bend(0, 1)}, severity=TICKET),
         quiet("UnrecognizedGrowing", "at a few", {parked: step(4)}),
+        firing("UnknownTypes", {unknown: f"_x{LONG - 2} {flat(1, 2)}"}, severity=TICKET, span=DAYS),
+        quiet(
+            "UnknownTypes", "at a word of last week", {unknown: f"{flat(1, 20)} _x{LONG - 22} {flat(1, 2)}"}, span=DAYS
+        ),
+        quiet("UnknownTypes", "at one of hours ago", {unknown: f"_x{LONG - 9} {flat(1, 9)}"}, span=DAYS),
         firing("HeartbeatMissing", {heart: bend(60, 0)}),
         quiet("HeartbeatMissing", "at a late one", {heart: rising(60, HOUR, start=-100)}),
         firing("NoProviderTraffic", {last: silence}, span=week),

@@ -132,10 +132,10 @@ def test_a_budget_pages_while_an_outage_lasts_and_not_ten_minutes_after_it(
     name = "IngressErrorBudgetBurnFast" if kind == "refused" else "FreshnessBurnFast"
     ends = HOUR + minutes
     case = Case(kind, outage(kind, minutes), frozenset({(name, PAGE)}), Span(ends + AFTER))
-    written = unit_test(case, tmp_path / "rules.json")
+    written: dict[str, Any] = unit_test(case, tmp_path / "rules.json")
     budget = f'group by (alertname, severity) (ALERTS{{alertstate="firing",alertname="{name}"}})'
-    (test,) = written["tests"]  # type: ignore[misc]  # one
-    ((asked,),) = (test["promql_expr_test"],)
+    (test,) = written["tests"]
+    (asked,) = test["promql_expr_test"]
     during = {**asked, "expr": budget, "eval_time": f"{ends - 1}m"}
     test["promql_expr_test"] = [
         *([during] if kind != "held up" else []),

@@ -47,6 +47,13 @@ def test_what_every_process_has_is_asked_of_ours_alone() -> None:
     assert [text for text in shared if "and on (namespace, instance) drxbridge_build_info" not in text] == []
 
 
+def test_every_metric_is_asked_for_somewhere() -> None:
+    """By a rule, a page or a dashboard; nobody looks at the others."""
+    asked = {name for each in QUERIES for name in _NAME.findall(each.text)}
+
+    assert [each.name for each in PROMISES if asked.isdisjoint(each.series)] == []
+
+
 def closed_list(name: str, label: str) -> set[str]:
     """Return what a label of a series can say; nothing where that is open, of one kind of process at least."""
     sets = [SETS[each.labels[label]] for each in PROMISES if name in each.series and label in each.labels]

@@ -113,7 +113,7 @@ def test_a_word_that_is_added_to_the_answers_appears_everywhere(monkeypatch: pyt
     monkeypatch.setitem(answers.PARKED, "parked_anew", "a new reason")
     monkeypatch.setitem(answers.UNAVAILABLE, "away_anew", "a new absence")
     metrics = IngressMetrics(CollectorRegistry())
-    Observations(metrics, sources=["drx"], event_types=(), deadline_s=1)
+    Observations(metrics, sources=["drx"], deadline_s=1)
     lines = [
         orjson.dumps({"event": f"delivery.{outcome}", "code": f"{word}_anew"})
         for outcome, word in (("refused", "refused"), ("parked", "parked"), ("unavailable", "away"))

@@ -285,7 +285,7 @@ def test_a_status_is_a_number_digits_or_a_name(
         assert event.value["account_id"] == "ds:21"
         # Seven digits of a second are one too many.
         assert event.occurred_at == datetime(2026, 9, 14, 15, 10, 3, 2574, tzinfo=UTC)
-        assert (outcome.flags, outcome.extensions) == (("instant_truncated",), 0)
+        assert (outcome.flags, outcome.extensions) == (("instant_truncated",), ())
         assert_writable(event)
 
 

@@ -39,6 +39,7 @@ DELIVERIES = (
     Case("ClockSkewSuspected", "page", "5 genuine deliveries with times an hour old", faults.late_clock),
     Case("ClockSkewSuspected", "ticket", "40 deliveries with times 100 s old", faults.slow_clock),
     Case("UnrecognizedGrowing", "ticket", "10 deliveries of an unknown type", faults.unheard_of),
+    Case("UnknownTypes", "ticket", "an event of a type that the contract does not know", faults.new_type),
     Case("IdConflict", "ticket", "another body under an id that was used", faults.two_bodies),
     Case("SecretReloadFailed", "ticket", "a file beside the secret that is none", faults.bad_secret),
     Case("SecretExpiringSoon", "ticket", "a secret that ends in a week", faults.ending_secret(hours=3)),

@@ -88,6 +88,13 @@ unheard_of = delivered(2 * SOME, 202, type="prescription unheard of")
 
 
 @contextmanager
+def new_type(site: Site) -> Iterator[None]:
+    letters = "".join(chr(ord("a") + int(each)) for each in str(uuid4().int))
+    assert site.deliver(an_event(type=f"desk.{letters[:16]}")) == 200
+    yield
+
+
+@contextmanager
 def two_bodies(site: Site) -> Iterator[None]:
     word = uuid4().hex
     first, other = (an_event(id=f"evt_{word}", data_prescription_id=f"rx_{word}", account_id=each) for each in "ab")
