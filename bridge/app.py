@@ -13,10 +13,12 @@ from prometheus_client import CollectorRegistry
 
 from bridge.avro.schema_ids import RECORDS, SchemaIds
 from bridge.fast_path import FastPaths
+from bridge.ingress.admission import Admission
 from bridge.ingress.deduplicator import Deduplicator
 from bridge.ingress.heartbeat import Heartbeat
 from bridge.ingress.observations import SERVICE, Observations
-from bridge.ingress.routes import Admission, Source, Webhooks
+from bridge.ingress.source import Source
+from bridge.ingress.webhooks import Webhooks
 from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.follower import Follower
 from bridge.kafka.partition_writer import SET_ASIDE_AFTER_S, PartitionWriters, WriterLimits

@@ -14,8 +14,11 @@ from urllib.parse import parse_qsl
 
 import orjson
 
+from bridge.contract.events import OTHER_REPORTED
+from bridge.event import ParkReason
 from bridge.ingress.rate_limit import RateLimit
 from bridge.mapping.json_body import parse
+from bridge.mapping.profile import Mapped
 from bridge.proof.scheme import HmacKey, KeySlot, ProofKey, SharedSecret, matching_slot, refuse, refuse_mismatch
 from bridge.proof.schemes.parameters import ParameterError
 from bridge.runtime.http import Answer
@@ -141,3 +144,18 @@ def _text(value: str, *headers: tuple[str, str]) -> Answer:
 
 def _json(document: dict[str, str]) -> Answer:
     return Answer(200, orjson.dumps(document))
+
+
+class ChallengedError(Exception):
+    """A request is a handshake, and this is its answer."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+def is_no_event(outcome: Mapped | ParkReason) -> bool:
+    """Return whether a body says nothing of a prescription; a handshake may look like an update of the account."""
+    if isinstance(outcome, ParkReason):
+        return outcome.reason != "unexpected" and outcome.key is None
+    return all(event.type == OTHER_REPORTED and not event.value.get("prescription_id") for event in outcome.events)

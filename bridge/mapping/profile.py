@@ -57,6 +57,15 @@ class Mapped(NamedTuple):
 IGNORED = Mapped(())
 
 
+def prescription_id(outcome: Mapped | ParkReason) -> str | None:
+    """Return the prescription that a delivery is about, as far as it is known."""
+    if isinstance(outcome, ParkReason):
+        return outcome.key
+    event = outcome.events[0]
+    found = event.value.get("prescription_id")
+    return found if isinstance(found, str) else None
+
+
 class Profile(Protocol):
     """One source dialect: a module (or any object) with one pure function.
 

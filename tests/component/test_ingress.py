@@ -19,10 +19,14 @@ from prometheus_client import CollectorRegistry, generate_latest
 from bridge.dev.ports import free_port
 from bridge.errors import NotDurableError
 from bridge.event import Delivery, Durable, Event, Identity, ParkReason
+from bridge.ingress.admission import Admission
+from bridge.ingress.call import Call
 from bridge.ingress.deduplicator import Deduplicator
 from bridge.ingress.observations import ROUTE, Observations
 from bridge.ingress.rate_limit import AddressLimit
-from bridge.ingress.routes import Admission, Call, FastPath, Source, Webhooks
+from bridge.ingress.responses import Responses
+from bridge.ingress.source import FastPath, Source
+from bridge.ingress.webhooks import Webhooks
 from bridge.known.known_ids import KnownIds
 from bridge.mapping import drx_standard
 from bridge.mapping.lookup import load_profile
@@ -642,19 +646,22 @@ def _series(ingress: Ingress) -> list[bytes]:
     return [line.rpartition(b" ")[0] for line in lines if not line.startswith(b"#")]
 
 
-@pytest.mark.parametrize("place", ["_check", "_prove", "_admit", "_map", "_publish", "_accept"])
+@pytest.mark.parametrize(
+    ("owner", "place"),
+    [*((Webhooks, stage) for stage in ("_check", "_prove", "_admit", "_map", "_publish")), (Responses, "accepted")],
+)
 async def test_a_bug_in_a_stage_costs_the_others_of_the_turn_nothing(
-    ingress: Ingress, place: str, monkeypatch: pytest.MonkeyPatch
+    ingress: Ingress, owner: type[Webhooks | Responses], place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All come on connections that are there, so most of them share a turn of the loop, in whatever order."""
-    sound = getattr(Webhooks, place)
+    sound = getattr(owner, place)
 
-    def broken(webhooks: Webhooks, call: Call, *arguments: Any) -> Any:
+    def broken(itself: Webhooks | Responses, call: Call, *arguments: Any) -> Any:
         if call.http.body == a_body(id="evt_3"):
             raise KeyError(call.http.body)
-        return sound(webhooks, call, *arguments)
+        return sound(itself, call, *arguments)
 
-    monkeypatch.setattr(Webhooks, place, broken)
+    monkeypatch.setattr(owner, place, broken)
     ids = [f"evt_{number}" for number in range(8)]
     answers = await asyncio.gather(*(ingress.post(webhook_id=name) for name in ids))
 

@@ -3,7 +3,7 @@
 import pytest
 
 from bridge.ingress.rate_limit import AddressLimit, RateLimit
-from bridge.ingress.routes import Source
+from bridge.ingress.source import Source
 from bridge.proof.schemes.network import networks
 from tests.builders import a_body, signed_headers
 from tests.component.test_ingress import Ingress, a_source, request_bytes, running

@@ -11,7 +11,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from bridge.app import Durability, Seams, build_sources, build_webhooks, open_durability, with_fast_paths
-from bridge.ingress.routes import Source, Webhooks
+from bridge.ingress.source import Source
+from bridge.ingress.webhooks import Webhooks
 from bridge.kafka.routing import RoutingTable
 from bridge.proof.scheme import FixedSecrets, HmacKey, KeySlot
 from bridge.runtime.http import Answer

@@ -6,31 +6,28 @@ and deliveries to park need a task.
 """
 
 import asyncio
-import math
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
-from typing import Literal, cast
+from typing import cast
 
-import orjson
-
-from bridge.answers import REFUSED, RETRY_AFTER_S, STATUS
-from bridge.contract.events import OTHER_REPORTED, plain_type
 from bridge.errors import DeliveryRefusedError, NotDurableError, TooLargeError
-from bridge.event import Delivery, Durable, Event, Identity, ParkReason
-from bridge.ingress.challenges import Challenge
+from bridge.event import Delivery, Event, Identity, ParkReason
+from bridge.ingress.admission import Admission
+from bridge.ingress.call import Call
+from bridge.ingress.challenges import Challenge, ChallengedError, is_no_event
 from bridge.ingress.deduplicator import Deduplicator, Outcome
 from bridge.ingress.headers import check_content, head_rules, read_heads, safe_headers, trace_of
 from bridge.ingress.observations import UNKNOWN, Observations, Observed
-from bridge.ingress.rate_limit import AddressLimit, RateLimit
+from bridge.ingress.rate_limit import AddressLimit
+from bridge.ingress.responses import Responses
+from bridge.ingress.source import FastPath, Source
 from bridge.known.delivery_ids import NewestBodies, id_of_body, id_of_other_body, is_derived
-from bridge.mapping.profile import IGNORED, Mapped, Profile, read_body
+from bridge.mapping.profile import IGNORED, Mapped, prescription_id, read_body
 from bridge.proof.origin import SIGNATURE, prove_origin
-from bridge.proof.scheme import Proof, Raw, Scheme, Secrets
+from bridge.proof.scheme import Proof, Raw
 from bridge.proof.schemes.network import FORWARDED
 from bridge.runtime import http
 from bridge.runtime.failpoints import hit
@@ -39,109 +36,6 @@ from bridge.runtime.logging import log, trail
 from bridge.runtime.tracing import Tracing
 
 PREFIX = "/webhooks/"
-_LINES = {each: f"delivery.{each}" for each in ("accepted", "duplicate", "spooled", "ignored")}
-_OPENINGS = {outcome: b'{"outcome":"' + outcome.encode() + b'","id":' for outcome in _LINES}
-_REFUSALS = {
-    code: Answer(
-        refusal.status,
-        orjson.dumps({"outcome": "refused", "code": code}),
-        headers=(("Allow", "POST"),) if code == "method_not_allowed" else (),
-    )
-    for code, refusal in REFUSED.items()
-}
-
-
-# Body, webhook id and receipt -> the event that the reference would make, encoded; None where the reference decides.
-FastPath = Callable[[bytes, str, datetime], Event | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One configured sender."""
-
-    name: str  # last segment of its path
-    environment: str  # `production` or `sandbox`; events of the other one are parked
-    profile: Profile  # its dialect
-    scheme: Scheme  # how its deliveries prove their origin
-    secrets: Secrets  # its key slots
-    internal: bool = False  # the bridge's own heartbeat, whose clock is no sender's
-    content_types: tuple[bytes, ...] = ()  # what its bodies may be called, with any parameters
-    json: bool = True  # they may also be `application/json`
-    answer_200: bool = False  # spooled and parked deliveries are answered 200, not 202
-    fast_path: FastPath | None = None  # for deliveries that conform plainly, if the profile has one
-    bucket_s: int = 0  # for how long equal bytes without an id may be a repeat; 0: always
-    limit: RateLimit | None = None  # of deliveries, proved or not
-    challenge: Challenge | None = None  # the handshake by which its vendor registers the endpoint
-
-
-class Admission:
-    """Bounds verified deliveries in flight, by count and by bytes.
-
-    There is no queue: excess deliveries are refused at once, and senders retry. Only verified deliveries take room, or
-    clients without a secret could take all of it. The server bounds what those send (`runtime/http.py`).
-    """
-
-    def __init__(self, *, count_max: int, bytes_max: int) -> None:
-        self._count_max = count_max
-        self._bytes_max = bytes_max
-        self.count = 0
-        self.bytes = 0
-
-    def enter(self, size: int) -> bool:
-        """Return whether a delivery of `size` bytes has room."""
-        if self.count >= self._count_max or self.bytes + size > self._bytes_max:
-            return False
-        self.count += 1
-        self.bytes += size
-        return True
-
-    def leave(self, size: int) -> None:
-        """Free the room that `enter` took for the same `size`."""
-        self.count -= 1
-        self.bytes -= size
-
-
-class ChallengedError(Exception):
-    """A request is a handshake, and this is its answer."""
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__()
-        self.answer = answer
-
-
-class Call(Observed):
-    """One request on its way through the stages."""
-
-    __slots__ = (
-        "delivery",
-        "ends_at",
-        "heads",
-        "http",
-        "outcome",
-        "proof",
-        "received_at",
-        "received_s",
-        "room",
-        "sender",
-        "taken",
-        "unproved",
-    )
-
-    sender: Source  # the source that its path names
-    proof: Proof  # what the scheme has proved, once it has
-    delivery: Delivery  # once it was verified
-    outcome: Mapped | ParkReason  # once it was mapped
-    received_s: float  # Unix seconds when it was taken, whole; those that are taken together have one receipt
-    received_at: datetime  # the same, aware UTC
-    taken: asyncio.Future[Durable]  # how its events become durable, once they were published
-
-    def __init__(self, request: http.Request) -> None:
-        super().__init__(request.method, began=request.began)
-        self.http = request  # the request as the server has it
-        self.heads: Mapping[bytes, bytes] = {}  # the headers that are read
-        self.unproved: DeliveryRefusedError | None = None  # why it may be a handshake only, which a token proves
-        self.room: int | None = None  # bytes that `Admission` counts for it; None while it counts none
-        self.ends_at = 0.0  # loop time by which it must have its answer
 
 
 class Webhooks:
@@ -165,7 +59,7 @@ class Webhooks:
         challenges = [source.challenge.headers for source in sources.values() if source.challenge]
         self._head_rules = head_rules((source.scheme for source in sources.values()), further=challenges)
         self._address_limit = address_limit
-        self._always_200 = frozenset(name for name, source in sources.items() if source.answer_200)
+        self._respond = Responses(observations)
         self._deduplicator = deduplicator
         self._admission = admission
         self._observe = observations
@@ -180,9 +74,9 @@ class Webhooks:
         try:
             self._check_head(call)
         except DeliveryRefusedError as exc:
-            return self._refuse(call, exc)
+            return self._respond.refused(call, exc)
         except ChallengedError as exc:
-            return self._challenged(call, exc.answer)
+            return self._respond.challenged(call, exc.answer)
         if call.heads.get(b"expect", b"").lower() == b"100-continue":
             request.invite()
         return None
@@ -204,11 +98,11 @@ class Webhooks:
             try:
                 stage(call)
             except DeliveryRefusedError as exc:
-                self._end(call, self._refuse, exc)
+                self._end(call, self._respond.refused, exc)
             except ChallengedError as exc:
-                self._end(call, self._challenged, exc.answer)
+                self._end(call, self._respond.challenged, exc.answer)
             except NotDurableError as exc:
-                self._end(call, self._unavailable, exc.code)
+                self._end(call, self._respond.unavailable, exc.code)
             except Exception as exc:  # noqa: BLE001 - whatever is durable already is a duplicate when it comes again
                 self._fail(call, exc)
             else:
@@ -216,8 +110,8 @@ class Webhooks:
         return passed
 
     def _fail(self, call: Call, exc: Exception) -> None:
-        self._log_bug("delivery_unanswered", call, exc)
-        self._end(call, self._unavailable, "unexpected")
+        log_bug("delivery_unanswered", call, exc)
+        self._end(call, self._respond.unavailable, "unexpected")
 
     def _end(self, call: Call, answering: Callable[..., Answer], *arguments: object) -> None:
         """Answer a call and free its room, even if answering fails."""
@@ -227,7 +121,7 @@ class Webhooks:
         try:
             answer = answering(call, *arguments)
         except Exception as exc:  # noqa: BLE001 - a bug must leave no sender waiting
-            if answering == self._unavailable:
+            if answering == self._respond.unavailable:
                 call.http.fail(exc)
             else:
                 self._fail(call, exc)
@@ -236,7 +130,7 @@ class Webhooks:
 
     def malformed(self) -> None:
         """Count a malformed request, which the server has answered 400."""
-        self._refuse(Observed(UNKNOWN), DeliveryRefusedError("malformed_http"))
+        self._respond.refused(Observed(UNKNOWN), DeliveryRefusedError("malformed_http"))
 
     def _check_head(self, call: Call) -> None:
         """Check the head: first the rate limits, so that every request counts towards them."""
@@ -355,7 +249,7 @@ class Webhooks:
         except Exception as exc:  # noqa: BLE001 - a bug of ours must never cost the sender a delivery
             self._park_bug(call, exc)
         challenge = call.sender.challenge
-        if challenge is not None and not call.proof.origin and _is_no_event(call.outcome):
+        if challenge is not None and not call.proof.origin and is_no_event(call.outcome):
             answer = challenge.of_body(call.heads, call.http.body)
             if answer is not None:
                 raise ChallengedError(answer)
@@ -365,7 +259,7 @@ class Webhooks:
     def _publish(self, call: Call) -> None:
         """Publish new events, and leave other calls to a task."""
         if call.outcome is IGNORED:
-            self._end(call, self._accept, "ignored")
+            self._end(call, self._respond.accepted, "ignored")
             return
         try:
             if call.sender.bucket_s and not call.delivery.origin:
@@ -381,7 +275,7 @@ class Webhooks:
         except NotDurableError:
             raise
         except TooLargeError as exc:
-            call.outcome = ParkReason("unusable", exc.code, key=_prescription_id(call.outcome))
+            call.outcome = ParkReason("unusable", exc.code, key=prescription_id(call.outcome))
         except Exception as exc:  # noqa: BLE001 - as above
             self._park_bug(call, exc)
         task = asyncio.get_running_loop().create_task(self._finish(call))
@@ -389,7 +283,7 @@ class Webhooks:
         task.add_done_callback(self._tasks.discard)
 
     def _park_bug(self, call: Call, exc: Exception) -> None:
-        self._log_bug("delivery_parked", call, exc)
+        log_bug("delivery_parked", call, exc)
         call.outcome = ParkReason("unexpected")
 
     def _settled(self, call: Call, _: object) -> None:
@@ -398,14 +292,14 @@ class Webhooks:
     def _accept_taken(self, call: Call) -> None:
         if call.taken.cancelled():
             raise NotDurableError("unexpected")
-        self._end(call, self._accept, "spooled" if call.taken.result() == "spooled" else "accepted")
+        self._end(call, self._respond.accepted, "spooled" if call.taken.result() == "spooled" else "accepted")
 
     async def _finish(self, call: Call) -> None:
         """Handle a repeat or a conflict, or park the delivery with a reason."""
         try:
             await self._take_or_park(call)
         except NotDurableError as exc:
-            self._end(call, self._unavailable, exc.code)
+            self._end(call, self._respond.unavailable, exc.code)
         except Exception as exc:  # noqa: BLE001 - as above
             self._fail(call, exc)
 
@@ -413,12 +307,12 @@ class Webhooks:
         taken = await self._take_known(call)
         park = call.outcome
         if not isinstance(park, ParkReason):
-            self._end(call, self._accept, taken)
+            self._end(call, self._respond.accepted, taken)
             return
         delivery = call.delivery._replace(headers=safe_headers(call.heads, call.sender.scheme))
         self._newest.written(Identity(delivery.source, delivery.id, delivery.body_sha256, park.reason))
         fresh = await self._deduplicator.park(delivery, park, ends_at=call.ends_at)
-        self._end(call, self._park, park, fresh)
+        self._end(call, self._respond.parked, park, fresh)
 
     async def _take_known(self, call: Call) -> Outcome:
         """Publish events of which some are known; a reason to park becomes the outcome of the call."""
@@ -435,7 +329,7 @@ class Webhooks:
             self._park_bug(call, exc)
         outcome = call.outcome
         if taken == "conflict" and not isinstance(outcome, ParkReason):
-            call.outcome = ParkReason("id_conflict", key=_prescription_id(outcome))
+            call.outcome = ParkReason("id_conflict", key=prescription_id(outcome))
         return taken
 
     @staticmethod
@@ -454,7 +348,7 @@ class Webhooks:
         try:
             return await self._deduplicator.take(call.delivery, outcome.events, ends_at=call.ends_at)
         except TooLargeError as exc:
-            call.outcome = ParkReason("unusable", exc.code, key=_prescription_id(outcome))
+            call.outcome = ParkReason("unusable", exc.code, key=prescription_id(outcome))
             return "conflict"
 
     def _recognise(self, call: Call) -> None:
@@ -486,122 +380,14 @@ class Webhooks:
         try:
             event = fast_path(delivery.body, delivery.id, delivery.received_at)
         except Exception as exc:  # noqa: BLE001 - a bug of a short cut costs time, nothing else
-            self._log_bug("fast_path", call, exc)
+            log_bug("fast_path", call, exc)
             self._observe.deferred(delivery.source, "fault")
             return None
         if event is None:
             self._observe.deferred(delivery.source, "form")
         return event
 
-    def _accept(self, call: Call, outcome: Literal["accepted", "duplicate", "spooled", "ignored"]) -> Answer:
-        hit("before_answer")
-        elapsed = call.elapsed_s
-        delivery, mapped = call.delivery, cast("Mapped", call.outcome)
-        if outcome not in ("duplicate", "ignored"):
-            call.http.trust()
-        if outcome != "duplicate":
-            self._observe.taken(delivery, mapped, written_s=elapsed if outcome == "accepted" else None)
-        event_type, more = _types(mapped)
-        log.info(
-            _LINES[outcome],
-            source=call.source,
-            event_id=call.event_id,
-            record_key=_keys(mapped.events),
-            event_type=event_type,
-            **self._observe.answered(outcome, "", elapsed, call, event_type=event_type),
-            **more,
-        )
-        return Answer(self._status(call, outcome), _OPENINGS[outcome] + orjson.dumps(delivery.id) + b"}")
 
-    def _park(self, request: Call, park: ParkReason, fresh: bool) -> Answer:  # noqa: FBT001 - an argument of `_end`
-        hit("before_answer")
-        if fresh:
-            request.http.trust()
-            self._observe.parked(request.source, park.reason)
-        log.warning(
-            "delivery.parked",
-            source=request.source,
-            event_id=request.event_id,
-            record_key=park.key or "",
-            event_type=UNKNOWN if park.reason == "unknown_type" else "",
-            code=park.reason,
-            detail=park.detail,
-            field=park.field,
-            **self._observe.answered("parked", "", request.elapsed_s, request, reason=park.reason),
-        )
-        body = {"outcome": "parked", "id": request.event_id, "reason": park.reason}
-        if park.field:
-            body["field"] = park.field  # words of ours or of the mapping file, never text of the delivery
-        return Answer(self._status(request, "parked"), orjson.dumps(body))
-
-    def _status(self, request: Observed, outcome: str) -> int:
-        """Return the status for a durable delivery; some senders accept only 200."""
-        return STATUS["accepted"] if request.source in self._always_200 else STATUS[outcome]
-
-    def _challenged(self, request: Observed, answer: Answer) -> Answer:
-        counted = self._observe.answered("challenged", "", request.elapsed_s, request)
-        log.info("delivery.challenged", source=request.source, **counted)
-        return answer
-
-    def _refuse(self, request: Observed, exc: DeliveryRefusedError) -> Answer:
-        if REFUSED[exc.code].proof:
-            self._observe.unproved(request.source, exc.reason)
-        log.info(
-            "delivery.refused",
-            source=request.source,
-            code=exc.code,
-            reason=exc.reason,
-            **self._observe.answered("refused", exc.code, request.elapsed_s, request),
-        )
-        answer = _REFUSALS[exc.code]
-        if exc.wait_s:
-            return Answer(answer.status, answer.body, headers=(("Retry-After", str(math.ceil(exc.wait_s))),))
-        return answer
-
-    @staticmethod
-    def _log_bug(reason: str, request: Observed, exc: Exception) -> None:
-        where = trail(exc)
-        log.error("worker.failed", reason=reason, source=request.source, event_id=request.event_id, where=where)
-
-    def _unavailable(self, request: Observed, code: str) -> Answer:
-        log.warning(
-            "delivery.unavailable",
-            source=request.source,
-            event_id=request.event_id,
-            code=code,
-            **self._observe.answered("unavailable", code, request.elapsed_s, request),
-        )
-        retry_after = str(random.randint(*RETRY_AFTER_S))  # noqa: S311 - spreads load, guards nothing
-        body = orjson.dumps({"outcome": "unavailable", "code": code})
-        return Answer(STATUS["unavailable"], body, headers=(("Retry-After", retry_after),))
-
-
-def _types(mapped: Mapped) -> tuple[str, dict[str, object]]:
-    """Return the type for a log line, and its fields for leniencies used and a word that the contract does not know."""
-    events = mapped.events
-    more: dict[str, object] = {}
-    if mapped.flags:
-        more["flags"] = " ".join(mapped.flags)
-    if events and events[0].type == OTHER_REPORTED:
-        more["reported_type"] = plain_type(events[0].value["reported_type"])
-    return events[0].type if events else "", more
-
-
-def _keys(events: Sequence[Event]) -> str:
-    """Return the keys of events, separated by spaces, for a log line."""
-    return events[0].key if len(events) == 1 else " ".join(dict.fromkeys(event.key for event in events))
-
-
-def _is_no_event(outcome: Mapped | ParkReason) -> bool:
-    """Return whether a body says nothing of a prescription; a handshake may look like an update of the account."""
-    if isinstance(outcome, ParkReason):
-        return outcome.reason != "unexpected" and outcome.key is None
-    return all(event.type == OTHER_REPORTED and not event.value.get("prescription_id") for event in outcome.events)
-
-
-def _prescription_id(outcome: Mapped | ParkReason) -> str | None:
-    if isinstance(outcome, ParkReason):
-        return outcome.key
-    event = outcome.events[0]
-    found = event.value.get("prescription_id")
-    return found if isinstance(found, str) else None
+def log_bug(reason: str, call: Call, exc: Exception) -> None:
+    """Log where a bug of ours raised; its text may hold values."""
+    log.error("worker.failed", reason=reason, source=call.source, event_id=call.event_id, where=trail(exc))
