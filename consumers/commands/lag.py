@@ -63,9 +63,8 @@ def lag(*, chosen: Chosen, as_json: bool) -> int:
             click.echo(f"{each.topic}/{each.partition}: the batch at offset {each.unreadable} cannot be read", err=True)
     click.echo(f"group {group}: {summary(chosen.named, standing, lags)}")
     if stopped := [each for each in lags if each.stopped]:
-        click.echo(
-            f"{counted(len(stopped), 'partition')} stopped: `drx-consumer doctor {chosen.named}` says why", err=True
-        )
+        partitions = counted(len(stopped), "partition")
+        click.echo(f"{partitions} stopped: `drx-consumer doctor {chosen.named}` says what to do", err=True)
     return int(bool(stopped))
 
 

@@ -1,6 +1,8 @@
 """`drx-consumer run` as a process: starts when it may, applies, waits for what is away, and ends as it is told."""
 
-from collections.abc import Callable
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,22 @@ async def handle(event, context):
     with told.open("a") as file:
         print(context.resource, bool(context.traceparent), file=file)
 """
+# Is killed by one record, as by a library's fault.
+KILLED = """
+import os, signal
+from consumers.api import Batches, Consumer, Lanes
+def see(event):
+    if event.id == os.environ["KILLER"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+batched = os.environ["MODE"] == "Batches"
+consumer = Consumer(name="desk", topics=["{topic}"], group="{group}", mode=Batches() if batched else Lanes(4))
+async def one(event, context):
+    see(event)
+async def some(batch, connection):
+    for each in batch:
+        see(each.event)
+consumer.handler(some if batched else one)
+"""
 TABLE = "create table applied (event_id text primary key)"
 
 Start = Callable[..., ConsumerProcess]
@@ -85,14 +103,23 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def start(cluster: Cluster, topic: str, group: str, postgres: str, tmp_path: Path) -> Start:
     execute(postgres, TABLE)
 
-    def started(*, bootstrap_servers: str = "", dsn: str = "", code: str = CODE, **settings: str) -> ConsumerProcess:
+    def started(
+        *,
+        bootstrap_servers: str = "",
+        dsn: str = "",
+        code: str = CODE,
+        more: Mapping[str, str] | None = None,
+        command: Sequence[str] = (),
+        **settings: str,
+    ) -> ConsumerProcess:
         env = install_code(tmp_path / "package", "desk", code.format(topic=topic, group=group))
         return ConsumerProcess(
             tmp_path,
             "desk",
             bootstrap_servers=bootstrap_servers or cluster.bootstrap_servers,
             dsn=dsn or postgres,
-            env=env,
+            env={**env, **(more or {})},
+            command=command,
             **settings,
         )
 
@@ -204,3 +231,19 @@ async def test_a_setting_that_cannot_be_used_around_handlers_ends_the_start(
         assert desk.ended() == 2
 
     assert "desk.url: no URL" in desk.output()
+
+
+@pytest.mark.parametrize("mode", ["Lanes", "Batches"])
+def test_one_at_a_time_the_last_line_names_the_record_that_kills(
+    cluster: Cluster, topic: str, start: Start, mode: str
+) -> None:
+    records = list(islice(LIVES.records(topic, partitions=2), 20))
+    fill(cluster.bootstrap_servers, records)
+    killer = [each for each in records if each.partition == 1][5]
+    event_id = dict(killer.headers)["ce_id"].decode()
+    command = [sys.executable, "-m", "consumers", "run", "desk", "--one-at-a-time"]
+    with start(code=KILLED, more={"KILLER": event_id, "MODE": mode}, command=command) as process:
+        process.ended()
+        begun = [json.loads(line) for line in process.output().splitlines() if "record.begun" in line]
+
+    assert [begun[-1][name] for name in ("topic", "partition", "offset")] == [topic, 1, 5]
