@@ -59,10 +59,6 @@ def nearest(asked: AskedScheme, raw: Raw, keys_of: Callable[[AskedScheme], Seque
     given, read = _parameters(asked.scheme), ""
     for guess in _guesses(given, raw):
         changed = {name: value for name, value in guess.items() if given.get(name) != value}
-        for name in tuple(changed):  # those that make no difference
-            fewer = {each: value for each, value in changed.items() if each != name}
-            if _code_with(asked, fewer, raw, keys_of, now) == _code_with(asked, changed, raw, keys_of, now):
-                changed = fewer
         words = " and ".join(f"SCHEME_{name.upper()}={value}" for name, value in changed.items())
         code = _code_with(asked, changed, raw, keys_of, now)
         if words and code in {"", "timestamp_stale", "timestamp_future"}:

@@ -1,15 +1,18 @@
 """A vendor registers the endpoint: published handshakes, and what must never be taken for one."""
 
 import hmac
+import json
 import time
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bridge.errors import ConfigError
+from bridge.errors import ConfigError, DeliveryRefusedError
 from bridge.event import Delivery
 from bridge.ingress.challenges import BURST, Challenge, read_challenge
 from bridge.ingress.observations import ROUTE
@@ -56,6 +59,10 @@ SCHEMES: Mapping[str, Mapping[str, str]] = {
         "timestamp_header": "X-Slack-Request-Timestamp",
     },
 }
+
+
+def written(document: object) -> bytes:
+    return json.dumps(document).encode()
 
 
 def a_challenge(text: str, token: str = "") -> Challenge:
@@ -269,6 +276,41 @@ async def test_a_handshake_that_proves_nothing_is_rate_limited() -> None:
         codes = [(await asked(ingress, method="GET", query="challenge=abc"))[0] for _ in range(BURST + 1)]
 
     assert codes == [200] * BURST + [429]
+
+
+@pytest.mark.parametrize(
+    "query", [b"&" * 5000, b"a=b&" * 200, b"challenge=abc&t=\xff", b"challenge=%ff", b"challenge=\xff"]
+)
+async def test_a_hostile_query_is_answered_as_ever(query: bytes) -> None:
+    head = b"GET /webhooks/drx?%b HTTP/1.1\r\nHost: x\r\n%b\r\n"
+    async with a_registering("query:challenge", "member:t") as ingress:
+        answers = [await ingress.raw(head % (query, more)) for more in (b"", b"Content-Length: 1\r\n")]
+
+    assert {each.split(b" ")[1] for each in answers} <= {b"400", b"401", b"405"}
+
+
+QUERIES = st.text(max_size=50) | st.lists(st.sampled_from("&=;%+ct01\udcff"), max_size=300).map("".join)
+DOCUMENTS = st.recursive(
+    st.none() | st.text(), lambda inner: st.dictionaries(st.sampled_from(["c", "t", "data"]), inner) | st.lists(inner)
+)
+
+
+@given(
+    kind=st.sampled_from(["query:c", "body:c", "body_json:c", "eventgrid", "cloudevents"]),
+    query=QUERIES,
+    body=st.binary(max_size=50) | DOCUMENTS.map(written),
+    origin=st.binary(max_size=20),
+)
+def test_whatever_is_asked_is_answered_or_refused(kind: str, query: str, body: bytes, origin: bytes) -> None:
+    challenge = a_challenge(kind, "" if kind in {"eventgrid", "cloudevents"} else "member:t")
+    heads = {b"webhook-request-origin": origin, b"aeg-event-type": b"SubscriptionValidation"}
+    for ask in (
+        lambda: challenge.of_head(heads, query, (), 0, per_s=None),
+        lambda: challenge.admits(heads, body, (), 0),
+        lambda: challenge.of_body(heads, body),
+    ):
+        with suppress(DeliveryRefusedError):
+            ask()
 
 
 async def test_a_source_without_a_handshake_answers_none() -> None:

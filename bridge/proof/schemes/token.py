@@ -8,17 +8,17 @@ and the kind of a key decides which algorithms it may check.
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from hmac import compare_digest
 from json import loads
-from math import isfinite
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from jwt import PyJWK, PyJWTError
+from jwt import PyJWKSet, PyJWTError
 from jwt.algorithms import get_default_algorithms
 
 from bridge.errors import ConfigError
@@ -44,7 +44,7 @@ NAME = "jwt"
 PUBLIC_ALGORITHMS = ("RS256", "PS256", "ES256", "EdDSA")
 ALGORITHMS = (*PUBLIC_ALGORITHMS, "HS256")
 TOKEN_MAX_BYTES = 8190  # as other signatures; those of Google, Entra and Auth0 have 1 to 2 KiB
-KEYS_MAX = 100  # of a set; a token without `kid` has all of its kind tried
+TIME_MAX = 1e12  # twelve digits, as of any timestamp
 RSA_MIN_BITS = 2048  # RFC 7518, 3.3
 SECRET_MIN_BYTES = 32  # RFC 7518, 3.2
 _CHECKS = get_default_algorithms()
@@ -80,20 +80,21 @@ class Jwt(Scheme):
 
     def parse_key(self, text: str) -> ProofKey:
         """Decode a set of keys (RFC 7517), a public key in PEM, or the secret of HS256; its lines end in tabs."""
-        if text.startswith("{"):
-            return KeySet(self._key_set(text))
-        if text.startswith("-----BEGIN "):
-            try:
-                key = _token_key(load_pem_public_key(text.replace("\t", "\n").encode()))
-            except ValueError:
-                key = _token_key(None)
-            if key.algorithms:
-                return KeySet((key,))
-            raise ConfigError(f"a PEM file of {NAME} has one public key: RSA of 2048 bits, P-256 or ed25519")
-        if "HS256" not in self.algorithms or len(text.encode()) < SECRET_MIN_BYTES:
-            problem = f"a text of {SECRET_MIN_BYTES} bytes if scheme_algorithms names HS256"
-            raise ConfigError(f"a key of {NAME} is a JWKS document, a public key in PEM, or {problem}")
-        return HmacKey(text.encode())
+        found: list[TokenKey] = []
+        with suppress(ValueError, TypeError, AttributeError, RecursionError, PyJWTError):
+            if text.startswith("{"):
+                keys = PyJWKSet.from_json(text).keys  # those of other kinds are left out
+                usable = [each for each in keys if each.public_key_use in {None, "sig"}]
+                found = [_token_key(each.key, each.key_id, each.algorithm_name) for each in usable]
+            elif text.startswith("-----BEGIN "):
+                found = [_token_key(load_pem_public_key(text.replace("\t", "\n").encode()))]
+            elif "HS256" in self.algorithms and len(text.encode()) >= SECRET_MIN_BYTES:
+                return HmacKey(text.encode())
+        if fitting := tuple(each for each in found if each.algorithms):
+            return KeySet(fitting)
+        kinds = f"RSA of {RSA_MIN_BITS} bits, P-256 or ed25519"
+        secret = f"if scheme_algorithms names HS256, a text of {SECRET_MIN_BYTES} bytes"
+        raise ConfigError(f"keys of {NAME} are public ones ({kinds}), as a JWKS document or one in PEM; or, {secret}")
 
     def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
         """Check the token's signature, then what it says."""
@@ -138,7 +139,10 @@ class Jwt(Scheme):
     def _check_times(self, claims: Mapping[str, Any], now: float) -> int | None:
         """Check `exp`, `nbf` and `iat`; return when it was issued, if that is the time of the delivery."""
         times = {name: claims[name] for name in ("exp", "nbf", "iat") if name in claims}
-        if any(type(each) not in {int, float} or not isfinite(each) for each in times.values()) or "exp" not in times:
+        if (
+            any(type(each) not in {int, float} or not 0 <= each < TIME_MAX for each in times.values())
+            or "exp" not in times
+        ):
             refuse("timestamp_malformed")
         if now > times["exp"] + self._tolerance_s:
             refuse("timestamp_stale")
@@ -158,25 +162,6 @@ class Jwt(Scheme):
         if not isinstance(found, str) or not ID.fullmatch(found.encode("utf-8", "surrogatepass")):
             refuse("id_malformed")
         return found
-
-    def _key_set(self, text: str) -> tuple[TokenKey, ...]:
-        """Read the keys that can check a signature; others, as for encryption, may stand beside them."""
-        try:
-            given = [each for each in loads(text)["keys"] if each.get("use", "sig") == "sig" and _is_usable(each)]
-            found = [_token_key(PyJWK(each).key, each.get("kid"), each.get("alg")) for each in given]
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, PyJWTError):
-            raise ConfigError("is no JWKS document, or a key of it cannot be used") from None
-        if any("d" in each for each in given):
-            raise ConfigError("a JWKS document must hold public keys only")
-        found = [each for each in found if each.algorithms]
-        if not 0 < len(found) <= KEYS_MAX:
-            raise ConfigError(f"a JWKS document has 1 to {KEYS_MAX} keys for {', '.join(PUBLIC_ALGORITHMS)}")
-        return tuple(found)
-
-
-def _is_usable(given: Mapping[str, Any]) -> bool:
-    fitting = given.get("kty") in {"RSA", "EC", "OKP"} and given.get("crv", "P-256") in {"P-256", "Ed25519"}
-    return fitting and given.get("alg", "RS256") in PUBLIC_ALGORITHMS
 
 
 def _token_key(key: object, kid: object = None, algorithm: str | None = None) -> TokenKey:
