@@ -34,8 +34,11 @@ class PutBack:
     `codes` has, by name, why a record is still set aside; empty when it is not.
     """
 
-    def __init__(self, directory: Path, asides: Iterable[Aside], *, patience_s: float) -> None:
+    def __init__(
+        self, directory: Path, asides: Iterable[Aside], *, patience_s: float, disk: Disk | None = None
+    ) -> None:
         self._directory = directory
+        self._disk = disk or Disk()
         self._asides = list(asides)
         self._patience_s = patience_s
         self.codes = dict.fromkeys([each.name for each in self._asides], "kafka_unavailable")
@@ -68,7 +71,7 @@ class PutBack:
             return "unknown_layout"
         except NotDurableError as exc:
             return exc.code
-        forget(Disk(), self._directory, aside.name)
+        forget(self._disk, self._directory, aside.name)
         return ""
 
 

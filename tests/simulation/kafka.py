@@ -52,12 +52,12 @@ class Broker:
 
 @dataclass(eq=False)
 class Partition:
-    """A log and what its leader knows of producers: the next number, and the last batches, by first number."""
+    """A log and what its leader knows of producers: the last batches of each, as first number, count and end."""
 
     place: Place
     leader: int
     records: list[Stored] = field(default_factory=list)
-    producers: dict[int, tuple[int, deque[tuple[int, int]]]] = field(default_factory=dict)
+    producers: dict[int, deque[tuple[int, int, int]]] = field(default_factory=dict)
 
     def end(self, now: float) -> int:
         """Return the offset after the last record that all in-sync replicas have."""
@@ -92,7 +92,7 @@ class Kafka:
         self.lag_s = 0.0  # what readers are behind
         self.cut_off: set[str] = set()  # hosts whose packets are dropped
         self.consumers: list[Consumer] = []
-        self._pids = 0
+        self._pids = self._fenced = 0
         self.on_write: Callable[[Partition, Sequence[Stored]], None] = lambda _partition, _records: None
 
     def partitions(self) -> Iterable[Partition]:
@@ -121,10 +121,9 @@ class Kafka:
         self._pids += 1
         return self._pids
 
-    def forget_producers(self) -> None:
-        """Lose what the leaders know of producers."""
-        for partition in self.partitions():
-            partition.producers.clear()
+    def fence(self) -> None:
+        """Take nothing more of the producers that there are."""
+        self._fenced = self._pids
 
     def set_state(self, number: int, state: str) -> None:
         """Have a broker go, hang or come back; who leads follows soon after it went."""
@@ -154,7 +153,11 @@ class Kafka:
             end = partition.end(now)
             if partition.leader == number and end < len(partition.records) and self.rng.random() < 0.5:
                 del partition.records[end:]
-                partition.producers.clear()
+                for pid, recent in list(partition.producers.items()):
+                    while recent and recent[-1][2] > end:
+                        recent.pop()
+                    if not recent:
+                        del partition.producers[pid]
 
     def sees(self, host: str, number: int) -> str:
         """Return the state of a broker as a host sees it."""
@@ -221,9 +224,13 @@ class Kafka:
         refusal = self._refusal(partition, number, batch.builder.size)
         if partition is None or refusal is not None:
             return refusal, now
-        expected, recent = partition.producers.get(batch.pid, (0, deque(maxlen=REMEMBERED)))
+        if batch.pid <= self._fenced:
+            return kafka_errors.InvalidProducerEpoch, now
+        # A producer that the leader does not know may begin with any number, as since Kafka 2.5.
+        recent = partition.producers.setdefault(batch.pid, deque(maxlen=REMEMBERED))
+        expected = recent[-1][0] + recent[-1][1] if recent else batch.sequence
         if batch.sequence < expected:
-            known = dict(recent).get(batch.sequence) is not None
+            known = any(first == batch.sequence for first, _, _ in recent)
             return (None if known else kafka_errors.DuplicateSequenceNumber), now
         if batch.sequence > expected:
             return kafka_errors.OutOfOrderSequenceNumber, now
@@ -231,8 +238,7 @@ class Kafka:
         visible_at = max(last, now + self.rng.uniform(0.0005, 0.003) + self.ack_s * self.rng.random())
         stored = [Stored(*each, visible_at, batch.pid) for each in batch.builder.records]
         partition.records += stored
-        recent.append((batch.sequence, len(stored)))
-        partition.producers[batch.pid] = batch.sequence + len(stored), recent
+        recent.append((batch.sequence, len(stored), len(partition.records)))
         self.world.later(visible_at + self.lag_s - now, lambda: self.wake(partition.place.topic))
         self.on_write(partition, stored)
         return None, visible_at
@@ -494,7 +500,8 @@ class Sender:
                     if not batch.future.done():
                         batch.future.set_result(None)
                 elif not error.retriable:
-                    batch.fail(error())
+                    is_fenced = error is kafka_errors.InvalidProducerEpoch
+                    batch.fail(kafka_errors.ProducerFenced() if is_fenced else error())
                 else:
                     if getattr(error, "invalid_metadata", False):
                         self._client.force_metadata_update()

@@ -4,18 +4,34 @@ A plan is a list of acts, each by itself, so that a story can be told without mo
 world or not, as the seed draws it: worlds with few kinds find what worlds with all of them hide.
 """
 
+import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from aiokafka import errors as kafka_errors  # noqa: TID251 - the fake stands in the door
 
 from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC
+from tests.simulation import commands
+from tests.simulation.dialects import (
+    VARIANTS,
+    Delivery,
+    Kind,
+    Variant,
+    batch,
+    headers,
+    native,
+    record,
+    secret,
+    slots,
+)
 from tests.simulation.kafka import MAX_BYTES, Kafka
 from tests.simulation.replica import Host
-from tests.simulation.senders import Delivery, Senders, Way, a_delivery
+from tests.simulation.senders import Senders, Way
 from tests.simulation.world import World
 
 TOPICS = (PRESCRIPTIONS_TOPIC, ACCOUNTS_TOPIC, UNRECOGNIZED_TOPIC)
@@ -40,6 +56,7 @@ class Plan(NamedTuple):
 
     seed: int
     partitions: int
+    set_aside_after_s: float
     kinds: Sequence[str]
     acts: Sequence[Act]
 
@@ -69,7 +86,7 @@ KINDS: Mapping[str, Callable[[random.Random], tuple[Any, ...]]] = {
     "refused": lambda rng: (rng.choice(TOPICS), rng.choice(sorted(REFUSALS)), _for(rng)),
     "narrow": lambda rng: (rng.choice(TOPICS), rng.randrange(600, 4000), _for(rng)),
     "partitions": lambda rng: (rng.choice(TOPICS), rng.randrange(1, 3)),
-    "forgotten": lambda _: (),
+    "fenced": lambda _: (),
     "lag": lambda rng: (round(rng.uniform(0.1, 8), 3), _for(rng)),
     "disk_slow": lambda rng: (_host(rng), round(rng.uniform(0.05, 3), 3), _for(rng)),
     "disk_hangs": lambda rng: (_host(rng), _for(rng)),
@@ -82,10 +99,23 @@ KINDS: Mapping[str, Callable[[random.Random], tuple[Any, ...]]] = {
     "disk_full": lambda rng: (_host(rng), rng.randrange(0, 60_000), _for(rng)),
     "disk_read_only": lambda rng: (_host(rng), _for(rng)),
     "step": lambda rng: (_host(rng), round(rng.choice((-1, 1)) * rng.choice((0.5, 5, 60, 250)) * rng.random(), 3)),
+    "anew": lambda rng: (rng.choice(TOPICS),),
+    "bit": lambda rng: (_host(rng),),
+    "no_positions": lambda rng: (_host(rng),),
+    "redeploy": lambda rng: (_host(rng), rng.choice(VARIANTS), rng.uniform(0.1, 5)),
+    "replay": lambda rng: (_host(rng), rng.choice(("acme", "drx"))),
+    "rotate": lambda rng: (rng.choice(("drx", "acme", "plain")),),
+    "spool_key": lambda rng: (_host(rng),),
+    "key_away": lambda rng: (_host(rng), _for(rng)),
+    "drain": lambda rng: (_host(rng), _for(rng)),
+    "put_back": lambda rng: (_host(rng),),
     "drift": lambda rng: (_host(rng), round(rng.uniform(-0.01, 0.01), 4)),
 }
-# Of the senders: they are in the plan as kinds, too.
-HABITS = ("repeats", "roams", "hasty", "at_once", "conflicts", "unusable", "spread", "bursts")
+# What senders do: in the plan these are kinds, too.
+HABITS = (
+    *("repeats", "roams", "hasty", "at_once", "conflicts", "unusable", "spread", "bursts"),
+    *("acme", "plain", "hostile"),
+)
 REFUSALS: Mapping[str, type[kafka_errors.BrokerResponseError]] = {
     "not_authorized": kafka_errors.TopicAuthorizationFailedError,
     "policy": kafka_errors.PolicyViolationError,
@@ -105,41 +135,69 @@ def make_plan(seed: int) -> Plan:
         for _ in range(rng.randrange(1, 5) if faults else 0):
             kind = rng.choice(faults)
             acts.append(Act(phase, round(rng.uniform(1, PHASE_S), 3), kind, KINDS[kind](rng)))
-    acts += _sends(rng, kinds)
-    return Plan(seed, rng.choice((1, 2, 3)), kinds, sorted(acts, key=lambda act: act[:3]))
+    acts += Deliveries(rng, kinds).acts()
+    acts.sort(key=lambda act: act[:3])
+    return Plan(seed, rng.choice((1, 2, 3)), rng.choice((600.0, 6.0)), kinds, acts)
 
 
-def _sends(rng: random.Random, kinds: Sequence[str]) -> list[Act]:
-    keys = [f"rx_{number}" for number in range(rng.randrange(4, 24))]
-    acts, sent = [], list[Delivery]()
-    for phase in range(PHASES):
-        at = 0.0
-        for _ in range(DELIVERIES):
-            gap = rng.expovariate(DELIVERIES / PHASE_S)
-            at += 0.0 if "bursts" in kinds and rng.random() < 0.6 else gap
-            delivery = _next(rng, kinds, keys, sent)
-            sent.append(delivery)
-            way = Way(
-                host=_host(rng) if "spread" in kinds else int(delivery.key[3:]) % len(HOSTS),
-                tries=rng.choice((1, 3, 8)),
-                roams="roams" in kinds and rng.random() < 0.5,
-                patience_s=round(rng.uniform(0.05, 3) if "hasty" in kinds and rng.random() < 0.4 else 8.0, 3),
-                in_order="at_once" not in kinds or rng.random() < 0.3,
-                salt=rng.getrandbits(32),
-            )
-            acts.append(Act(phase, round(at, 4), "send", (delivery, way)))
-    return acts
+class Deliveries:
+    """Draws what is sent, and how."""
 
+    def __init__(self, rng: random.Random, kinds: Sequence[str]) -> None:
+        self._rng, self._kinds = rng, kinds
+        self._keys = [f"kq7_{number}" for number in range(rng.randrange(4, 24))]
+        self._sent: list[Delivery] = []
+        self._states: dict[str, int] = {}
+        self._number = 0
 
-def _next(rng: random.Random, kinds: Sequence[str], keys: Sequence[str], sent: Sequence[Delivery]) -> Delivery:
-    number = len(sent)
-    if sent and "repeats" in kinds and rng.random() < 0.25:
-        return sent[-min(number, int(rng.expovariate(0.1)) + 1)]
-    if sent and "conflicts" in kinds and rng.random() < 0.1:
-        other = sent[-min(number, int(rng.expovariate(0.2)) + 1)]
-        return a_delivery(rng, number, key=other.key, event_id=other.id, kind="conflict")
-    kind = "unusable" if "unusable" in kinds and rng.random() < 0.1 else "event"
-    return a_delivery(rng, number, key=rng.choice(keys), event_id=f"evt_{number}", kind=kind)  # type: ignore[arg-type]  # one of two
+    def acts(self) -> Iterator[Act]:
+        rng, kinds = self._rng, self._kinds
+        for phase in range(PHASES):
+            at = 0.0
+            for _ in range(DELIVERIES):
+                gap = rng.expovariate(DELIVERIES / PHASE_S)
+                at += 0.0 if "bursts" in kinds and rng.random() < 0.6 else gap
+                self._number += 1
+                if "hostile" in kinds and self._sent and rng.random() < 0.05:
+                    how = rng.choice(("altered", "old", "elsewhere", "keyless"))
+                    yield Act(phase, round(at, 4), "attack", (rng.choice(self._sent), how, _host(rng)))
+                    continue
+                delivery = self._next()
+                yield Act(phase, round(at, 4), "send", (delivery, self._way(delivery)))
+
+    def _way(self, delivery: Delivery) -> Way:
+        rng, kinds = self._rng, self._kinds
+        # Without ids a source needs one replica, one delivery of a key at a time, and a sender that does not give up.
+        plain = delivery.source == "plain"
+        return Way(
+            host=_host(rng) if "spread" in kinds and not plain else sum(delivery.key.encode()) % len(HOSTS),
+            tries=8 if plain else rng.choice((1, 3, 8)),
+            roams="roams" in kinds and not plain and rng.random() < 0.5,
+            patience_s=round(rng.uniform(0.05, 3) if "hasty" in kinds and rng.random() < 0.4 else 8.0, 3),
+            in_order=plain or "at_once" not in kinds or rng.random() < 0.3,
+            salt=rng.getrandbits(32),
+        )
+
+    def _next(self) -> Delivery:
+        rng, kinds, sent, number = self._rng, self._kinds, self._sent, self._number
+        if "plain" in kinds and rng.random() < 0.25:
+            key = rng.choice(self._keys[:5])
+            self._states[key] = self._states.get(key, 0) + 1
+            return record(number, key=key, state=("DONE", "OK")[self._states[key] % 2])
+        if sent and "repeats" in kinds and rng.random() < 0.25:
+            return sent[-min(len(sent), int(rng.expovariate(0.1)) + 1)]
+        if "acme" in kinds and rng.random() < 0.3:
+            delivery = batch(rng, number, keys=self._keys, known=[each for each in sent if each.source == "acme"])
+        elif sent and "conflicts" in kinds and rng.random() < 0.1:
+            natives = [each for each in sent if each.source == "drx"][-8:]
+            other = rng.choice(natives) if natives else None
+            key, event_id = (other.key, other.id) if other else (self._keys[0], "")
+            return native(rng, number, key=key, event_id=event_id, kind="conflict" if other else "whole")
+        else:
+            kind: Kind = "unusable" if "unusable" in kinds and rng.random() < 0.1 else "whole"
+            delivery = native(rng, number, key=rng.choice(self._keys), kind=kind)
+        sent.append(delivery)
+        return delivery
 
 
 @dataclass(eq=False)
@@ -152,6 +210,9 @@ class Operators:
     senders: Senders
     under_way: int = 0  # faults that have not ended
     writes: list[Callable[[], None]] = field(default_factory=list)
+    failures: list[BaseException] = field(default_factory=list)
+    rotating: set[str] = field(default_factory=set)
+    emptied: bool = False  # a topic was made anew
 
     def do(self, act: Act) -> None:
         if act.kind == "send":
@@ -176,6 +237,7 @@ class Operators:
             faults.write = faults.sync = faults.read = faults.slow_s = 0.0
             faults.room_bytes, faults.read_only = None, False
             host.disk.kill_at = -1
+            self._key_back(host)
             host.disk.flow()
             if host.process is not None:
                 host.process.thaw()
@@ -220,6 +282,8 @@ class Operators:
         process = self.hosts[host].process
         if process is not None:
             process.freeze()
+            now = self.world.loop.time()
+            self.hosts[host].pauses.append((now, now + seconds))
             self._until(seconds, process.thaw)
 
     def broker(self, number: int, state: str, seconds: float) -> None:
@@ -257,8 +321,8 @@ class Operators:
     def partitions(self, topic: str, more: int) -> None:
         self.kafka.add_partitions(topic, len(self.kafka.topics[topic].partitions) + more)
 
-    def forgotten(self) -> None:
-        self.kafka.forget_producers()
+    def fenced(self) -> None:
+        self.kafka.fence()
 
     def disk_slow(self, host: int, slow_s: float, seconds: float) -> None:
         self.hosts[host].disk.faults.slow_s = slow_s
@@ -285,3 +349,129 @@ class Operators:
 
     def drift(self, host: int, rate: float) -> None:
         self.hosts[host].clock.drift = rate
+
+    def anew(self, topic: str) -> None:
+        self.emptied = True
+        self.kafka.make_anew(topic)
+
+    def bit(self, host: int) -> None:
+        """Turn a bit of a segment, if there is one."""
+        disk = self.hosts[host].disk
+        segments = sorted(path for path, file in disk.files.items() if path.suffix == ".segment" and file.content)
+        if segments:
+            disk.turn_a_bit(segments[0])
+
+    def no_positions(self, host: int) -> None:
+        disk = self.hosts[host].disk
+        for path in [each for each in disk.files if each.suffix == ".positions"]:
+            del disk.files[path]
+            disk.durable.pop(path, None)
+
+    def redeploy(self, host: int, variant: Variant, down_s: float) -> None:
+        """Stop a process, and start it with other settings."""
+        found = self.hosts[host]
+        found.stop()
+
+        def again() -> None:
+            if found.process is None:
+                found.variant = variant
+                found.start()
+            else:
+                self.world.later(1.0, again)
+
+        self._until(down_s, again)
+
+    def replay(self, host: int, source: str) -> None:
+        work = commands.replay(self.kafka, self.senders, self.hosts[host], source)
+        self._run(self.world.loop.create_task(work, context=self.world.context))
+
+    def _run(self, task: "asyncio.Task[Any]") -> None:
+        self.under_way += 1
+
+        def ended(done: "asyncio.Task[Any]") -> None:
+            self.under_way -= 1
+            if not done.cancelled() and (failure := done.exception()) is not None:
+                self.failures.append(failure)
+
+        task.add_done_callback(ended, context=self.world.context)
+
+    def rotate(self, source: str) -> None:
+        """Add a secret on each host, have the sender use it, and take the old one away."""
+        if source in self.rotating:
+            return
+        self.rotating.add(source)
+        new = self.senders.keys[source] + 1
+        for number, host in enumerate(self.hosts):
+            self.world.later(number * 2.0, partial(self._hold, host, source, new, new - 1))
+        self.world.later(3.0, partial(self.senders.keys.__setitem__, source, new))
+        self._until(20.0, partial(self._retire, source, new))
+
+    @staticmethod
+    def _hold(host: Host, source: str, *numbers: int) -> None:
+        host.secrets[source].keys = slots(source, *numbers)
+
+    def _retire(self, source: str, new: int) -> None:
+        self.rotating.discard(source)
+        for host in self.hosts:
+            self._hold(host, source, new)
+
+    def spool_key(self, host: int) -> None:
+        """Make another key the one that seals; the old ones still open."""
+        directory = self.hosts[host].key_dir
+        number = len(list(directory.iterdir()))
+        current = directory / "current"
+        if current.exists():
+            current.rename(directory / f"old{number}")
+            write_key(current, number)
+
+    def key_away(self, host: int, seconds: float) -> None:
+        """Take the keys of a spool away for a while, as a volume that is not mounted."""
+        directory = self.hosts[host].key_dir
+        hidden = directory.with_name(directory.name + ".away")
+        if directory.exists() and not hidden.exists():
+            directory.rename(hidden)
+            self._until(seconds, partial(self._key_back, self.hosts[host]))
+
+    def _key_back(self, host: Host) -> None:
+        hidden = host.key_dir.with_name(host.key_dir.name + ".away")
+        if hidden.exists():
+            hidden.rename(host.key_dir)
+
+    def drain(self, host: int, down_s: float) -> None:
+        """Kill a process and drain its spool by the command, before it starts again."""
+        found = self.hosts[host]
+        found.kill("to be drained")
+        task = commands.begin(found, "drain", commands.drain(found))
+        self._run(task)
+        self._until(down_s, partial(self._start_after, found, task))
+
+    def _start_after(self, host: Host, task: "asyncio.Task[None]") -> None:
+        if task.done():
+            host.start()
+        else:
+            task.add_done_callback(lambda _: host.start(), context=self.world.context)
+
+    def put_back(self, host: int) -> None:
+        self._run(commands.begin(self.hosts[host], "put_back", commands.put_back(self.hosts[host])))
+
+    def attack(self, captured: Delivery, how: str, host: int) -> None:
+        """Post what was captured, altered: it must prove nothing."""
+        key = secret(captured.source, self.senders.keys[captured.source])
+        now = self.world.true_clock.now()
+        delivery = captured._replace(kind="hostile", number=-captured.number)
+        given = headers(captured, now - (4000 if how == "old" else 0), b"x" * 32 if how == "keyless" else key)
+        if how == "altered":
+            delivery = delivery._replace(body=captured.body.replace(b"7", b"8"), sha256=f"altered {captured.sha256}")
+        if how == "elsewhere":
+            delivery = delivery._replace(source="acme" if captured.source == "drx" else "drx")
+        if captured.source == "plain" and how == "old":
+            return  # it signs no time
+        rng = random.Random(f"{self.world.seed} {captured.number} {how}")  # noqa: S311 - of the seed
+        work = self.senders.attempt(delivery, self.hosts[host], rng, patience_s=8.0, given=given)
+        self._run(self.world.loop.create_task(work, context=self.world.context))
+
+
+def write_key(path: Path, number: int) -> None:
+    """Write the file of a spool's key."""
+    path.write_bytes(b"spk_" + b64encode(b"%032d" % number) + b"\n")
+    path.chmod(0o600)

@@ -14,31 +14,27 @@ from bridge.app import Durability, Seams, build_sources, build_webhooks, open_du
 from bridge.ingress.source import Source
 from bridge.ingress.webhooks import Webhooks
 from bridge.kafka.routing import RoutingTable
-from bridge.proof.scheme import FixedSecrets, HmacKey, KeySlot
+from bridge.proof.scheme import KeySlot
 from bridge.runtime.http import Answer
 from bridge.runtime.lifecycle import run_workers
 from bridge.runtime.metrics import IngressMetrics
 from bridge.settings import Settings
 from tests.builders import codec
+from tests.simulation.dialects import WINDOW_S, Variant, slots, sources
 from tests.simulation.disk import InlineThread, SimulatedDisk
 from tests.simulation.kafka import Connection, Kafka
 from tests.simulation.loop import Process
 from tests.simulation.world import Clock, World
 
 SPOOL = Path("/spool")
-KEY = b"simulated-key-that-is-no-secret!"
-WINDOW_S = 7200
 
 
-@cache
-def settings_of(name: str, partitions: int, key_dir: Path) -> Settings:
+def settings_of(name: str, variant: Variant, partitions: int, key_dir: Path) -> Settings:
     """Return the settings of a host."""
-    source: dict[str, Any] = {"profile": "drx_standard", "environment": "sandbox", "secrets_dir": "/secrets"}
-    source["dedupe_window_s"] = WINDOW_S
     given: dict[str, Any] = {
         "instance": name,
         "kafka": {"partitions": partitions},
-        "sources": {"drx": source},
+        "sources": sources(variant),
         "dedupe": {"capacity": 20_000},
         "spool": {"dir": SPOOL, "key_dir": key_dir, "capacity_bytes": 2_097_152},
     }
@@ -46,9 +42,16 @@ def settings_of(name: str, partitions: int, key_dir: Path) -> Settings:
 
 
 @cache
-def _compiled() -> Mapping[str, Source]:
-    """Build the sources once: they are pure, but for their secrets."""
-    return with_fast_paths(build_sources(settings_of("any", 1, Path("/")), {}))
+def compiled(variant: Variant) -> Mapping[str, Source]:
+    """Build the sources once: they are pure, but for their secrets and what they count."""
+    return with_fast_paths(build_sources(settings_of("any", variant, 1, Path("/")), {}))
+
+
+@dataclass
+class Held:
+    """The secrets of a source on a host, which an operator may exchange."""
+
+    keys: tuple[KeySlot, ...]
 
 
 class Request:
@@ -159,20 +162,45 @@ class Host:
     metrics: IngressMetrics | None = None
     port: Port | None = None
     stopped: asyncio.Event | None = None
+    pauses: list[tuple[float, float]] = field(default_factory=list)  # when its processes were frozen
     starts: int = 0
+    ends: list[tuple[float, str]] = field(default_factory=list)  # when its processes ended, and how
     failures: list[str] = field(default_factory=list)
-    slots: tuple[KeySlot, ...] = (KeySlot("current", HmacKey(KEY)),)
+    variant: Variant = "whole"
+    set_aside_after_s: float = 600.0
+    secrets: dict[str, Held] = field(init=False)
     on_end: Callable[["Host", str], None] = lambda _host, _how: None
 
     def __post_init__(self) -> None:
         self.disk = SimulatedDisk(self.world, self.name)
         self.clock = Clock(self.world)
+        self.secrets = {name: Held(slots(name, 0)) for name in sources("whole")}
         self.disk.on_kill = lambda _process: self.kill("in a call of the disk")
 
     @property
     def is_up(self) -> bool:
         """Whether its port accepts connections."""
         return self.port is not None and not self.port.closed
+
+    @property
+    def has_read(self) -> bool:
+        """Whether its process knows what the topics hold."""
+        return self.durability is not None and self.durability.known_ids.finished
+
+    def stood_still(self, begun: float, ended: float) -> bool:
+        """Return whether its process was frozen for some of a time."""
+        return any(start <= ended and begun <= end for start, end in self.pauses)
+
+    @property
+    def has_aside(self) -> bool:
+        """Whether records are set aside on its disk."""
+        return any(path.parent.name == "set-aside" for path in self.disk.files)
+
+    @property
+    def failing(self) -> bool:
+        """Whether only another start reads what it holds: the disk had failed, or a key was away."""
+        held = getattr(self.durability.spool, "held", None) if self.durability else None
+        return held is not None and bool(held.unread or held.locked)
 
     def start(self) -> None:
         """Start a process, unless one runs."""
@@ -208,6 +236,7 @@ class Host:
             self.world.loop.call_soon(stopped.set, context=self.process.context)
 
     def _forget(self, how: str) -> None:
+        self.ends.append((self.world.loop.time(), how))
         self.process = self.durability = self.port = self.stopped = None
         self.on_end(self, how)
 
@@ -223,7 +252,7 @@ class Host:
 
     async def _main(self) -> None:
         """Do as `open_ingress` and `run_service` do, without sockets."""
-        settings = settings_of(self.name, self.partitions, self.key_dir)
+        settings = settings_of(self.name, self.variant, self.partitions, self.key_dir)
         seams = Seams(
             now=self.clock.now,
             now_ns=self.clock.now_ns,
@@ -232,19 +261,19 @@ class Host:
             connection=Connection(kafka=self.kafka, host=self.name),
         )
         metrics = IngressMetrics(CollectorRegistry())
-        secrets = FixedSecrets(self.slots)
-        sources = {name: replace(source, secrets=secrets) for name, source in _compiled().items()}
+        built = {name: replace(each, secrets=self.secrets[name]) for name, each in compiled(self.variant).items()}
         opening = open_durability(
             settings,
             routing=RoutingTable(settings.kafka.routes),
             encode=codec().encode,
-            windows_s=dict.fromkeys(sources, float(WINDOW_S)),
+            windows_s=dict.fromkeys(built, float(WINDOW_S)),
             metrics=metrics,
+            set_aside_after_s=self.set_aside_after_s,
             seams=seams,
         )
         async with AsyncExitStack() as stack:
             durability = await stack.enter_async_context(opening)
-            webhooks = build_webhooks(settings, sources, durability, metrics, now=self.clock.now)
+            webhooks = build_webhooks(settings, built, durability, metrics, now=self.clock.now)
             port = Port(webhooks, settings.shutdown.drain_s)
             self.durability, self.metrics, self.port, self.stopped = durability, metrics, port, asyncio.Event()
             await run_workers(

@@ -1,43 +1,17 @@
 """Senders: what they send, how they try again, and the ledger of what each attempt was answered."""
 
 import asyncio
-import copy
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from hashlib import sha256
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
 from bridge.runtime.http import Answer
-from bridge.runtime.slot import sign
-from tests.simulation.replica import KEY, Host, Request
+from tests.simulation.dialects import Delivery, headers, secret
+from tests.simulation.replica import Host, Request
 from tests.simulation.world import World
-
-SAMPLES = Path(__file__).parents[1] / "data" / "samples" / "native"
-# In every free text of a body; may stand in no answer, log line, metric or header.
-MARKER = "Zyxmarker"
-TEXTS = ("first_name", "last_name", "note", "description", "sig", "line1", "phone", "name")
-
-Kind = Literal["event", "conflict", "unusable", "hostile"]
-
-
-class Delivery(NamedTuple):
-    """One body under one id."""
-
-    number: int
-    source: str
-    id: str
-    key: str
-    kind: Kind
-    body: bytes
-    sha256: str
-
-    def __repr__(self) -> str:
-        return f"delivery {self.number} ({self.id} of {self.key}, {self.kind})"
 
 
 @dataclass(eq=False)
@@ -48,6 +22,9 @@ class Attempt:
     host: str
     start: str  # which process of the host had its port open
     sent_at: float
+    origin: str = ""  # `replay` if an operator posted it
+    variant: str = ""  # how the process was configured
+    finished: bool = False  # the process had read the topics when it arrived
     arrived_at: float = -1.0
     answered_at: float = -1.0  # when the process gave its answer
     status: int = 0
@@ -60,38 +37,6 @@ class Attempt:
         return self.status in (200, 202)
 
 
-@cache
-def _templates() -> Sequence[dict[str, Any]]:
-    return [_marked(orjson.loads(path.read_bytes())) for path in sorted(SAMPLES.glob("*.json"))]
-
-
-def _marked(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {
-            name: f"{MARKER} {each}" if name in TEXTS and isinstance(each, str) else _marked(each)
-            for name, each in value.items()
-        }
-    return [_marked(each) for each in value] if isinstance(value, list) else value
-
-
-def a_delivery(rng: random.Random, number: int, *, key: str, event_id: str, kind: Kind = "event") -> Delivery:
-    """Make a native delivery of any type about a prescription."""
-    body = copy.deepcopy(_templates()[rng.randrange(len(_templates()))])
-    body |= {"id": event_id, "sequence": number}
-    if body["type"] == "prescriber.enrollment_changed":
-        body["data"]["prescriber"]["id"] = key
-    elif body["type"] == "system.ping":
-        body["account_id"] = key
-    else:
-        body["data"]["prescription_id"] = key
-    if kind == "unusable":
-        body["environment"] = "production"
-    if kind == "conflict":
-        body["sequence"] += 100_000
-    content = orjson.dumps(body)
-    return Delivery(number, "drx", event_id, key, kind, content, sha256(content).hexdigest())
-
-
 @dataclass(eq=False)
 class Senders:
     """Everybody who posts to the public port, and what became of it."""
@@ -100,18 +45,19 @@ class Senders:
     hosts: Sequence[Host]
     attempts: list[Attempt] = field(default_factory=list)
     under_way: int = 0
-    answers: list[bytes] = field(default_factory=list)
+    keys: dict[str, int] = field(default_factory=lambda: {"drx": 0, "acme": 0, "plain": 0})  # which secret they use
 
     def __post_init__(self) -> None:
         self._turns: dict[str, asyncio.Future[None]] = {}
-        self.on_answer: Any = lambda _attempt: None
+        self.on_answer: Any = lambda _attempt, _answer: None
 
     def send(self, delivery: Delivery, way: "Way") -> None:
         """Deliver in the background, after what was sent before of the same key if the sender keeps order."""
-        before = self._turns.get(delivery.key) if way.in_order else None
+        lane = f"{delivery.source} {delivery.key}"
+        before = self._turns.get(lane) if way.in_order else None
         task = self.world.loop.create_task(self._deliver(delivery, way, before), context=self.world.context)
         if way.in_order:
-            self._turns[delivery.key] = task
+            self._turns[lane] = task
 
     async def _deliver(self, delivery: Delivery, way: "Way", before: "asyncio.Future[None] | None") -> None:
         self.under_way += 1
@@ -135,18 +81,19 @@ class Senders:
         rng: random.Random,
         *,
         patience_s: float,
-        headers: Mapping[str, str] | None = None,
+        origin: str = "",
+        given: Mapping[str, str] | None = None,
     ) -> Attempt:
-        """Post once, and wait for the answer for a while."""
+        """Post once, with the sender's proof or with `given` headers, and wait for the answer for a while."""
         world = self.world
-        attempt = Attempt(delivery, host.name, "", world.loop.time())
+        attempt = Attempt(delivery, host.name, "", world.loop.time(), origin)
         self.attempts.append(attempt)
         await asyncio.sleep(rng.uniform(0.0005, 0.01))
         port, process = host.port, host.process
         if port is None or process is None or port.closed:
             world.note("sender", delivery.number, "refused by", host.name)
             return attempt
-        attempt.start = process.name
+        attempt.start, attempt.variant, attempt.finished = process.name, host.variant, host.has_read
         came: asyncio.Future[Answer] = world.loop.create_future()
         travels_s = rng.uniform(0.0005, 0.01)
 
@@ -154,17 +101,10 @@ class Senders:
             self._note(attempt, answer)
             world.later(travels_s, lambda: None if came.done() else came.set_result(answer))
 
-        if headers is None:
-            at = int(world.true_clock.now())
-            headers = {
-                "content-type": "application/json",
-                "webhook-id": delivery.id,
-                "webhook-timestamp": str(at),
-                "webhook-signature": sign(delivery.id, at, delivery.body, key=KEY),
-            }
-        request = Request(
-            f"/webhooks/{delivery.source}", headers, delivery.body, answered, head_first=rng.random() < 0.2
-        )
+        if given is None:
+            given = headers(delivery, world.true_clock.now(), secret(delivery.source, self.keys[delivery.source]))
+        path = f"/webhooks/{delivery.source}"
+        request = Request(path, given, delivery.body, answered, head_first=rng.random() < 0.2)
         attempt.arrived_at = world.loop.time()
         port.arrive(request, process)
         await asyncio.wait([came], timeout=patience_s)
@@ -178,8 +118,7 @@ class Senders:
         attempt.status = answer.status
         attempt.outcome = content["outcome"]
         attempt.code = content.get("code") or content.get("reason") or ""
-        self.answers.append(answer.head + answer.body)
-        self.on_answer(attempt)
+        self.on_answer(attempt, answer)
 
 
 class Way(NamedTuple):

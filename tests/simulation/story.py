@@ -6,7 +6,6 @@ import random
 import shutil
 import tempfile
 import time
-from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,18 @@ from pathlib import Path
 
 from bridge.runtime.logging import LEVELS, log
 from tests.simulation.kafka import Kafka
-from tests.simulation.operators import HOSTS, PHASE_S, PHASES, QUIET_S, TOPICS, Act, Operators, Plan, make_plan
+from tests.simulation.operators import (
+    HOSTS,
+    PHASE_S,
+    PHASES,
+    QUIET_S,
+    TOPICS,
+    Act,
+    Operators,
+    Plan,
+    make_plan,
+    write_key,
+)
 from tests.simulation.promises import Broken, Promises
 from tests.simulation.replica import Host
 from tests.simulation.senders import Senders
@@ -45,10 +55,14 @@ def run(plan: Plan, *, verbose: bool = False) -> Ran:
     world = World(plan.seed, verbose=verbose)
     with _key_directory() as key_dir, _collected():
         kafka = Kafka(world, dict.fromkeys(TOPICS, plan.partitions))
-        hosts = [Host(name, world, kafka, key_dir, plan.partitions) for name in HOSTS]
+        hosts = [Host(name, world, kafka, key_dir / name, plan.partitions) for name in HOSTS]
+        for host in hosts:
+            host.key_dir.mkdir()
+            write_key(host.key_dir / "current", 0)
+            host.set_aside_after_s = plan.set_aside_after_s
         senders = Senders(world, hosts)
         operators = Operators(world, hosts, kafka, senders)
-        promises = Promises(world, kafka, hosts, senders)
+        promises = Promises(world, kafka, hosts, senders, operators)
         world.loop.set_exception_handler(
             lambda _loop, context: promises.note("no_bug", context.get("message"), repr(context.get("exception")))
         )
@@ -80,7 +94,24 @@ async def _live(world: World, plan: Plan, operators: Operators, promises: Promis
             operators.heal()
             await _rest(operators)
         world.skipped_s += QUIET_S
+    await _mend(operators, promises)
     promises.judge()
+
+
+async def _mend(operators: Operators, promises: Promises) -> None:
+    """Do what operators do in the end: deploy what reads everything, put back, replay; and see that all works."""
+    for host in operators.hosts:
+        if host.variant != "whole" or host.failing:
+            operators.redeploy(HOSTS.index(host.name), "whole", 0.1)
+    await _rest(operators)
+    for number, host in enumerate(operators.hosts):
+        if host.has_aside:
+            operators.put_back(number)
+    if promises.is_parked("acme"):
+        operators.replay(0, "acme")
+    await _rest(operators)
+    await promises.probe()
+    await _rest(operators)
 
 
 async def _rest(operators: Operators) -> None:
@@ -108,9 +139,6 @@ def _is_calm(operators: Operators) -> bool:
 def _key_directory() -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix="simulation-"))
     try:
-        key = directory / "current"
-        key.write_bytes(b"spk_" + b64encode(b"k" * 32) + b"\n")
-        key.chmod(0o600)
         yield directory
     finally:
         shutil.rmtree(directory)
