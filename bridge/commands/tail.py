@@ -19,7 +19,7 @@ from bridge.avro.event_decoder import EventDecoder, open_decoder
 from bridge.commands.tail_format import Shown, text
 from bridge.errors import DecodeError
 from bridge.kafka.reader import ReadError, TopicReader, open_reader
-from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
+from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, has_number, whole_key
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.registry.loader import bundled
 from bridge.registry.masker import JSON_MASK, PEOPLE_MASK, Masker
@@ -47,7 +47,7 @@ def instant_of(text: str) -> datetime:
 class Filters(NamedTuple):
     """Which records are wanted; what is None chooses nothing."""
 
-    key: str | None = None
+    key: bytes | None = None  # whole, or a vendor's without its prefix
     event_type: str | None = None
     source: str | None = None
     since: datetime | None = None
@@ -60,7 +60,7 @@ class Filters(NamedTuple):
     def want(self, record: ConsumedRecord) -> bool:
         """Whether a record is wanted."""
         return (
-            (self.key is None or record.key == os.fsencode(self.key))
+            (self.key is None or record.key == self.key or has_number(record.key, self.key))
             and (self.event_type is None or fnmatchcase(record.header("ce_type"), self.event_type))
             and self.source in {None, record.header("ce_source")}
             and (self.since is None or record.timestamp_ms >= self.since_ms)
@@ -71,18 +71,33 @@ async def wanted_records(
     reader: TopicReader, filters: Filters, *, last: int | None, following: bool
 ) -> AsyncIterator[ConsumedRecord]:
     """Yield what is there by time, of which the `last` wanted ones, and if `following` what comes."""
-    newest = deque[ConsumedRecord](maxlen=last)
+    newest = deque[ConsumedRecord](maxlen=last if filters.key is None else None)
+    keys = set[bytes]()
     async for record in reader.by_time():
-        if filters.want(record) and last is None:
+        if not filters.want(record):
+            continue
+        if filters.key is not None:
+            keys.add(record.key or b"")
+        if last is None and filters.key in (None, record.key):
             yield record
-        elif filters.want(record):
+        else:
             newest.append(record)
+    if filters.key is not None:
+        filters = filters._replace(key=whole_key(filters.key, keys))
+        newest = deque((record for record in newest if record.key == filters.key), maxlen=last)
     for record in newest:
         yield record
     if following:
-        async for record in reader.forever():
-            if filters.want(record):
-                yield record
+        async for record in _new_records(reader, filters):
+            yield record
+
+
+async def _new_records(reader: TopicReader, filters: Filters) -> AsyncIterator[ConsumedRecord]:
+    async for record in reader.forever():
+        if filters.want(record):
+            if filters.key is not None:  # the first that comes decides
+                filters = filters._replace(key=whole_key(filters.key, {record.key or b""}))
+            yield record
 
 
 @click.command()
@@ -98,7 +113,9 @@ async def wanted_records(
 )
 @click.option("--follow", is_flag=True, help="Go on behind the present end.")
 @click.option("--count", type=click.IntRange(1), help="Stop after this many records.")
-@click.option("--key", help="Only records with this key, such as a prescription id.")
+@click.option(
+    "--key", help="Only records with this key, such as a prescription id; a vendor's also without its prefix."
+)
 @click.option("--type", "event_type", help="Only records of this type; renewal.* is any of renewals.")
 @click.option("--source", help="Only records of this source.")
 @click.option("--show-phi", is_flag=True, help="Show health information instead of masking it.")
@@ -136,7 +153,7 @@ def tail(
     console = PipeConsole(soft_wrap=True)
     show = json_line if as_json else people_lines(console, show_bodies=show_phi)
     following = follow or not (until_end or last or since)
-    filters = Filters(key, event_type, source, since)
+    filters = Filters(None if key is None else os.fsencode(key), event_type, source, since)
     if not as_json and console.is_terminal and following:
         click.echo("waiting for records…; Ctrl-C ends it", err=True)
 

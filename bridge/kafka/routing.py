@@ -1,7 +1,7 @@
 """Which topic and partition an event belongs to, so that any client of any language finds the same place."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from struct import unpack_from
@@ -19,6 +19,26 @@ UNRECOGNIZED_TOPIC = "drx.unrecognized.v1"
 DEFAULT_ROUTES: Mapping[str, str] = MappingProxyType(
     {"prescriber.enrollment_changed": ACCOUNTS_TOPIC, "system.ping": ACCOUNTS_TOPIC, "*": PRESCRIPTIONS_TOPIC}
 )
+
+
+def whole_key(wanted: bytes, keys: Collection[bytes]) -> bytes:
+    """Return which of `keys` an operator means: `wanted`, or the one that is it behind the prefix of a vendor.
+
+    `ConfigError` names the prefixes if there are several.
+    """
+    prefixes = {key.partition(b":")[0] + b":" for key in keys if has_number(key, wanted)}
+    if wanted in keys or not prefixes:
+        return wanted
+    if len(prefixes) > 1:
+        named = ", ".join(sorted(prefix.decode(errors="replace") for prefix in prefixes))
+        raise ConfigError(f"several vendors have this number; write it with one of the prefixes {named}")
+    return prefixes.pop() + wanted
+
+
+def has_number(key: bytes | None, wanted: bytes) -> bool:
+    """Return whether a key is a prefix and `wanted`."""
+    return bool(wanted) and key is not None and key.partition(b":")[2] == wanted
+
 
 # Apache Kafka, `org.apache.kafka.common.utils.Utils.murmur2`: seed and mixing constant.
 _SEED = 0x9747B28C

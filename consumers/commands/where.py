@@ -14,7 +14,7 @@ from bridge.errors import DecodeError
 from bridge.event import UNRECOGNIZED_TYPE, instant
 from bridge.kafka.accepted import from_entry
 from bridge.kafka.reader import ReadError, open_reader
-from bridge.kafka.routing import UNRECOGNIZED_TOPIC
+from bridge.kafka.routing import UNRECOGNIZED_TOPIC, has_number, whole_key
 from bridge.kafka.transport import ConsumedRecord, Place
 from bridge.known.delivery_ids import HASH_CHARS, PREFIX
 from bridge.runtime.audit import audited
@@ -58,6 +58,19 @@ with recursive s as (
 )
 select topic, partition as part, "offset", source, event_id, event_type, received_at from found
 order by received_at desc limit $2
+"""
+# Of a vendor's number without its prefix. The sources have few prefixes, and the first event of each tells its.
+_WHOLE = """
+with recursive s as (
+  (select source from "{schema}".event order by source limit 1)
+  union all
+  select (select e.source from "{schema}".event e where e.source > s.source order by e.source limit 1)
+  from s where s.source is not null
+)
+select distinct p.prefix || $1 as key from s cross join lateral (
+  select split_part(e.prescription_id, ':', 1) || ':' as prefix from "{schema}".event e
+  where e.source = s.source and e.prescription_id is not null limit 1
+) p where exists (select from "{schema}".event e where e.prescription_id = p.prefix || $1)
 """
 # A discarded record may be in no history.
 _SET_ASIDE = """
@@ -107,6 +120,8 @@ def where(
 ) -> int:
     """Show what happened to ID: an event, a delivery or a prescription. Exit 1 if it is unknown, or a group stopped.
 
+    A vendor's prescription is also found without the prefix of its source, unless several vendors have the number.
+
     The read model's history locates records. Beyond what it has read, and in drx.unrecognized.v1, the log is searched.
     The spool is that of BRIDGE_SPOOL__DIR, if this host has one.
     """
@@ -139,6 +154,7 @@ async def _where(chosen: Chosen, wanted: str, *, from_beginning: bool, show_phi:
     registry, failure = chosen.settings.registry, None
     async with chosen.open_database("where") as database:
         # In this order: a record that moves on meanwhile, from spool to log to history, is met twice and not missed.
+        wanted = await _whole(database, chosen, wanted)
         spooled = await asyncio.to_thread(_spooled, wanted)
         stored = await standings(database, chosen.consumer.group, chosen.consumer.topics)
         records = await _located(database, chosen, wanted)
@@ -151,6 +167,7 @@ async def _where(chosen: Chosen, wanted: str, *, from_beginning: bool, show_phi:
                 ends |= await _read(chosen, topics, records, wanted=wanted, starts=starts)
             except ReadError as exc:
                 failure = exc
+        records, spooled = _of_one_key(records, wanted), _of_one_key(spooled, wanted)
         in_log = {_identity(each) for each in records.values()}
         records |= {at: each for at, each in spooled.items() if _identity(each) not in in_log}
         if failure is not None and not records:
@@ -165,10 +182,36 @@ async def _where(chosen: Chosen, wanted: str, *, from_beginning: bool, show_phi:
             ]
 
 
+async def _whole(database: Database, chosen: Chosen, wanted: str) -> str:
+    """Return the key of a vendor's number, if the history has one; else what was asked for."""
+    if not await _has_history(database, chosen):
+        return wanted
+    rows = await database.fetch(_WHOLE.format(schema=chosen.schema), wanted)
+    keys = {row["key"].encode() for row in rows}
+    return (
+        whole_key(wanted.encode(), keys).decode() if keys and not await _located(database, chosen, wanted) else wanted
+    )
+
+
+def _of_one_key(records: _Places, wanted: str) -> _Places:
+    """Leave out the prescriptions that only have the number, if something has the id itself."""
+    numbered = {
+        at for at, each in records.items() if has_number(each.key, wanted.encode()) and not _is_id(each, wanted)
+    }
+    if len(numbered) < len(records):
+        return {at: each for at, each in records.items() if at not in numbered}
+    whole_key(wanted.encode(), {each.key or b"" for each in records.values()})
+    return records
+
+
+async def _has_history(database: Database, chosen: Chosen) -> bool:
+    return bool(await database.fetch("select where to_regclass($1) is not null", f'"{chosen.schema}".event'))
+
+
 async def _located(database: Database, chosen: Chosen, wanted: str) -> _Places:
     """Return the records of the read model's history and the parked ones, without content."""
     queries = [_SET_ASIDE]
-    if await database.fetch("select where to_regclass($1) is not null", f'"{chosen.schema}".event'):
+    if await _has_history(database, chosen):
         queries.append(_HISTORY.format(schema=chosen.schema))
     found: _Places = {}
     for row in [row for query in queries for row in await database.fetch(query, wanted, EVENTS_MAX)]:
@@ -205,6 +248,10 @@ async def _read(
 
 
 def _is_of(record: ConsumedRecord, wanted: str) -> bool:
+    return _is_id(record, wanted) or has_number(record.key, wanted.encode())
+
+
+def _is_id(record: ConsumedRecord, wanted: str) -> bool:
     event_id = record.header("ce_id")
     if event_id == wanted or event_id.startswith(f"{wanted}/") or record.key == wanted.encode():
         return True

@@ -1,29 +1,36 @@
-"""Any batch through a mapping file: each element is an event, ignored or parks all, and none is in another's event.
+"""Any body of JSON or XML through a mapping file: each element is an event, ignored or parks all, and is nowhere else.
 
 `python -m tests.fuzz.batches N` tries N random bodies, and prints how they ended and how long the slowest one took.
 """
 
+import gc
 import random
 import re
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from pathlib import Path as File
+from typing import Any, NamedTuple, cast
+from xml.sax.saxutils import escape
 
 from bridge.event import ParkReason
-from bridge.mapping.json_body import parse, to_json_text
-from bridge.mapping.mapped import MappingFile
-from bridge.mapping.profile import IGNORED, Mapped
+from bridge.mapping.json_body import Real, to_json_text
+from bridge.mapping.mapped import MappingFile, compile_mapping
+from bridge.mapping.profile import IGNORED, Mapped, read_body
 from tests.fuzz.choices import Choices
 from tests.fuzz.mapping import edit, value_of
 from tests.profile_properties import assert_writable
 from tests.unit.mapping_files import compiled
 from tests.unit.profile_documents import a_delivery
+from tests.unit.vendor_documents import PROFILES, sample
 
+SPOILERS = (
+    *(b"<", b"</", b"/>", b"&", b"&x;", b"<!DOCTYPE a>", b"<!--", b"]]>", b"<![CDATA[", b" a='1'", b"\xff", b"\x00"),
+    *(b'"', b"\\", b"{", b"[", b"}", b"]", b",", b":", b"null", b"1e999", b"-"),
+)
 WORDS = (b"\x00\x01\x02\x03\x04", b"\x05\x06\x07\x08\x09", b"\x0a\x0b\x0c\x0d\x0e\x0f", b"\x00" * 16)
-INPUT_BYTES = 200
-SLOW_S = 0.05
+INPUT_BYTES = 260
 
 _UPDATE = """\
 type = "prescription.updated"
@@ -137,6 +144,27 @@ def a_file(each: str, head: str = "") -> MappingFile:
     return compiled(f'{head}{_HEAD}each = "{each}"\n{_TABLES}')
 
 
+def a_message(elements: list[Any], _: dict[str, Any]) -> Any:
+    """Choose a message of SCRIPT by the number of elements; they are put into it."""
+    message: Any = read_body(SCRIPT, MESSAGES[len(elements) % len(MESSAGES)].read_bytes())
+    message["Message"]["Body"]["Extra"] = elements
+    return message
+
+
+def an_order(elements: list[Any], _: dict[str, Any]) -> Any:
+    order: Any = sample("p16")
+    order["data"]["fills"] += [{"id": "mark", "prescription": each} for each in elements]
+    return order
+
+
+def a_result(elements: list[Any], _: dict[str, Any]) -> Any:
+    return sample("p12") | {"Extra": elements}
+
+
+SCRIPT_DIR = File(__file__).parents[2] / "docs" / "examples" / "script"
+SCRIPT = compile_mapping((SCRIPT_DIR / "script.toml").read_bytes(), "script.toml", {"account_id": "a"}).reading_xml()
+MESSAGES = sorted(SCRIPT_DIR.glob("*.xml"))
+
 SHAPES = (
     Shape(a_file("events"), in_events, events_of),
     Shape(a_file("events", 'id = "no"\n'), in_events, events_of),
@@ -150,6 +178,24 @@ SHAPES = (
     ),
     Shape(a_file("@", "arrays = true\n"), lambda elements, _: elements, listed),
     Shape(a_file("events", 'names = "any_case"\n'), in_events, events_of),
+    Shape(
+        a_file("m.events", 'account = "m.shop"\n').reading_xml(),
+        lambda elements, around: {"m": in_events(elements, around)},
+        lambda body: listed(member(member(body, "m"), "events"), "m", "events"),
+    ),
+    Shape(
+        a_file("m.orders[].lines").reading_xml(),
+        lambda elements, around: {"m": in_orders(elements, around)},
+        lambda body: [("m", *path) for path in lines_of(member(body, "m"))],
+        lambda body: [("m", *path) for path in orders_of(member(body, "m"))],
+    ),
+    Shape(SCRIPT, a_message, lambda _: []),
+    Shape(
+        cast("MappingFile", PROFILES["photon_cloudevents"]),
+        an_order,
+        lambda body: listed(member(member(body, "data"), "fills"), "data", "fills"),
+    ),
+    Shape(cast("MappingFile", PROFILES["dosespot_push"]), a_result, lambda _: []),
 )
 
 
@@ -157,27 +203,73 @@ def check(content: bytes) -> None:
     outcome_of(Choices(content))
 
 
-def outcome_of(choices: Choices) -> str:
-    """Map one batch, check that all of it is accounted for, and return how it ended."""
+def outcome_of(choices: Choices, *, is_thorough: bool = True) -> tuple[str, float]:
+    """Map one body, check that all of it is accounted for, and return how it ended and the seconds that it took."""
     shape = choices.one(SHAPES)
+    text = a_body(choices, shape)
+    began = time.process_time()
+    parsed: Any = read_body(shape.mapping, text)
+    took_s = time.process_time() - began
+    if isinstance(parsed, ParkReason):
+        assert parsed.reason in ("malformed_json", "malformed_xml")
+        return parsed.reason, took_s
+    # What is marked after it was parsed names the place that it has now.
+    marked(shape, parsed)
+    began = time.process_time()
+    outcome = shape.mapping.map(a_delivery(text, id="dlv_1"), parsed)
+    took_s += time.process_time() - began
+    if isinstance(outcome, ParkReason):
+        assert outcome.reason in ("unusable", "unknown_type")
+        assert not MARK.search(outcome.field)
+        return f"parked {outcome.reason} {outcome.detail}", took_s
+    assert_accounted(shape, parsed, outcome)
+    for event in outcome.events if is_thorough else ():
+        assert_writable(event)
+    return "ignored" if outcome is IGNORED else f"{len(outcome.events)} events", took_s
+
+
+def a_body(choices: Choices, shape: Shape) -> bytes:
+    """Make the body of a batch, with some edits of its tree and of its bytes."""
     elements = [element(choices) for _ in range(1 + choices.below(7))]
     around = {"batch": "mark", "type": choices.one(("BATCH", None, "PING", "mark")), "sent": value_of(choices, 1)}
     body = {"": shape.body(elements, around)}
     for _ in range(max(0, choices.below(5) - 2)):
-        edit(choices, body) if body else None
-    # Parsed before it is marked: no two places are one object then.
-    parsed: Any = parse(to_json_text(body.get("", {})).encode(), arrays=shape.mapping.ARRAYS)
-    if isinstance(parsed, ParkReason):
-        return "malformed"
-    marked(shape, parsed)
-    text = to_json_text(parsed).encode()
-    outcome = shape.mapping.map(a_delivery(text, id="dlv_1"), parsed)
-    if isinstance(outcome, ParkReason):
-        assert outcome.reason in ("unusable", "unknown_type")
-        assert not MARK.search(outcome.field)
-        return f"parked {outcome.reason} {outcome.detail}"
-    assert_accounted(shape, parsed, outcome)
-    return "ignored" if outcome is IGNORED else f"{len(outcome.events)} events"
+        if body:
+            edit(choices, body)
+    whole = body.get("", {})
+    text = bytearray((to_xml(whole) if shape.mapping.parse else to_json_text(whole)).encode())
+    for _ in range(max(0, choices.below(6) - 3)):
+        at = choices.below(len(text) + 1)
+        match choices.below(4):
+            case 0:
+                text[at:at] = choices.one(SPOILERS)
+            case 1:
+                del text[at : at + 1 + choices.below(8)]
+            case 2:
+                text[at : at + 1] = choices.take(1)
+            case _:
+                start = choices.below(len(text) + 1)
+                text[at:at] = text[start : start + choices.below(200)]
+    return bytes(text)
+
+
+def to_xml(tree: Any) -> str:
+    """Write a tree as XML; names that XML does not allow lose what it does not."""
+
+    def written(name: str, value: Any) -> str:
+        if isinstance(value, list):
+            return "".join(written(name, each) for each in value)
+        name = re.sub(r"[^A-Za-z0-9_.-]", "", name)
+        name = name if re.match("[A-Za-z_]", name) else f"n{name}"
+        content = "" if value is None else value.lexeme if isinstance(value, Real) else str(value)
+        if isinstance(value, dict):
+            content = "".join(written(inner, child) for inner, child in value.items())
+        else:
+            content = escape(re.sub(r"[^\x20-\ud7ff]", "", content))
+        return f"<{name}>{content}</{name}>"
+
+    roots = [*tree.items()] if isinstance(tree, dict) else []
+    return written(*roots[0]) if roots else "<empty/>"
 
 
 def element(choices: Choices) -> Any:
@@ -221,9 +313,7 @@ def leaves(node: Any, *way: str | int) -> Iterator[tuple[Path, Any, Any]]:
 def assert_accounted(shape: Shape, body: Any, outcome: Mapped) -> None:
     """Check that each element is in events of its own, and in these alone; one that is ignored is in none."""
     said = [repr(event.value) for event in outcome.events]
-    for one in outcome.events:
-        assert_writable(one)
-    assert len({one.id for one in outcome.events}) == len(said)
+    assert len({event.id for event in outcome.events}) == len(said)
     elements = shape.elements(body)
     owners = [*elements, *shape.orders(body)]
     texts: dict[int, set[str]] = {}
@@ -259,13 +349,18 @@ def is_ignored(element: Any, body: Any) -> bool:
 def main(executions: int) -> None:
     rng = random.Random(executions)  # noqa: S311 - a seed is replayed
     ends: Counter[str] = Counter()
-    slowest = 0.0
-    for _ in range(executions):
+    slowest_s = 0.0
+    gc.freeze()  # what the program itself holds is not looked through again and again
+    for number in range(executions):
         content = rng.randbytes(INPUT_BYTES)
-        began = time.process_time()
-        ends[outcome_of(Choices(content))] += 1
-        slowest = max(slowest, time.process_time() - began)
-    print(f"{executions:,} bodies, the slowest in {slowest * 1000:.1f} ms: {dict(ends.most_common())}")  # noqa: T201
+        try:
+            end, took_s = outcome_of(Choices(content), is_thorough=number % 16 == 0)
+        except BaseException:
+            print(f"broken by {content.hex()}", flush=True)  # noqa: T201
+            raise
+        ends[end] += 1
+        slowest_s = max(slowest_s, took_s)
+    print(f"{executions:,} bodies, the slowest in {slowest_s * 1000:.1f} ms: {dict(ends.most_common())}")  # noqa: T201
 
 
 if __name__ == "__main__":

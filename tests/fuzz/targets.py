@@ -47,7 +47,7 @@ TARGETS = (
     Target("schemes", "schemes", "check", 6, 400),
     Target("mapping", "mapping", "check", 6, 200),
     Target("mapping_files", "mapping_files", "check", 16, 400),
-    Target("batches", "batches", "check", 10, 200),
+    Target("batches", "batches", "check", 10, 260),
     Target("spool_recovery", "spool", "check_recovery", 2, 48),
 )
 

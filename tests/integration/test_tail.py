@@ -125,6 +125,27 @@ def test_the_newest_of_a_type_and_source_since_a_time_are_shown(cluster: Cluster
     assert [line["key"] for line in chosen] == ["rx_1", "rx_3"]
 
 
+def test_a_vendor_s_number_needs_no_prefix_unless_two_vendors_have_it(cluster: Cluster, topics: Topics) -> None:
+    name = topics.fresh()
+    write(
+        cluster,
+        name,
+        [(key, PAYLOAD) for key in ("acme:7", "ds:1:8", "acme:9", "7:acme", "ds:9", "q:5", "5", "acme:7")],
+    )
+    command = (name, "--bootstrap-servers", cluster.bootstrap_servers, "--until-end", "--json", "--key")
+
+    found = {
+        wanted: [line["key"] for line in lines(run(*command, wanted))] for wanted in ("7", "1:8", "5", "8", "ds:9")
+    }
+    newest = lines(run(*command[:-2], "--json", "--last", "1", "--key", "7"))
+    ambiguous = run(*command, "9")
+
+    assert found == {"7": ["acme:7"] * 2, "1:8": ["ds:1:8"], "5": ["5"], "8": [], "ds:9": ["ds:9"]}
+    assert [line["offset"] for line in newest] == [7]
+    assert (ambiguous.returncode, ambiguous.stdout) == (2, "")
+    assert "several vendors have this number; write it with one of the prefixes acme:, ds:" in ambiguous.stderr
+
+
 @pytest.mark.parametrize(("form", "closed"), [([], "output"), (["--json"], "pipe")], ids=["people", "json"])
 def test_who_reads_no_more_ends_it_in_order(cluster: Cluster, topic: str, form: list[str], closed: str) -> None:
     reading, writing = os.pipe()

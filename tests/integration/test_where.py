@@ -82,12 +82,35 @@ def scene(cluster: Cluster, topics: Topics, postgres: str, tmp_path: Path) -> Sc
     return Scene(cluster.bootstrap_servers, topic, consumer_environment(**given))
 
 
-async def test_an_event_is_where_it_was_put_and_nothing_of_it_is_shown(scene: Scene, tmp_path: Path) -> None:
+async def test_an_event_is_where_it_was_put_and_nothing_of_it_is_shown(
+    scene: Scene, tmp_path: Path, postgres: str
+) -> None:
     """One story, since the scene takes its time."""
     await one_event_has_the_fixed_members_and_nothing_of_its_content(scene)
     await every_event_of_a_prescription_has_its_state(scene)
     await what_never_became_an_event_and_what_waits_on_this_disk_are_found(scene, tmp_path)
+    await a_vendor_s_number_needs_no_prefix_unless_two_vendors_have_it(scene, tmp_path, postgres)
     await in_a_topic_that_was_made_anew_an_event_is_found_and_its_groups_are_stopped(scene)
+
+
+async def a_vendor_s_number_needs_no_prefix_unless_two_vendors_have_it(
+    scene: Scene, tmp_path: Path, postgres: str
+) -> None:
+    rename = "update read_model.event set source = '{0}', prescription_id = '{0}:77' where prescription_id = '{1}'"
+    execute(postgres, rename.format("acme", LIVES.prescription_id(APPLIED)))
+
+    code, document, _ = await scene("77")
+    assert (code, [each["id"] for each in document["events"]]) == (0, LIVES.event_ids(APPLIED))
+    disk = {"BRIDGE_SPOOL__DIR": str(tmp_path / "spool-of-numbers")}
+    await spool(tmp_path / "spool-of-numbers", scene.topic, "acme:78", "ds:78", "acme:79")
+    assert (await scene("79", **disk))[0] == 0
+    several = "several vendors have this number; write it with one of the prefixes acme:, ds:"
+    code, _, err = await scene("78", **disk)
+    assert (code, several in err) == (2, True)
+    assert (await scene("ds:78", **disk))[0] == 0
+    execute(postgres, rename.format("ds", LIVES.prescription_id(PARKED)))
+    code, _, err = await scene("77")
+    assert (code, several in err) == (2, True)
 
 
 async def every_event_of_a_prescription_has_its_state(scene: Scene) -> None:

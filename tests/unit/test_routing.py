@@ -12,6 +12,7 @@ from bridge.kafka.routing import (
     UNRECOGNIZED_TOPIC,
     RoutingTable,
     partition,
+    whole_key,
 )
 
 
@@ -46,3 +47,25 @@ def test_a_topic_that_no_event_reaches_is_not_written() -> None:
 def test_a_route_to_something_that_is_no_event_topic_is_refused(topic: str) -> None:
     with pytest.raises(ConfigError, match="epcs"):
         RoutingTable({"epcs.*": topic})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "keys", "whole"),
+    [
+        (b"7", [b"acme:7", b"acme:7", b"acme:8"], b"acme:7"),
+        (b"7", [b"acme:7", b"7"], b"7"),
+        (b"1:7", [b"q:1:7"], b"q:1:7"),
+        (b"7", [b"q:1:7"], b"7"),
+        (b"7", [], b"7"),
+        (b"", [b"acme:"], b""),
+    ],
+)
+def test_a_number_stands_for_the_one_key_that_has_it_behind_a_prefix(
+    wanted: bytes, keys: list[bytes], whole: bytes
+) -> None:
+    assert whole_key(wanted, keys) == whole
+
+
+def test_a_number_of_several_vendors_stands_for_none() -> None:
+    with pytest.raises(ConfigError, match=r"write it with one of the prefixes acme:, ds:$"):
+        whole_key(b"7", [b"ds:7", b"acme:7"])
