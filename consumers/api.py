@@ -15,6 +15,8 @@ from bridge.event import Event
 # Batches of 50 to 200 are where PostgreSQL stops gaining (53,000 to 81,000 events/s for the SQL alone).
 BATCH_RECORDS = 200
 BATCH_WAIT_S = 0.05
+# Attempts at a record that may be at fault, while others pass; with full jitter from 0.2 to 30 s between them.
+ATTEMPTS = 5
 HANDLER_TIMEOUT_S = 30.0
 # Records that are taken in and not settled are bounded per partition and per process.
 WINDOW_RECORDS = 1_024
@@ -175,6 +177,8 @@ class Consumer:
         unknown: For a record whose type is one of `types` and not known to this release: its key is parked, it is
             skipped and counted, or the process ends.
         handler_timeout_s: A handler that takes longer has failed, and may be tried again.
+        attempts: Failed attempts at a record, with calls for other keys that passed in between, after which its key is
+            parked; at least 1. Failures that every record would meet do not count.
         group: Group id if it is not the name.
         tables: Tables of its own in the database that settles its records.
         history: Rows that its tables keep of single events, for `drx-consumer prune`.
@@ -199,6 +203,7 @@ class Consumer:
     types: Sequence[str] = ("*",)
     unknown: Literal["skip", "park", "fail"] = "park"
     handler_timeout_s: float = HANDLER_TIMEOUT_S
+    attempts: int = ATTEMPTS
     group: str = ""
     tables: Tables | None = None
     history: History | None = None
@@ -217,6 +222,8 @@ class Consumer:
             # A text is a sequence of texts to a type checker: its characters would be taken for topics or types.
             if isinstance(getattr(self, field_name), str):
                 raise ConfigError(f"consumer {self.name!r}: {field_name} must be a list, also of one")
+        if self.attempts < 1:
+            raise ConfigError(f"consumer {self.name!r}: attempts must be at least 1")
         for function in (self.handle, self.prepare, self.ping):
             if function is not None:
                 self._demand_async(function)

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from bridge.errors import TransientError
 from bridge.kafka.transport import ConsumedRecord
 from consumers.api import Batches
-from consumers.runtime.failure import ATTEMPTS_MAX, SYSTEMIC_MAX_S, Failure, Tries, delay_s
+from consumers.runtime.failure import SYSTEMIC_MAX_S, Failure, Tries, delay_s
 from consumers.runtime.key_queues import KeyQueues
 from consumers.runtime.parking import key_text
 from consumers.runtime.partition import Partition
@@ -150,7 +150,9 @@ class BatchDriver:
             elif not tries.refused:
                 settling.tally.retried_batch(partition.place.topic, len(batch), code=exc.code)
             again = exc.systemic or not tries.refused
-            if again and (attempt < ATTEMPTS_MAX or (exc.systemic and not await settling.circuit.there())):
+            if again and (
+                attempt < settling.consumer.attempts or (exc.systemic and not await settling.circuit.there())
+            ):
                 self._put_back(partition, batch)
                 return False
             # Should it fail for one record alone, that is found out one by one.

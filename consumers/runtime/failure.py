@@ -16,8 +16,7 @@ from bridge.runtime.backoff import Spread, backoff_s
 
 FailureClass = Literal["systemic", "transient", "permanent", "poison", "bug"]
 
-# A failure of either the record or the sink is retried five times while others pass, with full jitter from 0.2 to 30 s.
-ATTEMPTS_MAX = 5
+# Between attempts at a record that may be at fault, with full jitter.
 DELAY_FIRST_S = 0.2
 DELAY_MAX_S = 30.0
 # Between attempts while the record is not at fault: a partial outage or a lock may be short.

@@ -28,7 +28,6 @@ from consumers.runtime import parking
 from consumers.runtime.calls import call_handler
 from consumers.runtime.circuit import Circuit
 from consumers.runtime.failure import (
-    ATTEMPTS_MAX,
     ID_CONFLICT,
     SYSTEMIC_MAX_S,
     Failure,
@@ -279,7 +278,7 @@ class Settling:
             return delay_s(tries.failures, spread=self.spread, max_s=SYSTEMIC_MAX_S)
         tries.charged += self.circuit.passes != tries.passes
         tries.passes = self.circuit.passes
-        return None if tries.charged >= ATTEMPTS_MAX else delay_s(tries.failures, spread=self.spread)
+        return None if tries.charged >= self.consumer.attempts else delay_s(tries.failures, spread=self.spread)
 
     async def park(
         self, partition: Partition, record: ConsumedRecord, verdict: Park, *, released: bool = False

@@ -7,10 +7,9 @@ import pytest
 
 from bridge.errors import PermanentError, TransientError
 from bridge.kafka.transport import Place
-from consumers.api import Batches, Consumer, Lanes, Placed
+from consumers.api import ATTEMPTS, Batches, Consumer, Lanes, Placed
 from consumers.postgres.pool import Connection, Database
 from consumers.runtime.batches import BATCHES_MAX
-from consumers.runtime.failure import ATTEMPTS_MAX
 from consumers.runtime.sorting import UnknownTypeError
 from tests.kafka import until
 from tests.settling import GROUP, PLACE, Effects, a_consumer, a_record, at_work
@@ -82,7 +81,7 @@ async def test_a_sink_that_is_away_for_long_leaves_a_batch_whole_too(database: D
 
     async def ping(_: object) -> None:
         nonlocal pings
-        if away and len(calls) >= ATTEMPTS_MAX:
+        if away and len(calls) >= ATTEMPTS:
             pings += 1
             raise TransientError("full", systemic=True)
 
@@ -97,7 +96,7 @@ async def test_a_sink_that_is_away_for_long_leaves_a_batch_whole_too(database: D
         await bench.settled(20)
 
         assert await bench.parked() == []
-    assert len(calls) > ATTEMPTS_MAX
+    assert len(calls) > ATTEMPTS
     assert set(calls) == {20}
 
 

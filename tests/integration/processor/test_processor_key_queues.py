@@ -9,10 +9,9 @@ import pytest
 from bridge.errors import PermanentError, TransientError
 from bridge.event import Event
 from bridge.kafka.transport import Place
-from consumers.api import Consumer, Context, Lanes
+from consumers.api import ATTEMPTS, Consumer, Context, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime import calls
-from consumers.runtime.failure import ATTEMPTS_MAX
 from consumers.runtime.key_queues import ROUNDS_MAX
 from tests.kafka import HANG_S, until
 from tests.logs import capture_logs
@@ -63,13 +62,13 @@ async def test_an_event_is_no_duplicate_of_an_equal_one_that_is_asked_about_with
 
 async def test_an_inbox_that_gives_no_answer_counts_against_no_record(database: Database) -> None:
     effects, ledger = Effects(), FailingLedger(database)
-    fails = itertools.chain([TransientError("statement_timeout")] * 2 * ATTEMPTS_MAX, itertools.repeat(None))
+    fails = itertools.chain([TransientError("statement_timeout")] * 2 * ATTEMPTS, itertools.repeat(None))
     ledger.look_fails = lambda _: next(fails)
 
     async with at_work(a_consumer(effects, Lanes(8)), database, ledger=ledger) as bench:
         await bench.feed_all([a_record(offset, f"rx_{offset}") for offset in range(8)])
 
-        assert ledger.failed == 2 * ATTEMPTS_MAX
+        assert ledger.failed == 2 * ATTEMPTS
         assert (bench.outcome("retry"), await bench.parked()) == (0, [])
 
 

@@ -1,6 +1,7 @@
 """A sink that is away, or answers only some of the time, parks nothing."""
 
 import random
+from dataclasses import replace
 from functools import partial
 
 import aiohttp
@@ -8,11 +9,10 @@ import pytest
 
 from bridge.errors import ConfigError, TransientError
 from bridge.event import Event
-from consumers.api import Batches, Consumer, Lanes
+from consumers.api import ATTEMPTS, Batches, Consumer, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime import operator, parking
 from consumers.runtime.circuit import OPEN_AFTER
-from consumers.runtime.failure import ATTEMPTS_MAX
 from consumers.runtime.operator import By
 from tests import settling
 from tests.kafka import until
@@ -116,7 +116,7 @@ async def test_what_may_be_anybodys_fault_counts_only_while_others_pass(
 
     async with at_work(a_consumer(effects, mode), database) as bench:
         await bench.feed([a_record(0, "bad")])
-        await until(lambda: len(effects.attempts) > 2 * ATTEMPTS_MAX)
+        await until(lambda: len(effects.attempts) > 2 * ATTEMPTS)
         alone = await bench.parked()
         end = await bench.others_pass(1)
         await bench.settled(end)
@@ -125,11 +125,29 @@ async def test_what_may_be_anybodys_fault_counts_only_while_others_pass(
 
 
 @MODES
+@pytest.mark.parametrize("attempts", [1, 2 * ATTEMPTS])
+async def test_a_consumer_says_after_how_many_attempts_a_key_is_parked(
+    database: Database, mode: Lanes | Batches, attempts: int
+) -> None:
+    effects = Effects()
+    effects.fail = lambda event, _: TransientError("http_500") if event.key.startswith("bad") else None
+    consumer = replace(a_consumer(effects, mode), attempts=attempts)
+
+    async with at_work(consumer, database) as bench:
+        await bench.feed([a_record(0, "bad")])
+        await bench.settled(await bench.others_pass(1))
+
+        rows = await bench.rows("select attempts from drx_consumer.parked_key")
+    assert rows[0][0] >= attempts
+    assert rows[0][0] == 1 or attempts > 1
+
+
+@MODES
 async def test_a_record_that_the_sink_was_not_asked_about_is_no_pass_of_it(
     database: Database, mode: Lanes | Batches
 ) -> None:
     """Neither one that was applied before, nor one that its handler refuses by itself, speaks for the sink."""
-    others = range(2, 6 + ATTEMPTS_MAX)
+    others = range(2, 6 + ATTEMPTS)
     effects = Effects(*(f"evt_{offset}" for offset in others[::2]))
     effects.fail = lambda event, _: TransientError("http_500") if event.key == "bad" else None
 
