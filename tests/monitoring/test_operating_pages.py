@@ -4,11 +4,18 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry, start_http_server
 
+from bridge.dev.ports import HOST, free_port
+from bridge.runtime.metrics import IngressMetrics
+from consumers.runtime.metrics import ConsumerMetrics
 from tests.debian import command, fetch, lacking
+from tests.faults.alerts.servers import prometheus
+from tests.integration.service_process import until
 from tests.monitoring.queries import ROOT, RULES, alerts, blocks
 from tests.promtool import complaints
 
@@ -105,6 +112,42 @@ def test_units_are_valid_and_closed(tmp_path: Path) -> None:
         assert analyze("verify", unit) == ""
         # Tenths; what is left is the network, and files that all may read.
         analyze("security", "--offline=true", "--threshold=15", unit)
+
+
+def test_prometheus_of_the_page_asks_each_process_and_its_alerts_link_to_runbooks(tmp_path: Path) -> None:
+    if lacks := [lacking(name) for name in ("prometheus", "promtool") if fetch(name) is None]:
+        pytest.skip("; ".join(lacks))
+    config, ports = UNITS["prometheus.yml"], {"9090": free_port(), "9091": free_port()}
+    for written, port in ports.items():
+        config = config.replace(f":{written}", f":{port}")
+    shell = UNITS["rules.sh"].replace("promtool", " ".join(command("promtool")))
+    shell = shell.replace("/etc/prometheus/prometheus.yml", "prometheus.yaml")
+    (tmp_path / "prometheus.yaml").write_text(config.replace("/etc/prometheus", str(tmp_path)).replace("30s", "1s"))
+    (tmp_path / "helm").symlink_to(ROOT / "helm")
+    done = subprocess.run(  # noqa: S603 - the page's
+        ["/bin/bash", "-euc", shell.replace("/etc/prometheus", str(tmp_path))],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    registries = CollectorRegistry(), CollectorRegistry()
+    IngressMetrics(registries[0])
+    ConsumerMetrics(registries[1], service="read_model")
+    with ExitStack() as stack:
+        for port, registry in zip(ports.values(), registries, strict=True):
+            server, thread = start_http_server(port, HOST, registry)
+            stack.callback(thread.join)
+            stack.callback(server.server_close)
+            stack.callback(server.shutdown)
+        watching = stack.enter_context(prometheus(tmp_path))
+        until(lambda: watching.value('count(up{namespace="drx"} == 1)') == len(ports), what="both targets")
+        until(lambda: watching.value("max by (namespace, service) (drxbridge_parked_keys)") is not None, what="metrics")
+        assert watching.runbooks() == {
+            f"https://git.example.test/drx-bridge/-/blob/main/{each.runbook}" for each in alerts()
+        }
 
 
 def test_settings_of_the_unit_are_settings() -> None:

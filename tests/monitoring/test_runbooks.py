@@ -79,6 +79,7 @@ def test_a_command_is_one_that_there_is(page: str, line: str) -> None:
 def test_a_summary_speaks_of_labels_that_the_alert_keeps(alert: Alert) -> None:
     summary, expression = alert.summary, alert.expr
     spoken = set(re.findall(r"\$labels\.(\w+)", summary))
+    assert re.findall(r"{{ *\$value *}}", summary) == [], "a float as it is"
 
     # Prometheus fills a summary in from the labels of the query's result: those that the rule adds are not among them.
     kept = {word for inside in re.findall(r"by \(([^)]*)\)", expression) for word in re.findall(r"\w+", inside)}

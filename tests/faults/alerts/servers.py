@@ -46,6 +46,11 @@ class Prometheus:
         """Names of all that fire or wait to."""
         return sorted({each["labels"]["alertname"] for each in self._ask("alerts")["alerts"]})
 
+    def runbooks(self) -> set[str]:
+        """Addresses that the alerts of its rules name."""
+        rules = [rule for group in self._ask("rules", type="alert")["groups"] for rule in group["rules"]]
+        return {each["annotations"]["runbook_url"] for each in rules}
+
     def value(self, query: str) -> float | None:
         found = self._ask("query", query=query)["result"]
         return float(found[0]["value"][1]) if found else None
@@ -108,22 +113,23 @@ def watching(
         webhook: Where alerts are delivered.
     """
     directory.mkdir()
-    address = f"{HOST}:{free_port()}"
     with ExitStack() as stack:
         everything = {"route": _ROUTE, "receivers": [_receiver(webhook)]}
         configs = {"everything": everything, "sample": SAMPLE}
         told = [stack.enter_context(alerting(directory / name, config)) for name, config in configs.items()]
         _write(directory / "rules.yaml", scaled(RULES, FACTOR))
         _write(directory / "prometheus.yaml", _config(targets, [each.address for each in told]))
-        arguments = [
-            "--config.file=prometheus.yaml",
-            "--storage.tsdb.path=prometheus",
-            f"--web.listen-address={address}",
-            f"--query.lookback-delta={_LOOKBACK}",
-            f"--rules.alert.resend-delay={_RESEND}",
-        ]
-        stack.enter_context(_running([*command("prometheus"), *arguments], directory, address))
-        yield Prometheus(f"http://{address}"), told[1]
+        pace = f"--query.lookback-delta={_LOOKBACK}", f"--rules.alert.resend-delay={_RESEND}"
+        yield stack.enter_context(prometheus(directory, *pace)), told[1]
+
+
+@contextmanager
+def prometheus(directory: Path, *arguments: str) -> Iterator[Prometheus]:
+    """Run a Prometheus with the file `prometheus.yaml` of a directory."""
+    address = f"{HOST}:{free_port()}"
+    own = "--config.file=prometheus.yaml", "--storage.tsdb.path=prometheus", f"--web.listen-address={address}"
+    with _running([*command("prometheus"), *own, *arguments], directory, address):
+        yield Prometheus(f"http://{address}")
 
 
 @contextmanager
