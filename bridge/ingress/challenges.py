@@ -19,7 +19,7 @@ from bridge.event import ParkReason
 from bridge.ingress.rate_limit import RateLimit
 from bridge.mapping.json_body import parse
 from bridge.mapping.profile import Mapped
-from bridge.proof.scheme import HmacKey, KeySlot, ProofKey, SharedSecret, matching_slot, refuse, refuse_mismatch
+from bridge.proof.scheme import HmacKey, KeySlot, ProofKey, SharedSecret, matching_slot, refuse_mismatch
 from bridge.proof.schemes.parameters import ParameterError
 from bridge.runtime.http import Answer
 
@@ -65,8 +65,8 @@ class Challenge(NamedTuple):
         value = heads.get(ORIGIN, b"").decode("latin-1") if self.kind == "cloudevents" else "".join(values[:1])
         if not _is_value(value) or len(values) > 1:
             return None
-        if self.token[0]:
-            self._check_token(heads, dict(members), keys, now)
+        if self.token[0] and not self._has_token(heads, dict(members), keys, now):
+            refuse_mismatch(keys, now)
         if self.kind == "query":
             return _text(value)
         rate = "*" if per_s is None else str(max(1, int(per_s * 60)))
@@ -74,11 +74,11 @@ class Challenge(NamedTuple):
 
     def admits(self, heads: Mapping[bytes, bytes], body: bytes, keys: Sequence[KeySlot], now: float) -> bool:
         """Return whether the token of a POST is the secret, which proves a handshake, and no event."""
-        if not self.token[0] or self.of_body(heads, body) is None:
+        place = self.token[0]
+        if not place or (place == "header" and not self._has_token(heads, {}, keys, now)):
             return False
-        document = cast("dict[str, object]", parse(body))
-        self._check_token(heads, document, keys, now)
-        return True
+        asks = self.of_body(heads, body) is not None
+        return asks and (place == "header" or self._has_token(heads, cast("dict[str, object]", parse(body)), keys, now))
 
     def of_body(self, heads: Mapping[bytes, bytes], body: bytes) -> Answer | None:
         """Answer a POST; None if it asks nothing."""
@@ -93,16 +93,13 @@ class Challenge(NamedTuple):
             return None
         return _json({self.name: value}) if self.kind == "body_json" else _text(value)
 
-    def _check_token(
+    def _has_token(
         self, heads: Mapping[bytes, bytes], members: Mapping[str, object], keys: Sequence[KeySlot], now: float
-    ) -> None:
+    ) -> bool:
         place, name = self.token
-        given = heads.get(name.lower().encode()) if place == "header" else _bytes(members.get(name))
-        if not given:
-            refuse("signature_missing")
+        given = heads.get(name.lower().encode(), b"") if place == "header" else _bytes(members.get(name))
         digest = sha256(given).digest()
-        if matching_slot(keys, now, lambda key: _is_secret(key, digest)) is None:
-            refuse_mismatch(keys, now)
+        return matching_slot(keys, now, lambda key: _is_secret(key, digest)) is not None
 
 
 def read_challenge(text: str, token: str) -> Challenge | None:
