@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import click
 import orjson
@@ -73,10 +73,14 @@ def _options(command: Callable[..., int]) -> Callable[..., int]:
 
 
 @topics.command()
+@click.option("--topic", help="Create this one instead, such as one that a consumer publishes to; needs --like.")
+@click.option("--like", metavar="TOPIC", help="Topic whose partitions, replicas, retention and size it gets.")
 @_options
 @audit_options
 def create(
     *,
+    topic: str | None,
+    like: str | None,
     replication_factor: int | None,
     min_insync_replicas: int | None,
     configs: Mapping[str, str],
@@ -87,10 +91,15 @@ def create(
 ) -> int:
     """Create the topics that are missing; nothing that exists is changed."""
     settings = _settings(bootstrap_servers)
+    if (topic is None) != (like is None):
+        raise click.UsageError("--topic and --like need each other")
 
     async def order() -> dict[str, str]:
         async with open_admin(settings.kafka.connection) as admin:
-            specs = await _specs(admin, settings, replication_factor, min_insync_replicas, configs)
+            if topic is None or like is None:
+                specs = await _specs(admin, settings, replication_factor, min_insync_replicas, configs)
+            else:
+                specs = [_like(await admin.read(like), topic, replication_factor, min_insync_replicas, configs)]
             _refuse_unwritable(specs)
             outcomes = await admin.create(specs)
         for spec in specs:
@@ -148,6 +157,18 @@ async def _specs(
         replication_factor=factor or await admin.default_replication_factor(),
         message_max_bytes=settings.kafka.message_max_bytes,
         min_insync_replicas=min_insync,
+        more=configs,
+    )
+
+
+def _like(
+    model: TopicSpec, name: str, factor: int | None, min_insync: int | None, configs: Mapping[str, str]
+) -> TopicSpec:
+    return replace(
+        model,
+        name=name,
+        replication_factor=factor or model.replication_factor,
+        min_insync_replicas=min_insync or model.min_insync_replicas,
         more=configs,
     )
 

@@ -164,6 +164,20 @@ class Admin:
         found = await self._describe([spec.name for spec in specs])
         return [deviation for spec in specs for deviation in _deviations(spec, found.get(spec.name))]
 
+    async def read(self, name: str) -> TopicSpec:
+        """Return the specification that a topic was made by; `AdminError`: there is none."""
+        found = (await self._describe([name])).get(name)
+        if found is None:
+            raise AdminError("topic_missing", f"no such topic: {name}")
+        return TopicSpec(
+            name=name,
+            partitions=int(found["partitions"]),
+            replication_factor=int(found["replication_factor"]),
+            min_insync_replicas=int(found["min.insync.replicas"]),
+            retention_ms=int(found["retention.ms"]),
+            message_max_bytes=int(found["max.message.bytes"]),
+        )
+
     async def _partitions(self, names: Mapping[str, str] | Sequence[str]) -> dict[str, list[Any]]:
         # Asked by name, a topic that is missing might be created with the settings of the broker.
         topics = await self._client.describe_topics()

@@ -111,6 +111,8 @@ async def _examine(chosen: Chosen, add: Add) -> None:
         add(*offset_findings(chosen, kept, bounds, cluster_id=cluster_id))
     except BridgeError as exc:
         add(Finding("kafka", "failed", str(exc), "see CONSUMER_KAFKA__… and that the topics are there"))
+    if consumer.publishes:
+        add(await _published(chosen))
     if not kept.refused and (consumer.around is not None or consumer.ping is not None):
         add(*await _sink(consumer))
 
@@ -185,6 +187,17 @@ def offset_findings(
         if isinstance(verdict, Stopped):
             advice = hint(verdict.code, consumer=chosen.named, place=place)
             yield Finding("offsets", "failed", f"{place.topic}/{place.partition} {verdict.code}", advice)
+
+
+async def _published(chosen: Chosen) -> Finding:
+    """Look for the topics that it publishes to; what is for one that is missing waits in the outbox."""
+    consumer, topics = chosen.consumer, ", ".join(sorted(chosen.consumer.publishes))
+    try:
+        async with open_group(chosen.settings.kafka.connection, consumer.group, consumer.publishes) as view:
+            return Finding("publishes", "ok", f"{topics}: {len(view.places)} partitions")
+    except BridgeError as exc:
+        advice = "drx-bridge topics create --topic NAME --like drx.prescriptions.v1"
+        return Finding("publishes", "failed", str(exc), advice)
 
 
 async def _sink(consumer: Consumer) -> list[Finding]:

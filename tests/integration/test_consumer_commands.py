@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +18,10 @@ from bridge.kafka.transport import Place
 from consumers.runtime.beginnings import hint
 from tests.audit_lines import acts, audit_lines, spoken
 from tests.cluster import Cluster, EmbeddedCluster, Topics
+from tests.forked import run
 from tests.groups import a_member
 from tests.integration.consumer_process import consumer_environment, drx_consumer, install_code
-from tests.kafka import ready_producer
+from tests.kafka import HANG_S, ready_producer
 from tests.postgres import execute
 
 pytestmark = pytest.mark.kafka
@@ -205,6 +207,27 @@ async def test_lag_says_where_a_batch_cannot_be_read(desk: Desk, cluster: Cluste
         (2, False, None),
     ]
     assert (said[0], f"{desk.topic}/0: the batch at offset 0 cannot be read" in said[2]) == (0, True)
+
+
+async def test_doctor_looks_for_the_topics_that_a_consumer_publishes_to(
+    desk: Desk, tmp_path: Path, topics: Topics
+) -> None:
+    missing = topics.unique_key("published")
+    publishing = CODE.replace("topics=", f'publishes=["{missing}"], topics=').format(topic=desk.topic, group=desk.group)
+    there = replace(desk, env={**desk.env, **install_code(tmp_path / "other", "desk", publishing)})
+    await there.lines("init", "--from", "latest")
+
+    async def publishes() -> str:
+        _, out, _ = await there("doctor")
+        (line,) = [each for each in out.splitlines() if " publishes " in each]
+        return line
+
+    assert "drx-bridge topics create --topic NAME --like" in await publishes()
+    env = {**desk.env, "BRIDGE_KAFKA__BOOTSTRAP_SERVERS": topics.bootstrap_servers}
+    words = ("topics", "create", "--topic", missing, "--like", desk.topic)
+    code, out, err = await asyncio.to_thread(run, [sys.executable, "-m", "bridge", *words], env, timeout_s=HANG_S)
+    assert (code, f"{missing}: created, 2 partitions" in out) == (0, True), err
+    assert f"{missing}: 2 partitions" in await publishes()
 
 
 async def test_lag_says_that_a_topic_was_made_anew(desk: Desk, cluster: Cluster) -> None:
