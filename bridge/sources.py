@@ -21,6 +21,14 @@ from bridge.settings import HttpSettings, Settings, SourceSettings, named
 TEXT_SECRETS = ("secret_header", "url_token", "body_hmac")
 
 
+def configured_source(settings: Settings, name: str) -> SourceSettings:
+    """Return the settings of a source."""
+    if name not in settings.sources:
+        known = ", ".join(settings.sources) or "none"
+        raise ConfigError(f"no source is named {name!r}; known: {known}")
+    return settings.sources[name]
+
+
 def scheme_of(name: str, source: SourceSettings) -> Scheme:
     """Build the scheme of a source; the `ConfigError` for what cannot be used names the setting."""
     try:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from bridge.commands.coverage import Coverage
 from bridge.commands.coverage import lines as coverage_lines
-from bridge.commands.scheme_options import check_id, configured_source
+from bridge.commands.scheme_options import check_id
 from bridge.commands.tail_format import fields_tree, plain
 from bridge.commands.tail_format import text as text_of
 from bridge.contract.events import EVENT_MODELS
@@ -36,6 +36,7 @@ from bridge.runtime.findings import counted
 from bridge.runtime.process import Group, pairs
 from bridge.runtime.screen import printable
 from bridge.settings import KafkaSettings, load_settings
+from bridge.sources import configured_source
 
 # The bounds of a source, so that results agree with the ingress.
 BODY_MAX_BYTES = 16 * 1024 * 1024

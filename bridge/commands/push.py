@@ -7,8 +7,6 @@ from pathlib import Path
 
 import click
 
-from bridge.commands.posting import Poster
-from bridge.commands.sender import Post
 from bridge.commands.unrecognized import open_events
 from bridge.commands.unrecognized_replay import INSTANT
 from bridge.errors import ConfigError
@@ -19,6 +17,8 @@ from bridge.mapping.mapped_functions import ExhaustedError, ExpressionError, Sco
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.export import Body, bodies_of
 from bridge.runtime.process import FloatRange
+from bridge.sender.posting import Poster
+from bridge.sender.sender import Post
 from bridge.settings import Settings, load_settings
 
 

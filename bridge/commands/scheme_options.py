@@ -11,8 +11,8 @@ from bridge.proof.scheme import ID, Scheme
 from bridge.proof.schemes.parameters import ParameterError
 from bridge.proof.schemes.presets import configure
 from bridge.runtime.process import pairs
-from bridge.settings import Settings, SourceSettings, load_settings
-from bridge.sources import scheme_of
+from bridge.settings import SourceSettings, load_settings
+from bridge.sources import configured_source, scheme_of
 
 TOLERANCE_S: int | None = SourceSettings.model_fields["tolerance_s"].default
 DEFAULT_SCHEME: str = SourceSettings.model_fields["scheme"].default
@@ -58,14 +58,6 @@ def asked_scheme(source_name: str | None, scheme_text: str | None, parameters: S
     except ParameterError as exc:
         raise ConfigError(f"{exc.parameter}: {exc.problem}") from None
     return AskedScheme(scheme, text, given, TOLERANCE_S, None)
-
-
-def configured_source(settings: Settings, name: str) -> SourceSettings:
-    """Return the settings of a source."""
-    if name not in settings.sources:
-        known = ", ".join(settings.sources) or "none"
-        raise ConfigError(f"no source is named {name!r}; known: {known}")
-    return settings.sources[name]
 
 
 def is_id(text: str) -> bool:

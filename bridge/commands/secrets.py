@@ -15,7 +15,6 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from bridge.commands.scheme_options import configured_source
 from bridge.errors import ConfigError
 from bridge.proof.origin import SLOT
 from bridge.proof.scheme import HmacKey, KeySet, KeySlot, PublicKey, ReplayKey, Scheme, SharedSecret
@@ -31,7 +30,7 @@ from bridge.runtime.findings import Finding, finding_line
 from bridge.runtime.process import FloatRange, Group
 from bridge.runtime.screen import print_table
 from bridge.settings import Settings, load_settings
-from bridge.sources import scheme_of, slots_dir
+from bridge.sources import configured_source, scheme_of, slots_dir
 from bridge.start_checks import check_sources
 
 KEY_BYTES = 32  # the length of the digests that they key, SHA-256

@@ -12,10 +12,10 @@ import click
 import orjson
 
 from bridge.commands.scheme_options import asked_scheme, check_id, is_id, scheme_options
-from bridge.commands.signing import read_signer
 from bridge.errors import ConfigError, DeliveryRefusedError
 from bridge.proof.scheme import Raw, Scheme
 from bridge.proof.secrets import parse_slot
+from bridge.sender.signing import read_signer
 
 
 @click.command()

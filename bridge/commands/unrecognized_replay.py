@@ -8,14 +8,14 @@ from typing import Any
 import click
 import orjson
 
-from bridge.commands.posting import Poster
-from bridge.commands.sender import AHEAD_BYTES, TASK_BYTES, Post
 from bridge.commands.unrecognized import parked
 from bridge.event import ParkReason
 from bridge.kafka.transport import ConsumedRecord
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.broker_option import asking, bootstrap_option
 from bridge.runtime.process import FloatRange
+from bridge.sender.posting import Poster
+from bridge.sender.sender import AHEAD_BYTES, TASK_BYTES, Post
 from bridge.settings import load_settings
 
 LANES = 16

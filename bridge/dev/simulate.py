@@ -16,7 +16,6 @@ import orjson
 from rich.console import Console
 from rich.progress import Progress
 
-from bridge.commands.sender import Delivered, Post, Reply, RetryPolicy, Sender, open_session, play, webhook_url
 from bridge.commands.sign import id_of
 from bridge.contract.events import EVENT_MODELS
 from bridge.dev.sources import SOURCES
@@ -24,6 +23,7 @@ from bridge.dev.story import deliveries, new_id
 from bridge.errors import ConfigError
 from bridge.mapping.preview import ENVIRONMENTS
 from bridge.runtime.process import INTERRUPTED, FloatRange
+from bridge.sender.sender import Delivered, Post, Reply, RetryPolicy, Sender, open_session, play, webhook_url
 
 DEFAULT_COUNT = 100
 # Most deliveries under way at one time with --rate.

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from bridge.commands.scheme_options import DEFAULT_SCHEME
 from bridge.commands.secrets import fresh_secret
-from bridge.commands.signing import Sign, read_signer
 from bridge.proof.scheme import Scheme
 from bridge.proof.schemes.presets import configure
+from bridge.sender.signing import Sign, read_signer
 
 _OPTIONS: Mapping[str, str] = MappingProxyType({"account_id": "acct_dev", "zone": "America/Chicago"})
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import orjson
 
-from bridge.commands.sender import Post
+from bridge.sender.sender import Post
 
 # Stories in progress at one time: enough that neighbours in the stream have different keys, few enough to end soon.
 AT_ONCE = 16

@@ -26,8 +26,6 @@ from rich.table import Table
 from rich.text import Text
 
 from bridge.avro.event_decoder import EventDecoder, open_decoder
-from bridge.commands.sender import Delivered, Post, RetryPolicy, Sender
-from bridge.commands.signing import standard_headers
 from bridge.dev.services import CONSUMERS, PARTITIONS, run_program
 from bridge.dev.sources import SOURCES, DevSource
 from bridge.dev.stack import TOPICS, Stack
@@ -38,6 +36,8 @@ from bridge.kafka.reader import open_reader
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC, UNRECOGNIZED_TOPIC, partition
 from bridge.registry.address import RegistryAddress
 from bridge.runtime.screen import printable
+from bridge.sender.sender import Delivered, Post, RetryPolicy, Sender
+from bridge.sender.signing import standard_headers
 
 # The first story of `stories/drx.ndjson`: a caption for each event, and the word that the read model then shows.
 STORY = (

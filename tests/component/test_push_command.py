@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from bridge.commands import posting
 from bridge.commands.push import push
-from bridge.commands.sender import AHEAD_BYTES, Post, RetryPolicy, play
 from bridge.errors import BridgeError, ConfigError
 from bridge.proof.origin import prove_origin
 from bridge.proof.scheme import Raw
 from bridge.proof.schemes.standard_webhooks import StandardWebhooks
+from bridge.sender import posting
+from bridge.sender.sender import AHEAD_BYTES, Post, RetryPolicy, play
 from tests.builders import SECRET, a_body, a_slot
 from tests.endpoint import an_endpoint
 

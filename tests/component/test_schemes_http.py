@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from bridge.commands.signing import read_signer
 from bridge.proof.scheme import FixedSecrets
 from bridge.proof.schemes.presets import configure
 from bridge.proof.secrets import slots_of
 from bridge.runtime.slots import SlotDirectory
+from bridge.sender.signing import read_signer
 from tests.builders import a_body
 from tests.component.test_ingress import Ingress, a_source, running
 from tests.schemes import Vector, vectors

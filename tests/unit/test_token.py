@@ -18,7 +18,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.commands.signing import read_signer
 from bridge.errors import ConfigError
 from bridge.proof.scheme import KeySet, KeySlot, Raw
 from bridge.proof.schemes.parameters import ParameterError
@@ -26,6 +25,7 @@ from bridge.proof.schemes.presets import configure
 from bridge.proof.schemes.token import TOKEN_MAX_BYTES, Jwt, _signs
 from bridge.proof.secrets import load
 from bridge.runtime.slots import SecretsError
+from bridge.sender.signing import read_signer
 from tests.schemes import VERIFIED, verdict
 
 NOW = 1_789_398_570

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit, urlunsplit
 import aiohttp
 import orjson
 
-from bridge.commands.signing import Sign
 from bridge.errors import ConfigError
 from bridge.runtime.backoff import backoff_s
+from bridge.sender.signing import Sign
 
 # Longest `Retry-After` that is waited for; beyond it the sender gives up.
 RETRY_AFTER_MAX_S = 300.0

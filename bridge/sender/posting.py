@@ -15,9 +15,6 @@ import orjson
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
-from bridge.commands.scheme_options import configured_source
-from bridge.commands.sender import Post, RetryPolicy, Sender, open_session, play, webhook_url
-from bridge.commands.signing import Sign, read_signer
 from bridge.errors import BridgeError, ConfigError
 from bridge.event import ParkReason
 from bridge.mapping.lookup import open_profiles
@@ -26,8 +23,10 @@ from bridge.mapping.profile import Mapped
 from bridge.proof.origin import SLOT, operator_keys, sign_origin
 from bridge.proof.secrets import load
 from bridge.runtime.lifecycle import first_fault
+from bridge.sender.sender import Post, RetryPolicy, Sender, open_session, play, webhook_url
+from bridge.sender.signing import Sign, read_signer
 from bridge.settings import Settings
-from bridge.sources import scheme_of, slots_dir
+from bridge.sources import configured_source, scheme_of, slots_dir
 
 # About ten seconds. Then the command ends; nothing is lost, and the same command goes on.
 POLICY = RetryPolicy(attempts=6, delay_max_s=8.0)

@@ -1,0 +1,1 @@
+"""What senders do, for verbs that post: sign each delivery, post it, and retry."""
