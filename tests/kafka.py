@@ -22,8 +22,12 @@ HANG_S = 60.0
 _ANSWER_S = 30.0
 
 
+def connection_to(brokers: str | KafkaConnection) -> KafkaConnection:
+    return brokers if isinstance(brokers, KafkaConnection) else KafkaConnection(brokers)
+
+
 def a_producer(
-    bootstrap_servers: str,
+    brokers: str | KafkaConnection,
     *topics: str,
     partitions: int = 12,
     patience: Patience | None = None,
@@ -31,7 +35,7 @@ def a_producer(
 ) -> KafkaProducer:
     """Build a producer that `run` will connect."""
     return KafkaProducer(
-        connection=KafkaConnection(bootstrap_servers),
+        connection=connection_to(brokers),
         topics=topics,
         partitions=partitions,
         metrics=IngressMetrics(CollectorRegistry()),
@@ -52,9 +56,11 @@ async def running(producer: KafkaProducer) -> AsyncIterator[KafkaProducer]:
 
 
 @asynccontextmanager
-async def ready_producer(bootstrap_servers: str, *topics: str, partitions: int = 12) -> AsyncIterator[KafkaProducer]:
+async def ready_producer(
+    brokers: str | KafkaConnection, *topics: str, partitions: int = 12
+) -> AsyncIterator[KafkaProducer]:
     """Run a producer and wait until it is ready and knows its topics."""
-    async with running(a_producer(bootstrap_servers, *topics, partitions=partitions)) as producer:
+    async with running(a_producer(brokers, *topics, partitions=partitions)) as producer:
         await until(lambda: producer.ready and not producer.wrong_counts)
         yield producer
 
@@ -66,8 +72,8 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.02)
 
 
-async def read_all(bootstrap_servers: str, topic: str) -> list[ConsumedRecord]:
-    async with open_reader(KafkaConnection(bootstrap_servers), [topic], from_beginning=True) as reader:
+async def read_all(brokers: str | KafkaConnection, topic: str) -> list[ConsumedRecord]:
+    async with open_reader(connection_to(brokers), [topic], from_beginning=True) as reader:
         return [record async for record in reader.until_end()]
 
 

@@ -3,14 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import pytest
 
 from bridge.errors import NotDurableError, RecordRefusedError
+from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.producer import KafkaProducer
 from bridge.kafka.record import Record
 from tests.fakes import FakeProducer
 from tests.kafka import limit_messages, read_all, ready_producer
+from tests.simulation.kafka import Connection, Kafka
+from tests.simulation.world import World
 
 PARTITIONS = 3
 NARROW_BYTES = 21_000
@@ -25,24 +29,31 @@ class Subject:
     topic: str
     wide_topic: str
     fake: FakeProducer | None
-    bootstrap_servers: str = ""
+    brokers: str | KafkaConnection = ""
 
     async def values(self, partition: int, *, topic: str = "") -> list[bytes | None]:
         if self.fake is not None:
             return [record.value for record in self.fake.log[topic or self.topic, partition]]
-        records = await read_all(self.bootstrap_servers, topic or self.topic)
+        records = await read_all(self.brokers, topic or self.topic)
         return [record.value for record in records if record.partition == partition]
 
     def record(self, value: bytes, *, partition: int = 0, topic: str = "") -> Record:
         return Record(topic or self.topic, partition, b"rx_1", value, [("ce_id", value[:8])], 1_772_366_400_000)
 
 
-@pytest.fixture(params=["fake", pytest.param("kafka", marks=pytest.mark.kafka)])
+@pytest.fixture(params=["fake", "simulated", pytest.param("kafka", marks=pytest.mark.kafka)])
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     if request.param == "fake":
         fake = FakeProducer({"narrow": PARTITIONS, "wide": PARTITIONS}, batch_max=100)
         fake.too_large = lambda record: record.topic == "narrow" and len(record.value or b"") > MESSAGE_MAX
         yield Subject(fake, "narrow", "wide", fake)
+        return
+    if request.param == "simulated":
+        kafka = Kafka(World(0, cast("Any", asyncio.get_running_loop())), {"narrow": PARTITIONS, "wide": PARTITIONS})
+        kafka.topics["narrow"].max_bytes = NARROW_BYTES
+        connection = Connection(kafka=kafka, host="test")
+        async with ready_producer(connection, "narrow", "wide", partitions=PARTITIONS) as producer:
+            yield Subject(producer, "narrow", "wide", None, connection)
         return
     topics = request.getfixturevalue("topics")
     topic, wide_topic = topics.fresh(partitions=PARTITIONS), topics.fresh(partitions=PARTITIONS)

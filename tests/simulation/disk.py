@@ -191,7 +191,7 @@ class SimulatedDisk(Disk):
 
     def truncate(self, handle: int, size: int) -> None:
         self._change()
-        del self._of(handle).content[size:]
+        _resize(self._of(handle), size)
 
     def close(self, handle: int) -> None:
         self._count()
@@ -225,7 +225,7 @@ class SimulatedDisk(Disk):
     def cut(self, path: Path, size: int) -> None:
         self._change()
         file = self._file(path)
-        del file.content[size:]
+        _resize(file, size)
         self._sync(file)
 
     def rename(self, path: Path, target: Path) -> None:
@@ -290,6 +290,12 @@ class SimulatedDisk(Disk):
             return self.files[path]
         except KeyError:
             raise FileNotFoundError(errno.ENOENT, "missing") from None
+
+
+def _resize(file: File, size: int) -> None:
+    """Cut a file, or fill it with zeros."""
+    del file.content[size:]
+    file.content += bytes(size - len(file.content))
 
 
 class InlineThread(IOThread):

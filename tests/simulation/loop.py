@@ -90,6 +90,15 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         self._clock_resolution = 1e-9
         self.set_task_factory(_task)
 
+    def _make_self_pipe(self) -> None:
+        """Need no sockets: there are no other threads."""
+
+    def _close_self_pipe(self) -> None:
+        """There are none."""
+
+    def __del__(self, *_: Any) -> None:
+        self.close()
+
     def time(self) -> float:
         return self._instant.now
 

@@ -49,6 +49,8 @@ REPEATING = ("worker.producer_replaced", "worker.spool_damaged", "worker.spool_u
 DEADLINE_S = 4.0
 # A deadline is late by a sweep at most.
 SWEEP_S = 0.25
+# Within this after an answer, what a process knows may not be on its disk yet.
+SETTLED_S = 1.0
 
 Where = tuple[str, str, str]
 
@@ -299,9 +301,9 @@ class Promises:
         (name,) = names
         begun, ended = min(each.arrived_at for each in attempts), max(each.visible_at for each in places)
         host = self.hosts[HOSTS.index(name)]
-        if self.operators.emptied or any(begun <= at <= ended for at, _ in host.ends):
+        if self.operators.emptied or any(begun <= at <= ended and where == name for at, where in self._repeating):
             return True
-        return any(begun <= at <= ended and where == name for at, where in self._repeating)
+        return any(begun <= at <= ended and not _is_settled(attempts, at) for at, _ in host.ends)
 
     def _judge_order(self, seen: Mapping[Where, Sequence[Seen]]) -> None:
         """Of two events of a key: the one answered before the other was sent at all stands first, on one host."""
@@ -382,6 +384,12 @@ class Promises:
             values: Any = generate_latest(metrics.registry)
             if MARKER.encode() in values or b"kq7_" in values:
                 self.note("no_phi", "metrics of", host.name)
+
+
+def _is_settled(attempts: Sequence[Attempt], at: float) -> bool:
+    """Return whether what had arrived by a time was in Kafka, and the process had long known that."""
+    before = [each for each in attempts if each.arrived_at <= at]
+    return all(each.outcome in ("accepted", "duplicate") and each.answered_at < at - SETTLED_S for each in before)
 
 
 def _is_behind(one: Sequence[Seen] | None, two: Sequence[Seen] | None) -> bool:
