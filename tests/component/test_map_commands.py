@@ -44,7 +44,7 @@ def test_an_event_has_its_place_in_kafka_and_health_information_is_masked(
     assert (event["id"], event["type"]) == ("evt_1", "prescription.processed")
     assert (event["topic"], event["key"], event["partition"]) == ("drx.prescriptions.v1", "rx_1", 0)
     assert event["value"]["prescription_id"] == event["value"]["extensions"] == "***"
-    assert document["extensions"] == 1
+    assert document["extensions"] == [["prescription.processed", "/data/note"]]
     assert "CANARY" not in json.dumps(document)
 
 

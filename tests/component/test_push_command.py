@@ -59,7 +59,8 @@ async def a_bridge(
 async def run(tmp_path: Path, url: str, *lines: bytes, source: str = "drx") -> int:
     file = tmp_path / "history.ndjson"
     file.write_bytes(b"\n".join(lines))
-    arguments = [str(file), "--source", source, "--url", url]
+    # Without the end of history, a broker is asked for the first live event.
+    arguments = [str(file), "--source", source, "--url", url, "--until", "2100-01-01T00:00:00Z"]
     code = await asyncio.to_thread(push.main, arguments, standalone_mode=False)
     assert isinstance(code, int)
     return code
