@@ -211,7 +211,8 @@ class _Spot(NamedTuple):
     element: object
     path: str  # as the file has it, array indexes as `*`
     pointer: str  # in the body; empty for the body itself
-    position: int = 0  # among the elements of its table, from 1; 0 for the body
+    # Among the elements of its table, from 1; of what is in none, negative among those of its list; 0 for the body.
+    position: int = 0
     parent: object = None  # the object that its list stands in
     parent_path: str = ""
     empty: str = ""  # path of the list that a nested `each` has not found in it
@@ -325,9 +326,11 @@ class Run:
                 if not below and spot is self._body:
                     self._nowhere = self._nowhere or each.path
                 elif not below:
-                    self._elements.setdefault(spot.pointer, spot._replace(empty=f"{spot.path}{each.path}"))
+                    self._elements.setdefault(
+                        spot.pointer, spot._replace(position=-spot.position, empty=f"{spot.path}{each.path}")
+                    )
+            level = [spot._replace(position=number) if spot.position else spot for number, spot in enumerate(level, 1)]
             self._note(level, is_last=depth == len(event.each))
-        level = [spot._replace(position=number) if spot.position else spot for number, spot in enumerate(level, 1)]
         level = self._levels[id(event.each)] = [spot for spot in level if spot.element is not None]
         return level
 
@@ -351,7 +354,7 @@ class Run:
                 if pointer in held:
                     self._elements.setdefault(pointer, held[pointer])
                 elif pointer not in passed and item is not None:
-                    position = int(name) + 1 if is_list else 1
+                    position = -int(name) - 1 if is_list else -1
                     self._elements.setdefault(pointer, spot._replace(element=item, pointer=pointer, position=position))
 
     def _below(self, spot: _Spot, each: Expression) -> list[_Spot]:
@@ -423,7 +426,7 @@ class Run:
             for of in (spot, self._body):
                 self._enter(of)
                 word = self._value(self._file.reported, of.element)
-                if is_given(word):
+                if word is not None and not (isinstance(word, str) and not word.strip()):
                     return word, of
         return word, spot
 
@@ -556,7 +559,8 @@ class Run:
         """
         first, ends = event.name, chain[object](count(2))
         if spot.position and not draft.sha256:
-            first = f"{spot.position}.{event.name}" if event.is_named else str(spot.position)
+            place = str(spot.position) if spot.position > 0 else f"0.{-spot.position}"
+            first = f"{place}.{event.name}" if event.is_named else place
             ends = chain((event.name,), ends)
         for draft.number in chain((first,), (f"{first}.{end}" for end in ends)):
             known = self._ids.setdefault(f"{draft.id or self.reading.id}/{draft.number}", (draft, event))

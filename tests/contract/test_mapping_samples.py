@@ -1,15 +1,17 @@
 """The mapping file of the page about vendors makes the event that the page shows."""
 
+import json
 import re
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from bridge.commands.map import mapping
 from bridge.mapping.mapped import compile_mapping
-from bridge.mapping.profile import Mapped
-from tests.unit.vendor_documents import push, said
+from bridge.mapping.profile import IGNORED, Mapped
+from tests.unit.vendor_documents import outcome_of, push, said
 
 DOCS = Path(__file__).parents[2] / "docs" / "vendors.md"
 
@@ -20,18 +22,41 @@ def file_of_the_docs(name: str) -> str:
     return found[1]
 
 
-def test_the_batch_of_the_docs_becomes_what_they_say_and_the_check_prints_what_they_show(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", ["events", "fhir"])
+def test_the_check_prints_what_the_docs_show(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("events.toml", "events.json"):
-        (tmp_path / name).write_text(file_of_the_docs(name))
+    files = (f"{name}.toml", f"{name}.json")
+    for each in files:
+        (tmp_path / each).write_text(file_of_the_docs(each))
     monkeypatch.chdir(tmp_path)
 
-    assert mapping.main(["check", "events.toml", "events.json"], standalone_mode=False) == 0
-    found = re.search(r"check events.toml events.json\n```\n```\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    assert mapping.main(["check", *files], standalone_mode=False) == 0
+    found = re.search(rf"check {' '.join(files)}\n```\n```\n(.*?)```", DOCS.read_text(), re.DOTALL)
     assert found
     shown = re.escape(found[1]).replace("…", ".*").replace("  .*\\\n", ".*")
     assert re.match(shown, capsys.readouterr().out, re.DOTALL)
+
+
+def test_the_bundle_of_the_docs_is_a_request_and_a_dispense_in_any_bundle() -> None:
+    compiled = compile_mapping(file_of_the_docs("fhir.toml").encode(), "fhir.toml", {"account_id": "acct_1"})
+    bundle = json.loads(file_of_the_docs("fhir.json"))
+
+    request, dispense = outcome_of(compiled, bundle).events
+    assert said(dispense) == {
+        "fill_number": 0,
+        "fill_id": "md-7",
+        "fill_status": "dispensed",
+        "quantity_dispensed": Decimal(30),
+        "fill_date": date(2026, 9, 14),
+    }
+    assert ("mr-1" in str(request.value), "p-1" in str(dispense.value["extensions"])) == (True, False)
+    again = outcome_of(compiled, bundle | {"timestamp": "2026-09-15T00:00:00Z", "entry": bundle["entry"][:0:-1]}).events
+    assert {(each.id, each.sha256) for each in again} == {(each.id, each.sha256) for each in (request, dispense)}
+    assert outcome_of(compiled, bundle | {"entry": bundle["entry"][:1]}) is IGNORED
+
+
+def test_the_batch_of_the_docs_becomes_what_they_say() -> None:
     compiled = compile_mapping(file_of_the_docs("events.toml").encode(), "events.toml", {})
     outcome = push(compiled, file_of_the_docs("events.json").encode())
     assert isinstance(outcome, Mapped)
