@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from bridge.cli import COMMANDS, main
 from bridge.dev.ports import free_port
 from tests import forked
 from tests.builders import SECRET
+from tests.unit.test_token import JWKS
 
 # A start that goes well never ends by itself; this only bounds a test that has gone wrong.
 HANG_S = 60.0
@@ -154,3 +156,41 @@ def test_a_wrong_command_line_is_one_line_and_exit_2(run: Run, arguments: tuple[
     (line,) = outcome.stderr.splitlines()
     assert "absent" in line
     assert "--help" in line
+
+
+class Keys(BaseHTTPRequestHandler):
+    """Publishes the keys of an issuer."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(JWKS.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_start_needs_the_keys_of_an_issuer_once(good: dict[str, str], tmp_path: Path) -> None:
+    """The public port is taken, so a start that gets so far ends there."""
+    with HTTPServer(("127.0.0.1", 0), Keys) as issuer:
+        env = good | {
+            f"{SOURCE}SCHEME": "jwt",
+            f"{SOURCE}SCHEME_ISSUER": "https://issuer.example",
+            f"{SOURCE}SCHEME_AUDIENCE": "us",
+            f"{SOURCE}SCHEME_JWKS_URL": f"http://127.0.0.1:{issuer.server_port}/keys",
+            f"{SOURCE}SECRETS_DIR": str(tmp_path / "keys"),
+            f"{SOURCE}ACCEPT": "no_tls,unsigned_body",
+        }
+        serving = threading.Thread(target=issuer.serve_forever)
+        serving.start()
+        first = run_process("serve", env=env)
+        issuer.shutdown()
+        serving.join()
+    again = run_process("serve", env=env)
+    never = run_process("serve", env=env | {f"{SOURCE}SECRETS_DIR": str(tmp_path / "others")})
+
+    assert (tmp_path / "keys" / "issuer.jwks.json").read_text() == JWKS
+    ends = [outcome.stderr.splitlines()[-1] for outcome in (first, again, never)]
+    assert all("(Address already in use)" in each for each in ends[:2])
+    assert ends[2].startswith("drx-bridge: source drx: no key set can be read at http://127.0.0.1:")
+    assert [outcome.code for outcome in (first, again, never)] == [2, 2, 2]
