@@ -155,7 +155,7 @@ class ChallengedError(Exception):
 
 
 def is_no_event(outcome: Mapped | ParkReason) -> bool:
-    """Return whether a body says nothing of a prescription; a handshake may look like an update of the account."""
+    """Return whether a body names no prescription; a handshake may look like an update of the account."""
     if isinstance(outcome, ParkReason):
         return outcome.reason != "unexpected" and outcome.key is None
     return all(event.type == OTHER_REPORTED and not event.value.get("prescription_id") for event in outcome.events)

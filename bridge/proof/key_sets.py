@@ -1,6 +1,6 @@
 """Read the key sets of token issuers (JWKS) off the request path, into the slot directories of their sources.
 
-What was read last stays there as a slot file, so a start without the network works, and the ingress takes a new set
+The last good set stays there as a slot file, so a start without the network works, and the ingress takes a new set
 over as it does any change of secrets. An unknown `kid` in a token causes no request, or anybody could cause many.
 """
 
@@ -79,7 +79,7 @@ async def fetch(scheme: Scheme, file: Path) -> bytes:
             return content
     except ConfigError as exc:
         raise KeySetError(str(exc).replace(str(file), scheme.jwks_url)) from None
-    raise KeySetError(f"what {scheme.jwks_url} answers is no JWKS document")
+    raise KeySetError(f"the answer of {scheme.jwks_url} is not a JWKS document")
 
 
 def _keep(file: Path, content: bytes) -> None:

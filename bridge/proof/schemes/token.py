@@ -1,4 +1,4 @@
-"""A signed token in a header (JWT, RFC 7519): who holds an identity provider's key says who sends, and until when.
+"""A signed token in a header (JWT, RFC 7519): an identity provider vouches for the sender, for a limited time.
 
 A bearer token covers no body, so whoever sees one can send other bodies with it; one with a claim that has the hash of
 the body proves as much as a signature. Keys come from slots alone, never from the token: `kid` only chooses among them,
@@ -97,7 +97,7 @@ class Jwt(Scheme):
         raise ConfigError(f"keys of {NAME} are public ones ({kinds}), as a JWKS document or one in PEM; or, {secret}")
 
     def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
-        """Check the token's signature, then what it says."""
+        """Check the token's signature, then its claims."""
         value = raw.heads.get(self.header)
         if value is None:
             refuse("signature_missing")
