@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bridge.errors import ConfigError, DeliveryRefusedError
 from bridge.event import Delivery
-from bridge.ingress.challenges import BURST, Challenge, read_challenge
+from bridge.ingress.challenges import BURST, QUERY_MAX_CHARS, Challenge, read_challenge
 from bridge.ingress.observations import ROUTE
 from bridge.mapping.profile import Mapped
 from bridge.proof.scheme import FixedSecrets, KeySlot
@@ -152,15 +152,15 @@ async def test_event_grid_validates_a_subscription() -> None:
     async with a_registering("eventgrid", scheme="url_token") as ingress:
         said = await asked(ingress, headers=headers, query=f"token={TOKEN}", body=EVENT_GRID)
         unproved = await asked(ingress, headers=headers, body=EVENT_GRID)
-        notified = {**headers, "aeg-event-type": "Notification"}
-        async with ingress.session.post(
-            f"{ingress.url}/webhooks/drx?token={TOKEN}", json=EVENT_GRID, headers=notified
-        ) as answer:
-            other = (await answer.json())["outcome"]
+        notified, renamed = {**headers, "aeg-event-type": "Notification"}, [{**EVENT_GRID[0], "eventType": "Other"}]
+        url, others = f"{ingress.url}/webhooks/drx?token={TOKEN}", []
+        for sent, given in ((notified, EVENT_GRID), (headers, renamed), (headers, EVENT_GRID * 2)):
+            async with ingress.session.post(url, json=given, headers=sent) as answer:
+                others.append((await answer.json())["outcome"])
 
     assert (said[0], orjson.loads(said[1])) == (200, {"validationResponse": "512d38b6-c7b8-40c8-89fe-f46f9e9622b6"})
     assert unproved[0] == 401
-    assert other == "parked"
+    assert others == ["parked"] * 3
 
 
 async def test_cloudevents_asks_for_permission() -> None:
@@ -195,6 +195,7 @@ async def test_meta_verifies_by_get() -> None:
         ("GET", f"challenge={'x' * 513}", None),
         ("GET", "challenge=a%0d%0aSet-Cookie:b", None),
         ("GET", "challenge=%C3%A9", None),
+        ("GET", f"challenge=abc&more={'x' * QUERY_MAX_CHARS}", None),
         ("GET", "challenge=a&challenge=b", None),
         ("GET", "challenge=abc", b"{}"),
         ("HEAD", "challenge=abc", None),

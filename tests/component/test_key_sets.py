@@ -29,7 +29,9 @@ class Issuer:
     def __init__(self) -> None:
         self.content, self.status, self.asked, self.url = JWKS, 200, 0, ""
 
-    async def answer(self, _: web.Request) -> web.Response:
+    async def answer(self, request: web.Request) -> web.Response:
+        if request.path == "/elsewhere":
+            return web.Response(text=JWKS)
         self.asked += 1
         headers = {"Location": "/elsewhere"} if self.status == 302 else None
         return web.Response(text=self.content, status=self.status, headers=headers)
@@ -39,6 +41,7 @@ class Issuer:
 async def issuer() -> AsyncIterator[Issuer]:
     one, app = Issuer(), web.Application()
     app.router.add_get("/keys", one.answer)
+    app.router.add_get("/elsewhere", one.answer)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
