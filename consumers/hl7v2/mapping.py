@@ -153,7 +153,7 @@ def _ended(document: Document) -> str | None:
 
 
 def _of_ended(order: Order, status: str) -> Order:
-    return replace(order, control="SC" if order.control == "OH" else order.control, status=order.status and status)
+    return replace(order, control="SC" if order.control == "OH" else order.control, status=status)
 
 
 def message(event: Event, content: News, document: Document, options: Hl7Options) -> Message:

@@ -312,6 +312,8 @@ def test_what_comes_late_of_a_cancelled_order_is_not_sent(late: str) -> None:
         ("fill.status_changed", {"fill_status": "transferred"}, "SC"),
         ("shipment.status_changed", {"shipment_status": "in_transit"}, "SC"),
         ("renewal.responded", {"decision": "pending"}, "SC"),
+        ("renewal.responded", {"decision": "approved"}, "AF"),
+        ("renewal.requested", {}, "RF"),
     ],
 )
 def test_a_cancelled_order_stays_so(event_type: str, said: dict[str, Any], control: str) -> None:
