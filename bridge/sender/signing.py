@@ -57,14 +57,14 @@ def _signer(scheme: Scheme, line: str) -> Sign:
     if isinstance(scheme, BodyHmac):
         body_key = scheme.parse_key(line)
         return lambda webhook_id, timestamp, body: _hmac_headers(scheme, body_key, webhook_id, timestamp, body)
-    if isinstance(scheme, SecretHeader):
-        scheme.parse_key(line)
-        value = " ".join(filter(None, (scheme.word.decode(), line)))
-        return lambda _id, _timestamp, _body: {scheme.header.decode(): value}
     if isinstance(scheme, Basic):
         scheme.parse_key(line)
         credentials = b2a_base64(line.encode(), newline=False).decode()
         return lambda _id, _timestamp, _body: {"authorization": f"Basic {credentials}"}
+    if isinstance(scheme, SecretHeader):
+        scheme.parse_key(line)
+        value = " ".join(filter(None, (scheme.word.decode(), line)))
+        return lambda _id, _timestamp, _body: {scheme.header.decode(): value}
     why = "its secret stands in the URL" if isinstance(scheme, UrlToken) else "one scheme with a shared secret is"
     raise ConfigError(f"{scheme.name} cannot be signed for: {why}")
 

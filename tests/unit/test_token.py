@@ -19,10 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.errors import ConfigError
-from bridge.proof.scheme import KeySet, KeySlot, Raw
+from bridge.proof.scheme import SIGNATURE_MAX_BYTES, KeySet, KeySlot, Raw
 from bridge.proof.schemes.parameters import ParameterError
 from bridge.proof.schemes.presets import configure
-from bridge.proof.schemes.token import TOKEN_MAX_BYTES, Jwt, _signs
+from bridge.proof.schemes.token import Jwt, _signs
 from bridge.proof.secrets import load
 from bridge.runtime.slots import SecretsError
 from bridge.sender.signing import read_signer
@@ -176,7 +176,7 @@ def test_a_token_of_another_or_for_another_is_a_mismatch(given: bytes, more: dic
         (token() + b".x.y", {}),
         (token() + b"=", {}),
         (token() + b" ", {}),
-        (token(padding="x" * TOKEN_MAX_BYTES), {}),
+        (token(padding="x" * SIGNATURE_MAX_BYTES), {}),
         (b"", {}),
     ],
 )

@@ -32,13 +32,13 @@ _is_header_text = re.compile(r"[!-~](?:[ -~]*[!-~])?").fullmatch
 _is_word = re.compile(r"[!-~]{0,100}").fullmatch
 _is_token = re.compile(r"[!-~]+").fullmatch
 _is_param = re.compile(r"[A-Za-z0-9._~-]{1,100}").fullmatch
-_has_form_of_base64 = re.compile(rb"[A-Za-z0-9+/]+={0,2}").fullmatch
 
 
 class SecretHeader(Scheme):
     """Proves deliveries with a secret in a header, perhaps after a word, as in `Authorization: Secret …`."""
 
     name = SECRET_HEADER
+    form = re.compile(rb"(?s).+")
 
     def __init__(self, parameters: Parameters) -> None:
         self.header = parameters.header("header", "x-webhook-secret")
@@ -56,24 +56,22 @@ class SecretHeader(Scheme):
 
     def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
         """Compare the header with each secret."""
-        value = raw.heads.get(self.header)
-        if value is None:
-            refuse("signature_missing")
-        sent = after_word(value, self.word)
-        if not sent or len(sent) > SIGNATURE_MAX_BYTES:
-            refuse("signature_malformed")
-        return _matching(sent, keys, now)
+        return _matching(credential(raw, self.header, self.word, self.form), keys, now)
 
     def describe(self) -> str:
         """Name the header and the word."""
         return f"{SECRET_HEADER} {self.header.decode()} {self.word.decode()}".rstrip()
 
 
-class Basic(Scheme):
+class Basic(SecretHeader):
     """Proves deliveries with the user and password of HTTP Basic (RFC 7617)."""
 
     name = BASIC
-    headers = frozenset({b"authorization"})
+    form = re.compile(rb"[A-Za-z0-9+/]+={0,2}")
+
+    def __init__(self) -> None:
+        self.header, self.word = b"authorization", b"Basic"
+        self.headers = frozenset({self.header})
 
     def parse_key(self, text: str) -> SharedSecret:
         """Encode `user:password` as it is sent."""
@@ -83,16 +81,6 @@ class Basic(Scheme):
             raise ConfigError(msg)
         # The encoded texts are compared: of several texts for the same bytes only the strict one is equal.
         return SharedSecret(b2a_base64(text.encode(), newline=False))
-
-    def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
-        """Compare the credentials with those of each slot."""
-        value = raw.heads.get(b"authorization")
-        if value is None:
-            refuse("signature_missing")
-        sent = after_word(value, b"Basic")
-        if sent is None or len(sent) > SIGNATURE_MAX_BYTES or not _has_form_of_base64(sent):
-            refuse("signature_malformed")
-        return _matching(sent, keys, now)
 
     def describe(self) -> str:
         """Name it."""
@@ -138,12 +126,17 @@ class UrlToken(Scheme):
         return [value for name, _, value in pairs if name == self._param]
 
 
-def after_word(value: bytes, word: bytes) -> bytes | None:
-    """Return what follows the word, whose case does not matter (RFC 9110 11.1), or None."""
-    if not word:
-        return value
-    first, space, rest = value.partition(b" ")
-    return rest.lstrip(b" ") if space and first.lower() == word.lower() else None
+def credential(raw: Raw, header: bytes, word: bytes, form: re.Pattern[bytes]) -> bytes:
+    """Return what stands in a header, after the word if there is one, whose case does not matter (RFC 9110 11.1)."""
+    sent = raw.heads.get(header)
+    if sent is None:
+        refuse("signature_missing")
+    if word:
+        first, space, rest = sent.partition(b" ")
+        sent = rest.lstrip(b" ") if space and first.lower() == word.lower() else b""
+    if len(sent) > SIGNATURE_MAX_BYTES or not form.fullmatch(sent):
+        refuse("signature_malformed")
+    return sent
 
 
 def _matching(sent: bytes, keys: Sequence[KeySlot], now: float) -> Proof:

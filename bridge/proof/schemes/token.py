@@ -38,17 +38,16 @@ from bridge.proof.scheme import (
     refuse_mismatch,
 )
 from bridge.proof.schemes.parameters import ParameterError, Parameters
-from bridge.proof.schemes.shared import after_word
+from bridge.proof.schemes.shared import credential
 
 NAME = "jwt"
 PUBLIC_ALGORITHMS = ("RS256", "PS256", "ES256", "EdDSA")
 ALGORITHMS = (*PUBLIC_ALGORITHMS, "HS256")
-TOKEN_MAX_BYTES = 8190  # as other signatures; those of Google, Entra and Auth0 have 1 to 2 KiB
 TIME_MAX = 1e12  # twelve digits, as of any timestamp
 RSA_MIN_BITS = 2048  # RFC 7518, 3.3
 SECRET_MIN_BYTES = 32  # RFC 7518, 3.2
 _CHECKS = get_default_algorithms()
-_is_token = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+").fullmatch
+_TOKEN = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _is_url = re.compile(r"(https://|http://(127\.0\.0\.1|localhost)[:/])[!-~]{1,500}").fullmatch
 
 
@@ -98,12 +97,7 @@ class Jwt(Scheme):
 
     def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
         """Check the token's signature, then its claims."""
-        value = raw.heads.get(self.header)
-        if value is None:
-            refuse("signature_missing")
-        token = after_word(value, self.word)
-        if token is None or len(token) > TOKEN_MAX_BYTES or not _is_token(token):
-            refuse("signature_malformed")
+        token = credential(raw, self.header, self.word, _TOKEN)
         signed, _, signature = token.rpartition(b".")
         head, claims = (_document(each) for each in signed.split(b"."))
         # `crit` names extensions that must be understood (RFC 7515, 4.1.11), such as a payload that is not encoded.
