@@ -10,11 +10,11 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import BridgeError
 from bridge.registry.address import plain_url
+from bridge.registry.client import RegistryClient
 from bridge.registry.lock import NAMESPACE, Lock, LockedSchema, subject
 from bridge.registry.schemas import Schema
 from bridge.runtime.files import replace_file
@@ -25,18 +25,6 @@ class IdsMissingError(BridgeError):
 
     code = "registry_ids_missing"
     retriable = True
-
-
-class LookUp(Protocol):
-    """The calls needed here; `RegistryClient` has them."""
-
-    url: str
-
-    async def look_up(self, subject: str, schema: Schema) -> int | None:
-        """Return the id of a schema, None if it is not registered."""
-
-    async def holds(self, schema_id: int, schema: Schema) -> bool:
-        """Return whether an id stands for a schema."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +52,7 @@ def newest(lock: Lock) -> list[LockedSchema]:
     return sorted(lock.latest().values(), key=lambda entry: entry.id)
 
 
-async def resolve_ids(schemas: Sequence[Wanted], *, registry: LookUp, path: Path | None) -> dict[str, int]:
+async def resolve_ids(schemas: Sequence[Wanted], *, registry: RegistryClient, path: Path | None) -> dict[str, int]:
     """Return record full name -> id in this registry, for every schema.
 
     Ids that the file lacks are looked up, and kept in it; nothing is registered. `RegistryUnavailableError` and
@@ -82,7 +70,7 @@ async def resolve_ids(schemas: Sequence[Wanted], *, registry: LookUp, path: Path
     return {each.record: known[each.digest] for each in schemas}
 
 
-async def wrong_ids(schemas: Sequence[Wanted], ids: Mapping[str, int], *, registry: LookUp) -> list[str]:
+async def wrong_ids(schemas: Sequence[Wanted], ids: Mapping[str, int], *, registry: RegistryClient) -> list[str]:
     """Return the records whose id means something else in the registry now, as after a restore from elsewhere."""
     return [each.record for each in schemas if not await registry.holds(ids[each.record], each.schema)]
 

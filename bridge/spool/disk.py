@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 FILE_MODE = 0o600
@@ -115,19 +116,17 @@ class Disk:
 
     def read(self, path: Path, offset: int, length: int) -> bytes:
         """Return up to `length` bytes; less where the file ends."""
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
+        with _opened(path, os.O_RDONLY) as handle:
             parts = []
             while length and (part := os.pread(handle, length, offset)):
                 parts.append(part)
                 offset, length = offset + len(part), length - len(part)
             return b"".join(parts)
-        finally:
-            os.close(handle)
 
     def may_read(self, path: Path) -> None:
         """Raise if a file may not be read, without reading its content."""
-        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        with _opened(path, os.O_RDONLY):
+            pass
 
     def may_write(self, directory: Path) -> None:
         """Raise if this process may not make files in a directory, without making one."""
@@ -137,20 +136,14 @@ class Disk:
 
     def append(self, path: Path, content: bytes) -> None:
         """Write all or nothing at the end of a file, made when missing, without waiting for the disk."""
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
-        try:
+        with _opened(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as handle:
             self._write_whole(handle, content)
-        finally:
-            os.close(handle)
 
     def extend(self, path: Path, content: bytes) -> None:
         """Write all or nothing at the end of a file that is there, durably."""
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        try:
+        with _opened(path, os.O_WRONLY | os.O_APPEND) as handle:
             self._write_whole(handle, content)
             self.sync(handle)
-        finally:
-            os.close(handle)
 
     def _write_whole(self, handle: int, content: bytes) -> None:
         before = os.fstat(handle).st_size
@@ -162,12 +155,9 @@ class Disk:
 
     def cut(self, path: Path, size: int) -> None:
         """Cut a file at `size`, durably."""
-        handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
+        with _opened(path, os.O_WRONLY) as handle:
             os.ftruncate(handle, size)
             os.fsync(handle)
-        finally:
-            os.close(handle)
 
     def probe(self, directory: Path) -> None:
         """Raise when the disk takes no writes."""
@@ -191,27 +181,28 @@ class Disk:
 
     def sync_directory(self, directory: Path) -> None:
         """Make created and removed names durable; without this POSIX may lose them."""
-        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with _opened(directory, os.O_RDONLY | os.O_DIRECTORY) as handle:
             os.fsync(handle)
-        finally:
-            os.close(handle)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    handle = os.open(path, flags | os.O_CLOEXEC, FILE_MODE)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def is_locked(directory: Path) -> bool:
     """Return whether a process holds the directory, without taking a lock that would stop a starting process."""
     for path in (directory / LOCK, directory):
         try:
-            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            with _opened(path, os.O_RDONLY) as handle:
+                wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+                kind = _FLOCK.unpack(fcntl.fcntl(handle, fcntl.F_OFD_GETLK, wanted))[0]
         except OSError:
             continue
-        try:
-            wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-            kind = _FLOCK.unpack(fcntl.fcntl(handle, fcntl.F_OFD_GETLK, wanted))[0]
-        except OSError:
-            continue
-        finally:
-            os.close(handle)
         if kind != fcntl.F_UNLCK:
             return True
     return False

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bridge.kafka.routing import RoutingTable
-from bridge.registry.client import RegistryUnavailableError
+from bridge.registry.client import RegistryClient, RegistryUnavailableError
 from bridge.registry.ids import IdsMissingError, newest, read_ids, resolve_ids, wanted, write_ids
 from bridge.registry.loader import bundled
 
@@ -15,7 +15,7 @@ LOCKED = bundled().entries[0]
 OURS = wanted(newest(bundled()), RoutingTable().topics_of)
 
 
-class Answers:
+class Answers(RegistryClient):
     """A registry that holds some records under some ids, and counts what it is asked."""
 
     def __init__(self, ids: dict[str, int], url: str = "http://registry.example") -> None:
