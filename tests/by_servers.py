@@ -32,7 +32,14 @@ LONGEST = (
     "tests/integration/test_kafka_acls.py",
     "tests/contract/test_fhir_server.py",
 )
-SERVERLESS = ("tests/chart/", "tests/component/", "tests/fuzz/", "tests/monitoring/", "tests/unit/")
+SERVERLESS = (
+    "tests/chart/",
+    "tests/component/",
+    "tests/fuzz/",
+    "tests/monitoring/",
+    "tests/simulation/",
+    "tests/unit/",
+)
 
 
 def runs_beside(node: Any, workers: int) -> bool:

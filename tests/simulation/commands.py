@@ -64,10 +64,9 @@ async def put_back(host: Host) -> None:
 
 
 def _opened(host: Host, *, spooling: bool, **options: float) -> Any:
-    settings = settings_of(host.name, host.variant, host.partitions, host.key_dir)
-    spool = settings.spool.model_copy(update={"enabled": spooling})
+    settings = settings_of(host.name, host.variant, host.partitions, host.key_dir, spooling=spooling)
     return open_durability(
-        settings.model_copy(update={"spool": spool}),
+        settings,
         routing=RoutingTable(settings.kafka.routes),
         encode=codec().encode,
         windows_s=dict.fromkeys(sources("whole"), float(WINDOW_S)),

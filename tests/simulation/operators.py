@@ -57,6 +57,7 @@ class Plan(NamedTuple):
     seed: int
     partitions: int
     set_aside_after_s: float
+    spooling: bool  # the hosts have a spool
     kinds: Sequence[str]
     acts: Sequence[Act]
 
@@ -137,7 +138,7 @@ def make_plan(seed: int) -> Plan:
             acts.append(Act(phase, round(rng.uniform(1, PHASE_S), 3), kind, KINDS[kind](rng)))
     acts += Deliveries(rng, kinds).acts()
     acts.sort(key=lambda act: act[:3])
-    return Plan(seed, rng.choice((1, 2, 3)), rng.choice((600.0, 6.0)), kinds, acts)
+    return Plan(seed, rng.choice((1, 2, 3)), rng.choice((600.0, 6.0)), rng.random() < 0.85, kinds, acts)
 
 
 class Deliveries:
@@ -440,6 +441,8 @@ class Operators:
     def drain(self, host: int, down_s: float) -> None:
         """Kill a process and drain its spool by the command, before it starts again."""
         found = self.hosts[host]
+        if not found.spooling:
+            return
         found.kill("to be drained")
         task = commands.begin(found, "drain", commands.drain(found))
         self._run(task)

@@ -29,14 +29,14 @@ from tests.simulation.world import Clock, World
 SPOOL = Path("/spool")
 
 
-def settings_of(name: str, variant: Variant, partitions: int, key_dir: Path) -> Settings:
+def settings_of(name: str, variant: Variant, partitions: int, key_dir: Path, *, spooling: bool = True) -> Settings:
     """Return the settings of a host."""
     given: dict[str, Any] = {
         "instance": name,
         "kafka": {"partitions": partitions},
         "sources": sources(variant),
         "dedupe": {"capacity": 20_000},
-        "spool": {"dir": SPOOL, "key_dir": key_dir, "capacity_bytes": 2_097_152},
+        "spool": {"enabled": spooling, "dir": SPOOL, "key_dir": key_dir, "capacity_bytes": 2_097_152},
     }
     return Settings(**given)
 
@@ -168,6 +168,7 @@ class Host:
     failures: list[str] = field(default_factory=list)
     variant: Variant = "whole"
     set_aside_after_s: float = 600.0
+    spooling: bool = True
     secrets: dict[str, Held] = field(init=False)
     on_end: Callable[["Host", str], None] = lambda _host, _how: None
 
@@ -252,7 +253,7 @@ class Host:
 
     async def _main(self) -> None:
         """Do as `open_ingress` and `run_service` do, without sockets."""
-        settings = settings_of(self.name, self.variant, self.partitions, self.key_dir)
+        settings = settings_of(self.name, self.variant, self.partitions, self.key_dir, spooling=self.spooling)
         seams = Seams(
             now=self.clock.now,
             now_ns=self.clock.now_ns,

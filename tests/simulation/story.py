@@ -59,7 +59,7 @@ def run(plan: Plan, *, verbose: bool = False) -> Ran:
         for host in hosts:
             host.key_dir.mkdir()
             write_key(host.key_dir / "current", 0)
-            host.set_aside_after_s = plan.set_aside_after_s
+            host.set_aside_after_s, host.spooling = plan.set_aside_after_s, plan.spooling
         senders = Senders(world, hosts)
         operators = Operators(world, hosts, kafka, senders)
         promises = Promises(world, kafka, hosts, senders, operators)
@@ -191,7 +191,9 @@ def shrink(ran: Ran, *, tries: int = 400, tell: Callable[[str], None] = lambda _
 
 def tell(ran: Ran) -> str:
     """Return the story of a world."""
-    lines = [f"seed {ran.plan.seed}, {ran.plan.partitions} partitions, kinds: {' '.join(ran.plan.kinds)}"]
+    plan = ran.plan
+    has = "a spool" if plan.spooling else "no spool"
+    lines = [f"seed {plan.seed}, {plan.partitions} partitions, {has}, kinds: {' '.join(plan.kinds)}"]
     lines += [f"{number:3} {line}" for number, line in enumerate(ran.lines, 1)]
     lines += [f"BROKEN {each.promise}: {each.what}" for each in ran.broken]
     return "\n".join(lines)

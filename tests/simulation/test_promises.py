@@ -1,0 +1,21 @@
+"""The page of guarantees names each check of the simulation, and each of these is made."""
+
+import re
+from pathlib import Path
+
+from tests.simulation.promises import PROMISES
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_each_promise_of_the_page_has_a_check_of_its_name_and_each_check_is_on_the_page() -> None:
+    page = (ROOT / "docs" / "guarantees.md").read_text()
+    named = page.partition("## Checks by name")[2].partition("\n## ")[0]
+
+    assert set(re.findall(r"^\| `([a-z0-9_]+)` \|", named, re.MULTILINE)) == PROMISES.keys()
+
+
+def test_each_name_is_that_of_a_check() -> None:
+    checks = (Path(__file__).parent / "promises.py").read_text()
+
+    assert {name for name in PROMISES if f'note("{name}"' not in checks} == set()
