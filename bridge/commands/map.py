@@ -319,4 +319,4 @@ def _notes(document: Mapping[str, Any]) -> Iterator[str]:
     flags = [f"{flag} {where}" if flag == "enum_unknown" else flag for flag in document["flags"]]
     yield f"flags: {', '.join(flags) or 'none'}"
     if unknown := document["extensions"]:
-        yield f"unknown fields kept in extensions: {unknown}"
+        yield f"unknown fields kept in extensions: {len({pointer for _, pointer in unknown})}"

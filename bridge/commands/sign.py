@@ -15,6 +15,7 @@ from bridge.commands.scheme_options import asked_scheme, check_id, is_id, scheme
 from bridge.errors import ConfigError, DeliveryRefusedError
 from bridge.proof.scheme import Raw, Scheme
 from bridge.proof.secrets import parse_slot
+from bridge.sender.sender import content_type_of
 from bridge.sender.signing import read_signer
 
 
@@ -52,7 +53,7 @@ def sign(
     named = webhook_id or id_of(body) or f"msg_{secrets.token_hex(16)}"
     check_id(named)
     at = int(time.time()) if timestamp is None else timestamp
-    headers = {"content-type": "application/json", **read_signer(asked.scheme, file)(named, at, body)}
+    headers = {"content-type": content_type_of(body_file.name), **read_signer(asked.scheme, file)(named, at, body)}
     if code := _refusal(asked.scheme, file, headers, body=body, at=at):
         click.echo(f"warning: the bridge refuses this: {code}", err=True)
     if as_json:

@@ -23,7 +23,17 @@ from bridge.dev.story import deliveries, new_id
 from bridge.errors import ConfigError
 from bridge.mapping.preview import ENVIRONMENTS
 from bridge.runtime.process import INTERRUPTED, FloatRange
-from bridge.sender.sender import Delivered, Post, Reply, RetryPolicy, Sender, open_session, play, webhook_url
+from bridge.sender.sender import (
+    Delivered,
+    Post,
+    Reply,
+    RetryPolicy,
+    Sender,
+    content_type_of,
+    open_session,
+    play,
+    webhook_url,
+)
 
 DEFAULT_COUNT = 100
 # Most deliveries under way at one time with --rate.
@@ -111,7 +121,8 @@ def simulate(
 
     async def drive(count: Callable[[Delivered], None]) -> float:
         async with open_session() as session:
-            policy, kind = RetryPolicy(attempts=attempts), SOURCES[source].content_type
+            policy = RetryPolicy(attempts=attempts)
+            kind = content_type_of(sample.name if sample else "", SOURCES[source].content_type)
             sender = Sender(session=session, url=url, sign=sign, policy=policy, rng=_rng(seed), content_type=kind)
 
             async def deliver(outgoing: Post) -> None:

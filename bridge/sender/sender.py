@@ -132,6 +132,11 @@ class Sender:
             return Reply(0, "connection_error", loop.time() - started)
 
 
+def content_type_of(name: str, default: str = "application/json") -> str:
+    """Return what the body in a file of this name is called."""
+    return "application/xml" if name.lower().endswith(".xml") else default
+
+
 def open_session() -> aiohttp.ClientSession:
     """Open what senders post with: an attempt has its own deadline, and the answer of a webhook is worth no cookie."""
     return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None), cookie_jar=aiohttp.DummyCookieJar())

@@ -151,6 +151,7 @@ def test_a_body_that_would_be_parked_fails_the_check(
     output = capsys.readouterr().out
     assert code == 1
     assert "  fulfillment.status_changed  " in output
+    assert "unknown fields kept in extensions: 1\n" in output
     assert "parked: unusable bad_key /rx/id" in output
     assert "parked: unknown_type no [[event]] has a `when` that holds" in output
     assert "CANARY" not in output

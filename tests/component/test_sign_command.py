@@ -72,6 +72,13 @@ def test_what_it_prints_is_accepted(
     assert json.loads(result.stdout) == {"accept": True, "code": "verified"}
 
 
+@pytest.mark.parametrize(("name", "kind"), [("fill.xml", "application/xml"), ("fill.json", "application/json")])
+def test_a_body_is_called_what_its_file_s_name_says(tmp_path: Path, secrets: Path, name: str, kind: str) -> None:
+    (tmp_path / name).write_text("<Fill/>")
+
+    assert f"content-type: {kind}\n" in run(tmp_path / name, "--secret-file", secrets / "current")
+
+
 @pytest.mark.parametrize("scheme", ["url_token", "ed25519"])
 def test_what_cannot_be_signed_for_is_said_to_be_so(body: Path, secrets: Path, scheme: str) -> None:
     parameters = ("--parameter", "header=X-S") if scheme == "ed25519" else ()
