@@ -85,7 +85,7 @@ SHARED = f"""
 OF_SEVERAL = """
 ## Of several consumers
 
-What one consumer alone has stands on its own page:
+Settings of one consumer alone stand on its own page:
 [archive](../consumers/archive/README.md#settings-consumer_archive__),
 [fhir](../consumers/fhir/README.md#settings-consumer_fhir__),
 [forward](../consumers/forward/README.md#settings-consumer_forward__),
