@@ -70,7 +70,7 @@ UNKNOWN_KEY = "unknown_key"
 PARKED: Mapping[str, str] = {
     "malformed_json": "not one JSON object in strict form (a duplicate key, for example)",
     "malformed_xml": "not one XML document without a document type, in UTF-8 or UTF-16",
-    "unknown_type": "the type is no word of its form, or the body names neither a prescription nor an account",
+    "unknown_type": "the type has not the form of a word, or the body names neither a prescription nor an account",
     "environment_mismatch": "not the environment of the source",
     "unusable": "a required field is missing, a field has the wrong type, or there is no usable key",
     "id_conflict": "the id was used before with another body; the first one stands",
