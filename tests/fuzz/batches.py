@@ -3,6 +3,7 @@
 `python -m tests.fuzz.batches N` tries N random bodies, and prints how they ended and how long the slowest one took.
 """
 
+import copy
 import gc
 import random
 import re
@@ -146,24 +147,25 @@ def a_file(each: str, head: str = "") -> MappingFile:
 
 def a_message(elements: list[Any], _: dict[str, Any]) -> Any:
     """Choose a message of SCRIPT by the number of elements; they are put into it."""
-    message: Any = read_body(SCRIPT, MESSAGES[len(elements) % len(MESSAGES)].read_bytes())
+    message: Any = read_body(SCRIPT, MESSAGES[len(elements) % len(MESSAGES)])
     message["Message"]["Body"]["Extra"] = elements
     return message
 
 
 def an_order(elements: list[Any], _: dict[str, Any]) -> Any:
-    order: Any = sample("p16")
+    order: Any = copy.deepcopy(ORDER)
     order["data"]["fills"] += [{"id": "mark", "prescription": each} for each in elements]
     return order
 
 
 def a_result(elements: list[Any], _: dict[str, Any]) -> Any:
-    return sample("p12") | {"Extra": elements}
+    return copy.deepcopy(RESULT) | {"Extra": elements}
 
 
 SCRIPT_DIR = File(__file__).parents[2] / "docs" / "examples" / "script"
 SCRIPT = compile_mapping((SCRIPT_DIR / "script.toml").read_bytes(), "script.toml", {"account_id": "a"}).reading_xml()
-MESSAGES = sorted(SCRIPT_DIR.glob("*.xml"))
+MESSAGES = [file.read_bytes() for file in sorted(SCRIPT_DIR.glob("*.xml"))]
+ORDER, RESULT = sample("p16"), sample("p12")
 
 SHAPES = (
     Shape(a_file("events"), in_events, events_of),
@@ -207,17 +209,17 @@ def outcome_of(choices: Choices, *, is_thorough: bool = True) -> tuple[str, floa
     """Map one body, check that all of it is accounted for, and return how it ended and the seconds that it took."""
     shape = choices.one(SHAPES)
     text = a_body(choices, shape)
-    began = time.process_time()
+    began = time.perf_counter()
     parsed: Any = read_body(shape.mapping, text)
-    took_s = time.process_time() - began
+    took_s = time.perf_counter() - began
     if isinstance(parsed, ParkReason):
         assert parsed.reason in ("malformed_json", "malformed_xml")
         return parsed.reason, took_s
     # What is marked after it was parsed names the place that it has now.
     marked(shape, parsed)
-    began = time.process_time()
+    began = time.perf_counter()
     outcome = shape.mapping.map(a_delivery(text, id="dlv_1"), parsed)
-    took_s += time.process_time() - began
+    took_s += time.perf_counter() - began
     if isinstance(outcome, ParkReason):
         assert outcome.reason in ("unusable", "unknown_type")
         assert not MARK.search(outcome.field)
@@ -359,7 +361,8 @@ def main(executions: int) -> None:
             print(f"broken by {content.hex()}", flush=True)  # noqa: T201
             raise
         ends[end] += 1
-        slowest_s = max(slowest_s, took_s)
+        if took_s > slowest_s:  # on a busy machine others have run meanwhile
+            slowest_s = max(slowest_s, min(outcome_of(Choices(content))[1] for _ in range(5)))
     print(f"{executions:,} bodies, the slowest in {slowest_s * 1000:.1f} ms: {dict(ends.most_common())}")  # noqa: T201
 
 

@@ -203,9 +203,8 @@ class Views:
             if len(rows) < LISTED and not self._feed.is_mended(each):
                 source, reason, name = map(each.header, ("ce_source", "drx_reason", "ce_id"))
                 verbs = [("show", name), ("replay", "--source", source, "--id", name, "--url", url)]
-                verbs = verbs[
-                    : 1 if reason in {"id_conflict", "malformed_json", "malformed_xml"} else 2
-                ]  # no mapping can change those
+                is_final = reason == "id_conflict" or reason.startswith("malformed_")  # no mapping can change those
+                verbs = verbs[: 1 if is_final else 2]
                 commands = [shlex.join(["drx-bridge", "unrecognized", *verb]) for verb in verbs]
                 rows.append((source, reason, _at(each.timestamp_ms / 1000), {"copy": commands}))
         rows.sort(key=lambda row: row[1])
