@@ -225,6 +225,8 @@ def test_what_is_proved() -> None:
     proof = scheme.prove(raw, [slot], NOW)
 
     assert (proof.id, proof.timestamp, proof.slot, proof.id_signed) == ("evt_7", NOW, "google.jwks.json", True)
+    assert scheme.headers == {b"x-token"}  # of which two are refused
+    assert built().headers == {b"authorization"}
     assert scheme.describe() == (
         f"jwt in x-token, with the body's hash in request_body_sha256, of {ISSUER} for {AUDIENCE}"
     )
