@@ -150,7 +150,7 @@ class FileTable(_Common):
     requires: list[Literal["account_id"]] = []
     reported: str | None = None
     ignore: list[str] = []
-    event: list[EventTable] = Field(min_length=1)
+    event: list[EventTable] = []
 
 
 class Pointer(NamedTuple):

@@ -344,6 +344,16 @@ def test_what_has_no_word_or_is_about_nothing_parks(body: dict[str, Any], parks:
     assert parked(compiled(REPORTING + ACME, account_id=""), body) == parks
 
 
+def test_a_file_may_begin_without_any_event() -> None:
+    """On the first day nobody knows the bodies: what they are is reported, or kept until the file has tables."""
+    body = {"kind": "STATE", "shop": "s_7", "rx": {"id": "10442"}}
+
+    reported = event_of(compiled('prefix = "acme:"\nkey = "rx.id"\naccount = "shop"\nreported = "kind"\n'), body)
+
+    assert (reported.type, reported.key) == ("other.reported", "acme:10442")
+    assert parked(compiled('prefix = "acme:"\n'), body).reason == "unknown_type"
+
+
 def test_words_that_a_file_names_are_passed_over() -> None:
     mapping = compiled(REPORTING + ACME)
 
