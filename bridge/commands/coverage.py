@@ -1,4 +1,4 @@
-"""What samples use of a mapping file: tables without an event, fields without a value, members that no table reads."""
+"""Coverage of a mapping file by samples: tables without an event, fields without a value, members that none reads."""
 
 import re
 from collections import Counter

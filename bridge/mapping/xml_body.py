@@ -2,8 +2,8 @@
 
     <Fill no="1"><Drug>A</Drug><Drug/></Fill>       {"Fill": {"@no": "1", "Drug": ["A", ""]}}
 
-Names lose their prefixes. What stands once is an object or a text, and what is repeated is a list. Text beside elements
-is `#text`, and an element without content an empty text. Comments and processing instructions are passed over.
+Names lose their prefixes. An element is an object or a text, and repeated elements are a list. Text next to elements is
+`#text`, and an element without content an empty text. Comments and processing instructions are passed over.
 
 A document type could define entities that grow without end, or name files. So there is none: a body with one is parked.
 """
@@ -11,7 +11,7 @@ A document type could define entities that grow without end, or name files. So t
 from collections import defaultdict
 from xml.parsers import expat
 
-import xmltodict
+import xmltodict  # noqa: TID251 - this is its door
 
 from bridge.event import ParkReason
 
