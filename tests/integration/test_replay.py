@@ -99,17 +99,18 @@ class Vendor:
         self.ingress.ended()
         self.ingress.start().ready()
 
-    def run(self, *arguments: str | Path, code: int = 0) -> Printed:
+    def run(self, *arguments: str | Path, code: int = 0, mapping: Path | None = None) -> Printed:
         """Run a command with the settings of the ingress; no value of a body is in what it prints."""
         command = [sys.executable, "-m", "bridge", *map(str, arguments)]
-        ended, *printed = run(command, self.ingress.env, timeout_s=HANG_S)
+        own = {f"BRIDGE_SOURCES__{self.name}__OPTIONS__MAPPING": str(mapping or self.mapping)}
+        ended, *printed = run(command, self.ingress.env | own, timeout_s=HANG_S)
         assert ended == code, printed
         assert CANARY not in "".join(printed)
         return Printed(*printed)
 
-    def replay(self, *arguments: str, code: int = 0) -> Printed:
+    def replay(self, *arguments: str, code: int = 0, mapping: Path | None = None) -> Printed:
         posted = ("--source", self.name, "--url", self.ingress.url)
-        return self.run("unrecognized", "replay", *posted, *arguments, code=code)
+        return self.run("unrecognized", "replay", *posted, *arguments, code=code, mapping=mapping)
 
     async def facts(self) -> list[ConsumedRecord]:
         return [record for record in await self.ingress.records() if record.topic != UNRECOGNIZED_TOPIC]
@@ -124,7 +125,7 @@ def vendor(tmp_path: Path, cluster: Cluster, topics: Topics) -> Iterator[Vendor]
         yield made
 
 
-async def test_what_was_parked_before_there_was_a_mapping_is_brought_in_once(vendor: Vendor) -> None:
+async def test_what_was_parked_before_there_was_a_mapping_is_brought_in_once(vendor: Vendor, tmp_path: Path) -> None:
     await vendor.park()
 
     (group,) = vendor.run("unrecognized", "list", "--source", vendor.name, "--json").documents
@@ -144,7 +145,10 @@ async def test_what_was_parked_before_there_was_a_mapping_is_brought_in_once(ven
     assert {each["outcome"] for each in dry.documents} == {"event"}
     assert await vendor.facts() == []
 
-    assert vendor.replay("--reason-code", "unknown_type").last_line == f"{PARKED} accepted"
+    # By the old mapping it knows no key, and keeps the order of each all the same.
+    old = tmp_path / "old.toml"
+    old.write_text(HEAD + NOTHING)
+    assert vendor.replay("--reason-code", "unknown_type", mapping=old).last_line == f"{PARKED} accepted"
     assert vendor.replay("--since", "2020-01-01").last_line == f"{PARKED} duplicate"
     vendor.restart(HEAD + NOTHING + STATE)
     assert vendor.replay().last_line == f"{PARKED} duplicate"
