@@ -291,6 +291,8 @@ class Run:
     def read_tables(self) -> ParkReason | None:
         """Draft the events of each element, or of the body; return why the delivery is parked, if it is."""
         tables = [(event, self._find_elements(event)) for event in self._file.events]
+        if self._file.other is not None:
+            self._find_elements(self._file.other)
         if self._lost:
             return ParkReason("unusable", "wrong_type", self._lost)
         elements = list(self._elements.values()) or [self._body]

@@ -81,6 +81,12 @@ def test_members_of_an_object_are_elements_whatever_their_names() -> None:
     ]
 
 
+def test_a_file_without_a_table_reports_each_element() -> None:
+    mapping = compiled(HEAD + REPORTED)
+
+    assert outlines(mapping, batch(ANN, BOB, PING)) == [("d/1", "arr:1", "P"), ("d/2", "arr:2", "Q")]
+
+
 def test_a_word_is_read_in_the_element_and_then_in_the_body() -> None:
     mapping = compiled(HEAD + REPORTED + TABLE)
 
