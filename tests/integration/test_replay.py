@@ -125,7 +125,7 @@ def vendor(tmp_path: Path, cluster: Cluster, topics: Topics) -> Iterator[Vendor]
         yield made
 
 
-async def test_what_was_parked_before_there_was_a_mapping_is_brought_in_once(vendor: Vendor, tmp_path: Path) -> None:
+async def test_what_was_parked_before_there_was_a_mapping_is_brought_in_once(vendor: Vendor) -> None:
     await vendor.park()
 
     (group,) = vendor.run("unrecognized", "list", "--source", vendor.name, "--json").documents
@@ -145,10 +145,7 @@ async def test_what_was_parked_before_there_was_a_mapping_is_brought_in_once(ven
     assert {each["outcome"] for each in dry.documents} == {"event"}
     assert await vendor.facts() == []
 
-    # By the old mapping it knows no key, and keeps the order of each all the same.
-    old = tmp_path / "old.toml"
-    old.write_text(HEAD + NOTHING)
-    assert vendor.replay("--reason-code", "unknown_type", mapping=old).last_line == f"{PARKED} accepted"
+    assert vendor.replay("--reason-code", "unknown_type").last_line == f"{PARKED} accepted"
     assert vendor.replay("--since", "2020-01-01").last_line == f"{PARKED} duplicate"
     vendor.restart(HEAD + NOTHING + STATE)
     assert vendor.replay().last_line == f"{PARKED} duplicate"
@@ -225,24 +222,26 @@ def parked(vendor: Vendor, number: int, *, at: datetime, reason: str = "unknown_
     return unrecognized_record(delivery, park, partition=0, value=value)
 
 
-async def test_what_was_parked_again_goes_in_the_order_of_its_first_receipt(vendor: Vendor) -> None:
-    """What was given up, or cannot be decoded, is not passed over without a word."""
-    numbers = (0, 2 * KEYS, KEYS)  # of one key
-    first = [WHEN + timedelta(minutes=minutes) for minutes in (2, 0, 1)]
+async def test_what_was_parked_again_goes_in_the_order_of_its_first_receipt(vendor: Vendor, tmp_path: Path) -> None:
+    """Also by a command whose mapping knows no key; what is left out or cannot be decoded is not passed over."""
+    numbers = [number * KEYS for number in range(100)]  # of one key
+    first = [WHEN + timedelta(minutes=number * 7 % 100) for number in range(100)]
     records = [parked(vendor, number, at=at) for number, at in zip(numbers, first, strict=True)]
     conflict = parked(vendor, 1, at=WHEN, reason="id_conflict")
     fill(vendor.ingress.bootstrap_servers, [*records, records[1], conflict])
     vendor.restart(HEAD + STATE)
+    old = tmp_path / "old.toml"
+    old.write_text(HEAD + NOTHING)
 
     assert vendor.replay("--reason-code", "id_conflict", "--dry-run").last_line == "1 event"
     assert vendor.replay("--until", "2026-01-01", "--dry-run").last_line == "nothing to post"
-    assert vendor.replay("--since", "2026-01-01").last_line == "3 accepted"
+    assert vendor.replay("--since", "2026-01-01", mapping=old).last_line == "100 accepted"
     facts = await vendor.facts()
     assert [record.header("ce_time") for record in facts] == [instant(at) for at in sorted(first)]
 
     fill(vendor.ingress.bootstrap_servers, [records[0]._replace(value=b"no Avro")])
     again = vendor.replay(code=1)
-    assert again.last_line == "3 duplicate, 1 skipped"
+    assert again.last_line == "100 duplicate, 1 skipped"
     assert [each["reason"] for each in again.documents] == ["bad_magic"]
     (left,) = vendor.run("unrecognized", "list", "--source", vendor.name, "--left", "--json").documents
     assert (left["reason"], left["count"], left["events"]) == ("id_conflict", 1, 0)
