@@ -4,7 +4,7 @@
 file that an option names is recorded with each of its events.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 from hashlib import sha256
@@ -12,14 +12,15 @@ from itertools import chain, count
 from math import isfinite
 from pathlib import Path
 from re import compile as pattern
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import orjson
 
 from bridge.contract.events import OTHER_REPORTED, is_reported_type
 from bridge.errors import ConfigError
 from bridge.event import Delivery, ParkReason
-from bridge.mapping.assemble import Draft, Part, Reading, children, compose, escaped, pointers_around
+from bridge.mapping.assemble import Draft, Part, Reading, children, compose, escaped
+from bridge.mapping.elements import PLACES_MAX, Elements, Folded, Spot
 from bridge.mapping.json_body import Real
 from bridge.mapping.keys import OUR_PREFIXES
 from bridge.mapping.mapped_functions import ExhaustedError, Expression, Scope, UnfitError
@@ -31,8 +32,6 @@ from bridge.mapping.words import instant_of, is_given, key_of, prefix_of, zone_o
 
 # Steps that an event costs beside its expressions: some 20 microseconds to assemble it.
 EVENT_STEPS = 40
-# Objects and lists of a body whose members count as read, half a microsecond each; those of any other are kept as well.
-PLACES_MAX = 20_000
 
 _NESTED = (dict, list)
 _NOTHING: frozenset[str] = frozenset()
@@ -165,36 +164,6 @@ def moment_of(value: object, scope: Scope) -> datetime | None:
     raise ValueError
 
 
-class Folded:
-    """A copy of a document with folded names; of two spellings of a name, the first with a value counts."""
-
-    def __init__(self, document: object) -> None:
-        # Identity of a folded object -> folded name -> the name as it is written, where that differs.
-        self.spelled: dict[int, dict[str, str]] = {}
-        self.ambiguous: set[str] = set()  # folded names of which an object has two spellings
-        self.document = self._fold(document)  # the folded copy
-
-    def _fold(self, node: object) -> object:
-        if isinstance(node, list):
-            return [self._fold(child) for child in node]
-        if not isinstance(node, dict):
-            return node
-        names: dict[str, str] = {}
-        given: set[str] = set()
-        for name, child in node.items():
-            plain = name.casefold()
-            if plain in names:
-                self.ambiguous.add(plain)
-            counts = plain not in given and is_given(child)
-            if counts or plain not in names:
-                names[plain] = name
-            if counts:
-                given.add(plain)
-        out = {plain: self._fold(node[name]) for plain, name in names.items()}
-        self.spelled[id(out)] = {plain: name for plain, name in names.items() if plain != name}
-        return out
-
-
 def _index(step: str) -> int:
     return int(step) if step.isdecimal() and len(step) <= len(str(PLACES_MAX)) else 0
 
@@ -203,19 +172,6 @@ def _digest(element: object) -> str:
     """Return the SHA-256 of an element, in hex: the same however its members are ordered and spaced."""
     content = orjson.dumps(element, default=lambda real: orjson.Fragment(real.lexeme), option=orjson.OPT_SORT_KEYS)
     return sha256(content).hexdigest()
-
-
-class _Spot(NamedTuple):
-    """The body, or an element of it that `each` names: what a table is evaluated for."""
-
-    element: object
-    path: str  # as the file has it, array indexes as `*`
-    pointer: str  # in the body; empty for the body itself
-    # Among the elements of its table, from 1; of what is in none, negative among those of its list; 0 for the body.
-    position: int = 0
-    parent: object = None  # the object that its list stands in
-    parent_path: str = ""
-    empty: str = ""  # path of the list that a nested `each` has not found in it
 
 
 class Run:
@@ -238,17 +194,10 @@ class Run:
             self.reading.drops = mapping.file.drops
         if self._folded is not None and self._folded.ambiguous:
             self.scope.flags.add("name_ambiguous")
-        self._body = _Spot(self._root, "", "")
-        self._elements: dict[str, _Spot] = {}  # of all tables, by their pointers
-        self._levels: dict[int, list[_Spot]] = {}  # identity of an `each` -> its elements
+        self._elements = Elements(self._root, self.scope, folded=self._folded)
         self._decided: set[str] = set()  # pointers of what has an event, and of what is around it
         self._ids: dict[str, tuple[Draft, EventRule]] = {}  # event and table by the event's id
-        self._nowhere = ""  # path at which `each` has found nothing
-        self._lost = ""  # path at which `each` has found what has no place in the body
         self._is_evaluated = False  # a table, for an element or for the body
-        self._parent_path = ""  # as `_path`, for the object called `parent`
-        self._pointers: dict[int, str] = {}  # identity of an object or list in the body -> its pointer
-        self._nodes: dict[str, object] = {}  # the same the other way round
         self._claims: list[Sequence[Pointer]] = [self._file.claims]  # of the file, then of tables with events
 
     def choose(self) -> ParkReason | None:
@@ -271,7 +220,7 @@ class Run:
             self.scope.flags.add("array_chosen")
         self._base = f"/{chosen}"
         self._root = self.scope.root = lines[chosen]
-        self._body = _Spot(self._root, self._path, "")
+        self._elements = Elements(self._root, self.scope, folded=self._folded, base=self._base, path=self._path)
         return None
 
     def _keyed(self, line: object) -> str | ParkReason:
@@ -290,12 +239,13 @@ class Run:
 
     def read_tables(self) -> ParkReason | None:
         """Draft the events of each element, or of the body; return why the delivery is parked, if it is."""
-        tables = [(event, self._find_elements(event)) for event in self._file.events]
+        tables = [(event, self._elements.find(event.each)) for event in self._file.events]
         if self._file.other is not None:
-            self._find_elements(self._file.other)
-        if self._lost:
-            return ParkReason("unusable", "wrong_type", self._lost)
-        elements = list(self._elements.values()) or [self._body]
+            self._elements.find(self._file.other.each)
+        self.reading.elements = self._elements.owners
+        if self._elements.lost:
+            return ParkReason("unusable", "wrong_type", self._elements.lost)
+        elements = list(self._elements.spots.values()) or [self._elements.body]
         park: ParkReason | None = None
         for event, spots in tables:
             for spot in spots:
@@ -312,127 +262,18 @@ class Run:
                 self.reading.claimed.update(self._scalars(claim))
         return park
 
-    def _find_elements(self, event: EventRule) -> list[_Spot]:
-        """Return what a table is evaluated for."""
-        if not event.each:
-            return [self._body]
-        if (found := self._levels.get(id(event.each))) is not None:
-            return found
-        self.scope.spread.clear()
-        level = [self._body]
-        for depth, each in enumerate(event.each, 1):
-            before, level = level, []
-            for spot in before:
-                below = self._below(spot, each)
-                level += below
-                if not below and spot is self._body:
-                    self._nowhere = self._nowhere or each.path
-                elif not below:
-                    self._elements.setdefault(
-                        spot.pointer, spot._replace(position=-spot.position, empty=f"{spot.path}{each.path}")
-                    )
-            level = [spot._replace(position=number) if spot.position else spot for number, spot in enumerate(level, 1)]
-            self._note(level, is_last=depth == len(event.each))
-        level = self._levels[id(event.each)] = [spot for spot in level if spot.element is not None]
-        return level
-
-    def _note(self, spots: Sequence[_Spot], *, is_last: bool) -> None:
-        """Note elements, and what a filter has left out of their lists: each needs an outcome."""
-        held = {spot.pointer: spot for spot in spots if spot.position and spot.element is not None}
-        around = {at: spot for spot in held.values() for at in pointers_around(spot.pointer)}
-        self._divide(around, held if is_last else {}, passed=held.keys() | around.keys())
-        self.reading.elements.update(held)
-        for pointer, spot in held.items() if is_last else ():
-            self._elements.setdefault(pointer, spot)
-
-    def _divide(self, lists: Mapping[str, _Spot], held: Mapping[str, _Spot], *, passed: Collection[str] = ()) -> None:
-        """Note all that stands in lists, as held or like an element; what is passed is not, or stands around others."""
-        for at, spot in lists.items():
-            node = self._nodes.get(at)
-            is_list = type(node) is list
-            for name, item in children(node) if is_list or id(node) in self.scope.spread else ():
-                pointer = f"{at}/{escaped(self._written(id(node), name))}"
-                self.reading.elements.add(pointer)
-                if pointer in held:
-                    self._elements.setdefault(pointer, held[pointer])
-                elif pointer not in passed and item is not None:
-                    position = -int(name) - 1 if is_list else -1
-                    self._elements.setdefault(pointer, spot._replace(element=item, pointer=pointer, position=position))
-
-    def _below(self, spot: _Spot, each: Expression) -> list[_Spot]:
-        """Return the elements that an `each` finds in another one; an object counts as a list of it."""
-        self._enter(spot)
-        path = f"{spot.path}{each.path}"
-        try:
-            found = None if spot.element is None else self.scope.evaluate(each, spot.element)
-        except UnfitError:
-            # As nothing, all elements would be one.
-            self._lost = self._lost or path
-            return []
-        if isinstance(found, dict):
-            found, places = [found], [self._place(found)]
-        elif isinstance(found, str | Real) or type(found) is int:
-            found, places = [found], [*self._read_pointers(found)] if len(self._read_pointers(found)) == 1 else [None]
-        elif isinstance(found, list):
-            if len(found) == 1 and found[0] is self._root:
-                return [self._body]
-            path = f"{path}/*"
-            places = self._places(found, spot)
-        else:
-            return []
-        is_lost = any(at is None and element is not None for element, at in zip(found, places, strict=True))
-        if is_lost or (found and self._folded and self._folded.ambiguous & each.names):
-            if len(self._pointers) >= PLACES_MAX:
-                raise ExhaustedError
-            self._lost = self._lost or path
-        if not found:
-            # A filter may have left all out.
-            lists = {self._place(node): node for node in self._lists_read(spot)}
-            outer = {at for at in lists if at is not None and lists.keys().isdisjoint(pointers_around(at))}
-            self._divide({at: _Spot(None, path, at, 0, spot.element, spot.path) for at in outer}, {})
-        return [
-            _Spot(element, path, at or "", number, spot.element, spot.path)
-            for number, (element, at) in enumerate(zip(found, places, strict=True), 1)
-        ]
-
-    def _lists_read(self, spot: _Spot) -> list[list[object]]:
-        """Return the lists that the last expression has read, or was searched in."""
-        return [node for node in (*self.scope.read.values(), spot.element) if isinstance(node, list)]
-
-    def _place(self, node: object) -> str | None:
-        """Return the pointer of an object or list in the body; None for what an expression has made."""
-        return (self._pointers or self._find_pointers()).get(id(node))
-
-    def _places(self, found: list[object], spot: _Spot) -> list[str | None]:
-        """Return the pointers of the elements that an expression has found in the body."""
-        if (at := self._place(found)) is not None:
-            return [f"{at}/{number}" for number in range(len(found))]
-        # Texts and numbers are looked for where the expression was, in their order.
-        lists = self._lists_read(spot)
-        items = ((f"{self._place(node)}/{number}", item) for node in lists for number, item in enumerate(node))
-        return [
-            self._place(node) if type(node) in _NESTED else next((at for at, item in items if item is node), None)
-            for node in found
-        ]
-
-    def _enter(self, spot: _Spot) -> None:
-        self.scope.element, self.scope.parent, self._parent_path = spot.element, spot.parent, spot.parent_path
-        if type(spot.element) not in _NESTED:
-            # Two of them may be one object of Python, within different parents.
-            self.scope.named.clear()
-
-    def _word(self, spot: _Spot) -> tuple[object, _Spot]:
+    def _word(self, spot: Spot) -> tuple[object, Spot]:
         """Return the vendor's word for an element, or else for the body, and where it was read."""
         word = None
         if self._file.reported is not None:
-            for of in (spot, self._body):
-                self._enter(of)
+            for of in (spot, self._elements.body):
+                self._elements.enter(of)
                 word = self._value(self._file.reported, of.element)
                 if word is not None and not (isinstance(word, str) and not word.strip()):
                     return word, of
         return word, spot
 
-    def _read_other(self, spot: _Spot) -> ParkReason | None:
+    def _read_other(self, spot: Spot) -> ParkReason | None:
         """Draft `other.reported` for an element without an event, under its prescription or else the account."""
         other = self._file.other
         if spot.pointer in self._decided:
@@ -443,16 +284,16 @@ class Run:
             return None
         if other is None or self._file.reported is None:
             is_known = spot.position or self._is_evaluated
-            return ParkReason("unknown_type", field=spot.empty or (spot.path if is_known else self._nowhere))
+            return ParkReason("unknown_type", field=spot.empty or (spot.path if is_known else self._elements.nowhere))
         at = self._at(self._file.reported, of.path)
-        claimed, for_key = set(self._read_pointers(None) if of is spot else _NOTHING), set[str]()
-        self._enter(spot)
+        claimed, for_key = set(self._elements.read_pointers(None) if of is spot else _NOTHING), set[str]()
+        self._elements.enter(spot)
         key = self._key(other.key, spot.element, spot.path, for_key)
         account = ""
         if isinstance(key, str):
             claimed |= for_key
         elif key.detail == "no_key":
-            self._enter(self._body)
+            self._elements.enter(self._elements.body)
             key = self._key(other.key, self._root, self._path)
         if isinstance(key, ParkReason):
             # The configured account comes first, so that all its updates have one key whatever the body names.
@@ -464,28 +305,17 @@ class Run:
         self.reading.claimed |= claimed
         return self._add(other, key, spot, word=word, of_account=account == key)
 
-    def _account(self, event: EventRule, spot: _Spot) -> str | None:
+    def _account(self, event: EventRule, spot: Spot) -> str | None:
         """Read the account of an element; where that has none, the body's for an update that is only reported."""
-        self._enter(spot)
+        self._elements.enter(spot)
         text = self._text(event, "account", spot.element)
         if text:
             self._claim()
         elif event is self._file.other:
-            self._enter(self._body)
+            self._elements.enter(self._elements.body)
             text = self._text(event, "account", self._root)
-            self._enter(spot)
+            self._elements.enter(spot)
         return text
-
-    def _find_pointers(self) -> dict[int, str]:
-        """Return the pointers of the body's objects and lists by their identities, of the first `PLACES_MAX`."""
-        nodes = [(self._root, self._base)]
-        for node, pointer in nodes:
-            self._pointers[id(node)] = pointer
-            self._nodes[pointer] = node
-            for name, child in children(node):
-                if type(child) in _NESTED and len(nodes) < PLACES_MAX:
-                    nodes.append((child, f"{pointer}/{escaped(self._written(id(node), name))}"))
-        return self._pointers
 
     def drop(self, document: object) -> None:
         """Note the members that the file drops, in every spelling in the body."""
@@ -494,15 +324,15 @@ class Run:
             ways = [("*", *way) for way in ways]
         self.reading.dropped.update(self._spellings(document, "", ways) if ways else ())
 
-    def _read_table(self, event: EventRule, spot: _Spot) -> ParkReason | None:
+    def _read_table(self, event: EventRule, spot: Spot) -> ParkReason | None:
         scope, element = self.scope, spot.element
         scope.spend(1)
         self._is_evaluated = True
-        self._enter(spot)
+        self._elements.enter(spot)
         holds = True if event.when is None else self._value(event.when, element)
         if holds is None or holds is False or holds in ("", [], {}):
             return None
-        claimed = set(self._read_pointers(holds)) if event.when and holds is True else set()
+        claimed = set(self._elements.read_pointers(holds)) if event.when and holds is True else set()
         scope.spend(EVENT_STEPS)
         key = self._key(event.key, element, spot.path, claimed)
         if event.park:
@@ -520,15 +350,15 @@ class Run:
                 return ParkReason("unknown_type", field=at, key=key)
             if of is spot:
                 self._claim()
-            self._enter(spot)
+            self._elements.enter(spot)
         self.reading.claimed |= claimed
         return self._add(event, key, spot, word=word)
 
     def _add(
-        self, event: EventRule, key: str, spot: _Spot, *, word: object = None, of_account: bool = False
+        self, event: EventRule, key: str, spot: Spot, *, word: object = None, of_account: bool = False
     ) -> ParkReason | None:
         """Draft an event; return why the delivery is parked, if it is."""
-        self._enter(spot)
+        self._elements.enter(spot)
         draft = Draft(event.type, "", key, constants=event.constants, mapping=self.mapping.mark, at=spot.pointer)
         finished: dict[str, object] = dict(event.finished)
         if event.type == OTHER_REPORTED:
@@ -547,14 +377,14 @@ class Run:
             self._claims.append(event.claims)
         return park
 
-    def _decide(self, spot: _Spot) -> None:
+    def _decide(self, spot: Spot) -> None:
         """Note that an element has an event, and that what is around it stands in that."""
         at = spot.pointer
         while at not in self._decided:
             self._decided.add(at)
             at = at.rpartition("/")[0] or spot.pointer
 
-    def _name(self, event: EventRule, draft: Draft, spot: _Spot) -> bool:
+    def _name(self, event: EventRule, draft: Draft, spot: Spot) -> bool:
         """Number an event within its delivery; False if it is there already, since an element was sent twice.
 
         No slash in it: the last slash of an event's id must be the one behind the vendor's id, which may have some.
@@ -578,7 +408,7 @@ class Run:
             value = self._value(expression, element)
             if value is not None or name in event.required or "." in name:
                 at = self._at(expression, path) or f"/{name.replace('.', '/')}"
-                draft.parts[name] = Part(value, at, self._read_pointers(value))
+                draft.parts[name] = Part(value, at, self._elements.read_pointers(value))
 
     def _value(self, expression: Expression, element: object) -> object:
         """Evaluate an expression; None if a value does not fit."""
@@ -597,24 +427,10 @@ class Run:
             name for (_, name), value in self.scope.read.items() if value is not None and type(value) not in _NESTED
         ]
         at = expression.paths.get(read[0], expression.path) if len(read) == 1 else expression.path
-        for name, base in (("root", self._path), ("parent", self._parent_path)):
+        for name, base in (("root", self._path), ("parent", self._elements.parent_path)):
             if at.startswith(f"/{name}/") and self.scope.around(name, self.scope.element) is not None:
                 return base + at[len(name) + 1 :]
         return path + at if at else ""
-
-    def _read_pointers(self, value: object) -> frozenset[str]:
-        """Return the members that the last expression read; an object counts only as the whole value."""
-        places = [
-            place
-            for place, item in self.scope.read.items()
-            if item is not None and (item is value or type(item) not in _NESTED)
-        ]
-        if not places:
-            return _NOTHING
-        pointers = self._pointers or self._find_pointers()
-        return frozenset(
-            f"{pointers[owner]}/{escaped(self._written(owner, name))}" for owner, name in places if owner in pointers
-        )
 
     def _key(
         self, parts: Sequence[Expression], element: object, path: str, claimed: set[str] | None = None
@@ -627,7 +443,7 @@ class Run:
             value = self._value(expression, element)
             general_at, at = (general_at or at) if values else "", self._at(expression, path) or "/key"
             if claimed is not None:
-                claimed.update(self._read_pointers(None))
+                claimed.update(self._elements.read_pointers(None))
             # A list in the expression gives several parts. All but the last may be null, such as a store.
             is_several = expression.node["type"] == "multi_select_list" and isinstance(value, list)
             values += cast("list[Any]", value) if is_several else [None if value == [] else value]
@@ -644,7 +460,7 @@ class Run:
             return ParkReason("unusable", "bad_key", at)
         return text
 
-    def _leading(self, event: EventRule, draft: Draft, spot: _Spot) -> ParkReason | None:
+    def _leading(self, event: EventRule, draft: Draft, spot: Spot) -> ParkReason | None:
         """Read id, time, account and correlation into the draft; return why it is parked if it has no account."""
         park, element = None, spot.element
         finished = dict(draft.finished)
@@ -670,9 +486,9 @@ class Run:
         draft.finished = finished
         return park
 
-    def _is_own(self, spot: _Spot) -> bool:
+    def _is_own(self, spot: Spot) -> bool:
         """Return whether the last expression has read the element itself, and not only what is around it."""
-        reads = self._read_pointers(None)
+        reads = self._elements.read_pointers(None)
         return type(spot.element) not in _NESTED or any(at.startswith(f"{spot.pointer}/") for at in reads)
 
     def _text(self, event: EventRule, name: str, element: object) -> str | None:
@@ -687,7 +503,7 @@ class Run:
         return text
 
     def _claim(self) -> None:
-        self.reading.claimed.update(self._read_pointers(None))
+        self.reading.claimed.update(self._elements.read_pointers(None))
 
     def _time(self, event: EventRule, draft: Draft, element: object) -> None:
         expression = event.leading.get("time")
@@ -727,11 +543,7 @@ class Run:
     def _step(self, node: object, pointer: str, step: str) -> Iterator[tuple[object, str]]:
         for name in self._names(node, step):
             child = node[int(name)] if isinstance(node, list) else cast("dict[str, object]", node)[name]
-            yield child, f"{pointer}/{escaped(self._written(id(node), name))}"
-
-    def _written(self, owner: int, name: str) -> str:
-        """Return a name as it is spelled in the body, in the object of this identity."""
-        return self._folded.spelled.get(owner, {}).get(name, name) if self._folded else name
+            yield child, f"{pointer}/{escaped(self._elements.written(id(node), name))}"
 
     def _names(self, node: object, step: str) -> list[str]:
         if isinstance(node, list):

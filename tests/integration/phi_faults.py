@@ -50,7 +50,8 @@ PLACES = (
 VENDOR_PLACES: Mapping[str, Sequence[str]] = {
     "digitalrx_pharmacy": (
         *_of("bridge.proof.schemes.shared:SecretHeader.", "prove"),
-        *_of("bridge.mapping.mapped:Run.", "choose _read_pointers _read_data"),
+        *_of("bridge.mapping.mapped:Run.", "choose _read_data"),
+        *_of("bridge.mapping.elements:Elements.", "read_pointers"),
         *_of("bridge.mapping.mapped:", "compose"),
         *_of("bridge.known.delivery_ids:NewestBodies.", "new_id repeated note"),
     ),
@@ -63,7 +64,8 @@ VENDOR_PLACES: Mapping[str, Sequence[str]] = {
     "photon_cloudevents": (
         *_of("bridge.proof.schemes.signed_text:SignedHeader.", "prove"),
         *_of("bridge.proof.schemes.body_hmac:BodyHmac.", "prover"),
-        *_of("bridge.mapping.mapped:Run.", "_find_elements _below _note _time"),
+        *_of("bridge.mapping.mapped:Run.", "_time"),
+        *_of("bridge.mapping.elements:Elements.", "find _below _note"),
     ),
 }
 ALL_PLACES = (*PLACES, *(place for places in VENDOR_PLACES.values() for place in places))
