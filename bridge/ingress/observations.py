@@ -88,8 +88,9 @@ class Observations:
                 self._answer(OTHER, POST, "refused", code)
             else:
                 self._answer(ROUTE, POST, "refused", code)
-        for outcome in STATUS.keys() - {"unavailable"}:
-            self._answer(ROUTE, POST, outcome, "")
+        for outcome in STATUS:
+            if outcome != "unavailable":
+                self._answer(ROUTE, POST, outcome, "")
         for code in UNAVAILABLE:
             self._answer(ROUTE, POST, "unavailable", code)
 

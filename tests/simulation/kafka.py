@@ -230,8 +230,10 @@ class Kafka:
         recent = partition.producers.setdefault(batch.pid, deque(maxlen=REMEMBERED))
         expected = recent[-1][0] + recent[-1][1] if recent else batch.sequence
         if batch.sequence < expected:
-            known = any(first == batch.sequence for first, _, _ in recent)
-            return (None if known else kafka_errors.DuplicateSequenceNumber), now
+            end = next((end for first, _, end in recent if first == batch.sequence), None)
+            if end is None:
+                return kafka_errors.DuplicateSequenceNumber, now
+            return None, max(now, partition.records[end - 1].visible_at)  # it waits for the replicas as well
         if batch.sequence > expected:
             return kafka_errors.OutOfOrderSequenceNumber, now
         last = partition.records[-1].visible_at if partition.records else 0.0
