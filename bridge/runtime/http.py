@@ -1,12 +1,8 @@
 """aiohttp's server with what a public port needs besides: bounds, time limits, constant errors, turns, a drain.
 
-The way of a request:
-
-1. aiohttp parses it; `StrictParser` adds what that parser lacks.
-2. If its body has not arrived with its head, `Handler.check` may answer by the head alone. That answer ends the
-   connection, since nothing is read behind a body that was not waited for.
-3. Requests whose bodies are whole are given to `Handler.take`, up to 32 of one turn of the event loop together.
-4. `Request.answer` answers it, at once or later; answers of one turn are written together in the next.
+If the body of a request has not come with its head, `Handler.check` may answer by the head alone. That answer ends the
+connection, since nothing is read behind a body that was not waited for. Requests whose bodies are whole are given to
+`Handler.take`, up to 32 of one turn of the event loop together. Answers of one turn are written together in the next.
 
 A client costs memory only for what has arrived from it. Four bounds limit that; an honest sender reaches none:
 
@@ -39,23 +35,16 @@ from bridge.runtime.lifecycle import pause
 from bridge.runtime.logging import log, trail
 from bridge.runtime.sockets import accept_all, listen
 
-# How often slow and idle connections are looked at; a limit is kept to within one tick.
-TICK_S = 1.0
-# After an answer that leaves a body unread, read on this long so that the sender sees the answer, not a reset.
-LINGER_S = 2.0
-# Longer than a balancer keeps a connection idle (60 s of nginx and AWS), or it would write into one that we close.
-KEEPALIVE_S = 75.0
-# Of a turn: requests, and bytes of bodies: 10 ms of the dearest, those with two ed25519 signatures.
-TURN_MAX, TURN_MAX_BYTES = 32, 1_048_576
-# Requests parsed ahead beyond which a connection is not read; aiohttp has 32, each of which takes kilobytes.
-AHEAD_MAX = 2
+TICK_S = 1.0  # between two looks for slow connections; a limit is kept to within it
+LINGER_S = 2.0  # to read an answer that leaves a body unread; what is closed while something comes is reset
+KEEPALIVE_S = 75.0  # longer than a balancer's (60 s of nginx and AWS), or it would write into one that we close
+TURN_MAX, TURN_MAX_BYTES = 32, 1_048_576  # requests, and bytes of bodies: 10 ms of those with two ed25519 signatures
+AHEAD_MAX = 2  # requests parsed ahead beyond which a connection is not read; each takes kilobytes, aiohttp has 32
 # Bytes that are parsed at once, and what a chunked body may have beside its content from then on: this much, and an
 # eighth. A sender has the whole body before it can sign it, and libraries send chunks of a kilobyte or more.
-PIECE_BYTES = 16_384
-FRAMING_MAX_BYTES, FRAMING_SHARE = 8_192, 8
+PIECE_BYTES, FRAMING_MAX_BYTES, FRAMING_SHARE = 8_192, 4_096, 8
 CHUNKED_END = b"\r\n0\r\n\r\n"  # the usual one; any other may have a trailer
-# Behind a request no more than this is passed over in what is held: its head, and perhaps the beginning of another.
-HEAD_BYTES = 32_768
+HEAD_BYTES = 32_768  # no more is passed over behind a request in what is held: its head, the beginning of another
 LENGTH_DIGITS = 18  # of a Content-Length: more than any body needs, and `int` refuses thousands
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -91,19 +80,17 @@ class Answer:
         connection = request.connection
         if (transport := connection.transport) is None:
             raise ConnectionResetError
-        is_last = request.is_last or self.close
-        end = b"\r\nConnection: close\r\n\r\n" if is_last else b"\r\n\r\n"
+        end = b"\r\nConnection: close\r\n\r\n" if (is_last := request.is_last or self.close) else b"\r\n\r\n"
         transport.write(self.head + end + (b"" if request.method == "HEAD" else self.body))
+        connection.is_serving = False
         if is_last:
             connection.close()  # whatever comes is dropped
-            connection.hold(0)
-            connection.body, connection.ahead = EMPTY_PAYLOAD, 0
+            connection.drop()
         if connection.writing_paused:
             connection.wait("unread_answer")
             await request.writer.drain()
         connection.is_busy = False
         connection.wait("slow_request" if connection.held else None)
-        # A connection that is closed while something comes is reset, and its answer with it.
         if is_last and not request.content.is_eof() and not connection.is_finished:
             transport.resume_reading()
             await asyncio.sleep(LINGER_S)
@@ -122,6 +109,7 @@ class Request(web.BaseRequest):
     def __init__(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> None:
         super().__init__(message, payload, protocol, writer, task, loop := asyncio.get_running_loop())
         self.connection: ClientConnection = protocol
+        self.connection.is_serving = True
         self.began = time.perf_counter()  # when its head was complete, by `time.perf_counter`
         self.answered: asyncio.Future[Answer] = loop.create_future()
         self.body = b""  # complete in `Handler.take`, unless it is larger than the server accepts
@@ -180,12 +168,12 @@ class StrictParser(HttpRequestParser):
         try:
             found = super().feed_data(data)
             connection.parsed(data, found[0])
+            return found  # noqa: TRY300 - what is raised below has no context
         except Exception:  # noqa: BLE001 - yarl has an IndexError for `http://[x]@`
-            connection.ahead += 1  # aiohttp puts the error behind the requests
+            connection.is_malformed = True
             if not connection.body.is_eof():
                 connection.body.set_exception(web.RequestPayloadError())
-            raise HttpProcessingError(code=MALFORMED.status) from None
-        return found
+        raise connection.malformed
 
 
 class ClientConnection(web.RequestHandler):
@@ -200,11 +188,12 @@ class ClientConnection(web.RequestHandler):
         self.due = math.inf  # when what it waits for must have come, by `time.monotonic`
         self.overdue: Ended | None = None  # why it is reset when that has not come
         self.held = 0  # bytes that it counts for in `HardenedServer.held_bytes`
-        self.ahead = 0  # requests that are parsed and not served yet
         self.body: Any = EMPTY_PAYLOAD  # of the request that was parsed last
+        self.malformed, self.is_malformed = HttpProcessingError(code=MALFORMED.status), False
         self._fed = 0  # bytes of that body so far, with its framing from the second piece on
         self.end = b""  # of what has come
-        self.is_busy = False  # a request was taken, and its answer has not left
+        self.is_serving = False  # a request is read or taken, and its answer has not been written
+        self.is_busy = False  # it is taken, and its answer has not left
         self.is_finished = False  # the client has finished sending
         self.is_proved = False  # it has carried a verified delivery that is new
 
@@ -221,14 +210,26 @@ class ClientConnection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Give back what it held; a delivery that was taken is finished all the same."""
-        self.hold(0)
         super().connection_lost(exc)
+        self.drop()
+
+    def drop(self) -> None:
+        """Let go of what has come: it refers to this connection, and would wait for a collection of garbage."""
+        self.hold(0)
+        self.body, self.malformed.__traceback__ = EMPTY_PAYLOAD, None
+        self._messages.clear()
+
+    @property
+    def ahead(self) -> int:
+        """Requests that are parsed and not served yet."""
+        return len(self._messages)
 
     def data_received(self, data: bytes) -> None:
         """Parse piece by piece, so that not much is parsed before a bound is met."""
         if data and not self.is_busy and self.overdue != "slow_request":
             self.wait("slow_request")
-        while True:  # once with nothing, too: aiohttp goes on so with what it has kept
+        # With nothing, aiohttp goes on with what it has kept.
+        while (data or self.ahead < AHEAD_MAX) and not self.is_malformed:
             size = PIECE_BYTES if self.ahead < AHEAD_MAX else len(data)
             super().data_received(data[:size])
             data = data[size:]
@@ -238,22 +239,21 @@ class ClientConnection(web.RequestHandler):
     def parsed(self, data: bytes, messages: Sequence[tuple[Any, Any]]) -> None:
         """Count what was parsed; raise if there is more framing than any sender's."""
         self.end = (self.end + data[-len(CHUNKED_END) :])[-len(CHUNKED_END) :]
-        self.ahead += len(messages)
         self.body = messages[-1][1] if messages else self.body
         self._fed = self.body.total_bytes if messages else self._fed + len(data)
         held, content, is_whole = self.held + len(data), self.body.total_bytes, self.body.is_eof()
         if self._fed - content > FRAMING_MAX_BYTES + content // FRAMING_SHARE and not is_whole:
             raise ValueError
-        is_served_now = is_whole and self.ahead == 1 and not self.is_busy and held - content <= HEAD_BYTES
-        if self.held or not is_served_now:
-            self.hold(0 if is_served_now else held)
+        is_alone = is_whole and self.ahead + len(messages) <= 1 and not self.is_busy and held - content <= HEAD_BYTES
+        if self.held or not is_alone:
+            self.hold(0 if is_alone else held)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Keep a connection open for its answer when the client has only finished sending."""
         self.is_finished = True
         if not self.body.is_eof():
             self.body.set_exception(web.RequestPayloadError())
-        return self.is_busy or self.ahead > 0 or not self.body.is_eof()
+        return self.is_serving or self.ahead > 0
 
     def handle_error(self, _: Any, status: int = 500, exc: Any = None, _text: Any = None) -> Any:
         """Return the answer to what is malformed, or to a bug."""
@@ -335,7 +335,6 @@ class HardenedServer(web.Server):
 
     async def _serve(self, request: Request) -> Any:
         connection, body = request.connection, request.content
-        connection.ahead -= 1
         if not request.is_plain:
             return connection.handle_error(request, MALFORMED.status)
         if body.is_eof():
@@ -348,7 +347,8 @@ class HardenedServer(web.Server):
                 request.body = await body.readexactly(self.body_max_bytes + 1)
             except asyncio.IncompleteReadError as exc:
                 request.body = exc.partial
-            except Exception:  # noqa: BLE001 - of the parser, of the transport, or of the stream, as it ended
+            except Exception as exc:  # noqa: BLE001 - of the parser, of the transport, or of the stream, as it ended
+                exc.__traceback__ = None  # it has what was read
                 return connection.handle_error(request, MALFORMED.status)
         connection.wait(None)
         connection.is_busy = True

@@ -1,6 +1,8 @@
 """Connections of the hardened server, seen from inside at moments that no client can choose."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -8,7 +10,17 @@ from functools import partial
 import pytest
 
 from bridge.dev.ports import HOST
-from bridge.runtime.http import CONTINUE, TURN_MAX, TURN_MAX_BYTES, Answer, ClientConnection, HardenedServer, Request
+from bridge.runtime.http import (
+    CONTINUE,
+    FRAMING_MAX_BYTES,
+    PIECE_BYTES,
+    TURN_MAX,
+    TURN_MAX_BYTES,
+    Answer,
+    ClientConnection,
+    HardenedServer,
+    Request,
+)
 from tests.component.test_ingress import StubTransport
 from tests.waiting import HANG_S, until
 
@@ -247,3 +259,41 @@ async def test_a_bug_of_the_handler_is_answered_500_where_nothing_was_answered()
 
     assert [answer.count(b"HTTP/1.1") for answer in answers] == [1, 1]
     assert answers[0].startswith(b"HTTP/1.1 200 ")
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{",
+        CHUNKED + b"zz\r\n",
+        CHUNKED + b"1\r\nx\r\n" * 30_000,
+    ],
+    ids=["a part of a body", "malformed", "tiny chunks"],
+)
+async def test_what_a_client_has_sent_is_freed_with_its_connection(sent: bytes) -> None:
+    """A collection of garbage is rare, and what a client without a secret sends may be much."""
+    async with serving(Patient()) as (server, address):
+        gc.collect()
+        gc.disable()
+        try:
+            _, writer = await asyncio.open_connection(*address)
+            await until(lambda: bool(server.connections))
+            connection = weakref.ref(server.connections[0])
+            writer.write(sent)
+            await turns()
+            writer.transport.abort()
+            await until(lambda: connection() is None)
+        finally:
+            gc.enable()
+
+
+async def test_of_tiny_chunks_little_is_parsed() -> None:
+    server = HardenedServer(Inviting(), read_timeout_s=HANG_S)
+    connection = server()
+    connection.connection_made(Spoken())
+    connection.data_received(CHUNKED + b"1\r\nx\r\n" * 30_000)
+    assert connection.body.total_bytes * len(b"1\r\nx\r\n") <= 2 * PIECE_BYTES + FRAMING_MAX_BYTES
+    connection.connection_lost(None)

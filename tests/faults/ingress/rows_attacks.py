@@ -131,7 +131,9 @@ async def rawly(scene: Scene) -> AsyncIterator[None]:
                 each.replace(b"/webhooks/drx", url.path.encode()).replace(b"v1,", b"v0,") for each in case.pieces()
             ]
             received = await played(target, cast("Any", SimpleNamespace(pieces=partial(list, pieces))))
-            for code, _ in statuses(received, head=case.parts[0].startswith("HEAD")):
+            # With another path a body is longer than its case says; a malformed request has no method.
+            head = case.parts[0].startswith("HEAD") and b"malformed_http" not in received
+            for code, _ in statuses(received, head=head):
                 assert code < HTTPStatus.INTERNAL_SERVER_ERROR, (case.name, code)
 
 
@@ -195,7 +197,7 @@ ROWS = (
         beside(by(deaf=2, silent=200), "unread_answer", "silent"),
         command=SHORT_READS,
     ),
-    Row("H9", "bodies in chunks of one byte", beside(by(crumbling=8))),
+    Row("H9", "bodies in chunks of one byte", beside(by(crumbling=50))),
     Row(
         "H10",
         "unsigned requests of 700 connections at one moment, where 512 deliveries may be in flight",
