@@ -97,7 +97,7 @@ async def replay(kafka: Kafka, senders: Senders, host: Host, source: str) -> boo
                     yield ConsumedRecord(*partition.place, offset, 0, b"", b"", ()), value
 
     rng = random.Random(f"{kafka.world.seed} replay")  # noqa: S311 - of the seed
-    async for _, value in by_first_receipt(read):
+    for _, value in [each async for each in by_first_receipt(read)]:
         digest = sha256(value["body"]).hexdigest()
         delivery: Delivery = known[source, digest]
         for number in range(TRIES):

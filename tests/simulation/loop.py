@@ -96,6 +96,9 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
     def _close_self_pipe(self) -> None:
         """There are none."""
 
+    def _write_to_self(self) -> None:
+        """Nobody waits."""
+
     def __del__(self, *_: Any) -> None:
         self.close()
 

@@ -112,6 +112,7 @@ KINDS: Mapping[str, Callable[[random.Random], tuple[Any, ...]]] = {
     "put_back": lambda rng: (_host(rng),),
     "drift": lambda rng: (_host(rng), round(rng.uniform(-0.01, 0.01), 4)),
 }
+OUTAGES = ("kafka_away", "cut_off", "broker", "slow_acks", "refused")
 # What senders do: in the plan these are kinds, too.
 HABITS = (
     *("repeats", "roams", "hasty", "at_once", "conflicts", "unusable", "spread", "bursts"),
@@ -127,15 +128,19 @@ REFUSALS: Mapping[str, type[kafka_errors.BrokerResponseError]] = {
 def make_plan(seed: int) -> Plan:
     """Decide what there is in a world, and what happens in it."""
     rng = random.Random(f"{seed} plan")  # noqa: S311 - decides a test, guards nothing
-    names = [*KINDS, *HABITS]
-    share = rng.choice((0.08, 0.2, 0.5, 0.9))
-    kinds = [each for each in names if rng.random() < share] or [rng.choice(names)]
+    faults = rng.sample(sorted(KINDS), rng.choice((1, 2, 2, 3, 3, 4, 6, 12)))
+    if rng.random() < 0.6:  # the spool is used amid one of these only
+        faults.append(rng.choice(OUTAGES))
+    share = rng.choice((0.15, 0.4, 0.7))
+    kinds = [*dict.fromkeys(faults), *(each for each in HABITS if rng.random() < share)]
     acts: list[Act] = []
-    faults = [each for each in kinds if each in KINDS]
     for phase in range(PHASES):
-        for _ in range(rng.randrange(1, 5) if faults else 0):
+        # Most acts of a phase gather around one moment: what matters is one that happens amid another.
+        around = rng.uniform(2, PHASE_S * 0.7)
+        for _ in range(rng.randrange(1, 6)):
             kind = rng.choice(faults)
-            acts.append(Act(phase, round(rng.uniform(1, PHASE_S), 3), kind, KINDS[kind](rng)))
+            at = rng.uniform(1, PHASE_S) if rng.random() < 0.25 else around + rng.expovariate(0.2)
+            acts.append(Act(phase, round(min(at, PHASE_S), 3), kind, KINDS[kind](rng)))
     acts += Deliveries(rng, kinds).acts()
     acts.sort(key=lambda act: act[:3])
     return Plan(seed, rng.choice((1, 2, 3)), rng.choice((600.0, 6.0)), rng.random() < 0.85, kinds, acts)

@@ -1,5 +1,6 @@
 """What is promised, each promise by its name, and the check of it, while a world runs and once it is at rest."""
 
+import asyncio
 import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -169,6 +170,7 @@ class Promises:
         """See that each host takes events of each partition, with everything at hand."""
         rng = random.Random(f"{self.world.seed} probe")  # noqa: S311 - of the seed
         for number in range(PROBES):
+            await asyncio.sleep(1.0)
             for host in self.hosts:
                 name = f"probe-{host.name}-{number}"
                 delivery = native(rng, 0, key=name, event_id=name)
@@ -312,7 +314,7 @@ class Promises:
         begun: dict[Where, float] = {}
         places: dict[Where, set[str]] = defaultdict(set)
         for attempt in self.senders.attempts:
-            for event in attempt.delivery.events:
+            for event in self._due(attempt):
                 where = where_of(attempt.delivery, event)
                 begun.setdefault(where, attempt.sent_at)
                 if attempt.arrived_at >= 0:

@@ -93,7 +93,7 @@ async def _live(world: World, plan: Plan, operators: Operators, promises: Promis
         if phase == PHASES - 1 or random.Random(f"{plan.seed} {phase}").random() < 0.7:  # noqa: S311 - of the seed
             operators.heal()
             await _rest(operators)
-        world.skipped_s += QUIET_S
+            world.skipped_s = QUIET_S * (phase + 1)
     await _mend(operators, promises)
     promises.judge()
 
