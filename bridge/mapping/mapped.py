@@ -168,9 +168,9 @@ def _index(step: str) -> int:
     return int(step) if step.isdecimal() and len(step) <= len(str(PLACES_MAX)) else 0
 
 
-def _digest(element: object) -> str:
-    """Return the SHA-256 of an element, in hex: the same however its members are ordered and spaced."""
-    content = orjson.dumps(element, default=lambda real: orjson.Fragment(real.lexeme), option=orjson.OPT_SORT_KEYS)
+def _digest(*parts: object) -> str:
+    """Return the SHA-256 of parts, in hex: the same however the members of an element are ordered and spaced."""
+    content = orjson.dumps(parts, default=lambda real: orjson.Fragment(real.lexeme), option=orjson.OPT_SORT_KEYS)
     return sha256(content).hexdigest()
 
 
@@ -468,7 +468,8 @@ class Run:
             if _ID.fullmatch(text):
                 draft.id = text
                 if spot.position and self._is_own(spot):
-                    draft.sha256 = _digest(element)
+                    # Key and word may stand around it: under one id, another prescription's event is another one.
+                    draft.sha256 = _digest(draft.key, finished.get("reported_type"), element)
                 self._claim()
             else:
                 self.scope.flags.add("field_unfit")

@@ -273,6 +273,24 @@ def test_another_content_under_an_id_is_another_fact_and_the_same_twice_is_one()
     assert list(identities(mapping, batch(first, other))) == ["f0/prescription.updated", "f0/prescription.updated.2"]
 
 
+def test_equal_elements_of_two_prescriptions_are_two_events() -> None:
+    mapping = compiled(WITH_ID.replace('"rx"', '"parent.rx"').replace('"events"', '"events[].fills"'))
+    ann, bob = ({"rx": rx, "fills": [{"no": "1", "type": "P"}]} for rx in "12")
+
+    events = outcome_of(mapping, batch(ann, bob)).events
+
+    assert [(each.id[:1], each.key) for each in events] == [("1", "arr:1"), ("1", "arr:2")]
+    assert identities(mapping, batch(ann)).values() != identities(mapping, batch(bob)).values()
+
+
+def test_equal_elements_that_are_reported_by_two_words_are_two_events() -> None:
+    mapping = compiled(WITH_ID.replace('"type"', '"root.word"'))
+    shipped, returned = (identities(mapping, batch(BOB | {"no": "1"}, word=word)) for word in ("shipped", "returned"))
+
+    assert shipped.keys() == returned.keys()
+    assert shipped != returned
+
+
 @pytest.mark.parametrize("expression", ["root.no", "parent.no", "'x'"])
 def test_an_id_of_what_is_around_an_element_needs_its_position(expression: str) -> None:
     mapping = compiled(WITH_ID.replace('"no"', f'"{expression}"'))

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from jwt import PyJWKSet, PyJWTError
+from jwt import PyJWK, PyJWTError
 from jwt.algorithms import get_default_algorithms
 
 from bridge.errors import ConfigError
@@ -80,11 +80,12 @@ class Jwt(Scheme):
     def parse_key(self, text: str) -> ProofKey:
         """Decode a set of keys (RFC 7517), a public key in PEM, or the secret of HS256; its lines end in tabs."""
         found: list[TokenKey] = []
-        with suppress(ValueError, TypeError, AttributeError, RecursionError, PyJWTError):
+        with suppress(ValueError, TypeError, AttributeError, KeyError, RecursionError, PyJWTError):
             if text.startswith("{"):
-                keys = PyJWKSet.from_json(text).keys  # those of other kinds are left out
-                usable = [each for each in keys if each.public_key_use in {None, "sig"}]
-                found = [_token_key(each.key, each.key_id, each.algorithm_name) for each in usable]
+                for each in loads(text)["keys"]:
+                    with suppress(PyJWTError):  # those of other kinds are left out
+                        if each.get("use") in {None, "sig"}:
+                            found.append(_token_key(PyJWK(each).key, each.get("kid"), each.get("alg")))
             elif text.startswith("-----BEGIN "):
                 found = [_token_key(load_pem_public_key(text.replace("\t", "\n").encode()))]
             elif "HS256" in self.algorithms and len(text.encode()) >= SECRET_MIN_BYTES:
@@ -158,7 +159,7 @@ class Jwt(Scheme):
         return found
 
 
-def _token_key(key: object, kid: object = None, algorithm: str | None = None) -> TokenKey:
+def _token_key(key: object, kid: object = None, algorithm: object = None) -> TokenKey:
     """Return a public key with the algorithms of its kind, so that no token can have it taken for another's."""
     fitting = set[str]()
     if isinstance(key, RSAPublicKey) and key.key_size >= RSA_MIN_BITS:
