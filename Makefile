@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # The tests start a thousand processes: without compiled files each would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-tools compiled-tests check budget lint promtool fault-tools alert-tools lock chart engines clients page fhir-server hl7-server temporal-server otelcol audit bench docs faults fuzz release release-sign release-tools simulate test-docker test-postgres
+.PHONY: setup demo test test-tools compiled-tests check budget lint promtool fault-tools alert-tools lock chart engines clients page fhir-server hl7-server temporal-server otelcol peers audit bench docs faults fuzz release release-sign release-tools simulate test-docker test-postgres
 
 # A line for each step: pip is silent, and takes minutes on a slow line.
 define install
@@ -121,6 +121,10 @@ hl7-server: $(INSTALLED)
 # where it cannot be fetched.
 temporal-server: $(INSTALLED)
 	$(BIN)/python -m tests.temporal.server
+
+# Benthos and the load generator vegeta, with Go and its module proxy: two minutes. Then `python -m tests.bench peers`.
+peers:
+	cd tests/peers && CGO_ENABLED=0 go build -mod=readonly -trimpath -o "$(CURDIR)/build/tools/" . github.com/tsenart/vegeta/v12
 
 # The OpenTelemetry Collector for the test of traces, compiled into build/tools; `test` uses it if it is there. Needs Go.
 otelcol:

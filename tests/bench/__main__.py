@@ -1,7 +1,7 @@
 """`python -m tests.bench`: the ingress against a naive control, and what else costs something here.
 
-With `ingress`, `outage` (without Kafka), `consumers` (the read model), `forward`, `archive` or `fhir` (where its server
-is) only that part, with `quick` fewer rounds.
+With `ingress`, `peers` (after `make peers`), `outage` (without Kafka), `consumers` (the read model), `forward`,
+`archive` or `fhir` (where its server is) only that part, with `quick` fewer rounds.
 """
 
 import os
@@ -14,13 +14,14 @@ import orjson
 import psutil
 from rich.console import Console
 
-from tests.bench import archive, fhir, forward, ingress, outage, read_model
+from tests.bench import archive, fhir, forward, ingress, outage, peers, read_model
 from tests.bench.report import table
 from tests.fhir import hapi
 
 RESULTS = Path("build/bench")
 PARTS: Mapping[str, Any] = {
     "ingress": ingress,
+    "peers": peers,
     "outage": outage,
     "consumers": read_model,
     "forward": forward,
@@ -28,7 +29,7 @@ PARTS: Mapping[str, Any] = {
     "archive": archive,
 }
 # What a part needs that may not be there.
-SERVERS = {"fhir": hapi.is_built}
+SERVERS = {"fhir": hapi.is_built, "peers": peers.is_built}
 
 
 def main(arguments: list[str]) -> None:
