@@ -17,6 +17,7 @@ from bridge.commands.tail import PipeConsole, decoded, json_line, passed_over, p
 from bridge.contract.events import plain_type
 from bridge.errors import DecodeError
 from bridge.kafka.reader import TopicReader, Unreadable, open_reader
+from bridge.kafka.record import PART_SHA256
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC, RoutingTable
 from bridge.kafka.transport import ConsumedRecord
 from bridge.known.delivery_ids import PREFIX
@@ -105,9 +106,20 @@ def list_(*, source: str | None, left: bool, as_json: bool, bootstrap_servers: s
 
 def _marks(record: ConsumedRecord) -> set[Mark]:
     """Return what an event of a parked delivery has: its body, or its id where the body was corrected."""
-    source, reason = record.header("ce_source"), record.header("drx_reason")
-    of_body = (source, record.header("drx_body_sha256"))
-    return {of_body} if reason == "id_conflict" else {of_body, (source, record.header("ce_id"))}
+    source, body = record.header("ce_source"), record.header("drx_body_sha256")
+    if record.header("drx_reason") == "id_conflict":
+        return {(source, f"{body} whole")}  # of a batch the other elements have become events at once
+    return {(source, body), (source, record.header("ce_id"))}
+
+
+def _event_marks(record: ConsumedRecord) -> set[Mark]:
+    """Return the marks of all that an event may have come of."""
+    source, event_id, body = (record.header(name) for name in ("ce_source", "ce_id", "drx_body_sha256"))
+    ends = [each.start() for each in re.finditer("/", event_id)]
+    marks = {(source, event_id[:end]) for end in (*ends, None)}
+    if not event_id.startswith(PREFIX):  # an id by time distinguishes equal bodies
+        marks |= {(source, body)} if record.header(PART_SHA256) else {(source, body), (source, f"{body} whole")}
+    return marks
 
 
 async def _in_events(settings: Settings, wanted: set[Mark], since_ms: int) -> set[Mark]:
@@ -117,13 +129,7 @@ async def _in_events(settings: Settings, wanted: set[Mark], since_ms: int) -> se
     known = set[Mark]()
     async with open_events(settings, since_ms=since_ms) as reader:
         async for record in reader.until_end():
-            source, event_id = record.header("ce_source"), record.header("ce_id")
-            ends = [each.start() for each in re.finditer("/", event_id)]
-            marks = {(source, event_id[:end]) for end in (*ends, None)}
-            # An id by time distinguishes equal bodies.
-            if not event_id.startswith(PREFIX):
-                marks.add((source, record.header("drx_body_sha256")))
-            known |= marks & wanted
+            known |= _event_marks(record) & wanted
     return known
 
 

@@ -341,15 +341,19 @@ class Webhooks:
         return any(is_derived(event.id, call.delivery.id) for event in call.outcome.events)
 
     async def _take_events(self, call: Call) -> Outcome:
-        """Make the events durable, if there are some; return what is left to park as a conflict."""
+        """Make the events durable; of a conflict, those with an id of their own element that are in none."""
         outcome = call.outcome
         if isinstance(outcome, ParkReason):
             return "conflict"
+        take = partial(self._deduplicator.take, call.delivery, ends_at=call.ends_at)
         try:
-            return await self._deduplicator.take(call.delivery, outcome.events, ends_at=call.ends_at)
+            if (taken := await take(outcome.events)) == "conflict":
+                # What is parked for one element cannot be mended, and would keep the others from being events.
+                await asyncio.gather(*(take((event,)) for event in outcome.events if event.sha256))
         except TooLargeError as exc:
             call.outcome = ParkReason("unusable", exc.code, key=prescription_id(outcome))
             return "conflict"
+        return taken
 
     def _recognise(self, call: Call) -> None:
         """Give a delivery without an id that of the one it repeats, or note it as the newest of its keys."""

@@ -306,3 +306,17 @@ async def test_a_fact_in_another_batch_is_a_repeat_and_the_rest_of_the_batch_is_
         assert [answer[1]["outcome"] for answer in (turned, alone)] == ["duplicate"] * 2
         other = await at.post(batch(FACTS[0], FACTS[1] | {"note": "x"}), webhook_id="b5")
         assert (other[1]["reason"], at.written().total()) == ("id_conflict", 11)
+
+
+async def test_an_element_in_conflict_keeps_no_other_from_being_an_event() -> None:
+    batch = orjson.dumps({"events": [FACTS[0], FACTS[1] | {"note": "x"}, FACTS[2], FACTS[5]]})
+    async with wired(profile=compiled(WITH_ID)) as at:
+        await at.post(orjson.dumps({"events": FACTS[:2]}), webhook_id="b1")
+        for _ in range(2):
+            answer = await at.post(batch, webhook_id="b2")
+            assert (answer[0], answer[1]["reason"]) == (202, "id_conflict")
+
+        written = [(_kind(record.headers), dict(record.headers).get("ce_id")) for record in at.producer.records]
+        own = [event_id for (kind, _), event_id in written if kind == "event"]
+        assert own == [f"f{number}/prescription.updated".encode() for number in (0, 1, 2, 5)]
+        assert at.written()["id_conflict", "b2"] == 1
