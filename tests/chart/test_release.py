@@ -101,7 +101,7 @@ def test_the_bill_of_materials_is_that_of_the_lock(files: Path, tmp_path: Path) 
     assert run(python(), str(script), str(files / f"drx-bridge-{VERSION}.cdx.json")).strip() == "valid"
 
     extras = PROJECT["optional-dependencies"]
-    wanted = {re.split(r"[^\w-]", each)[0] for each in PROJECT["dependencies"] + extras["workflow"]}
+    wanted = {re.split(r"[^\w-]", each)[0] for each in PROJECT["dependencies"] + extras["workflow"] + extras["xml"]}
     own = json.loads(bill)["dependencies"][0]["dependsOn"]
     assert {re.split("[/@]", each)[1] for each in own} == wanted
 
