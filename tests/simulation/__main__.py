@@ -4,8 +4,9 @@
     real code   `replica`: `open_durability` and `build_webhooks` of `bridge.app`, on the seams of `bridge.app.Seams`
     seams       `kafka` (brokers and aiokafka's clients), `disk` (and the spool's threads), `world` (clocks)
     loop        `loop`: virtual time; each step belongs to a process, which may be frozen, or end at any await
-    senders     `senders`: what is sent, how senders try again, and the ledger of what was answered
-    acts        `operators`: one method for each kind of act; a new kind is a line of `KINDS` and its method
+    senders     `dialects`: sources, their bodies and the events of these; `senders`: attempts, and what was answered
+    acts        `operators`: one method for each kind of act; a new kind is a line of `KINDS` and its method;
+                `commands`: the workers of commands that operators run on a host
     checks      `promises`: each by a name of `PROMISES`, while the world runs and when it is at rest
     run         `story`: run a plan, shorten one that breaks a promise, tell it; `runs`: many seeds in two processes
 
