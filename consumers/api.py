@@ -183,7 +183,8 @@ class Consumer:
         tables: Tables of its own in the database that settles its records.
         history: Rows that its tables keep of single events, for `drx-consumer prune`.
         around: Opens what handlers need, such as a session with another system, and closes it after the last of them;
-            handlers get what it yields as `Context.resource`. A retriable `BridgeError` on the way in is waited for; a
+            handlers get what it yields as `Context.resource`. A handler that returns without having read that has not
+            called its sink: it tells the circuit nothing. A retriable `BridgeError` on the way in is waited for; a
             `ConfigError` ends the process with exit code 2 before anything is read.
         prepare: Sees that what its handlers write to is there and is theirs, given a connection in a transaction of the
             database that has its tables: when `drx-consumer init` has made those, and at each start. A `ConfigError`

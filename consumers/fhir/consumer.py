@@ -61,12 +61,11 @@ class ResourceWriter:
             raise PermanentError("bad_key")
         demand_text((event.id, event.source, [value for name, value in event.value.items() if name != "extensions"]))
         connection: Any = context.connection
-        server: FhirServer = context.resource
         naming = options.naming(str(event.value["account_id"]))
         found = await connection.fetch(self._load, event.key)
         document: Document = orjson.loads(found[0][0]) if found else blank()
         apply(document, event, note=note_whole)
-        patient = await self._patient(document, server, naming)
+        patient = await self._patient(document, context, naming)
         derived = partial(resources, event.key, naming=naming, patient=patient, complete=options.complete_after_refills)
         wanted, before = derived(document), derived(orjson.loads(found[0][0])) if found else []
         changed = targets(event, before, wanted)
@@ -75,6 +74,7 @@ class ResourceWriter:
             return
         rows = await connection.fetch(self._written, event.key)
         known = {row[0]: row[2] for row in rows}
+        server: FhirServer = context.resource
         written = await server.write(
             [*wanted, *_gone({row[0]: row[1] for row in rows}, {each.id for each in wanted})],
             known,
@@ -89,12 +89,13 @@ class ResourceWriter:
         if new:
             await connection.execute(self._keep, event.key, *zip(*new, strict=True))
 
-    async def _patient(self, document: Document, server: FhirServer, naming: Naming) -> Element | None:
+    async def _patient(self, document: Document, context: Context, naming: Naming) -> Element | None:
         """Return a reference to the server's Patient if `references` is `search`."""
         patient = shared(document, "patient")
         if self._options.references == "logical" or patient is None:
             return None
         identifier = patient_identifier(patient, naming)
+        server: FhirServer = context.resource
         found = await server.patient(identifier, born=patient.get("date_of_birth")) if identifier else None
         if found is None and self._options.unmatched == "park":
             raise PermanentError("no_patient")

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from bridge.errors import ConfigError, TransientError
 from bridge.runtime.logging import log
@@ -29,10 +29,32 @@ class GivenUpError(TransientError):
         super().__init__("given_up")
 
 
+class Called(NamedTuple):
+    """What a handler that has returned leaves behind."""
+
+    outgoing: list[Outgoing]
+    asked: bool  # it may have called its sink
+
+
+class _Watched(Context):
+    """A context that knows whether its handler has asked for the resource: without, it cannot call what that opens."""
+
+    __slots__ = ("_resource", "asked")
+
+    @property
+    def resource(self) -> Any:
+        self.asked = True
+        return self._resource
+
+    @resource.setter
+    def resource(self, resource: Any) -> None:
+        self.asked, self._resource = False, resource
+
+
 async def call_handler(
     consumer: Consumer, events: Sequence[Sorted], *, attempt: int, connection: Any, resource: Any
-) -> list[Outgoing]:
-    """Run the handler for events of one partition; return what it publishes.
+) -> Called:
+    """Run the handler for events of one partition.
 
     `HandlerTimeoutError`: it may still run if it ignores its cancellation. `LookupError`: it published to a topic that
     the consumer does not name: a bug.
@@ -53,12 +75,12 @@ async def call_handler(
     outgoing = [each for one in placed for each in one.context.outgoing]
     if any(each.topic not in consumer.publishes for each in outgoing):
         raise LookupError
-    return outgoing
+    return Called(outgoing, resource is None or any(cast("_Watched", one.context).asked for one in placed))
 
 
 def _placed(group: str, event: Sorted, attempt: int, connection: Any, resource: Any) -> Placed:
     topic, partition, offset = event.record[:3]
-    context = Context(
+    context = _Watched(
         group, topic, partition, offset, event.ordinal, attempt, connection, resource, event.traceparent, event.origin
     )
     return Placed(event.event, context)

@@ -74,6 +74,7 @@ class Tries:
     passes: int | None = None
     # The handler was called in the last attempt and has not returned: what failed may be the record's fault.
     calling: bool = False
+    asked: bool = False  # the handler has returned, and may have called its sink
     # The handler has raised a `TransientError`; one that comes of its statements is the database's.
     refused: bool = False
 

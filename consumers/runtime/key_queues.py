@@ -258,7 +258,8 @@ class KeyQueues:
             work.handled = {}
             if state == "fresh":
                 work.handled[event.record.offset] = await settling.call((event,), queue.tries)
-                settling.circuit.passed()
+                if queue.tries.asked:
+                    settling.circuit.passed()
                 hit("after_effect_before_commit")
             self._leave(queue)
             if work.parked is None:

@@ -131,14 +131,15 @@ class Settling:
         tries.calling = True
         try:
             with self._span("handle", events):
-                outgoing = await call_handler(
+                called = await call_handler(
                     self.consumer, events, attempt=tries.attempt, connection=connection, resource=self.resource
                 )
         except TransientError:
             tries.refused = True
             raise
         tries.calling = False
-        return outgoing
+        tries.asked = called.asked
+        return called.outgoing
 
     async def settle(self, partition: Partition, work: Work, tries: Tries) -> None:
         """Settle all records of `work`, or none.
@@ -172,7 +173,7 @@ class Settling:
                 await parking.release(settlement, work.parked)
                 hit("while_releasing")
         # A batch of repeats asks the database alone, which is the sink where a consumer has no other.
-        if inside and (fresh or self.consumer.ping is None):
+        if inside and (tries.asked if fresh else self.consumer.ping is None):
             self.circuit.passed()
         for event in conflicts:  # handled under two keys at the same moment
             self.tally.conflicted(event.record)

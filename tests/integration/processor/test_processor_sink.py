@@ -1,6 +1,7 @@
 """A sink that is away, or answers only some of the time, parks nothing."""
 
 import random
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -9,7 +10,7 @@ import pytest
 
 from bridge.errors import ConfigError, TransientError
 from bridge.event import Event
-from consumers.api import ATTEMPTS, Batches, Consumer, Lanes
+from consumers.api import ATTEMPTS, Batches, Consumer, Context, Lanes
 from consumers.postgres.pool import Database
 from consumers.runtime import operator, parking
 from consumers.runtime.circuit import OPEN_AFTER
@@ -209,6 +210,32 @@ async def test_a_few_keys_that_the_sink_refuses_as_it_would_any_stop_no_other(
     refused = [each["offset"] for each in logs if each["event"] == "worker.sink_failed" and "event_id" in each]
     assert sorted(refused) == list(range(bad)), "each refused record once"
     assert {each["code"] for each in logs if each["event"] == "worker.sink_failed"} == {"connection_refused"}
+
+
+@pytest.mark.parametrize("mode", [Lanes(4, transactional=True), Lanes(4)], ids=["inside", "outside"])
+async def test_an_event_that_calls_nobody_says_nothing_of_the_sink(database: Database, mode: Lanes) -> None:
+    """As one that a filter leaves out: between those that fail it would keep the circuit closed, or close it."""
+    effects = Effects()
+
+    async def handle(event: Event, context: Context) -> None:
+        if not event.key.startswith("quiet"):
+            await context.resource(event, context)
+
+    consumer = Consumer(GROUP, [PLACE.topic], mode=mode, ping=effects.ping, around=nullcontext)
+    consumer.handler(handle)
+    effects.fail = lambda *_: ConnectionRefusedError()
+    count = 2 * OPEN_AFTER
+    log = [a_record(offset, f"{'quiet' if offset % 2 else 'rx'}_{offset}") for offset in range(2 * count)]
+
+    async with at_work(consumer, database, resource=effects.one) as bench:
+        await bench.feed(log)
+        await until(lambda: bench.outcome("applied") == count and bench.count("circuit_state", state="open") == 1)
+        await effects.tried(5)
+        still = bench.count("circuit_state", state="open")
+        effects.fail = lambda *_: None
+        await bench.settled(2 * count)
+
+        assert (still, bench.count("circuit_state", state="open")) == (1, 0)
 
 
 @MODES
