@@ -15,7 +15,7 @@ from typing import Literal, get_args
 
 from bridge.runtime.backoff import Spread
 from bridge.runtime.logging import log
-from consumers.runtime.failure import DELAY_MAX_S, SYSTEMIC_MAX_S, classify, delay_s
+from consumers.runtime.failure import DELAY_MAX_S, classify, delay_s
 from consumers.runtime.metrics import ConsumerMetrics
 
 CircuitState = Literal["closed", "open"]
@@ -124,7 +124,7 @@ class Circuit:
                 continue
             self._offer()
             # Who has failed comes again within this time.
-            await self._until(lambda: not self._offered, at_most_s=self._spread(SYSTEMIC_MAX_S, SYSTEMIC_MAX_S))
+            await self._until(lambda: not self._offered, at_most_s=self._spread(DELAY_MAX_S, DELAY_MAX_S))
             if self._offered and not (self._fresh or self._failed):
                 self._close()
             self._offered = False

@@ -28,6 +28,7 @@ from consumers.runtime import parking
 from consumers.runtime.calls import call_handler
 from consumers.runtime.circuit import Circuit
 from consumers.runtime.failure import (
+    DELAY_MAX_S,
     ID_CONFLICT,
     SYSTEMIC_MAX_S,
     Failure,
@@ -276,7 +277,8 @@ class Settling:
             self.circuit.failed(code=failure.code, first=not own or tries.failures == 1)
         if not own or failure.cls == "systemic":
             tries.attempt -= 1
-            return delay_s(tries.failures, spread=self.spread, max_s=SYSTEMIC_MAX_S)
+            # Many keys that are tried again together must not keep an overloaded sink from recovering.
+            return delay_s(tries.failures, spread=self.spread, max_s=DELAY_MAX_S if own else SYSTEMIC_MAX_S)
         tries.charged += self.circuit.passes != tries.passes
         tries.passes = self.circuit.passes
         return None if tries.charged >= self.consumer.attempts else delay_s(tries.failures, spread=self.spread)

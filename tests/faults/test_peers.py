@@ -20,8 +20,6 @@ pytestmark = pytest.mark.kafka
 GROUPS = 3
 # Of one group; each is a transaction, a message, or about every third a call.
 RECORDS = {"fhir": 90, "hl7v2": 150, "workflow": 150}
-# The same where the circuit has to open: more prescriptions than that takes must fail (`OPEN_AFTER`).
-AWAY_RECORDS = {"fhir": 400, "hl7v2": 800, "workflow": 1_200}
 # The client of `fhir` has given up after 5 s, and written again within its first pauses.
 LATE_S = 9.0
 
@@ -30,7 +28,7 @@ class Case(NamedTuple):
     """How often a process of each group dies, first after an effect and before its commit, or what else happens.
 
     Attributes:
-        away_s: How long what they write to is away, after the circuits have opened; before that it goes away for
+        away_s: How long what they write to is away, after calls have failed; before that it goes away for
             moments, `restarts` times, amid whatever is under way.
         late: One write in this many is done after its client has given up and written again.
     """
@@ -58,7 +56,7 @@ CASES = [
 
 
 def play(ground: Ground, case: Case, seed: int) -> None:
-    records = (AWAY_RECORDS if case.away_s else RECORDS)[case.what]
+    records = RECORDS[case.what]
     lives = Lives.of_records(records + RECORDS_PER_KILL * case.kills, seed=seed)
     with _groups(ground, case, lives) as (scenes, peers, away):
         for scene in scenes:

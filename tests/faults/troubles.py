@@ -9,6 +9,7 @@ from typing import Protocol
 
 import psutil
 
+from consumers.runtime.circuit import OPEN_AFTER
 from tests.faults.scene import Scene
 from tests.integration.consumer_process import ConsumerProcess
 from tests.integration.service_process import HANG_S, until
@@ -20,6 +21,7 @@ RECORDS_PER_KILL = 2 * VISIT
 AFTER_AN_EFFECT = f"after_effect_before_commit:kill@{VISIT}"
 # A member that does not poll for this long has left, by its own client's word; longer than the session of 6 s.
 MAX_POLL_S = 8.0
+_FAILURES = "drxbridge_consumer_sink_failures_total"
 # A transaction that a frozen member holds open is ended by PostgreSQL once a handler would be out of time: two minutes.
 OPEN_TRANSACTION_S = 2 * HANG_S
 
@@ -77,7 +79,7 @@ def be_away(
     kills: int = 0,
     records: int | None = None,
 ) -> None:
-    """Hold what consumers write to away until every circuit is open, and for that long besides.
+    """Hold what consumers write to away until each has failed often, and for that long besides.
 
     Meanwhile `records` are written (all that are left if None), and `kills` processes of each group are killed, as a
     liveness probe or a full node would.
@@ -86,8 +88,7 @@ def be_away(
         for scene in scenes:
             scene.write(records)
         until(
-            lambda: all(scene.members[-1].metric("drxbridge_circuit_state", state="open") for scene in scenes),
-            what="open circuits",
+            lambda: all(scene.members[-1].metric(_FAILURES) >= OPEN_AFTER for scene in scenes), what="calls that fail"
         )
         for _ in range(kills):
             for scene in scenes:
