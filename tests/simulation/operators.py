@@ -376,13 +376,14 @@ class Operators:
     def redeploy(self, host: int, variant: Variant, down_s: float) -> None:
         """Stop a process, and start it with other settings."""
         found = self.hosts[host]
+        found.wanted = variant
         found.stop()
+        before = found.process
 
         def again() -> None:
             if found.process is None:
-                found.variant = variant
                 found.start()
-            else:
+            elif found.process is before:  # it is stopping yet
                 self.world.later(1.0, again)
 
         self._until(down_s, again)

@@ -166,7 +166,8 @@ class Host:
     starts: int = 0
     ends: list[tuple[float, str]] = field(default_factory=list)  # when its processes ended, and how
     failures: list[str] = field(default_factory=list)
-    variant: Variant = "whole"
+    wanted: Variant = "whole"  # how the next process is configured
+    variant: Variant = "whole"  # how this one is
     set_aside_after_s: float = 600.0
     spooling: bool = True
     secrets: dict[str, Held] = field(init=False)
@@ -208,6 +209,7 @@ class Host:
         if self.process is not None:
             return
         self.starts += 1
+        self.variant = self.wanted
         process = self.process = Process(self.world.loop, f"{self.name}.{self.starts}")
         self.world.note(self.name, "started")
         task = self.world.loop.create_task(self._main(), context=process.context)

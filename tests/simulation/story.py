@@ -101,7 +101,7 @@ async def _live(world: World, plan: Plan, operators: Operators, promises: Promis
 async def _mend(operators: Operators, promises: Promises) -> None:
     """Do what operators do in the end: deploy what reads everything, put back, replay; and see that all works."""
     for host in operators.hosts:
-        if host.variant != "whole" or host.failing:
+        if host.variant != "whole" or host.wanted != "whole" or host.failing:
             operators.redeploy(HOSTS.index(host.name), "whole", 0.1)
     await _rest(operators)
     for number, host in enumerate(operators.hosts):
