@@ -97,7 +97,8 @@ def archived(dsn: str, topic: str, *, half: int) -> set[str]:
     execute(
         dsn,
         "insert into drx_consumer.progress (grp, topic, part, next_offset)"  # noqa: S608 - names and numbers of ours
-        f" values ('archive', '{topic}', 0, {half}), ('archive', '{topic}', 1, 1000000)",
+        f" values ('archive', '{topic}', 0, {half}), ('archive', '{topic}', 1,"
+        ' (select max("offset") + 1 from read_model.event where partition = 1))',
         "insert into drx_consumer.parked_key (grp, topic, key, part, class, code, attempts)"  # noqa: S608 - as above
         f" values ('archive', '{topic}', 'k', 0, 'bug', 'unexpected', 1)",
         "insert into drx_consumer.parked_event select 'archive', topic, partition, \"offset\", 'k', 0, null, null,"  # noqa: S608 - as above
