@@ -162,11 +162,8 @@ class FakeKnownIds(KnownIds):
         self.committed: set[str] = set()
         self.others: set[str] = set()  # ids that are in the topic with another body
 
-    def committed_before(self, identity: Identity) -> bool:
-        return identity.id in self.committed
-
-    def committed_otherwise(self, identity: Identity) -> bool:
-        return identity.id in self.others
+    def in_topic(self, identity: Identity) -> bool | None:
+        return True if identity.id in self.committed else False if identity.id in self.others else None
 
     def settled(self, identity: Identity, state: Settled) -> None:
         """Keep it; what is committed is in its topic."""

@@ -63,9 +63,9 @@ class PutBack:
             return aside.entry
         try:
             accepted = from_entry(aside.entry)
-            if self.parts.known_ids.committed_otherwise(accepted.identity):
+            if (same := self.parts.known_ids.in_topic(accepted.identity)) is False:
                 return "id_conflict"
-            if not self.parts.known_ids.committed_before(accepted.identity):
+            if not same:
                 await self.parts.writers.enqueue([accepted])
         except UnreadableEntryError:
             return "unknown_layout"

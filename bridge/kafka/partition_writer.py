@@ -18,7 +18,6 @@ is acknowledged when all of its records are durable, or fails at its deadline.
 """
 
 import asyncio
-import operator
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -573,15 +572,13 @@ class PartitionWriter:
         A record whose id is there with another body was accepted before that could be known. It is set aside; if that
         is not possible, it is written, and consumers park it.
         """
-        known = [self._known_ids.committed_before(each.identity) for each in batch]
-        head = known.index(False) if False in known else len(known)
+        found = [self._known_ids.in_topic(each.identity) for each in batch]
+        head = next((n for n, each in enumerate(found) if not each), len(batch))
         self._spool.acknowledge(self._place, head)
         self._shared.drained += head
-        conflicts = [self._known_ids.committed_otherwise(each.identity) for each in batch]
-        if head < len(batch) and conflicts[head] and await self._spool.set_aside(self._place, code="id_conflict"):
+        if False in found[head : head + 1] and await self._spool.set_aside(self._place, code="id_conflict"):
             return []
-        stops = map(operator.or_, known, conflicts)
-        tail = next((n for n, stop in enumerate(stops) if stop and n > head), len(batch))
+        tail = next((n for n in range(head + 1, len(batch)) if found[n] is not None), len(batch))
         return batch[head:tail]
 
     def _drained(self, batch: list[Accepted]) -> None:

@@ -164,18 +164,13 @@ class KnownIds:
         """Forget what is only spooled, so that repeats of it are taken again."""
         self._table.evict_kept()
 
-    def committed_before(self, identity: Identity) -> bool:
-        """True when the same id with the same body is already in its topic, however long ago."""
-        key, body = self._hashes(identity)
-        table = self._table
-        entry = table.find(key)
-        return bool(entry) and table.bodies[entry] == body and table.states[entry] == _COMMITTED
-
-    def committed_otherwise(self, identity: Identity) -> bool:
-        """True when the same id is in its topic with another body."""
+    def in_topic(self, identity: Identity) -> bool | None:
+        """Return whether what its topic has under the same id, however long ago, is the same body; None for nothing."""
         key, body = self._hashes(identity)
         entry = self._table.find(key)
-        return bool(entry) and self._table.bodies[entry] != body and self._table.states[entry] == _COMMITTED
+        if not entry or self._table.states[entry] != _COMMITTED:
+            return None
+        return self._table.bodies[entry] == body
 
     def recalled(self, identity: Identity, at_s: float, record_key: bytes = b"") -> None:
         """Note what was found in a topic under `record_key`, of a delivery received at `at_s`; it may come twice.

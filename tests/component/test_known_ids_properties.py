@@ -133,11 +133,10 @@ def test_it_knows_exactly_what_is_durable_or_on_its_way(steps: list[tuple[str, I
             else:
                 world.settle(what, name)  # type: ignore[arg-type]  # one of its words
             for each in IDENTITIES:
-                is_committed = world.dedupe.committed_before(each)
+                is_committed = bool(world.dedupe.in_topic(each))
                 assert is_committed <= (each in world.ever_durable)
-                assert world.dedupe.committed_otherwise(each) == any(
-                    map(world.dedupe.committed_before, world.rivals(each))
-                )
+                is_otherwise = world.dedupe.in_topic(each) is False
+                assert is_otherwise == any(map(world.dedupe.in_topic, world.rivals(each)))
                 assert not world.remembered(each) or is_committed == (each not in world.spooled)
 
     asyncio.run(play())

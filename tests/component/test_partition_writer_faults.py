@@ -166,11 +166,11 @@ class ForgetfulKnownIds(FakeKnownIds):
         if len(self.told) % 2:
             raise TypeError
 
-    def committed_before(self, identity: Identity) -> bool:
+    def in_topic(self, identity: Identity) -> bool | None:
         if len(self.told) % 5 == 0:
             self.told.append((identity.id, "failed"))
             raise TypeError
-        return super().committed_before(identity)
+        return super().in_topic(identity)
 
 
 class RaisingSpool(SlowSpool):
