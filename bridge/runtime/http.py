@@ -27,7 +27,7 @@ from http import HTTPStatus
 from itertools import accumulate
 from typing import Any, Literal, Protocol, cast
 
-from aiohttp import web
+from aiohttp import web_protocol, web_request, web_server  # `aiohttp.web` has 1 MiB more
 from aiohttp.http import HttpProcessingError, HttpRequestParser, HttpVersion10, HttpVersion11
 from aiohttp.streams import EMPTY_PAYLOAD
 
@@ -103,7 +103,7 @@ MALFORMED = Answer(400, b'{"outcome":"refused","code":"malformed_http"}', close=
 FAILED = Answer(500, b'{"outcome":"unavailable","code":"internal_error"}', close=True)
 
 
-class Request(web.BaseRequest):
+class Request(web_request.BaseRequest):
     """One request; it is answered once, and what its client does meanwhile makes no difference to the handler."""
 
     def __init__(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> None:
@@ -172,17 +172,17 @@ class StrictParser(HttpRequestParser):
         except Exception:  # noqa: BLE001 - yarl has an IndexError for `http://[x]@`
             connection.is_malformed = True
             if not connection.body.is_eof():
-                connection.body.set_exception(web.RequestPayloadError())
+                connection.body.set_exception(web_protocol.RequestPayloadError())
         raise connection.malformed
 
 
-class ClientConnection(web.RequestHandler):
+class ClientConnection(web_protocol.RequestHandler):
     """One client connection; never puts a byte of a request into an answer or a log line."""
 
     def __init__(self, server: "HardenedServer") -> None:
         loop, no_log = asyncio.get_running_loop(), cast("Any", None)
         super().__init__(server, loop=loop, keepalive_timeout=KEEPALIVE_S, lingering_time=0, access_log=no_log)
-        own: Any = {"payload_exception": web.RequestPayloadError, "max_msg_queue_size": AHEAD_MAX}
+        own: Any = {"payload_exception": web_protocol.RequestPayloadError, "max_msg_queue_size": AHEAD_MAX}
         self._parser = StrictParser(self, loop, server.body_max_bytes, auto_decompress=False, **own)
         self._max_msg_queue_size, self.server = AHEAD_MAX, server
         self.due = math.inf  # when what it waits for must have come, by `time.monotonic`
@@ -252,7 +252,7 @@ class ClientConnection(web.RequestHandler):
         """Keep a connection open for its answer when the client has only finished sending."""
         self.is_finished = True
         if not self.body.is_eof():
-            self.body.set_exception(web.RequestPayloadError())
+            self.body.set_exception(web_protocol.RequestPayloadError())
         return self.is_serving or self.ahead > 0
 
     def handle_error(self, _: Any, status: int = 500, exc: Any = None, _text: Any = None) -> Any:
@@ -290,7 +290,7 @@ class ClientConnection(web.RequestHandler):
             self.force_close()
 
 
-class HardenedServer(web.Server):
+class HardenedServer(web_server.Server):
     """Makes `ClientConnection`s, ends those that cost too much, and drains."""
 
     connections: list[ClientConnection]  # type: ignore[assignment]  # with those lost while their request is under way
