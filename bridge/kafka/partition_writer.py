@@ -578,8 +578,13 @@ class PartitionWriter:
         self._shared.drained += head
         if False in found[head : head + 1] and await self._spool.set_aside(self._place, code="id_conflict"):
             return []
-        tail = next((n for n in range(head + 1, len(batch)) if found[n] is not None), len(batch))
-        return batch[head:tail]
+        # An id may stand in it twice, after damage was found: the next look knows the first of the two.
+        first: dict[tuple[str, str], int] = {}
+        for n, each in enumerate(batch):
+            is_second = first.setdefault((each.identity.source, each.identity.id), n) < n
+            if n > head and (found[n] is not None or is_second):
+                return batch[head:n]
+        return batch[head:]
 
     def _drained(self, batch: list[Accepted]) -> None:
         hit("drained_before_drop")

@@ -216,6 +216,16 @@ async def test_what_is_in_its_topic_already_is_not_drained_again(subject: Subjec
     assert subject.written == [each for each in "abcd" if each not in known]
 
 
+async def test_what_waits_twice_is_drained_once(subject: Subject) -> None:
+    """Once damage is found, a repeat of what waits is taken again, perhaps with another body."""
+    await subject.send_in_outage("a", "b", "a", "c")
+
+    subject.producer.connected = True
+    await until(lambda: not subject.spool.entries)
+
+    assert subject.written == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize("conflicts", [{"a"}, {"b"}, {"a", "b"}, {"a", "b", "c"}])
 async def test_what_is_in_its_topic_with_another_body_is_set_aside(subject: Subject, conflicts: set[str]) -> None:
     """It was accepted before the topic was read; its sender has a 202, and every consumer would park it."""

@@ -291,11 +291,18 @@ class Promises:
                 self.note("once", *where[:2], [(*each.partition.place, each.offset) for each in places])
         for (source, event_id), tried in by_id.items():
             taken = [each for each in tried if each.outcome in ("accepted", "spooled")]
-            for one in taken if source == "drx" else ():
-                for two in taken:
-                    known = one.start == two.start and 0 <= one.answered_at < two.arrived_at
-                    if known and one.delivery.sha256 != two.delivery.sha256:
-                        self.note("one_body", event_id, one.outcome, "then", two.outcome, "at", two.start)
+            pairs = [(one, two) for one in taken for two in taken] if source == "drx" else []
+            for one, two in pairs:
+                if one.delivery.sha256 != two.delivery.sha256 and self._knew(one, two, seen):
+                    self.note("one_body", event_id, one.outcome, "then", two.outcome, "at", two.start)
+
+    def _knew(self, one: Attempt, two: Attempt, seen: Mapping[Where, Sequence[Seen]]) -> bool:
+        """Return whether a process that took one body must not have taken the other."""
+        if one.start != two.start or not 0 <= one.answered_at < two.arrived_at:
+            return False
+        # What is spooled is forgotten when damage is found; the drain then sets the second body aside.
+        places = [where_of(each.delivery, each.delivery.events[0]) for each in (one, two)]
+        return all(each in seen for each in places) or not (self._damaged or self.lines["worker.spool_unread"])
 
     def _may_repeat(self, attempts: Sequence[Attempt], places: Sequence[Seen]) -> bool:
         names = {each.host for each in attempts}
