@@ -73,8 +73,18 @@ def benthos(directory: Path, bootstrap_servers: str, *, registry: str) -> Server
         "input": {"http_server": {"address": f"{HOST}:{port}", "path": PATH}},
         "pipeline": {
             "processors": [
-                {"mapping": check},
-                {"schema_registry_encode": {"url": registry, "subject": "bench.peer-value", "avro_raw_json": True}},
+                {
+                    "try": [
+                        {"mapping": check},
+                        {
+                            "schema_registry_encode": {
+                                "url": registry,
+                                "subject": "bench.peer-value",
+                                "avro_raw_json": True,
+                            }
+                        },
+                    ]
+                }
             ]
         },
         "output": {
