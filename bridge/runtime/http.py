@@ -362,7 +362,6 @@ class HardenedServer(web_server.Server):
         # Behind a body that has not come whole nothing is read. A client that waited for 100 Continue may leave it out,
         # so what comes may be another request, behind a proxy that of another sender (RFC 9110 10.1.1).
         request.is_last = not (body.is_eof() and request.keep_alive and request.version >= HttpVersion11)
-        request.is_last |= "Upgrade" in request.headers
         if "Transfer-Encoding" in request.headers:  # the parser makes a trailer a header of the next request
             request.is_last |= connection.end != CHUNKED_END or connection.ahead > 0
         request.is_last |= self.draining or (connection.is_finished and not connection.ahead)
