@@ -1,4 +1,4 @@
-"""`python -m bridge` is `drx-bridge`."""
+"""Run `drx-bridge` as `python -m bridge`."""
 
 from bridge.cli import main
 

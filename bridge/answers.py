@@ -1,9 +1,9 @@
-"""Every answer of the public port, in one table: metrics, log, commands, OpenAPI and pages read their words here."""
+"""Every answer of the public port, in one table: metrics, logs, commands, OpenAPI and docs read from it."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
-# The status of each outcome (docs/contract.md §2); that of a refusal depends on its code.
+# HTTP status by outcome (docs/contract.md §2); a refusal's status depends on its code.
 STATUS: Mapping[str, int] = {
     "accepted": 200,
     "duplicate": 200,
@@ -13,9 +13,9 @@ STATUS: Mapping[str, int] = {
     "parked": 202,
     "unavailable": 503,
 }
-# Seconds; spread so that senders turned away together do not come back together.
+# Seconds for `Retry-After`, random within the range so that rejected senders do not all return at once.
 RETRY_AFTER_S = (1, 5)
-# When a sender should send a delivery again, by status; never for those that are not here.
+# When a sender should retry, by status; other statuses must not be retried.
 AGAIN: Mapping[int, str] = {
     401: "once the secret, the clock or the signed bytes are right",
     429: "after `Retry-After`",
@@ -24,11 +24,11 @@ AGAIN: Mapping[int, str] = {
 
 
 class Refusal(NamedTuple):
-    """A delivery was refused before anything was parsed."""
+    """A refusal of a delivery before its body is parsed."""
 
     status: int
     meaning: str
-    proof: str = ""  # label `reason` of `drxbridge_signature_failures_total`, if the origin was not proved
+    proof: str = ""  # label `reason` of `drxbridge_signature_failures_total`; empty if the signature was not the cause
 
 
 REFUSED: Mapping[str, Refusal] = {
@@ -64,9 +64,9 @@ REFUSED: Mapping[str, Refusal] = {
     "content_encoding": Refusal(415, "the body is compressed; the signed bytes must be the received bytes"),
     "rate_limited": Refusal(429, "the source or the address sends too much; send it again after `Retry-After`"),
 }
-# Label of a mismatch where no key of the source counts.
+# Metric label of a signature mismatch when the source has no valid key.
 UNKNOWN_KEY = "unknown_key"
-# Why a verified delivery is kept whole instead of becoming events.
+# Reasons to park a verified delivery whole instead of mapping it to events.
 PARKED: Mapping[str, str] = {
     "malformed_json": "not one JSON object in strict form (a duplicate key, for example)",
     "malformed_xml": "not one XML document without a document type, in UTF-8 or UTF-16",
@@ -76,7 +76,7 @@ PARKED: Mapping[str, str] = {
     "id_conflict": "the id was used before with another body; the first one stands",
     "unexpected": "a bug in the bridge",
 }
-# Why nothing could be made durable; the sender keeps the delivery and retries.
+# Reasons why a delivery could not be made durable; the sender keeps it and retries.
 UNAVAILABLE: Mapping[str, str] = {
     "admission_full": "too many deliveries are in progress",
     "deadline": "neither Kafka nor the disk confirmed in time; the record may still appear",
@@ -96,12 +96,12 @@ UNAVAILABLE: Mapping[str, str] = {
 
 
 def proof_failures() -> tuple[str, ...]:
-    """Return every label of a delivery whose origin was not proved."""
+    """Return every value of the label `reason` for failed proofs of origin."""
     return (*dict.fromkeys(each.proof for each in REFUSED.values() if each.proof), UNKNOWN_KEY)
 
 
 def meaning(outcome: str, code: str) -> str:
-    """Return what a code of an outcome means, in a sentence; empty for an unknown one."""
+    """Return the meaning of a code of an outcome as a sentence; empty if the code is unknown."""
     if outcome == "refused":
         return REFUSED[code].meaning if code in REFUSED else ""
     return {"parked": PARKED, "unavailable": UNAVAILABLE}.get(outcome, {}).get(code, "")

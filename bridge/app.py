@@ -1,4 +1,4 @@
-"""Composition root: the only module that knows every concrete class of the ingress, and builds them."""
+"""Composition root: builds the ingress; the only module that knows all of its concrete classes."""
 
 import asyncio
 import time
@@ -53,30 +53,30 @@ from bridge.start_checks import check_start
 
 _Result = TypeVar("_Result")
 
-# Seconds for the rest of a stop, such as closing files, on top of the waits that have settings.
+# Seconds of shutdown beyond the configured waits, such as for closing files.
 STOP_MARGIN_S = 1.0
-# Seconds for a head or a body: 256 KiB take 210 kbit/s, and a slower sender's own time-out ends first.
+# Seconds to receive a head or a body: 256 KiB need 210 kbit/s; slower senders hit their own timeout first.
 READ_TIMEOUT_S = 10.0
-# Between two heartbeats. The alert `HeartbeatMissing` is due when four of them are missing.
+# Seconds between two heartbeats. The alert `HeartbeatMissing` fires after four missed ones.
 HEARTBEAT_S = 30.0
-# Bytes of incomplete requests: with the default bound on connections, 16 KiB of each, or 128 of the largest bodies.
+# Bytes of incomplete requests: 16 KiB per connection at the default limit, or 128 bodies of maximum size.
 READING_MAX_BYTES = 33_554_432
-# Bytes of bodies in progress: the most deliveries at one time, with 64 KiB each; most bodies have some 2 KiB.
+# Bytes of bodies being processed: the maximum number of concurrent deliveries at 64 KiB each; typical is 2 KiB.
 INFLIGHT_MAX_BYTES = 67_108_864
-# Seconds that readiness waits for Kafka at a start. Connecting takes tenths of a second, and so does reading the last
-# 10,000 records or so of the topics. After that, silent brokers count as an outage, and the rest of the topics is read
-# while deliveries are spooled.
+# Seconds that readiness waits for Kafka at startup. Connecting and reading the last 10,000 records or so of the topics
+# each take tenths of a second. After that, unresponsive brokers count as an outage: deliveries are spooled while the
+# rest of the topics is read.
 START_S = 5.0
 
 
 class Seams(NamedTuple):
-    """What a process touches of its machine and of Kafka."""
+    """Clocks, memory, disk threads and Kafka clients of a process; tests replace them."""
 
     now: Callable[[], float] = time.time  # Unix seconds
     now_ns: Callable[[], int] = time.time_ns
     disk: Disk | None = None  # the local one when None
-    thread: Callable[[str], IOThread] = IOThread  # does what may hang on the disk
-    connection: KafkaConnection | None = None  # makes Kafka's clients; that of the settings when None
+    thread: Callable[[str], IOThread] = IOThread  # runs disk operations that may block
+    connection: KafkaConnection | None = None  # creates Kafka clients; from the settings when None
 
 
 REAL = Seams()
@@ -84,7 +84,7 @@ REAL = Seams()
 
 @asynccontextmanager
 async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
-    """Build from leaf to root, yield what to run until the stop, then end it; `ConfigError` if a check refuses."""
+    """Build all parts, yield the workers to run, and close them after; `ConfigError` if a start check fails."""
     await in_thread(lambda: refuse(check_start(settings)))
     async with AsyncExitStack() as stack:
         tracing = stack.enter_context(open_tracing("drx-bridge"))
@@ -107,7 +107,7 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
             )
         )
         _log_start(settings, configured)
-        # Opened first and closed last, so that probes see a start and a stop. Not ready until all parts are.
+        # Opened first and closed last, so that probes also see startup and shutdown. Not ready until all parts are.
         checks: dict[str, Check] = {"starting": lambda: "starting"}
         management = ManagementPort(
             checks=checks, registry=metrics.registry, host=settings.management.host, port=settings.management.port
@@ -139,7 +139,7 @@ async def open_ingress(settings: Settings) -> AsyncIterator[list[Worker]]:
 
 
 def _log_start(settings: Settings, sources: Mapping[str, Source]) -> None:
-    """Log what runs, for whom and with what; no secret."""
+    """Log version, sources and configuration at startup; no secrets."""
     registry = settings.registry.url
     log.info(
         "worker.started",
@@ -162,13 +162,13 @@ def _address(port: HttpSettings | Management) -> str:
 
 
 def _window_s(settings: Settings, source: Source) -> float:
-    """Seconds that ids of a source are remembered."""
+    """Return the seconds for which ids of a source are remembered."""
     configured = settings.sources.get(source.name)
     return (configured and configured.dedupe_window_s) or dedupe_window_s(source.profile)
 
 
 def _heartbeat(settings: Settings, metrics: IngressMetrics) -> list[Heartbeat]:
-    """Return the worker; nothing if heartbeats are off."""
+    """Return the heartbeat worker; empty if heartbeats are off."""
     if not settings.heartbeat.enabled:
         return []
     environments = {source.environment for source in settings.sources.values()}
@@ -176,7 +176,7 @@ def _heartbeat(settings: Settings, metrics: IngressMetrics) -> list[Heartbeat]:
         host=settings.http.host,
         port=settings.http.port,
         environment="production" if "production" in environments else "sandbox",
-        account_id=f"heartbeat-{settings.instance}"[:KEY_MAX],  # the name of an instance may be as long as a key
+        account_id=f"heartbeat-{settings.instance}"[:KEY_MAX],  # the instance name may be as long as a record key
         every_s=HEARTBEAT_S,
         timeout_s=settings.http.deadline_s,
         seen=metrics.heartbeat_last_seen.labels(SERVICE),
@@ -185,7 +185,7 @@ def _heartbeat(settings: Settings, metrics: IngressMetrics) -> list[Heartbeat]:
 
 
 def _key_sets(settings: Settings, metrics: IngressMetrics) -> list[KeySetReader]:
-    """Return what reads the keys of sources whose issuer publishes them."""
+    """Return the workers that fetch the keys of sources whose issuer publishes them."""
     return [
         KeySetReader(source.secrets_dir, scheme, source=name, observe=partial(_count_reload, metrics, name))
         for name, source in settings.sources.items()
@@ -239,7 +239,7 @@ def secret_checks(sources: Mapping[str, Source], *, now: Callable[[], float] = t
 
 
 def build_sources(settings: Settings, secrets: Mapping[str, Secrets]) -> dict[str, Source]:
-    """Build what the settings of sources name, with the secrets of those that have some."""
+    """Build the configured sources, each with its secrets if its scheme has any."""
     profiles = open_profiles(settings.sources)
     return {
         name: Source(
@@ -277,7 +277,7 @@ def build_webhooks(
     *,
     now: Callable[[], float] = time.time,
 ) -> Webhooks:
-    """Build what answers the requests of the public port."""
+    """Build the request handler of the public port."""
     http = settings.http
     admission = Admission(count_max=http.inflight_max, bytes_max=INFLIGHT_MAX_BYTES)
     metrics.http_inflight_requests.set_function(lambda: admission.count)
@@ -317,7 +317,7 @@ def _server(settings: Settings, webhooks: Webhooks, metrics: IngressMetrics) -> 
 def _checks(
     server: HardenedServer, durability: "Durability", ids: SchemaIds, sources: Mapping[str, Source]
 ) -> dict[str, Check]:
-    """Ready means: an event of some source can be made durable now, and this process is not draining."""
+    """Return the readiness checks: some source's events can be made durable now, and the process is not draining."""
     return {
         "draining": lambda: "draining" if server.draining else "ok",
         **durability.checks,
@@ -350,9 +350,9 @@ async def open_durability(
     set_aside_after_s: float = SET_ASIDE_AFTER_S,
     seams: Seams = REAL,
 ) -> AsyncIterator[Durability]:
-    """Recover the spool, connect in the background; at the end close in an order that loses no accepted record.
+    """Recover the spool and connect in the background; close in an order that loses no accepted record.
 
-    `windows_s` is by source: how long ids are remembered.
+    `windows_s`: seconds for which ids are remembered, by source.
     """
     async with AsyncExitStack() as stack:
         known_ids = KnownIds(
@@ -362,7 +362,7 @@ async def open_durability(
             evicted_early=metrics.dedupe_evicted_early.inc,
         )
         metrics.dedupe_ids.set_function(lambda: len(known_ids))
-        # A wrong option ends the start here; later it would only leave the producer not ready.
+        # A wrong option fails the start here; later it would only keep the producer from becoming ready.
         connection = seams.connection or settings.kafka.connection
         await in_thread(connection.options, thread=seams.thread)
         producer = _producer(settings, connection, routing, metrics, seams)
@@ -423,7 +423,7 @@ async def open_durability(
 
 
 async def in_thread(work: Callable[[], _Result], *, thread: Callable[[str], IOThread] = IOThread) -> _Result:
-    """Do work that may hang on a volume in a thread, so that the loop still sees a stop."""
+    """Run work that may block on a volume in a thread, so that the event loop still handles signals."""
     starting = thread("start")
     try:
         return await starting.run(work)
@@ -432,7 +432,7 @@ async def in_thread(work: Callable[[], _Result], *, thread: Callable[[str], IOTh
 
 
 def patience_beside_spool(after_s: float) -> Patience:
-    """Return bounds by which the producer detects an outage within `after_s` seconds, when records are spooled."""
+    """Return producer timeouts that detect an outage within `after_s` seconds, after which records are spooled."""
     return Patience(tick_s=min(Patience().tick_s, after_s / 8), stalled_s=after_s * 3 / 4)
 
 
@@ -473,7 +473,7 @@ def _durability_checks(
     partitions: int,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> dict[str, Check]:
-    """Ready means: an event can be made durable now, in Kafka or, degraded, on disk."""
+    """Return checks that an event can be made durable now: in Kafka or, `degraded`, on disk."""
 
     def second_best(result: str) -> str:
         return result if result == "ok" or spool.code else f"degraded {result}"
@@ -481,8 +481,8 @@ def _durability_checks(
     started = monotonic()
 
     def kafka() -> str:
-        # Not ready until the first attempt to connect and the reading of the topics are over, so that a start beside a
-        # working Kafka spools nothing.
+        # Not ready until the first connection attempt and the reading of the topics have ended, so that nothing is
+        # spooled at startup while Kafka works.
         recalling = producer.ready and None not in producer.wrong_counts.values() and not known_ids.finished
         if monotonic() - started < START_S and (producer.untried or recalling):
             return "recalling" if recalling else producer.state
@@ -490,14 +490,14 @@ def _durability_checks(
             return second_best(producer.code or producer.state)
         if producer.quiet:
             return second_best("no_answer")
-        return "degraded recalling" if recalling and not spool.code else "ok"  # what comes now is spooled
+        return "degraded recalling" if recalling and not spool.code else "ok"  # new deliveries are spooled
 
     def topics() -> str:
         counts = producer.wrong_counts.values()
         if None in counts:
             return second_best("topic_missing")
-        # More partitions than expected only raise an alarm, as the expected count stays in use. With fewer, some keys
-        # have no partition.
+        # More partitions than expected only raise an alert, since the expected count stays in use. With fewer, some
+        # keys have no partition.
         few = any(seen < partitions for seen in counts if seen is not None)
         return second_best("too_few_partitions" if few else "ok")
 
@@ -506,7 +506,7 @@ def _durability_checks(
 
 
 def check_spool(spool: Spool, producer: KafkaProducer) -> str:
-    """Return `ok`, or why the spool takes nothing; `degraded` if Kafka works meanwhile, or while records are locked."""
+    """Return `ok`, or why the spool accepts nothing; `degraded` if Kafka works, or if keys of records are missing."""
     if not spool.code:
         return "degraded locked_records" if spool.held.locked else "ok"
     return f"degraded {spool.code}" if producer.ready else spool.code

@@ -1,19 +1,19 @@
-"""`drx-bridge`: finds the command and loads only what it needs."""
+"""`drx-bridge`: find the command and import only its module."""
 
 import click
 
 from bridge.runtime.process import LazyGroup, run_command_line
 
-# Name, where it lives, and its line in `--help`; a command's module is imported only when it runs.
+# Name, module and line in `--help` of each command; a module is imported only when its command runs.
 COMMANDS = {
     "serve": ("bridge.commands.serve:serve", "Run the ingress."),
     "dev": ("bridge.dev.cli:dev", "Run the whole system on this machine."),
     "demo": ("bridge.dev.demo:demo", "Watch one prescription go all the way."),
     "simulate": ("bridge.dev.simulate:simulate", "Sign and push deliveries as DRx does."),
     "listen": ("bridge.dev.listen:listen", "Post new events of `dev` to a program of yours."),
-    "verify": ("bridge.commands.verify:verify", "Would this delivery be accepted, and if not why."),
+    "verify": ("bridge.commands.verify:verify", "Check whether a delivery would be accepted, and why not."),
     "sign": ("bridge.commands.sign:sign", "Print the headers that prove a body."),
-    "map": ("bridge.commands.map:map_body", "What would become of this body: events and keys, or why it is parked."),
+    "map": ("bridge.commands.map:map_body", "Show the events and keys of a body, or why it would be parked."),
     "mapping": ("bridge.commands.map:mapping", "Check what a mapping file makes of a vendor's bodies."),
     "secrets": ("bridge.commands.secrets:secrets", "Make, list or check the secrets of sources."),
     "tail": ("bridge.commands.tail:tail", "Show decoded records of a topic."),
@@ -21,8 +21,8 @@ COMMANDS = {
     "push": ("bridge.commands.push:push", "Post a file of history to the running ingress."),
     "topics": ("bridge.commands.topics:topics", "Create or check the topics."),
     "schemas": ("bridge.commands.schemas:schemas", "Check, push or serve the schemas."),
-    "spool": ("bridge.commands.spool:spool", "Look at what is held on disk."),
-    "log": ("bridge.commands.log:log", "Show what became of each delivery, from the log of the ingress."),
+    "spool": ("bridge.commands.spool:spool", "Inspect, verify or drain the spool on disk."),
+    "log": ("bridge.commands.log:log", "Show the outcome of each delivery, from the ingress's log."),
     "hash-id": ("bridge.commands.hash_id:hash_id", "Print the hash that an id has in log lines."),
     "doctor": ("bridge.commands.doctor:doctor", "Check everything the ingress needs."),
     "config": ("bridge.commands.config:config", "Show the effective settings."),

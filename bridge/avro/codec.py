@@ -1,4 +1,4 @@
-"""Event value to Kafka bytes and back, in Confluent's wire format; strict both ways."""
+"""Encode and decode event values in Confluent's wire format, strictly in both directions."""
 
 import io
 import struct
@@ -17,15 +17,15 @@ from bridge.avro.encoder import Encode, EncodeError, compile_encoder
 from bridge.errors import DecodeError
 from bridge.registry.schemas import Schema, WriterSchema
 
-# Confluent, "Wire format", has two forms. A magic byte 0 and a four-byte big-endian id lead the payload. Or a header of
-# this name has a magic byte 1 and the schema's sixteen-byte GUID, and the payload is the bare Avro body.
+# Confluent, "Wire format", has two forms. Either the payload begins with a magic byte 0 and a four-byte big-endian id.
+# Or a header of this name has a magic byte 1 and the schema's sixteen-byte GUID, and the payload is the bare Avro body.
 _MAGIC = 0
 _PREFIX = struct.Struct(">bI")
 SCHEMA_HEADER = "__value_schema_id"
 _GUID_MAGIC = 1
 _GUID_SIZE = 17
 _NAME = itemgetter(0)
-# Stands for a GUID that no known schema has; ids are not negative.
+# Placeholder for an unknown GUID; real ids are never negative.
 NO_ID = -1
 
 # Codes of `DecodeError`.
@@ -35,20 +35,20 @@ BAD_SCHEMA_HEADER = "bad_schema_header"
 UNKNOWN_SCHEMA_ID = "unknown_schema_id"
 MALFORMED = "malformed"
 TRAILING_BYTES = "trailing_bytes"
-SCHEMA_MISMATCH = "schema_mismatch"  # written with a record of our name that the contract never allowed
+SCHEMA_MISMATCH = "schema_mismatch"  # the writer's record has one of our names but an incompatible schema
 
-# Exceptions for bytes that are no value of the writer's schema; tests search for others.
+# Exceptions of fastavro for bytes that do not match the writer's schema; tests search for others.
 _MALFORMED = (EOFError, IndexError, ValueError, OverflowError)
 
-# Quantities are few and come again and again.
+# Cached: few distinct quantities occur, and often.
 _DECIMALS = 8192
-# More than any decimal of a foreign schema needs; converting takes time that grows with the square of the length.
+# More than any decimal of a foreign schema needs; conversion time grows with the square of the length.
 _DECIMAL_MAX_BYTES = 64
 _EXACT = Context(prec=3 * _DECIMAL_MAX_BYTES)
 
 
 class Decoded(NamedTuple):
-    """One decoded record, named as its writer did.
+    """A decoded record, under the record name of its writer.
 
     `value` has every field of our newest schema of that name, or of the writer's if we have none.
     """
@@ -63,22 +63,22 @@ class Decoded(NamedTuple):
 
 
 class Codec:
-    """The records we write, and all schemas that we read; `learn` adds to them, as ids never change their meaning."""
+    """Encoders for the records we write, and schemas to read with; `learn` adds one (an id never changes meaning)."""
 
     def __init__(
         self, *, schemas: Mapping[str, Schema], ids: Mapping[str, int], writers: Iterable[WriterSchema] = ()
     ) -> None:
-        """Compile once what every record will need; all by the full names of records.
+        """Compile encoders and readers once; all mappings are by full record name.
 
-        `schemas` are the newest, in whose shape values are read; `ids` those of exactly these in the registry in use,
-        for what may be written; `writers` can be read besides.
+        `schemas` are the newest ones: values are read in their shape. `ids` are the registry's ids of exactly these
+        schemas, used for writing. `writers` are further schemas that can be read.
         """
         self._readers = {record: _parse(schema) for record, schema in schemas.items()}
         self._encoders: dict[str, tuple[bytes, Encode]] = {
             record: (_PREFIX.pack(_MAGIC, schema_id), compile_encoder(self._readers[record]))
             for record, schema_id in ids.items()
         }
-        # Of each writer its schema and, if that is another one, ours of the same name.
+        # By writer: its schema and, if that differs, ours of the same name.
         self._writers: dict[int, tuple[dict[str, Any], dict[str, Any] | None]] = {}
         self._guids: dict[UUID, int] = {}
         for record, schema_id in ids.items():
@@ -87,7 +87,7 @@ class Codec:
             self.learn(writer)
 
     def learn(self, writer: WriterSchema) -> None:
-        """Make records of this writer readable; `ValueError` if it is no self-contained Avro record."""
+        """Make records of this writer schema readable; `ValueError` if it is not a self-contained Avro record."""
         schema = _parse(writer.schema)
         reader = self._readers.get(schema["name"])
         self._writers[writer.id] = schema, None if reader == schema else reader
@@ -95,7 +95,7 @@ class Codec:
             self._guids[writer.guid] = writer.id
 
     def encode(self, record: str, value: Mapping[str, Any] | bytes) -> bytes:
-        """Return the payload of a value or encoded body; `EncodeError` if it does not fit, or its record has no id."""
+        """Return the payload of a value or encoded body; `EncodeError` if it does not fit, or the record has no id."""
         known = self._encoders.get(record)
         if known is None:
             raise EncodeError(record)
@@ -103,7 +103,7 @@ class Codec:
         return prefix + (value if isinstance(value, bytes) else encode(value))
 
     def decode(self, payload: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> Decoded:
-        """Invert `encode`; a schema named in a header, the last of its name, counts before one in the payload.
+        """Decode a payload; a schema named in the (last) schema header takes precedence over one in the payload.
 
         Raises:
             DecodeError: `truncated`, `bad_magic`, `bad_schema_header`, `unknown_schema_id`, `malformed`,
@@ -119,7 +119,7 @@ class Codec:
         try:
             value: Any = fastavro.schemaless_reader(body, writer, reader)
         except _MALFORMED:
-            raise DecodeError(MALFORMED) from None  # the message may hold values
+            raise DecodeError(MALFORMED) from None  # the exception's message may contain values
         except SchemaResolutionError:
             raise DecodeError(SCHEMA_MISMATCH) from None
         if body.tell() != len(payload):  # fastavro reads past them silently
@@ -128,7 +128,7 @@ class Codec:
 
 
 def unknown_schema(payload: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> int | UUID | None:
-    """Return what to ask a registry for after `unknown_schema_id`: an id, a GUID, or None if the record names none."""
+    """Return the id or GUID to look up after `unknown_schema_id`; None if the record names neither."""
     try:
         return _schema_named(payload, headers)[0]
     except DecodeError:
@@ -152,7 +152,7 @@ def _schema_named(payload: bytes, headers: Sequence[tuple[str, bytes]]) -> tuple
 
 @lru_cache(_DECIMALS)
 def _exact(content: bytes, precision: int, scale: int) -> Decimal:
-    """Return the decimal that a big-endian two's complement stands for, of at most `precision` digits."""
+    """Return the decimal of a big-endian two's complement integer, of at most `precision` digits."""
     unscaled = int.from_bytes(content, "big", signed=True)
     if len(content) > _DECIMAL_MAX_BYTES or abs(unscaled) >= 10**precision:
         raise ValueError
@@ -163,11 +163,11 @@ def _decimal(content: bytes, schema: Any = None, _: object = None) -> Decimal:
     return _exact(content, schema["precision"], schema.get("scale", 0))
 
 
-LOGICAL_READERS["bytes-decimal"] = _decimal  # fastavro's own converts any length, and rounds beyond the precision
+LOGICAL_READERS["bytes-decimal"] = _decimal  # fastavro's own accepts any length, and rounds
 
 
 def _parse(schema: Schema) -> dict[str, Any]:
-    """Parse for fastavro and for the encoder; afterwards every name is a full name."""
+    """Parse a schema for fastavro and the encoder; every name becomes a full name."""
     try:
         parsed = fastavro.parse_schema(dict(schema))
     except (SchemaParseException, ValueError, KeyError, TypeError, AttributeError):

@@ -1,7 +1,7 @@
 """Compile an Avro schema into one strict, fast function from a value to its bytes.
 
-Why not fastavro here: it writes 1.9 and True into a `long`, takes a naive datetime for local time, and costs four times
-as much, since it validates every union by trial. Tests hold both to the same bytes.
+fastavro is not used for writing: it accepts 1.9 and True for a `long`, treats a naive datetime as local time, and costs
+four times as much, since it tries the branches of every union. Tests compare the bytes of both.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ END = b"\x00"  # the empty block that ends an array or a map
 
 
 class EncodeError(BridgeError):
-    """A value does not fit its schema: a bug of the caller. `field` is the path to it, and holds no value."""
+    """A value does not fit its schema, which is a bug of the caller. `field` is its path, without the value."""
 
     code = "encode"
 
@@ -37,9 +37,9 @@ class EncodeError(BridgeError):
 
 
 def compile_encoder(schema: Any) -> Encode:
-    """Compile a parsed schema, or the type of a field, into what may raise `EncodeError`.
+    """Compile a parsed schema, or the type of a field, into an encoder that raises `EncodeError`.
 
-    `ValueError`: it is beyond the house rules.
+    Raises `ValueError` for a schema that our schema rules do not allow.
     """
     return _compile(schema, "", {})
 
@@ -132,12 +132,12 @@ def _map(schema: Mapping[str, Any], path: str, named: Named) -> Encode:
 
 
 def fail(path: str) -> Never:
-    """Refuse the value at `path`, without the text of the library's exception."""
+    """Raise for the value at `path`, without the text of the library's exception."""
     raise EncodeError(path) from None
 
 
 def varint(number: int) -> bytes:
-    """Zigzag, then seven bits per byte, lowest first (Avro 1.12, "Binary Encoding")."""
+    """Encode a number: zigzag, then seven bits per byte, lowest first (Avro 1.12, "Binary Encoding")."""
     rest = number << 1 if number >= 0 else (-number << 1) - 1
     out = bytearray()
     while rest > 0x7F:  # noqa: PLR2004 -- what seven bits hold
@@ -147,14 +147,14 @@ def varint(number: int) -> bytes:
     return bytes(out)
 
 
-# Looked up instead of computed: nearly every length and number of an event is below 256.
+# A lookup table, since nearly every length and number of an event is below 256.
 SHORT = 256
 VARINTS = tuple(varint(number) for number in range(SHORT))
 VALUE_VARINTS = tuple(VALUE + each for each in VARINTS)
 
 
 def number(value: int) -> bytes:
-    """Return a `varint`, mostly without computing it."""
+    """Return `varint(number)`, from the table if possible."""
     return VARINTS[value] if 0 <= value < SHORT else varint(value)
 
 
@@ -165,13 +165,13 @@ def microseconds(moment: datetime) -> int:
 
 
 def _shortest(unscaled: int) -> bytes:
-    """Return the shortest two's complement, with its length in front."""
+    """Return the shortest two's complement form, preceded by its length."""
     size = (unscaled if unscaled >= 0 else ~unscaled).bit_length() // 8 + 1
     return VARINTS[size] + unscaled.to_bytes(size, "big", signed=True)
 
 
 def _checked(write: Encode, path: str) -> Encode:
-    """Return `write`, with our error for the `TypeError` or `ValueError` that it refuses a value with."""
+    """Wrap `write` so that its `TypeError` and `ValueError` become `EncodeError`."""
 
     def encode(value: Any) -> bytes:
         try:
@@ -183,7 +183,7 @@ def _checked(write: Encode, path: str) -> Encode:
 
 
 def encode_text(value: Any) -> bytes:
-    """Take `str` that UTF-8 can hold: a lone surrogate raises `UnicodeEncodeError`."""
+    """Encode a `str`; a lone surrogate raises `UnicodeEncodeError`."""
     if type(value) is not str:
         raise TypeError
     raw = value.encode()
@@ -208,14 +208,14 @@ def _enum(schema: Mapping[str, Any]) -> Encode:
 
 
 def _boolean(value: Any) -> bytes:
-    """Take True or False, and not 1 or 0."""
+    """Accept True or False, not 1 or 0."""
     if type(value) is not bool:
         raise TypeError
     return b"\x01" if value else b"\x00"
 
 
 def _integer(bounds: tuple[int, int]) -> Encode:
-    """Take an `int` that fits, and not a boolean."""
+    """Accept an `int` within the bounds, not a boolean."""
     least, greatest = bounds
 
     def write(value: Any) -> bytes:
@@ -227,21 +227,21 @@ def _integer(bounds: tuple[int, int]) -> Encode:
 
 
 def _instant(value: Any) -> bytes:
-    """Require an aware `datetime`; a naive one would mean another instant on each host."""
+    """Accept only an aware `datetime`; a naive one depends on the host's time zone."""
     if type(value) is not datetime or value.tzinfo is None:
         raise TypeError
     return varint(microseconds(value))
 
 
 def _day(value: Any) -> bytes:
-    """Take a `date`, but no `datetime`, which is a subclass of it."""
+    """Accept a `date`, but not its subclass `datetime`."""
     if type(value) is not date:
         raise TypeError
     return varint(value.toordinal() - _EPOCH_DAY)
 
 
 def _decimal(schema: Mapping[str, Any]) -> Encode:
-    """Take a `Decimal` that needs no rounding; values are rounded, and flagged, before they come here."""
+    """Accept a `Decimal` that needs no rounding; mapping has already rounded and flagged values."""
     precision, scale = schema["precision"], schema["scale"]
     bound: int = 10**precision
 

@@ -21,7 +21,7 @@ from bridge.registry.schemas import WriterSchema
 TOMBSTONE = "tombstone"
 NO_KEY = "no_key"
 BAD_KEY = "bad_key"
-# The registry has the id, but what it means is no self-contained Avro record.
+# The registry has the id, but its schema is not a self-contained Avro record.
 SCHEMA_INVALID = "schema_invalid"
 
 _EVENT_RECORDS = {name: f"{NAMESPACE}.{model.__name__}" for name, model in EVENT_MODELS.items()}
@@ -35,10 +35,10 @@ class EventDecoder:
         self._registry = registry
 
     def decode(self, record: ConsumedRecord) -> Event:
-        """Return the event in a record; a delivery that was none is one of type `drx.unrecognized`.
+        """Return the event in a record; a parked delivery is an event of type `drx.unrecognized`.
 
-        `UnknownRecordError`: this release does not know the type. `DecodeError`: `tombstone`, `no_key`, `bad_key`, or
-        as of `Codec.decode`; after `unknown_schema_id`, `learn` may help.
+        Raises `UnknownRecordError` if this release does not know the type, and `DecodeError` with `tombstone`,
+        `no_key`, `bad_key` or a code of `Codec.decode`. After `unknown_schema_id`, `learn` may help.
         """
         if record.value is None:
             raise DecodeError(TOMBSTONE)
@@ -52,9 +52,10 @@ class EventDecoder:
         return _event(decoded.record, decoded.value, key)
 
     async def learn(self, record: ConsumedRecord) -> None:
-        """Learn the schema that a record was written with; returns when `decode` knows it.
+        """Fetch the writer schema of a record from the registry, so that `decode` can read it.
 
-        `DecodeError`: no registry knows it (yet), or `schema_invalid`. `TransientError`, systemic: nothing is known.
+        Raises `DecodeError` if no registry has it (yet) or it is invalid (`schema_invalid`), and a systemic
+        `TransientError` if the registry does not answer.
         """
         key = None if record.value is None else unknown_schema(record.value, record.headers)
         if key is None or self._registry is None:
@@ -73,7 +74,7 @@ class EventDecoder:
             raise DecodeError(SCHEMA_INVALID) from None
 
     async def inspect(self, record: ConsumedRecord) -> Decoded:
-        """Decode any record with a value, ours or not, for people; failures of the registry are `DecodeError`, too."""
+        """Decode any record with a value, ours or not, for display; registry failures are `DecodeError`, too."""
         payload: bytes = record.value or b""
         try:
             return self._codec.decode(payload, record.headers)
@@ -88,8 +89,8 @@ class EventDecoder:
 
 
 def _event(record: str, value: dict[str, Any], key: str) -> Event:
-    """Build the event from the leading fields that every record has."""
-    if record == _EVENT_RECORDS.get(value.get("event_type", "")):  # else a foreign one, or of a newer release
+    """Build the event from the leading fields common to all records."""
+    if record == _EVENT_RECORDS.get(value.get("event_type", "")):  # otherwise foreign, or of a newer release
         return Event(
             value["event_id"],
             value["event_type"],
@@ -107,7 +108,7 @@ def _event(record: str, value: dict[str, Any], key: str) -> Event:
 
 @asynccontextmanager
 async def open_decoder(registry: RegistryAddress) -> AsyncIterator[EventDecoder]:
-    """Open a decoder; with a registry URL its ids are used, and those of the lock are not."""
+    """Open a decoder; with a registry URL it uses the registry's ids instead of those of the lock."""
     lock = bundled()
     if registry.url is None:
         writers = [WriterSchema(entry.id, UUID(entry.guid), entry.schema) for entry in lock.entries]

@@ -1,4 +1,4 @@
-"""The ids that records are written with: those of the bundled lock, or those of the registry that is configured."""
+"""Schema ids to write records with: from the bundled lock or from the configured registry."""
 
 import asyncio
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from bridge.runtime.configuration import masked_url
 from bridge.runtime.lifecycle import pause
 from bridge.runtime.logging import log
 
-# Between two attempts to learn the ids; nothing can be published before, so it is short.
+# Seconds between two attempts to fetch the ids; short, since nothing can be published before.
 RETRY_S = 2.0
 
 RECORDS: Mapping[str, str] = {kind: f"{NAMESPACE}.{model.__name__}" for kind, model in EVENT_MODELS.items()}
@@ -25,12 +25,12 @@ RECORDS: Mapping[str, str] = {kind: f"{NAMESPACE}.{model.__name__}" for kind, mo
 
 
 class SchemaIds:
-    """A worker that learns the ids once; the registry has no part in a request (docs/adr/0003-schema-evolution.md)."""
+    """A worker that fetches the ids once; no request waits for the registry (docs/adr/0003-schema-evolution.md)."""
 
     def __init__(
         self, registry: RegistryAddress, *, ids_file: Path | None, routing: RoutingTable, requests: Counter
     ) -> None:
-        """Use the lock at once when no registry is configured; `ids_file` keeps its ids for the next start."""
+        """Without a registry, use the lock; `ids_file` caches the registry's ids for the next start."""
         self._registry = registry
         self._ids_file = ids_file
         self._lock = bundled()
@@ -54,7 +54,7 @@ class SchemaIds:
         return self._codec.encode(record, value)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Learn the ids, trying again until they are known, then wait for `stop`."""
+        """Fetch the ids, retrying until they are known, then wait for `stop`."""
         while not self.known and not stop.is_set():
             try:
                 await self._learn()
@@ -67,7 +67,7 @@ class SchemaIds:
         await stop.wait()
 
     async def _learn(self) -> None:
-        # Without a registry none of this is loaded.
+        # Imported only if a registry is configured.
         from bridge.registry.client import open_client  # noqa: PLC0415
         from bridge.registry.ids import newest, resolve_ids, wanted  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""`drx-bridge config`: what the settings come to, secrets masked."""
+"""`drx-bridge config`: show the effective settings, secrets masked."""
 
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
@@ -20,12 +20,12 @@ from bridge.start_checks import check_start
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, nested as in the TOML file.")
-@click.option("--check", "only_checks", is_flag=True, help="Show only why `serve` would refuse them.")
+@click.option("--check", "only_checks", is_flag=True, help="Only check the settings as `serve` does.")
 def config(*, as_json: bool, only_checks: bool) -> int:
-    """Show the effective settings: the environment over the TOML file over the defaults.
+    """Show the effective settings: environment over TOML file over defaults.
 
-    Exit 2 if `serve` would refuse them, with all that is wrong on standard error; secrets and other files are read for
-    that, and nothing is opened.
+    Exit 2 if `serve` would not start with them, with all errors on standard error. Secrets and other files are read for
+    this check; no connection or port is opened.
     """
     settings = load_settings()
     if not only_checks:

@@ -1,4 +1,4 @@
-"""Coverage of a mapping file by samples: tables without an event, fields without a value, members that none reads."""
+"""Coverage of a mapping file by samples: unused tables, fields without a value, members never read."""
 
 import re
 from collections import Counter
@@ -18,10 +18,10 @@ _index = re.compile(r"/\d+(?=/|$)")
 
 @dataclass(slots=True)
 class Coverage:
-    """A mapping file as a profile that notes what its bodies use of it; no value of a body."""
+    """A profile that records which tables and fields of its mapping file are used; it keeps no values."""
 
     mapping: MappingFile
-    missing: list[str] = field(default_factory=list)  # paths of all that the last body lacks
+    missing: list[str] = field(default_factory=list)  # paths of everything that is missing in the last body
     _fired: set[EventRule] = field(default_factory=set)
     _given: set[tuple[EventRule, str]] = field(default_factory=set)
     _kept: set[str] = field(default_factory=set)
@@ -44,7 +44,7 @@ class Coverage:
         return self.mapping.parse
 
     def reading_xml(self) -> "Coverage":
-        """See `Profile`; what is noted of both is one."""
+        """See `Profile`; the copy shares the notes of this profile."""
         return replace(self, mapping=self.mapping.reading_xml())
 
     def map(self, delivery: Delivery, document: object, /) -> Mapped | ParkReason:
@@ -64,7 +64,7 @@ class Coverage:
         return run.outcome
 
     def report(self) -> dict[str, Any]:
-        """Return what the bodies have used, and what not, as JSON types; tables are named by their number."""
+        """Return what the bodies used and did not use, as JSON types; tables are identified by number."""
         never, ungiven = [], []
         for number, rule in enumerate(self.file.events, 1):
             if rule not in self._fired:
@@ -82,7 +82,7 @@ class Coverage:
 
 
 def _given(draft: Draft | None) -> Iterator[str]:
-    """Yield what an event was given: its leading fields, and those of its record."""
+    """Yield the fields that an event has: its leading fields, and those of its record."""
     if draft is None:
         return
     yield from (f"data.{name}" for name, part in draft.parts.items() if part.value is not None)
@@ -91,7 +91,7 @@ def _given(draft: Draft | None) -> Iterator[str]:
 
 
 def lines(report: dict[str, Any]) -> Iterator[str]:
-    """Yield what a report has to name, for people."""
+    """Yield the lines of a report, for people."""
     for name, found in report.items():
         listed = ", ".join(map(printable, found)) if isinstance(found, list) else ""
         if isinstance(found, dict):

@@ -1,4 +1,4 @@
-"""`drx-bridge doctor`: everything the ingress needs, one line each, and what to do about what is missing."""
+"""`drx-bridge doctor`: check everything the ingress needs, one line each, with advice for each failure."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -29,15 +29,15 @@ from bridge.settings import KafkaSettings, Management, Registry, Settings, load_
 from bridge.sources import scheme_of
 from bridge.start_checks import check_start
 
-# Settings in which a topic may differ without harm to the ingress.
+# Topic settings whose deviation does not harm the ingress.
 _HARMLESS = {"compression.type"}
-# By the name of a check of the process.
+# Advice by the name of a readiness check.
 _ADVICE = {
-    "kafka": "see what is above of Kafka, and the log for `worker.producer_unavailable`",
-    "spool": "see docs/spool.md, which says what to do for each code",
+    "kafka": "see the Kafka lines above, and the log for `worker.producer_unavailable`",
+    "spool": "see docs/spool.md for what to do for each code",
 }
 _LOG = "see its log, and docs/runbooks"
-# Seconds; a process that answers within them is alive, as for the probes of the chart.
+# Seconds within which a live process answers, as in the probes of the chart.
 _ASK_S = 5.0
 
 
@@ -69,7 +69,7 @@ async def _examine(settings: Settings, *, add: Callable[[Finding], None]) -> Non
             refused.add(finding.check)
     async for finding in check_key_sets(settings):
         add(finding)
-    # Where the settings would be refused at a start, nothing is asked.
+    # If `serve` would not start with these settings, nothing is queried.
     routes = RoutingTable({} if "routes" in refused else settings.kafka.routes)
     if "kafka" not in refused:
         async for finding in check_kafka(settings.kafka, routes=routes):
@@ -82,7 +82,7 @@ async def _examine(settings: Settings, *, add: Callable[[Finding], None]) -> Non
 
 
 def check_running(management: Management) -> Iterator[Finding]:
-    """Ask the process that runs with these settings what it reports: some faults of a disk only it meets."""
+    """Query the health of the running process: some disk faults are seen only there."""
     address = f"{management.host}:{management.port}"
     try:
         with closing(HTTPConnection(management.host, management.port, timeout=_ASK_S)) as connection:
@@ -103,7 +103,7 @@ def check_running(management: Management) -> Iterator[Finding]:
 async def check_key_sets(settings: Settings) -> AsyncIterator[Finding]:
     """Read the keys of sources whose issuer publishes them, and keep nothing."""
     for name, source in settings.sources.items():
-        with suppress(ConfigError):  # found before
+        with suppress(ConfigError):  # reported by an earlier check
             scheme = scheme_of(name, source)
             if scheme.jwks_url and source.secrets_dir:
                 try:
@@ -116,7 +116,7 @@ async def check_key_sets(settings: Settings) -> AsyncIterator[Finding]:
 
 
 async def check_registry(registry: Registry, *, routes: RoutingTable) -> AsyncIterator[Finding]:
-    """Compare the registry's ids with our schemas; without a URL, see that the bundled lock can be read."""
+    """Compare the registry's ids with our schemas; without a URL, check that the bundled lock can be read."""
     try:
         lock = bundled()
     except ConfigError as exc:
@@ -150,13 +150,13 @@ async def check_registry(registry: Registry, *, routes: RoutingTable) -> AsyncIt
 
 
 async def check_kafka(kafka: KafkaSettings, *, routes: RoutingTable) -> AsyncIterator[Finding]:
-    """Look at the brokers, and at the topics if one answers."""
+    """Check the brokers, and the topics if a broker answers."""
     reach = kafka.connection
     try:
         servers = reach.servers
         alive = await reachable(servers)
     except BridgeError as exc:
-        yield Finding("kafka", "failed", str(exc), "mend the setting it names")
+        yield Finding("kafka", "failed", str(exc), "correct the setting it names")
         return
     if not alive:
         text = f"no broker answers at {reach.bootstrap_servers}"
@@ -175,7 +175,7 @@ async def check_kafka(kafka: KafkaSettings, *, routes: RoutingTable) -> AsyncIte
 async def _ask_brokers(
     reach: KafkaConnection, kafka: KafkaSettings, *, routes: RoutingTable, answered: Finding
 ) -> list[Finding]:
-    """Return `answered` once a broker has answered more than the TCP connection, and what its topics are like."""
+    """Return findings about brokers and topics; `answered` is the first once a broker answers a request."""
     found: list[Finding] = []
     try:
         async with open_admin(reach) as admin:

@@ -1,4 +1,4 @@
-"""The doctor's checks of the spool: it accepts events, and can deliver what it holds. Nothing is changed."""
+"""The doctor's checks of the spool: it can accept events and deliver those it holds. Nothing is changed."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ _KEY_ADVICE = {
 
 
 def check_spool(spool: SpoolSettings) -> Iterator[Finding]:
-    """Look at the directory, what it holds, the keys and the room."""
+    """Check the directory, its segments, the keys and the free space."""
     if not spool.enabled:
         text = "off: what Kafka does not take in time is answered 503, and is lost if the sender gives up"
         yield Finding(

@@ -1,4 +1,4 @@
-"""`drx-bridge hash-id`: the hash that stands for an id in the log lines of ingress and consumers."""
+"""`drx-bridge hash-id`: print the hash of an id as it appears in the logs of ingress and consumers."""
 
 import os
 import sys
@@ -23,9 +23,9 @@ from bridge.settings import load_settings
 def hash_id(ids: tuple[str, ...], *, key_dir: Path | None, as_json: bool) -> int:
     """Print the hash of each ID, one a line, for each key of the directory.
 
-    An ID is that of a delivery or of an event, or a record key such as a prescription id. `-` reads IDs from standard
-    input, one a line, and so keeps them out of the shell's history. To find their lines: grep -F -f <(drx-bridge
-    hash-id ID) LOG.
+    An ID is a delivery id, an event id, or a record key such as a prescription id. `-` reads IDs from standard input,
+    one a line, which keeps them out of the shell's history. To find their lines: grep -F -f <(drx-bridge hash-id ID)
+    LOG.
     """
     directory = key_dir or load_settings().log.id_key_dir
     if directory is None:
@@ -44,4 +44,4 @@ def _read(ids: tuple[str, ...]) -> Iterator[str]:
         if each != "-":
             yield each
             continue
-        yield from filter(None, (os.fsdecode(line).strip() for line in sys.stdin.buffer))  # as arguments are read
+        yield from filter(None, (os.fsdecode(line).strip() for line in sys.stdin.buffer))  # as click reads arguments

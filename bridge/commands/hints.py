@@ -1,9 +1,10 @@
-"""Explain why a delivery was refused: try the usual mistakes, of senders and in parameters, until it verifies.
+"""Explain why a delivery was refused: undo common mistakes of senders and parameters until it verifies.
 
-Of the key and headers: a time in milliseconds, a wrong clock, hex for base64, no `v1,`, the key's text as the key. Of
-the body: a line break at the end, JSON that was serialised again or compacted, line breaks that curl left out. What is
-old is tried as of its own time, too. Of parameters: what the delivery's own headers look like. A hint accepts nothing,
-nothing here runs in the ingress, and no sentence holds a value of the delivery or anything of a secret.
+Mistakes of key and headers: a time in milliseconds, a wrong clock, hex for base64, no `v1,`, the key's text as the key.
+Mistakes of the body: a line break at the end, JSON that was serialised again or compacted, line breaks that curl
+dropped. An old delivery is also tried as of its own time. Parameters are guessed from the form of the delivery's
+headers. Hints are for commands alone and never make the ingress accept anything; they contain no value of a delivery or
+secret.
 """
 
 import contextlib
@@ -24,10 +25,10 @@ from bridge.proof.schemes.signed_text import PAIR_SEPARATORS, SignedHeader
 _EXACT = "sign the exact bytes that are sent"
 _seconds = re.compile(rb"(?<![0-9])[0-9]{9,11}(?![0-9])").findall
 _milliseconds = re.compile(rb"(?<![0-9])[0-9]{13}(?![0-9])").search
-# What a SHA-256 and a SHA-512 or ed25519 signature look like.
+# Lengths of encoded signatures: SHA-256, and SHA-512 or ed25519.
 _HEX = re.compile(rb"\b(?:[0-9a-fA-F]{128}|[0-9a-fA-F]{64})\b")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]{86}==|[A-Za-z0-9+/]{43}=")
-# Texts that vendors sign, the most usual first.
+# Texts that vendors sign, the most common first.
 _TEMPLATES = (
     *("{timestamp}.{body}", "{body}", "{timestamp}:{body}", "v0:{timestamp}:{body}", "{timestamp}{body}"),
     *("{body}{timestamp}", "{url}{body}", "{method}{url}{body}", "{method}{url}{body}{timestamp}"),
@@ -38,7 +39,7 @@ _NO_VERSION = re.compile(rb"^(?:v1=)?([A-Za-z0-9+/]{43}=)$")
 
 
 def hint(scheme: Scheme, raw: Raw, keys: Sequence[KeySlot], now: float) -> str:
-    """Return which mistake explains that a delivery is refused; empty if it is not, or if none does."""
+    """Return the mistake that explains a refusal; empty if the delivery verifies or no mistake explains it."""
     code = _refusal(scheme, raw, keys, now)
     if code == "timestamp_malformed" and any(map(_milliseconds, raw.heads.values())):
         return "the timestamp is in milliseconds: send and sign whole seconds, or set SCHEME_TIME_UNIT=ms"
@@ -50,9 +51,9 @@ def hint(scheme: Scheme, raw: Raw, keys: Sequence[KeySlot], now: float) -> str:
 
 
 def nearest(asked: AskedScheme, raw: Raw, keys_of: Callable[[AskedScheme], Sequence[KeySlot]], now: float) -> str:
-    """Return the fewest parameters of `body_hmac` or `ed25519` with which a delivery is accepted, of any age.
+    """Return the smallest change of `body_hmac` or `ed25519` parameters that makes a delivery of any age verify.
 
-    `raw` has all of its headers. Where none makes it verify, those by which it would at least be read.
+    `raw` has all headers. If nothing makes it verify, return parameters with which its headers can be parsed.
     """
     if not isinstance(asked.scheme, SignedHeader):
         return ""
@@ -90,7 +91,7 @@ def _parameters(scheme: SignedHeader) -> dict[str, str]:
 
 
 def _guesses(given: Mapping[str, str], raw: Raw) -> Iterator[dict[str, str]]:
-    """Yield parameters as the headers suggest them: with the form of each header, every usual text."""
+    """Yield parameters suggested by the headers: the form of each header with each common signed text."""
     texts = {name.decode("latin-1"): value.decode("latin-1") for name, value in raw.heads.items()}
     for header in [given["header"]] if given["header"] in texts else texts:
         guess = _form(texts[header])
@@ -111,7 +112,7 @@ def _guesses(given: Mapping[str, str], raw: Raw) -> Iterator[dict[str, str]]:
 
 
 def _form(value: str) -> dict[str, str]:
-    """Read format, names, encoding and digest from the value of a header; empty if no signature is in it."""
+    """Return format, names, encoding and digest of a header's value; empty if it contains no signature."""
     for separator in PAIR_SEPARATORS:
         pairs = [pair.strip().partition("=") for pair in value.split(separator)]
         clock = next(((name, text) for name, _, text in pairs if _clock(text)), None)
@@ -135,7 +136,7 @@ def _kind(text: str) -> dict[str, str]:
 
 
 def _clock(text: str) -> str:
-    """Return the unit of a timestamp; empty for another text."""
+    """Return the unit of a timestamp; empty if the text is not one."""
     forms = {"s": r"[0-9]{10}", "ms": r"[0-9]{13}", "rfc3339": r"[0-9]{4}-[0-9-]{5}T[0-9:]{8}Z"}
     return next((unit for unit, form in forms.items() if re.fullmatch(form, text)), "")
 

@@ -1,4 +1,4 @@
-"""`drx-bridge log`: the log lines of an ingress about deliveries, with what their codes mean."""
+"""`drx-bridge log`: the deliveries in an ingress's log, with the meaning of their codes."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -15,14 +15,14 @@ _DETAILS = ("reason", "detail", "field", "event_type", "reported_type")
 
 
 class LoggedDelivery(NamedTuple):
-    """A delivery as the ingress logged it at its end."""
+    """A delivery as the ingress logged its outcome."""
 
     time: str
     source: str
     outcome: str
-    code: str  # empty if it was taken as an event
-    details: str  # such as the field at fault, or the event's type
-    meaning: str  # of the code, in a sentence; empty without one
+    code: str  # empty if it became events
+    details: str  # such as the invalid field, or the event's type
+    meaning: str  # of the code, as a sentence; empty without a code
     event_id: str  # hashed, as `drx-bridge hash-id` prints it; empty if it was refused
 
     def __str__(self) -> str:
@@ -32,7 +32,7 @@ class LoggedDelivery(NamedTuple):
 
 
 def logged_deliveries(lines: Iterable[bytes]) -> Iterator[LoggedDelivery]:
-    """Yield the deliveries of a log; what else is in it, also before the JSON of a line, is passed over."""
+    """Yield the deliveries of a log; other lines, and prefixes before a line's JSON, are ignored."""
     for line in lines:
         try:
             fields = orjson.loads(line[line.index(b"{") :])
@@ -43,8 +43,8 @@ def logged_deliveries(lines: Iterable[bytes]) -> Iterator[LoggedDelivery]:
             continue
         outcome, code = event.removeprefix(_PREFIX), str(fields.get("code", ""))
         words = (str(fields.get(name) or "") for name in _DETAILS)
-        details = " ".join(word for word in words if word and word not in code)  # not `mismatch` once more
-        # A detail is one of the causes that the sentence lists.
+        details = " ".join(word for word in words if word and word not in code)  # do not repeat `mismatch`
+        # The detail names one of the causes that the sentence lists.
         meaning = "" if fields.get("detail") else answers.meaning(outcome, code)
         time, source, event_id = (str(fields.get(name) or "") for name in ("timestamp", "source", "event_id"))
         yield LoggedDelivery(time, source, outcome, code, details, meaning, event_id)
@@ -52,7 +52,7 @@ def logged_deliveries(lines: Iterable[bytes]) -> Iterator[LoggedDelivery]:
 
 @click.command()
 @click.argument("file", type=click.File("rb"), default="-")
-@click.option("--failed", is_flag=True, help="Only what did not become an event: refused, parked or unavailable.")
+@click.option("--failed", is_flag=True, help="Only deliveries that were refused, parked or unavailable.")
 @click.option("--source", help="Only deliveries of this source.")
 def log(*, file: BinaryIO, failed: bool, source: str | None) -> int:
     """Print a line for each delivery in FILE, the log of an ingress, or on standard input.

@@ -1,4 +1,4 @@
-"""`drx-bridge map` and `mapping check`: what would become of a body, without sending it."""
+"""`drx-bridge map` and `mapping check`: show how a body would be mapped, without sending it."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -38,9 +38,9 @@ from bridge.runtime.screen import printable
 from bridge.settings import KafkaSettings, load_settings
 from bridge.sources import configured_source
 
-# The bounds of a source, so that results agree with the ingress.
+# The same limits as for a source, so that results agree with the ingress.
 BODY_MAX_BYTES = 16 * 1024 * 1024
-# Beside `unknown_type` of a mapping file, without and with the path of a list.
+# Explanations of `unknown_type` of a mapping file, without and with the path of a list.
 NOTHING_HOLDS = "no [[event]] has a `when` that holds"
 NO_ELEMENTS = "`each` finds nothing at"
 DEFAULT_PROFILE = "drx_standard"
@@ -79,11 +79,11 @@ def map_body(
     as_json: bool,
     bodies: tuple[Path, ...],
 ) -> int:
-    """Show what would become of the body in each BODY_FILE; exit 1 if one would be parked or refused.
+    """Show how the body in each BODY_FILE would be mapped; exit 1 if one would be parked or refused.
 
-    That is its events with topic, key, partition and flags, or why it would be parked, with the path of the field.
-    A body whose name ends in .xml is XML. Nothing is sent, and no proof is checked (see `verify`). Health information
-    is masked unless --show-phi asks for it, which writes an audit line.
+    Prints its events with topic, key, partition and flags, or the reason to park it and the path of the field. A file
+    whose name ends in .xml is read as XML. Nothing is sent, and no signature is checked (see `verify`). Health
+    information is masked unless --show-phi asks for it, which writes an audit line.
     """
     if webhook_id:
         check_id(webhook_id)
@@ -109,7 +109,7 @@ def map_body(
 
 
 def _profile(name: str, options: Sequence[str]) -> Profile:
-    """Build a profile that no source has; its options are those of the command line."""
+    """Build a profile from the options of the command line."""
     given = dict(pairs(options, "=", usage="--option is NAME=VALUE"))
     try:
         return load_profile(name, given)
@@ -119,7 +119,7 @@ def _profile(name: str, options: Sequence[str]) -> Profile:
 
 @click.group(cls=Group)
 def mapping() -> None:
-    """Check what a mapping file makes of a vendor's bodies."""
+    """Check how a mapping file maps a vendor's bodies."""
 
 
 @mapping.command()
@@ -141,10 +141,10 @@ def check(
     reason: str,
     as_json: bool,
 ) -> int:
-    """Compile the mapping FILE and show what it makes of each of the BODIES; exit 1 if one of them would be parked.
+    """Compile the mapping FILE and show how it maps each of the BODIES; exit 1 if one would be parked.
 
-    Then list what the bodies do not use of the file, and what of them only `extensions` keep, as JSON pointers. A body
-    whose name ends in .xml is XML.
+    Then list the parts of the file that no body uses, and the members that are only kept in `extensions`, as JSON
+    pointers. A file whose name ends in .xml is read as XML.
 
     Health information is masked unless --show-phi asks for it, which writes an audit line.
     """
@@ -183,14 +183,14 @@ class Mapper:
 
     profile: Profile
     source: str
-    environment: str  # of the source; if empty, each body's own
+    environment: str  # of the source; if empty, that of each body
     routing: RoutingTable
     partitions: int
-    body_max_bytes: int  # a larger body is refused before it is mapped
-    masker: Masker | None  # hides health information; None: it is shown
+    body_max_bytes: int  # bytes; the ingress refuses a larger body
+    masker: Masker | None  # masks health information; None shows it
 
     def outcome(self, path: Path, *, webhook_id: str = "") -> dict[str, Any]:
-        """Return the outcome of the body in a file, as JSON types; without `webhook_id` the id is made of the body."""
+        """Return the outcome of the body in a file, as JSON types; without `webhook_id` the id comes from the body."""
         body, file = _read(path), text_of(os.fsencode(path))
         if len(body) > self.body_max_bytes:
             return {"file": file, "refused": {"code": "body_too_large"}}
@@ -244,13 +244,13 @@ class Mapper:
 
 
 def read_as(profile: Profile, path: Path) -> Profile:
-    """Return the profile for the format of a file, which is XML where its name ends so."""
+    """Return the profile for the format of a file: XML if its name ends in .xml, else JSON."""
     reading_xml = getattr(profile, "reading_xml", None)
     return reading_xml() if reading_xml and path.suffix.lower() == ".xml" else profile
 
 
 def unknown_words(model: type[ContractRecord], value: Mapping[str, Any], path: str = "/data") -> Iterator[str]:
-    """Yield the paths of the enums that have no such word as the body has; array indexes are `*`."""
+    """Yield the paths of enum fields whose value in the body is unknown; array indexes are `*`."""
     for name, info in model.model_fields.items():
         kind, item = plain_type(info), value.get(name)
         if words_of(kind) and value.get(raw_name(name)):
@@ -268,7 +268,7 @@ def _masker(*, as_json: bool, show_phi: bool) -> Masker | None:
 
 
 def show(mapper: Mapper, bodies: Iterable[Path], *, as_json: bool, webhook_id: str = "") -> bool:
-    """Print the outcome of each body, and return whether all are events."""
+    """Print the outcome of each body, and return whether all were mapped to events."""
     console = Console(soft_wrap=True, highlight=False)
     are_events = True
     for path in bodies:
@@ -290,7 +290,7 @@ def _read(path: Path) -> bytes:
 
 
 def lines(document: Mapping[str, Any]) -> Text:
-    """Return an outcome for people."""
+    """Return the lines of an outcome, for people."""
     text = Text().append(f"{document['file']}\n", "cyan")
     if refused := document.get("refused"):
         return text.append(f"  refused: {refused['code']}\n", "red")

@@ -1,4 +1,4 @@
-"""`drx-bridge push`: history into the bridge, through its public port."""
+"""`drx-bridge push`: post historical events to the bridge, through its public port."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -24,11 +24,9 @@ from bridge.settings import Settings, load_settings
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--source", required=True, help="Configured source, in whose dialect the file is.")
+@click.option("--source", required=True, help="Configured source; the file is in its format.")
 @click.option("--url", required=True, help="Address of the ingress; the default path is /webhooks/ and the source.")
-@click.option(
-    "--time", "time_of", metavar="EXPRESSION", help="When a line without a time happened: a member or column."
-)
+@click.option("--time", "time_of", metavar="EXPRESSION", help="Member or column with the time of a line without one.")
 @click.option("--until", type=INSTANT, metavar="TIME", help="End of history (UTC); default: the first live event.")
 @click.option("--lanes", type=click.IntRange(1, 256), default=16, show_default=True, help="Deliveries at one time.")
 @click.option("--rate", type=FloatRange(0, min_open=True), help="Deliveries a second; default: as fast as it goes.")
@@ -47,14 +45,14 @@ def push(
     actor: str,
     reason: str,
 ) -> int:
-    """Post each line of FILE as a delivery of history; exit 1 if one was not accepted.
+    """Post each line of FILE as a historical delivery; exit 1 if one was not accepted.
 
-    FILE is NDJSON, one JSON array, or CSV (`.csv`) with a header line, of which each line becomes an object of text
-    members. Deliveries of one key keep their order. Not posted are lines that these settings make no event of, lines
-    that would have happened when they are posted, unless --time says when, and lines of --until or later: the sender
-    delivers those, and its own delivery would be a duplicate. Standard output has an NDJSON line for each that was not
-    accepted: number, reason and field, and no value. What has been posted before is answered `duplicate`, so the
-    command can be repeated at any time. Records carry the header `drx_origin: import`.
+    FILE is NDJSON, one JSON array, or CSV (`.csv`) with a header line; each CSV line becomes an object of text members.
+    Deliveries of one key keep their order. Lines that cannot be mapped to an event are not posted, nor lines without a
+    time of their own unless --time names it. Lines at or after --until are not posted either: the sender delivers those
+    itself. Standard output has an NDJSON line for each line that was not accepted: number, reason and field, and no
+    value. Lines posted before are answered `duplicate`, so the command can be repeated at any time. Records carry the
+    header `drx_origin: import`.
     """
     settings = load_settings()
     poster = Poster(settings, source, origin="import", url=url)
@@ -80,10 +78,10 @@ def push(
 
 
 class _History:
-    """Makes deliveries of lines."""
+    """Turns lines into deliveries."""
 
     def __init__(self, poster: Poster, time_of: str | None, end: datetime | None) -> None:
-        """Read the time of a line that has none by the expression `time_of`, and take what was before `end`."""
+        """`time_of` is the expression for the time of a line that has none; lines at or after `end` are skipped."""
         self._poster, self._end = poster, end
         try:
             self._time_of = None if time_of is None else compile_expression(time_of)
@@ -91,7 +89,7 @@ class _History:
             raise ConfigError(f"--time: {exc}") from None
 
     def post(self, line: Body) -> Post | tuple[str, str]:
-        """Return the delivery of a line, or why it has none: a reason and a field."""
+        """Return the delivery of a line, or the reason and field why it is skipped."""
         if line.unfit:
             return line.unfit, ""
         now = datetime.now(UTC)
@@ -120,7 +118,7 @@ class _History:
 
 
 async def _first_live(settings: Settings, source: str) -> datetime | None:
-    """Return when the first event happened that the sender itself has delivered, or None without one."""
+    """Return the time of the first event that the sender itself delivered; None if there is none."""
     async with open_events(settings) as reader:
         async for record in reader.by_time():
             if record.header("ce_source") == source and not record.header("drx_origin"):

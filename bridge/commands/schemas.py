@@ -1,4 +1,4 @@
-"""`drx-bridge schemas`: check the schema files against the rules, and lock what passes."""
+"""`drx-bridge schemas`: check the schema files against the rules and lock them."""
 
 import json
 from dataclasses import asdict
@@ -10,7 +10,7 @@ from bridge.registry.loader import read_lock, read_schemas, schemas_root, write_
 from bridge.registry.rules import Violation, findings
 from bridge.runtime.process import LazyGroup
 
-# Verbs with a registry, imported only when they run: aiohttp alone takes 0.2 s.
+# Commands that use a registry, imported only when they run: aiohttp alone takes 0.2 s.
 _IMPORTED_ON_USE = {
     "push": ("bridge.commands.schemas_push:push", "Register every locked schema under the topics of the routing."),
     "flink": ("bridge.commands.schemas_engines:flink", "Print the table of Flink SQL over our topics."),
@@ -70,7 +70,7 @@ def lock(ctx: click.Context, *, root: Path) -> None:
 
 
 def _not_locked(record: str) -> Violation:
-    return Violation(record, "", "not_locked", "The file is not what the lock has; run `drx-bridge schemas lock`.")
+    return Violation(record, "", "not_locked", "The file differs from the lock; run `drx-bridge schemas lock`.")
 
 
 def _print(found: list[Violation]) -> None:

@@ -1,4 +1,4 @@
-"""`drx-bridge schemas flink|spark|masks`: what other tools need to read our topics, made of our schemas."""
+"""`drx-bridge schemas flink|spark|masks`: generate from our schemas what other tools need to read our topics."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ _registry_option = click.option(
 @_bootstrap_option
 @_registry_option
 def flink(*, types: Sequence[str], bootstrap_servers: str, registry: str) -> None:
-    """Print the statement for a table of Flink SQL over some event types, by default all about prescriptions."""
+    """Print a Flink SQL statement for a table over event types; by default all types about prescriptions."""
     routing = RoutingTable(load_settings().kafka.routes)
     types = types or [each for each in RECORDS if routing.topic(each) == routing.topic("prescription.created")]
     named: dict[str, Any] = {}
@@ -46,7 +46,7 @@ def flink(*, types: Sequence[str], bootstrap_servers: str, registry: str) -> Non
         "value.format": "avro-confluent",
         "value.fields-include": "EXCEPT_KEY",
         "value.avro-confluent.url": registry,
-        # Without a reader schema Flink takes enums for strings and cannot read them.
+        # Without a reader schema, Flink treats enums as strings and fails to read them.
         "value.avro-confluent.schema": json.dumps(reader_schema, separators=(",", ":")),
     }
     lines = [
@@ -105,9 +105,9 @@ events = events.select("partition", "offset", "event.*")
 
 
 @click.command()
-@click.option("--for", "tool", type=click.Choice(["akhq", "kafbat"]), required=True, help="Whose configuration.")
+@click.option("--for", "tool", type=click.Choice(["akhq", "kafbat"]), required=True, help="Tool to configure.")
 def masks(*, tool: Literal["akhq", "kafbat"]) -> None:
-    """Print the part of the configuration of AKHQ or kafbat UI that hides health information in our topics."""
+    """Print the masking configuration of AKHQ or kafbat UI that hides health information in our topics."""
     topics = RoutingTable(load_settings().kafka.routes).topics
     leaves = [leaf for locked in bundled().latest().values() for leaf in _leaves(expand(locked.schema), is_phi=False)]
     phi = {name for name, is_phi in leaves if is_phi}
@@ -118,9 +118,9 @@ def masks(*, tool: Literal["akhq", "kafbat"]) -> None:
 
 
 def _columns(types: Iterable[str], named: dict[str, Any]) -> tuple[dict[str, Any], dict[str, list[str]]]:
-    """Return the type of each column that some event types have, and by name those whose type differs between some.
+    """Return the type of each column, and the names of columns whose type differs between event types.
 
-    Records and enums are put into `named`, by their names.
+    Named records and enums are added to `named`.
     """
     columns: dict[str, Any] = {}
     having: dict[str, list[str]] = {}
@@ -138,7 +138,7 @@ def _columns(types: Iterable[str], named: dict[str, Any]) -> tuple[dict[str, Any
 
 
 def _plain(type_: Any, named: dict[str, Any]) -> Any:
-    """Return what decides how Flink reads a type: without null, documentation and classes, instants as numbers."""
+    """Reduce a type to what matters to Flink: no null, documentation or PHI classes; instants as numbers."""
     if isinstance(type_, list):
         (type_,) = (each for each in type_ if each != "null")
     if isinstance(type_, str):
@@ -180,7 +180,7 @@ def _flink_type(type_: Any, named: Mapping[str, Any]) -> str:
 
 
 def _leaves(type_: Any, *, is_phi: bool) -> Iterator[tuple[str, bool]]:
-    """Yield the name of each field that is no record, and whether it or one around it is of a class of PHI."""
+    """Yield the name of each leaf field, and whether it or an enclosing field has a PHI class."""
     for branch in type_ if isinstance(type_, list) else [type_]:
         if not isinstance(branch, Mapping):
             continue
@@ -192,7 +192,7 @@ def _leaves(type_: Any, *, is_phi: bool) -> Iterator[tuple[str, bool]]:
 
 
 def _akhq(topics: Sequence[str], shown: Sequence[str]) -> str:
-    """Return the masks of AKHQ, which shows the fields of a topic that are named, at any depth, and no others."""
+    """Return the masks of AKHQ: it shows only the listed fields of a topic, at any depth."""
     filters = "".join(
         f"""
         - description: Fields without health information
@@ -210,7 +210,7 @@ akhq:
 
 
 def _kafbat(topics: Sequence[str], hidden: Sequence[str]) -> str:
-    """Return the masks of kafbat UI, which hides the fields that are named, at any depth, and whole keys."""
+    """Return the masks of kafbat UI: it hides the listed fields, at any depth, and whole keys."""
     pattern = "|".join(topic.replace(".", "[.]") for topic in topics)
     return f"""\
 # Below each entry of kafka.clusters:

@@ -49,7 +49,7 @@ def push(*, url: str | None, ids_file: Path | None, actor: str, reason: str, as_
 
 
 async def _push(schemas: list[Wanted], address: RegistryAddress) -> dict[str, int]:
-    """Return digest -> id; what is there already keeps its id, so that a push may be repeated."""
+    """Return digest -> id; schemas already registered keep their ids, so a push can be repeated."""
     ids: dict[str, int] = {}
     async with open_client(address) as client:
         for each in schemas:
@@ -59,7 +59,7 @@ async def _push(schemas: list[Wanted], address: RegistryAddress) -> dict[str, in
 
 
 def _record(path: Path, url: str, ids: dict[str, int]) -> None:
-    """Add to what the file has for this registry: older releases that still run know their ids from it."""
+    """Add the ids to those already in the file for this registry, since older running releases still need theirs."""
     try:
         write_ids(path, url, {**read_ids(path, url), **ids})
     except OSError as exc:

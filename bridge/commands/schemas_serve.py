@@ -1,4 +1,4 @@
-"""`drx-bridge schemas serve`: a read-only registry as a process, and how a small server of ours runs."""
+"""`drx-bridge schemas serve`: run a read-only registry; `serve_app` runs any small server."""
 
 import asyncio
 import signal
@@ -12,7 +12,7 @@ from bridge.registry.server import registry_app
 from bridge.runtime.lifecycle import stop_on_signals
 from bridge.runtime.process import INTERRUPTED
 
-# Requests take milliseconds; a client that stalls must not hold up a stop.
+# Seconds; requests take milliseconds, and a stalled client must not delay shutdown.
 DRAIN_S = 2.0
 
 

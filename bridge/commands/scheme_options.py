@@ -1,4 +1,4 @@
-"""The scheme that a command is about: that of a configured source, or one that options name."""
+"""Options that choose the scheme of a command: that of a configured source, or one named directly."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class AskedScheme(NamedTuple):
-    """A scheme, how it was asked for, and the place of its secrets if a source names it."""
+    """A scheme, how it was chosen, and the directory of its secrets if a source was named."""
 
     scheme: Scheme
     text: str
@@ -44,7 +44,7 @@ def scheme_options(command: _Command) -> _Command:
 
 
 def asked_scheme(source_name: str | None, scheme_text: str | None, parameters: Sequence[str]) -> AskedScheme:
-    """Return the scheme."""
+    """Return the scheme that the options choose."""
     if source_name is not None:
         if scheme_text or parameters:
             raise click.UsageError("--source has a scheme; leave --scheme and --parameter out")
@@ -66,7 +66,7 @@ def is_id(text: str) -> bool:
 
 
 def check_id(text: str) -> None:
-    """Refuse the value of an option that no delivery has for its id."""
+    """Refuse an option value that is not a valid delivery id."""
     if not is_id(text):
         raise ConfigError("--id: 1 to 200 printable ASCII characters without a space")
 

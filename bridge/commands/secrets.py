@@ -33,8 +33,8 @@ from bridge.settings import Settings, load_settings
 from bridge.sources import configured_source, scheme_of, slots_dir
 from bridge.start_checks import check_sources
 
-KEY_BYTES = 32  # the length of the digests that they key, SHA-256
-# Time to make a new secret, give it to the sender and see it used, with a weekend in between.
+KEY_BYTES = 32  # as long as a SHA-256 digest
+# Enough time to create a secret, hand it to the sender and see it used, over a weekend.
 EXPIRES_SOON_S = 14 * 86_400
 _KINDS = {HmacKey: "hmac", KeySet: "public", PublicKey: "ed25519", SharedSecret: "shared", ReplayKey: "replay"}
 CURRENT, PREVIOUS = "current", "previous"
@@ -43,7 +43,7 @@ FAILED_EXIT = 1
 
 @click.group(cls=Group)
 def secrets() -> None:
-    """Make, list or check the secrets of sources; none is ever shown."""
+    """Create, list or check the secrets of sources; none is ever shown."""
 
 
 @secrets.command()
@@ -51,7 +51,7 @@ def secrets() -> None:
 @click.option("--slot", default=CURRENT, show_default=True, help="Slot to write; one that exists is not overwritten.")
 @click.option("--rotate-h", type=FloatRange(0, 24 * 366), help="Hours for which `current` is kept as `previous`.")
 @click.option("--user", help="User of HTTP Basic; default: the name of the source.")
-@click.option("--not-before", help="When it begins to count, such as 2026-01-31T00:00:00Z.")
+@click.option("--not-before", help="When it becomes valid, such as 2026-01-31T00:00:00Z.")
 @click.option("--accept-until", help="When it ends.")
 @audit_options
 def new(  # noqa: PLR0917 - click passes by keyword
@@ -64,7 +64,7 @@ def new(  # noqa: PLR0917 - click passes by keyword
     actor: str,
     reason: str,
 ) -> int:
-    """Make a secret for SOURCE and write its slot file; the running bridge takes it over within seconds."""
+    """Create a secret for SOURCE and write its slot file; a running bridge loads it within seconds."""
     scheme, directory = _configured(load_settings(), source, slot)
     window = {"not_before": not_before, "accept_until": accept_until}
     lines = [
@@ -75,7 +75,7 @@ def new(  # noqa: PLR0917 - click passes by keyword
     content = os.fsencode("\n".join([*lines, ""]))
     if where.parent != directory:
         raise ConfigError(f"{directory}: {slot} is no slot name (letters, digits, `.`, `_`, `-`)")
-    parse_slot(where, content, scheme)  # such a file would be refused by the bridge too
+    parse_slot(where, content, scheme)  # the bridge would also refuse such a file
     if rotate_h is not None and slot != CURRENT:
         raise click.UsageError("--rotate-h makes `current` anew; leave --slot out")
     with audited("secrets.new", actor=actor, reason=reason, source=source, slot=slot, rotate_h=rotate_h):
@@ -91,7 +91,7 @@ def new(  # noqa: PLR0917 - click passes by keyword
 @click.argument("source", required=False)
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per slot.")
 def list_(source: str | None, *, as_json: bool) -> int:
-    """List the slots of SOURCE, or of all sources, and when each counts."""
+    """List the slots of SOURCE, or of all sources, and when each is valid."""
     settings = load_settings()
     now = time.time()
     table = Table("source", "scheme", "slot", "kind", "counts", "from", "until", box=None, header_style="bold")
@@ -112,7 +112,7 @@ def list_(source: str | None, *, as_json: bool) -> int:
 @click.argument("source", required=False)
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per finding.")
 def check(source: str | None, *, as_json: bool) -> int:
-    """Check schemes and secrets of SOURCE, or of all sources; exit 1 if the bridge could not work with them."""
+    """Check schemes and secrets of SOURCE, or of all sources; exit 1 if the bridge could not use them."""
     settings = load_settings()
     if source:
         configured_source(settings, source)
@@ -135,7 +135,7 @@ def check_windows(settings: Settings, *, now: datetime) -> Iterator[Finding]:
         try:
             scheme = scheme_of(name, source)
             slots = load(source.secrets_dir, scheme) if scheme.keyed and source.secrets_dir else ()
-        except ConfigError:  # found by the start's own checks
+        except ConfigError:  # reported by the start checks
             continue
         if not slots:
             continue
@@ -178,7 +178,7 @@ def _configured(settings: Settings, name: str, slot: str = "") -> tuple[Scheme, 
 
 
 def _fresh(scheme: Scheme, user: str) -> Iterator[str]:
-    """Yield the lines of a slot file: a secret for each keyed scheme of a combined one."""
+    """Yield the lines of a new slot file: a secret for each keyed part of a combined scheme."""
     parts = [part for part in scheme.parts if part.keyed] if isinstance(scheme, Combined) else [scheme]
     for number, part in enumerate(parts):
         text = fresh_secret(part, user)
@@ -186,7 +186,7 @@ def _fresh(scheme: Scheme, user: str) -> Iterator[str]:
 
 
 def fresh_secret(scheme: Scheme, user: str) -> str:
-    """Make a secret in the form of a slot file's first line; `user` is the user name of HTTP Basic."""
+    """Create the first line of a slot file; `user` is the user name of HTTP Basic."""
     key = random.token_bytes(KEY_BYTES)
     match scheme:
         case StandardWebhooks():
@@ -208,14 +208,14 @@ def fresh_secret(scheme: Scheme, user: str) -> str:
 
 
 def _keep_as_previous(directory: Path, scheme: Scheme, hours: float) -> None:
-    """Write the present secret to `previous` before `current` is replaced, so that it stays valid throughout."""
+    """Copy the secret to `previous` before `current` is replaced, so that it stays valid throughout."""
     current = directory / CURRENT
     try:
         content = current.read_bytes()
     except OSError as exc:
         raise ConfigError(f"{current}: cannot be read ({exc.strerror}), so there is nothing to rotate") from None
     kept = [line for line in content.split(b"\n") if line.strip() and not line.strip().startswith(b"accept_until")]
-    # A secret that ends earlier, or has ended, must not become valid for longer.
+    # Rotation must not extend a secret that ends earlier or has ended.
     ends_at = min(parse_slot(current, content, scheme).accept_until, time.time() + hours * 3600)
     until = _instant(ends_at)
     former = b"\n".join([*kept, f"accept_until = {until}".encode(), b""])
@@ -236,7 +236,7 @@ def _write(where: Path, content: bytes, *, overwrite: bool) -> None:
         where.parent.mkdir(mode=0o700, exist_ok=True)
         if not overwrite and where.exists():
             raise ConfigError(f"{where}: is there already; choose another --slot, or rotate with --rotate-h")
-        replace_file(where, content)  # its draft is a dot file, which is no slot
+        replace_file(where, content)  # its temporary file is a dot file, which is not read as a slot
     except OSError as exc:
         above = where.parent.parent
         why = exc.strerror if above.exists() else f"make {above} first, or mend the setting"
@@ -258,7 +258,7 @@ def _instant(unix_s: float) -> str | None:
 
 
 def _readable_by_others(settings: Settings) -> Iterator[Finding]:
-    """Warn of slot files that every user of the machine can read."""
+    """Warn about slot files that every user of the machine can read."""
     for name, source in settings.sources.items():
         if source.secrets_dir is None:
             continue

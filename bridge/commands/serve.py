@@ -6,8 +6,7 @@ from bridge.runtime.log_ids import current_id_key
 from bridge.runtime.process import run_service
 from bridge.settings import load_settings
 
-# A delivery leaves no cycles behind, yet at Python's 700 new objects its garbage was looked for every few deliveries:
-# 4 % of the CPU.
+# Deliveries create no reference cycles. With Python's default of 700 objects, collections took 4 % of the CPU.
 GC_THRESHOLD = 10_000
 
 

@@ -1,4 +1,4 @@
-"""`drx-bridge sign`: the headers that prove a body, for the one who writes a sender and compares."""
+"""`drx-bridge sign`: print the headers that sign a body, as a reference for authors of senders."""
 
 import json
 import secrets
@@ -25,7 +25,7 @@ from bridge.sender.signing import read_signer
 @click.option("--slot", default="current", show_default=True, help="Slot of the source's secrets, without that file.")
 @click.option("--id", "webhook_id", help="Id of the delivery; default: that of the body, else a random one.")
 @click.option("--timestamp", type=click.IntRange(0), help="Unix seconds of the attempt; default: now.")
-@click.option("--curl", "url", metavar="URL", help="Print a command that sends it there instead.")
+@click.option("--curl", "url", metavar="URL", help="Print a curl command that posts to this URL instead.")
 @click.option("--json", "as_json", is_flag=True, help="The headers as one JSON document.")
 @click.argument("body_file", type=click.File("rb"))
 def sign(
@@ -41,9 +41,9 @@ def sign(
     as_json: bool,
     body_file: BinaryIO,
 ) -> int:
-    """Print the headers that prove the exact body in BODY_FILE; nothing is sent.
+    """Print the headers that sign the exact body in BODY_FILE; nothing is sent.
 
-    A secret that a scheme sends as it is stands in them as it is.
+    If the scheme sends the secret itself, as tokens are, the headers contain it in clear text.
     """
     asked = asked_scheme(source_name, scheme_text, parameters)
     file = secret_file or (asked.secrets_dir / slot if asked.secrets_dir else None)
@@ -78,19 +78,19 @@ def sign(
 
 
 def _refusal(scheme: Scheme, file: Path, headers: Mapping[str, str], *, body: bytes, at: int) -> str:
-    """Return with which code the bridge would refuse at once what was signed; empty if it would not."""
+    """Return the code with which the bridge would refuse the signed delivery now; empty if it would not."""
     heads = {name.encode(): value.encode() for name, value in headers.items()}
     try:
         scheme.prove(Raw(heads, body), [parse_slot(file, file.read_bytes(), scheme)], at)
     except DeliveryRefusedError as exc:
         return exc.code
-    except (ConfigError, OSError):  # no slot file, which the secret of a sender need not be
+    except (ConfigError, OSError):  # the sender's secret is not necessarily a valid slot file
         pass
     return ""
 
 
 def id_of(body: bytes) -> str:
-    """Return the id that a body has for its own and a delivery may have, too; empty if there is none."""
+    """Return the id in a body if it is a valid delivery id; else empty."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):

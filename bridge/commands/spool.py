@@ -1,4 +1,4 @@
-"""`drx-bridge spool`: show what a spool holds and check it; drain it, and deliver what is set aside."""
+"""`drx-bridge spool`: show, verify or drain a spool, and deliver records set aside."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -25,15 +25,15 @@ from bridge.spool.keys import NO_KEY, KeyRing
 from bridge.spool.segment import Entry, Key, SpoolPartition
 from bridge.spool.set_aside import names_of, read_aside
 
-# Verbs that change something, imported only when they run.
+# Commands that change something, imported only when they run.
 _ELSEWHERE = {
-    "drain": ("bridge.commands.spool_drain:drain", "Deliver what a spool holds that no process has any more."),
+    "drain": ("bridge.commands.spool_drain:drain", "Deliver the records of a spool that no process uses any more."),
     "aside": ("bridge.commands.spool_aside:aside", "Show what Kafka refused for good, or deliver it."),
 }
 
 
 def path_options(command: Callable[..., int]) -> Callable[..., int]:
-    """Give a verb `--dir`, `--key-dir` and `--json`."""
+    """Add `--dir`, `--key-dir` and `--json` to a command."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output."),
         click.option(
@@ -48,7 +48,7 @@ def path_options(command: Callable[..., int]) -> Callable[..., int]:
 
 
 def paths_of(directory: Path | None, key_dir: Path | None) -> tuple[Path, Path]:
-    """Return where the spool and its keys are: as given, or as set."""
+    """Return the directories of spool and keys, from options or settings."""
     if directory is None or key_dir is None:
         settings = load_settings().spool
         directory = directory or settings.dir
@@ -60,13 +60,13 @@ def paths_of(directory: Path | None, key_dir: Path | None) -> tuple[Path, Path]:
 
 @click.group(cls=LazyGroup, modules=_ELSEWHERE)
 def spool() -> None:
-    """Inspect a spool, drain one that no process uses, or deliver what is set aside."""
+    """Inspect a spool, drain one that no process uses, or deliver records set aside."""
 
 
 @spool.command()
 @path_options
 def status(*, directory: Path | None, key_dir: Path | None, as_json: bool) -> int:
-    """Show what the spool holds; also while a process has it open."""
+    """Show the content of the spool; works while a process has it open."""
     directory, key_dir = paths_of(directory, key_dir)
     document = _document(directory, *_read(directory, key_dir))
     if as_json:
@@ -146,10 +146,10 @@ def _document(directory: Path, states: list[SegmentState], keys: KeyRing) -> dic
 
 
 def described(disk: Disk, directory: Path, keys: Mapping[bytes, Key]) -> list[dict[str, Any]]:
-    """Return a document for each record that is set aside; null where its key is missing or its file damaged."""
+    """Return a document per record set aside; values are null if its key is missing or its file damaged."""
     documents = []
     for name in names_of(disk, directory):
-        with suppress(OSError):  # delivered meanwhile
+        with suppress(OSError):  # delivered in the meantime
             kept = read_aside(disk, directory, name, keys)
             entry = kept.entry if isinstance(kept.entry, Entry) else None
             documents.append(
@@ -167,7 +167,7 @@ def described(disk: Disk, directory: Path, keys: Mapping[bytes, Key]) -> list[di
 
 
 def instant(at_ms: int) -> str:
-    """Return Unix milliseconds as the documents of the verbs have them."""
+    """Format Unix milliseconds as in the JSON documents of the commands."""
     return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat().replace("+00:00", "Z")
 
 

@@ -1,4 +1,4 @@
-"""`drx-bridge spool aside`: show the records that Kafka refused for good, or deliver them."""
+"""`drx-bridge spool aside`: show the records that Kafka refused permanently, or deliver them."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 
 class PutBack:
-    """A worker that writes records to Kafka, removes the file of each that is there, and ends.
+    """A worker that writes records set aside to Kafka, removes the file of each acknowledged one, and ends.
 
-    `codes` has, by name, why a record is still set aside; empty when it is not.
+    `codes` maps the name of each record to why it is still set aside; empty once delivered.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class PutBack:
         """Deliver them in the order of acceptance, until `stop` is set."""
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + self._patience_s
-        # What is in the topics already is looked up first.
+        # First find out which records are in the topics already.
         while not (self.parts.producer.ready and self.parts.known_ids.finished):
             if stop.is_set() or loop.time() > ends_at:
                 return
@@ -78,7 +78,7 @@ class PutBack:
 @click.command()
 @path_options
 @audit_options
-@click.option("--put-back", is_flag=True, help="Deliver NAMES, or all, and remove them here.")
+@click.option("--put-back", is_flag=True, help="Deliver NAMES, or all, and remove their files.")
 @click.option(
     "--patience",
     "patience_s",
@@ -99,9 +99,9 @@ def aside(
     actor: str,
     reason: str,
 ) -> int:
-    """Show the records that Kafka refused for good; with --put-back write them to Kafka, exit 1 if one is left.
+    """Show the records that Kafka refused permanently; --put-back writes them to Kafka, exit 1 if one is left.
 
-    Works beside the process that has the spool open, with its settings. --put-back needs --reason.
+    Works while a process has the spool open; uses the same settings. --put-back needs --reason.
     """
     directory, key_dir = paths_of(directory, key_dir)
     silence_kafka_client()

@@ -1,4 +1,4 @@
-"""`drx-bridge spool drain`: deliver what a spool holds that no process has any more."""
+"""`drx-bridge spool drain`: deliver the records of a spool that no process uses any more."""
 
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ LOCKED = "locked"
 
 @dataclass(slots=True)
 class Drained:
-    """Result of a drain."""
+    """Counts of records after a drain."""
 
     drained: int = 0  # events that were written to Kafka
     left: int = 0  # events that were not
     locked: int = 0  # records that cannot be opened
     blocked: int = 0  # partitions whose first record Kafka refuses
-    damaged: int = 0  # records that were found damaged, and left out
+    damaged: int = 0  # damaged records, which were skipped
     unread: int = 0  # segments that the disk cannot read in full
-    set_aside: int = 0  # records that Kafka refused for good; deleting the directory would lose them
+    set_aside: int = 0  # records that Kafka refused permanently; deleting the directory would lose them
 
     @property
     def is_complete(self) -> bool:
-        """True when nothing is left that could be delivered."""
+        """True if everything that can be delivered was delivered."""
         return not (self.left or self.locked or self.damaged or self.unread or self.set_aside)
 
 
 class Watch:
-    """A worker that ends when everything is drained, or when nothing has moved for too long."""
+    """A worker that ends when the spool is drained, or after too long without progress."""
 
     def __init__(self, parts: Durability, spool: Spool, *, patience_s: float) -> None:
         self._parts = parts
@@ -66,12 +66,12 @@ class Watch:
         self.outcome = Drained()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look until `stop` is set."""
+        """Check progress until `stop` is set."""
         loop = asyncio.get_running_loop()
         before, moved_at = self._spool.held.events, loop.time()
         while not stop.is_set():
             held, drained = self._spool.held, self._parts.writers.drained
-            # What is in the topics already is looked up first, which takes its time.
+            # Finding out which records are in the topics already takes some time first.
             is_looking = self._parts.producer.ready and not self._parts.known_ids.finished
             if held.events != before or is_looking:
                 moved_at = loop.time()
@@ -98,11 +98,11 @@ class Watch:
 def drain(
     *, directory: Path | None, key_dir: Path | None, as_json: bool, patience_s: float, actor: str, reason: str
 ) -> int:
-    """Write what a spool holds to Kafka, if no process has it open; exit 1 if anything is left, or set aside.
+    """Write the records of a spool to Kafka if no process has it open; exit 1 if any is left or set aside.
 
-    Run it with the settings of the ingress: Kafka, partitions, and the sources, whose events are looked up in their
-    topics first, so that what had arrived is not written again. What Kafka refuses alone for half of --patience is set
-    aside.
+    Run it with the settings of the ingress: Kafka, partitions and sources. The topics of the sources are searched
+    first, so that records already in Kafka are not written again. A record that Kafka alone keeps refusing for half of
+    --patience is set aside.
     """
     directory, key_dir = paths_of(directory, key_dir)
     silence_kafka_client()
@@ -127,7 +127,7 @@ def drain(
 
 
 def checked_settings() -> Settings:
-    """Return the settings of the ingress, unless its profile refuses how Kafka is reached."""
+    """Return the settings of the ingress; fail if they do not allow this connection to Kafka."""
     settings = load_settings()
     refuse(check_process(settings.kafka, settings.log, settings.accept, prefix=PREFIX))
     return settings
@@ -150,12 +150,12 @@ async def _drain(settings: Settings, *, patience_s: float) -> tuple[Drained, boo
 async def opened(
     settings: Settings, stop: asyncio.Event, *, set_aside_after_s: float = SET_ASIDE_AFTER_S
 ) -> AsyncIterator[Durability | None]:
-    """Open what writes to Kafka, and the spool if it is enabled; yield None when `stop` is set before that is done."""
+    """Open producer and, if enabled, spool; yield None if `stop` is set before that is done."""
     from bridge.app import open_durability  # noqa: PLC0415 - half of the CPU of `--help`
     from bridge.runtime.metrics import IngressMetrics  # noqa: PLC0415 - as above
 
     metrics = IngressMetrics(CollectorRegistry())
-    # Nothing is mapped here, so no profile is built: the files that its options name need not be there.
+    # Nothing is mapped here, so profiles are not built, and the files that their options name may be absent.
     windows_s = {
         name: source.dedupe_window_s or dedupe_window_s(find_profile(source.profile))
         for name, source in settings.sources.items()
@@ -169,7 +169,7 @@ async def opened(
         set_aside_after_s=set_aside_after_s,
     )
     async with AsyncExitStack() as stack:
-        # A failing disk may take long to read, and must not keep an operator from giving up.
+        # Reading from a failing disk may take long; an operator must be able to interrupt it.
         yield await unless(stop, stack.enter_async_context(opening))
 
 
@@ -180,4 +180,4 @@ def _refusal(directory: Path, code: str) -> str:
 
 
 def _nothing(_record: str, _value: Mapping[str, object] | bytes) -> bytes:
-    raise NotImplementedError  # nothing new is published
+    raise NotImplementedError  # a drain publishes no new events

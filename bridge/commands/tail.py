@@ -1,4 +1,4 @@
-"""`drx-bridge tail`: what a topic holds, decoded, for people or as JSON lines."""
+"""`drx-bridge tail`: print the records of a topic, decoded, for people or as JSON lines."""
 
 import asyncio
 import os
@@ -34,7 +34,7 @@ _BROKERS = f"{PREFIX}KAFKA__BOOTSTRAP_SERVERS"
 
 
 def instant_of(text: str) -> datetime:
-    """Read a time, UTC unless it says otherwise, or how long ago it was."""
+    """Parse a time (UTC by default) or an age such as 15m."""
     if found := _ago(text):
         return datetime.now(UTC) - timedelta(**{_UNITS[found[2]]: int(found[1])})
     try:
@@ -45,16 +45,16 @@ def instant_of(text: str) -> datetime:
 
 
 class Filters(NamedTuple):
-    """Which records are wanted; what is None chooses nothing."""
+    """Filters on records; None means any."""
 
-    key: bytes | None = None  # whole, or a vendor's without its prefix
+    key: bytes | None = None  # the full key, or a vendor's key without its prefix
     event_type: str | None = None
     source: str | None = None
     since: datetime | None = None
 
     @property
     def since_ms(self) -> int:
-        """As the time of a record."""
+        """`since` as a Kafka timestamp, in milliseconds."""
         return 0 if self.since is None else int(self.since.timestamp() * 1000)
 
     def want(self, record: ConsumedRecord) -> bool:
@@ -70,7 +70,7 @@ class Filters(NamedTuple):
 async def wanted_records(
     reader: TopicReader, filters: Filters, *, last: int | None, following: bool
 ) -> AsyncIterator[ConsumedRecord]:
-    """Yield what is there by time, of which the `last` wanted ones, and if `following` what comes."""
+    """Yield existing records by time, at most the `last` matching ones; then new ones if `following`."""
     newest = deque[ConsumedRecord](maxlen=last if filters.key is None else None)
     keys = set[bytes]()
     async for record in reader.by_time():
@@ -95,7 +95,7 @@ async def wanted_records(
 async def _new_records(reader: TopicReader, filters: Filters) -> AsyncIterator[ConsumedRecord]:
     async for record in reader.forever():
         if filters.want(record):
-            if filters.key is not None:  # the first that comes decides
+            if filters.key is not None:  # the first new record decides
                 filters = filters._replace(key=whole_key(filters.key, {record.key or b""}))
             yield record
 
@@ -103,20 +103,20 @@ async def _new_records(reader: TopicReader, filters: Filters) -> AsyncIterator[C
 @click.command()
 @click.argument("topic", default=PRESCRIPTIONS_TOPIC)
 @click.option("--from-beginning", is_flag=True, help="Start with the oldest record instead of the next one.")
-@click.option("--until-end", is_flag=True, help="From the oldest record to the present end.")
-@click.option("--last", type=click.IntRange(1), metavar="N", help="The newest N records to the present end.")
+@click.option("--until-end", is_flag=True, help="From the oldest record to the current end.")
+@click.option("--last", type=click.IntRange(1), metavar="N", help="The newest N records.")
 @click.option(
     "--since",
     type=instant_of,
     metavar="TIME",
-    help="Records since then to the present end: 30m, 1h, 2d, or a time in UTC.",
+    help="Records since then, up to the current end: 30m, 1h, 2d, or a time in UTC.",
 )
-@click.option("--follow", is_flag=True, help="Go on behind the present end.")
+@click.option("--follow", is_flag=True, help="Continue with new records after the current end.")
 @click.option("--count", type=click.IntRange(1), help="Stop after this many records.")
 @click.option(
     "--key", help="Only records with this key, such as a prescription id; a vendor's also without its prefix."
 )
-@click.option("--type", "event_type", help="Only records of this type; renewal.* is any of renewals.")
+@click.option("--type", "event_type", help="Only records of this type; renewal.* matches all renewal types.")
 @click.option("--source", help="Only records of this source.")
 @click.option("--show-phi", is_flag=True, help="Show health information instead of masking it.")
 @audit_options
@@ -142,9 +142,9 @@ def tail(
 ) -> int:
     """Print the records of TOPIC (default: drx.prescriptions.v1) as they come, until --count or Ctrl-C.
 
-    What is there already is printed in the order of time. Health information is masked, but for words of closed lists
-    such as a status, unless --show-phi asks for it, which writes an audit line. A record that cannot be decoded, or a
-    corrupt batch, is reported, and the next one is shown.
+    Existing records are printed in the order of time. Health information is masked, except enum values such as a
+    status, unless --show-phi asks for it, which writes an audit line. A record that cannot be decoded, or a corrupt
+    batch, is reported and skipped.
     """
     settings = asking(load_settings(), bootstrap_servers)
     silence_kafka_client()
@@ -186,13 +186,13 @@ def tail(
             raise
         raise ReadError(exc.code, f"{exc}; name others with --bootstrap-servers or {_BROKERS}") from None
     except BrokenPipeError:
-        # The reader of our output has seen enough; at exit Python would flush into the closed pipe again.
+        # The reader of our output has closed the pipe; at exit Python would flush into it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
 def passed_over(place: Place, offset: int, after: int) -> None:
-    """Report which records are not shown."""
+    """Report records that cannot be read."""
     offsets = f"offset {offset}" if after == offset + 1 else f"offsets {offset} to {after - 1}"
     click.echo(f"{place.topic}/{place.partition}: {offsets} cannot be read: the batch is corrupt", err=True)
 
@@ -212,7 +212,7 @@ class PipeConsole(Console):
     """A console that raises when its output is closed, instead of ending the process with exit code 1."""
 
     def on_broken_pipe(self) -> None:
-        """Raise as a write to a closed pipe does."""
+        """Raise `BrokenPipeError` instead."""
         raise BrokenPipeError
 
 
@@ -222,7 +222,7 @@ def json_line(shown: Shown) -> None:
 
 
 def people_lines(console: Console, *, show_bodies: bool) -> Callable[[Shown], None]:
-    """Print for people: a tree of fields on a terminal, and in a pipe two lines for a record, for grep."""
+    """Print for people: a tree of fields on a terminal, two lines per record in a pipe, for grep."""
 
     def show(shown: Shown) -> None:
         if show_bodies and shown.value is not None and isinstance(body := shown.value.get("body"), bytes):

@@ -1,4 +1,4 @@
-"""How a record is shown: as a JSON line or as lines for people."""
+"""Format records as JSON lines or for people."""
 
 import base64
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +19,7 @@ from bridge.runtime.screen import printable
 class Shown:
     """A record of a topic, decoded or not.
 
-    `value` is None for a tombstone and for what cannot be decoded, for which `error` has a stable word.
+    `value` is None for a tombstone and for a record that cannot be decoded; `error` then has a stable code.
     """
 
     at: ConsumedRecord
@@ -29,14 +29,14 @@ class Shown:
 
     @property
     def time(self) -> str | None:
-        """When it was made; None for what no calendar has, since other producers may write any number."""
+        """Timestamp of the record; None if out of range, since other producers may write any number."""
         try:
             return instant(datetime.fromtimestamp(self.at.timestamp_ms / 1000, UTC))
         except (ValueError, OverflowError):
             return None
 
     def document(self) -> dict[str, Any]:
-        """Everything as JSON types; `error` only where there is one."""
+        """The record as JSON types; `error` only if there is one."""
         shown = {
             "topic": self.at.topic,
             "partition": self.at.partition,
@@ -54,7 +54,7 @@ class Shown:
         return {"body_text": text(body)} if isinstance(body, bytes) else {}
 
     def lines(self, *, as_tree: bool = False) -> Text:
-        """Where it is and what it is on the first line, its fields without the empty ones on the next.
+        """Position and type on the first line, the non-empty fields on the next.
 
         As a tree, each field has a line of its own.
         """
@@ -83,7 +83,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-# `datetime` before `date`: it is one.
+# `datetime` before `date`, since it is a subclass.
 _SCALARS: tuple[tuple[type, Callable[[Any], str]], ...] = (
     (datetime, instant),
     (date, date.isoformat),
@@ -93,7 +93,7 @@ _SCALARS: tuple[tuple[type, Callable[[Any], str]], ...] = (
 
 
 def text(content: bytes) -> str:
-    """Read bytes that should be UTF-8; whatever is not stays visible."""
+    """Decode bytes that should be UTF-8; invalid bytes stay visible as escapes."""
     return content.decode("utf-8", "backslashreplace")
 
 
@@ -123,7 +123,7 @@ def _fields(value: Mapping[str, Any]) -> Text:
         if inner not in (*NOTHING, ""):
             shown = _value(inner)
             if isinstance(inner, str) and not {" ", "=", '"'}.isdisjoint(inner):
-                shown = Text(f'"{shown.plain}"')  # where it ends is seen
+                shown = Text(f'"{shown.plain}"')  # quoted, so that its end is visible
             line.append(f" {name}=", "dim").append_text(shown)
     return line
 

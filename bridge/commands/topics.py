@@ -30,13 +30,13 @@ _MORE_PARTITIONS = "more than configured: harmless, leave the setting; see docs/
 
 
 def advice(deviation: Deviation) -> str:
-    """Return what to do about a difference."""
+    """Return the advice for a deviation."""
     return _MORE_PARTITIONS if deviation.adds_partitions else ADVICE.get(deviation.what, "kafka-configs --alter")
 
 
-# A verb that is rare, imported only when it runs.
+# A rarely used command, imported only when it runs.
 _ELSEWHERE = {
-    "copy": ("bridge.commands.topics_copy:copy", "Write a topic again with another number of partitions."),
+    "copy": ("bridge.commands.topics_copy:copy", "Copy a topic to one with another number of partitions."),
 }
 
 
@@ -46,7 +46,7 @@ def topics() -> None:
 
 
 def _configs(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
-    """Read `--config`; what the contract fixes is no setting of a site."""
+    """Parse `--config`; settings that the contract fixes are refused."""
     configs = dict(pairs(given, "=", usage="--config is NAME=VALUE"))
     if fixed := sorted(configs.keys() & ADVICE.keys()):
         raise click.BadParameter(f"{', '.join(fixed)}: fixed by the contract, by a setting or by an option")
@@ -62,7 +62,7 @@ def _options(command: Callable[..., int]) -> Callable[..., int]:
             multiple=True,
             callback=_configs,
             metavar="NAME=VALUE",
-            help="A setting of each topic beside those of the contract, such as segment.bytes. Repeatable.",
+            help="Additional topic setting NAME=VALUE, such as segment.bytes. Repeatable.",
         ),
         click.option("--min-insync-replicas", type=click.IntRange(1), help="Default: one replica may fail."),
         bootstrap_option,
@@ -73,8 +73,8 @@ def _options(command: Callable[..., int]) -> Callable[..., int]:
 
 
 @topics.command()
-@click.option("--topic", help="Create this one instead, such as one that a consumer publishes to; needs --like.")
-@click.option("--like", metavar="TOPIC", help="Topic whose partitions, replicas, retention and size it gets.")
+@click.option("--topic", help="Create only this topic, such as one that a consumer publishes to; needs --like.")
+@click.option("--like", metavar="TOPIC", help="Topic to copy partitions, replicas and limits from.")
 @_options
 @audit_options
 def create(
@@ -89,7 +89,7 @@ def create(
     actor: str,
     reason: str,
 ) -> int:
-    """Create the topics that are missing; nothing that exists is changed."""
+    """Create the missing topics; existing topics are not changed."""
     settings = _settings(bootstrap_servers)
     if (topic is None) != (like is None):
         raise click.UsageError("--topic and --like need each other")
@@ -126,7 +126,7 @@ def check(
     bootstrap_servers: str | None,
     as_json: bool,
 ) -> int:
-    """Compare the topics with the contract; exit 1 on a difference."""
+    """Compare the topics with the contract; exit 1 on a deviation."""
     settings = _settings(bootstrap_servers)
 
     async def ask() -> int:
@@ -174,7 +174,7 @@ def _like(
 
 
 def _refuse_unwritable(specs: Sequence[TopicSpec]) -> None:
-    """Refuse settings under which Kafka creates a topic, and then refuses every write to it."""
+    """Refuse settings with which Kafka would create a topic and then reject every write to it."""
     for spec in specs:
         if spec.min_insync_replicas > spec.replication_factor:
             msg = f"--min-insync-replicas: {spec.min_insync_replicas} of {spec.replication_factor} can never be in sync"

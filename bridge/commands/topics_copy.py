@@ -1,8 +1,8 @@
-"""`drx-bridge topics copy`: write a topic again with another number of partitions, in the order of each key.
+"""`drx-bridge topics copy`: copy a topic to another number of partitions, keeping the order of each key.
 
-Between partitions, the records of FROM are taken in the order of their times. Each is written to the partition of its
-key. This order is the same each time: what an earlier run has written is the beginning of what another run would write.
-That much is left out, and the last record of each partition is compared with the one that belongs there.
+The partitions of FROM are merged in the order of timestamps, and each record is written to the partition of its key.
+The order is the same in each run, so a repeated run skips as many records as earlier runs wrote, and checks that the
+last record of each partition is the expected one.
 """
 
 import asyncio
@@ -31,38 +31,38 @@ from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.metrics import IngressMetrics
 from bridge.settings import KafkaSettings, load_settings
 
-# Records and bytes in memory; about one batch of the producer for each of twelve partitions.
+# Records and bytes in memory: about one producer batch for each of twelve partitions.
 _CHUNK_RECORDS = 1_000
 _CHUNK_BYTES = 6 * 1024 * 1024
-# Seconds for the first connection, and for the rest of a stop.
+# Seconds for the first connection, and for the shutdown.
 _CONNECT_S = 30.0
 _CLOSE_S = 5.0
-# Between two lines about how far the copy is.
+# Seconds between two progress lines.
 _SHOW_S = 5.0
 
 
 class CopyError(CodedError):
-    """The copy cannot be finished, or is not what it should be; the message is one line for an operator."""
+    """The copy cannot be finished or is wrong; the message is one line for an operator."""
 
     retriable = False
 
 
 @dataclass(slots=True)
 class _Copy:
-    """How far a copy is, by partition of the new topic."""
+    """Progress of a copy, by partition of the new topic."""
 
     connection: KafkaConnection
     source: str
     target: str
     partitions: int
     producer: KafkaProducer
-    found: Mapping[int, int]  # records that an earlier run has written
+    found: Mapping[int, int]  # records that earlier runs wrote
     last_found: Mapping[int, Record]  # the last of them
-    counts: Counter[int] = field(default_factory=Counter)  # records that belong there, so far
+    counts: Counter[int] = field(default_factory=Counter)  # records that belong there, up to now
     last: dict[int, Record] = field(default_factory=dict)  # the last of them
     waiting: defaultdict[int, list[Record]] = field(default_factory=lambda: defaultdict(list))
-    size: int = 0  # bytes that wait
-    number: int = 0  # records that wait
+    size: int = 0  # pending bytes
+    number: int = 0  # pending records
 
     async def run(self) -> None:
         async with open_reader(self.connection, [self.source], from_beginning=True) as reader:
@@ -83,7 +83,7 @@ class _Copy:
         await self._verify()
 
     def _take(self, consumed: ConsumedRecord) -> None:
-        """Let a record wait to be written, unless it has been."""
+        """Add a record to the pending ones, unless an earlier run wrote it."""
         key = consumed.key or b""
         number = partition(key, self.partitions)
         record = _as_written(consumed, self.target, number)
@@ -97,7 +97,7 @@ class _Copy:
             raise self._foreign(number)
 
     async def _write(self) -> None:
-        """Write what waits; each partition in order."""
+        """Write the pending records, each partition in order."""
         await asyncio.gather(*(self._write_to(number, records) for number, records in self.waiting.items()))
         self.waiting.clear()
         self.size = self.number = 0
@@ -107,7 +107,7 @@ class _Copy:
             try:
                 written = await self.producer.write(self.target, number, records)
             except NotDurableError as exc:
-                # Its outcome may be unknown: only a new look at the topic tells what is there.
+                # The outcome may be unknown; a repeated run finds out what was written.
                 raise CopyError(
                     exc.code, f"{self.target}/{number} takes nothing ({exc.code}); repeat the command"
                 ) from exc
@@ -115,7 +115,7 @@ class _Copy:
             del records[:written]
 
     async def _verify(self) -> None:
-        """Compare counts and last records of the new topic with what belongs there."""
+        """Compare record counts and last records of the new topic with the expected ones."""
         found, last = await _state(self.connection, self.target)
         for number in range(self.partitions):
             if found[number] != self.counts[number] or last.get(number) != self.last.get(number):
@@ -143,10 +143,11 @@ def copy(
     actor: str,
     reason: str,
 ) -> int:
-    """Write every record of FROM to TO, which is created if it is missing, with another number of partitions.
+    """Write every record of FROM to TO, with another number of partitions; TO is created if missing.
 
-    Nothing may write to either meanwhile: stop the bridge, or have it spool. Keys keep their order. Can be interrupted
-    and repeated. Exit 1 if TO does not have the records of FROM, by counts and the last record of each partition.
+    Nothing else may write to either topic during the copy: stop the bridge, or have it spool. Keys keep their order.
+    The command can be interrupted and repeated. Exit 1 if TO does not have the records of FROM, by counts and the last
+    record of each partition.
     """
     if source == target:
         raise ConfigError("FROM and TO are the same topic")
@@ -166,7 +167,7 @@ def copy(
 
 async def _copied(kafka: KafkaSettings, source: str, target: str, partitions: int) -> dict[str, int]:
     connection = kafka.connection
-    await _ends(connection, source)  # raises if it is not there
+    await _ends(connection, source)  # raises if the topic does not exist
     async with open_admin(connection) as admin:
         (spec,) = topic_specs(
             [source],

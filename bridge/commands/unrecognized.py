@@ -30,16 +30,16 @@ from bridge.runtime.process import LazyGroup
 from bridge.runtime.screen import print_table
 from bridge.settings import Settings, load_settings
 
-# Members in which vendors say what an update is, and what may be shown of that: it holds no free text.
+# Members with a vendor's type of an update, and the form in which it may be shown: it has no free text.
 TYPE_MEMBERS = ("type", "event_type", "eventType", "EventType", "event")
 EXAMPLES = 3
 
 Filter = Callable[[ConsumedRecord], bool]
-Mark = tuple[str, str]  # a source, and the id or the hash of the body of one of its deliveries
+Mark = tuple[str, str]  # a source, and the id or body hash of one of its deliveries
 
 
 class ParkedGroup(NamedTuple):
-    """Properties that parked deliveries are grouped by."""
+    """The properties by which parked deliveries are grouped."""
 
     source: str
     reason: str
@@ -56,20 +56,20 @@ class ParkedGroup(NamedTuple):
     },
 )
 def unrecognized() -> None:
-    """List, show or replay deliveries that could not become events."""
+    """List, show or replay parked deliveries."""
 
 
 @unrecognized.command("list")
-@click.option("--source", help="Only those of this source.")
-@click.option("--left", is_flag=True, help="Only those that have not become events since.")
+@click.option("--source", help="Only deliveries of this source.")
+@click.option("--left", is_flag=True, help="Only deliveries that have not become events since.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON line per group.")
 @bootstrap_option
 def list_(*, source: str | None, left: bool, as_json: bool, bootstrap_servers: str | None) -> int:
     """Count parked deliveries by source, reason, detail, field, type and day (UTC), with ids of some.
 
-    The type is what the body names as one: `other` if it has not the form of a type's name, `unknown` if there is none.
-    What was replayed, or sent again, stays in the topic and is counted too; `events` says how many have become events
-    since. The topics of events are read for that from the first of these deliveries on.
+    The type is the one that the body names: `other` if it does not look like a type, `unknown` if there is none.
+    Deliveries that were replayed or sent again stay in the topic and are counted, too; `events` is how many have become
+    events since. To find those, the event topics are read from the first of these deliveries on.
     """
     counts, became = Counter[ParkedGroup](), Counter[ParkedGroup]()
     examples = dict[ParkedGroup, list[str]]()
@@ -105,15 +105,15 @@ def list_(*, source: str | None, left: bool, as_json: bool, bootstrap_servers: s
 
 
 def _marks(record: ConsumedRecord) -> set[Mark]:
-    """Return what an event of a parked delivery has: its body, or its id where the body was corrected."""
+    """Return marks to find the events of a parked delivery by: its body hash, or its id if the body was corrected."""
     source, body = record.header("ce_source"), record.header("drx_body_sha256")
     if record.header("drx_reason") == "id_conflict":
-        return {(source, f"{body} whole")}  # of a batch the other elements have become events at once
+        return {(source, f"{body} whole")}  # the other elements of a batch became events immediately
     return {(source, body), (source, record.header("ce_id"))}
 
 
 def _event_marks(record: ConsumedRecord) -> set[Mark]:
-    """Return the marks of all that an event may have come of."""
+    """Return the marks of all deliveries that an event may have come from."""
     source, event_id, body = (record.header(name) for name in ("ce_source", "ce_id", "drx_body_sha256"))
     ends = [each.start() for each in re.finditer("/", event_id)]
     marks = {(source, event_id[:end]) for end in (*ends, None)}
@@ -123,7 +123,7 @@ def _event_marks(record: ConsumedRecord) -> set[Mark]:
 
 
 async def _in_events(settings: Settings, wanted: set[Mark], since_ms: int) -> set[Mark]:
-    """Return the marks that an event received since then has."""
+    """Return those of `wanted` that an event received since then has."""
     if not wanted:
         return set()
     known = set[Mark]()
@@ -153,7 +153,7 @@ async def open_events(settings: Settings, *, since_ms: int = 0) -> AsyncIterator
 def show(
     *, delivery_id: str, show_phi: bool, actor: str, reason: str, as_json: bool, bootstrap_servers: str | None
 ) -> int:
-    """Show the parked delivery ID, each time that it was parked; exit 1 if there is none.
+    """Show every record of the parked delivery ID; exit 1 if there is none.
 
     Its body is masked unless --show-phi asks for it, which writes an audit line.
     """

@@ -1,4 +1,4 @@
-"""`drx-bridge unrecognized replay`: post parked deliveries to the ingress again, after their mapping was mended."""
+"""`drx-bridge unrecognized replay`: post parked deliveries to the ingress again, after their mapping was corrected."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -19,7 +19,7 @@ from bridge.sender.sender import AHEAD_BYTES, TASK_BYTES, Post
 from bridge.settings import load_settings
 
 LANES = 16
-# Where the command does not know the key of a delivery, the ingress may: no other such one overtakes it.
+# Shared by deliveries whose key this command cannot determine, so that they keep their order.
 UNKNOWN_KEY = ""
 Parked = tuple[ConsumedRecord, dict[str, Any]]
 INSTANT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"])  # UTC
@@ -28,10 +28,10 @@ INSTANT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"])  # UTC
 @click.command()
 @click.option("--source", required=True, help="Configured source.")
 @click.option("--url", required=True, help="Address of the ingress; the default path is /webhooks/ and the source.")
-@click.option("--dry-run", is_flag=True, help="Post nothing: show what each would become by these settings.")
-@click.option("--reason-code", help="Only what was parked for this reason, such as unknown_type.")
-@click.option("--since", type=INSTANT, metavar="TIME", help="Only what was received then or later.")
-@click.option("--until", type=INSTANT, metavar="TIME", help="Only what was received before.")
+@click.option("--dry-run", is_flag=True, help="Post nothing; show the outcome of each with these settings.")
+@click.option("--reason-code", help="Only deliveries parked for this reason, such as unknown_type.")
+@click.option("--since", type=INSTANT, metavar="TIME", help="Only deliveries received at or after this time.")
+@click.option("--until", type=INSTANT, metavar="TIME", help="Only deliveries received before this time.")
 @click.option("--id", "delivery_id", help="Only the delivery with this id.")
 @click.option("--rate", type=FloatRange(0, min_open=True), help="Deliveries a second; default: as fast as it goes.")
 @audit_options
@@ -52,10 +52,10 @@ def replay(
 ) -> int:
     """Post parked deliveries of a source to the running ingress again; exit 1 if one is parked again.
 
-    Each has the id and the first receipt that it had, and goes in the order of first receipts. What was parked as
-    `id_conflict` is left out unless --reason-code names that. What has become an event before is answered `duplicate`,
-    so the command can be repeated at any time. Standard output has an NDJSON line for each that was not accepted: id,
-    reason and field, and no value. Records carry the header `drx_origin: replay`.
+    Each keeps its id and its time of first receipt, and is posted in the order of first receipts. Deliveries parked as
+    `id_conflict` are skipped unless --reason-code names it. Deliveries that have become events are answered
+    `duplicate`, so the command can be repeated at any time. Standard output has an NDJSON line for each delivery that
+    was not accepted: id, reason and field, and no value. Records carry the header `drx_origin: replay`.
     """
     settings = asking(load_settings(), bootstrap_servers)
     poster = Poster(settings, source, origin="replay", url=None if dry_run else url)
@@ -79,7 +79,7 @@ def replay(
             undecodable=lambda record, code: skip(record.partition, record.offset, code) if first else None,
         )
         async for record, value in readable:
-            received = value["received_at"].replace(tzinfo=None)  # as options are
+            received = value["received_at"].replace(tzinfo=None)  # so that the error reads as for other options
             if (since is None or received >= since) and (until is None or received < until):
                 yield record, value
 
@@ -107,12 +107,12 @@ def replay(
 
 
 async def by_first_receipt(read: Callable[..., AsyncIterator[Parked]]) -> AsyncIterator[Parked]:
-    """Yield each parked delivery once, in the order of first receipts; `read` yields them as they were parked.
+    """Yield each parked delivery once, by first receipt; `read` yields them in the order of parking.
 
-    One that was parked again, by a replay, stands behind later ones. So all are read once to see how many there are,
-    and then once for about each `AHEAD_BYTES` of them, since they may be more than fit in memory.
+    A replayed delivery that was parked again comes after later ones in the topic. They may not fit in memory, so all
+    are read once to count them, and then once for each `AHEAD_BYTES` of them.
     """
-    sizes = Counter[int]()  # by minute of the first receipt
+    sizes = Counter[int]()  # bytes by minute of the first receipt
     async for _, value in read(first=True):
         sizes[_minute(value)] += len(value["body"]) + TASK_BYTES
     parts, total = dict[int, int](), 0

@@ -1,4 +1,4 @@
-"""`drx-bridge verify`: would this delivery be accepted, and if not why; for senders and for signature vectors."""
+"""`drx-bridge verify`: check whether a delivery would be accepted, for senders and for signature vectors."""
 
 import json
 import os
@@ -32,7 +32,7 @@ REFUSED_EXIT = 1
 @click.option("--timestamp", help="Value of webhook-timestamp, verbatim.")
 @click.option("--signature", help="Value of webhook-signature, verbatim.")
 @click.option("--now", type=int, help="Unix seconds to use as the current time.")
-@click.option("--json", "as_json", is_flag=True, help="Leave the sentences for people out.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of sentences.")
 @click.argument("body_file", type=click.File("rb"))
 def verify(
     *,
@@ -50,16 +50,16 @@ def verify(
     as_json: bool,
     body_file: BinaryIO,
 ) -> int:
-    """Check the proof of the delivery whose exact body is in BODY_FILE; exit 1 if it would be refused.
+    """Check the signature of the delivery whose exact body is in BODY_FILE; exit 1 if it would be refused.
 
-    What is refused is tried again with the usual mistakes of senders, and a hint names the one that explains it.
+    If it is refused, common mistakes of senders are tried, and a hint names the one that explains it.
     """
     asked = asked_scheme(source_name, scheme_text, parameters)
     scheme, keys = asked.scheme, _keys(asked, secrets_dir)
     short = {"webhook-id": webhook_id, "webhook-timestamp": timestamp, "webhook-signature": signature}
     sent = [*_split(headers), *((name, value) for name, value in short.items() if value is not None)]
     body = body_file.read()
-    # Bytes as the shell gave them, whatever their encoding.
+    # The bytes that the shell passed, in any encoding.
     given = [(os.fsencode(name), os.fsencode(value)) for name, value in sent]
     at = time.time() if now is None else now
     raw = None
@@ -67,7 +67,7 @@ def verify(
         raw = Raw(read_heads(given, head_rules([scheme])), body, os.fsencode(query), peer)
         proof = scheme.prove(raw, keys, at)
     except DeliveryRefusedError as exc:
-        # Imported here: what is accepted needs none.
+        # Imported here, since an accepted delivery needs no hint.
         from bridge.commands.hints import hint, nearest  # noqa: PLC0415
 
         found = ""

@@ -1,4 +1,4 @@
-"""The news from the pharmacy and the carrier: fills, workflow steps and shipments."""
+"""Events from pharmacy and carrier: fills, workflow steps and shipments."""
 
 from datetime import date
 from typing import Literal

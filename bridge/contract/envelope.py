@@ -1,4 +1,4 @@
-"""The first fields of every event, and the next ones of every event about a prescription."""
+"""The leading fields of every event, and those of every event about a prescription."""
 
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -8,14 +8,14 @@ from pydantic import AwareDatetime
 from bridge.contract.common import Long, Medication, Patient, Pharmacy, Prescriber
 from bridge.contract.fields import ContractRecord, Direct, Linked
 
-# Members that the contract does not know: JSON pointer from the root of the body -> JSON text.
+# Members of the body that the contract does not define: JSON pointer from the root -> JSON text.
 Extensions = Direct[dict[str, str]]
 
 VERSION = "1"
 
 
 class EventRecord(ContractRecord):
-    """Fields of every event; each class ends with its `extensions`."""
+    """Fields of every event; each class has `extensions` as its last field."""
 
     event_id: str
     event_type: str
@@ -37,7 +37,7 @@ class EventRecord(ContractRecord):
 
 
 class PrescriptionRecord(EventRecord):
-    """Fields of every event about a prescription; short deliveries leave out patient, prescriber and so on."""
+    """Fields of every event about a prescription; short deliveries omit patient, prescriber and so on."""
 
     prescriber_order_number: Linked[str | None] = None
     rx_reference_number: Linked[str | None] = None

@@ -1,4 +1,4 @@
-"""Which record an event type has: the closed list of the contract."""
+"""Record class of each event type: the closed list of the contract."""
 
 import re
 from collections.abc import Mapping
@@ -26,14 +26,14 @@ from bridge.contract.requests import (
     RenewalResponded,
 )
 
-# An update of a type that the contract does not know.
+# Type of an update that the contract does not define.
 OTHER_REPORTED = "other.reported"
 # docs/contract.md §3.
 REPORTED_TYPE = "[A-Za-z0-9_.:/-]{1,128}"
 _is_reported_type = re.compile(REPORTED_TYPE).fullmatch
-# Of a JSON pointer in a label.
+# Maximum length of a JSON pointer in a label.
 NAMES_MAX = 6
-# At most four parts and no number of four digits: so plain that it holds no free text, no date and no id.
+# At most four parts and no number of four digits, so that free text, dates and ids do not match.
 _is_plain_type = re.compile(r"(?=.{1,64}$)(?!.*[0-9]{4})[A-Za-z0-9]+(?:[_.:-][A-Za-z0-9]+){0,3}").fullmatch
 
 EVENT_MODELS: Mapping[str, type[EventRecord]] = MappingProxyType(
@@ -69,12 +69,12 @@ def is_reported_type(word: object) -> bool:
 
 
 def plain_type(word: object) -> str:
-    """Return a sender's type for logs and labels: as it is if it has the form of a type's name, else `other`."""
+    """Return a sender's type for logs and labels: unchanged if it looks like a type name, else `other`."""
     return word if type(word) is str and _is_plain_type(word) else "other"
 
 
 def plain_pointer(pointer: str) -> str:
-    """Return the JSON pointer of a member for labels: numbers as `*`, and `other` if a name may be something else."""
+    """Return a member's JSON pointer for labels: numbers as `*`; `other` if a name may be a value."""
     names = ["*" if name.isdigit() else name for name in pointer.split("/")[1 : NAMES_MAX + 2]]
     plain = len(names) <= NAMES_MAX and all(name == "*" or plain_type(name) == name for name in names)
     return "/" + "/".join(names) if plain else "other"

@@ -1,4 +1,4 @@
-"""What a field of the contract can be beyond its Python type: its PHI class, its width, its digits, its length."""
+"""Annotations of contract fields beyond the Python type: PHI class, width, digits, length."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from pydantic_core import CoreSchema, core_schema
 
 T = TypeVar("T")
 
-# Stands for a word that an enum does not have; the word itself stands in `raw_<field>`.
+# Enum value for an unknown word; the word itself is kept in `raw_<field>`.
 UNKNOWN = "UNKNOWN"
 
-# PHI classes (docs/contract.md §7); a field without one holds provider data or nothing about a person.
+# PHI classes (docs/contract.md §7); a field without one holds provider data, or no personal data.
 Direct = Annotated[T, Field(json_schema_extra={"phi": "D"})]
 Linked = Annotated[T, Field(json_schema_extra={"phi": "L"})]
 
@@ -36,7 +36,7 @@ class Bits:
         return (1 << self.width - 1) - 1
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Hold pydantic to the same bounds."""
+        """Make pydantic check the bounds."""
         return core_schema.int_schema(ge=self.least, le=self.greatest)
 
 
@@ -48,7 +48,7 @@ class Digits:
     scale: int  # digits after the point
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Hold pydantic to the same size."""
+        """Make pydantic check the size."""
         return core_schema.decimal_schema(max_digits=self.precision, decimal_places=self.scale)
 
 
@@ -59,14 +59,14 @@ class Characters:
     most: int
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Hold pydantic to the same bound."""
+        """Make pydantic check the length."""
         return core_schema.str_schema(max_length=self.most)
 
 
 class ContractRecord(BaseModel):
-    """A record of the contract: closed, immutable, never coerced, and silent about what it holds."""
+    """A record of the contract: closed, immutable, without coercion, and with a `repr` that shows no values."""
 
-    # Validators are built at the first use: a process that never makes a model starts a tenth of a second sooner.
+    # Validators are built at first use: a process that never makes a model starts 0.1 s sooner.
     model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
@@ -75,7 +75,7 @@ class ContractRecord(BaseModel):
 
 
 def plain(field: FieldInfo) -> object:
-    """Return the type of a field without `| None`, and with its width, digits or length if it has them."""
+    """Return the type of a field without `| None`, but with its width, digits or length."""
     annotation: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
     if get_origin(annotation) in (Union, UnionType):
         (annotation,) = (one for one in get_args(annotation) if one is not type(None))
@@ -83,12 +83,12 @@ def plain(field: FieldInfo) -> object:
 
 
 def raw_name(name: str) -> str:
-    """Return the field that keeps the source's word where the enum `name` does not have it."""
+    """Return the name of the field that keeps the source's word if the enum `name` does not have it."""
     return f"raw_{name}"
 
 
 def kept_words(model: type[ContractRecord]) -> frozenset[str]:
-    """Return the fields of a record that only keep words which an enum beside them does not have."""
+    """Return the fields of a record that keep unknown words of its enums."""
     return frozenset(raw_name(name) for name, info in model.model_fields.items() if words_of(plain(info)))
 
 

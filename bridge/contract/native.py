@@ -1,10 +1,10 @@
-"""Write a record of the contract as the native body that it would be mapped from: the inverse of `drx_standard.map`.
+"""Convert a record of the contract to a native body: the inverse of `drx_standard.map`.
 
-For an event of a native source, mapping the body gives the same record again. Every word outside an enum stands in its
-field, and what the contract does not know stands where the sender had it. What a vendor's profile kept in `extensions`
-has the vendor's own pointers. They are put back only if all of them lead to free places of a native body. Otherwise the
-whole map becomes the member `extensions` of the body, so that a vendor's member is not read as a field of the contract
-that happens to have its name.
+For an event of a native source, mapping the body gives the same record again. Unknown words of enums are put back into
+their fields, and members that the contract does not define are put back to where the sender had them. The `extensions`
+of a vendor's event have pointers into the vendor's body. They are put back only if all of them point to unused places
+of a native body. Otherwise the whole map becomes the member `extensions` of the body, so that a vendor's member is not
+mistaken for a field of the contract with the same name.
 """
 
 from collections.abc import Iterable, Mapping
@@ -39,9 +39,9 @@ _ENVELOPE: Mapping[str, str] = MappingProxyType(
 
 
 class _Field(NamedTuple):
-    words: bool  # it is an enum, or an array of enums, with the words outside it in the field `raw_name`
-    inner: "_Shape | None"  # shape of the record that it holds, or of each record in the array that it holds
-    phi: bool  # it is directly identifying or health information (classes D and L)
+    words: bool  # an enum, or an array of enums, with unknown words in the field `raw_name`
+    inner: "_Shape | None"  # shape of the record in it, or of each record of its array
+    phi: bool  # directly identifying or health information (classes D and L)
 
 
 _Shape = Mapping[str, _Field]
@@ -50,25 +50,25 @@ _Shape = Mapping[str, _Field]
 def native(record: Mapping[str, object], *, phi: bool = True) -> dict[str, Any]:
     """Return the body of a record (`Event.value`), for `orjson.dumps`.
 
-    Without `phi`, all fields of class D or L are left out but the one that the record's key is made of, and
-    `correlation_id`, which may be the id of a request (L). `UnknownRecordError` for a record of no event.
+    Without `phi`, fields of class D or L are left out, except the one that the record's key comes from, and
+    `correlation_id`, which may be a request id (L). Raises `UnknownRecordError` if the record is not of an event type.
     """
     event_type = str(record["event_type"])
     shape = _shape_of(event_type)
     if event_type == OTHER_REPORTED and record["prescription_id"] is None:
-        # What the sender gave in its place is no id of a prescription, and stands in the extensions.
+        # The sender's value in its place is not a prescription id, and is kept in the extensions.
         shape = {name: field for name, field in shape.items() if name != "prescription_id"}
     names = [name for name in _ENVELOPE if record[name] is not None and (phi or name != "correlation_id")]
     body = {_ENVELOPE[name]: _plain(record[name]) for name in names}
     content = body["data"] = _members(record, shape, phi=phi)
     if event_type == OTHER_REPORTED:
-        # A vendor's word that is a type of ours would claim what the body does not hold.
+        # A vendor's word that equals one of our types would promise fields that the body lacks.
         holder, name = (content, "reported_type") if record["reported_type"] in EVENT_MODELS else (body, "type")
         holder[name] = record["reported_type"]
     if phi:
         _put_back(cast("Mapping[str, str]", record["extensions"]), body, shape)
     elif "prescription_id" in shape:
-        # A request that no prescription could be matched to has its own id in the key.
+        # A request without a matching prescription has its own id as the key.
         name = "request_id" if record["prescription_id"] is None else "prescription_id"
         if record.get(name) is not None:
             content[name] = record[name]
@@ -76,7 +76,7 @@ def native(record: Mapping[str, object], *, phi: bool = True) -> dict[str, Any]:
 
 
 def native_json(record: Mapping[str, object], *, phi: bool = True) -> bytes:
-    """Return `native` as JSON text, which holds health information; equal records give equal bytes."""
+    """Return `native` as JSON text, with health information if `phi`; equal records give equal bytes."""
     return orjson.dumps(native(record, phi=phi), option=orjson.OPT_SORT_KEYS)
 
 
@@ -127,7 +127,7 @@ def _members(record: Mapping[str, Any], shape: _Shape, *, phi: bool) -> dict[str
 
 
 def _words(value: str | list[str], raw: str | list[str] | None) -> object:
-    """Return the source's words: those outside the enum stand beside it, of an array in their order."""
+    """Return the source's words: `UNKNOWN` replaced by the words kept beside the enum, in order for an array."""
     if isinstance(value, str):
         return value if value != UNKNOWN or raw is None else raw
     unlisted = iter(raw or ())
@@ -163,7 +163,7 @@ def _put_back(extensions: Mapping[str, str], body: dict[str, Any], shape: _Shape
 
 
 def _holder(pointer: str, body: dict[str, Any], envelope: Mapping[str, _Shape | None]) -> dict[str, Any] | None:
-    """Return the object that the member at `pointer` is put back into; None if there is no such free place."""
+    """Return the object into which the member at `pointer` is put back; None if that place is not free."""
     if not pointer.startswith("/"):
         return None
     node: Any = body
@@ -184,5 +184,5 @@ def _holder(pointer: str, body: dict[str, Any], envelope: Mapping[str, _Shape | 
 
 
 def _unescaped(step: str) -> str:
-    """Read a step of a JSON pointer (RFC 6901, section 4)."""
+    """Unescape a step of a JSON pointer (RFC 6901, section 4)."""
     return step.replace("~1", "/").replace("~0", "~")

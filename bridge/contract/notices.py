@@ -1,4 +1,4 @@
-"""The events that are no step of an order: alerts, enrollments, the endpoint test, and what else a sender reports."""
+"""Events that are not a step of an order: alerts, enrollments, endpoint tests, and other updates of a sender."""
 
 from typing import Literal
 

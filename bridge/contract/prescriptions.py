@@ -1,4 +1,4 @@
-"""The events of an order itself: drafted, changed, sent, confirmed or failed, and signed where controlled."""
+"""Events of an order itself: drafted, changed, sent, confirmed or failed; signed if controlled."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""The questions about an order and their answers: renewals, changes and cancels."""
+"""Requests about an order and their responses: renewals, changes and cancels."""
 
 from datetime import date
 from typing import Literal

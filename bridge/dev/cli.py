@@ -1,4 +1,4 @@
-"""`drx-bridge dev`: the whole system on this machine until it is stopped."""
+"""`drx-bridge dev`: run the whole system on this machine until it is stopped."""
 
 import os
 import signal
@@ -15,24 +15,24 @@ from bridge.runtime.process import INTERRUPTED
 
 
 class Signalled(KeyboardInterrupt):
-    """A signal asked for the end; `code` is the exit code."""
+    """A signal to end was received; `code` is the exit code."""
 
     def __init__(self, number: signal.Signals) -> None:
         self.code = INTERRUPTED if number is signal.SIGINT else 0
 
 
 def raise_on_signals() -> None:
-    """Raise `Signalled` at the first signal that asks for the end; a second one ends everything at once."""
+    """Raise `Signalled` at the first signal to end; a second one kills the process."""
     came: list[int] = []
 
     def take(number: int, _frame: FrameType | None) -> None:
         came.append(number)
         if len(came) > 1:
-            os._exit(INTERRUPTED)  # the kernel ends the children with us
+            os._exit(INTERRUPTED)  # the kernel kills the children with this process
         raise Signalled(signal.Signals(number))
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # SIGINT also where the shell had us ignore it; SIGHUP is ignored under nohup, to outlive the terminal.
+        # SIGINT even if the shell ignores it for background jobs; SIGHUP not under nohup, to outlive the terminal.
         if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, take)
 

@@ -1,4 +1,4 @@
-"""`drx-bridge demo`: start the stack, take the tour, and stay up for those who want to look around."""
+"""`drx-bridge demo`: start the stack, run the tour, and stay up for exploring."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ SOURCE = "drx"
     help="Keep the data in this directory; default: remove it at the end.",
 )
 @click.option("--keep", is_flag=True, help="Stay up until Ctrl-C, also without a terminal.")
-@click.option("--short", is_flag=True, help="One prescription, a forged and a broken delivery, an outage; no more.")
+@click.option("--short", is_flag=True, help="Only one prescription, a forged and a broken delivery, and an outage.")
 def demo(*, data_dir: Path | None, keep: bool, short: bool) -> int:
     """Follow one prescription end to end: signed, verified, written to Kafka, and on to PostgreSQL, a receiver, a lake.
 
-    Then come a forged and a broken delivery, a record that nobody can decode, and an outage of Kafka, in which nothing
-    is refused or lost. Last come an event of an unknown type, and a replay with a mended mapping. Each hop is read back
-    and compared: exit 1 if anything differs. On a terminal, or with --keep, everything stays up until Ctrl-C.
+    Then come a forged and a broken delivery, a record that cannot be decoded, and an outage of Kafka, in which nothing
+    is refused or lost. Last come an event of an unknown type, and a replay with a corrected mapping. Each hop is read
+    back and compared; exit 1 if anything differs. On a terminal, or with --keep, everything stays up until Ctrl-C.
     """
     from bridge.dev.tour import Screen, tour  # noqa: PLC0415 - with pyarrow and asyncpg half of the CPU of `--help`
 
     raise_on_signals()
     screen, code = Screen(), INTERRUPTED
-    # One in the outage would be in the spool, too, and be counted with the events of the story.
+    # A heartbeat during the outage would be spooled and counted with the events of the story.
     os.environ["BRIDGE_HEARTBEAT__ENABLED"] = "false"
     silence_kafka_client()
     screen.chapter(
@@ -53,7 +53,7 @@ def demo(*, data_dir: Path | None, keep: bool, short: bool) -> int:
     )
     try:
         with ExitStack() as cleanup:
-            # A broker that was killed may leave a file behind a moment later; that is no failure of the demo.
+            # A killed broker may still write a file a moment later; this must not fail the demo.
             scratch = tempfile.TemporaryDirectory(prefix="drx-demo-", ignore_cleanup_errors=True)
             directory = data_dir or Path(cleanup.enter_context(scratch))
             stack = cleanup.enter_context(open_stack(directory, say=screen.line))

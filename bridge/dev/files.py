@@ -1,4 +1,4 @@
-"""The directory of an embedded stack, the lock that keeps it to one stack, and files in it."""
+"""The data directory of an embedded stack, its lock against a second stack, and its files."""
 
 import contextlib
 import fcntl
@@ -13,10 +13,10 @@ from bridge.runtime.files import replace_file
 
 
 class DataDirectory:
-    """Paths of the files of each part."""
+    """Paths of the data of each part."""
 
     def __init__(self, path: Path) -> None:
-        """Name the places below `path`; it must be absolute, as children run elsewhere."""
+        """`path` must be absolute, since child processes run in other directories."""
         self.path = path
         self.kafka = path / "kafka"
         self.postgres = path / "postgres"
@@ -29,7 +29,7 @@ class DataDirectory:
         self.ports = path / "ports.json"
 
     def secret_dir(self, name: str, *, make: Callable[[], str]) -> Path:
-        """Make the secrets directory of a source, or of logs, with a `current` secret that stays the same."""
+        """Create the secrets directory of a source, or of logs, with a `current` secret that stays the same."""
         directory = self.secrets / name
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         slot = directory / "current"
@@ -38,7 +38,7 @@ class DataDirectory:
         return directory
 
     def spool_key_dir(self) -> Path:
-        """Make the directory of the spool's keys, apart from what they seal; the ingress makes the first one."""
+        """Create the directory of the spool's keys, separate from the spool; the ingress creates the first key."""
         directory = self.secrets / "spool"
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         return directory
@@ -46,13 +46,13 @@ class DataDirectory:
 
 @contextlib.contextmanager
 def claim(path: Path) -> Iterator[DataDirectory]:
-    """Make the directory and hold it for this process until the context ends or the process does."""
+    """Create the directory and lock it for this process until the context or the process ends."""
     directory = DataDirectory(path.absolute())
     with contextlib.ExitStack() as stack:
         try:
             for place in (directory.path, directory.kafka, directory.logs, directory.secrets):
                 place.mkdir(parents=True, exist_ok=True)
-            # Read and write, kept as it is: until it is locked, its text is the other's.
+            # Not truncated: until the file is locked, its content belongs to another process.
             lock = stack.enter_context((directory.path / "dev.lock").open("a+"))
         except OSError as exc:
             raise ConfigError(f"--data-dir {path}: cannot be written ({exc.strerror})") from exc
@@ -69,7 +69,7 @@ def claim(path: Path) -> Iterator[DataDirectory]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; empty if the file is absent or unreadable, since its content can be made anew."""
+    """Read a JSON object; empty if the file is absent or unreadable, since its content can be recreated."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -78,10 +78,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write an object as `write_text`."""
+    """Write a JSON object with `write_text`."""
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file atomically and for its owner alone: it may hold a secret or a password."""
+    """Write a file atomically, readable only by its owner: it may hold a secret or a password."""
     replace_file(path, text.encode())

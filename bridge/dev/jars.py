@@ -1,6 +1,6 @@
-"""Keep the jars of Apache Kafka, exactly those of the lock, in a cache that every data directory shares.
+"""Cache of the Apache Kafka jars, exactly those of the lock, shared by all data directories.
 
-`python -m tests.relock kafka` writes the lock anew.
+`python -m tests.relock kafka` rewrites the lock.
 """
 
 import hashlib
@@ -16,9 +16,9 @@ from bridge.errors import ConfigError
 
 VARIABLE = "BRIDGE_DEV_CACHE"
 LOCK = Path(__file__).with_name("kafka.lock.toml")
-# Small files over one repository: latency counts, not bandwidth; as many as a browser opens to one host.
+# Concurrent downloads, as many as a browser opens to one host: latency matters for these small files.
 _DOWNLOADS_AT_ONCE = 6
-# A jar of 12 MB on a slow line; the default of the resolver is 10 s for each read.
+# Seconds, for a jar of 12 MB on a slow line; the resolver's default is 10 s for each read.
 _READ_TIMEOUT_S = 60
 
 
@@ -32,12 +32,12 @@ class Jar(NamedTuple):
 
     @property
     def file_name(self) -> str:
-        """Name in the cache; the group keeps two artifacts of one name apart."""
+        """File name in the cache; it includes the group, since artifact names are not unique."""
         return f"{self.group}.{self.artifact}-{self.version}.jar"
 
 
 def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """`BRIDGE_DEV_CACHE`, or the place that the XDG base directory specification gives."""
+    """Return `BRIDGE_DEV_CACHE`, or the directory by the XDG base directory specification."""
     given = environ.get(VARIABLE)
     if given:
         return Path(given).absolute()
@@ -46,7 +46,7 @@ def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def maven_repository(scratch: Path) -> Any:
-    """Open the repositories that jgo is configured for, by default the public one, to download into `scratch`."""
+    """Open the repositories configured for jgo, by default the public one, to download into `scratch`."""
     try:
         from jgo.config import GlobalSettings  # noqa: PLC0415 - 0.5 s of imports, needed once per machine
         from jgo.constants import MAVEN_CENTRAL_URL  # noqa: PLC0415 - as above
@@ -54,19 +54,19 @@ def maven_repository(scratch: Path) -> Any:
     except ImportError as exc:
         msg = "the Kafka jars are not in the cache and jgo is not installed: install the package with its extra `dev`"
         raise ConfigError(msg) from exc
-    # A site with a repository of its own names it in jgo's configuration file; it is asked first.
+    # Repositories in jgo's configuration file are asked first.
     repositories = dict(GlobalSettings.load().repositories)
     repositories.setdefault("central", MAVEN_CENTRAL_URL)
     return MavenContext(repo_cache=scratch, remote_repos=repositories, timeout=_READ_TIMEOUT_S)
 
 
 class JarCache:
-    """Flat directory of jars; each file is there whole, with the sum of the lock, or counts as missing."""
+    """Flat directory of jars; a file whose checksum differs from the lock counts as missing."""
 
     def __init__(
         self, directory: Path | None = None, *, lock: Path = LOCK, repository: Callable[[Path], Any] = maven_repository
     ) -> None:
-        """Keep the jars of `lock`, in the order of the class path, in `directory` or in the cache of this user."""
+        """`lock` lists the jars in class path order; `directory` defaults to the cache of this user."""
         self._directory = directory or cache_dir()
         entries = tomllib.loads(lock.read_text(encoding="utf-8"))["dependencies"]
         names = ("groupId", "artifactId", "version", "sha256")
@@ -83,14 +83,14 @@ class JarCache:
         return [jar for jar in self.jars if not _is_intact(self._path(jar), sha256=jar.sha256)]
 
     def fetch(self, *, say: Callable[[str], object] = str) -> None:
-        """Download what is missing, compare each file with the lock, and only then give it its name."""
+        """Download missing jars, compare each with the lock, and only then rename it into place."""
         missing = self.missing()
         if not missing:
             return
         say(f"fetching {len(missing)} jars, once for this machine")
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            # Inside the cache: a rename is atomic within one file system only.
+            # Inside the cache, since a rename is atomic only within one file system.
             with tempfile.TemporaryDirectory(prefix="fetch-", dir=self._directory) as scratch:
                 self._fetch(missing, context=self._repository(Path(scratch)))
         except OSError as exc:
@@ -119,7 +119,7 @@ def _is_intact(path: Path, *, sha256: str) -> bool:
 
 
 def _download(jar: Jar, context: Any) -> Path:
-    """Fetch one jar by its coordinate alone: the lock has resolved what it needs."""
+    """Fetch one jar by its coordinate; the lock already lists its dependencies."""
     import requests  # noqa: PLC0415 - comes with jgo; see `maven_repository`
 
     artifact = context.project(jar.group, jar.artifact).at_version(jar.version).artifact()

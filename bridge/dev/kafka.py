@@ -20,14 +20,14 @@ from bridge.kafka.admin import AdminError, open_admin, topic_specs
 from bridge.kafka.connection import KafkaConnection
 
 _FORMAT_TIMEOUT_S = 60.0
-# Replicas that must have a record before it is acknowledged, and brokers that survive one loss: production's figures.
+# In-sync replicas to acknowledge a record, and brokers to survive the loss of one, as in production.
 _REPLICATED_FROM = 3
 _MIN_IN_SYNC = 2
-# Seen serving: 380 MB resident for one broker, and three of the smaller beside a test suite.
+# Heap sizes: one broker then has 380 MB resident; three with the smaller heap fit next to a test suite.
 _HEAP_ALONE, _HEAP_OF_MANY = "384m", "320m"
 _LOG4J = Path(__file__).with_name("log4j2.properties")
 T = TypeVar("T")
-# A loopback answer takes milliseconds; a broker that is still starting accepts the connection without answering.
+# Seconds. Loopback answers take milliseconds, but a starting broker accepts connections without answering.
 _PROBE_TIMEOUT_S = 3.0
 
 
@@ -35,7 +35,7 @@ class KafkaCluster:
     """Brokers 1 to n under one directory; stop and start keep data, ports and cluster id."""
 
     def __init__(self, directory: Path, *, brokers: int, java: Path, class_path: str, logs: Path) -> None:
-        """Describe the cluster below `directory`, which need not exist yet; `logs` must."""
+        """`directory` need not exist yet; `logs` must."""
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
         self._cluster_id = _cluster_id(directory / "cluster.json", brokers=brokers)
@@ -57,7 +57,7 @@ class KafkaCluster:
 
     @property
     def bootstrap_servers(self) -> str:
-        """Every broker as host:port, separated by commas."""
+        """All brokers as host:port, separated by commas."""
         return ",".join(self._address(number) for number in self.brokers)
 
     def start(self) -> None:
@@ -69,15 +69,15 @@ class KafkaCluster:
             self._wait_ready(number, expect=set(self.brokers))
 
     def stop(self) -> None:
-        """Stop all brokers, orderly as far as the quorum allows."""
+        """Stop all brokers, in a controlled way as far as the quorum allows."""
         for broker in self.brokers.values():
             broker.terminate()
         for broker in self.brokers.values():
-            # One alone in the quorum never finishes its controlled shutdown: its controller is gone with the others.
+            # The last broker of the quorum cannot finish its controlled shutdown, since no controller is left.
             broker.stop()
 
     def kill(self) -> None:
-        """End all brokers at once, as a power cut would."""
+        """Kill all brokers at once, like a power failure."""
         for broker in self.brokers.values():
             broker.kill()
 
@@ -88,12 +88,12 @@ class KafkaCluster:
         return self._directory / f"broker-{number}"
 
     def _command(self, main: str, *arguments: str) -> list[str]:
-        """Command line of a JVM that is started in a broker's directory, to which the paths are relative."""
+        """Command line of a JVM that runs in a broker's directory; its paths are relative to that."""
         return [
             str(self._java),
             f"-Xmx{self._heap}",
             "-XX:+UseSerialGC",  # threads of G1 cost more than they save on a heap this small
-            "-XX:-UsePerfData",  # its file in /tmp outlives a kill
+            "-XX:-UsePerfData",  # its file in /tmp would be left behind by a kill
             "-Djava.awt.headless=true",
             "-Djava.io.tmpdir=tmp",
             f"-Dlog4j2.configurationFile={_LOG4J}",
@@ -104,7 +104,7 @@ class KafkaCluster:
         for number in self.brokers:
             home = self._home(number)
             home.mkdir(exist_ok=True)
-            # Libraries that the JVM unpacks; a killed one leaves them.
+            # Libraries that the JVM unpacks; a killed one does not remove them.
             shutil.rmtree(home / "tmp", ignore_errors=True)
             (home / "tmp").mkdir()
             write_text(
@@ -114,13 +114,13 @@ class KafkaCluster:
             list(pool.map(self._format, self.brokers))
 
     def _format(self, number: int) -> None:
-        """Give the log directory its cluster id; our file `formatted` marks that this completed."""
+        """Format the log directory with the cluster id; our file `formatted` marks completion."""
         home = self._home(number)
         formatted = home / "formatted"
         if formatted.exists():
             return
         shutil.rmtree(home / "log", ignore_errors=True)
-        # One argument, or an id that starts with a dash, as one in 64 does, would be taken for an option.
+        # One argument: otherwise an id that starts with a dash, as one in 64 does, is taken for an option.
         identity = f"--cluster-id={self._cluster_id}"
         command = self._command("kafka.tools.StorageTool", "format", identity, "-c", "server.properties")
         done = subprocess.run(  # noqa: S603 - our own command line
@@ -144,12 +144,12 @@ class KafkaCluster:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, with a locale in which the JVM can name any directory: in the plain C locale it knows ASCII only."""
+    """Return our environment with a UTF-8 locale: in the C locale, the JVM supports only ASCII file names."""
     return {**os.environ, "LC_ALL": "C.UTF-8"}
 
 
 def _cluster_id(path: Path, *, brokers: int) -> str:
-    """Id of the cluster, made once for the directory and its number of brokers."""
+    """Return the cluster id, created once for the directory and its number of brokers."""
     known = read_json(path)
     if not known:
         # Kafka's own form: the 16 bytes of a UUID, URL-safe Base64 without padding.
@@ -183,27 +183,27 @@ def server_properties(number: int, *, brokers: int, ports: Mapping[str, int]) ->
         "default.replication.factor": replicas,
         "min.insync.replicas": in_sync,
         "offsets.topic.replication.factor": replicas,
-        # 50 by default: each is a directory to open and to recover, and no group here is that busy.
+        # 50 by default; each is a directory to open and recover, and few are needed here.
         "offsets.topic.num.partitions": 6,
         "transaction.state.log.replication.factor": replicas,
         "transaction.state.log.min.isr": in_sync,
         "transaction.state.log.num.partitions": 6,
         "share.coordinator.state.topic.replication.factor": replicas,
         "share.coordinator.state.topic.min.isr": in_sync,
-        # 9 s by default. A produce waits that long when a broker dies; development should not.
+        # 9 s by default: how long a write waits when a broker dies.
         "broker.session.timeout.ms": 3000,
         "broker.heartbeat.interval.ms": 1000,
-        # 3 s by default, for members that start one by one in production.
+        # 3 s by default, to gather members that start one by one in production.
         "group.initial.rebalance.delay.ms": 0,
-        # By default an idle controller writes an empty record twice a second, to measure its lag: a third of an idle
-        # broker's CPU time.
+        # By default an idle controller writes an empty record twice a second to measure lag, which takes a third of an
+        # idle broker's CPU time.
         "metadata.max.idle.interval.ms": 0,
     }
     return "".join(f"{name}={value}\n" for name, value in lines.items())
 
 
 def known_brokers(address: str) -> set[int]:
-    """Ids of the live brokers as the one at `address` knows them; none while it does not answer."""
+    """Return the ids of live brokers known to the one at `address`; empty while it does not answer."""
 
     async def ask() -> set[int]:
         async with asyncio.timeout(_PROBE_TIMEOUT_S), open_admin(KafkaConnection(address)) as admin:
@@ -228,6 +228,6 @@ def create_topics(bootstrap_servers: str, topics: Mapping[str, int]) -> None:
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Run it on a loop in another thread, since this thread may be running one."""
+    """Run a coroutine on an event loop in another thread, since this thread may be running one."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, work).result()

@@ -1,4 +1,4 @@
-"""`drx-bridge listen`: events of the stack of `drx-bridge dev`, as signed webhooks to a program on this machine."""
+"""`drx-bridge listen`: post events of `drx-bridge dev` as signed webhooks to a program on this machine."""
 
 import os
 import sys
@@ -20,13 +20,13 @@ _OWN = "CONSUMER_FORWARD__"
     type=click.Path(path_type=Path),
     default=Path("stack"),
     show_default=True,
-    help="That of the running `drx-bridge dev`.",
+    help="Data directory of the running `drx-bridge dev`.",
 )
 def listen(*, url: str, data_dir: Path) -> int:
-    """Post each event from now on to a URL, as the consumer `forward` does, and print what became of it, until Ctrl-C.
+    """Post each new event to a URL, as the consumer `forward` does, and print the result, until Ctrl-C.
 
-    One attempt each: nothing is retried or parked. It is signed with the secret in DATA_DIR/secrets/forward/current.
-    Other settings of `forward`, such as CONSUMER_FORWARD__TYPES, apply.
+    One attempt each: nothing is retried or parked. Deliveries are signed with DATA_DIR/secrets/forward/current. Other
+    settings of `forward`, such as CONSUMER_FORWARD__TYPES, apply.
     """
     directory = DataDirectory(data_dir.absolute())
     brokers = read_json(directory.endpoints).get("bootstrap_servers")
@@ -34,6 +34,6 @@ def listen(*, url: str, data_dir: Path) -> int:
         raise ConfigError(f"--data-dir {data_dir}: no `drx-bridge dev` is running there")
     settings = {name: value for name, value in os.environ.items() if name.startswith(_OWN)}
     settings |= shared_settings(directory) | {f"{_OWN}URL": url, "CONSUMER_KAFKA__BOOTSTRAP_SERVERS": brokers}
-    # A process, since nothing here imports a consumer.
+    # A separate process, since `bridge` must not import consumers.
     command = [sys.executable, "-m", "consumers", "forward", "listen"]
     os.execve(sys.executable, command, child_environment(os.environ, settings))  # noqa: S606 - our own command line

@@ -1,7 +1,7 @@
-"""Give each server of the stack a free loopback port and keep it over restarts.
+"""Assign each server of the stack a free loopback port and keep it across restarts.
 
-Between the draw of a port and its server's bind, and while that server is down, the port is free for anyone. So the
-process that draws one holds a record lock on the byte of that number in a file of this user's cache: no other draws it.
+Until its server binds a port, and while that server is down, others could take the port. So the process that draws a
+port locks the byte at that offset of a file in this user's cache, and other processes do not draw it.
 """
 
 import contextlib
@@ -17,19 +17,19 @@ from bridge.dev.files import read_json, write_json
 from bridge.dev.jars import cache_dir
 
 HOST = "127.0.0.1"
-# Below the ephemeral ranges of Linux (32768 on) and macOS (49152 on). A client that calls a server which is down could
-# otherwise get that port as its own, connect to itself and keep the server from coming back.
+# Below the ephemeral ranges of Linux (32768 on) and macOS (49152 on). A client that calls a stopped server could
+# otherwise get that port as its own, connect to itself and block the server.
 _FIRST, _LAST = 15_000, 32_000
-# Both ends inclusive; with one port in ten taken, a hundred draws fail once in 10^100.
+# Inclusive range, and draws: with one port in ten taken, a hundred draws fail once in 10^100.
 _DRAWS = 100
-# Drawn by this process: within one, a record lock excludes nobody.
+# Drawn by this process: record locks do not exclude within one process.
 _ours: set[int] = set()
 
 
 def is_free(port: int) -> bool:
-    """Try to bind it, as the server will."""
+    """Return whether a port can be bound."""
     with contextlib.closing(socket.socket()) as probe:
-        # As Java and asyncio do; else the last connections of a stopped server keep its port for a minute.
+        # As Java and asyncio do; otherwise old connections of a stopped server keep its port for a minute.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -39,7 +39,7 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """Draw a free port; it is not drawn again while this process runs."""
+    """Draw a free port that is not drawn again while this process runs."""
     for _ in range(_DRAWS):
         port = random.randint(_FIRST, _LAST)  # noqa: S311 - a port number is no secret
         if port not in _ours and _reserve(port) and is_free(port):
@@ -48,7 +48,7 @@ def free_port() -> int:
 
 
 def stable_ports(path: Path, *, names: Iterable[str]) -> dict[str, int]:
-    """Ports by name: those of the last time as far as they are free, from the file at `path`, which is updated."""
+    """Return ports by name: those in the file at `path` if they are free, else new ones; update the file."""
     known: dict[str, int] = read_json(path)
     ports = {}
     for name in names:
@@ -59,7 +59,7 @@ def stable_ports(path: Path, *, names: Iterable[str]) -> dict[str, int]:
 
 
 def _reserve(port: int) -> bool:
-    """Keep other processes from drawing a port; False when one of them has drawn it."""
+    """Reserve a port against other processes; False if one of them has it."""
     try:
         fcntl.lockf(_reservations(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
     except (BlockingIOError, PermissionError):
@@ -70,7 +70,7 @@ def _reserve(port: int) -> bool:
 
 @cache
 def _reservations() -> int:
-    """Return the one descriptor of the file, since closing any gives all locks up."""
+    """Return the only descriptor of the file, since closing any descriptor releases all locks."""
     directory = cache_dir()
     directory.mkdir(parents=True, exist_ok=True)
     return os.open(directory / "ports", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -17,25 +17,25 @@ from bridge.dev.ports import HOST
 from bridge.dev.processes import Child, launched
 from bridge.errors import ConfigError
 
-# It refuses to run as root. initdb wants a user with a name, and this one is on every machine.
+# PostgreSQL refuses to run as root. initdb needs a user with a name, and this one is on every machine.
 _USER = "nobody"
-# It ends all sessions at once and writes what only memory holds.
+# Fast shutdown: ends all sessions and flushes memory to disk.
 _GRACE_S = 20.0
-# 0.5 s on an idle machine.
+# Seconds; it takes 0.5 s on an idle machine.
 _INITDB_TIMEOUT_S = 60.0
-# SIGKILL takes effect at once unless the process waits for a disk.
+# Seconds; SIGKILL takes effect at once unless the process waits for a disk.
 _KILL_WAIT_S = 10.0
 _PASSWORD_BYTES = 24
 # Source: utils/pidfile.h, LOCK_FILE_LINE_PM_STATUS and PM_STATUS_READY.
 _STATUS_LINE, _READY = 8, "ready"
 _SETTINGS = {
     "listen_addresses": HOST,
-    # The path of a socket has at most 107 bytes, and that of a data directory may have more.
+    # The path of a socket has at most 107 bytes; that of a data directory may be longer.
     "unix_socket_directories": "",
     "timezone": "UTC",
     "log_timezone": "UTC",
-    # Statements, their parameters and the text of an ERROR ("invalid input syntax …") hold values. `log`: what the
-    # server says of itself, and FATAL and PANIC.
+    # Statements, parameters and ERROR texts ("invalid input syntax …") contain values. Level `log`: the server's own
+    # messages, FATAL and PANIC.
     "log_min_messages": "log",
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",
@@ -47,12 +47,12 @@ _SETTINGS = {
 
 
 class PostgresServer(Child):
-    """One server; stop and start keep its port, its password and what it stores."""
+    """A PostgreSQL server; stop and start keep its port, password and data."""
 
     def __init__(
         self, directory: Path, *, programs: Path, port: int, log: Path, settings: Mapping[str, str] | None = None
     ) -> None:
-        """Describe it; `programs` are of the same major version each time, `settings` those besides its usual ones."""
+        """`programs` must keep their major version; `settings` are added to the usual ones."""
         directory.mkdir(parents=True, exist_ok=True)
         self._port = port
         self._password = _password(directory / "password")
@@ -65,12 +65,12 @@ class PostgresServer(Child):
 
     @property
     def dsn(self) -> str:
-        """Address of its first database as its superuser, with the password."""
+        """Connection URL of the first database as superuser, with the password."""
         return f"postgresql://postgres:{self._password}@{HOST}:{self._port}/postgres"
 
     @property
     def ready(self) -> bool:
-        """Whether it takes connections, by its lock file."""
+        """Return whether it accepts connections, according to its lock file."""
         try:
             lines = (self._files / "postmaster.pid").read_text(encoding="utf-8", errors="replace").split("\n")
         except FileNotFoundError:
@@ -78,7 +78,7 @@ class PostgresServer(Child):
         return len(lines) >= _STATUS_LINE and lines[0] == str(self.pid) and lines[_STATUS_LINE - 1].strip() == _READY
 
     def start(self) -> None:
-        """Run it, on files that are made at the first time; a running one is left alone."""
+        """Start it unless it runs; the first start creates its files."""
         if self.alive:
             return
         if not self._files.exists():
@@ -88,13 +88,13 @@ class PostgresServer(Child):
         super().start()
 
     def terminate(self) -> None:
-        """Ask it to end now; after SIGTERM it would wait for its clients to leave."""
+        """Request a fast shutdown; after SIGTERM it would wait for clients to disconnect."""
         self._signal(signal.SIGINT)
 
     def _end_leftovers(self) -> None:
-        """End what outlived a killed server: its backends, until their statement is done, and its lock file.
+        """Clean up after a killed server: end its remaining backends and remove its lock file.
 
-        The file names a process, and another one may have its number by now: then the new server would not start.
+        The lock file names a process id, which may have been reused; then the new server would not start.
         """
         left = list(_servers_on(self._files))
         for process in left:
@@ -104,7 +104,7 @@ class PostgresServer(Child):
         (self._files / "postmaster.pid").unlink(missing_ok=True)
 
     def _make_files(self) -> None:
-        """Run initdb in a temporary directory, so that an interrupted run is repeated."""
+        """Run initdb in a temporary directory, so that an interrupted run starts over."""
         scratch = self._files.with_name("new")
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(mode=0o700)
@@ -117,7 +117,7 @@ class PostgresServer(Child):
             "--username=postgres",
             "--auth=scram-sha-256",
             "--encoding=UTF8",
-            "--locale=C",  # text sorts by code point, the same on every machine
+            "--locale=C",  # text sorts by code point on every machine
             "--no-instructions",
             "--no-sync",
         ]
@@ -130,7 +130,7 @@ class PostgresServer(Child):
             stderr=subprocess.PIPE,
             timeout=_INITDB_TIMEOUT_S,
             check=False,
-            start_new_session=True,  # the terminal's Ctrl-C is for us
+            start_new_session=True,  # Ctrl-C must not reach it; we stop it in order
         )
         if done.returncode != 0:
             lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no output"]
@@ -140,7 +140,7 @@ class PostgresServer(Child):
 
 
 def _servers_on(files: Path) -> Iterator[psutil.Process]:
-    """Processes of PostgreSQL whose working directory this is."""
+    """Return the PostgreSQL processes with this working directory."""
     place = str(files.resolve())
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -149,16 +149,16 @@ def _servers_on(files: Path) -> Iterator[psutil.Process]:
 
 
 def _password(path: Path) -> str:
-    """Password of the superuser, made once."""
+    """Return the password of the superuser, created once."""
     if not path.exists():
         write_text(path, secrets.token_urlsafe(_PASSWORD_BYTES) + "\n")
     return path.read_text(encoding="ascii").strip()
 
 
 def user_of(files: Path) -> str:
-    """Return the user, as `launched` takes it, as whom PostgreSQL's programs run on its files: their owner.
+    """Return the user (as for `launched`) that runs PostgreSQL's programs: the owner of its files.
 
-    Files that are not there yet become those of `nobody` where we are root, as whom it refuses to run.
+    For root, new files belong to `nobody`, since PostgreSQL refuses to run as root.
     """
     if os.geteuid() != 0:
         return ""
@@ -170,5 +170,5 @@ def user_of(files: Path) -> str:
 
 
 def environment(ours: Mapping[str, str]) -> dict[str, str]:
-    """Environment of the programs: ours, without PostgreSQL's variables, in the locale C."""
+    """Return our environment without PostgreSQL's variables, in the locale C."""
     return {**{name: value for name, value in ours.items() if not name.startswith("PG")}, "LC_ALL": "C"}

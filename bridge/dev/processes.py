@@ -1,4 +1,4 @@
-"""Start programs that end with us, watch them, and stop them in time."""
+"""Start, watch and stop child processes that end with this one."""
 
 import contextlib
 import math
@@ -15,28 +15,28 @@ from typing import Any
 
 from bridge.errors import ConfigError
 
-# The kernel ties "the parent died" to the *thread* that forked. This one runs as long as the process does.
+# The kernel's parent-death signal follows the *thread* that forked. This thread lives as long as the process.
 _SPAWNER = ThreadPoolExecutor(1, thread_name_prefix="spawn")
-# A log that has grown beyond this is set aside at the next start; one older log is kept.
+# Bytes; a larger log is rotated at the next start, and one older log is kept.
 LOG_MAX_BYTES = 10_000_000
-# A line of ours is far shorter.
+# Bytes read for the last line; log lines are far shorter.
 _LAST_LINE_BYTES = 2000
 # SIGKILL takes effect at once unless the process waits for a disk.
 _KILL_WAIT_S = 10.0
-# Longer than what a broker needs, or a server without state.
+# Seconds to end; more than a broker or a stateless server needs.
 STOP_GRACE_S = 10.0
-# Seconds on an idle machine, several times that beside a busy test suite; the last resort against a hang.
+# Seconds to become ready: the last resort against a hang, also next to a busy test suite.
 READY_TIMEOUT_S = 90.0
 _READY_POLL_S = 0.05
-# Another user has no groups and one capability of root: to pass by the permissions of files, since programs and files
-# may lie below directories that only root may enter. Without `no_setuid_fixup` access(2) leaves it out of account.
+# The other user has no groups, and one capability of root: to bypass file permissions, since programs and files may be
+# below directories that only root may enter. Without `no_setuid_fixup`, access(2) ignores it.
 _AS_USER = "--clear-groups --securebits=+no_setuid_fixup --inh-caps=-all,+dac_override --ambient-caps=+dac_override"
 
 
 def launched(command: Sequence[str], *, user: str = "") -> list[str]:
-    """Command line that runs `command`, as another user if one (`UID:GID`) is given.
+    """Return the command line that runs `command`, as another user if one (`UID:GID`) is given.
 
-    The kernel kills it when the thread that started it ends. Where there is no setpriv, as on macOS, it does not.
+    The kernel kills it when the thread that started it ends, except where setpriv is missing, as on macOS.
     """
     setpriv = shutil.which("setpriv")
     if setpriv is None:
@@ -47,12 +47,12 @@ def launched(command: Sequence[str], *, user: str = "") -> list[str]:
 
 
 def spawn(command: Sequence[str], *, user: str = "", **options: Any) -> subprocess.Popen[Any]:
-    """Start `command`, as `launched`, tied to this process; `options` are those of `subprocess.Popen`."""
+    """Start `command` by `launched`; `options` are those of `subprocess.Popen`."""
     return _SPAWNER.submit(partial(subprocess.Popen, launched(command, user=user), **options)).result()
 
 
 class Child:
-    """One program: started again under the same name, logging to the same file, in a process group of its own."""
+    """A child process with its own log file and process group; can be restarted."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Child:
         env: Mapping[str, str] | None = None,
         grace_s: float = STOP_GRACE_S,
     ) -> None:
-        """Describe it; nothing runs yet. Without `env` it gets ours; `grace_s` is its time to end in order."""
+        """Nothing is started yet. Without `env` it inherits ours; `grace_s` is its time to end in order."""
         self.name = name
         self.log = log
         self.grace_s = grace_s
@@ -83,7 +83,7 @@ class Child:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs (a paused one does)."""
+        """Whether it runs (also while paused)."""
         return self._process is not None and self._process.poll() is None
 
     @property
@@ -93,7 +93,7 @@ class Child:
 
     @property
     def last_line(self) -> str:
-        """Last line of its log, to say why it ended."""
+        """Return the last line of its log, to report why it ended."""
         try:
             with self.log.open("rb") as file:
                 file.seek(max(0, self.log.stat().st_size - _LAST_LINE_BYTES))
@@ -103,7 +103,7 @@ class Child:
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def start(self) -> None:
-        """Run it; a running one is left alone."""
+        """Start it unless it runs."""
         if self.alive:
             return
         if self.log.exists() and self.log.stat().st_size > LOG_MAX_BYTES:
@@ -123,11 +123,11 @@ class Child:
 
     @property
     def ready(self) -> bool:
-        """Whether it is ready: here, whether it runs; subclasses with an address ask it."""
+        """Return whether it is ready: here, whether it runs; subclasses query its address."""
         return self.alive
 
     def wait_ready(self) -> None:
-        """Return when it does its work; see `wait_until`."""
+        """Wait until it is ready; see `wait_until`."""
         self.wait_until(lambda: self.ready)
 
     def wait_until(self, ready: Callable[[], bool]) -> None:
@@ -145,7 +145,7 @@ class Child:
         self._signal(signal.SIGTERM)
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether it has ended within the time."""
+        """Wait for its end; return whether it came in time."""
         if self._process is None:
             return True
         try:
@@ -155,14 +155,14 @@ class Child:
         return True
 
     def stop(self) -> None:
-        """Ask it to end; make it end when it has not after `grace_s`."""
-        self._signal(signal.SIGCONT)  # somebody may have frozen it
+        """Ask it to end; kill it after `grace_s`."""
+        self._signal(signal.SIGCONT)  # it may be paused
         self.terminate()
         if not self.wait(self.grace_s):
             self.kill()
 
     def kill(self) -> None:
-        """End its whole process group at once, as a crash would."""
+        """Kill its whole process group."""
         self._signal(signal.SIGKILL)
         self.wait(_KILL_WAIT_S)
 

@@ -1,4 +1,4 @@
-"""Find the Java and the PostgreSQL that `dev` runs: those that come as Python packages, or others by a variable."""
+"""Find Java and PostgreSQL for `dev`: from Python packages, or named by an environment variable."""
 
 import importlib.util
 import os

@@ -1,7 +1,7 @@
-"""The latest deliveries: lines of the ingress's log, joined with the records that they became in Kafka.
+"""The latest deliveries: lines of the ingress's log, joined with their records in Kafka.
 
-A line has a keyed hash of the delivery's id (`bridge.runtime.log_ids`), and the key is a file of the stack. What has no
-record, such as a refused delivery, is known by its line only.
+A line has a keyed hash of the delivery's id (`bridge.runtime.log_ids`); the key is a file of the stack. A delivery
+without a record, such as a refused one, appears with its line only.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from bridge.known.delivery_ids import id_of_body
 from bridge.runtime.log_ids import current_id_key
 from bridge.runtime.logging import id_hash
 
-# Deliveries and records in memory, of some 2 KB each; those that are sent at once; lines and records of one delivery.
+# Limits: rows in memory, of some 2 KB each; rows sent at once; lines and records per delivery.
 KEPT, SHOWN, REPEATS = 2000, 200, 20
 _PREFIX = "delivery."
 
@@ -36,7 +36,7 @@ Json = dict[str, Any]
 
 
 class Feed:
-    """Rows by number, the one that was changed last at the end; each has the version of its last change."""
+    """Rows by number, in the order of their last change; each has the version of that change."""
 
     def __init__(self, directory: DataDirectory) -> None:
         self._directory, self._id_key = directory, current_id_key(directory.secrets / "log")
@@ -47,7 +47,7 @@ class Feed:
         self.total = self.version = 0
 
     def changed(self, after: int, *, source: str, outcome: str, kind: str) -> list[Json]:
-        """Return the newest rows with a greater version that match, oldest first; older ones are dropped."""
+        """Return the newest matching rows with a version above `after`, oldest first."""
         new = itertools.takewhile(lambda row: row["version"] > after, reversed(self.rows.values()))
         found = (row for row in new if source in row["source"] and outcome in row["outcome"] and kind in row["type"])
         return sorted(itertools.islice(found, SHOWN), key=lambda row: row["number"])
@@ -57,12 +57,12 @@ class Feed:
         return self._records.get(row["event_id"], ())
 
     def is_mended(self, record: ConsumedRecord) -> bool:
-        """Return whether an unrecognized delivery has become an event since."""
+        """Return whether an unrecognized delivery has since become an event."""
         same = self._records.get(id_hash(record.header("ce_id"), self._id_key), ())
         return any(each.topic != record.topic and each.timestamp_ms > record.timestamp_ms for each in same)
 
     async def follow_log(self) -> None:
-        """Add a row for each line about a delivery, as long as the page runs."""
+        """Add a row for each log line about a delivery, until cancelled."""
         command = launched(["tail", "-n", str(KEPT), "-F", str(self._directory.logs / "ingress.log")])
         process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=DEVNULL)
         while process.stdout is not None and (line := await process.stdout.readline()):
@@ -81,7 +81,7 @@ class Feed:
     def take_record(self, record: ConsumedRecord) -> None:
         """Add a record to the row of its delivery.
 
-        The id of one of several events ends with `/` and its number; that in the body is another than the delivery's.
+        The id of one of several events ends with `/` and a number; an id from the body differs from the delivery's.
         """
         if record.topic == UNRECOGNIZED_TOPIC:
             _keep(self.unrecognized, (record.partition, record.offset), record)
@@ -94,10 +94,10 @@ class Feed:
                 self._change(row)
 
     async def follow_topic(self, topic: str) -> None:
-        """Add the newest records of a topic and those to come, for ever; an outage of Kafka is waited for."""
+        """Add the newest and all new records of a topic, until cancelled; wait while Kafka is away."""
         noted: dict[int, int] = {}
         while True:
-            servers = read_json(self._directory.endpoints).get("bootstrap_servers", "")  # none while the stack starts
+            servers = read_json(self._directory.endpoints).get("bootstrap_servers", "")  # empty while the stack starts
             with contextlib.suppress(ReadError, ConfigError):
                 where: Any = {"since_ms": 0, "records_max": KEPT, "noted": noted, "unreadable": lambda *_: None}
                 async with open_tail(KafkaConnection(servers), topic, **where) as tail:
@@ -114,7 +114,7 @@ class Feed:
 
 
 def key_cell(record: ConsumedRecord) -> object:
-    """Return the key; that of a prescription leads to it."""
+    """Return the cell of a key; a prescription's key links to it."""
     key = text(record.key or b"")
     return {"key": key} if record.topic == PRESCRIPTIONS_TOPIC else key
 
@@ -129,7 +129,7 @@ def _row(line: dict[str, Any]) -> Json:
 
 
 def _keep(holder: OrderedDict[Any, Any], name: object, value: object) -> None:
-    """Put it last, and forget the first if there are too many."""
+    """Add a value at the end, and drop the first if there are too many."""
     holder[name] = value
     holder.move_to_end(name)
     if len(holder) > KEPT:

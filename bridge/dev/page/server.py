@@ -24,13 +24,13 @@ TICK_S = 0.25
 
 
 def page_app(feed: Feed, views: Views) -> web.Application:
-    """Return the page: its files, what they show as JSON, and news as server-sent events."""
+    """Return the web application: static files, sections as JSON, and changes as server-sent events."""
 
     async def file(request: web.Request) -> web.FileResponse:
         return web.FileResponse(Path(__file__).with_name(request.path[1:] or "page.html"))
 
     async def live(request: web.Request) -> web.StreamResponse:
-        """Send what has changed since the last tick, until the browser leaves."""
+        """Send changes at each tick, until the browser disconnects."""
         wanted = {name: request.query.get(name, "") for name in ("source", "outcome", "kind")}
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)

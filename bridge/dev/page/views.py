@@ -1,7 +1,7 @@
-"""What the page shows of the stack, by the addresses in `endpoints.json`.
+"""Content of the page: the state of the stack, by the addresses in `endpoints.json`.
 
-It is made of sections: title, headings of a table, rows of cells, perhaps a note and a picture. A cell is text, or an
-object: `key` leads to a prescription, `copy` has commands, `state` has a colour of its own.
+A section has a title, table headings, rows of cells, and optionally a note and a picture. A cell is text, or an object:
+`key` links to a prescription, `copy` has commands to copy, `state` is coloured.
 """
 
 import asyncio
@@ -57,7 +57,7 @@ WARNINGS = {
     "safety": "Safety signal: dispensed after a cancel was approved. Somebody must be called now.",
     "anomalies": "Contradiction: a message was processed after it had failed for good.",
 }
-# Units of the picture: its width, that of the names, the height of a row; width of a letter, to see what fits.
+# SVG units: width of the picture, width of the names, height of a row, width of a letter.
 _WIDTH, _NAMES, _ROW, _LETTER = 1000, 100, 26, 6.5
 
 
@@ -67,7 +67,7 @@ def section(title: str, head: Sequence[str], rows: Sequence[Sequence[object]], *
 
 
 class Views:
-    """Asks the running parts; one that does not answer is shown as away."""
+    """Queries the running parts; one that does not answer is shown as away."""
 
     def __init__(self, directory: DataDirectory, feed: Feed, decoder: EventDecoder, *, show_phi: bool) -> None:
         self._directory, self._feed, self._decoder, self._phi = directory, feed, decoder, show_phi
@@ -82,7 +82,7 @@ class Views:
         return read_json(self._directory.endpoints)  # empty while the stack starts
 
     async def state(self) -> Json:
-        """Return the state of each part; all who look share one question a second."""
+        """Return the state of each part; queried at most once a second for all browsers."""
         if time.monotonic() < self._asked_at + ASK_S or not (endpoints := self._endpoints):
             return self._state
         self._asked_at = time.monotonic()
@@ -108,7 +108,7 @@ class Views:
         return self._state
 
     async def _fetch(self, query: str, *values: object) -> Any:
-        """Ask PostgreSQL; no rows while it is away or has no tables."""
+        """Query PostgreSQL; no rows while it is away or has no tables."""
         try:
             if self._database is None:
                 self._database = await asyncpg.create_pool(self._endpoints["postgres"], min_size=0, max_size=2)
@@ -117,7 +117,7 @@ class Views:
             return []
 
     async def delivery(self, number: str) -> list[Json]:
-        """Return what is known of a delivery: its answer, and each record with what each consumer did with it."""
+        """Return a delivery: its answer, and each of its records with the outcome in each consumer."""
         row = self._feed.rows.get(int(number)) if number.isdecimal() else None
         if row is None:
             return [section("Delivery", (), [], note="It is not among the latest any more.")]
@@ -153,7 +153,7 @@ class Views:
         ]
 
     async def prescription(self, key: str) -> list[Json]:
-        """Return the story of a prescription, read again when the read model has news, and what of it is parked."""
+        """Return the history of a prescription, read again when the read model changes, and its parked records."""
         changed = await self._fetch(_CHANGED, key)
         if changed and self._story[0] != (key, *changed[0]):
             self._story = ((key, *changed[0]), await asyncio.to_thread(self._history, key))
@@ -164,7 +164,7 @@ class Views:
         asked = ("history", "read_model", "--json", *["--show-phi"] * self._phi, "--", key)
         output = run_program("drx-consumer", *asked, settings={"CONSUMER_POSTGRES__DSN": self._endpoints["postgres"]})
         documents = (line for line in output.text.splitlines() if line.startswith('{"prescription_id"'))
-        events = orjson.loads(next(documents, '{"events": []}'))["events"]  # none once they were pruned
+        events = orjson.loads(next(documents, '{"events": []}'))["events"]  # empty once they were pruned
         rows, warnings = [], set[str]()
         for each in events:
             moved = ", ".join(f"{_words(name)} {_words(value)}" for name, value in each["moved"].items() if value)
@@ -179,7 +179,7 @@ class Views:
         ]
 
     async def waiting(self, _: str) -> list[Json]:
-        """Return what waits, each with the command that puts it right."""
+        """Return what needs an operator, each with the command that resolves it."""
         settings = {"copy": [f". {shlex.quote(str(self._directory.env))}"]}
         first = section("First, in a shell of yours", (), [("settings of this stack", settings)])
         spooled = section("Spool and consumers", ("what", "waits", "since", "details"), (await self.state())["waits"])
@@ -203,7 +203,7 @@ class Views:
             if len(rows) < LISTED and not self._feed.is_mended(each):
                 source, reason, name = map(each.header, ("ce_source", "drx_reason", "ce_id"))
                 verbs = [("show", name), ("replay", "--source", source, "--id", name, "--url", url)]
-                is_final = reason == "id_conflict" or reason.startswith("malformed_")  # no mapping can change those
+                is_final = reason == "id_conflict" or reason.startswith("malformed_")  # a mapping cannot change those
                 verbs = verbs[: 1 if is_final else 2]
                 commands = [shlex.join(["drx-bridge", "unrecognized", *verb]) for verb in verbs]
                 rows.append((source, reason, _at(each.timestamp_ms / 1000), {"copy": commands}))
@@ -212,7 +212,7 @@ class Views:
 
 
 def _fields(kind: Any, value: Any, at: str = "", phi: str = "") -> Iterator[tuple[str, ...]]:
-    """Yield path, class and text of each field that holds something, by its schema."""
+    """Yield path, PHI class and text of each non-empty field, by its schema."""
     branches = [each for each in (kind if isinstance(kind, list) else [kind]) if isinstance(each, Mapping)]
     if isinstance(value, Mapping):
         declared = {each["name"]: each for branch in branches for each in branch.get("fields", ())}
@@ -241,7 +241,7 @@ def _at(unix_s: float) -> str:
 
 
 def strip(events: Sequence[Mapping[str, Any]]) -> str:
-    """Draw as SVG a row for each machine and a column for each event; the page has the colours."""
+    """Return an SVG with a row per state machine and a column per event; the page's CSS has the colours."""
     box = ET.Element("svg", xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {_WIDTH} {_ROW * len(MACHINES)}")
     column = (_WIDTH - _NAMES) / max(1, len(events))
     for row, name in enumerate(MACHINES):
