@@ -89,6 +89,10 @@ def check_running(management: Management) -> Iterator[Finding]:
             connection.request("GET", "/readyz")
             report = orjson.loads(connection.getresponse().read())
         checks, reasons = dict(report["checks"]), dict(report.get("reasons", {}))
+    except TimeoutError:
+        text = f"something listens at {address} and does not answer /readyz within {_ASK_S:g} s: the ingress hangs"
+        yield Finding("process", "failed", text, "keep its log and restart it; see docs/runbooks/HeartbeatMissing.md")
+        return
     except (OSError, HTTPException, ValueError, TypeError, KeyError):
         yield Finding("process", "ok", f"no ingress answers at {address}; a start would meet what is above")
         return

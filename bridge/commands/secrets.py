@@ -1,7 +1,6 @@
-"""`drx-bridge secrets`: make, list and check the secrets of sources; no command ever shows one."""
+"""`drx-bridge secrets`: make and list the secrets of sources; no command ever shows one."""
 
 import base64
-import contextlib
 import math
 import os
 import secrets as random
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import click
 import orjson
-from rich.console import Console
 from rich.table import Table
 
 from bridge.errors import ConfigError
@@ -26,24 +24,22 @@ from bridge.proof.schemes.standard_webhooks import StandardWebhooks
 from bridge.proof.secrets import load, parse_slot, senders
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.files import replace_file
-from bridge.runtime.findings import Finding, finding_line
+from bridge.runtime.findings import Finding
 from bridge.runtime.process import FloatRange, Group
 from bridge.runtime.screen import print_table
 from bridge.settings import Settings, load_settings
 from bridge.sources import configured_source, scheme_of, slots_dir
-from bridge.start_checks import check_sources
 
 KEY_BYTES = 32  # as long as a SHA-256 digest
 # Enough time to create a secret, hand it to the sender and see it used, over a weekend.
 EXPIRES_SOON_S = 14 * 86_400
 _KINDS = {HmacKey: "hmac", KeySet: "public", PublicKey: "ed25519", SharedSecret: "shared", ReplayKey: "replay"}
 CURRENT, PREVIOUS = "current", "previous"
-FAILED_EXIT = 1
 
 
 @click.group(cls=Group)
 def secrets() -> None:
-    """Create, list or check the secrets of sources; none is ever shown."""
+    """Create or list the secrets of sources; none is ever shown. `doctor` and `config --check` check them."""
 
 
 @secrets.command()
@@ -108,28 +104,8 @@ def list_(source: str | None, *, as_json: bool) -> int:
     return 0
 
 
-@secrets.command()
-@click.argument("source", required=False)
-@click.option("--json", "as_json", is_flag=True, help="One JSON line per finding.")
-def check(source: str | None, *, as_json: bool) -> int:
-    """Check schemes and secrets of SOURCE, or of all sources; exit 1 if the bridge could not use them."""
-    settings = load_settings()
-    if source:
-        configured_source(settings, source)
-    windows = check_windows(settings, now=datetime.now(UTC))
-    findings = [*check_sources(settings), *windows, *_readable_by_others(settings)]
-    shown = [each for each in findings if source is None or each.check.rpartition(" ")[2] == source]
-    console = Console(soft_wrap=True)
-    for each in shown:
-        if as_json:
-            click.echo(orjson.dumps(each.document))
-        else:
-            console.print(finding_line(each))
-    return FAILED_EXIT if any(each.verdict == "failed" for each in shown) else 0
-
-
 def check_windows(settings: Settings, *, now: datetime) -> Iterator[Finding]:
-    """Report when the secrets of each source are valid. `serve` starts even if none of them is valid now."""
+    """Report when the secrets of each source are valid, and who can read them; `serve` starts in any case."""
     at = now.timestamp()
     for name, source in settings.sources.items():
         try:
@@ -149,6 +125,10 @@ def check_windows(settings: Settings, *, now: datetime) -> Iterator[Finding]:
             yield Finding(f"secrets {name}", "warning", text, "agree on a new secret with the sender")
         else:
             yield Finding(f"secrets {name}", "ok", listed)
+        for file in sorted(each for each in Path(source.secrets_dir or "").iterdir() if not each.name.startswith(".")):
+            if file.is_file() and file.stat().st_mode & 0o004:
+                text = f"{file.name} can be read by every user"
+                yield Finding(f"secrets {name}", "warning", text, f"chmod o= {file}")
 
 
 def _slot_words(slot: KeySlot, *, now: float) -> str:
@@ -255,15 +235,3 @@ def _row(slot: KeySlot, now: float) -> dict[str, str | bool | None]:
 
 def _instant(unix_s: float) -> str | None:
     return None if math.isinf(unix_s) else datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _readable_by_others(settings: Settings) -> Iterator[Finding]:
-    """Warn about slot files that every user of the machine can read."""
-    for name, source in settings.sources.items():
-        if source.secrets_dir is None:
-            continue
-        with contextlib.suppress(OSError):  # an unreadable file was reported before
-            for file in sorted(source.secrets_dir.iterdir()):
-                if file.is_file() and not file.name.startswith(".") and file.stat().st_mode & 0o004:
-                    text = f"{file.name} can be read by every user"
-                    yield Finding(f"secrets {name}", "warning", text, f"chmod o= {file}")

@@ -84,7 +84,12 @@ def verify(*, directory: Path | None, key_dir: Path | None, as_json: bool) -> in
     states, _ = _read(directory, key_dir)
     faulty = [state for state in states if not state.is_sound]
     if as_json:
-        findings = [_finding(state) for state in faulty]
+        counts = ("is_read", "lost", "locked", "unknown")
+        findings = [
+            {"segment": state.name, **{name: getattr(state, name) for name in counts}}
+            | {"damage": [{"from": start, "to": end} for start, end in sorted(state.damage)]}
+            for state in faulty
+        ]
         click.echo(orjson.dumps({"ok": not faulty, "segments": len(states), "findings": findings}))
     else:
         for state in faulty:
@@ -169,17 +174,6 @@ def described(disk: Disk, directory: Path, keys: Mapping[bytes, Key]) -> list[di
 def instant(at_ms: int) -> str:
     """Format Unix milliseconds as in the JSON documents of the commands."""
     return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat().replace("+00:00", "Z")
-
-
-def _finding(state: SegmentState) -> dict[str, Any]:
-    return {
-        "segment": state.name,
-        "is_read": state.is_read,
-        "lost": state.lost,
-        "locked": state.locked,
-        "unknown": state.unknown,
-        "damage": [{"from": start, "to": end} for start, end in sorted(state.damage)],
-    }
 
 
 def _sentence(state: SegmentState) -> str:

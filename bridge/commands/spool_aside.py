@@ -1,28 +1,27 @@
-"""`drx-bridge spool aside`: show the records that Kafka refused permanently, or deliver them."""
+"""`drx-bridge spool aside`: show the records that Kafka refused permanently, deliver them, or give up a lost key."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 import orjson
 
 from bridge.commands.spool import described, path_options, paths_of
-from bridge.commands.spool_drain import LOOK_S, checked_settings, opened
+from bridge.commands.spool_drain import LOOK_S, checked_settings, run_with
 from bridge.errors import ConfigError, NotDurableError
 from bridge.kafka.accepted import from_entry
 from bridge.runtime.audit import audit_options, audited
-from bridge.runtime.lifecycle import run_workers, stop_on_signals
 from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import INTERRUPTED, FloatRange
-from bridge.settings import Settings
-from bridge.spool.disk import Disk
+from bridge.spool.disk import DAMAGED, LOST_SUFFIX, Disk, write_whole
+from bridge.spool.inspect import survey
 from bridge.spool.keys import KeyRing
 from bridge.spool.segment import UnreadableEntryError
-from bridge.spool.set_aside import Aside, forget, names_of, read_aside
+from bridge.spool.set_aside import DIRECTORY, Aside, forget, names_of, read_aside
 
 if TYPE_CHECKING:
     from bridge.app import Durability
@@ -43,6 +42,11 @@ class PutBack:
         self._patience_s = patience_s
         self.codes = dict.fromkeys([each.name for each in self._asides], "kafka_unavailable")
         self.parts: Durability
+
+    def beside(self, parts: Durability) -> Self:
+        """Return this worker, to run beside what writes to Kafka."""
+        self.parts = parts
+        return self
 
     async def run(self, stop: asyncio.Event) -> None:
         """Deliver them in the order of acceptance, until `stop` is set."""
@@ -79,6 +83,7 @@ class PutBack:
 @path_options
 @audit_options
 @click.option("--put-back", is_flag=True, help="Deliver NAMES, or all, and remove their files.")
+@click.option("--lost-key", metavar="ID", help="Never deliver what this key sealed: move it to `damaged/`.")
 @click.option(
     "--patience",
     "patience_s",
@@ -94,6 +99,7 @@ def aside(
     key_dir: Path | None,
     as_json: bool,
     put_back: bool,
+    lost_key: str | None,
     patience_s: float,
     names: tuple[str, ...],
     actor: str,
@@ -101,15 +107,23 @@ def aside(
 ) -> int:
     """Show the records that Kafka refused permanently; --put-back writes them to Kafka, exit 1 if one is left.
 
-    Works while a process has the spool open; uses the same settings. --put-back needs --reason.
+    Works while a process has the spool open; uses the same settings. --put-back and --lost-key need --reason.
     """
     directory, key_dir = paths_of(directory, key_dir)
     silence_kafka_client()
     keys, disk = KeyRing(key_dir), Disk()
     keys.load()
+    if (put_back or lost_key) and not reason.strip():
+        raise ConfigError("give --reason: it is kept in the audit line")
+    if lost_key:
+        kept = _sealed_with(lost_key, disk, directory, keys)
+        with audited("spool.lost-key", actor=actor, reason=reason, directory=str(directory), key=lost_key, names=kept):
+            _give_up(lost_key, disk, directory, kept)
+        click.echo(
+            "noted; the process that has the spool open acts on it within seconds, else the next start", err=True
+        )
+        return 0
     if put_back:
-        if not reason.strip():
-            raise ConfigError("give --reason: it is kept in the audit line")
         wanted = sorted(names or names_of(disk, directory))
         asides = [read_aside(disk, directory, name, keys.opening) for name in _checked(disk, directory, wanted)]
         with audited("spool.put-back", actor=actor, reason=reason, directory=str(directory), names=wanted) as ended:
@@ -122,6 +136,23 @@ def aside(
     return 0
 
 
+def _sealed_with(lost: str, disk: Disk, directory: Path, keys: KeyRing) -> list[str]:
+    """Return what is set aside and sealed with this key; `ConfigError` if its file is there, or it sealed nothing."""
+    if lost in map(bytes.hex, keys.opening):
+        raise ConfigError(f"key {lost} is in {keys.directory}: what it sealed will be delivered")
+    kept = [each["name"] for each in described(disk, directory, {}) if each["key"] == lost]
+    if not kept and not any(lost in map(bytes.hex, each.keys) for each in survey(directory, {}, read=from_entry)):
+        raise ConfigError(f"{directory}: nothing is sealed with key {lost}; `drx-bridge spool status` names the keys")
+    return kept
+
+
+def _give_up(lost: str, disk: Disk, directory: Path, names: Iterable[str]) -> None:
+    disk.make_directory(directory / DAMAGED)
+    for name in names:
+        disk.rename(directory / DIRECTORY / name, directory / DAMAGED / name)
+    write_whole(disk, directory / f"{lost}{LOST_SUFFIX}", b"")
+
+
 def _checked(disk: Disk, directory: Path, names: Sequence[str]) -> Sequence[str]:
     if unknown := set(names).difference(names_of(disk, directory)):
         raise ConfigError(f"{directory}: nothing of that name is set aside: {', '.join(sorted(unknown))}")
@@ -131,7 +162,7 @@ def _checked(disk: Disk, directory: Path, names: Sequence[str]) -> Sequence[str]
 def _put_back(work: PutBack, ended: dict[str, Any], *, as_json: bool) -> int:
     settings = checked_settings()
     settings = settings.model_copy(update={"spool": settings.spool.model_copy(update={"enabled": False})})
-    interrupted = asyncio.run(_run(settings, work))
+    interrupted = asyncio.run(run_with(settings, work.beside))
     left = {name: code for name, code in work.codes.items() if code}
     delivered = len(work.codes) - len(left)
     ended.update(left=left)
@@ -142,14 +173,3 @@ def _put_back(work: PutBack, ended: dict[str, Any], *, as_json: bool) -> int:
     else:
         click.echo("\n".join([f"{delivered} delivered", *(f"{name}: {code}" for name, code in left.items())]), err=True)
     return INTERRUPTED if interrupted else int(bool(left))
-
-
-async def _run(settings: Settings, work: PutBack) -> bool:
-    """Return whether it was interrupted."""
-    stop = asyncio.Event()
-    signals = stop_on_signals(stop)
-    async with opened(settings, stop) as parts:
-        if parts is not None:
-            work.parts = parts
-            await run_workers([*parts.workers, work], stop=stop, drain_timeout_s=settings.shutdown.flush_s)
-    return bool(signals)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ from bridge.mapping.profile import dedupe_window_s
 from bridge.process_checks import check_process
 from bridge.runtime.audit import audit_options, audited
 from bridge.runtime.findings import refuse
-from bridge.runtime.lifecycle import run_workers, stop_on_signals, unless
+from bridge.runtime.lifecycle import Worker, run_workers, stop_on_signals, unless
 from bridge.runtime.logging import silence_kafka_client
 from bridge.runtime.process import INTERRUPTED, FloatRange
 from bridge.settings import PREFIX, Settings, load_settings
@@ -134,23 +134,22 @@ def checked_settings() -> Settings:
 
 
 async def _drain(settings: Settings, *, patience_s: float) -> tuple[Drained, bool]:
-    stop = asyncio.Event()
-    signals = stop_on_signals(stop)
-    async with opened(settings, stop, set_aside_after_s=patience_s / 2) as parts:
-        if parts is None:
-            return Drained(), True
+    watches: list[Watch] = []
+
+    def watch(parts: Durability) -> Watch:
         if not (isinstance(parts.spool, Spool) and parts.spool.is_open):
             raise ConfigError(_refusal(settings.spool.dir, parts.spool.code))
-        watch = Watch(parts, parts.spool, patience_s=patience_s)
-        await run_workers([*parts.workers, watch], stop=stop, drain_timeout_s=settings.shutdown.flush_s)
-    return watch.outcome, bool(signals)
+        watches.append(Watch(parts, parts.spool, patience_s=patience_s))
+        return watches[0]
+
+    interrupted = await run_with(settings, watch, set_aside_after_s=patience_s / 2)
+    return watches[0].outcome if watches else Drained(), interrupted
 
 
-@asynccontextmanager
-async def opened(
-    settings: Settings, stop: asyncio.Event, *, set_aside_after_s: float = SET_ASIDE_AFTER_S
-) -> AsyncIterator[Durability | None]:
-    """Open producer and, if enabled, spool; yield None if `stop` is set before that is done."""
+async def run_with(
+    settings: Settings, worker: Callable[[Durability], Worker], *, set_aside_after_s: float = SET_ASIDE_AFTER_S
+) -> bool:
+    """Run a worker with a producer and, if enabled, a spool; return whether it was interrupted."""
     from bridge.app import open_durability  # noqa: PLC0415 - half of the CPU of `--help`
     from bridge.runtime.metrics import IngressMetrics  # noqa: PLC0415 - as above
 
@@ -168,9 +167,13 @@ async def opened(
         metrics=metrics,
         set_aside_after_s=set_aside_after_s,
     )
+    stop = asyncio.Event()
+    signals = stop_on_signals(stop)
     async with AsyncExitStack() as stack:
         # Reading from a failing disk may take long; an operator must be able to interrupt it.
-        yield await unless(stop, stack.enter_async_context(opening))
+        if parts := await unless(stop, stack.enter_async_context(opening)):
+            await run_workers([*parts.workers, worker(parts)], stop=stop, drain_timeout_s=settings.shutdown.flush_s)
+    return bool(signals)
 
 
 def _refusal(directory: Path, code: str) -> str:

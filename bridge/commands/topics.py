@@ -35,9 +35,7 @@ def advice(deviation: Deviation) -> str:
 
 
 # A rarely used command, imported only when it runs.
-_ELSEWHERE = {
-    "copy": ("bridge.commands.topics_copy:copy", "Copy a topic to one with another number of partitions."),
-}
+_ELSEWHERE = {"copy": ("bridge.commands.topics_copy:copy", "Copy a topic to one with another number of partitions.")}
 
 
 @click.group(cls=LazyGroup, modules=_ELSEWHERE)

@@ -134,14 +134,7 @@ class _Copy:
 @bootstrap_option
 @audit_options
 def copy(
-    *,
-    source: str,
-    target: str,
-    partitions: int,
-    bootstrap_servers: str | None,
-    as_json: bool,
-    actor: str,
-    reason: str,
+    *, source: str, target: str, partitions: int, bootstrap_servers: str | None, as_json: bool, actor: str, reason: str
 ) -> int:
     """Write every record of FROM to TO, with another number of partitions; TO is created if missing.
 

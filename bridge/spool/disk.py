@@ -14,6 +14,8 @@ LOCK = "lock"
 PROBE = "probe"
 # Segments in which something is damaged, once all that could be read of them is delivered.
 DAMAGED = "damaged"
+# Of an empty file with the id of a key that is lost for good: what it sealed goes to `damaged/`, too.
+LOST_SUFFIX = ".lost-key"
 # `struct flock` of Linux on 64 bits: type, whence, start, length, pid; a length of 0 is the whole file.
 _FLOCK = struct.Struct("@hhqqi0q")
 # Bytes per read after reading the whole file failed.

@@ -24,7 +24,7 @@ from bridge.runtime.io_thread import IOThread
 from bridge.runtime.logging import log
 from bridge.runtime.metrics import IngressMetrics
 from bridge.spool.availability import Availability
-from bridge.spool.disk import Disk, read_what_can_be
+from bridge.spool.disk import LOST_SUFFIX, Disk, read_what_can_be
 from bridge.spool.index import Index, Location, Segment
 from bridge.spool.keys import KeyRing
 from bridge.spool.segment import (
@@ -100,13 +100,18 @@ class Recovery:
             await self._recover(self.index.segment(number), drain)
 
     async def unlock(self, drain: Drain) -> None:
-        """Enter, behind what waits, the segments that were locked for want of a key that is there now."""
-        for segment in list(self.index.segments.values()):
+        """Enter, behind what waits, the segments whose key is there now; give those up whose key is declared lost."""
+        missing = [segment for segment in self.index.segments.values() if segment.missing]
+        lost = await self.thread.run(partial(_lost_keys, self.disk, missing[0].path.parent)) if missing else set()
+        for segment in missing:
             if segment.missing & self.keys.opening.keys():
                 before, segment.missing = segment.locked, set()
                 await self._recover(segment, drain)
                 segment.locked -= before  # last, or the file would seem to hold nothing meanwhile
                 log.info("worker.spool_unlocked", segment=segment.path.stem, records=before - segment.locked)
+            elif segment.missing <= lost:  # all records of a segment have one key
+                log.warning("worker.spool_given_up", segment=segment.path.stem, records=segment.locked)
+                segment.locked, segment.missing, segment.is_damaged = 0, set(), True
 
     async def _recover(self, segment: Segment, drain: Drain) -> None:
         newest = segment.number == self._newest
@@ -198,7 +203,7 @@ class Recovery:
         `acknowledge` counts from the head.
         """
         while not self.index.depth(entry.partition) and self.commits.carries(entry.partition):
-            await self.thread.run(_nothing)  # done after the group that is being written
+            await self.thread.run(lambda: None)  # done after the group that is being written
         try:
             drain.recovered(entry)
         except UnreadableEntryError:
@@ -237,8 +242,10 @@ def unseal_all(content: bytes, records: Sequence[Intact], keys: Mapping[bytes, K
     return opened
 
 
-def _nothing() -> None:
-    """Do nothing, to wait until the thread has done its earlier work."""
+def _lost_keys(disk: Disk, directory: Path) -> set[bytes]:
+    """Return the ids of the keys that an operator has declared lost."""
+    names = disk.names(directory)
+    return {bytes.fromhex(name.removesuffix(LOST_SUFFIX)) for name in names if name.endswith(LOST_SUFFIX)}
 
 
 def _or_none(work: Callable[[], Content]) -> Content | None:

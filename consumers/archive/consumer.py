@@ -52,6 +52,7 @@ def open_archive(setup: Setup) -> Consumer:
         tables=Tables(migrations=MIGRATIONS, schema=options.tables_schema),
         prepare=writer.prepare,
         ping=writer.ping,
+        lacks=writer.lacks,
         discloses=[f"{what}: Parquet files below {options.root}" for what in written],
     )
     consumer.handler(writer)

@@ -130,6 +130,10 @@ class Lake:
             self.store.link(f"{directory}/{each}", f"{STAGING}/{name}/{each}")
         return Merged(staged, f"{directory}/{_name(name)}")
 
+    def holds(self, name: str, path: str) -> bool:
+        """Return whether a committed file is staged or published."""
+        return self.store.exists(f"{STAGING}/{name}") or self.store.exists(path)
+
     def publish(self, name: str, path: str) -> bool:
         """Move a committed file to its published path; False if it is neither staged nor published."""
         if name.endswith(DAY):

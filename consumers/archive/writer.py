@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from bridge.errors import PermanentError
 from bridge.event import UNRECOGNIZED_TYPE
 from bridge.runtime.failpoints import hit
+from bridge.runtime.findings import counted
 from bridge.runtime.logging import log
 from bridge.runtime.metrics import NAMESPACE
 from consumers.api import Placed
@@ -128,6 +129,7 @@ class Archiver:
         self._look_at = 0.0
         # Days that could not be merged come last, since an unreadable file stays unreadable.
         self._failed: set[str] = set()
+        self._waiting: Sequence[tuple[str, str]] = ()  # committed files that were not published at the start
 
     def _sql(self, statement: str) -> str:
         return statement.format(schema=self._options.tables_schema)  # a checked name
@@ -135,11 +137,17 @@ class Archiver:
     async def prepare(self, connection: Any) -> None:
         """Check that the lake exists and belongs to these tables; as `Lake.claim`."""
         ((archive, begun),) = await connection.fetch(self._sql(_LAKE))
+        self._waiting = await connection.fetch(self._sql(_WAITING), _PUBLISH_MAX)
         await asyncio.to_thread(self._lake.claim, archive, begun=begun)
 
     async def ping(self, _resource: Any) -> None:
         """Check that a file can be written."""
         await asyncio.to_thread(self._lake.probe)
+
+    async def lacks(self, _resource: Any) -> list[str]:
+        """Name the committed files that `prepare` found unpublished and that are in neither place."""
+        missing = [each for each, path in self._waiting if not await asyncio.to_thread(self._lake.holds, each, path)]
+        return [f"{counted(len(missing), 'committed file')}, such as staging/{missing[0]}"] if missing else []
 
     async def __call__(self, batch: Sequence[Placed], connection: Any) -> None:
         """Write new events of one partition; `PermanentError` for a value that fits no column."""

@@ -219,5 +219,8 @@ async def _sink(consumer: Consumer) -> list[Finding]:
     found = Finding("sink", "ok", "answers" if consumer.ping is not None else "can be opened")
     return [
         found,
-        *(Finding("sink", "warning", f"lacks {each}", "its page in docs has what it must allow") for each in lacks),
+        *(
+            Finding("sink", "warning", f"lacks {each}", "see its page in docs, and the runbook of its alert")
+            for each in lacks
+        ),
     ]

@@ -153,6 +153,15 @@ async def test_a_running_process_is_asked_for_what_only_it_meets(result: str, ve
     assert text in finding.text
 
 
+async def test_a_process_that_hangs_is_not_taken_for_one_that_does_not_run(clean: pytest.MonkeyPatch) -> None:
+    clean.setattr("bridge.commands.doctor._ASK_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        (finding,) = check_running(Management(host="127.0.0.1", port=frozen.getsockname()[1]))
+
+    assert (finding.check, finding.verdict) == ("process", "failed")
+    assert "does not answer /readyz" in finding.text
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> SpoolSettings:
     write_key(tmp_path / "keys")

@@ -13,10 +13,7 @@ from consumers.postgres.pool import Connection
 
 NAME = "appender"
 # Without any constraint that would hide a second time.
-TABLES = (
-    "create table appended (number bigserial, prescription_id text, event_id text)",
-    "create table healed ()",
-)
+TABLES = ("create table appended (number bigserial, prescription_id text, event_id text)", "create table healed ()")
 APPEND = "insert into appended (prescription_id, event_id) values ($1, $2)"
 # Small, so that there are many transactions to be killed in.
 BATCH_RECORDS = 20

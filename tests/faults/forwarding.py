@@ -18,12 +18,7 @@ SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 
 @contextmanager
 def forwarding(
-    ground: Ground,
-    lives: Lives,
-    *,
-    partitions: int = PARTITIONS,
-    pause_s: float = 0.0,
-    sink: Sink | None = None,
+    ground: Ground, lives: Lives, *, partitions: int = PARTITIONS, pause_s: float = 0.0, sink: Sink | None = None
 ) -> Iterator[Scene]:
     """Set a scene; the `sink`, its own one unless given, takes `pause_s` to answer."""
     instance = f"desk-{uuid4().hex[:12]}"

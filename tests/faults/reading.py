@@ -13,13 +13,7 @@ from tests.topic_filler import Lives
 
 
 @contextmanager
-def reading(
-    ground: Ground,
-    lives: Lives,
-    *,
-    partitions: int = PARTITIONS,
-    pause_s: float = 0.0,
-) -> Iterator[Scene]:
+def reading(ground: Ground, lives: Lives, *, partitions: int = PARTITIONS, pause_s: float = 0.0) -> Iterator[Scene]:
     schema = f"rm_{uuid4().hex[:12]}"
     topic, group = f"faults.{schema}", f"read_model.{schema}"
     options = {"SCHEMA": schema, "TOPICS": topic, "PAUSE_S": str(pause_s)}

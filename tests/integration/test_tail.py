@@ -178,11 +178,7 @@ def test_it_follows_until_it_is_interrupted(cluster: Cluster, topics: Topics) ->
     name = topics.fresh()
     follow = command(name, "--bootstrap-servers", cluster.bootstrap_servers, "--json", "--from-beginning")
     following = subprocess.Popen(  # noqa: S603 - our own command line
-        follow,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
+        follow, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
     )
     bound = threading.Timer(TIMEOUT_S, following.kill)
     bound.start()

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bridge.errors import NotDurableError
-from bridge.spool.segment import Entry
+from bridge.commands.spool import spool
+from bridge.errors import ConfigError, NotDurableError
+from bridge.spool.segment import Entry, key_of
 from tests.spooling import (
     MARKER,
     OTHER,
@@ -14,6 +15,7 @@ from tests.spooling import (
     Found,
     altered,
     an_entry,
+    damaged,
     files,
     make_spool,
     open_spool,
@@ -135,6 +137,38 @@ async def test_without_its_key_a_record_is_locked_until_that_is_back(directory: 
         third.spool.acknowledge(PARTITION, 3)
         third.spool.acknowledge(OTHER, 1)
     assert segments(directory) == []
+
+
+async def test_what_a_lost_key_sealed_is_given_up_only_on_request_and_kept(directory: Path, keys: Path) -> None:
+    async with open_spool(directory, key_dir=keys) as kept:
+        await kept.put(1, 2, 3)
+        await kept.spool.set_aside(PARTITION, code="record_too_large")
+    (lost,) = segments(directory)
+    before = lost.read_bytes()
+    identity = key_of(OLD).id.hex()
+    words = ["aside", "--dir", str(directory), "--key-dir", str(keys), "--reason", "the vault burnt", "--lost-key"]
+
+    with pytest.raises(ConfigError, match="will be delivered"):
+        spool.main([*words, identity], standalone_mode=False)
+    turn(keys)
+    take_away(keys, "previous")
+    async with open_spool(directory, key_dir=keys) as again:
+        await again.put(4)
+        with pytest.raises(ConfigError, match="nothing is sealed"):
+            spool.main([*words, "no key"], standalone_mode=False)
+        await again.spool.tend()
+        assert (again.value("locked_records"), damaged(directory)) == (3, [])
+
+        assert spool.main([*words, identity], standalone_mode=False) == 0
+        await again.spool.tend()
+        assert (again.value("locked_records"), again.value("set_aside_records")) == (0, 0)
+        assert again.value("corrupt_records_total") == 0
+        assert await again.head() == [4]
+
+    async with open_spool(directory, key_dir=keys) as third:
+        assert (ordinals(third.found), third.value("locked_records")) == ([4], 0)
+    assert [path.suffix for path in damaged(directory)] == [".record_too_large", ".positions", ".segment"]
+    assert (directory / "damaged" / lost.name).read_bytes() == before
 
 
 async def test_what_was_locked_comes_before_what_is_taken_when_the_key_is_back(directory: Path, keys: Path) -> None:

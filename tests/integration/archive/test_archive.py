@@ -256,6 +256,9 @@ async def test_a_committed_file_that_is_gone_is_counted_and_holds_up_no_other(tm
 
         assert archive.registry.get_sample_value(MISSING, {"service": "archive"}) == 1
         assert archive.registry.get_sample_value(CURRENT, {"service": "archive"}) == before
+        async with archive._database.transaction() as connection:
+            await archive._consumer.prepare(connection)  # type: ignore[misc]  # it has one
+        assert await archive._consumer.lacks(None) == [f"1 committed file, such as staging/{staged.name}"]  # type: ignore[misc]  # as above
 
 
 async def test_the_role_of_consumers_may_do_what_the_archive_does(tmp_path: Path) -> None:

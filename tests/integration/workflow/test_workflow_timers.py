@@ -15,14 +15,7 @@ from consumers.api import Consumer, Setup
 from consumers.postgres.tables import migrate_tables
 from consumers.workflow.consumer import open_workflow
 from consumers.workflow.temporal import Temporal
-from tests.prescriptions import (
-    ago,
-    cancel_answered,
-    filled,
-    processed,
-    renewal_asked,
-    sent,
-)
+from tests.prescriptions import ago, cancel_answered, filled, processed, renewal_asked, sent
 from tests.read_model import ReadModel, open_model
 from tests.temporal.histories import Told, a_client, told
 from tests.temporal.server import TemporalServer
