@@ -120,7 +120,7 @@ _NEEDS = (
     Need(
         "log of a year, all replicas",
         lambda rate: _bytes(rate * LOG_BYTES * LOG_REPLICAS * YEAR_S),
-        "kept for ever: x 31,536,000 s at the mean rate, not the peak",
+        "kept without limit: x 31,536,000 s at the mean rate, not the peak",
     ),
     Need(
         "spooled by an hour without Kafka",

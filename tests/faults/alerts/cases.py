@@ -41,7 +41,7 @@ DELIVERIES = (
     Case("UnrecognizedGrowing", "ticket", "10 deliveries of an unknown type", faults.unheard_of),
     Case("UnknownTypes", "ticket", "an event of a type that the contract does not know", faults.new_type),
     Case("IdConflict", "ticket", "another body under an id that was used", faults.two_bodies),
-    Case("SecretReloadFailed", "ticket", "a file beside the secret that is none", faults.bad_secret),
+    Case("SecretReloadFailed", "ticket", "a second file that is not a secret", faults.bad_secret),
     Case("SecretExpiringSoon", "ticket", "a secret that ends in a week", faults.ending_secret(hours=3)),
     Case("SecretExpiringSoon", "page", "a secret that ends in two days", faults.ending_secret(hours=1)),
 )
