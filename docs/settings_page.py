@@ -39,8 +39,8 @@ secret: those with `FILE` or `DIR` in their name point to it.
 
 A variable that is empty counts as unset: the file's value stays, or the default. A name with too few underscores
 (`{PREFIX}HTTP_PORT`) is refused where doubling some of them makes a setting. Other variables that begin with `{PREFIX}`
-and have no `__` are ignored, such as those that Kubernetes sets for a Service named `bridge` (`{PREFIX}PORT`,
-`{PREFIX}SERVICE_HOST`, `{PREFIX}PORT_8080_TCP`; a value such as `tcp://10.0.0.1:80` is never a setting's).
+and have no `__` are ignored. Kubernetes sets such variables for a Service named `bridge` (`{PREFIX}PORT`,
+`{PREFIX}SERVICE_HOST`, `{PREFIX}PORT_8080_TCP`), and a value such as `tcp://10.0.0.1:80` is never read as a setting.
 
 Settings that depend on each other:
 
