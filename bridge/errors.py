@@ -1,23 +1,23 @@
-"""Every deliberate failure; each class has a stable code, and whether the same call may work later."""
+"""Errors raised on purpose; each class has a stable code and states whether a retry may succeed."""
 
 from typing import ClassVar
 
 
 class BridgeError(Exception):
-    """Base of the tree; anything outside it is a bug."""
+    """Base class; any other exception is a bug."""
 
     code: str = "error"  # stable word for logs, HTTP bodies and headers; never a value of a delivery
-    retriable: ClassVar[bool] = False  # true when the same call may work later with nothing changed
+    retriable: ClassVar[bool] = False  # true if the same call may succeed later without any change
 
 
 class ConfigError(BridgeError):
-    """The operator must change something; the message is one line with what to do. Exit 2."""
+    """The operator must change something; the message is one line of advice. Exit code 2."""
 
     code = "config"
 
 
 class CodedError(BridgeError):
-    """A failure with a constant code of its own, and perhaps a line for an operator."""
+    """A failure with its own constant code, and optionally a line for the operator."""
 
     def __init__(self, code: str, message: str = "") -> None:
         super().__init__(message or code)
@@ -25,38 +25,38 @@ class CodedError(BridgeError):
 
 
 class DeliveryRefusedError(CodedError):
-    """Refused before it was proved to be its source's; the answer is 4xx and carries only the code."""
+    """Refused before its origin was verified; the answer is 4xx with only the code."""
 
     def __init__(self, code: str, *, reason: str = "", wait_s: float = 0.0) -> None:
-        """Keep the `code` of the answer, the `reason` for metrics and logs, and after how long to come back."""
+        """Keep the `code` of the answer, the `reason` for metrics and logs, and the seconds until a retry."""
         super().__init__(code)
         self.reason = reason
         self.wait_s = wait_s
 
 
 class NotDurableError(CodedError):
-    """Nothing could make the delivery durable in time; the answer is 503 and the sender keeps it."""
+    """The delivery could not be made durable in time; the answer is 503 and the sender keeps it."""
 
     retriable = True
 
 
 class RecordRefusedError(NotDurableError):
-    """Kafka refused a batch for what one of its records is; nothing of the batch was written."""
+    """Kafka refused a batch because of one of its records; nothing of the batch was written."""
 
     def __init__(self, code: str, *, for_good: bool = True) -> None:
-        """Keep the constant `code`, and whether time and clocks alone change nothing."""
+        """Keep the constant `code`; `for_good` if Kafka will refuse the record at any time."""
         super().__init__(code)
         self.for_good = for_good
 
 
 class TooLargeError(BridgeError):
-    """An event becomes a larger record than its topic takes; the delivery is parked as it came, which always fits."""
+    """The record of an event is too large for its topic; the delivery is parked as received, which always fits."""
 
     code = "too_large"
 
 
 class DecodeError(CodedError):
-    """Bytes are no record of ours: truncated, trailing bytes, or an unknown schema id."""
+    """The bytes cannot be decoded: truncated, trailing bytes, or an unknown schema id."""
 
 
 class UnknownRecordError(DecodeError):
@@ -78,19 +78,19 @@ class TransientError(CodedError):
     """Raised by a handler: a retry may succeed. Repeated failures park the key, but never during an outage."""
 
     retriable = True
-    blameless = False  # true when neither the event nor the sink is at fault: uses up no attempts
+    blameless = False  # true if neither the event nor the sink is at fault: does not count as an attempt
 
     def __init__(self, code: str, *, systemic: bool = False) -> None:
         """Keep a constant `code`; never a value of the event."""
         super().__init__(_word(code))
-        # True when every event would fail (the sink is down, or refuses us): uses up no attempts.
+        # True if every event would fail (the sink is down, or rejects our credentials): does not count as an attempt.
         self.systemic = systemic
 
 
 def _word(code: str) -> str:
-    """Return the code of a team's error, if a log and a table can hold it; anything else is a bug where it is raised.
+    """Return the code of a handler's error if logs and tables can hold it; otherwise the handler has a bug.
 
-    `AttributeError`: it is no text. `ValueError`: it has characters that are not printable.
+    Raises `AttributeError` if it is not text, `ValueError` if it has characters that are not printable.
     """
     if not code.isprintable():
         raise ValueError("a code is a constant word")

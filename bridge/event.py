@@ -1,4 +1,4 @@
-"""The nouns that travel the whole way: a delivery, the events inside it, or why it holds none."""
+"""The types that travel through the whole ingress: a delivery, its events, or the reason to park it."""
 
 from base64 import b64encode
 from collections.abc import Mapping
@@ -13,34 +13,33 @@ from bridge.contract.envelope import EventRecord
 from bridge.contract.events import EVENT_MODELS
 from bridge.errors import UnknownRecordError
 
-# A sender's clock may run ahead by this much before the receipt bounds the event's place in the order
-# (docs/contract.md §3: a timestamp more than 5 min ahead is clamped for ordering only).
+# A sender's clock may run ahead by this much; a later timestamp is clamped, for ordering only (docs/contract.md §3).
 AHEAD_MAX = timedelta(minutes=5)
 
 UNRECOGNIZED_TYPE = "drx.unrecognized"
 
-# How something is durable: acknowledged by all in-sync replicas, or on this host's disk.
+# How an event is durable: acknowledged by all in-sync replicas, or on this host's disk.
 Durable = Literal["committed", "spooled"]
-# Receipts whose encoded forms are cached; deliveries that are taken together have one.
+# Receipts whose encoded forms are cached; deliveries processed together share one.
 RECEIPTS_MAX = 8
-# What became of something accepted; `failed` means that it is not durable, and nothing more is done about it.
+# Final state of an accepted event; `failed`: it is not durable and was given up.
 Settled = Literal["committed", "spooled", "failed"]
 
 
 class Delivery(NamedTuple):
-    """One verified HTTP POST; a tuple, which is made in a quarter of the time of a frozen dataclass."""
+    """One verified HTTP POST; a tuple, since creating a frozen dataclass takes four times as long."""
 
     source: str  # configured name of the sender
-    environment: str  # `production` or `sandbox`: what this source is configured to send
+    environment: str  # `production` or `sandbox`, as configured for the source
     id: str  # the webhook id; the same on every retry
     received_at: datetime  # receipt of the complete body, aware UTC
     body: bytes  # exact bytes received
     body_sha256: str  # lower-case hex digest of `body`
     key_slot: str  # slot of the secret that verified it
     traceparent: str  # W3C trace context for the records
-    headers: Mapping[str, str]  # safe request headers, names in lower case, for a parked record
+    headers: Mapping[str, str]  # request headers without credentials, names in lower case, for a parked record
     origin: str = ""  # `replay` or `import` if an operator posted it; empty if the sender did
-    first_received_at: datetime | None = None  # aware UTC, if it was received before; of an import, when it happened
+    first_received_at: datetime | None = None  # aware UTC; first receipt of a replay, or time of an import
 
     def __repr__(self) -> str:
         """Identify the delivery without its content."""
@@ -48,12 +47,12 @@ class Delivery(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """What makes two deliveries of the same thing one: of an event, or of a delivery that holds none."""
+    """The identity by which repeats are recognised, of an event or of a parked delivery."""
 
     source: str  # configured name of the sender
-    id: str  # event id; of a parked delivery the webhook id
-    body_sha256: str  # lower-case hex digest of the body it came in, or of its own part of that
-    reason: str = ""  # empty for an event; else why the delivery is parked
+    id: str  # event id; the webhook id for a parked delivery
+    body_sha256: str  # lower-case hex digest of its body, or of the event's own part of the body
+    reason: str = ""  # empty for an event; else the reason to park the delivery
 
 
 class Event(NamedTuple):
@@ -63,15 +62,16 @@ class Event(NamedTuple):
     type: str  # one of the twenty types, such as `prescription.sent`
     source: str  # configured name of the sender
     key: str  # record key; events of one key keep their order
-    occurred_at: datetime  # when it happened at the source, aware UTC, by the source
+    occurred_at: datetime  # when it happened, by the source's clock, aware UTC
     received_at: datetime  # receipt of its delivery, aware UTC
     # The whole Avro record: names as in the schema; instants aware UTC, decimals `Decimal`, dates `date`.
     value: Mapping[str, object]
-    mapping: str = ""  # first 12 hex digits of the SHA-256 of the mapping file that made it, or empty
-    # Lower-case hex digest of its own part of the body, if its id is of that: other bodies may have the same part.
+    mapping: str = ""  # first 12 hex digits of the SHA-256 of its mapping file, or empty
+    # Lower-case hex digest of its own part of the body if its id is that of the part, since several bodies may contain
+    # the same part; else empty.
     sha256: str = ""
-    # The whole Avro record without the prefix of the wire format, if the fast path of the ingress made it: then `value`
-    # has `prescription_id` only.
+    # The whole Avro record without the prefix of the wire format, if the fast path made it; then `value` has only
+    # `prescription_id`.
     encoded: bytes = b""
 
     def __repr__(self) -> str:
@@ -80,7 +80,7 @@ class Event(NamedTuple):
 
     @property
     def ordering_time(self) -> datetime:
-        """`occurred_at`, but never more than `AHEAD_MAX` after the receipt: a wrong clock must not win for ever."""
+        """Return `occurred_at`, at most `AHEAD_MAX` after the receipt: a wrong clock must not win permanently."""
         if self.occurred_at <= self.received_at:  # nearly always
             return self.occurred_at
         return min(self.occurred_at, self.received_at + AHEAD_MAX)
@@ -91,7 +91,7 @@ class Event(NamedTuple):
         The classes are in `bridge.contract`, one for each type: `RenewalRequested`, `PrescriptionSent`.
 
         Raises:
-            UnknownRecordError: The type has no model: it is `drx.unrecognized`.
+            UnknownRecordError: The type has no model, as `drx.unrecognized`.
         """
         model = EVENT_MODELS.get(self.type)
         if model is None:
@@ -113,23 +113,23 @@ def identity_in(delivery: Delivery, event: Event) -> Identity:
 
 @dataclass(frozen=True, slots=True)
 class ParkReason:
-    """Why a verified delivery is set aside instead of becoming events."""
+    """Why a verified delivery is parked instead of mapped to events."""
 
-    reason: str  # word of `answers.PARKED`; the only part that metrics carry
-    detail: str = ""  # word of the reason's own closed list, or empty
-    # Path of the field at fault, array indexes as `*`, for the answer too; never a value or a name that only the body
-    # has. Or empty.
+    reason: str  # key of `answers.PARKED`; the only part in metrics
+    detail: str = ""  # from a closed list of the reason, or empty
+    # Path of the invalid field, array indexes as `*`, or empty. It is part of the answer: never a value, or a name that
+    # only the body has.
     field: str = ""
-    key: str | None = None  # prescription id if it could be read and is valid; the webhook id is the key otherwise
+    key: str | None = None  # prescription id if valid; None: the webhook id is the record key
 
 
 def instant(at: datetime) -> str:
-    """Write a moment as ISO 8601 in UTC, with microseconds."""
+    """Format a moment as ISO 8601 in UTC, with microseconds."""
     return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def plain(value: object) -> object:
-    """Convert what JSON has no form for: decimals to text without an exponent, bytes to base64."""
+    """Convert values without a JSON form: decimals to text without an exponent, bytes to base64."""
     if isinstance(value, Decimal):
         return f"{value:f}"  # never with an exponent
     if isinstance(value, bytes):

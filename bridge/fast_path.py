@@ -1,34 +1,32 @@
-"""The fast path: from the body of a delivery straight to its Avro record, by a generated function for each type.
+"""The fast path: encode a body directly to its Avro record, by a generated function for each event type.
 
-It makes none of the document, the notes and the value that the reference (`json_body.py`, `drx_standard.py`,
-`avro/encoder.py`) makes on the way. It answers only a *plainly conforming* delivery and *defers* any other: it returns
-nothing, and the reference decides from the start. So the reference stays the only definition of the contract; tests
-compare the two.
+It skips the intermediate document, notes and value of the reference (`json_body.py`, `drx_standard.py`,
+`avro/encoder.py`). It handles only a *plainly conforming* delivery and *defers* any other: it returns None, and the
+reference decides from the start. So the reference stays the only definition of the contract; tests compare the two.
 
 **Plainly conforming** means all of the following; the fast path may defer more, never less.
 
 - The body is one JSON object without a byte order mark, a lone surrogate, a name twice in an object, or a number `-0`.
 - `type` is a type of the contract, `version` the contract's, `environment` the source's; `id` is absent, null or that
   of the delivery; `timestamp` is an instant, not later than `AHEAD_MAX` after the receipt.
-- Every other member, in the body or in `data`, is one that a field of the type is read from. Its value is written in
-  the usual way: a string for a decimal, a day or an instant, a word of the enum. A null is the same as no member.
-- Of the paths of a key the first whose value is there decides, and that conforms.
+- Every other member, in the body or in `data`, belongs to a field of the type. Its value has the usual form: a string
+  for a decimal, a day or an instant, a known word for an enum. A null is the same as an absent member.
+- The record key is the first value found along the key's paths, and conforms.
 
-A function is straight code over the fields of its type's model and schema, in their order: look the member up, check
-it, put its bytes into a local variable. At the end all of them are joined, with the bytes of constant fields between.
-Nothing is called for a field of a common kind, and nothing is made for an absent one.
+A function is straight-line code over the fields of its type's model and schema, in their order: look the member up,
+check it, put its bytes into a local variable. At the end these are joined with the bytes of constant fields. Fields of
+common kinds need no function call, and absent ones no object.
 
-orjson is not as strict as `json_body.py`, so its document counts only with a proof:
+orjson is less strict than `json_body.py`, so further checks show that both would read the same document:
 
-- It takes the last of two members with one name, and reads `-0` as 0. If the document written back is the body, byte
-  for byte, there was neither: it writes each name once, and 0 as `0`. Most senders write bodies in this form.
-- Otherwise every object has been seen to hold only known members, whose number is known. In the text each member has
-  the quote that ends its name and a colon; where no space stands before a colon the two are neighbours. So if `":`
-  occurs as often as there are members, no other one is hidden. (A text with `":` in it only adds to the count.) `-0` is
-  searched for.
-- Integers of more than 64 bits, fractions and exponents are not read as an `int` in the range of a field. No field lies
-  as deep as the contract allows, and what lies below an unknown member is not looked at: it defers. Whatever else the
-  contract refuses, orjson refuses too.
+- It keeps the last of two members with one name, and reads `-0` as 0. If serialising the document gives the body, byte
+  for byte, there was neither: it writes each name once, and 0 as `0`. Most senders' bodies have this form.
+- Otherwise the members are counted: every object holds only known ones. In the text, each name ends with a quote,
+  directly followed by a colon if no space precedes colons. So if `":` occurs as often as there are members, no repeated
+  one is hidden. (A text that contains `":` only adds to the count.) The text is searched for `-0`.
+- Integers of more than 64 bits, fractions and exponents are not read as an `int` in the range of a field. No field is
+  nested as deep as the contract allows, and an unknown member defers anyway. Everything else that the contract refuses,
+  orjson refuses too.
 """
 
 import re
@@ -66,8 +64,8 @@ from bridge.mapping.profile import Profile
 from bridge.mapping.readers import blank_record
 from bridge.registry.schemas import expand
 
-# Takes the document, `data`, and encoded: webhook id, source, environment, instants of the event and of its receipt.
-# Returns the number of members, the key, the prescription id, the record.
+# Arguments: the document, `data`, and encoded: webhook id, source, environment, instants of event and receipt. Returns:
+# number of members, key, prescription id, record.
 _Encode = Callable[[dict[str, Any], Any, bytes, bytes, bytes, bytes, bytes], tuple[int, str, str | None, bytes]]
 
 _AHEAD_MAX_US = AHEAD_MAX // timedelta(microseconds=1)
@@ -75,7 +73,7 @@ _TRUE, _FALSE = b"\x01", b"\x00"
 _Path = tuple[str, ...]  # member names from the root of the body
 _PRESCRIPTION_ID: _Path = ("data", "prescription_id")
 _REQUEST_ID: _Path = ("data", "request_id")
-# The key rules of the reference as the places from which a key may come.
+# The key rules of the reference, as paths to take a key from.
 _KEY_PATHS: Mapping[keys.KeyRule, tuple[_Path, ...]] = MappingProxyType(
     {
         keys.prescription_key: (_PRESCRIPTION_ID,),
@@ -84,14 +82,14 @@ _KEY_PATHS: Mapping[keys.KeyRule, tuple[_Path, ...]] = MappingProxyType(
         keys.account_key: (("account_id",),),
     }
 )
-# Members of the body that are read apart from the function, or are no field; and fields that others fill.
+# Members of the body that the caller reads or that are not a field; and fields that others fill.
 _APART = ("id", "type", "version", "timestamp", "environment", "data")
 _ENVELOPE: Mapping[str, str] = MappingProxyType(
     {"account_id": "account_id", "sequence": "sequence", "correlation_id": "correlation_id", "origin_source": "source"}
 )
-# Fields that the function is given, encoded.
+# Fields passed to the function encoded.
 _GIVEN = ("event_id", "source", "environment", "occurred_at", "received_at")
-# Days and decimals whose bytes are remembered, of each kind; a few megabytes in all.
+# Cached encodings of days and of decimals, each; a few megabytes in all.
 _CACHED_MAX = 8192
 
 _is_instant = re.compile(
@@ -103,7 +101,7 @@ _has_minus_zero = re.compile(rb"-0(?![0-9])").search
 _SPACES = (b" ", b"\t", b"\n", b"\r")  # RFC 8259, section 2
 
 
-class _Defer(Exception):  # noqa: N818 - no error: the reference decides
+class _Defer(Exception):  # noqa: N818 - not an error: the reference decides
     """The delivery is not plainly conforming."""
 
 
@@ -158,20 +156,20 @@ class FastPath:
 
 
 def _proves(body: bytes, members: int) -> bool:
-    """Return whether a body that orjson would write differently hides no member and no -0."""
+    """Return whether a body, though orjson would write it differently, has no repeated member and no `-0`."""
     return (
         body.count(b'":') == members
-        # A single byte is found in a tenth of the time of two; most bodies have none but spaces.
+        # Finding one byte takes a tenth of the time of finding two; most bodies have only spaces.
         and not any(space in body and space + b":" in body for space in _SPACES)
         and _has_minus_zero(body) is None
     )
 
 
 class FastPaths:
-    """The fast paths of all sources; those with one profile share their functions."""
+    """The fast paths of all sources; sources with the same profile share functions."""
 
     def __init__(self, schemas: Mapping[str, Mapping[str, Any]], records: Mapping[str, str]) -> None:
-        """Take schemas by record name, and the record name of each event type."""
+        """`schemas` are by record name; `records` gives the record name of each event type."""
         self._expanded = {event_type: expand(schemas[record]) for event_type, record in records.items()}
         self._encoders: dict[drx_standard.NativeProfile, _Encoders] = {}
 
@@ -185,23 +183,23 @@ class FastPaths:
 
 
 class _Encoders(dict[str, _Encode]):
-    """The functions of a profile by type of event, each made for the first event of its type.
+    """The functions of a profile by event type, each compiled at the first event of its type.
 
-    To make one takes 4 ms, and all of them were a tenth of a start.
+    Compiling one takes 4 ms; compiling all at startup took a tenth of it.
     """
 
     def __init__(self, expanded: Mapping[str, Any], profile: drx_standard.NativeProfile) -> None:
-        """Defer the types that the profile ignores, and prescription ids with a prefix that it refuses."""
+        """Defers types that the profile ignores, and prescription ids with a prefix that it refuses."""
         super().__init__()
         self._prefixes = profile.prefixes
         fields = next(iter(expanded.values()))["fields"]
         (symbols,) = (each["type"]["symbols"] for each in fields if each["name"] == "environment")
         self.environments = {symbol: varint(place) for place, symbol in enumerate(symbols)}
-        # No body has the type `other.reported`, only a sender's own.
+        # Bodies never have the type `other.reported`, only a sender's own word.
         self._schemas = {each: avro for each, avro in expanded.items() if each not in {OTHER_REPORTED, *profile.ignore}}
 
     def __missing__(self, event_type: str) -> _Encode | None:
-        """Make the function of a type that is known."""
+        """Compile the function of a known type."""
         avro = self._schemas.get(event_type)
         if avro is None:
             return None
@@ -218,14 +216,14 @@ def _instant(text: str) -> datetime:
 
 @lru_cache(RECEIPTS_MAX)
 def _receipt(received_at: datetime) -> tuple[int, bytes]:
-    """Return the microseconds of a receipt, and how they are encoded."""
+    """Return the microseconds of a receipt, and their encoding."""
     received_us = microseconds(received_at)
     return received_us, varint(received_us)
 
 
 def _day(text: str) -> date:
     day = date.fromisoformat(text)
-    if day.isoformat() != text:  # ISO 8601 knows other spellings
+    if day.isoformat() != text:  # ISO 8601 has other spellings
         raise _Defer
     return day
 
@@ -238,7 +236,7 @@ def _decimal(text: str) -> Decimal:
 
 @cache
 def _text_encoder(kind: object) -> Callable[[str], bytes]:
-    """Return what encodes a text that is no text in Avro; the same days and quantities come again and again."""
+    """Return a caching encoder for a text that Avro stores as a day or decimal, since values recur often."""
     if kind is AwareDatetime:
         encode = compile_encoder({"type": "long", "logicalType": "timestamp-micros"})
         return lambda text: encode(_instant(text))
@@ -252,7 +250,7 @@ def _text_encoder(kind: object) -> Callable[[str], bytes]:
 
 
 class _Function:
-    """Writes the source of one function."""
+    """Generates the source of one function."""
 
     def __init__(self, prefixes: tuple[str, ...]) -> None:
         self._reserved = keys.OUR_PREFIXES + prefixes
@@ -285,7 +283,7 @@ class _Function:
         self._key(1, _KEY_PATHS[keys.KEY_RULES.get(event_type, keys.prescription_key)])
         record = self._joined(1, b"", model, avro, "of_data", given=given)
         self._line(1, f"return members, key, prescription_id, {record}")
-        exec("\n".join(self._lines), self._names)  # noqa: S102 - of names that schemas and models allow, all ours
+        exec("\n".join(self._lines), self._names)  # noqa: S102 - only names from our own schemas and models
         encode: _Encode = self._names["encode"]
         return encode
 
@@ -306,7 +304,7 @@ class _Function:
         self._line(depth, f"if not {self._constant(frozenset(names))}.issuperset({item}): raise Defer")
 
     def _key(self, depth: int, paths: tuple[_Path, ...]) -> None:
-        """Set `key`, and `prescription_id` where the key is one."""
+        """Generate code that sets `key`, and `prescription_id` if the key is one."""
         path, *others = paths
         item = "document"
         for name in path[:-1]:
@@ -337,7 +335,7 @@ class _Function:
         *,
         given: Mapping[str, bytes | str] = MappingProxyType({}),
     ) -> str:
-        """Write what reads the fields not `given`; return the expression for the bytes of all, behind `lead`."""
+        """Generate code that reads the fields not `given`; return the expression for all bytes, preceded by `lead`."""
         blank, kept = blank_record(model), kept_words(model)
         parts: list[bytes | str] = [lead]
         for field in avro["fields"]:
@@ -347,7 +345,7 @@ class _Function:
                 continue
             info = model.model_fields[name]
             absent = None if info.is_required() else compile_encoder(field["type"])(blank[name])
-            if name in kept:  # filled only beside a word outside its enum, which no plainly conforming delivery has
+            if name in kept:  # filled only for an unknown enum word, which defers
                 parts.append(absent or b"")
             elif given and name in _ENVELOPE:
                 parts.append(
@@ -358,7 +356,7 @@ class _Function:
         return f"b''.join(({', '.join(_merged(parts))},))"
 
     def _field(self, depth: int, kind: Any, avro: Any, found: str, absent: bytes | None) -> str:
-        """Write what reads a member, and return the variable with its bytes; `absent` is None if there must be one."""
+        """Generate code that reads a member; return the variable of its bytes. `absent` is None if it is required."""
         item = self._variable()
         target = _bytes_of(item)
         self._line(depth, f"{item} = {found}")
@@ -370,7 +368,7 @@ class _Function:
         return target
 
     def _value(self, depth: int, kind: Any, avro: Any, item: str, lead: bytes) -> None:
-        """Write what reads `item`, which is not None, and puts its bytes into `_bytes_of(item)`, behind `lead`."""
+        """Generate code that puts the bytes of `item`, not None, into `_bytes_of(item)`, preceded by `lead`."""
         if get_origin(kind) is list:
             self._array(depth, get_args(kind)[0], avro["items"], item, lead)
         elif get_origin(kind) is dict:
@@ -427,12 +425,12 @@ class _Function:
 
 
 def _bytes_of(item: str) -> str:
-    """Return the variable with the bytes of what this variable has."""
+    """Return the name of the variable for the bytes of a variable."""
     return f"encoded_{item}"
 
 
 def _merged(parts: Iterable[bytes | str]) -> Iterator[str]:
-    """Yield expressions, those of neighbouring constants as one."""
+    """Yield expressions, with neighbouring constants merged."""
     constant = b""
     for part in parts:
         if isinstance(part, bytes):

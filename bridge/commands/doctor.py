@@ -179,7 +179,7 @@ async def check_kafka(kafka: KafkaSettings, *, routes: RoutingTable) -> AsyncIte
 async def _ask_brokers(
     reach: KafkaConnection, kafka: KafkaSettings, *, routes: RoutingTable, answered: Finding
 ) -> list[Finding]:
-    """Return findings about brokers and topics; `answered` is the first once a broker answers a request."""
+    """Return findings about brokers and topics; `answered` comes first if a broker answers requests."""
     found: list[Finding] = []
     try:
         async with open_admin(reach) as admin:

@@ -1,7 +1,7 @@
-"""The receiver that `forward` posts to in `dev` and `demo`: verifies as any receiver must, and shows what it took.
+"""The receiver for `forward` in `dev` and `demo`: verifies deliveries as any receiver must, and lists them.
 
 `python -m bridge.dev.receiver PORT SECRETS_DIR`. A POST to any path is a delivery. `GET /received` lists the last
-deliveries, as JSON, oldest first; they are only in memory. They hold health information, so it listens on loopback.
+deliveries as JSON, oldest first, from memory. They hold health information, so it listens on loopback.
 """
 
 import asyncio
@@ -23,15 +23,15 @@ from bridge.proof.scheme import Raw
 from bridge.proof.schemes.standard_webhooks import StandardWebhooks
 from bridge.proof.secrets import load
 
-# What a developer looks back at; some 2 KB each.
+# Deliveries kept, of some 2 KB each.
 KEPT = 1000
-# Larger than any body of the contract: the ingress takes 256 KiB.
+# Larger than any body of the contract: the ingress accepts 256 KiB.
 _BODY_MAX_BYTES = 1024 * 1024
 _SCHEME = StandardWebhooks()
 
 
 class Received(NamedTuple):
-    """One delivery; its body is not kept if its signature is `refused`, since anybody may send any amount."""
+    """A delivery; the body is kept only if the signature is valid, since anybody may send any amount."""
 
     refused: str
     headers: dict[str, str]
@@ -39,7 +39,7 @@ class Received(NamedTuple):
 
 
 def receiver_app(secrets_dir: Path) -> web.Application:
-    """Return the receiver; its secrets are read for each delivery, so that they can be rotated."""
+    """Return the receiver; it reads its secrets for each delivery, so that they can be rotated."""
     kept: deque[Received] = deque(maxlen=KEPT)
 
     async def take(request: web.Request) -> web.Response:

@@ -1,4 +1,4 @@
-"""The children of our own, registry, ingress and consumers: how each is run, and when it does its work."""
+"""Our own child processes (registry, ingress, consumers): how each is started, and when it is ready."""
 
 import contextlib
 import http.client
@@ -22,13 +22,13 @@ from bridge.dev.sources import SOURCES
 CONSUMERS = ("read_model", "forward", "archive")
 # docs/contract.md §4.
 PARTITIONS = 12
-# Longer than the drain and the flush of a process take together: 25 s in the ingress, 35 s in a consumer.
+# Seconds; longer than drain and flush take together: 25 s in the ingress, 35 s in a consumer.
 _INGRESS_GRACE_S, _CONSUMER_GRACE_S = 30.0, 40.0
 _ID_KEY_BYTES = 32
-# An operator's commands answer within a second; the last resort against one that hangs.
+# Seconds; an operator's commands answer within one. The last resort against one that hangs.
 _COMMAND_S = 30.0
 _MODULES = {"drx-bridge": "bridge", "drx-consumer": "consumers"}
-# What the developer's shell may say about another system; the rest of BRIDGE_… and CONSUMER_… reaches the children.
+# Prefixes not inherited from the developer's shell, where they may be for another system.
 _ELSEWHERE = (
     "BRIDGE_CONFIG",
     "BRIDGE_KAFKA__",
@@ -42,7 +42,7 @@ _ELSEWHERE = (
     "CONSUMER_POSTGRES__",
     "CONSUMER_REGISTRY__",
 )
-# A second or two unless there is much of it; deliveries are taken all the while.
+# Seconds to drain the spool of an earlier run: one or two unless it is large. Deliveries are accepted meanwhile.
 CATCH_UP_TIMEOUT_S = 30.0
 _PROBE_TIMEOUT_S = 2.0
 _POLL_S = 0.1
@@ -50,7 +50,7 @@ _SPOOLING, _RECALLED = "drxbridge_spooling_partitions", "drxbridge_dedupe_ready"
 
 
 class Service(Child):
-    """A process of ours that answers on loopback when it is ready."""
+    """A process of ours that serves HTTP on loopback when it is ready."""
 
     def __init__(
         self,
@@ -63,9 +63,9 @@ class Service(Child):
         settings: Mapping[str, str] | None = None,
         sound: tuple[str, ...] = (),
     ) -> None:
-        """Describe what Python runs as `module`, with its arguments, and with `settings` in its environment.
+        """`module` is what Python runs, with its arguments, and with `settings` in its environment.
 
-        It is ready when `ready_path` answers 200 and the checks in `sound` are `ok`: 200 is also answered with less.
+        It is ready when `ready_path` answers 200 and the checks in `sound` are `ok`: 200 includes `degraded`.
         """
         super().__init__(
             name,
@@ -81,12 +81,12 @@ class Service(Child):
 
     @property
     def url(self) -> str:
-        """Address of what answers."""
+        """Base URL of its HTTP server."""
         return f"http://{HOST}:{self._port}"
 
     @property
     def ready(self) -> bool:
-        """Whether it reports to be ready."""
+        """Return whether it reports ready."""
         status, content = get(self._port, self._ready_path)
         if status != http.HTTPStatus.OK:
             return False
@@ -113,7 +113,7 @@ def page_service(directory: DataDirectory, *, port: int, show_phi: bool) -> Serv
 
 
 def ingress_service(directory: DataDirectory, *, port: int, management_port: int, bootstrap_servers: str) -> Service:
-    """Describe the ingress with every source of `SOURCES`; what answers is its management port."""
+    """Describe the ingress with every source of `SOURCES`; readiness is asked of its management port."""
     settings = {
         "BRIDGE_HTTP__HOST": HOST,
         "BRIDGE_HTTP__PORT": str(port),
@@ -135,10 +135,10 @@ def ingress_service(directory: DataDirectory, *, port: int, management_port: int
 def consumer_service(
     name: str, *, directory: DataDirectory, management_port: int, settings: Mapping[str, str]
 ) -> Service:
-    """Describe a consumer that begins with the first record; `settings` have the addresses of the other parts."""
+    """Describe a consumer that starts at the first record; `settings` have the addresses of the other parts."""
     own = {
         "CONSUMER_KAFKA__OFFSET_RESET": "earliest",
-        # Seconds until the partitions of a killed member go to another; 45 in production.
+        # Seconds until the partitions of a killed member are reassigned; 45 in production.
         "CONSUMER_KAFKA__SESSION_S": "10",
         "CONSUMER_MANAGEMENT__HOST": HOST,
         "CONSUMER_MANAGEMENT__PORT": str(management_port),
@@ -166,7 +166,7 @@ def shared_settings(directory: DataDirectory) -> dict[str, str]:
         "CONSUMER_FORWARD__ALLOW_HTTP": "true",
         "CONSUMER_FORWARD__SECRETS_DIR": str(_forward_secrets(directory)),
         "CONSUMER_ARCHIVE__ROOT": str(directory.lake),
-        # A developer sees an event in the lake within seconds, in a file of its own; in production in two minutes.
+        # Seconds; events appear in the lake quickly, in small files; two minutes in production.
         "CONSUMER_ARCHIVE__WAIT_S": "1",
     }
 
@@ -176,7 +176,7 @@ def _forward_secrets(directory: DataDirectory) -> Path:
 
 
 def child_environment(ours: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, str]:
-    """Environment of a child: ours, without settings of another installation, with its own on top."""
+    """Return the environment of a child: ours without settings of another installation, plus `settings`."""
     wanted = {name.upper() for name in settings}
     kept = {
         name: value
@@ -187,7 +187,7 @@ def child_environment(ours: Mapping[str, str], settings: Mapping[str, str]) -> d
 
 
 class Output(NamedTuple):
-    """What a command printed on both streams, and its exit code."""
+    """Output of a command on both streams, and its exit code."""
 
     command: str
     text: str
@@ -195,7 +195,7 @@ class Output(NamedTuple):
 
 
 def run_program(program: str, *arguments: str, settings: Mapping[str, str]) -> Output:
-    """Run `drx-bridge` or `drx-consumer` to its end, as an operator does at a shell with these settings."""
+    """Run `drx-bridge` or `drx-consumer` with these settings, as an operator does, and wait for its end."""
     done = subprocess.run(  # noqa: S603 - our own command line
         [sys.executable, "-m", _MODULES[program], *arguments],
         env=child_environment(os.environ, settings),
@@ -210,9 +210,9 @@ def run_program(program: str, *arguments: str, settings: Mapping[str, str]) -> O
 
 
 def wait_caught_up(management_port: int, *, timeout_s: float = CATCH_UP_TIMEOUT_S) -> int:
-    """Return when what an earlier run spooled is delivered, or after a while; how many partitions still spool.
+    """Wait, within bounds, until the spool of an earlier run is drained; return how many partitions still spool.
 
-    From then on every delivery is written directly, and a repeat of an earlier one is known.
+    After that, deliveries are written directly, and repeats of earlier ones are recognised.
     """
     deadline = time.monotonic() + timeout_s
     while True:
@@ -225,7 +225,7 @@ def wait_caught_up(management_port: int, *, timeout_s: float = CATCH_UP_TIMEOUT_
 
 
 def get(port: int, path: str) -> tuple[int, bytes]:
-    """Ask a loopback server directly, whatever proxy the environment names; status 0 when it does not answer."""
+    """Send a GET to a loopback server, ignoring proxy settings; status 0 if it does not answer."""
     connection = http.client.HTTPConnection(HOST, port, timeout=_PROBE_TIMEOUT_S)
     with contextlib.closing(connection):
         try:

@@ -1,4 +1,4 @@
-"""`drx-bridge simulate`: send deliveries as DRx does, and report what was answered."""
+"""`drx-bridge simulate`: send deliveries as DRx does, and report the answers."""
 
 import asyncio
 import itertools
@@ -36,23 +36,23 @@ from bridge.sender.sender import (
 )
 
 DEFAULT_COUNT = 100
-# Most deliveries under way at one time with --rate.
+# Most deliveries in flight at one time with --rate.
 CONCURRENCY = 64
-# Fewer deliveries are done before a bar helps.
+# Fewer deliveries finish before a progress bar is useful.
 BAR_FROM = 20
-# A repeated delivery comes up to this many deliveries after the first: a sender's retry is rarely the very next thing.
+# A repeat comes up to this many deliveries after the first, since a retry is rarely the next delivery.
 REPEAT_WITHIN = 10
 PERCENTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))
 
 
 @click.command()
-@click.option("--url", help="Where to deliver; the default path is /webhooks/ and the source.")
+@click.option("--url", help="URL to post to; the default path is /webhooks/ and the source.")
 @click.option(
     "--source",
     type=click.Choice(list(SOURCES)),
     default="drx",
     show_default=True,
-    help="Sender to be, as `dev` configures it: its dialect and its proof of origin.",
+    help="Sender to simulate, as `dev` configures it: body format and signing scheme.",
 )
 @click.option("--secret-file", type=click.Path(path_type=Path), help="File with the secret on its first line.")
 @click.option("--scenario", type=click.Path(path_type=Path), help="Send each line of this NDJSON file, in order.")
@@ -60,7 +60,7 @@ PERCENTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))
 @click.option(
     "--rate",
     type=FloatRange(0, min_open=True),
-    help="Deliveries a second, on a fixed schedule; default: one after the other.",
+    help="Deliveries a second, on a fixed schedule; default: one after another.",
 )
 @click.option("--count", type=click.IntRange(1), help=f"Generated deliveries, of all types; default: {DEFAULT_COUNT}.")
 @click.option(
@@ -96,17 +96,17 @@ def simulate(
     attempts: int,
     as_json: bool,
 ) -> int:
-    """Sign and push deliveries as DRx or a vendor does, retry as a sender does, and report what was answered.
+    """Sign and post deliveries as DRx or a vendor does, retry as a sender does, and report the answers.
 
     Without --scenario or --sample the deliveries are generated: plausible prescriptions of people who do not exist.
-    Without --rate each delivery waits for the answer to the one before. Exit 0 if every delivery was answered 2xx, 1 if
-    one was not.
+    Without --rate, each delivery waits for the answer to the previous one. Exit 0 if every delivery was answered 2xx,
+    else 1.
     """
     seed = secrets.randbelow(1_000_000) if seed is None else seed
     chosen, total = _choose(scenario, sample, count, types, source=source, seed=seed)
     if environment is not None:
         if sample or scenario or source != "drx":
-            raise ConfigError("--environment: only generated deliveries of drx name one that can be changed")
+            raise ConfigError("--environment: it can be changed only in generated deliveries of drx")
         named = b'"environment":"%b"'
         old, new = named % b"sandbox", named % environment.encode()
         chosen = (each._replace(body=each.body.replace(old, new, 1)) for each in chosen)
@@ -136,7 +136,7 @@ def simulate(
 def _choose(
     scenario: Path | None, sample: Path | None, count: int | None, types: Sequence[str], *, source: str, seed: int
 ) -> tuple[Iterator[Post], int]:
-    """Return what to send and how much it is, before repetitions."""
+    """Return the deliveries to send and their number, before repeats are added."""
     if sum(given is not None for given in (scenario, sample, count)) > 1:
         raise ConfigError("--scenario, --sample and --count exclude each other")
     if types and source != "drx":
@@ -157,7 +157,7 @@ async def _each(outgoings: Iterable[Post]) -> AsyncIterator[Post]:
 
 
 def _rng(seed: int) -> random.Random:
-    """One for each use, or the jitter of a retry would change what is sent next."""
+    """A generator for each use, so that the jitter of a retry does not change what is sent next."""
     return random.Random(seed)  # noqa: S311 - test traffic, not keys
 
 
@@ -168,7 +168,7 @@ def _run(
     shown: Mapping[str, object],
     as_json: bool,
 ) -> int:
-    """Send all with a progress bar, and report; return the exit code."""
+    """Send all deliveries with a progress bar, and report; return the exit code."""
     people, tally = Console(stderr=True, highlight=False, soft_wrap=True), Totals()
     behind_s, interrupted, started = 0.0, False, time.monotonic()
     is_short = total is not None and total < BAR_FROM
@@ -207,7 +207,7 @@ def _run(
 
 
 def _lines_of(path: Path) -> list[bytes]:
-    """Take each line that is not blank as one body."""
+    """Yield a body for each line that is not blank."""
     lines = [line.removesuffix(b"\r") for line in _read(path).split(b"\n") if line.strip()]
     if not lines:
         raise ConfigError(f"{path}: no deliveries in it; expected one JSON body per line")
@@ -222,7 +222,7 @@ def _read(path: Path) -> bytes:
 
 
 def arrange(outgoings: Iterable[Post], *, rng: random.Random, duplicates: float, shuffle: bool) -> Iterator[Post]:
-    """Repeat deliveries with probability `duplicates`, and mix everything up if asked to."""
+    """Repeat deliveries with probability `duplicates`, and shuffle them if asked to."""
     repeated = _repeat(outgoings, rng=rng, probability=duplicates)
     if not shuffle:
         return repeated
@@ -243,7 +243,7 @@ def _repeat(outgoings: Iterable[Post], *, rng: random.Random, probability: float
 
 
 class Totals:
-    """Counts answers as they come; keeps no bodies and no ids."""
+    """Counts answers as they arrive; keeps no bodies or ids."""
 
     def __init__(self) -> None:
         self.answers: Counter[tuple[int, str, str]] = Counter()
@@ -252,7 +252,7 @@ class Totals:
         self._latencies_s = array("d")
 
     def add(self, ended: Delivered) -> None:
-        """Count one delivery that ended."""
+        """Count a delivery that has its final answer."""
         reply = ended.reply
         self.answers[reply.status, reply.outcome, reply.reason] += 1
         self.retries.update(ended.retried)
@@ -262,11 +262,11 @@ class Totals:
 
     @property
     def total(self) -> int:
-        """Deliveries that ended."""
+        """Deliveries that have their final answer."""
         return self.answers.total()
 
     def latency_ms(self) -> dict[str, float | None]:
-        """Nearest-rank percentiles of the time from sending to the answer that ended the delivery."""
+        """Nearest-rank percentiles of the time from first sending to the final answer."""
         ordered = sorted(self._latencies_s)
         return {
             name: round(ordered[max(0, math.ceil(part * len(ordered)) - 1)] * 1000, 2) if ordered else None
@@ -274,7 +274,7 @@ class Totals:
         }
 
     def document(self) -> dict[str, object]:
-        """Everything counted, as JSON types."""
+        """Return all counts, as JSON types."""
         return {
             "deliveries": self.total,
             "failed": self.failed,
@@ -288,7 +288,7 @@ class Totals:
         }
 
     def lines(self) -> list[str]:
-        """Everything counted, for people."""
+        """Return all counts, as lines for people."""
         answers = [
             f"{count:>9,}  {Reply(status, outcome, 0.0, reason)}"
             for (status, outcome, reason), count in self._ordered()

@@ -1,4 +1,4 @@
-"""The senders that `dev` configures, one for each shipped profile, and how each proves that it is one."""
+"""The senders that `dev` configures, one for each shipped profile, each with its signing scheme."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ _OPTIONS: Mapping[str, str] = MappingProxyType({"account_id": "acct_dev", "zone"
 
 
 class DevSource(NamedTuple):
-    """A sender: `parameters` of its scheme, `options` of its profile; risks are accepted, since nothing leaves here."""
+    """A sender: `parameters` of its scheme, `options` of its profile; risks are accepted on a local stack."""
 
     profile: str
     scheme: str = DEFAULT_SCHEME
@@ -25,7 +25,7 @@ class DevSource(NamedTuple):
     accept: str = ""
 
     def settings(self, name: str, secrets_dir: Path) -> dict[str, str]:
-        """Return the variables that configure it under `name`."""
+        """Return the settings (environment variables) of a source of this name."""
         values = {
             "PROFILE": self.profile,
             "ENVIRONMENT": "sandbox",
@@ -38,7 +38,7 @@ class DevSource(NamedTuple):
         return {f"BRIDGE_SOURCES__{name}__{variable}": value for variable, value in values.items()}
 
     def endpoint(self, name: str, secret_file: Path) -> dict[str, str]:
-        """Return what a sender needs to know."""
+        """Return path, scheme and secret file, for senders."""
         return {
             "path": f"/webhooks/{name}",
             "profile": self.profile,
@@ -48,11 +48,11 @@ class DevSource(NamedTuple):
         }
 
     def new_secret(self) -> str:
-        """Make the first line of a slot file."""
+        """Create the first line of a slot file."""
         return fresh_secret(self._configured, "dev")
 
     def signer(self, secret_file: Path) -> Sign:
-        """Read the secret, in the form of a slot file of the ingress, and return what proves a delivery with it."""
+        """Read the secret from a slot file of the ingress, and return a function that signs deliveries with it."""
         return read_signer(self._configured, secret_file)
 
     @property

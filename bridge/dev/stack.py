@@ -1,4 +1,4 @@
-"""Bring the embedded stack up in order, keep it up, publish where it is, and take it down in the opposite order."""
+"""Start the embedded stack in order, restart what dies, publish its addresses, and stop it in reverse order."""
 
 import shlex
 import sys
@@ -34,15 +34,15 @@ from bridge.kafka.routing import ACCOUNTS_TOPIC, PRESCRIPTIONS_TOPIC, UNRECOGNIZ
 TOPICS = (PRESCRIPTIONS_TOPIC, ACCOUNTS_TOPIC, UNRECOGNIZED_TOPIC)
 
 Say = Callable[[str], None]
-# A killed process is noticed within this time.
+# Seconds within which a killed process is noticed.
 TEND_PERIOD_S = 0.2
-# At most one start in this time: one of Python or of a JVM takes about a second of CPU.
+# Seconds between two restarts: starting Python or a JVM takes about a second of CPU.
 RESTART_EVERY_S = 3.0
 
 
 @contextmanager
 def timed(part: str, *, say: Say) -> Iterator[None]:
-    """Print how long a part took, once it is there."""
+    """Print how long a part took to start."""
     started = time.monotonic()
     yield
     say(f"{time.monotonic() - started:6.1f} s  {part}")
@@ -59,7 +59,7 @@ def open_stack(
     show_phi: bool = False,
     say: Say,
 ) -> "Iterator[Stack]":
-    """Start everything, hand over the running stack, and stop everything."""
+    """Start everything, yield the running stack, and stop everything at the end."""
     with ExitStack() as cleanup:
         directory = cleanup.enter_context(claim(data_dir))
         directory.endpoints.unlink(missing_ok=True)
@@ -125,7 +125,7 @@ class Stack:
             "CONSUMER_POSTGRES__DSN": self._postgres.dsn,
             "CONSUMER_FORWARD__URL": self._receiver.url,
         }
-        """What consumers and the commands of an operator must know of this stack."""
+        """Settings of this stack for consumers and an operator's commands."""
         self._consumers = [
             consumer_service(name, directory=directory, management_port=ports[name], settings=self.settings)
             for name in (CONSUMERS if consumers else ())
@@ -160,7 +160,7 @@ class Stack:
         return found
 
     def start(self) -> None:
-        """Start the parts in order, each when those that it needs answer, and publish the endpoints."""
+        """Start the parts in order, each once its dependencies are ready, and publish the endpoints."""
         with timed(f"PostgreSQL, {HOST}:{self._ports['postgres']}", say=self._say):
             self._postgres.start()
             self._postgres.wait_ready()
@@ -178,7 +178,7 @@ class Stack:
         self._publish()
 
     def keep_up(self) -> NoReturn:
-        """Start again what dies, until a signal raises."""
+        """Restart parts that die, until a signal raises."""
         dead: set[Child] = set()
         while True:
             changed = [self._tend(child, dead) for child in self._children]
@@ -187,7 +187,7 @@ class Stack:
             time.sleep(TEND_PERIOD_S)
 
     def _tend(self, child: Child, dead: set[Child]) -> bool:
-        """Start a child again if it died; return whether its pid has changed."""
+        """Restart a child if it died; return whether its pid has changed."""
         if child.alive:
             return False
         if child not in dead:
@@ -202,17 +202,17 @@ class Stack:
         return True
 
     def stop_brokers(self) -> None:
-        """Take Kafka away at once, as a power cut would, until `start_brokers`."""
+        """Kill all brokers, like a power failure, until `start_brokers`."""
         self._cluster.kill()
         self._publish()
 
     def start_brokers(self) -> None:
-        """Bring Kafka back; return when it answers."""
+        """Start the brokers again; return when they answer."""
         self._cluster.start()
         self._publish()
 
     def restart_ingress(self, settings: Mapping[str, str]) -> None:
-        """Give the ingress and the commands of an operator more settings, and start it anew; return when it answers."""
+        """Add settings for the ingress and commands, restart the ingress, and return when it is ready."""
         self.settings |= settings
         self._ingress.env |= settings
         self._ingress.stop()
@@ -221,7 +221,7 @@ class Stack:
         self._publish()
 
     def stop(self) -> None:
-        """Stop all parts: first those that take deliveries, last those that store them."""
+        """Stop all parts: first those that accept deliveries, last those that store them."""
         self.directory.endpoints.unlink(missing_ok=True)
         for service in reversed(self._services):
             service.stop()
@@ -238,7 +238,7 @@ class Stack:
         return [*self._cluster.brokers.values(), self._postgres, *self._services]
 
     def _runs(self, child: Child) -> bool:
-        # One that is about to be started again keeps its address.
+        # A child that will be restarted keeps its address.
         return self._restart or child.alive
 
     def _publish(self) -> None:

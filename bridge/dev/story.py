@@ -1,6 +1,6 @@
-"""What senders push about people who do not exist: the stories in `stories/SOURCE.ndjson`, endlessly and under new ids.
+"""Generated deliveries about fictitious people: the stories of `stories/SOURCE.ndjson`, repeated with new ids.
 
-A file has a body on each line, and a blank line after each story; `simulate --scenario` can send it as it is.
+A file has one body per line, and a blank line after each story; `simulate --scenario` can send it unchanged.
 """
 
 import random
@@ -13,11 +13,11 @@ import orjson
 
 from bridge.sender.sender import Post
 
-# Stories in progress at one time: enough that neighbours in the stream have different keys, few enough to end soon.
+# Interleaved stories: enough that neighbours have different keys, few enough that each ends soon.
 AT_ONCE = 16
 # Crockford's base 32, in which DRx writes its ids.
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-# The ids of these files: what makes each telling a different prescription of a different patient.
+# Patterns of the ids in these files; replaced, so that each repetition is about another prescription and patient.
 _IDS = re.compile(
     rb"(\b(?:evt|rx|rr|cr|cx|al|pat|ord|fil)_|\bPON-|\bMRN-|\b1Z|"
     rb'"(?:externalId|queue_id|rx_reference_number|pharmacy_rx_number|QueueID|RxNumber|PrescriptionId|PatientId)":"?)'
@@ -26,7 +26,7 @@ _IDS = re.compile(
 
 
 def deliveries(seed: int, *, source: str = "drx") -> Iterator[Post]:
-    """Yield deliveries for ever; the same seed gives the same bytes.
+    """Yield deliveries endlessly; the same seed gives the same bytes.
 
     The events of one story come in order, with events of others between them. All twenty types of native DRx appear
     within the first two hundred.
@@ -51,7 +51,7 @@ def _tellings(rng: random.Random, source: str) -> Iterator[Iterator[Post]]:
 
 
 def tell(rng: random.Random, number: int = 0, *, source: str = "drx") -> list[bytes]:
-    """Return the bodies of a story under new ids; one id stays one wherever it stands."""
+    """Return the bodies of a story with new ids; equal old ids get equal new ones."""
     known: dict[bytes, bytes] = {}
 
     def renamed(match: re.Match[bytes]) -> bytes:
@@ -70,12 +70,12 @@ def stories(source: str) -> list[bytes]:
 
 
 def new_id(rng: random.Random) -> str:
-    """Make the id of a delivery whose body has none."""
+    """Return a new id for a delivery whose body has none."""
     return f"msg_{rng.getrandbits(128):032x}"
 
 
 def _fresh(old: bytes, rng: random.Random) -> bytes:
-    if old.isdigit():  # also a number in JSON, which begins with no zero
+    if old.isdigit():  # may be a JSON number, which cannot begin with 0
         return b"%d" % rng.randrange(10 ** (len(old) - 1), 10 ** len(old))
     alphabet = ALPHABET if old.upper() == old else "0123456789abcdef"
     return "".join(rng.choices(alphabet, k=len(old))).encode()

@@ -1,6 +1,6 @@
 """The tour of `drx-bridge demo`: follow one prescription through a real stack, hop by hop, and check each hop.
 
-Every hop is read back by something other than what wrote it. A difference makes the exit code 1.
+Every hop is read back by other code than wrote it. A difference makes the exit code 1.
 """
 
 import asyncio
@@ -39,25 +39,25 @@ from bridge.runtime.screen import printable
 from bridge.sender.sender import Delivered, Post, RetryPolicy, Sender
 from bridge.sender.signing import standard_headers
 
-# The first story of `stories/drx.ndjson`: a caption for each event, and the word that the read model then shows.
+# The first story of `stories/drx.ndjson`: a caption for each event, and the read model's status after it.
 STORY = (
     ("A draft waits in the prescriber's queue.", "draft"),
-    ("Signed; the order has left for the pharmacy.", "sent"),
+    ("Signed and sent to the pharmacy.", "sent"),
     ("The pharmacy's system has confirmed it.", "processed"),
-    ("It stands in the mail-order pharmacy's queue.", "received"),
+    ("It is in the mail-order pharmacy's queue.", "received"),
     ("Counted, labelled, billed and packed.", "packed"),
-    ("The pharmacist gives it out.", "dispensed"),
-    ("The carrier knows of a parcel.", "dispensed"),
+    ("The pharmacist dispenses it.", "dispensed"),
+    ("The carrier has a label for a parcel.", "dispensed"),
     ("The parcel is on its way.", "dispensed"),
     ("The parcel is at the patient's door.", "delivered"),
 )
 # JSON instead of Avro, as another team's program might write by mistake.
 POISON = b'{"type": "prescription.processed", "note": "where is the schema?"}'
 REASON = "JSON from another team"
-# Texts in JSON; shorter ones could occur in sealed bytes by chance.
+# Texts of a body to search for in the spool; shorter ones could occur in encrypted bytes by chance.
 MARKERS = re.compile(rb':"([^"\\]{5,})"')
 CUT_BYTES = 40
-# A vendor's mapping file (docs/vendors.md), an event of it, and what the vendor sends.
+# A vendor's mapping file (docs/vendors.md), an event table of it, and the vendor's body.
 MAPPING = 'prefix = "acme:"\nkey = "rx"\naccount = "shop"\n'
 MAPPED = """
 [[event]]
@@ -67,9 +67,9 @@ data = {{queue_id = "rx", fulfillment_status = "'{status}'"}}
 """
 BODY = b'{"shop": "s_7", "rx": "10442", "event": "PACKED"}'
 VALUE_MAX = 100
-# Also right on a slow machine, where Kafka misses a deadline, or the sender has retried before the answer came.
+# Other correct answers on a slow machine, where Kafka misses a deadline or the sender retries early.
 SLOW = ("200 duplicate", "202 spooled")
-# For a busy machine. Usually a row has its event 0.1 s after the answer, and a drain takes seconds.
+# Seconds, for a busy machine. Usually a row appears 0.1 s after the answer, and a drain takes seconds.
 WAIT_S = 60.0
 POLL_S = 0.05
 
@@ -77,7 +77,7 @@ ROW = "select events, display from read_model.prescription where prescription_id
 REPORTED = "select event_type, body ->> 'reported_type' from read_model.timeline where event_id = $1"
 # Rows are written once, so transaction number and physical position give the order of the writes.
 APPLIED = "select event_id from read_model.event where prescription_id = $1 order by xmin::text::bigint, ctid"
-# A record that is no event has an empty id.
+# A record that could not be decoded has an empty id.
 PARKED = """
 select e.event_id, e.class
 from drx_consumer.parked_key k left join drx_consumer.parked_event e using (grp, topic, part, key)
@@ -155,7 +155,7 @@ class Screen:
 
 
 class Seen(NamedTuple):
-    """A record; the name of its Avro record and its value are empty if it cannot be decoded."""
+    """A record; its Avro name and value are empty if it cannot be decoded."""
 
     place: str
     topic: str
@@ -167,7 +167,7 @@ class Seen(NamedTuple):
 
 
 async def tour(stack: Stack, screen: Screen, *, source: str, short: bool = False) -> str:
-    """Play the parts on a running stack; return the prescription that the first one is about."""
+    """Run the parts on a running stack; return the key of the first part's prescription."""
     endpoint, rng = stack.endpoints["sources"][source], random.Random()  # noqa: S311 - a story, not keys
     forged_key = secrets.token_bytes(32)
     async with (
@@ -186,7 +186,7 @@ async def tour(stack: Stack, screen: Screen, *, source: str, short: bool = False
 
 @dataclass
 class Tour:
-    """Plays the parts, and reads what Kafka, PostgreSQL, spool, receiver and lake hold."""
+    """Runs the parts, and reads back from Kafka, PostgreSQL, spool, receiver and lake."""
 
     stack: Stack
     screen: Screen
@@ -198,7 +198,7 @@ class Tour:
     wait_s: float = WAIT_S
 
     async def play(self, rng: random.Random, *, short: bool) -> str:
-        """Play the parts in order, or the four that a short tour has; return the prescription of the first one."""
+        """Run all parts, or the four of a short tour, in order; return the key of the first one's prescription."""
         events = _a_life(rng)
         await self._life(events)
         await self._strangers(events[0], rng)
@@ -318,7 +318,7 @@ class Tour:
         await self._comes("the audit has both decisions", AUDIT, key, [("skip", REASON), ("retry", "")])
 
     async def _outage(self, *lives: Sequence[BodyJson]) -> None:
-        """Deliver one event of each prescription before Kafka goes away, and four of each meanwhile."""
+        """Deliver one event of each prescription before the outage of Kafka, and four of each during it."""
         screen = self.screen
         screen.part(
             "Kafka is away",
@@ -379,7 +379,7 @@ class Tour:
         await self._comes("PostgreSQL has it in the timeline", REPORTED, event["id"], [("other.reported", word)])
 
     async def _mended(self, rng: random.Random) -> None:
-        """Deliver bodies that a mapping file does not cover, mend the file, and replay."""
+        """Deliver bodies that a mapping file does not cover, correct the file, and replay."""
         screen, stack, new = self.screen, self.stack, new_id(rng)
         text = "Its mapping was written from one sample, of STARTED. Now PACKED comes: genuine, so it is kept."
         screen.part("A vendor whose mapping lacks something", text)
@@ -420,7 +420,7 @@ class Tour:
         return answer
 
     async def _kept(self, text: str, event_id: str, body: bytes) -> None:
-        """Check that a parked delivery is in the topic of those, once."""
+        """Check that a parked delivery is in the topic of parked deliveries, once."""
 
         async def kept() -> list[Any]:
             found = await self._records(event_id)
@@ -429,7 +429,7 @@ class Tour:
         await self._becomes(text, kept, [body])
 
     async def _comes(self, text: str, query: str, key: str, expected: Rows) -> None:
-        """Check that the rows about a key become these."""
+        """Wait until the rows about a key are as expected."""
 
         async def ask() -> Rows:
             return [tuple(each) for each in await self.database.fetch(query, key)]
@@ -441,11 +441,11 @@ class Tour:
         while (found := await ask()) != expected and time.monotonic() < deadline:  # noqa: ASYNC110 - others write it
             await asyncio.sleep(POLL_S)
         if found != expected:
-            self.wait_s = 0.0  # after one wait in vain, the other differences are reported at once
+            self.wait_s = 0.0  # after one timeout, further differences are reported without waiting
         self.screen.check(text, found, expected)
 
     async def _records(self, event_id: str = "") -> list[Seen]:
-        """Read all topics from their first record to the last; only the records of `event_id` if one is given."""
+        """Read all records of all topics; only those of `event_id` if it is given."""
         connection = KafkaConnection(self.stack.endpoints["bootstrap_servers"])
         found = []
         async with open_reader(connection, TOPICS, from_beginning=True) as reader:
@@ -463,14 +463,14 @@ class Tour:
         return found
 
     async def _spooled(self) -> int:
-        """Return how many events are on the disk and not yet in Kafka, as an operator counts them."""
+        """Return how many events are spooled, by the command that an operator uses."""
         return int(orjson.loads(await self._run("drx-bridge", "spool", "status", "--json"))["events"])
 
     async def _operate(self, program: str, *arguments: str) -> None:
         self.screen.line(f"$ {shlex.join([program, *arguments])}", "bold cyan")
         text = await self._run(program, *arguments)
         for line in text.splitlines():
-            if not line.startswith("{"):  # of the audit, which is checked in the database
+            if not line.startswith("{"):  # the reason for the audit trail, which is checked in the database
                 self.screen.line(line, "cyan")
 
     async def _run(self, program: str, *arguments: str) -> str:
@@ -481,7 +481,7 @@ class Tour:
 
 
 def _a_life(rng: random.Random, fits: Callable[[int], bool] = lambda _partition: True) -> list[BodyJson]:
-    """Return the events of a prescription whose partition fits."""
+    """Return the events of a prescription whose partition satisfies `fits`."""
     while True:
         events = [orjson.loads(body) for body in tell(rng)]
         if fits(_partition_of(events)):
@@ -513,7 +513,7 @@ def _milliseconds(answer: Delivered) -> str:
 
 
 def _normal(value: Any) -> Any:
-    """Return a body without empty members and without trailing zeros of fractions."""
+    """Return a body without empty members and trailing zeros of fractions."""
     if isinstance(value, dict):
         return {name: _normal(inner) for name, inner in value.items() if inner not in (None, {}, [])}
     if isinstance(value, list):

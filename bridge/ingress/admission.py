@@ -1,11 +1,11 @@
-"""Bound what is in progress at the public port."""
+"""Limit the deliveries in progress at the public port."""
 
 
 class Admission:
     """Bounds verified deliveries in flight, by count and by bytes.
 
-    There is no queue: excess deliveries are refused at once, and senders retry. Only verified deliveries take room, or
-    clients without a secret could take all of it. The server bounds what those send (`runtime/http.py`).
+    Excess deliveries are refused at once instead of queued, and senders retry. Only verified deliveries count, so that
+    clients without a secret cannot use up the limit. The server bounds what those send (`runtime/http.py`).
     """
 
     def __init__(self, *, count_max: int, bytes_max: int) -> None:
@@ -15,7 +15,7 @@ class Admission:
         self.bytes = 0
 
     def enter(self, size: int) -> bool:
-        """Return whether a delivery of `size` bytes has room."""
+        """Count a delivery of `size` bytes and return True, or return False if there is no room."""
         if self.count >= self._count_max or self.bytes + size > self._bytes_max:
             return False
         self.count += 1

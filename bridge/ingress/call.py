@@ -31,18 +31,18 @@ class Call(Observed):
         "unproved",
     )
 
-    sender: Source  # the source that its path names
-    proof: Proof  # what the scheme has proved, once it has
-    delivery: Delivery  # once it was verified
-    outcome: Mapped | ParkReason  # once it was mapped
-    received_s: float  # Unix seconds when it was taken, whole; those that are taken together have one receipt
+    sender: Source  # the source named by its path
+    proof: Proof  # result of the scheme, once verified
+    delivery: Delivery  # set once verified
+    outcome: Mapped | ParkReason  # set once mapped
+    received_s: float  # Unix seconds of the complete receipt; requests processed together share one
     received_at: datetime  # the same, aware UTC
-    taken: asyncio.Future[Durable]  # how its events become durable, once they were published
+    taken: asyncio.Future[Durable]  # how its events become durable, once published
 
     def __init__(self, request: http.Request) -> None:
         super().__init__(request.method, began=request.began)
-        self.http = request  # the request as the server has it
-        self.heads: Mapping[bytes, bytes] = {}  # the headers that are read
-        self.unproved: DeliveryRefusedError | None = None  # why it may be a handshake only, which a token proves
-        self.room: int | None = None  # bytes that `Admission` counts for it; None while it counts none
-        self.ends_at = 0.0  # loop time by which it must have its answer
+        self.http = request  # the server's request
+        self.heads: Mapping[bytes, bytes] = {}  # the headers that sources need
+        self.unproved: DeliveryRefusedError | None = None  # why it can only be a handshake, proved by a token
+        self.room: int | None = None  # bytes that `Admission` counts for it; None while not admitted
+        self.ends_at = 0.0  # loop time by which it must be answered

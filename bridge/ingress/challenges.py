@@ -1,8 +1,8 @@
-"""Registration handshakes: a vendor asks whether the endpoint is the operator's, before it sends events.
+"""Registration handshakes: before sending events, a vendor asks the endpoint to confirm its registration.
 
-The one answer that repeats something of a request: 1 to 512 printable ASCII characters, of a request that cannot be an
-event, and only where the source has a `challenge`. A GET or OPTIONS has no proof and is rate limited; a POST is proved
-by the source's scheme, or by the source's secret in the place that `challenge_token` names. Nothing of it is kept.
+Only this answer echoes part of a request: 1 to 512 printable ASCII characters. The request cannot be an event, and the
+source must have a `challenge`. A GET or OPTIONS is not verified but rate limited. A POST is verified by the source's
+scheme, or by the source's secret at the place that `challenge_token` names. Nothing of it is stored.
 """
 
 import re
@@ -24,9 +24,9 @@ from bridge.proof.schemes.parameters import ParameterError
 from bridge.runtime.http import Answer
 
 Kind = Literal["query", "body", "body_json", "cloudevents", "eventgrid"]
-# A person registers an endpoint once; vendors repeat it when it fails, and some ask each day.
+# Handshakes a second without a proof: an endpoint is registered once; some vendors repeat the check daily.
 PER_S, BURST = 1.0, 10
-QUERY_MAX_CHARS = 2048  # a value of 512 characters has 1,536 when all are encoded
+QUERY_MAX_CHARS = 2048  # a value of 512 characters is 1,536 long if all are percent-encoded
 BODY_MAX_BYTES = 4096  # the largest published one, of Event Grid, has 700
 ORIGIN, REQUEST_TYPE = b"webhook-request-origin", b"aeg-event-type"
 VALIDATION = "Microsoft.EventGrid.SubscriptionValidationEvent"
@@ -39,26 +39,26 @@ class Challenge(NamedTuple):
     """The handshake of a source."""
 
     kind: Kind
-    name: str  # of the parameter or member with the value
-    token: tuple[str, str]  # `header` or `member`, and its name; both empty where there is no token
-    limit: RateLimit  # of requests without a proof
+    name: str  # name of the parameter or member with the value
+    token: tuple[str, str]  # `header` or `member`, and its name; both empty without a token
+    limit: RateLimit  # limit of requests without a proof
 
     @property
     def headers(self) -> frozenset[bytes]:
-        """The headers that are read."""
+        """The request headers that it needs."""
         own = {"cloudevents": ORIGIN, "eventgrid": REQUEST_TYPE}.get(self.kind)
         token = {self.token[1].lower().encode()} if self.token[0] == "header" else set()
         return frozenset(token | ({own} if own else set()))
 
     @property
     def method(self) -> str:
-        """The method of its request."""
+        """The method of the handshake request."""
         return {"query": "GET", "cloudevents": "OPTIONS"}.get(self.kind, "POST")
 
     def of_head(
         self, heads: Mapping[bytes, bytes], query: str, keys: Sequence[KeySlot], now: float, *, per_s: float | None
     ) -> Answer | None:
-        """Answer a GET or OPTIONS; None if it asks nothing. A wrong token is refused."""
+        """Answer a GET or OPTIONS; None if it is not a handshake. A wrong token is refused."""
         given = [pair.partition("=") for pair in query.split("&")] if len(query) <= QUERY_MAX_CHARS else []
         members = [(unquote_plus(name), unquote_plus(text)) for name, _, text in given]
         values = [text for name, text in members if name == self.name]
@@ -73,7 +73,7 @@ class Challenge(NamedTuple):
         return _text("", ("WebHook-Allowed-Origin", value), ("WebHook-Allowed-Rate", rate), ("Allow", "POST"))
 
     def admits(self, heads: Mapping[bytes, bytes], body: bytes, keys: Sequence[KeySlot], now: float) -> bool:
-        """Return whether the token of a POST is the secret, which proves a handshake, and no event."""
+        """Return whether the token of a POST is the secret; this admits a handshake, never an event."""
         place = self.token[0]
         if not place or (place == "header" and not self._has_token(heads, {}, keys, now)):
             return False
@@ -81,7 +81,7 @@ class Challenge(NamedTuple):
         return asks and (place == "header" or self._has_token(heads, cast("dict[str, object]", parse(body)), keys, now))
 
     def of_body(self, heads: Mapping[bytes, bytes], body: bytes) -> Answer | None:
-        """Answer a POST; None if it asks nothing."""
+        """Answer a POST; None if it is not a handshake."""
         document = parse(body, arrays=True) if self.method == "POST" and len(body) <= BODY_MAX_BYTES else None
         if self.kind == "eventgrid":
             code = _code(document) if heads.get(REQUEST_TYPE) == b"SubscriptionValidation" else None
@@ -103,7 +103,7 @@ class Challenge(NamedTuple):
 
 
 def read_challenge(text: str, token: str) -> Challenge | None:
-    """Read the settings of a source; None where it has no handshake. `ParameterError` for what cannot be used."""
+    """Parse the settings of a source; None without a handshake. Raises `ParameterError` if they are invalid."""
     if not text and not token:
         return None
     found, place = _parts(text), _token_parts(token)
@@ -136,7 +136,7 @@ def _code(document: object) -> str | None:
 
 
 def _text(value: str, *headers: tuple[str, str]) -> Answer:
-    # What a browser takes for a page would run as one of this host.
+    # HTML characters are refused: a browser would run the echoed value as a page of this host.
     return Answer(
         200, value.encode(), content_type="text/plain", headers=(("X-Content-Type-Options", "nosniff"), *headers)
     )
@@ -155,7 +155,7 @@ class ChallengedError(Exception):
 
 
 def is_no_event(outcome: Mapped | ParkReason) -> bool:
-    """Return whether a body names no prescription; a handshake may look like an update of the account."""
+    """Return whether a body is not an event of a prescription; a handshake may look like an account's update."""
     if isinstance(outcome, ParkReason):
         return outcome.reason != "unexpected" and outcome.key is None
     return all(event.type == OTHER_REPORTED and not event.value.get("prescription_id") for event in outcome.events)

@@ -10,21 +10,21 @@ from bridge.known.known_ids import KnownIds
 
 
 class PublisherProtocol(Protocol):
-    """Makes the outcome of a delivery durable, and reports the end of each part to `KnownIds`, however late."""
+    """Makes the outcome of a delivery durable, and reports the final state of each part to `KnownIds`, even if late."""
 
     def publish(self, delivery: Delivery, outcome: tuple[Event, ...] | ParkReason) -> Awaitable[Durable]:
-        """Return how every record became durable, once it is.
+        """Return an awaitable of how the records became durable.
 
         Raises:
-            NotDurableError: At once, and then nothing was taken; or from the awaitable, not within the deadline: the
-                records may still appear.
+            NotDurableError: If raised by the call, nothing was accepted; if by the awaitable, the deadline passed and
+                the records may still appear.
         """
 
 
 Outcome = Literal["accepted", "duplicate", "spooled", "conflict"]
-# Positions of new events -> how they became durable.
+# From positions of new events to how they became durable.
 Publish = Callable[[tuple[int, ...]], Awaitable[Durable]]
-# A delivery that has waited less than this needs no timer: the publisher keeps its deadline.
+# Seconds; a delivery that has waited less needs no timer of its own: the publisher keeps the deadline.
 SLACK_S = 0.05
 
 
@@ -38,7 +38,7 @@ class Deduplicator:
     """Publishes new events; a repeat gets the outcome of the first delivery."""
 
     def __init__(self, *, publisher: PublisherProtocol, known_ids: KnownIds, deadline_s: float) -> None:
-        """Answer every delivery within `deadline_s`, also while it waits for another one."""
+        """`deadline_s` bounds every delivery, also one that waits for another."""
         self._publisher = publisher
         self._known_ids = known_ids
         self._deadline_s = deadline_s
@@ -48,19 +48,19 @@ class Deduplicator:
         return asyncio.get_running_loop().time() + self._deadline_s
 
     def take_new(self, delivery: Delivery, events: tuple[Event, ...]) -> asyncio.Future[Durable] | None:
-        """Publish events, by the publisher's deadline, or return None if one is known. `NotDurableError`: not now."""
+        """Publish events that are all new, else return None. Raises `NotDurableError` if that is impossible now."""
         identities = [identity_in(delivery, event) for event in events]
         if not self._known_ids.begin_new(identities):
             return None
         try:
             return asyncio.ensure_future(self._publisher.publish(delivery, events))
         except BaseException:
-            for identity in identities:  # nothing was taken, so nobody else reports it
+            for identity in identities:  # nothing was accepted, so only this code reports it
                 self._known_ids.settled(identity, "failed")
             raise
 
     async def take(self, delivery: Delivery, events: tuple[Event, ...], *, ends_at: float) -> Outcome:
-        """Make events durable, or none if an id is known with another body: `conflict`. `NotDurableError`: not now."""
+        """Make events durable, or none on a `conflict`: an id known with another body. May raise `NotDurableError`."""
         identities = [identity_in(delivery, event) for event in events]
 
         def publish(fresh: tuple[int, ...]) -> Awaitable[Durable]:
@@ -72,7 +72,7 @@ class Deduplicator:
         return "spooled" if ended.spooled else "accepted" if ended.fresh else "duplicate"
 
     async def park(self, delivery: Delivery, park: ParkReason, *, ends_at: float) -> bool:
-        """Make a delivery that is no event durable as it is; return whether it is new. `NotDurableError`: not now."""
+        """Make a parked delivery durable as received; return whether it is new. May raise `NotDurableError`."""
         identity = Identity(delivery.source, delivery.id, delivery.body_sha256, park.reason)
         return (await self._end([identity], lambda _: self._publisher.publish(delivery, park), ends_at)).fresh
 
@@ -100,14 +100,14 @@ class Deduplicator:
             left_s = _left_s(ends_at)
             ending = publish(fresh)
         except BaseException:
-            # Nothing was taken, so nobody else reports it.
+            # Nothing was accepted, so only this code reports it.
             for n in fresh:
                 self._known_ids.settled(identities[n], "failed")
             raise
         if left_s > self._deadline_s - SLACK_S:
             return await ending
         try:
-            # The publisher still reports the outcome to `KnownIds`, however late it is.
+            # The publisher still reports the outcome to `KnownIds`, even if late.
             return await asyncio.wait_for(ending, left_s)
         except TimeoutError:
             raise NotDurableError("deadline") from None

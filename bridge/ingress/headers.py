@@ -1,4 +1,4 @@
-"""Read the head of a delivery in one pass; anything doubtful is refused, never guessed."""
+"""Read the head of a delivery in one pass; anything ambiguous is refused."""
 
 import random
 import re
@@ -9,7 +9,7 @@ from bridge.errors import DeliveryRefusedError
 from bridge.proof.origin import HEADERS as ORIGIN_HEADERS
 from bridge.proof.scheme import Scheme
 
-# Headers that the ingress reads of every delivery; schemes read more.
+# Headers read from every delivery; schemes read more.
 _WANTED = frozenset(
     {
         b"content-encoding",
@@ -21,13 +21,13 @@ _WANTED = frozenset(
         b"user-agent",
     }
 )
-# Kept with a parked delivery; none of them can carry a credential.
+# Headers kept with a parked delivery; none can carry a credential.
 _SAFE = frozenset({b"content-type", b"content-length", b"user-agent"})
-# Of each; a repeated header is joined and has no other bound, and what is parked must fit a record.
+# Maximum length of each: repeated headers are joined without another bound, and must fit a record.
 _SAFE_MAX = 512
 _JSON = b"application/json"
 _COMMON_TYPES = frozenset({_JSON, b"application/json; charset=utf-8"})
-# In any case, with no parameter but charset=utf-8 (docs/contract.md §1).
+# JSON content type, in any letter case, with only charset=utf-8 as a parameter (docs/contract.md §1).
 _UTF8_JSON = re.compile(rb'application/json[ \t]*(?:;[ \t]*charset=(?:utf-8|"utf-8")[ \t]*)?', re.IGNORECASE)
 _CHARSET = re.compile(rb';[ \t]*charset="?([^";]*)', re.IGNORECASE)
 # W3C Trace Context, version 00; all zeros is invalid there.
@@ -37,12 +37,12 @@ _TRACEPARENT = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0
 class HeadRules(NamedTuple):
     """The headers to pick."""
 
-    wanted: frozenset[bytes]  # names that are read; all others are passed over
-    single: frozenset[bytes]  # a repeated one is refused: neither can be trusted (docs/contract.md §1)
+    wanted: frozenset[bytes]  # names to read; all others are ignored
+    single: frozenset[bytes]  # names that must not be repeated (docs/contract.md §1)
 
 
 def head_rules(schemes: Iterable[Scheme], *, further: Iterable[frozenset[bytes]] = ()) -> HeadRules:
-    """Return one set of rules, the union for all sources; of `further` headers, too, each comes once."""
+    """Return the union of the rules of all sources; `further` headers must not be repeated either."""
     single = frozenset(ORIGIN_HEADERS).union(*further)
     wanted = _WANTED | single
     for scheme in schemes:
@@ -52,7 +52,7 @@ def head_rules(schemes: Iterable[Scheme], *, further: Iterable[frozenset[bytes]]
 
 
 def read_heads(raw_headers: Iterable[tuple[bytes, bytes]], rules: HeadRules) -> dict[bytes, bytes]:
-    """Pick the headers that matter, names in lower case; a repeated one is joined (RFC 9110 5.3) or refused."""
+    """Return the headers of the rules, names in lower case; repeated ones are joined (RFC 9110 5.3) or refused."""
     wanted, single = rules
     heads: dict[bytes, bytes] = {}
     for raw_name, value in raw_headers:
@@ -70,10 +70,10 @@ def read_heads(raw_headers: Iterable[tuple[bytes, bytes]], rules: HeadRules) -> 
 def check_content(
     heads: Mapping[bytes, bytes], *, size_max: int, types: tuple[bytes, ...] = (), json: bool = True
 ) -> None:
-    """Refuse, before any of it is read, a body that is neither plain JSON nor of `types`, or is declared too large.
+    """Refuse an unread body that is neither plain JSON nor of `types`, or is declared too large.
 
-    Of parameters only a charset counts, which is UTF-8, or of XML also UTF-16. `application/json` itself has no other.
-    `+xml` is any type with that suffix.
+    Of the parameters only charset is checked: it must be UTF-8, or for XML also UTF-16. `application/json` allows no
+    other parameter. `+xml` stands for any type with that suffix.
     """
     if heads.get(b"content-encoding", b"identity").strip().lower() != b"identity":
         raise DeliveryRefusedError("content_encoding")
@@ -90,13 +90,13 @@ def check_content(
 
 
 def trace_of(heads: Mapping[bytes, bytes]) -> str:
-    """Trace context for the records: the sender's trace, or a new one, and a span of our own."""
+    """Return the trace context for records: the sender's trace id or a new one, and a new span id."""
     given = _TRACEPARENT.fullmatch(heads.get(b"traceparent", b""))
     trace = given[1].decode() if given else f"{random.getrandbits(128) | 1:032x}"
     return f"00-{trace}-{random.getrandbits(64) | 1:016x}-01"
 
 
 def safe_headers(heads: Mapping[bytes, bytes], scheme: Scheme) -> dict[str, str]:
-    """Headers that a parked delivery keeps, cut at a length beyond any useful one."""
+    """Return the headers that a parked delivery keeps, truncated."""
     safe = _SAFE | scheme.safe
     return {name.decode(): value[:_SAFE_MAX].decode("latin-1") for name, value in heads.items() if name in safe}

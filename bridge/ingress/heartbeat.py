@@ -1,4 +1,4 @@
-"""Send an event of our own through the public port, to meet the same conditions as senders."""
+"""Send heartbeat events through the public port, under the same conditions as senders."""
 
 import asyncio
 import secrets
@@ -24,12 +24,12 @@ from bridge.runtime.slot import sign
 # No configured source can have this prefix.
 SOURCE = "_heartbeat"
 EVENT_TYPE = "system.ping"
-KEY_BYTES = 32  # the length of the digest that it keys, SHA-256
+KEY_BYTES = 32  # as long as a SHA-256 digest
 TOLERANCE_S = 60  # signed and verified by the same clock
 
 
 class Heartbeat:
-    """A worker that delivers a `system.ping` once a period; its key exists in this process only."""
+    """A worker that posts a `system.ping` once a period; its key exists in this process only."""
 
     def __init__(
         self,
@@ -43,10 +43,10 @@ class Heartbeat:
         seen: Gauge,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Make the source; nothing is sent before a period has passed.
+        """Create its source; the first event is sent after one period.
 
-        A `host` that stands for all addresses is reached over loopback. `seen` is set to the time of the last delivery
-        that Kafka had when it was answered.
+        A wildcard `host` is reached over loopback. `seen` is set to the time of the last delivery that was answered as
+        committed to Kafka.
         """
         self._key = secrets.token_bytes(KEY_BYTES)
         slot = KeySlot("current", HmacKey(self._key))
@@ -65,11 +65,11 @@ class Heartbeat:
         self._seen = seen
         self._now = now
         self._failure = ""
-        # Counted from now, so that a process that never gets one through is noticed too.
+        # Initially now, so that a process without any successful heartbeat is noticed, too.
         seen.set(now())
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Deliver once a period until `stop` is set."""
+        """Post once a period until `stop` is set."""
         while await pause(stop, self._every_s):
             await self._beat()
 
@@ -82,7 +82,7 @@ class Heartbeat:
         self._failure = code
 
     async def _deliver(self) -> str:
-        """Return an empty text, or a code for why the event is not known to be in Kafka."""
+        """Return an empty text, or a code why the event may not be in Kafka."""
         webhook_id, at = f"hb_{uuid4().hex}", self._now()
         body = orjson.dumps(self._document(webhook_id, at))
         headers = {
@@ -92,7 +92,7 @@ class Heartbeat:
             "webhook-signature": sign(webhook_id, int(at), body, key=self._key),
         }
         try:
-            # A connection for each: an idle one would have to be closed at a stop, and counts as a sender's.
+            # A new connection each time: an idle one would count as a sender's, and have to be closed at shutdown.
             async with (
                 aiohttp.ClientSession(timeout=self._timeout) as session,
                 session.post(self._url, data=body, headers=headers) as answer,
@@ -114,7 +114,7 @@ class Heartbeat:
 
 
 def reachable(host: str) -> str:
-    """Return the host part of a URL by which a listening address can be reached."""
+    """Return the URL host to reach a listening address by."""
     try:
         address = ip_address(host)
     except ValueError:

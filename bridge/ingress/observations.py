@@ -1,6 +1,6 @@
-"""Counts what the public port does, in the metrics that `runtime/metrics.py` declares.
+"""Counters of the public port, in the metrics that `runtime/metrics.py` declares.
 
-Every labelled child is resolved once, so that counting costs an addition.
+Every labelled child is resolved once, so that counting is only an addition.
 """
 
 import time
@@ -19,14 +19,14 @@ OTHER = "other"
 UNKNOWN = "unknown"
 POST = "POST"
 SERVICE = "ingress"
-# Most words of senders that are labels of one metric: types, and members that the contract does not know. A sender has
-# a dozen of each; a wrong mapping can make any number.
+# Most label values of one metric that come from senders: unknown types and members. A sender has a dozen of each; a
+# wrong mapping could create any number.
 WORDS_MAX = 50
-# Why the fast path left a delivery to the reference: it does not conform plainly, or the fast path has failed.
+# Why the fast path deferred a delivery: it does not conform plainly, or the fast path failed.
 DEFERRALS = ("form", "fault")
-# Label values for slots; any other name counts as `other`, since label values must be few.
+# Label values for slots; other names count as `other`, to bound the number of values.
 SLOT_WORDS = ("current", "previous", "other")
-# Refusals of requests that reached no source.
+# Refusals before a source was found.
 UNROUTED = ("malformed_http", "not_found", "method_not_allowed")
 
 
@@ -36,13 +36,13 @@ class Observed:
     __slots__ = ("began", "end_span", "event_id", "method", "routed", "source")
 
     def __init__(self, method: str, *, began: float = 0.0) -> None:
-        """Count from `began`, by `time.perf_counter`, or from now."""
+        """`began` is by `time.perf_counter`; default: now."""
         self.began = began or time.perf_counter()
         self.method = method
         self.routed = False
         self.source = UNKNOWN
         self.event_id = ""
-        # Ends its span, if it has one; returns the id of the trace, and whether that is exported.
+        # Ends its span, if any; returns the trace id, and whether the trace is exported.
         self.end_span: Callable[..., tuple[str, bool]] | None = None
 
     @property
@@ -52,16 +52,16 @@ class Observed:
 
 
 class Observations:
-    """Counters of the ingress, by meaning rather than by name."""
+    """Counters of the ingress, one method per event."""
 
     def __init__(self, metrics: IngressMetrics, *, sources: Iterable[str], deadline_s: float) -> None:
-        """Resolve the children for every label that can occur; an answer has `deadline_s`."""
+        """Resolve the children of all known labels; `deadline_s` is the answer deadline."""
         self._metrics = metrics
         self._deadline_s = deadline_s
         names = tuple(sources)
         self._verified = {slot: metrics.signature_verified.labels(slot) for slot in SLOT_WORDS}
         for name in names:
-            for reason in proof_failures():  # from the start, so that `rate` sees the first of each
+            for reason in proof_failures():  # created at startup, so that `rate` sees the first increment
                 metrics.signature_failures.labels(name, reason)
             for cause in DEFERRALS:
                 metrics.fast_path_deferrals.labels(name, cause)
@@ -81,7 +81,7 @@ class Observations:
         self._expect()
 
     def _expect(self) -> None:
-        """Create the series of every usual answer at the start, so that `rate` sees the first of each."""
+        """Create the series of common answers at startup, so that `rate` sees the first increment."""
         for code in REFUSED:
             if code in UNROUTED:
                 self._answer(OTHER, OTHER, "refused", code)
@@ -95,7 +95,7 @@ class Observations:
             self._answer(ROUTE, POST, "unavailable", code)
 
     def verified(self, source: str, *, slot: str, offset_s: float | None) -> None:
-        """A delivery was proved by the secret in `slot`; its sender's clock is `offset_s` seconds behind ours."""
+        """A delivery was verified with the secret in `slot`; its sender's clock is `offset_s` seconds behind ours."""
         self._verified.get(slot, self._verified["other"]).inc()
         if offset_s is not None:
             self._offsets[source].observe(abs(offset_s))
@@ -124,27 +124,27 @@ class Observations:
         self._metrics.other_reported.labels(event.source, word).inc()
 
     def deferred(self, source: str, cause: str) -> None:
-        """The fast path left a delivery to the reference; `cause` is one of `DEFERRALS`."""
+        """The fast path deferred a delivery; `cause` is one of `DEFERRALS`."""
         self._metrics.fast_path_deferrals.labels(source, cause).inc()
 
     def id_reused(self) -> None:
-        """An id that no signature covers came again with another body."""
+        """An unsigned id was reused with another body."""
         self._flags["id_reused"].inc()
 
     def parked(self, source: str, reason: str) -> None:
-        """A verified delivery was set aside."""
+        """A verified delivery was parked."""
         self._parked[source, reason].inc()
         if reason == "id_conflict":
             self._conflicts[source].inc()
 
     def unproved(self, source: str, reason: str) -> None:
-        """A delivery did not prove itself."""
+        """A delivery failed verification."""
         self._metrics.signature_failures.labels(source, reason).inc()
 
     def answered(
         self, outcome: str, code: str, duration_s: float, request: Observed, *, reason: str = "", event_type: str = ""
     ) -> dict[str, object]:
-        """Count an answer, end its span, for which `reason` and `event_type` are, and return fields for the log."""
+        """Count an answer, end its span (with `reason` and `event_type`), and return fields for the log."""
         route, method = ROUTE if request.routed else OTHER, POST if request.method == POST else OTHER
         counter, histogram = self._answer(route, method, outcome, code)
         counter.inc()
@@ -172,7 +172,7 @@ class Observations:
 
 
 def _bounded(word: str, known: set[str]) -> str:
-    """Return a word of a sender as a label: itself if it is one of the first, which `known` collects."""
+    """Return a sender's word as a label: itself while `known`, which collects words, is not full, else `other`."""
     if len(known) < WORDS_MAX:
         known.add(word)
     return word if word in known else "…"

@@ -1,11 +1,11 @@
 """Rate limits per source and per address, applied before any other check.
 
-They apply before verification, when a delivery has cost almost nothing, and are off unless configured. Forged
-deliveries can use up the limit of a source. So if senders reach the bridge directly, use the limit per address.
+They apply before verification, when a delivery has cost little, and are off by default. Forged deliveries can use up
+the limit of a source, so use the limit per address if senders connect to the bridge directly.
 
-The generic cell rate algorithm (ITU-T I.371, Annex A) keeps one number for each key: when the next delivery would be
-due if all came evenly. Of the libraries, `limits` wakes a thread every 10 ms, does not bound the number of keys and
-costs 3 to 8 µs, and `aiolimiter` queues what should be refused.
+The generic cell rate algorithm (ITU-T I.371, Annex A) keeps one number for each key: the theoretical arrival time of
+the next delivery. Libraries do not fit: `limits` wakes a thread every 10 ms, does not bound the number of keys and
+costs 3 to 8 µs; `aiolimiter` queues instead of refusing.
 """
 
 from collections import OrderedDict
@@ -14,16 +14,16 @@ from ipaddress import IPv6Address
 
 from bridge.proof.schemes.network import Network, client_address
 
-# Some 10 MiB. Beyond it the address that was least recently seen starts anew; no installation has that many senders.
+# Keys, in some 10 MiB. Beyond that the least recently used one is dropped; far more than any installation's senders.
 KEYS_MAX = 65_536
-# Sums of floats differ in their last bits; a sender that comes back after Retry-After must pass.
+# Seconds of tolerance for float rounding: a retry exactly after Retry-After must pass.
 ROUNDING_S = 1e-6
-# A network that is given to one customer (RFC 6177); in it addresses are free.
+# Prefix length of one customer's IPv6 network (RFC 6177), who can choose addresses in it freely.
 V6_PREFIX_BITS = 64
 
 
 class RateLimit:
-    """Lets `burst` deliveries of a key pass at once, and `per_s` a second in the long run."""
+    """Admits bursts of `burst` deliveries of a key, and `per_s` a second in the long run."""
 
     def __init__(self, *, per_s: float, burst: int, keys_max: int = KEYS_MAX) -> None:
         self.per_s = per_s
@@ -33,7 +33,7 @@ class RateLimit:
         self._due: OrderedDict[object, float] = OrderedDict()
 
     def wait_s(self, key: object, now: float) -> float:
-        """Count a delivery of `key` and return 0; or count nothing, and return after how many seconds one may come."""
+        """Count a delivery of `key` and return 0, or do not count it and return the seconds until one is admitted."""
         due = self._due.get(key, now)
         if due - now > self._ahead_s + ROUNDING_S:
             return due - now - self._ahead_s
@@ -45,10 +45,10 @@ class RateLimit:
 
 
 class AddressLimit:
-    """A limit for each address that deliveries come from; for a network of 64 bits in version 6."""
+    """A limit per client address; per /64 network for IPv6."""
 
     def __init__(self, limit: RateLimit, *, proxies: Sequence[Network] = ()) -> None:
-        """Count by the address that `proxies` name, where the connection comes from one of them."""
+        """`proxies` are trusted networks whose `X-Forwarded-For` gives the client address."""
         self._limit = limit
         self._proxies = proxies
 

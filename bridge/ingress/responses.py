@@ -1,4 +1,4 @@
-"""Count, log and answer what became of a request; the words and statuses are those of `bridge/answers.py`."""
+"""Count, log and answer the outcome of a request; codes and statuses are in `bridge/answers.py`."""
 
 import math
 import random
@@ -31,13 +31,13 @@ _REFUSALS = {
 
 
 class Responses:
-    """Makes the answer of each outcome, once it is counted and logged."""
+    """Counts and logs each outcome, and returns its answer."""
 
     def __init__(self, observations: Observations) -> None:
         self._observe = observations
 
     def accepted(self, call: Call, outcome: Literal["accepted", "duplicate", "spooled", "ignored"]) -> Answer:
-        """Answer a delivery that became events, or none by its `ignore`."""
+        """Answer a delivery that became events, or whose type the source ignores."""
         hit("before_answer")
         elapsed = call.elapsed_s
         delivery, mapped = call.delivery, cast("Mapped", call.outcome)
@@ -58,7 +58,7 @@ class Responses:
         return Answer(self._status(call, outcome), _OPENINGS[outcome] + orjson.dumps(delivery.id) + b"}")
 
     def parked(self, call: Call, park: ParkReason, fresh: bool) -> Answer:  # noqa: FBT001 - of `Webhooks._end`
-        """Answer a delivery that was parked; `fresh` if it was not before."""
+        """Answer a parked delivery; `fresh` if it was not parked before."""
         hit("before_answer")
         if fresh:
             call.http.trust()
@@ -76,7 +76,7 @@ class Responses:
         )
         body = {"outcome": "parked", "id": call.event_id, "reason": park.reason}
         if park.field:
-            body["field"] = park.field  # words of ours or of the mapping file, never text of the delivery
+            body["field"] = park.field  # words from our code or the mapping file, never text of the delivery
         return Answer(self._status(call, "parked"), orjson.dumps(body))
 
     @staticmethod
@@ -91,7 +91,7 @@ class Responses:
         return answer
 
     def refused(self, call: Observed, exc: DeliveryRefusedError) -> Answer:
-        """Answer a request that was refused before anything was parsed."""
+        """Answer a request that was refused before parsing."""
         if REFUSED[exc.code].proof:
             self._observe.unproved(call.source, exc.reason)
         log.info(
@@ -115,13 +115,13 @@ class Responses:
             code=code,
             **self._observe.answered("unavailable", code, call.elapsed_s, call),
         )
-        retry_after = str(random.randint(*RETRY_AFTER_S))  # noqa: S311 - spreads load, guards nothing
+        retry_after = str(random.randint(*RETRY_AFTER_S))  # noqa: S311 - spreads load, not for security
         body = orjson.dumps({"outcome": "unavailable", "code": code})
         return Answer(STATUS["unavailable"], body, headers=(("Retry-After", retry_after),))
 
 
 def _types(mapped: Mapped) -> tuple[str, dict[str, object]]:
-    """Return the type for a log line, and its fields for leniencies used and a word that the contract does not know."""
+    """Return the event type for a log line, and fields for leniencies used and an unknown type."""
     events = mapped.events
     more: dict[str, object] = {}
     if mapped.flags:

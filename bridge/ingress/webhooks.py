@@ -1,8 +1,8 @@
-"""The public port: check the head, verify, admit, map, publish, answer, in this order and nowhere else.
+"""The public port: check the head, verify, admit, map, publish and answer, in this order.
 
 Deliveries that arrive together are processed stage by stage: all are verified, then mapped, then published. This saves
-a third of the 125 µs per delivery, since code and data of one stage stay in the CPU's caches. Only repeats, conflicts
-and deliveries to park need a task.
+a third of the 125 µs per delivery, since code and data of a stage stay in the CPU's caches. Only repeats, conflicts and
+deliveries to park need an asyncio task.
 """
 
 import asyncio
@@ -69,7 +69,7 @@ class Webhooks:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def check(self, request: http.Request) -> Answer | None:
-        """Refuse a request by its head, before its body has come."""
+        """Check the head of a request before its body arrives; return an answer if it is refused."""
         call = request.note = Call(request)
         try:
             self._check_head(call)
@@ -82,7 +82,7 @@ class Webhooks:
         return None
 
     def take(self, requests: Sequence[http.Request]) -> None:
-        """Process calls that arrived together, stage by stage; answers repeat nothing of one but its verified id."""
+        """Process requests that arrived together, stage by stage; answers repeat only the verified id of each."""
         calls = [request.note or Call(request) for request in requests]
         ends_at, received_s = self._deduplicator.ends_at(), self._now()
         received_at = datetime.fromtimestamp(received_s, UTC)
@@ -103,7 +103,7 @@ class Webhooks:
                 self._end(call, self._respond.challenged, exc.answer)
             except NotDurableError as exc:
                 self._end(call, self._respond.unavailable, exc.code)
-            except Exception as exc:  # noqa: BLE001 - whatever is durable already is a duplicate when it comes again
+            except Exception as exc:  # noqa: BLE001 - events already durable are duplicates when the sender retries
                 self._fail(call, exc)
             else:
                 passed.append(call)
@@ -114,13 +114,13 @@ class Webhooks:
         self._end(call, self._respond.unavailable, "unexpected")
 
     def _end(self, call: Call, answering: Callable[..., Answer], *arguments: object) -> None:
-        """Answer a call and free its room, even if answering fails."""
+        """Answer a call and release its admission, even if answering fails."""
         if call.room is not None:
             self._admission.leave(call.room)
             call.room = None
         try:
             answer = answering(call, *arguments)
-        except Exception as exc:  # noqa: BLE001 - a bug must leave no sender waiting
+        except Exception as exc:  # noqa: BLE001 - a bug must not leave a sender waiting
             if answering == self._respond.unavailable:
                 call.http.fail(exc)
             else:
@@ -129,11 +129,11 @@ class Webhooks:
             call.http.answer(answer)
 
     def malformed(self) -> None:
-        """Count a malformed request, which the server has answered 400."""
+        """Count a malformed request that the server has answered with 400."""
         self._respond.refused(Observed(UNKNOWN), DeliveryRefusedError("malformed_http"))
 
     def _check_head(self, call: Call) -> None:
-        """Check the head: first the rate limits, so that every request counts towards them."""
+        """Check the head; rate limits come first, so that every request counts towards them."""
         self._check_address(call)
         source = call.sender = self._route(call)
         if source.limit is not None and (wait_s := source.limit.wait_s(None, call.began)):
@@ -158,7 +158,7 @@ class Webhooks:
         return source
 
     def _answer_challenge(self, call: Call, source: Source) -> None:
-        """Answer a handshake without a body; anything else with its method is refused."""
+        """Answer a handshake without a body; refuse any other request with its method."""
         challenge = cast("Challenge", source.challenge)
         if wait_s := challenge.limit.wait_s(None, call.began):
             raise DeliveryRefusedError("rate_limited", reason="challenge", wait_s=wait_s)
@@ -179,7 +179,7 @@ class Webhooks:
             raise DeliveryRefusedError("rate_limited", reason="address", wait_s=wait_s)
 
     def _check(self, call: Call) -> None:
-        """Check the size of a body, and its head unless that was checked when it came."""
+        """Check the size of the body, and the head unless it was checked on arrival."""
         if not call.routed:
             self._check_head(call)
         if len(call.http.body) > self._body_max_bytes:
@@ -190,12 +190,12 @@ class Webhooks:
         scheme, request = call.sender.scheme, call.http
         if not scheme.reads_query and not scheme.reads_peer:
             return Raw(call.heads, request.body)
-        # The query may hold a credential: it is read here and kept nowhere.
+        # The query may contain a credential: it is read here and never stored.
         query = request.raw_path.partition("#")[0].partition("?")[2]
         return Raw(call.heads, request.body, query.encode("utf-8", "surrogateescape"), request.remote or "")
 
     def _prove(self, call: Call) -> None:
-        """Verify on bytes, before anything is parsed."""
+        """Verify the raw bytes, before anything is parsed."""
         source, body = call.sender, call.http.body
         hit("before_verify")
         now = call.received_s
@@ -241,12 +241,12 @@ class Webhooks:
         call.room = size
 
     def _map(self, call: Call) -> None:
-        """Find the events in a verified delivery, or why there are none."""
+        """Map a verified delivery to events, or to a reason to park it."""
         try:
             call.outcome = self._understand(call, call.delivery, call.sender)
         except NotDurableError:
             raise
-        except Exception as exc:  # noqa: BLE001 - a bug of ours must never cost the sender a delivery
+        except Exception as exc:  # noqa: BLE001 - a bug of ours must never lose a delivery
             self._park_bug(call, exc)
         challenge = call.sender.challenge
         if challenge is not None and not call.proof.origin and is_no_event(call.outcome):
@@ -257,13 +257,13 @@ class Webhooks:
             raise call.unproved
 
     def _publish(self, call: Call) -> None:
-        """Publish new events, and leave other calls to a task."""
+        """Publish new events; all other calls continue in a task."""
         if call.outcome is IGNORED:
             self._end(call, self._respond.accepted, "ignored")
             return
         try:
             if call.sender.bucket_s and not call.delivery.origin:
-                # Not a stage: the delivery that it repeats may come just before it, and must be published first.
+                # Not a stage of its own: a repeat may come right after its original, which must be published first.
                 self._recognise(call)
             outcome = call.outcome
             if not isinstance(outcome, ParkReason):
@@ -315,7 +315,7 @@ class Webhooks:
         self._end(call, self._respond.parked, park, fresh)
 
     async def _take_known(self, call: Call) -> Outcome:
-        """Publish events of which some are known; a reason to park becomes the outcome of the call."""
+        """Publish events of which some are known; a reason to park replaces the outcome of the call."""
         taken: Outcome = "conflict"
         try:
             taken = await self._take_events(call)
@@ -334,21 +334,21 @@ class Webhooks:
 
     @staticmethod
     def _has_reused_id(call: Call) -> bool:
-        """Return whether the conflict is about an unsigned id of a delivery, and not about one of the body."""
+        """Return whether the conflict is about an unsigned delivery id instead of an id in the body."""
         proof = call.proof
         if proof.id is None or proof.id_signed or isinstance(call.outcome, ParkReason):
             return False
         return any(is_derived(event.id, call.delivery.id) for event in call.outcome.events)
 
     async def _take_events(self, call: Call) -> Outcome:
-        """Make the events durable; of a conflict, those with an id of their own element that are in none."""
+        """Make the events durable; on a conflict, those of other elements that have their own ids."""
         outcome = call.outcome
         if isinstance(outcome, ParkReason):
             return "conflict"
         take = partial(self._deduplicator.take, call.delivery, ends_at=call.ends_at)
         try:
             if (taken := await take(outcome.events)) == "conflict":
-                # What is parked for one element cannot be mended, and would keep the others from being events.
+                # A conflict of one element cannot be resolved later, and must not hold back the others.
                 await asyncio.gather(*(take((event,)) for event in outcome.events if event.sha256))
         except TooLargeError as exc:
             call.outcome = ParkReason("unusable", exc.code, key=prescription_id(outcome))
@@ -356,7 +356,7 @@ class Webhooks:
         return taken
 
     def _recognise(self, call: Call) -> None:
-        """Give a delivery without an id that of the one it repeats, or note it as the newest of its keys."""
+        """For a delivery without an id: use the id of the one it repeats, or note it as the newest of its keys."""
         outcome = call.outcome
         keys = () if isinstance(outcome, ParkReason) else {event.key for event in outcome.events}
         repeated = "" if call.proof.id else self._newest.repeated(call.delivery, keys, within_s=call.sender.bucket_s)
@@ -372,7 +372,7 @@ class Webhooks:
 
     def _understand(self, call: Call, delivery: Delivery, source: Source) -> Mapped | ParkReason:
         if delivery.first_received_at is not None:
-            # It bounds the times in it, and is the time of a body that has none; the record is of now.
+            # The first receipt bounds the times in the body and is its default time; the record has the current time.
             delivery = delivery._replace(received_at=delivery.first_received_at)
         if source.fast_path is not None and (event := self._encoded(call, delivery, source.fast_path)) is not None:
             return Mapped((event,))
@@ -380,10 +380,10 @@ class Webhooks:
         return document if isinstance(document, ParkReason) else source.profile.map(delivery, document)
 
     def _encoded(self, call: Call, delivery: Delivery, fast_path: FastPath) -> Event | None:
-        """Return None for a delivery that the fast path defers, or fails at: the reference takes it."""
+        """Encode by the fast path; None if it defers or fails, so that the reference decides."""
         try:
             event = fast_path(delivery.body, delivery.id, delivery.received_at)
-        except Exception as exc:  # noqa: BLE001 - a bug of a short cut costs time, nothing else
+        except Exception as exc:  # noqa: BLE001 - a bug of the short cut must only cost time
             log_bug("fast_path", call, exc)
             self._observe.deferred(delivery.source, "fault")
             return None
@@ -393,5 +393,5 @@ class Webhooks:
 
 
 def log_bug(reason: str, call: Call, exc: Exception) -> None:
-    """Log where a bug of ours raised; its text may hold values."""
+    """Log the location of a bug of ours, without the exception's text, which may contain values."""
     log.error("worker.failed", reason=reason, source=call.source, event_id=call.event_id, where=trail(exc))

@@ -1,4 +1,4 @@
-"""A record that was accepted, and the entry of the spool that it becomes."""
+"""An accepted record, and its conversion to and from a spool entry."""
 
 from typing import NamedTuple
 
@@ -9,20 +9,20 @@ from bridge.spool.segment import Entry, UnreadableEntryError
 
 
 class Accepted(NamedTuple):
-    """A record that was accepted."""
+    """A record that was accepted for writing."""
 
     record: Record
-    identity: Identity  # the same for every repeat of it
+    identity: Identity  # the same for every repeat
     ordinal: int  # rises in the order of acceptance
 
     def to_entry(self) -> Entry:
-        """Return the entry that keeps it."""
+        """Return its spool entry."""
         topic, partition, key, value, headers, timestamp_ms = self.record
         return Entry(self.ordinal, timestamp_ms, (topic, partition), pack(key, value, headers, timestamp_ms))
 
 
 def from_entry(entry: Entry) -> Accepted:
-    """Return the accepted record in an entry; `UnreadableEntryError` where this version finds none with an identity."""
+    """Return the record of an entry; `UnreadableEntryError` if this version cannot read it or its identity."""
     key, value, headers, timestamp_ms = unpack(entry.payload)
     record = Record(*entry.partition, key, value, headers, timestamp_ms)
     identity = identity_of(record.headers)

@@ -1,4 +1,4 @@
-"""The door to aiokafka's admin client: create the topics of the contract and check them."""
+"""Create and check the topics of the contract; wraps aiokafka's admin client."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ from bridge.kafka.producer import end_client
 from bridge.kafka.record import MESSAGE_MAX_BYTES
 from bridge.kafka.routing import UNRECOGNIZED_TOPIC
 
-# Everything together, and one request of it; making all topics on a busy cluster takes seconds.
+# Seconds for the whole operation, and for one request; creating all topics on a busy cluster takes seconds.
 ADMIN_S = 30.0
 _REQUEST_MS = 20_000
 REPLICAS_MAX = 3
@@ -37,26 +37,26 @@ _REFUSALS: Mapping[type[Exception], tuple[str, str]] = {
 
 
 class AdminError(CodedError):
-    """The cluster does not answer, or refuses; the message is one line for an operator."""
+    """The cluster does not answer or refuses; the message is one line for an operator."""
 
     retriable = True
 
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """The specification of a topic."""
+    """Required partitions, replicas and settings of a topic."""
 
     name: str
     partitions: int
     replication_factor: int  # lower bound
-    min_insync_replicas: int  # lower bound; writes need that many
-    retention_ms: int  # exactly; -1 keeps records for ever
+    min_insync_replicas: int  # lower bound; writes need that many in-sync replicas
+    retention_ms: int  # exact; -1 keeps records without a time limit
     message_max_bytes: int = MESSAGE_MAX_BYTES  # lower bound
-    more: Mapping[str, str] = field(default_factory=dict)  # further exact settings; none of the contract's
+    more: Mapping[str, str] = field(default_factory=dict)  # further exact settings, beyond those of the contract
 
     @property
     def configs(self) -> dict[str, str]:
-        """Settings of the topic as Kafka names them."""
+        """Return the topic's settings by Kafka's names."""
         return {
             "cleanup.policy": "delete",
             "retention.ms": str(self.retention_ms),
@@ -79,7 +79,7 @@ class Deviation:
 
     @property
     def adds_partitions(self) -> bool:
-        """Whether the topic has more partitions than configured; those stay empty."""
+        """Whether the topic has more partitions than configured; the extra ones stay empty."""
         return self.what == "partitions" and int(self.found) > int(self.expected)
 
 
@@ -92,7 +92,7 @@ def topic_specs(
     min_insync_replicas: int | None = None,
     more: Mapping[str, str] | None = None,
 ) -> list[TopicSpec]:
-    """Return the specification of each topic; by default one replica may fail (`min_insync_replicas`)."""
+    """Return the specification of each topic; by default `min_insync_replicas` allows one replica to fail."""
     in_sync = max(1, replication_factor - 1) if min_insync_replicas is None else min_insync_replicas
     return [
         TopicSpec(
@@ -110,7 +110,7 @@ def topic_specs(
 
 @asynccontextmanager
 async def open_admin(connection: KafkaConnection) -> "AsyncIterator[Admin]":
-    """Open a client for a block of at most `ADMIN_S`; `ConfigError` for a bad file, `AdminError` without an answer."""
+    """Open a client for at most `ADMIN_S`; `ConfigError` for an unusable file, `AdminError` if nothing answers."""
     options = await connection.reach()
     if not options["bootstrap_servers"]:
         raise AdminError("unreachable", f"no broker answers at {connection.bootstrap_servers}")
@@ -139,11 +139,11 @@ class Admin:
         return {broker["node_id"] for broker in (await self._client.describe_cluster())["brokers"]}
 
     async def default_replication_factor(self) -> int:
-        """The default replication factor: one replica per broker, three at most."""
+        """Return the default replication factor: one replica per broker, at most three."""
         return min(REPLICAS_MAX, len(await self.brokers()))
 
     async def create(self, specs: Sequence[TopicSpec]) -> dict[str, Literal["created", "exists"]]:
-        """Create the topics that are missing; after an `AdminError`, others may have been created."""
+        """Create the missing topics; after an `AdminError`, some may have been created."""
         wanted = [
             NewTopic(spec.name, spec.partitions, spec.replication_factor, topic_configs=spec.configs) for spec in specs
         ]
@@ -154,18 +154,18 @@ class Admin:
             if error not in {kafka_errors.NoError, kafka_errors.TopicAlreadyExistsError}:
                 raise _refusal(name, error)
             outcomes[name] = "created" if error is kafka_errors.NoError else "exists"
-        # Every broker is to know the new topics; the answer to a creation comes earlier.
+        # Wait until every broker knows the new topics; creation is answered earlier.
         while len(await self._partitions(outcomes)) < len(outcomes):  # noqa: ASYNC110 - a broker sends no event
             await asyncio.sleep(0.05)
         return outcomes
 
     async def check(self, specs: Sequence[TopicSpec]) -> list[Deviation]:
-        """Compare the cluster with `specs`."""
+        """Return the deviations of the cluster from `specs`."""
         found = await self._describe([spec.name for spec in specs])
         return [deviation for spec in specs for deviation in _deviations(spec, found.get(spec.name))]
 
     async def read(self, name: str) -> TopicSpec:
-        """Return the specification that a topic was made by; `AdminError`: there is none."""
+        """Return the specification of an existing topic; `AdminError` if it does not exist."""
         found = (await self._describe([name])).get(name)
         if found is None:
             raise AdminError("topic_missing", f"no such topic: {name}")
@@ -179,7 +179,7 @@ class Admin:
         )
 
     async def _partitions(self, names: Mapping[str, str] | Sequence[str]) -> dict[str, list[Any]]:
-        # Asked by name, a topic that is missing might be created with the settings of the broker.
+        # A metadata request by name might create a missing topic with the broker's defaults.
         topics = await self._client.describe_topics()
         return {
             topic["topic"]: topic["partitions"]
@@ -188,7 +188,7 @@ class Admin:
         }
 
     async def _describe(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Return the state of the topics, by the names of `Deviation.what`."""
+        """Return the state of the topics, with the keys of `Deviation.what`."""
         partitions = await self._partitions(names)
         if not partitions:
             return {}

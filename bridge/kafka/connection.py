@@ -13,12 +13,12 @@ from bridge.errors import ConfigError
 from bridge.runtime.hosts import is_host
 
 PORT_MAX = 65_535
-# A running host answers a SYN in milliseconds, also across regions.
+# Seconds; a running host answers a SYN in milliseconds, also across regions.
 PROBE_S = 2.0
-# Raised while brokers are unavailable or refuse. aiokafka's errors are `RuntimeError`s. uvloop also raises one for a
+# Raised while brokers are unavailable or refuse. aiokafka's errors are `RuntimeError`s; uvloop also raises one for a
 # write to a connection whose reset aiokafka has not noticed yet.
 CLIENT_FAILURES = (OSError, RuntimeError)
-# Why a broker begins no session, and what to look at.
+# Why a broker may not start a session, as advice for the operator.
 _NO_SESSION = (
     "frozen, overloaded, another protocol (TLS, SASL) or an ACL; if it worked before, look at the brokers first"
 )
@@ -27,7 +27,7 @@ BUGS = (NotImplementedError, RecursionError)
 
 
 class Refusal(NamedTuple):
-    """A connection that got no session: a constant code, and advice for the operator."""
+    """Why a connection got no session: a constant code, and advice for the operator."""
 
     code: str
     doubt: str
@@ -45,19 +45,19 @@ class KafkaConnection:
     sasl_password_file: Path | None = None
     sasl_token_url: str | None = None  # token endpoint for OAUTHBEARER
     sasl_token_scope: str = ""
-    sasl_token_provider: str | None = None  # `module:function` that gives tokens instead
-    ssl_cafile: Path | None = None  # certificates to trust; the system's when None
+    sasl_token_provider: str | None = None  # `module:function` that returns a token provider instead
+    ssl_cafile: Path | None = None  # CA certificates to trust; the system's when None
     ssl_certfile: Path | None = None
     ssl_keyfile: Path | None = None
 
     @property
     def servers(self) -> list[tuple[str, int]]:
-        """Hosts and ports; `ConfigError` for what is no list of `host:port`."""
+        """Hosts and ports; `ConfigError` if it is not a list of `host:port`."""
         parts = [part.strip() for part in self.bootstrap_servers.split(",")]
         return [_host_and_port(part) for part in parts if part] or [_host_and_port("")]
 
     def options(self) -> dict[str, Any]:
-        """Keyword arguments of a client; files are read anew. The `ConfigError` for a bad one names its setting."""
+        """Return keyword arguments of a client; files are read again. `ConfigError` names the setting of a bad file."""
         options: dict[str, Any] = {
             "bootstrap_servers": [_joined(host, port) for host, port in self.servers],
             "security_protocol": self.security_protocol,
@@ -70,25 +70,25 @@ class KafkaConnection:
         return options
 
     async def reach(self) -> dict[str, Any]:
-        """Return `options`, with only those `bootstrap_servers` that accept a TCP connection, or none."""
+        """Return `options` with only the `bootstrap_servers` that accept TCP connections; empty if none does."""
         options = await asyncio.to_thread(self.options)
         options["bootstrap_servers"] = await reachable(self.servers)
         return options
 
     def producer(self, **options: Any) -> Any:
-        """Return a producer of aiokafka's that is not started."""
-        from aiokafka import AIOKafkaProducer  # noqa: PLC0415, TID251 - not for commands without Kafka; this is the door
+        """Return an aiokafka producer that is not started."""
+        from aiokafka import AIOKafkaProducer  # noqa: PLC0415, TID251 - not for commands without Kafka; the wrapper
 
         return AIOKafkaProducer(**options)
 
     def consumer(self, **options: Any) -> Any:
-        """Return a consumer of aiokafka's that is not started."""
+        """Return an aiokafka consumer that is not started."""
         from aiokafka import AIOKafkaConsumer  # noqa: PLC0415, TID251 - as above
 
         return AIOKafkaConsumer(**options)
 
     def credentials(self) -> bytes:
-        """Return a digest of the files that `options` reads, to detect changes."""
+        """Return a digest of the credential files, to detect changes."""
         login = (self.sasl_username_file, self.sasl_password_file)
         digest = sha256()
         for path in (*login, self.ssl_cafile, self.ssl_certfile, self.ssl_keyfile):
@@ -104,7 +104,7 @@ class KafkaConnection:
         return {"sasl_plain_username": name, "sasl_plain_password": secret}
 
     def _tokens(self) -> Any:
-        # With aiokafka 0.05 s of every command, whatever it does.
+        # Imported late: with aiokafka it takes 0.05 s of every command.
         from bridge.kafka.tokens import Grant, Tokens, by_client_credentials, load_provider  # noqa: PLC0415
 
         if self.sasl_token_provider is not None:
@@ -129,7 +129,7 @@ class KafkaConnection:
 
 
 def refusal(options: Mapping[str, Any]) -> Refusal:
-    """Return why a broker accepted the TCP connection of a client but no session began."""
+    """Return why a broker accepted a client's TCP connection but did not start a session."""
     tokens = options.get("sasl_oauth_token_provider")
     if tokens is not None and tokens.failed:
         return Refusal("no_token", "token endpoint, client id or its secret?")
@@ -137,7 +137,7 @@ def refusal(options: Mapping[str, Any]) -> Refusal:
 
 
 async def reachable(servers: list[tuple[str, int]]) -> list[str]:
-    """Return the servers that accept a TCP connection; a dead one would delay the client."""
+    """Return the servers that accept a TCP connection; others would delay the client."""
     answers = await asyncio.gather(*[_answers(host, port) for host, port in servers])
     return [_joined(*server) for server, answered in zip(servers, answers, strict=True) if answered]
 

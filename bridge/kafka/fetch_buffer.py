@@ -1,9 +1,9 @@
 """Take fetched records from an aiokafka consumer per partition, and identify unreadable batches.
 
-aiokafka 0.14 unpacks batches inside `getmany`. For a corrupt one it raises without naming the partition. By then it has
-dropped the records before that batch, and those of other partitions whose positions it has moved.
+aiokafka 0.14 unpacks batches inside `getmany`. On a corrupt one it raises without naming the partition, after it has
+dropped the records before that batch, and records of other partitions whose positions it has advanced.
 
-Batches are unpacked directly to our own records.
+Here, batches are unpacked directly to our own records.
 """
 
 import asyncio
@@ -21,18 +21,18 @@ from bridge.kafka.unpack import bound_unpacking
 
 bound_unpacking()  # applies to all readers of this process
 
-# As many as the window of a partition: unpacking more at once would hold the loop for too long.
+# As many as the window of a partition: unpacking more at once would block the event loop for too long.
 POLL_RECORDS = 1024
-# The head of one batch is wanted; Kafka gives a whole batch however small the limit.
+# Enough for the head of a batch; Kafka returns a whole batch even if the limit is smaller.
 HEAD_BYTES = 1024
 HEAD_WAIT_MS = 500
-# Kafka's records of version 2, docs of the protocol, "Record Batch": base offset, length, leader epoch, magic, CRC,
-# attributes, last offset delta.
+# Kafka protocol guide, "Record Batch", version 2: base offset, length, leader epoch, magic, CRC, attributes, last
+# offset delta.
 _HEAD = struct.Struct(">qiibIhi")
 _MAGIC = 2
 
 
-# Errors of `getmany` about a partition, not about its batches.
+# Errors of `getmany` that are not about a corrupt batch.
 _OF_THE_CLIENT = (
     kafka_errors.ConsumerStoppedError,
     kafka_errors.IllegalStateError,
@@ -54,31 +54,31 @@ class UnreadableBatchError(BridgeError):
 
 
 class FetchBuffer:
-    """What one consumer has fetched."""
+    """The fetched records of one consumer."""
 
     def __init__(self, consumer: Any) -> None:
         """Wrap a started consumer; nothing else may call its `getmany`."""
         self._consumer = consumer
-        # Partitions with an unreadable batch: read record by record, so that earlier records are not dropped.
+        # Partitions with an unreadable batch: read one record at a time, so that earlier records are not dropped.
         self._suspects: set[Any] = set()
 
     async def take(
         self, places: Collection[Place], *, most: int = POLL_RECORDS
     ) -> Mapping[Place, list[ConsumedRecord]]:
-        """Return up to `most` fetched records of `places`, without waiting; raises as `getmany`.
+        """Return up to `most` fetched records of `places`, without waiting; raises like `getmany`.
 
-        `UnreadableBatchError`: the next batch of a partition; all readable records before it were returned.
+        Raises `UnreadableBatchError` for the next batch of a partition, after all records before it were returned.
         """
         found: dict[Place, list[ConsumedRecord]] = {}
         left = most
-        fetched = self._consumer._fetcher._records  # noqa: SLF001 - the partitions that have something, the oldest first
-        for each in [each for each in fetched if each in places]:  # both are named tuples of a topic and a number
+        fetched = self._consumer._fetcher._records  # noqa: SLF001 - partitions with fetched records, oldest first
+        for each in [each for each in fetched if each in places]:  # both are named tuples of topic and partition
             try:
                 self._prepare(fetched[each])
                 records = await self._records(each, left)
             except (UnreadableBatchError, *_OF_THE_CLIENT):
                 if found:
-                    break  # it is raised by the next look again
+                    break  # the next call raises it again
                 raise
             if records:
                 found[Place(*each)] = records
@@ -88,23 +88,23 @@ class FetchBuffer:
         return found
 
     def _prepare(self, fetched: Any) -> None:
-        """Have `getmany` unpack to our records."""
-        unpacked = getattr(fetched, "_partition_records", None)  # none in an error, and when all has been taken
+        """Make `getmany` unpack to our records."""
+        unpacked = getattr(fetched, "_partition_records", None)  # absent in an error, and once everything was taken
         if unpacked is None:
             return
-        unpacked._consumer_record = _consumed  # noqa: SLF001 - takes the place of its method
+        unpacked._consumer_record = _consumed  # noqa: SLF001 - replaces its method
 
     async def news(self, timeout_s: float) -> None:
-        """Wait until anything is fetched, at most `timeout_s`."""
-        fetcher = self._consumer._fetcher  # noqa: SLF001 - `getmany` would wait inside of its context
+        """Wait until records are fetched, at most `timeout_s`."""
+        fetcher = self._consumer._fetcher  # noqa: SLF001 - `getmany` would wait inside its context
         waiter = fetcher._create_fetch_waiter()  # noqa: SLF001 - as above
         await asyncio.wait({waiter, fetcher._fetch_task}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)  # noqa: SLF001 - as above
         if not waiter.cancel() and not waiter.cancelled():
-            waiter.exception()  # the next look raises it
+            waiter.exception()  # the next `take` raises it
 
     async def after(self, place: Place, offset: int) -> int:
-        """Return the offset behind the batch at `offset`, by its head; `KafkaError` if the leader does not answer."""
-        client = self._consumer._client  # noqa: SLF001 - what `getmany` makes of an answer holds no batch
+        """Return the offset after the batch at `offset`, from its header; `KafkaError` if there is no answer."""
+        client = self._consumer._client  # noqa: SLF001 - `getmany` does not return the batch's header
         leader = client.cluster.leader_for_partition(TopicPartition(*place))
         asked = [(place.topic, [(place.partition, offset, HEAD_BYTES)])]
         answer = await client.send(leader, FetchRequest(HEAD_WAIT_MS, 1, HEAD_BYTES, 0, asked))
@@ -120,7 +120,7 @@ class FetchBuffer:
                 return (await self._getmany(partition, limit)).get(partition, [])
             except UnreadableBatchError:
                 self._suspects.add(partition)
-                return []  # aiokafka has dropped what lay before that batch, and fetches it once more
+                return []  # aiokafka has dropped the records before that batch, and fetches them again
         found: list[ConsumedRecord] = []
         try:
             while len(found) < limit and (one := (await self._getmany(partition, 1)).get(partition)):
@@ -139,19 +139,19 @@ class FetchBuffer:
         except _OF_THE_CLIENT:
             self._left_context()
             raise
-        except Exception as exc:  # the decompressors raise anything, from `DecompressionError` to `IndexError`
+        except Exception as exc:  # decompressors raise anything from `DecompressionError` to `IndexError`
             self._left_context()
             state = self._consumer._subscription.subscription.assignment.state_value(partition)  # noqa: SLF001 - `position()` may wait
             raise UnreadableBatchError(Place(*partition), state.position) from exc
         return found
 
     def _left_context(self) -> None:
-        # aiokafka counts a context that was left by an exception as still entered, with the max-poll check off.
+        # aiokafka treats a context left by an exception as still entered, which disables the max-poll check.
         self._consumer._subscription._fetch_count = 0  # noqa: SLF001 - as above
 
 
 def _consumed(place: Any, record: Any) -> ConsumedRecord:
-    """Return an unpacked record of the client's as ours."""
+    """Convert an unpacked record of the client to ours."""
     topic, partition = place
     headers = record.headers
     for _, content in headers:

@@ -1,7 +1,8 @@
 """Read the headers of our own topics to recognise repeats: first their tails, then new records.
 
-The tail covers the deduplication window and fills the known ids after a start. Records of other replicas are known
-about 50 ms after their commit. Records of this process are read as well: skipping them saved no measurable CPU time.
+The tail covers the deduplication window and restores the known ids after a start. Records of other replicas become
+known about 50 ms after their commit. Records of this process are read as well: skipping them saved no measurable CPU
+time.
 """
 
 import asyncio
@@ -21,35 +22,34 @@ from bridge.known.known_ids import KnownIds
 from bridge.runtime.lifecycle import pause
 from bridge.runtime.logging import log, trail
 
-# After each slice of a tail, about as long as a slice takes: deliveries are already accepted and have the loop half of
-# the time.
+# Seconds to pause after each slice of a tail, about as long as a slice takes: this leaves half of the event loop's time
+# to deliveries.
 PAUSE_S = 0.002
-# After each poll that brought less than a slice. Each costs a fetch for each broker (about 0.5 ms of CPU), however few
-# records it brings; a sender that tries again waits longer than this.
+# Seconds to pause after a poll of less than a slice: each costs a fetch per broker (about 0.5 ms of CPU).
 FOLLOW_PAUSE_S = 0.05
-# Between two checks of what there is to read and how far it has been read.
+# Seconds between two checks of topics and progress.
 LOOK_S = 0.25
-# Between two requests for metadata while a partition has no leader.
+# Seconds between two metadata requests while a partition has no leader.
 METADATA_S = 5.0
-# Between two attempts to ask for the end of a log.
+# Seconds between two attempts to ask for the end of a log.
 ASK_S = 0.05
-# If it is further behind, the follower is not `ready`. A broken connection is noticed after 15 s, and replaced within
-# seconds.
+# Seconds of lag beyond which the follower is not `ready`. A broken connection is noticed after 15 s, and replaced
+# within seconds.
 LAG_MAX_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class FollowPatience:
-    """How long to wait for what."""
+    """Waits of the follower, in seconds."""
 
     retry_s: float = 1.0  # between two attempts to read a topic
-    give_up_s: float = 120.0  # with reachable brokers, drains wait this long for a tail that cannot be read
-    retry_late_s: float = 60.0  # between two attempts at such a tail after that
+    give_up_s: float = 120.0  # if brokers are reachable, drains wait this long for an unreadable tail
+    retry_late_s: float = 60.0  # between two attempts to read such a tail after that
     catch_up_s: float = 5.0  # a drain waits this long for the follower; a broken connection takes a second or two
 
 
 class _End(NamedTuple):
-    """The end of a log as a broker named it at `at`, in monotonic time."""
+    """End offset of a log as reported by a broker at `at`, in monotonic time."""
 
     end: int
     at: float
@@ -57,30 +57,30 @@ class _End(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Topic:
-    """How far one topic has been read."""
+    """Read progress of one topic."""
 
     name: str
     positions: dict[int, int] = field(default_factory=dict)  # by partition, the offset of the next record
     ends: dict[int, int] = field(default_factory=dict)  # by partition, the last known end of the log
-    targets: dict[int, _End] = field(default_factory=dict)  # by partition, a known end that has not been reached yet
-    # By partition, the latest monotonic time at which everything written before has been read.
+    targets: dict[int, _End] = field(default_factory=dict)  # by partition, a known end not reached yet
+    # By partition, monotonic time such that all records written before it have been read.
     current_at: dict[int, float] = field(default_factory=dict)
-    answers: dict[int, int] = field(default_factory=dict)  # by partition, the number of the last answer of a broker
-    answered_at: float = 0.0  # monotonic time at which any broker answered
+    answers: dict[int, int] = field(default_factory=dict)  # by partition, number of the last answer
+    answered_at: float = 0.0  # monotonic time of the last answer of any broker
     read: bool = False  # the tails of all partitions have been read
-    code: str = ""  # why the last attempt ended; empty without one
-    tail: Tail | None = None  # while it is being read
+    code: str = ""  # code of the last failure; empty if none
+    tail: Tail | None = None  # set while the topic is being read
     task: asyncio.Task[None] | None = None
-    advanced: asyncio.Event = field(default_factory=asyncio.Event)  # set and replaced when positions have moved
+    advanced: asyncio.Event = field(default_factory=asyncio.Event)  # set and replaced when positions advance
 
     def advance(self, positions: dict[int, int]) -> None:
-        """Note how far the topic has been read, and wake what waits for that."""
+        """Note new positions, and wake the waiters."""
         self.positions |= positions
         self.advanced.set()
         self.advanced = asyncio.Event()
 
     def begin(self, tail: Tail, positions: dict[int, int], now: float) -> None:
-        """Note that a new client reads the topic from now on."""
+        """Reset the progress for a new client."""
         self.tail = tail
         self.targets.clear()
         self.answers.clear()
@@ -88,7 +88,7 @@ class _Topic:
         self.advance(positions)
 
     def note_ends(self, answers: dict[int, tuple[int, int]], now: float) -> None:
-        """Note the ends of the log that brokers have named."""
+        """Note the ends of the log reported by brokers."""
         for partition, (answer, end) in answers.items():
             if self.answers.get(partition) != answer:
                 self.answers[partition], self.answered_at, self.ends[partition] = answer, now, end
@@ -101,15 +101,15 @@ class _Topic:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Follower:
-    """A worker that fills `known_ids` from the topics; each topic is read by a task and a client of its own."""
+    """A worker that fills `known_ids` from the topics; each topic has its own task and client."""
 
     connection: KafkaConnection
-    topics: InitVar[Collection[str]]  # those that are written; `follow` adds more
+    topics: InitVar[Collection[str]]  # topics that are written; `follow` adds more
     known_ids: KnownIds
     window_s: float  # the longest deduplication window; older records are not read
-    records_max: int  # of one topic, the newest
-    # Receipt (Unix seconds) of the oldest spooled delivery, if any: a process that crashed may have written it already,
-    # so the topics are read as far back.
+    records_max: int  # records of one topic's tail, the newest
+    # Receipt (Unix seconds) of the oldest spooled delivery, if any: a crashed process may have written it already, so
+    # the topics are read that far back.
     oldest_s: Callable[[], float | None] = lambda: None
     now: Callable[[], float] = time.time
     patience: FollowPatience = FollowPatience()
@@ -121,12 +121,12 @@ class Follower:
 
     @property
     def ready(self) -> bool:
-        """Whether every tail was read, and the follower is not far behind."""
+        """Whether every tail has been read and the follower is not far behind."""
         return bool(self._topics) and all(topic.read for topic in self._topics.values()) and not self._lags
 
     @property
     def lag_s(self) -> float:
-        """Seconds since everything in the topics had been read; NaN before the first time."""
+        """Seconds since the follower was last fully caught up; NaN before the first time."""
         times = [at for topic in self._topics.values() if topic.read for at in topic.current_at.values()]
         return _now() - min(times) if times else nan
 
@@ -135,7 +135,7 @@ class Follower:
         return self.lag_s > LAG_MAX_S
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Read until `stop`; failures of brokers are retried."""
+        """Read until `stop` is set; broker failures are retried."""
         try:
             while True:
                 self._start_tasks()
@@ -149,11 +149,11 @@ class Follower:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def follow(self, topic: str) -> None:
-        """Read one more topic, unless it is read already."""
+        """Add a topic to read."""
         self._topics.setdefault(topic, _Topic(topic))
 
     async def catch_up(self, topic: str, partition: int) -> None:
-        """Wait until the current content of a partition has been read, for a limited time; never raises."""
+        """Wait for a limited time until the current content of a partition has been read; never raises."""
         known = self._topics.get(topic)
         if known is None or not known.read:
             return
@@ -169,13 +169,13 @@ class Follower:
     async def _end_of(topic: _Topic, partition: int) -> int:
         while True:
             if topic.tail is not None:
-                # A new client or another broker will answer.
+                # Retried: a new client or another broker will answer.
                 with suppress(ReadError):
                     return await topic.tail.end_of(partition)
             await asyncio.sleep(ASK_S)
 
     def _start_tasks(self) -> None:
-        """Start a task for each topic that has none; one that aiokafka has cancelled is started again."""
+        """Start a task for each topic without one; a task that aiokafka cancelled is restarted."""
         for topic in self._topics.values():
             if topic.task is None or topic.task.done():
                 topic.task = asyncio.create_task(self._keep_reading(topic))
@@ -190,12 +190,12 @@ class Follower:
             await asyncio.sleep(self.patience.retry_late_s if late else self.patience.retry_s)
 
     async def _attempt(self, topic: _Topic) -> str:
-        """Read a topic until something fails; return its code."""
+        """Read a topic until something fails; return the failure's code."""
         try:
             return await self._read(topic)
         except BridgeError as exc:
             return exc.code
-        except Exception as exc:  # noqa: BLE001 - whatever a client raises, deliveries do not depend on this
+        except Exception as exc:  # noqa: BLE001 - any client failure is retried; deliveries do not depend on this
             log.error("worker.failed", reason="follower", topic=topic.name, where=trail(exc))
             return "unexpected"
 
@@ -228,7 +228,7 @@ class Follower:
                 return await self._follow(topic, tail)
 
     async def _read_tail(self, topic: _Topic, tail: Tail) -> None:
-        """Read up to the ends at the opening."""
+        """Read up to the ends of the log at the opening."""
         came_at = _now()
         while any(topic.positions[partition] < end for partition, end in tail.ends.items()):
             records = await tail.poll()
@@ -241,7 +241,7 @@ class Follower:
             await asyncio.sleep(PAUSE_S)
 
     async def _follow(self, topic: _Topic, tail: Tail) -> str:
-        """Read new records; return why a new client is needed."""
+        """Read new records; return the reason when a new client is needed."""
         looked_at = asked_at = _now()
         while True:
             records = await tail.poll()
@@ -287,11 +287,11 @@ class Follower:
 
 
 def _now() -> float:
-    """Return monotonic seconds."""
+    """Return the event loop's monotonic seconds."""
     return asyncio.get_running_loop().time()
 
 
 def _log_unreadable(place: Place, offset: int, after: int) -> None:
-    """Log that repeats of an unreadable tail will count as new."""
+    """Log that repeats of records in an unreadable batch will count as new."""
     where = {"topic": place.topic, "partition": place.partition, "offset": offset, "next_offset": after}
     log.error("worker.recall_batch_unreadable", **where)

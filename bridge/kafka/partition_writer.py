@@ -1,17 +1,17 @@
-"""Write accepted records to Kafka, or to the spool while Kafka does not take them, in order within each partition.
+"""Write accepted records to Kafka, or to the spool while Kafka is unavailable, in order within each partition.
 
 Each partition has a writer, whose task moves one batch at a time. A writer is in one of three modes:
 
 - `direct`: records wait in memory and are written to Kafka.
-- `spooling`: new records are appended to the spool, behind what it holds. The task writes what is still in memory, then
+- `spooling`: new records are appended to the spool, after those it holds. The task writes records still in memory, then
   drains the spool, oldest record first.
-- `finishing`: a drain has no more than `BATCH_MAX` records left. New records wait in memory until the spool is empty,
-  and the writer is direct again; under a steady load a drain would not end otherwise.
+- `finishing`: a drain has at most `BATCH_MAX` records left. New records wait in memory until the spool is empty and the
+  writer is direct again; otherwise a drain would never end under steady load.
 
 A direct writer begins to spool if Kafka is unavailable when a record arrives, or after a write failed. It also does so
-when a delivery has waited `WriterLimits.spool_after_s`, and when the spool holds records unknown to the writer. What is
-in memory is then appended to the spool, first the batch in flight, since its outcome is unknown. If Kafka acknowledges
-that batch after all, its records are taken out of the head of the spool again (`_reconcile`).
+when a delivery has waited `WriterLimits.spool_after_s`, and when the spool holds records unknown to the writer. The
+records in memory are then appended to the spool, the batch in flight first, since its outcome is unknown. If Kafka
+acknowledges that batch after all, its records are removed from the head of the spool (`_reconcile`).
 
 A record is durable once all in-sync replicas have it (`committed`) or the spool has synced it (`spooled`). A delivery
 is acknowledged when all of its records are durable, or fails at its deadline.
@@ -41,30 +41,30 @@ from bridge.spool.disk import FULL
 from bridge.spool.segment import Entry
 from bridge.spool.store import NoSpool, Spool
 
-# Headers, key and our own objects around the value of a record.
+# Bytes of headers, key and our own objects per record, besides its value.
 OVERHEAD_BYTES = 1024
-# Records of one write. With 500, a drain of twelve partitions took 20 MiB more and was no faster.
+# Records of one write. With 500, a drain of twelve partitions needed 20 MiB more and was not faster.
 BATCH_MAX = 250
-# Bytes of one read from the spool; twice a producer's batch.
+# Bytes of one read from the spool: twice a producer batch.
 PEEK_MAX_BYTES = 1024 * 1024
-# About what an append to the spool takes.
+# Seconds: about as long as an append to the spool takes.
 APPEND_S = 0.01
-# Between two checks whether Kafka is back, and between two attempts of a drain that fails, doubling up to the most.
+# Seconds between checks whether Kafka is back, and between attempts of a failing drain, doubling up to the maximum.
 LOOK_S = 0.1
 RETRY_FIRST_S = 0.25
 RETRY_MAX_S = 5.0
-# Twice as long as the alert `SpoolStuck` waits, so that the topic may be repaired first.
+# Seconds: twice as long as the alert `SpoolStuck` waits, so that the topic can be repaired first.
 SET_ASIDE_AFTER_S = 600.0
-# After a bug: long enough to flood no log, and short beside what senders wait before they come again.
+# Seconds to pause after a bug: long enough not to flood the log, short compared with senders' retry intervals.
 FAULT_PAUSE_S = 1.0
-# Deadlines are late by at most this, so that they cost one timer for all deliveries instead of one for each.
+# Seconds by which deadlines may be late, so that all deliveries share one timer.
 SWEEP_S = 0.1
-# Reserved of the time for a stop: to spool what Kafka does not take, and to close the producer.
+# Seconds reserved at shutdown to spool unwritten records and close the producer.
 RESCUE_S = 3.0
 PRODUCER_CLOSE_S = 2.0
-# Cancelled tasks need a few turns of the loop.
+# Seconds; cancelled tasks need a few iterations of the event loop.
 END_S = 0.5
-# What Kafka answers for a record or its topic, until the topic or its permissions are changed.
+# Errors of Kafka about a record or its topic, which last until the topic or its permissions change.
 _REFUSALS = {"record_too_large", "record_refused", "topic_missing", "not_authorized"}
 
 Mode = Literal["direct", "spooling", "finishing"]
@@ -72,13 +72,13 @@ Mode = Literal["direct", "spooling", "finishing"]
 
 @dataclass(frozen=True, slots=True)
 class WriterLimits:
-    """How long and how much."""
+    """Time and memory limits."""
 
     deadline_s: float = 4.0  # from acceptance to the answer
-    spool_after_s: float = 2.0  # from acceptance until it goes to the spool if Kafka has not acknowledged
-    set_aside_after_s: float = SET_ASIDE_AFTER_S  # from the first refusal of a record alone until it is set aside
-    records_max: int = 10_000  # records in memory; one delivery alone may have more
-    bytes_max: int = 128 * 1024 * 1024  # bytes of these records
+    spool_after_s: float = 2.0  # from acceptance until it is spooled if Kafka has not acknowledged it
+    set_aside_after_s: float = SET_ASIDE_AFTER_S  # from the first refusal of a single record until it is set aside
+    records_max: int = 10_000  # records in memory; a single delivery may exceed it
+    bytes_max: int = 128 * 1024 * 1024  # bytes of records in memory
 
 
 class Acknowledgement:
@@ -89,16 +89,16 @@ class Acknowledgement:
     def __init__(
         self, future: asyncio.Future[Durable], writers: "list[PartitionWriter]", spool_at: float, expires_at: float
     ) -> None:
-        """Wait for one record in each of `writers`."""
-        self.future = future  # where its events became durable, or `NotDurableError`
-        self.writers = writers  # where its records went
-        self.spool_at = spool_at  # loop time from which on it is spooled
-        self.expires_at = expires_at  # loop time at which the sender is answered that nothing is durable
+        """Expect one record in each of `writers`."""
+        self.future = future  # result: where its events became durable, or `NotDurableError`
+        self.writers = writers  # the writers of its records
+        self.spool_at = spool_at  # loop time after which it is spooled
+        self.expires_at = expires_at  # loop time at which the sender is answered 503
         self._left = len(writers)
         self._spooled = False
 
     def count(self, durable: Durable) -> None:
-        """Note that one more record is durable; the delivery is committed only when all of its records are."""
+        """Note that one more record is durable; the delivery is committed only if all of its records are."""
         self._spooled |= durable == "spooled"
         self._left -= 1
         if not self._left and not self.future.done():
@@ -117,21 +117,21 @@ class Pending:
 
     def __init__(self, accepted: Accepted, acknowledgement: Acknowledgement) -> None:
         self.accepted = accepted
-        self.size = OVERHEAD_BYTES + len(accepted.record.value or b"")  # roughly what it takes of the memory, in bytes
+        self.size = OVERHEAD_BYTES + len(accepted.record.value or b"")  # approximate memory, in bytes
         self.acknowledgement = acknowledgement
-        self.state: Literal["open", "durable", "failed"] = "open"  # `open` until it is durable or given up
-        self.in_flight = False  # handed to Kafka, which has not answered
+        self.state: Literal["open", "durable", "failed"] = "open"  # `open` until durable or given up
+        self.in_flight = False  # handed to Kafka, not answered yet
         self.on_disk = False  # durable in the spool
 
     @property
     def is_answered(self) -> bool:
-        """True when its delivery was answered; if the record is still open, the answer was to send it again."""
+        """True if its delivery was answered; if the record is still open, the sender was asked to retry."""
         return self.acknowledgement.future.done()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Append:
-    """An append to the spool that has not ended."""
+    """An append to the spool in progress."""
 
     records: list[Pending]
     future: asyncio.Future[None]
@@ -139,58 +139,58 @@ class Append:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class PartitionWriters:
-    """The partition writers of a process, and what they share: memory, deadlines and the stop."""
+    """The partition writers of a process, and their shared memory limit, deadlines and shutdown."""
 
     producer: KafkaProducer
-    spool: Spool | NoSpool  # keeps what cannot be written in time
-    known_ids: KnownIds  # gets what becomes of each event
-    late_acks: Counter  # acknowledgements of Kafka that come after another answer
+    spool: Spool | NoSpool  # keeps records that cannot be written in time
+    known_ids: KnownIds  # receives the final state of each event
+    late_acks: Counter  # counts acknowledgements that come after the sender was answered otherwise
     limits: WriterLimits
-    follower: Follower | None = None  # reads what other replicas write, if there are some
-    records: int = 0  # in memory: waiting, in flight, or being appended to the spool
-    bytes: int = 0  # roughly what they take
-    drained: int = 0  # records that left the spool for Kafka, or were there already
-    appends: set[asyncio.Future[None]] = field(default_factory=set)  # appends to the spool that have not ended
-    # Set when writers begin nothing more; a write in flight is still settled.
+    follower: Follower | None = None  # reads the records of other replicas, if there are any
+    records: int = 0  # records in memory: waiting, in flight, or being appended to the spool
+    bytes: int = 0  # approximate bytes of these records
+    drained: int = 0  # records drained to Kafka, or found there already
+    appends: set[asyncio.Future[None]] = field(default_factory=set)  # appends to the spool in progress
+    # Set when writers must not start anything new; a write in flight is still settled.
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _told_drained: int = 0
     _writers: "dict[tuple[str, int], PartitionWriter]" = field(default_factory=dict)
-    # Not expired; all have the same time, so the oldest is the first.
+    # Not expired; all have the same timeout, so the oldest is first.
     _unanswered: deque[Acknowledgement] = field(default_factory=deque)
     _sweeper: asyncio.TimerHandle | None = None
     _closing: bool = False
 
     @property
     def blocked(self) -> int:
-        """How many partitions have something at their head that Kafka refuses."""
+        """Number of partitions whose head record Kafka refuses."""
         return sum(bool(writer.blocked) for writer in self._writers.values())
 
     @property
     def spooling(self) -> int:
-        """How many partitions are not written directly."""
+        """Number of partitions that are not in direct mode."""
         return sum(writer.mode != "direct" for writer in self._writers.values())
 
     def tell_drained(self) -> None:
-        """Log that no partition is spooling any more, where something was drained."""
+        """Log that no partition is spooling any more, if something was drained."""
         if self.drained > self._told_drained and not self.spooling:
             log.info("worker.spool_drained", records=self.drained - self._told_drained)
             self._told_drained = self.drained
 
     def check_open(self) -> None:
-        """Raise `NotDurableError` when nothing can be taken now."""
+        """Raise `NotDurableError` if nothing can be accepted now."""
         if self._closing:
             raise NotDurableError("shutting_down")
         if self.spool.code and not self.producer.ready:
             raise NotDurableError("kafka_unavailable")
 
     def enqueue(self, accepted: Sequence[Accepted]) -> asyncio.Future[Durable]:
-        """Take the records of one delivery, all or none; the future ends when every one is durable.
+        """Accept the records of one delivery, all or none; the future ends when all are durable.
 
         Raises:
-            NotDurableError: At once, or from the future; a record already handed to Kafka may still appear.
+            NotDurableError: Immediately or by the future; a record already handed to Kafka may still appear.
         """
         if not accepted:
-            raise ValueError(accepted)  # an answer 2xx with nothing durable behind it would be a lost delivery
+            raise ValueError(accepted)  # a 2xx answer without a durable record would lose the delivery
         self.check_open()
         writers = [self._writer(record.topic, record.partition) for record, _, _ in accepted]
         loop = asyncio.get_running_loop()
@@ -201,7 +201,7 @@ class PartitionWriters:
         )
         pending = [Pending(each, acknowledgement) for each in accepted]
         size = pending[0].size if len(pending) == 1 else sum(each.size for each in pending)
-        # A delivery larger than the whole bound still enters where nothing else is in memory, or it never could.
+        # A delivery larger than the whole limit is accepted if nothing else is in memory; otherwise it never could be.
         if self.records and (self.records + len(pending) > limits.records_max or self.bytes + size > limits.bytes_max):
             raise NotDurableError("queue_full")
         self.records += len(pending)
@@ -214,7 +214,7 @@ class PartitionWriters:
         return acknowledgement.future
 
     def recovered(self, entry: Entry) -> None:
-        """Take over an entry that the spool holds from an earlier process.
+        """Take over a spool entry of an earlier process.
 
         Raises:
             UnreadableEntryError: Not an entry that this version can read; nothing was taken over.
@@ -224,11 +224,11 @@ class PartitionWriters:
         self._writer(record.topic, record.partition).drain_found()
 
     def passed_over(self) -> None:
-        """Take senders' repeats as new, since a spooled record was passed over; the drain skips what Kafka has."""
+        """Accept repeats as new, since a spooled record was skipped as unreadable; the drain skips those in Kafka."""
         self.known_ids.forget_spooled()
 
     async def close(self, timeout_s: float) -> None:
-        """Take nothing more; spool what Kafka does not take in time; all of it within `timeout_s`."""
+        """Stop accepting, and spool what Kafka does not acknowledge in time; all within `timeout_s`."""
         self._closing = True
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + timeout_s
@@ -248,7 +248,7 @@ class PartitionWriters:
             self._sweeper.cancel()
 
     async def _end_tasks(self) -> None:
-        """Wait for the tasks, which a closed producer refuses at once; cancel those that wait for a disk that hangs."""
+        """Wait for the tasks, which end once the producer is closed; cancel those that wait for a hanging disk."""
         tasks = [writer.task for writer in self._writers.values() if writer.task is not None]
         if tasks:
             _, hanging = await asyncio.wait(tasks, timeout=END_S)
@@ -266,7 +266,7 @@ class PartitionWriters:
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         """Answer deliveries whose deadline has passed, and spool those that Kafka did not acknowledge in time."""
-        # First, so that the timer survives whatever is raised below.
+        # First, so that the timer survives any exception below.
         self._sweeper = loop.call_later(SWEEP_S, self._sweep, loop)
         now = loop.time()
         while self._unanswered and (self._unanswered[0].future.done() or self._unanswered[0].expires_at <= now):
@@ -283,27 +283,27 @@ class PartitionWriters:
 
 
 class PartitionWriter:
-    """The one way of a partition's records to Kafka; see the top of the module."""
+    """Writes the records of one partition; see the module docstring."""
 
     def __init__(self, shared: PartitionWriters, topic: str, partition: int) -> None:
         self._shared = shared
         self._producer, self._spool, self._known_ids = shared.producer, shared.spool, shared.known_ids
         self._topic, self._partition = self._place = topic, partition
-        self.mode: Mode = "direct"  # where new records go
-        self.blocked = ""  # code of what Kafka refuses at the head of the spool, or empty
-        self.task: asyncio.Task[None] | None = None  # runs while there is something to write or to drain
-        self._waiting: deque[Pending] = deque()  # neither handed to Kafka nor to the spool
+        self.mode: Mode = "direct"  # the mode, as described in the module docstring
+        self.blocked = ""  # code of Kafka's refusal of the head of the spool, or empty
+        self.task: asyncio.Task[None] | None = None  # runs while there are records to write or drain
+        self._waiting: deque[Pending] = deque()  # handed neither to Kafka nor to the spool
         self._in_flight: list[Pending] = []  # handed to Kafka, from memory
         self._writing_since: float | None = None  # loop time
-        self._appends: list[Append] = []  # of which some sender waits for the end
-        self._rescue: Append | None = None  # the one that took over what was in flight
-        self._singly = 0  # this many of the next records are written one by one, to find the one that Kafka refuses
-        self._failures = 0  # of the drain, in a row
+        self._appends: list[Append] = []  # appends that a sender waits for
+        self._rescue: Append | None = None  # the append of the batch that was in flight
+        self._singly = 0  # so many of the next records are written one by one, to find the refused one
+        self._failures = 0  # consecutive failures of the drain
         self._blocked_at = 0.0  # loop time at which `blocked` was set
-        self._caught_up = False  # what others had written to the partition before this drain began is known
+        self._caught_up = False  # records of other replicas from before this drain have been read
 
     def takes_direct(self, now: float) -> bool:
-        """Return whether the next record is to be written from memory, or else spooled; `now` is loop time.
+        """Return whether the next record is written from memory (True) or spooled; `now` is loop time.
 
         Raises:
             NotDurableError: Neither is possible.
@@ -311,7 +311,7 @@ class PartitionWriter:
         if self.mode == "finishing":
             return True
         code = self._spool.code
-        # Until the topics have been read it may be a repeat: the drain will know, and leave it out.
+        # Until the topics have been read, it may be a repeat; the drain then skips it.
         may_repeat = not self._known_ids.finished and not code
         if self.mode == "direct" and self._producer.ready and not may_repeat and not self._is_stuck(now):
             return True
@@ -327,7 +327,7 @@ class PartitionWriter:
         return now - since > (limits.deadline_s if self._spool.code else limits.spool_after_s)
 
     def add(self, pending: Pending, *, direct: bool) -> None:
-        """Take a record; `direct` is what `takes_direct` returned."""
+        """Add a record; `direct` is the result of `takes_direct`."""
         if direct:
             self._waiting.append(pending)
             self._start()
@@ -342,7 +342,7 @@ class PartitionWriter:
             self.task.add_done_callback(self._ended)
 
     async def _run(self) -> None:
-        """Move one batch after the other, until nothing is left."""
+        """Move one batch after another, until nothing is left."""
         self._failures = 0
         while not self._shared.stopping.is_set():
             if self.mode == "finishing" or (self.mode == "spooling" and not self._waiting):
@@ -354,7 +354,7 @@ class PartitionWriter:
                 return
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Go on if there is more to do; after a fault only after a pause, since it may occur again at once."""
+        """Continue if there is more to do; after a bug only after a pause, since it may recur at once."""
         fault = asyncio.CancelledError() if task.cancelled() else task.exception()
         if self._shared.stopping.is_set() or task.cancelling():
             self.task = None
@@ -372,7 +372,7 @@ class PartitionWriter:
             self._start()
 
     def _fail_in_flight(self) -> None:
-        """Give up what was in flight at a fault, unless it is being appended to the spool: its outcome is unknown."""
+        """Give up the batch in flight after a bug, unless it is being spooled: its outcome is unknown."""
         appended = {pending for append in self._appends for pending in append.records}
         in_flight, self._in_flight = self._in_flight, []
         self._writing_since = None
@@ -388,7 +388,7 @@ class PartitionWriter:
         return 1
 
     def _take(self, most: int) -> list[Pending]:
-        """Take the next waiting records, without those that their senders have to send again."""
+        """Take the next waiting records, without those whose senders were asked to retry."""
         batch: list[Pending] = []
         while self._waiting and len(batch) < most:
             pending = self._waiting.popleft()
@@ -399,12 +399,12 @@ class PartitionWriter:
         return batch
 
     def _drop_answered(self) -> None:
-        """Give up what has waited too long for the end of a drain; one that stands still would fill the memory."""
+        """Give up records that waited too long for the end of a drain; a stalled drain would fill the memory."""
         while self._waiting and self._waiting[0].is_answered:
             self._fail(self._waiting.popleft(), "deadline")
 
     async def _write(self, batch: list[Pending]) -> None:
-        """Write a batch from memory; if the writer begins to spool meanwhile, the batch is the head of the spool."""
+        """Write a batch from memory; if the writer switches to the spool meanwhile, the batch is at its head."""
         self._in_flight = batch
         for pending in batch:
             pending.in_flight = True
@@ -427,12 +427,12 @@ class PartitionWriter:
             self._singly = len(batch)
             self._waiting.extendleft(reversed(left))
         elif self.mode != "direct" or not self._switch_to_spool(left):
-            # They cannot be appended to the spool any more: what is there by now was accepted later.
+            # They cannot be spooled any more: the records in the spool were accepted later.
             for pending in left:
                 self._fail(pending, refusal.code)
 
     async def _put(self, records: Sequence[Record]) -> tuple[int, NotDurableError | None]:
-        """Write once; return how many were written, and if none was, why."""
+        """Write once; return how many records were written, and the error if none was."""
         self._writing_since = asyncio.get_running_loop().time()
         try:
             return await self._producer.write(self._topic, self._partition, records), None
@@ -445,20 +445,20 @@ class PartitionWriter:
             self._writing_since = None
 
     async def _reconcile(self, committed: list[Pending]) -> None:
-        """Acknowledge `committed` at the head of the spool, once the append of what was in flight has ended."""
-        # Of an append that has ended, the future is done a turn of the loop before `_appended` has run.
+        """Acknowledge `committed` at the head of the spool, once the append of the batch in flight has ended."""
+        # The future of an append is done one loop iteration before `_appended` runs.
         while (rescue := self._rescue) is not None and rescue in self._appends and not self._leave_spool():
             await asyncio.wait({rescue.future}, timeout=LOOK_S)
         self._rescue = None
         self._spool.acknowledge(self._place, sum(pending.on_disk for pending in committed))
 
     def spool_memory(self) -> None:
-        """Switch to the spool if anything is in memory only."""
+        """Switch to the spool if any record is only in memory."""
         if self.mode != "spooling" and (self._in_flight or self._waiting):
             self._switch_to_spool()
 
     def _switch_to_spool(self, front: Sequence[Pending] = ()) -> bool:
-        """Spool what is in flight, `front`, and what waits, in this order; return whether the spool takes entries."""
+        """Spool the batch in flight, `front`, and waiting records, in this order; return whether the spool accepts."""
         if self._spool.code:
             return False
         self.mode, self._caught_up = "spooling", False
@@ -471,7 +471,7 @@ class PartitionWriter:
         return True
 
     def _append(self, records: list[Pending]) -> Append:
-        """Append records to the spool, after all that was appended before."""
+        """Append records to the spool, after all earlier appends."""
         append = Append(records, self._call_spool(records))
         self._appends.append(append)
         self._shared.appends.add(append.future)
@@ -479,7 +479,7 @@ class PartitionWriter:
         return append
 
     def _call_spool(self, records: list[Pending]) -> asyncio.Future[None]:
-        """Call `append` now, since the order of the calls is the order on disk; the future has whatever is raised."""
+        """Call `append` now, since the order of calls is the order on disk; the future has any exception."""
         try:
             return asyncio.ensure_future(self._spool.append([pending.accepted.to_entry() for pending in records]))
         except Exception as exc:  # noqa: BLE001 - a bug must not leave a sender waiting
@@ -490,26 +490,26 @@ class PartitionWriter:
 
     def _appended(self, append: Append, future: asyncio.Future[None]) -> None:
         self._shared.appends.discard(future)
-        is_given_up = append not in self._appends  # by `_leave_spool`
+        is_given_up = append not in self._appends  # abandoned by `_leave_spool`
         if not is_given_up:
             self._appends.remove(append)
         fault = asyncio.CancelledError() if future.cancelled() else future.exception()
         for pending in append.records:
             if fault is None:
                 self._spooled(pending)
-            elif not pending.in_flight:  # what is in flight may still be acknowledged
+            elif not pending.in_flight:  # the batch in flight may still be acknowledged
                 self._fail(pending, _spool_fault(getattr(fault, "code", "")))
         if fault is None and is_given_up:
-            # All senders have been answered: if they have sent again, the drain leaves this out as a repeat.
+            # All senders have been answered: if they have retried, the drain skips this as a repeat.
             self.drain_found()
         elif fault is not None and not (is_given_up or self._appends or self._spool.depth(self._place)):
-            # Nothing is in the spool. What is in flight may be appended later, if it is not acknowledged.
+            # The spool is empty. The batch in flight may be appended later, if it is not acknowledged.
             self._go_direct()
 
     def _leave_spool(self) -> bool:
-        """Go direct if nothing is in the spool, and no sender waits for what is being appended; return whether.
+        """Switch to direct mode if the spool is empty and no sender waits for an append; return whether it did.
 
-        A disk may hang for longer than the outage because of which it was used.
+        A disk may hang for longer than the outage of Kafka.
         """
         if self._spool.depth(self._place):
             return False
@@ -527,7 +527,7 @@ class PartitionWriter:
         self.mode, self.blocked = "direct", ""
 
     def drain_found(self) -> None:
-        """Drain records that the spool turned out to hold, after what is in flight; what waits is spooled behind it."""
+        """Drain records found in the spool, after the batch in flight; waiting records are spooled behind them."""
         if self.mode == "direct":
             self.mode = "spooling"
             if not self._spool.code and (waiting := self._take(len(self._waiting))):
@@ -536,7 +536,7 @@ class PartitionWriter:
         self._start()
 
     async def _drain(self) -> None:
-        """Write the head of the spool to Kafka, or wait a little."""
+        """Write the head of the spool to Kafka, or pause briefly."""
         if not self._spool.depth(self._place):
             self._failures = 0
             if self._leave_spool():
@@ -549,13 +549,13 @@ class PartitionWriter:
             await pause(self._shared.stopping, LOOK_S)
             return
         if not self._caught_up:
-            # A replica may have written the same events meanwhile.
+            # Another replica may have written the same events meanwhile.
             self._caught_up = True
             if self._shared.follower is not None:
                 await self._shared.follower.catch_up(self._topic, self._partition)
             return
         entries = await self._spool.peek(self._place, most=self._batch_max(), most_bytes=PEEK_MAX_BYTES)
-        if not entries:  # the disk cannot be read now
+        if not entries:  # the disk is unreadable now
             await pause(self._shared.stopping, LOOK_S)
         elif batch := await self._leave_known_out([from_entry(each) for each in entries]):
             written, refusal = await self._put([each.record for each in batch])
@@ -567,10 +567,10 @@ class PartitionWriter:
         self.blocked = ""
 
     async def _leave_known_out(self, batch: list[Accepted]) -> list[Accepted]:
-        """Acknowledge the records at the head that are in their topic already; return those up to the next such one.
+        """Acknowledge head records that are in their topic already; return the records up to the next such one.
 
-        A record whose id is there with another body was accepted before that could be known. It is set aside; if that
-        is not possible, it is written, and consumers park it.
+        A record whose id is in the topic with another body was accepted before that was known. It is set aside; if that
+        is impossible, it is written, and consumers park it.
         """
         found = [self._known_ids.in_topic(each.identity) for each in batch]
         head = next((n for n, each in enumerate(found) if not each), len(batch))
@@ -578,7 +578,7 @@ class PartitionWriter:
         self._shared.drained += head
         if False in found[head : head + 1] and await self._spool.set_aside(self._place, code="id_conflict"):
             return []
-        # An id may stand in it twice, after damage was found: the next look knows the first of the two.
+        # After damage a batch may have an id twice: the next pass then knows the first of the two.
         first: dict[tuple[str, str], int] = {}
         for n, each in enumerate(batch):
             is_second = first.setdefault((each.identity.source, each.identity.id), n) < n
@@ -596,7 +596,7 @@ class PartitionWriter:
             self.mode = "finishing"
 
     async def _drain_refused(self, refusal: NotDurableError, count: int) -> None:
-        """Find the record at fault, or wait, longer each time."""
+        """Isolate the refused record, or wait, longer each time."""
         self._switch_to_spool()
         if isinstance(refusal, RecordRefusedError):
             if count > 1:
@@ -612,12 +612,12 @@ class PartitionWriter:
         self.blocked = code
         self._failures += 1
         wait_s = backoff_s(self._failures, first_s=RETRY_FIRST_S, max_s=RETRY_MAX_S)
-        # The attempt that sets it aside comes when the time is over, and not up to `RETRY_MAX_S` later.
+        # The attempt that sets it aside comes when the time is over, instead of up to `RETRY_MAX_S` later.
         left_s = self._blocked_at + self._shared.limits.set_aside_after_s - asyncio.get_running_loop().time()
         await pause(self._shared.stopping, min(wait_s, max(left_s, LOOK_S)) if left_s > 0 else wait_s)
 
     async def _set_aside(self, refusal: RecordRefusedError) -> bool:
-        """Set the head of the spool aside if Kafka has refused it alone for long enough; return whether it was."""
+        """Set the head of the spool aside if Kafka has refused only it for long enough; return whether it did."""
         if not (refusal.for_good and self.blocked == refusal.code):
             return False
         blocked_s = asyncio.get_running_loop().time() - self._blocked_at
@@ -626,7 +626,7 @@ class PartitionWriter:
         )
 
     def _commit(self, pending: Pending) -> None:
-        """Note that all in-sync replicas have a record, perhaps after its delivery was answered otherwise."""
+        """Note that all in-sync replicas have a record, possibly after its delivery was answered otherwise."""
         if pending.state != "open" or pending.is_answered:
             self._shared.late_acks.inc()
         if pending.state == "open":
@@ -655,7 +655,7 @@ class PartitionWriter:
     def _report(self, pending: Pending, state: Settled) -> None:
         try:
             self._known_ids.settled(pending.accepted.identity, state)
-        except Exception as exc:  # noqa: BLE001 - a bug there must not leave the other records of a batch unsettled
+        except Exception as exc:  # noqa: BLE001 - a bug there must not affect other records of a batch
             self._log_bug("known_ids", exc)
 
     def _log_bug(self, reason: str, exc: BaseException) -> None:

@@ -1,9 +1,9 @@
 """Maintain a working aiokafka producer: connect in the background, watch it, and replace it when it fails.
 
 aiokafka 0.14 never expires an idempotent batch, hangs in `stop()` while brokers are away and goes on sending after it.
-So every wait has a bound of ours, and a producer is never stopped: its tasks are cancelled and its connections aborted,
-and a new one, the next generation, takes its place.
-What is private to aiokafka is touched in this module only; its version range is pinned for that.
+So every wait has a bound of ours, and a producer is never stopped: its tasks are cancelled, its connections aborted,
+and a new one, the next generation, replaces it. This module uses private parts of aiokafka, so the version range is
+pinned (docs/adr/0005-aiokafka-fenced.md).
 """
 
 import asyncio
@@ -24,31 +24,31 @@ from bridge.runtime.lifecycle import first_of, is_cancelled
 from bridge.runtime.logging import log, trail
 from bridge.runtime.metrics import IngressMetrics
 
-# The broker's and our bound of one request, and of one connect. Half the default session time-out of a dead broker
-# (9 s), so that a hung one is left early; a batch that outlives it is sent again under the same sequence number.
+# Timeout of one request (the broker's and ours) and of one connect. Half the default session timeout of a dead broker
+# (9 s), so that a hung one is abandoned early; a batch not answered in time is resent with the same sequence number.
 REQUEST_TIMEOUT_MS = 5_000
-# Bootstrap and the wait for a producer id: two requests that time out, and some.
+# Seconds for bootstrap and the producer id: more than two requests that time out.
 START_S = 15.0
 METADATA_S = 2.0
 METADATA_MAX_AGE_MS = 60_000
-# A topic found missing is not asked for again by every write.
+# Seconds for which a missing topic is not looked up again.
 MISSING_S = 1.0
-# How often a partition without a leader is checked, and when its batch is given up, as in aiokafka.
+# Seconds between checks of a partition without a leader, and until its batch is given up, as in aiokafka.
 LEADER_LOOK_S = 0.1
 LEADER_LOOKS = 50
-# Half of the smallest common `max.message.bytes`; a larger record travels alone.
+# Half of the smallest common `max.message.bytes`; a larger record is sent alone.
 BATCH_MAX_BYTES = 512 * 1024
-# Cancelled tasks and aborted connections need a few turns of the loop.
+# Seconds; cancelled tasks and aborted connections need a few iterations of the event loop.
 END_S = 1.0
-# Seconds without any answer of the only broker, not even for metadata, after which a delivery that is not spooled would
-# probably be answered 503: one request for metadata goes out each second, and the default deadline is 4 s.
+# Seconds without any answer of the only broker, not even to metadata requests, which are sent each second. The default
+# answer deadline is 4 s.
 QUIET_S = 3.0
-# A failing partition must not leave the outcome of the other writes unknown: they are answered in milliseconds.
+# Seconds to settle other writes before a generation is ended for one failing partition.
 SETTLE_S = 1.0
 
 
 class InvalidRecordError(kafka_errors.BrokerResponseError):  # type: ignore[misc]  # aiokafka is untyped
-    """The answer of a broker that validates records, for example schema ids; unknown to aiokafka 0.14."""
+    """Error of a broker that validates records, for example schema ids; missing in aiokafka 0.14."""
 
     errno = 87
     message = "INVALID_RECORD"
@@ -56,7 +56,7 @@ class InvalidRecordError(kafka_errors.BrokerResponseError):  # type: ignore[misc
 
 kafka_errors.kafka_errors.setdefault(InvalidRecordError.errno, InvalidRecordError)
 
-# After these the broker has certainly not written the batch; the code names the fault.
+# Errors after which the broker has certainly not written the batch, with our codes.
 _RECORD_FAULTS = {
     kafka_errors.MessageSizeTooLargeError: "record_too_large",
     kafka_errors.RecordListTooLargeError: "record_too_large",
@@ -69,7 +69,7 @@ _TOPIC_FAULTS = {
     kafka_errors.TopicAuthorizationFailedError: "not_authorized",
     kafka_errors.ClusterAuthorizationFailedError: "not_authorized",
     kafka_errors.InvalidTopicError: "topic_missing",
-    # aiokafka gives these up by itself when the leader was lost and none was found in time.
+    # aiokafka gives up with these when no leader was found in time.
     kafka_errors.NotLeaderForPartitionError: "topic_missing",
     kafka_errors.LeaderNotAvailableError: "kafka_unavailable",
 }
@@ -79,7 +79,7 @@ ProducerState = Literal["connecting", "ready", "stalled", "failed", "closed"]
 
 
 class NotConnectedError(CodedError):
-    """No producer is connected. The code is for logs and readiness; senders get that of their delivery.
+    """No producer is connected. The code is for logs and readiness; senders get their delivery's code.
 
     Codes: `unreachable`, `handshake_failed`, `no_token` and `not_authorized`.
     """
@@ -89,23 +89,23 @@ class NotConnectedError(CodedError):
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to wait for what."""
+    """Waits of the producer, in seconds."""
 
     tick_s: float = 0.25  # between two checks
-    # Between two requests for metadata while a topic does not exist yet, or nothing else makes a broker answer.
+    # Between two metadata requests while a topic does not exist yet, or nothing else is sent.
     ask_s: float = 1.0
-    # Without any answer, new deliveries are turned away at once; a little over the answer deadline.
+    # Without any answer for this long, new deliveries are refused at once; just over the answer deadline.
     stalled_s: float = 5.0
-    # Without any answer, the producer is replaced; above the 11 s that losing a leader was seen to cost.
+    # Without any answer for this long, the producer is replaced; more than the 11 s that losing a leader may take.
     silent_s: float = 20.0
     stuck_s: float = 120.0  # the same for one partition while others answer
-    retry_first_s: float = 0.25  # before the second attempt to connect; doubles from there
-    retry_max_s: float = 5.0  # most between two attempts
-    close_s: float = 10.0  # most for the close at the end of `run`
+    retry_first_s: float = 0.25  # before the second attempt to connect; then doubled
+    retry_max_s: float = 5.0  # maximum between two attempts
+    close_s: float = 10.0  # maximum for closing at the end of `run`
 
 
 class KafkaProducer:
-    """The producer of the bridge; it exists from the start, and is ready once Kafka is."""
+    """The producer of the bridge; it exists from the start and becomes ready once connected."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class KafkaProducer:
         patience: Patience = Patience(),
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Watch `topics`, each of which must have `partitions`, or any number if None; others may be written, too."""
+        """Check that `topics` have `partitions` (None: any number); other topics may be written, too."""
         self._connection = connection
         self._topics = topics
         self._partitions = partitions
@@ -125,8 +125,8 @@ class KafkaProducer:
         self._patience = patience
         self._now = now
         self._generation: Generation | None = None
-        self._retired: Generation | None = None  # not ended yet, or not begun
-        self._attempts = 0  # to connect, since the last that succeeded
+        self._retired: Generation | None = None  # writes not ended yet, or not begun
+        self._attempts = 0  # failed attempts to connect since the last success
         self._generations = 0
         self._work: asyncio.Task[None] | None = None
         self._closed = False
@@ -140,12 +140,12 @@ class KafkaProducer:
 
     @property
     def ready(self) -> bool:
-        """True when a write may succeed now."""
+        """True if a write may succeed now."""
         return self.state == "ready"
 
     @property
     def quiet(self) -> bool:
-        """True when no broker has answered anything for too long, whether or not something waits to be written."""
+        """True if no broker has answered for too long, even if nothing waits to be written."""
         generation = self._generation
         return generation is not None and generation.quiet_s(asyncio.get_running_loop().time()) > generation.patient_s
 
@@ -156,18 +156,18 @@ class KafkaProducer:
 
     @property
     def wrong_counts(self) -> dict[str, int | None]:
-        """Topics that have another partition count than expected, or None where there is no such topic."""
+        """Topics with another partition count than expected; None for a missing topic."""
         return {topic: seen for topic, seen in self._counts.items() if not self._expects(seen)}
 
     def _expects(self, seen: int | None) -> bool:
         return seen is not None and self._partitions in {None, seen}
 
     def partitions(self, topic: str) -> int | None:
-        """Return how many partitions a topic has; None while that is not known."""
+        """Return the number of partitions of a topic; None while unknown."""
         return None if self._generation is None else self._generation.partitions(topic)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set or `close` is called; then nothing is sent any more."""
+        """Keep connected until `stop` is set or `close` is called; after that nothing is sent."""
         self._work = asyncio.create_task(self._keep_connected())
         try:
             await first_of({self._work}, stop)
@@ -177,13 +177,13 @@ class KafkaProducer:
             self._work.result()
 
     async def write(self, topic: str, partition: int, records: Sequence[Record]) -> int:
-        """Write as many `records`, from the first, as one batch holds; return how many all in-sync replicas have.
+        """Write the first `records` that fit one batch; return how many all in-sync replicas have.
 
-        It ends within bounds of its own.
+        The call has its own timeout.
 
         Raises:
             RecordRefusedError: One of the records is at fault.
-            NotDurableError: Not written, or not known to be.
+            NotDurableError: Not written, or the outcome is unknown.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -200,7 +200,7 @@ class KafkaProducer:
         return written
 
     async def close(self, timeout_s: float) -> None:
-        """Finish writes in flight within `timeout_s`, then close every connection; an outage takes no longer."""
+        """Finish writes in flight within `timeout_s`, then close every connection, also during an outage."""
         if self._closed:
             return
         self._closed = True
@@ -215,15 +215,15 @@ class KafkaProducer:
             self._enter("closed")
 
     async def _keep_connected(self) -> None:
-        """Replace each failed producer, whatever it raises."""
+        """Replace each failed producer, after any exception."""
         while True:
             try:
                 await self._connect_and_watch()
             except (Exception, asyncio.CancelledError) as exc:
                 if is_cancelled():
                     raise
-                # aiokafka raises undocumented exceptions: a `TypeError` for bytes that are no answer, a
-                # `CancelledError` for a connection that was closed under it.
+                # aiokafka raises undocumented exceptions: `TypeError` for bytes that are not an answer,
+                # `CancelledError` for a connection that was closed meanwhile.
                 log.error("worker.failed", reason="producer", where=trail(exc))
                 self._enter("failed", "unexpected")
 
@@ -288,7 +288,7 @@ class KafkaProducer:
             self._enter("stalled" if silent > patience.stalled_s else "ready")
 
     def _check_topics(self, generation: "Generation") -> None:
-        """Report another partition count than expected; the expected one stays in use, so that no key moves."""
+        """Log a wrong partition count; the expected one stays in use, so that keys keep their partition."""
         for topic in self._topics:
             seen = generation.partitions(topic)
             if seen == self._counts.get(topic, self._partitions):
@@ -299,7 +299,7 @@ class KafkaProducer:
                 log.error("worker.partition_count", topic=topic, seen=seen, expected=self._partitions)
 
     async def _retire(self, *, settle_s: float) -> None:
-        """End the current generation, or one that could not start, or whose end was interrupted."""
+        """End the current generation, also one that did not start or whose end was interrupted."""
         self._retired, self._generation = self._generation or self._retired, None
         if self._retired is not None:
             try:
@@ -324,22 +324,22 @@ class Generation:
     def __init__(
         self, options: dict[str, Any], *, client: Callable[..., Any], now: Callable[[], float] = time.time
     ) -> None:
-        """Build it: `client` with `options`, which say how to connect; `now` is as in `KafkaProducer`."""
+        """`client` is built with `options`, for the connection; `now` is as in `KafkaProducer`."""
         self._options = options
-        self.broken = asyncio.Event()  # set when it must be replaced
+        self.broken = asyncio.Event()  # set if it must be replaced
         self._now = now
         self._client = client(
             **options,
             client_id="drx-bridge",
             acks="all",
             enable_idempotence=True,
-            linger_ms=0,  # the request in flight is the batching
+            linger_ms=0,  # records are batched while a request is in flight
             max_batch_size=BATCH_MAX_BYTES,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
             metadata_max_age_ms=METADATA_MAX_AGE_MS,
         )
-        self._requests = _track_requests(self._client._sender)  # noqa: SLF001 - no public way to end them
-        self._accumulator = self._client._message_accumulator  # noqa: SLF001 - its queue tells whether a batch was sent twice
+        self._requests = _track_requests(self._client._sender)  # noqa: SLF001 - there is no public way to end them
+        self._accumulator = self._client._message_accumulator  # noqa: SLF001 - shows whether a batch was sent twice
         self._metadata = self._client.client.cluster
         self._writes: dict[asyncio.Future[Any], float] = {}
         self._answered_at = 0.0  # loop time of the last answer to a write
@@ -352,7 +352,8 @@ class Generation:
         try:
             async with asyncio.timeout(START_S):
                 await self._client.start()
-                # The bootstrap answer names no topics; a client with an empty list of topics asks for all it may see.
+                # The bootstrap answer contains no topics; a client with an empty list of topics requests all it may
+                # see.
                 await self._client.client.force_metadata_update()
                 self._heard_at = asyncio.get_running_loop().time()
         except kafka_errors.ClusterAuthorizationFailedError as exc:
@@ -379,8 +380,8 @@ class Generation:
         await self._find(topic, partition)
         await self._until_led(place)
         builder = self._client.create_batch()
-        # Brokers refuse a time stamp more than an hour ahead (`message.timestamp.after.max.ms`), so one that a wrong
-        # clock gave would block its partition for as long as that clock was ahead.
+        # Brokers refuse a timestamp more than an hour ahead (`message.timestamp.after.max.ms`), so one from a wrong
+        # clock would block its partition until that time.
         now_ms = int(self._now() * 1000)
         for record in records:
             timestamp_ms = min(record.timestamp_ms, now_ms)
@@ -390,7 +391,7 @@ class Generation:
         if self._ended or self.dead:
             self.broken.set()
             raise NotDurableError("kafka_unavailable")
-        # What `send_batch` comes to once the topic is known and nothing of the partition waits; it takes 5 µs more.
+        # The core of `send_batch` if the topic is known and nothing of the partition waits; saves 5 µs.
         batch = self._accumulator._append_batch(builder, place)  # noqa: SLF001 - as above
         loop = asyncio.get_running_loop()
         self._writes[batch.future] = loop.time()
@@ -404,7 +405,7 @@ class Generation:
         return int(builder.record_count())
 
     def partitions(self, topic: str) -> int | None:
-        """Number of partitions of a topic; None while the cluster does not know it."""
+        """Return the number of partitions of a topic; None while the topic is unknown."""
         known = self._metadata.partitions_for_topic(topic)
         return None if known is None else len(known)
 
@@ -417,26 +418,26 @@ class Generation:
             self._heard_at = renewed.get_loop().time()
 
     def quiet_s(self, now: float) -> float:
-        """How long no broker has answered anything."""
+        """Return the seconds since the last answer of any broker."""
         return now - max(self._answered_at, self._heard_at)
 
     @property
     def patient_s(self) -> float:
-        """Up to which `quiet_s` may just mean that one broker of several hangs: after its time-out another is asked."""
+        """Return the `quiet_s` up to which only one of several brokers may hang: after its timeout another is asked."""
         return QUIET_S + (REQUEST_TIMEOUT_MS / 1000 if len(self._metadata.brokers()) > 1 else 0)
 
     def oldest_s(self, now: float) -> float:
-        """Age of the oldest write without an answer."""
+        """Return the age in seconds of the oldest unanswered write."""
         return now - min(self._writes.values()) if self._writes else 0.0
 
     def silent_s(self, now: float) -> float:
-        """How long writes have waited without any answer at all."""
+        """Return the seconds that writes have waited without any answer."""
         return min(self.oldest_s(now), now - self._answered_at)
 
     @property
     def dead(self) -> bool:
-        """True when nothing sends, or renews the metadata, any more."""
-        tasks = (self._client._sender.sender_task, self._client.client._sync_task)  # noqa: SLF001 - no public way to know
+        """True if its sender or metadata task has ended."""
+        tasks = (self._client._sender.sender_task, self._client.client._sync_task)  # noqa: SLF001 - no public way
         return any(task is None or task.done() for task in tasks)
 
     async def settle(self, timeout_s: float) -> None:
@@ -445,16 +446,16 @@ class Generation:
             await asyncio.wait(self._writes, timeout=timeout_s)
 
     async def end(self) -> None:
-        """Make sure that nothing is sent any more; writes without an answer become unknown."""
+        """Ensure that nothing is sent any more; the outcome of unanswered writes is unknown."""
         self._ended = True
         for future in self._writes:
             if not future.done():
                 future.set_exception(NotDurableError("outcome_unknown"))
-        self._client._closed = True  # noqa: SLF001 - else its finalizer complains that nobody called `stop()`
+        self._client._closed = True  # noqa: SLF001 - otherwise its finalizer warns that `stop()` was not called
         await end_client(self._client.client, [*self._requests, self._client._sender.sender_task])  # noqa: SLF001
 
     async def _find(self, topic: str, partition: int) -> None:
-        """Check that the topic exists: aiokafka would wait for it, and have it created with other settings."""
+        """Check that the topic exists: aiokafka would wait for it, and may create it with wrong settings."""
         if partition < (self.partitions(topic) or 0):
             return
         now = asyncio.get_running_loop().time()
@@ -467,7 +468,7 @@ class Generation:
         raise NotDurableError("topic_missing")
 
     async def _until_led(self, place: Any) -> None:
-        """Wait for a partition's leader; while a batch waits for it, aiokafka asks for metadata 900 times a second."""
+        """Wait for a partition's leader; with a waiting batch, aiokafka would request metadata 900 times a second."""
         looks = LEADER_LOOKS
         while self._metadata.leader_for_partition(place) in {None, -1}:
             if not (looks and await self._refresh()):
@@ -483,22 +484,22 @@ class Generation:
             return False
 
     def _failure(self, exc: Exception, place: Any, batch: Any) -> NotDurableError:
-        """Translate what became of a batch."""
+        """Translate the exception of a batch."""
         fault = _RECORD_FAULTS.get(type(exc)) or _TOPIC_FAULTS.get(type(exc))
         if fault is None or batch.retry_count > 1:
-            # Nothing certain is known, and the sequence numbers of the partition have a hole now.
+            # The outcome is unknown, and the sequence numbers of the partition now have a gap.
             self.broken.set()
             return NotDurableError("outcome_unknown")
-        # Sent once and refused: the numbers were not used. Without this the next batch would be out of order.
+        # Sent once and refused: reset its unused sequence numbers, or the next batch would be out of order.
         self._client._txn_manager.increment_sequence_number(place, -batch.record_count)  # noqa: SLF001
         if type(exc) in _RECORD_FAULTS:
-            # A record's time is never later than our clock when it is written: it is the clock that is wrong.
+            # A record's time is never later than our clock, so the clock is wrong.
             return RecordRefusedError(fault, for_good=not isinstance(exc, kafka_errors.InvalidTimestampError))
         return NotDurableError(fault)
 
 
 def _track_requests(sender: Any) -> set[asyncio.Task[Any]]:
-    """Return the set of tasks that `sender` has a request out with, kept up to date."""
+    """Return the live set of tasks in which `sender` has a request in flight."""
     requests: set[asyncio.Task[Any]] = set()
     send = sender._send_produce_req  # noqa: SLF001 - see `Generation.end`
 
@@ -514,7 +515,7 @@ def _track_requests(sender: Any) -> set[asyncio.Task[Any]]:
 
 
 async def end_client(client: Any, tasks: Iterable[asyncio.Task[Any] | None] = ()) -> None:
-    """End aiokafka's inner client and `tasks` that use it, for certain: its own `close()` may hang."""
+    """Reliably end aiokafka's inner client and the `tasks` that use it: its own `close()` may hang."""
     ending = [task for task in (*tasks, client._sync_task) if task is not None]  # noqa: SLF001
     for task in ending:
         task.cancel()
@@ -523,7 +524,7 @@ async def end_client(client: Any, tasks: Iterable[asyncio.Task[Any] | None] = ()
             ended, _ = await asyncio.wait(ending, timeout=END_S)
             for task in ended:
                 if not task.cancelled():
-                    task.exception()  # retrieved, or the loop logs it
+                    task.exception()  # retrieved, otherwise the loop logs it
     finally:
         closed = [_abort(connection) for connection in client._conns.values()]  # noqa: SLF001
     if closed:
@@ -531,7 +532,7 @@ async def end_client(client: Any, tasks: Iterable[asyncio.Task[Any] | None] = ()
 
 
 def _abort(connection: Any) -> asyncio.Future[None]:
-    """Close at once: an orderly close would first deliver what is still buffered."""
+    """Abort the connection: a normal close would first send buffered data."""
     writer = connection._writer  # noqa: SLF001
     try:
         closed: asyncio.Future[None] = connection.close()

@@ -1,4 +1,4 @@
-"""Turn the outcome of a delivery into records, each with its place, headers and ordinal.
+"""Turn the outcome of a delivery into records, each with its partition, headers and ordinal.
 
 `partition_writer.py` makes them durable: in Kafka or, while that is away, on disk.
 """
@@ -21,15 +21,14 @@ from bridge.kafka.record import (
 )
 from bridge.kafka.routing import RoutingTable, partition
 
-# Full record name and value, which may be encoded already, to wire format.
+# From full record name and value, possibly encoded already, to wire format.
 EncodeRecord = Callable[[str, Mapping[str, object] | bytes], bytes]
 
 
 def ordinals(last: Callable[[], int], *, now_ns: Callable[[], int] = time.time_ns) -> Iterator[int]:
-    """Number records in the order of acceptance: from the clock (Unix microseconds) on, and above `last` of the spool.
+    """Number records in the order of acceptance, starting at the clock (Unix microseconds) or above the spool's `last`.
 
-    Of what is in Kafka already nothing is known here, so under a clock that was set back between two processes ordinals
-    may fall.
+    Ordinals in Kafka are not known here: if the clock is set back between two processes, ordinals may decrease.
     """
     ordinal = now_ns() // 1000 - 1
     while True:
@@ -45,16 +44,16 @@ class Publisher:
     encode: EncodeRecord
     schemas: Mapping[str, str]  # event type to full record name
     routing: RoutingTable
-    partitions: int  # of every topic; part of the key order
+    partitions: int  # of every topic; key order depends on it
     instance: str  # distinct for each replica
     ordinals: Iterator[int]
     message_max_bytes: int  # `max.message.bytes` of the topics
 
     def publish(self, delivery: Delivery, outcome: tuple[Event, ...] | ParkReason) -> Awaitable[Durable]:
-        """Accept a delivery; the awaitable returns how, once every record of it is durable.
+        """Accept a delivery; the awaitable returns how its records became durable, once all are.
 
-        `EncodeError` (a bug of ours) and `TooLargeError`: nothing was accepted. `NotDurableError`, at once or from the
-        awaitable: a record already handed to Kafka may still appear.
+        Raises `EncodeError` (a bug of ours) and `TooLargeError`, after which nothing was accepted. Raises
+        `NotDurableError`, immediately or by the awaitable; a record already handed to Kafka may still appear.
         """
         self.writers.check_open()
         if isinstance(outcome, ParkReason):
@@ -62,7 +61,7 @@ class Publisher:
         return self.writers.enqueue([self._event(event, delivery) for event in outcome])
 
     async def close(self, timeout_s: float) -> None:
-        """Take nothing more, finish what was taken, then close the producer; all of it within `timeout_s`."""
+        """Stop accepting, finish accepted deliveries, then close the producer; all within `timeout_s`."""
         await self.writers.close(timeout_s)
 
     def _event(self, event: Event, delivery: Delivery) -> Accepted:
@@ -79,7 +78,7 @@ class Publisher:
             ordinal=f"{self.instance}:{ordinal}".encode(),
         )
         if not fits(record, self.message_max_bytes):
-            # Taken, it would be refused by the brokers for ever, and everything behind it would wait.
+            # If accepted, the brokers would always refuse it, and block everything behind it.
             raise TooLargeError
         return Accepted(record, identity_in(delivery, event), ordinal)
 

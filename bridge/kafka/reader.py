@@ -1,4 +1,4 @@
-"""Read topics without a consumer group: the one place that uses aiokafka's consumer for this."""
+"""Read topics without a consumer group; wraps aiokafka's consumer."""
 
 import asyncio
 from collections import deque
@@ -17,18 +17,18 @@ from bridge.kafka.fetch_buffer import POLL_RECORDS, FetchBuffer, UnreadableBatch
 from bridge.kafka.producer import END_S, METADATA_MAX_AGE_MS, REQUEST_TIMEOUT_MS, START_S, end_client
 from bridge.kafka.transport import ConsumedRecord, Place
 
-# One look waits this long for records.
+# Seconds for which one poll waits for records.
 POLL_S = 0.5
-# A fetch is answered within `POLL_S`; this allows one request that times out, and its retry.
+# Seconds without an answer: fetches are answered within `POLL_S`; this allows one timed-out request and its retry.
 SILENT_S = 15.0
-# A tail is read beside other work: a slice takes a millisecond or two to unpack, and few bytes are fetched ahead.
+# A tail is read alongside other work: a slice takes a millisecond or two to unpack, and little is prefetched.
 SLICE_RECORDS = 100
 TAIL_FETCH_MAX_BYTES = 2 * 1024 * 1024
 TAIL_PARTITION_MAX_BYTES = 256 * 1024
 
-# Chooses start offsets, from a consumer and the ends of its partitions.
+# From a consumer and the ends of its partitions to start offsets.
 _Starts = Callable[[Any, Mapping[Any, int]], Awaitable[Mapping[Any, int]]]
-# Called for a batch that cannot be read, with its partition, its first offset, and the offset where reading goes on.
+# Called for an unreadable batch, with its partition, its first offset, and the offset where reading continues.
 Unreadable = Callable[[Place, int, int], None]
 
 
@@ -49,11 +49,11 @@ async def open_reader(
     starts: Mapping[Place, int] = MappingProxyType({}),
     unreadable: Unreadable | None = None,
 ) -> "AsyncIterator[TopicReader]":
-    """Open a reader of `topics` at their beginning or their end, or at `starts` where the log still has these.
+    """Open a reader of `topics` at their beginning, their end, or the `starts` that the log still has.
 
-    `from_beginning` skips records older than `since_ms`, and of each partition all but the `newest` last ones. A batch
-    that cannot be read is passed over and `unreadable` called; without it, reading ends there. `ConfigError`: a file
-    cannot be used. `ReadError`: no broker answers, or there is no such topic.
+    `from_beginning` skips records older than `since_ms`, and all but the last `newest` ones of each partition. An
+    unreadable batch is skipped and `unreadable` called; without `unreadable`, reading ends there. Raises `ConfigError`
+    if a file cannot be used, `ReadError` if no broker answers or a topic does not exist.
     """
 
     async def chosen(consumer: Any, ends: Mapping[Any, int]) -> Mapping[Any, int]:
@@ -76,10 +76,11 @@ async def open_tail(
     noted: Mapping[int, int],
     unreadable: Unreadable,
 ) -> "AsyncIterator[Tail]":
-    """Open a reader of the newest records of `topic` and of what follows, polled by few at a time.
+    """Open a reader of the newest and all following records of `topic`, polled in small slices.
 
-    A partition is read from `noted`, or if the log no longer has that, from the first record since `since_ms`; of each
-    at most its share of the newest `records_max`. Raises as `open_reader`, also where no partition has a leader.
+    A partition is read from its `noted` offset or, if the log no longer has that, from the first record since
+    `since_ms`, but at most its share of the newest `records_max`. Raises like `open_reader`, also if no partition has a
+    leader.
     """
     starts = partial(_newest, since_ms=since_ms, records_max=records_max, noted=noted)
     options = {"fetch_max_bytes": TAIL_FETCH_MAX_BYTES, "max_partition_fetch_bytes": TAIL_PARTITION_MAX_BYTES}
@@ -105,7 +106,7 @@ async def _open(
         **options,
         client_id="drx-bridge-reader",
         enable_auto_commit=False,
-        auto_offset_reset="none",  # the others skip or repeat silently
+        auto_offset_reset="none",  # other policies skip or repeat silently
         isolation_level="read_committed",  # as every reader of the bridge
         request_timeout_ms=REQUEST_TIMEOUT_MS,
         metadata_max_age_ms=METADATA_MAX_AGE_MS,
@@ -114,7 +115,7 @@ async def _open(
         try:
             async with asyncio.timeout(START_S):
                 await consumer.start()
-                await consumer._client.force_metadata_update()  # noqa: SLF001 - the bootstrap answer names no topics
+                await consumer._client.force_metadata_update()  # noqa: SLF001 - the bootstrap answer contains no topics
                 places = places_of(consumer, topics)
                 if led_only:
                     places = [place for place in places if place.partition in led(consumer, place.topic)]
@@ -133,7 +134,7 @@ async def _open(
 
 
 def no_session(connection: KafkaConnection, options: Mapping[str, Any]) -> ReadError:
-    """Return the error for a broker that accepts the TCP connection of a client with these options, but no session."""
+    """Return the error for brokers that accept TCP connections of this client but do not start a session."""
     code, doubt = refusal(options)
     return ReadError(code, f"{connection.bootstrap_servers} accepts connections but begins no session: {doubt}")
 
@@ -155,7 +156,7 @@ async def _newest(
     starts = {}
     for place, end in ends.items():
         offset = noted.get(place.partition, -1)
-        if not firsts[place] <= offset <= end:  # the topic was made anew, or its log was cut off at either end
+        if not firsts[place] <= offset <= end:  # the topic was recreated, or its log truncated at either end
             offset = end if since[place] is None else since[place].offset
         starts[place] = max(firsts[place], offset, end - share)
     return starts
@@ -165,15 +166,15 @@ class TopicReader:
     """Records of all partitions, each partition in order."""
 
     def __init__(self, consumer: Any, ends: Mapping[Any, int], unreadable: Unreadable | None) -> None:
-        """Read from where `consumer` stands."""
+        """Read from the positions of `consumer`."""
         self._consumer = consumer
         self._fetch_buffer = FetchBuffer(consumer)
-        self.ends = ends  # by partition, as the client names it, the offset after the last record at the opening
+        self.ends = ends  # by partition (the client's type), the end offset at the opening
         self._unreadable = unreadable
         self._heard_at = 0.0
 
     async def until_end(self) -> AsyncGenerator[ConsumedRecord, None]:
-        """Yield what was there at the opening; `ReadError` if nothing comes for `SILENT_S` or a batch is unreadable."""
+        """Yield records up to the ends at opening; `ReadError` after `SILENT_S` without any, or if unreadable."""
         loop = asyncio.get_running_loop()
         self._heard_at = loop.time()
         while left := [place for place, end in self.ends.items() if await self._consumer.position(place) < end]:
@@ -185,7 +186,7 @@ class TopicReader:
                 raise ReadError("no_answer", "the brokers have stopped answering")
 
     async def by_time(self) -> AsyncGenerator[ConsumedRecord, None]:
-        """Yield the same as `until_end`, oldest first across partitions; `forever` continues from there."""
+        """Yield the records of `until_end`, oldest first across partitions; `forever` continues from there."""
         waiting: dict[Any, deque[ConsumedRecord]] = {place: deque() for place in self.ends}
         loop = asyncio.get_running_loop()
         self._heard_at = loop.time()
@@ -206,13 +207,13 @@ class TopicReader:
             self._heard_at = loop.time()
 
     async def forever(self) -> AsyncGenerator[ConsumedRecord, None]:
-        """Yield records as they come, also after an outage; a batch that cannot be read raises `ReadError`."""
+        """Yield records as they arrive, also after an outage; an unreadable batch raises `ReadError`."""
         while True:
             for record in await self.poll(list(self.ends)):
                 yield record
 
     async def poll(self, places: list[Any], *, most: int = POLL_RECORDS) -> list[ConsumedRecord]:
-        """Return what has come from some places, nothing after `POLL_S`; `ReadError` if it is refused or unreadable."""
+        """Return new records of `places`, empty after `POLL_S`; `ReadError` if refused or unreadable."""
         try:
             found = await self._fetch_buffer.take(places, most=most)
             if not found:
@@ -233,14 +234,14 @@ class TopicReader:
         try:
             after = await self._fetch_buffer.after(batch.place, batch.offset)
         except KafkaError:
-            return  # the next poll finds it again
+            return  # the next poll raises it again
         self._consumer.seek(TopicPartition(topic, partition), after)
         self._heard_at = asyncio.get_running_loop().time()
         self._unreadable(batch.place, batch.offset, after)
 
 
 class Tail:
-    """The newest records of one topic and what follows, with positions."""
+    """The newest and all following records of one topic, with positions."""
 
     def __init__(self, reader: TopicReader, topic: str) -> None:
         """Use `reader`, which reads this topic only."""
@@ -248,19 +249,19 @@ class Tail:
         self._consumer = reader._consumer  # noqa: SLF001 - of this module
         self._topic = topic
         self._places = list(reader.ends)
-        # By partition, the offset after the last record at the opening.
+        # By partition, the end offset at the opening.
         self.ends = {place.partition: end for place, end in reader.ends.items()}
 
     async def poll(self) -> list[ConsumedRecord]:
-        """Return what has come; nothing after `POLL_S`. Raises `ReadError` as `TopicReader.poll`."""
+        """Return new records, empty after `POLL_S`. Raises `ReadError` like `TopicReader.poll`."""
         return await self._reader.poll(self._places, most=SLICE_RECORDS)
 
     async def positions(self) -> dict[int, int]:
-        """Return by partition the offset of the next record."""
+        """Return the offset of the next record by partition."""
         return {place.partition: await self._consumer.position(place) for place in self._places}
 
     def heard(self) -> dict[int, tuple[int, int]]:
-        """Return by partition the time of the last answer, opaque, and the end of the log that it named."""
+        """Return by partition an opaque time of the last answer, and the end of the log in it."""
         answers = {
             place.partition: (self._consumer.last_poll_timestamp(place), self._consumer.last_stable_offset(place))
             for place in self._places
@@ -268,7 +269,7 @@ class Tail:
         return {partition: (at, end) for partition, (at, end) in answers.items() if at is not None}
 
     async def end_of(self, partition: int) -> int:
-        """Ask for the offset after the last record of a partition; `ReadError` if there is no answer."""
+        """Request the end offset of a partition; `ReadError` without an answer."""
         place = TopicPartition(self._topic, partition)
         try:
             found: dict[Any, int] = await self._consumer.end_offsets([place])
@@ -277,14 +278,14 @@ class Tail:
         return found[place]
 
     def is_whole(self) -> bool:
-        """Whether every partition of the topic is read."""
+        """Whether all partitions of the topic are being read."""
         known: set[int] | None = self._consumer.partitions_for_topic(self._topic)
         return known == self.ends.keys()
 
     def is_stale(self) -> bool:
-        """Whether to replace this reader: the client has lost a task, or the partitions with a leader have changed.
+        """Whether to replace this reader: a task of the client ended, or the partitions with a leader have changed.
 
-        Without its task a client waits for ever; for a partition without leader aiokafka requests metadata in a loop.
+        Without its task a client waits endlessly; for a partition without leader aiokafka requests metadata in a loop.
         """
         tasks = self._consumer._fetcher._fetch_task, self._consumer._client._sync_task  # noqa: SLF001 - no public way
         if any(task.done() for task in tasks):
@@ -292,7 +293,7 @@ class Tail:
         return led(self._consumer, self._topic) != self.ends.keys()
 
     def refresh_metadata(self) -> None:
-        """Have the metadata renewed in the background."""
+        """Refresh the metadata in the background."""
         self._consumer._client.force_metadata_update()  # noqa: SLF001 - no public way
 
 
@@ -303,7 +304,7 @@ def led(consumer: Any, topic: str) -> set[int]:
 
 
 def places_of(consumer: Any, topics: Sequence[str]) -> list[Any]:
-    """Return every partition of the topics, as the client names them; `ReadError` if there is no such topic."""
+    """Return all partitions of the topics (the client's type); `ReadError` if a topic does not exist."""
     places = []
     for topic in topics:
         partitions = consumer.partitions_for_topic(topic)
@@ -316,14 +317,14 @@ def places_of(consumer: Any, topics: Sequence[str]) -> list[Any]:
 
 
 async def end_consumer(consumer: Any) -> None:
-    """End within a bound; `stop()` alone may hang, or raise `CancelledError` and leave connections and tasks."""
+    """End a consumer in bounded time; `stop()` may hang, or raise `CancelledError` and leave connections and tasks."""
     stopping = asyncio.ensure_future(consumer.stop())
     await asyncio.wait({stopping}, timeout=END_S)
     stopping.cancel()
     await asyncio.wait({stopping}, timeout=END_S)
     if stopping.done() and not stopping.cancelled():
-        stopping.exception()  # observed and dropped
-    parts = [part for part in (consumer._coordinator, consumer._fetcher) if part is not None]  # noqa: SLF001 - their tasks have no other handle
+        stopping.exception()  # observed and ignored
+    parts = [part for part in (consumer._coordinator, consumer._fetcher) if part is not None]  # noqa: SLF001 - no other handle
     tasks = [task for part in parts for task in vars(part).values() if isinstance(task, asyncio.Task)]
     if consumer._fetcher is not None:  # noqa: SLF001 - as above
         tasks += consumer._fetcher._pending_tasks  # noqa: SLF001 - as above

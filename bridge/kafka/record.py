@@ -1,4 +1,4 @@
-"""What is written to Kafka, free of client types: topic, key, value and the headers of the contract."""
+"""Records as written to Kafka, free of client types: topic, key, value and the headers of the contract."""
 
 import re
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ Header = tuple[str, bytes]
 
 UNRECOGNIZED_SCHEMA = "drx.v1.UnrecognizedDelivery"
 
-# In the place of `drx_body_sha256` it tells a repeat from a conflict, where an event may come in several bodies.
+# Header to distinguish repeats from conflicts by, instead of `drx_body_sha256`, if several bodies may have the event.
 PART_SHA256 = "drx_part_sha256"
 
 _SPEC_VERSION: Header = ("ce_specversion", b"1.0")  # CloudEvents 1.0, "Kafka Protocol Binding", binary mode
@@ -25,37 +25,38 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _SHA256 = re.compile(rb"[0-9a-f]{64}")
 
-# `max.message.bytes` of the topics: above what any body of 256 KiB becomes. Unknown members repeat the path of their
-# object, so a value has up to six times the bytes of its body (tests/unit/test_record_sizes.py finds the worst).
+# `max.message.bytes` of the topics: larger than the record of any body of 256 KiB. Unknown members repeat the path of
+# their object, so a value may have six times the bytes of its body (tests/unit/test_record_sizes.py finds the worst
+# case).
 MESSAGE_MAX_BYTES = 2 * 1024 * 1024
 # Kafka's own default; our batches are half of it.
 MESSAGE_MAX_LEAST_BYTES = 1_048_588
 # Brokers close a connection that sends more than `socket.request.max.bytes` at once, 100 MiB by default.
 MESSAGE_MAX_MOST_BYTES = 64 * 1024 * 1024
-# What stands around the body of a delivery that is kept as it came: ids, reason, and the headers that are safe.
+# Bytes around the body of a parked delivery: ids, reason, and headers without credentials.
 RAW_HEAD_MAX_BYTES = 16 * 1024
 
-# Kafka protocol guide, "Record Batch": 61 bytes in front of the records. Each of them has a length, attributes, two
-# deltas, lengths of key and value, and a count of headers; each header has two lengths. An int is 5 bytes at most, a
-# long 10.
+# Kafka protocol guide, "Record Batch": 61 bytes precede the records. Each record has a length, attributes, two deltas,
+# lengths of key and value, and a count of headers; each header has two lengths. An int takes at most 5 bytes, a long
+# 10.
 _BATCH_HEAD_BYTES = 61
 _RECORD_HEAD_BYTES = 1 + 10 + 5 * 5
 _HEADER_HEAD_BYTES = 2 * 5
-# Sources, slots and types are few and closed; the bound only guards against a mistake.
+# Cached headers: sources, slots and types are few; the bound only guards against mistakes.
 _CONSTANTS_MAX = 1024
-# More than the key and all headers of an event can be; ids and names are short (tests/unit/test_record_sizes.py).
+# Bytes, more than key and headers of an event can have (tests/unit/test_record_sizes.py).
 HEADERS_MAX_BYTES = 16 * 1024
 
 
 class Record(NamedTuple):
-    """One record as a topic takes it; a tuple, since thousands are made a second."""
+    """One record to write; a tuple, since thousands are created per second."""
 
     topic: str
     partition: int
     key: bytes
     value: bytes | None
     headers: list[Header]
-    timestamp_ms: int  # receipt of the delivery in Unix ms; Kafka's time of the record is that or the write, if earlier
+    timestamp_ms: int  # receipt of the delivery in Unix ms; Kafka's timestamp is the earlier of receipt and write
 
     def __repr__(self) -> str:
         """Show only the place: key and value are health information."""
@@ -65,7 +66,7 @@ class Record(NamedTuple):
 def event_record(
     event: Event, delivery: Delivery, *, topic: str, partition: int, value: bytes, schema: str, ordinal: bytes
 ) -> Record:
-    """Return the record of an event, `value` in wire format; `ordinal` is `<instance>:<number>` and rises."""
+    """Return the record of an event; `value` in wire format, `ordinal` as `<instance>:<number>`, increasing."""
     key = event.key.encode()
     received_header, received_ms = _receipt(delivery.received_at)
     type_header, schema_header = _type_headers(event.type, schema)
@@ -94,7 +95,7 @@ def event_record(
 
 
 def unrecognized_record(delivery: Delivery, park: ParkReason, *, partition: int, value: bytes) -> Record:
-    """Return the record of a verified delivery that is no event; `value` is `unrecognized_value` in wire format."""
+    """Return the record of a parked delivery; `value` is `unrecognized_value` in wire format."""
     key = unrecognized_key(delivery, park)
     received_at = _rfc3339(delivery.received_at)
     headers = [
@@ -118,7 +119,7 @@ def unrecognized_record(delivery: Delivery, park: ParkReason, *, partition: int,
 
 def identity_of(headers: Iterable[Header]) -> Identity | None:
     """Return the identity in the headers of a record, or None if they are not as this module writes them."""
-    named = dict(headers)  # of a repeated header the last counts, as for Kafka's `Headers.lastHeader`
+    named = dict(headers)  # the last of repeated headers wins, as in Kafka's `Headers.lastHeader`
     body_sha256 = named.get(PART_SHA256) or named.get("drx_body_sha256", b"")
     if _SHA256.fullmatch(body_sha256) is None or not {"ce_source", "ce_id"} <= named.keys():
         return None
@@ -134,25 +135,25 @@ def identity_of(headers: Iterable[Header]) -> Identity | None:
 
 
 def fits(record: Record, most: int) -> bool:
-    """Return whether a batch of this record alone has at most `most` bytes, as a broker measures it."""
-    # Nearly every value is so small that its headers, whose sum takes a microsecond, cannot matter.
+    """Return whether a batch with only this record has at most `most` bytes, as a broker measures it."""
+    # Nearly every value is so small that the headers, whose sum takes a microsecond, do not matter.
     return len(record.value or b"") <= most - HEADERS_MAX_BYTES or message_bytes(record) <= most
 
 
 def message_bytes(record: Record) -> int:
-    """Upper bound in bytes of a batch of this record alone, as a broker measures it."""
-    # Names are ASCII. A list comprehension, as there is one for each record: a generator takes twice the time.
+    """Return an upper bound of the bytes of a batch with only this record, as a broker measures it."""
+    # Names are ASCII. A list comprehension, since a generator takes twice the time, for every record.
     headers = sum([_HEADER_HEAD_BYTES + len(name) + len(content) for name, content in record.headers])
     return _BATCH_HEAD_BYTES + _RECORD_HEAD_BYTES + len(record.key) + len(record.value or b"") + headers
 
 
 def unrecognized_key(delivery: Delivery, park: ParkReason) -> bytes:
-    """Prescription id if it could be read and is valid, else the webhook id."""
+    """Return the record key: the prescription id if it could be read and is valid, else the webhook id."""
     return (delivery.id if park.key is None else park.key).encode()
 
 
 def unrecognized_value(delivery: Delivery, park: ParkReason) -> dict[str, Any]:
-    """Return the Avro value of a verified delivery that is no event: its exact bytes and why."""
+    """Return the Avro value of a parked delivery: its exact bytes and the reason."""
     return {
         "webhook_id": delivery.id,
         "source": delivery.source,
@@ -182,7 +183,7 @@ def _receipt(received_at: datetime) -> tuple[Header, int]:
 
 
 def _rfc3339(moment: datetime) -> bytes:
-    if moment.microsecond:  # orjson takes a fifth of the time, but leaves a fraction of zero out
+    if moment.microsecond:  # orjson takes a fifth of the time, but omits a fraction of zero
         return orjson.dumps(moment, option=orjson.OPT_UTC_Z)[1:-1]
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z").encode()
 

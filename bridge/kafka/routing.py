@@ -1,4 +1,4 @@
-"""Which topic and partition an event belongs to, so that any client of any language finds the same place."""
+"""Topic and partition of each event; clients in any language compute the same."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -15,16 +15,16 @@ PRESCRIPTIONS_TOPIC = "drx.prescriptions.v1"
 ACCOUNTS_TOPIC = "drx.accounts.v1"
 UNRECOGNIZED_TOPIC = "drx.unrecognized.v1"
 
-# docs/contract.md §4: everything about a prescription keeps one order per key, so it shares one topic.
+# docs/contract.md §4: all events about a prescription share one topic, to keep the order per key.
 DEFAULT_ROUTES: Mapping[str, str] = MappingProxyType(
     {"prescriber.enrollment_changed": ACCOUNTS_TOPIC, "system.ping": ACCOUNTS_TOPIC, "*": PRESCRIPTIONS_TOPIC}
 )
 
 
 def whole_key(wanted: bytes, keys: Collection[bytes]) -> bytes:
-    """Return which of `keys` an operator means: `wanted`, or the one that is it behind the prefix of a vendor.
+    """Return the key that an operator means: `wanted`, or the one of `keys` that is a vendor's prefix and `wanted`.
 
-    `ConfigError` names the prefixes if there are several.
+    Raises `ConfigError` with the prefixes if there are several.
     """
     prefixes = {key.partition(b":")[0] + b":" for key in keys if has_number(key, wanted)}
     if wanted in keys or not prefixes:
@@ -36,7 +36,7 @@ def whole_key(wanted: bytes, keys: Collection[bytes]) -> bytes:
 
 
 def has_number(key: bytes | None, wanted: bytes) -> bool:
-    """Return whether a key is a prefix and `wanted`."""
+    """Return whether a key is `wanted` with a vendor's prefix."""
     return bool(wanted) and key is not None and key.partition(b":")[2] == wanted
 
 
@@ -45,20 +45,20 @@ _SEED = 0x9747B28C
 _MIX = 0x5BD1E995
 _UINT32 = 0xFFFFFFFF
 _POSITIVE = 0x7FFFFFFF  # `Utils.toPositive`
-# A hash of a typical key costs 3 µs; this many of the busiest keys cost a few MB.
+# Cached hashes: a typical key takes 3 µs to hash; this many cached keys take a few MB.
 _HOT_KEYS_MAX = 16_384
 # Apache Kafka, `org.apache.kafka.common.internals.Topic`: legal characters and length.
 _TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")
 
 
 class RoutingTable:
-    """Event type to topic: the longest of the operator's patterns that matches, else a built-in one.
+    """From event type to topic: the operator's longest matching pattern, else a built-in one.
 
-    Their order has no meaning: Helm writes the members of an object sorted by name.
+    The order of patterns has no meaning, since Helm sorts the members of an object by name.
     """
 
     def __init__(self, routes: Mapping[str, str] | None = None) -> None:
-        """Put `routes` (`epcs.*` to topic) before the built-in ones; `ConfigError` if a topic cannot be written to."""
+        """`routes` (`epcs.*` to topic) precede the built-in ones; `ConfigError` for an invalid topic."""
         for pattern, topic in (routes or {}).items():
             if not _TOPIC.fullmatch(topic) or topic == UNRECOGNIZED_TOPIC:
                 raise ConfigError(f"kafka.routes: {pattern!r} leads to {topic!r}, which cannot be a topic of events")
@@ -69,7 +69,7 @@ class RoutingTable:
         self._known: dict[str, str] = {}
 
     def topic(self, event_type: str) -> str:
-        """Return the topic of a type; types are a closed list, so each is matched once."""
+        """Return the topic of a type; cached, since types are a closed list."""
         topic = self._known.get(event_type)
         if topic is None:
             topic = next(topic for pattern, topic in self._routes if fnmatchcase(event_type, pattern))
@@ -91,7 +91,7 @@ class RoutingTable:
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """Every topic that the bridge writes; only the last gets no events."""
+        """All topics that the bridge writes; the last one is for parked deliveries, not events."""
         return (*sorted({topic for each in EVENT_MODELS for topic in self.topics_of(each)}), UNRECOGNIZED_TOPIC)
 
 
@@ -102,12 +102,12 @@ def longest_first(routes: Mapping[str, str]) -> Sequence[tuple[str, str]]:
 
 @lru_cache(_HOT_KEYS_MAX)
 def partition(key: bytes, partitions: int) -> int:
-    """Return the partition of a key among the *expected* number, as Kafka's `BuiltInPartitioner.partitionForKey`."""
+    """Return the partition of a key for the *expected* count, like Kafka's `BuiltInPartitioner.partitionForKey`."""
     return (murmur2(key) & _POSITIVE) % partitions
 
 
 def murmur2(key: bytes) -> int:
-    """Hash `key` as `Utils.murmur2` of the Java client does; the result is unsigned."""
+    """Hash `key` like `Utils.murmur2` of the Java client; the result is unsigned."""
     size = len(key)
     words, rest = divmod(size, 4)
     value = _SEED ^ size

@@ -1,4 +1,4 @@
-"""Tokens for SASL/OAUTHBEARER: by client credentials, or by a provider of somebody else, such as for MSK IAM."""
+"""Tokens for SASL/OAUTHBEARER: by client credentials, or by a third-party provider, such as for MSK IAM."""
 
 import time
 from dataclasses import dataclass
@@ -8,27 +8,27 @@ from importlib import import_module
 from urllib.parse import quote
 
 import aiohttp
-from aiokafka.abc import AbstractTokenProvider  # noqa: TID251 - aiokafka takes nothing else
+from aiokafka.abc import AbstractTokenProvider  # noqa: TID251 - the base class that aiokafka requires
 
 from bridge.errors import ConfigError
 from bridge.runtime.access_token import AccessToken, granted
 
-# A token endpoint answers in milliseconds; a client that connects has 40 s for all of it.
+# Seconds; a token endpoint answers in milliseconds, and a client has 40 s to connect.
 TIMEOUT_S = 10.0
 _ANSWER_MAX_BYTES = 65_536
 
 
 class TokenError(OSError):
-    """No token can be got; aiokafka treats it as a failed connection and tries again."""
+    """No token is available; aiokafka treats it as a failed connection and retries."""
 
     def __str__(self) -> str:
-        """Show nothing of request or answer."""
+        """Show neither request nor answer."""
         return "the token endpoint gives no token"
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What proves to a token endpoint who we are (RFC 6749, section 4.4)."""
+    """Client credentials for a token endpoint (RFC 6749, section 4.4)."""
 
     url: str
     client_id: str
@@ -37,7 +37,7 @@ class Grant:
 
 
 async def ask_endpoint(grant: Grant) -> tuple[str, float]:
-    """Return a token and its lifetime in seconds; `TokenError` if the endpoint does not answer or gives none."""
+    """Return a token and its lifetime in seconds; `TokenError` if the endpoint does not answer or returns none."""
     form = {"grant_type": "client_credentials"} | ({"scope": grant.scope} if grant.scope else {})
     # RFC 6749, section 2.3.1: both are form-encoded before they are joined.
     login = aiohttp.encode_basic_auth(quote(grant.client_id, ""), quote(grant.client_secret, ""))
@@ -45,52 +45,52 @@ async def ask_endpoint(grant: Grant) -> tuple[str, float]:
     try:
         async with (
             aiohttp.ClientSession(timeout=limit, trust_env=True) as session,
-            # A redirect would have the secret sent to wherever it leads, also in clear.
+            # A redirect could send the secret to another host, also unencrypted.
             session.post(grant.url, data=form, headers={"Authorization": login}, allow_redirects=False) as answer,
         ):
             if answer.status != HTTPStatus.OK:
                 raise TokenError
             return granted(await answer.content.read(_ANSWER_MAX_BYTES))
     except (OSError, aiohttp.ClientError, ValueError):
-        # Its text may hold the secret.
+        # Its text may contain the secret.
         raise TokenError from None
 
 
 class Tokens(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untyped
-    """Gives a client the tokens of a provider, and notes whether the last request failed."""
+    """Passes tokens of a provider to a client, and notes whether the last request failed."""
 
     def __init__(self, provider: AbstractTokenProvider | AccessToken) -> None:
         self._provider = provider
         self.failed = False  # the last attempt failed; aiokafka does not report why a connection cannot be made
 
     async def token(self) -> str:
-        """Return a token that has not ended; `TokenError` for all that a provider raises, or aiokafka's tasks end."""
+        """Return a valid token; `TokenError` for any failure of the provider, as others would end aiokafka's tasks."""
         self.failed = True
         try:
             token: str = await self._provider.token()
         except TokenError:
             raise
-        except Exception as exc:  # code of a site's package, which may raise anything
+        except Exception as exc:  # third-party code, which may raise anything
             raise TokenError from exc
         self.failed = False
         return token
 
     def extensions(self) -> dict[str, str]:
-        """Return what is sent beside a token."""
+        """Return the SASL extensions sent with a token."""
         return {} if isinstance(self._provider, AccessToken) else dict(self._provider.extensions())
 
 
 def by_client_credentials(grant: Grant) -> Tokens:
-    """Give the tokens of an endpoint, which is asked again before one ends."""
+    """Return a provider with the tokens of an endpoint, renewed before they expire."""
     return Tokens(AccessToken(partial(ask_endpoint, grant), now=time.monotonic))
 
 
 def load_provider(place: str) -> AbstractTokenProvider:
-    """Call the function at `module:function` for an `AbstractTokenProvider`; `ConfigError` if it gives none."""
+    """Call the function at `module:function` for an `AbstractTokenProvider`; `ConfigError` if it returns none."""
     module, _, name = place.partition(":")
     try:
         provider = getattr(import_module(module), name)()
-    except Exception as exc:  # code of a site's package, which may raise anything
+    except Exception as exc:  # third-party code, which may raise anything
         msg = f"kafka.sasl_token_provider: {place!r} gives no token provider: {type(exc).__name__}"
         raise ConfigError(msg) from exc
     if not isinstance(provider, AbstractTokenProvider):

@@ -1,4 +1,4 @@
-"""Records and partitions as the readers of topics see them, free of client types."""
+"""Records and partitions as topic readers see them, free of client types."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,7 +12,7 @@ class Place(NamedTuple):
 
 
 class ConsumedRecord(NamedTuple):
-    """A record as it lies in a topic; a header without a value, which Kafka allows, counts as an empty one."""
+    """A record read from a topic; a header without a value, which Kafka allows, counts as empty."""
 
     topic: str
     partition: int
@@ -27,7 +27,7 @@ class ConsumedRecord(NamedTuple):
         return f"ConsumedRecord({self.topic}/{self.partition}@{self.offset})"
 
     def header(self, name: str) -> str:
-        """Return the last header of that name, as Kafka's `lastHeader`, as text; an empty string without any."""
+        """Return the last header of that name as text, like Kafka's `lastHeader`; empty if absent."""
         for each, content in reversed(self.headers):
             if each == name:
                 return content.decode("utf-8", "replace")
