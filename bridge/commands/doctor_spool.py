@@ -70,7 +70,7 @@ def _check_content(directory: Path, states: list[SegmentState], keys: KeyRing) -
         return Finding("spool", "failed", f"{directory}: {unread[0]} cannot be read", _UNREAD)
     if locked:
         text = f"{directory}: {counted(locked, 'event')} cannot be opened, their key is not there"
-        return Finding("spool", "failed", text, f"put it back into {keys.directory}, under any name")
+        return Finding("spool", "failed", text, f"put it back into {keys.directory}; if lost: SpoolUnreadable.md")
     if unknown:
         text = f"{directory}: {counted(unknown, 'event')} that another version of the bridge wrote"
         return Finding("spool", "failed", text, "run that version until they are delivered; this one keeps them")

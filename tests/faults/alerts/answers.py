@@ -30,7 +30,7 @@ _LOOKING = (
     "drx-consumer parked show",
 )
 # Consumers that the installation does not have; its `desk` publishes nothing.
-_ABSENT = "(archive|fhir|forward|hl7v2|outbox|workflow|NAME)"
+_ABSENT = "(archive|fhir|forward|hl7v2|outbox|workflow)"
 _UNASKED, _NOT_RUN = re.compile(f"drxbridge_{_ABSENT}_"), re.compile(rf"\b{_ABSENT}\b")
 _MODULES = {"drx-bridge": "bridge", "drx-consumer": "consumers"}
 
@@ -62,7 +62,7 @@ def run(site: Site, line: str, *, key: str, directory: Path) -> Done:
     """Run a command in the environment of the process that it is about, with real values for the words in capitals."""
     program, *arguments = shlex.split(line)
     env = site.ingress.env if program == "drx-bridge" else site.reader.env
-    words = {"KEY": key, "TOPIC": EVENTS, **_a_delivery(site, directory)}
+    words = {"KEY": key, "TOPIC": EVENTS, "NAME": "read_model", **_a_delivery(site, directory)}
     return asyncio.run(_run(_MODULES[program], [words.get(each, each) for each in arguments], env, directory))
 
 
