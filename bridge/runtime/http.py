@@ -51,7 +51,6 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Why the server ends a connection. The last three mean that a bound was met, not just that a client was slow.
 Ended = Literal["silent", "slow_request", "unread_answer", "bodies_full", "too_many"]
 
-
 JSON_TYPE = "application/json"
 Headers = tuple[tuple[str, str], ...]
 
@@ -165,6 +164,8 @@ class StrictParser(HttpRequestParser):
     def feed_data(self, data: bytes, *_: Any) -> Any:
         """Parse what has come; raise one error for whatever is no HTTP, which the parser has several for."""
         connection = cast("ClientConnection", self.protocol)
+        if not connection.ahead:  # aiohttp counts one that was served before its body had come until the next
+            self.message_consumed()
         try:
             found = super().feed_data(data)
             connection.parsed(data, found[0])
@@ -245,8 +246,7 @@ class ClientConnection(web_protocol.RequestHandler):
         if self._fed - content > FRAMING_MAX_BYTES + content // FRAMING_SHARE and not is_whole:
             raise ValueError
         is_alone = is_whole and self.ahead + len(messages) <= 1 and not self.is_busy and held - content <= HEAD_BYTES
-        if self.held or not is_alone:
-            self.hold(0 if is_alone else held)
+        self.hold(0 if is_alone else held)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Keep a connection open for its answer when the client has only finished sending."""
@@ -359,12 +359,12 @@ class HardenedServer(web_server.Server):
             asyncio.get_running_loop().call_soon(self._take)
         self._arrived.append(request)
         answer = await request.answered
-        # Behind a body that has not come whole nothing is read. A client that waited for 100 Continue may leave it out,
-        # so what comes may be another request, behind a proxy that of another sender (RFC 9110 10.1.1).
+        # A client that waits for 100 Continue may leave its body out: what comes then is a request (RFC 9110 10.1.1).
         request.is_last = not (body.is_eof() and request.keep_alive and request.version >= HttpVersion11)
+        request.is_last |= self.draining or "Upgrade" in request.headers  # the parser drops what came behind some
         if "Transfer-Encoding" in request.headers:  # the parser makes a trailer a header of the next request
             request.is_last |= connection.end != CHUNKED_END or connection.ahead > 0
-        request.is_last |= self.draining or (connection.is_finished and not connection.ahead)
+        request.is_last |= connection.is_finished and not connection.ahead
         return answer
 
     def _take(self) -> None:

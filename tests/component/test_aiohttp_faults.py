@@ -142,6 +142,34 @@ async def test_a_malformed_later_chunk_is_answered(starting: Starting) -> None:
 
 
 @both
+async def test_requests_are_answered_behind_a_body_that_came_after_its_head(starting: Starting) -> None:
+    """It counts as parsed ahead until the next: the queue that stops the parser is full for no one else."""
+    async with starting() as serving:
+        reader, writer = await asyncio.open_connection(HOST, serving.port)
+        writer.write(HEAD + b"Content-Length: 2\r\n\r\n")
+        await serving.begun.wait()
+        writer.write(b"{}")
+        await reader.readuntil(b"{}")
+        writer.write((HEAD + b"Content-Length: 0\r\n\r\n") * 32)
+        try:
+            async with asyncio.timeout(HANG_S if starting is ours else 1):
+                for _ in range(32):
+                    await reader.readuntil(b"{}")
+        finally:
+            writer.close()
+
+
+@both
+async def test_a_client_knows_that_what_it_sent_behind_an_upgrade_is_not_read(starting: Starting) -> None:
+    """The parser drops it unless the protocol is one that aiohttp speaks, and nobody answers it."""
+    async with starting() as serving:
+        asked = HEAD + b"Connection: upgrade\r\nUpgrade: h2c\r\n\r\n"
+        received = await exchanged(serving.port, asked + HEAD + b"Content-Length: 0\r\n\r\n")
+
+        assert b"\r\nConnection: close\r\n" in received
+
+
+@both
 async def test_neither_answers_nor_lines_quote_what_is_malformed(
     starting: Starting, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

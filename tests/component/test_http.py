@@ -196,17 +196,6 @@ async def sent(*parts: bytes) -> bytes:
     return transport.received
 
 
-@pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
-async def test_behind_an_upgrade_that_is_declined_requests_are_read_whole(protocol: bytes) -> None:
-    """A parser may take what follows for the other protocol."""
-    upgrade = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: %b\r\n\r\n" % protocol
-    plain = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nnull"
-
-    received = await sent(upgrade, plain, plain)
-
-    assert received.count(b"HTTP/1.1 ") == received.count(b"HTTP/1.1 200 ") == 3
-
-
 @pytest.mark.parametrize(("version", "invited"), [(b"1.1", CONTINUE), (b"1.0", b"")])
 async def test_only_a_client_that_knows_that_answer_is_asked_for_a_body(version: bytes, invited: bytes) -> None:
     """One of HTTP/1.0 would take it for the answer to its request."""
