@@ -1,4 +1,4 @@
-"""What a start of either kind of process checks: risks, how the brokers are reached, and the keys of its log."""
+"""Start checks of both kinds of process: risks, the connection to Kafka, and the keys for ids in logs."""
 
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
@@ -14,9 +14,9 @@ from bridge.settings import Brokers, LogSettings, named
 def check_process(
     kafka: Brokers, log: LogSettings, accept: str, *, prefix: str, further: Iterable[Risk] = ()
 ) -> Iterator[Finding]:
-    """Yield what is found; nothing is opened but files. `further` are risks that only this kind of process has."""
-    yield from failures("kafka", kafka.connection.options, advice="mend the setting it names")
-    # A developer has the brokers on the same machine, where nothing of this matters.
+    """Yield findings; only files are opened. `further` are risks specific to this kind of process."""
+    yield from failures("kafka", kafka.connection.options, advice="correct the setting it names")
+    # Brokers on the same machine are a developer's, where these risks do not matter.
     if not _all_on_this_machine(kafka.connection):
         for risk in (*_risks(kafka, log, prefix), *further):
             yield risk.judged("risks", accepted=named(accept), where=f"{prefix}ACCEPT")
@@ -28,7 +28,7 @@ def _risks(kafka: Brokers, log: LogSettings, prefix: str) -> Iterator[Risk]:
         text = f"{kafka.security_protocol} carries health information, and any password, in clear"
         yield Risk("plaintext_kafka", text, f"set {prefix}KAFKA__SECURITY_PROTOCOL to SSL or SASL_SSL")
     if log.level == "debug":
-        yield Risk("debug_log", "texts of libraries may hold values", f"set {prefix}LOG__LEVEL to info")
+        yield Risk("debug_log", "texts of libraries may contain values", f"set {prefix}LOG__LEVEL to info")
 
 
 def _all_on_this_machine(connection: KafkaConnection) -> bool:

@@ -1,7 +1,7 @@
-"""Unpacks batches of records up to a bound.
+"""Decompress batches of records up to a size limit.
 
-aiokafka 0.14 unpacks a batch whole, and 9 KB of zstd may become 300 MB. It finds the functions below by their names in
-the modules of its batches. A batch that is larger than the bound is one that cannot be read.
+aiokafka 0.14 decompresses a whole batch without a limit, and 9 KB of zstd may become 300 MB. The functions below
+replace its own in the modules of its batches. A batch above the limit is treated as unreadable.
 """
 
 import gzip
@@ -16,29 +16,29 @@ from aiokafka import codec  # noqa: TID251 - part of the door
 from aiokafka.record.default_records import DefaultRecordBatch  # noqa: TID251 - as above
 from aiokafka.record.legacy_records import LegacyRecordBatch  # noqa: TID251 - as above
 
-# What the bridge writes is not packed. A topic takes 2 MiB of what others write (`record.MESSAGE_MAX_BYTES`), and JSON
-# and Avro become 3 to 10 times smaller.
+# The bridge writes uncompressed batches. A topic accepts 2 MiB (`record.MESSAGE_MAX_BYTES`) from other producers, and
+# JSON and Avro compress 3 to 10 times.
 UNPACKED_MAX_BYTES = 32 * 1024 * 1024
-# Tried before the most, whose zeroing alone would take a millisecond for each batch.
+# Buffer size tried before the maximum, as zeroing that takes a millisecond per batch.
 _FIRST_FACTOR, _FIRST_BYTES = 32, 65_536
-# Format of the xerial library, docs of `aiokafka.codec.snappy_encode`: a head, then blocks with their length in front.
+# Format of the xerial library, see `aiokafka.codec.snappy_encode`: a header, then blocks preceded by their length.
 _XERIAL_HEAD_BYTES = 16
 _BLOCK = struct.Struct(">i")
 
 
 class UnpackError(Exception):
-    """A batch unpacks to more than the bound, or is corrupt."""
+    """A batch decompresses to more than the limit, or is corrupt."""
 
 
 def bound_unpacking() -> None:
-    """Have aiokafka unpack by these functions, in this process and from now on."""
+    """Make aiokafka decompress by these functions from now on, in the whole process."""
     for name, function in (
         ("gzip_decode", _gzip),
         ("snappy_decode", _snappy),
         ("lz4_decode", _within(cramjam.lz4.decompress_into)),
         ("zstd_decode", _within(cramjam.zstd.decompress_into)),
     ):
-        for batch in (DefaultRecordBatch, LegacyRecordBatch):  # of the extension, where there is one
+        for batch in (DefaultRecordBatch, LegacyRecordBatch):  # the C extension, if there is one
             module = sys.modules[batch.__module__]
             if hasattr(module, name):
                 setattr(module, name, function)
@@ -53,7 +53,7 @@ def _gzip(packed: bytes) -> bytes:
 
 
 def _snappy(packed: bytes) -> bytes:
-    """Unpack blocks, each of which has its unpacked size in front."""
+    """Decompress blocks, each preceded by its uncompressed size."""
     blocks = _xerial_blocks(packed) if codec._detect_xerial_stream(packed) else [packed]  # noqa: SLF001 - as it does
     if sum(map(cramjam.snappy.decompress_raw_len, blocks)) > UNPACKED_MAX_BYTES:
         raise UnpackError
@@ -65,7 +65,7 @@ def _xerial_blocks(packed: bytes) -> list[bytes]:
     while at < len(packed):
         (size,) = _BLOCK.unpack_from(packed, at)
         at += _BLOCK.size
-        if size <= 0:  # aiokafka would never end
+        if size <= 0:  # aiokafka would loop endlessly
             raise UnpackError
         blocks.append(packed[at : at + size])
         at += size

@@ -1,25 +1,25 @@
-"""The id of a delivery whose source signs none.
+"""Ids of deliveries whose source does not sign one.
 
     signed id header                          that id
     id header that no signature covers        that id; if another body has it already, `<id>~<8 hex of the body's hash>`
     none                                      `dlv_` and 32 hex of the SHA-256 of the body
     none, and equal bytes may be another fact the same, `_` and the Unix milliseconds of the receipt
 
-An id that is not signed is no proof, so an equal id with another body is an ordinary new delivery, not a conflict.
+An unsigned id proves nothing, so the same id with another body is a new delivery, not a conflict.
 
-A whole-record push repeats equal bytes when a prescription returns to a state: packed, approved, packed. A retry has
-equal bytes too. So a body repeats an earlier one only if it is the newest that this process has taken of each of its
-keys, less than the profile's `BUCKET_S` ago. Anything else is a new fact with an id of its own. The whole body decides,
-never some of its fields: `Approved`, and `Approved` with a lot number, are two facts.
+A sender that pushes whole records sends equal bytes again when a prescription returns to a state: packed, approved,
+packed. A retry has equal bytes, too. So a body is a repeat only if it is the newest that this process has accepted for
+each of its keys, less than the profile's `BUCKET_S` ago. Any other body is a new event with its own id. The whole body
+is compared, never some fields: `Approved`, and `Approved` with a lot number, are two events.
 
-`NewestBodies` is the memory of one process, of what the sender itself has delivered. What was parked may be of any key,
-so it replaces all that is known of its source. A record in a topic, read by the follower, can only make it forget: a
-replay or another replica may have written it after the newest body. So after a restart, or at another replica, a retry
-is a second event with an equal state: a fact twice is the smaller evil than a fact that is lost.
+`NewestBodies` is local to a process, and holds only deliveries by the sender itself. A parked delivery may be about any
+key, so it replaces everything known of its source. Records read from topics by the follower only remove entries: a
+replay or another replica may have written them after the newest body. So after a restart, or at another replica, a
+retry becomes a second event with an equal state. A repeated event is the smaller evil, compared with a lost one.
 
-One gap remains: another replica has accepted the body in between, and this one has not read it yet. That takes 50 to
-300 ms, longer while that replica spools or nothing can be read. With each source on one replica (docs/operations.md)
-only a replica that failed with a filled spool causes this.
+One gap remains: another replica has accepted the body in between, and this one has not read it yet. Reading it takes 50
+to 300 ms, longer while that replica spools or Kafka cannot be read. With each source on one replica
+(docs/operations.md), only a replica that failed with a non-empty spool causes this.
 """
 
 from collections import OrderedDict
@@ -28,35 +28,35 @@ from typing import NamedTuple
 
 from bridge.event import Delivery, Identity
 
-# A day outlasts the retries of every sender we know of that has ids of its own.
+# Seconds; a day is longer than the retries of every known sender with ids of its own.
 DEDUPE_WINDOW_S = 86_400
 PREFIX = "dlv_"
-# 128 bits of the hash distinguish the deliveries of a source; 32 bits those with one id.
+# Hex digits: 128 bits distinguish the deliveries of a source, 32 bits those with the same id.
 HASH_CHARS, SUFFIX_CHARS = 32, 8
-# Of a source; some 40 MiB. Beyond it the oldest goes.
+# Keys per source, some 40 MiB; beyond it the oldest is evicted.
 KEYS_MAX = 100_000
-# Stands for the unknown key of what was parked; no key of an event is empty.
+# Placeholder for the unknown key of a parked delivery; keys of events are never empty.
 _ANY_KEY = ""
 
 
 def id_of_body(body_sha256: str, *, received_ms: int | None = None) -> str:
-    """Return the id of a delivery without one; `received_ms` is given where equal bytes may be another fact."""
+    """Return the id of a delivery without one; `received_ms` is given if equal bytes may be another event."""
     plain = PREFIX + body_sha256[:HASH_CHARS]
     return plain if received_ms is None else f"{plain}_{received_ms}"
 
 
 def id_of_other_body(webhook_id: str, body_sha256: str) -> str:
-    """Return the id of a delivery whose unsigned id another body has."""
+    """Return the id of a delivery whose unsigned id already belongs to another body."""
     return f"{webhook_id}~{body_sha256[:SUFFIX_CHARS]}"
 
 
 def is_derived(event_id: str, delivery_id: str) -> bool:
-    """Return whether the id of an event was made of that of its delivery, and not of one in the body."""
+    """Return whether an event's id is derived from the id of its delivery instead of one in the body."""
     return event_id == delivery_id or event_id.startswith(f"{delivery_id}/")
 
 
 class Newest(NamedTuple):
-    """The newest delivery with a key."""
+    """The newest delivery of a key."""
 
     id: str
     body_sha256: str  # hex digest of its body
@@ -64,7 +64,7 @@ class Newest(NamedTuple):
 
 
 class NewestBodies:
-    """The newest delivery of each key, of sources where equal bytes without an id may be a new fact."""
+    """The newest delivery of each key, for sources where equal bytes without an id may be a new event."""
 
     def __init__(self, *, keys_max: int = KEYS_MAX) -> None:
         self._keys_max = keys_max
@@ -72,7 +72,7 @@ class NewestBodies:
         self._last_ms = 0
 
     def new_id(self, body_sha256: str, received_s: float) -> str:
-        """Return an id for a new fact; no two are equal, also within a millisecond and under a clock set back."""
+        """Return a unique id for a new event, also within one millisecond or after the clock was set back."""
         self._last_ms = max(int(received_s * 1000), self._last_ms + 1)
         return id_of_body(body_sha256, received_ms=self._last_ms)
 
@@ -88,7 +88,7 @@ class NewestBodies:
         return newest.id if abs(delivery.received_at.timestamp() - newest.received_s) < within_s else ""
 
     def note(self, delivery: Delivery, keys: Collection[str]) -> None:
-        """Note a new delivery as the newest of its keys, or of the whole source if it has none: it is to be parked."""
+        """Note a new delivery as the newest of its keys, or of the whole source if it has none because it is parked."""
         known = self._newest.setdefault(delivery.source, OrderedDict())
         if keys:
             known.pop(_ANY_KEY, None)
@@ -102,9 +102,9 @@ class NewestBodies:
             known.popitem(last=False)
 
     def written(self, identity: Identity, key: bytes = b"") -> None:
-        """Forget what a record may be newer than, and all of its source if it was parked.
+        """Forget entries that a record in a topic may supersede: all of its source if it is a parked delivery.
 
-        The records of this process are read as well.
+        Records of this process are read back as well.
         """
         known = self._newest.get(identity.source)
         if known is None:

@@ -1,7 +1,7 @@
-"""A bounded memory of ids, a few bytes each; when it is full, the entry that expires first is evicted.
+"""A bounded, compact table of ids; when it is full, the entry that expires first is evicted.
 
-An entry is a row of parallel arrays, 33 bytes in all. Entries whose keys end alike are chained; those that expire at
-about the same time stand in one ring, so that neither looking up, nor expiring, nor making room ever searches.
+An entry is a row of parallel arrays, 33 bytes in all. Entries are chained by the last bits of their keys, and those
+that expire at about the same time form a ring. So lookup, expiry and eviction never scan the table.
 """
 
 from __future__ import annotations
@@ -10,47 +10,47 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 
-# The expiry of what must not be forgotten; the clock gets there in 2106.
+# Expiry of entries to keep; as a Unix time it is reached in 2106.
 NEVER = 0xFFFF_FFFF
-# 64 s: the shortest window is a minute, and a day has so few rings that finding the next one costs nothing.
+# Rings of 64 s: the shortest window is a minute, and a day has few enough rings to find the next one cheaply.
 _RING_BITS = 6
 _KEPT = NEVER >> _RING_BITS
-# More than the one that comes, so that what has expired shrinks; few, so that no insertion is slow.
+# Expired entries swept per insertion: more than one, so that they decrease, and few, so that insertion stays fast.
 _EXPIRED_AT_ONCE = 2
 _ITEM_BYTES = {"q": 8, "Q": 8, "I": 4, "B": 1}
 
 
 class IdTable:
-    """Entries by key; their numbers, from 1, are good until the next `add`."""
+    """Entries by key; their numbers, from 1, are valid until the next `add`."""
 
     def __init__(self, capacity: int, *, evicted_early: Callable[[], object] = lambda: None) -> None:
-        """Hold up to `capacity` entries; `evicted_early` is called for each that had to go before its time."""
+        """Hold up to `capacity` entries; `evicted_early` is called for each one evicted before its expiry."""
         self._capacity = capacity
         self._evicted_early = evicted_early
         buckets = 1 << (capacity - 1).bit_length()
         self._mask = buckets - 1
         self._buckets = _array("I", buckets)
         self._keys = _array("q", capacity + 1)
-        self.bodies = _array("Q", capacity + 1)  # by number: what was given as `body`
+        self.bodies = _array("Q", capacity + 1)  # by number: the given `body`
         # By number: Unix seconds at which the entry expires, or `NEVER`.
         self.expiries = _array("I", capacity + 1)
-        self.states = _array("B", capacity + 1)  # by number: what was given as `state`
+        self.states = _array("B", capacity + 1)  # by number: the given `state`
         self._chained = _array("I", capacity + 1)
         self._next = _array("I", capacity + 1)
         self._previous = _array("I", capacity + 1)
         self._used = 0
         self._free = 0
         self._count = 0
-        # The first entry of each, 0 when it is empty; what is kept has a ring that is never one of the soonest.
+        # First entry of each ring, 0 if empty; kept entries have a ring that is never due.
         self._rings: dict[int, int] = {_KEPT: 0}
         self._soonest: list[int] = []
 
     def __len__(self) -> int:
-        """How many entries are held, expired ones that were not swept yet included."""
+        """Number of entries, including expired ones not swept yet."""
         return self._count
 
     def find(self, key: int) -> int:
-        """Return the number of the entry of `key`, expired or not, or 0."""
+        """Return the number of the entry of `key`, even if expired; 0 if there is none."""
         entry = self._buckets[key & self._mask]
         keys = self._keys
         while entry and keys[entry] != key:
@@ -58,9 +58,9 @@ class IdTable:
         return entry
 
     def add(self, key: int, body: int, state: int, *, expires: int, now: int) -> None:
-        """Hold a key that `find` does not find: 64 bits, signed and spread evenly, as is `body`.
+        """Add a key that `find` does not find; `key` and `body` are signed, evenly distributed 64-bit integers.
 
-        `expires` is in Unix seconds, or `NEVER`; `now` is needed for expiry.
+        `expires` and `now` are Unix seconds; `expires` may be `NEVER`.
         """
         self._make_room(now)
         entry = self._free
@@ -87,13 +87,13 @@ class IdTable:
         self._enter(entry, expires >> _RING_BITS)
 
     def evict_kept(self) -> None:
-        """Evict what never expires; 0.6 µs each."""
+        """Evict the entries that never expire; 0.6 µs each."""
         while entry := self._rings[_KEPT]:
             self._evict(entry)
 
     def _make_room(self, now: int) -> None:
         soonest = self._soonest
-        # Nothing of a ring that has not begun has expired: mostly that is all there is to see.
+        # Usually this check is all: nothing has expired in a ring whose time has not begun.
         if soonest and soonest[0] << _RING_BITS <= now:
             for _ in range(_EXPIRED_AT_ONCE):
                 entry = self._next_to_expire()
@@ -101,14 +101,14 @@ class IdTable:
                     break
                 self._evict(entry)
         if self._count >= self._capacity:
-            # When everything must be kept, the oldest of it.
+            # If all entries are to be kept, evict the oldest one.
             entry = self._next_to_expire() or self._rings[_KEPT]
             if self.expiries[entry] > now:
                 self._evicted_early()
             self._evict(entry)
 
     def _next_to_expire(self) -> int:
-        """Return the oldest of the entries that expire soonest, within 64 s; 0 if none expires."""
+        """Return the oldest entry of the ring (64 s) that expires first; 0 if none expires."""
         soonest, rings = self._soonest, self._rings
         while soonest:
             entry = rings[soonest[0]]
@@ -157,6 +157,6 @@ class IdTable:
 
 
 def _array(kind: str, length: int) -> memoryview[int]:
-    """Return zeros; pages that were never written take no memory, and nothing is ever copied to grow."""
+    """Return an array of zeros of full size: unwritten pages take no memory, and it never has to grow."""
     view: memoryview[int] = memoryview(mmap(-1, _ITEM_BYTES[kind] * length, MAP_PRIVATE | MAP_ANONYMOUS)).cast(kind)  # type: ignore[call-overload]  # `kind` is one of four
     return view

@@ -1,10 +1,10 @@
-"""The ids that an ingress process knows: pending, spooled or committed.
+"""Ids known to an ingress process: pending, spooled or committed.
 
 An id that is being published is *pending*, and forgotten if that fails. The body's hash distinguishes a repeat from a
-conflict. Of an id only 64 bits of a keyed hash are kept. An event would be taken for a repeat of another only if these
-and 64 bits of the body's SHA-256 were equal; if only these are, it is parked.
+conflict. Only 64 bits of a keyed hash of each id are stored. An event would be mistaken for a repeat only if these and
+64 bits of the body's SHA-256 were equal; if only the former are, it is parked.
 
-`kafka/follower.py` reads from the topics what earlier processes and other replicas wrote.
+`kafka/follower.py` adds the ids that earlier processes and other replicas wrote to the topics.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from bridge.event import Identity, Settled
 from bridge.known.delivery_ids import DEDUPE_WINDOW_S, NewestBodies
 from bridge.known.id_table import NEVER, IdTable
 
-# 128 bits before every id that is hashed: Python's hash of a text is keyed, but the environment may set its key.
+# 128 random bits before every hashed id: Python's text hash is keyed, but the environment may fix its key.
 _SALT_BYTES = 16
 # States of an entry.
 _COMMITTED, _SPOOLED = 0, 1
@@ -26,12 +26,12 @@ _COMMITTED, _SPOOLED = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of the events of one delivery, or of one parked delivery."""
+    """Known states of the events of one delivery, or of one parked delivery."""
 
-    fresh: tuple[int, ...] = ()  # positions of identities that were not known; they are pending now
-    # One for each that is pending with the same body: a retry attaches to it. Cancelling one harms nobody.
+    fresh: tuple[int, ...] = ()  # positions of identities that were unknown and are now pending
+    # A future for each identity pending with the same body, for a retry to wait for; may be cancelled.
     pending: tuple[asyncio.Future[Settled], ...] = ()
-    # Set when one is pending with another body: wait for it, then ask again; nothing was registered.
+    # Set if one is pending with another body: wait, then call again; nothing was registered.
     rival: asyncio.Future[Settled] | None = None
     conflict: bool = False  # one is committed or spooled with another body; nothing was registered
     spooled: bool = False  # at least one of the known ones is only spooled
@@ -51,7 +51,7 @@ class _Pending:
         self.waiting: Sequence[asyncio.Future[Settled]] = ()  # in most cases no other delivery waits
 
     def attach(self) -> asyncio.Future[Settled]:
-        """Return a future of the caller's own."""
+        """Return a new future for a caller."""
         future: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
         self.waiting = [*(each for each in self.waiting if not each.done()), future]
         return future
@@ -67,7 +67,7 @@ class _SourceWindow:
 
 
 class KnownIds:
-    """The index of one ingress process."""
+    """The known ids of one ingress process."""
 
     def __init__(
         self,
@@ -77,26 +77,25 @@ class KnownIds:
         now: Callable[[], float] = time.time,
         evicted_early: Callable[[], object] = lambda: None,
     ) -> None:
-        """Start empty.
+        """Start without ids.
 
-        An id is remembered for the `windows_s` of its source after it was committed; a million take 36 MiB.
-        `evicted_early` is called for each that had to go sooner, for lack of `capacity`.
+        An id is remembered for its source's `windows_s` after it was committed; a million ids take 36 MiB.
+        `evicted_early` is called for each id evicted sooner for lack of `capacity`.
         """
         self._sources = {name: _SourceWindow(window_s) for name, window_s in windows_s.items()}
         self._table = IdTable(capacity, evicted_early=evicted_early)
         self._pending: dict[int, _Pending] = {}
         self._now = now
         self.newest = NewestBodies()
-        # The tails of our own topics have been read, so that what earlier processes and other replicas wrote is known;
-        # or they cannot be read, and nothing should wait for them any more.
+        # True once the tails of our topics have been read, or cannot be read and need not be waited for.
         self.finished = False
 
     def __len__(self) -> int:
-        """Ids held, those whose window has just ended included."""
+        """Number of ids, including those whose window has just ended."""
         return len(self._table)
 
     def begin(self, identities: Sequence[Identity]) -> Known:
-        """Return what is known of the identities of one delivery; unknown ones become pending."""
+        """Return the known states of the identities of one delivery; unknown ones become pending."""
         now, table, pendings = self._now(), self._table, self._pending
         fresh: list[tuple[int, int, _Pending]] = []
         attached: list[_Pending] = []
@@ -141,9 +140,9 @@ class KnownIds:
         return True
 
     def settled(self, identity: Identity, state: Settled) -> None:
-        """Note what became of an identity, in time or late; `committed` is final.
+        """Note the outcome of an identity, even if late; `committed` is final.
 
-        `failed` forgets what was pending. What is pending with the same body ends here, and its waiters hear of it.
+        `failed` forgets a pending identity. If the body is the same, the pending state ends and waiters are notified.
         """
         key, body = self._hashes(identity)
         pending = self._pending.get(key)
@@ -161,11 +160,11 @@ class KnownIds:
             self._hold(key, body, _COMMITTED, self._expires(identity.source, self._now()), now)
 
     def forget_spooled(self) -> None:
-        """Forget what is only spooled, so that repeats of it are taken again."""
+        """Forget ids that are only spooled, so that repeats of them are accepted as new."""
         self._table.evict_kept()
 
     def in_topic(self, identity: Identity) -> bool | None:
-        """Return whether what its topic has under the same id, however long ago, is the same body; None for nothing."""
+        """Return whether the topic has this id with the same body, whatever its age; None if it lacks the id."""
         key, body = self._hashes(identity)
         entry = self._table.find(key)
         if not entry or self._table.states[entry] != _COMMITTED:
@@ -173,9 +172,9 @@ class KnownIds:
         return self._table.bodies[entry] == body
 
     def recalled(self, identity: Identity, at_s: float, record_key: bytes = b"") -> None:
-        """Note what was found in a topic under `record_key`, of a delivery received at `at_s`; it may come twice.
+        """Note an identity read from a topic, with its record key and receipt (Unix seconds); may be called twice.
 
-        What became of an id in this process stands, except that what is only spooled gives way to what is committed.
+        An outcome in this process takes precedence, except that a committed record replaces one that is only spooled.
         """
         self.newest.written(identity, record_key)
         if identity.source not in self._sources:  # neither configured nor spooled
@@ -184,14 +183,14 @@ class KnownIds:
         now = int(self._now())
         entry = self._table.find(key)
         if entry and self._table.states[entry] == _SPOOLED:
-            # From now, not from its receipt: the drain that is to come must still find it.
+            # Counted from now instead of its receipt: a later drain must still find it.
             at_s = now
         expires = self._expires(identity.source, min(at_s, self._now()))
         if expires > now:
             self._hold(key, body, _COMMITTED, expires, now)
 
     def _hold(self, key: int, body: int, state: int, expires: int, now: int) -> None:
-        """Hold what is committed or spooled; of two bodies the first committed one stands, else the first one."""
+        """Store a committed or spooled id; of two bodies the first committed one is kept, else the first."""
         table = self._table
         entry = table.find(key)
         if not entry:
@@ -205,16 +204,16 @@ class KnownIds:
             table.change(entry, body, state, expires=expires)
 
     def _hashes(self, identity: Identity) -> tuple[int, int]:
-        """Return the hash of the id in its namespace, and that of the body."""
+        """Return the hashes of the id, in its namespace, and of the body."""
         name, event_id, body_sha256, reason = identity
         source = self._sources.get(name)
         if source is None:
-            # Something spooled of a source that is not configured any more.
+            # A spooled record of a source that is no longer configured.
             source = self._sources[name] = _SourceWindow(DEDUPE_WINDOW_S)
-        # Of a parked delivery the body belongs to the identity, so that one with another body is another one.
+        # For a parked delivery, the body is part of the identity: another body is another delivery.
         key = f"{source.parked_salt}{event_id} {body_sha256}" if reason else source.event_salt + event_id
         return hash(key), int(body_sha256[:16], 16)
 
     def _expires(self, source: str, at_s: float) -> int:
-        # Rounded up: a captured delivery that is not stale yet must not be forgotten for the last fraction of a second.
+        # Rounded up, so that a delivery is not forgotten a fraction of a second before a replayed copy is stale.
         return min(max(ceil(at_s + self._sources[source].window_s), 0), NEVER - 1)

@@ -1,8 +1,8 @@
-"""Turn a native document into an event: the one way from any source's dialect to a record of the contract.
+"""Turn a native document into an event; all profiles create their records here.
 
-A profile translates a body to native DRx: its type, its key and its `data`, together a `Native`. `assemble` reads the
-`data` by the plan of its type. Enums, decimals, instants, ranges and leniencies are thus the same for every source, and
-no profile knows Avro.
+A profile translates a body to native DRx: type, key and `data`, together a `Native`. `assemble` reads the `data` by the
+readers of its type. So enums, decimals, instants, ranges and leniencies are the same for every source, and profiles
+need not know Avro.
 """
 
 import re
@@ -19,8 +19,8 @@ from bridge.mapping.json_body import to_json_text
 from bridge.mapping.profile import Flag, Mapped
 from bridge.mapping.readers import Members, Pass, UnusableFault, blank_record, compile_members
 
-# Members shared by all elements of a list are repeated in their events, up to this many characters: several times the
-# largest body.
+# Members shared by the elements of a list are repeated in each event, up to this many characters in all: several times
+# the largest body.
 REPEATED_MAX = 2 * 1024 * 1024
 
 
@@ -37,17 +37,17 @@ class Native(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class EventShape:
-    """All that depends on the type of an event."""
+    """Blank record and readers of an event type."""
 
-    blank: dict[str, object]  # the record with only what all events of the type share
-    members: Members  # the members of `data`
+    blank: dict[str, object]  # the record with the values shared by all events of the type
+    members: Members  # readers of the members of `data`
 
 
 _LEADING = frozenset(EventRecord.model_fields)
 
 
 def _compile_shape(event_type: str, model: type[EventRecord]) -> EventShape:
-    without = _LEADING | {"extensions", "reported_type"}  # the last is the type, and no member of `data`
+    without = _LEADING | {"extensions", "reported_type"}  # the last is the type, which is not a member of `data`
     if issubclass(model, PrescriptionRecord):
         without -= {"prescription_id"}
     blank = blank_record(model) | {"event_type": event_type, "contract_version": VERSION}
@@ -60,7 +60,7 @@ SHAPES: Mapping[str, EventShape] = MappingProxyType(
 
 
 def assemble(delivery: Delivery, native: Native, run: Pass) -> Event:
-    """Read the document into the record of its type. If `run` has a fault afterwards, discard the event."""
+    """Read the document into the record of its type; if `run` has a fault afterwards, discard the event."""
     value = _begin(delivery, native, run.extensions)
     SHAPES[native.type].members.read(native.data, value, run)
     return _end(delivery, native, value, run)
@@ -99,10 +99,10 @@ def _end(
 class Part(NamedTuple):
     """One field of a vendor's event."""
 
-    value: object  # JSON value in native words; null means absent
-    # The path that a fault of it is reported with: the vendor's, array indexes as `*`, only names that the file has.
+    value: object  # JSON value in native terms; null means absent
+    # The vendor's path for reporting a fault: array indexes as `*`, only names that the mapping file has.
     path: str
-    pointers: frozenset[str] = frozenset()  # members of the body that the field holds completely
+    pointers: frozenset[str] = frozenset()  # pointers of members that the field holds completely
 
 
 @dataclass(slots=True)
@@ -110,41 +110,41 @@ class Draft:
     """One event of a vendor; a field of a nested record is named `record.field`."""
 
     type: str  # of the contract
-    number: str  # position in the vendor's list, from 1, or name of the table; the event's id is `<id>/<number>`
-    key: str  # record key and, where the type has one, prescription id; checked
+    number: str  # position in the vendor's list, from 1, or table name; the event id is `<id>/<number>`
+    key: str  # record key and, if the type has one, prescription id; checked
     parts: dict[str, Part] = field(default_factory=dict)  # fields that the vendor gives, by name
-    # JSON values of fields that the vendor lacks, in native words.
+    # JSON values, in native terms, for fields that the vendor lacks.
     constants: Mapping[str, object] = field(default_factory=dict)
-    # Values that go into the record as they are, its leading fields included.
+    # Values copied into the record unchanged, including leading fields.
     finished: Mapping[str, object] = field(default_factory=dict)
-    id: str = ""  # prefix of the event's id, if it is not that of the reading
-    time: datetime | None = None  # when it happened, if it is not that of the reading
+    id: str = ""  # prefix of the event id, if it differs from the reading's
+    time: datetime | None = None  # when it happened, if it differs from the reading's
     mapping: str = ""  # see `Event.mapping`
-    at: str = ""  # pointer of its element, if the body has several
+    at: str = ""  # pointer of its element, if the body has several elements
     sha256: str = ""  # see `Event.sha256`
 
 
 @dataclass(slots=True)
 class Reading:
-    """What the drafts of one body share."""
+    """Values shared by the drafts of one body."""
 
     id: str  # prefix of the event ids
     time: datetime  # when it happened, aware UTC
-    # Pointers of members that an event holds completely, and of the envelope's own.
+    # Pointers of members that an event holds completely, and of envelope members.
     claimed: set[str] = field(default_factory=set)
-    dropped: set[str] = field(default_factory=set)  # pointers of members that are kept nowhere
-    drops: Callable[[str], bool] = lambda _: False  # true for names whose members are kept nowhere, at any depth
-    elements: set[str] = field(default_factory=set)  # pointers of what describes different things
+    dropped: set[str] = field(default_factory=set)  # pointers of members to drop
+    drops: Callable[[str], bool] = lambda _: False  # true for names of members to drop, at any depth
+    elements: set[str] = field(default_factory=set)  # pointers of the elements
     flags: set[Flag] = field(default_factory=set)  # leniencies used
 
 
 def compose(
     delivery: Delivery, document: object, drafts: Sequence[Draft], reading: Reading, *, key: str | None = None
 ) -> Mapped | ParkReason:
-    """Turn the drafts of one body into its events, or return why it holds none; `key` is that of a parked delivery.
+    """Turn the drafts of one body into its events, or into a reason to park it under `key`.
 
-    An optional field that does not fit is left out: a push of a whole record is not parked for a wrong price. Members
-    that no event holds go to `extensions` (see `_shares`).
+    An optional field that does not fit is left out, so that a whole-record push is not parked for a wrong price.
+    Members that no event holds go to `extensions` (see `_shares`).
     """
     run = Pass()
     run.flags = reading.flags
@@ -168,10 +168,10 @@ def compose(
 
 
 def _shares(kept: Mapping[str, str], places: Sequence[str], elements: Collection[str]) -> list[dict[str, str]]:
-    """Divide the unclaimed members: each event gets those of its own element and of the elements around it.
+    """Divide the unclaimed members: each event gets those of its element and of the enclosing elements.
 
-    The first event also gets what would be repeated beyond `REPEATED_MAX`. Of several events of one element, only the
-    first gets its members. Nothing gets those of an element without an event, which is ignored.
+    Beyond `REPEATED_MAX`, only the first event gets shared members. If an element has several events, the first gets
+    its members. Members of an ignored element, which has no event, are dropped.
     """
     shares: list[dict[str, str]] = [{} for _ in places]
     firsts: dict[str, int] = {}
@@ -191,14 +191,14 @@ def _shares(kept: Mapping[str, str], places: Sequence[str], elements: Collection
 
 
 def _owners(pointer: str, elements: Collection[str]) -> list[str]:
-    """Return the pointers that enclose a pointer: the body's, then those of elements, outermost first."""
+    """Return the pointers that enclose a pointer: the body's, then the elements', outermost first."""
     if not elements:
         return [""]
     return ["", *(at for at in (*pointers_around(pointer)[1:], pointer) if at and at in elements)]
 
 
 def pointers_around(pointer: str) -> list[str]:
-    """Return the pointers of all that a member stands in, the body's first."""
+    """Return the pointers of everything that encloses a member, the body's first."""
     return [pointer[: match.start()] for match in re.finditer("/", pointer)]
 
 
@@ -212,7 +212,7 @@ def _read_draft(draft: Draft, value: dict[str, object], run: Pass, reading: Read
             parts.setdefault(top, {})[name] = part
         elif top != name and top not in members.required:
             silent.add(top)
-    # Constants alone do not make a nested record.
+    # A nested record of constants only is not created.
     silent -= parts.keys()
     for name, constant in draft.constants.items():
         if (top := name.partition(".")[0]) not in silent:
@@ -231,7 +231,7 @@ def _read_field(
 ) -> dict[str, object] | None:
     """Read one field into members of the record, or return None.
 
-    If a part of a nested record does not fit, the record is read again without it.
+    If a part of a nested record does not fit, the record is read again without that part.
     """
     unfit: dict[str, tuple[UnusableFault, str]] = {}
     while parts:
@@ -240,7 +240,7 @@ def _read_field(
         members.puts[name](out, item, attempt)
         if attempt.worst is None:
             run.flags |= attempt.flags
-            # Members of an object that the contract does not know exist only in the body.
+            # Unknown members are kept from the body itself, not from this translated object.
             if unfit:
                 run.flags.add("field_unfit")
             if not attempt.extensions:
@@ -271,15 +271,15 @@ def _nest(parts: Mapping[str, Part]) -> dict[str, object]:
     return root
 
 
-# Steps of pointers as a tree: step -> the steps below it; a pointer ends where there are none.
+# Pointers as a tree: step -> the steps below it; a pointer ends at an empty one.
 _Steps = dict[str, "_Steps"]
 
 
 def unsaid(document: object, reading: Reading) -> dict[str, str]:
-    """Return the unclaimed members as JSON, each by the highest pointer without a claim below it.
+    """Return the unclaimed members as JSON, each under the highest pointer without a claim below it.
 
-    Nulls are not kept: a vendor that pushes whole records sends dozens. Dropped members are removed like nulls and make
-    no pointers of their own: a sender cannot repeat a long name in thousands of them.
+    Nulls are not kept: a vendor that pushes whole records sends dozens. Dropped members are removed without pointers of
+    their own, so that a sender cannot repeat a long name in thousands of pointers.
     """
     kept: dict[str, str] = {}
     divided = {around for at in reading.elements for around in pointers_around(at)}
@@ -302,7 +302,7 @@ def unsaid(document: object, reading: Reading) -> dict[str, str]:
 
 def _steps(pointers: Iterable[str]) -> _Steps:
     root: _Steps = {}
-    # Short ones first: a pointer covers all below it.
+    # Short pointers first: each covers everything below it.
     for pointer in sorted(pointers, key=len):
         node = root
         _, *way, last = pointer.split("/")
@@ -322,7 +322,7 @@ def _ends(steps: _Steps | None) -> bool:
 
 
 def children(node: object) -> Iterable[tuple[str, object]]:
-    """Return the members of an object, or the elements of an array by their positions; nothing of a scalar."""
+    """Return the members of an object, or the elements of an array by position; empty for a scalar."""
     if isinstance(node, dict):
         return node.items()
     return ((str(index), child) for index, child in enumerate(node)) if isinstance(node, list) else ()
@@ -344,5 +344,5 @@ def _rest(node: object, dropped: _Steps | None, drops: Callable[[str], bool]) ->
         rest.append((name, _rest(child, out, drops) if is_kept else None))
     if all(child is None for _, child in rest):
         return None
-    # An empty element keeps its place.
+    # An empty element keeps its position.
     return [child for _, child in rest] if isinstance(node, list) else {n: c for n, c in rest if c is not None}

@@ -1,6 +1,6 @@
 """Native DRx, contract v1: one body, one event.
 
-Source: docs/contract.md §3 (the event) and §2 (which reason comes first).
+Source: docs/contract.md §3 (the event) and §2 (precedence of reasons).
 """
 
 from dataclasses import dataclass, replace
@@ -25,29 +25,29 @@ from bridge.mapping.readers import (
     text_of_id,
 )
 
-# Leading fields that no member of the body fills by its own name: ours, renamed, or read from `data`.
+# Leading fields not filled by a member of the same name: our own, renamed, or read from `data`.
 _NOT_IN_ENVELOPE = frozenset(EventRecord.model_fields) - {"account_id", "sequence", "correlation_id"}
-# Members of the body that `map` reads itself, since each has a reason or a detail of its own.
+# Members of the body that `map` reads itself, since each has its own reason or detail.
 _READ_APART = ("id", "type", "version", "timestamp", "environment", "data")
 
 
 def _compile_envelope() -> Members:
     members = compile_members(EventRecord, "", without=_NOT_IN_ENVELOPE)
     apart = dict.fromkeys(_READ_APART, put_nothing)
-    # `source` in the record is the configured sender; which platform instance spoke is its origin.
+    # `source` in the record is the configured sender; the body's `source`, the platform instance, is its origin.
     return Members("", {**members.puts, **apart, "source": put_text("origin_source", "/source")}, members.required)
 
 
-# A type that the contract does not know becomes `other.reported`.
+# A type that the contract does not define becomes `other.reported`.
 _TYPES = frozenset(SHAPES) - {OTHER_REPORTED}
 _ENVELOPE = _compile_envelope()
 _read_timestamp = guarded("/timestamp", read_instant, wrong=UnusableFault.BAD_TIME, beyond=UnusableFault.BAD_TIME)
 
 
-def map(  # noqa: A001 - the seam's name
+def map(  # noqa: A001 - the name in `Profile`
     delivery: Delivery, document: dict[str, object], /, prefixes: tuple[str, ...] = ()
 ) -> Mapped | ParkReason:
-    """See `Profile.map`; `prefixes` are beginnings of keys that are configured for other sources."""
+    """See `Profile.map`; `prefixes` are key prefixes that are configured for other sources."""
     event_type, leading = document.get("type"), dict[str, object]()
     if type(event_type) is not str or event_type not in _TYPES:
         key = readable_prescription(document, prefixes)
@@ -61,7 +61,7 @@ def map(  # noqa: A001 - the seam's name
     time = _read_envelope(delivery, document, leading, run)
     body = document.get("data")
     if time is None:
-        pass  # noted, and no fault of `data` would come before it
+        pass  # noted now; faults of `data` have lower precedence
     elif type(body) is dict:
         if event_type == OTHER_REPORTED:
             body = _without_unreadable_key(document, body, run)
@@ -76,7 +76,7 @@ def map(  # noqa: A001 - the seam's name
 
 
 def _without_unreadable_key(document: dict[str, object], body: dict[str, object], run: Pass) -> dict[str, object]:
-    """Keep what is no prescription id as a member that the contract does not know."""
+    """Keep an invalid prescription id as an unknown member."""
     item = body.get("prescription_id")
     if item is None or readable_prescription(document, run.prefixes) is not None:
         return body
@@ -86,7 +86,7 @@ def _without_unreadable_key(document: dict[str, object], body: dict[str, object]
 
 @dataclass(frozen=True, slots=True)
 class NativeProfile:
-    """Native DRx beside sources whose keys begin with `prefixes`, without the types in `ignore`."""
+    """Native DRx without the types in `ignore`; `prefixes` are those of keys of other sources."""
 
     prefixes: tuple[str, ...] = ()
     ignore: frozenset[str] = frozenset()
@@ -98,11 +98,11 @@ class NativeProfile:
         return map(delivery, document, prefixes=self.prefixes)
 
     def refusing(self, prefixes: tuple[str, ...]) -> "NativeProfile":
-        """Build the profile for a bridge that has such sources."""
+        """Return the profile that refuses ids with these prefixes."""
         return replace(self, prefixes=prefixes)
 
     def ignoring(self, words: frozenset[str]) -> "NativeProfile":
-        """Build the profile for a source with an `ignore`."""
+        """Return the profile that ignores these types."""
         return replace(self, ignore=words)
 
 
@@ -112,7 +112,7 @@ refusing, ignoring = NativeProfile().refusing, NativeProfile().ignoring
 def _read_envelope(
     delivery: Delivery, document: dict[str, object], leading: dict[str, object], run: Pass
 ) -> datetime | None:
-    """Read the envelope, and return the event's time; None if that is a fault."""
+    """Read the envelope, and return the event's time; None if the time is a fault."""
     _compare_id(document.get("id"), delivery.id, run)
     time = _read_timestamp(document.get("timestamp"), run)
     if document.get("version") != VERSION:
@@ -122,7 +122,7 @@ def _read_envelope(
 
 
 def _compare_id(item: object, webhook_id: str, run: Pass) -> None:
-    """Note where the body's id is not the delivery's: the header is what a sender keeps on a retry, so it wins."""
+    """Note if the body's id differs from the delivery's; the header wins, since senders keep it on retries."""
     if item is None or item == webhook_id:
         return
     text = text_of_id(item)

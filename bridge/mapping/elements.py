@@ -1,8 +1,8 @@
-"""Where the tables of a mapping file find their elements in a body, and what else is in the lists of these.
+"""Find the elements of a body that the tables of a mapping file are evaluated for.
 
-`each` selects objects, lists, texts or numbers of the body; one that stands alone is a list of one. Each element has a
-pointer, so that what it says can be told from what its neighbours say. A filter hides nothing: the lists around what
-`each` selects are divided, and each of their items is an element, too.
+`each` selects objects, lists, texts or numbers of the body; a single one counts as a list of one. Each element has a
+pointer, which separates its members from those of its neighbours. Items that a filter of `each` leaves out are
+elements, too, so that they are not lost unnoticed.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -13,7 +13,8 @@ from bridge.mapping.json_body import Real
 from bridge.mapping.mapped_functions import ExhaustedError, Expression, Scope, UnfitError
 from bridge.mapping.words import is_given
 
-# Objects and lists of a body whose members count as read, half a microsecond each; those of any other are kept as well.
+# Objects and lists of a body whose read members are tracked, at half a microsecond each; members of any others are kept
+# in `extensions` even if read.
 PLACES_MAX = 20_000
 
 _NESTED = (dict, list)
@@ -21,12 +22,12 @@ _NOTHING: frozenset[str] = frozenset()
 
 
 class Folded:
-    """A copy of a document with folded names; of two spellings of a name, the first with a value counts."""
+    """A copy of a document with case-folded names; of two spellings of a name, the first with a value is used."""
 
     def __init__(self, document: object) -> None:
-        # Identity of a folded object -> folded name -> the name as it is written, where that differs.
+        # Identity of a folded object -> folded name -> the original name, if it differs.
         self.spelled: dict[int, dict[str, str]] = {}
-        self.ambiguous: set[str] = set()  # folded names of which an object has two spellings
+        self.ambiguous: set[str] = set()  # folded names with two spellings in one object
         self.document = self._fold(document)  # the folded copy
 
     def _fold(self, node: object) -> object:
@@ -51,36 +52,36 @@ class Folded:
 
 
 class Spot(NamedTuple):
-    """The body, or an element of it that `each` names: what a table is evaluated for."""
+    """The body, or an element that `each` selects: the unit that a table is evaluated for."""
 
     element: object
-    path: str  # as the file has it, array indexes as `*`
-    pointer: str  # in the body; empty for the body itself
-    # Among the elements of its table, from 1; of what is in none, negative among those of its list; 0 for the body.
+    path: str  # path as in the mapping file, array indexes as `*`
+    pointer: str  # pointer in the body; empty for the body itself
+    # Position among its table's elements, from 1; negative within its list if no table has it; 0 for the body.
     position: int = 0
-    parent: object = None  # the object that its list stands in
+    parent: object = None  # the object that contains its list
     parent_path: str = ""
-    empty: str = ""  # path of the list that a nested `each` has not found in it
+    empty: str = ""  # path of the list that a nested `each` did not find in it
 
 
 class Elements:
     """The elements of all tables in one body."""
 
     def __init__(self, root: Any, scope: Scope, *, folded: Folded | None, base: str = "", path: str = "") -> None:
-        """Find none yet; `base` is the pointer of `root` in the body, and `path` that without positions."""
+        """`base` is the pointer of `root` in the body, `path` the same without positions."""
         self.body = Spot(root, path, "")
-        self.spots: dict[str, Spot] = {}  # what needs an outcome, by pointer
-        self.owners: set[str] = set()  # pointers of these, and of what is around them
-        self.nowhere = ""  # path at which `each` has found nothing
-        self.lost = ""  # path at which `each` has found what has no place in the body
-        self.parent_path = ""  # of the object called `parent`, without positions
+        self.spots: dict[str, Spot] = {}  # elements that need an outcome, by pointer
+        self.owners: set[str] = set()  # pointers of these and of everything that encloses them
+        self.nowhere = ""  # path at which `each` found nothing
+        self.lost = ""  # path at which `each` found a value that is not in the body
+        self.parent_path = ""  # path of the object called `parent`, without positions
         self._scope, self._folded, self._base = scope, folded, base
         self._levels: dict[int, list[Spot]] = {}  # identity of an `each` -> its elements
         self._pointers: dict[int, str] = {}  # identity of an object or list in the body -> its pointer
-        self._nodes: dict[str, object] = {}  # the same the other way round
+        self._nodes: dict[str, object] = {}  # the inverse
 
     def find(self, lists: Sequence[Expression]) -> list[Spot]:
-        """Return what a table is evaluated for: the elements of its lists, each within one of the list before."""
+        """Return the elements of a table: those of its lists, each list within an element of the previous one."""
         if not lists:
             return [self.body]
         if (found := self._levels.get(id(lists))) is not None:
@@ -104,7 +105,7 @@ class Elements:
         return level
 
     def _note(self, spots: Sequence[Spot], *, is_last: bool) -> None:
-        """Note elements, and what a filter has left out of their lists: each needs an outcome."""
+        """Note elements, and those that a filter left out of their lists: each needs an outcome."""
         held = {spot.pointer: spot for spot in spots if spot.position and spot.element is not None}
         around = {at: spot for spot in held.values() for at in pointers_around(spot.pointer)}
         self._divide(around, held if is_last else {}, passed=held.keys() | around.keys())
@@ -113,7 +114,7 @@ class Elements:
             self.spots.setdefault(pointer, spot)
 
     def _divide(self, lists: Mapping[str, Spot], held: Mapping[str, Spot], *, passed: Collection[str] = ()) -> None:
-        """Note all that stands in lists, as held or like an element; what is passed is not, or stands around others."""
+        """Note items of lists that need an outcome, except passed ones and those that enclose other elements."""
         for at, spot in lists.items():
             node = self._nodes.get(at)
             is_list = type(node) is list
@@ -127,13 +128,13 @@ class Elements:
                     self.spots.setdefault(pointer, spot._replace(element=item, pointer=pointer, position=position))
 
     def _below(self, spot: Spot, each: Expression) -> list[Spot]:
-        """Return the elements that an `each` finds in another one; an object counts as a list of it."""
+        """Return the elements that an `each` finds in a spot; an object counts as a list of one."""
         self.enter(spot)
         path = f"{spot.path}{each.path}"
         try:
             found = None if spot.element is None else self._scope.evaluate(each, spot.element)
         except UnfitError:
-            # As nothing, all elements would be one.
+            # An expression that selects the spot itself would give the same element each time.
             self.lost = self.lost or path
             return []
         if isinstance(found, dict):
@@ -153,7 +154,7 @@ class Elements:
                 raise ExhaustedError
             self.lost = self.lost or path
         if not found:
-            # A filter may have left all out.
+            # A filter may have left out all items.
             lists = {self._place(node): node for node in self._lists_read(spot)}
             outer = {at for at in lists if at is not None and lists.keys().isdisjoint(pointers_around(at))}
             self._divide({at: Spot(None, path, at, 0, spot.element, spot.path) for at in outer}, {})
@@ -163,18 +164,18 @@ class Elements:
         ]
 
     def _lists_read(self, spot: Spot) -> list[list[object]]:
-        """Return the lists that the last expression has read, or was searched in."""
+        """Return the lists that the last expression read or was searched in."""
         return [node for node in (*self._scope.read.values(), spot.element) if isinstance(node, list)]
 
     def _place(self, node: object) -> str | None:
-        """Return the pointer of an object or list in the body; None for what an expression has made."""
+        """Return the pointer of an object or list in the body; None for a value made by an expression."""
         return (self._pointers or self._find_pointers()).get(id(node))
 
     def _places(self, found: list[object], spot: Spot) -> list[str | None]:
-        """Return the pointers of the elements that an expression has found in the body."""
+        """Return the pointers of the elements that an expression found in the body."""
         if (at := self._place(found)) is not None:
             return [f"{at}/{number}" for number in range(len(found))]
-        # Texts and numbers are looked for where the expression was, in their order.
+        # Texts and numbers are matched by order, in the lists that the expression read.
         lists = self._lists_read(spot)
         items = ((f"{self._place(node)}/{number}", item) for node in lists for number, item in enumerate(node))
         return [
@@ -183,14 +184,14 @@ class Elements:
         ]
 
     def enter(self, spot: Spot) -> None:
-        """Have expressions evaluated in an element."""
+        """Make an element the current one for expressions."""
         self._scope.element, self._scope.parent, self.parent_path = spot.element, spot.parent, spot.parent_path
         if type(spot.element) not in _NESTED:
-            # Two of them may be one object of Python, within different parents.
+            # Two elements may be the same Python object, in different parents.
             self._scope.named.clear()
 
     def _find_pointers(self) -> dict[int, str]:
-        """Return the pointers of the body's objects and lists by their identities, of the first `PLACES_MAX`."""
+        """Return the pointers of the body's first `PLACES_MAX` objects and lists, by identity."""
         nodes = [(self.body.element, self._base)]
         for node, pointer in nodes:
             self._pointers[id(node)] = pointer
@@ -201,7 +202,7 @@ class Elements:
         return self._pointers
 
     def read_pointers(self, value: object) -> frozenset[str]:
-        """Return the members that the last expression read; an object counts only as the whole value."""
+        """Return pointers of members that the last expression read; an object counts only if it is the whole value."""
         places = [
             place
             for place, item in self._scope.read.items()
@@ -215,5 +216,5 @@ class Elements:
         )
 
     def written(self, owner: int, name: str) -> str:
-        """Return a name as it is spelled in the body, in the object of this identity."""
+        """Return the spelling of a name in the body, in the object with this identity."""
         return self._folded.spelled.get(owner, {}).get(name, name) if self._folded else name

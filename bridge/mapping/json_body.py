@@ -1,9 +1,9 @@
-"""Parse a body as one JSON object with exact numbers, or return the rule that it breaks; no parser error escapes.
+"""Parse a body as one JSON object with exact numbers, or return the rule that it breaks; never raises.
 
-Sources may send an array instead if their profile allows it.
+An array is allowed if the source's profile permits it.
 
-A good body takes one pass of the C scanner and a few cheap proofs. Only a body in trouble is surveyed a second time,
-without recursion, to find the first rule of the list that it breaks.
+A valid body takes one pass of the C scanner and a few cheap checks. Only an invalid body is read a second time, without
+recursion, to find the first rule of the list that it breaks.
 """
 
 import json
@@ -17,8 +17,8 @@ from typing import Literal, cast
 from bridge.event import ParkReason
 
 DEPTH_MAX = 32  # docs/contract.md §1: the root is depth 1
-INT_MIN, INT_MAX = -(2**63), 2**63 - 1  # the long of Avro
-INT_LEXEME_MAX = 20  # characters of INT_MIN; more cannot fit, and int() is quadratic
+INT_MIN, INT_MAX = -(2**63), 2**63 - 1  # Avro's `long`
+INT_LEXEME_MAX = 20  # characters of INT_MIN; longer integers cannot fit, and int() is quadratic
 
 Detail = Literal[
     "empty",
@@ -33,12 +33,12 @@ Detail = Literal[
     "depth",
     "not_object",
 ]
-# Rules that a body may break at once, in the order of precedence.
+# Rules of a body, in the order of precedence.
 _SIDE_BY_SIDE: tuple[Detail, ...] = ("nan", "duplicate_key", "surrogate", "number_range", "depth", "not_object")
 
 _SPACE = " \t\n\r"  # RFC 8259, section 2
 _skip_space = re.compile(f"[{_SPACE}]*").match
-# In well-formed text a backslash only ever starts an escape, so eating escapes from the left keeps step with them.
+# In well-formed text every backslash starts an escape, so matching escapes from the left stays aligned.
 _escapes = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)"
 ).finditer
@@ -46,7 +46,7 @@ _escapes = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Real:
-    """A JSON number that is no integer, exactly as written; `-0`, which no integer can hold, is one too."""
+    """A JSON number that is not an integer, exactly as written; includes `-0`."""
 
     lexeme: str
 
@@ -56,11 +56,11 @@ class _TroubleError(ValueError):
 
 
 def parse(body: bytes, *, arrays: bool = False) -> dict[str, object] | ParkReason:
-    """Read one JSON object: strings, `int`, `Real`, booleans, None, lists and dicts, at most `DEPTH_MAX` deep.
+    """Read one JSON object of strings, `int`, `Real`, booleans, None, lists and dicts, at most `DEPTH_MAX` deep.
 
     Args:
         body: Exact bytes received.
-        arrays: An array is a body too; what is returned may then be a list.
+        arrays: Allow an array as the body; the result may then be a list.
 
     Returns:
         The object, or `malformed_json` with the first `Detail` that applies.
@@ -80,7 +80,7 @@ def parse(body: bytes, *, arrays: bool = False) -> dict[str, object] | ParkReaso
 
 
 def to_json_text(value: object) -> str:
-    """Write a parsed value back as compact JSON text: numbers as they were written, characters unescaped."""
+    """Write a parsed value as compact JSON text: numbers unchanged, characters unescaped."""
     match value:
         case str():
             return encode_basestring(value)
@@ -155,12 +155,12 @@ def _diagnosis(body: bytes, *, arrays: bool) -> Detail:
         return "trailing"
     if _has_lone_surrogate(text):
         survey.broken.add("surrogate")
-    # Nothing broken is left only if the first pass ran out of stack far below its usual height.
+    # Reached only if the first pass ran out of stack far below the usual depth.
     return next((detail for detail in _SIDE_BY_SIDE if detail in survey.broken), "depth")
 
 
 class _Survey:
-    """One value of any depth walked without recursion, collecting the rules it breaks besides its syntax."""
+    """Walks a value of any depth without recursion, and collects the rules it breaks besides syntax."""
 
     def __init__(self, text: str, *, openings: str) -> None:
         self.broken: set[Detail] = set()
@@ -176,7 +176,7 @@ class _Survey:
         ).raw_decode
 
     def value(self) -> None:
-        """Walk the value; raise ValueError where it is no JSON."""
+        """Walk the value; raise ValueError if it is not JSON."""
         if (self._next() or " ") not in self._openings:
             self.broken.add("not_object")
         opened = self._begin()
@@ -198,7 +198,7 @@ class _Survey:
         return not self._next()
 
     def _begin(self) -> bool:
-        """Open an object or array and return True, or pass a scalar."""
+        """Open an object or array and return True, or skip a scalar."""
         character = self._next()
         if character not in ("{", "["):
             _, self._at = self._scalar(self._text, self._at)
@@ -224,7 +224,7 @@ class _Survey:
         self._at += 1
 
     def _next(self) -> str:
-        """Pass space and return the character there, empty at the end."""
+        """Skip white space and return the next character; empty at the end."""
         character = self._text[self._at : self._at + 1]
         if character in _SPACE and (space := _skip_space(self._text, self._at)):
             self._at = space.end()

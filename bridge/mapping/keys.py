@@ -1,4 +1,4 @@
-"""The key rule of native DRx: what an event's order belongs to.
+"""The key rule of native DRx: the record key of each event type, within which order is kept.
 
 Source: docs/contract.md §4, "Key rule".
 """
@@ -10,24 +10,24 @@ from types import MappingProxyType
 from bridge.contract.events import OTHER_REPORTED
 from bridge.mapping.readers import Pass, UnusableFault, text_of_id
 
-# Finds the key in the whole body; empty, with the fault noted, if there is none.
+# Returns the key of a body; empty, with the fault noted, if there is none.
 KeyRule = Callable[[Mapping[str, object], Pass], str]
 
 KEY_MAX = 128
 KEY_PATTERN = f"[A-Za-z0-9._:-]{{1,{KEY_MAX}}}"
 _KEY = re.compile(KEY_PATTERN)
-# Prefixes of keys that are no prescription ids of DRx: a prescription that bore one could share a key with something
-# else. Requests without a prescription, DigitalRX, DoseSpot, Photon; sources of profile `mapped` configure theirs.
+# Key prefixes that DRx prescription ids must not have, or their keys could collide: of requests without a prescription,
+# DigitalRX, DoseSpot and Photon; sources with profile `mapped` configure their own.
 OUR_PREFIXES = ("req:", "q:", "ds:", "ph:")
 
 
 def prescription_key(document: Mapping[str, object], run: Pass) -> str:
-    """Take the prescription id."""
+    """Return the prescription id."""
     return _prescription(_member(document, "data", "prescription_id"), run)
 
 
 def request_key(document: Mapping[str, object], run: Pass) -> str:
-    """Take the prescription id, or the id of a request that no prescription could be matched to."""
+    """Return the prescription id, or the request id if the request matches no prescription."""
     prescription = _member(document, "data", "prescription_id")
     if prescription is not None:
         return _prescription(prescription, run)
@@ -35,27 +35,27 @@ def request_key(document: Mapping[str, object], run: Pass) -> str:
     if request is None:
         run.fault(UnusableFault.NO_KEY, "/data/prescription_id")
         return ""
-    # An empty request id must not pass for a key on the strength of our prefix.
+    # With our prefix, an empty request id would look like a key.
     text = text_of_id(request)
     return _checked(f"req:{text}" if text else None, "/data/request_id", run)
 
 
 def prescriber_key(document: Mapping[str, object], run: Pass) -> str:
-    """Take the prescriber id."""
+    """Return the prescriber id."""
     return _present(_member(document, "data", "prescriber", "id"), "/data/prescriber/id", run)
 
 
 def account_key(document: Mapping[str, object], run: Pass) -> str:
-    """Take the account id."""
+    """Return the account id."""
     return _present(document.get("account_id"), "/account_id", run)
 
 
 def reported_key(document: Mapping[str, object], run: Pass) -> str:
-    """Take the prescription id, or the account id if there is none that can be a key."""
+    """Return the prescription id, or the account id if that cannot be a key."""
     return readable_prescription(document, run.prefixes) or account_key(document, run)
 
 
-# The types that do not simply take the prescription id.
+# The types whose key is not simply the prescription id.
 KEY_RULES: Mapping[str, KeyRule] = MappingProxyType(
     {
         "renewal.requested": request_key,
@@ -68,12 +68,12 @@ KEY_RULES: Mapping[str, KeyRule] = MappingProxyType(
 
 
 def readable_prescription(document: Mapping[str, object], prefixes: tuple[str, ...] = ()) -> str | None:
-    """Return the prescription id if it is there and valid, whatever else is wrong; it keys the parked record."""
+    """Return the prescription id if it is valid, even if other fields are not; it is the parked record's key."""
     return _prescription(_member(document, "data", "prescription_id"), Pass(prefixes)) or None
 
 
 def _member(document: Mapping[str, object], *names: str) -> object:
-    """Return the member at a path; None if it is not there."""
+    """Return the member at a path; None if absent."""
     found: object = document
     for name in names:
         if not isinstance(found, Mapping):

@@ -1,4 +1,4 @@
-"""Find a profile by its configured name, among those that ship or that packages register, and build it for a source."""
+"""Find a profile by its configured name, shipped or registered by a package, and build it for a source."""
 
 from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
@@ -22,7 +22,7 @@ SHIPPED = ("drx_standard", "digitalrx_pharmacy", "dosespot_push", "photon_cloude
 
 
 class Dialect(Protocol):
-    """The settings of a source that concern its profile."""
+    """The settings of a source for its profile."""
 
     @property
     def profile(self) -> str:
@@ -30,15 +30,15 @@ class Dialect(Protocol):
 
     @property
     def options(self) -> Mapping[str, str]:
-        """Settings that only this profile has, by name."""
+        """Settings specific to this profile, by name."""
 
     @property
     def ignored(self) -> frozenset[str]:
-        """The sender's words for types that are ignored."""
+        """The sender's words for types to ignore."""
 
 
 def open_profiles(sources: Mapping[str, Dialect]) -> dict[str, Profile]:
-    """Build each source's profile, which refuses ids with a prefix of others; the `ConfigError` names the setting."""
+    """Build each source's profile, which refuses ids with prefixes of others; `ConfigError` names the setting."""
     opened = {}
     for name, source in sources.items():
         try:
@@ -83,7 +83,7 @@ def _ignoring(profile: Profile, words: frozenset[str], source: str) -> Profile:
 
 
 def _check_shared(owners: Mapping[str, list[str]], sources: Mapping[str, Dialect]) -> None:
-    """Refuse sources whose equal ids would be one key, unless each of them names the prefix that they share."""
+    """Refuse sources whose equal ids would give the same key, unless each names the shared prefix explicitly."""
     for prefix, names in owners.items():
         silent = [name for name in names if sources[name].options.get("prefix") != prefix]
         if len(names) > 1 and silent:
@@ -96,7 +96,7 @@ def _check_shared(owners: Mapping[str, list[str]], sources: Mapping[str, Dialect
 def load_profile(
     name: str, options: Mapping[str, str] = MappingProxyType({}), *, registered: Iterable[EntryPoint] | None = None
 ) -> Profile:
-    """Load a profile, shipped ones first; `ConfigError` if none has the name, or it does not take the options."""
+    """Load a profile, shipped ones first; `ConfigError` if none has the name or it rejects the options."""
     found = find_profile(name, registered=registered)
     if (configure := getattr(found, "configure", None)) is not None:
         found = configure(options)
@@ -107,11 +107,11 @@ def load_profile(
 
 
 def find_profile(name: str, *, registered: Iterable[EntryPoint] | None = None) -> Any:
-    """Find what the name stands for, a profile or what builds one; `ConfigError` if it cannot be loaded."""
+    """Find a profile, or a module that builds one, by name; `ConfigError` if it cannot be loaded."""
     if name == "drx_standard":
         return drx_standard
     if name in SHIPPED:
-        # Imported here: without a vendor's source, a tenth of all that the process would load.
+        # Imported here: a tenth of all imports, needed only by sources with a mapping file.
         from bridge.mapping import mapped  # noqa: PLC0415
 
         return mapped if name == "mapped" else mapped.Vendor(name)
@@ -122,7 +122,7 @@ def find_profile(name: str, *, registered: Iterable[EntryPoint] | None = None) -
     try:
         profile = found[name].load()
     except Exception as exc:
-        # Whatever a foreign module raises while it is imported, the operator must see which one and why it stopped us.
+        # Whatever a third-party module raises at import, the operator must see which module failed and why.
         raise ConfigError(f"profile {name!r} ({found[name].value}) cannot be loaded: {type(exc).__name__}") from exc
     if not callable(getattr(profile, "configure", getattr(profile, "map", None))):
         raise ConfigError(f"profile {name!r} ({found[name].value}) has no function 'map(delivery, document)'")

@@ -1,7 +1,7 @@
-"""Profiles that are mapping files: those of vendors that ship, and any other file that an option names.
+"""Profiles defined by mapping files: shipped ones of vendors, and files named by an option.
 
-`mapping_file.py` defines and checks the format. A file belongs to a deployment and is never reloaded. The hash of a
-file that an option names is recorded with each of its events.
+`mapping_file.py` defines and checks the format. A file belongs to a deployment and is never reloaded. For a file named
+by an option, its hash is recorded with each of its events.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ from bridge.mapping.readers import text_of_id
 from bridge.mapping.values import instant_of_epoch
 from bridge.mapping.words import instant_of, is_given, key_of, prefix_of, zone_of
 
-# Steps that an event costs beside its expressions: some 20 microseconds to assemble it.
+# Budget steps per event besides its expressions: assembling it takes some 20 microseconds.
 EVENT_STEPS = 40
 
 _NESTED = (dict, list)
@@ -40,7 +40,7 @@ _NATIVE_KEY = pattern(r"[A-Za-z0-9._:-]{1,128}")
 
 
 def configure(options: Mapping[str, str]) -> "MappingFile":
-    """Build the profile `mapped`; a `ConfigError` names the file and the place in it."""
+    """Build the profile `mapped`; `ConfigError` names the file and the place in it."""
     prefix_of(options)
     name = options.get("mapping", "")
     if not name:
@@ -60,57 +60,57 @@ def configure(options: Mapping[str, str]) -> "MappingFile":
 
 @dataclass(frozen=True, slots=True)
 class Vendor:
-    """The profile of a vendor whose mapping file ships."""
+    """The profile of a vendor whose mapping file is shipped."""
 
     name: str
 
     def configure(self, options: Mapping[str, str]) -> "MappingFile":
-        """Build the profile; `ConfigError` for an option that is unknown, missing, or cannot be used."""
+        """Build the profile; `ConfigError` for an unknown, missing or invalid option."""
         file = Path(__file__).with_name(f"{self.name}.toml")
-        # Part of the release, whose version identifies the file.
+        # No hash: the file is part of the release.
         return replace(compile_mapping(file.read_bytes(), file.name, options, names_file=False), mark="")
 
 
 @dataclass(frozen=True, slots=True)
 class MappingFile:
-    """A compiled file: the profile of the sources that name it."""
+    """A compiled mapping file: the profile of the sources that name it."""
 
     file: CompiledFile
     sha256: str  # hex digest of the file
-    mark: str  # identifies the file in events: the beginning of `sha256`, or empty
-    PREFIX: str  # beginning of all keys; empty for native ids. Names in capitals are those of `Profile`.
+    mark: str  # identifies the file in events: the first digits of `sha256`, or empty
+    PREFIX: str  # prefix of all keys; empty for native ids. Names in capitals are those of `Profile`.
     account_id: str
     zone: tzinfo | None
-    ignore: frozenset[str]  # the vendor's words for what is ignored, unless a table is about it
+    ignore: frozenset[str]  # the vendor's words for types to ignore, unless a table matches
     ARRAYS: bool
     BUCKET_S: int
     CONTENT_TYPES: tuple[str, ...]
     prefixes: tuple[str, ...] = ()
-    parse: Callable[[bytes], object] | None = None  # of bodies that are not JSON
+    parse: Callable[[bytes], object] | None = None  # parses bodies that are not JSON
 
     def reading_xml(self) -> "MappingFile":
-        """Return the same profile for bodies of XML; `ConfigError` if the package for them is not installed."""
+        """Return the profile for XML bodies; `ConfigError` if the extra for XML is not installed."""
         try:
-            from bridge.mapping import xml_body  # noqa: PLC0415 - an extra, loaded by who has use for it
+            from bridge.mapping import xml_body  # noqa: PLC0415 - an extra, loaded only if used
         except ImportError:
             raise ConfigError("xml needs the extra of that name: pip install drx-bridge[xml]") from None
         types = ("application/xml", "text/xml", "+xml", *self.CONTENT_TYPES)
         return replace(self, parse=xml_body.parse, CONTENT_TYPES=types)
 
     def refusing(self, prefixes: tuple[str, ...]) -> "MappingFile":
-        """Return the same profile, which refuses native ids with one of `prefixes`."""
+        """Return the profile that refuses native ids with one of `prefixes`."""
         return replace(self, prefixes=prefixes)
 
     def ignoring(self, words: frozenset[str]) -> "MappingFile | None":
-        """Return the same profile, which ignores bodies of these types; None if the file has no `reported`."""
+        """Return the profile that ignores bodies of these types; None if the file has no `reported`."""
         return replace(self, ignore=self.ignore | words) if self.file.reported else None
 
     def map(self, delivery: Delivery, document: object, /) -> Mapped | ParkReason:
-        """Turn a body into the events of all tables that hold; see `Profile.map`."""
+        """Map a body to the events of all matching tables; see `Profile.map`."""
         return self.run(delivery, document).outcome
 
     def run(self, delivery: Delivery, document: object) -> "Run":
-        """Evaluate all tables for a body; `outcome` of what is returned is that of `map`."""
+        """Evaluate all tables for a body; the run's `outcome` is the result of `map`."""
         run = Run(self, delivery, document)
         try:
             park = run.choose() or run.read_tables()
@@ -125,7 +125,7 @@ class MappingFile:
 
 
 def compile_mapping(content: bytes, name: str, options: Mapping[str, str], *, names_file: bool = True) -> MappingFile:
-    """Compile a file that messages call `name`; a `ConfigError` begins with that and the place, or with the option."""
+    """Compile a file; `ConfigError` messages begin with `name` and the place in the file, or with the option."""
     file = CompiledFile(content, name, options)
     document = file.document
     named = ("mapping",) if names_file else ()
@@ -154,7 +154,7 @@ def compile_mapping(content: bytes, name: str, options: Mapping[str, str], *, na
 
 
 def moment_of(value: object, scope: Scope) -> datetime | None:
-    """Read a text or a number as an instant, None where there is nothing; `ValueError`, `OverflowError`: it is none."""
+    """Read a text or number as an instant, None if empty; raises `ValueError` or `OverflowError` if it is not one."""
     if not is_given(value):
         return None
     if type(value) is str:
@@ -169,7 +169,7 @@ def _index(step: str) -> int:
 
 
 def _digest(*parts: object) -> str:
-    """Return the SHA-256 of parts, in hex: the same however the members of an element are ordered and spaced."""
+    """Return the hex SHA-256 of parts, independent of the order and spacing of members."""
     content = orjson.dumps(parts, default=lambda real: orjson.Fragment(real.lexeme), option=orjson.OPT_SORT_KEYS)
     return sha256(content).hexdigest()
 
@@ -180,28 +180,28 @@ class Run:
     def __init__(self, mapping: MappingFile, delivery: Delivery, document: object) -> None:
         self.mapping, self._file = mapping, mapping.file
         self.outcome: Mapped | ParkReason = IGNORED
-        self.drafts: list[Draft] = []  # its events so far
-        self.fired: list[tuple[EventRule, Draft | None]] = []  # tables whose `when` held; the event unless it parks
-        self.bare: list[str] = []  # paths of the elements for which the delivery is parked
-        self.ignored = 0  # elements that are passed over
+        self.drafts: list[Draft] = []  # events drafted up to now
+        self.fired: list[tuple[EventRule, Draft | None]] = []  # tables whose `when` matched; None if it parks
+        self.bare: list[str] = []  # paths of elements because of which the delivery is parked
+        self.ignored = 0  # elements to skip
         self._folded = Folded(document) if mapping.file.any_case else None
         self._root: Any = self._folded.document if self._folded else document
-        self._base = self._path = ""  # of the root in the body: its pointer, and that without positions
+        self._base = self._path = ""  # pointer of the root in the body, and the same without positions
         self.scope = Scope(self._root, mapping.zone, prefix=mapping.PREFIX)
-        # What the drafts have in common.
+        # Values shared by the drafts.
         self.reading = Reading(id=delivery.id, time=delivery.received_at, flags=self.scope.flags)
         if mapping.file.drops:
             self.reading.drops = mapping.file.drops
         if self._folded is not None and self._folded.ambiguous:
             self.scope.flags.add("name_ambiguous")
         self._elements = Elements(self._root, self.scope, folded=self._folded)
-        self._decided: set[str] = set()  # pointers of what has an event, and of what is around it
-        self._ids: dict[str, tuple[Draft, EventRule]] = {}  # event and table by the event's id
-        self._is_evaluated = False  # a table, for an element or for the body
-        self._claims: list[Sequence[Pointer]] = [self._file.claims]  # of the file, then of tables with events
+        self._decided: set[str] = set()  # pointers of elements with an event, and of everything that encloses them
+        self._ids: dict[str, tuple[Draft, EventRule]] = {}  # draft and table by event id
+        self._is_evaluated = False  # table and the spot it was evaluated for
+        self._claims: list[Sequence[Pointer]] = [self._file.claims]  # of the file, then of tables that made events
 
     def choose(self) -> ParkReason | None:
-        """Select the best line of a prescription as the body; return why the delivery is parked if there is none."""
+        """Select the best line of a prescription as the body; return the reason to park if there is none."""
         lines = self._root
         if not self._file.best or not isinstance(lines, list):
             return None
@@ -214,7 +214,7 @@ class Run:
         if len(keys) > 1 or not all(isinstance(line, dict) for line in lines):
             return ParkReason("unusable", "wrong_type", at)
         chosen = max(range(len(lines)), key=lambda index: [self._rank(each, lines[index]) for each in self._file.best])
-        # Drop the flags that comparing the lines has raised.
+        # Drop leniency flags raised by comparing the lines.
         self.scope.flags.intersection_update(noted)
         if len(lines) > 1:
             self.scope.flags.add("array_chosen")
@@ -228,7 +228,7 @@ class Run:
         return self._key(self._file.key, line, self._path)
 
     def _rank(self, expression: Expression, line: object) -> tuple[int, float, str]:
-        """Sort null before booleans and numbers, and these before texts."""
+        """Return a sort key: null before booleans and numbers, and these before texts."""
         self.scope.root = self.scope.element = line
         value = self._value(expression, line)
         if isinstance(value, Real):
@@ -238,7 +238,7 @@ class Run:
         return (2, 0, value) if isinstance(value, str) else (0, 0, "")
 
     def read_tables(self) -> ParkReason | None:
-        """Draft the events of each element, or of the body; return why the delivery is parked, if it is."""
+        """Draft the events of each element, or of the body; return the reason to park, if any."""
         tables = [(event, self._elements.find(event.each)) for event in self._file.events]
         if self._file.other is not None:
             self._elements.find(self._file.other.each)
@@ -255,7 +255,7 @@ class Run:
                 if (found := self._read_other(spot)) is not None:
                     self.bare.append(spot.path)
                     park = park or found
-        # As the body lists them; those of one element, in the order of the tables.
+        # In the order of the body; within one element, in the order of the tables.
         self.drafts.sort(key=lambda draft: [_index(step) for step in draft.at.split("/")[1:]])
         for claim in chain.from_iterable(self._claims):
             if claim.last not in self._file.names:
@@ -263,7 +263,7 @@ class Run:
         return park
 
     def _word(self, spot: Spot) -> tuple[object, Spot]:
-        """Return the vendor's word for an element, or else for the body, and where it was read."""
+        """Return the vendor's word for the type of an element, else of the body, and the path it was read from."""
         word = None
         if self._file.reported is not None:
             for of in (spot, self._elements.body):
@@ -274,7 +274,7 @@ class Run:
         return word, spot
 
     def _read_other(self, spot: Spot) -> ParkReason | None:
-        """Draft `other.reported` for an element without an event, under its prescription or else the account."""
+        """Draft `other.reported` for an element without an event, keyed by its prescription or else the account."""
         other = self._file.other
         if spot.pointer in self._decided:
             return None
@@ -296,7 +296,7 @@ class Run:
             self._elements.enter(self._elements.body)
             key = self._key(other.key, self._root, self._path)
         if isinstance(key, ParkReason):
-            # The configured account comes first, so that all its updates have one key whatever the body names.
+            # The configured account takes precedence, so that all its updates have one key.
             key = account = self.mapping.account_id or self._account(other, spot) or ""
             if account and not _NATIVE_KEY.fullmatch(account):
                 return ParkReason("unusable", "bad_key", "/account")
@@ -306,7 +306,7 @@ class Run:
         return self._add(other, key, spot, word=word, of_account=account == key)
 
     def _account(self, event: EventRule, spot: Spot) -> str | None:
-        """Read the account of an element; where that has none, the body's for an update that is only reported."""
+        """Read the account of an element, or the body's for `other.reported`."""
         self._elements.enter(spot)
         text = self._text(event, "account", spot.element)
         if text:
@@ -318,7 +318,7 @@ class Run:
         return text
 
     def drop(self, document: object) -> None:
-        """Note the members that the file drops, in every spelling in the body."""
+        """Note the members that the file drops, in all spellings of the body."""
         ways = [(*drop.way, drop.last) for drop in self._file.drop]
         if self._path:
             ways = [("*", *way) for way in ways]
@@ -340,7 +340,7 @@ class Run:
             self.fired.append((event, None))
             return ParkReason(park.reason, park.detail, park.field, key if isinstance(key, str) else None)
         if isinstance(key, ParkReason):
-            # Without a prescription it may be an update of the account, which `_read_other` tries.
+            # Without a prescription it may be an account's update: see `_read_other`.
             return None if event.type == OTHER_REPORTED else key
         word = None
         if event.type == OTHER_REPORTED:
@@ -357,7 +357,7 @@ class Run:
     def _add(
         self, event: EventRule, key: str, spot: Spot, *, word: object = None, of_account: bool = False
     ) -> ParkReason | None:
-        """Draft an event; return why the delivery is parked, if it is."""
+        """Draft an event; return the reason to park, if any."""
         self._elements.enter(spot)
         draft = Draft(event.type, "", key, constants=event.constants, mapping=self.mapping.mark, at=spot.pointer)
         finished: dict[str, object] = dict(event.finished)
@@ -378,16 +378,16 @@ class Run:
         return park
 
     def _decide(self, spot: Spot) -> None:
-        """Note that an element has an event, and that what is around it stands in that."""
+        """Note that an element has an event, and so everything that encloses it."""
         at = spot.pointer
         while at not in self._decided:
             self._decided.add(at)
             at = at.rpartition("/")[0] or spot.pointer
 
     def _name(self, event: EventRule, draft: Draft, spot: Spot) -> bool:
-        """Number an event within its delivery; False if it is there already, since an element was sent twice.
+        """Number an event within its delivery; False if it is a duplicate, since an element was sent twice.
 
-        No slash in it: the last slash of an event's id must be the one behind the vendor's id, which may have some.
+        The name has no slash: the last slash of an event id separates it from the vendor's id, which may have some.
         """
         first, ends = event.name, chain[object](count(2))
         if spot.position and not draft.sha256:
@@ -411,18 +411,18 @@ class Run:
                 draft.parts[name] = Part(value, at, self._elements.read_pointers(value))
 
     def _value(self, expression: Expression, element: object) -> object:
-        """Evaluate an expression; None if a value does not fit."""
+        """Evaluate an expression; None if it fails on a value."""
         try:
             value = self.scope.evaluate(expression, element)
         except UnfitError:
             self.scope.flags.add("field_unfit")
             self.scope.read = {}
             return None
-        # Functions of JMESPath return floats; NaN and infinity count as null.
+        # JMESPath functions return floats; NaN and infinity count as null.
         return (Real(repr(value)) if isfinite(value) else None) if isinstance(value, float) else value
 
     def _at(self, expression: Expression, path: str) -> str:
-        """Return the path of the member that an expression has just read, or reads first; empty if it reads none."""
+        """Return the path of the member that an expression just read, or would read first; empty if it reads none."""
         read = [
             name for (_, name), value in self.scope.read.items() if value is not None and type(value) not in _NESTED
         ]
@@ -444,7 +444,7 @@ class Run:
             general_at, at = (general_at or at) if values else "", self._at(expression, path) or "/key"
             if claimed is not None:
                 claimed.update(self._elements.read_pointers(None))
-            # A list in the expression gives several parts. All but the last may be null, such as a store.
+            # A list expression gives several parts. All but the last may be null, such as a store number.
             is_several = expression.node["type"] == "multi_select_list" and isinstance(value, list)
             values += cast("list[Any]", value) if is_several else [None if value == [] else value]
         special = values[-1] if values else None
@@ -461,20 +461,20 @@ class Run:
         return text
 
     def _leading(self, event: EventRule, draft: Draft, spot: Spot) -> ParkReason | None:
-        """Read id, time, account and correlation into the draft; return why it is parked if it has no account."""
+        """Read id, time, account and correlation into the draft; return the reason to park if it has no account."""
         park, element = None, spot.element
         finished = dict(draft.finished)
         if (text := self._text(event, "id", element)) is not None:
             if _ID.fullmatch(text):
                 draft.id = text
                 if spot.position and self._is_own(spot):
-                    # Key and word may stand around it: under one id, another prescription's event is another one.
+                    # Key and word may come from enclosing elements: events of several prescriptions may share an id.
                     draft.sha256 = _digest(draft.key, finished.get("reported_type"), element)
                 self._claim()
             else:
                 self.scope.flags.add("field_unfit")
         self._time(event, draft, element)
-        # For an event about the account, the configured account is also the key.
+        # For an event about the account, the configured account is also the record key.
         is_key = "prescription_id" in finished and bool(self.mapping.account_id)
         account = None if is_key else self._account(event, spot)
         if not account and not self.mapping.account_id:
@@ -488,7 +488,7 @@ class Run:
         return park
 
     def _is_own(self, spot: Spot) -> bool:
-        """Return whether the last expression has read the element itself, and not only what is around it."""
+        """Return whether the last expression read from the element itself, not only from what encloses it."""
         reads = self._elements.read_pointers(None)
         return type(spot.element) not in _NESTED or any(at.startswith(f"{spot.pointer}/") for at in reads)
 
@@ -520,14 +520,14 @@ class Run:
         self.scope.time = draft.time or self.reading.time
 
     def _scalars(self, claim: Pointer) -> Iterator[str]:
-        """Yield the pointers in the body of what is no list or object at a pointer with `*`."""
+        """Yield the pointers in the body of scalars that match a pointer with `*`."""
         level: list[tuple[object, str]] = [(self._root, self._base)]
         for step in (*claim.way, claim.last):
             level = [found for node, pointer in level for found in self._step(node, pointer, step)]
         yield from (pointer for node, pointer in level if type(node) not in _NESTED)
 
     def _spellings(self, node: object, pointer: str, ways: Sequence[tuple[str, ...]]) -> Iterator[str]:
-        """Find members in the body as sent, since the folded document has only one of two spellings of a name."""
+        """Find members in the original body, since the folded document has only one spelling of a name."""
         self.scope.spend(len(ways))
         below: dict[str, list[tuple[str, ...]]] = {}
         for step, *rest in ways:

@@ -1,9 +1,9 @@
-"""The expressions of mapping files: JMESPath with functions for what vendors write, and a bound on what they cost.
+"""Expressions of mapping files: JMESPath with functions for vendors' formats, and a bounded cost.
 
-An expression has no loops and at most `LENGTH_MAX` characters, so what it costs depends on the lists that it goes
-through. What could double its own input (`&` expressions, `merge`, comparing trees, joining long texts) is left out;
-every step, element and call of the rest is paid from a budget of the delivery. Numbers that are no integers stay
-`Real`, as they were written: `text(x)` gives their digits.
+An expression has no loops and at most `LENGTH_MAX` characters, so its cost depends on the lists that it traverses.
+Operations that could double their input are not allowed (`&` expressions, `merge`, comparing trees, joining long
+texts). Every step, element and call of the others is charged to a budget of the delivery. Numbers with fractions stay
+`Real`, exactly as written: `text(x)` gives their digits.
 """
 
 import copy
@@ -27,16 +27,16 @@ from bridge.mapping.readers import text_of_id
 from bridge.mapping.values import MILLISECONDS_FROM, exact, instant_of_epoch
 from bridge.mapping.words import day_of, instant_of, is_given, is_plain_day, is_scalar_given, truth_of
 
-LENGTH_MAX = 500  # characters; what is longer is a program
-# Steps of all expressions of one delivery, of some 0.3 microseconds each; forty expressions take some 200.
+LENGTH_MAX = 500  # characters; a longer expression is a program
+# Budget of one delivery for all expressions, in steps of some 0.3 microseconds; forty expressions take some 200.
 BUDGET = 50_000
-# A call takes 2 to 5 microseconds, and looking on the disk for a zone that does not exist 30.
+# Steps of a call, which takes 2 to 5 microseconds, and of a disk lookup of an unknown zone, which takes 30.
 CALL_STEPS, ZONE_STEPS = 10, 100
-# Characters of which a function changes the case, or which it reads as a date: 48 nanoseconds each. Words and dates are
-# shorter. Also of what it joins, since each step of a pipe could double that.
+# Maximum length of a text whose case a function changes or which it reads as a date, at 48 nanoseconds a character;
+# words and dates are shorter. Also of joined texts, since each step of a pipe could double them.
 TEXT_MAX = 1_000
 
-# Names by which an expression leaves the element that it is searched in.
+# Names by which an expression refers to values outside its element.
 AROUND = frozenset({"root", "parent"})
 
 Node = dict[str, Any]
@@ -45,7 +45,7 @@ Words = Mapping[str, Mapping[str, str]]
 
 
 class ExpressionError(ValueError):
-    """An expression that cannot be used; the message is for the author of the file."""
+    """An invalid expression; the message is for the author of the file."""
 
 
 class ExhaustedError(Exception):
@@ -53,20 +53,17 @@ class ExhaustedError(Exception):
 
 
 class UnfitError(ValueError):
-    """A function was given what it cannot read."""
+    """A function cannot read its argument."""
 
 
 class Scope:
-    """One delivery's evaluation: its budget, and what the expression at work has read.
+    """Evaluation state of one delivery: its budget, and the members that the current expression has read.
 
-    Attributes:
-        read: Members that were read: identity of the object and name -> value. What is only looked at (`_LOOKS`), or
-            compared and not found equal, or a text that is a condition, is not among them.
-        root: The whole body, which an expression on one element of a list can name.
-        element: That element, or the body itself.
-        parent: What the list of that element stands in, if it is a list within an element of another one.
-        named: Identity of an element and name in `[let]` -> value, and what was read for it.
-        spread: Identities of objects whose members were read as a list, whatever their names.
+    Attributes: read: Members that were read: identity of the object and name -> value. Left out are values only tested
+        (`_LOOKS`), compared without being equal, and texts used as a condition. root: The whole body, which an
+        expression on an element can refer to. element: The current element, or the body itself. parent: The element
+        that contains the current element's list, if lists are nested. named: Identity of an element and name in `[let]`
+        -> value, and the members read for it. spread: Identities of objects whose members were read as a list.
     """
 
     def __init__(self, root: object, zone: tzinfo | None, *, prefix: str = "") -> None:
@@ -74,22 +71,22 @@ class Scope:
         self.left = BUDGET  # steps left of the budget
         self.read: dict[tuple[int, str], object] = {}
         self.flags: set[Flag] = set()  # leniencies used
-        self.zone = zone  # for times that name none
-        self.prefix = prefix  # beginning of the source's keys
+        self.zone = zone  # for times without a zone
+        self.prefix = prefix  # key prefix of the source
         self.root = self.element = root
         self.parent: object = None
-        self.time: datetime | None = None  # time of the event that is being made
+        self.time: datetime | None = None  # time of the event being drafted
         self.spread: set[int] = set()
         self.named: dict[tuple[int, str], tuple[object, dict[tuple[int, str], object]]] = {}
 
     def evaluate(self, expression: "Expression", value: object) -> object:
-        """Search `value`, and note what is read; `UnfitError` if a function cannot read it, or `ExhaustedError`."""
+        """Evaluate on `value`, and note the members read; may raise `UnfitError` or `ExhaustedError`."""
         self.read = {}
         try:
             return self._interpreter.visit(expression.node, value)
         except ExhaustedError:
             raise
-        except Exception:  # noqa: BLE001 - the library raises whatever Python does for operands that it did not expect
+        except Exception:  # noqa: BLE001 - the library raises any exception of Python for unexpected operands
             raise UnfitError from None
 
     def around(self, name: str, element: object) -> object:
@@ -99,13 +96,13 @@ class Scope:
         return self.root if name == "root" else self.parent
 
     def spend(self, steps: int) -> None:
-        """Take steps from the budget; `ExhaustedError` if too few are left."""
+        """Charge steps to the budget; `ExhaustedError` if too few are left."""
         self.left -= steps
         if self.left < 0:
             raise ExhaustedError
 
     def forget(self, values: Iterable[object], chosen: object) -> None:
-        """Forget that these values were read: another one was chosen."""
+        """Forget that these values were read, since `chosen` was used instead."""
         passed = {id(value) for value in values} - {id(chosen)}
         self.spend(len(self.read) + len(passed))
         for place in [place for place, value in self.read.items() if id(value) in passed]:
@@ -116,13 +113,13 @@ class Expression(NamedTuple):
     """A compiled expression."""
 
     node: Node  # root of its tree
-    path: str  # the member it reads first, as it is written in the file, array indexes as `*`; empty if it reads none
-    paths: Mapping[str, str]  # last name of each member that it may read -> its path
-    names: frozenset[str]  # names of all members that it may read
+    path: str  # path of the first member it reads, array indexes as `*`; empty if it reads none
+    paths: Mapping[str, str]  # last name of each member it may read -> path
+    names: frozenset[str]  # names of all members it may read
 
     @property
     def constant(self) -> object:
-        """The value of a literal; None if it is no literal."""
+        """The value of a literal; None for any other expression."""
         return _exact(self.node["value"]) if self.node["type"] == "literal" else None
 
 
@@ -133,11 +130,11 @@ def compile_expression(
     tables: Words = MappingProxyType({}),
     lets: Mapping[str, Node] = MappingProxyType({}),
 ) -> Expression:
-    """Compile and check a JMESPath; `lets` has the expression of each `let.name`. May raise `ExpressionError`."""
+    """Compile and check a JMESPath expression; `lets` defines each `let.name`. May raise `ExpressionError`."""
     if len(text) > LENGTH_MAX:
         raise ExpressionError(f"longer than {LENGTH_MAX} characters")
     try:
-        # A copy, since the library gives the same tree for the same text, and tables of words are put into it.
+        # A copy, since the library caches the tree of a text, and tables of words are inserted into it.
         tree: Node = copy.deepcopy(jmespath.compile(text).parsed)
         tree = _with_lets(tree, lets) if lets else tree
         nodes = list(_nodes(tree))
@@ -159,13 +156,13 @@ def compile_expression(
         tree = _casefolded(tree)
         nodes = list(_nodes(tree))
     names = frozenset(node["value"] for node in nodes if node["type"] == "field")
-    # The longest path to a name comes first, before the parts of it.
+    # The longest path to a name comes first, before its parts.
     by_name = {(last.casefold() if any_case else last): path for path in reversed(paths) for last in [_last(path)]}
     return Expression(tree, next(iter(paths), ""), by_name, names)
 
 
 def _with_lets(node: Node, lets: Mapping[str, Node]) -> Node:
-    """Put the trees of `lets` where `let.name` stands."""
+    """Replace each `let.name` by its tree of `lets`."""
     children = [_with_lets(child, lets) if isinstance(child, dict) else child for child in node["children"]]
     if node["type"] == "subexpression" and children[0] == _LET:
         name, *rest = children[1:]
@@ -185,7 +182,7 @@ def _last(path: str) -> str:
 def _nodes(node: Node) -> Iterator[Node]:
     yield node
     for child in node["children"]:
-        if isinstance(child, dict):  # a slice has numbers
+        if isinstance(child, dict):  # a slice has numbers as children
             yield from _nodes(child)
 
 
@@ -196,7 +193,7 @@ def _casefolded(node: Node) -> Node:
 
 
 def targets(node: Node) -> Iterator[object]:
-    """Yield the possible values of an expression that the file contains: literals, and values of tables."""
+    """Yield the values of an expression that are fixed in the file: literals, and values of tables."""
     children = node["children"]
     match node["type"], node.get("value"):
         case "literal", value:
@@ -212,7 +209,7 @@ def targets(node: Node) -> Iterator[object]:
 
 
 def _path(node: Node) -> str:
-    """Write a chain of members and indexes as a path; empty if the node is none."""
+    """Format a chain of members and indexes as a path; empty for other nodes."""
     match node["type"]:
         case "field":
             return f"/{node['value']}"
@@ -245,7 +242,7 @@ def _check_call(node: Node, tables: Words) -> None:
 
 
 def _table(function: str, node: Node, tables: Words) -> dict[str, object]:
-    """Return the table of a call: the literal, or the one of the file that it names."""
+    """Return the table of a call: a literal, or the file's table with this name."""
     named = node.get("value") if node["type"] == "literal" else None
     if isinstance(named, str):
         named = tables.get(named)
@@ -256,12 +253,12 @@ def _table(function: str, node: Node, tables: Words) -> dict[str, object]:
 
 
 def plain_word(word: str) -> str:
-    """Return a word without case, spaces and underscores."""
+    """Return a word in lower case, without spaces and underscores."""
     return "".join(word.casefold().replace("_", " ").split())
 
 
 def _check_value(value: object) -> None:
-    """Refuse lone surrogates, which no record can hold, and NaN and infinity."""
+    """Refuse lone surrogates, which records cannot hold, and NaN and infinity."""
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:
@@ -277,15 +274,15 @@ def _check_zone(name: object) -> None:
 
 def _check_format(text: object) -> None:
     try:
-        # What is no literal is none that could be checked.
+        # Only a literal can be checked here.
         format_ = text if isinstance(text, str) else "%"
         datetime.strptime(datetime(2001, 2, 3, tzinfo=UTC).strftime(format_), format_)  # noqa: DTZ007 - tried only
-    except (ValueError, re.error):  # the latter for a directive that stands twice
+    except (ValueError, re.error):  # the latter for a repeated directive
         raise ExpressionError(f"{str(text)[:40]!r} is no format of a day, such as %d.%m.%Y") from None
 
 
 def _exact(value: object) -> object:
-    """Turn the floats of a literal into what a body would have."""
+    """Convert the floats of a literal to `Real`, as in a body."""
     if isinstance(value, float):
         return Real(repr(value))
     if isinstance(value, dict):
@@ -297,12 +294,12 @@ _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
 def _words(_: Scope, word: object, table: Mapping[str, object]) -> object:
-    """Look up a word, as it is or by `plain_word`; an unknown word is returned unchanged."""
+    """Look up a word, exactly or by `plain_word`; an unknown word is returned unchanged."""
     return None if word is None else _looked_up(word, table, _lexeme(word))
 
 
 def _lookup(_: Scope, word: object, table: Mapping[str, object]) -> object:
-    """Look up a word as `words` does; null if it is unknown or no word."""
+    """Look up a word as `words` does; null if it is unknown or not text."""
     return None if text_of_id(word) is None else _looked_up(word, table, None)
 
 
@@ -314,18 +311,18 @@ def _looked_up(word: object, table: Mapping[str, object], missing: object) -> ob
 
 
 def _day(scope: Scope, text: object, *formats: object) -> str | None:
-    """Read a day: ISO, American, or in a format of `strptime`. A member with more than the day is also kept."""
+    """Read a day: ISO, American, or in a `strptime` format. A member with more than a day is also kept."""
     if not is_given(text):
         return None
     if formats:
-        return datetime.strptime(_short(text), _text(formats[0])).date().isoformat()  # noqa: DTZ007 - a day has none
+        return datetime.strptime(_short(text), _text(formats[0])).date().isoformat()  # noqa: DTZ007 - a day has no zone
     if not is_plain_day(_short(text)):
         scope.forget([text], None)
     return day_of(_short(text)).isoformat()
 
 
 def _instant(scope: Scope, text: object, *zones: object) -> str | None:
-    """Read an instant, or a local time or day in the given zone, else in that of the file."""
+    """Read an instant, or a local time or day in the given zone or else the file's."""
     if not is_given(text):
         return None
     zone = scope.zone
@@ -349,13 +346,13 @@ def _id(scope: Scope, text: object) -> str | None:
 
 
 def _digits(_: Scope, text: object) -> str | None:
-    """Return a text of digits only, else null."""
+    """Return a text if it has only digits, else null."""
     found = "" if text is None else _text(text)
     return found if found.isascii() and found.isdecimal() else None
 
 
 def _prefixed(scope: Scope, *parts: object) -> str | None:
-    """Return the source's prefix and the parts as one text; null if a part is missing."""
+    """Join the source's prefix and the parts; null if a part is missing."""
     return scope.prefix + _joined("", [_text(part) for part in parts]) if all(map(is_given, parts)) else None
 
 
@@ -392,12 +389,12 @@ def _truth(_: Scope, value: object) -> bool | None:
 
 
 def _given(_: Scope, *values: object) -> bool:
-    """Return whether one of the values is a number or a text that is not blank."""
+    """Return whether any value is a number or a non-blank text."""
     return any(map(is_scalar_given, values))
 
 
 def _first_text(scope: Scope, items: object) -> object:
-    """Return the first text that is not blank; values other than texts and null do not fit."""
+    """Return the first non-blank text; values other than texts and null are errors."""
     if isinstance(items, list) and not all(isinstance(item, str | None) for item in items):
         scope.flags.add("field_unfit")
     return _chosen(scope, items, lambda item: type(item) is str and is_given(item))
@@ -414,7 +411,7 @@ def _chosen(scope: Scope, items: object, wanted: Callable[[object], bool]) -> ob
 
 
 def _to_number(_: Scope, value: object) -> object:
-    """Read a text that JSON would take for a number."""
+    """Read a text that is a JSON number."""
     if type(value) is not str:
         return value if _is_number(value) or isinstance(value, Real) else None
     found = _JSON_NUMBER.fullmatch(_short(value))
@@ -457,7 +454,7 @@ def _joined(separator: str, parts: list[str]) -> str:
 
 
 class _Own(NamedTuple):
-    """A function of ours, and the least and greatest number of its arguments."""
+    """One of our functions, with its minimum and maximum number of arguments."""
 
     call: Callable[..., object]
     least: int = 1
@@ -494,13 +491,14 @@ _OWN: Mapping[str, _Own] = MappingProxyType(
         "words": _Own(_words, 2, 2),
     }
 )
-# They look at a value that no event gets by them. What `contains` finds in a list of words is one that the file has.
+# Functions that only test a value, so that the event does not contain it. A word that `contains` finds is also in the
+# file.
 _LOOKS = frozenset({"contains", "ends_with", "given", "length", "starts_with", "type"})
-# Functions of JMESPath that take an expression, or write more than they read.
+# JMESPath functions that are not allowed: they take an expression, or return more than they read.
 _LEFT_OUT = frozenset({"map", "max_by", "merge", "min_by", "sort_by"})
 
 
-# There are some 600 zones; the library keeps eight.
+# There are some 600 zones; the library caches eight.
 @lru_cache(maxsize=1024)
 def _zone_of(name: str) -> ZoneInfo | None:
     try:
@@ -517,7 +515,7 @@ def _text(value: object) -> str:
 
 
 def _short(value: object) -> str:
-    """Return a text if it is short enough to be read character by character; else `UnfitError`."""
+    """Return a text if it is short enough to be read by character; else raise `UnfitError`."""
     text = _text(value)
     if len(text) > TEXT_MAX:
         raise UnfitError
@@ -529,7 +527,7 @@ def _lexeme(value: object) -> str:
 
 
 def are_equal(left: object, right: object) -> bool:
-    """Compare two values as JMESPath does; of lists and objects only those that are empty."""
+    """Compare two values as JMESPath does; lists and objects only if one is empty."""
     if isinstance(left, list | dict) and isinstance(right, list | dict) and left and right:
         raise UnfitError
     return (type(left) is type(right) or (_is_number(left) and _is_number(right))) and left == right
@@ -539,8 +537,8 @@ def _is_number(value: object) -> bool:
     return type(value) in (int, float)
 
 
-class _Interpreter(TreeInterpreter):  # type: ignore[misc] # the library has no types
-    """Walks the tree of an expression, pays for each step, and notes what is read."""
+class _Interpreter(TreeInterpreter):  # type: ignore[misc] # the library is untyped
+    """Walks the tree of an expression, charges each step, and notes the members read."""
 
     def __init__(self, scope: Scope) -> None:
         super().__init__()
@@ -584,7 +582,7 @@ class _Interpreter(TreeInterpreter):  # type: ignore[misc] # the library has no 
         return result
 
     def _looked(self, before: dict[tuple[int, str], object], *, counts: bool) -> None:
-        """Go back to what was read before, with what was read since if that counts."""
+        """Restore the members read `before`; keep those read since only if `counts`."""
         if counts:
             before.update(self._scope.read)
         self._scope.read = before
@@ -600,7 +598,7 @@ class _Interpreter(TreeInterpreter):  # type: ignore[misc] # the library has no 
 
     def visit_let(self, node: Node, value: object) -> object:
         scope, place = self._scope, (id(value), node["value"])
-        if value is not scope.element:  # its identity may be that of another one later
+        if value is not scope.element:  # its identity may be reused later
             return self.visit(node["children"][0], value)
         if place not in scope.named:
             before, scope.read = scope.read, {}
@@ -627,7 +625,7 @@ class _Interpreter(TreeInterpreter):  # type: ignore[misc] # the library has no 
         return [each for each in found if each is not None]
 
     def _condition(self, node: Node, value: object) -> object:
-        """Visit what only decides; the event does not get a text that is there."""
+        """Visit a condition; a text that it tests is not part of the event."""
         before, self._scope.read = self._scope.read, {}
         found = self.visit(node, value)
         self._looked(before, counts=type(found) is bool)

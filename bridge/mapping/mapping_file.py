@@ -21,7 +21,7 @@ r"""The mapping file: TOML whose expressions find events in a vendor's body.
     when = "kind == 'STATE' && !state"
     park = {reason = "unknown_type", field = "/state"}
 
-The whole file is checked at the start, so a mistake never affects a delivery; the message names the place.
+The whole file is checked at startup, so a mistake never affects a delivery; the message names the place.
 """
 
 import re
@@ -43,18 +43,18 @@ from bridge.mapping.readers import Pass, UnusableFault, compile_members
 from bridge.mapping.words import PREFIX_RULE, is_prefix, prefix_of
 
 EXPRESSIONS_MAX = 100
-LEVELS_MAX = 8  # no record of the contract nests as deeply; what does is an unknown field
-FILE_MAX_BYTES = 256 * 1024  # of 100 expressions of 500 characters, five times
-# Set by the profile for every event.
+LEVELS_MAX = 8  # deeper than any record of the contract
+FILE_MAX_BYTES = 256 * 1024  # bytes; five times the size of 100 expressions of 500 characters
+# Fields that the profile sets for every event.
 _RESERVED = ("prescription_id", "extensions")
 _DETAILS = frozenset({"", *(each.name.lower() for each in UnusableFault)})
 _LEADING = ("id", "time", "account", "correlation")
-# Lists within lists, of which the innermost elements are events: `orders[].lines`.
+# Nested lists whose innermost elements are events: `orders[].lines`.
 _is_nested = re.compile(r"[\w.]+(?:\[\*?\]\.[\w.]+)+(?:\[\*?\])?").fullmatch
 
 
 def _flat(data: object, prefix: str = "") -> object:
-    """Return nested tables of fields as one, with dotted names."""
+    """Flatten nested tables of fields, with dotted names."""
     if not isinstance(data, dict):
         return data
     flat: dict[str, object] = {}
@@ -94,7 +94,7 @@ class _Table(BaseModel):
 
 
 class _Common(_Table):
-    """Settings that a file may give once for all its events."""
+    """Settings that a file may give for all its events."""
 
     key: Annotated[list[str] | None, BeforeValidator(_listed)] = Field(None, min_length=1)
     id: str | None = None
@@ -106,7 +106,7 @@ class _Common(_Table):
 
 
 class ParkTable(_Table):
-    """Why a delivery is parked instead of becoming an event."""
+    """`park` of an `[[event]]`: the reason to park the delivery."""
 
     reason: Literal["unknown_type", "unusable"]
     detail: Annotated[str, AfterValidator(_known_detail)] = ""
@@ -120,7 +120,7 @@ class ParkTable(_Table):
 
 
 class EventTable(_Common):
-    """One `[[event]]`."""
+    """One `[[event]]` table."""
 
     when: str | None = None
     type: str = ""
@@ -154,7 +154,7 @@ class FileTable(_Common):
 
 
 class Pointer(NamedTuple):
-    """A JSON pointer of a file, in which `*` means any index."""
+    """A JSON pointer in a mapping file, where `*` means any index."""
 
     way: tuple[str, ...]  # all steps except the last
     last: str  # the last step
@@ -180,21 +180,21 @@ class EventRule:
         claims: Sequence[Pointer],
     ) -> None:
         self.name = table.name or name or table.type  # suffix of its events' ids
-        self.is_named = table.name is not None  # the name is given in the table
+        self.is_named = table.name is not None  # the table sets the name explicitly
         self.type = table.type
         self.park = table.park
         self.claims = claims
         self.when = expressions.get("when")  # condition for an event; None means always
-        # Lists, each within an element of the one before; the elements of the last are events.
+        # Lists, each within an element of the previous one; the elements of the last are events.
         self.each = each
-        # The parts of the key, from the general to the special.
+        # The parts of the key, from the general to the specific.
         self.key = key
         # Expressions of the other leading fields: id, time, account, correlation.
         self.leading = {name: expressions[name] for name in _LEADING if name in expressions}
         data = {name[5:]: each for name, each in expressions.items() if name.startswith("data.")}
         literals = {name: each.constant for name, each in data.items() if each.node["type"] == "literal"}
         blank = SHAPES[table.type].blank if table.type else {}
-        # Constants that readers cannot produce: enums that the file sets to `UNKNOWN`.
+        # Constants that bypass the readers: enums that the file sets to `UNKNOWN`.
         self.finished = {
             name: UNKNOWN for name, value in literals.items() if value == UNKNOWN and raw_name(name) in blank
         }
@@ -207,21 +207,21 @@ class EventRule:
 
 
 class CompiledFile:
-    """A file, checked and its expressions compiled."""
+    """A checked file with compiled expressions."""
 
     def __init__(self, content: bytes, name: str, options: Mapping[str, str]) -> None:
-        """Read a file that messages call `name`; a `ConfigError` begins with that and the place."""
+        """Read a file; `ConfigError` messages begin with `name` and the place in it."""
         self._name = name
         self._options = options
         self._count = 0
-        self._missing: list[str] = []  # what tables lack, named together
+        self._missing: list[str] = []  # missing options, reported together
         self.names: set[str] = set()  # names of all members that an expression may read
         self.document = document = self._parse(content)
         self.any_case = document.names == "any_case"
         self.claims, self.drop = self._pointers(document.claims), self._pointers(document.drop)
         self.drops = DroppedNames(document.drop_names) if document.drop_names else None
         self._check_options()
-        self.prefix = self._prefix()  # beginning of all keys; empty for native ids
+        self.prefix = self._prefix()  # prefix of all keys; empty for native ids
         self._given = self._option_words()
         self._tables = {name: words | self._given.get(name, {}) for name, words in document.tables.items()}
         self._lets: dict[str, Node] = {}
@@ -234,7 +234,7 @@ class CompiledFile:
         self.each = self._expressions(document.each or [], "each")
         if document.array and not (self.best and self.key):
             self._fail("array", "needs best and key, which choose one of the lines")
-        # Expression of a body's type.
+        # Expression of a body's type word.
         self.reported = self._expression(document.reported, "reported") if document.reported else None
         self.events = [self._event(table, f"event.{number}") for number, table in enumerate(document.event, 1)]
         if self._missing:
@@ -243,7 +243,7 @@ class CompiledFile:
         self.lists = {
             path for event in self.events for path in accumulate((each.path for each in event.each), "{}/*{}".format)
         }
-        # EventRule for a body that no `[[event]]` matches; None: the body is parked.
+        # Rule for a body that no `[[event]]` matches; None: the body is parked.
         self.other = self._event(EventTable(type=OTHER_REPORTED), "reported") if self.reported else None
         if document.ignore and not self.reported:
             self._fail("ignore", "needs reported, which gives the word of a body")
@@ -286,7 +286,7 @@ class CompiledFile:
         return prefix_of(self._options, document.prefix)
 
     def _option_words(self) -> WordTables:
-        """Read the words that options add to tables, such as `READY=packed,SHIPPED=handed_to_carrier`."""
+        """Parse words that options add to tables, such as `READY=packed,SHIPPED=handed_to_carrier`."""
         found: WordTables = {}
         for name in self.document.option_tables:
             for entry in filter(None, (entry.strip() for entry in self._options.get(name, "").split(","))):
@@ -372,7 +372,7 @@ class CompiledFile:
                 self._fail(f"{place}.data.{dotted}", f"the constant does not fit {event.type}")
 
     def _check_words(self, event: EventRule, place: str) -> None:
-        """Refuse tables and literals with a word that their enum lacks."""
+        """Refuse tables and literals with a word that is not in the enum of their field."""
         given = {meaning: option for option, words in self._given.items() for meaning in words.values()}
         for dotted, expression in event.data.items():
             model, name = _fields_of(event.type)[dotted]
@@ -394,9 +394,9 @@ class CompiledFile:
 class DroppedNames:
     """Patterns of the names of members that are dropped.
 
-    Names and patterns are compared by their letters and digits, without case: `*` stands for anything, and `[!aeiou]`
-    for one character that is none of these. A plain pattern also matches whole words of a name: `ssn` matches
-    `SpouseSsnLast4` and `spouse_ssn_last4`, but not `BusinessName`; `birth_date` matches `ownBirthDate`.
+    Names and patterns are compared by letters and digits, ignoring case: `*` matches anything, and `[!aeiou]` one
+    character except these. A plain pattern also matches whole words of a name: `ssn` matches `SpouseSsnLast4` and
+    `spouse_ssn_last4`, but not `BusinessName`; `birth_date` matches `ownBirthDate`.
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:
@@ -416,12 +416,12 @@ class DroppedNames:
 
 
 def plain_pattern(pattern: str) -> str:
-    """Return what of a pattern is compared: letters, digits, `*`, `?` and sets such as `[!aeiou]`."""
+    """Reduce a pattern to the parts compared: letters, digits, `*`, `?` and sets such as `[!aeiou]`."""
     return "".join(re.findall(r"\[!?[^]]*[0-9a-z][^]]*\]|[0-9a-z*?]", pattern.casefold()))
 
 
 def _within_name(words: Sequence[str]) -> str:
-    """Return a regular expression for words that follow each other in a name of any style."""
+    """Return a regular expression for consecutive words in a name of any style."""
     upper, title, lower = ("[^A-Za-z0-9]*".join(map(spell, words)) for spell in (str.upper, str.title, str.lower))
     return f"(?<![A-Z]){upper}(?![a-z])|{title}(?![a-z])|(?<![A-Za-z]){lower}(?![A-Za-z])"
 
@@ -431,7 +431,7 @@ _Fields = Mapping[str, tuple[type[ContractRecord], str]]
 
 @cache
 def _fields_of(event_type: str) -> _Fields:
-    """Return what a file may give: dotted name -> the record that the field stands in, and its name there."""
+    """Return the fields that a file may set: dotted name -> the record of the field, and its name there."""
 
     def walk(model: type[ContractRecord], prefix: str) -> Iterator[tuple[str, tuple[type[ContractRecord], str]]]:
         for name in model.model_fields.keys() - kept_words(model):
@@ -444,13 +444,13 @@ def _fields_of(event_type: str) -> _Fields:
 
 
 def _is_wanted(dotted: str, parents: Collection[str], fields: _Fields) -> bool:
-    """Return whether a nested record of which a file gives a part requires this field of it."""
+    """Return whether this field is required by a nested record that the file sets partly."""
     model, name = fields[dotted]
     return dotted.rpartition(".")[0] in parents and model.model_fields[name].is_required()
 
 
 def _record_of(model: type[ContractRecord], name: str) -> type[ContractRecord] | None:
-    """Return the record that a field of `model` holds, if it holds one."""
+    """Return the record class of a field of `model`, if it holds one."""
     annotation: Any = model.model_fields[name].annotation
     candidates = () if get_origin(annotation) is list else (annotation, *get_args(annotation))
     return next((each for each in candidates if isinstance(each, type) and issubclass(each, ContractRecord)), None)

@@ -1,4 +1,4 @@
-"""Map a body outside of the ingress, for commands: what a running ingress would make of it."""
+"""Map a body outside the ingress, for commands, with the same result as a running ingress."""
 
 from datetime import datetime
 from hashlib import sha256
@@ -9,12 +9,12 @@ from bridge.mapping import drx_standard
 from bridge.mapping.profile import Mapped, Profile, read_body
 from bridge.proof.scheme import ID
 
-# What a source may be configured to send, and a body of native DRx must name.
+# Environments that a source can be configured for and native DRx bodies name.
 ENVIRONMENTS = ("production", "sandbox")
 
 
 def is_native(profile: Profile) -> bool:
-    """Return whether a profile is native DRx, in whose bodies the id is that of the delivery."""
+    """Return whether a profile is native DRx, whose bodies contain the id of the delivery."""
     return profile is drx_standard or isinstance(profile, drx_standard.NativeProfile)
 
 
@@ -23,8 +23,7 @@ def map_body(
 ) -> tuple[str, Mapped | ParkReason]:
     """Return the id of the delivery and the outcome of its body.
 
-    Without an `environment`, that of the body counts; without a `delivery_id`, that of a native body, or else one that
-    is made of the body.
+    Without `environment`, the body's is used; without `delivery_id`, that of a native body or else a hash of the body.
     """
     document, digest = read_body(profile, body), sha256(body).hexdigest()
     members = document if isinstance(document, dict) else {}
@@ -45,5 +44,5 @@ def map_body(
         return delivery.id, document
     try:
         return delivery.id, profile.map(delivery, document)
-    except Exception:  # noqa: BLE001 - the ingress parks what a profile fails at, too
+    except Exception:  # noqa: BLE001 - as the ingress parks a delivery on which a profile fails
         return delivery.id, ParkReason("unexpected")

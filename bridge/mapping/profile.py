@@ -1,4 +1,4 @@
-"""The seam behind which a source's dialect becomes events: what a profile is given and what it answers."""
+"""The interface of profiles, which map the bodies of a source to events."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, Protocol, cast, get_args
@@ -28,24 +28,24 @@ Flag = Literal[
     "timestamp_ahead",
 ]
 
-# Twice the tolerance of `origin`: what an operator posts is stale before its id is forgotten, whatever the scheme. What
-# is a month old is no retry.
+# Seconds. At least twice the tolerance of `origin`: an operator's post is stale before its id is forgotten, with any
+# scheme. A delivery a month old is not a retry.
 DEDUPE_WINDOW_MIN_S = 600
 DEDUPE_WINDOW_MAX_S = 30 * 86_400
 
-# Every leniency a profile may report; metric labels, so the list is closed.
+# All leniencies that a profile may report; a closed list, since they are metric labels.
 FLAGS: tuple[Flag, ...] = get_args(Flag)
 
 
 class Mapped(NamedTuple):
-    """The events of one delivery, and the leniencies that reading it needed."""
+    """The events of one delivery, and the leniencies used to read it."""
 
-    events: tuple[Event, ...]  # in their order; none if the delivery is ignored
-    flags: tuple[Flag, ...] = ()  # leniencies that were needed, each named once, sorted
+    events: tuple[Event, ...]  # in order; empty if the delivery is ignored
+    flags: tuple[Flag, ...] = ()  # leniencies used, unique and sorted
 
     @property
     def extensions(self) -> tuple[tuple[str, str], ...]:
-        """Type of the event and JSON pointer of each member that the contract does not know."""
+        """Event type and JSON pointer of each member that the contract does not define."""
         return tuple(
             (event.type, pointer)
             for event in self.events
@@ -53,12 +53,12 @@ class Mapped(NamedTuple):
         )
 
 
-# What an operator has named to be passed over: answered, counted, and written nowhere.
+# Outcome of a delivery whose type is ignored: answered and counted, but not written.
 IGNORED = Mapped(())
 
 
 def prescription_id(outcome: Mapped | ParkReason) -> str | None:
-    """Return the prescription that a delivery is about, as far as it is known."""
+    """Return the prescription id of a delivery, if known."""
     if isinstance(outcome, ParkReason):
         return outcome.key
     event = outcome.events[0]
@@ -67,52 +67,52 @@ def prescription_id(outcome: Mapped | ParkReason) -> str | None:
 
 
 class Profile(Protocol):
-    """One source dialect: a module (or any object) with one pure function.
+    """The format of a source's bodies: a module (or any object) with one pure function.
 
     It may also have:
 
     - `configure(options)`: builds the profile of one source from its options, or raises `ConfigError`.
     - `DEDUPE_WINDOW_S`: default seconds for which ids of its sources are remembered; short if equal content may be
       another event.
-    - `BUCKET_S`: for how many seconds equal bytes without an id may be a repeat; then they are another event.
+    - `BUCKET_S`: seconds for which equal bytes without an id may be a repeat; after that they are another event.
     - `ARRAYS`: true if a body may be a top-level array; `map` then takes lists as well.
-    - `CONTENT_TYPES`: what a body may be called beside `application/json`, whatever parameters follow.
-    - `parse(body)`: reads a body that is not JSON; what `map` takes, or why the delivery is parked.
-    - `reading_xml()`: the same profile for bodies of XML.
-    - `PREFIX`: the beginning of all keys of its sources, which no native id has.
-    - `ignoring(words)`: the same profile, which returns `IGNORED` for bodies with one of these words as their type.
-    - `refusing(prefixes)`: the same profile, which parks ids that begin with one of these.
+    - `CONTENT_TYPES`: content types of bodies besides `application/json`, with any parameters.
+    - `parse(body)`: reads a body that is not JSON; returns the document for `map`, or the reason to park.
+    - `reading_xml()`: returns the profile for XML bodies.
+    - `PREFIX`: prefix of all keys of its sources, which native ids must not have.
+    - `ignoring(words)`: returns the profile that maps bodies of these types to `IGNORED`.
+    - `refusing(prefixes)`: returns the profile that parks ids with these prefixes.
     """
 
     def map(self, delivery: Delivery, document: dict[str, object], /) -> Mapped | ParkReason:
-        """Turn a verified delivery into its events, or return why it has none; raises for no document.
+        """Map a verified delivery to events, or to a reason to park it; never raises.
 
         Args:
-            delivery: Verified; its id, times and source go into the events.
-            document: The body as `read_body` gives it. It is read, never changed.
+            delivery: Verified; its id, times and source are copied to the events.
+            document: The body as returned by `read_body`; must not be changed.
         """
 
 
 def read_body(profile: Profile, body: bytes) -> Any:
-    """Return what a profile maps, or the `ParkReason` of a body that is malformed."""
+    """Return the document for `map`, or the `ParkReason` of a malformed body."""
     parse = getattr(profile, "parse", None)
     return parse(body) if parse else parse_json(body, arrays=getattr(profile, "ARRAYS", False))
 
 
 def dedupe_window_s(profile: Profile) -> int:
-    """Default time for which ids of a source with this profile are remembered."""
+    """Return the default seconds for which ids of a source with this profile are remembered."""
     seconds: int = getattr(profile, "DEDUPE_WINDOW_S", DEDUPE_WINDOW_S)
     return seconds
 
 
 def bucket_s(profile: Profile) -> int:
-    """For how long equal bytes without an id may be a repeat; 0: always."""
+    """Return the seconds for which equal bytes without an id may be a repeat; 0: always."""
     seconds: int = getattr(profile, "BUCKET_S", 0)
     return seconds
 
 
 def refuse_unknown(options: Mapping[str, str], *known: str) -> None:
-    """Raise `ConfigError` for the first option that a profile does not have."""
+    """Raise `ConfigError` for the first option that the profile does not know."""
     for name in options:
         if name not in known:
             raise ConfigError(f"options.{name} is unknown; known: {', '.join(known) or 'none'}")

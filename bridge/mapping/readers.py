@@ -1,8 +1,8 @@
 """Compile a record of the contract into readers, so that mapping a document is one walk over its members.
 
 A reader is a closure for one field, compiled once and called for every document. It takes a JSON value that is not null
-and returns the record's value. What it cannot read it notes in the `Pass` as a fault of its path. Its return value then
-means nothing, since the document will be parked.
+and returns the record's value. A value that it cannot read is noted in the `Pass` as a fault of its path. The return
+value is then meaningless, since the document will be parked.
 """
 
 import re
@@ -32,7 +32,7 @@ from bridge.mapping.values import FixedPoint, day_of_text, exact, instant_of_epo
 
 
 class UnusableFault(IntEnum):
-    """Why a document is `unusable`, in the order of precedence: the lowest one found anywhere is the one reported."""
+    """Details of `unusable`, in the order of precedence: the lowest one found is reported."""
 
     NO_KEY = 0
     BAD_KEY = 1
@@ -45,19 +45,19 @@ class UnusableFault(IntEnum):
 
 
 class Pass:
-    """The notes of one pass."""
+    """Faults, leniencies and unknown members noted while reading one document."""
 
     __slots__ = ("extensions", "field", "flags", "indexes", "prefixes", "worst")
 
     def __init__(self, prefixes: tuple[str, ...] = ()) -> None:
-        # The first detail in the order of precedence, None while the document is usable.
+        # The detail of highest precedence; None while the document is usable.
         self.worst: UnusableFault | None = None
         self.field = ""  # path of the first field with that detail; array indexes and map keys as `*`
         self.flags: set[Flag] = set()  # leniencies used
         # JSON pointer from the root of the body -> JSON text of an unknown subtree.
         self.extensions: dict[str, str] = {}
         self.indexes: list[int] = []  # positions in the arrays that enclose the field being read, outermost first
-        self.prefixes = prefixes  # beginnings of keys that are configured for other sources
+        self.prefixes = prefixes  # key prefixes that are configured for other sources
 
     def fault(self, detail: UnusableFault, path: str) -> None:
         """Note that the field at `path` makes the document unusable."""
@@ -66,7 +66,7 @@ class Pass:
             self.field = path
 
     def keep(self, path: str, name: str, value: object) -> None:
-        """Keep the unknown member `name` of the object at `path`, whole, by its JSON pointer (RFC 6901, section 3)."""
+        """Keep the unknown member `name` of the object at `path` by its JSON pointer (RFC 6901, section 3)."""
         for index in self.indexes:
             path = path.replace("*", str(index), 1)
         escaped = name.replace("~", "~0").replace("/", "~1")
@@ -74,9 +74,9 @@ class Pass:
 
 
 Read = Callable[[object, Pass], object]
-"""Reads a value; raises `ValueError` for one of another type, `OverflowError` for one that is out of range."""
+"""Reads a value; raises `ValueError` for a wrong type, `OverflowError` for a value out of range."""
 Put = Callable[[dict[str, object], object, Pass], None]
-"""Reads one member of an object into the record that it belongs to."""
+"""Reads one member of an object into its record."""
 
 # docs/contract.md §3: an int or long field may be a string of 1-18 ASCII digits, a decimal `-?digits[.digits]`.
 _INTEGER_TEXT = re.compile(r"[0-9]{1,18}")
@@ -84,7 +84,7 @@ _DECIMAL_TEXT = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 
 
 def put_text(name: str, path: str) -> Put:
-    """Return a reader of strings; written out, since most fields are strings and a second call costs time."""
+    """Return a reader of strings; without a nested call, for speed, since most fields are strings."""
 
     def put(out: dict[str, object], item: object, run: Pass) -> None:
         if type(item) is not str:
@@ -95,7 +95,7 @@ def put_text(name: str, path: str) -> Put:
 
 
 def put_read(name: str, path: str, read: Read) -> Put:
-    """Take what `read` gives."""
+    """Return a reader that stores the result of `read`."""
 
     def put(out: dict[str, object], item: object, run: Pass) -> None:
         try:
@@ -109,11 +109,11 @@ def put_read(name: str, path: str, read: Read) -> Put:
 
 
 def put_nothing(_out: dict[str, object], _item: object, _run: Pass) -> None:
-    """Pass over a member that is known and read elsewhere."""
+    """Skip a known member that is read elsewhere."""
 
 
 def put_word(name: str, path: str, words: Iterable[str]) -> Put:
-    """Take a word of a list; another one becomes UNKNOWN and is kept beside it."""
+    """Return a reader of enum words; an unknown word becomes UNKNOWN and is kept in its raw field."""
     listed = frozenset(words) - {UNKNOWN}
     raw = raw_name(name)
 
@@ -137,7 +137,7 @@ def guarded(
     wrong: UnusableFault = UnusableFault.WRONG_TYPE,
     beyond: UnusableFault = UnusableFault.OUT_OF_RANGE,
 ) -> Callable[[object, Pass], object]:
-    """Read with faults instead of errors; None where there is one."""
+    """Wrap `read` to note faults instead of raising, and then return None."""
 
     def guard(item: object, run: Pass) -> object:
         try:
@@ -206,7 +206,7 @@ def _integer(bits: Bits) -> Read:
 
 
 def _decimal(digits: Digits) -> Read:
-    """Read a decimal string, or a JSON number of any spelling."""
+    """Return a reader of decimal strings and JSON numbers in any notation."""
     fit = FixedPoint(digits).fit
 
     def read(item: object, run: Pass) -> Decimal:
@@ -234,7 +234,7 @@ def _day(item: object, _run: Pass) -> date:
 
 
 def read_instant(item: object, run: Pass) -> datetime:
-    """Read an instant of text or an epoch number."""
+    """Read an instant from text or an epoch number."""
     if type(item) is str:
         return instant_of_text(item, run.flags)
     if type(item) is int:
@@ -245,15 +245,15 @@ def read_instant(item: object, run: Pass) -> datetime:
 
 
 class Members:
-    """The known members of one object, and the field that each is read into."""
+    """The known members of one object, each with its reader."""
 
     def __init__(self, path: str, puts: Mapping[str, Put], required: Iterable[str]) -> None:
         self.path = path  # path of the object, array indexes as `*`
-        self.puts = dict(puts)  # member name -> what reads it
-        self.required = tuple(required)  # names that must be there and not null
+        self.puts = dict(puts)  # member name -> reader
+        self.required = tuple(required)  # names of members that must be present and not null
 
     def read(self, item: dict[str, object], out: dict[str, object], run: Pass) -> None:
-        """Read the object `item` into `out`; an unknown member is kept, a null is the same as no member."""
+        """Read the object `item` into `out`; unknown members are kept, nulls count as absent."""
         for name in self.required:
             if item.get(name) is None:
                 run.fault(UnusableFault.MISSING_FIELD, f"{self.path}/{name}")
@@ -267,7 +267,7 @@ class Members:
 
 
 def _record(members: Members, blank: dict[str, object]) -> Read:
-    """Read an object into a record of its own; `blank` is that record with nothing read."""
+    """Return a reader of nested records; `blank` is the record before anything is read."""
     read_members = members.read
 
     def read(item: object, run: Pass) -> dict[str, object]:
@@ -281,7 +281,7 @@ def _record(members: Members, blank: dict[str, object]) -> Read:
 
 
 def _array(path: str, read_element: Read) -> Read:
-    """Read an array; a null is no element."""
+    """Return a reader of arrays; null elements are skipped."""
     guard = guarded(f"{path}/*", read_element)
 
     def read(item: object, run: Pass) -> list[object]:
@@ -298,7 +298,7 @@ def _array(path: str, read_element: Read) -> Read:
 
 
 def _map(path: str) -> Read:
-    """Read a map of strings; its keys come from the source, so they stand as `*` in a fault."""
+    """Return a reader of string maps; keys come from the sender, so a fault's path has `*` instead."""
 
     def read(item: object, run: Pass) -> dict[str, object]:
         if type(item) is not dict:
@@ -311,7 +311,7 @@ def _map(path: str) -> Read:
 
 
 def put_words(name: str, path: str, words: Iterable[str]) -> Put:
-    """Take an array of words of a list; others become UNKNOWN and are kept beside it, in their order."""
+    """Return a reader of arrays of enum words; unknown ones become UNKNOWN and are kept in order."""
     listed = frozenset(words) - {UNKNOWN}
     raw = raw_name(name)
 
@@ -334,7 +334,7 @@ _SIMPLE: Mapping[object, Read] = MappingProxyType({bool: _truth, date: _day, Awa
 
 
 def blank_record(model: type[ContractRecord]) -> dict[str, object]:
-    """Return the record before anything is read: every name in order with its default; copies share its lists."""
+    """Return a record with the default of every field, in order; its copies share its lists."""
     blank = {}
     for name, field in model.model_fields.items():
         blank[name] = None if field.is_required() else field.get_default(call_default_factory=True)
@@ -342,7 +342,7 @@ def blank_record(model: type[ContractRecord]) -> dict[str, object]:
 
 
 def compile_members(model: type[ContractRecord], path: str, *, without: frozenset[str] = frozenset()) -> Members:
-    """Compile the object at `path` that fills `model`, but for `without` and the fields of words outside an enum."""
+    """Compile readers for the object at `path` that fills `model`, except `without` and raw enum fields."""
     fields = model.model_fields
     passed_over = without | kept_words(model)
     names = [name for name in fields if name not in passed_over]
@@ -363,7 +363,7 @@ def _put(name: str, plain: object, path: str) -> Put:
 
 
 def _may_be_integer(name: str) -> bool:
-    """Return whether docs/contract.md §3 allows a JSON integer for this string."""
+    """Return whether docs/contract.md §3 allows a JSON integer for this string field."""
     return name == "id" or name.endswith("_id")
 
 

@@ -1,4 +1,4 @@
-"""Read numbers, moments and days as sources write them: exactly, in linear time, moments in UTC."""
+"""Read numbers, instants and days as sources write them: exactly, in linear time, instants in UTC."""
 
 import re
 from datetime import UTC, date, datetime, timedelta
@@ -7,31 +7,31 @@ from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, ROUND_DOWN, ROUND_HALF_EVEN, R
 from bridge.contract.fields import Digits
 from bridge.mapping.profile import Flag
 
-# Wide enough to hold any lexeme as it is; unused width costs nothing. Beyond it nothing is raised: an exponent of a
-# thousand digits becomes infinite or, rounded up, the smallest number there is, but never zero.
+# Precise enough for any lexeme; unused precision costs nothing. Nothing is raised beyond it: an exponent of a thousand
+# digits becomes infinity or, rounded up, the smallest number, but never zero.
 _EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN, rounding=ROUND_UP, traps=[])
 
 
 def exact(lexeme: str) -> Decimal:
-    """Read a number's text, digits with an optional sign, point and exponent, without rounding."""
+    """Parse a number (digits with optional sign, point and exponent) without rounding."""
     return _EXACT.create_decimal(lexeme)
 
 
 class FixedPoint:
-    """A fixed-point field, ready to fit numbers into it."""
+    """Converts numbers to a fixed-point field."""
 
     def __init__(self, digits: Digits) -> None:
-        """Prepare the context once: making one costs more than using it."""
+        """Create the decimal context once, as creating one costs more than using it."""
         self._context = Context(prec=digits.precision, rounding=ROUND_HALF_EVEN, traps=[])
         self._quantum = Decimal(1).scaleb(-digits.scale)
 
     def fit(self, number: Decimal) -> Decimal | None:
-        """Give `number` exactly the field's digits after the point, or None if it has too many before it."""
+        """Return `number` with exactly the field's fraction digits; None if its integer part has too many."""
         fitted = number.quantize(self._quantum, context=self._context)
         return None if fitted.is_nan() else fitted
 
 
-# RFC 3339, section 5.6: date-time; the note there allows lower case and a space, the zone is ours to forgive.
+# RFC 3339, section 5.6: date-time; its note allows lower case and a space; the missing zone is our leniency.
 _INSTANT = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]"
     r"((?:[01][0-9]|2[0-3]):[0-5][0-9]):([0-5][0-9]|60)"
@@ -45,16 +45,16 @@ _MICROS_DIGITS = 6
 
 # docs/contract.md §3: an epoch number is seconds below 1e11 (the year 5138) and milliseconds from there.
 MILLISECONDS_FROM = Decimal("1e11")
-# A microsecond in either unit.
+# Microseconds per unit.
 _IN_SECONDS, _IN_MILLISECONDS = Decimal("1e-6"), Decimal("1e-3")
-# Year 9999 is 18 digits of microseconds; what needs more is no moment a datetime can hold.
+# Year 9999 has 18 digits of microseconds; a datetime cannot hold more.
 _MICROS = Context(prec=18, rounding=ROUND_DOWN, traps=[])
 
 
 def instant_of_text(text: str, flags: set[Flag]) -> datetime:
-    """Read RFC 3339, or the same without a zone as UTC; leniencies used are added to `flags`.
+    """Read an RFC 3339 instant, without a zone as UTC; leniencies used are added to `flags`.
 
-    `ValueError` if it is no instant, `OverflowError` if no datetime can hold it.
+    Raises `ValueError` if it is not an instant, `OverflowError` if a datetime cannot hold it.
     """
     match = _INSTANT.fullmatch(text)
     if match is None:
@@ -78,7 +78,7 @@ def instant_of_text(text: str, flags: set[Flag]) -> datetime:
 
 
 def instant_of_epoch(lexeme: str, flags: set[Flag]) -> datetime:
-    """Read a JSON number as seconds or, if large, milliseconds since 1970; `OverflowError` if that is too far."""
+    """Read a JSON number as seconds or, if large, milliseconds since 1970; `OverflowError` if out of range."""
     number = exact(lexeme)
     unit = _IN_SECONDS if number.copy_abs() < MILLISECONDS_FROM else _IN_MILLISECONDS
     whole = number.quantize(unit, context=_MICROS)
@@ -91,7 +91,7 @@ def instant_of_epoch(lexeme: str, flags: set[Flag]) -> datetime:
 
 
 def day_of_text(text: str) -> date:
-    """Read `YYYY-MM-DD` and nothing else; `ValueError` if it is no day, `OverflowError` if no date can hold it."""
+    """Read `YYYY-MM-DD` only; `ValueError` if it is not a day, `OverflowError` if a date cannot hold it."""
     if _DAY.fullmatch(text) is None:
         raise ValueError
     _refuse_year_zero(text)
@@ -99,6 +99,6 @@ def day_of_text(text: str) -> date:
 
 
 def _refuse_year_zero(text: str) -> None:
-    """Distinguish the year 0, which Python cannot hold, from a day that does not exist."""
+    """Raise `OverflowError` for the year 0, which Python cannot hold, unlike for a nonexistent day."""
     if text.startswith("0000"):
         raise OverflowError

@@ -1,4 +1,4 @@
-"""Read what vendors write: words, truths, days, local times and parts of keys; nothing here knows one vendor."""
+"""Read vendors' words, booleans, days, local times and key parts; independent of any one vendor."""
 
 import re
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ from bridge.mapping.profile import Flag
 from bridge.mapping.readers import text_of_id
 from bridge.mapping.values import day_of_text, instant_of_text
 
-# As in keys of native DRx; a colon is what stands between the parts, so within one it is written `%3A`.
+# As in keys of native DRx; a colon separates the parts, so within a part it is written `%3A`.
 _KEY_PART = re.compile(r"[A-Za-z0-9._:-]+")
-# A day as Americans write it, and a time of that day: `9/18/2026`, `9/18/2026 5:22 PM`, `9/18/2026 17:22:05`.
+# An American date, optionally with a time: `9/18/2026`, `9/18/2026 5:22 PM`, `9/18/2026 17:22:05`.
 _AMERICAN = re.compile(
     r"(?P<month>[0-9]{1,2})/(?P<day>[0-9]{1,2})/(?P<year>[0-9]{4})"
     r"(?:[ T](?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2}))?(?: ?(?P<half>[AaPp])[Mm])?)?"
 )
-# `DateTime.MinValue`, as which .NET writes a date that was never set.
+# `DateTime.MinValue`, which .NET writes for an unset date.
 _UNSET = re.compile(r"\s*(?:0001-01-01|0?1/0?1/0001)(?![0-9])")
 _ISO_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _TRUTHS: Mapping[str, bool] = {
@@ -38,17 +38,17 @@ def is_given(item: object) -> bool:
 
 
 def is_scalar_given(item: object) -> bool:
-    """Return whether it is a number or a text that is not blank."""
+    """Return whether a member is a number or a non-blank text."""
     return type(item) in (str, int, Real) and is_given(item)
 
 
 def folded(word: str) -> str:
-    """Return a word in lower case without surrounding space."""
+    """Return a word in lower case without surrounding white space."""
     return " ".join(word.casefold().split())
 
 
 def truth_of(item: object) -> bool | None:
-    """Read a vendor's boolean; None if it is none."""
+    """Read a vendor's boolean; None if it is not one."""
     if type(item) is bool:
         return item
     text = text_of_id(item)
@@ -56,7 +56,7 @@ def truth_of(item: object) -> bool | None:
 
 
 def key_of(prefix: str, *parts: object) -> str | None:
-    """Build the key of a vendor's id from the general part to the special; None if a part cannot stand in a key."""
+    """Build a key from the parts of a vendor's id, general part first; None if a part is not allowed in a key."""
     texts = [text_of_id(part) for part in parts]
     if not all(text is not None and _KEY_PART.fullmatch(text) for text in texts):
         return None
@@ -65,7 +65,7 @@ def key_of(prefix: str, *parts: object) -> str | None:
 
 
 def prefix_of(options: Mapping[str, str], default: str = "") -> str:
-    """Return the key prefix of a source: its option, else that of the vendor; `ConfigError` if it is none."""
+    """Return the key prefix of a source: its option, else the vendor's; `ConfigError` if invalid."""
     prefix = options.get("prefix", default)
     if "prefix" in options and not is_prefix(prefix):
         raise ConfigError(f"options.prefix: {PREFIX_RULE}")
@@ -78,7 +78,7 @@ def is_prefix(text: str) -> bool:
 
 
 def zone_of(options: Mapping[str, str], default: str = "") -> tzinfo | None:
-    """Return the zone of times without one: the option, else the default, else None; `ConfigError` if there is none."""
+    """Return the zone for times without one: the option, else the default, else None; `ConfigError` if unknown."""
     name = options.get("zone", default)
     if not name:
         return None
@@ -90,7 +90,7 @@ def zone_of(options: Mapping[str, str], default: str = "") -> tzinfo | None:
 
 
 def day_of(text: str) -> date:
-    """Read the day that is written in `YYYY-MM-DD` or `M/D/YYYY`, with or without a time; raises as `day_of_text`."""
+    """Read the day of `YYYY-MM-DD` or `M/D/YYYY`, with or without a time; raises like `day_of_text`."""
     text = text.strip()
     iso = _iso_of_american(text)
     if iso is None:
@@ -107,7 +107,7 @@ def is_plain_day(text: str) -> bool:
 
 
 def instant_of(text: str, zone: tzinfo | None, flags: set[Flag]) -> datetime:
-    """Read RFC 3339, or a local time or day of `zone` (None: UTC), ISO or American; raises as `instant_of_text`."""
+    """Read RFC 3339, or an ISO or American local time or day in `zone` (None: UTC); raises like `instant_of_text`."""
     text = text.strip()
     iso = _iso_of_american(text) or (f"{text}T00:00:00" if _ISO_DAY.fullmatch(text) else text)
     noted: set[Flag] = set()
@@ -121,7 +121,7 @@ def instant_of(text: str, zone: tzinfo | None, flags: set[Flag]) -> datetime:
 
 
 def _iso_of_american(text: str) -> str | None:
-    """Write an American day or time as ISO 8601; None if it is none. The day need not exist."""
+    """Convert an American day or time to ISO 8601; None if it is not one. The day need not exist."""
     match = _AMERICAN.fullmatch(text)
     if match is None:
         return None

@@ -1,24 +1,24 @@
-"""Parse a body as XML, into the objects, lists and texts that JSON would have; no parser error escapes.
+"""Parse an XML body into objects, lists and texts like those of JSON; never raises.
 
     <Fill no="1"><Drug>A</Drug><Drug/></Fill>       {"Fill": {"@no": "1", "Drug": ["A", ""]}}
 
-Names lose their prefixes. An element is an object or a text, and repeated elements are a list. Text next to elements is
-`#text`, and an element without content an empty text. Comments and processing instructions are passed over.
+Namespace prefixes are removed. An element becomes an object or a text, and repeated elements become a list. Text next
+to elements becomes `#text`, and an empty element an empty text. Comments and processing instructions are ignored.
 
-A document type could define entities that grow without end, or name files. So there is none: a body with one is parked.
+A document type could define exponentially growing entities or refer to files, so a body with one is parked.
 """
 
 from collections import defaultdict
 from xml.parsers import expat
 
-import xmltodict  # noqa: TID251 - this is its door
+import xmltodict  # noqa: TID251 - this is its wrapper
 
 from bridge.event import ParkReason
 
 DEPTH_MAX = 64
-# Elements and attributes, of some 4 microseconds each. A message of SCRIPT has some hundreds.
+# Elements and attributes, at some 4 microseconds each. A SCRIPT message has some hundreds.
 NODES_MAX = 10_000
-# What an XML declaration may say; the parser refuses a body that is not as it says, or is UTF-16 without a mark.
+# Allowed encodings of an XML declaration; the parser refuses a body in another encoding, or UTF-16 without a mark.
 _ENCODINGS = frozenset({"", "utf-8", "utf-16"})
 
 
@@ -29,14 +29,14 @@ _OF_ENCODING = {
 
 
 class _RefusedError(Exception):
-    """A rule of ours is broken, by its name."""
+    """The document breaks one of our rules, by name."""
 
 
 def parse(body: bytes) -> dict[str, object] | ParkReason:
-    """Read one XML document; else `malformed_xml`, with the first rule that is broken.
+    """Read one XML document; else return `malformed_xml` with the first rule that is broken.
 
     The details are `empty`, `syntax`, `encoding`, `doctype`, `depth`, `too_many_nodes`, and `duplicate_name` for
-    attributes of an element that only prefixes tell apart.
+    attributes of an element that differ only in their prefix.
     """
     try:
         _survey(body)
@@ -56,7 +56,7 @@ def parse(body: bytes) -> dict[str, object] | ParkReason:
 
 
 def _survey(body: bytes) -> None:
-    """Hold a document to our rules before anything is made of it."""
+    """Check a document against our rules before it is built."""
     depth = nodes = 0
 
     def begin(_: str, attributes: list[str]) -> None:

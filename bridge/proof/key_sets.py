@@ -1,7 +1,7 @@
-"""Read the key sets of token issuers (JWKS) off the request path, into the slot directories of their sources.
+"""Fetch the key sets (JWKS) of token issuers in the background, into the slot directories of their sources.
 
-The last good set stays there as a slot file, so a start without the network works, and the ingress takes a new set
-over as it does any change of secrets. An unknown `kid` in a token causes no request, or anybody could cause many.
+The last good set stays there as a slot file, so a start without network works, and the ingress loads a new set like any
+change of secrets. An unknown `kid` in a token does not cause a request, or anybody could cause many.
 """
 
 import asyncio
@@ -20,16 +20,16 @@ from bridge.runtime.logging import log
 from bridge.runtime.slots import CONTENT_MAX_BYTES, Reload
 
 FILE = "issuer.jwks.json"
-PERIOD_S = 600.0  # issuers publish a new key a day or more before they sign with it
+PERIOD_S = 600.0  # seconds; issuers publish a new key at least a day before they sign with it
 TIMEOUT_S = 5.0
 
 
 class KeySetError(ConfigError):
-    """No usable key set could be read; the message has nothing of what was."""
+    """No usable key set could be fetched; the message contains nothing of the answer."""
 
 
 class KeySetReader:
-    """Keeps the slot file of one source up to date."""
+    """A worker that keeps the slot file of one source up to date."""
 
     def __init__(self, directory: Path, scheme: Scheme, *, source: str, observe: Callable[[Reload], None]) -> None:
         self._file = directory / FILE
@@ -39,11 +39,11 @@ class KeySetReader:
         self._problem = ""
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Read it once a period until `stop` is set; a failure is logged, and the last good set stays."""
+        """Fetch once a period until `stop` is set; a failure is logged, and the last good set stays."""
         await repeat(self._refresh, PERIOD_S, stop)
 
     async def start(self) -> None:
-        """Read it once; `KeySetError` if that fails and there is none of an earlier start."""
+        """Fetch once; `KeySetError` if that fails and there is no set of an earlier start."""
         await self._refresh()
         if self._problem and not self._file.exists():
             raise KeySetError(f"source {self._source}: {self._problem}, and none was read before")
@@ -60,7 +60,7 @@ class KeySetReader:
 
 
 async def fetch(scheme: Scheme, file: Path) -> bytes:
-    """Read the set of a scheme's issuer as the content of a slot file; `KeySetError` if that is none."""
+    """Fetch the key set of a scheme's issuer as the content of a slot file; `KeySetError` if it is unusable."""
     content = b""
     try:
         async with (
@@ -71,7 +71,7 @@ async def fetch(scheme: Scheme, file: Path) -> bytes:
                 content += part
                 if len(content) > CONTENT_MAX_BYTES:
                     break
-    except (aiohttp.ClientError, OSError):  # a time-out is an OSError
+    except (aiohttp.ClientError, OSError):  # a timeout is an OSError
         raise KeySetError(f"no key set can be read at {scheme.jwks_url}") from None
     try:
         if response.status == HTTPStatus.OK and content.lstrip().startswith(b"{"):

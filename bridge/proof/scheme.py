@@ -1,8 +1,8 @@
-"""Prove that a delivery came from its source: the input of a scheme, its answers, and its keys.
+"""The interface of schemes, which verify that a delivery came from its source: input, result and keys.
 
 A scheme checks raw bytes before anything is parsed: headers, then signature, then time. Since the signature comes
 first, `timestamp_stale` and `timestamp_future` report the clock of a genuine sender; a forger only gets a mismatch.
-Every key is tried on every candidate, also after a match, so the work does not depend on the outcome.
+Every key is tried on every candidate, even after a match, so the time taken does not depend on the outcome.
 """
 
 import math
@@ -24,16 +24,16 @@ from bridge.answers import REFUSED, UNKNOWN_KEY
 from bridge.errors import ConfigError, DeliveryRefusedError
 from bridge.runtime.slot import Slot
 
-# As the HTTP server bounds one header field. It also bounds the comparisons: 170 elements of the length of `v1` fit.
+# The HTTP server's bound on a header field. It also bounds comparisons: 170 elements of the length of `v1` fit.
 SIGNATURE_MAX_BYTES = 8190
-# A check of ed25519 takes 0.06 ms and hashes the whole body again (0.6 ms for 256 KiB), and a forger chooses how many.
-# Senders list several signatures for rotation only: two keys. Only what could be a signature counts, and only where a
-# key exists to check it with.
+# Ed25519 checks per delivery. One takes 0.06 ms and hashes the whole body again (0.6 ms for 256 KiB), and a forger
+# chooses how many. Senders list several signatures only during rotation, with two keys. Only well-formed signatures
+# count, and only if a key exists to check them.
 PUBLIC_ELEMENTS_MAX = 2
 PUBLIC_KEY_BYTES = 32  # RFC 8032
 PUBLIC_SIGNATURE_BYTES = 64  # RFC 8032
 
-# An id and a timestamp as they may stand in a header (docs/contract.md §1).
+# Allowed forms of an id and a timestamp in a header (docs/contract.md §1).
 ID = re.compile(rb"[!-~]{1,200}")
 TIMESTAMP = re.compile(rb"[0-9]{1,12}")
 
@@ -43,24 +43,24 @@ _DIGESTS: Mapping[Digest, type[HashAlgorithm]] = {"sha256": SHA256, "sha512": SH
 
 
 class Raw(NamedTuple):
-    """A delivery before its proof."""
+    """A delivery before verification."""
 
-    # Headers as received, names in lower case. `read_heads` has refused duplicates of headers that a scheme reads.
+    # Headers as received, names in lower case. `read_heads` has refused repeated headers that a scheme reads.
     heads: Mapping[bytes, bytes]
     body: bytes  # exact bytes received
-    query: bytes = b""  # what follows `?` in the request target; only for a scheme that reads it
-    peer: str = ""  # address at the other end of the connection; only for a scheme that reads it
+    query: bytes = b""  # the query of the request target; only for a scheme that reads it
+    peer: str = ""  # address of the peer; only for a scheme that reads it
 
 
 class Proof(NamedTuple):
-    """What a scheme proves."""
+    """The result of a scheme."""
 
-    id: str | None  # id of the delivery; None where the sender gives none
-    timestamp: int | None  # Unix seconds of the sender's attempt; None where the scheme has none
+    id: str | None  # id of the delivery; None if the sender gives none
+    timestamp: int | None  # Unix seconds of the sender's attempt; None if the scheme has no time
     slot: str  # name of the matching slot
     id_signed: bool = True  # the signature covers the id
-    origin: str = ""  # `replay` or `import` where an operator posts it again; else empty
-    received_s: float | None = None  # Unix seconds of its first receipt, if an operator posts it again
+    origin: str = ""  # `replay` or `import` if an operator posted it; else empty
+    received_s: float | None = None  # Unix seconds of its first receipt, if an operator posted it
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class HmacKey:
     _keyed: HMAC = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Set the key up once: copying a keyed HMAC is cheaper than keying one, above all in this library."""
+        """Prepare a keyed HMAC, since copying it is cheaper than keying a new one."""
         object.__setattr__(self, "_keyed", HMAC(self.secret, _DIGESTS[self.digestmod]()))
 
     def digest(self, signed: bytes) -> bytes:
@@ -84,7 +84,7 @@ class HmacKey:
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """A raw ed25519 key; its owner signs."""
+    """The sender's raw ed25519 public key."""
 
     raw: bytes = field(repr=False)
     _key: Ed25519PublicKey = field(init=False, repr=False, compare=False)
@@ -93,7 +93,7 @@ class PublicKey:
         object.__setattr__(self, "_key", Ed25519PublicKey.from_public_bytes(self.raw))
 
     def signed_by(self, signature: bytes, signed: bytes) -> bool:
-        """Return whether `signature` is the ed25519 signature of `signed` by the owner of the key."""
+        """Return whether `signature` is a valid ed25519 signature of `signed`."""
         try:
             self._key.verify(signature, signed)
         except InvalidSignature:
@@ -103,7 +103,7 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True)
 class SharedSecret:
-    """A secret that is sent itself."""
+    """A secret that is itself sent."""
 
     secret: bytes = field(repr=False)
     _digest: bytes = field(init=False, repr=False, compare=False)
@@ -118,41 +118,41 @@ class SharedSecret:
 
 @dataclass(frozen=True, slots=True)
 class ReplayKey:
-    """The secret of the slot `replay`, which no scheme tries: see `bridge/proof/origin.py`."""
+    """The secret of the slot `replay`, which schemes do not try: see `bridge/proof/origin.py`."""
 
     secret: bytes = field(repr=False)
 
 
 class TokenKey(NamedTuple):
-    """A public key that checks tokens."""
+    """A public key that verifies tokens."""
 
     key: object
-    kid: str  # its name among those of the issuer; empty if it has none
-    algorithms: frozenset[str]  # of its kind
+    kid: str  # its `kid`; empty if it has none
+    algorithms: frozenset[str]  # algorithms for this kind of key
 
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
-    """Public keys of an issuer of tokens; sources may share them, since a token names its audience."""
+    """Public keys of a token issuer; sources may share them, since a token names its audience."""
 
     keys: tuple[TokenKey, ...] = field(repr=False)
 
 
-# A tuple: one for each part of a combination.
+# A tuple: one key for each part of a combined scheme.
 ProofKey: TypeAlias = HmacKey | PublicKey | SharedSecret | ReplayKey | KeySet | tuple["ProofKey", ...]
 
 
 @dataclass(frozen=True, slots=True)
 class KeySlot(Slot[ProofKey]):
-    """One key of a source, which the source's scheme tries, and when it counts."""
+    """One key of a source, with its period of validity."""
 
 
 class Secrets(Protocol):
-    """The key slots of a source, which may change from one delivery to the next."""
+    """The key slots of a source, which may change between deliveries."""
 
     @property
     def keys(self) -> Sequence[KeySlot]:
-        """Every slot, in or outside its window."""
+        """Return all slots, also those not valid now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,41 +163,41 @@ class FixedSecrets:
 
 
 class Scheme(ABC):
-    """How deliveries of a source prove themselves."""
+    """How deliveries of a source are verified."""
 
-    name: str  # the configured one
-    headers: frozenset[bytes] = frozenset()  # credentials and signed headers; a repeated one is refused
-    joined: frozenset[bytes] = frozenset()  # other headers that it reads; several are joined by commas
-    safe: frozenset[bytes] = frozenset()  # of both, those without credentials; kept with a parked delivery
+    name: str  # its configured name
+    headers: frozenset[bytes] = frozenset()  # headers with credentials or signed values; repeats are refused
+    joined: frozenset[bytes] = frozenset()  # other headers that it reads; repeats are joined by commas
+    safe: frozenset[bytes] = frozenset()  # headers of both kinds without credentials; kept with a parked delivery
     keyed: bool = True  # it needs keys
     multiline: bool = False  # the key in a slot file may have several lines
-    jwks_url: str = ""  # where its keys are read from, into the slot directory
-    further: tuple[str, ...] = ()  # names of further lines of a slot file, each with another key
+    jwks_url: str = ""  # URL from which its keys are fetched into the slot directory
+    further: tuple[str, ...] = ()  # names of further lines of a slot file, each with one more key
     reads_query: bool = False  # it needs `Raw.query`
     reads_peer: bool = False  # it needs `Raw.peer`
-    dated: bool = False  # it proves when a delivery was sent
+    dated: bool = False  # it verifies when a delivery was sent
     ids: Ids = "none"  # whether deliveries have ids, and whether a signature covers them
 
     @property
     def parts(self) -> "Sequence[Scheme]":
-        """Those that it combines; itself where it combines none."""
+        """The schemes that it combines; otherwise only itself."""
         return (self,)
 
     def parse_key(self, text: str) -> ProofKey:
-        """Decode the line of a slot file; the `ConfigError` for one that is no key of this scheme shows none of it."""
+        """Decode the line of a slot file; `ConfigError` if it is not a key of this scheme, without its content."""
         del text
         raise ConfigError(f"{self.name} has no secret")
 
     def parse_keys(self, texts: Sequence[str]) -> ProofKey:
-        """Decode the first line of a slot file and those that `further` names; raises as `parse_key`."""
+        """Decode the first line of a slot file and those that `further` names; raises like `parse_key`."""
         return self.parse_key(texts[0])
 
     @abstractmethod
     def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
-        """Check that a holder of one of the keys sent these bytes; `now` is Unix seconds.
+        """Verify that a holder of one of the keys sent these bytes; `now` is Unix seconds.
 
-        Keys outside their window are among `keys`: they cost the same and never match. Whatever the bytes, it raises
-        nothing but `DeliveryRefusedError`, with a code of `bridge/answers.py`.
+        `keys` includes invalid ones: they take the same time and never match. For any bytes it raises only
+        `DeliveryRefusedError`, with a code of `bridge/answers.py`.
         """
 
     @abstractmethod
@@ -206,7 +206,7 @@ class Scheme(ABC):
 
 
 def strict_base64(text: bytes) -> bytes:
-    """Decode base64; empty for anything else, also if unused bits are set."""
+    """Decode base64 strictly; empty if invalid, also if unused bits are set."""
     try:
         raw = a2b_base64(text, strict_mode=True)
     except ValueError:
@@ -215,7 +215,7 @@ def strict_base64(text: bytes) -> bytes:
 
 
 def matching_slot(keys: Sequence[KeySlot], now: float, proves: Callable[[ProofKey], bool]) -> KeySlot | None:
-    """Return the first valid slot whose key proves a delivery; every key is tried."""
+    """Return the first valid slot whose key verifies a delivery; every key is tried."""
     matched = None
     for slot in keys:
         if proves(slot.key) and matched is None and slot.counts_at(now):
@@ -224,12 +224,12 @@ def matching_slot(keys: Sequence[KeySlot], now: float, proves: Callable[[ProofKe
 
 
 def refuse(code: str, *, reason: str = "") -> NoReturn:
-    """Refuse a delivery that did not prove itself."""
+    """Refuse a delivery that failed verification."""
     raise DeliveryRefusedError(code, reason=reason or REFUSED[code].proof)
 
 
 def refuse_mismatch(keys: Sequence[KeySlot], now: float) -> NoReturn:
-    """Refuse a delivery that no key proves, with a separate reason if all keys of the source have expired."""
+    """Refuse a delivery that no key verifies, with a separate reason if all keys of the source have expired."""
     refuse("signature_mismatch", reason="" if any(key.counts_at(now) for key in keys) else UNKNOWN_KEY)
 
 
@@ -239,7 +239,7 @@ def age_words(tolerance_s: int | None) -> str:
 
 
 def check_age(timestamp: int, tolerance_s: int | None, now: float) -> None:
-    """Check the age in whole seconds, as the sender counts; with fractions the inclusive bound could never be met."""
+    """Check the age in whole seconds, as the sender counts; with fractions, the inclusive bound was never met."""
     if tolerance_s is None:
         return
     age_s = math.floor(now) - timestamp

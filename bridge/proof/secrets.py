@@ -1,4 +1,4 @@
-"""The secrets of a source: slot files that hold the keys of its scheme."""
+"""Secrets of a source: slot files with the keys of its scheme."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -20,22 +20,22 @@ from bridge.runtime.slots import (
 
 
 def load(path: Path, scheme: Scheme) -> tuple[KeySlot, ...]:
-    """Read all slots of a directory as they stand at one moment; `SecretsError` if there is none, or a file is none."""
+    """Read a consistent snapshot of all slots of a directory; `SecretsError` if it has none or one is invalid."""
     return load_slots(path, slots_of(scheme))
 
 
 def senders(slots: Iterable[KeySlot]) -> list[KeySlot]:
-    """Return the slots that the sender has, which leaves an operator's out."""
+    """Return the slots of the sender, without the operator's."""
     return [slot for slot in slots if not isinstance(slot.key, ReplayKey)]
 
 
 def slots_of(scheme: Scheme) -> ParseSlot[KeySlot]:
-    """Return what reads the slot files with keys of a scheme."""
+    """Return a parser of slot files with keys of a scheme."""
     return partial(parse_slot, scheme=scheme)
 
 
 def parse_slot(where: Path, content: bytes, scheme: Scheme) -> KeySlot:
-    """Read the content of a slot file; the message of its `SecretsError` names the file and nothing of its content."""
+    """Parse the content of a slot file; `SecretsError` names the file, without its content."""
     if where.name == SLOT:
         (secret,), window = read_lines(where, content)
         if raw := shared_key(secret):
@@ -53,7 +53,7 @@ def parse_slot(where: Path, content: bytes, scheme: Scheme) -> KeySlot:
 
 
 def _one_line(content: bytes, *, names: Iterable[str]) -> bytes:
-    """Join the lines of a key by tabs: all before the first `<name> = …`."""
+    """Join the lines of a key (all before the first `<name> = …`) by tabs."""
     lines = [line.strip() for line in content.split(b"\n")]
     settings = tuple(f"{name} = ".encode() for name in (*names, *WINDOW))
     end = next((at for at, line in enumerate(lines) if line.startswith(settings)), len(lines))

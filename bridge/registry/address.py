@@ -1,4 +1,4 @@
-"""Where a registry is, and as whom it is asked."""
+"""Address and credentials of a schema registry."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ from bridge.runtime.hosts import is_host
 
 
 class RegistryAddress(Section):
-    """Where schemas come from."""
+    """Address and credentials of a schema registry; without a URL the bundled lock is used."""
 
     url: str | None = Field(None, description="Confluent-compatible registry; unset: the ids of the bundled lock")
     username_file: Path | None = Field(None, description="file whose first line is the user")
     password_file: Path | None = Field(None, description="file whose first line is the password")
 
     def credentials(self) -> tuple[str, str] | None:
-        """Read user and password; None where no file is named. `ConfigError` if only one is, or is unreadable."""
+        """Read user and password; None without files. `ConfigError` if only one is set, or one is unreadable."""
         if self.username_file is None and self.password_file is None:
             return None
         if self.username_file is None or self.password_file is None:
@@ -27,7 +27,7 @@ class RegistryAddress(Section):
 
 
 def plain_url(url: str) -> str:
-    """Return a registry's address without credentials, query or closing slash; the `ConfigError` never shows it."""
+    """Return a registry's URL without credentials, query and final slash; `ConfigError` never shows the URL."""
     try:
         parts = URL(url)
         host = parts.host or ""

@@ -1,14 +1,14 @@
-"""Client of a Confluent-compatible schema registry (Confluent, Karapace, Apicurio, or the reader in `server`).
+"""Client of a Confluent-compatible schema registry (Confluent, Karapace, Apicurio, or `server`).
 
-`fetch` is for readers: the schema of an id or GUID. An id never changes its meaning within one registry, so what was
-fetched is kept. An id that the registry does not know is asked for again at the next call, since replicas of a registry
-lag behind its writers. The consumer runtime decides how long to wait for them.
+`fetch` is for readers: the schema of an id or GUID. An id never changes its meaning within a registry, so schemas are
+cached. Unknown ids are requested again at the next call, since replicas of a registry lag behind its writers. The
+consumer runtime decides how long to wait.
 
-`look_up`, `register` and `holds` are for `schemas push`, `doctor` and a start. Schemas are compared by
-`schemas.meaning`, never by text or fingerprint: registries spell schemas anew, and fingerprints ignore logical types.
+`look_up`, `register` and `holds` are for `schemas push`, `doctor` and startup. Schemas are compared by
+`schemas.meaning`, never by text or fingerprint: registries reformat schemas, and fingerprints ignore logical types.
 
-Each call is one HTTP request with a deadline, repeated with jitter while the registry fails or is not reached. All
-calls may be repeated: registering the same schema twice gives the same id.
+Each call is one HTTP request with a deadline, retried with jitter while the registry fails or is unreachable. All calls
+are idempotent: registering the same schema twice gives the same id.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ from bridge.registry.address import RegistryAddress, plain_url
 from bridge.registry.schemas import NotAvroError, Schema, WriterSchema, meaning
 from bridge.runtime.backoff import Spread, backoff_s
 
-# aiohttp takes 0.1 s to import, and most commands never ask a registry.
+# aiohttp takes 0.1 s to import, and most commands do not use a registry.
 if TYPE_CHECKING:
     import aiohttp
 
 CONTENT_TYPE: Final = "application/vnd.schemaregistry.v1+json"
-# For one try. A registry answers from memory in milliseconds; longer means it is in trouble.
+# Seconds for one try. A healthy registry answers from memory in milliseconds.
 TIMEOUT_S: Final = 2.0
-# With the pauses below about ten seconds at worst, after which the caller decides.
+# With the pauses below, at most about ten seconds; then the caller decides.
 TRIES: Final = 4
 DELAY_FIRST_S: Final = 0.1
 DELAY_MAX_S: Final = 1.0
-# Versions of one subject that are compared one by one when a look-up finds nothing, newest first; ours have few.
+# Newest versions of a subject to compare one by one if a lookup finds nothing; our subjects have few.
 _VERSIONS_MAX: Final = 20
-# Of a registry's message, for one line on an operator's screen.
+# Characters of a registry's message, for one line on an operator's screen.
 _DETAIL_MAX: Final = 500
 _NO_REGISTRY: Final = "what answers there is no schema registry"
 
 
 class RegistryUnavailableError(BridgeError):
-    """No usable answer: away, slow, failing, or not a registry. Nothing is known; the same call may work later."""
+    """No usable answer: away, slow, failing, or not a registry. The same call may succeed later."""
 
     code = "registry_unavailable"
     retriable = True
@@ -61,26 +61,26 @@ class RegistryUnavailableError(BridgeError):
 
 
 class RegistryRefusedError(BridgeError):
-    """The registry refuses the call, and would refuse it again."""
+    """The registry permanently refuses the call."""
 
     code = "registry_refused"
 
     def __init__(self, what: str, *, status: int, error_code: int, detail: str) -> None:
         super().__init__(f"{what}: the registry answered {status} (error_code {error_code}) {detail}".rstrip())
         self.status = status  # HTTP status, which alone decides
-        self.error_code = error_code  # from the body, else 0; a hint, as some registries always answer 0
-        self.detail = detail  # its message, for an operator; registries speak of schemas, never of records
+        self.error_code = error_code  # from the body, else 0; only a hint, since some registries always send 0
+        self.detail = detail  # its message, for an operator; about schemas, never about records
 
 
 class SchemaUnknownError(BridgeError):
-    """The registry does not know the id (`schema_unknown`), or it is no Avro record (`schema_not_avro`)."""
+    """The registry does not know the id (`schema_unknown`), or it is not an Avro record (`schema_not_avro`)."""
 
     code = "schema_unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class _Reply:
-    """An answer with a status below 500; `document` is None where the body is no JSON."""
+    """An answer with a status below 500; `document` is None if the body is not JSON."""
 
     url: str
     status: int
@@ -92,11 +92,11 @@ class _Reply:
 
     @property
     def missing(self) -> bool:
-        """The subject, schema or endpoint does not exist; the body's code is not reliable."""
+        """True if subject, schema or endpoint does not exist; the body's code is not reliable."""
         return self.status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.GONE)
 
     def fields(self) -> Mapping[str, Any]:
-        """The document if it is an object; RegistryUnavailableError otherwise, for then no registry has answered."""
+        """Return the document if it is an object; else `RegistryUnavailableError`, as it is not from a registry."""
         if not isinstance(self.document, dict):
             raise RegistryUnavailableError(self.url, _NO_REGISTRY)
         return self.document
@@ -124,7 +124,7 @@ class RegistryClient:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         spread: Spread = random.uniform,
     ) -> None:
-        """Take an open session of the caller; `credentials` win over those in `url`."""
+        """The caller closes `session`; `credentials` take precedence over those in `url`."""
         self.url = plain_url(url)
         self._session = session
         self._headers = {"Accept": f"{CONTENT_TYPE}, application/json"}
@@ -137,7 +137,7 @@ class RegistryClient:
         self._known: dict[int | UUID, WriterSchema] = {}
 
     async def fetch(self, key: int | UUID) -> WriterSchema:
-        """Return the schema of an id or GUID; `SchemaUnknownError` if it has none that is a self-contained record."""
+        """Return the schema of an id or GUID; `SchemaUnknownError` unless it is a self-contained record."""
         known = self._known.get(key)
         if known is not None:
             return known
@@ -151,14 +151,14 @@ class RegistryClient:
         return found
 
     async def look_up(self, subject: str, schema: Schema) -> int | None:
-        """Return the id that a subject has for a schema that means the same, or None."""
+        """Return the id in a subject of a schema with the same meaning, or None."""
         path = f"subjects/{quote(subject, safe='')}"
         reply = await self._call("POST", path, body=_posted(schema))
         if reply.found and (found := _same(reply, schema)) is not None:
             return found
         if not (reply.found or reply.missing):
             raise reply.refusal(subject)
-        # Registered in another spelling, which some registries take for another schema.
+        # Registered with other formatting, which some registries treat as another schema.
         listed = await self._call("GET", f"{path}/versions")
         numbers = listed.document if listed.found and isinstance(listed.document, list) else []
         for number in sorted((each for each in numbers if isinstance(each, int)), reverse=True)[:_VERSIONS_MAX]:
@@ -181,7 +181,7 @@ class RegistryClient:
         return schema_id
 
     async def holds(self, schema_id: int, schema: Schema) -> bool:
-        """Ask the registry, and no cache, whether an id stands for a schema that means the same."""
+        """Return whether an id has a schema with the same meaning; asks the registry, without a cache."""
         text = await self._text(schema_id)
         return text is not None and _means(text, schema)
 
@@ -194,7 +194,7 @@ class RegistryClient:
         return text if isinstance(text, str) else None
 
     async def _call(self, method: str, path: str, *, body: Mapping[str, Any] | None = None) -> _Reply:
-        """Try until the registry answers with a status below 500 that is not 429."""
+        """Retry until the registry answers with a status below 500 other than 429."""
         for attempt in range(TRIES):
             if attempt:
                 await self._sleep(backoff_s(attempt, first_s=DELAY_FIRST_S, max_s=DELAY_MAX_S, spread=self._spread))
@@ -230,7 +230,7 @@ class RegistryClient:
 
 @asynccontextmanager
 async def open_client(address: RegistryAddress) -> AsyncIterator[RegistryClient]:
-    """Open a client of the registry at an address with a URL; `ConfigError` if it cannot be used."""
+    """Open a client of the registry at an address; `ConfigError` if the address is invalid."""
     import aiohttp  # noqa: PLC0415 - as above
 
     async with aiohttp.ClientSession() as session:
@@ -238,12 +238,12 @@ async def open_client(address: RegistryAddress) -> AsyncIterator[RegistryClient]
 
 
 def _posted(schema: Schema) -> dict[str, str]:
-    """`schemaType` is left out: Avro is what every registry takes when none is named, and some reject `null`."""
+    """Return the request body; without `schemaType`, since Avro is the default and some registries reject `null`."""
     return {"schema": json.dumps(schema, separators=(",", ":"))}
 
 
 def _same(reply: _Reply, schema: Schema) -> int | None:
-    """Return the id in a reply that shows the schema we mean; one without the schema's text is trusted."""
+    """Return the id of a reply whose schema has our meaning; a reply without a schema is trusted."""
     fields = reply.fields()
     schema_id, text = fields.get("id"), fields.get("schema")
     same = text is None or (isinstance(text, str) and _means(text, schema))

@@ -1,7 +1,7 @@
-"""The ids of our schemas in a foreign registry, kept in a file that is valid for that registry alone.
+"""Ids of our schemas in an external registry, cached in a file that is valid for that registry only.
 
-With the file a start does not need the registry at all, so an outage of the registry cannot stop a bridge that has
-known its ids once. The file maps the digest of a schema to its id: a new release looks up only what is new.
+With the file a start does not need the registry, so an outage of the registry cannot stop a bridge that once had its
+ids. The file maps the digest of a schema to its id: a new release looks up only new schemas.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from bridge.runtime.files import replace_file
 
 
 class IdsMissingError(BridgeError):
-    """The registry answers but does not hold our schemas; `drx-bridge schemas push` makes the same call work."""
+    """The registry does not have our schemas; after `drx-bridge schemas push` the same call succeeds."""
 
     code = "registry_ids_missing"
     retriable = True
@@ -29,7 +29,7 @@ class IdsMissingError(BridgeError):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One of our schemas under the subject `<topic>-<record>` of the topic it is written to."""
+    """One of our schemas, with its subjects `<topic>-<record>`."""
 
     record: str
     subject: str
@@ -38,7 +38,7 @@ class Wanted:
 
 
 def wanted(entries: Sequence[LockedSchema], topics_of_type: Callable[[str], Iterable[str]]) -> list[Wanted]:
-    """Name each entry's subjects by the topics of its event type; no routing changes those of other records."""
+    """Return each entry with the subjects of its event type's topics; routing affects events only."""
     types = {f"{NAMESPACE}.{model.__name__}": event_type for event_type, model in EVENT_MODELS.items()}
     return [
         Wanted(entry.record, subject(entry.record, topic), entry.digest, entry.schema)
@@ -53,10 +53,10 @@ def newest(lock: Lock) -> list[LockedSchema]:
 
 
 async def resolve_ids(schemas: Sequence[Wanted], *, registry: RegistryClient, path: Path | None) -> dict[str, int]:
-    """Return record full name -> id in this registry, for every schema.
+    """Return full record name -> id in this registry, for every schema.
 
-    Ids that the file lacks are looked up, and kept in it; nothing is registered. `RegistryUnavailableError` and
-    `IdsMissingError` may pass; `RegistryRefusedError` does not.
+    Ids that the file lacks are looked up and added to it; nothing is registered. `RegistryUnavailableError` and
+    `IdsMissingError` are retriable, `RegistryRefusedError` is not.
     """
     known = read_ids(path, registry.url)
     missing = [each for each in schemas if each.digest not in known]
@@ -71,12 +71,12 @@ async def resolve_ids(schemas: Sequence[Wanted], *, registry: RegistryClient, pa
 
 
 async def wrong_ids(schemas: Sequence[Wanted], ids: Mapping[str, int], *, registry: RegistryClient) -> list[str]:
-    """Return the records whose id means something else in the registry now, as after a restore from elsewhere."""
+    """Return the records whose id has another schema in the registry now, as after a restore of another backup."""
     return [each.record for each in schemas if not await registry.holds(ids[each.record], each.schema)]
 
 
 def read_ids(path: Path | None, url: str) -> dict[str, int]:
-    """Return digest -> id as recorded for the registry at `url`; nothing for another one, or if the file is damaged."""
+    """Return digest -> id for the registry at `url`; empty if the file is for another one or damaged."""
     try:
         document = json.loads(path.read_bytes()) if path else None
     except (OSError, ValueError, RecursionError):
@@ -88,7 +88,7 @@ def read_ids(path: Path | None, url: str) -> dict[str, int]:
 
 
 def write_ids(path: Path, url: str, ids: Mapping[str, int]) -> None:
-    """Replace the file by the ids (digest -> id) of the registry at `url`; OSError if it cannot be written."""
+    """Replace the file with the ids (digest -> id) of the registry at `url`; OSError if it cannot be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     document = {"registry": plain_url(url), "ids": dict(ids), "crc32": _checksum(ids)}
     replace_file(path, f"{json.dumps(document, indent=1)}\n".encode(), mode=0o644)
@@ -99,7 +99,7 @@ def _checksum(ids: Mapping[str, int]) -> int:
 
 
 def _keep(path: Path, url: str, ids: Mapping[str, int]) -> None:
-    """Write the file if that can be done; without it the next start looks up again."""
+    """Write the file if possible; without it, the next start looks the ids up again."""
     try:
         write_ids(path, url, ids)
     except OSError:

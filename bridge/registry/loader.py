@@ -1,4 +1,4 @@
-"""Read the schemas and their lock from the package, or from the work tree it is installed from."""
+"""Read the schemas and their lock from the package, or from the work tree that it is installed from."""
 
 import json
 from functools import cache
@@ -15,14 +15,14 @@ LOCK_NAME = "schemas.lock.json"
 
 
 def schemas_root() -> Path:
-    """Return the folder that holds `events`, `common` and the lock: in the wheel, else beside the package."""
+    """Return the folder with `events`, `common` and the lock: in the wheel, else next to the package."""
     package = Path(str(files("bridge")))
     shipped = package / "schemas"
     return shipped if shipped.is_dir() else package.parent / "schemas"
 
 
 def read_files(root: Path) -> dict[str, Schema]:
-    """Return every type under `root` as written, by full name."""
+    """Return every type under `root` as in its file, by full name."""
     named: dict[str, Schema] = {}
     for path in sorted(root.glob("*/*.avsc")):
         schema = _read_json(path)
@@ -40,19 +40,19 @@ def read_schemas(root: Path) -> dict[str, Schema]:
 
 
 def read_lock(root: Path) -> Lock:
-    """Return the lock under `root`; an empty one where there is no file yet."""
+    """Return the lock under `root`; empty if there is no file yet."""
     path = root / LOCK_NAME
     return parse_lock(_read_json(path)) if path.exists() else Lock()
 
 
 def write_lock(root: Path, lock: Lock) -> None:
-    """Replace the lock under `root` in one step."""
+    """Replace the lock under `root` atomically."""
     replace_file(root / LOCK_NAME, format_lock(lock).encode(), mode=0o644)
 
 
 @cache
 def bundled() -> Lock:
-    """Return the lock that this package ships; `ConfigError` if there is none, or it was changed by hand."""
+    """Return the bundled lock; `ConfigError` if it is missing or was changed by hand."""
     lock = read_lock(schemas_root())
     if not lock.entries:
         raise ConfigError(f"{schemas_root() / LOCK_NAME}: no such file; install the package again")

@@ -1,4 +1,4 @@
-"""An HMAC of the body, or of a text around it, in a header: what GitHub, Stripe, Shopify and many others send."""
+"""An HMAC of the body, or of a text around it, in a header, as sent by GitHub, Stripe, Shopify and others."""
 
 from binascii import a2b_base64, b2a_base64, hexlify, unhexlify
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from bridge.proof.schemes.signed_text import SignedHeader, UnprovedClaim
 NAME = "body_hmac"
 DIGEST_BYTES = {"sha256": 32, "sha512": 64, "sha1": 20}  # FIPS 180-4
 KEY_ENCODINGS = ("utf8", "hex", "base64")
-KEY_MIN_BYTES = 16  # 128 bits; RFC 2104 asks for the length of the digest, but vendors hand out shorter ones
+KEY_MIN_BYTES = 16  # bytes; RFC 2104 recommends the digest's length, but vendors issue shorter ones
 
 
 class BodyHmac(SignedHeader):
-    """Proves deliveries with an HMAC in a header."""
+    """Verifies deliveries by an HMAC in a header."""
 
     name = NAME
 
@@ -46,13 +46,13 @@ class BodyHmac(SignedHeader):
         return HmacKey(secret, self.digest)
 
     def prover(self, claim: UnprovedClaim) -> Callable[[ProofKey], bool]:
-        """Return a function that compares the signatures with the one that a key makes."""
+        """Return a function that compares the signatures with that of a key."""
 
         def proves(key: ProofKey) -> bool:
             if not isinstance(key, HmacKey):
                 return False
             digest = key.digest(claim.signed)
-            # The texts are compared, not the decoded bytes: only the one strict encoding of the digest is equal.
+            # Encoded texts are compared, so that only the strict encoding of the digest matches.
             expected = hexlify(digest) if self._is_hex else b2a_base64(digest, newline=False)
             hit = False
             for candidate in claim.signatures:

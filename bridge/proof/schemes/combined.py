@@ -8,9 +8,9 @@ from bridge.proof.scheme import KeySlot, Proof, ProofKey, Raw, Scheme
 
 
 class Combined(Scheme):
-    """Proves deliveries by every one of its parts; the slot is that of the first part with keys.
+    """Verifies deliveries by all of its parts; the slot is that of the first part with keys.
 
-    In a slot file the first line is the secret of the first part with keys; each other one has a line with its name.
+    The first line of a slot file is the secret of the first part with keys; each other such part has a named line.
     """
 
     def __init__(self, parts: Sequence[Scheme]) -> None:
@@ -36,7 +36,7 @@ class Combined(Scheme):
         return self._parts
 
     def parse_key(self, text: str) -> ProofKey:
-        """Decode the key of a combination in which one part has keys."""
+        """Decode the key if only one part has keys."""
         return self.parse_keys([text])
 
     def parse_keys(self, texts: Sequence[str]) -> ProofKey:
@@ -44,7 +44,7 @@ class Combined(Scheme):
         return tuple(part.parse_key(text) for part, text in zip(self._keyed, texts, strict=True))
 
     def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
-        """Check every part, also after one has failed, so that the work does not depend on the outcome."""
+        """Check every part, even after a failure, so that the time taken does not depend on the outcome."""
         failed: DeliveryRefusedError | None = None
         proofs: list[Proof] = []
         for part in self.parts:
@@ -54,7 +54,7 @@ class Combined(Scheme):
                 failed = failed or exc
         if failed is not None:
             raise failed
-        # A signed id before one that is not, whichever part it is of.
+        # A signed id takes precedence over an unsigned one, of any part.
         named = max(proofs, key=lambda proof: (proof.id is not None) + (proof.id is not None and proof.id_signed))
         timestamp = next((proof.timestamp for proof in proofs if proof.timestamp is not None), None)
         slot = next((proof.slot for part, proof in zip(self.parts, proofs, strict=True) if part.keyed), proofs[0].slot)
@@ -65,7 +65,7 @@ class Combined(Scheme):
         return " + ".join(part.describe() for part in self.parts)
 
     def keys_of(self, part: Scheme, keys: Sequence[KeySlot]) -> list[KeySlot]:
-        """Return the slots as a part of it sees them, each with its own key."""
+        """Return the slots for one part, each with the part's own key."""
         if not part.keyed:
             return []
         number = self._keyed.index(part)

@@ -1,4 +1,4 @@
-"""What is weak about schemes, their settings and keys."""
+"""Find weaknesses of schemes, their settings and keys."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -6,10 +6,10 @@ from bridge.proof.scheme import HmacKey, KeySet, KeySlot, ProofKey, PublicKey, R
 from bridge.proof.schemes.network import Cidr, are_too_wide
 from bridge.runtime.findings import Risk
 
-# A random secret of 16 characters has fewer with a probability of 1e-7; `aaaa…` and `changeme` have.
+# A random secret of 16 characters has fewer distinct bytes with a probability of 1e-7; `aaaa…` and `changeme` do.
 DIFFERENT_BYTES_MIN = 8
-# Where no signed time bounds the age of a delivery, only the memory for ids notices a captured one that is sent again.
-# An hour outlasts what a sender's own retries of one delivery usually take.
+# Seconds. Without a signed time, a captured delivery that is sent again is only detected by its remembered id. A
+# sender's retries usually end within an hour.
 WINDOW_MIN_S = 3600
 SIGNING = ("body_hmac", "ed25519")
 # Ed25519 (RFC 8032, 5.1): the prime of its field, and d of its curve -x² + y² = 1 + d x² y².
@@ -20,13 +20,13 @@ _D = -121665 * pow(121666, -1, _P)
 def weaknesses(
     scheme: Scheme, *, tolerance_s: int | None, window_s: float, tls_in_front: bool, bucket_s: int = 0
 ) -> Iterator[Risk]:
-    """Yield what is weak about a source.
+    """Yield the weaknesses of a source.
 
-    `window_s` is how long its ids are remembered. After `bucket_s`, if not before, its profile takes equal bytes
-    without an id as another delivery; 0: never.
+    `window_s`: seconds for which its ids are remembered. After `bucket_s` seconds its profile treats equal bytes
+    without an id as a new delivery; 0: never.
     """
     parts = scheme.parts
-    # Networks that may hold every address prove nothing.
+    # Networks that may contain any address prove nothing.
     proving = [part for part in parts if not (isinstance(part, Cidr) and part.allows_everyone)]
     if all(isinstance(part, Cidr) for part in proving):
         yield Risk("cidr_alone", "an address alone proves no origin", "combine it, as in body_hmac+cidr")
@@ -55,8 +55,8 @@ def weaknesses(
 def _ages(
     scheme: Scheme, parts: Sequence[Scheme], *, tolerance_s: int | None, window_s: float, bucket_s: int
 ) -> Iterator[Risk]:
-    """Yield that a captured delivery can soon be sent again as a new one."""
-    # The id is made of the body and the time of receipt, so a late repeat has another id.
+    """Yield the weakness that a captured delivery is soon accepted again as new."""
+    # The id is derived from body and time of receipt, so a late repeat has another id.
     in_buckets = bool(bucket_s) and scheme.ids == "none"
     if window_s >= WINDOW_MIN_S and not in_buckets:
         return
@@ -71,7 +71,7 @@ def _ages(
 
 
 def shared_keys(keys: Mapping[str, Sequence[KeySlot]]) -> Iterator[tuple[str, str]]:
-    """Yield pairs of sources with a common key: a delivery signed for one could be sent to the other."""
+    """Yield pairs of sources that share a key: a delivery signed for one could be sent to the other."""
     owners: dict[bytes, str] = {}
     for source, slots in keys.items():
         for secret in {secret for slot in slots for secret in _secrets(slot.key)}:
@@ -81,7 +81,7 @@ def shared_keys(keys: Mapping[str, Sequence[KeySlot]]) -> Iterator[tuple[str, st
 
 
 def guessable(slots: Sequence[KeySlot]) -> Iterator[str]:
-    """Yield a problem for each key that anybody can guess or sign for."""
+    """Yield a problem for each key that can be guessed or signed for by anybody."""
     for slot in slots:
         for key in _parts(slot.key):
             if isinstance(key, KeySet):
@@ -96,7 +96,7 @@ def guessable(slots: Sequence[KeySlot]) -> Iterator[str]:
 def is_small_order(public_key: bytes) -> bool:
     """Return whether an ed25519 key is one of the 14 encodings of a point of order 1, 2, 4 or 8.
 
-    Nobody needs a private key to make signatures that it verifies. Points of order 1, 2 and 4 have y = 1, -1 and 0;
+    Signatures that it verifies can be made without a private key. Points of order 1, 2 and 4 have y = 1, -1 and 0;
     doubling a point of order 8 gives one of order 4, so that d y⁴ + 2 y² - 1 = 0.
     """
     y = int.from_bytes(public_key, "little") % 2**255

@@ -1,4 +1,4 @@
-"""The networks that a source sends from; an address proves little alone, and is meant to be combined."""
+"""The networks that a source sends from; an address alone proves little, so combine it with another scheme."""
 
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_address, ip_network
@@ -8,13 +8,13 @@ from bridge.proof.schemes.parameters import Parameters
 
 NAME = "cidr"
 FORWARDED = b"x-forwarded-for"
-# Most hops of a delivery; further ones in the header are not read.
+# Maximum hops of a delivery; further ones in the header are ignored.
 HOPS_MAX = 32
 
-# The largest networks that are anybody's own: 10.0.0.0/8 (RFC 1918) and fc00::/7 (RFC 4193).
+# Prefix lengths of the largest private networks: 10.0.0.0/8 (RFC 1918) and fc00::/7 (RFC 4193).
 OWN_V4_PREFIX, OWN_V6_PREFIX = 8, 7
 
-# An address of version 4 in this form is taken as one of version 4, so that none is in it.
+# IPv4-mapped addresses are converted to IPv4, so this network never matches.
 _MAPPED = IPv6Network("::ffff:0:0/96")
 
 IPAddress = IPv4Address | IPv6Address
@@ -22,7 +22,7 @@ Network = IPv4Network | IPv6Network
 
 
 class Cidr(Scheme):
-    """Proves that a delivery comes from one of some networks."""
+    """Verifies that a delivery comes from one of the configured networks."""
 
     name = NAME
     keyed = False
@@ -50,7 +50,7 @@ class Cidr(Scheme):
 
 
 def client_address(peer: str, forwarded: bytes, proxies: Sequence[Network]) -> IPAddress | None:
-    """Return the peer, or what the last trusted proxy named: each adds its caller at the end of `forwarded`."""
+    """Return the peer, or the client named by trusted proxies: each appends its caller to `forwarded`."""
     address = _address(peer)
     if not proxies or address is None or not _in_any(address, proxies):
         return address
@@ -65,7 +65,7 @@ def client_address(peer: str, forwarded: bytes, proxies: Sequence[Network]) -> I
 
 
 def networks(text: str) -> tuple[Network, ...]:
-    """Read networks between commas; `ValueError` if one is none, or one that no delivery comes from."""
+    """Parse networks separated by commas; `ValueError` if one is invalid or can never match."""
     found = tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
     for each in found:
         if each.is_multicast or (isinstance(each, IPv6Network) and each.subnet_of(_MAPPED)):
@@ -74,7 +74,7 @@ def networks(text: str) -> tuple[Network, ...]:
 
 
 def are_too_wide(given: Sequence[Network]) -> bool:
-    """Return whether networks together are too large to be one owner's; 0.0.0.0/1,128.0.0.0/1 is every address."""
+    """Return whether networks, merged, are too large for one owner; 0.0.0.0/1,128.0.0.0/1 is every address."""
     v4 = collapse_addresses(each for each in given if isinstance(each, IPv4Network))
     v6 = collapse_addresses(each for each in given if isinstance(each, IPv6Network))
     return any(each.prefixlen < OWN_V4_PREFIX for each in v4) or any(each.prefixlen < OWN_V6_PREFIX for each in v6)
@@ -97,7 +97,7 @@ def _in_any(address: IPAddress, networks: Sequence[Network]) -> bool:
 
 def _address(text: str) -> IPAddress | None:
     try:
-        address = ip_address(text.partition("%")[0])  # the scope is an interface of ours
+        address = ip_address(text.partition("%")[0])  # the scope is one of our interfaces
     except ValueError:
         return None
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
@@ -105,7 +105,7 @@ def _address(text: str) -> IPAddress | None:
 
 
 def _without_port(text: str) -> str:
-    """Drop the port that some proxies write: `192.0.2.1:4711`, `[2001:db8::1]:4711`."""
+    """Remove the port that some proxies append: `192.0.2.1:4711`, `[2001:db8::1]:4711`."""
     if text.startswith("["):
         return text[1:].partition("]")[0]
     host, colon, port = text.partition(":")

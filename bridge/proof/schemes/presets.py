@@ -1,4 +1,4 @@
-"""Schemes by the name that an operator writes: the kinds, vendors' presets of them, and combinations."""
+"""Schemes by their configured name: kinds, vendors' presets, and combinations."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -10,13 +10,13 @@ from bridge.proof.schemes.parameters import ParameterError, Parameters
 
 
 class Preset(NamedTuple):
-    """What a vendor's documentation says of a scheme; a source may set any of it otherwise."""
+    """Parameters from a vendor's documentation; a source may override each."""
 
     scheme: str
     parameters: Mapping[str, str]
 
 
-# Module and class; a process loads those that its sources have.
+# Module and class; a process loads only those of its sources.
 KINDS: Mapping[str, str] = MappingProxyType(
     {
         "standard_webhooks": "standard_webhooks:StandardWebhooks",
@@ -43,22 +43,23 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "shopify": Preset(
             "body_hmac", {"header": "X-Shopify-Hmac-Sha256", "encoding": "base64", "id_header": "X-Shopify-Webhook-Id"}
         ),
-        # Photon Docs, "Signature Verification": hex of HMAC-SHA256, by its example over the body alone. A timestamp is
-        # not mentioned, so what is signed has to be set as `template`; the header counts where that has the time.
+        # Photon Docs, "Signature Verification": hex of HMAC-SHA256, by its example over the body alone. It mentions no
+        # timestamp, so the signed text must be set as `template`; the header is used if it has the time.
         "photon": Preset("body_hmac", {"header": "X-Photon-Signature", "timestamp_header": "X-Photon-Timestamp"}),
         # DoseSpot's push notifications: `Authorization: Secret …`.
         "dosespot": Preset("secret_header", {"header": "Authorization", "word": "Secret"}),
     }
 )
-# DigitalRX prescribes nothing: what was agreed with the pharmacy has to be named.
+# DigitalRX prescribes no scheme: the one agreed with the pharmacy must be named.
 UNDECIDED: Mapping[str, str] = MappingProxyType({"digitalrx": "secret_header, basic or url_token"})
 
 
 def configure(text: str, given: Mapping[str, str], *, tolerance_s: int | None) -> Scheme:
     """Build a scheme: a kind, a preset, or several joined by `+`, all of which must hold.
 
-    Where several have a parameter of one name (in `given` without `scheme_`), the first takes it. A proved timestamp
-    may be off by `tolerance_s`; None: any. `ParameterError` for what is unknown, missing or not usable.
+    If several have a parameter of the same name (in `given` without `scheme_`), the first takes it. A verified
+    timestamp may be off by `tolerance_s`; None: by any time. Raises `ParameterError` for unknown, missing or invalid
+    parameters.
     """
     left = dict(given)
     names = [name.strip() for name in text.split("+")]
@@ -78,7 +79,7 @@ def configure(text: str, given: Mapping[str, str], *, tolerance_s: int | None) -
 
 
 def _meaning(name: str) -> str:
-    """Return what a preset stands for."""
+    """Return the kind and parameters of a preset, for messages."""
     scheme, parameters = PRESETS[name]
     return f"{name} is {scheme} with {', '.join(f'scheme_{key}={value}' for key, value in parameters.items())}"
 

@@ -1,4 +1,4 @@
-"""An ed25519 signature of the body, or of a text around it, in a header: only the sender has the key that signs."""
+"""An ed25519 signature of the body, or of a text around it, in a header: only the sender has the private key."""
 
 from binascii import unhexlify
 from collections.abc import Callable
@@ -20,7 +20,7 @@ NAME = "ed25519"
 
 
 class Ed25519(SignedHeader):
-    """Proves deliveries with an ed25519 signature in a header."""
+    """Verifies deliveries by an ed25519 signature in a header."""
 
     name = NAME
 

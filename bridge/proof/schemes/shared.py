@@ -1,6 +1,6 @@
-"""A secret that is sent itself, in a header, as HTTP Basic or in the URL; it proves nothing of body and time.
+"""A secret that is itself sent: in a header, as HTTP Basic or in the URL. It does not cover body or time.
 
-Whoever sees one delivery has the secret, so these need TLS, and are weaker than a signature in every way.
+Anyone who sees one delivery has the secret, so these schemes need TLS, and are weaker than signatures.
 """
 
 import re
@@ -24,8 +24,8 @@ from bridge.proof.scheme import (
 from bridge.proof.schemes.parameters import Parameters
 
 SECRET_HEADER, BASIC, URL_TOKEN = "secret_header", "basic", "url_token"
-# A password that people choose has few bits in a character; a token is made by a machine, and stands in URLs, which are
-# logged on the way.
+# Minimum lengths: passwords chosen by people have few bits per character; tokens are generated, and appear in URLs,
+# which proxies log.
 HEADER_MIN_CHARS, PASSWORD_MIN_CHARS, TOKEN_MIN_CHARS = 16, 12, 24
 
 _is_header_text = re.compile(r"[!-~](?:[ -~]*[!-~])?").fullmatch
@@ -35,7 +35,7 @@ _is_param = re.compile(r"[A-Za-z0-9._~-]{1,100}").fullmatch
 
 
 class SecretHeader(Scheme):
-    """Proves deliveries with a secret in a header, perhaps after a word, as in `Authorization: Secret …`."""
+    """Verifies deliveries by a secret in a header, optionally after a word, as in `Authorization: Secret …`."""
 
     name = SECRET_HEADER
     form = re.compile(rb"(?s).+")
@@ -49,7 +49,7 @@ class SecretHeader(Scheme):
         self.headers = frozenset({self.header})
 
     def parse_key(self, text: str) -> SharedSecret:
-        """Take the text as it is."""
+        """Use the text as the secret."""
         if len(text) < HEADER_MIN_CHARS or not _is_header_text(text):
             raise ConfigError(f"a secret of {SECRET_HEADER} has at least {HEADER_MIN_CHARS} printable ASCII characters")
         return SharedSecret(text.encode())
@@ -64,7 +64,7 @@ class SecretHeader(Scheme):
 
 
 class Basic(SecretHeader):
-    """Proves deliveries with the user and password of HTTP Basic (RFC 7617)."""
+    """Verifies deliveries by user and password of HTTP Basic (RFC 7617)."""
 
     name = BASIC
     form = re.compile(rb"[A-Za-z0-9+/]+={0,2}")
@@ -74,21 +74,21 @@ class Basic(SecretHeader):
         self.headers = frozenset({self.header})
 
     def parse_key(self, text: str) -> SharedSecret:
-        """Encode `user:password` as it is sent."""
+        """Encode `user:password` as sent."""
         user, colon, password = text.partition(":")
         if not (user and colon and len(password) >= PASSWORD_MIN_CHARS and text.isprintable()):
             msg = f"a secret of {BASIC} is user:password, the password of at least {PASSWORD_MIN_CHARS} characters"
             raise ConfigError(msg)
-        # The encoded texts are compared: of several texts for the same bytes only the strict one is equal.
+        # Encoded texts are compared, so that only the strict encoding of the bytes matches.
         return SharedSecret(b2a_base64(text.encode(), newline=False))
 
     def describe(self) -> str:
-        """Name it."""
+        """Return its name."""
         return BASIC
 
 
 class UrlToken(Scheme):
-    """Proves deliveries with a token in the query of the URL."""
+    """Verifies deliveries by a token in the query of the URL."""
 
     name = URL_TOKEN
     reads_query = True
@@ -100,7 +100,7 @@ class UrlToken(Scheme):
         self._param = param.encode()
 
     def parse_key(self, text: str) -> SharedSecret:
-        """Take the text as it is."""
+        """Use the text as the secret."""
         if len(text) < TOKEN_MIN_CHARS or not _is_token(text):
             msg = f"a secret of {URL_TOKEN} has at least {TOKEN_MIN_CHARS} printable ASCII characters without space"
             raise ConfigError(msg)
@@ -127,7 +127,7 @@ class UrlToken(Scheme):
 
 
 def credential(raw: Raw, header: bytes, word: bytes, form: re.Pattern[bytes]) -> bytes:
-    """Return what stands in a header, after the word if there is one, whose case does not matter (RFC 9110 11.1)."""
+    """Return a header's value, after the word if one is set, in any letter case (RFC 9110 11.1)."""
     sent = raw.heads.get(header)
     if sent is None:
         refuse("signature_missing")

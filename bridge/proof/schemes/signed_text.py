@@ -1,17 +1,17 @@
-"""Where a signature stands in a delivery, what it covers, and the texts in which these are configured.
+"""Schemes with a signature in a header: where it is, and a template of the signed text.
 
-A template defines the signed text: literal text with `{id}`, `{timestamp}` and `{body}`. The body stands there once and
-last, or with nothing but the timestamp behind it. `{method}`, `{url}` and `{path}` are literal text, too: each delivery
-is a POST, and the URL is a parameter, since a proxy may have changed what the sender called.
+A template defines the signed text: literal text with `{id}`, `{timestamp}` and `{body}`. The body occurs once, at the
+end or followed only by the timestamp. `{method}`, `{url}` and `{path}` are constants: each delivery is a POST, and the
+URL is a parameter, since a proxy may have changed the one that the sender called.
 
-The signed text has no lengths in it. If it could be split in two ways, a captured delivery could be sent again as
-another one under the same signature. Two rules prevent that:
+The signed text contains no lengths. If it could be split in two ways, a captured delivery could be sent again as a
+different one with the same signature. Two rules prevent that:
 
-- A timestamp in seconds is digits only, so the text that follows it may not begin with a digit; where no text follows,
-  it has ten digits. The other forms of a timestamp have one length.
-- An id may not contain the text that follows it in the template. A sender may have signed such an id all the same, so a
-  body may not begin with the rest of one. A delivery is a mismatch if its body does not begin like JSON and has the
-  text before `{body}` again near its start.
+- A timestamp in seconds has only digits, so the text after it must not begin with a digit; without such text, it has
+  ten digits. The other forms of a timestamp have a fixed length.
+- An id must not contain the text that follows it in the template. A sender may still have signed such an id, so a body
+  must not begin with the rest of one. A delivery is a mismatch if its body does not begin like JSON and repeats the
+  text before `{body}` near its start.
 """
 
 import re
@@ -46,17 +46,17 @@ TimeUnit = Literal["s", "ms", "rfc3339"]
 
 ENCODINGS: tuple[Encoding, ...] = ("hex", "base64")
 FORMATS: tuple[Format, ...] = ("plain", "space_list", "pairs")
-# An id that no signature covers can be another one on a captured delivery; without it the body is the identity.
+# An unsigned id can be replaced on a captured delivery; without an id, the body is the identity.
 UNSIGNED_ID: tuple[UnsignedId, ...] = ("use", "ignore")
 PLACEHOLDERS = ("id", "timestamp", "body", "method", "url", "path")
-# Between the pairs of a header; none of them is in hex, base64 or a timestamp.
+# Separators between the pairs of a header; they do not occur in hex, base64 or a timestamp.
 PAIR_SEPARATORS = (",", ";", "&", "|")
-# What stands before the body of another reading: an id (200), a timestamp (20), and the literal texts of the template.
+# Characters before the body in another reading: an id (200), a timestamp (20), and the template's literal texts.
 _AHEAD_MAX = 220
-# Where nothing stands between the two, the body begins behind a timestamp of this length: unix seconds have ten digits
-# from 2001 to 2286.
+# Without a text between timestamp and body, the timestamp has this length: Unix seconds have ten digits from 2001 to
+# 2286.
 TIMESTAMP_CHARS: Mapping[TimeUnit, int] = {"s": 10, "ms": 13, "rfc3339": 20}
-# No id begins like this, and no separator has it.
+# Ids do not begin like this, and separators do not contain it.
 _BEGINS_NO_ID = frozenset({b"", *(bytes([each]) for each in b'{["\t\n\r ')})
 
 _is_id = ID.fullmatch
@@ -65,20 +65,20 @@ _is_timestamp = {
     "ms": re.compile(rb"[0-9]{13}").fullmatch,
     "rfc3339": re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z").fullmatch,
 }
-_is_url = re.compile(r"https?://[!#-;=?-Z_a-z~%]{1,500}").fullmatch  # no braces, which are of the template
+_is_url = re.compile(r"https?://[!#-;=?-Z_a-z~%]{1,500}").fullmatch  # no braces, which belong to the template
 _is_pair_name = re.compile(r"[A-Za-z0-9_-]{1,40}").fullmatch
-_is_separator = re.compile(rb"[!#-Z\\-~]*").fullmatch  # printable, without what a JSON document begins with
+_is_separator = re.compile(rb"[!#-Z\\-~]*").fullmatch  # printable, without the beginnings of a JSON document
 _pieces = re.compile(r"\{([^{}]*)\}").split
 
 
 class UnprovedClaim(NamedTuple):
-    """What a delivery claims, before any proof."""
+    """The claims of a delivery before verification."""
 
-    signatures: Sequence[bytes]  # well-formed ones, still encoded
+    signatures: Sequence[bytes]  # well-formed signatures, still encoded
     id: bytes | None  # id of the delivery, if it has one
-    timestamp: int | None  # its Unix seconds, if the delivery has a timestamp
+    timestamp: int | None  # Unix seconds, if the delivery has a timestamp
     signed: bytes  # the text that must have been signed
-    ambiguous: bool  # the text could be read in another way; nothing proves it
+    ambiguous: bool  # the text could be split in another way, so it proves nothing
 
 
 class Template:
@@ -111,7 +111,7 @@ class Template:
         return b"".join(pieces)
 
     def is_ambiguous(self, webhook_id: bytes, timestamp: bytes, body: bytes) -> bool:
-        """Return whether the text could be read as that of another delivery."""
+        """Return whether the text could also be that of another delivery."""
         if self.signs_timestamp and not self._is_time_bounded and len(timestamp) != TIMESTAMP_CHARS[self.time_unit]:
             return True
         if not self.signs_id:
@@ -120,24 +120,24 @@ class Template:
             return True
         if body[:1] in _BEGINS_NO_ID:
             return False
-        # The separator may overlap with itself: `a.` and `..` end as `a` and `...` do.
+        # The separator may overlap with itself: `a.` and `..` join to the same text as `a` and `...`.
         return self._before_body in self._before_body[1:] + body[: self._ahead_max]
 
     def time_text(self, timestamp: int) -> str:
-        """Write Unix seconds as the sender does."""
+        """Format Unix seconds as the sender does."""
         if self.time_unit == "rfc3339":
             return f"{datetime.fromtimestamp(timestamp, UTC):%Y-%m-%dT%H:%M:%SZ}"
         return str(timestamp if self.time_unit == "s" else timestamp * 1000)
 
     def seconds(self, timestamp: bytes) -> int:
-        """Return the Unix seconds of a timestamp; it is refused if it does not have the form."""
+        """Return the Unix seconds of a timestamp; refuse one of another form."""
         if not _is_timestamp[self.time_unit](timestamp):
             refuse("timestamp_malformed")
         if self.time_unit != "rfc3339":
             return int(timestamp) // (1000 if self.time_unit == "ms" else 1)
         try:
             return int(datetime.fromisoformat(timestamp.decode()).timestamp())
-        except ValueError:  # a day that its month does not have
+        except ValueError:  # a day that the month does not have
             refuse("timestamp_malformed")
 
     def _with_constants(self, text: str) -> str:
@@ -181,10 +181,10 @@ class Template:
 
 
 class SignedHeader(Scheme):
-    """A scheme whose signature stands in a header of its own."""
+    """A scheme with its signature in a header."""
 
     def __init__(self, parameters: Parameters, *, title: str, bytes_of_signature: int) -> None:
-        """Read the parameters; `title` stands in front of what is described.
+        """Read the parameters; `title` begins the description.
 
         Raises:
             ParameterError: A parameter is missing, unknown or contradicts another.
@@ -213,14 +213,14 @@ class SignedHeader(Scheme):
             padding = -bytes_of_signature % 3
             form = rb"[A-Za-z0-9+/]{%d}={%d}" % (-(-bytes_of_signature * 8 // 6), padding)
         self._has_form = re.compile(form).fullmatch
-        # An ignored id proves nothing and is only kept with a parked delivery, so it may be there twice.
+        # An ignored id proves nothing and is only kept with a parked delivery, so it may be repeated.
         self.joined = frozenset({self.id_header} if unsigned == "ignore" else ())
         self.headers = frozenset({self.header, self.timestamp_header, self.id_header} - {b""}) - self.joined
         self.safe = (self.headers | self.joined) - {self.header}
 
     @abstractmethod
     def prover(self, claim: UnprovedClaim) -> Callable[[ProofKey], bool]:
-        """Return a predicate: whether a key made one of the signatures of a claim."""
+        """Return a predicate whether a key made one of the signatures of a claim."""
 
     def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
         """Try each key on each signature."""
@@ -234,7 +234,7 @@ class SignedHeader(Scheme):
         return Proof(webhook_id, claim.timestamp, matched.name, self.signs_id)
 
     def describe(self) -> str:
-        """Name the scheme, the header, what is signed, and an id that is not."""
+        """Describe the scheme, its header, the signed text, and an unsigned id."""
         prefix = f"{self.prefix.decode()}…" if self.prefix else self.format
         unsigned = f", unsigned id {self.id_header.decode()}" if self.ids == "unsigned" else ""
         age = age_words(self._tolerance_s) if self.dated else "no time"
@@ -272,7 +272,7 @@ class SignedHeader(Scheme):
         return [element[len(prefix) :] for element in elements if element.startswith(prefix)]
 
     def _pairs(self, value: bytes) -> tuple[list[bytes], bytes | None]:
-        """Split `t=…,v1=…,v1=…` into signatures and time; None without a time, or with two."""
+        """Split `t=…,v1=…,v1=…` into signatures and time; None unless there is exactly one time."""
         split = [pair.strip(b" ").partition(b"=") for pair in value.split(self.pair_separator.encode())]
         times = [text for name, _, text in split if name == self.time_name.encode()]
         signatures = [text for name, _, text in split if name == self.signature_name.encode()]

@@ -1,7 +1,7 @@
 """Standard Webhooks 1.0.0: `v1` (HMAC-SHA256) and `v1a` (ed25519) over id, timestamp and body.
 
-The headers are `webhook-id`, `webhook-timestamp` and `webhook-signature`, or the same with `svix-`, as Svix spelt them
-before there was a standard: text, keys and elements are equal.
+The headers are `webhook-id`, `webhook-timestamp` and `webhook-signature`, or the same with the prefix `svix-`, which
+Svix used before the standard; signed text, keys and elements are the same.
 """
 
 import re
@@ -36,26 +36,27 @@ from bridge.runtime.slot import base64_bytes, shared_key
 NAME = "standard_webhooks"
 TOLERANCE_S = 300  # as the Svix libraries, "Verifying webhook authenticity"
 _PUBLIC_PREFIX = "whpk_"
-# Of `v1,` and the base64 of an HMAC-SHA256; 4,000 shorter elements fit into a header, and none could be equal.
+# Length of `v1,` and the base64 of an HMAC-SHA256; elements of other lengths, of which a header can have 4,000, never
+# match.
 _SHARED_LENGTH = 47
 
 _is_id = ID.fullmatch
 _is_timestamp = TIMESTAMP.fullmatch
-# What is signed is `id.timestamp.body`, and nothing in it marks where the id ends: any part between two dots that looks
-# like a timestamp can be read as the timestamp. Standard Webhooks 1.0.0 leaves it to senders to have no dot in an id
-# ("Signature scheme"). These two are the signs of a text that was split in another place than its sender did.
-# The true timestamp has become the end of the id, or a part of it with the beginning of the body behind. There it is
-# known from other digits by its length: unix seconds have ten from 2001 to 2286, and up to two zeros before them.
+# The signed text is `id.timestamp.body`, and nothing marks the end of the id: any part between two dots that looks like
+# a timestamp can be read as the timestamp. Standard Webhooks 1.0.0 relies on senders to have no dot in an id
+# ("Signature scheme"). The two patterns below detect a text that was split elsewhere. First, the true timestamp is at
+# the end of the id, or within it, followed by the beginning of the body. Its length distinguishes it from other digits:
+# Unix seconds have ten from 2001 to 2286, after at most two zeros.
 _id_holds_timestamp = re.compile(rb"\.(?:[0-9]{1,12}\Z|[0-9]{10,12}\.)").search
-# The true timestamp has become part of the body, with the end of the id before it: `a.b.1700000000.{…}` was sent as id
-# `a.b` and is read as id `a`, timestamp `b`, body `1700000000.{…}`. What of an id can stand there has 196 characters at
-# most: 200, less one for the altered id and three for the two dots and a timestamp. Where the body begins like JSON it
-# is no id: a document with the text "1.2.3" in it is no altered delivery.
+# Second, the true timestamp is in the body, after the end of the id: `a.b.1700000000.{…}` was sent as id `a.b` and is
+# read as id `a`, timestamp `b`, body `1700000000.{…}`. That part of an id has at most 196 characters: 200, less one for
+# the altered id and three for two dots and a timestamp. A body that begins like JSON is not altered: a document may
+# contain the text "1.2.3".
 _body_holds_timestamp = re.compile(rb"[0-9]{1,12}\.|(?![{\[\"])[!-~]{0,196}\.[0-9]{10,12}\.").match
 
 
 class StandardWebhooks(Scheme):
-    """Proves deliveries whose timestamp is at most `tolerance_s` seconds off; None: any."""
+    """Verifies deliveries whose timestamp is at most `tolerance_s` seconds off; None: by any time."""
 
     name = NAME
     headers = frozenset(
@@ -73,7 +74,7 @@ class StandardWebhooks(Scheme):
         return parse_secret(text)
 
     def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
-        """Check as in "Verifying webhook authenticity" of Standard Webhooks 1.0.0."""
+        """Verify as in "Verifying webhook authenticity" of Standard Webhooks 1.0.0."""
         heads, body = raw.heads, raw.body
         webhook_id = heads.get(b"webhook-id")
         sent_at = heads.get(b"webhook-timestamp")
@@ -87,7 +88,7 @@ class StandardWebhooks(Scheme):
         if len(signature) > SIGNATURE_MAX_BYTES:
             refuse("signature_malformed")
         slot = _matching_slot(signature, b".".join((webhook_id, sent_at, body)), keys=keys, now=now)
-        # The two plain tests decide nothing; they spare most deliveries the expressions, a tenth of the whole proof.
+        # The two plain tests only save most deliveries the regular expressions, a tenth of the verification time.
         if (
             slot is None
             or (b"." in webhook_id and _id_holds_timestamp(webhook_id))
@@ -99,12 +100,12 @@ class StandardWebhooks(Scheme):
         return Proof(webhook_id.decode("ascii"), timestamp, slot.name)
 
     def describe(self) -> str:
-        """Name it and its tolerance."""
+        """Return its name and tolerance."""
         return f"{NAME}, {age_words(self._tolerance_s)}"
 
 
 def parse_secret(text: str) -> HmacKey | PublicKey:
-    """Decode `whsec_…` or `whpk_…`, strictly; the `ConfigError` for anything else shows none of it."""
+    """Decode `whsec_…` or `whpk_…` strictly; `ConfigError`, without the content, for anything else."""
     if key := shared_key(text):
         return HmacKey(key)
     if text.startswith(_PUBLIC_PREFIX) and len(raw := base64_bytes(text[len(_PUBLIC_PREFIX) :])) == PUBLIC_KEY_BYTES:
@@ -122,7 +123,7 @@ def _svix(heads: Mapping[bytes, bytes]) -> tuple[bytes, bytes, bytes]:
 
 
 def _matching_slot(signature: bytes, signed: bytes, *, keys: Sequence[KeySlot], now: float) -> KeySlot | None:
-    """Try every key on every element; whatever is malformed or of another scheme equals nothing."""
+    """Try every key on every element; malformed elements and those of other schemes never match."""
     elements = signature.split(b" ")
     shared = [element for element in elements if len(element) == _SHARED_LENGTH]
     public: list[bytes] = []
@@ -132,7 +133,7 @@ def _matching_slot(signature: bytes, signed: bytes, *, keys: Sequence[KeySlot], 
             refuse("signature_malformed")
 
     def proves(key: ProofKey) -> bool:
-        hit = False  # no element is left out, so the time taken does not depend on which one is equal
+        hit = False  # all elements are compared, so that the time taken does not depend on the match
         if isinstance(key, HmacKey):
             # The texts are compared, not the decoded bytes: only the one strict encoding of the digest is equal.
             expected = b"v1," + b2a_base64(key.digest(signed), newline=False)

@@ -1,8 +1,8 @@
-"""A signed token in a header (JWT, RFC 7519): an identity provider vouches for the sender, for a limited time.
+"""A signed token in a header (JWT, RFC 7519), issued by an identity provider for a limited time.
 
-A bearer token covers no body, so whoever sees one can send other bodies with it; one with a claim that has the hash of
-the body proves as much as a signature. Keys come from slots alone, never from the token: `kid` only chooses among them,
-and the kind of a key decides which algorithms it may check.
+A bearer token does not cover the body, so anyone who sees it can send other bodies. A token with a claim that has the
+hash of the body is as strong as a signature. Keys come only from slots, never from the token: `kid` selects among them,
+and the kind of a key determines the allowed algorithms.
 """
 
 import re
@@ -43,7 +43,7 @@ from bridge.proof.schemes.shared import credential
 NAME = "jwt"
 PUBLIC_ALGORITHMS = ("RS256", "PS256", "ES256", "EdDSA")
 ALGORITHMS = (*PUBLIC_ALGORITHMS, "HS256")
-TIME_MAX = 1e12  # twelve digits, as of any timestamp
+TIME_MAX = 1e12  # twelve digits, as in any timestamp
 RSA_MIN_BITS = 2048  # RFC 7518, 3.3
 SECRET_MIN_BYTES = 32  # RFC 7518, 3.2
 _CHECKS = get_default_algorithms()
@@ -52,7 +52,7 @@ _is_url = re.compile(r"(https://|http://(127\.0\.0\.1|localhost)[:/])[!-~]{1,500
 
 
 class Jwt(Scheme):
-    """Proves deliveries with a token of an issuer for our audience."""
+    """Verifies deliveries by a token of an issuer for our audience."""
 
     name = NAME
     multiline = True
@@ -78,12 +78,12 @@ class Jwt(Scheme):
         self.ids = "signed" if self.id_claim else "none"
 
     def parse_key(self, text: str) -> ProofKey:
-        """Decode a set of keys (RFC 7517), a public key in PEM, or the secret of HS256; its lines end in tabs."""
+        """Decode a key set (RFC 7517), a public key in PEM, or a secret of HS256; tabs separate lines."""
         found: list[TokenKey] = []
         with suppress(ValueError, TypeError, AttributeError, KeyError, RecursionError, PyJWTError):
             if text.startswith("{"):
                 for each in loads(text)["keys"]:
-                    with suppress(PyJWTError):  # those of other kinds are left out
+                    with suppress(PyJWTError):  # keys of other kinds are ignored
                         if each.get("use") in {None, "sig"}:
                             found.append(_token_key(PyJWK(each).key, each.get("kid"), each.get("alg")))
             elif text.startswith("-----BEGIN "):
@@ -101,7 +101,7 @@ class Jwt(Scheme):
         token = credential(raw, self.header, self.word, _TOKEN)
         signed, _, signature = token.rpartition(b".")
         head, claims = (_document(each) for each in signed.split(b"."))
-        # `crit` names extensions that must be understood (RFC 7515, 4.1.11), such as a payload that is not encoded.
+        # `crit` names extensions that must be understood (RFC 7515, 4.1.11), such as an unencoded payload.
         algorithm = str(head.get("alg"))
         if algorithm not in self.algorithms or "crit" in head or not claims or not (digest := _decoded(signature)):
             refuse("signature_malformed")
@@ -118,7 +118,7 @@ class Jwt(Scheme):
         return Proof(self._id(claims), self._check_times(claims, now), matched.name)
 
     def describe(self) -> str:
-        """Name the header, who issues the tokens, for whom, and whether they cover the body."""
+        """Describe the header, issuer and audience, and whether tokens cover the body."""
         covers = f"with the body's hash in {self.body_claim}" if self.body_claim else "bearer"
         return f"{NAME} in {self.header.decode()}, {covers}, of {self.issuer} for {self.audience}"
 
@@ -132,7 +132,7 @@ class Jwt(Scheme):
         )
 
     def _check_times(self, claims: Mapping[str, Any], now: float) -> int | None:
-        """Check `exp`, `nbf` and `iat`; return when it was issued, if that is the time of the delivery."""
+        """Check `exp`, `nbf` and `iat`; return the time of issue if that is the time of the delivery."""
         times = {name: claims[name] for name in ("exp", "nbf", "iat") if name in claims}
         if (
             any(type(each) not in {int, float} or not 0 <= each < TIME_MAX for each in times.values())
@@ -160,7 +160,7 @@ class Jwt(Scheme):
 
 
 def _token_key(key: object, kid: object = None, algorithm: object = None) -> TokenKey:
-    """Return a public key with the algorithms of its kind, so that no token can have it taken for another's."""
+    """Return a public key with the algorithms of its kind, to prevent algorithm confusion."""
     fitting = set[str]()
     if isinstance(key, RSAPublicKey) and key.key_size >= RSA_MIN_BITS:
         fitting = {"RS256", "PS256"}
@@ -181,7 +181,7 @@ def _signs(key: TokenKey, algorithm: str, kid: object, signed: bytes, signature:
 
 
 def _decoded(text: bytes) -> bytes:
-    """Decode base64url without padding; empty for anything else, also if unused bits are set."""
+    """Decode base64url without padding; empty if invalid, also if unused bits are set."""
     raw = urlsafe_b64decode(text + b"=" * (-len(text) % 4)) if len(text) % 4 != 1 else b""
     return raw if urlsafe_b64encode(raw).rstrip(b"=") == text else b""
 
@@ -195,7 +195,7 @@ def _document(text: bytes) -> dict[str, Any]:
 
 
 def _text(value: object) -> str | None:
-    """Return a claim as a setting would have it."""
+    """Return a claim as text, to compare with a setting."""
     if isinstance(value, bool):
         return str(value).lower()
     return value if isinstance(value, str) else str(value) if isinstance(value, int) else None
