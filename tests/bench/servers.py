@@ -59,10 +59,17 @@ def naive(directory: Path, bootstrap_servers: str, *, kind: str) -> Server:
 
 def bridge(directory: Path, bootstrap_servers: str) -> Server:
     """Describe the ingress with everything on."""
-    secrets, port, source = directory / "secrets", free_port(), PATH.rpartition("/")[2]
+    port = free_port()
+    settings = ingress_settings(directory, port, bootstrap_servers)
+    process = Process("bridge", "serve", prefix="BRIDGE", directory=directory, settings=settings)
+    return Server(process, port, ("drx.prescriptions.v1", "drx.unrecognized.v1"))
+
+
+def ingress_settings(directory: Path, port: int, bootstrap_servers: str) -> dict[str, str]:
+    secrets, source = directory / "secrets", PATH.rpartition("/")[2]
     secrets.mkdir()
     (secrets / "current").write_text(SECRET)
-    settings = {
+    return {
         "HTTP__HOST": HOST,
         "HTTP__PORT": str(port),
         "KAFKA__BOOTSTRAP_SERVERS": bootstrap_servers,
@@ -72,5 +79,3 @@ def bridge(directory: Path, bootstrap_servers: str) -> Server:
         f"SOURCES__{source}__ENVIRONMENT": "sandbox",
         f"SOURCES__{source}__SECRETS_DIR": str(secrets),
     }
-    process = Process("bridge", "serve", prefix="BRIDGE", directory=directory, settings=settings)
-    return Server(process, port, ("drx.prescriptions.v1", "drx.unrecognized.v1"))
