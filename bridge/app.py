@@ -13,11 +13,11 @@ from prometheus_client import CollectorRegistry
 
 from bridge.avro.schema_ids import RECORDS, SchemaIds
 from bridge.fast_path import FastPaths
-from bridge.ingress.admission import Admission
+from bridge.ingress.call import Source
 from bridge.ingress.deduplicator import Deduplicator
 from bridge.ingress.heartbeat import Heartbeat
-from bridge.ingress.observations import SERVICE, Observations
-from bridge.ingress.source import Source
+from bridge.ingress.limits import Admission
+from bridge.ingress.responses import SERVICE, Observations
 from bridge.ingress.webhooks import Webhooks
 from bridge.kafka.connection import KafkaConnection
 from bridge.kafka.follower import Follower
@@ -408,7 +408,7 @@ async def open_durability(
             routing=routing,
             partitions=settings.kafka.partitions,
             instance=settings.instance,
-            ordinals=ordinals(lambda: spool.last_ordinal, now_ns=seams.now_ns),
+            ordinals=ordinals(spool.last_ordinal, now_ns=seams.now_ns),
             message_max_bytes=settings.kafka.message_max_bytes,
         )
         stack.push_async_callback(publisher.close, flush_s)

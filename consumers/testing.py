@@ -52,8 +52,8 @@ from bridge.registry.address import RegistryAddress
 from bridge.registry.loader import bundled
 from bridge.registry.lock import NAMESPACE
 from consumers.api import OUTBOX_HEADER, Batches, Consumer, Context, Outgoing, Placed, Setup, build, takes_setup
+from consumers.postgres.migrate import migrate_tables
 from consumers.postgres.pool import Database, open_database
-from consumers.postgres.tables import migrate_tables
 from consumers.runtime import operator, parking
 from consumers.runtime.ledger import Ledger
 from consumers.runtime.metrics import ConsumerMetrics

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from bridge.answers import PARKED, REFUSED, RETRY_AFTER_S, STATUS, UNAVAILABLE
-from bridge.ingress.observations import ROUTE
+from bridge.ingress.responses import ROUTE
 from bridge.proof import scheme
 from bridge.settings import HttpSettings, Management
 from docs.body_schema import body_schemas

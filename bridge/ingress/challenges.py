@@ -16,7 +16,7 @@ import orjson
 
 from bridge.contract.events import OTHER_REPORTED
 from bridge.event import ParkReason
-from bridge.ingress.rate_limit import RateLimit
+from bridge.ingress.limits import RateLimit
 from bridge.mapping.json_body import parse
 from bridge.mapping.profile import Mapped
 from bridge.proof.scheme import HmacKey, KeySlot, ProofKey, SharedSecret, matching_slot, refuse_mismatch

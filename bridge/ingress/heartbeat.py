@@ -13,7 +13,7 @@ import aiohttp
 import orjson
 from prometheus_client import Gauge
 
-from bridge.ingress.source import Source
+from bridge.ingress.call import Source
 from bridge.mapping import drx_standard
 from bridge.proof.scheme import FixedSecrets, HmacKey, KeySlot
 from bridge.proof.schemes.standard_webhooks import StandardWebhooks

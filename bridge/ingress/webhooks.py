@@ -15,15 +15,12 @@ from typing import cast
 
 from bridge.errors import DeliveryRefusedError, NotDurableError, TooLargeError
 from bridge.event import Delivery, Event, Identity, ParkReason
-from bridge.ingress.admission import Admission
-from bridge.ingress.call import Call
+from bridge.ingress.call import UNKNOWN, Call, FastPath, Observed, Source
 from bridge.ingress.challenges import Challenge, ChallengedError, is_no_event
 from bridge.ingress.deduplicator import Deduplicator, Outcome
 from bridge.ingress.headers import check_content, head_rules, read_heads, safe_headers, trace_of
-from bridge.ingress.observations import UNKNOWN, Observations, Observed
-from bridge.ingress.rate_limit import AddressLimit
-from bridge.ingress.responses import Responses
-from bridge.ingress.source import FastPath, Source
+from bridge.ingress.limits import AddressLimit, Admission
+from bridge.ingress.responses import Observations, Responses
 from bridge.known.delivery_ids import NewestBodies, id_of_body, id_of_other_body, is_derived
 from bridge.mapping.profile import IGNORED, Mapped, prescription_id, read_body
 from bridge.proof.origin import SIGNATURE, prove_origin

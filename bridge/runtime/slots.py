@@ -97,13 +97,8 @@ class SlotDirectory(Generic[AnySlot]):
         self._observe = observe
         self._check = check
         self._in_force = self._seen = _snapshot(path)
-        self._keys = _slots(path, self._in_force, parse)
+        self.keys = _slots(path, self._in_force, parse)  # of the last good reading, in or outside their windows
         self._failure = ""
-
-    @property
-    def keys(self) -> tuple[AnySlot, ...]:
-        """Every slot of the last good reading, in or outside its window."""
-        return self._keys
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look for changes once a period until `stop` is set."""
@@ -132,7 +127,7 @@ class SlotDirectory(Generic[AnySlot]):
     def _take_over(self, snapshot: Snapshot) -> None:
         keys = _slots(self._path, snapshot, self._parse)
         self._check(keys)
-        self._keys = keys
+        self.keys = keys
         self._in_force = snapshot
         self._failure = ""
         self._observe("reloaded")

@@ -265,7 +265,6 @@ class Spool:
         """Why no entries are taken; empty when they are."""
         return self._availability.code
 
-    @property
     def last_ordinal(self) -> int:
         """Highest ordinal recovered or appended; 0 without any."""
         return self._index.last_ordinal
@@ -425,7 +424,10 @@ class NoSpool:
 
     code = "disabled"
     is_open = False
-    last_ordinal = 0
+
+    def last_ordinal(self) -> int:
+        """Nothing is held."""
+        return 0
 
     def oldest_ms(self) -> int:
         """Nothing waits."""

@@ -19,8 +19,8 @@ from consumers.api import WINDOW_RECORDS, Consumer
 from consumers.commands.installed import Chosen, choose
 from consumers.commands.screen import TIME
 from consumers.options import database_of
+from consumers.postgres.migrate import pending_tables
 from consumers.postgres.pool import Database
-from consumers.postgres.tables import pending_tables
 from consumers.runtime.beginnings import Adoption, Stopped, decide_start, hint
 from consumers.runtime.groups import open_group
 from consumers.runtime.operator import Progress, opened_at, standings

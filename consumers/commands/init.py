@@ -16,8 +16,8 @@ from consumers.commands.installed import Chosen
 from consumers.commands.options import decision_options, json_option, of_consumer
 from consumers.commands.screen import print_json
 from consumers.options import aware_instant
+from consumers.postgres.migrate import migrate_tables, pending_tables
 from consumers.postgres.pool import Database
-from consumers.postgres.tables import migrate_tables, pending_tables
 from consumers.runtime.groups import GroupView, open_group
 from consumers.runtime.operator import By, lock_progress, parked_from, set_offsets, standings
 from consumers.runtime.start_checks import accept_tables, check_tables, prepare

@@ -2,10 +2,10 @@
 
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -13,12 +13,11 @@ from bridge.errors import BridgeError, ConfigError, TransientError
 from bridge.event import Event
 from bridge.runtime.lifecycle import background
 from bridge.runtime.metrics import NAMESPACE
-from bridge.runtime.slot import expires_at
-from bridge.runtime.slots import Reload, SlotDirectory
+from bridge.runtime.slot import Slot, expires_at, shared_key, sign
+from bridge.runtime.slots import Reload, SecretsError, SlotDirectory, read_lines
 from consumers.api import Context
 from consumers.forward.mapping import EndpointRequest
 from consumers.forward.options import NAME, ForwardOptions
-from consumers.forward.signing import SigningSlot, parse_slot, signatures
 from consumers.http import HttpClient, RequestMetrics, open_http
 from consumers.options import is_plain
 
@@ -35,6 +34,9 @@ _OURS = re.compile(
 _is_name = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch  # RFC 9110, section 5.6.2
 # The secrets are watched by a loop that ends at once.
 _CLOSE_S = 1.0
+
+SigningSlot: TypeAlias = Slot[bytes]
+"""A secret, and when it signs."""
 
 
 class ForwardMetrics(RequestMetrics):
@@ -172,3 +174,16 @@ def read_headers(file: Path | None) -> Mapping[str, str]:
             raise ConfigError(f"{where} is no `Name: value`, comes twice, or is set by forward")
         found[name] = value
     return found
+
+
+def parse_slot(where: Path, content: bytes) -> SigningSlot:
+    """Read a slot file, whose first line is `whsec_…`; a message names the file and nothing of its content."""
+    (secret,), window = read_lines(where, content)
+    if key := shared_key(secret):
+        return Slot(where.name, key, **window)
+    raise SecretsError("secret_malformed", f"{where}: a secret that signs is whsec_ and the base64 of 24 to 64 bytes")
+
+
+def signatures(slots: Iterable[SigningSlot], *, webhook_id: str, now: float, body: bytes) -> str:
+    """Return `webhook-signature`, an element for each slot that counts `now`, in Unix seconds."""
+    return " ".join(sign(webhook_id, int(now), body, key=slot.key) for slot in slots if slot.counts_at(now))

@@ -1,14 +1,18 @@
-"""Migrations of one schema: plain numbered SQL files, each applied once, under a lock."""
+"""Migrations: plain numbered SQL files of a schema, each applied once, under a lock.
+
+A consumer needs the schema of the runtime, `drx_consumer`, and its own, if it has tables.
+"""
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bridge.errors import ConfigError
+from consumers.api import Consumer, Tables
 from consumers.postgres.pool import Connection, Database
 
 LEDGER_SCHEMA = "drx_consumer"
@@ -37,6 +41,38 @@ class Migration(NamedTuple):
     def sha256(self) -> str:
         """Digest of the file, the same for every schema."""
         return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+async def migrate_tables(
+    database: Database, consumer: Consumer, *, notice: Callable[[str], None] = lambda _: None
+) -> list[str]:
+    """Create or upgrade the tables; return what was applied, as `schema 1`."""
+    return [
+        f"{tables.schema} {number}"
+        for tables in _tables(consumer)
+        for number in await migrate(database, directory=tables.migrations, schema=tables.schema, notice=notice)
+    ]
+
+
+async def pending_tables(database: Database, consumer: Consumer) -> list[str]:
+    """Return what `migrate_tables` would apply; needs only the right to read."""
+    return [
+        f"{tables.schema} {number}"
+        for tables in _tables(consumer)
+        for number in await pending(database, directory=tables.migrations, schema=tables.schema)
+    ]
+
+
+async def lacks_own_tables(database: Database, consumer: Consumer) -> bool:
+    """Return whether the consumer has tables of its own that do not exist: not yet, or dropped as a whole."""
+    own = consumer.tables
+    return own is not None and 1 in await pending(database, directory=own.migrations, schema=own.schema)
+
+
+def _tables(consumer: Consumer) -> Iterator[Tables]:
+    yield Tables(LEDGER_MIGRATIONS, LEDGER_SCHEMA)
+    if consumer.tables is not None:
+        yield consumer.tables
 
 
 async def migrate(

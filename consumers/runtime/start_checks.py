@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from bridge.errors import ConfigError
 from bridge.kafka.connection import KafkaConnection
 from consumers.api import Consumer
+from consumers.postgres.migrate import lacks_own_tables, migrate_tables, pending_tables
 from consumers.postgres.pool import Database
-from consumers.postgres.tables import lacks_own_tables, migrate_tables, pending_tables
 from consumers.runtime.groups import open_group
 from consumers.runtime.operator import By, Decision, Progress, audit, forgotten_since, has_past, standings
 

@@ -11,10 +11,12 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from types import FrameType
+from functools import partial
+
+from rich.console import Console
 
 from bridge.app import open_ingress
-from bridge.dev.ports import HOST, free_port
+from bridge.dev.ports import HOST, free_port, is_free
 from bridge.kafka.routing import PRESCRIPTIONS_TOPIC
 from bridge.runtime.lifecycle import Worker, run_workers
 from bridge.settings import load_settings
@@ -25,26 +27,27 @@ from tests.bench.servers import ingress_settings
 from tests.bench.traffic import requests
 from tests.installed import ROOT
 from tests.topic_filler import Lives, fill
+from tests.waiting import until
 
-EACH = 200
+EACH = 100
 # Those that connect, and fill caches.
 WARM_UP = 10
-LOOK_S = 0.02
 STOP_S = 30.0
 
 
 def main() -> None:
     with filled(Lives(0)) as place:
-        for name, passing in {"delivery": _deliveries, "record of read_model": _records}.items():
-            modules = asyncio.run(passing(place))
-            print(f"{len(modules)} modules for a {name}:", *sorted(modules), sep="\n  ")
+        for name, passing in (("delivery", _deliveries), ("record of read_model", _records)):
+            modules = sorted(asyncio.run(passing(place)))
+            Console().print(f"{len(modules)} modules for a {name}:", *modules, sep="\n  ")
 
 
 async def _deliveries(place: Place) -> set[str]:
     port = free_port()
     _configure("BRIDGE", ingress_settings(place.directory, port, place.bootstrap_servers))
     async with open_ingress(load_settings()) as workers, _running(workers):
-        reader, writer = await _until_open(port)
+        await until(lambda: not is_free(port))
+        reader, writer = await asyncio.open_connection(HOST, port)
         waiting = requests(500, 100 * EACH)
 
         async def deliver() -> None:
@@ -61,16 +64,17 @@ async def _deliveries(place: Place) -> set[str]:
 async def _records(place: Place) -> set[str]:
     settings = {"KAFKA__BOOTSTRAP_SERVERS": place.bootstrap_servers, "KAFKA__OFFSET_RESET": "earliest"}
     _configure("CONSUMER", settings | {"POSTGRES__DSN": place.dsn})
-    chosen, waiting = choose("read_model"), Lives(2 * (WARM_UP + EACH)).records()
+    chosen, waiting = choose("read_model"), Lives(2 * EACH).records()
     labels = {"service": "read_model", "topic": PRESCRIPTIONS_TOPIC, "outcome": "applied"}
+    applied = partial(chosen.registry.get_sample_value, "drxbridge_consumer_records_total", labels)
 
     async def apply() -> None:
-        before = chosen.registry.get_sample_value("drxbridge_consumer_records_total", labels)
+        before = applied()
         await asyncio.to_thread(fill, place.bootstrap_servers, [next(waiting)])
-        while chosen.registry.get_sample_value("drxbridge_consumer_records_total", labels) == before:
-            await asyncio.sleep(LOOK_S)
+        await until(lambda: applied() != before)
 
-    async with open_consumer(chosen.settings, chosen.consumer, chosen.registry) as workers, _running(workers):
+    opening = open_consumer(chosen.settings, chosen.consumer, chosen.registry)
+    async with opening as workers, _running(workers[:2]):  # not its timers
         return await _met_by_each(apply)
 
 
@@ -88,31 +92,17 @@ async def _running(workers: Sequence[Worker]) -> AsyncIterator[None]:
     await task
 
 
-async def _until_open(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    while True:
-        try:
-            return await asyncio.open_connection(HOST, port)
-        except OSError:
-            await asyncio.sleep(LOOK_S)
-
-
 async def _met_by_each(work: Callable[[], Awaitable[None]]) -> set[str]:
     """Return the modules of which a function is called in every one of `EACH` times that `work` is done."""
     for _ in range(WARM_UP):
         await work()
-    always: set[str] | None = None
+    met: list[set[str]] = []
     for _ in range(EACH):
-        files: set[str] = set()
-
-        def called(frame: FrameType, event: str, _: object, files: set[str] = files) -> None:
-            if event == "call":
-                files.add(frame.f_code.co_filename)
-
-        sys.setprofile(called)
+        met.append(set())
+        sys.setprofile(lambda frame, *_: met[-1].add(frame.f_code.co_filename))
         await work()
         sys.setprofile(None)
-        always = files if always is None else always & files
-    found = {os.path.relpath(each, ROOT) for each in always or ()}
+    found = {each.removeprefix(f"{ROOT}/") for each in set.intersection(*met)}
     return {each for each in found if each.startswith(("bridge/", "consumers/"))}
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bridge.errors import ConfigError, DeliveryRefusedError
 from bridge.event import Delivery
 from bridge.ingress.challenges import BURST, QUERY_MAX_CHARS, Challenge, read_challenge
-from bridge.ingress.observations import ROUTE
+from bridge.ingress.responses import ROUTE
 from bridge.mapping.profile import Mapped
 from bridge.proof.scheme import FixedSecrets, KeySlot
 from bridge.proof.schemes.parameters import ParameterError

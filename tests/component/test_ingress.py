@@ -19,13 +19,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from bridge.dev.ports import free_port
 from bridge.errors import NotDurableError
 from bridge.event import Delivery, Durable, Event, Identity, ParkReason
-from bridge.ingress.admission import Admission
-from bridge.ingress.call import Call
+from bridge.ingress.call import Call, FastPath, Source
 from bridge.ingress.deduplicator import Deduplicator
-from bridge.ingress.observations import ROUTE, Observations
-from bridge.ingress.rate_limit import AddressLimit
-from bridge.ingress.responses import Responses
-from bridge.ingress.source import FastPath, Source
+from bridge.ingress.limits import AddressLimit, Admission
+from bridge.ingress.responses import ROUTE, Observations, Responses
 from bridge.ingress.webhooks import Webhooks
 from bridge.known.known_ids import KnownIds
 from bridge.mapping import drx_standard

@@ -10,7 +10,7 @@ import pytest
 
 from bridge.errors import ConfigError, DeliveryRefusedError
 from bridge.event import Delivery, Event, ParkReason
-from bridge.ingress.source import Source
+from bridge.ingress.call import Source
 from bridge.kafka.record import unrecognized_value
 from bridge.mapping.lookup import load_profile
 from bridge.proof.origin import prove_origin, sign_origin

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bridge.ingress.rate_limit import AddressLimit, RateLimit
-from bridge.ingress.source import Source
+from bridge.ingress.call import Source
+from bridge.ingress.limits import AddressLimit, RateLimit
 from bridge.proof.schemes.network import networks
 from tests.builders import a_body, signed_headers
 from tests.component.test_ingress import Ingress, a_source, request_bytes, running

@@ -55,24 +55,6 @@ def test_an_ordinary_user_starts_it_as_himself(tmp_path: Path) -> None:
     assert (done.stdout, done.returncode) == ("True True\n", 0), done.stderr
 
 
-def test_a_number_in_the_lock_file_that_another_process_has_by_now(server: EmbeddedPostgres) -> None:
-    """PostgreSQL takes any living process of its own user for a server."""
-    lock = files_of(server) / "postmaster.pid"
-    lines = lock.read_text().split("\n")
-    server.kill()
-    other = subprocess.Popen(launched(["/bin/sleep", "600"], user=user_of(files_of(server))))  # noqa: S603 - ours
-    try:
-        lock.write_text("\n".join([str(other.pid), *lines[1:]]))
-
-        server.start()
-
-        assert execute(server.dsn, "select 1") == [[(1,)]]
-        assert other.poll() is None
-    finally:
-        other.kill()
-        other.wait()
-
-
 async def test_a_backend_that_outlives_its_server_does_not_keep_the_next_one_from_starting(
     server: EmbeddedPostgres,
 ) -> None:

@@ -173,27 +173,6 @@ def test_its_own_death_takes_all_and_loses_nothing(dev: DevProcess) -> None:
     assert not dev.endpoints_file.exists()
 
 
-def test_parts_that_do_not_run_are_left_out(tmp_path: Path) -> None:
-    with DevProcess(tmp_path, "--no-consumers", "--no-restart") as dev:
-        before = dev.ready()
-        assert before.keys().isdisjoint({"consumers", "receiver"})
-        assert set(before["pids"]) == {"broker-1", "postgres", "registry", "ingress", "page"}
-
-        psutil.Process(before["pids"]["postgres"]).kill()
-        until(lambda: "postgres" not in dev.endpoints(), what="its absence")
-
-        assert set(dev.endpoints()["pids"]) == {"broker-1", "registry", "ingress", "page"}
-
-
-def test_ctrl_c_while_starting_ends_what_runs_already(tmp_path: Path) -> None:
-    with DevProcess(tmp_path) as dev:
-        pids = until(dev.pids_of_children, what="a first child")
-
-        assert dev.end(signal.SIGINT) == 130
-        assert all(map(gone, pids))
-        assert not dev.endpoints_file.exists()
-
-
 def refused(*arguments: str) -> str:
     done = run_dev(*arguments)
     lines = done.stderr.strip().splitlines()

@@ -11,7 +11,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from bridge.app import Durability, Seams, build_sources, build_webhooks, open_durability, with_fast_paths
-from bridge.ingress.source import Source
+from bridge.ingress.call import Source
 from bridge.ingress.webhooks import Webhooks
 from bridge.kafka.routing import RoutingTable
 from bridge.proof.scheme import KeySlot

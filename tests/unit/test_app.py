@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bridge.app import _durability_checks, patience_beside_spool, secret_checks
-from bridge.ingress.source import Source
+from bridge.ingress.call import Source
 from bridge.mapping.lookup import load_profile
 from bridge.proof.scheme import FixedSecrets, KeySlot, Scheme
 from bridge.proof.schemes.presets import configure

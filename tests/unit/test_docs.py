@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from bridge import answers
 from bridge.cli import COMMANDS
 from bridge.commands.log import logged_deliveries
-from bridge.ingress.observations import Observations
+from bridge.ingress.responses import Observations
 from bridge.runtime.metrics import IngressMetrics
 from bridge.settings import Settings, load_settings
 from consumers.runtime.metrics import ConsumerMetrics

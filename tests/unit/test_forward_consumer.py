@@ -16,8 +16,7 @@ from consumers.api import Context, Lanes, Setup
 from consumers.forward.consumer import open_forward
 from consumers.forward.mapping import RequestMapping
 from consumers.forward.options import ForwardOptions
-from consumers.forward.signing import SigningSlot, parse_slot, signatures
-from consumers.forward.sink import read_headers
+from consumers.forward.sink import SigningSlot, parse_slot, read_headers, signatures
 from consumers.options import read_options
 from consumers.testing import an_event
 

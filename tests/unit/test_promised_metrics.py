@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from bridge.answers import UNAVAILABLE
 from bridge.ingress.heartbeat import SOURCE
-from bridge.ingress.observations import OTHER, POST, ROUTE, SERVICE, SLOT_WORDS
+from bridge.ingress.responses import OTHER, POST, ROUTE, SERVICE, SLOT_WORDS
 from bridge.kafka.producer import ProducerState
 from bridge.mapping.profile import FLAGS
 from bridge.runtime.metrics import IngressMetrics

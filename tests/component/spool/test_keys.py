@@ -120,7 +120,7 @@ async def test_without_its_key_a_record_is_locked_until_that_is_back(directory: 
     async with open_spool(directory, key_dir=keys) as again:
         assert again.found == []
         assert again.spool.code == ""
-        assert again.spool.last_ordinal == 3
+        assert again.spool.last_ordinal() == 3
         assert (again.value("locked_records"), again.value("corrupt_records_total")) == (3, 0)
         await again.put(4)
         assert await again.head() == [4]

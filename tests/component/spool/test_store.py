@@ -43,7 +43,7 @@ async def test_what_is_appended_is_found_after_a_restart_in_order(tmp_path: Path
         assert ordinals(again.found) == [1, 2, 3, 4]
         assert again.found[2] == an_entry(3, partition=OTHER)
         assert (again.spool.depth(PARTITION), again.spool.depth(OTHER)) == (3, 1)
-        assert again.spool.last_ordinal == 4
+        assert again.spool.last_ordinal() == 4
         assert await again.head() == [1, 2, 4]
         size = sealed_size(an_entry(1))
         for most, most_bytes, expected in ((2, 4 * size, [1, 2]), (4, 2 * size, [1, 2]), (4, 1, [1])):

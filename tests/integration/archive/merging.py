@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry
 from consumers.api import Setup
 from consumers.archive.consumer import open_archive
 from consumers.archive.writer import Archiver
+from consumers.postgres.migrate import migrate_tables
 from consumers.postgres.pool import Database, open_database
-from consumers.postgres.tables import migrate_tables
 
 # Publish what is new, merge, exchange, look.
 RUNS = 4

@@ -12,7 +12,7 @@ from temporalio.client import Client  # noqa: TID251 - the peer's own client
 
 from bridge.event import Event
 from consumers.api import Consumer, Setup
-from consumers.postgres.tables import migrate_tables
+from consumers.postgres.migrate import migrate_tables
 from consumers.workflow.consumer import open_workflow
 from consumers.workflow.temporal import Temporal
 from tests.prescriptions import ago, cancel_answered, filled, processed, renewal_asked, sent

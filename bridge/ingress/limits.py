@@ -1,6 +1,6 @@
-"""Rate limits per source and per address, applied before any other check.
+"""Limits of the public port: a rate per source and per address, and deliveries in flight.
 
-They apply before verification, when a delivery has cost little, and are off by default. Forged deliveries can use up
+Rates apply before verification, when a delivery has cost little, and are off by default. Forged deliveries can use up
 the limit of a source, so use the limit per address if senders connect to the bridge directly.
 
 The generic cell rate algorithm (ITU-T I.371, Annex A) keeps one number for each key: the theoretical arrival time of
@@ -59,3 +59,30 @@ class AddressLimit:
         if isinstance(address, IPv6Address):
             key = int(address) >> (128 - V6_PREFIX_BITS)
         return self._limit.wait_s(key, now)
+
+
+class Admission:
+    """Bounds verified deliveries in flight, by count and by bytes.
+
+    Excess deliveries are refused at once instead of queued, and senders retry. Only verified deliveries count, so that
+    clients without a secret cannot use up the limit. The server bounds what those send (`runtime/http.py`).
+    """
+
+    def __init__(self, *, count_max: int, bytes_max: int) -> None:
+        self._count_max = count_max
+        self._bytes_max = bytes_max
+        self.count = 0
+        self.bytes = 0
+
+    def enter(self, size: int) -> bool:
+        """Count a delivery of `size` bytes and return True, or return False if there is no room."""
+        if self.count >= self._count_max or self.bytes + size > self._bytes_max:
+            return False
+        self.count += 1
+        self.bytes += size
+        return True
+
+    def leave(self, size: int) -> None:
+        """Free the room that `enter` took for the same `size`."""
+        self.count -= 1
+        self.bytes -= size
