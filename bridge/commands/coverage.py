@@ -2,14 +2,14 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bridge.event import Delivery, ParkReason
 from bridge.mapping.assemble import Draft
 from bridge.mapping.mapped import MappingFile
-from bridge.mapping.mapping_file import CompiledFile, EventRule
+from bridge.mapping.mapping_file import EventRule
 from bridge.mapping.profile import Mapped
 from bridge.runtime.screen import printable
 
@@ -28,20 +28,9 @@ class Coverage:
     _bare: Counter[str] = field(default_factory=Counter)
     _ignored: Counter[str] = field(default_factory=Counter)
 
-    @property
-    def file(self) -> CompiledFile:
-        """The compiled file."""
-        return self.mapping.file
-
-    @property
-    def ARRAYS(self) -> bool:  # noqa: N802 - a name of `Profile`
-        """See `Profile`."""
-        return self.mapping.ARRAYS
-
-    @property
-    def parse(self) -> Callable[[bytes], object] | None:
-        """See `Profile`."""
-        return self.mapping.parse
+    def __getattr__(self, name: str) -> Any:
+        """Return what else a profile has, such as `parse`."""
+        return getattr(self.mapping, name)
 
     def reading_xml(self) -> "Coverage":
         """See `Profile`; the copy shares the notes of this profile."""
@@ -66,7 +55,7 @@ class Coverage:
     def report(self) -> dict[str, Any]:
         """Return what the bodies used and did not use, as JSON types; tables are identified by number."""
         never, ungiven = [], []
-        for number, rule in enumerate(self.file.events, 1):
+        for number, rule in enumerate(self.mapping.file.events, 1):
             if rule not in self._fired:
                 never.append(f"event.{number}")
                 continue

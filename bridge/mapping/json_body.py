@@ -9,7 +9,9 @@ recursion, to find the first rule of the list that it breaks.
 import json
 import math
 import re
+from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from json.encoder import encode_basestring
 from typing import Literal, cast
@@ -77,6 +79,18 @@ def parse(body: bytes, *, arrays: bool = False) -> dict[str, object] | ParkReaso
     ):
         return ParkReason("malformed_json", _diagnosis(body, arrays=arrays))
     return cast("dict[str, object]", document)
+
+
+def parse_wrapped(body: bytes, *, way: Sequence[str], last: str) -> object:
+    """Read a JSON object, with a document in place of a member that has its base64; what is neither stays a text."""
+    document = holder = cast("object", parse(body))
+    for step in way:
+        holder = holder.get(step) if isinstance(holder, dict) else None
+    if isinstance(holder, dict) and isinstance(text := holder.get(last), str):
+        with suppress(ValueError):
+            inner = parse(b64decode(text, validate=True), arrays=True)
+            holder[last] = text if isinstance(inner, ParkReason) else inner
+    return document
 
 
 def to_json_text(value: object) -> str:

@@ -7,13 +7,7 @@ from typing import Any, Protocol
 
 from bridge.errors import ConfigError
 from bridge.mapping import drx_standard
-from bridge.mapping.profile import (
-    DEDUPE_WINDOW_MAX_S,
-    DEDUPE_WINDOW_MIN_S,
-    Profile,
-    dedupe_window_s,
-    refuse_unknown,
-)
+from bridge.mapping.profile import DEDUPE_WINDOW_MAX_S, DEDUPE_WINDOW_MIN_S, Profile, dedupe_window_s, refuse_unknown
 
 # Group of entry points under which packages register profiles (`name = package.module`); documented, so fixed.
 GROUP = "drx_bridge.profiles"

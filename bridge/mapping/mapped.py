@@ -7,6 +7,7 @@ by an option, its hash is recorded with each of its events.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
+from functools import partial
 from hashlib import sha256
 from itertools import chain, count
 from math import isfinite
@@ -21,7 +22,7 @@ from bridge.errors import ConfigError
 from bridge.event import Delivery, ParkReason
 from bridge.mapping.assemble import Draft, Part, Reading, children, compose, escaped
 from bridge.mapping.elements import PLACES_MAX, Elements, Folded, Spot
-from bridge.mapping.json_body import Real
+from bridge.mapping.json_body import Real, parse_wrapped
 from bridge.mapping.keys import OUR_PREFIXES
 from bridge.mapping.mapped_functions import ExhaustedError, Expression, Scope, UnfitError
 from bridge.mapping.mapping_file import FILE_MAX_BYTES, CompiledFile, EventRule, Pointer
@@ -86,7 +87,7 @@ class MappingFile:
     BUCKET_S: int
     CONTENT_TYPES: tuple[str, ...]
     prefixes: tuple[str, ...] = ()
-    parse: Callable[[bytes], object] | None = None  # parses bodies that are not JSON
+    parse: Callable[[bytes], object] | None = None  # parses bodies that are not plain JSON
 
     def reading_xml(self) -> "MappingFile":
         """Return the profile for XML bodies; `ConfigError` if the extra for XML is not installed."""
@@ -150,6 +151,7 @@ def compile_mapping(content: bytes, name: str, options: Mapping[str, str], *, na
         ARRAYS=document.arrays or document.array is not None,
         BUCKET_S=document.bucket_s,
         CONTENT_TYPES=tuple(each.lower() for each in document.content_types),
+        parse=partial(parse_wrapped, **Pointer.of(document.base64)._asdict()) if document.base64 else None,
     )
 
 
@@ -296,8 +298,7 @@ class Run:
             self._elements.enter(self._elements.body)
             key = self._key(other.key, self._root, self._path)
         if isinstance(key, ParkReason):
-            # The configured account takes precedence, so that all its updates have one key.
-            key = account = self.mapping.account_id or self._account(other, spot) or ""
+            key = account = self._account(other, spot) or self.mapping.account_id
             if account and not _NATIVE_KEY.fullmatch(account):
                 return ParkReason("unusable", "bad_key", "/account")
         if not key or not is_reported_type(word):
@@ -474,9 +475,7 @@ class Run:
             else:
                 self.scope.flags.add("field_unfit")
         self._time(event, draft, element)
-        # For an event about the account, the configured account is also the record key.
-        is_key = "prescription_id" in finished and bool(self.mapping.account_id)
-        account = None if is_key else self._account(event, spot)
+        account = self._account(event, spot)
         if not account and not self.mapping.account_id:
             at = self._at(event.leading["account"], spot.path) or "/account"
             park = ParkReason("unusable", "missing_field", at, draft.key)

@@ -137,6 +137,7 @@ class FileTable(_Common):
     zone: str = ""
     names: Literal["as_written", "any_case"] = "as_written"
     arrays: bool = False
+    base64: PointerText | None = None
     array: Literal["best"] | None = None
     best: list[str] = Field([], max_length=10)
     bucket_s: int = Field(0, ge=60, le=86_400, validate_default=False)
@@ -320,12 +321,7 @@ class CompiledFile:
         for dotted, text in table.data.items():
             expressions[f"data.{dotted}"] = self._expression(text, f"{place}.data.{dotted}")
         event = EventRule(
-            table,
-            expressions,
-            key=key,
-            each=each,
-            name=self.document.name or "",
-            claims=self._pointers(table.claims),
+            table, expressions, key=key, each=each, name=self.document.name or "", claims=self._pointers(table.claims)
         )
         self._check_constants(event, place)
         self._check_words(event, place)

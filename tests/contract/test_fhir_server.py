@@ -140,10 +140,7 @@ async def test_what_refers_to_another_is_written_with_it_and_updated_by_its_vers
 async def test_a_write_that_comes_late_changes_nothing(peer: Peer, token_file: Path, bundle: str) -> None:
     """The server does what its client gave up waiting for, after the client has written newer states."""
     order = an_order("active")
-    async with (
-        a_late(peer.url) as late,
-        a_writer(late.url, token_file, bundle=bundle, ids=peer.ids) as writer,
-    ):
+    async with a_late(peer.url) as late, a_writer(late.url, token_file, bundle=bundle, ids=peer.ids) as writer:
         desk = Desk(peer, writer)
         late.hold()
         held = asyncio.create_task(desk.write(order, a_task(order)))

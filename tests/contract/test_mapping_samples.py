@@ -66,6 +66,13 @@ def test_the_batch_of_the_docs_becomes_what_they_say() -> None:
     ]
 
 
+def test_the_wrapped_push_of_the_docs_becomes_what_they_show() -> None:
+    compiled = compile_mapping(file_of_the_docs("pubsub.toml").encode(), "pubsub.toml", {})
+    (event,) = outcome_of(compiled, file_of_the_docs("wrapped.json").encode()).events
+    assert (event.id, event.key) == ("9070443601/fulfillment.status_changed", "acme:10442")
+    assert event.value["extensions"] == {"/message/data/patient": '"Ann"'}
+
+
 def test_the_mapping_of_the_docs_makes_the_event_that_they_show() -> None:
     compiled = compile_mapping(file_of_the_docs("acme.toml").encode(), "acme.toml", {})
 

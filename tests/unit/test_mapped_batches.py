@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -122,6 +123,24 @@ def test_only_elements_whose_word_is_ignored_are_passed_over_and_kept_nowhere() 
     assert outcome_of(mapping, batch(PING, PING)) is IGNORED
     assert outcome_of(mapping, batch({"at": 1}, type="PING")) is IGNORED
     assert len(outcome_of(mapping, batch(PING, BOB)).events) == 1
+
+
+def test_a_batch_without_elements_is_kept_unless_the_file_has_a_word_for_it() -> None:
+    assert parked(compiled(HEAD + REPORTED + TABLE), batch()) == ParkReason("unknown_type", field="/type")
+    empty = REPORTED.replace('"type"', "\"type || (events == `[]` && 'PING')\"")
+    assert outcome_of(compiled(HEAD + empty + TABLE), batch()) is IGNORED
+
+
+def test_a_document_in_base64_is_read_as_if_it_stood_there() -> None:
+    mapping = compiled(HEAD.replace('"events"', '"message.data.events"') + 'base64 = "/message/data"\n' + TABLE)
+
+    def wrapped(content: bytes) -> dict[str, Any]:
+        return {"message": {"data": b64encode(content).decode()}}
+
+    (ann,) = outcome_of(mapping, wrapped(json.dumps(batch(ANN)).encode())).events
+    assert (ann.key, kept(ann)["/message/data/events/0/patient"]) == ("arr:1", "Ann")
+    for text in (wrapped(b"no json"), {"message": {"data": "***"}}, {"message": []}, {}):
+        assert isinstance(parked(mapping, text), ParkReason)
 
 
 def test_a_table_about_the_body_decides_for_no_element() -> None:
