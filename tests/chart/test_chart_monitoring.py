@@ -70,10 +70,7 @@ def test_dashboards_are_those_of_the_files() -> None:
 
 @pytest.mark.parametrize(
     ("case", "kind", "key"),
-    [
-        ("pod-monitors", "PodMonitor", "podMetricsEndpoints"),
-        ("operator-monitoring", "ServiceMonitor", "endpoints"),
-    ],
+    [("pod-monitors", "PodMonitor", "podMetricsEndpoints"), ("operator-monitoring", "ServiceMonitor", "endpoints")],
 )
 def test_monitors_meet_a_port_of_the_pods_and_leave_consumers_their_name(case: str, kind: str, key: str) -> None:
     """By default a target's labels win: `service` would be that of Kubernetes, not the name that rules go by."""

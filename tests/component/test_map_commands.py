@@ -218,11 +218,7 @@ def test_the_check_names_what_samples_do_not_use_of_the_file(batch: Any) -> None
     whole = {"type": "S", "rx": "2", "queue": "q", "state": "packed", "at": "2026-09-14"}
     assert batch(UPDATED | {"why": "w", "at": 1}, whole, strict=True) == (
         0,
-        report
-        | {
-            "tables_never_fired": [],
-            "fields_never_given": [],
-        },
+        report | {"tables_never_fired": [], "fields_never_given": []},
     )
 
 

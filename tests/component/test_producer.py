@@ -180,8 +180,7 @@ async def test_it_survives_whatever_is_raised_at_an_await(
 
 
 @pytest.mark.parametrize(
-    "method",
-    ["start", "settle", "end", "partitions", "refresh_metadata", "oldest_s", "quiet_s", "silent_s", "reach"],
+    "method", ["start", "settle", "end", "partitions", "refresh_metadata", "oldest_s", "quiet_s", "silent_s", "reach"]
 )
 async def test_it_survives_whatever_a_client_raises(cluster: FakeCluster, method: str) -> None:
     cluster.partitions = None if method == "refresh_metadata" else 12

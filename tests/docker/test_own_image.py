@@ -18,10 +18,7 @@ from tests.cluster import Cluster, Topics, docker_answers
 from tests.docker.own_image import ROOT, OwnImage, built_own_image
 from tests.integration.service_process import HANG_S, until
 
-pytestmark = [
-    pytest.mark.kafka,
-    pytest.mark.skipif(not docker_answers(), reason="no Docker engine answers"),
-]
+pytestmark = [pytest.mark.kafka, pytest.mark.skipif(not docker_answers(), reason="no Docker engine answers")]
 
 SIZE_MAX_BYTES = 90_000_000
 # What the chart asks for, as a container engine says it.

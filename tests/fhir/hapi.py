@@ -34,12 +34,7 @@ class HapiServer:
     """
 
     def __init__(
-        self,
-        directory: Path,
-        *,
-        token: str = "",
-        validates: bool = False,
-        options: tuple[str, ...] = SHORT_RUN,
+        self, directory: Path, *, token: str = "", validates: bool = False, options: tuple[str, ...] = SHORT_RUN
     ) -> None:
         """Log to `directory`; with `token` requests need it. One that `validates` refuses what is no valid R4."""
         port, self._token, self._log = free_port(), token, directory / "hapi.log"

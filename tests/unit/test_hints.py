@@ -60,11 +60,7 @@ def found(signature: bytes, *, at: object = NOW, body: bytes = BODY, slot: KeySl
         (element(v1(text(), KEY + b"\n")), NOW, "a line break was part of the secret"),
         (element(v1(text(at=NOW * 1000 + 123))), NOW * 1000 + 123, "in milliseconds"),
         (element(v1(text(at=NOW - 1000))), NOW - 1000, "is 1000 s old"),
-        (
-            element(v1(text(BODY.rstrip(), at=NOW - 1000))),
-            NOW - 1000,
-            "that are sent; and the timestamp is 1000 s old",
-        ),
+        (element(v1(text(BODY.rstrip(), at=NOW - 1000))), NOW - 1000, "that are sent; and the timestamp is 1000 s old"),
         (element(v1(text(at=NOW + 400))), NOW + 400, "is 400 s ahead"),
     ],
 )
