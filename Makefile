@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # The tests start a thousand processes: without compiled files each would compile everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-tools compiled-tests check budget lint promtool fault-tools alert-tools lock chart engines clients page fhir-server hl7-server temporal-server otelcol peers audit bench docs faults fuzz release release-sign release-tools simulate test-docker test-postgres
+.PHONY: actionlint setup demo test test-tools compiled-tests check budget lint promtool fault-tools alert-tools lock chart engines clients page fhir-server hl7-server temporal-server otelcol peers audit bench docs faults fuzz release release-sign release-tools simulate test-docker test-postgres
 
 # A line for each step: pip is silent, and takes minutes on a slow line.
 define install
@@ -42,6 +42,7 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/drx-bridge schemas check
+	if test -x build/tools/actionlint; then build/tools/actionlint; fi
 
 check: $(INSTALLED)
 	$(MAKE) --no-print-directory --jobs 2 lint budget
@@ -195,7 +196,10 @@ release-sign:
 	cd $(RELEASE) && cosign sign-blob --yes $(SIGN) --bundle SHA256SUMS.sigstore.json SHA256SUMS
 	cd $(RELEASE) && cosign attest-blob --yes $(SIGN) --bundle provenance.sigstore.json --statement provenance.json
 
-# What checks the workflows and what signs, compiled into build/tools; without them their tests are skipped. Needs Go.
-release-tools:
+# Checks the workflows: `lint` runs it where it is. Needs Go.
+actionlint:
 	GOBIN="$(CURDIR)/build/tools" CGO_ENABLED=0 go install -trimpath github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+
+# Signs a release; without it its test is skipped. Needs Go.
+release-tools:
 	GOBIN="$(CURDIR)/build/tools" CGO_ENABLED=0 go install -trimpath github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3

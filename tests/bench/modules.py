@@ -29,7 +29,7 @@ from tests.installed import ROOT
 from tests.topic_filler import Lives, fill
 from tests.waiting import until
 
-EACH = 100
+EACH = 50
 # Those that connect, and fill caches.
 WARM_UP = 10
 STOP_S = 30.0

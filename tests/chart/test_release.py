@@ -37,12 +37,6 @@ PROJECT = tomllib.loads(run("git", "show", "HEAD:pyproject.toml"))["project"]
 VERSION = PROJECT["version"]
 
 
-def tool(name: str) -> str:
-    return shutil.which(name, path=TOOLS) or pytest.skip(
-        f"{name} is missing: `make release-tools` compiles it, with Go"
-    )
-
-
 def build(target: Path, *, umask: int, **environ: str) -> Path:
     run(sys.executable, str(ROOT / ".ci" / "release.py"), VERSION, str(target), umask=umask, environ=environ)
     return target
@@ -117,6 +111,13 @@ def test_a_version_that_the_commit_has_not_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_ci_runs_each_python_that_the_package_declares() -> None:
+    (matrix,) = re.findall(r"python: \[(.*)\]", (ROOT / ".github" / "workflows" / "ci.yml").read_text())
+
+    declared = [each.rpartition(" ")[2] for each in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", each)]
+    assert matrix == ", ".join(f'"{each}"' for each in declared)
+
+
 def test_actions_are_pinned_by_commit() -> None:
     used = re.findall(r"uses: (?!\./)(.*)", "".join(path.read_text() for path in WORKFLOWS))
 
@@ -124,12 +125,8 @@ def test_actions_are_pinned_by_commit() -> None:
     assert [each for each in used if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v[\d.]+", each)] == []
 
 
-def test_actionlint_has_nothing_to_say() -> None:
-    assert run(tool("actionlint"), *map(str, WORKFLOWS)) == ""
-
-
 def test_what_is_signed_is_verified_and_nothing_else(files: Path, tmp_path: Path) -> None:
-    cosign = tool("cosign")
+    cosign = shutil.which("cosign", path=TOOLS) or pytest.skip("cosign is missing: `make release-tools`, with Go")
     signed = Path(shutil.copytree(files, tmp_path / "release"))
     run(cosign, "generate-key-pair", cwd=tmp_path, environ={"COSIGN_PASSWORD": ""})
     # An empty configuration: nothing is written to a log of transparency, and no host is asked.
