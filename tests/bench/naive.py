@@ -1,4 +1,4 @@
-"""The controls: what a team would write in an afternoon. No schema, no repeats, no limits, no spool, no log line.
+"""The controls: the least that a team would write. No schema, no repeats, no limits, no spool, no log line.
 
 Run as `python -m tests.bench.naive unsigned|signed PORT BOOTSTRAP_SERVERS TOPIC`. `unsigned` writes whatever comes;
 `signed` checks the signature and keeps the order of each prescription by its key.
