@@ -199,7 +199,7 @@ def _open_secrets(settings: Settings, metrics: IngressMetrics) -> dict[str, Slot
         scheme = scheme_of(name, source)
         if (directory := slots_dir(scheme, source)) is None:
             continue
-        opened[name] = SlotDirectory(
+        slots = opened[name] = SlotDirectory(
             directory,
             slots_of(scheme),
             source=name,
@@ -208,12 +208,8 @@ def _open_secrets(settings: Settings, metrics: IngressMetrics) -> dict[str, Slot
         )
         for outcome in get_args(Reload):
             metrics.secret_reload.labels(name, outcome)
-        metrics.secret_expiry.labels(name).set_function(partial(_expires_at, opened[name]))
+        metrics.secret_expiry.labels(name).set_function(partial(lambda each: expires_at(senders(each.keys)), slots))
     return opened
-
-
-def _expires_at(directory: SlotDirectory[KeySlot]) -> float:
-    return expires_at(senders(directory.keys))
 
 
 def _count_reload(metrics: IngressMetrics, source: str, outcome: str) -> None:
@@ -411,7 +407,7 @@ async def open_durability(
             ordinals=ordinals(spool.last_ordinal, now_ns=seams.now_ns),
             message_max_bytes=settings.kafka.message_max_bytes,
         )
-        stack.push_async_callback(publisher.close, flush_s)
+        stack.push_async_callback(writers.close, flush_s)
         checks = _durability_checks(
             producer,
             spool,

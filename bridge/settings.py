@@ -33,10 +33,6 @@ SOURCE_RISKS = (
 )
 
 
-def _tolerance(value: object) -> object:
-    return None if value == "off" else value
-
-
 def _comma_list(value: object) -> object:
     """Take a list of TOML as the text that a variable would hold."""
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
@@ -186,9 +182,9 @@ class SourceSettings(Section):
     scheme_parameters: dict[str, CommaList] = Field(
         {}, description="a parameter of the scheme, such as SCHEME_HEADER for `body_hmac`"
     )
-    tolerance_s: Annotated[Annotated[int, Field(ge=1, le=86_400)] | None, BeforeValidator(_tolerance)] = Field(
-        300, description="seconds a delivery's timestamp may be off, or `off`"
-    )
+    tolerance_s: Annotated[
+        Annotated[int, Field(ge=1, le=86_400)] | None, BeforeValidator(lambda value: None if value == "off" else value)
+    ] = Field(300, description="seconds a delivery's timestamp may be off, or `off`")
     challenge: str = Field(
         "",
         description="handshake by which the sender registers the endpoint: query:NAME, body:MEMBER, body_json:MEMBER, "

@@ -42,7 +42,8 @@ def check(ctx: click.Context, *, root: Path, as_json: bool) -> None:
     """Check the schemas against the rules, their readers and the lock; exit 1 on a violation."""
     files, lock = read_schemas(root), read_lock(root)
     found = findings(files, lock)
-    found += [_not_locked(record) for record in lock.drift(files) if record in files]
+    not_locked = "The file differs from the lock; run `drx-bridge schemas lock`."
+    found += [Violation(record, "", "not_locked", not_locked) for record in lock.drift(files) if record in files]
     if as_json:
         document = {"ok": not found, "records": len(files), "findings": [asdict(finding) for finding in found]}
         click.echo(json.dumps(document))
@@ -67,10 +68,6 @@ def lock(ctx: click.Context, *, root: Path) -> None:
     write_lock(root, after)
     for entry in after.entries[len(before.entries) :]:
         click.echo(f"{entry.record}: version {entry.version}, id {entry.id}", err=True)
-
-
-def _not_locked(record: str) -> Violation:
-    return Violation(record, "", "not_locked", "The file differs from the lock; run `drx-bridge schemas lock`.")
 
 
 def _print(found: list[Violation]) -> None:

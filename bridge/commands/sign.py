@@ -60,18 +60,8 @@ def sign(
         click.echo(orjson.dumps(headers))
     elif url is not None:
         given = [part for name, value in headers.items() for part in ("-H", f"{name}: {value}")]
-        click.echo(
-            shlex.join(
-                [
-                    "curl",
-                    "-sS",
-                    url,
-                    *given,
-                    "--data-binary",
-                    "@-" if body_file.name == "<stdin>" else f"@{body_file.name}",
-                ]
-            )
-        )
+        file_name = "-" if body_file.name == "<stdin>" else body_file.name
+        click.echo(shlex.join(["curl", "-sS", url, *given, "--data-binary", f"@{file_name}"]))
     else:
         click.echo("\n".join(f"{name}: {value}" for name, value in headers.items()))
     return 0

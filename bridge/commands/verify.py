@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -57,7 +57,9 @@ def verify(
     asked = asked_scheme(source_name, scheme_text, parameters)
     scheme, keys = asked.scheme, _keys(asked, secrets_dir)
     short = {"webhook-id": webhook_id, "webhook-timestamp": timestamp, "webhook-signature": signature}
-    sent = [*_split(headers), *((name, value) for name, value in short.items() if value is not None)]
+    named = pairs(headers, ":", usage="--header is 'name: value'")
+    sent = [(name.strip().lower(), value.strip(" \t")) for name, value in named]
+    sent += [(name, value) for name, value in short.items() if value is not None]
     body = body_file.read()
     # The bytes that the shell passed, in any encoding.
     given = [(os.fsencode(name), os.fsencode(value)) for name, value in sent]
@@ -86,11 +88,6 @@ def _keys(asked: AskedScheme, secrets_dir: Path | None) -> Sequence[KeySlot]:
     if directory is None:
         raise click.UsageError("name a --source, or a --secrets-dir")
     return load(directory, asked.scheme)
-
-
-def _split(headers: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for name, value in pairs(headers, ":", usage="--header is 'name: value'"):
-        yield name.strip().lower(), value.strip(" \t")
 
 
 def _tell(code: str, sentence: str, hint: str = "", *, accept: bool, as_json: bool) -> int:

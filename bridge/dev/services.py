@@ -209,12 +209,12 @@ def run_program(program: str, *arguments: str, settings: Mapping[str, str]) -> O
     return Output(shlex.join([program, *arguments]), text, done.returncode)
 
 
-def wait_caught_up(management_port: int, *, timeout_s: float = CATCH_UP_TIMEOUT_S) -> int:
+def wait_caught_up(management_port: int) -> int:
     """Wait, within bounds, until the spool of an earlier run is drained; return how many partitions still spool.
 
     After that, deliveries are written directly, and repeats of earlier ones are recognised.
     """
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + CATCH_UP_TIMEOUT_S
     while True:
         lines = (line.partition(" ") for line in get(management_port, "/metrics")[1].decode().splitlines())
         gauges = {name: float(value) for name, _, value in lines if name in {_SPOOLING, _RECALLED}}

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 from bridge.errors import NotDurableError
@@ -34,29 +35,28 @@ class _Verdict(NamedTuple):
     spooled: bool = False
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Deduplicator:
     """Publishes new events; a repeat gets the outcome of the first delivery."""
 
-    def __init__(self, *, publisher: PublisherProtocol, known_ids: KnownIds, deadline_s: float) -> None:
-        """`deadline_s` bounds every delivery, also one that waits for another."""
-        self._publisher = publisher
-        self._known_ids = known_ids
-        self._deadline_s = deadline_s
+    publisher: PublisherProtocol
+    known_ids: KnownIds
+    deadline_s: float  # bounds every delivery, also one that waits for another
 
     def ends_at(self) -> float:
         """Return the loop time by which a delivery that arrives now must be answered."""
-        return asyncio.get_running_loop().time() + self._deadline_s
+        return asyncio.get_running_loop().time() + self.deadline_s
 
     def take_new(self, delivery: Delivery, events: tuple[Event, ...]) -> asyncio.Future[Durable] | None:
         """Publish events that are all new, else return None. Raises `NotDurableError` if that is impossible now."""
         identities = [identity_in(delivery, event) for event in events]
-        if not self._known_ids.begin_new(identities):
+        if not self.known_ids.begin_new(identities):
             return None
         try:
-            return asyncio.ensure_future(self._publisher.publish(delivery, events))
+            return asyncio.ensure_future(self.publisher.publish(delivery, events))
         except BaseException:
             for identity in identities:  # nothing was accepted, so only this code reports it
-                self._known_ids.settled(identity, "failed")
+                self.known_ids.settled(identity, "failed")
             raise
 
     async def take(self, delivery: Delivery, events: tuple[Event, ...], *, ends_at: float) -> Outcome:
@@ -64,7 +64,7 @@ class Deduplicator:
         identities = [identity_in(delivery, event) for event in events]
 
         def publish(fresh: tuple[int, ...]) -> Awaitable[Durable]:
-            return self._publisher.publish(delivery, tuple(events[n] for n in fresh))
+            return self.publisher.publish(delivery, tuple(events[n] for n in fresh))
 
         ended = await self._end(identities, publish, ends_at)
         if ended.conflict:
@@ -74,12 +74,12 @@ class Deduplicator:
     async def park(self, delivery: Delivery, park: ParkReason, *, ends_at: float) -> bool:
         """Make a parked delivery durable as received; return whether it is new. May raise `NotDurableError`."""
         identity = Identity(delivery.source, delivery.id, delivery.body_sha256, park.reason)
-        return (await self._end([identity], lambda _: self._publisher.publish(delivery, park), ends_at)).fresh
+        return (await self._end([identity], lambda _: self.publisher.publish(delivery, park), ends_at)).fresh
 
     async def _end(self, identities: Sequence[Identity], publish: Publish, ends_at: float) -> _Verdict:
         fresh = False
         while True:
-            known = self._known_ids.begin(identities)
+            known = self.known_ids.begin(identities)
             if known.conflict:
                 return _Verdict(conflict=True)
             if known.rival is not None:
@@ -102,9 +102,9 @@ class Deduplicator:
         except BaseException:
             # Nothing was accepted, so only this code reports it.
             for n in fresh:
-                self._known_ids.settled(identities[n], "failed")
+                self.known_ids.settled(identities[n], "failed")
             raise
-        if left_s > self._deadline_s - SLACK_S:
+        if left_s > self.deadline_s - SLACK_S:
             return await ending
         try:
             # The publisher still reports the outcome to `KnownIds`, even if late.

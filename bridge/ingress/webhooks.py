@@ -8,6 +8,7 @@ deliveries to park need an asyncio task.
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
@@ -35,34 +36,24 @@ from bridge.runtime.tracing import Tracing
 PREFIX = "/webhooks/"
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Webhooks:
     """Handles every request of the public port."""
 
-    def __init__(
-        self,
-        *,
-        sources: Mapping[str, Source],
-        deduplicator: Deduplicator,
-        admission: Admission,
-        observations: Observations,
-        body_max_bytes: int,
-        newest: NewestBodies,
-        address_limit: AddressLimit | None = None,
-        tracing: Tracing | None = None,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        self._sources = sources
-        self._tracing = tracing
-        challenges = [source.challenge.headers for source in sources.values() if source.challenge]
-        self._head_rules = head_rules((source.scheme for source in sources.values()), further=challenges)
-        self._address_limit = address_limit
-        self._respond = Responses(observations)
-        self._deduplicator = deduplicator
-        self._admission = admission
-        self._observe = observations
-        self._body_max_bytes = body_max_bytes
-        self._now = now
-        self._newest = newest
+    sources: Mapping[str, Source]
+    deduplicator: Deduplicator
+    admission: Admission
+    observations: Observations
+    body_max_bytes: int
+    newest: NewestBodies
+    address_limit: AddressLimit | None = None
+    tracing: Tracing | None = None
+    now: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
+        challenges = [source.challenge.headers for source in self.sources.values() if source.challenge]
+        self._head_rules = head_rules((source.scheme for source in self.sources.values()), further=challenges)
+        self._respond = Responses(self.observations)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def check(self, request: http.Request) -> Answer | None:
@@ -81,7 +72,7 @@ class Webhooks:
     def take(self, requests: Sequence[http.Request]) -> None:
         """Process requests that arrived together, stage by stage; answers repeat only the verified id of each."""
         calls = [request.note or Call(request) for request in requests]
-        ends_at, received_s = self._deduplicator.ends_at(), self._now()
+        ends_at, received_s = self.deduplicator.ends_at(), self.now()
         received_at = datetime.fromtimestamp(received_s, UTC)
         for call in calls:
             call.ends_at, call.received_s, call.received_at = ends_at, received_s, received_at
@@ -113,7 +104,7 @@ class Webhooks:
     def _end(self, call: Call, answering: Callable[..., Answer], *arguments: object) -> None:
         """Answer a call and release its admission, even if answering fails."""
         if call.room is not None:
-            self._admission.leave(call.room)
+            self.admission.leave(call.room)
             call.room = None
         try:
             answer = answering(call, *arguments)
@@ -138,14 +129,14 @@ class Webhooks:
         call.heads = read_heads(call.http.raw_headers, self._head_rules)
         if call.method != "POST":
             self._answer_challenge(call, source)
-        check_content(call.heads, size_max=self._body_max_bytes, types=call.sender.content_types, json=call.sender.json)
+        check_content(call.heads, size_max=self.body_max_bytes, types=call.sender.content_types, json=call.sender.json)
 
     def _route(self, call: Call) -> Source:
         path = call.http.path
         name = path[len(PREFIX) :] if path.startswith(PREFIX) else ""
         if not name or "/" in name:
             raise DeliveryRefusedError("not_found")
-        source = self._sources.get(name)
+        source = self.sources.get(name)
         if call.method != "POST" and not (source and source.challenge and source.challenge.method == call.method):
             raise DeliveryRefusedError("method_not_allowed")
         call.routed = True
@@ -161,17 +152,17 @@ class Webhooks:
             raise DeliveryRefusedError("rate_limited", reason="challenge", wait_s=wait_s)
         query = call.http.raw_path.partition("#")[0].partition("?")[2]
         per_s = source.limit.per_s if source.limit else None
-        answer = challenge.of_head(call.heads, query, source.secrets.keys, self._now(), per_s=per_s)
+        answer = challenge.of_head(call.heads, query, source.secrets.keys, self.now(), per_s=per_s)
         if answer is None or b"transfer-encoding" in call.heads or int(call.heads.get(b"content-length") or 0):
             raise DeliveryRefusedError("method_not_allowed")
         raise ChallengedError(answer)
 
     def _check_address(self, call: Call) -> None:
         """Refuse a request above the address's limit before it counts towards the limit of its source."""
-        if self._address_limit is None:
+        if self.address_limit is None:
             return
         forwarded = b",".join(value for name, value in call.http.raw_headers if name.lower() == FORWARDED)
-        wait_s = self._address_limit.wait_s(call.http.remote or "", forwarded, call.began)
+        wait_s = self.address_limit.wait_s(call.http.remote or "", forwarded, call.began)
         if wait_s:
             raise DeliveryRefusedError("rate_limited", reason="address", wait_s=wait_s)
 
@@ -179,7 +170,7 @@ class Webhooks:
         """Check the size of the body, and the head unless it was checked on arrival."""
         if not call.routed:
             self._check_head(call)
-        if len(call.http.body) > self._body_max_bytes:
+        if len(call.http.body) > self.body_max_bytes:
             raise DeliveryRefusedError("body_too_large")
 
     @staticmethod
@@ -206,20 +197,20 @@ class Webhooks:
             call.proof = proved
         hit("after_verify")
         if call.unproved is None:
-            self._observe.verified(
+            self.observations.verified(
                 source.name,
                 slot=proved.slot,
                 offset_s=None if source.internal or proved.timestamp is None else now - proved.timestamp,
             )
         digest = sha256(body).hexdigest()
-        if self._tracing is None:
+        if self.tracing is None:
             traceparent = trace_of(call.heads)
         else:
-            traceparent, call.end_span = self._tracing.receive(call.heads.get(b"traceparent", b""), call.began)
+            traceparent, call.end_span = self.tracing.receive(call.heads.get(b"traceparent", b""), call.began)
         call.delivery = Delivery(
             source=source.name,
             environment=source.environment,
-            id=proved.id or (self._newest.new_id(digest, now) if source.bucket_s else id_of_body(digest)),
+            id=proved.id or (self.newest.new_id(digest, now) if source.bucket_s else id_of_body(digest)),
             received_at=call.received_at,
             body=body,
             body_sha256=digest,
@@ -233,7 +224,7 @@ class Webhooks:
 
     def _admit(self, call: Call) -> None:
         size = len(call.http.body)
-        if not self._admission.enter(size):
+        if not self.admission.enter(size):
             raise NotDurableError("admission_full")
         call.room = size
 
@@ -264,10 +255,10 @@ class Webhooks:
                 self._recognise(call)
             outcome = call.outcome
             if not isinstance(outcome, ParkReason):
-                taken = self._deduplicator.take_new(call.delivery, outcome.events)
+                taken = self.deduplicator.take_new(call.delivery, outcome.events)
                 if taken is not None:
                     call.taken = taken
-                    taken.add_done_callback(partial(self._settled, call))
+                    taken.add_done_callback(lambda _: self._through(self._accept_taken, (call,)))
                     return
         except NotDurableError:
             raise
@@ -282,9 +273,6 @@ class Webhooks:
     def _park_bug(self, call: Call, exc: Exception) -> None:
         log_bug("delivery_parked", call, exc)
         call.outcome = ParkReason("unexpected")
-
-    def _settled(self, call: Call, _: object) -> None:
-        self._through(self._accept_taken, (call,))
 
     def _accept_taken(self, call: Call) -> None:
         if call.taken.cancelled():
@@ -307,8 +295,8 @@ class Webhooks:
             self._end(call, self._respond.accepted, taken)
             return
         delivery = call.delivery._replace(headers=safe_headers(call.heads, call.sender.scheme))
-        self._newest.written(Identity(delivery.source, delivery.id, delivery.body_sha256, park.reason))
-        fresh = await self._deduplicator.park(delivery, park, ends_at=call.ends_at)
+        self.newest.written(Identity(delivery.source, delivery.id, delivery.body_sha256, park.reason))
+        fresh = await self.deduplicator.park(delivery, park, ends_at=call.ends_at)
         self._end(call, self._respond.parked, park, fresh)
 
     async def _take_known(self, call: Call) -> Outcome:
@@ -319,7 +307,7 @@ class Webhooks:
             if taken == "conflict" and self._has_reused_id(call):
                 self._rename(call, id_of_other_body(call.delivery.id, call.delivery.body_sha256))
                 taken = await self._take_events(call)
-                self._observe.id_reused()
+                self.observations.id_reused()
         except NotDurableError:
             raise
         except Exception as exc:  # noqa: BLE001 - as above
@@ -342,7 +330,7 @@ class Webhooks:
         outcome = call.outcome
         if isinstance(outcome, ParkReason):
             return "conflict"
-        take = partial(self._deduplicator.take, call.delivery, ends_at=call.ends_at)
+        take = partial(self.deduplicator.take, call.delivery, ends_at=call.ends_at)
         try:
             if (taken := await take(outcome.events)) == "conflict":
                 # A conflict of one element cannot be resolved later, and must not hold back the others.
@@ -356,11 +344,11 @@ class Webhooks:
         """For a delivery without an id: use the id of the one it repeats, or note it as the newest of its keys."""
         outcome = call.outcome
         keys = () if isinstance(outcome, ParkReason) else {event.key for event in outcome.events}
-        repeated = "" if call.proof.id else self._newest.repeated(call.delivery, keys, within_s=call.sender.bucket_s)
+        repeated = "" if call.proof.id else self.newest.repeated(call.delivery, keys, within_s=call.sender.bucket_s)
         if repeated:
             self._rename(call, repeated)
         else:
-            self._newest.note(call.delivery, keys)
+            self.newest.note(call.delivery, keys)
 
     def _rename(self, call: Call, delivery_id: str) -> None:
         call.event_id = delivery_id
@@ -382,10 +370,10 @@ class Webhooks:
             event = fast_path(delivery.body, delivery.id, delivery.received_at)
         except Exception as exc:  # noqa: BLE001 - a bug of the short cut must only cost time
             log_bug("fast_path", call, exc)
-            self._observe.deferred(delivery.source, "fault")
+            self.observations.deferred(delivery.source, "fault")
             return None
         if event is None:
-            self._observe.deferred(delivery.source, "form")
+            self.observations.deferred(delivery.source, "form")
         return event
 
 

@@ -60,10 +60,6 @@ class Publisher:
             return self.writers.enqueue([self._unrecognized(delivery, outcome)])
         return self.writers.enqueue([self._event(event, delivery) for event in outcome])
 
-    async def close(self, timeout_s: float) -> None:
-        """Stop accepting, finish accepted deliveries, then close the producer; all within `timeout_s`."""
-        await self.writers.close(timeout_s)
-
     def _event(self, event: Event, delivery: Delivery) -> Accepted:
         topic = self.routing.place(event)
         schema = self.schemas[event.type]

@@ -7,6 +7,7 @@ several secrets belong together, the others have a line `<name> = <secret>`.
 import asyncio
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
@@ -74,37 +75,28 @@ def load_slots(path: Path, parse: ParseSlot[AnySlot]) -> tuple[AnySlot, ...]:
     return _slots(path, _snapshot(path), parse)
 
 
+@dataclass(eq=False, repr=False)
 class SlotDirectory(Generic[AnySlot]):
-    """The slots of one directory, kept up to date by a worker."""
+    """The slots of one directory, kept up to date by a worker; `SecretsError` if there is no good set at the start."""
 
-    def __init__(
-        self,
-        path: Path,
-        parse: ParseSlot[AnySlot],
-        *,
-        source: str,
-        observe: Callable[[Reload], None],
-        check: Callable[[Sequence[AnySlot]], None] = lambda _: None,
-    ) -> None:
-        """Read the directory once; `SecretsError` if there is no good set yet, so that the process cannot start.
+    path: Path
+    parse: ParseSlot[AnySlot]
+    _: KW_ONLY
+    source: str
+    observe: Callable[[Reload], None]  # called for each change that is applied and each failed reading
+    # Raises `SecretsError` for a changed set that is not to be taken over.
+    check: Callable[[Sequence[AnySlot]], None] = lambda _: None
 
-        `observe` is called for each change that is applied and each failed reading; `check` raises `SecretsError` for a
-        changed set that is not to be taken over.
-        """
-        self._path = path
-        self._parse = parse
-        self._source = source
-        self._observe = observe
-        self._check = check
-        self._in_force = self._seen = _snapshot(path)
-        self.keys = _slots(path, self._in_force, parse)  # of the last good reading, in or outside their windows
+    def __post_init__(self) -> None:
+        self._in_force = self._seen = _snapshot(self.path)
+        self.keys = _slots(self.path, self._in_force, self.parse)  # of the last good reading, whatever their windows
         self._failure = ""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look for changes once a period until `stop` is set."""
         # A disk may hang, and the loop must not hang with it; nor does this wait for a thread of the default executor,
         # all of which a name server that does not answer may have.
-        thread = IOThread(f"secrets-{self._source}")
+        thread = IOThread(f"secrets-{self.source}")
         try:
             while await pause(stop, POLL_PERIOD_S):
                 await thread.run(self.poll)
@@ -114,7 +106,7 @@ class SlotDirectory(Generic[AnySlot]):
     def poll(self) -> None:
         """Read the directory, and use a new set once it has not changed for a period."""
         try:
-            snapshot = _snapshot(self._path)
+            snapshot = _snapshot(self.path)
             stands_still = snapshot == self._seen  # a file may be half written and still look like a secret
             self._seen = snapshot
             if snapshot == self._in_force:
@@ -125,18 +117,18 @@ class SlotDirectory(Generic[AnySlot]):
             self._fail(exc.code)
 
     def _take_over(self, snapshot: Snapshot) -> None:
-        keys = _slots(self._path, snapshot, self._parse)
-        self._check(keys)
+        keys = _slots(self.path, snapshot, self.parse)
+        self.check(keys)
         self.keys = keys
         self._in_force = snapshot
         self._failure = ""
-        self._observe("reloaded")
-        log.info("worker.secrets_reloaded", source=self._source)
+        self.observe("reloaded")
+        log.info("worker.secrets_reloaded", source=self.source)
 
     def _fail(self, code: str) -> None:
-        self._observe("failed")
+        self.observe("failed")
         if code != self._failure:
-            log.warning("worker.secrets_kept", source=self._source, code=code)
+            log.warning("worker.secrets_kept", source=self.source, code=code)
         self._failure = code
 
 

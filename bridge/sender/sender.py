@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,7 +28,6 @@ ANSWER_MAX_BYTES = 65_536
 AHEAD_BYTES = 64 * 1024 * 1024
 TASK_BYTES = 4096  # what one of them takes beside its body
 
-_Sleep = Callable[[float], Awaitable[None]]
 PATH = "/webhooks/"
 
 
@@ -100,20 +100,18 @@ class Sender:
     policy: RetryPolicy
     rng: random.Random
     content_type: str = "application/json"
-    sleep: _Sleep = asyncio.sleep
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     async def deliver(self, post: Post) -> Delivered:
         """Make one delivery: the same id on every attempt, a fresh timestamp on each."""
         retried: list[str] = []
         while True:
-            timestamp = int(self.now().timestamp())
+            timestamp = int(time.time())
             headers = {"content-type": self.content_type, **self.sign(post.id, timestamp, post.body)}
             reply = await self._attempt(post.body, headers)
             if not reply.retriable or len(retried) + 1 >= self.policy.attempts:
                 return Delivered(post.id, reply, tuple(retried), headers)
             retried.append(str(reply.status or reply.outcome))
-            await self.sleep(self.policy.delay_s(len(retried), retry_after_s=reply.retry_after_s, rng=self.rng))
+            await asyncio.sleep(self.policy.delay_s(len(retried), retry_after_s=reply.retry_after_s, rng=self.rng))
 
     async def _attempt(self, body: bytes, headers: Mapping[str, str]) -> Reply:
         loop = asyncio.get_running_loop()
@@ -124,7 +122,7 @@ class Sender:
                 self.session.post(self.url, data=body, headers=headers, allow_redirects=False) as response,
             ):
                 outcome, reason, field = _words(await response.content.read(ANSWER_MAX_BYTES))
-                wait_s = _retry_after_s(response.headers.get("retry-after", ""), now=self.now())
+                wait_s = _retry_after_s(response.headers.get("retry-after", ""))
                 return Reply(response.status, outcome, loop.time() - started, reason, field, wait_s)
         except TimeoutError:
             return Reply(0, "timeout", loop.time() - started)
@@ -196,12 +194,12 @@ def _words(body: bytes) -> tuple[str, str, str]:
     return str(answer.get("outcome") or ""), str(reason or ""), str(answer.get("field") or "")
 
 
-def _retry_after_s(header: str, *, now: datetime) -> float:
+def _retry_after_s(header: str) -> float:
     """Read `Retry-After`, seconds or a date (RFC 9110, 10.2.3); 0 for anything else."""
     if header.isascii() and header.isdigit():
         return min(float(header[:9]), RETRY_AFTER_MAX_S)
     try:
-        return max(0.0, (parsedate_to_datetime(header) - now).total_seconds())
+        return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
     except (TypeError, ValueError):
         return 0.0
 

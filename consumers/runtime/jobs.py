@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 
 from bridge.errors import BridgeError
@@ -23,42 +24,40 @@ DUE = 0.9
 _TRY_LOCK = "select pg_try_advisory_xact_lock(hashtextextended($1, 0))"
 
 
+@dataclass(eq=False, repr=False)
 class Jobs:
     """A worker that runs jobs; one that fails is tried again after its period."""
 
-    def __init__(
-        self, jobs: Sequence[PeriodicJob], *, group: str, database: Database, timeout_s: float, resource: object = None
-    ) -> None:
-        """Run the `jobs` of `group`, each for `timeout_s` at most; `resource` is for those that want it."""
-        self._jobs = jobs
-        self._resource = resource
-        self._group = group
-        self._database = database
-        self._timeout_s = timeout_s
+    jobs: Sequence[PeriodicJob]
+    _: KW_ONLY
+    group: str
+    database: Database
+    timeout_s: float  # of one run of a job
+    resource: object = None  # for those that want it
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run every job at once and then at its period, until `stop` is set."""
-        tasks = [asyncio.create_task(self._repeat(number, job, stop)) for number, job in enumerate(self._jobs)]
+        tasks = [asyncio.create_task(self._repeat(number, job, stop)) for number, job in enumerate(self.jobs)]
         await stop.wait()
         await asyncio.gather(*tasks)
 
     async def _repeat(self, number: int, job: PeriodicJob, stop: asyncio.Event) -> None:
         while not stop.is_set():
             try:
-                async with asyncio.timeout(self._timeout_s):
+                async with asyncio.timeout(self.timeout_s):
                     await self._once(number, job)
             except BridgeError as exc:
-                log.warning("worker.job_failed", group=self._group, code=exc.code)
+                log.warning("worker.job_failed", group=self.group, code=exc.code)
             except TimeoutError:
-                log.warning("worker.job_failed", group=self._group, code="timeout")
+                log.warning("worker.job_failed", group=self.group, code="timeout")
             except Exception as exc:  # noqa: BLE001 - a team's own code; its texts carry values
-                log.error("worker.job_failed", group=self._group, code="bug", where=trail(exc))
+                log.error("worker.job_failed", group=self.group, code="bug", where=trail(exc))
             await pause(stop, job.every_s)
 
     async def _once(self, number: int, job: PeriodicJob) -> None:
-        async with self._database.transaction(calls_services=True) as connection:
+        async with self.database.transaction(calls_services=True) as connection:
             # Skip if another process holds the lock.
-            if not await connection.fetchval(_TRY_LOCK, f"job {self._group} {number}"):
+            if not await connection.fetchval(_TRY_LOCK, f"job {self.group} {number}"):
                 return
-            if await connection.fetchval(_IS_OURS, self._group, number, timedelta(seconds=DUE * job.every_s)):
-                await job.once(connection, self._resource)
+            if await connection.fetchval(_IS_OURS, self.group, number, timedelta(seconds=DUE * job.every_s)):
+                await job.once(connection, self.resource)

@@ -11,6 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from bridge.errors import NotDurableError, TransientError
@@ -50,35 +51,26 @@ class OutboxProducer(Protocol):
         """Write as many records as one batch holds; return how many all replicas have, or raise `NotDurableError`."""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Outbox:
     """Writes the rows of the partitions that this process owns."""
 
-    def __init__(
-        self,
-        *,
-        database: Database,
-        producer: OutboxProducer,
-        group: str,
-        metrics: ConsumerMetrics,
-        published: asyncio.Event,
-    ) -> None:
-        """Write by `producer`, soon after `published` was set."""
-        self._database = database
-        self._producer = producer
-        self._group = group
-        self._metrics = metrics
-        self._published = published
-        self._reason: tuple[str, str] | None = None
+    database: Database
+    producer: OutboxProducer
+    group: str
+    metrics: ConsumerMetrics
+    published: asyncio.Event  # set when there are new rows
+    _reason: tuple[str, str] | None = None
 
     async def work(self, partitions: Partitions) -> None:
         """Write until cancelled; rows that Kafka does not take are retried."""
         while True:
-            self._published.clear()
+            self.published.clear()
             with suppress(TransientError):  # settling meets the same outage, and logs it
                 await self._write_waiting(partitions)
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):
-                    await self._published.wait()
+                    await self.published.wait()
 
     async def _write_waiting(self, partitions: Partitions) -> None:
         """Write the oldest rows, until there are no more that can be written now."""
@@ -88,7 +80,7 @@ class Outbox:
             found = await self._waiting([each.place for each in partitions.opened()], list(stuck))
             batches: defaultdict[tuple[str, int], list[tuple[int, Record]]] = defaultdict(list)
             for row in found:
-                count = self._producer.partitions(row["topic"])
+                count = self.producer.partitions(row["topic"])
                 if count is None:
                     stuck[row["topic"]] = "topic_missing"
                 else:
@@ -111,21 +103,21 @@ class Outbox:
 
     async def _waiting(self, places: Sequence[Place], stuck: Sequence[str]) -> Sequence[Mapping[str, Any]]:
         """Return the oldest rows of other topics than `stuck`, and report how many there are of all."""
-        async with self._database.transaction() as connection:
+        async with self.database.transaction() as connection:
             columns = [each.topic for each in places], [each.partition for each in places]
-            found: Sequence[Mapping[str, Any]] = await connection.fetch(_WAITING, self._group, *columns, stuck, ROWS)
-            waiting, age_s = tuple(await connection.fetchrow(_STANDING, self._group))
-        self._metrics.outbox_records.set(waiting)
-        self._metrics.outbox_oldest_age.set(age_s)
+            found: Sequence[Mapping[str, Any]] = await connection.fetch(_WAITING, self.group, *columns, stuck, ROWS)
+            waiting, age_s = tuple(await connection.fetchrow(_STANDING, self.group))
+        self.metrics.outbox_records.set(waiting)
+        self.metrics.outbox_oldest_age.set(age_s)
         return found
 
     async def _write(self, topic: str, number: int, rows: Sequence[tuple[int, Record]]) -> None:
         """Write the rows of one partition in order, and delete what all replicas have."""
         while rows:
-            written = await self._producer.write(topic, number, [record for _, record in rows])
-            await self._database.fetch(_DELETE, self._group, [row_id for row_id, _ in rows[:written]])
+            written = await self.producer.write(topic, number, [record for _, record in rows])
+            await self.database.fetch(_DELETE, self.group, [row_id for row_id, _ in rows[:written]])
             rows = rows[written:]
-            self._metrics.outbox_published.labels(self._metrics.service, topic).inc(written)
+            self.metrics.outbox_published.labels(self.metrics.service, topic).inc(written)
 
     def _report(self, reason: tuple[str, str] | None) -> None:
         """Log why a topic waits, once until it is another, and when there is no reason any more."""
@@ -133,9 +125,9 @@ class Outbox:
             return
         self._reason = reason
         if reason is None:
-            log.info("worker.outbox_resumed", group=self._group)
+            log.info("worker.outbox_resumed", group=self.group)
         else:
-            log.warning("worker.outbox_waits", group=self._group, code=reason[0], topic=reason[1])
+            log.warning("worker.outbox_waits", group=self.group, code=reason[0], topic=reason[1])
 
 
 def _record(row: Mapping[str, Any], partitions: int) -> Record:

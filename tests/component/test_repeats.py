@@ -81,7 +81,7 @@ class Wired:
 
     def be_patient(self) -> None:
         self.writers.limits = WriterLimits(deadline_s=LONG_S, spool_after_s=LONG_S)
-        self.once._deadline_s = LONG_S
+        self.once.deadline_s = LONG_S
 
     async def post(self, body: bytes = BODY, *, webhook_id: str = "evt_1") -> Answer:
         return await self.ingress.post(body, webhook_id=webhook_id)
@@ -149,7 +149,7 @@ async def wired(
     async with running(profile=profile, deduplicator=once) as ingress:
         yield Wired(ingress, producer, spool, known_ids, clock, writers, once)
         producer.flow()
-    await publisher.close(5)
+    await publisher.writers.close(5)
 
 
 @pytest.fixture
