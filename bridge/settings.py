@@ -1,4 +1,4 @@
-"""Every setting of the bridge: environment `BRIDGE_<SECTION>__<NAME>` over the TOML file that `BRIDGE_CONFIG` names."""
+"""All settings of the bridge: environment `BRIDGE_<SECTION>__<NAME>` over the TOML file in `BRIDGE_CONFIG`."""
 
 import socket
 from collections.abc import Collection
@@ -14,17 +14,17 @@ from bridge.registry.address import RegistryAddress
 from bridge.runtime.configuration import FileSettings, Section, read_settings
 
 PREFIX = "BRIDGE_"
-# Seconds that the end of a process may take beside its waits, where the grace period leaves as much.
+# Seconds of shutdown beyond the configured waits, if the grace period allows it.
 MARGIN_S = 5.0
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
-# RFC 7230 bounds nothing here; 64 keeps a name readable as a path segment, a metric label and a log field.
+# At most 64 characters, to keep names readable in paths, metric labels and log fields.
 SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 
 
 Rate = Annotated[float, Field(gt=0, le=1_000_000)]
-# Names of risks that an operator may accept: for any process, for the ingress, and for a source.
+# Risks that an operator may accept: for any process, for the ingress, and for a source.
 PROCESS_RISKS = ("plaintext_kafka", "debug_log")
 INGRESS_RISKS = (*PROCESS_RISKS, "generated_spool_key")
 SOURCE_RISKS = (
@@ -34,18 +34,18 @@ SOURCE_RISKS = (
 
 
 def _comma_list(value: object) -> object:
-    """Take a list of TOML as the text that a variable would hold."""
+    """Convert a TOML list to the text that a variable would have."""
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
         return ",".join(value)
     return value
 
 
-# Names with commas between them; in a TOML file they may also be a list.
+# Names separated by commas; in a TOML file also a list.
 CommaList = Annotated[str, BeforeValidator(_comma_list)]
 
 
 def named(text: str) -> frozenset[str]:
-    """Return the names of a list."""
+    """Return the names of a comma-separated list."""
     return frozenset(name.strip() for name in text.split(",")) - {""}
 
 
@@ -92,12 +92,12 @@ class Management(Section):
     port: Port = Field(9090, description="port to listen on")
 
 
-# A secret is sent there, so plain HTTP is allowed to this machine only.
+# A secret is sent to this URL, so plain HTTP is allowed only on this machine.
 _ENDPOINT = r"^(https://|http://(127\.0\.0\.1|localhost)[:/])[^@\s]+$"
 
 
 class Brokers(Section):
-    """How Kafka is reached, and as whom."""
+    """Connection and credentials for Kafka."""
 
     bootstrap_servers: CommaList = Field("127.0.0.1:9092", min_length=1, description="host:port, separated by commas")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
@@ -125,7 +125,7 @@ class Brokers(Section):
 
     @property
     def connection(self) -> KafkaConnection:
-        """How clients reach these brokers."""
+        """Return the connection of clients to these brokers."""
         return KafkaConnection(**{name: getattr(self, name) for name in Brokers.model_fields})
 
     @model_validator(mode="after")
@@ -142,7 +142,7 @@ class Brokers(Section):
 
 
 class KafkaSettings(Brokers):
-    """The brokers and what is written to them."""
+    """The brokers, and the topics written to."""
 
     partitions: int = Field(
         12, ge=1, le=10_000, description="partitions of every topic; decides the partition of a key"
@@ -159,7 +159,7 @@ class KafkaSettings(Brokers):
 
 
 class Registry(RegistryAddress):
-    """Where schema ids come from."""
+    """The schema registry, if one is used."""
 
     ids_file: Path | None = Field(None, description="ids of that registry, written by `schemas push` or at a start")
 
@@ -167,7 +167,7 @@ class Registry(RegistryAddress):
 class SourceSettings(Section):
     """One sender of webhooks."""
 
-    profile: str = Field(min_length=1, description="dialect of the sender, such as drx_standard")
+    profile: str = Field(min_length=1, description="format of the sender's bodies, such as drx_standard")
     environment: Literal["production", "sandbox"] = Field(description="environment of its events; others are parked")
     secrets_dir: Path | None = Field(
         None, description="directory with one file per secret slot; required unless the scheme is cidr alone"
@@ -176,7 +176,7 @@ class SourceSettings(Section):
         "standard_webhooks",
         min_length=1,
         max_length=200,
-        description="how deliveries prove their origin: standard_webhooks, body_hmac, ed25519, secret_header, basic, "
+        description="scheme that verifies deliveries: standard_webhooks, body_hmac, ed25519, secret_header, basic, "
         "url_token, cidr, jwt, github, stripe, shopify, photon, dosespot; several joined by `+` must all hold",
     )
     scheme_parameters: dict[str, CommaList] = Field(
@@ -191,14 +191,14 @@ class SourceSettings(Section):
         "cloudevents or eventgrid",
     )
     challenge_token: str = Field(
-        "", description="where the source's secret stands in a handshake, header:NAME or member:NAME; else 401"
+        "", description="place of the source's secret in a handshake, header:NAME or member:NAME; else 401"
     )
     body: Literal["json", "xml"] = Field(
         "json", description="format of its bodies; xml needs a mapping file and the extra `xml`"
     )
     options: dict[str, str] = Field({}, description="options of its profile, such as account_id or zone")
     ignore: CommaList = Field(
-        "", description="the sender's words for types to ignore, separated by commas: answered 200, written nowhere"
+        "", description="the sender's words for types to ignore, separated by commas: answered 200, not written"
     )
     answer_200: bool = Field(default=False, description="answer 200 instead of 202, to senders that accept only 200")
     accept: Annotated[CommaList, of(SOURCE_RISKS)] = Field(
@@ -207,7 +207,7 @@ class SourceSettings(Section):
     rate_per_s: Rate | None = Field(
         None, description="most deliveries a second, proved or not, and in a burst; beyond it 429; unset: no limit"
     )
-    # The bounds are those of a profile's own window.
+    # The same bounds as for a profile's default.
     dedupe_window_s: Annotated[int, Field(ge=600, le=30 * 86_400)] | None = Field(
         None,
         description="how long ids are remembered, at least twice tolerance_s; unset: the profile's value, else 86,400",
@@ -216,7 +216,7 @@ class SourceSettings(Section):
     @model_validator(mode="before")
     @classmethod
     def _gather_parameters(cls, given: object) -> object:
-        """Leave the names of parameters to the schemes, which refuse those that they do not know."""
+        """Gather the parameters of schemes; the schemes refuse unknown ones."""
         if not isinstance(given, dict):
             return given
         names = [name for name in given if name.startswith("scheme_") and name not in cls.model_fields]
@@ -228,20 +228,20 @@ class SourceSettings(Section):
 
     @property
     def ignored(self) -> frozenset[str]:
-        """The sender's words for types that are ignored."""
+        """The sender's words for types to ignore."""
         return named(self.ignore)
 
 
 class Dedupe(Section):
-    """Memory for ids of events that are already in Kafka or in the spool, so that a retry is not written again."""
+    """Memory for ids of events in Kafka or the spool, so that retries are not written again."""
 
     capacity: int = Field(1_000_000, ge=1000, le=100_000_000, description="most ids remembered; a million take 36 MiB")
 
 
 class SpoolSettings(Section):
-    """Local disk for what Kafka does not take in time."""
+    """Local disk for events that Kafka does not acknowledge in time."""
 
-    enabled: bool = Field(default=True, description="if off, what Kafka does not take in time is answered 503")
+    enabled: bool = Field(default=True, description="if off, deliveries not in Kafka in time are answered 503")
     dir: Path = Field(
         Path("/var/lib/drx-bridge/spool"), description="directory for this process only, on persistent storage"
     )
@@ -252,23 +252,23 @@ class SpoolSettings(Section):
 
 
 class ShutdownSettings(Section):
-    """The time limit of a stop."""
+    """The time limit of shutdown."""
 
     grace_s: Seconds = Field(45.0, description="terminationGracePeriodSeconds of the pod")
 
     @property
     def drain_s(self) -> float:
-        """Seconds for requests in flight to be answered: 15 of 45, more than three times the deadline of an answer."""
+        """Seconds to answer requests in flight: 15 of 45, more than three answer deadlines."""
         return self.grace_s / 3
 
     @property
     def flush_s(self) -> float:
-        """Seconds for the producer to close: 10 of 45, since it may wait for a broker that is being replaced."""
+        """Seconds to close the producer: 10 of 45, since it may wait for a broker that is being replaced."""
         return self.grace_s * 2 / 9
 
     @property
     def overdue_s(self) -> float:
-        """Seconds after which a stop is ended, whatever hangs: after its own waits, before the pod is killed."""
+        """Seconds after which the process exits even if something hangs: after its own waits, before the kill."""
         return max(self.grace_s - MARGIN_S, self.grace_s * 7 / 9)
 
 
@@ -279,7 +279,7 @@ class HeartbeatSettings(Section):
 
 
 class LogSettings(Section):
-    """What goes to standard output."""
+    """The log on standard output."""
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
     id_key_dir: Path | None = Field(
@@ -315,7 +315,7 @@ class Settings(FileSettings):
 
     @property
     def spool_after_s(self) -> float:
-        """Seconds that a delivery waits for Kafka before it is spooled: the other half is for the disk."""
+        """Seconds that a delivery waits for Kafka before it is spooled; the other half is for the disk."""
         return self.http.deadline_s / 2
 
     @model_validator(mode="after")
@@ -336,5 +336,5 @@ class Settings(FileSettings):
 
 
 def load_settings() -> Settings:
-    """Read the configuration of the bridge once."""
+    """Read the configuration of the bridge."""
     return read_settings(Settings)

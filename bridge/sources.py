@@ -1,4 +1,4 @@
-"""What the settings of sources come to: how deliveries prove their origin, with which keys, within which limits."""
+"""Build schemes, handshakes, key directories and rate limits from the settings of sources."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from bridge.runtime.configuration import place_of
 from bridge.runtime.slots import SecretsError
 from bridge.settings import HttpSettings, Settings, SourceSettings, named
 
-# Schemes whose secret is a text that a vendor can also send as a token.
+# Schemes whose secret is text, so that a vendor can also send it as a token.
 TEXT_SECRETS = ("secret_header", "url_token", "body_hmac")
 
 
@@ -30,7 +30,7 @@ def configured_source(settings: Settings, name: str) -> SourceSettings:
 
 
 def scheme_of(name: str, source: SourceSettings) -> Scheme:
-    """Build the scheme of a source; the `ConfigError` for what cannot be used names the setting."""
+    """Build the scheme of a source; `ConfigError` names an invalid setting."""
     try:
         scheme = configure(source.scheme, source.scheme_parameters, tolerance_s=source.tolerance_s)
     except ParameterError as exc:
@@ -41,7 +41,7 @@ def scheme_of(name: str, source: SourceSettings) -> Scheme:
 
 
 def challenge_of(name: str, source: SourceSettings, scheme: Scheme) -> Challenge | None:
-    """Read the handshake of a source; the `ConfigError` for what cannot be used names the setting."""
+    """Build the handshake of a source; `ConfigError` names an invalid setting."""
     try:
         challenge = read_challenge(source.challenge, source.challenge_token)
     except ParameterError as exc:
@@ -53,20 +53,20 @@ def challenge_of(name: str, source: SourceSettings, scheme: Scheme) -> Challenge
 
 
 def slots_dir(scheme: Scheme, source: SourceSettings) -> Path | None:
-    """Return the directory of a source's slots; that of a scheme without keys has at most the slot `replay`."""
+    """Return the directory of a source's slots; for a scheme without keys it has at most the slot `replay`."""
     directory = source.secrets_dir
     return directory if directory and (scheme.keyed or (directory / SLOT).exists()) else None
 
 
 def shared_key_pairs(settings: Settings, keys: Mapping[str, Sequence[KeySlot]]) -> Iterator[tuple[str, str]]:
-    """Yield pairs of sources that have a key in common, where not both accept it."""
+    """Yield pairs of sources that share a key, unless both accept this risk."""
     for owner, other in shared_keys(keys):
         if not all("shared_key" in named(settings.sources[name].accept) for name in (owner, other)):
             yield owner, other
 
 
 def check_new_keys(settings: Settings, directories: Mapping[str, Secrets], name: str, keys: Sequence[KeySlot]) -> None:
-    """Check changed keys as a start does; `SecretsError` if one can be guessed, or is shared and not all accept it."""
+    """Check changed keys like a start; `SecretsError` if one can be guessed, or is shared without acceptance."""
     for problem in guessable(keys):
         raise SecretsError("secret_guessable", f"{place(name, 'secrets_dir')}: {problem}")
     after = {each: directory.keys for each, directory in directories.items()} | {name: keys}
@@ -76,12 +76,12 @@ def check_new_keys(settings: Settings, directories: Mapping[str, Secrets], name:
 
 
 def rate_limit(per_s: float | None) -> RateLimit | None:
-    """Return the limit that a setting makes; what may come in a second may come at once."""
+    """Return the rate limit of a setting; the deliveries of one second may come as a burst."""
     return None if per_s is None else RateLimit(per_s=per_s, burst=max(1, math.ceil(per_s)))
 
 
 def address_limit(http: HttpSettings) -> AddressLimit | None:
-    """Return the limit of each address, if any; `ConfigError` if trusted proxies are no networks, or far too many."""
+    """Return the limit per address, if any; `ConfigError` if trusted proxies are invalid or too wide."""
     limit = rate_limit(http.address_rate_per_s)
     try:
         proxies = networks(http.trusted_proxies)
@@ -96,5 +96,5 @@ def address_limit(http: HttpSettings) -> AddressLimit | None:
 
 
 def place(name: str, setting: str) -> str:
-    """Return where a setting of a source is set, or would be."""
+    """Return the variable or file entry of a source's setting."""
     return place_of(Settings, "sources", name, setting)

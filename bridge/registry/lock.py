@@ -1,8 +1,8 @@
-"""The lock: every schema that was ever published, with the id it keeps for ever.
+"""The lock: every schema ever published, with its permanent id.
 
-`schemas.lock.json` is a list of versions in the order of their ids, one attribute a line, so that a new version shows
-as an addition in a diff. A version is never changed or removed: everything in it but `version` and `id` is derived from
-its schema, and `parse_lock` refuses a file in which it is not. Only `drx-bridge schemas lock` writes it.
+`schemas.lock.json` is a list of versions in the order of their ids, one attribute per line, so that a diff shows a new
+version as an addition. A version is never changed or removed. All its attributes except `version` and `id` are derived
+from its schema, and `parse_lock` refuses a file where they do not match. Only `drx-bridge schemas lock` writes it.
 """
 
 import json
@@ -17,7 +17,7 @@ from bridge.registry.schemas import Schema, digest, fingerprint, full_name
 
 NAMESPACE = "drx.v1"
 
-# Where a record goes unless a site routes it elsewhere (docs/contract.md §4); subjects are named after it.
+# Default topic of a record (docs/contract.md §4); subjects are named after it.
 _TOPIC = "drx.prescriptions.v1"
 _TOPICS = {
     f"{NAMESPACE}.PrescriberEnrollmentChanged": "drx.accounts.v1",
@@ -34,9 +34,9 @@ class LockedSchema:
 
     subject: str  # `<default topic>-<record>`
     version: int  # from 1, per record
-    id: int  # unique over all records; never given twice
-    guid: str  # derived from `digest`, so that it is the same wherever the schema is
-    fingerprint: str  # SHA-256 of the parsing canonical form, as any Avro library computes it
+    id: int  # unique across all records; never reused
+    guid: str  # derived from `digest`, so that it is the same everywhere
+    fingerprint: str  # SHA-256 of the parsing canonical form, as computed by Avro libraries
     digest: str  # SHA-256 of the whole schema; the canonical form leaves out logical types, defaults, docs and `phi`
     schema: Schema = field(repr=False, hash=False)  # self-contained
 
@@ -48,12 +48,12 @@ class LockedSchema:
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """Every locked schema, in the order of the ids."""
+    """All locked schemas, in the order of ids."""
 
     entries: tuple[LockedSchema, ...] = ()
 
     def latest(self) -> dict[str, LockedSchema]:
-        """Return record full name -> its newest version."""
+        """Return the newest version by full record name."""
         return {entry.record: entry for entry in self.entries}
 
     def history(self, record: str) -> tuple[LockedSchema, ...]:
@@ -61,15 +61,15 @@ class Lock:
         return tuple(entry for entry in self.entries if entry.record == record)
 
     def schemas(self) -> dict[str, Schema]:
-        """Return record full name -> its newest schema."""
+        """Return the newest schema by full record name."""
         return {record: entry.schema for record, entry in self.latest().items()}
 
     def ids(self) -> dict[str, int]:
-        """Return record full name -> id of its newest schema."""
+        """Return the id of the newest schema by full record name."""
         return {record: entry.id for record, entry in self.latest().items()}
 
     def drift(self, schemas: Mapping[str, Schema]) -> list[str]:
-        """Return the records whose newest locked schema is not the one in `schemas`, or that only one side has."""
+        """Return the records whose newest locked schema differs from `schemas`, or that only one side has."""
         locked = self.latest()
         return sorted(
             record
@@ -96,12 +96,12 @@ class Lock:
 
 
 def subject(record: str, topic: str | None = None) -> str:
-    """Return the subject of a record on a topic, its default one if none is given (TopicRecordNameStrategy)."""
+    """Return the subject of a record on a topic, by default its own (TopicRecordNameStrategy)."""
     return f"{topic or _TOPICS.get(record, _TOPIC)}-{record}"
 
 
 def parse_lock(document: Mapping[str, Any]) -> Lock:
-    """Read what `format_lock` wrote."""
+    """Parse the text of `schemas.lock.json`."""
     try:
         entries = tuple(LockedSchema(**each) for each in document["schemas"])
         whole = all(entry == _entry(entry.schema, version=entry.version, schema_id=entry.id) for entry in entries)

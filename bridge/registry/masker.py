@@ -1,4 +1,4 @@
-"""Masks health information in decoded records, by the classes in their schemas."""
+"""Mask health information in decoded records, by the PHI classes of their schemas."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,24 +7,24 @@ from bridge.registry.schemas import Schema, expand
 
 JSON_MASK = "***"
 PEOPLE_MASK = "•••"
-# docs/contract.md §7: direct identifiers and linked health information; providers (P) and the rest (N) are no secret.
+# docs/contract.md §7: direct identifiers and linked health information; providers (P) and other data (N) are shown.
 PHI_CLASSES = frozenset({"D", "L"})
-# Nothing that could be a secret; that it is empty may be known.
+# Empty values are shown: they reveal nothing else.
 NOTHING: tuple[object, ...] = (None, {}, [])
 
 
 class Masker:
-    """Replaces what the schemas class as health information; fails closed on a record it does not know."""
+    """Replaces values classed as health information by the schemas; masks everything in unknown records."""
 
     def __init__(self, schemas: Mapping[str, Schema], *, mask: str) -> None:
-        """Keep the self-contained `schemas` by full name and the `mask` that stands for a value."""
+        """`schemas` are self-contained, by full name; `mask` replaces a value."""
         self._schemas = {name: expand(schema) for name, schema in schemas.items()}
         self._mask = mask
 
     def mask(self, record: str, value: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the value with `mask` for each D or L field that holds something; what is empty stays so.
+        """Return the value with every non-empty D or L field replaced by `mask`.
 
-        Of class L, words of a closed list are shown, such as `dispensed`: without them nobody sees what happened.
+        Enum words of class L are shown, such as `dispensed`, since the output is useless without them.
         """
         schema = self._schemas.get(record)
         return dict.fromkeys(value, self._mask) if schema is None else self._record(schema, value)
@@ -43,7 +43,7 @@ class Masker:
         return value if declared["phi"] == "L" and _is_word(declared["type"], value) else self._mask
 
     def _any(self, schema: Any, value: Any) -> Any:
-        """Mask inside a field that is no secret itself but may hold records with fields that are."""
+        """Mask inside a field that is not masked itself but may contain records with masked fields."""
         if not isinstance(value, Mapping | list):
             return value
         for branch in schema if isinstance(schema, list) else [schema]:
@@ -58,6 +58,6 @@ class Masker:
 
 
 def _is_word(schema: Any, value: Any) -> bool:
-    """Whether a value is a symbol of an enum; a record of another release may hold a text under the same name."""
+    """Return whether a value is a symbol of an enum; another release may have a text under the same name."""
     branches = schema if isinstance(schema, list) else [schema]
     return any(value in each.get("symbols", ()) for each in branches if isinstance(each, Mapping))

@@ -1,12 +1,12 @@
-"""What a schema of ours may look like, and what may follow it.
+"""Rules for our schemas and for their evolution.
 
 Two sets of rules, both checked by `drx-bridge schemas check` before a merge:
 
-- `compatibility`: FULL_TRANSITIVE, and what Avro's own check does not see (a changed logical type, unit or default, a
-  name that comes back). Four changes are allowed: add a field with a default, remove one that had a default (its name
-  stays reserved), add an enum symbol, change a doc. Everything else is refused, because readers of any two versions
-  must get the same meaning.
-- `house_findings`: documented, nullable in one way, enums that can grow, whatever the schema's history.
+- `compatibility`: FULL_TRANSITIVE, plus changes that Avro's own check misses (logical type, unit, default, reused
+  names). Four changes are allowed: add a field with a default, remove one that had a default (its name stays reserved),
+  add an enum symbol, change a doc. Everything else is refused, because readers of any two versions must get the same
+  meaning.
+- `house_findings`: fields are documented and nullable in one way, enums can grow; independent of history.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,14 +16,14 @@ from typing import Any, Final
 from bridge.registry.lock import Lock
 from bridge.registry.schemas import NotAvroError, Schema, expand
 
-# What is compared part by part, and what may change freely; every other attribute carries meaning (logicalType,
-# precision, scale, size, unit, default, ...) and must stay.
+# Attributes compared part by part, and those that may change freely; all others carry meaning (logicalType, precision,
+# scale, size, unit, default, ...) and must not change.
 _PARTS: Final = frozenset({"fields", "symbols", "items", "values"})
 _FIELD_PARTS: Final = frozenset({"type", "phi"})
 _FREE: Final = frozenset({"doc"})
-_PHI_RANKS: Final = {None: 0, "L": 1, "D": 2}  # a class may rise: more care loses nothing
+_PHI_RANKS: Final = {None: 0, "L": 1, "D": 2}  # a class may become stricter
 
-# The types of the contract, with their logical type; no set, since a schema may have a list in their place.
+# Types of the contract with their logical type; a tuple, since a schema may have an unhashable list instead.
 _TYPES: Final = (
     ("string", None),
     ("bytes", None),
@@ -39,7 +39,7 @@ _TYPES: Final = (
     ("map", None),
 )
 _UNKNOWN: Final = "UNKNOWN"
-# Without `raw_` sibling: an event of another environment than its source's is parked before it becomes a record.
+# Enums without `raw_` field: an event of another environment is parked before it becomes a record.
 _CLOSED_ENUMS: Final = frozenset({"drx.v1.Environment"})
 _NULLABLE_STRING: Final = {"type": ["null", "string"], "default": None}
 
@@ -49,7 +49,7 @@ _Fault = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One reason why a schema is refused; `path` is empty for the record itself, and `rule` a stable code."""
+    """A reason to refuse a schema; `path` is empty for the record itself, and `rule` is a stable code."""
 
     record: str
     path: str
@@ -75,11 +75,11 @@ def findings(schemas: Mapping[str, Schema], lock: Lock) -> list[Violation]:
 
 
 def compatibility(new: Any, olds: Sequence[Any]) -> list[Violation]:
-    """Return why `new` may not follow `olds`, its earlier versions, oldest first; nothing if it may."""
+    """Return why `new` may not follow its earlier versions `olds`, oldest first; empty if it may."""
     try:
         expanded = expand(new)
     except NotAvroError:
-        return [Violation("", "", "not_avro", "This is no self-contained Avro schema.")]
+        return [Violation("", "", "not_avro", "This is not a self-contained Avro schema.")]
     record = str(expanded["name"]) if isinstance(expanded, Mapping) and "name" in expanded else ""
     earlier = [expand(old) for old in olds]
     faults = [fault for old in earlier for fault in _type(expanded, old, "")]
@@ -145,13 +145,13 @@ def _fields(new: Schema, old: Schema, path: str) -> Iterator[_Fault]:
 
 
 def _phi_rank(field: Schema, *, unknown: int) -> int:
-    """Return the rank of a field's PHI class, which may be any JSON value; `unknown` if it is no class."""
+    """Return the rank of a field's PHI class, which may be any JSON value; `unknown` if it is not a class."""
     phi = field.get("phi")
     return _PHI_RANKS.get(phi, unknown) if phi is None or isinstance(phi, str) else unknown
 
 
 def _reserved(new: Any, olds: Sequence[Any]) -> Iterator[_Fault]:
-    """Refuse names that an earlier version used and a later one removed: old records still hold values under them."""
+    """Refuse names that an earlier version used and a later one removed: old records still have values for them."""
     ever: dict[str, set[str]] = {}
     last: dict[str, set[str]] = {}
     for old in olds:
@@ -183,7 +183,7 @@ def records(schema: Any, path: str = "") -> Iterator[tuple[str, Schema]]:
 
 
 def house_findings(schema: Schema) -> list[Violation]:
-    """Return where a self-contained record breaks a house rule."""
+    """Return where a self-contained record violates our rules."""
     expanded = expand(schema)
     return [Violation(expanded["name"], *fault) for fault in _house_type(expanded, "", 0)]
 
@@ -230,7 +230,7 @@ def _nullable(field: Schema, where: str) -> Iterator[_Fault]:
 
 
 def _raw(field: Schema, follower: Schema, where: str) -> Iterator[_Fault]:
-    """Require, right after an enum, the field that keeps words which are not among its symbols."""
+    """Require, right after an enum, the field that keeps unknown words."""
     bare = _bare(field["type"])
     listed = isinstance(bare, Mapping) and bare["type"] == "array"
     enum = bare["items"] if listed else bare

@@ -1,11 +1,11 @@
 """Avro schemas as values: names, written-out forms, comparison by meaning, fingerprints.
 
-A schema is held as the JSON value of its text. It is *self-contained* when every type it names is defined inside it,
-*expanded* when no name stands in place of a definition. Two texts may define the same schema: attributes in another
+A schema is represented by the JSON value of its text. It is *self-contained* if every type it names is defined inside
+it, *expanded* if every name is replaced by its definition. Two texts may define the same schema: attributes in another
 order, `{"type": "string"}` for `"string"`, a namespace apart or inside the name. So schemas are compared by their
-`meaning`, which is what decides how bytes are read. Documentation, aliases and our own attributes are left out, since a
-registry may drop or reorder them. Unlike Avro's parsing canonical form, on which `fingerprint` is built, it keeps
-logical types, precision, scale and defaults.
+`meaning`, which determines how bytes are read. Documentation, aliases and our own attributes are left out, since a
+registry may drop or reorder them. Unlike Avro's parsing canonical form, used by `fingerprint`, it keeps logical types,
+precision, scale and defaults.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ _NOT_MEANING: Final = frozenset({"doc", "aliases", "order", "phi"})
 
 @dataclass(frozen=True, slots=True)
 class WriterSchema:
-    """A self-contained schema that records may have been written with; its GUID is None when it is not known."""
+    """A self-contained schema that records may have been written with; its GUID is None if unknown."""
 
     id: int
     guid: UUID | None
@@ -42,7 +42,7 @@ class WriterSchema:
 
 
 class NotAvroError(BridgeError):
-    """A JSON value is no self-contained Avro schema."""
+    """A JSON value is not a self-contained Avro schema."""
 
     code = "not_avro"
 
@@ -53,7 +53,7 @@ def full_name(schema: Schema) -> str:
 
 
 def resolve(schema: Schema, named: Mapping[str, Schema]) -> dict[str, Any]:
-    """Define each type that a record names where it first occurs; `ConfigError` if one is not there, or is none."""
+    """Insert the definition of each named type at its first use; `ConfigError` if one is missing or invalid."""
     try:
         record: dict[str, Any] = _resolve(schema, named, set())
     except (KeyError, TypeError, ValueError, RecursionError):
@@ -82,10 +82,10 @@ def _resolve(schema: Any, named: Mapping[str, Schema], seen: set[str]) -> Any:
 
 
 def expand(schema: Any) -> Any:
-    """Replace names by definitions with full names; `NotAvroError` if unusable. Field names are not checked."""
+    """Replace names by definitions with full names; `NotAvroError` if invalid. Field names are not checked."""
     try:
         return expand_schema(schema)
-    except (SchemaParseException, ValueError, KeyError, TypeError, AttributeError):  # what fastavro raises
+    except (SchemaParseException, ValueError, KeyError, TypeError, AttributeError):  # exceptions of fastavro
         raise NotAvroError(NotAvroError.code) from None
 
 
@@ -95,12 +95,12 @@ def fingerprint(schema: Schema) -> str:
 
 
 def digest(schema: Schema) -> str:
-    """Return the SHA-256 of a schema, whatever the order of its attributes, in lower-case hex."""
+    """Return the SHA-256 of a schema, independent of attribute order, in lower-case hex."""
     return hashlib.sha256(_text(schema).encode()).hexdigest()
 
 
 def meaning(schema: Any) -> str:
-    """Return the one text of all schemas that read the same bytes the same way; `NotAvroError` as `expand`."""
+    """Return a text that is equal for schemas that read bytes the same way; `NotAvroError` as for `expand`."""
     return _text(_meaning(expand(schema)))
 
 

@@ -1,10 +1,9 @@
 """A read-only schema registry: the GET half of Confluent's REST API over the lock, for development.
 
-Clients read records through it as through any registry, by id or by GUID, and find the ids of our schemas by subject.
-Nothing can be registered: the schemas come with the release. Every answer is JSON, and every failure
-`{"error_code", "message"}`, where the first three digits of the code are the HTTP status: clients stop reading when
-they meet another shape. An unknown path is a 404 and never a 405 or 501, which would stop Confluent's clients at
-`/associations`. Parameters of a query are ignored.
+Clients look up schemas by id or GUID, and ids of our schemas by subject, as in any registry. Nothing can be registered:
+the schemas come with the release. Every answer is JSON, and every failure is `{"error_code", "message"}`, where the
+first three digits of the code are the HTTP status, since clients fail on any other form. An unknown path is a 404,
+never a 405 or 501, which would stop Confluent's clients at `/associations`. Query parameters are ignored.
 """
 
 import json
@@ -19,13 +18,13 @@ from bridge.errors import BridgeError
 from bridge.registry.lock import Lock, LockedSchema
 
 CONTENT_TYPE: Final = "application/vnd.schemaregistry.v1+json"
-# What the lock's subjects are held to (docs/adr/0003-schema-evolution.md).
+# Compatibility level of all subjects (docs/adr/0003-schema-evolution.md).
 LEVEL: Final = "FULL_TRANSITIVE"
 
-# What Apicurio's clients ask, among them the converter for Kafka Connect that Maven has.
+# Path prefix used by Apicurio's clients, such as its Kafka Connect converter.
 _APICURIO: Final = "/apis/registry/v2/ids/contentIds"
 
-# Of an id and of a version: the bound that Confluent's message names.
+# Maximum of an id and of a version, as in Confluent's message.
 _INT_MAX: Final = 2**31 - 1
 _INVALID_VERSION: Final = (
     'The specified version is not a valid version id. Allowed values are between [1, 2^31-1] and the string "latest"'
@@ -33,7 +32,7 @@ _INVALID_VERSION: Final = (
 
 
 class RegistryFaultError(BridgeError):
-    """A request that is answered with an error."""
+    """A request is answered with an error."""
 
     code = "registry_fault"
 
@@ -44,7 +43,7 @@ class RegistryFaultError(BridgeError):
 
 
 class _Answers:
-    """What is shown of each path; `match` holds its parts."""
+    """The answer of each path; `match` has its parts."""
 
     def __init__(self, lock: Lock) -> None:
         self._entries = lock.entries
@@ -68,7 +67,7 @@ class _Answers:
         return _row(self._one("Schema not found", lambda each: each.guid == match["guid"].lower()))
 
     def _of(self, subject: str) -> list[LockedSchema]:
-        # By the record alone: a record may have several topics, and a site may route it to one of its own.
+        # By record name only: a record may have several topics, and a site may route it to others.
         found = [each for each in self._entries if subject.endswith(f"-{each.record}")]
         if not found:
             raise RegistryFaultError(40401, f"Subject '{subject}' not found.")
@@ -81,7 +80,7 @@ class _Answers:
         number = _natural(text)
         if not number:
             raise RegistryFaultError(42202, _INVALID_VERSION)
-        if number > len(versions):  # they count from 1
+        if number > len(versions):  # versions count from 1
             raise RegistryFaultError(40402, f"Version {number} not found.")
         return versions[number - 1]
 
@@ -93,7 +92,7 @@ class _Answers:
 
 
 def _row(entry: LockedSchema) -> dict[str, Any]:
-    """Show a schema; `schemaType` and `references` are left out, as for any Avro schema without them."""
+    """Return a schema's attributes, without `schemaType` and `references`, as for any such Avro schema."""
     return {
         "subject": entry.subject,
         "version": entry.version,
@@ -104,14 +103,14 @@ def _row(entry: LockedSchema) -> dict[str, Any]:
 
 
 def _natural(text: str) -> int | None:
-    """Return a number from 0 to the largest there is, in ASCII digits; None for anything else."""
+    """Parse ASCII digits from 0 to the maximum; None for anything else."""
     if not (text.isascii() and text.isdigit() and len(text) <= len(str(_INT_MAX))) or int(text) > _INT_MAX:
         return None
     return int(text)
 
 
 def registry_app(lock: Lock) -> web.Application:
-    """Serve a lock; the caller owns the application's port and its end."""
+    """Return an application that serves a lock; the caller binds its port and stops it."""
     answers = _Answers(lock)
     level, mode = {"compatibilityLevel": LEVEL}, {"mode": "READONLY"}
     routes: dict[str, Callable[[Mapping[str, str]], object]] = {

@@ -1,4 +1,4 @@
-"""A bearer token of OAuth 2.0 that is asked for on first use, and again before it ends (RFC 6749, section 5.1)."""
+"""An OAuth 2.0 bearer token, requested on first use and renewed before it expires (RFC 6749, section 5.1)."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -6,13 +6,13 @@ from typing import Any
 
 import orjson
 
-_LIFETIME_S = 300.0  # where a server leaves out `expires_in`, which is only recommended
-# A token is renewed when this share of its lifetime is left: requests and handshakes finish within it.
+_LIFETIME_S = 300.0  # seconds, if a server omits `expires_in`, which is only recommended
+# Share of the lifetime left at renewal: enough for requests and handshakes in progress to finish.
 _RENEWED_AT = 0.2
 
 
 def granted(answer: bytes) -> tuple[str, float]:
-    """Return token and lifetime in seconds from a JSON answer; a `ValueError` for any other may hold the token."""
+    """Return token and lifetime in seconds from a JSON answer; else `ValueError`, whose text may contain the token."""
     try:
         document: Any = orjson.loads(answer)
         token, lifetime_s = document["access_token"], float(document.get("expires_in", _LIFETIME_S))
@@ -24,21 +24,21 @@ def granted(answer: bytes) -> tuple[str, float]:
 
 
 class AccessToken:
-    """Keeps one token; safe to share among tasks."""
+    """Caches one token; can be shared among tasks."""
 
     def __init__(self, ask: Callable[[], Awaitable[tuple[str, float]]], *, now: Callable[[], float]) -> None:
-        """Get tokens and their lifetimes in seconds by `ask`, which raises if there is none now."""
+        """`ask` returns a token and its lifetime in seconds, or raises."""
         self._ask = ask
         self._now = now
         self._one_at_a_time = asyncio.Lock()
         self.forget()
 
     def forget(self) -> None:
-        """Ask for another token the next time."""
+        """Discard the token, so that the next use requests a new one."""
         self._token, self._renewed_at, self._ends_at = "", 0.0, 0.0
 
     async def token(self) -> str:
-        """Return a token that has not ended; raises as `ask` if there is none any more."""
+        """Return a valid token; raises like `ask` if there is none."""
         async with self._one_at_a_time:
             if not self._token or self._now() >= self._renewed_at:
                 asked = self._now()
@@ -48,8 +48,8 @@ class AccessToken:
                     left_s = self._ends_at - self._now()
                     if left_s <= 0:
                         raise
-                    # The token at hand is still good; half of what is left, so that an endpoint in trouble is asked
-                    # seldom.
+                    # The current token is still valid: retry after half of its remaining time, to spare a failing
+                    # endpoint.
                     self._renewed_at = self._now() + left_s / 2
                 else:
                     self._renewed_at = asked + lifetime_s * (1 - _RENEWED_AT)

@@ -1,4 +1,4 @@
-"""Log when a process can do its work, and which of its checks fail while it cannot."""
+"""Log when a process becomes ready, and which checks fail while it is not."""
 
 import asyncio
 from collections.abc import Mapping
@@ -8,21 +8,21 @@ from bridge.runtime.lifecycle import pause
 from bridge.runtime.logging import log
 
 PERIOD_S = 0.25
-# A start beside a sound Kafka takes tenths of a second; what lasts longer is logged once, with its cause.
+# Seconds. A start with a working Kafka takes tenths of a second; a longer one is logged once, with its cause.
 START_S = 5.0
 
 
 class Readiness:
-    """A worker that logs `worker.ready` and `worker.not_ready` when the answer of `/readyz` changes."""
+    """A worker that logs `worker.ready` and `worker.not_ready` when the result of `/readyz` changes."""
 
     def __init__(self, checks: Mapping[str, Check], *, settle_s: float = 0.0, **fields: str) -> None:
-        """Log `fields` with each line; a process may be degraded for `settle_s` before it is logged as ready so."""
+        """`fields` are logged with each line; a degraded process is logged as ready only after `settle_s`."""
         self._checks = checks
         self._settle_s = settle_s
         self._fields = fields
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look once a period until `stop` is set."""
+        """Check once a period until `stop` is set."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         was_ready: bool | None = None
@@ -44,6 +44,6 @@ class Readiness:
 
 
 def _failing(results: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Return the checks that are not `ok`, as a field of a line; nothing if all are."""
+    """Return the checks that are not `ok`, as a log field; empty if all are."""
     failing = {name: result for name, result in results.items() if result != "ok"}
     return {"checks": failing} if failing else {}

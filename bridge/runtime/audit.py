@@ -1,9 +1,9 @@
-"""Audit lines of privileged commands: who did what, why and when, as JSON on standard error before and after the act.
+"""Audit lines of privileged commands: who did what, when and why; JSON on standard error before and after.
 
     with audited("spool.drain", directory=str(directory)) as ended:
         ended["drained"] = drain(…)
 
-What a command does with an event is named by topic, partition and offset, never by its key, which is a prescription id.
+Events are identified by topic, partition and offset, never by their key, which is a prescription id.
 """
 
 import contextlib
@@ -19,17 +19,17 @@ import orjson
 
 from bridge.errors import BridgeError, ConfigError
 
-# Names a file to which every line is appended besides; `/proc/1/fd/2` is the log of the pod.
+# Names an additional file for the lines; `/proc/1/fd/2` is the log of the pod.
 VARIABLE = "DRX_AUDIT_FILE"
 STDERR = 2
-# A line stays below 16 KiB also where a command concerns every parked key.
+# A line stays below 16 KiB even if a command affects every parked key.
 PLACES_MAX = 100
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def operator_name() -> str:
-    """Return the name of the user, or the number where it has no name, as in a container with a uid of its own."""
+    """Return the user name, or the uid if it has no name, as in a container."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -40,14 +40,14 @@ def audit_options(command: _Command) -> _Command:
     """Add the options `--actor` and `--reason` to a command, for its audit lines."""
     for option in (
         click.option("--actor", default=operator_name, callback=_text, help="Who; default: the user name."),
-        click.option("--reason", default="", callback=_text, help="Why; kept with what was done."),
+        click.option("--reason", default="", callback=_text, help="Why; recorded in the audit line."),
     ):
         command = option(command)
     return command
 
 
 def _text(_context: click.Context, _parameter: click.Parameter, given: str) -> str:
-    """Refuse a text that is not UTF-8, as a terminal of another encoding sends it: JSON cannot hold it."""
+    """Refuse a text that is not UTF-8, from a terminal with another encoding: JSON cannot hold it."""
     try:
         given.encode()
     except UnicodeEncodeError:
@@ -59,11 +59,11 @@ def _text(_context: click.Context, _parameter: click.Parameter, given: str) -> s
 def audited(
     verb: str, *, actor: str | None = None, reason: str = "", dry_run: bool = False, **what: object
 ) -> Iterator[dict[str, Any]]:
-    """Write a line before the act and one after it; what is put into the yielded dict is added to the latter.
+    """Write a line before and after an action; entries of the yielded dict are added to the latter.
 
-    The end is `done`, `interrupted`, or `failed` with a code; a command that fails by its exit code sets `outcome`. A
-    dry run changes nothing and has no lines. `what` holds no health information. `ConfigError`: the first line cannot
-    be written, and nothing has been done.
+    The second line has `done`, `interrupted`, or `failed` with a code; a command that fails by its exit code sets
+    `outcome`. A dry run writes no lines. `what` must not contain health information. Raises `ConfigError` if the first
+    line cannot be written; then nothing has been done.
     """
     ended: dict[str, Any] = {}
     if dry_run:
@@ -82,12 +82,12 @@ def audited(
         outcome = _failure(exc)
         raise
     finally:
-        with contextlib.suppress(OSError):  # the first line stands, and the act is over
+        with contextlib.suppress(OSError):  # the first line is written, and the action is over
             _write(line | outcome | ended)
 
 
 def places(decisions: Sequence[Any]) -> list[str]:
-    """Return where the first records stand, without their keys; each has `topic`, `partition` and `offset`."""
+    """Return topic, partition and offset of the first records, without their keys."""
     return [
         f"{each.topic}/{each.partition}" + ("" if each.offset is None else f"@{each.offset}")
         for each in decisions[:PLACES_MAX]
@@ -102,12 +102,12 @@ def _failure(exc: BaseException) -> dict[str, Any]:
 
 
 def _write(line: dict[str, Any]) -> None:
-    """Append one line in one write to each place; `OSError` if one of them does not take it."""
+    """Append a line with a single write to each destination; `OSError` if one fails."""
     known = {"event": "audit", "timestamp": datetime.now(UTC), "user": operator_name(), "host": socket.gethostname()}
     text = orjson.dumps(known | line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z, default=str)
     path = os.environ.get(VARIABLE)
     if path:
-        # Without waiting: nobody may read a pipe at the other end.
+        # Without waiting, as nothing may read the other end of a pipe.
         file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
         try:
             _whole(file, text)

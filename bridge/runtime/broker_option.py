@@ -1,4 +1,4 @@
-"""An option for the brokers that a command asks, in the place of the settings."""
+"""The option `--bootstrap-servers`, which overrides the settings of a command."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ def bootstrap_option(command: _Command) -> _Command:
 
 
 def asking(settings: _Settings, bootstrap_servers: str | None) -> _Settings:
-    """Return the settings, with the brokers that an option names."""
+    """Return the settings, with the brokers of the option if it is given."""
     if bootstrap_servers is None:
         return settings
     kafka = settings.kafka.model_copy(update={"bootstrap_servers": bootstrap_servers})  # type: ignore[attr-defined]  # both configurations have it

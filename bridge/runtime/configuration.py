@@ -1,4 +1,4 @@
-"""Read settings, the environment over a TOML file; a mistake is named in one line, and no value is ever shown."""
+"""Read settings from the environment and a TOML file; an error is one line and never shows a value."""
 
 import os
 import re
@@ -23,24 +23,24 @@ _TOML_PLACE = re.compile(r"\(at line ([0-9]+), column ([0-9]+)\)$")
 # Variables that Kubernetes sets for a Service in the namespace ("Discovering services: environment variables").
 _SERVICE_LINK = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_[A-Z0-9_]+)?$|_PORT_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?$")
 _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
-# Of BRIDGE_DEV_CACHE and its like.
+# Prefix of BRIDGE_DEV_CACHE and similar variables.
 _DEV = "dev_"
 
 _Settings = TypeVar("_Settings", bound="FileSettings")
 
 
 class Section(BaseModel):
-    """A group of settings: immutable, closed, and silent about the values it was given."""
+    """A group of settings: immutable, closed, and without values in error texts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class FileSettings(BaseSettings):
-    """A whole configuration, immutable: `<PREFIX><SECTION>__<NAME>`, and the file that `<PREFIX>CONFIG` names."""
+    """A whole configuration, immutable: variables `<PREFIX><SECTION>__<NAME>` over the file in `<PREFIX>CONFIG`."""
 
     model_config = SettingsConfigDict(
         env_nested_delimiter="__",
-        env_ignore_empty=True,  # a chart that leaves a value out still sets the variable
+        env_ignore_empty=True,  # a chart sets the variable even for an omitted value
         frozen=True,
         extra="forbid",
         hide_input_in_errors=True,
@@ -56,23 +56,23 @@ class FileSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic-settings'
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic-settings'
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment wins over the TOML file."""
+        """Let the environment take precedence over the TOML file."""
         path = os.environ.get(config_variable(cls))
         toml = (TomlConfigSettingsSource(settings_cls, Path(path)),) if path else ()
         return (init_settings, _Environment(settings_cls), *toml)
 
 
 class _Environment(EnvSettingsSource):
-    """The environment; a word that stands for no field of a model remains the text that it is."""
+    """The environment; scalars stay text instead of being decoded as JSON."""
 
     def decode_complex_value(self, field_name: str, field: FieldInfo | None, value: Any) -> Any:
-        """Return JSON's lists and objects, but not numbers, which would lose their form."""
+        """Decode lists and objects as JSON, but not numbers, which would lose their notation."""
         decoded = super().decode_complex_value(field_name, field, value)  # type: ignore[arg-type]
         return decoded if field or isinstance(decoded, list | dict) else value
 
 
 def prefix_of(model: type[FileSettings]) -> str:
-    """Return what the variables of a configuration begin with."""
+    """Return the prefix of a configuration's variables."""
     return model.model_config["env_prefix"]
 
 
@@ -82,7 +82,7 @@ def config_variable(model: type[FileSettings]) -> str:
 
 
 def read_settings(model: type[_Settings]) -> _Settings:
-    """Read a configuration once; the `ConfigError` for a mistake names the setting and never shows a value."""
+    """Read a configuration; `ConfigError` names the wrong setting and never shows a value."""
     prefix, variable = prefix_of(model), config_variable(model)
     _refuse_unknown(os.environ, model, prefix)
     path = os.environ.get(variable)
@@ -93,7 +93,7 @@ def read_settings(model: type[_Settings]) -> _Settings:
     except ValidationError as exc:
         raise ConfigError("; ".join(_complaints(exc, model))) from None
     except tomllib.TOMLDecodeError as exc:
-        found = _TOML_PLACE.search(str(exc))  # of its text, only the place: the rest may hold what stands there
+        found = _TOML_PLACE.search(str(exc))  # only the position: the rest of the text may contain values
         where = f"{path}:{found[1]}:{found[2]}" if found else f"{path}, at its end"
         raise ConfigError(f"{where}: is not valid TOML ({variable})") from None
     except (OSError, UnicodeDecodeError):
@@ -105,7 +105,7 @@ def read_settings(model: type[_Settings]) -> _Settings:
 
 
 def masked(settings: FileSettings) -> dict[str, Any]:
-    """Effective values as JSON types, secrets masked: what is declared one, and a password inside a URL."""
+    """Return effective values as JSON types; declared secrets, and credentials in URLs, are masked."""
     shown: dict[str, Any] = settings.model_dump(mode="json")
     if url := shown["registry"]["url"]:
         shown["registry"]["url"] = masked_url(url)
@@ -119,9 +119,9 @@ def masked_url(url: str) -> str:
 
 
 def _refuse_unknown(environ: Mapping[str, str], model: type[FileSettings], prefix: str) -> None:
-    """Refuse what pydantic-settings ignores: `BRIDGE_KAFAK__X`, `BRIDGE_HTTP_PORT` and `BRIDGE_INSTANC`.
+    """Refuse variables that pydantic-settings ignores: `BRIDGE_KAFAK__X`, `BRIDGE_HTTP_PORT`, `BRIDGE_INSTANC`.
 
-    Kubernetes sets `BRIDGE_PORT` for a Service named `bridge`, and `drx-bridge dev` has variables of its own.
+    Exempt are variables of `drx-bridge dev`, and those of Kubernetes, such as `BRIDGE_PORT` for a Service `bridge`.
     """
     known = sorted(model.model_fields)
     for name, value in environ.items():
@@ -138,7 +138,7 @@ def _refuse_unknown(environ: Mapping[str, str], model: type[FileSettings], prefi
 
 
 def place_of(model: type[FileSettings], *keys: str) -> str:
-    """Return where a setting is set: its variable, or the file and its name there."""
+    """Return the place of a setting: its variable, or its name in the file."""
     variable = prefix_of(model) + "__".join(keys).upper()
     path = os.environ.get(config_variable(model))
     if not path or any(name.upper() == variable for name in os.environ):

@@ -1,4 +1,4 @@
-"""The bodies in a file that another system has exported: NDJSON, one JSON array, or CSV with a header line."""
+"""Read bodies from a file exported by another system: NDJSON, one JSON array, or CSV with a header line."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ from bridge.errors import ConfigError
 
 TOO_LARGE = "body_too_large"
 _BOM = b"\xef\xbb\xbf"
-# What a column is named; a first line with a date, a number or an empty cell in it is data.
+# Form of a column name; a first line with a date, number or empty cell is data.
 _is_name = re.compile(r"[^\W\d][\w .:/#()-]{0,127}").fullmatch
 _gap = re.compile(r"[ \t\r\n]*")
 
@@ -22,16 +22,16 @@ _gap = re.compile(r"[ \t\r\n]*")
 class Body(NamedTuple):
     """One body."""
 
-    number: int  # number of its line, or of its element in the array, from 1
-    body: bytes  # its exact bytes; for CSV, a JSON object of the cells that are not empty
-    unfit: str = ""  # why there is none: `body_too_large` or `csv_columns`; empty otherwise
+    number: int  # number of its line or array element, from 1
+    body: bytes  # its exact bytes; for CSV, a JSON object of the non-empty cells
+    unfit: str = ""  # why there is no body: `body_too_large` or `csv_columns`; else empty
 
 
 def bodies_of(path: Path, *, body_max_bytes: int) -> Iterator[Body]:
-    """Yield what is in a file. An array is held as a whole, and cut before its first body is yielded.
+    """Yield the bodies of a file. An array is read and split as a whole before its first body is yielded.
 
     Raises:
-        ConfigError: It cannot be read or is none of the three; the message holds nothing of it.
+        ConfigError: It cannot be read or has another format; the message contains nothing of it.
     """
     try:
         with path.open("rb") as file:
@@ -56,11 +56,11 @@ def bodies_of(path: Path, *, body_max_bytes: int) -> Iterator[Body]:
 
 
 class _HeaderError(csv.Error):
-    """The first line of a CSV file names no columns."""
+    """The first line of a CSV file is not a header."""
 
 
 def _is_array(file: BinaryIO) -> bool:
-    """Return whether a file is one array. If its first line is JSON and more follows, each line is a body."""
+    """Return whether a file is one array. If its first line is JSON and more follow, each line is a body."""
     first, second = file.readline().removeprefix(_BOM).strip(), file.readline()
     file.seek(0)
     try:
@@ -70,7 +70,7 @@ def _is_array(file: BinaryIO) -> bool:
 
 
 def _documents(file: BinaryIO, body_max_bytes: int) -> Iterator[Body]:
-    most = body_max_bytes + len(_BOM) + 2  # a line break may have two characters
+    most = body_max_bytes + len(_BOM) + 2  # a line break may be two characters
     number = 0
     while line := file.readline(most):
         number += 1
@@ -86,7 +86,7 @@ def _documents(file: BinaryIO, body_max_bytes: int) -> Iterator[Body]:
 
 
 def _elements(file: BinaryIO, _: int) -> Iterator[Body]:
-    """Cut an array into its elements, each as it stands there, since numbers are not written in one way only."""
+    """Split an array into its elements, each byte for byte, since numbers have several notations."""
     text, scan = file.read().decode("utf-8-sig"), json.JSONDecoder().raw_decode
     spans: list[tuple[int, int]] = []
     at = _skip(text, 0)

@@ -1,8 +1,8 @@
-"""Named points at which a test makes a process die, stop or fail: an instrument of tests, inert in production.
+"""Named points where a test can kill, stop or fail a process; inactive in production.
 
-`DRX_FAILPOINT=after_effect_before_commit:kill@3` kills the process (SIGKILL) the third time it gets there; `stop`
-freezes it (SIGSTOP) until someone sends SIGCONT, and `error` raises. Several points are separated by commas. The
-variable is read once, at import.
+`DRX_FAILPOINT=after_effect_before_commit:kill@3` kills the process (SIGKILL) at the third visit; `stop` pauses it
+(SIGSTOP) until SIGCONT, and `error` raises. Several points are separated by commas. The variable is read once, at
+import.
 """
 
 import os
@@ -16,11 +16,11 @@ _form = re.compile(r"([a-z_]+):(kill|stop|error)(?:@([1-9][0-9]{0,8}))?").fullma
 
 
 class FailpointError(Exception):
-    """What `error` raises: outside the tree of errors on purpose, as a bug would be."""
+    """Raised by `error`; not a `BridgeError`, so that it is treated as a bug."""
 
 
 def armed(environment: Mapping[str, str]) -> dict[str, tuple[str, int]]:
-    """Return the action of each point and the visit at which it acts; `ValueError` for a malformed text."""
+    """Return the action and visit number of each point; `ValueError` for a malformed text."""
     points = {}
     for text in filter(None, environment.get(VARIABLE, "").split(",")):
         form = _form(text)
@@ -34,7 +34,7 @@ _armed = armed(os.environ)
 
 
 def hit(name: str) -> None:
-    """Pass a named point; act on its nth visit, and only then."""
+    """Visit a named point; act on its nth visit only."""
     if name not in _armed:
         return
     action, left = _armed[name]

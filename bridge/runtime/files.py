@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def replace_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
-    """Write a file atomically: a temporary one beside it, with a dot in front of its name, fsync, rename.
+    """Write a file atomically: temporary file (with a dot before the name), fsync, rename.
 
-    What root writes belongs to the owner of the directory, as whom the bridge runs. After an `OSError` the former file
-    is untouched.
+    Files written as root are given to the directory's owner, the user the bridge runs as. After an `OSError` the former
+    file is unchanged.
     """
     handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -29,13 +29,13 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
 
 
 def file_names(directory: Path) -> list[str]:
-    """Return the names of its files in their order; dot files are those of editors and of Kubernetes (`..data`)."""
+    """Return the sorted names of its files, without dot files of editors and Kubernetes (`..data`)."""
     return sorted(each.name for each in directory.iterdir() if not each.name.startswith(".") and not each.is_dir())
 
 
 def read_secret(path: Path, most: int) -> tuple[bytes, int]:
-    """Return at most so many bytes of a regular file, through symbolic links, and its mode; `OSError` for any other."""
-    # Opening a pipe would wait for a writer, and with it all later readings.
+    """Return at most `most` bytes of a regular file, following symbolic links, and its mode; else `OSError`."""
+    # Opening a pipe would wait for a writer, and block all later reads.
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         mode = os.fstat(file.fileno()).st_mode
         if not stat.S_ISREG(mode):

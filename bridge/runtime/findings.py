@@ -1,6 +1,6 @@
-"""Results of checks, a line each with advice if it is bad: `doctor` prints all, a start stops at the first failure.
+"""Results of checks, one line each, with advice: `doctor` prints all, a start stops at the first failure.
 
-A risk is a finding too. It fails unless the setting `accept` names it.
+A risk is a finding that fails unless the setting `accept` names it.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ _CHECK_WIDTH = 14
 class Finding:
     """The result of one check."""
 
-    check: str  # what was looked at, such as `topics`
+    check: str  # the subject, such as `topics`
     verdict: Grade  # `failed` means that the process cannot do its work
     text: str  # what was found; never a secret
-    advice: str = ""  # what to do; empty when there is nothing to do
+    advice: str = ""  # advice; empty if nothing is to be done
 
     @property
     def sentence(self) -> str:
-        """What was found and what to do about it."""
+        """The finding and its advice."""
         return f"{self.text} → {self.advice}" if self.advice else self.text
 
     @property
     def document(self) -> dict[str, str | None]:
-        """As JSON."""
+        """Return the finding as JSON types."""
         return {"check": self.check, "verdict": self.verdict, "message": self.text, "advice": self.advice or None}
 
 
 class Risk(NamedTuple):
-    """What an operator may accept by its name."""
+    """A risk that an operator may accept by name."""
 
     name: str
     text: str
     advice: str
 
     def judged(self, check: str, *, accepted: Collection[str], where: str, setting: str = "") -> Finding:
-        """Return the finding for a risk; `where` is the setting that accepts risks, `setting` the one that has it."""
+        """Return the finding for a risk; `where` is the setting that accepts risks, `setting` the one with the risk."""
         if self.name in accepted:
             return Finding(check, "warning", f"{self.text}; accepted ({self.name})", self.advice)
         text = f"{setting}: {self.text}" if setting else self.text
@@ -62,7 +62,7 @@ class Risk(NamedTuple):
 
 
 def failures(check: str, work: Callable[[], object], *, advice: str = "") -> Iterator[Finding]:
-    """Yield why `work` raises a ConfigError, if it does."""
+    """Yield a failed finding if `work` raises a `ConfigError`."""
     try:
         work()
     except ConfigError as exc:
@@ -70,36 +70,36 @@ def failures(check: str, work: Callable[[], object], *, advice: str = "") -> Ite
 
 
 def refuse(findings: Iterable[Finding]) -> None:
-    """Raise `ConfigError` for the first that failed."""
+    """Raise `ConfigError` for the first failed finding."""
     for each in findings:
         if each.verdict == "failed":
             raise ConfigError(each.sentence)
 
 
 def counted(number: int, noun: str) -> str:
-    """Write a number before what it counts, such as `1 event` or `3 events`."""
+    """Format a number with its noun, such as `1 event` or `3 events`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 class Report:
-    """Prints findings as they come, for people, or all of them as one JSON document."""
+    """Prints findings: each as it comes, for people, or all in one JSON document."""
 
     def __init__(self, *, as_json: bool) -> None:
-        from rich.console import Console  # noqa: PLC0415 - a start prints nothing
+        from rich.console import Console  # noqa: PLC0415 - not needed by a start
 
         self._as_json = as_json
         self._console = Console(soft_wrap=True)
         self._findings: list[Finding] = []
 
     def add(self, *findings: Finding) -> None:
-        """Add findings."""
+        """Add findings, and print them if for people."""
         self._findings += findings
         for finding in () if self._as_json else findings:
             self._console.print(finding_line(finding))
 
     @property
     def failed(self) -> bool:
-        """Whether one of them failed."""
+        """True if a finding failed."""
         return any(finding.verdict == "failed" for finding in self._findings)
 
     def close(self, code: int) -> int:

@@ -1,4 +1,4 @@
-"""The management port: is the process alive, may it get traffic, what does it count."""
+"""The management port: liveness, readiness and metrics."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -10,16 +10,16 @@ from prometheus_client.exposition import choose_encoder
 
 from bridge.runtime.http import Answer, HardenedServer, Request
 
-# A probe or a scrape is a GET with a small head; these only bound what a broken client can hold open.
+# Limits for broken clients; a probe or a scrape is a GET with a small head.
 READ_TIMEOUT_S = 10.0
 DRAIN_S = 1.0
-# Seconds of a stop: the drain, one to close what is left, and a margin.
+# Seconds of shutdown: the drain, one second to close the rest, and a margin.
 MANAGEMENT_CLOSE_S = 3.0
 OPENMETRICS = "application/openmetrics-text"
 
 Check = Callable[[], str]
-"""Returns `ok`, or one constant word for what is wrong; after `degraded` and a blank if the process can still work, and
-neither a restart nor another replica would help."""
+"""Returns `ok`, the code of a failure, or `degraded` and a code if a restart or another replica would not help.
+"""
 Status = Literal["ok", "degraded", "unavailable"]
 
 _NOT_FOUND = Answer(404, b'{"code":"not_found"}')
@@ -27,7 +27,7 @@ _NOT_ALLOWED = Answer(405, b'{"code":"method_not_allowed"}', headers=(("Allow", 
 
 
 def judge(checks: Mapping[str, Check]) -> tuple[Status, dict[str, str], dict[str, str]]:
-    """Return whether a process can do its work, the result of each check, and the reasons of those `degraded`."""
+    """Return whether a process can work, the result of each check, and the codes of `degraded` ones."""
     parts = {name: check().partition(" ") for name, check in checks.items()}
     results = {name: result for name, (result, _, _) in parts.items()}
     reasons = {name: reason for name, (_, _, reason) in parts.items() if reason}
@@ -48,11 +48,11 @@ class ManagementPort:
         live: Check = lambda: "ok",
         section: str = "BRIDGE_MANAGEMENT",
     ) -> None:
-        """Serve the address of `section`; ready while no check is worse than `degraded`, alive while `live` is `ok`."""
+        """`section` names the settings of the address; ready while no check fails, alive while `live` is `ok`."""
         self._server = HardenedServer(
             self, read_timeout_s=READ_TIMEOUT_S, host=host, port=port, section=section, drain_s=DRAIN_S
         )
-        self.listening = self._server.listening  # set once it takes connections
+        self.listening = self._server.listening  # set once it accepts connections
         self._live = live
         self._checks = checks
         self._registry = registry
@@ -72,7 +72,7 @@ class ManagementPort:
             request.answer(self.check(request))
 
     def check(self, request: Request) -> Answer:
-        """Route one request by its head; none has a use for a body."""
+        """Route a request by its head; bodies are not used."""
         route = self._routes.get(request.path)
         if route is None:
             return _NOT_FOUND
@@ -81,7 +81,7 @@ class ManagementPort:
         return route(request)
 
     def _livez(self, _request: Request) -> Answer:
-        # That this runs at all proves that the event loop ticks. An outage of Kafka must have no part in it.
+        # That this runs proves that the event loop works. An outage of Kafka must not affect liveness.
         result = self._live()
         if result == "ok":
             return Answer(200, b'{"status":"ok"}')
@@ -93,6 +93,6 @@ class ManagementPort:
         return Answer(503 if status == "unavailable" else 200, orjson.dumps(document))
 
     def _metrics(self, request: Request) -> Answer:
-        # Of what is accepted no more than the kind: other words would come back in a header, or fail.
+        # Only the format is taken from Accept: other words would be repeated in a header, or fail.
         encode, content_type = choose_encoder(OPENMETRICS if OPENMETRICS in request.headers.get("Accept", "") else "")
         return Answer(200, encode(self._registry), content_type=content_type)

@@ -1,21 +1,21 @@
-"""Check whether a host name can be looked up at all."""
+"""Check whether a host name is valid for a lookup."""
 
 import re
 from ipaddress import IPv6Address
 
-# What stands around the host in a URL; a resolver is asked for such a name again and again.
+# Characters of a URL outside the host; a resolver would be asked for such a name repeatedly.
 _of_a_url = re.compile(r"[\s/\\@?#\[\]]").search
 
 
 def is_host(name: str) -> bool:
     """Return whether a name or an address can be looked up.
 
-    For one with an empty label, or one of more than 63 characters, Python raises a `UnicodeError` at each attempt to
-    connect, which is no failure of the network.
+    For an empty label, or one of more than 63 characters, Python raises a `UnicodeError` at each connection attempt,
+    which is not a network failure.
     """
     try:
         if ":" in name:
             return bool(IPv6Address(name))
         return not _of_a_url(name) and bool(name.encode("idna"))
-    except ValueError:  # which a `UnicodeError` is, too
+    except ValueError:  # includes `UnicodeError`
         return False

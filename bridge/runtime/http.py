@@ -1,20 +1,20 @@
-"""aiohttp's server with what a public port needs besides: bounds, time limits, constant errors, turns, a drain.
+"""aiohttp's server, hardened for a public port: bounds, time limits, constant errors, batching, drain.
 
-If the body of a request has not come with its head, `Handler.check` may answer by the head alone. That answer ends the
-connection, since nothing is read behind a body that was not waited for. Requests whose bodies are whole are given to
-`Handler.take`, up to 32 of one turn of the event loop together. Answers of one turn are written together in the next.
+If the body of a request has not arrived with its head, `Handler.check` may answer from the head alone. That answer ends
+the connection, since nothing is read after an unread body. Complete requests are passed to `Handler.take`, up to 32 of
+one event loop iteration together. Answers of one iteration are written together in the next.
 
-A client costs memory only for what has arrived from it. Four bounds limit that; an honest sender reaches none:
+A client uses memory only for bytes that it has sent. Four bounds limit that; regular senders do not reach them:
 
-- A few requests of a connection are parsed ahead, then it is not read. Each is served when the answer before has left
-  for the kernel, so that a client that never reads fills the buffers of its own sockets.
-- A connection has `read_timeout_s` for its first byte, for each head, for a body, and for taking an answer.
-- Bytes of requests that are not whole are counted as they arrive. Over `reading_max_bytes` the connection that has held
-  some for the longest is ended: an honest body is whole within a few round trips.
-- Over `connections_max` the oldest without a request under way is ended for each new one, of those first that have
-  carried no new delivery: a captured one, which can be replayed, is not new.
+- A few requests of a connection are parsed ahead; then reading pauses. Each is served once the kernel has the previous
+  answer, so that a client that never reads only fills the buffers of its own sockets.
+- A connection has `read_timeout_s` for its first byte, for each head, for a body, and to accept an answer.
+- Bytes of incomplete requests are counted as they arrive. Above `reading_max_bytes`, the connection that has held some
+  for the longest is ended: regular bodies are complete within a few round trips.
+- Above `connections_max`, each new connection ends the oldest one without a request in progress, first of those that
+  have not delivered a new verified delivery. A replayed capture does not count as new.
 
-No other module knows of aiohttp's server. ADR 9 lists its faults that are mended here, and the private names.
+No other module uses aiohttp's server. ADR 9 lists the faults worked around here, and the private names used.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from http import HTTPStatus
 from itertools import accumulate
 from typing import Any, Literal, Protocol, cast
 
-from aiohttp import web_protocol, web_request, web_server  # `aiohttp.web` has 1 MiB more
+from aiohttp import web_protocol, web_request, web_server  # importing `aiohttp.web` takes 1 MiB more
 from aiohttp.http import HttpProcessingError, HttpRequestParser, HttpVersion10, HttpVersion11
 from aiohttp.streams import EMPTY_PAYLOAD
 
@@ -35,20 +35,20 @@ from bridge.runtime.lifecycle import pause
 from bridge.runtime.logging import log, trail
 from bridge.runtime.sockets import accept_all, listen
 
-TICK_S = 1.0  # between two looks for slow connections; a limit is kept to within it
-LINGER_S = 2.0  # to read an answer that leaves a body unread; what is closed while something comes is reset
-KEEPALIVE_S = 75.0  # longer than a balancer's (60 s of nginx and AWS), or it would write into one that we close
-TURN_MAX, TURN_MAX_BYTES = 32, 1_048_576  # requests, and bytes of bodies: 10 ms of those with two ed25519 signatures
-AHEAD_MAX = 2  # requests parsed ahead beyond which a connection is not read; each takes kilobytes, aiohttp has 32
-# Bytes that are parsed at once, and what a chunked body may have beside its content from then on: this much, and an
-# eighth. A sender has the whole body before it can sign it, and libraries send chunks of a kilobyte or more.
+TICK_S = 1.0  # between two checks for slow connections; the precision of time limits
+LINGER_S = 2.0  # for a client to read an answer before a close with an unread body, which resets the connection
+KEEPALIVE_S = 75.0  # longer than load balancers' (60 s of nginx and AWS): they must close first
+TURN_MAX, TURN_MAX_BYTES = 32, 1_048_576  # requests and bytes taken together: 10 ms with two ed25519 signatures
+AHEAD_MAX = 2  # requests parsed ahead before reading pauses; each takes kilobytes, aiohttp allows 32
+# Bytes parsed at a time, and chunk framing allowed in excess of an eighth of the content. A sender has the whole body
+# before it signs it, and libraries send chunks of a kilobyte or more.
 PIECE_BYTES, FRAMING_MAX_BYTES, FRAMING_SHARE = 8_192, 4_096, 8
-CHUNKED_END = b"\r\n0\r\n\r\n"  # the usual one; any other may have a trailer
-HEAD_BYTES = 32_768  # no more is passed over behind a request in what is held: its head, the beginning of another
-LENGTH_DIGITS = 18  # of a Content-Length: more than any body needs, and `int` refuses thousands
+CHUNKED_END = b"\r\n0\r\n\r\n"  # the usual end of a chunked body; any other may have a trailer
+HEAD_BYTES = 32_768  # slack in held bytes per request: its head, and the beginning of the next one
+LENGTH_DIGITS = 18  # digits of a Content-Length: more than any body needs, and `int` refuses thousands
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-# Why the server ends a connection. The last three mean that a bound was met, not just that a client was slow.
+# Why the server ends a connection. The last three mean that a bound was reached, not only that a client was slow.
 Ended = Literal["silent", "slow_request", "unread_answer", "bodies_full", "too_many"]
 
 JSON_TYPE = "application/json"
@@ -63,10 +63,10 @@ def _head(status: int, content_type: str, headers: Headers, length: int) -> byte
 
 
 class Answer:
-    """Prepared bytes, with what aiohttp asks of a response; one object may serve many requests. `close` ends those."""
+    """A prepared response for aiohttp; one object may serve many requests. `close` ends the connection."""
 
     __slots__ = ("body", "close", "head", "status")
-    keep_alive = True  # `prepare` ends the connection where it must
+    keep_alive = True  # `prepare` ends the connection if needed
 
     def __init__(
         self, status: int, body: bytes, *, content_type: str = JSON_TYPE, headers: Headers = (), close: bool = False
@@ -75,7 +75,7 @@ class Answer:
         self.body, self.status, self.close = body, status, close
 
     async def prepare(self, request: "Request") -> None:
-        """Write it, and wait until the kernel has it; or, before an end, until the client may have read it."""
+        """Write it, and wait until the kernel has it or, before a close, until the client may have read it."""
         connection = request.connection
         if (transport := connection.transport) is None:
             raise ConnectionResetError
@@ -83,7 +83,7 @@ class Answer:
         transport.write(self.head + end + (b"" if request.method == "HEAD" else self.body))
         connection.is_serving = False
         if is_last:
-            connection.close()  # whatever comes is dropped
+            connection.close()  # further input is dropped
             connection.drop()
         if connection.writing_paused:
             connection.wait("unread_answer")
@@ -95,7 +95,7 @@ class Answer:
             await asyncio.sleep(LINGER_S)
 
     async def write_eof(self) -> None:
-        """Do nothing: it has been sent whole."""
+        """Do nothing: it has been sent completely."""
 
 
 MALFORMED = Answer(400, b'{"outcome":"refused","code":"malformed_http"}', close=True)
@@ -103,35 +103,35 @@ FAILED = Answer(500, b'{"outcome":"unavailable","code":"internal_error"}', close
 
 
 class Request(web_request.BaseRequest):
-    """One request; it is answered once, and what its client does meanwhile makes no difference to the handler."""
+    """One request, answered once; the handler is not affected if the client disconnects."""
 
     def __init__(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> None:
         super().__init__(message, payload, protocol, writer, task, loop := asyncio.get_running_loop())
         self.connection: ClientConnection = protocol
         self.connection.is_serving = True
-        self.began = time.perf_counter()  # when its head was complete, by `time.perf_counter`
+        self.began = time.perf_counter()  # completion of its head, by `time.perf_counter`
         self.answered: asyncio.Future[Answer] = loop.create_future()
         self.body = b""  # complete in `Handler.take`, unless it is larger than the server accepts
-        self.note: Any = None  # what the handler keeps from `check` to `take`
+        self.note: Any = None  # set by the handler in `check`, for `take`
         self.is_last = True  # its answer ends the connection
 
     @property
     def path(self) -> str:
-        """Path of the target, as it was sent; aiohttp's is decoded."""
+        """Path of the target as sent; aiohttp's is decoded."""
         target = self.raw_path
         return target.partition("?")[0] if target.startswith("/") else self.rel_url.raw_path
 
     def trust(self) -> None:
-        """Note that it carried a verified delivery that is new."""
+        """Note that it carried a new verified delivery."""
         self.connection.is_proved = True
 
     def invite(self) -> None:
-        """Have a client send the body that it has announced; one of HTTP/1.0 knows no such answer (RFC 9110 10.1.1)."""
+        """Send 100 Continue for an announced body; not to HTTP/1.0, which lacks it (RFC 9110 10.1.1)."""
         if self.version >= HttpVersion11 and self.transport is not None:
             self.transport.write(CONTINUE)
 
     def answer(self, answer: Answer) -> None:
-        """Answer it, unless it was answered; nothing happens where the client has gone."""
+        """Answer it unless already answered; does nothing if the client has disconnected."""
         if not self.answered.done():
             self.answered.set_result(answer)
 
@@ -141,7 +141,7 @@ class Request(web_request.BaseRequest):
 
     @property
     def is_plain(self) -> bool:
-        """Whether its version is one of ours, and its body has no coding but chunked, as RFC 9112 6.1 wants."""
+        """Whether its version is supported, and its transfer coding is only chunked (RFC 9112 6.1)."""
         length, codings = self.headers.get("Content-Length", ""), self.headers.getall("Transfer-Encoding", ())
         if codings:
             return self.version == HttpVersion11 and ",".join(codings).lower() == "chunked"
@@ -149,27 +149,27 @@ class Request(web_request.BaseRequest):
 
 
 class Handler(Protocol):
-    """Answers requests by `Request.answer`, each once; what it raises is answered 500."""
+    """Answers requests by `Request.answer`, each once; exceptions are answered 500."""
 
     def check(self, request: Request, /) -> Answer | None:
-        """Answer a request by its head, before its body has come; None to have the body come."""
+        """Return an answer from the head alone, before the body arrives; None to receive the body."""
 
     def take(self, requests: Sequence[Request], /) -> None:
-        """Answer requests of one turn of the loop, in the order of arrival, now or later."""
+        """Answer requests of one loop iteration, in the order of arrival, immediately or later."""
 
 
 class StrictParser(HttpRequestParser):
-    """aiohttp's parser with a bound on framing; its errors quote nothing, and reach a body that is being read."""
+    """aiohttp's parser with a bound on framing; errors quote no input, and also end a body being read."""
 
     def feed_data(self, data: bytes, *_: Any) -> Any:
-        """Parse what has come; raise one error for whatever is no HTTP, which the parser has several for."""
+        """Parse received bytes; raise a single error type for anything that is not HTTP."""
         connection = cast("ClientConnection", self.protocol)
         if not connection.ahead:  # aiohttp counts one that was served before its body had come until the next
             self.message_consumed()
         try:
             found = super().feed_data(data)
             connection.parsed(data, found[0])
-            return found  # noqa: TRY300 - what is raised below has no context
+            return found  # noqa: TRY300 - exceptions raised below have no context
         except Exception:  # noqa: BLE001 - yarl has an IndexError for `http://[x]@`
             connection.is_malformed = True
             if not connection.body.is_eof():
@@ -186,20 +186,20 @@ class ClientConnection(web_protocol.RequestHandler):
         own: Any = {"payload_exception": web_protocol.RequestPayloadError, "max_msg_queue_size": AHEAD_MAX}
         self._parser = StrictParser(self, loop, server.body_max_bytes, auto_decompress=False, **own)
         self._max_msg_queue_size, self.server = AHEAD_MAX, server
-        self.due = math.inf  # when what it waits for must have come, by `time.monotonic`
-        self.overdue: Ended | None = None  # why it is reset when that has not come
+        self.due = math.inf  # deadline of the current wait, by `time.monotonic`
+        self.overdue: Ended | None = None  # reason to reset it after `due`; None to just close it
         self.held = 0  # bytes that it counts for in `HardenedServer.held_bytes`
-        self.body: Any = EMPTY_PAYLOAD  # of the request that was parsed last
+        self.body: Any = EMPTY_PAYLOAD  # body of the request parsed last
         self.malformed, self.is_malformed = HttpProcessingError(code=MALFORMED.status), False
-        self._fed = 0  # bytes of that body so far, with its framing from the second piece on
-        self.end = b""  # of what has come
-        self.is_serving = False  # a request is read or taken, and its answer has not been written
-        self.is_busy = False  # it is taken, and its answer has not left
+        self._fed = 0  # bytes of that body received, with its framing from the second piece on
+        self.end = b""  # last bytes received
+        self.is_serving = False  # a request is being read or handled, and its answer is not written
+        self.is_busy = False  # it is being handled, and its answer is not sent
         self.is_finished = False  # the client has finished sending
-        self.is_proved = False  # it has carried a verified delivery that is new
+        self.is_proved = False  # it has carried a new verified delivery
 
     def wait(self, overdue: Ended | None) -> None:
-        """Limit the time for what comes next, or nothing but aiohttp's time between two requests."""
+        """Set a time limit for the next step, or only aiohttp's keep-alive timeout between two requests."""
         self.due, self.overdue = time.monotonic() + self.server.read_timeout_s if overdue else math.inf, overdue
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -210,26 +210,26 @@ class ClientConnection(web_protocol.RequestHandler):
         self.server.opened(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Give back what it held; a delivery that was taken is finished all the same."""
+        """Release what it held; a delivery in progress is still finished."""
         super().connection_lost(exc)
         self.drop()
 
     def drop(self) -> None:
-        """Let go of what has come: it refers to this connection, and would wait for a collection of garbage."""
+        """Release received data, which forms a reference cycle that only garbage collection would free."""
         self.hold(0)
         self.body, self.malformed.__traceback__ = EMPTY_PAYLOAD, None
         self._messages.clear()
 
     @property
     def ahead(self) -> int:
-        """Requests that are parsed and not served yet."""
+        """Number of requests parsed and not served yet."""
         return len(self._messages)
 
     def data_received(self, data: bytes) -> None:
-        """Parse piece by piece, so that not much is parsed before a bound is met."""
+        """Parse in pieces, so that little is parsed before a bound is reached."""
         if data and not self.is_busy and self.overdue != "slow_request":
             self.wait("slow_request")
-        # With nothing, aiohttp goes on with what it has kept.
+        # Without new data, aiohttp continues with data that it has kept.
         while (data or self.ahead < AHEAD_MAX) and not self.is_malformed:
             size = PIECE_BYTES if self.ahead < AHEAD_MAX else len(data)
             super().data_received(data[:size])
@@ -238,7 +238,7 @@ class ClientConnection(web_protocol.RequestHandler):
                 return
 
     def parsed(self, data: bytes, messages: Sequence[tuple[Any, Any]]) -> None:
-        """Count what was parsed; raise if there is more framing than any sender's."""
+        """Count parsed bytes; raise if there is more framing than senders use."""
         self.end = (self.end + data[-len(CHUNKED_END) :])[-len(CHUNKED_END) :]
         self.body = messages[-1][1] if messages else self.body
         self._fed = self.body.total_bytes if messages else self._fed + len(data)
@@ -249,14 +249,14 @@ class ClientConnection(web_protocol.RequestHandler):
         self.hold(0 if is_alone else held)
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Keep a connection open for its answer when the client has only finished sending."""
+        """Keep the connection open for its answer after the client has finished sending."""
         self.is_finished = True
         if not self.body.is_eof():
             self.body.set_exception(web_protocol.RequestPayloadError())
         return self.is_serving or self.ahead > 0
 
     def handle_error(self, _: Any, status: int = 500, exc: Any = None, _text: Any = None) -> Any:
-        """Return the answer to what is malformed, or to a bug."""
+        """Return the answer to a malformed request or a bug."""
         if status != MALFORMED.status:
             self.log_exception(exc_info=exc)
             return FAILED
@@ -265,11 +265,11 @@ class ClientConnection(web_protocol.RequestHandler):
         return MALFORMED
 
     def log_exception(self, *_: Any, exc_info: Any = None, **__: Any) -> None:
-        """Log only code locations, since texts carry values."""
+        """Log only code locations, since texts contain values."""
         log.error("worker.http_failed", code=type(exc_info).__name__, where=trail(exc_info))
 
     def hold(self, size: int) -> None:
-        """Note that it holds `size` bytes of requests that are incomplete or wait for their turn."""
+        """Note that it holds `size` bytes of incomplete or queued requests."""
         server, holders = self.server, self.server.holders
         server.held_bytes += size - self.held
         self.held = size
@@ -277,12 +277,12 @@ class ClientConnection(web_protocol.RequestHandler):
             holders.pop(self, None)
             return
         holders[self] = None
-        # One alone may hold more, or a body of the largest size allowed might never come in.
+        # A single connection may hold more; otherwise a body of maximum size might never be received.
         while server.held_bytes > server.reading_max_bytes and len(holders) > 1:
             next(iter(holders)).reset("bodies_full")
 
     def reset(self, reason: Ended) -> None:
-        """End it at once."""
+        """Abort the connection."""
         self.hold(0)
         if self.transport is not None:
             self.server.on_ended(reason)
@@ -291,9 +291,9 @@ class ClientConnection(web_protocol.RequestHandler):
 
 
 class HardenedServer(web_server.Server):
-    """Makes `ClientConnection`s, ends those that cost too much, and drains."""
+    """Creates `ClientConnection`s, ends those that exceed bounds, and drains."""
 
-    connections: list[ClientConnection]  # type: ignore[assignment]  # with those lost while their request is under way
+    connections: list[ClientConnection]  # type: ignore[assignment]  # includes lost ones whose request is in progress
 
     def __init__(
         self,
@@ -310,25 +310,25 @@ class HardenedServer(web_server.Server):
         on_malformed: Callable[[], None] = lambda: None,
         on_ended: Callable[[Ended], None] = lambda _: None,
     ) -> None:
-        """Serve with `handler`, and call the last two for what is no request, and for a connection that is ended."""
+        """`on_malformed` is called for a malformed request, `on_ended` for a connection that the server ends."""
         super().__init__(cast("Any", self._serve), request_factory=Request)
         self._listen = partial(listen, self, host, port, connections_max=connections_max, section=section)
-        self._drain_s = drain_s  # what is in flight has this long at a stop
+        self._drain_s = drain_s  # seconds for requests in flight at shutdown
         self.listening = asyncio.Event()  # set once it accepts connections
-        self.draining = False  # set from the stop on: each connection ends with its next answer
-        self.held_bytes = 0  # bytes of requests that are incomplete or wait for their turn
+        self.draining = False  # set at shutdown: each connection ends with its next answer
+        self.held_bytes = 0  # bytes of incomplete or queued requests
         self._handler, self.on_malformed, self.on_ended = handler, on_malformed, on_ended
         self.read_timeout_s, self.body_max_bytes = read_timeout_s, body_max_bytes
         self._connections_max, self.reading_max_bytes = connections_max, reading_max_bytes
         self.holders: dict[ClientConnection, None] = {}  # in the order of arrival of what they hold
-        self._arrived: list[Request] = []  # and not taken, in the order of arrival
+        self._arrived: list[Request] = []  # not taken yet, in the order of arrival
 
     def __call__(self) -> ClientConnection:
-        """Make the protocol of a new connection."""
+        """Create the protocol of a new connection."""
         return ClientConnection(self)
 
     def opened(self, newcomer: ClientConnection) -> None:
-        """Have another connection make room for a new one where there are too many."""
+        """End another connection for a new one if there are too many."""
         if len(self.connections) > self._connections_max:
             able = [each for each in self.connections if each.transport and not (each.is_busy or each.ahead)]
             min(able[:-1], key=lambda each: each.is_proved, default=newcomer).reset("too_many")
@@ -359,10 +359,10 @@ class HardenedServer(web_server.Server):
             asyncio.get_running_loop().call_soon(self._take)
         self._arrived.append(request)
         answer = await request.answered
-        # A client that waits for 100 Continue may leave its body out: what comes then is a request (RFC 9110 10.1.1).
+        # A client that waits for 100 Continue may omit its body, so the next bytes may be a request (RFC 9110 10.1.1).
         request.is_last = not (body.is_eof() and request.keep_alive and request.version >= HttpVersion11)
-        request.is_last |= self.draining or "Upgrade" in request.headers  # the parser drops what came behind some
-        if "Transfer-Encoding" in request.headers:  # the parser makes a trailer a header of the next request
+        request.is_last |= self.draining or "Upgrade" in request.headers  # the parser drops bytes after some upgrades
+        if "Transfer-Encoding" in request.headers:  # the parser adds a trailer to the headers of the next request
             request.is_last |= connection.end != CHUNKED_END or connection.ahead > 0
         request.is_last |= connection.is_finished and not connection.ahead
         return answer
@@ -375,17 +375,17 @@ class HardenedServer(web_server.Server):
             asyncio.get_running_loop().call_soon(self._take)
         try:
             self._handler.take(taken)
-        except Exception as exc:  # noqa: BLE001 - a bug must leave no client waiting; what was answered stays so
+        except Exception as exc:  # noqa: BLE001 - a bug must not leave a client waiting
             for request in taken:
                 request.fail(exc)
 
     @property
     def open_connections(self) -> int:
-        """Connections that are open now; a lost one may still have a delivery under way."""
+        """Number of open connections; lost ones may still have a delivery in progress."""
         return sum(each.transport is not None for each in self.connections)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Accept until `stop` is set, then answer what is in flight for at most `drain_s`, and close."""
+        """Accept until `stop` is set, then answer requests in flight for at most `drain_s`, and close."""
         listener = await self._listen()
         self.listening.set()
         try:
@@ -396,7 +396,7 @@ class HardenedServer(web_server.Server):
             waiting = accept_all(listener)
             listener.close()
             for accepted in waiting:
-                with contextlib.suppress(OSError):  # gone by itself meanwhile
+                with contextlib.suppress(OSError):  # closed meanwhile
                     await asyncio.get_running_loop().connect_accepted_socket(self, accepted)
             await self._drain()
 
@@ -407,14 +407,14 @@ class HardenedServer(web_server.Server):
                 connection.reset(connection.overdue)
 
     async def _drain(self) -> None:
-        """Close idle connections at once, and the others after their answer."""
+        """Close idle connections immediately, and the others after their answer."""
         deadline = time.monotonic() + self._drain_s
         idle: set[ClientConnection] = set()
         while time.monotonic() < deadline and any(each.transport or each.is_busy for each in self.connections):
             before, idle = idle, {each for each in self.connections if not (each.held or each.ahead or each.is_busy)}
-            for connection in idle & before:  # at first sight its request may have come and not been read yet
+            for connection in idle & before:  # not in the first round: a request may have arrived and not been read yet
                 connection.force_close()
             self._end_slow()
-            await asyncio.sleep(0.02)  # connections end by callbacks of the loop; there is no event to wait for
+            await asyncio.sleep(0.02)  # connections end by loop callbacks; there is no event to wait for
         for connection in self.connections:
             connection.force_close()

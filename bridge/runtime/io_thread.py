@@ -1,4 +1,4 @@
-"""One thread for calls that may hang on a disk, since the loop must not."""
+"""One thread for calls that may block on a disk, since the event loop must not."""
 
 import asyncio
 import queue
@@ -11,20 +11,20 @@ _Result = TypeVar("_Result")
 
 
 class IOThread:
-    """Runs calls in their order; a daemon, so that a disk that hangs does not keep the process alive."""
+    """Runs calls in order; a daemon thread, so that a hanging disk does not keep the process alive."""
 
     def __init__(self, name: str) -> None:
         self._calls: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def run(self, work: Callable[[], _Result]) -> asyncio.Future[_Result]:
-        """Return the future outcome of a call, to be awaited on the running loop."""
+        """Return a future with the outcome of a call, for the running loop."""
         outcome: Future[_Result] = Future()
         self._calls.put((work, outcome))
         return asyncio.wrap_future(outcome)
 
     def end(self) -> None:
-        """Let the thread end after the calls so far, without waiting for it."""
+        """End the thread after the calls already queued, without waiting for it."""
         self._calls.put(None)
 
     def _run(self) -> None:
@@ -39,7 +39,7 @@ class IOThread:
 def _run(work: Callable[[], Any], outcome: Future[Any]) -> None:
     try:
         result = work()
-    except BaseException as exc:  # noqa: BLE001 - the caller must get it, whatever it is
+    except BaseException as exc:  # noqa: BLE001 - the caller must get any exception
         outcome.set_exception(exc)
     else:
         outcome.set_result(result)

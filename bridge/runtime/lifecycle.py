@@ -14,14 +14,14 @@ class Worker(Protocol):
     """A long-lived part of a process."""
 
     def run(self, stop: asyncio.Event) -> Coroutine[Any, Any, None]:
-        """Work until `stop` is set, drain, return; raise only what the process cannot outlive."""
+        """Work until `stop` is set, drain, return; raise only if the process must end."""
 
 
 async def run_workers(workers: Sequence[Worker], *, stop: asyncio.Event, drain_timeout_s: float) -> None:
-    """Run all workers; when the first ends or `stop` is set, give the rest `drain_timeout_s` and then cancel them.
+    """Run all workers; once one ends or `stop` is set, give the rest `drain_timeout_s`, then cancel them.
 
     Raises:
-        ExceptionGroup: What workers raised; a BaseExceptionGroup, if one of it is no Exception.
+        ExceptionGroup: Exceptions of workers; a BaseExceptionGroup if one is not an Exception.
     """
     tasks = {asyncio.create_task(worker.run(stop)) for worker in workers}
     try:
@@ -39,7 +39,7 @@ async def run_workers(workers: Sequence[Worker], *, stop: asyncio.Event, drain_t
 
 
 def first_fault(group: ExceptionGroup[Exception], kind: type[Fault]) -> Fault | None:
-    """Return the first of what workers raised that is of a kind, however deep in their groups; None without any."""
+    """Return the first exception of a kind in nested groups; None if there is none."""
     for each in group.exceptions:
         found = first_fault(each, kind) if isinstance(each, ExceptionGroup) else each
         if isinstance(found, kind):
@@ -49,7 +49,7 @@ def first_fault(group: ExceptionGroup[Exception], kind: type[Fault]) -> Fault | 
 
 @asynccontextmanager
 async def background(worker: Worker, *, drain_timeout_s: float) -> AsyncIterator[asyncio.Task[None]]:
-    """Run a worker that must outlive the others, such as the producer, for as long as the context is open."""
+    """Run a worker that must outlive the others, such as the producer, while the context is open."""
     stop = asyncio.Event()
     task = asyncio.create_task(worker.run(stop))
     try:
@@ -62,7 +62,7 @@ async def background(worker: Worker, *, drain_timeout_s: float) -> AsyncIterator
 
 
 async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, _Result]) -> _Result | None:
-    """Return what `work` does; when `stop` is set before, cancel it, wait for that, and return None."""
+    """Return the result of `work`; if `stop` is set first, cancel it, wait for its end, and return None."""
     task = asyncio.create_task(work)
     try:
         await first_of({task}, stop)
@@ -73,13 +73,13 @@ async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, _Result]) -> _Re
 
 
 class EndOf:
-    """A worker that ends, and so stops the process, when a background task does."""
+    """A worker that ends when a background task does, and so stops the process."""
 
     def __init__(self, task: asyncio.Task[None]) -> None:
         self._task = task
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Return when `stop` is set; raise what the task raised."""
+        """Return when the task ends or `stop` is set; raise the task's exception."""
         await first_of({self._task}, stop)
         if self._task.done():
             self._task.result()
@@ -95,13 +95,13 @@ async def pause(stop: asyncio.Event, seconds: float) -> bool:
 
 
 async def repeat(work: Callable[[], Coroutine[Any, Any, None]], every_s: float, stop: asyncio.Event) -> None:
-    """Do `work` once a period until `stop` is set, which cuts it off."""
+    """Run `work` once a period until `stop` is set, which also cancels it."""
     while await pause(stop, every_s):
         await unless(stop, work())
 
 
 async def first_of(tasks: Collection[asyncio.Task[Any]], stop: asyncio.Event) -> None:
-    """Return when one of the tasks has ended, or `stop` is set."""
+    """Wait until one of the tasks has ended or `stop` is set."""
     stopped = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({*tasks, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -110,13 +110,13 @@ async def first_of(tasks: Collection[asyncio.Task[Any]], stop: asyncio.Event) ->
 
 
 def is_cancelled() -> bool:
-    """Whether the current task is to end; a `CancelledError` alone may come from a future that a library cancelled."""
+    """Return whether the current task is being cancelled; a `CancelledError` may also come from a library's future."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
 
 
 def stop_on_signals(stop: asyncio.Event) -> list[signal.Signals]:
-    """Set `stop` at SIGTERM or SIGINT; the list returned holds what came, in order."""
+    """Set `stop` at SIGTERM or SIGINT; the returned list collects received signals in order."""
     seen: list[signal.Signals] = []
 
     def arrived(number: signal.Signals) -> None:

@@ -1,12 +1,12 @@
-"""Ids in log lines as keyed hashes: with the key the lines of an id can be found, without it no line reveals an id.
+"""Ids as keyed hashes in log lines: with the key, lines of an id can be found; without it, they reveal no id.
 
-A delivery's id may be a number of the vendor's or a hash of its body, and a record key is a prescription id. All of
-these can be guessed and hashed one after the other, so a hash without a key would hide little. The key is a file, the
-same for every process, so that an id has one hash at every replica, in every consumer and after a restart. A directory
-holds one file per key: `current` is in use, the others are former ones, whose lines `drx-bridge hash-id` still finds.
+A delivery's id may be a vendor's number or a hash of its body, and a record key is a prescription id. All of these can
+be enumerated, so a hash without a key would hide little. The key is a file, the same for every process, so that an id
+has the same hash in every replica and consumer, and after a restart. A directory has one file per key: `current` is in
+use, and `drx-bridge hash-id` still finds lines of the former ones.
 
-Without a directory each process makes a random key: lines of one process about one id have the same hash, and no id can
-be looked up.
+Without a directory, each process creates a random key: equal ids have equal hashes within a process, but cannot be
+looked up.
 """
 
 import secrets
@@ -18,15 +18,15 @@ from bridge.runtime.slot import Slot
 from bridge.runtime.slots import SecretsError, load_slots, read_lines
 
 CURRENT = "current"
-# 256 bits in base64 take 44 characters, in hex 64; fewer than 32 characters are hardly a random key.
+# 256 bits take 44 characters in base64 and 64 in hex; fewer than 32 are unlikely to be a random key.
 KEY_MIN_CHARS = 32
 
 IdKey: TypeAlias = Slot[bytes]
-"""A key of a directory, 32 bytes; it counts for ever, since its lines are found as long as its file is there."""
+"""A key of a directory, 32 bytes; it never expires, so that its lines can be found while its file exists."""
 
 
 def read_id_keys(directory: Path) -> tuple[IdKey, ...]:
-    """Read all keys, `current` first; `SecretsError` if there is no `current`, or a file is no key."""
+    """Read all keys, `current` first; `SecretsError` if there is no `current`, or a file is not a key."""
     keys = load_slots(directory, _parse)
     if keys[0].name != CURRENT:
         raise SecretsError("secrets_empty", f"{directory}: no file `{CURRENT}`; its key is the one in use")
@@ -34,7 +34,7 @@ def read_id_keys(directory: Path) -> tuple[IdKey, ...]:
 
 
 def current_id_key(directory: Path | None) -> bytes:
-    """Return the key in use, or a new one where there is no directory; raises as `read_id_keys`."""
+    """Return the key in use, or a random one without a directory; raises like `read_id_keys`."""
     return secrets.token_bytes(32) if directory is None else read_id_keys(directory)[0].key
 
 

@@ -1,8 +1,8 @@
 """The log of a process: `log.info("worker.ready", http=…)` queues a line, and a thread writes it as JSON.
 
-If the output takes no lines, lines are dropped and counted, and answers are not delayed: the queue is bounded. Ids are
-hashed here (`log_ids`), and what libraries log is reduced to constants: no line holds a value. A process that does not
-call `configure_logging`, a command, has errors on its standard error.
+If the output blocks, lines are dropped and counted instead of delaying answers: the queue is bounded. Ids are hashed
+here (`log_ids`), and log messages of libraries are reduced to constants, so that no line contains a value. A command,
+which does not call `configure_logging`, has errors on standard error.
 """
 
 import atexit
@@ -27,19 +27,19 @@ from typing import Any, TypeAlias
 import orjson
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-# Innermost places of a bug that are logged; a line stays well under 8 KiB.
+# Innermost stack frames of a bug to log; a line stays well under 8 KiB.
 TRAIL_MAX = 20
-# Lines that wait for the output at most: at 600 bytes each, 5 MB, and 4 s of 2,000 deliveries a second.
+# Maximum of queued lines: 5 MB at 600 bytes each, and 4 s of 2,000 deliveries a second.
 QUEUE_MAX = 8192
-# The kernel writes this much to a pipe whole or not at all (pipe(7)): no kill or other writer tears a line.
+# The kernel writes this much to a pipe atomically (pipe(7)), so that a kill or another writer never splits a line.
 WRITE_MAX = getattr(select, "PIPE_BUF", 512)
-# Lines gather for this long once all are written: the thread is woken 20 times a second under load, at 150 µs each.
+# Seconds to gather lines once all are written: the thread wakes 20 times a second under load, at 150 µs each.
 GATHER_S = 0.05
-# What the end of a process waits for its last lines: less than half of the margin between a stop and the kill, 5 s.
+# Seconds that a process waits for its last lines at exit: less than half of the 5 s between stop and kill.
 FLUSH_S = 2.0
-# Seconds between two lines from one place in a library's code: a client that cannot log in logs a hundred a second.
+# Seconds between two lines from one location in a library: a client with a failing login logs a hundred a second.
 LIBRARY_EVERY_S = 1.0
-# 96 bits: two of a billion ids have an equal hash with a probability of 1e-11, and a line stays short.
+# Hex digits, 96 bits: short, and two of a billion ids collide with a probability of 1e-11.
 ID_HASH_BYTES = 12
 
 # Level, Unix time and fields; rendered by the thread.
@@ -47,7 +47,7 @@ Line: TypeAlias = tuple[str, float, dict[str, Any]]
 
 
 class Log:
-    """Takes lines of level `least` or above, and hands them to `put`; one for the process."""
+    """The process-wide log: passes lines of level `least` or above to `put`."""
 
     def __init__(self) -> None:
         self.least = logging.ERROR
@@ -62,10 +62,10 @@ class Log:
 
 
 class LineWriter:
-    """Writes lines to a descriptor in a thread; `put` never waits or raises, and `dropped` counts what is lost."""
+    """Writes lines to a descriptor in a thread; `put` never waits or raises, and `dropped` counts lost lines."""
 
     def __init__(self) -> None:
-        # Both reentrant: garbage collection may run a finalizer that logs in the midst of `put`.
+        # Both are reentrant: garbage collection may run a finalizer that logs during `put`.
         self._queue: SimpleQueue[Line | threading.Event] = SimpleQueue()
         self._counting = threading.RLock()
         self._thread: threading.Thread | None = None
@@ -74,7 +74,7 @@ class LineWriter:
         self.dropped = self._reported = 0
 
     def open(self, file: int | None, rendered: Callable[[Line], bytes]) -> None:
-        """Write to `file` from now on, after what is queued for the former one; with None, drop all."""
+        """Write to `file` from now on, after lines queued for the former one; with None, drop all lines."""
         self.flush()
         self._file, self._render = -1 if file is None else file, rendered
         if self._thread is None:
@@ -90,7 +90,7 @@ class LineWriter:
             self._queue.put(line)
 
     def flush(self, timeout_s: float = FLUSH_S) -> bool:
-        """Wait until all that is queued now is written or dropped; False when it takes longer."""
+        """Wait until all lines queued now are written or dropped; False after `timeout_s`."""
         if self._thread is None:
             return True
         self._queue.put(reached := threading.Event())
@@ -115,7 +115,7 @@ class LineWriter:
                 item.set()
 
     def _report(self) -> None:
-        """Log how many lines are missing, once the output takes lines again."""
+        """Log how many lines were dropped, once the output accepts lines again."""
         missing = self.dropped - self._reported
         if missing and self._takes:
             self._write(self._render(("warning", time.time(), {"event": "worker.log_dropped", "lines": missing})))
@@ -129,7 +129,7 @@ class LineWriter:
             while done < len(lines):
                 try:
                     done += os.write(self._file, lines[done:])
-                except BlockingIOError:  # another program made it non-blocking
+                except BlockingIOError:  # another program made the descriptor non-blocking
                     time.sleep(GATHER_S)
         self._takes = done == len(lines)
         self._drop(lines.count(b"\n", done))
@@ -140,13 +140,13 @@ class LineWriter:
 
 
 def render(line: Line) -> bytes:
-    """Return a line as JSON, ids hashed; a field that is no JSON costs the other fields and no other line."""
+    """Return a line as JSON, ids hashed; if a field cannot be encoded, without fields."""
     level, at_s, fields = line
     head = {"event": fields.get("event"), "level": level, "timestamp": datetime.fromtimestamp(at_s, UTC)}
     option = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
     try:
         return orjson.dumps(_hash_ids(fields) | head, option=option)
-    except Exception:  # noqa: BLE001 - a bug of ours, such as a lone surrogate, which must not end the thread
+    except Exception:  # noqa: BLE001 - a bug of ours, such as a lone surrogate, must not end the thread
         return orjson.dumps(head | {"unloggable": [name for name in fields if name not in head]}, option=option)
 
 
@@ -165,7 +165,7 @@ def id_hash(text: str, key: bytes) -> str:
 
 
 def _hash_ids(fields: dict[str, Any]) -> dict[str, Any]:
-    # A delivery about several prescriptions has several keys; a key has no space in it.
+    # A delivery about several prescriptions has several keys; keys do not contain spaces.
     if event_id := fields.get("event_id"):
         fields["event_id"] = id_hash(event_id, _id_key)
     if keys := fields.get("record_key"):
@@ -179,15 +179,15 @@ _id_key = secrets.token_bytes(32)
 
 
 class LibraryHandler(logging.Handler):
-    """Reduces what the stdlib loggers of libraries log to constants; each place in their code logs once a second."""
+    """Reduces libraries' log messages to constants; each location in their code logs at most once a second."""
 
     def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._now = now
-        self._logged: dict[tuple[str, int], float] = {}  # by place in the code, when it was logged last
+        self._logged: dict[tuple[str, int], float] = {}  # time of the last line, by location in the code
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log where it came from, the constant template, and the exception's type."""
+        """Log the origin, the constant template, and the exception's type."""
         place, now = (record.pathname, record.lineno), self._now()
         if now - self._logged.get(place, -math.inf) < LIBRARY_EVERY_S:
             return
@@ -200,14 +200,14 @@ class LibraryHandler(logging.Handler):
             "worker.library",
             logger=record.name,
             where=f"{record.module}:{record.lineno}",
-            # A message without arguments may have been formatted already: only a template is known to be constant.
+            # A message without arguments may already be formatted: only a template is known to be constant.
             template=record.msg if record.args and isinstance(record.msg, str) else "",
             code=failure.__name__ if failure else "",
         )
 
 
 def trail(exc: BaseException) -> list[str]:
-    """Return where a bug happened, outermost call first: places in code only, since texts and locals carry values."""
+    """Return the stack of a bug, outermost call first: only code locations, since texts and locals contain values."""
     if isinstance(exc, BaseExceptionGroup):
         return [place for each in exc.exceptions for place in trail(each)]
     frames = traceback.extract_tb(exc.__traceback__)[-TRAIL_MAX:]
@@ -215,29 +215,30 @@ def trail(exc: BaseException) -> list[str]:
 
 
 def configure_logging(*, level: str, id_key: bytes) -> None:
-    """Log to standard output from `level` on, libraries too, and hash ids; JSON, or for people on a terminal."""
-    global _id_key  # noqa: PLW0603 - as the output: one for the process
+    """Log to standard output from `level` on, including libraries, with hashed ids; JSON, or text on a terminal."""
+    global _id_key  # noqa: PLW0603 - process-wide, like the output
     file = _stdout()
     console = file is not None and os.isatty(file)
-    output.open(file, render_for_people if console else render)  # when what was logged before has been rendered
+    output.open(file, render_for_people if console else render)  # after lines logged before have been rendered
     _id_key = id_key
     log.least, log.put = LEVELS[level], output.put
     logging.basicConfig(level=max(LEVELS[level], logging.WARNING), handlers=[LibraryHandler()], force=True)
 
 
 def silence_kafka_client() -> None:
-    """Silence aiokafka's own logger: a command reports what is unreachable itself."""
+    """Silence aiokafka's logger: a command reports unreachable brokers itself."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
 def _stdout() -> int | None:
-    """Return its descriptor, or None if the process was started without one.
+    """Return the descriptor of standard output, or None if the process was started without one.
 
-    Closed ones become /dev/null: a connection would get their number, and libuv never closes those.
+    Closed standard descriptors are opened on /dev/null: otherwise a connection would get their number, and libuv never
+    closes those.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
     return None if sys.stdout is None else 1

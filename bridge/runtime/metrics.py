@@ -1,4 +1,4 @@
-"""How metrics are declared, and those of the ingress, with closed label sets; one registry per process."""
+"""Declaration of metrics, and the metrics of the ingress; label sets are closed, one registry per process."""
 
 import asyncio
 import time
@@ -28,34 +28,34 @@ from bridge.runtime.logging import output
 NAMESPACE = "drxbridge"
 # 0.25 and 2 are the edges of the latency objectives.
 DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10)
-# A local disk takes tenths of milliseconds, a network volume some; a second means that it is in trouble.
+# A local disk takes tenths of a millisecond, a network volume some milliseconds; a second indicates a problem.
 FSYNC_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
-# Of the time within which an answer is promised; from 1 on the sender has gone.
+# Shares of the answer deadline; from 1 on, the sender has given up.
 BUDGET_BUCKETS = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1)
-# Absolute values: OpenMetrics has no sum and no count for a histogram with buckets below zero.
+# Absolute values: OpenMetrics has neither sum nor count for histograms with negative buckets.
 OFFSET_BUCKETS = (1, 5, 10, 30, 60, 300)
 FRESHNESS_BUCKETS = (0.1, 0.5, 1, 5, 15, 60, 300, 3600, 86_400)
-# The loop is late by this much; above 100 ms answers suffer.
+# Delay of the event loop in seconds; above 100 ms it delays answers.
 LAG_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5)
 LAG_PERIOD_S = 1.0
 
 
 class LoopHistogram(Histogram):
-    """A histogram that is observed and read on one thread, the loop's, so without locks, which cost most."""
+    """A histogram used only on the event loop's thread, so without locks, which cost most."""
 
     def observe(self, amount: float, exemplar: Mapping[str, str] | None = None) -> None:
-        """Count `amount`; the first bucket whose bound is not below it is its own."""
+        """Count `amount` in the first bucket whose bound is not below it."""
         del exemplar
-        self._sum._value += amount  # noqa: SLF001 - behind it is only the lock
+        self._sum._value += amount  # noqa: SLF001 - only the lock is skipped
         self._buckets[bisect_left(self._upper_bounds, amount)]._value += 1  # noqa: SLF001 - as above
 
     def exemplify(self, amount: float, trace_id: str) -> None:
-        """Give the bucket of `amount` its exemplar, which only the format OpenMetrics shows."""
+        """Set the exemplar of the bucket of `amount`; only OpenMetrics shows exemplars."""
         bucket = self._buckets[bisect_left(self._upper_bounds, amount)]
         bucket.set_exemplar(Exemplar({"trace_id": trace_id}, amount, time.time()))
 
     def observe_all(self, amounts: Iterable[float]) -> None:
-        """Count many amounts, in a tenth of the time that one by one takes."""
+        """Count many amounts, in a tenth of the time of single calls."""
         ascending = sorted(amounts)
         self._sum._value += sum(ascending)  # noqa: SLF001 - as above
         counted = 0
@@ -66,7 +66,7 @@ class LoopHistogram(Histogram):
 
 
 class LoopCounter(Counter):
-    """A counter of what happens on the loop's thread for every delivery, as `LoopHistogram`."""
+    """A counter used only on the event loop's thread, like `LoopHistogram`."""
 
     def inc(self, amount: float = 1, exemplar: Mapping[str, str] | None = None) -> None:
         """Add `amount`, which is not negative."""
@@ -75,18 +75,18 @@ class LoopCounter(Counter):
 
 
 class LogDropped(Collector):
-    """The counter of log lines that were not written; read from the writer, which counts without locks of ours."""
+    """The counter of dropped log lines, read from the log writer when scraped."""
 
     def __init__(self, labels: Mapping[str, str] = MappingProxyType({})) -> None:
         self._labels = labels
 
     def describe(self) -> Iterable[Metric]:
-        """Return the family without a value, as a registry asks for when this is registered."""
+        """Return the metric family without a value, as needed for registration."""
         name, text = f"{NAMESPACE}_log_dropped", "Log lines that could not be written to standard output"
         return [CounterMetricFamily(name, text, labels=tuple(self._labels))]
 
     def collect(self) -> Iterable[Metric]:
-        """Return the family with its value."""
+        """Return the metric family with its value."""
         (family,) = self.describe()
         family.add_sample(f"{family.name}_total", dict(self._labels), output.dropped)
         return [family]
@@ -106,20 +106,20 @@ def counter(text: str, *labels: str, kind: type[Counter] = Counter) -> Counter:
 
 
 def gauge(text: str, *labels: str, suffix: str = "") -> Gauge:
-    """Declare a gauge, whose name has a suffix that the attribute's lacks."""
+    """Declare a gauge; its name is that of the attribute plus `suffix`."""
     return cast("Gauge", _Declared(Gauge, text, labels, suffix))
 
 
 def histogram(text: str, buckets: Iterable[float], *labels: str, suffix: str = "_seconds") -> LoopHistogram:
-    """Declare a histogram; `suffix` as of `gauge`."""
+    """Declare a histogram; `suffix` as for `gauge`."""
     return cast("LoopHistogram", _Declared(LoopHistogram, text, labels, suffix, {"buckets": buckets}))
 
 
 class Metrics:
-    """What its classes declare, under the names of the attributes, and what every process has."""
+    """Base of metric sets: registers the declared attributes and the metrics of every process."""
 
     def __init__(self, registry: CollectorRegistry, **fixed: str) -> None:
-        """Register everything, with the `fixed` labels in front; call once per registry."""
+        """Register all metrics, with the `fixed` labels first; call once per registry."""
         disable_created_metrics()  # type: ignore[no-untyped-call]  # prometheus_client leaves it untyped
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)

@@ -1,9 +1,9 @@
-"""Tables and texts for people."""
+"""Tables and texts for terminals."""
 
 from rich.console import Console
 from rich.table import Table
 
-# In a pipe the rows stay whole, for grep.
+# In a pipe, rows are not wrapped, for grep.
 PIPED_WIDTH = 200
 
 

@@ -1,4 +1,4 @@
-"""A secret with the time in which it counts, its text form, and signing by it; pure."""
+"""A secret with its period of validity, its text form, and signing with it; pure."""
 
 import hmac
 import math
@@ -17,32 +17,32 @@ _KEY_BYTES = range(24, 65)  # Standard Webhooks 1.0.0, "Signature scheme"
 
 @dataclass(frozen=True, slots=True)
 class Slot(Generic[AnyKey]):
-    """One key of several and when it counts."""
+    """A named key and its period of validity."""
 
     name: str  # name of the slot, such as `current`
-    key: AnyKey = field(repr=False)  # what signs, or what a signature is checked with
-    not_before: float = -math.inf  # Unix seconds from which the key counts
-    accept_until: float = math.inf  # Unix seconds up to and including which the key counts
+    key: AnyKey = field(repr=False)  # signs, or checks signatures
+    not_before: float = -math.inf  # Unix seconds from which the key is valid
+    accept_until: float = math.inf  # Unix seconds until which, inclusively, the key is valid
 
     def counts_at(self, now: float) -> bool:
-        """Return whether `now`, in unix seconds, is in the window."""
+        """Return whether the key is valid at `now`, in Unix seconds."""
         return self.not_before <= now <= self.accept_until
 
 
 def expires_at(slots: Iterable[Slot[Any]]) -> float:
-    """Return the Unix seconds up to which the last of the slots counts; infinite if one has no end."""
+    """Return the Unix seconds when the last of the slots expires; infinity if one never does."""
     return max((slot.accept_until for slot in slots), default=math.inf)
 
 
 def shared_key(text: str) -> bytes:
-    """Decode `whsec_…` of Standard Webhooks strictly; empty for any other text."""
+    """Decode `whsec_…` of Standard Webhooks strictly; empty if invalid."""
     prefix, encoded = text[: len(_PREFIX)], text[len(_PREFIX) :]
     key = base64_bytes(encoded)
     return key if prefix == _PREFIX and len(key) in _KEY_BYTES else b""
 
 
 def base64_bytes(text: str) -> bytes:
-    """Decode; empty for any text that is not ASCII or no base64."""
+    """Decode base64; empty if invalid."""
     try:
         return a2b_base64(text.encode("ascii"), strict_mode=True)
     except ValueError:

@@ -1,7 +1,7 @@
-"""Watch a directory of secrets: one file per slot, re-read on change, the last good set kept meanwhile.
+"""Watch a directory of secrets: one file per slot, reloaded on change; the last valid set stays in use.
 
-A slot file holds the secret on its first line, then optional lines `not_before = …` and `accept_until = …`. Where
-several secrets belong together, the others have a line `<name> = <secret>`.
+A slot file has the secret on its first line, then optional lines `not_before = …` and `accept_until = …`. If several
+secrets belong together, each further one has a line `<name> = <secret>`.
 """
 
 import asyncio
@@ -32,26 +32,26 @@ SlotFault = Literal[
 ]
 Reload = Literal["reloaded", "failed"]
 
-# A change counts once two readings in a row agree, so it is in force after two periods: well within the promised 5 s.
+# Seconds between two readings. A change is applied once two readings agree: well within the promised 5 s.
 POLL_PERIOD_S = 1.0
-FILE_MAX_BYTES = 4096  # a 64-byte secret and two instants take 200
-CONTENT_MAX_BYTES = 65_536  # a set of ten RSA keys with their certificates takes 30,000
-# The name travels in a record header, so it is bounded and plain.
+FILE_MAX_BYTES = 4096  # bytes; a 64-byte secret and two instants take 200
+CONTENT_MAX_BYTES = 65_536  # bytes; ten RSA keys with certificates take 30,000
+# The name is written to a record header, so it is short and plain.
 _is_name = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}").fullmatch
 _is_instant = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
 ).fullmatch
 WINDOW = ("not_before", "accept_until")
-# The first matching slot is the one reported, so the one that should be in use comes first.
+# The first matching slot is reported, so the one that should be in use comes first.
 _RANK = {"current": 0, "previous": 1}
 
 
-# Name and content of every slot file. Contents, not times: two writes within one tick of the clock look alike in those.
+# Name and content of every slot file; modification times would miss two writes within one clock tick.
 Snapshot = tuple[tuple[str, bytes], ...]
 
 
 class SecretsError(ConfigError):
-    """A secrets directory cannot be used; the message names a file and never anything of its content."""
+    """A secrets directory is invalid; the message names a file and contains nothing of its content."""
 
     def __init__(self, code: SlotFault, message: str) -> None:
         super().__init__(message)
@@ -60,42 +60,42 @@ class SecretsError(ConfigError):
 
 AnySlot = TypeVar("AnySlot", bound=Slot[Any])
 ParseSlot = Callable[[Path, bytes], AnySlot]
-"""Reads the content of the slot file at a path; raises `SecretsError` if it is none."""
+"""Parses the content of the slot file at a path; raises `SecretsError` if it is invalid."""
 
 
 class SlotLines(NamedTuple):
     """The content of a slot file."""
 
     secrets: list[str]  # the first line, and those of further names
-    window: dict[str, float]  # `not_before` and `accept_until` as far as they are there, in Unix seconds
+    window: dict[str, float]  # `not_before` and `accept_until`, if given, in Unix seconds
 
 
 def load_slots(path: Path, parse: ParseSlot[AnySlot]) -> tuple[AnySlot, ...]:
-    """Read all slots of a directory as they stand at one moment; `SecretsError` if there is none, or a file is none."""
+    """Read a consistent snapshot of all slots of a directory; `SecretsError` if it has none or one is invalid."""
     return _slots(path, _snapshot(path), parse)
 
 
 @dataclass(eq=False, repr=False)
 class SlotDirectory(Generic[AnySlot]):
-    """The slots of one directory, kept up to date by a worker; `SecretsError` if there is no good set at the start."""
+    """A worker that keeps the slots of a directory up to date; `SecretsError` if it starts without a valid set."""
 
     path: Path
     parse: ParseSlot[AnySlot]
     _: KW_ONLY
     source: str
-    observe: Callable[[Reload], None]  # called for each change that is applied and each failed reading
-    # Raises `SecretsError` for a changed set that is not to be taken over.
+    observe: Callable[[Reload], None]  # called for each applied change and each failed reading
+    # Raises `SecretsError` to reject a changed set.
     check: Callable[[Sequence[AnySlot]], None] = lambda _: None
 
     def __post_init__(self) -> None:
         self._in_force = self._seen = _snapshot(self.path)
-        self.keys = _slots(self.path, self._in_force, self.parse)  # of the last good reading, whatever their windows
+        self.keys = _slots(self.path, self._in_force, self.parse)  # of the last valid reading, valid now or not
         self._failure = ""
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look for changes once a period until `stop` is set."""
-        # A disk may hang, and the loop must not hang with it; nor does this wait for a thread of the default executor,
-        # all of which a name server that does not answer may have.
+        """Check for changes once a period until `stop` is set."""
+        # In its own thread: a disk may hang, and an unresponsive name server may occupy all threads of the default
+        # executor.
         thread = IOThread(f"secrets-{self.source}")
         try:
             while await pause(stop, POLL_PERIOD_S):
@@ -104,7 +104,7 @@ class SlotDirectory(Generic[AnySlot]):
             thread.end()
 
     def poll(self) -> None:
-        """Read the directory, and use a new set once it has not changed for a period."""
+        """Read the directory, and apply a new set once it has been stable for a period."""
         try:
             snapshot = _snapshot(self.path)
             stands_still = snapshot == self._seen  # a file may be half written and still look like a secret
@@ -135,7 +135,7 @@ class SlotDirectory(Generic[AnySlot]):
 def read_lines(
     where: Path, content: bytes, *, further: Sequence[str] = (), bytes_max: int = FILE_MAX_BYTES
 ) -> SlotLines:
-    """Read a slot file with a line for each of `further`; the `SecretsError` for another one shows nothing of it."""
+    """Parse a slot file with a line for each of `further`; `SecretsError` contains nothing of the content."""
     if not _is_name(where.name):
         message = f"{where.parent}: a file's name is no slot name (letters, digits, `.`, `_`, `-`)"
         raise SecretsError("secret_name", message)

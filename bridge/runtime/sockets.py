@@ -1,4 +1,4 @@
-"""Listen on an address: enough open files, bounded buffers in the kernel, and an error that names the setting."""
+"""Listen on an address, with enough open files, bounded kernel buffers, and errors that name the setting."""
 
 import asyncio
 import contextlib
@@ -11,17 +11,17 @@ from bridge.errors import ConfigError
 
 # Connections the kernel may hold before `accept`; Linux caps it by net.core.somaxconn (4096 since 5.4).
 BACKLOG = 1024
-# Of each socket, some hundred answers and a quarter of the largest usual body. Linux would buffer up to 6 MiB, and
-# every connection may be read before the memory of a closed one is freed.
+# Buffer bytes per socket: some hundred answers, or a quarter of the largest usual body. Linux would buffer up to 6 MiB,
+# and every connection may be read before the memory of a closed one is freed.
 KERNEL_MAX_BYTES = 65_536
-# Files that the process needs besides connections of clients: brokers, spool, secrets, probes.
+# Open files needed besides client connections: brokers, spool, secrets, probes.
 FILES_SPARE = 256
 
 
 async def listen(
     protocol: Callable[[], asyncio.Protocol], host: str, port: int, *, connections_max: int, section: str
 ) -> asyncio.Server:
-    """Accept connections; a `ConfigError` names the variables of the address, which begin with `section`."""
+    """Accept connections; `ConfigError` names the variables of the address, which begin with `section`."""
     _allow_files(connections_max + BACKLOG + FILES_SPARE)
     try:
         listener = await asyncio.get_running_loop().create_server(protocol, host, port, backlog=BACKLOG)
@@ -39,13 +39,13 @@ async def listen(
 
 
 def _allow_files(wanted: int) -> None:
-    """Allow as many open files, as far as the system lets a process do so."""
+    """Raise the limit of open files to `wanted`, as far as the system permits."""
     limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(limit, min(hard, wanted)), hard))
 
 
 def accept_all(listener: asyncio.Server) -> list[socket.socket]:
-    """Take the connections that the kernel holds for us: it would reset them when the listener closes."""
+    """Accept all pending connections, since the kernel would reset them when the listener closes."""
     accepted: list[socket.socket] = []
     for each in listener.sockets:
         with socket.socket(fileno=os.dup(each.fileno())) as own, contextlib.suppress(OSError):

@@ -1,9 +1,9 @@
 # ruff: noqa: PLC0415, TID251 - OpenTelemetry is imported here alone: 7 MB and 0.14 s of CPU, saved where it is off
-"""Traces by OpenTelemetry, the extra `otel`: spans, and their export over OTLP/HTTP in a thread of the SDK.
+"""Traces with OpenTelemetry (extra `otel`): spans, exported over OTLP/HTTP in a thread of the SDK.
 
-The standard variables `OTEL_…` decide whether there are traces, and all else about them. A collector that is away costs
-spans, never a delivery: those that have ended are queued, and the SDK drops what does not fit. No span holds an id, a
-key or text of a delivery, and no exception is recorded.
+The standard variables `OTEL_…` control whether and how traces are exported. While the collector is away, ended spans
+are queued, and the SDK drops those that do not fit; deliveries are not affected. Spans contain no id, key or text of a
+delivery, and no exception.
 """
 
 import os
@@ -17,7 +17,7 @@ from typing import Any
 
 from bridge.errors import BridgeError, ConfigError
 
-# Seconds that the end of a process waits for its last spans: what a stop has for closing files (`STOP_MARGIN_S`).
+# Seconds that a process waits for its last spans at exit, like `STOP_MARGIN_S` for closing files.
 FLUSH_S = 1.0
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -25,9 +25,9 @@ _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL
 
 @contextmanager
 def open_tracing(service: str) -> "Iterator[Tracing | None]":
-    """Export traces under the name `service` if an endpoint is set and nothing turns them off; else yield None.
+    """Export traces of `service` if an endpoint is set and they are not disabled; else yield None.
 
-    `ConfigError`: the extra is not installed, or a variable has a value that is not possible.
+    Raises `ConfigError` if the extra is not installed or a variable has an invalid value.
     """
     get = os.environ.get
     endpoint = next(filter(get, _ENDPOINTS), None)
@@ -53,7 +53,7 @@ class Tracing:
     """The traces of one process."""
 
     def __init__(self, service: str) -> None:
-        """Export what ends from now on; variables may rename the service, and give its resource more attributes."""
+        """Export ended spans; variables may rename the service, and add attributes to its resource."""
         from opentelemetry import trace
         from opentelemetry.context import Context
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -71,7 +71,7 @@ class Tracing:
         self._none, self._extract = Context(), TraceContextTextMapPropagator().extract
 
     def receive(self, given: bytes, began: float) -> tuple[str, partial[tuple[str, bool]]]:
-        """Open the span of a delivery that came at `began`, by `perf_counter`; return its `traceparent` and its end."""
+        """Open the span of a delivery begun at `began` (`perf_counter`); return its `traceparent` and end function."""
         start = time.time_ns() - int((time.perf_counter() - began) * 1e9)
         parent = self._parent(given.decode("ascii", "replace"))
         span = self._tracer.start_span("receive", parent, kind=self._api.SpanKind.SERVER, start_time=start)
@@ -80,7 +80,7 @@ class Tracing:
         return traceparent, partial(self._end, span)
 
     def _end(self, span: Any, source: str, *, outcome: str, code: str, event_type: str) -> tuple[str, bool]:
-        """End the span of a delivery; return the id of its trace, and whether that is exported."""
+        """End the span of a delivery; return its trace id, and whether the trace is exported."""
         words = {"drx.source": source, "drx.outcome": outcome, "drx.code": code, "drx.event_type": event_type}
         span.set_attributes({name: word for name, word in words.items() if word})
         if outcome == "unavailable":
@@ -93,7 +93,7 @@ class Tracing:
     def consume(
         self, name: str, *, group: str, topic: str, partition: int, events: Iterable[tuple[str, str, str]]
     ) -> Iterator[None]:
-        """Run within a span that is linked to deliveries: by `traceparent`, source and type of each event."""
+        """Run within a span linked to deliveries; `events` has `traceparent`, source and type of each."""
         links = [
             self._api.Link(context, {"drx.source": source, "drx.event_type": event_type})
             for traceparent, source, event_type in events
@@ -109,7 +109,7 @@ class Tracing:
                 "messaging.destination.name": topic,
                 "messaging.destination.partition.id": str(partition),
             },
-            record_exception=False,  # its text may hold values
+            record_exception=False,  # its text may contain values
             set_status_on_exception=False,
         )
         with span as current:
@@ -121,7 +121,7 @@ class Tracing:
                 raise
 
     def id_of(self, traceparent: str) -> str:
-        """Return the id of a trace for the log; empty if there is none, as in a record of another producer."""
+        """Return the trace id for the log; empty if there is none, as in another producer's record."""
         context = self._of(traceparent)
         return f"{context.trace_id:032x}" if context.is_valid else ""
 
@@ -132,7 +132,7 @@ class Tracing:
         return self._extract({"traceparent": traceparent}, context=self._none)
 
     def close(self) -> None:
-        """Export what is queued, if that takes no longer than `FLUSH_S`."""
+        """Export queued spans, within `FLUSH_S`."""
         flushing = threading.Thread(target=self._provider.shutdown, name="flush-spans", daemon=True)
         flushing.start()
         flushing.join(FLUSH_S)

@@ -1,4 +1,4 @@
-"""Post to the running ingress what the sender does not post now, as `unrecognized replay` and `push` do."""
+"""Post an operator's deliveries to the running ingress, for `unrecognized replay` and `push`."""
 
 import asyncio
 import random
@@ -28,14 +28,14 @@ from bridge.sender.signing import Sign, read_signer
 from bridge.settings import Settings
 from bridge.sources import configured_source, scheme_of, slots_dir
 
-# About ten seconds. Then the command ends; nothing is lost, and the same command goes on.
+# Retries for about ten seconds. Then the command ends; nothing is lost, and a repeated command continues.
 POLICY = RetryPolicy(attempts=6, delay_max_s=8.0)
-# One delivery at fault; any other 4xx is the same for all.
+# Statuses caused by a single delivery; any other 4xx would affect all.
 REFUSED = (400, 413)
 
 
 class PostError(BridgeError):
-    """The ingress takes nothing; the message is one line for an operator."""
+    """The ingress accepts nothing; the message is one line for an operator."""
 
     code = "not_posted"
 
@@ -44,7 +44,7 @@ class Poster:
     """Posts deliveries of one source."""
 
     def __init__(self, settings: Settings, name: str, *, origin: Literal["replay", "import"], url: str | None) -> None:
-        """Read its profile, and where something is to be posted the secret that began to count last."""
+        """Build its profile; if `url` is given, also read the secret that became valid last."""
         source = configured_source(settings, name)
         self._name, self._environment, self._origin = name, source.environment, origin
         self._profile = open_profiles(settings.sources)[name]
@@ -52,7 +52,7 @@ class Poster:
         self.zone: tzinfo | None = getattr(self._profile, "zone", None)
         self._outcomes: Counter[str] = Counter()
         self._is_whole = False
-        self._rng = random.Random()  # noqa: S311 - spreads load, guards nothing
+        self._rng = random.Random()  # noqa: S311 - spreads load, not for security
         if url is not None:
             scheme, now = scheme_of(name, source), time.time()
             directory = slots_dir(scheme, source)
@@ -64,13 +64,13 @@ class Poster:
             slot = max(counting, key=lambda slot: slot.not_before)
             self._key = slot.key
             self._sign: Sign | None = None
-            # For a proxy that checks the scheme in front of the ingress. The ingress itself needs only our own headers.
+            # For a proxy before the ingress that verifies the scheme; the ingress needs only our own headers.
             with suppress(ConfigError):
                 self._sign = read_signer(scheme, directory / slot.name) if directory and slot.name != SLOT else None
             self._url = webhook_url(url, name)
 
     def mapped(self, body: bytes, received_at: datetime, *, delivery_id: str = "") -> tuple[str, Mapped | ParkReason]:
-        """Return the id of a delivery and what the ingress would make of its body by these settings."""
+        """Return the id of a delivery and the outcome of its body with these settings."""
         return map_body(
             self._profile,
             body,
@@ -81,13 +81,13 @@ class Poster:
         )
 
     def note(self, name: Mapping[str, Any], outcome: str, reason: str = "", field: str = "") -> None:
-        """Count what became of one, and print it where it was not accepted; no value of its body."""
+        """Count an outcome, and print it if it was not accepted, without values of the body."""
         self._outcomes[outcome] += 1
         if reason:
             click.echo(orjson.dumps({**name, "outcome": outcome, "reason": reason, "field": field or None}))
 
     def run(self, posts: AsyncIterable[Post], *, lanes: int, rate: float | None) -> int:
-        """Post all with a progress bar; return 1 if something was not accepted, or all ended before its time."""
+        """Post all with a progress bar; return 1 if a delivery was not accepted or the run was cut short."""
         people, failed = Console(stderr=True, highlight=False, soft_wrap=True), ""
         columns = *Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn()
         try:
@@ -106,7 +106,7 @@ class Poster:
 
     @property
     def ended(self) -> dict[str, Any]:
-        """Fields of the closing audit line."""
+        """Fields of the second audit line."""
         return {"outcomes": dict(self._outcomes)} | ({} if self._is_whole else {"outcome": "failed"})
 
     async def _run(

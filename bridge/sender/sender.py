@@ -1,4 +1,4 @@
-"""A sender on the wire: signs each delivery, posts it and retries as a real sender does."""
+"""A webhook sender: signs each delivery, posts it and retries as real senders do."""
 
 import asyncio
 import random
@@ -20,45 +20,45 @@ from bridge.errors import ConfigError
 from bridge.runtime.backoff import backoff_s
 from bridge.sender.signing import Sign
 
-# Longest `Retry-After` that is waited for; beyond it the sender gives up.
+# Seconds; for a longer `Retry-After` the sender gives up.
 RETRY_AFTER_MAX_S = 300.0
-# The bridge answers in a few hundred bytes; more is somebody else's server.
+# Bytes of an answer to read; the bridge's have a few hundred.
 ANSWER_MAX_BYTES = 65_536
-# Deliveries that are read while they wait for their keys or a place: an export may have a prescription line by line.
+# Deliveries read ahead while they wait for their keys: an export may have a prescription on consecutive lines.
 AHEAD_BYTES = 64 * 1024 * 1024
-TASK_BYTES = 4096  # what one of them takes beside its body
+TASK_BYTES = 4096  # bytes of each besides its body
 
 PATH = "/webhooks/"
 
 
 class Post(NamedTuple):
-    """One delivery to be made; those with a key in common are made one after the other."""
+    """A delivery to make; deliveries that share a key are made one after another."""
 
     id: str
-    body: bytes  # exact
+    body: bytes  # exact bytes
     keys: Collection[str] = ()  # record keys of its events
-    name: Mapping[str, Any] = MappingProxyType({})  # what a report calls it
-    received_us: int | None = None  # Unix microseconds of its first receipt; None where this is the first
+    name: Mapping[str, Any] = MappingProxyType({})  # its fields in a report
+    received_us: int | None = None  # Unix microseconds of its first receipt; None for a first delivery
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How stubborn a sender is; exponential with full jitter, as the Standard Webhooks guidelines advise."""
+    """When to retry; exponential back-off with full jitter, as the Standard Webhooks guidelines recommend."""
 
-    attempts: int = 8  # most attempts for one delivery, the first included
+    attempts: int = 8  # maximum attempts for one delivery, including the first
     timeout_s: float = 15.0  # an attempt without an answer after this time has failed
-    delay_first_s: float = 0.5  # longest wait before the second attempt; doubles from there
-    delay_max_s: float = 30.0  # longest wait that is not asked for by `Retry-After`
+    delay_first_s: float = 0.5  # maximum wait before the second attempt; then doubled
+    delay_max_s: float = 30.0  # maximum wait, unless `Retry-After` asks for more
 
     def delay_s(self, attempt: int, *, retry_after_s: float, rng: random.Random) -> float:
-        """Return how long to wait after the failure of `attempt`; never less than the receiver asked for."""
+        """Return the seconds to wait after the failure of `attempt`, at least `retry_after_s`."""
         own_s = backoff_s(attempt, first_s=self.delay_first_s, max_s=self.delay_max_s, least_s=0.0, spread=rng.uniform)
         return min(retry_after_s, RETRY_AFTER_MAX_S) + own_s
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The result of one attempt; `status` is 0 without an answer, and `outcome` has the reason."""
+    """The result of one attempt; without an answer, `status` is 0 and `outcome` the reason."""
 
     status: int
     outcome: str
@@ -69,7 +69,7 @@ class Reply:
 
     @property
     def retriable(self) -> bool:
-        """True when a sender tries again: no answer, too many, or the receiver's own fault."""
+        """True if a sender retries: no answer, 429, or 5xx."""
         return self.status in {0, HTTPStatus.TOO_MANY_REQUESTS} or self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
     @property
@@ -82,7 +82,7 @@ class Reply:
 
 
 class Delivered(NamedTuple):
-    """How one delivery ended: the last reply, why each attempt before it was repeated, and the last headers sent."""
+    """The end of a delivery: last reply, reasons of earlier retries, and the last headers sent."""
 
     id: str
     reply: Reply
@@ -92,7 +92,7 @@ class Delivered(NamedTuple):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Sender:
-    """Delivers until it is answered, refused for good, or out of attempts; the owner of `session` closes it."""
+    """Delivers until accepted, permanently refused, or out of attempts; the caller closes `session`."""
 
     session: aiohttp.ClientSession
     url: str
@@ -102,7 +102,7 @@ class Sender:
     content_type: str = "application/json"
 
     async def deliver(self, post: Post) -> Delivered:
-        """Make one delivery: the same id on every attempt, a fresh timestamp on each."""
+        """Make one delivery, with the same id and a new timestamp on every attempt."""
         retried: list[str] = []
         while True:
             timestamp = int(time.time())
@@ -131,22 +131,22 @@ class Sender:
 
 
 def content_type_of(name: str, default: str = "application/json") -> str:
-    """Return what the body in a file of this name is called."""
+    """Return the content type for a file name."""
     return "application/xml" if name.lower().endswith(".xml") else default
 
 
 def open_session() -> aiohttp.ClientSession:
-    """Open what senders post with: an attempt has its own deadline, and the answer of a webhook is worth no cookie."""
+    """Open a client session for senders: no timeout, since attempts have their own, and no cookies."""
     return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None), cookie_jar=aiohttp.DummyCookieJar())
 
 
 async def play(
     posts: AsyncIterable[Post], deliver: Callable[[Post], Awaitable[None]], *, rate: float | None, concurrency: int
 ) -> float:
-    """Make all deliveries and return by how many seconds the latest one started behind its schedule.
+    """Make all deliveries; return the largest delay, in seconds, behind the schedule.
 
-    With a `rate` the schedule is fixed beforehand (open loop): a slow answer delays no later delivery until
-    `concurrency` of them are under way. Without one, only `concurrency` limits them; 1 keeps their order.
+    With a `rate`, the schedule is fixed (open loop): a slow answer does not delay later deliveries until `concurrency`
+    of them are in flight. Without it, only `concurrency` limits them; 1 keeps their order.
     """
     loop = asyncio.get_running_loop()
     under_way, room, held = asyncio.Semaphore(concurrency), asyncio.Event(), 0
@@ -183,7 +183,7 @@ async def play(
 
 
 def _words(body: bytes) -> tuple[str, str, str]:
-    """Take `outcome`, `reason` (or `code`) and `field` from an answer of the bridge; empty for anybody else's."""
+    """Return `outcome`, `reason` (or `code`) and `field` of the bridge's answer; empty for other servers."""
     try:
         answer = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -205,9 +205,9 @@ def _retry_after_s(header: str) -> float:
 
 
 def webhook_url(url: str, source: str = "drx") -> str:
-    """Complete an address of the bridge to the webhook of a source, unless it has a path."""
+    """Add the webhook path of a source to a URL of the bridge that has no path."""
     with suppress(ValueError):
         parts = urlsplit(url)
         if parts.scheme in {"http", "https"} and parts.hostname and (parts.port is None or parts.port):
             return urlunsplit(parts._replace(path=PATH + source if parts.path in {"", "/"} else parts.path))
-    raise ConfigError(f"--url: {url!r} is no http:// or https:// address")
+    raise ConfigError(f"--url: {url!r} is not an http:// or https:// URL")

@@ -1,4 +1,4 @@
-"""Sign as a sender does: the inverse of each scheme that proves a delivery by its headers."""
+"""Sign as senders do: the counterpart of each scheme that verifies headers."""
 
 import hmac
 from binascii import b2a_base64
@@ -16,15 +16,15 @@ from bridge.proof.schemes.shared import Basic, SecretHeader, UrlToken
 from bridge.proof.schemes.standard_webhooks import StandardWebhooks, parse_secret
 from bridge.runtime.slot import sign
 
-# Webhook id, unix time and body of an attempt to the headers that prove it.
+# From webhook id, Unix time and body of an attempt to its signature headers.
 Sign = Callable[[str, int, bytes], dict[str, str]]
 
-TOKEN_S = 300  # as long as a delivery may be old
-_SECRET_FILE_MAX_BYTES = 4096  # as a slot file of the ingress: one secret and two dates
+TOKEN_S = 300  # seconds; as old as a delivery may be
+_SECRET_FILE_MAX_BYTES = 4096  # bytes, as for a slot file of the ingress
 
 
 def read_signer(scheme: Scheme, secret_file: Path) -> Sign:
-    """Read a secret, in the form of a slot file of the ingress, and return what proves a delivery with it."""
+    """Read a secret in slot file format, and return a function that signs deliveries with it."""
     try:
         with secret_file.open("rb") as file:
             content = file.read(_SECRET_FILE_MAX_BYTES)
@@ -71,7 +71,7 @@ def _signer(scheme: Scheme, line: str) -> Sign:
 
 def _token_signer(scheme: Any, content: bytes) -> Sign:
     """Sign tokens as their issuer, with its private key in PEM, or the secret of HS256."""
-    from jwt import PyJWTError, encode  # noqa: PLC0415 - only where a source has tokens
+    from jwt import PyJWTError, encode  # noqa: PLC0415 - needed only for sources with tokens
 
     def sign(algorithm: str, webhook_id: str, timestamp: int, body: bytes) -> dict[str, str]:
         claims = {"iss": scheme.issuer, "aud": scheme.audience, "iat": timestamp, "exp": timestamp + TOKEN_S}

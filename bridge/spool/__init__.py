@@ -1,4 +1,4 @@
-"""The durable local buffer: opaque payloads in sealed, append-only segments; knows nothing of Kafka.
+"""The durable local buffer: opaque payloads in encrypted, append-only segments; independent of Kafka.
 
 `kafka/partition_writer.py` drains it.
 """

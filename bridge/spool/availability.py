@@ -1,4 +1,4 @@
-"""Whether the spool takes entries, and what it reports."""
+"""Whether the spool accepts entries, and its metrics."""
 
 from pathlib import Path
 
@@ -10,12 +10,12 @@ from bridge.spool.segment import segment_bytes
 
 NOT_OPEN = "not_open"
 STALLED = "stalled"
-# Bytes of one group, enough for a thousand records; a larger call is written alone.
+# Bytes of one group commit, enough for a thousand records; a larger call is written alone.
 GROUP_MAX_BYTES = 1_048_576
 
 
 class Availability:
-    """Whether entries are accepted, and why not; closed at first."""
+    """Whether entries are accepted, and why not; initially closed."""
 
     def __init__(self, metrics: IngressMetrics, *, directory: Path, capacity_bytes: int, index: Index) -> None:
         self._gauge = metrics.spool_available
@@ -24,10 +24,10 @@ class Availability:
         self._capacity_bytes = capacity_bytes
         self._index = index
         self._is_closed = False
-        self._logged = self.refusal = NOT_OPEN  # why a write would fail; empty when it would succeed
-        self.is_stalled = False  # the group that is being written takes too long
-        self.disk_free_bytes = capacity_bytes  # what the disk has left, when it was last asked
-        self.damaged = 0  # how many records were found damaged
+        self._logged = self.refusal = NOT_OPEN  # why a write would fail; empty if it would succeed
+        self.is_stalled = False  # the current group commit takes too long
+        self.disk_free_bytes = capacity_bytes  # free bytes of the disk at the last check
+        self.damaged = 0  # number of damaged records found
         self._gauge.set(0)
         metrics.spool_capacity_bytes.set(capacity_bytes)
         metrics.spool_free_bytes.set_function(self.free_bytes)
@@ -39,11 +39,11 @@ class Availability:
 
     @property
     def code(self) -> str:
-        """Why no entries are taken; empty when they are."""
+        """Why entries are refused; empty if they are accepted."""
         return self.refusal or (STALLED if self.is_stalled else "")
 
     def refuse(self, code: str) -> None:
-        """Refuse entries for this reason; accept them again with an empty one."""
+        """Refuse entries for this reason; an empty one accepts them again."""
         if not self._is_closed:
             self.refusal = code
             self._report()
@@ -55,7 +55,7 @@ class Availability:
             self._report()
 
     def close(self) -> None:
-        """Refuse entries for a stop, without a warning."""
+        """Refuse entries because of shutdown, without a warning."""
         self._is_closed = True
         self.refusal = NOT_OPEN
         self._gauge.set(0)
@@ -65,7 +65,7 @@ class Availability:
         return self._index.size + size <= self._capacity_bytes
 
     def fullness(self) -> str:
-        """Return `FULL` until the capacity has room for another segment and the disk for a group, else nothing."""
+        """Return `FULL` unless capacity remains for another segment and disk space for a group; else empty."""
         is_room = self.has_room(segment_bytes(self._capacity_bytes)) and self.disk_free_bytes >= GROUP_MAX_BYTES
         return "" if is_room else FULL
 

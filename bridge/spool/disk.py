@@ -1,4 +1,4 @@
-"""The file system operations of the spool, one method each so that tests can make them fail; errors become codes."""
+"""File system operations of the spool, one method each, so that tests can make them fail; errors become codes."""
 
 import contextlib
 import errno
@@ -12,17 +12,17 @@ FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
 LOCK = "lock"
 PROBE = "probe"
-# Segments in which something is damaged, once all that could be read of them is delivered.
+# Directory for damaged segments whose readable records have been delivered.
 DAMAGED = "damaged"
 # Of an empty file with the id of a key that is lost for good: what it sealed goes to `damaged/`, too.
 LOST_SUFFIX = ".lost-key"
-# `struct flock` of Linux on 64 bits: type, whence, start, length, pid; a length of 0 is the whole file.
+# `struct flock` of 64-bit Linux: type, whence, start, length, pid; a length of 0 is the whole file.
 _FLOCK = struct.Struct("@hhqqi0q")
 # Bytes per read after reading the whole file failed.
 BLOCK_BYTES = 4096
 READ_BYTES = 1_048_576
 
-# The code of a disk, or a quota, without room, and of the spool's own capacity.
+# Code for a full disk, an exhausted quota, and the spool's own capacity.
 FULL = "full"
 _CODES = {
     errno.ENOSPC: FULL,
@@ -43,7 +43,7 @@ def code_of(failure: OSError) -> str:
 
 
 def _is_ours(name: str | None) -> bool:
-    """Return whether a file, or the directory of one that is not there, belongs to the user of this process."""
+    """Return whether a file, or the directory of a missing one, belongs to this process's user."""
     for path in (Path(name), Path(name).parent) if name else ():
         with contextlib.suppress(OSError):
             return path.stat().st_uid == os.geteuid()
@@ -51,14 +51,14 @@ def _is_ours(name: str | None) -> bool:
 
 
 class Disk:
-    """The local file system; everything may raise `OSError`."""
+    """The local file system; every method may raise `OSError`."""
 
     def make_directory(self, directory: Path) -> None:
-        """Make a directory for its owner only, and those above it, durably, unless it is there."""
+        """Create a directory for its owner only, with its parents, durably, unless it exists."""
         missing = [each for each in (directory, *directory.parents) if not each.exists()]
         try:
             directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
-        except FileExistsError as exc:  # a file has the name
+        except FileExistsError as exc:  # a file has this name
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from exc
         for each in missing:
             self.sync_directory(each.parent)
@@ -66,7 +66,7 @@ class Disk:
     def lock(self, directory: Path) -> int:
         """Lock a file until its handle is closed; fails at once if another process has the lock.
 
-        On a read-only file system, whatever can be opened is locked, at least the directory.
+        On a read-only file system, the lock file is locked if it can be opened, else the directory.
         """
         handle = _open_lock(directory)
         try:
@@ -79,9 +79,9 @@ class Disk:
         return handle
 
     def names(self, directory: Path) -> list[str]:
-        """Return the names in a directory, in no order; none when it is not there."""
+        """Return the unsorted names in a directory; empty if it does not exist."""
         try:
-            return os.listdir(directory)  # noqa: PTH208 - iterdir makes a Path of each
+            return os.listdir(directory)  # noqa: PTH208 - iterdir would create a Path for each
         except FileNotFoundError:
             return []
 
@@ -90,18 +90,18 @@ class Disk:
         return path.stat().st_size
 
     def free(self, directory: Path) -> int:
-        """Return how many bytes this process may still write, without the reserve for root."""
+        """Return the free bytes, without the reserve for root."""
         state = os.statvfs(directory)
         return state.f_bavail * state.f_frsize
 
     def create(self, path: Path) -> int:
-        """Return a handle of a new file for its owner only; refuses a name that is there, also as a symbolic link."""
+        """Create a file for its owner only and return its handle; fails if the name exists, even as a symbolic link."""
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
 
     def write(self, handle: int, content: bytes) -> None:
-        """Append all of it; after a failure, part of it may be written."""
+        """Append all of `content`; after a failure, part of it may be written."""
         rest = memoryview(content)
-        while rest:  # after a short write the next one raises the reason
+        while rest:  # after a short write the next one raises the error
             rest = rest[os.write(handle, rest) :]
 
     def sync(self, handle: int) -> None:
@@ -109,7 +109,7 @@ class Disk:
         os.fdatasync(handle)
 
     def truncate(self, handle: int, size: int) -> None:
-        """Cut what is behind `size`."""
+        """Truncate a file to `size`."""
         os.ftruncate(handle, size)
 
     def close(self, handle: int) -> None:
@@ -117,7 +117,7 @@ class Disk:
         os.close(handle)
 
     def read(self, path: Path, offset: int, length: int) -> bytes:
-        """Return up to `length` bytes; less where the file ends."""
+        """Return up to `length` bytes; fewer at the end of the file."""
         with _opened(path, os.O_RDONLY) as handle:
             parts = []
             while length and (part := os.pread(handle, length, offset)):
@@ -131,18 +131,18 @@ class Disk:
             pass
 
     def may_write(self, directory: Path) -> None:
-        """Raise if this process may not make files in a directory, without making one."""
+        """Raise if this process may not create files in a directory, without creating one."""
         if not os.access(directory, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
             failure = errno.EROFS if os.statvfs(directory).f_flag & os.ST_RDONLY else errno.EACCES
             raise OSError(failure, os.strerror(failure), str(directory))
 
     def append(self, path: Path, content: bytes) -> None:
-        """Write all or nothing at the end of a file, made when missing, without waiting for the disk."""
+        """Append all or nothing to a file, created if missing, without waiting for the disk."""
         with _opened(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) as handle:
             self._write_whole(handle, content)
 
     def extend(self, path: Path, content: bytes) -> None:
-        """Write all or nothing at the end of a file that is there, durably."""
+        """Append all or nothing to an existing file, durably."""
         with _opened(path, os.O_WRONLY | os.O_APPEND) as handle:
             self._write_whole(handle, content)
             self.sync(handle)
@@ -156,13 +156,13 @@ class Disk:
             raise
 
     def cut(self, path: Path, size: int) -> None:
-        """Cut a file at `size`, durably."""
+        """Truncate a file to `size`, durably."""
         with _opened(path, os.O_WRONLY) as handle:
             os.ftruncate(handle, size)
             os.fsync(handle)
 
     def probe(self, directory: Path) -> None:
-        """Raise when the disk takes no writes."""
+        """Raise if the disk cannot be written to."""
         path = directory / PROBE
         self.unlink(path)
         handle = self.create(path)
@@ -174,15 +174,15 @@ class Disk:
             self.unlink(path)
 
     def rename(self, path: Path, target: Path) -> None:
-        """Rename a file, replacing one of the new name."""
+        """Rename a file, replacing any of the new name."""
         path.replace(target)
 
     def unlink(self, path: Path) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file if it exists."""
         path.unlink(missing_ok=True)
 
     def sync_directory(self, directory: Path) -> None:
-        """Make created and removed names durable; without this POSIX may lose them."""
+        """Make created and removed names durable, which POSIX does not guarantee otherwise."""
         with _opened(directory, os.O_RDONLY | os.O_DIRECTORY) as handle:
             os.fsync(handle)
 
@@ -197,7 +197,7 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
 
 
 def is_locked(directory: Path) -> bool:
-    """Return whether a process holds the directory, without taking a lock that would stop a starting process."""
+    """Return whether a process has locked the directory, without a lock that would block a starting process."""
     for path in (directory / LOCK, directory):
         try:
             with _opened(path, os.O_RDONLY) as handle:
@@ -225,7 +225,7 @@ def write_whole(disk: Disk, path: Path, content: bytes) -> None:
 
 
 def read_what_can_be(disk: Disk, path: Path) -> tuple[bytes, bool]:
-    """Return a file, with zeros for unreadable parts, and whether all was read; `OSError` if it is gone or not ours."""
+    """Return a file, unreadable parts as zeros, and whether all was read; `OSError` if it is gone or not ours."""
     size, parts, is_whole = disk.size(path), [], True
     for at in range(0, size, READ_BYTES):
         to = min(at + READ_BYTES, size)

@@ -1,7 +1,7 @@
-"""Where the records that wait are: for each partition a queue of locations, oldest first.
+"""Locations of waiting records: a queue for each partition, oldest first.
 
-A location is appended at the end of its partition's queue and leaves at the head, so the order of the queue is the
-order of delivery. Payloads stay on disk.
+A location is appended at the end of its partition's queue and removed at the head, so the queue has the order of
+delivery. Payloads stay on disk.
 """
 
 from __future__ import annotations
@@ -16,42 +16,42 @@ from bridge.spool.segment import SpoolPartition, segment_name
 
 _OFFSET_BITS = 32
 _OFFSET_MASK = (1 << _OFFSET_BITS) - 1
-# Acknowledged locations are freed once they are the larger part; below this many it is not worth it.
+# Acknowledged locations are freed once they outnumber the others, but not below this many.
 _COMPACT_MIN = 1024
 
 
 class Location(NamedTuple):
-    """Where one record is."""
+    """The location of one record."""
 
     segment: int  # `Segment.index`
-    offset: int  # byte offset in the file; `length` is in bytes, too
+    offset: int  # byte offset in the file; `length` is also in bytes
     length: int
-    number: int  # running number in the segment
+    number: int  # sequence number in the segment
     at_ms: int  # when its entry was accepted
 
 
 @dataclass(slots=True)
 class Segment:
-    """One file and what keeps it on disk."""
+    """A segment file and the reasons to keep it on disk."""
 
-    # Short name in locations, since a number takes 64 bits; rises in the order in which segments become known.
+    # Short form of the 64-bit number for locations; increases in the order in which segments become known.
     index: int
     number: int
     path: Path
     size: int = 0
-    live: int = 0  # records that are in a queue
-    keys: set[bytes] = field(default_factory=set)  # ids of the keys that sealed those
+    live: int = 0  # records in a queue
+    keys: set[bytes] = field(default_factory=set)  # ids of the keys that sealed these records
     locked: int = 0  # records that cannot be opened: their key is missing, or another version of the bridge wrote them
-    missing: set[bytes] = field(default_factory=set)  # ids of the keys that are missing
-    is_foreign: bool = False  # another version of the bridge wrote to the file: it is not changed, and it stays
-    is_unread: bool = False  # the disk did not give back something that is not acknowledged
-    is_damaged: bool = False  # something in it does not hold: in the end it is kept elsewhere, not removed
-    # Running numbers that are not in the positions file yet.
+    missing: set[bytes] = field(default_factory=set)  # ids of the missing keys
+    is_foreign: bool = False  # another version of the bridge wrote to the file: it is kept unchanged
+    is_unread: bool = False  # a record that is not acknowledged could not be read from disk
+    is_damaged: bool = False  # it has damage: once delivered, it is moved instead of removed
+    # Acknowledged sequence numbers that are not in the positions file yet.
     acknowledged: array[int] = field(default_factory=lambda: array("I"))
 
     @property
     def is_needed(self) -> bool:
-        """True while removing the file would lose something."""
+        """True while removing the file would lose a record."""
         return bool(self.live or self.locked or self.is_foreign or self.is_unread)
 
 
@@ -90,7 +90,7 @@ class _Queue:
 
 
 class Index:
-    """Every segment and every location; belongs to the loop's thread."""
+    """All segments and locations; used only on the event loop's thread."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -98,12 +98,12 @@ class Index:
         self._by_number: dict[int, Segment] = {}
         self._next_index = 0
         self.segments: dict[int, Segment] = {}  # by `Segment.index`
-        self.active: int | None = None  # `Segment.index` of the one that was written to last; None when that is closed
+        self.active: int | None = None  # `Segment.index` of the segment being written; None if it is closed
         self.size = 0  # bytes of all segments
-        self.last_ordinal = 0  # highest one seen; 0 without any
+        self.last_ordinal = 0  # highest ordinal seen; 0 if none
 
     def segment(self, number: int) -> Segment:
-        """Return the segment of that number, new if it is not known."""
+        """Return the segment of a number, added if unknown."""
         known = self._by_number.get(number)
         if known is None:
             known = Segment(self._next_index, number, self._directory / segment_name(number))
@@ -112,12 +112,12 @@ class Index:
         return known
 
     def resize(self, segment: Segment, size: int) -> None:
-        """Note how large a segment is now."""
+        """Note the size of a segment."""
         self.size += size - segment.size
         segment.size = size
 
     def forget(self, segment: Segment) -> None:
-        """Remove a segment whose file is removed."""
+        """Remove a segment whose file was removed."""
         self.resize(segment, 0)
         del self._by_number[segment.number], self.segments[segment.index]
         if segment.index == self.active:
@@ -141,7 +141,7 @@ class Index:
         return locations
 
     def acknowledge(self, partition: SpoolPartition, count: int) -> set[int]:
-        """Take out the first `count`, which are in Kafka; return the indexes of their segments."""
+        """Remove the first `count`, which are in Kafka; return the indexes of their segments."""
         touched: set[int] = set()
         queue = self._queues.get(partition)
         for location in queue.first(count) if queue else ():
@@ -154,26 +154,26 @@ class Index:
         return touched
 
     def pass_over(self, partition: SpoolPartition) -> None:
-        """Remove the first, although it is not acknowledged: it is damaged, or the disk cannot read it."""
+        """Remove the first without acknowledging it: it is damaged, or the disk cannot read it."""
         queue = self._queues[partition]
         for location in queue.first(1):
             self.segments[location.segment].live -= 1
         queue.remove(1)
 
     def depth(self, partition: SpoolPartition) -> int:
-        """Return how many records of a partition wait."""
+        """Return the number of waiting records of a partition."""
         return len(self._queues.get(partition, ()))
 
     def events(self) -> int:
-        """Return how many records wait in all."""
+        """Return the number of waiting records of all partitions."""
         return sum(map(len, self._queues.values()))
 
     def oldest_ms(self) -> int:
-        """Return when the oldest of those at the head of a partition was accepted; 0 without any."""
+        """Return when the oldest waiting record was accepted, in Unix milliseconds; 0 if there is none."""
         return min((location.at_ms for queue in self._queues.values() for location in queue.first(1)), default=0)
 
     def locked(self) -> int:
-        """Return how many records cannot be opened; in a file of another version at least one."""
+        """Return the number of records that cannot be decrypted; at least one for a file of another version."""
         return sum(max(segment.locked, segment.is_foreign) for segment in self.segments.values())
 
     def unread(self) -> int:
@@ -181,6 +181,6 @@ class Index:
         return sum(segment.is_unread for segment in self.segments.values())
 
     def keys(self) -> set[bytes]:
-        """Return the ids of the keys without which something that waits could not be opened after a restart."""
+        """Return the ids of the keys needed to decrypt waiting records after a restart."""
         needed = (segment.keys for segment in self.segments.values() if segment.live or segment.is_unread)
         return set().union(*needed)

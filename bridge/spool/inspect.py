@@ -1,4 +1,4 @@
-"""Look at a spool without touching it, also beside the process that has it open."""
+"""Inspect a spool without changing it, also while a process has it open."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,42 +10,42 @@ from bridge.spool.keys import KeyRing
 from bridge.spool.recovery import Content, Opened, examine, segment_numbers, unseal_all
 from bridge.spool.segment import SUFFIX, Entry, Key, SpoolPartition, UnreadableEntryError, segment_name
 
-# Opened at once, so that memory does not depend on how much is spooled.
+# Records decrypted at a time, so that memory does not depend on the size of the spool.
 BATCH = 200
 
 
 @dataclass(slots=True)
 class SegmentState:
-    """What one segment holds."""
+    """The content of one segment."""
 
     name: str
     size: int = 0
-    acknowledged: int = 0  # intact records that Kafka has
-    waiting: int = 0  # intact records that it has not
-    locked: int = 0  # those of them whose key is not there
-    unknown: int = 0  # those of them that another version of the bridge wrote; at least one, when it wrote the file
-    lost: int = 0  # records that are damaged or gone
-    damage: list[tuple[int, int]] = field(default_factory=list)  # ranges of bytes that are no intact record
-    is_torn: bool = False  # true when the last write is unfinished: a crash, or a write that is under way
-    is_read: bool = True  # false when the file, or part of it, cannot be read; what is counted then is what could be
-    # How many wait of each partition, without the locked.
+    acknowledged: int = 0  # intact records that are acknowledged
+    waiting: int = 0  # intact records that are not
+    locked: int = 0  # waiting records whose key is missing
+    unknown: int = 0  # waiting records of another version of the bridge; at least one if it wrote the file
+    lost: int = 0  # damaged or missing records
+    damage: list[tuple[int, int]] = field(default_factory=list)  # byte ranges that are not an intact record
+    is_torn: bool = False  # the last write is unfinished: a crash, or a write in progress
+    is_read: bool = True  # false if part of the file cannot be read; the counts are then of the readable part
+    # Waiting records by partition, without locked ones.
     partitions: Counter[SpoolPartition] = field(default_factory=Counter)
-    keys: Counter[bytes] = field(default_factory=Counter)  # how many intact records each key has sealed
-    oldest_ms: int = 0  # when the oldest that waits was accepted; 0 without any
+    keys: Counter[bytes] = field(default_factory=Counter)  # intact records by key id
+    oldest_ms: int = 0  # when the oldest waiting record was accepted, in Unix milliseconds; 0 if there is none
 
     @property
     def is_sound(self) -> bool:
-        """True when nothing is damaged, locked, unknown or unreadable."""
+        """True if nothing is damaged, locked, unknown or unreadable."""
         return self.is_read and not (self.lost or self.damage or self.locked or self.unknown)
 
 
 def survey(
     directory: Path, keys: Mapping[bytes, Key], *, read: Callable[[Entry], object], disk: Disk | None = None
 ) -> Iterator[SegmentState]:
-    """Yield the state of each segment, oldest first; one that vanishes meanwhile is left out.
+    """Yield the state of each segment, oldest first; segments removed meanwhile are skipped.
 
-    `read` raises `UnreadableEntryError` for a payload that this version cannot read. `OSError`: the directory cannot be
-    listed.
+    `read` raises `UnreadableEntryError` for a payload that this version cannot read. Raises `OSError` if the directory
+    cannot be listed.
     """
     disk = disk or Disk()
     numbers = segment_numbers(disk, directory)
@@ -62,7 +62,7 @@ def survey(
 
 
 def gets_first_key(directory: Path, keys: KeyRing, *, is_empty: bool) -> bool:
-    """Return whether the next start makes a key: not while a process runs, which has or had one."""
+    """Return whether the next start creates a key: not while a process runs, which has or had one."""
     return is_empty and keys.is_empty and not is_locked(directory)
 
 

@@ -1,4 +1,4 @@
-"""The keys of a spool: one file each in a directory; `current` seals, all open."""
+"""Keys of a spool, one file each in a directory; `current` encrypts, all decrypt."""
 
 import base64
 import binascii
@@ -17,28 +17,27 @@ from bridge.spool.segment import KEY_BYTES, Key, key_of
 
 CURRENT = "current"
 PREFIX = "spk_"
-# Why nothing can be sealed.
+# Code if no key can encrypt.
 NO_KEY = "no_key"
-FILE_MAX_BYTES = 4096  # a key takes 48; anything much longer is not one
-# Others may not read a key; a group may, since that is how a pod shares a mounted secret.
+FILE_MAX_BYTES = 4096  # bytes; a key takes 48
+# Permissions that a key must not have: others may not read it; a group may, as pods share mounted secrets so.
 FORBIDDEN_MODE = stat.S_IRWXO | stat.S_IWGRP | stat.S_IXGRP
 
 
 class KeyRing:
-    """The keys that were read so far; each opens records until the process ends, also when its file is gone."""
+    """The keys read up to now; each decrypts records until the process ends, even if its file is removed."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory  # where the files are
-        self.complaint: tuple[str, str] | None = None  # a file that cannot be used, and why
-        self.current: Key | None = None  # the last good content of `current`; None when there was none yet
+        self.directory = directory  # directory of the files
+        self.complaint: tuple[str, str] | None = None  # an invalid file, and why
+        self.current: Key | None = None  # the last valid key of `current`; None if there was none yet
         self.opening: dict[bytes, Key] = {}  # all keys, by id
         self.names: dict[bytes, str] = {}  # names of their files, by id
-        # Ids of the keys that had a file at the last reading. What is sealed with any other cannot be opened after a
-        # restart.
+        # Ids of the keys that had a file at the last reading. After a restart, only these can decrypt.
         self.present: frozenset[bytes] = frozenset()
 
     def load(self) -> None:
-        """Read the directory; what cannot be used is named in the log, and the last good keys stay in force."""
+        """Read the directory; invalid files are logged, and the last valid keys stay in use."""
         complaint = None
         present = set()
         for name in _names(self.directory):
@@ -59,17 +58,17 @@ class KeyRing:
 
     @property
     def sealing(self) -> Key | None:
-        """The key that seals: `current`, while any file holds it."""
+        """The key that encrypts: `current`, while any file has it."""
         return self.current if self.current is not None and self.current.id in self.present else None
 
     @property
     def is_empty(self) -> bool:
-        """True when there is no file at all where the keys should be."""
+        """True if the directory of keys has no file."""
         return not _names(self.directory)
 
     def make(self) -> None:
-        """Make the first key, in a directory that is there; `OSError` if it cannot be kept there."""
-        # Whole from the first moment, and never in the place of one that was put there meanwhile.
+        """Create the first key in an existing directory; `OSError` if it cannot be written."""
+        # Written atomically, and never over a key that was added meanwhile.
         handle, name = tempfile.mkstemp(prefix=f".{CURRENT}-", dir=self.directory)
         try:
             try:
@@ -87,7 +86,7 @@ class KeyRing:
 
 
 class KeyFileError(CodedError):
-    """A file is no key; never leaves this module."""
+    """A file is not a key; never leaves this module."""
 
 
 def _names(directory: Path) -> list[str]:

@@ -1,11 +1,11 @@
-"""The payload of an entry: a record of Kafka without its place, which the entry has.
+"""The payload of an entry: a Kafka record without topic and partition, which the entry has.
 
 Big-endian:
 
     version u8, time i64 (Unix ms), length of the value i32 (-1: null), count of headers u16, value,
     key, then name and content of each header: each of these a length u32 and that many bytes
 
-Another layout is another version; once a release reads it, the next may write it.
+Another layout has another version; the release after one that reads it may write it.
 """
 
 import struct
@@ -33,8 +33,8 @@ def unpack(payload: bytes) -> Content:
     """Invert `pack`.
 
     Raises:
-        UnreadableEntryError: Of another version, or no record: the spool has proved that the bytes are ours, so a fault
-            in them is a bug.
+        UnreadableEntryError: Of another version, or not a record: since the seal verified the bytes, a fault in them is
+            a bug.
     """
     try:
         return _unpack(payload)

@@ -1,4 +1,4 @@
-"""Read entries back, in the order of their partition."""
+"""Read entries back, in the order of each partition."""
 
 import asyncio
 import errno
@@ -16,18 +16,18 @@ from bridge.spool.keys import KeyRing
 from bridge.spool.recovery import Drain
 from bridge.spool.segment import Entry, SpoolPartition, read_head, unseal
 
-# Longer than a device takes to time out and be reset (30 s in Linux); what it does not give back by then may be gone.
+# Seconds, longer than Linux takes to time out and reset a device (30 s); data unreadable by then may be lost.
 ORDER_S = 40.0
 
 
-# Why the entries read so far end where they do. `unread`: the disk fails to read the next record; `damaged`: the record
-# is not what was written; `refused`: another reason, such as the file's owner or too many open files.
+# Why reading stopped. `unread`: the disk fails to read the next record; `damaged`: the record is not as written;
+# `refused`: another reason, such as the file's owner or too many open files.
 End = Literal["", "unread", "damaged", "refused"]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Reader:
-    """Keeps the order of each partition for `order_s` behind a record that cannot be read, then passes it over."""
+    """Keeps the order of a partition by waiting `order_s` for an unreadable record, then skips the record."""
 
     disk: Disk
     thread: IOThread
@@ -38,7 +38,7 @@ class Reader:
     _unread_since: dict[SpoolPartition, float] = field(default_factory=dict)
 
     async def peek(self, partition: SpoolPartition, drain: Drain, *, most: int, most_bytes: int) -> list[Entry]:
-        """Return the first entries of a partition; none when it is empty or cannot be read now."""
+        """Return the first entries of a partition; empty if it has none or cannot be read now."""
         while locations := self.index.head(partition, most=most, most_bytes=most_bytes):
             sources = [(self.index.segments[location.segment], location) for location in locations]
             entries, ended_by = await self.thread.run(partial(self._read_all, partition, sources))
@@ -66,7 +66,7 @@ class Reader:
         return now - self._unread_since.setdefault(partition, now) >= self.order_s
 
     def _leave_unread(self, segment: Segment) -> None:
-        """Leave a record to the next start, which reads all of its segment that is not acknowledged."""
+        """Leave a record to the next start, which reads all unacknowledged records of its segment."""
         if not segment.is_unread:
             log.error("worker.spool_unread", segment=segment.path.stem, code="unread")
         segment.is_unread = True
@@ -77,7 +77,7 @@ class Reader:
         entries: list[Entry] = []
         for segment, location in sources:
             try:
-                # Read twice: the error may be in memory or on the bus, not on the disk.
+                # Read twice: the error may be in memory or on the bus instead of the disk.
                 entry = self._read(segment, location) or self._read(segment, location)
             except FileNotFoundError:
                 entry = None

@@ -1,12 +1,12 @@
-"""Read what a directory holds into the index: every intact record, whatever became of the rest.
+"""Read all intact records of a directory into the index, even if others are damaged.
 
-Each segment is read once, at a start, in the order of the numbers. Nothing is handed out before the last one is in the
-index, so the queues of the index only grow at their ends. What cannot be read then (the disk fails) or cannot be opened
-(its key is missing, or a later version of the bridge wrote it) is not in the index of this process. It stays on disk as
-it is, is counted, and is read again by the next start; for want of a key, as soon as that is there.
+Each segment is read once, at startup, in the order of numbers. Entries are delivered only after the last segment is in
+the index, so the queues of the index only grow at their ends. Records that cannot be read (the disk fails) or decrypted
+(the key is missing, or a later version wrote them) are not in the index of this process. They stay on disk unchanged,
+are counted, and are read again by the next start, or as soon as a missing key is there.
 
-A start waits for a failing disk for as long as a running process keeps order behind a record that it cannot read
-(`reader.ORDER_S`), then goes on without what is missing.
+A start waits for a failing disk as long as a running process waits for an unreadable record (`reader.ORDER_S`), then
+continues without the missing records.
 """
 
 import asyncio
@@ -41,45 +41,45 @@ from bridge.spool.segment import (
 )
 from bridge.spool.writer import GroupCommit, SegmentWriter
 
-# Opened at once, so that neither the loop nor the memory is taken by a whole segment.
+# Records decrypted at a time, so that a whole segment does not block the event loop or fill memory.
 BATCH = 200
-# Between two attempts to read a segment, doubling up to the most.
+# Seconds between two attempts to read a segment, doubling up to the maximum.
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 2.0
 
-# Why a record cannot be opened; empty when it can.
+# Why a record cannot be decrypted; empty if it can.
 LockedBy = Literal["", "no_key", "unknown_version"]
 
 _is_segment = re.compile(rf"([0-9a-f]{{16}}){re.escape(SUFFIX)}").fullmatch
 
 
 class Drain(Protocol):
-    """Takes the entries that recovery finds; `kafka.partition_writer` implements it."""
+    """Receives the entries that recovery finds; implemented by `kafka.partition_writer`."""
 
     def recovered(self, entry: Entry) -> None:
         """Queue an entry of an earlier process, or an unlocked one; `UnreadableEntryError` if it cannot be read."""
 
     def passed_over(self) -> None:
-        """Note that an unknown entry will not be handed out: it is damaged, or the disk fails."""
+        """Note that an unknown entry will not be delivered: it is damaged, or the disk fails."""
 
 
 class Content(NamedTuple):
-    """A segment file as it was read."""
+    """The content of a segment file as read."""
 
     content: bytes
     scan: Scan
-    waiting: list[Intact]  # intact records that are not acknowledged, by running number
-    whole: int  # bytes of the file that count; what is behind them is an unfinished write
-    is_read: bool  # false while the disk does not give all of it back: then only the records that were found are known
+    waiting: list[Intact]  # intact records that are not acknowledged, by sequence number
+    whole: int  # valid bytes of the file; anything after them is an unfinished write
+    is_read: bool  # false if the disk could not read all of it: then only the records found are known
 
 
-# A record and what it holds: an entry, why it is locked, or neither where the seal does not hold.
+# A record with its entry, or why it is locked, or neither if decryption failed.
 Opened = tuple[Intact, Entry | None, LockedBy]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Recovery:
-    """Reads and repairs segments on the writing thread, and enters them into the index on the loop's."""
+    """Reads and repairs segments on the writing thread, and adds them to the index on the event loop's."""
 
     disk: Disk
     thread: IOThread
@@ -94,20 +94,20 @@ class Recovery:
     _newest: int = 0
 
     async def run(self, numbers: Sequence[int], drain: Drain) -> None:
-        """Enter the segments of these numbers, oldest first, and give each entry that waits to `drain`."""
+        """Add the segments of these numbers to the index, oldest first, and pass each waiting entry to `drain`."""
         self._newest = max(numbers, default=0)
         for number in numbers:
             await self._recover(self.index.segment(number), drain)
 
     async def unlock(self, drain: Drain) -> None:
-        """Enter, behind what waits, the segments whose key is there now; give those up whose key is declared lost."""
+        """Add segments whose key is there now, after waiting records; give up those whose key is declared lost."""
         missing = [segment for segment in self.index.segments.values() if segment.missing]
         lost = await self.thread.run(partial(_lost_keys, self.disk, missing[0].path.parent)) if missing else set()
         for segment in missing:
             if segment.missing & self.keys.opening.keys():
                 before, segment.missing = segment.locked, set()
                 await self._recover(segment, drain)
-                segment.locked -= before  # last, or the file would seem to hold nothing meanwhile
+                segment.locked -= before  # last, or the file would seem empty meanwhile
                 log.info("worker.spool_unlocked", segment=segment.path.stem, records=before - segment.locked)
             elif segment.missing <= lost:  # all records of a segment have one key
                 log.warning("worker.spool_given_up", segment=segment.path.stem, records=segment.locked)
@@ -120,7 +120,7 @@ class Recovery:
             await self._enter(segment, content, drain, newest=newest)
 
     async def _read(self, segment: Segment, *, newest: bool) -> Content | None:
-        """Read a segment; None when nothing of it can be read. All segments together are waited for `order_s`."""
+        """Read a segment; None if unreadable. All segments together are waited for `order_s`."""
         loop = asyncio.get_running_loop()
         failures = 0
         while True:
@@ -158,25 +158,25 @@ class Recovery:
             self.availability.note_damage(segment, broken)
 
     async def _repair(self, segment: Segment, content: Content, *, newest: bool) -> None:
-        """Deal with what is wrong with a segment that was read from end to end."""
+        """Repair a segment that was read completely."""
         if content.scan.torn_at is not None:
             self.metrics.spool_torn_tails.inc()
             log.warning("worker.spool_torn_tail", segment=segment.path.stem)
             await self.thread.run(partial(self._cut, segment.path, content.whole))
         if newest and content.waiting and not content.scan.is_ended:
-            # Nothing is appended to a segment of an earlier process.
+            # Segments of an earlier process are never appended to.
             key = self.keys.opening.get(content.waiting[0].head.key_id) or self.keys.sealing
-            if key is not None:  # else nothing can be appended anywhere, and this stays the newest
+            if key is not None:  # otherwise nothing can be appended, and this stays the newest
                 await self.thread.run(partial(self.writer.mark_end, segment.number, content.scan.total, key))
         if content.scan.lost:
             self.availability.note_damage(segment, content.scan.lost)
 
     def _cut(self, path: Path, size: int) -> None:
-        with contextlib.suppress(OSError):  # the next start finds it again
+        with contextlib.suppress(OSError):  # the next start repeats it
             self.disk.cut(path, size)
 
     async def _open(self, segment: Segment, content: Content, drain: Drain) -> tuple[int, Counter[str]]:
-        """Open what waits, batch by batch; return how many seals do not hold, and why other records are locked."""
+        """Decrypt waiting records in batches; return the number of failures, and why other records are locked."""
         broken = 0
         locked = Counter[str]()
         for first in range(0, len(content.waiting), BATCH):
@@ -197,13 +197,13 @@ class Recovery:
         return broken, +locked
 
     async def enter(self, entry: Entry, location: Location, drain: Drain) -> bool:
-        """Append an entry that was found on disk to its queue; return False, and lock it, if `drain` cannot read it.
+        """Append an entry found on disk to its queue; lock it and return False if `drain` cannot read it.
 
-        What is on its way to an empty queue goes first: it may be acknowledged without having been handed out, and
-        `acknowledge` counts from the head.
+        Entries being written to an empty queue go first: they may be acknowledged without being read, and `acknowledge`
+        counts from the head.
         """
         while not self.index.depth(entry.partition) and self.commits.carries(entry.partition):
-            await self.thread.run(lambda: None)  # done after the group that is being written
+            await self.thread.run(lambda: None)  # runs after the current group commit
         try:
             drain.recovered(entry)
         except UnreadableEntryError:
@@ -223,7 +223,7 @@ def examine(disk: Disk, path: Path, *, number: int, newest: bool, keys: Mapping[
     content, is_read = read_what_can_be(disk, path)
     result = scan(content, segment=number, newest=newest, keys=keys)
     if not is_read:
-        # What was not read may be all that is missing, so nothing is torn, damaged or lost as far as is known.
+        # Missing records may be in the unread part, so nothing is reported as torn, damaged or lost.
         result = result._replace(damage=[], total=len(result.records), torn_at=None)
     acknowledged = _acknowledged(disk, path, number, keys)
     waiting = [record for record in result.records if record.head.number not in acknowledged]
@@ -232,7 +232,7 @@ def examine(disk: Disk, path: Path, *, number: int, newest: bool, keys: Mapping[
 
 
 def unseal_all(content: bytes, records: Sequence[Intact], keys: Mapping[bytes, Key]) -> list[Opened]:
-    """Open some records of a segment's content."""
+    """Decrypt some records of a segment's content."""
     opened: list[Opened] = []
     for record in records:
         key = keys.get(record.head.key_id)

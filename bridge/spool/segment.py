@@ -1,22 +1,21 @@
-"""The files of a spool as bytes: segments, whose sealed records can be distinguished from damage, and their positions.
+"""File formats of the spool: segments, whose records can be distinguished from damage, and positions files.
 
-A segment `<number as 16 hex digits>.segment` is a series of records, only ever appended to. A record is a head of 68
-bytes in the clear and a body sealed with AES-256-GCM, with the head up to its check sums as associated data:
+A segment `<number as 16 hex digits>.segment` is an append-only series of records. A record is a head of 68 bytes in
+clear and a body encrypted with AES-256-GCM, with the head up to its checksums as associated data:
 
     prefix 7 | version 1 | body length 4 | segment 8 | running number 4 | ordinal 8 | unix ms 8 | key id 8 | nonce 12
     | CRC of the body 4 | CRC of all before 4 | body: partition 4, topic length 2, topic, payload, tag 16
 
-The check sums distinguish damage from a missing key; the seal alone proves the writer. The segment's number in each
-head identifies stale blocks of other files; gaps in the running numbers count what is missing. The end mark, a head
-without a body, holds the number of records; a keyed BLAKE2b of the head stands in place of its nonce.
-Only the segment that was written to last may have none, and may end in an unfinished write, which was never confirmed.
-After damage the next record is found by its prefix.
+The checksums distinguish damage from a missing key; only the authenticated encryption proves the writer. The segment's
+number in each head identifies stale blocks of other files; gaps in the sequence numbers count missing records. The end
+mark, a head without a body, has the number of records, and a keyed BLAKE2b of the head instead of a nonce. Only the
+newest segment may lack it, and may end in an unfinished write, which was never confirmed. After damage the next record
+is found by its prefix.
 
-Beside it `<number>.positions` lists the acknowledged records, in frames with a digest each: magic 8, segment 8,
-count 4, running numbers 4 each, keyed BLAKE2b 16. A frame that does not hold is passed over. Losing the file costs
-duplicates only.
+The file `<number>.positions` lists the acknowledged records, in frames with a digest each: magic 8, segment 8, count 4,
+sequence numbers 4 each, keyed BLAKE2b 16. An invalid frame is skipped. Losing the file only causes duplicates.
 
-All numbers are big-endian. `docs/spool.md` has the same for writers of a reader.
+All numbers are big-endian. `docs/spool.md` describes the format for authors of readers.
 """
 
 import hashlib
@@ -33,32 +32,32 @@ SpoolPartition = tuple[str, int]
 """Topic and number of the partition."""
 
 SUFFIX, POSITIONS_SUFFIX = ".segment", ".positions"
-# Large enough that few files are made, small enough that space comes back while a long spool is drained.
+# Bytes: large enough for few files, small enough that space is freed while a long spool is drained.
 SEGMENT_BYTES = 8_388_608
 SEGMENTS_MIN = 16
 SEGMENT_MIN_BYTES = 65_536
-# Not ASCII at the front and with a line end, so that no text and no text-mode copy looks like it.
+# Begins with a non-ASCII byte and contains a line end, so that text and text-mode copies do not match.
 PREFIX = b"\x8bDRXSP\n"
-# What is written, in the byte behind the prefix. A change of anything that follows is another version; once a release
-# reads it, the next may write it, so that a rollback by one release finds nothing locked.
+# Version in the byte after the prefix. Any change of the following layout needs another version. The release after one
+# that reads it may write it, so that a rollback by one release can read everything.
 VERSION = 1
 READABLE = frozenset({VERSION})
-# Prefix, version, length of the body, segment, running number, ordinal, unix milliseconds, key id, nonce. Size of the
-# head, prefix, version, length, segment, running number and check sums stay where they are in every version: by them a
-# record of another version is distinguished from damage.
+# Prefix, version, length of the body, segment, sequence number, ordinal, Unix milliseconds, key id, nonce. The size of
+# the head, and the places of prefix, version, length, segment, sequence number and checksums are the same in every
+# version, to distinguish a record of another version from damage.
 _CLEAR = struct.Struct(">7sBIQIQQ8s12s")
 _CHECK = struct.Struct(">I")
 HEAD_BYTES = _CLEAR.size + 2 * _CHECK.size
-# Partition and length of the topic's name, in front of the topic and the payload.
+# Partition and length of the topic's name, before topic and payload.
 _INSIDE = struct.Struct(">IH")
-NONCE_BYTES = 12  # 96 bits, what GCM is specified for: NIST SP 800-38D, 8.2
+NONCE_BYTES = 12  # 96 bits, the size recommended for GCM: NIST SP 800-38D, 8.2
 TAG_BYTES = 16
 KEY_BYTES = 32
-# Of an end mark, what stands before the nonce.
+# The fields of an end mark before the nonce.
 _PROVED_BYTES = _CLEAR.size - NONCE_BYTES
-# A changed number would make an event count as acknowledged that is not, so a check sum of 32 bits is not enough.
+# A changed number would mark an event as acknowledged that is not, so a checksum of 32 bits is not enough.
 _DIGEST_BYTES = 16
-# The key of AES seals nothing else, so that of BLAKE2b is another one, made of it.
+# The AES key is used for nothing else, so the BLAKE2b key is derived from it.
 _HASH_KEY_PERSON = b"drx-spool-hash"
 OVERHEAD_BYTES = HEAD_BYTES + _INSIDE.size + TAG_BYTES
 
@@ -66,10 +65,10 @@ OVERHEAD_BYTES = HEAD_BYTES + _INSIDE.size + TAG_BYTES
 class Entry(NamedTuple):
     """One opaque payload of a partition."""
 
-    ordinal: int  # rises in the order of acceptance
-    at_ms: int  # when it was accepted, unix milliseconds
+    ordinal: int  # increases in the order of acceptance
+    at_ms: int  # when it was accepted, Unix milliseconds
     partition: SpoolPartition  # topic and partition
-    payload: bytes  # never looked into
+    payload: bytes  # opaque to the spool
 
     def __repr__(self) -> str:
         """Show only the partition: the payload is health information."""
@@ -77,30 +76,30 @@ class Entry(NamedTuple):
 
 
 class UnreadableEntryError(Exception):
-    """A payload has a layout that this version does not know: it is kept for one that does."""
+    """A payload has a layout that this version does not know; it is kept for one that does."""
 
 
 class Key(NamedTuple):
-    """Seals and opens records; its id, which does not reveal it, stands in the clear."""
+    """Encrypts and decrypts records; its id, which does not reveal it, is stored in clear."""
 
     id: bytes
     cipher: AESGCM
-    hash: hashlib.blake2b  # keyed and without content; copied for each digest
+    hash: hashlib.blake2b  # keyed, without content; copied for each digest
 
     def digest(self, content: bytes) -> bytes:
-        """Return what proves that a process with this key wrote `content`, which stands in the clear."""
+        """Return a keyed digest that proves that a process with this key wrote `content`, which is stored in clear."""
         keyed = self.hash.copy()
         keyed.update(content)
         return keyed.digest()
 
 
 class Head(NamedTuple):
-    """The part of a record in the clear."""
+    """The part of a record in clear."""
 
-    version: int  # of the format; in another version most other fields may mean something else
+    version: int  # of the format; in other versions most fields may have another meaning
     length: int
-    segment: int  # number of the file it was written to: a stale block of another file is no record of this one
-    number: int  # position in that file, from 0 and without gaps
+    segment: int  # number of its file, to detect stale blocks of other files
+    number: int  # sequence number in that file, from 0 without gaps
     ordinal: int
     at_ms: int
     key_id: bytes
@@ -113,49 +112,49 @@ class Head(NamedTuple):
 
     @property
     def is_known(self) -> bool:
-        """True when this version reads what the record holds."""
+        """True if this version can read the record."""
         return self.version in READABLE
 
 
 class Intact(NamedTuple):
-    """A record whose check sums hold."""
+    """A record whose checksums are correct."""
 
     offset: int
     head: Head
 
 
 class Scan(NamedTuple):
-    """What a segment file holds."""
+    """The content of a segment file."""
 
-    records: list[Intact]  # intact ones, by running number
-    damage: list[tuple[int, int]]  # ranges of bytes that are no record, from and to
-    total: int  # records that it had, by its end mark, or else estimated from what is there
-    torn_at: int | None  # where an unfinished last write begins; None if there is none
-    is_ended: bool  # true when there is an end mark
-    # True when another version wrote here. Then nothing counts as damaged, lost or torn: what looks like it may be
-    # something that this version does not know.
+    records: list[Intact]  # intact records, by sequence number
+    damage: list[tuple[int, int]]  # byte ranges that are not a record, from and to
+    total: int  # number of records by its end mark, or else estimated
+    torn_at: int | None  # offset of an unfinished last write; None if there is none
+    is_ended: bool  # it has an end mark
+    # True if another version wrote to it. Then nothing counts as damaged, lost or torn, since it may be data that this
+    # version does not know.
     is_foreign: bool = False
 
     @property
     def lost(self) -> int:
-        """Records that are damaged or gone; every damaged range counts, even where none is missing."""
+        """Number of damaged or missing records; every damaged range counts, even if no record is missing."""
         return max(self.total - len(self.records), len(self.damage))
 
 
 def key_of(secret: bytes) -> Key:
-    """Return the key made of 32 random bytes."""
+    """Return the key derived from 32 random bytes."""
     hash_key = hashlib.blake2b(secret, digest_size=KEY_BYTES, person=_HASH_KEY_PERSON).digest()
     keyed = hashlib.blake2b(key=hash_key, digest_size=_DIGEST_BYTES)
     return Key(hashlib.sha256(secret).digest()[:8], AESGCM(secret), keyed)
 
 
 def sealed_size(entry: Entry) -> int:
-    """Return the bytes that an entry takes on disk."""
+    """Return the bytes of an entry on disk."""
     return OVERHEAD_BYTES + len(entry.partition[0].encode()) + len(entry.payload)
 
 
 def seal(entry: Entry, *, segment: int, number: int, key: Key, nonce: bytes) -> bytes:
-    """Return the record of an entry; `nonce` was never used with this key."""
+    """Return the record of an entry; `nonce` must never be reused with this key."""
     topic = entry.partition[0].encode()
     inside = _INSIDE.pack(entry.partition[1], len(topic)) + topic + entry.payload
     clear = _CLEAR.pack(
@@ -166,13 +165,13 @@ def seal(entry: Entry, *, segment: int, number: int, key: Key, nonce: bytes) -> 
 
 
 def end_mark(segment: int, count: int, key: Key) -> bytes:
-    """Return the end mark of a segment that gets no more records; without it, a cut between two would not be seen."""
+    """Return the end mark of a finished segment; without it, truncation between two records would go unnoticed."""
     clear = _CLEAR.pack(PREFIX, VERSION, 0, segment, count, 0, 0, key.id, bytes(NONCE_BYTES))[:_PROVED_BYTES]
     return _checked(clear + key.digest(clear)[:NONCE_BYTES], b"")
 
 
 def _is_proved(content: bytes, at: int, head: Head, keys: Mapping[bytes, Key]) -> bool:
-    """Return False for an end mark that no process with its key wrote; without the key that cannot be checked."""
+    """Return False for an end mark with a wrong digest; True if the key is missing."""
     key = keys.get(head.key_id)
     if head.length or not head.is_known or key is None:
         return True
@@ -185,7 +184,7 @@ def _checked(clear: bytes, body: bytes) -> bytes:
 
 
 def unseal(record: bytes, key: Key) -> Entry | None:
-    """Return the entry of a whole record of a known version, or None when it is not what was sealed with this key."""
+    """Return the entry of a whole record of a known version, or None if it does not decrypt with this key."""
     head = read_head(record)
     if head is None or not head.is_known or not head.length or len(record) != head.size or key.id != head.key_id:
         return None
@@ -199,7 +198,7 @@ def unseal(record: bytes, key: Key) -> Entry | None:
 
 
 def read_head(content: bytes, at: int = 0) -> Head | None:
-    """Return the head that begins at `at`, of whatever version, or None when nothing whole does."""
+    """Return the intact head at `at`, of any version, or None."""
     if not content.startswith(PREFIX, at) or len(content) - at < HEAD_BYTES:
         return None
     head = content[at : at + HEAD_BYTES]
@@ -210,10 +209,10 @@ def read_head(content: bytes, at: int = 0) -> Head | None:
 
 
 def scan(content: bytes, *, segment: int, newest: bool, keys: Mapping[bytes, Key]) -> Scan:
-    """Find every intact record of a segment, whatever stands between them.
+    """Find every intact record of a segment, also between damaged ranges.
 
-    Only the `newest`, which was written to last, may end in an unfinished write. An end mark counts by proof of its
-    key, or where no record can be opened.
+    Only the `newest` segment may end in an unfinished write. An end mark is valid if its digest is, or if no record can
+    be decrypted.
     """
     found: dict[int, Intact] = {}
     damage: list[tuple[int, int]] = []
@@ -228,7 +227,7 @@ def scan(content: bytes, *, segment: int, newest: bool, keys: Mapping[bytes, Key
             or not _is_whole(content, at, head)
             or not _is_proved(content, at, head, keys)
         ):
-            # Not behind the length that a head states: what was in between may be gone.
+            # Not after the length in the head: the bytes in between may be missing.
             at = content.find(PREFIX, at + 1)
             at = end if at < 0 else at
             continue
@@ -252,7 +251,7 @@ def scan(content: bytes, *, segment: int, newest: bool, keys: Mapping[bytes, Key
 
 
 def _is_foreign(content: bytes, heads: Iterable[Head]) -> bool:
-    """Return whether another version wrote to a file, by its intact heads or, without any, its first bytes."""
+    """Return whether another version wrote to a file, by its intact heads or else its first bytes."""
     known = [head.is_known for head in heads]
     if known:
         return not all(known)
@@ -267,7 +266,7 @@ def _is_whole(content: bytes, at: int, head: Head) -> bool:
 
 
 def _is_torn(content: bytes, at: int) -> bool:
-    """Distinguish an unfinished write (part of a record, or a file that grew without content) from damage."""
+    """Distinguish an unfinished write (part of a record, or a file extended without content) from damage."""
     rest = len(content) - at
     if rest < HEAD_BYTES and content[at : at + len(PREFIX)] == PREFIX[: min(rest, len(PREFIX))]:
         return True
@@ -280,7 +279,7 @@ def _is_torn(content: bytes, at: int) -> bool:
 def _supposed(
     content: bytes, found: Iterable[int], damage: list[tuple[int, int]], *, segment: int, newest: bool
 ) -> int:
-    """Return how many records there were by the numbers in intact and damaged ones; at least one more at a lost end."""
+    """Return the number of records by sequence numbers, intact or damaged; at least one more for a lost end."""
     known = max(found, default=-1)
     last = max(_heads(content, damage, segment=segment), default=-1)
     is_cut = not newest or (bool(damage) and damage[-1][1] == len(content))
@@ -297,24 +296,24 @@ def _heads(content: bytes, damage: list[tuple[int, int]], *, segment: int) -> It
             at = content.find(PREFIX, at + 1, end)
 
 
-# Not ASCII at the front, as a segment's; the version of the format is in the byte behind it.
+# Begins with a non-ASCII byte, as in a segment; followed by a byte for the format's version.
 POSITIONS_PREFIX = b"\x8bDRXAK\n"
 POSITIONS_VERSION = 1
 _MAGIC = POSITIONS_PREFIX + bytes([POSITIONS_VERSION])
-# Magic, number of the segment, count of running numbers.
+# Magic, number of the segment, count of sequence numbers.
 _COUNT = struct.Struct(">8sQI")
 _NUMBER_BYTES = 4
 
 
 def positions_frame(segment: int, numbers: Iterable[int], key: Key) -> bytes:
-    """Return what to append to the positions file of `segment` when these records are acknowledged."""
+    """Return a frame to append to the positions file of `segment` for acknowledged records."""
     listed = tuple(numbers)
     content = _COUNT.pack(_MAGIC, segment, len(listed)) + struct.pack(f">{len(listed)}I", *listed)
     return content + key.digest(content)
 
 
 def read_positions(content: bytes, *, segment: int, keys: Iterable[Key]) -> set[int]:
-    """Return the numbers of the acknowledged records by every frame that a key proves, whatever stands between them."""
+    """Return the numbers of acknowledged records in all frames with a valid digest."""
     keys = list(keys)
     numbers: set[int] = set()
     at = content.find(_MAGIC)
@@ -325,13 +324,13 @@ def read_positions(content: bytes, *, segment: int, keys: Iterable[Key]) -> set[
         if stated == segment and digest in [key.digest(content[at:end]) for key in keys]:
             numbers.update(struct.unpack_from(f">{count}I", content, at + _COUNT.size))
             at = content.find(_MAGIC, end + _DIGEST_BYTES)
-        else:  # torn: not behind the length that it states
+        else:  # torn: do not rely on its length
             at = content.find(_MAGIC, at + 1)
     return numbers
 
 
 def segment_name(number: int) -> str:
-    """Return the name of a segment's file; by name they are in the order of their numbers."""
+    """Return the name of a segment's file; sorting by name gives the order of numbers."""
     return f"{number:016x}{SUFFIX}"
 
 
@@ -341,5 +340,5 @@ def positions_path(segment: Path) -> Path:
 
 
 def segment_bytes(capacity_bytes: int) -> int:
-    """Return at what size another segment is begun."""
+    """Return the size in bytes at which a new segment is begun."""
     return max(SEGMENT_MIN_BYTES, min(SEGMENT_BYTES, capacity_bytes // SEGMENTS_MIN))

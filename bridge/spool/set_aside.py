@@ -1,7 +1,7 @@
-"""Records that Kafka refuses permanently: each is kept, still sealed, in a file until an operator delivers it.
+"""Records that Kafka permanently refuses: each is kept, still encrypted, in a file until an operator delivers it.
 
-The drain copies such a record to `set-aside/<segment>-<number>.<code of the refusal>`, and only then acknowledges it.
-`drx-bridge spool aside` delivers it, and only then removes the file. A crash amid either leaves it in both places.
+The drain copies such a record to `set-aside/<segment>-<number>.<code of the refusal>`, and then acknowledges it.
+`drx-bridge spool aside` delivers it, and then removes the file. A crash in between leaves it in both places.
 """
 
 import errno
@@ -15,7 +15,7 @@ from bridge.spool.index import Location, Segment
 from bridge.spool.segment import Entry, Key, read_head, unseal
 
 DIRECTORY = "set-aside"
-# With more, the topic is wrong and not single records, so its partitions wait. At 2 MiB each, 200 MiB.
+# Maximum of records, 200 MiB at 2 MiB each: with more, the topic is wrong, so its partitions wait.
 FILES_MAX = 100
 
 _is_record = re.compile(r"[0-9a-f]{16}-[0-9a-f]{8}\.([a-z_]+)").fullmatch
@@ -25,13 +25,13 @@ class Aside(NamedTuple):
     """A record that is set aside."""
 
     name: str
-    code: str  # of Kafka's refusal
-    key_id: bytes  # of the key that sealed it; empty when the file is damaged
-    entry: Entry | Literal["no_key", "damaged"]  # what it holds, or why it cannot be opened
+    code: str  # code of Kafka's refusal
+    key_id: bytes  # id of the key that sealed it; empty if the file is damaged
+    entry: Entry | Literal["no_key", "damaged"]  # its entry, or why it cannot be decrypted
 
 
 def names_of(disk: Disk, directory: Path) -> list[str]:
-    """Return the names of the records that are set aside, oldest first; none where they cannot be listed."""
+    """Return the names of records set aside, oldest first; empty if they cannot be listed."""
     try:
         return sorted(filter(_is_record, disk.names(directory / DIRECTORY)))
     except OSError:
@@ -39,7 +39,7 @@ def names_of(disk: Disk, directory: Path) -> list[str]:
 
 
 def keep(disk: Disk, segment: Segment, location: Location, code: str) -> str:
-    """Copy a record as it is sealed; return its name. `OSError`: the disk does not take it, or there are too many."""
+    """Copy a sealed record; return its name. `OSError` if it cannot be written or there are too many."""
     directory = segment.path.parent
     if len(names_of(disk, directory)) >= FILES_MAX:
         raise OSError(errno.EDQUOT, DIRECTORY)
@@ -50,7 +50,7 @@ def keep(disk: Disk, segment: Segment, location: Location, code: str) -> str:
 
 
 def read_aside(disk: Disk, directory: Path, name: str, keys: Mapping[bytes, Key]) -> Aside:
-    """Return a record that is set aside; `OSError` if it cannot be read."""
+    """Return a record set aside; `OSError` if it cannot be read."""
     path = directory / DIRECTORY / name
     sealed = disk.read(path, 0, disk.size(path))
     head, code = read_head(sealed), path.suffix[1:]

@@ -166,5 +166,5 @@ async def test_without_a_source_or_a_secret_nothing_begins(tmp_path: Path, secre
     with pytest.raises(ConfigError, match="no secret to post with"):
         await run(tmp_path, "http://127.0.0.1:9", a_body())
     (secrets / "current").write_text(SECRET)
-    with pytest.raises(ConfigError, match="no http"):
+    with pytest.raises(ConfigError, match="not an http"):
         await run(tmp_path, "ingress:8080", a_body())
