@@ -43,6 +43,9 @@ def hint(scheme: Scheme, raw: Raw, keys: Sequence[KeySlot], now: float) -> str:
     code = _refusal(scheme, raw, keys, now)
     if code == "timestamp_malformed" and any(map(_milliseconds, raw.heads.values())):
         return "the timestamp is in milliseconds: send and sign whole seconds, or set SCHEME_TIME_UNIT=ms"
+    if code == "signature_mismatch" and (claims := getattr(scheme, "wrong_claims", None)):
+        wrong = ", ".join(claims(raw, keys, now))
+        return f"the signature is right, but the token has other values than configured in: {wrong}" if wrong else ""
     if code:
         for text, changed, slots, at in _changes(raw, keys, now):
             if not _refusal(scheme, changed, slots, at):

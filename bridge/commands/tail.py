@@ -180,7 +180,8 @@ def tail(
         with audited("tail", actor=actor, reason=reason, dry_run=not show_phi, show_phi=True, topic=topic):
             shown = asyncio.run(read())
         if not shown and not as_json:
-            click.echo(f"{topic} has no {'' if filters == Filters() else 'such '}record", err=True)
+            where = "; events without a prescription are in drx.accounts.v1" if topic == PRESCRIPTIONS_TOPIC else ""
+            click.echo(f"{topic} has no {'' if filters == Filters() else 'such '}record{where}", err=True)
     except ReadError as exc:
         if exc.code != "unreachable":
             raise

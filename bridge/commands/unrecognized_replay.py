@@ -28,7 +28,11 @@ INSTANT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"])  # UTC
 @click.command()
 @click.option("--source", required=True, help="Configured source.")
 @click.option("--url", required=True, help="Address of the ingress; the default path is /webhooks/ and the source.")
-@click.option("--dry-run", is_flag=True, help="Post nothing; show the outcome of each with these settings.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Post nothing; show what these settings make of each, but not if its id is a repeat or in conflict.",
+)
 @click.option("--reason-code", help="Only deliveries parked for this reason, such as unknown_type.")
 @click.option("--since", type=INSTANT, metavar="TIME", help="Only deliveries received at or after this time.")
 @click.option("--until", type=INSTANT, metavar="TIME", help="Only deliveries received before this time.")

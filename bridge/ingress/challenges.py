@@ -65,7 +65,7 @@ class Challenge(NamedTuple):
         value = heads.get(ORIGIN, b"").decode("latin-1") if self.kind == "cloudevents" else "".join(values[:1])
         if not _is_value(value) or len(values) > 1:
             return None
-        if self.token[0] and not self._has_token(heads, dict(members), keys, now):
+        if self.token[0] and not _is_secret(self._token(heads, dict(members)), keys, now):
             refuse_mismatch(keys, now)
         if self.kind == "query":
             return _text(value)
@@ -74,11 +74,12 @@ class Challenge(NamedTuple):
 
     def admits(self, heads: Mapping[bytes, bytes], body: bytes, keys: Sequence[KeySlot], now: float) -> bool:
         """Return whether the token of a POST is the secret; this admits a handshake, never an event."""
-        place = self.token[0]
-        if not place or (place == "header" and not self._has_token(heads, {}, keys, now)):
+        if not self.token[0] or self.of_body(heads, body) is None:
             return False
-        asks = self.of_body(heads, body) is not None
-        return asks and (place == "header" or self._has_token(heads, cast("dict[str, object]", parse(body)), keys, now))
+        given = self._token(heads, cast("dict[str, object]", parse(body, arrays=True)))
+        if given and not _is_secret(given, keys, now):
+            refuse_mismatch(keys, now)
+        return bool(given)
 
     def of_body(self, heads: Mapping[bytes, bytes], body: bytes) -> Answer | None:
         """Answer a POST; None if it is not a handshake."""
@@ -93,13 +94,9 @@ class Challenge(NamedTuple):
             return None
         return _json({self.name: value}) if self.kind == "body_json" else _text(value)
 
-    def _has_token(
-        self, heads: Mapping[bytes, bytes], members: Mapping[str, object], keys: Sequence[KeySlot], now: float
-    ) -> bool:
+    def _token(self, heads: Mapping[bytes, bytes], members: Mapping[str, object]) -> bytes:
         place, name = self.token
-        given = heads.get(name.lower().encode(), b"") if place == "header" else _bytes(members.get(name))
-        digest = sha256(given).digest()
-        return matching_slot(keys, now, lambda key: _is_secret(key, digest)) is not None
+        return heads.get(name.lower().encode(), b"") if place == "header" else _bytes(members.get(name))
 
 
 def read_challenge(text: str, token: str) -> Challenge | None:
@@ -121,10 +118,15 @@ def _bytes(value: object) -> bytes:
     return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else b""
 
 
-def _is_secret(key: ProofKey, digest: bytes) -> bool:
-    if isinstance(key, tuple):
-        return any(_is_secret(part, digest) for part in key)
-    return isinstance(key, HmacKey | SharedSecret) and compare_digest(sha256(key.secret).digest(), digest)
+def _is_secret(given: bytes, keys: Sequence[KeySlot], now: float) -> bool:
+    digest = sha256(given).digest()
+
+    def proves(key: ProofKey) -> bool:
+        if isinstance(key, tuple):
+            return any(map(proves, key))
+        return isinstance(key, HmacKey | SharedSecret) and compare_digest(sha256(key.secret).digest(), digest)
+
+    return matching_slot(keys, now, proves) is not None
 
 
 def _code(document: object) -> str | None:

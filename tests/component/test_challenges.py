@@ -106,11 +106,13 @@ async def asked(
 async def test_redox_verifies_by_post_and_sends_its_first_event() -> None:
     async with a_registering("body:challenge", "member:verification-token") as ingress:
         said = await asked(ingress, headers=JSON, body=REDOX)
+        wrong = await asked(ingress, headers=JSON, body=REDOX | {"verification-token": "x"})
         first = await ingress.post(a_body(id="evt_9"), headers={**JSON, "verification-token": TOKEN})
 
     assert said[:2] == (200, REDOX["challenge"])
     assert said[2]["content-type"] == "text/plain"
     assert said[2]["x-content-type-options"] == "nosniff"
+    assert (wrong[0], orjson.loads(wrong[1])["code"]) == (401, "signature_mismatch")
     assert (first[0], first[1]["outcome"]) == (200, "accepted")
 
 
@@ -121,7 +123,7 @@ async def test_redox_verifies_with_a_header() -> None:
         missing = await asked(ingress, headers=JSON, body=REDOX)
 
     assert (said[0], orjson.loads(said[1])) == (200, {"challenge": REDOX["challenge"]})
-    assert (wrong[0], missing[0]) == (401, 401)
+    assert [orjson.loads(each[1])["code"] for each in (wrong, missing)] == ["signature_mismatch", "signature_missing"]
 
 
 async def test_redox_verifies_by_get() -> None:

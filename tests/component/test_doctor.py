@@ -118,12 +118,15 @@ def test_every_check_is_one_line_and_what_failed_says_what_to_do(capsys: pytest.
     assert all(("→" in line) == (not line.startswith("✓")) for line in lines)
 
 
-async def test_a_broker_that_accepts_connections_and_says_nothing_does_not_answer(clean: pytest.MonkeyPatch) -> None:
+async def test_a_broker_or_process_that_accepts_connections_and_says_nothing_fails(clean: pytest.MonkeyPatch) -> None:
     clean.setattr("bridge.kafka.admin.ADMIN_S", 0.2)
+    clean.setattr("bridge.commands.doctor._ASK_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as frozen:
         kafka = KafkaSettings(bootstrap_servers=f"127.0.0.1:{frozen.getsockname()[1]}")
         findings = [each async for each in check_kafka(kafka, routes=RoutingTable(kafka.routes))]
+        (hung,) = check_running(Management(host="127.0.0.1", port=frozen.getsockname()[1]))
 
+    assert (hung.verdict, "does not answer /readyz" in hung.text) == ("failed", True)
     (finding,) = findings
     assert (finding.check, finding.verdict) == ("kafka", "failed")
     assert "accepts connections and does not answer: frozen" in finding.text
@@ -151,15 +154,6 @@ async def test_a_running_process_is_asked_for_what_only_it_meets(result: str, ve
 
     assert (finding.check, finding.verdict) == ("process", verdict)
     assert text in finding.text
-
-
-async def test_a_process_that_hangs_is_not_taken_for_one_that_does_not_run(clean: pytest.MonkeyPatch) -> None:
-    clean.setattr("bridge.commands.doctor._ASK_S", 0.1)
-    with socket.create_server(("127.0.0.1", 0)) as frozen:
-        (finding,) = check_running(Management(host="127.0.0.1", port=frozen.getsockname()[1]))
-
-    assert (finding.check, finding.verdict) == ("process", "failed")
-    assert "does not answer /readyz" in finding.text
 
 
 @pytest.fixture

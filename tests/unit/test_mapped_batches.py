@@ -131,16 +131,11 @@ def test_a_batch_without_elements_is_kept_unless_the_file_has_a_word_for_it() ->
     assert outcome_of(compiled(HEAD + empty + TABLE), batch()) is IGNORED
 
 
-def test_a_document_in_base64_is_read_as_if_it_stood_there() -> None:
+def test_what_is_no_document_in_base64_stays_a_text() -> None:
     mapping = compiled(HEAD.replace('"events"', '"message.data.events"') + 'base64 = "/message/data"\n' + TABLE)
-
-    def wrapped(content: bytes) -> dict[str, Any]:
-        return {"message": {"data": b64encode(content).decode()}}
-
-    (ann,) = outcome_of(mapping, wrapped(json.dumps(batch(ANN)).encode())).events
-    assert (ann.key, kept(ann)["/message/data/events/0/patient"]) == ("arr:1", "Ann")
-    for text in (wrapped(b"no json"), {"message": {"data": "***"}}, {"message": ""}):
-        assert parked(mapping, text).reason
+    for text in (b64encode(b"no json").decode(), "***", "", None):
+        assert parked(mapping, {"message": {"data": text}}).reason == "unknown_type"
+    assert parked(mapping, {"message": []}).reason == "unknown_type"
 
 
 def test_a_table_about_the_body_decides_for_no_element() -> None:

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge.commands.hints import hint
 from bridge.errors import ConfigError
 from bridge.proof.scheme import SIGNATURE_MAX_BYTES, KeySet, KeySlot, Raw
 from bridge.proof.schemes.parameters import ParameterError
@@ -154,6 +155,14 @@ def test_a_token_of_the_issuer_is_taken(given: bytes, more: dict[str, Any]) -> N
 )
 def test_a_token_of_another_or_for_another_is_a_mismatch(given: bytes, more: dict[str, Any]) -> None:
     assert judged(given, **more) == "signature_mismatch"
+
+
+def test_wrong_claims_are_named_where_the_signature_is_right() -> None:
+    scheme = built(**EMAIL)
+    slots = [KeySlot("current", scheme.parse_key(JWKS.replace("\n", "\t")))]
+    given = token(iss="x"), token(aud="x", email="x"), token(OTHER, iss="x")
+    found = [hint(scheme, Raw({scheme.header: b"Bearer " + each}, BODY), slots, NOW) for each in given]
+    assert [each.rpartition(": ")[2] for each in found] == ["iss", "email, aud", ""]
 
 
 @pytest.mark.parametrize(

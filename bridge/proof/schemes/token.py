@@ -98,6 +98,18 @@ class Jwt(Scheme):
 
     def prove(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> Proof:
         """Check the token's signature, then its claims."""
+        claims, slot = self._signed(raw, keys, now)
+        if not slot or self._differing(claims, raw.body):
+            refuse_mismatch(keys, now)
+        return Proof(self._id(claims), self._check_times(claims, now), slot)
+
+    def wrong_claims(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> list[str]:
+        """Return the names of the claims that differ from what is configured, if the signature is right."""
+        claims, slot = self._signed(raw, keys, now)
+        return self._differing(claims, raw.body) if slot else []
+
+    def _signed(self, raw: Raw, keys: Sequence[KeySlot], now: float) -> tuple[dict[str, Any], str]:
+        """Return the claims of a token, and the slot of the key that signed it; empty if none did."""
         token = credential(raw, self.header, self.word, _TOKEN)
         signed, _, signature = token.rpartition(b".")
         head, claims = (_document(each) for each in signed.split(b"."))
@@ -113,23 +125,21 @@ class Jwt(Scheme):
             return any(_signs(each, algorithm, head.get("kid"), signed, digest) for each in fitting)
 
         matched = matching_slot(keys, now, proves)
-        if matched is None or not self._is_ours(claims, raw.body):
-            refuse_mismatch(keys, now)
-        return Proof(self._id(claims), self._check_times(claims, now), matched.name)
+        return claims, matched.name if matched else ""
 
     def describe(self) -> str:
         """Describe the header, issuer and audience, and whether tokens cover the body."""
         covers = f"with the body's hash in {self.body_claim}" if self.body_claim else "bearer"
         return f"{NAME} in {self.header.decode()}, {covers}, of {self.issuer} for {self.audience}"
 
-    def _is_ours(self, claims: Mapping[str, Any], body: bytes) -> bool:
+    def _differing(self, claims: Mapping[str, Any], body: bytes) -> list[str]:
         audience = claims.get("aud")
+        is_ours = audience == self.audience or (isinstance(audience, list) and self.audience in audience)
         expected = {"iss": self.issuer, **self.claims}
         if self.body_claim:
             expected[self.body_claim] = sha256(body).hexdigest()
-        return (audience == self.audience or (isinstance(audience, list) and self.audience in audience)) and all(
-            _text(claims.get(name)) == text for name, text in expected.items()
-        )
+        wrong = [name for name, text in expected.items() if _text(claims.get(name)) != text]
+        return wrong if is_ours else [*wrong, "aud"]
 
     def _check_times(self, claims: Mapping[str, Any], now: float) -> int | None:
         """Check `exp`, `nbf` and `iat`; return the time of issue if that is the time of the delivery."""
