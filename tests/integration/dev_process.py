@@ -66,9 +66,6 @@ class DevProcess:
         content: dict[str, Any] = json.loads(self.endpoints_file.read_bytes())
         return content
 
-    def pids_of_children(self) -> list[int]:
-        return [child.pid for child in psutil.Process(self.pid).children()]
-
     def new_pid(self, name: str, *, instead_of: int) -> int:
         pid: int = until(
             lambda: next((pid for n, pid in self.endpoints()["pids"].items() if n == name and pid != instead_of), 0),

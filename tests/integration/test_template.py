@@ -10,15 +10,13 @@ from typing import Any, cast
 
 import orjson
 import pytest
-from aiohttp import web
 
 from bridge.contract.events import EVENT_MODELS
 from consumers import http
 from consumers.cli import COMMANDS
 from consumers.commands.new import render
-from consumers.testing import an_event, running
+from consumers.testing import running
 from tests.cluster import Cluster, Topics
-from tests.endpoint import an_endpoint
 from tests.integration.consumer_process import ConsumerProcess, consumer_environment, drx_consumer
 from tests.integration.phi_documents import Marker
 from tests.integration.service_process import until
@@ -99,29 +97,13 @@ def test_the_page_says_what_each_answer_means() -> None:
     assert "\n".join(rows) in PAGE
 
 
-async def test_the_example_of_all_together_asks_notes_and_publishes(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_test_of_all_together_passes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "refill_desk" / "migrations").mkdir(parents=True)
     for path, text in render("refill-desk").items():
         if path.endswith((".sql", "__init__.py")):
             (tmp_path / path).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
-    asked = []
-
-    async def renewals(request: web.BaseRequest) -> web.Response:
-        asked.append(request.headers["idempotency-key"])
-        return web.Response(status=204)
-
-    async with (
-        an_endpoint(renewals) as url,
-        running(example("together")["open_desk"], options={"url": url, "allow_http": "true"}) as desk,
-    ):
-        await desk.feed(renewal := an_event("renewal.requested", key="rx_1"))
-        (published,) = await desk.published()
-        noted = await desk._database.fetch("select event_id from refill_desk.noted")
-    assert (published.topic, published.key, published.headers) == ("desk.renewals.v1", b"rx_1", {"type": renewal.type})
-    assert (asked, [each["event_id"] for each in noted]) == ([renewal.id], [renewal.id])
+    shown_test("together", monkeypatch)()
 
 
 def example(name: str) -> dict[str, Any]:
