@@ -43,6 +43,7 @@ from bridge.runtime.lifecycle import pause
 from bridge.runtime.logging import log
 from consumers.runtime.beginnings import Start, StartPolicy, Stopped, decide_start, hint, is_same_log
 from consumers.runtime.metrics import ConsumerMetrics
+from consumers.runtime.offset_commits import OffsetCommits
 from consumers.runtime.processor import Processor
 from consumers.runtime.transport import Bounds, GroupTransport, TransportError
 
@@ -62,8 +63,6 @@ BEYOND_END_S = 1.0
 
 # Others see our lag by these commits. A late one loses nothing: PostgreSQL knows what is settled.
 COMMIT_PERIOD_S = 1.0
-# Seconds of one commit, including the wait for another one in progress.
-COMMIT_S = 5.0
 # Seconds in which a drain notices its own time-out.
 DRAIN_MARGIN_S = 1.0
 
@@ -153,7 +152,6 @@ class AssignedPartition:
     claim: asyncio.Task[Start | Stopped] | None = None  # the task that finds out where to start
     comparing: Start | None = None  # where to start, until the record before it was compared
     lag: PartitionLag | None = None  # how far it is behind; None before reading starts
-    committed: int = -1  # the offset that was committed to Kafka last, in this generation; -1 when none was
     halted: bool = False  # true while it is paused because nothing of it can be settled
     stopped: str = ""  # code, once it is certain that it cannot be read
 
@@ -182,15 +180,14 @@ class Member:
         self._of = membership
         self._processor, self._metrics, self._group = membership.processor, membership.metrics, membership.name
         metrics = membership.metrics
+        self._commits = OffsetCommits(transport, metrics=metrics, group=membership.name)
         self._assigned: dict[Place, AssignedPartition] = {}
         self._draining: set[AssignedPartition] = set()
         self._finishing = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
         self._failure: Exception | None = None
         self._refused = False
-        self._committing = asyncio.Lock()
         self._giving_back = asyncio.Lock()
-        self._commit_outcome = "ok"
         now = time.monotonic()
         self._joined = False
         self._joining_since: float | None = now
@@ -289,7 +286,7 @@ class Member:
                 with contextlib.suppress(TimeoutError):  # what is still in flight fails at its fence
                     async with asyncio.timeout(self._of.drain_s + DRAIN_MARGIN_S):
                         await self._processor.drain([each.place for each in ours], timeout_s=self._of.drain_s)
-                outcome = await self._commit(ours)
+                outcome = await self._commits.commit(lambda: self._settled(ours))
         finally:
             self._forget(ours)
         if ours:
@@ -308,7 +305,9 @@ class Member:
 
     def _forget(self, partitions: Collection[AssignedPartition]) -> None:
         self._draining.difference_update(partitions)
-        self._processor.forget([each.place for each in partitions])
+        places = [each.place for each in partitions]
+        self._processor.forget(places)
+        self._commits.forget(places)
         for each in partitions:
             for gauge in self._partition_gauges:
                 gauge.remove(self._metrics.service, *each.place)
@@ -452,37 +451,13 @@ class Member:
 
     async def _commit_periodically(self) -> None:
         while not self._finishing.is_set():
-            await self._commit()
+            await self._commits.commit(lambda: self._settled(self._ours()))
             await pause(self._finishing, COMMIT_PERIOD_S)
 
-    async def _commit(self, partitions: Collection[AssignedPartition] | None = None) -> str:
-        """Commit what was settled since the last commit; return `ok` or a code, for which the next commit makes up."""
-        try:
-            async with asyncio.timeout(COMMIT_S), self._committing:
-                # Only now: more may be settled, and partitions been taken, while another commit was out.
-                outcome = await self._send_commit(self._ours() if partitions is None else partitions)
-        except TimeoutError:
-            outcome = "no_answer"
-        if outcome not in {"ok", self._commit_outcome}:  # once, not once a period
-            log.warning("worker.commit_failed", group=self._group, code=outcome)
-        self._commit_outcome = outcome
-        return outcome
-
-    async def _send_commit(self, partitions: Collection[AssignedPartition]) -> str:
-        reading = [(each, self._processor.next_offset(each.place)) for each in partitions if each.reading]
-        news = [(each, offset) for each, offset in reading if offset is not None and offset != each.committed]
-        if not news:
-            return "ok"
-        begun = time.monotonic()
-        try:
-            await self._transport.commit({each.place: offset for each, offset in news})
-        except TransportError as exc:
-            return exc.code
-        finally:
-            self._metrics.commit.observe(time.monotonic() - begun)
-        for each, offset in news:
-            each.committed = offset
-        return "ok"
+    def _settled(self, partitions: Collection[AssignedPartition]) -> dict[Place, int]:
+        """Return up to where those that are read are settled."""
+        reading = [(each.place, self._processor.next_offset(each.place)) for each in partitions if each.reading]
+        return {place: offset for place, offset in reading if offset is not None}
 
     async def _watch(self) -> None:
         """Notice what aiokafka does not report: no poll, no answer, no progress of a partition."""

@@ -1,0 +1,57 @@
+"""Commit the group's offsets to Kafka, where others see its lag; the truth is in PostgreSQL, and none is read back."""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Mapping
+
+from bridge.kafka.transport import Place
+from bridge.runtime.logging import log
+from consumers.runtime.metrics import ConsumerMetrics
+from consumers.runtime.transport import GroupTransport, TransportError
+
+# Seconds of one commit, including the wait for another one in progress.
+COMMIT_S = 5.0
+
+
+class OffsetCommits:
+    """Commits what was settled since the last commit, one commit at a time."""
+
+    def __init__(self, transport: GroupTransport, *, metrics: ConsumerMetrics, group: str) -> None:
+        self._transport = transport
+        self._metrics = metrics
+        self._group = group
+        self._committed: dict[Place, int] = {}
+        self._committing = asyncio.Lock()
+        self._outcome = "ok"
+
+    async def commit(self, settled: Callable[[], Mapping[Place, int]]) -> str:
+        """Commit the next offset of each partition; return `ok`, or a code for which the next commit makes up."""
+        try:
+            async with asyncio.timeout(COMMIT_S), self._committing:
+                # Only now: more may be settled, and partitions been taken, while another commit was out.
+                outcome = await self._send(settled())
+        except TimeoutError:
+            outcome = "no_answer"
+        if outcome not in {"ok", self._outcome}:  # once, not once a period
+            log.warning("worker.commit_failed", group=self._group, code=outcome)
+        self._outcome = outcome
+        return outcome
+
+    def forget(self, places: Collection[Place]) -> None:
+        """Commit these anew if they are assigned again: meanwhile another member may have committed."""
+        for each in places:
+            self._committed.pop(each, None)
+
+    async def _send(self, settled: Mapping[Place, int]) -> str:
+        news = {place: offset for place, offset in settled.items() if offset != self._committed.get(place)}
+        if not news:
+            return "ok"
+        begun = time.monotonic()
+        try:
+            await self._transport.commit(news)
+        except TransportError as exc:
+            return exc.code
+        finally:
+            self._metrics.commit.observe(time.monotonic() - begun)
+        self._committed |= news
+        return "ok"
