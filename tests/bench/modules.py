@@ -37,7 +37,7 @@ STOP_S = 30.0
 
 def main() -> None:
     with filled(Lives(0)) as place:
-        for name, passing in (("delivery", _deliveries), ("record of read_model", _records)):
+        for name, passing in (("record of read_model", _records), ("delivery", _deliveries)):
             modules = sorted(asyncio.run(passing(place)))
             Console().print(f"{len(modules)} modules for a {name}:", *modules, sep="\n  ")
 
@@ -69,9 +69,9 @@ async def _records(place: Place) -> set[str]:
     applied = partial(chosen.registry.get_sample_value, "drxbridge_consumer_records_total", labels)
 
     async def apply() -> None:
-        before = applied()
+        before = applied() or 0
         await asyncio.to_thread(fill, place.bootstrap_servers, [next(waiting)])
-        await until(lambda: applied() != before)
+        await until(lambda: (applied() or 0) > before)
 
     opening = open_consumer(chosen.settings, chosen.consumer, chosen.registry)
     async with opening as workers, _running(workers[:2]):  # not its timers
